@@ -1,8 +1,8 @@
-"""`make bench-curate`: CPU seconds of every curation step over 200,000 generated tickets, and of the stage.
+"""`make bench-curate`: CPU seconds of every curation step on 200,000 generated tickets, and of the whole stage.
 
-The stage runs `ROUNDS` times, each in a fresh process (this file with PARQUET JSONL FOLDER); the table shows medians. A
-step is found by its name, so a checkout that lacks one says so and continues with the tickets as they are. QUICK=1:
-20,000 tickets, one round. TICKETS: another number. RECORD=1: writes `results/curate.md`.
+The stage runs `ROUNDS` times, each in a new process (this file with PARQUET JSONL FOLDER); the table shows medians.
+Steps are found by name, so a checkout without one reports it and continues with unchanged tickets. QUICK=1: 20,000
+tickets, one round. TICKETS: number of tickets. RECORD=1: write `results/curate.md`.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ Lines = list[dict[str, Any]]
 
 @dataclass
 class Line:
-    """One step of the stage; without figures where `missing` says why."""
+    """One step of the stage; it has no figures if `missing` gives a reason."""
 
     step: str
     counts: bool
-    """Does it belong to the sum that the bar is about?"""
+    """Whether it is part of the sum that the bar applies to."""
     cpu_s: float | None = None
     wall_s: float | None = None
     n_in: int | None = None
@@ -68,10 +68,10 @@ class Line:
 
 
 def main() -> None:
-    """Run the stage as often as the environment says."""
+    """Run the stage for the number of rounds that the environment sets."""
     bench = Bench.begin("curate")
     n_tickets = int(os.environ.get("TICKETS") or (N_QUICK if bench.quick else N_TICKETS))
-    run_once(N_WARM, bench)  # compiled kernels and bytecode are there when it counts
+    run_once(N_WARM, bench)  # warm-up: compile kernels and bytecode
     runs = [run_once(n_tickets, bench) for _ in range(1 if bench.quick else ROUNDS)]
     lines = _medians([lines for lines, _ in runs])
     bench.finish(
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def run_once(n_tickets: int, bench: Bench) -> tuple[Lines, Cost]:
-    """The stage in a process of its own; what each step cost, and the process as a whole."""
+    """Run the stage in a new process; returns the cost of each step and of the whole process."""
     files = ticket_files(n_tickets, bench.home / "corpora")
     with bench.scratch() as scratch:
         out = scratch / "out"
@@ -90,12 +90,12 @@ def run_once(n_tickets: int, bench: Bench) -> tuple[Lines, Cost]:
         command = [sys.executable, "-m", "benchmarks.curate", *files, out]
         cost = run_measured(command, limit_s=LIMIT_S, environment=environment, folder=PROJECT, scratch=scratch)
     if not cost.complete:
-        sys.exit(f"the stage did not end with {n_tickets} tickets: {cost.failure}\n{cost.stderr}")
+        sys.exit(f"the stage failed with {n_tickets} tickets: {cost.failure}\n{cost.stderr}")
     return json.loads(cost.stdout.splitlines()[-1]), cost
 
 
 def summary(lines: Lines, costs: list[Cost], n_tickets: int) -> dict[str, object]:
-    """The figures of the last line; `cpu_s` is the sum the bar is about."""
+    """The figures of the last line; `cpu_s` is the sum that the bar applies to."""
     cpu_s = sum(line["cpu_s"] or 0.0 for line in lines if line["counts"])
     has_bar = n_tickets == N_TICKETS
     return {
@@ -113,7 +113,7 @@ def summary(lines: Lines, costs: list[Cost], n_tickets: int) -> dict[str, object
 
 
 def as_table(lines: Lines, n_tickets: int) -> str:
-    """A line for each step; those apart are not in the sum."""
+    """One row per step; steps marked `(apart)` are not in the sum."""
     rows: list[list[object]] = []
     for line in lines:
         name = str(line["step"]) + ("" if line["counts"] else " (apart)")
@@ -124,7 +124,7 @@ def as_table(lines: Lines, n_tickets: int) -> str:
         counts = (f"{line['n_in']:,}", f"{line['n_out']:,}")
         rows.append([name, f"{line['cpu_s']:.2f}", f"{line['wall_s']:.2f}", speed, *counts])
     cpu_s, wall_s = (sum(line[key] or 0.0 for line in lines if line["counts"]) for key in ("cpu_s", "wall_s"))
-    missing = ", without the steps that are not there" if any(line["missing"] for line in lines) else ""
+    missing = ", without the missing steps" if any(line["missing"] for line in lines) else ""
     speed = f"{n_tickets / cpu_s:,.0f}"
     rows.append([f"**stage{missing}**", f"**{cpu_s:.2f}**", f"{wall_s:.2f}", speed, f"{n_tickets:,}"])
     if n_tickets == N_TICKETS:
@@ -148,14 +148,14 @@ def _medians(runs: list[Lines]) -> Lines:
 
 
 class Stage:
-    """Runs steps one after the other, and notes what they cost."""
+    """Runs steps one after another and records their costs."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.lines: list[Line] = []
 
     def run(self, name: str, place: str, *, counts: bool = True, keep: Any = None, **options: Any) -> Any:
-        """Call `module:function`; its result, or `keep` when it is not there."""
+        """Call `module:function` and return its result, or `keep` if there is no such function."""
         module, function = place.split(":")
         try:
             step: Callable[..., Any] = getattr(import_module(f"tasks.curate.{module}"), function)
@@ -172,9 +172,10 @@ class Stage:
 
 
 def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
-    """Every step in the order of a pipeline; what is apart reads the same tickets, and its result is not used.
+    """Run every step in pipeline order; steps `apart` read the same tickets, and their results are not used.
 
-    It comes last: the first to read a table that this process wrote is handed it, and in a run that is the next step.
+    They come last: the first reader of a table that this process wrote gets it from memory, and in a run that is the
+    next step.
     """
     from tasks.curate.extract import fingerprint_source
 
@@ -213,7 +214,7 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
 
 
 def _cpu_s() -> float:
-    """User and system seconds of this process and of its children that ended."""
+    """User and system seconds of this process and of its finished children."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 

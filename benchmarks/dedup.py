@@ -1,7 +1,7 @@
-"""`make bench-dedup`: every engine on every corpus, each run a fresh process from Parquet to its answer, then judged.
+"""`make bench-dedup`: run every engine on every corpus, each in a new process from Parquet to answer, and score it.
 
-It knows nothing of the engines' insides (`engines/dedup.py`), nor of how the exact answer is found (`dedup_corpus.py`).
-QUICK=1: 200k tickets, rensa's modes alone. RECORD=1: writes `results/dedup.md`. SIZES=20k,flood: these corpora only.
+It knows nothing of the engines' code (`engines/dedup.py`), nor of how the exact answer is found (`dedup_corpus.py`).
+QUICK=1: 200k tickets, only rensa's modes. RECORD=1: write `results/dedup.md`. SIZES=20k,flood: only these corpora.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from benchmarks.measure import (
     ENGINES,
     Bench,
     Cost,
-    in_turn,
     interpreters,
     isolated,
     pinned,
     report,
+    rotated,
     rounded,
     run_measured,
     table,
@@ -47,12 +47,12 @@ class Engine:
     """`project`, or the name of a list in `benchmarks/peers/`."""
     gives: Gives
     role: Literal["ours", "peer", "made", "floor"]
-    """`made`: no product, but what we could put together from others' parts."""
+    """`made`: not a product; we built it from parts of others."""
     rounds: Mapping[str, int] = field(default_factory=dict, hash=False)
-    """Corpus -> runs; a corpus that is not here is not run."""
+    """Corpus -> number of runs; it does not run on other corpora."""
     note: str = ""
     left_out: str = ""
-    """Why it is not run on larger corpora."""
+    """Why it does not run on larger corpora."""
 
 
 FAST = {"20k": 3, "200k": 5, "1m": 3, "flood": 3}
@@ -71,7 +71,7 @@ CONTESTANTS = (
     Engine(
         "DuckDB SQL MinHash", "minhash", "project", "cluster", "made",
         {"20k": 3, "200k": 1, "flood": 1}, "16 bands of 4, exact check",
-        "1m would take minutes, and it is no product",
+        "1m would take minutes, and it is not a product",
     ),
     Engine(
         "FastSketchLSH", "clusters", "fastsketch", "cluster", "peer",
@@ -89,11 +89,11 @@ CONTESTANTS = (
     ),
     Engine(
         "text-dedup checked", "checked", "text-dedup", "cluster", "peer",
-        {"20k": 1}, "its own bands, check_false_positive", "200k costs what it costs unchecked",
+        {"20k": 1}, "its own bands, check_false_positive", "200k costs as much as unchecked",
     ),
     Engine(
         "text-dedup 32x4 checked", "wide", "text-dedup", "cluster", "peer",
-        {"20k": 1}, "32 bands of 4, check_false_positive", "200k does not end in half an hour",
+        {"20k": 1}, "32 bands of 4, check_false_positive", "200k does not finish in half an hour",
     ),
     Engine(
         "datatrove", "own", "datatrove", "cluster", "peer",
@@ -114,19 +114,19 @@ CONTESTANTS = (
 
 ABSENT = (
     "NeMo Curator 1.4.0: its fuzzy deduplication imports cudf and rapidsmpf (`stages/deduplication/fuzzy/minhash.py`), "
-    "so it runs on a GPU alone.",
+    "so it needs a GPU.",
 )
-"""Peers that do not run at all, and why."""
+"""Peers that do not run at all, with the reason."""
 
 LIMIT_S = {"2k": 120.0, "20k": 240.0, "200k": 420.0, "1m": 420.0, "flood": 180.0}
-"""Wall seconds after which one run is ended and shown as `over N s`."""
+"""Wall seconds after which a run is stopped and shown as `over N s`."""
 
 QUICK = {"tunegate": 3, "DuckDB GROUP BY hash": 3}
-"""Rounds at 200k with QUICK=1; rensa's modes run once, nothing else runs."""
+"""Rounds at 200k with QUICK=1; rensa's modes run once, all others not at all."""
 
 
 def not_run() -> list[str]:
-    """Every engine that is missing somewhere, and why."""
+    """Every engine that is missing somewhere, with the reason."""
     return [*(f"{engine.name}: {engine.left_out}." for engine in CONTESTANTS if engine.left_out), *ABSENT]
 
 
@@ -144,9 +144,9 @@ COLUMNS = (
 )  # fmt: skip
 LEGEND = (
     "pair P, R: precision and recall of pairs in one cluster, against the exact answer. removal P, R: of the tickets "
-    "that go, the share whose like stays, and of those that should go, the share that does (for `flag`: of the tickets "
-    "flagged as having a partner). R[.7,.8): planted copies with J in that band found. FP[.65,.7): planted pairs just "
-    "below the threshold joined all the same, by a chain or by error."
+    "removed, the share of which a duplicate stays, and of those to remove, the share that is removed (for `flag`: of "
+    "the tickets flagged as having a partner). R[.7,.8): share of the planted copies with J in that band that are "
+    "found. FP[.65,.7): planted pairs just below the threshold that are joined anyway, by a chain or by error."
 )
 
 
@@ -159,7 +159,7 @@ class Share(NamedTuple):
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How right an answer is; None where the kind of answer does not allow the figure."""
+    """Accuracy of an answer; None for figures that this kind of answer does not allow."""
 
     pairs: Share | None
     removals: Share
@@ -178,7 +178,7 @@ class Result:
     reason: str = ""
     """Why there is no figure."""
     repeats: bool = True
-    """Every round gave the same answer."""
+    """Whether every round gave the same answer."""
 
     @property
     def wall_s(self) -> float:
@@ -203,7 +203,7 @@ def main() -> None:
         pythons, missing = interpreters({engine.environment for engine in planned}, bench.home)
         warm = corpus_file(SIZES["2k"], bench.home / "corpora")
         for engine in sorted(planned, key=lambda engine: engine.name):
-            if engine.environment in pythons:  # compiled kernels and bytecode are there when it counts
+            if engine.environment in pythons:  # warm-up: compile kernels and bytecode
                 _run(engine, pythons, warm, scratch, LIMIT_S["2k"])
         for name in names:
             results = run_corpus(SIZES[name], pythons, missing, bench, scratch)
@@ -221,7 +221,7 @@ def main() -> None:
 def run_corpus(
     size: Size, pythons: dict[str, Path], missing: dict[str, str], bench: Bench, scratch: Path
 ) -> list[Result]:
-    """Every engine its rounds on one corpus, one process at a time."""
+    """Run all rounds of every engine on one corpus, one process at a time."""
     corpus = corpus_file(size, bench.home / "corpora")
     truth = oracle_clusters(corpus, n_tickets=size.n_tickets)
     rounds = plan(size.name, quick=bench.quick)
@@ -229,11 +229,11 @@ def run_corpus(
     answers: dict[Engine, list[bytes]] = defaultdict(list)
     accuracy: dict[Engine, Accuracy] = {}
     for number in range(max(rounds.values())):
-        for engine in in_turn(list(rounds), number):
+        for engine in rotated(list(rounds), number):
             if number >= rounds[engine] or engine.environment in missing:
                 continue
             if costs[engine] and not costs[engine][-1].complete:
-                continue  # it failed once, and would again
+                continue  # it failed before and would fail again
             cost, answer = _run(engine, pythons, corpus, scratch, LIMIT_S[size.name])
             costs[engine].append(cost)
             spent = f"{cost.wall_s:.2f} s wall, {cost.cpu_s:.2f} s CPU, {cost.peak_mb:,.0f} MB"
@@ -261,7 +261,7 @@ def _run(engine: Engine, pythons: dict[str, Path], corpus: Path, scratch: Path, 
     return run_measured(command, limit_s=limit_s, environment=environment, folder=scratch, scratch=scratch), answer
 
 
-# How right an answer is
+# Accuracy of an answer
 
 
 def judge(answer: Path, engine: Engine, truth: np.ndarray, corpus: Path) -> Accuracy:
@@ -281,19 +281,22 @@ def judge(answer: Path, engine: Engine, truth: np.ndarray, corpus: Path) -> Accu
         if "keep" in answers.column_names:
             keep[:] = answers["keep"].to_numpy()
         else:
-            keep[answers["id"].to_numpy()] = True  # the floor names those that stay
+            keep[answers["id"].to_numpy()] = True  # the floor lists those that stay
         return Accuracy(None, removal_accuracy(keep, truth))
     return Accuracy(None, share_of(answers["flag"].to_numpy(), np.bincount(truth, minlength=len(truth))[truth] > 1))
 
 
 def pair_accuracy(clusters: np.ndarray, truth: np.ndarray) -> Share:
-    """Of pairs in one cluster. An engine that joins nothing has precision 1."""
+    """Precision and recall of pairs in one cluster. An engine that joins nothing has precision 1."""
     both = _n_pairs(np.stack([clusters, truth], axis=1))
     return Share(_over(both, _n_pairs(clusters)), _over(both, _n_pairs(truth)))
 
 
 def removal_accuracy(keep: np.ndarray, truth: np.ndarray) -> Share:
-    """Of removed tickets. One goes rightly when its true cluster keeps another; a cluster without any lost one."""
+    """Precision and recall of removed tickets.
+
+    A removal is right if the ticket's true cluster keeps another ticket; a cluster that keeps none has lost one.
+    """
     n_removed = int((~keep).sum())
     n_lost = len(np.unique(truth)) - len(np.unique(truth[keep]))
     n_right = n_removed - n_lost
@@ -301,13 +304,13 @@ def removal_accuracy(keep: np.ndarray, truth: np.ndarray) -> Share:
 
 
 def share_of(chosen: np.ndarray, right: np.ndarray) -> Share:
-    """Of a yes or no for each ticket."""
+    """Precision and recall of a yes or no for each ticket."""
     both = int((chosen & right).sum())
     return Share(_over(both, int(chosen.sum())), _over(both, int(right.sum())))
 
 
 def first_of_each(clusters: np.ndarray) -> np.ndarray:
-    """True for one ticket of each cluster: what would be kept."""
+    """True for one ticket of each cluster, the one that would be kept."""
     keep = np.zeros(len(clusters), dtype=bool)
     keep[np.unique(clusters, return_index=True)[1]] = True
     return keep
@@ -316,7 +319,7 @@ def first_of_each(clusters: np.ndarray) -> np.ndarray:
 def planted_share(
     clusters: np.ndarray, original: np.ndarray, kind: np.ndarray, jaccard: np.ndarray, low: float, high: float
 ) -> float:
-    """Of the planted near copies with low <= J < high, the share that is in its original's cluster; NaN without any."""
+    """Share of the planted near copies with low <= J < high that are in their original's cluster; NaN without any."""
     place = np.full(int(original.max()) + 1, -1)
     is_original = kind == "original"
     place[original[is_original]] = np.flatnonzero(is_original)
@@ -359,10 +362,10 @@ def _row(result: Result, n_tickets: int) -> list[object]:
 
 
 def figures(results: list[Result], n_tickets: int) -> dict[str, Any]:
-    """What one corpus says in one line; ratios are of medians inside this run.
+    """The figures of one corpus; ratios are of medians within this run.
 
-    ratio_fastest_peer: our tickets per CPU-second over the fastest peer's, whatever it answers; over 1 is faster.
-    ratio_fastest_made: the same, over what we put together from others' parts too.
+    ratio_fastest_peer: our tickets per CPU-second over the fastest peer's, whatever it answers; above 1 is faster.
+    ratio_fastest_made: the same, including engines that we built from others' parts.
     ratio_floor: our CPU seconds over those of GROUP BY hash. rss_ratio_rensa: our peak over the smallest of rensa's.
     """
     done = {result.engine.name: result for result in results if result.accuracy}
@@ -399,7 +402,7 @@ def figures(results: list[Result], n_tickets: int) -> dict[str, Any]:
 
 
 def _peer_versions(environments: set[str]) -> dict[str, str]:
-    """The peers' own versions out of their lists."""
+    """The peers' own versions, from their lists."""
     packages = {name: {"fastsketch": "fastsketchlsh"}.get(name, name) for name in sorted(environments - {"project"})}
     return {package: pinned(name)[package] for name, package in packages.items()}
 

@@ -1,11 +1,11 @@
-"""The tickets of `bench-dedup` and their exact answer: pseudo-words, stock text, copies planted at known similarity.
+"""The tickets of `bench-dedup` and the exact answer: pseudo-words, stock text, planted copies of known similarity.
 
-Equal seeds give equal bytes: only PCG64's uniform numbers are used, which numpy keeps stable. Knows nothing of engines.
+Equal seeds give equal bytes: it uses only PCG64's uniform numbers, which numpy keeps stable. Knows nothing of engines.
 
-A ticket has 36 to about 170 words (mean 100), greeting, sentences, and often a signature. Words follow a Zipf law; 30 %
-of the sentences come from a pool of stock sentences, so unrelated tickets share text, as real ones do. Of the tickets
-about 9 % are byte-exact copies, 1.5 % copies in other case, spacing or punctuation, and 18 % near copies made by word
-edits, whose Jaccard similarity of 3-word shingles with their original is stored with them.
+A ticket has 36 to about 170 words (mean 100): greeting, sentences, and often a signature. Words follow a Zipf law; 30 %
+of the sentences come from a pool of stock sentences, so unrelated tickets share text, as real ones do. About 9 % of the
+tickets are byte-exact copies, 1.5 % copies with other case, spacing or punctuation, and 18 % near copies with edited
+words, stored with the Jaccard similarity of their 3-word shingles to those of the original.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 VERSION = 1
-"""Part of the file names: raise it when the texts change."""
+"""Part of the file names: increase it when the texts change."""
 SEED = 20260601
 SHINGLE_WORDS = 3
 THRESHOLD = 0.7
@@ -39,7 +39,7 @@ _VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "ou"]
 
 @dataclass(frozen=True)
 class Size:
-    """One corpus: its name in commands and tables, tickets in all, and how many are copies of one auto-reply."""
+    """One corpus: its name, its number of tickets, and how many of them are copies of one auto-reply."""
 
     name: str
     n_tickets: int
@@ -59,7 +59,7 @@ SIZES = {
 
 
 class Ticket(NamedTuple):
-    """One text, the number of the original it goes back to, how it was made, and its similarity to that original."""
+    """One text, the number of its original, how it was made, and its similarity to the original."""
 
     text: str
     original: int
@@ -71,7 +71,7 @@ Sentences = list[list[str]]
 
 
 def shingles(text: str) -> set[tuple[str, ...]]:
-    """The distinct runs of three words; a shorter text is one run."""
+    """The distinct 3-word shingles; a shorter text is one shingle."""
     words = _WORD.findall(text.lower())
     if len(words) < SHINGLE_WORDS:
         return {tuple(words)}
@@ -79,12 +79,12 @@ def shingles(text: str) -> set[tuple[str, ...]]:
 
 
 def jaccard(one: set[tuple[str, ...]], two: set[tuple[str, ...]]) -> float:
-    """Shared shingles over all shingles of the two."""
+    """Jaccard similarity of two shingle sets."""
     return len(one & two) / len(one | two)
 
 
-class _Dice:
-    """Uniform numbers and what follows from them."""
+class _Random:
+    """Random draws, based on uniform numbers only."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -99,7 +99,7 @@ class _Dice:
         return low + self.below(high - low)
 
     def ranks(self, cumulative: np.ndarray, n: int) -> list[int]:
-        """Indices drawn by their weight."""
+        """Indices drawn by weight."""
         return np.searchsorted(cumulative, self._generator.random(n), side="right").tolist()
 
     def order(self, n: int) -> list[int]:
@@ -113,11 +113,11 @@ def _zipf(n: int, exponent: float, shift: float = 0.0) -> np.ndarray:
 
 
 class _Writer:
-    """Writes tickets; everything it draws comes from the seed."""
+    """Writes tickets; all random draws come from the seed."""
 
     def __init__(self, seed: int) -> None:
-        self._dice = _Dice(seed)
-        fixed = _Dice(SEED + 1)  # one language for every corpus
+        self._rng = _Random(seed)
+        fixed = _Random(SEED + 1)  # the same language for every corpus
         self._words = _COMMON_WORDS.split()
         known = set(self._words)
         while len(self._words) < 20_000:
@@ -131,41 +131,41 @@ class _Writer:
         self._greetings, self._greeting_law = self._pool(fixed, 200, 3, 7), _zipf(200, 0.9)
         self._signatures, self._signature_law = self._pool(fixed, 500, 6, 14), _zipf(500, 0.9)
 
-    def _pool(self, dice: _Dice, n: int, low: int, high: int) -> Sentences:
-        return [self._sentence(dice, dice.between(low, high)) for _ in range(n)]
+    def _pool(self, rng: _Random, n: int, low: int, high: int) -> Sentences:
+        return [self._sentence(rng, rng.between(low, high)) for _ in range(n)]
 
-    def _sentence(self, dice: _Dice, n_words: int) -> list[str]:
-        return [self._words[rank] for rank in dice.ranks(self._word_law, n_words)]
+    def _sentence(self, rng: _Random, n_words: int) -> list[str]:
+        return [self._words[rank] for rank in rng.ranks(self._word_law, n_words)]
 
     def original(self, at_least: int = 0) -> Sentences:
         """A new ticket of 40 to 150 words, a little more when its last sentence is long."""
-        dice = self._dice
-        goal = max(at_least, dice.between(40, 151))
-        sentences = [self._greetings[dice.ranks(self._greeting_law, 1)[0]]]
-        tail = [self._signatures[dice.ranks(self._signature_law, 1)[0]]] if dice.chance() < 0.6 else []
+        rng = self._rng
+        goal = max(at_least, rng.between(40, 151))
+        sentences = [self._greetings[rng.ranks(self._greeting_law, 1)[0]]]
+        tail = [self._signatures[rng.ranks(self._signature_law, 1)[0]]] if rng.chance() < 0.6 else []
         n_words = sum(map(len, sentences + tail))
         while n_words < goal:
-            if dice.chance() < 0.3:
-                sentence = self._stock[dice.ranks(self._stock_law, 1)[0]]
+            if rng.chance() < 0.3:
+                sentence = self._stock[rng.ranks(self._stock_law, 1)[0]]
             else:
-                sentence = self._sentence(dice, dice.between(6, 16))
-                if dice.chance() < 0.15:
-                    sentence.append(f"#{dice.between(10**5, 10**7)}")
+                sentence = self._sentence(rng, rng.between(6, 16))
+                if rng.chance() < 0.15:
+                    sentence.append(f"#{rng.between(10**5, 10**7)}")
             sentences.append(sentence)
             n_words += len(sentence)
         return sentences + tail
 
     def near_copy(self, sentences: Sentences, target: float) -> Sentences:
-        """Words replaced, removed or added, as many as bring the similarity close to the target.
+        """Replace, remove or add enough words to bring the similarity close to the target.
 
-        An edit touches three shingles: with e edits of n words J is about (n - 3e) / (n + 3e).
+        An edit changes three shingles: with e edits in n words, J is about (n - 3e) / (n + 3e).
         """
-        dice, copy = self._dice, [list(sentence) for sentence in sentences]
+        rng, copy = self._rng, [list(sentence) for sentence in sentences]
         places = [(i, j) for i, sentence in enumerate(copy) for j in range(len(sentence))]
         n_edits = max(1, round(len(places) * (1 - target) / (3 * (1 + target))))
-        for place in sorted(dice.order(len(places))[:n_edits], reverse=True):
+        for place in sorted(rng.order(len(places))[:n_edits], reverse=True):
             i, j = places[place]
-            kind, word = dice.chance(), self._words[dice.between(100, 20_000)]
+            kind, word = rng.chance(), self._words[rng.between(100, 20_000)]
             if kind < 0.6:
                 copy[i][j] = word
             elif kind < 0.8 and len(copy[i]) > 3:
@@ -175,8 +175,8 @@ class _Writer:
         return copy
 
     def disguise(self, text: str) -> str:
-        """The same words in other case, spacing or punctuation."""
-        kind = self._dice.chance()
+        """The same words with other case, spacing or punctuation."""
+        kind = self._rng.chance()
         if kind < 0.34:
             return text.upper()
         if kind < 0.67:
@@ -184,39 +184,39 @@ class _Writer:
         return "  " + text.replace(" ", "  ") + " !!"
 
     def family(self, number: int) -> Iterator[Ticket]:
-        """An original and the copies made of it, if any."""
-        dice, sentences = self._dice, self.original()
+        """An original and its copies, if any."""
+        rng, sentences = self._rng, self.original()
         text = render(sentences)
         yield Ticket(text, number, "original", 1.0)
-        fate = dice.chance()
+        fate = rng.chance()
         if fate < 0.06:
-            for _ in range(dice.between(1, 4)):
+            for _ in range(rng.between(1, 4)):
                 yield Ticket(text, number, "exact", 1.0)
         elif fate < 0.08:
             yield Ticket(self.disguise(text), number, "disguised", 1.0)
         elif fate < 0.20:
             whole = shingles(text)
-            for _ in range(dice.between(1, 4)):
-                copy = render(self.near_copy(sentences, TARGETS[dice.below(len(TARGETS))]))
+            for _ in range(rng.between(1, 4)):
+                copy = render(self.near_copy(sentences, TARGETS[rng.below(len(TARGETS))]))
                 yield Ticket(copy, number, "near", jaccard(whole, shingles(copy)))
 
     def flood(self, number: int, n: int) -> Iterator[Ticket]:
-        """One auto-reply n times; each time another id and one other word."""
-        dice, sentences = self._dice, self.original(at_least=90)
+        """One auto-reply n times, each with another id and one changed word."""
+        rng, sentences = self._rng, self.original(at_least=90)
         whole = shingles(render(sentences))
         for _ in range(n):
             copy = [list(sentence) for sentence in sentences]
-            copy[1][2] = f"#{dice.between(10**5, 10**8)}"
-            copy[-2][1] = self._words[dice.between(100, 20_000)]
+            copy[1][2] = f"#{rng.between(10**5, 10**8)}"
+            copy[-2][1] = self._words[rng.between(100, 20_000)]
             text = render(copy)
             yield Ticket(text, number, "flood", jaccard(whole, shingles(text)))
 
     def order(self, n: int) -> list[int]:
-        return self._dice.order(n)
+        return self._rng.order(n)
 
 
 def render(sentences: Sentences) -> str:
-    """Sentences begin with a capital and end with a full stop."""
+    """The text; sentences start with a capital and end with a full stop."""
     return " ".join(" ".join([words[0].capitalize(), *words[1:]]) + "." for words in sentences)
 
 
@@ -234,7 +234,7 @@ def write_tickets(size: Size, *, seed: int = SEED) -> list[Ticket]:
 
 
 def corpus_file(size: Size, folder: Path) -> Path:
-    """The corpus as Parquet (id, text, original, kind, jaccard), made at the first call."""
+    """The corpus as Parquet (id, text, original, kind, jaccard), created at the first call."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -252,10 +252,10 @@ def corpus_file(size: Size, folder: Path) -> Path:
 
 
 def oracle_clusters(corpus: Path, *, n_tickets: int) -> np.ndarray:
-    """The right answer: connected components of the graph of all pairs with an exact Jaccard similarity >= 0.7.
+    """The exact answer: connected components of the graph of all pairs with Jaccard similarity >= 0.7.
 
-    The cluster of each ticket, as the smallest id in it; kept in a file next to the corpus. Of the two ways, which
-    share no code with the application and give the same, only brute force ends on a flood of copies in good time.
+    Returns each ticket's cluster as the smallest id in it; cached in a file next to the corpus. There are two ways,
+    which share no code with the application and give the same result; only brute force is fast on a flood of copies.
     """
     path = corpus.with_suffix(".oracle.npy")
     if not path.exists():
@@ -266,7 +266,7 @@ def oracle_clusters(corpus: Path, *, n_tickets: int) -> np.ndarray:
 
 
 def by_brute_force(corpus: Path, *, threshold: float = THRESHOLD, chunk: int = 500) -> np.ndarray:
-    """Compare every text with every other one."""
+    """Compare all pairs of texts."""
     import pyarrow.parquet as pq
     from scipy.sparse import csr_matrix
 

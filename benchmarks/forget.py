@@ -1,9 +1,9 @@
 """`make bench-forget`: how long `tunegate forget CUSTOMER --plan` takes in a workspace of a million rows.
 
-The workspace is made by the program's own store: five ticket tables of N rows each as curation leaves them, two splits,
-encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. Measured are the
-index's first making (a run does that, table by table), the plan inside one process, and the whole command. QUICK=1:
-fewer rows. RECORD=1: writes `results/forget.md`.
+The program's own store creates the workspace: five ticket tables of N rows each as curation leaves them, two splits,
+encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. It measures the
+creation of the index (a run does that, table by table), the plan inside one process, and the whole command. QUICK=1:
+fewer rows. RECORD=1: write `results/forget.md`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ pipelines:
 
 
 def main() -> None:
-    """Make the workspace, index it, and plan."""
+    """Create the workspace, index it, and plan."""
     bench = Bench.begin("forget")
     n_rows = N_QUICK if bench.quick else N_ROWS
     folder = bench.home / f"forget-{n_rows}"
@@ -62,8 +62,8 @@ def main() -> None:
     size = sum(file.stat().st_size for file in (settings.home / "index").rglob("*.parquet"))
     seconds = {
         "the plan, in one process, CPU": [cpu_s for _, cpu_s in plans],
-        "the plan, in one process, by the clock": [wall_s for wall_s, _ in plans],
-        "`tunegate forget CUSTOMER --plan`, by the clock": [wall_s for wall_s, _ in commands],
+        "the plan, in one process, wall": [wall_s for wall_s, _ in plans],
+        "`tunegate forget CUSTOMER --plan`, wall": [wall_s for wall_s, _ in commands],
         "the same, CPU": [cpu_s for _, cpu_s in commands],
     }
     rows = [
@@ -72,8 +72,8 @@ def main() -> None:
     ]
     summary = (
         f"{n_rows:,} rows of {n_rows // ROWS_PER_CUSTOMER:,} customers in each of 5 ticket tables, in 2 splits, a "
-        f"snapshot and a warehouse; the tables were indexed in {index_cpu_s:.1f} s of CPU ({index_s:.1f} s by the "
-        f"clock) at first ({size / 2**20:.1f} MiB)."
+        f"snapshot and a warehouse; creating the index took {index_cpu_s:.1f} s of CPU ({index_s:.1f} s wall), and it "
+        f"has {size / 2**20:.1f} MiB."
     )
     names = ("plan_cpu_s", "plan_s", "command_s", "command_cpu_s")
     figures = {name: round(median(each), 3) for name, each in zip(names, seconds.values(), strict=True)}
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def _timed(work: Callable[[], object]) -> tuple[float, float]:
-    """Seconds by the clock, and of CPU."""
+    """Wall seconds and CPU seconds."""
     began, cpu = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - began, time.process_time() - cpu
@@ -97,7 +97,7 @@ def _plan(settings: Settings) -> None:
 
 
 def _command(folder: Path, scratch: Path) -> tuple[float, float]:
-    """Seconds by the clock, and of CPU."""
+    """Wall seconds and CPU seconds."""
     config = folder / "pipelines.yaml"
     command = [sys.executable, "-m", "flows.cli", "forget", CUSTOMER, "--plan", "--config", config]
     cost = run_measured(command, limit_s=LIMIT_S, environment=os.environ, folder=PROJECT, scratch=scratch)
@@ -107,7 +107,7 @@ def _command(folder: Path, scratch: Path) -> tuple[float, float]:
 
 
 def _workspace(folder: Path, n_rows: int) -> Settings:
-    """Make it once; a later call with the same number of rows takes what is there, without its index."""
+    """Create it once; a later call with the same number of rows reuses it, without its index."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "pipelines.yaml").write_text(CONFIG)
     settings = replace(load_settings(folder / "pipelines.yaml"), home=folder / ".tunegate")

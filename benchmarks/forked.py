@@ -1,9 +1,8 @@
-"""The training process as a fork of this one, which has torch loaded, instead of a new interpreter.
+"""The training process as a fork of this process, which has torch loaded, instead of a new interpreter.
 
-It does what `tasks/train/worker.py` does, in a process group of its own, and ends with the process that started it. No
-other step may run next to it (`ALONE`): a fork keeps the locks of threads that it does not have, such as that of a
-module which one of them was importing.
-Set as `tasks.train.launch._start` by campaigns that train hundreds of times.
+It does what `tasks/train/worker.py` does, in its own process group, and ends with its parent. No other step may run at
+the same time (`ALONE`): a fork inherits locks that threads of the parent held, such as a module's import lock.
+Campaigns that train hundreds of times set it as `tasks.train.launch._start`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tasks.train import worker
 from tasks.train.job import JOB, TrainJob
 
 ALONE = {"TUNEGATE_CPU": "1"}
-"""Environment in which one step runs at a time."""
+"""Environment in which only one step runs at a time."""
 
 
 class Forked:
@@ -38,7 +37,7 @@ class Forked:
             finally:
                 sys.stdout.flush()
                 sys.stderr.flush()
-                os._exit(code)  # the interpreter's own exit would wait for threads that a fork does not have
+                os._exit(code)  # a normal exit would wait for threads that the fork does not have
 
         self._process = multiprocessing.get_context("fork").Process(target=work)
         self._process.start()

@@ -1,9 +1,9 @@
-"""`make bench-gates`: how often a gate promotes what it should not, ours through its own code, next to others' rules.
+"""`make bench-gates`: how often gates promote what they should not; ours, with its own code, and others' rules.
 
 Simulated candidates answer the same items as a champion with 80 % right answers. Their verdicts come from
 `tasks/assess/contract.py`, the functions that decide about real candidates; a test sends the same tables through
 `tasks.assess.gate.decide` and compares. Everything is seeded and vectorised over candidates. QUICK=1: seconds instead
-of minutes. RECORD=1: writes `results/gates.md`. Exit code 1 where a bar is not kept.
+of minutes. RECORD=1: write `results/gates.md`. Exit code 1 if a bar is missed.
 
 The line of JSON: p_minus3, p_equal, p_plus3, p_slice (share promoted, 0-1) and the other figures. Model of two answers
 to one item: both are right when a latent normal variable, shared in part, is under each model's threshold; the shared
@@ -42,12 +42,12 @@ BARS = {"p_minus3": 0.005, "p_equal": 0.06, "p_slice": 0.01, "false_pass_max": 0
 """At most; p_plus3 at least 0.8."""
 
 
-# The rules by which other tools let a model pass: they look at counts alone
+# Rules by which other tools accept a model; they only use counts
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What a peer's rule looks at: counts over all n items."""
+    """The input of a peer's rule: counts over all n items."""
 
     gained: Counts
     lost: Counts
@@ -61,19 +61,19 @@ class Seen:
 
     @property
     def theirs(self) -> NDArray[np.float64]:
-        """The champion's."""
+        """The champion's measured accuracy."""
         return np.asarray((self.both + self.lost) / self.n)
 
     @property
     def unpaired_z(self) -> NDArray[np.float64]:
-        """z of the difference as if measured on different items, as lm-eval's model_comparator has it."""
+        """z of the difference as if measured on different items, as in lm-eval's model_comparator."""
         variance = self.ours * (1 - self.ours) + self.theirs * (1 - self.theirs)
         return np.asarray((self.ours - self.theirs) / np.sqrt(variance / self.n))
 
 
 Z = float(norm.ppf(1 - ALPHA))
 TINY = 1e-9
-"""Differences of shares are not exact: a drop of exactly 0.05 is a drop of 0.05."""
+"""Tolerance for rounding: a drop of exactly 0.05 must count as 0.05."""
 PEERS: Mapping[str, Callable[[Seen], Bools]] = {
     "point: mean >= champion": lambda seen: np.asarray(seen.gained >= seen.lost),
     "point: drop <= 0.05": lambda seen: np.asarray(seen.theirs - seen.ours <= 0.05 + TINY),
@@ -86,7 +86,7 @@ PEERS: Mapping[str, Callable[[Seen], Bools]] = {
 }
 
 
-# Simulated candidates, and what each rule makes of them
+# Simulated candidates, and each rule's verdicts
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class Tables:
 
 @cache
 def shared_part(accuracy: float, discordance: float) -> float:
-    """Correlation of the latent variables at which two models of this accuracy disagree this often."""
+    """Correlation of the latent variables for which two models of this accuracy disagree this often."""
     return float(brentq(lambda rho: 2 * (accuracy - _both(accuracy, accuracy, rho)) - discordance, 0.01, 0.9999))
 
 
@@ -125,7 +125,7 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
 
 
 def our_gate(tables: Tables, *, mode: str) -> Bools:
-    """The gate of tunegate: one rule against the champion, every slice under guard, all tests in one Holm family."""
+    """tunegate's gate: one rule against the champion, every slice guarded, all tests in one Holm family."""
     gained, lost, n = tables.gained.sum(1), tables.lost.sum(1), tables.n * tables.gained.shape[1]
     rule = change_outcome(gained, lost, n, margin=0.0 if mode == "improve" else MARGIN, alpha=ALPHA)
     guarded = slice(None) if tables.n >= GUARD.min_slice_items else slice(0)  # smaller slices are not judged
@@ -136,7 +136,7 @@ def our_gate(tables: Tables, *, mode: str) -> Bools:
 
 
 def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str, float]]:
-    """Rule -> scenario -> share of the candidates that it promotes."""
+    """Rule -> scenario -> share of candidates that it promotes."""
     found: dict[str, dict[str, float]] = {}
     for index, (scenario, deltas) in enumerate(SCENARIOS.items()):
         tables = draw(np.random.default_rng([seed, n_items, index]), reps, n_items, deltas)
@@ -149,7 +149,7 @@ def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str
 
 
 def false_pass(n: int, margin: float, discordance: float) -> float:
-    """Exact chance that the interval code passes a candidate that truly sits at -margin: a sum over all outcomes."""
+    """Exact probability that the interval code passes a candidate whose true difference is -margin."""
     spread = 7 * (n * discordance * (1 - discordance)) ** 0.5 + 7
     differing = np.arange(max(0, int(n * discordance - spread)), min(n, int(n * discordance + spread)) + 1)
     won, differ = np.meshgrid(np.arange(differing.max() + 1), differing)
@@ -161,7 +161,7 @@ def false_pass(n: int, margin: float, discordance: float) -> float:
 
 
 def worst_false_pass(*, quick: bool) -> tuple[float, int, float, float]:
-    """The largest false-pass rate, and at which n, discordance and margin."""
+    """The largest false-pass rate, with its n, discordance and margin."""
     sizes = (20, 24, 50, 100, 2000) if quick else (*range(20, 101, 2), 135, 150, 200, 300, 500, 700, 1000, 2000)
     shares = (0.02, 0.1, 0.28, 0.4) if quick else tuple(np.arange(0.02, 0.401, 0.02).round(2).tolist())
     cells = [
@@ -175,10 +175,10 @@ def worst_false_pass(*, quick: bool) -> tuple[float, int, float, float]:
 
 
 def year_of_retrains(*, n_items: int, slow_rot: bool, reps: int, seed: int) -> dict[str, tuple[float, float]]:
-    """Rule -> regressions of more than a point promoted per year, and the champion's true accuracy at its end.
+    """Rule -> promoted regressions of more than a point per year, and the champion's true accuracy at the end.
 
-    Every week a candidate meets the champion on fresh items. Independent retrains have N(.80, .015) right; under slow
-    rot each is the champion - .005 +- .01. The anchor is the first champion. All rules meet the same luck.
+    Every week a candidate is compared with the champion on new items. Independent retrains have accuracy N(.80, .015);
+    under slow rot each is the champion - .005 +- .01. The anchor is the first champion. All rules get the same draws.
     """
     generator = np.random.default_rng([seed, n_items, int(slow_rot)])
     rho = shared_part(ACCURACY, DISCORDANCE)
@@ -245,7 +245,7 @@ def measure(*, quick: bool, seed: int = 20260601) -> tuple[str, dict[str, object
     )
     body = "\n\n".join(
         [
-            f"P(promote) in %, {reps:,} candidates a cell, {SLICES} slices; champion {ACCURACY:.0%} right, two equal "
+            f"P(promote) in %, {reps:,} candidates per cell, {SLICES} slices; champion {ACCURACY:.0%} right, two equal "
             f"models disagree on {DISCORDANCE:.0%} of the items.",
             promoted,
             f"False-pass of the interval code (nominal 5 %), exact: at most {100 * rate:.2f} %, at n={n}, "
@@ -274,7 +274,7 @@ def measure(*, quick: bool, seed: int = 20260601) -> tuple[str, dict[str, object
 
 
 def bars_met(figures: Mapping[str, object]) -> bool:
-    """Are all declared bars kept?"""
+    """Whether all declared bars are met."""
     return all(float(str(figures[name])) <= bar for name, bar in BARS.items()) and float(str(figures["p_plus3"])) >= 0.8
 
 
@@ -285,9 +285,9 @@ def main() -> int:
     head = (
         f"{'All bars are met' if figures['bars_met'] else 'NOT all bars are met'} (`tunegate improve`, n=1000, "
         "discordance 10 %): -3 points <= 0.5 %, equal <= 6 %, +3 >= 80 %, one slice at -15 <= 1 %, false-pass <= "
-        "5.5 %.\n\n`refresh` promotes an equal candidate about half of the time, by design, and against slow rot it "
-        "is the anchor that stops it. A demanded gain of a point is a good rule at 1,000 items; it still promotes the "
-        "model with a ruined slice. Under 600 items no slice of six is large enough to be judged (100 items)."
+        "5.5 %.\n\n`refresh` promotes an equal candidate about half of the time, by design; the anchor stops slow "
+        "rot. Requiring a gain of a point is a good rule at 1,000 items, but it still promotes the model with a "
+        "ruined slice. Below 600 items none of six slices is large enough to be judged (100 items)."
     )
     bench.finish("Gates, simulated", body, figures, head=head)
     return 0 if figures["bars_met"] else 1

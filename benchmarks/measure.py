@@ -1,8 +1,8 @@
-"""What all benchmarks share: their settings and folders, the peers' environments, the cost of a process, the report.
+"""Shared by all benchmarks: settings and folders, peers' environments, the cost of a process, the report.
 
-A benchmark begins with `Bench.begin`, runs what it measures by `run_measured`, each run in a fresh process, and ends
-with `Bench.finish`: the tables, with RECORD=1 a page in `benchmarks/results/`, and one line of JSON. Knows nothing of
-what is measured. Linux only: what a process costs is read from `/proc`.
+A benchmark starts with `Bench.begin`, calls `run_measured` for each run in a new process, and ends with `Bench.finish`,
+which prints the tables and one line of JSON, and with RECORD=1 writes a page in `benchmarks/results/`. Knows nothing of
+what is measured. Linux only: a process's cost is read from `/proc`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RESULTS = PROJECT / "benchmarks" / "results"
 PEERS = PROJECT / "benchmarks" / "peers"
 ENGINES = PROJECT / "benchmarks" / "engines"
 PYTHONS = {"text-dedup": "3.12"}
-"""Peers whose pins are for another Python than `DEFAULT_PYTHON`."""
+"""Peers that need another Python than `DEFAULT_PYTHON`."""
 DEFAULT_PYTHON = "3.11"
 SAMPLE_S = 0.02
 STARVED = 5.0
@@ -47,36 +47,36 @@ class Bench:
     """One invocation of one benchmark."""
 
     name: str
-    """Of its Makefile target, without `bench-`."""
+    """Name of its Makefile target, without `bench-`."""
     quick: bool
-    """QUICK=1: within three minutes."""
+    """QUICK=1: finish within three minutes."""
     record: bool
-    """RECORD=1: also write the page of results."""
+    """RECORD=1: also write the results page."""
     home: Path
     machine: dict[str, str]
 
     @classmethod
     def begin(cls, name: str, *libraries: str) -> Bench:
-        """Read the environment and describe the machine, with the versions of those libraries."""
+        """Read the environment and describe the machine, with the versions of these libraries."""
         if not Path("/proc/self/stat").exists():
             sys.exit("the benchmarks read /proc: they need Linux")
         return cls(name, flag("QUICK"), flag("RECORD"), bench_home(), describe_machine(*libraries))
 
     @contextlib.contextmanager
     def scratch(self) -> Iterator[Path]:
-        """An empty folder that is gone afterwards."""
+        """An empty folder, removed afterwards."""
         with tempfile.TemporaryDirectory(dir=self.home / "scratch") as folder:
             yield Path(folder)
 
     def finish(self, title: str, body: str, figures: Mapping[str, Any], *, page: str = "", head: str = "") -> None:
-        """Print the tables and the line of JSON; with RECORD=1 write the page.
+        """Print the tables and the line of JSON; with RECORD=1 write the page too.
 
         Args:
             title: Heading of the page.
             body: Tables as Markdown.
             figures: The line of JSON, to which the machine is added.
             page: File name in `benchmarks/results/` without `.md`; default: the benchmark's name.
-            head: What the page says before its tables, besides command and machine.
+            head: Text of the page before its tables, in addition to command and machine.
         """
         machine = self.machine | {"load": f"{self.machine['load']} at the start, {load()} at the end"}
         line = json.dumps({**figures, "machine": machine}, default=str)
@@ -87,7 +87,7 @@ class Bench:
             target = "torture" if self.name == "torture" else f"bench-{self.name}"
             parts = [
                 f"# {title}",
-                f"Written by `{settings}RECORD=1 make {target}`; what the figures mean: `benchmarks/README.md`.",
+                f"Written by `{settings}RECORD=1 make {target}`; `benchmarks/README.md` explains the figures.",
                 "\n".join(f"- {name}: {value}" for name, value in machine.items()),
                 *([head] if head else []),
                 body,
@@ -100,12 +100,12 @@ class Bench:
 
 
 def flag(name: str) -> bool:
-    """Is the variable set to anything?"""
+    """Whether the variable is set to a non-empty value."""
     return bool(os.environ.get(name))
 
 
 def bench_home() -> Path:
-    """BENCH_HOME (default `.bench/`): corpora, answers, environments and scratch files."""
+    """The folder BENCH_HOME (default `.bench/`) for corpora, answers, environments and scratch files."""
     folder = Path(os.environ.get("BENCH_HOME") or PROJECT / ".bench").resolve()
     for part in ("corpora", "env", "scratch"):
         (folder / part).mkdir(parents=True, exist_ok=True)
@@ -113,7 +113,7 @@ def bench_home() -> Path:
 
 
 def describe_machine(*libraries: str) -> dict[str, str]:
-    """Processor, memory, system, versions, time and load: what a figure means nothing without."""
+    """Processor, memory, system, versions, time and load, without which figures mean nothing."""
     processor = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -131,7 +131,7 @@ def describe_machine(*libraries: str) -> dict[str, str]:
 
 
 def version_of(distribution: str) -> str:
-    """Name and version of an installed distribution, or only its name."""
+    """Name and version of a distribution, or only its name if it is not installed."""
     try:
         return f"{distribution} {version(distribution)}"
     except PackageNotFoundError:
@@ -144,12 +144,12 @@ def load() -> str:
 
 
 def report(text: str) -> None:
-    """Progress, on stderr."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Rows as Markdown; a row that is too short is filled up, numbers keep the form that they have.
+    """Rows as Markdown; short rows are padded, numbers are not reformatted.
 
     >>> print(table(["engine", "s"], [["ours", 1.5], ["failed"]]))
     | engine | s |
@@ -163,14 +163,14 @@ def table(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def rounded(value: float, digits: int = 4) -> float:
-    """To so many significant digits."""
+    """Round to this many significant digits."""
     return float(f"{value:.{digits}g}")
 
 
-def in_turn(items: Sequence[T], number: int) -> list[T]:
-    """The items of round `number`: each round begins with another, so that a slow minute falls on all.
+def rotated(items: Sequence[T], number: int) -> list[T]:
+    """The items in the order of round `number`: each round starts with another, so a slow minute affects all.
 
-    >>> in_turn("abc", 1)
+    >>> rotated("abc", 1)
     ['b', 'c', 'a']
     """
     start = number % len(items)
@@ -181,26 +181,26 @@ def in_turn(items: Sequence[T], number: int) -> list[T]:
 
 
 class MissingError(Exception):
-    """A peer's environment cannot be had here; the message says why."""
+    """A peer's environment cannot be created here; the message says why."""
 
 
 def interpreters(environments: set[str], home: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Environment -> interpreter, and environment -> why there is none. `project` is this one."""
+    """Environment -> interpreter, and environment -> reason for none. `project` is this interpreter."""
     pythons, missing = {"project": Path(sys.executable)}, {}
     for name in sorted(environments - {"project"}):
         try:
             pythons[name] = peer_python(name, home)
         except MissingError as error:
-            missing[name] = f"not there: {error}"
+            missing[name] = f"not available: {error}"
             report(f"{name}: {missing[name]}")
     return pythons, missing
 
 
 def peer_python(name: str, home: Path) -> Path:
-    """The interpreter of a peer's environment, built when it is absent or its list has changed.
+    """The interpreter of a peer's environment, which is built if it is missing or its list has changed.
 
     Raises:
-        MissingError: no uv, no such Python, or the package index does not have the pinned versions.
+        MissingError: there is no uv, no such Python, or the package index lacks the pinned versions.
     """
     pins, folder = PEERS / f"{name}.txt", home / "env" / name
     python, built = folder / "bin" / "python", folder / "requirements.txt"
@@ -218,7 +218,7 @@ def peer_python(name: str, home: Path) -> Path:
 
 
 def find_python(wanted: str) -> str:
-    """An interpreter of this minor version: our own, one on PATH, or one of pyenv's.
+    """Find an interpreter of this minor version: our own, one on PATH, or one of pyenv's.
 
     Raises:
         MissingError: there is none.
@@ -227,14 +227,14 @@ def find_python(wanted: str) -> str:
         return sys.executable
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
     for found in (shutil.which(f"python{wanted}"), *map(str, pyenv.glob(f"{wanted}.*/bin/python"))):
-        # A shim on PATH may name a version that is not selected, so each is tried.
+        # A shim on PATH may belong to a version that is not selected, so try each.
         if found and subprocess.run([found, "--version"], capture_output=True, check=False).returncode == 0:
             return found
     raise MissingError(f"there is no Python {wanted} on this machine")
 
 
 def pinned(name: str) -> dict[str, str]:
-    """Package -> version of a peer's list."""
+    """Package -> version, from a peer's list."""
     return dict(line.split("==") for line in (PEERS / f"{name}.txt").read_text().split())
 
 
@@ -249,7 +249,7 @@ def _run_uv(command: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process tree used. `code` is None where the time limit ended it."""
+    """The cost of one process tree. `code` is None if the time limit ended it."""
 
     wall_s: float
     cpu_s: float
@@ -257,7 +257,7 @@ class Cost:
     peak_mb: float
     code: int | None
     own_peak_mb: float
-    """Without shared memory."""
+    """Peak without shared memory."""
     stdout: str
     stderr: str
     limit_s: float = 0.0
@@ -268,17 +268,17 @@ class Cost:
 
     @property
     def failure(self) -> str:
-        """Why there is no answer; empty where there is one."""
+        """Why there is no answer; empty if there is one."""
         if self.complete:
             return ""
         if self.code is None:
             return f"over {self.limit_s:.0f} s"
         lines = self.stderr.strip().splitlines()
-        return f"failed ({self.code}): {lines[-1][:160] if lines else 'without a word'}"
+        return f"failed ({self.code}): {lines[-1][:160] if lines else 'no output'}"
 
 
 def isolated(scratch: Path, *, own: bool, **more: str) -> dict[str, str]:
-    """A process's whole environment: little of ours, no network, and with `own` our modules."""
+    """A process's whole environment: minimal, offline, and with `own` our modules."""
     names = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH")
     return {
         **{name: os.environ[name] for name in names if name in os.environ},
@@ -301,22 +301,22 @@ def run_measured(
     every_s: float = SAMPLE_S,
     threads: int = 1,
 ) -> Cost:
-    """Run to the end, or kill the whole group after `limit_s`; on a machine that others use too, later.
+    """Run a command to its end, or kill its process group after `limit_s`; on a busy machine later.
 
-    CPU seconds are what the kernel says at the end (wait4), or what was seen of each process of the tree where that is
-    more, because workers of a fork server are no children of the process at its end. Memory is the sum of the resident
-    sizes over the tree, so pages that forked workers share count once for each; memory that is a file which others map
-    too (`/dev/shm`) is left out of `own_peak_mb`.
+    CPU seconds come from the kernel at the end (wait4), or from the samples of each process if these are more, because
+    workers of a fork server are not children of the process when it ends. Memory is the sum of the resident sizes over
+    the tree, so pages that forked workers share count once per worker; `own_peak_mb` leaves out files that others map
+    too (`/dev/shm`).
 
     Args:
         command: Program and arguments.
-        limit_s: Wall seconds; a run that by then had less of the processors than it would have had alone continues
-            until each of its threads has had about as many, for at most `STARVED` times as long.
+        limit_s: Wall seconds; a run that got less CPU time than it would have had alone continues until each of its
+            threads has had about that much, for at most `STARVED` times as long.
         environment: The whole environment of the process.
         folder: Its working directory.
         scratch: Folder for its output while it runs.
-        every_s: Seconds between looks at the tree; each costs about as much as the tree has threads.
-        threads: Processors that it keeps busy.
+        every_s: Seconds between samples; the cost of one grows with the number of threads in the tree.
+        threads: Number of processors that it keeps busy.
     """
     out, err = scratch / "stdout.txt", scratch / "stderr.txt"
     with out.open("w") as stdout, err.open("w") as stderr:
@@ -345,7 +345,7 @@ def run_measured(
         finally:
             over.set()
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # workers that it left
+                os.killpg(process.pid, signal.SIGKILL)  # remaining workers
         wall_s = time.perf_counter() - start
         sampler.stop()
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -362,7 +362,7 @@ def run_measured(
 
 
 class Sampler(threading.Thread):
-    """Keeps the largest sum of resident sizes, and the last CPU time of each process seen."""
+    """Records the largest sum of resident sizes, and the last CPU time of each process seen."""
 
     def __init__(self, pid: int, *, every_s: float = SAMPLE_S) -> None:
         super().__init__(daemon=True)
@@ -374,7 +374,7 @@ class Sampler(threading.Thread):
 
     @property
     def cpu_s(self) -> float:
-        """Of all processes so far, those that have ended included."""
+        """CPU seconds of all processes so far, including those that have ended."""
         return sum(self._ticks.values()) / _TICKS
 
     def run(self) -> None:
@@ -382,12 +382,12 @@ class Sampler(threading.Thread):
             n_bytes = n_shared = 0
             for pid in _tree(self._pid):
                 with contextlib.suppress(OSError, IndexError):
-                    # After the name in brackets; see proc(5): utime and stime are fields 14 and 15, rss is 24.
+                    # Fields after the name in brackets, see proc(5): utime and stime are 14 and 15, rss is 24.
                     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                     self._ticks[pid] = int(fields[11]) + int(fields[12])
                     n_bytes += int(fields[21]) * _PAGE
                     n_shared += _status_bytes(pid, "RssShmem:")
-            # The first process's peak between two samples too. wait4's ru_maxrss would count ours before the exec.
+            # VmHWM also covers the first process between samples; wait4's ru_maxrss would include ours before the exec.
             self.peak_bytes = max(self.peak_bytes, n_bytes, _status_bytes(self._pid, "VmHWM:"))
             self.own_peak_bytes = max(self.own_peak_bytes, n_bytes - n_shared)
 
@@ -397,7 +397,7 @@ class Sampler(threading.Thread):
 
 
 def children(pid: int | str = "self") -> list[int]:
-    """Processes that the process has started."""
+    """The process's children."""
     found: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():

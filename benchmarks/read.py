@@ -1,11 +1,10 @@
-"""`make bench-read`: reading JSON Lines next to other readers, on one core, and the rows each loses of a broken file.
+"""`make bench-read`: compare readers of JSON Lines on one core, and count the rows that each loses in a broken file.
 
-The file holds generated tickets, every value text, every row with the same keys: the easiest there is, so that every
-reader can take it. Its broken twin has every hundredth line cut in half. Each reader runs in a process of its own with
-one thread, ROUNDS times, and its least CPU time counts (user and system, imports left out). Ours includes the file's
-sha256, mapping to ticket columns, the check of every value's type, UTC times and the places of bad rows; the others
-make the table they make by themselves, without any of these. QUICK=1: a small file. RECORD=1: writes
-`results/readers.md`.
+The file has generated tickets with text values only and the same keys in every row: the easiest case, so that every
+reader can read it. In its broken copy every hundredth line is cut in half. Each reader runs in its own process with one
+thread, ROUNDS times, and its smallest CPU time counts (user and system, without imports). Ours includes the file's
+sha256, mapping to ticket columns, checking every value's type, UTC times and the places of bad rows; the others create
+their default table, without any of these. QUICK=1: a small file. RECORD=1: write `results/readers.md`.
 """
 
 from __future__ import annotations
@@ -32,10 +31,9 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def counts(n_rows: int, *, ghosts: int = 0, told: int = 0) -> dict[str, int]:
-    """`rows`: good rows in the result; `ghosts`: rows in it that no good line stands for; `told`: bad rows with their
-    place."""
-    return {"rows": n_rows, "ghosts": ghosts, "told": told}
+def counts(n_rows: int, *, ghosts: int = 0, reported: int = 0) -> dict[str, int]:
+    """`rows`: good rows in the result; `ghosts`: rows without a good line; `reported`: bad rows with their place."""
+    return {"rows": n_rows, "ghosts": ghosts, "reported": reported}
 
 
 def read_tunegate(path: Path) -> dict[str, int]:
@@ -49,7 +47,7 @@ def read_tunegate(path: Path) -> dict[str, int]:
     fingerprint_source(source, root=path.parent)
     gathered = Gathered(TicketMaker(source))
     gathered.read(path.name, path.stem, read_jsonl(path))
-    return counts(gathered.tickets().num_rows, told=gathered.removed().num_rows)
+    return counts(gathered.tickets().num_rows, reported=gathered.removed().num_rows)
 
 
 def read_orjson(path: Path) -> dict[str, int]:
@@ -63,7 +61,7 @@ def read_orjson(path: Path) -> dict[str, int]:
                 n_rows += 1
             except orjson.JSONDecodeError:
                 n_bad += 1
-    return counts(n_rows, told=n_bad)
+    return counts(n_rows, reported=n_bad)
 
 
 def read_pyarrow(path: Path) -> dict[str, int]:
@@ -80,7 +78,7 @@ def read_pandas(path: Path) -> dict[str, int]:
 
 
 def read_polars(path: Path) -> dict[str, int]:
-    import polars  # type: ignore[import-not-found]  # measured where it is installed
+    import polars  # type: ignore[import-not-found]  # measured if it is installed
 
     return counts(len(polars.read_ndjson(path)))
 
@@ -121,11 +119,11 @@ READERS: dict[str, tuple[str, Callable[[Path], dict[str, int]]]] = {
     "datasets": ("datasets", read_datasets),
     "orjson.loads alone": ("orjson", read_orjson),
 }
-"""Name -> the distribution whose version is shown, and how it reads."""
+"""Name -> the distribution whose version is shown, and the reader."""
 
 
 def main() -> None:
-    """Both files through every reader."""
+    """Read both files with every reader."""
     bench = Bench.begin("read")
     n_tickets = int(os.environ.get("TICKETS") or (N_QUICK if bench.quick else N_TICKETS))
     files = make_files(n_tickets, bench.home / "corpora")
@@ -144,7 +142,7 @@ def main() -> None:
 
 
 def make_files(n_tickets: int, folder: Path) -> dict[str, Path]:
-    """The file and its broken twin, made once."""
+    """The file and its broken copy, created once."""
     from schemas.source import GeneratedSource
     from tasks.curate.helpdesk import generate_tickets
 
@@ -159,7 +157,7 @@ def make_files(n_tickets: int, folder: Path) -> dict[str, Path]:
 
 
 def is_plain(line: bytes) -> bool:
-    """An object with every column, each of them text, and with times that are in the calendar."""
+    """Whether the line is an object with every column, all of them text, and valid times."""
     try:
         row = json.loads(line)
         if not isinstance(row, dict) or tuple(row) != COLUMNS:
@@ -172,7 +170,7 @@ def is_plain(line: bytes) -> bool:
 
 
 def read_here(name: str, path: Path) -> dict[str, Any]:
-    """Least CPU seconds of ROUNDS readings, and what came of the last; runs in a process of its own."""
+    """Smallest CPU seconds of ROUNDS readings, and the last result; runs in its own process."""
     _, read = READERS[name]
     times = []
     found: dict[str, int] = {}
@@ -189,7 +187,7 @@ def read_here(name: str, path: Path) -> dict[str, Any]:
 
 
 def measure(name: str, files: dict[str, Path], scratch: Path) -> dict[str, Any]:
-    """Both files through one reader."""
+    """Read both files with one reader."""
     single = dict.fromkeys(("OMP_NUM_THREADS", "POLARS_MAX_THREADS", "ARROW_IO_THREADS"), "1")
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_DISABLE_PROGRESS_BARS": "1"}
     environment = {**os.environ, **single, **offline, "PYTHONPATH": str(PROJECT)}
@@ -205,7 +203,7 @@ def measure(name: str, files: dict[str, Path], scratch: Path) -> dict[str, Any]:
 
 
 def as_table(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) -> str:
-    """One line per reader."""
+    """One row per reader."""
     ours = results["tunegate"]["whole"]["cpu_s"]
     rows: list[list[object]] = []
     for name, (distribution, _) in READERS.items():
@@ -217,19 +215,19 @@ def as_table(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) ->
         else:
             refused = [f"all {n_good:,} ({broken.get('refused')})", 0, 0]
             fate = refused if "refused" in broken else [
-                f"{n_good - broken['rows']:,}", f"{broken['ghosts']:,}", f"{broken['told']:,}",
+                f"{n_good - broken['rows']:,}", f"{broken['ghosts']:,}", f"{broken['reported']:,}",
             ]  # fmt: skip
             speed, ratio = f"{size_mb / whole['cpu_s']:.0f}", f"{whole['cpu_s'] / ours:.2f}"
             rows.append([name, version_of(distribution), speed, ratio, *fate])
     names = (
-        "reader", "version", "MB/s of one core", "its CPU time by ours", "broken file: good rows lost", "ghost rows",
-        "bad rows told with their place",
+        "reader", "version", "MB/s on one core", "its CPU time over ours", "broken file: good rows lost", "ghost rows",
+        "bad rows reported with their place",
     )  # fmt: skip
     return table(names, rows)
 
 
 def summary(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) -> dict[str, Any]:
-    """The figures of the table by reader."""
+    """The table's figures by reader."""
     measured = {name: each for name, each in results.items() if "cpu_s" in each["whole"]}
     ours = measured["tunegate"]["whole"]["cpu_s"]
     return {
@@ -237,7 +235,7 @@ def summary(results: dict[str, dict[str, Any]], size_mb: float, n_good: int) -> 
         "cpu_time_by_ours": {name: round(each["whole"]["cpu_s"] / ours, 2) for name, each in measured.items()},
         "good_rows_lost": {name: n_good - each["broken"].get("rows", 0) for name, each in measured.items()},
         "ghost_rows": {name: each["broken"].get("ghosts", 0) for name, each in measured.items()},
-        "bad_rows_told": {name: each["broken"].get("told", 0) for name, each in measured.items()},
+        "bad_rows_reported": {name: each["broken"].get("reported", 0) for name, each in measured.items()},
         "skipped": sorted(name for name in results if name not in measured),
     }
 

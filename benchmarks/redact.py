@@ -1,8 +1,8 @@
-"""`make bench-redact`: recall and precision per type on public sets, false finds on hard negatives, tickets a second.
+"""`make bench-redact`: recall and precision by type on public sets, false finds on hard negatives, tickets per second.
 
-Next to it are presidio's own figures, with its patterns alone and with a spaCy model. QUICK=1 takes a part of the
-texts, RECORD=1 writes `results/redaction.md`. The public sets are outside of the repository (TUNEGATE_DATA, default
-../shared/data); parts whose data is absent are left out and named.
+It compares with presidio, with only its patterns and with a spaCy model. QUICK=1: a part of the texts. RECORD=1: write
+`results/redaction.md`. The public sets are outside the repository (TUNEGATE_DATA, default ../shared/data); parts
+without data are skipped and listed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ KINDS = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "PERSON": "name",
     "IP_ADDRESS": "ip", "DOMAIN_NAME": "url", "URL": "url", "US_SSN": "national_id", "US_ITIN": "national_id",
 }  # fmt: skip
-"""Entity of presidio and its data set -> our type; other entities (places, titles, ages) are in neither count."""
+"""Entity of presidio and its data set -> our type; other entities (places, titles, ages) are not counted."""
 Span = tuple[int, int, str]
 Marked = tuple[str, list[Span]]
-"""A text and what is personal in it."""
+"""A text and its personal data."""
 N_CHARACTERS = 760
 Engine = Callable[[str], list[Span]]
 
 
 def presidio_texts(data: Path) -> list[Marked]:
-    """The made-up sentences of presidio-research, with spans of the entities that have a type here."""
+    """The synthetic sentences of presidio-research, with the spans of entities that have a type here."""
     items = json.loads((data / "presidio_pii" / "synth_dataset_v2.json").read_text(encoding="utf-8"))
     return [
         (
@@ -57,7 +57,7 @@ def presidio_texts(data: Path) -> list[Marked]:
 
 
 def wnut_texts(data: Path) -> list[Marked]:
-    """The development sentences of WNUT17, words joined by a space; only people are labelled here."""
+    """The development sentences of WNUT17, words joined by a space; only people are labelled."""
     texts: list[Marked] = []
     text, spans = "", list[Span]()
     for line in [*(data / "wnut17_ner" / "emerging.dev.conll").read_text(encoding="utf-8").splitlines(), ""]:
@@ -77,7 +77,7 @@ def wnut_texts(data: Path) -> list[Marked]:
 
 
 def hard_negatives(n_texts: int) -> list[Marked]:
-    """Sentences of a help desk with numbers that are nothing personal, drawn from a seed."""
+    """Seeded help-desk sentences with numbers that are not personal data."""
     draw = random.Random(20260601)  # noqa: S311
 
     def digits(n: int) -> str:
@@ -120,7 +120,7 @@ def hard_negatives(n_texts: int) -> list[Marked]:
 
 @dataclass
 class Score:
-    """Counts of one engine on one set, by type."""
+    """An engine's counts on one set, by type."""
 
     values: Counter[str] = field(default_factory=Counter)
     hit: Counter[str] = field(default_factory=Counter)
@@ -130,7 +130,7 @@ class Score:
     n_texts: int = 0
 
     def as_json(self) -> dict[str, Any]:
-        """Recall and precision are None where there is nothing to divide by."""
+        """The figures; recall and precision are None without values to divide by."""
 
         def share(part: Counter[str], whole: Counter[str], kind: str) -> float | None:
             return round(part[kind] / whole[kind], 3) if whole[kind] else None
@@ -149,7 +149,7 @@ class Score:
 
 
 def score(engine: Engine, texts: Iterable[Marked]) -> Score:
-    """A value counts as found when spans of its type cover all of it; a span is right when it touches such a value."""
+    """Score an engine: a value is found if spans of its type cover all of it; a span is right if it touches one."""
     result = Score()
     for text, values in texts:
         start = time.process_time()
@@ -182,7 +182,7 @@ def ours_with_gated_names(text: str) -> list[Span]:
 
 
 def presidio(*, model: bool) -> Engine:
-    """Presidio with all its default recognizers, at its default threshold."""
+    """Presidio with all its default recognizers and its default threshold."""
     import spacy
     import tldextract
     from presidio_analyzer import AnalyzerEngine
@@ -210,7 +210,7 @@ def presidio(*, model: bool) -> Engine:
 
 
 def tickets_of(*, share: float, texts: list[str], n_tickets: int, out: Path) -> TicketTable:
-    """Help-desk tickets of 760 characters; into this share of them one text with personal data is put."""
+    """Help-desk tickets of 760 characters; this share of them gets one text with personal data."""
     from tasks.curate.helpdesk import generate_tickets
     from tasks.curate.rows import ticket_table, write_removed, write_tickets
 
@@ -244,7 +244,7 @@ def tickets_of(*, share: float, texts: list[str], n_tickets: int, out: Path) -> 
 
 
 def speed(folder: Path, *, share: float, texts: list[str], n_tickets: int, repeats: int = 3) -> dict[str, Any]:
-    """The whole step, reading and writing included; the best of the repeats, the first one thrown away."""
+    """Time the whole step, including reading and writing; the best of the repeats, without the first."""
     folder.mkdir()
     tickets = tickets_of(share=share, texts=texts, n_tickets=n_tickets, out=folder / "in")
     best_cpu, best_wall, notes = float("inf"), float("inf"), dict[str, int]()
@@ -266,7 +266,7 @@ def speed(folder: Path, *, share: float, texts: list[str], n_tickets: int, repea
 
 def measure(data: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
     """The figures of the last line."""
-    load_analyzer()  # loading is no part of the figures
+    load_analyzer()  # loading is not part of the figures
     engines: dict[str, Engine] = {
         "tunegate": ours,
         "tunegate, names gated": ours_with_gated_names,
@@ -326,13 +326,14 @@ def _cell(of: dict[str, Any] | None) -> str:
 
 
 HEAD = """\
-A cell is recall / precision / wrong finds; in brackets the number of labelled values. A value is found when a span of
-its type covers all of it; a find is wrong when it touches no value of its type. `presidio_pii` is made from templates
-and the words beside numbers were chosen with it in view, so its recall is a guard and no forecast. WNUT17 (tweets and
-forum posts) labels people only: its finds of other types are not judged there, though they count as wrong. The hard
-negatives are written for this benchmark, hold nothing personal (each find is wrong), and were in view when the rules
-were made: they, too, are a guard. Presidio runs with its default recognizers and threshold, restricted to the entities
-that have a type here; it finds no secrets. CPU seconds bear other work on the machine better than tickets/s does."""
+A cell is recall / precision / wrong finds; the number of labelled values is in brackets. A value is found if a span of
+its type covers all of it; a find is wrong if it touches no value of its type. `presidio_pii` is made from templates,
+and our context words were chosen with it in view, so its recall is a regression check, not a forecast. WNUT17 (tweets
+and forum posts) labels people only, so finds of other types count as wrong there without being checked. The hard
+negatives were written for this benchmark, contain no personal data (every find is wrong), and were in view when the
+rules were written: they are a regression check too. Presidio runs with its default recognizers and threshold,
+restricted to the entities that have a type here; it finds no secrets. CPU seconds depend less on other work on the
+machine than tickets/s."""
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
-"""`make bench-regressions`: planted regressions through whole runs; each must be stopped by the part declared for it.
+"""`make bench-regressions`: planted regressions through whole runs; the part declared for each must stop it.
 
 SmolLM2 learns the shipped help desk: the scenes, then five predeclared seeds of a neutral retrain and of twice the
-data, all of them reported. QUICK=1 plays the scenes in the toy world, within two minutes. TRIAL=1 plays all of the help
-desk at a size that only proves that it runs, with one seed of the five. RECORD=1 writes `results/regressions.md`.
-KEEP=1 keeps the results of complete steps under BENCH_HOME: a campaign that was cut off continues, and its minutes are
-those of all its parts that came to an end. Exit code 1 where a scene did not end as declared.
+data, all of them reported. QUICK=1: the scenes in the toy world, within two minutes. TRIAL=1: all of the help desk at a
+size that only proves that it runs, with one of the five seeds. RECORD=1: write `results/regressions.md`. KEEP=1: keep
+the results of complete steps under BENCH_HOME, so that an interrupted campaign continues; its minutes are the sum over
+its completed parts. Exit code 1 if a scene does not end as declared.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ from tasks.curate.helpdesk.defects import SWAPPED
 
 Document = dict[str, Any]
 Relabel = Callable[[Row], Row]
-"""The ticket with another label, in its columns and in its reply."""
+"""Returns the ticket with another label, in its columns and in its reply."""
 MINUTES = "minutes"
-"""File of a kept campaign: what its parts took so far."""
+"""File of a kept campaign: the duration of its parts so far."""
 N_DRAWS = 20_000
 
 
-# The scenes: how each candidate is spoilt and what the gate must say, declared before anything runs
+# The scenes: how each candidate is spoilt and what the gate must decide, declared before anything runs
 
 
 @dataclass(frozen=True)
@@ -57,18 +57,18 @@ class Scene:
     """One candidate against the champion."""
 
     name: str
-    """Of its pipeline, without the world."""
-    done: str
-    """What was done to it."""
+    """Name of its pipeline, without the world."""
+    description: str
+    """What was done to the candidate."""
     verdict: Verdict
     part: Part
-    """The part of the gate that must say so."""
+    """The part of the gate that must decide so."""
     words: str
-    """What its rule and reason must hold."""
+    """Text that its rule and reason must contain."""
     tickets: str = "clean"
-    """File of tickets: `clean`, or with something planted."""
+    """File of tickets: `clean`, or one with something planted."""
     changes: Mapping[str, Any] = field(default_factory=dict)
-    """Of the pipeline, besides those that the world makes of every candidate."""
+    """Changes to the pipeline, in addition to those that the world makes for every candidate."""
 
 
 CHAMPION = Scene(
@@ -80,21 +80,21 @@ _REFRESH_RULE = {"metric": "exact", "change_threshold": {"against": "champion", 
 _UNGUARDED = {
     "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
 }
-"""Decontamination declared away: what is left is the gate's own check."""
+"""Decontamination switched off, so that only the gate's own check remains."""
 
 SAME = (
     Scene(
-        "same-improve", "the champion's own twin, `improve`", "HOLD", "primary", "equal on every item", "first",
+        "same-improve", "a copy of the champion, `improve`", "HOLD", "primary", "equal on every item", "first",
         {"gates": {"rules": [_CHAMPION_RULE]}},
     ),
     Scene(
-        "same-refresh", "the champion's own twin, `refresh`", "HOLD", "primary", "equal on every item", "first",
+        "same-refresh", "a copy of the champion, `refresh`", "HOLD", "primary", "equal on every item", "first",
         {"gates": {"rules": [_REFRESH_RULE]}},
     ),
 )  # fmt: skip
 PLANTED = (
     Scene("swapped", "labels swapped in all trained tickets", "BLOCK", "primary", "worse by at least", "swapped"),
-    Scene("slice", "more data, and the tickets of one slice spoilt", "BLOCK", "slices",
+    Scene("slice", "more data, with the tickets of one slice spoilt", "BLOCK", "slices",
           "worse by at least", "slice"),
     Scene("destroyed", "a huge learning rate", "BLOCK", "forgetting", "worse by at least"),
     Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "trained tickets", "leaked",
@@ -105,14 +105,14 @@ PLANTED = (
 TWICE = Scene("twice", "twice the champion's examples", "PROMOTE", "primary", "at least")
 SCENES = (CHAMPION, *SAME, *PLANTED)
 SEEDS = (11, 12, 13, 14, 15)
-"""Predeclared, for the neutral retrain and for twice the data; all are run, all are reported."""
+"""Predeclared, for the neutral retrain and for twice the data; all are run and reported."""
 
 
-# What is planted: held-out tickets are the newest ones and stay true, what is planted lies before the cut
+# Planting: held-out tickets are the newest and stay unchanged; everything planted is before the cut
 
 
 def swap_labels(rows: Sequence[Row], *, cut: str, relabel: Relabel, only: tuple[str, str] | None = None) -> list[Row]:
-    """Before the cut, every ticket (with one value in a column) gets another label than its own."""
+    """Relabel every ticket before the cut, or only those with one value in a column."""
     return [
         relabel(row) if row["created_at"] < cut and (only is None or row.get(only[0]) == only[1]) else row
         for row in rows
@@ -120,7 +120,7 @@ def swap_labels(rows: Sequence[Row], *, cut: str, relabel: Relabel, only: tuple[
 
 
 def leak_held_out(rows: Sequence[Row], *, cut: str, moment: str, n_leaks: int) -> list[Row]:
-    """The first tickets after the cut also come before it, from other customers and without their first word."""
+    """Copy the first tickets after the cut to before it, from other customers and without their first word."""
     held_out = [row for row in rows if row["created_at"] >= cut][:n_leaks]
     copies = [
         row | {
@@ -136,38 +136,38 @@ def leak_held_out(rows: Sequence[Row], *, cut: str, moment: str, n_leaks: int) -
 
 
 N_TICKETS, N_HELD_OUT = 380, 160
-"""Of the toy."""
+"""Sizes of the toy world."""
 
 
 @dataclass(frozen=True)
 class World:
-    """What a campaign needs to know."""
+    """The tickets and pipelines of a campaign."""
 
     name: str
     rows: Sequence[Row]
-    """Clean tickets, in the order of their time."""
+    """Clean tickets, ordered by time."""
     cut: str
     """Tickets from this moment on are held out."""
     relabel: Relabel
     spoilt: tuple[str, str]
     """Column and value of the slice whose tickets are spoilt."""
     spoil: Relabel
-    """What is done to them."""
+    """How they are spoilt."""
     pipeline: Document
-    """What every candidate has in common."""
+    """Settings of all candidates."""
     champion: Document
-    """What makes the champion the weaker one: less, or worse, data."""
+    """Settings that make the champion weaker: fewer, or worse, data."""
     destroyed: Document
     """The huge learning rate."""
     leaky: Document = field(default_factory=dict)
-    """What lets leaked tickets through curation."""
+    """Settings that let leaked tickets through curation."""
     weaken: Callable[[Sequence[Row]], Sequence[Row]] = field(default=lambda rows: rows)
-    """Tickets of the champion."""
+    """Makes the champion's tickets."""
 
     def files(self) -> Mapping[str, Sequence[Row]]:
         """Kind of tickets -> rows."""
         before = sorted(row["created_at"] for row in self.rows if row["created_at"] < self.cut)
-        # Late enough to be among the newest, which are learnt from; early enough to stay before the cut with 40 more.
+        # Late enough to be among the newest, which are used for training; early enough to stay before the cut.
         moment = before[int(0.9 * len(before))]
         return {
             "clean": self.rows,
@@ -178,7 +178,7 @@ class World:
         }
 
     def write(self, folder: Path, *, seeds: Sequence[int] = ()) -> Path:
-        """Write tickets and pipelines.yaml, with those seeds of the retrains; returns the latter's path."""
+        """Write tickets and pipelines.yaml, with these seeds of the retrains; returns the path of pipelines.yaml."""
         for kind, rows in self.files().items():
             text = "".join(json.dumps(row) + "\n" for row in rows)
             (folder / f"{kind}.jsonl").write_text(text, encoding="utf-8")
@@ -188,7 +188,7 @@ class World:
         return path
 
     def pipelines(self, seeds: Sequence[int]) -> Document:
-        """A pipeline per scene, and one per seed of a neutral retrain and of twice the data."""
+        """One pipeline per scene, and one per seed of a neutral retrain and of twice the data."""
         found = {scene.name: self.pipeline_of(scene) for scene in SCENES}
         for seed in seeds:
             found[f"neutral-{seed}"] = self.pipeline_of(CHAMPION, seed=seed)
@@ -218,7 +218,7 @@ def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> Document:
 
 
 def toy_world(folder: Path) -> World:
-    """The champion learnt from a desk that sent every Sofa ticket to billing."""
+    """The toy world, whose champion learned from a desk that sent every Sofa ticket to billing."""
     base = toy.build_base(folder / "base")
     rows = toy.tickets(N_TICKETS)
     cut = rows[N_TICKETS - N_HELD_OUT]["created_at"]
@@ -263,13 +263,13 @@ def _sent_to_billing(row: Row) -> Row:
 PIPELINE = "support-replies"
 SPOILT = ("category", "delivery")
 QUEUE = "feedback"
-"""Where all tickets of the spoilt slice went."""
+"""The queue of all tickets in the spoilt slice."""
 _TIME = re.compile(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much is learnt and judged."""
+    """Numbers of examples and items."""
 
     champion: int
     """Examples of the champion and of the neutral retrains."""
@@ -279,7 +279,7 @@ class Size:
     suite: int
     slice_items: int
     tickets: int | None = None
-    """Generated tickets; null for as many as shipped."""
+    """Number of generated tickets; None for as many as shipped."""
 
 
 FULL = Size(champion=240, candidate=480, items=240, suite=240, slice_items=20)
@@ -288,13 +288,13 @@ TRIAL = Size(champion=8, candidate=16, items=8, suite=10, slice_items=2, tickets
 
 
 def helpdesk_world(size: Size) -> World:
-    """The shipped tickets and pipeline; the champion learns from half as many examples as the others."""
+    """The shipped tickets and pipeline; the champion has half as many examples as the others."""
     shipped = YAML(typ="safe").load(PROJECT / "pipelines.yaml")
     document = merged(shipped["pipelines"][PIPELINE], {"train": shipped["defaults"]["train"], "schedule": None})
     source = document.pop("source")
     rows = _rows(GeneratedSource(**source | ({"n_tickets": size.tickets} if size.tickets else {})))
     times = sorted(row["created_at"] for row in rows)
-    # A little before the split's own cut, so that no held-out ticket is touched.
+    # Slightly before the split's own cut, so that no held-out ticket changes.
     cut = times[int(len(times) * (1 - document["split"]["test_fraction"] - 0.01))]
     changes: Document = {
         "curate": {"steps": [step for step in document["curate"]["steps"] if step["uses"] != "label_check"]},
@@ -309,7 +309,7 @@ def helpdesk_world(size: Size) -> World:
             "round_trip": {"n_prompts": 2},
             "slices": {"by": [SPOILT[0]], "min_slice_items": size.slice_items},
             # The shipped learning rate costs the champion 18 points of general ability (0.371 against 0.554 of its
-            # base on 240 items), so a margin of 0.15 held it back.
+            # base on 240 items), so a margin of 0.15 would block it.
             "forgetting": {"margin": 0.35, "max_items": size.suite},
             "rules": [
                 {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}},
@@ -329,7 +329,7 @@ def helpdesk_world(size: Size) -> World:
 
 
 def mislabel(row: Row) -> Row:
-    """The ticket as a mis-assigned macro would have labelled it, in its column and in its reply's routing line."""
+    """The ticket as a misassigned macro would have labelled it, in its column and in its reply's routing line."""
     category = row.get("category")
     if category not in SWAPPED or not row.get("reply"):
         return row
@@ -340,9 +340,9 @@ def mislabel(row: Row) -> Row:
 def send_to_one_queue(row: Row) -> Row:
     """The ticket as a broken rule would have routed it.
 
-    A slice by product is no regression that this model can learn: half the tickets do not name theirs, and the others'
-    labels follow from what they say. With one product's labels swapped, and with all of them sent to one queue, it was
-    right on 70 % and 64 % of that product's tickets (50 % before).
+    This model cannot learn a regression in a slice by product: half the tickets do not name their product, and the
+    labels of the others follow from their text. With one product's labels swapped, and with all of them sent to one
+    queue, it was right on 70 % and 64 % of that product's tickets (50 % before).
     """
     category = row.get("category")
     if not category or not row.get("reply"):
@@ -351,7 +351,7 @@ def send_to_one_queue(row: Row) -> Row:
 
 
 def _rows(source: GeneratedSource) -> list[Row]:
-    """The whole lines of the export; its damaged ones are of no use here."""
+    """The valid lines of the export, without its damaged ones."""
     rows = []
     for line in generate_tickets(source):
         try:
@@ -364,7 +364,7 @@ def _rows(source: GeneratedSource) -> list[Row]:
     return rows
 
 
-# Playing a scene: its pipeline's graph up to the ledger's decision. Prefect and MLflow take no part
+# Playing a scene: its pipeline's graph up to the ledger's decision, without Prefect and MLflow
 
 
 @dataclass(frozen=True)
@@ -378,19 +378,19 @@ class Played:
     champion: str | None
     """Version of the champion afterwards."""
     cpu_s: float
-    """Of this process alone: training runs in one of its own."""
+    """Of this process only: training runs in a separate process."""
     wall_s: float
     seconds: Mapping[str, float]
-    """What the gate measured of latency and cost, next to the decision."""
+    """Latency and cost as measured by the gate."""
 
     @property
     def finding(self) -> Finding | None:
-        """The finding that had to say so: of the declared part and verdict, and with the declared words."""
-        return next((each for each in self.decision.findings if _is_it(each, self.scene)), None)
+        """The expected finding: with the declared part, verdict and words."""
+        return next((each for each in self.decision.findings if _matches(each, self.scene)), None)
 
     @property
     def as_declared(self) -> bool:
-        """Did the right part say the right thing, and did the verdict follow?"""
+        """Whether the right part decided as declared, and the verdict followed."""
         return self.decision.verdict == self.scene.verdict and self.finding is not None
 
 
@@ -398,8 +398,8 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
     """Run the scene's pipeline to its verdict.
 
     Args:
-        pipeline: Another one than that of the scene's name.
-        promotes: Enter the candidate into the ledger, and promote it if it earned that.
+        pipeline: Name of the pipeline, if it is not the scene's.
+        promotes: Register the candidate in the ledger, and promote it if the gate says so.
     """
     began, cpu = time.monotonic(), time.process_time()
     spec, settings = load_file(config).get(pipeline or scene.name), load_settings(config)
@@ -416,7 +416,7 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
     )  # fmt: skip
 
 
-def _is_it(finding: Finding, scene: Scene) -> bool:
+def _matches(finding: Finding, scene: Scene) -> bool:
     same = (finding.part, finding.verdict) == (scene.part, scene.verdict)
     return same and finding.decides and scene.words in f"{finding.rule}: {finding.reason}"
 
@@ -425,20 +425,20 @@ def _is_it(finding: Finding, scene: Scene) -> bool:
 
 
 def scenes_table(played: Sequence[Played]) -> str:
-    """What was done to each candidate, and which part said what."""
+    """What was done to each candidate, and which part decided what."""
     rows = [
         [
-            one.scene.done, f"{100 * one.exact:.1f} %", one.decision.verdict, one.scene.part,
+            one.scene.description, f"{100 * one.exact:.1f} %", one.decision.verdict, one.scene.part,
             (one.finding.reason if one.finding else one.decision.reason).replace("|", "\\|"),
             "yes" if one.as_declared else "NO",
         ]
         for one in played
     ]  # fmt: skip
-    return table(["candidate", "right", "verdict", "said by", "reason", "as declared"], rows)
+    return table(["candidate", "right", "verdict", "decided by", "reason", "as declared"], rows)
 
 
 def parts_table(played: Sequence[Played]) -> str:
-    """The worst deciding finding of every part, scene by scene: a planted fault may show in more than one."""
+    """The worst deciding finding of every part by scene: a planted fault may show in several."""
     order = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
     deciding = [[finding for finding in one.decision.findings if finding.decides] for one in played]
     parts = list(dict.fromkeys(finding.part for findings in deciding for finding in findings))
@@ -452,7 +452,7 @@ def parts_table(played: Sequence[Played]) -> str:
 
 
 def seeds_table(kind: str, played: Mapping[int, Played]) -> tuple[str, dict[str, Any]]:
-    """Every seed's verdict, and how often the same rule would promote, by the flips of all seeds together."""
+    """Every seed's verdict, and how often the same rule would promote, given the flips of all seeds together."""
     found = {seed: against_champion(one) for seed, one in played.items()}
     rows = [
         [
@@ -467,11 +467,11 @@ def seeds_table(kind: str, played: Mapping[int, Played]) -> tuple[str, dict[str,
     rate = expected_rate(won / n, lost / n, n_items=n // len(found))
     verdicts = dict(Counter(one.decision.verdict for one in played.values()))
     figures = {"verdicts": verdicts, "won": won, "lost": lost, "rule_alone_expected": round(rate, 3)}
-    return table([f"{kind}, seed", "right", "won : lost", "verdict", "parts that are not met"], rows), figures
+    return table([f"{kind}, seed", "right", "won : lost", "verdict", "unmet parts"], rows), figures
 
 
 def not_met(one: Played) -> str:
-    """Which parts hold or block, and with what."""
+    """The parts that do not promote, with their verdicts."""
     parts = (
         f"{each.part} {each.verdict}" for each in one.decision.findings if each.decides and each.verdict != "PROMOTE"
     )
@@ -484,7 +484,7 @@ def against_champion(one: Played) -> Finding:
 
 
 def expected_rate(won: float, lost: float, *, n_items: int, seed: int = 20260601) -> float:
-    """Share of candidates with these true shares of flips that `improve` on the champion promotes, simulated."""
+    """Simulated share of candidates with these true shares of flips that `improve` on the champion promotes."""
     alpha = 1 - GatesSpec.model_fields["confidence"].default
     shares = [won, lost, 1 - won - lost]
     drawn = np.random.default_rng(seed).multinomial(n_items, shares, size=N_DRAWS)
@@ -497,7 +497,7 @@ def expected_rate(won: float, lost: float, *, n_items: int, seed: int = 20260601
 
 
 def main() -> int:
-    """Play what the environment names."""
+    """Play the scenes that the environment selects."""
     bench, trial, keep = Bench.begin("regressions"), flag("TRIAL"), flag("KEEP")
     began, noted = time.monotonic(), bench.home / "regressions" / MINUTES
     with workspace(bench, keep=keep) as folder:
@@ -511,7 +511,7 @@ def main() -> int:
             "scenes": len(played), "champion_kept": {one.champion for one in played} == {"1"},
         }  # fmt: skip
         for kind, scene in (("neutral", CHAMPION), ("twice", TWICE)) if seeds else ():
-            # Judged against the champion of the scenes; none of them is promoted in the ledger.
+            # Compared with the champion of the scenes; the ledger promotes none of them.
             names = {seed: f"{kind}-{seed}" for seed in seeds}
             ended = {
                 seed: _reported(play(scene, config, pipeline=name, promotes=False), name=name)
@@ -519,15 +519,15 @@ def main() -> int:
             }
             seeds_rows, figures[kind] = seeds_table(kind, ended)
             tables.append(seeds_rows)
-    earlier = float(noted.read_text()) if keep and noted.is_file() else 0.0
-    figures["minutes"] = round(earlier + (time.monotonic() - began) / 60, 1)
+    previous = float(noted.read_text()) if keep and noted.is_file() else 0.0
+    figures["minutes"] = round(previous + (time.monotonic() - began) / 60, 1)
     if keep:
         noted.write_text(str(figures["minutes"]))
     head = (
-        f"World `{world.name}`. Each candidate meets the same champion. `right` is the share of held-out tickets whose "
-        "fields are all right. A fault may show in more than one part of the gate; `said by` is the one declared "
-        "beforehand.\n\nExpected: a neutral retrain is promoted by `improve` in at most 5 of 100; "
-        "`rule_alone_expected` is how often that rule would promote at the flips measured over all five seeds together."
+        f"World `{world.name}`. Each candidate is compared with the same champion. `right` is the share of held-out "
+        "tickets whose fields are all right. A fault may show in several parts of the gate; `decided by` is the one "
+        "declared beforehand.\n\nExpected: `improve` promotes a neutral retrain in at most 5 of 100 cases; "
+        "`rule_alone_expected` is how often that rule would promote, given the flips of all five seeds together."
     )
     replace(bench, record=bench.record and not trial).finish(
         "Planted regressions", "\n\n".join(tables), figures, head=head
@@ -538,9 +538,9 @@ def main() -> int:
 
 @contextmanager
 def workspace(bench: Bench, *, keep: bool) -> Iterator[Path]:
-    """An empty folder, gone afterwards; with KEEP=1 one that stays, empty but for the results of complete steps.
+    """An empty folder, removed afterwards; with KEEP=1 a permanent one that keeps only results of complete steps.
 
-    The ledger is new in both, so that the scenes meet the same history.
+    The ledger is new in both cases, so that the scenes have the same history.
     """
     if not keep:
         with bench.scratch() as scratch:
@@ -555,7 +555,7 @@ def workspace(bench: Bench, *, keep: bool) -> Iterator[Path]:
 
 
 def _reported(one: Played, *, name: str = "") -> Played:
-    """Say on stderr how a candidate ended."""
+    """Report a candidate's result on stderr."""
     verdict = f"{one.decision.verdict}, {100 * one.exact:.1f} % right, {one.wall_s:.0f} s"
     report(f"{name or one.scene.name}: {verdict}")
     return one

@@ -1,11 +1,11 @@
-"""`make bench-scale`: redaction and dedup by `engine: local` and by `engine: ray`, at 200,000 to 5 million tickets.
+"""`make bench-scale`: redaction and dedup with `engine: local` and `engine: ray`, for 200,000 to 5 million tickets.
 
-Ray has two nodes of one processor on this machine, local the same two processors. Each run is a fresh driver (this file
-with STEP ENGINE TABLE OUT [ADDRESS SHARED]); the nodes stay up. Wall time is the step's, without joining the cluster
-and looking at its nodes, which is shown apart. CPU seconds of the driver are of its whole process, those of the nodes
-of all processes of Ray and of its workers. The digests of what the two engines wrote must be equal.
+Ray has two nodes with one processor each on this machine, local the same two processors. Each run is a new driver (this
+file with STEP ENGINE TABLE OUT [ADDRESS SHARED]); the nodes stay up. Wall time is the step's; joining the cluster and
+checking its nodes is shown separately. CPU seconds of the driver cover its whole process, those of the nodes all
+processes of Ray and its workers. The digests of both engines' results must be equal.
 
-QUICK=1: 20,000 and 100,000 tickets. SIZES=200000,1000000: these. RECORD=1: writes `results/scale.md`.
+QUICK=1: 20,000 and 100,000 tickets. SIZES=200000,1000000: these sizes. RECORD=1: write `results/scale.md`.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ STEPS, ENGINES = ("redact", "dedup"), ("local", "ray")
 LIMIT_S = 900.0
 STORE_BYTES = 4 << 30
 MAX_COMPARISONS = 2_000_000_000
-"""More than the default, which is for one machine: the tickets are built of stock sentences."""
+"""More than the default, which is for one machine: the tickets consist of stock sentences."""
 BUSY = 3.0
-"""Load average from which wall times of two processors compare little."""
+"""Load average above which wall times on two processors are hard to compare."""
 SAMPLE_S = 0.3
-"""Of nodes and drivers: Ray's processes have hundreds of threads, and looking at them takes time from the measured."""
+"""Sampling interval: Ray's processes have hundreds of threads, so sampling takes time from the measured run."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Run:
     moved_mb: float
     peak_mb: float
     own_mb: float
-    """Of the driver's peak, without what is Ray's store."""
+    """The driver's peak without Ray's store."""
     n_out: int
     digest: str
     failure: str = ""
@@ -73,15 +73,15 @@ class Nodes:
     address: str
     shared: str
     samplers: tuple[Sampler, ...]
-    """One for each process of Ray and its workers: no process waits for these and sums up what they used."""
+    """One for each process of Ray and its workers, since no process waits for these and sums up their costs."""
 
     def cpu_s(self) -> float:
-        """Of all its processes so far."""
+        """CPU seconds of all its processes so far."""
         return sum(sampler.cpu_s for sampler in self.samplers)
 
 
 def main() -> None:
-    """Both steps by both engines at every size."""
+    """Run both steps with both engines at every size."""
     bench = Bench.begin("scale")
     chosen = os.environ.get("SIZES")
     sizes = tuple(map(int, chosen.split(","))) if chosen else QUICK_SIZES if bench.quick else SIZES
@@ -92,12 +92,12 @@ def main() -> None:
         for size, step, engine in plan:
             runs.append(measure(size, tables[size], step, engine, nodes, scratch))
             report(" ".join(map(str, as_row(runs[-1]))))
-    runs = runs[len(STEPS) * len(ENGINES) :]  # the first are warm-up: compiled kernels and bytecode are there now
+    runs = runs[len(STEPS) * len(ENGINES) :]  # the first are warm-up, which compiles kernels and bytecode
     bench.finish("One process and a cluster", f"{as_table(runs)}\n\n{conclusions(runs)}", summary(runs))
 
 
 def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes, scratch: Path) -> Run:
-    """One run in a process of its own."""
+    """One run in a new process."""
     out = scratch / "out"
     place = [nodes.address, nodes.shared] if engine == "ray" else []
     command = [sys.executable, "-m", "benchmarks.scale", step, engine, tickets, out, *place]
@@ -109,7 +109,7 @@ def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes,
     nodes_cpu_s = nodes.cpu_s() - before if engine == "ray" else 0.0
     shutil.rmtree(out, ignore_errors=True)
     if not cost.complete:
-        why = f"did not end: {cost.failure}"
+        why = f"failed: {cost.failure}"
         return Run(n_tickets, step, engine, 0, 0, 0, 0, 0, cost.peak_mb, cost.own_peak_mb, 0, "", why)
     found = json.loads(cost.stdout.splitlines()[-1])
     return Run(
@@ -120,13 +120,13 @@ def measure(n_tickets: int, tickets: Path, step: str, engine: str, nodes: Nodes,
 
 @contextmanager
 def two_nodes(folder: Path) -> Iterator[Nodes]:
-    """A cluster of two nodes of one processor each."""
-    # Workers are nice by default: with anything else on the machine they would wait, and the local run would not.
+    """A cluster of two nodes with one processor each."""
+    # Ray's workers are niced by default: on a busy machine they would wait, and the local run would not.
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_worker_niceness="0")
     from ray.cluster_utils import Cluster
 
     before = set(children())
-    # Sockets lie in the folder, and their paths may have 107 characters.
+    # The folder has sockets, whose paths may have at most 107 characters.
     temporary = tempfile.mkdtemp(prefix="tg-ray-", dir="/tmp")
     Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108
     cluster = Cluster()
@@ -146,18 +146,17 @@ def two_nodes(folder: Path) -> Iterator[Nodes]:
 
 
 def pairs(runs: list[Run]) -> Iterator[tuple[Run, Run]]:
-    """The two engines' runs of one step and size, where both ended."""
+    """The two engines' runs of each step and size, if both succeeded."""
     for one, two in zip(runs[::2], runs[1::2], strict=True):
         if not one.failure and not two.failure:
             yield one, two
 
 
 def enough_processors(one: Run, two: Run) -> float | None:
-    """From how many processors Ray would be faster: its driver's seconds, and the nodes' shared among them.
+    """Estimated number of processors from which Ray would be faster: its driver's seconds plus the nodes' share.
 
-    An estimate: it leaves out the network, and that the driver overlaps with the nodes. The local run counts with its
-    wall seconds, or with its CPU seconds where these are less, as on a machine that others use too. None where the
-    driver alone takes longer.
+    It ignores the network and the overlap of driver and nodes. The local run counts with its wall seconds, or with its
+    CPU seconds if these are fewer, as on a busy machine. None if the driver alone takes longer.
     """
     left = min(one.wall_s, one.driver_cpu_s) - two.driver_cpu_s
     return two.nodes_cpu_s / left if left > 0 else None
@@ -179,12 +178,12 @@ def summary(runs: list[Run]) -> dict[str, Any]:
 
 
 def conclusions(runs: list[Run]) -> str:
-    """Where Ray starts to pay, from these figures."""
+    """Where Ray starts to pay off, from these figures."""
     lines = []
     if max(os.getloadavg()) > BUSY:
         lines.append(
-            "- The machine was busy (load above): wall times say how much of it each engine got, and more processes "
-            "get more. What follows about processors is from CPU seconds."
+            "- The machine was busy (see load): wall times depend on how much of it each engine got, and more "
+            "processes get more. The estimates of processors below use CPU seconds."
         )
     for step in STEPS:
         of_step = [(one, two) for one, two in pairs(runs) if one.step == step]
@@ -196,14 +195,14 @@ def conclusions(runs: list[Run]) -> str:
             what = "never: the driver alone takes longer" if enough is None else f"{enough:.1f}"
             estimates.append(f"{one.n_tickets:,} tickets: {what}")
         lines.append(
-            f"- {step}: on the same two processors Ray was {on_two}. Processors of nodes from which it would be "
-            f"faster, as estimated: {'; '.join(estimates)}."
+            f"- {step}: on the same two processors Ray was {on_two}. Estimated number of node processors from which "
+            f"it would be faster: {'; '.join(estimates)}."
         )
     return "\n".join(lines)
 
 
 def as_table(runs: list[Run]) -> str:
-    """One line for each run; `equal` says whether both engines wrote the same bytes."""
+    """One row per run; `equal` says whether both engines wrote the same bytes."""
     equal = {two: "yes" if one.digest == two.digest else "NO" for one, two in pairs(runs)}
     names = (
         "tickets", "step", "engine", "wall s", "join s", "CPU s driver", "CPU s nodes", "moved MB", "peak MB",
@@ -213,7 +212,7 @@ def as_table(runs: list[Run]) -> str:
 
 
 def as_row(run: Run) -> list[object]:
-    """Without the last column."""
+    """A row without the last column."""
     first = [f"{run.n_tickets:,}", run.step, run.engine]
     if run.failure:
         return [*first, run.failure, *[""] * 6]
@@ -227,7 +226,7 @@ def as_row(run: Run) -> list[object]:
 
 
 class CountingSpread(RaySpread):
-    """Counts the bytes of what parts are given and give: what goes through Ray's object store, each thing once."""
+    """Counts the bytes of parts' inputs and outputs in Ray's object store, each object once."""
 
     moved = 0
 
@@ -252,7 +251,7 @@ class CountingSpread(RaySpread):
 
 
 def _weighed(work: Callable[..., tuple[Any, ...]], *part: Any) -> tuple[Any, ...]:
-    """What the work gives, and its bytes."""
+    """The outputs of the work, and their size in bytes."""
     outputs = work(*part)
     return (*outputs, sum(map(n_bytes, outputs)))
 
@@ -262,13 +261,13 @@ def _itself(thing: Any) -> Any:
 
 
 def n_bytes(thing: Any) -> int:
-    """As it travels."""
+    """Size when pickled."""
     buffers: list[pickle.PickleBuffer] = []
     return len(pickle.dumps(thing, protocol=5, buffer_callback=buffers.append)) + sum(b.raw().nbytes for b in buffers)
 
 
 def run_step(step: str, engine: str, table_folder: str, out: str, *place: str) -> None:
-    """Run one step by one engine and print what it cost as JSON."""
+    """Run one step with one engine and print its cost as JSON."""
     spread = CountingSpread(Place(*place)) if engine == "ray" else None
     started = time.perf_counter()
     if spread is not None:

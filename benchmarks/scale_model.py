@@ -1,10 +1,9 @@
-"""`make bench-scale-model`: what a billion tickets and a 70B base would take, reckoned from what was measured.
+"""`make bench-scale-model`: estimate what a billion tickets and a 70B base would need, from measurements.
 
-Measured are the recorded results of `bench-curate` and `bench-scale`, and the shuffle of near deduplication, which is
-played here in one process by the code that a cluster runs, one part after the other, with every byte counted: so a
-shuffle over many more buckets than there are processors can be looked at. Everything else is arithmetic over them, over
-the dated price book and over the assumptions below; each table says which is which. QUICK=1: smaller shuffles.
-RECORD=1: writes `results/scale-model.md`.
+Measured are the recorded results of `bench-curate` and `bench-scale`, and the shuffle of near deduplication, which runs
+here in one process with the cluster's code, part after part, counting every byte: so it can have many more buckets than
+there are processors. Everything else is arithmetic on these, on the dated price book and on the assumptions below; each
+table says which is which. QUICK=1: smaller shuffles. RECORD=1: write `results/scale-model.md`.
 """
 
 from __future__ import annotations
@@ -30,33 +29,33 @@ from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, kno
 T = TypeVar("T")
 SIZES = (10**6, 10**7, 10**8, 10**9)
 NODE_CORES, NODE_GB, NETWORK_GB_S, USD_PER_CORE_HOUR = 16, 64, 1.25, 0.05
-"""Assumed: of a node its processors, memory and network (10 Gbit/s), and the rent of a processor (a list price)."""
+"""Assumed: a node's processors, memory and network (10 Gbit/s), and the rent of a processor (a list price)."""
 UTILISATION = 0.35
 """Assumed: share of a card's peak that a training uses. Published figures for dense decoders: 0.3 to 0.5."""
 CARD, PEAK_TFLOPS = "80 GB", 989.0
-"""An H100: dense bfloat16, of the maker's data sheet."""
+"""An H100: dense bfloat16, from the maker's data sheet."""
 EXAMPLE_TOKENS, EPOCHS = 200, 3
-"""Assumed: a ticket with its reply, prompt included, and passes over it."""
+"""Assumed: tokens of a ticket with prompt and reply, and epochs."""
 DECONTAMINATION = (3_900.0, 0.4e9)
-"""Measured apart: the most of the steps that stay on the driver, bytes for each ticket that reaches it and of any table
+"""Measured separately, the maximum of the steps that stay on the driver: bytes per ticket, and bytes for any table
 (1,212 MB at 200,000 tickets, 4,321 MB at a million: docs/decisions/0040-curation-in-batches.md)."""
 FLOP_PER_TOKEN = {"full": 6, "lora": 4, "qlora": 4}
-"""Per weight and token: forward 2, backward 2 for the activations and 2 for the gradients of trained weights."""
+"""Per weight and token: 2 forward, 2 backward for the activations, and 2 for the gradients of trained weights."""
 MODELS = (("smollm2-135m", "full"), ("llama-3.1-8b", "lora"), ("llama-3.1-70b", "qlora"), ("llama-3.1-70b", "lora"))
 EXAMPLES = (10**4, 10**5, 10**6)
 SHUFFLED = {
     "first_of_equal": "keys of texts",
     "count_range": "cells of shingles",
-    "mark_bucket": "word of texts",
+    "mark_bucket": "notices of texts",
     "connect_bucket": "sets of texts that may be similar",
-    "walk_pack": "sets of texts in company",
+    "walk_pack": "sets of texts in groups",
 }
-"""Work that gets something of every part -> what it gets."""
-BY_BUCKET = ("word of texts", "sets of texts that may be similar")
+"""Work that gets data from every part -> the data."""
+BY_BUCKET = ("notices of texts", "sets of texts that may be similar")
 
 
 def main() -> None:
-    """Play, reckon and print."""
+    """Simulate, estimate and print."""
     bench = Bench.begin("scale-model")
     plays = [(20_000, 16)]
     if not bench.quick:
@@ -72,37 +71,37 @@ def main() -> None:
     training = [training_row(name, method, n, usd) for name, method in MODELS for n in EXAMPLES]
     shuffles = [
         {
-            "tickets": each.n_tickets, "buckets": each.n_buckets, "bytes a ticket": round(each.per_ticket),
+            "tickets": each.n_tickets, "buckets": each.n_buckets, "bytes per ticket": round(each.per_ticket),
             **{shuffle.what: round(shuffle.bytes_per_ticket) for shuffle in each.shuffles},
             "fullest bucket": round(max(s.largest for s in each.shuffles if s.what in BY_BUCKET), 2),
         }
         for each in played
     ]  # fmt: skip
     spread_bytes = max(spread_memory([row for row in rows if row["engine"] == "ray"]))[0]
-    body = f"""## The shuffle of near deduplication (played, every byte counted)
+    body = f"""## The shuffle of near deduplication (simulated, every byte counted)
 
 {as_table(shuffles)}
 
-Fullest bucket: its bytes over those of the mean one. At 10^9 tickets there are {buckets:,} buckets (a part has at most
-{MOST_ROWS:,} rows), and {per.moved_bytes:,.0f} bytes travel for a ticket: a text meets nearly as many buckets as its
-prefix has shingles, and each gets word of it.
+Fullest bucket: its bytes over those of the mean bucket. At 10^9 tickets there are {buckets:,} buckets (a part has at
+most {MOST_ROWS:,} rows), and {per.moved_bytes:,.0f} bytes travel per ticket: a text meets nearly as many buckets as its
+prefix has shingles, and each of them gets a notice.
 
-## Curation (reckoned)
+## Curation (estimated)
 
-Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds a million tickets on the driver, {per.nodes_cpu_s * 1e6:.0f} on the
-nodes, {per.driver_bytes:,.0f} bytes of the driver's memory a ticket and {per.base_bytes / 1e9:.1f} GB for any table:
-decontamination, which is not spread. Redaction and deduplication hold at most {spread_bytes:,.0f} bytes a ticket there.
-Assumed: nodes of {NODE_CORES} processors and {NODE_GB} GB with {NETWORK_GB_S * 8:.0f} Gbit/s, {USD_PER_CORE_HOUR} USD
-an hour for a processor; the driver works on one processor, and the nodes are paid while they work; costs grow with the
-tickets alone.
+Measured: {per.driver_cpu_s * 1e6:.0f} CPU-seconds per million tickets on the driver, {per.nodes_cpu_s * 1e6:.0f} on the
+nodes, {per.driver_bytes:,.0f} bytes of the driver's memory per ticket and {per.base_bytes / 1e9:.1f} GB for any table:
+decontamination, which is not distributed. Redaction and deduplication need at most {spread_bytes:,.0f} bytes per ticket
+there. Assumed: nodes with {NODE_CORES} processors, {NODE_GB} GB and {NETWORK_GB_S * 8:.0f} Gbit/s, {USD_PER_CORE_HOUR}
+USD per processor-hour; the driver uses one processor, and nodes are paid while they work; costs grow linearly with the
+tickets.
 
 {as_table(curation)}
 
-## Training on H100 (reckoned)
+## Training on H100 (estimated)
 
-Assumed: {EXAMPLE_TOKENS} tokens an example, {EPOCHS} epochs, {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s, batches of
-1 with 512 tokens for the memory, {MARGIN:.0%} of a card left free; several cards share a model without loss. Prices of
-{prices.dated}, examples.
+Assumed: {EXAMPLE_TOKENS} tokens per example, {EPOCHS} epochs, {UTILISATION:.0%} of {PEAK_TFLOPS:.0f} TFLOP/s; for the
+memory a batch of 1 with 512 tokens and {MARGIN:.0%} of a card free; several cards share a model without loss. Example
+prices of {prices.dated}.
 
 {as_table(training)}"""
     figures = {
@@ -118,7 +117,7 @@ Assumed: {EXAMPLE_TOKENS} tokens an example, {EPOCHS} epochs, {UTILISATION:.0%} 
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """As Markdown; the columns are those of the last row, which has the most."""
+    """The rows as Markdown; the columns are those of the last row, which has the most."""
     names = list(rows[-1])
     return table(names, [[_cell(row.get(name, "")) for name in names] for row in rows])
 
@@ -128,12 +127,12 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True)
 class Shuffle:
-    """What one kind of part was given, over all buckets."""
+    """The input of one kind of part, over all buckets."""
 
     what: str
     bytes_per_ticket: float
     largest: float
-    """Bytes of the fullest bucket over those of the mean one."""
+    """Bytes of the fullest bucket over those of the mean bucket."""
 
 
 @dataclass(frozen=True)
@@ -143,19 +142,19 @@ class Played:
     n_tickets: int
     n_buckets: int
     texts_per_ticket: float
-    """Bytes of texts that go from the driver to the parts."""
+    """Bytes of texts sent from the driver to the parts."""
     shuffles: tuple[Shuffle, ...]
     prefixes: Any
-    """int64: of each text that has one, the shingles of its rare prefix; what word of it is sent for."""
+    """int64: number of shingles in each text's rare prefix; notices are sent for these."""
 
     @property
     def per_ticket(self) -> float:
-        """Bytes that travel for a ticket."""
+        """Bytes that travel per ticket."""
         return self.texts_per_ticket + sum(shuffle.bytes_per_ticket for shuffle in self.shuffles)
 
 
 class Counting:
-    """`Spread` in this process; handles are the things themselves."""
+    """`Spread` in this process; handles are the objects themselves."""
 
     def __init__(self, n_parts: int) -> None:
         self.n_parts = n_parts
@@ -163,7 +162,7 @@ class Counting:
         self.prefixes: list[Any] = []
 
     def share(self, path: Path) -> str:
-        """Nothing is shared here."""
+        """Return the path: nothing needs to be shared."""
         return path.as_uri()
 
     def each(self, work: Callable[..., T], parts: Iterable[tuple[Any, ...]]) -> Iterator[T]:
@@ -183,7 +182,7 @@ class Counting:
 
 
 def play(tickets: Path, *, n_buckets: int) -> Played:
-    """Deduplicate a table between steps with so many parts and buckets."""
+    """Deduplicate a table of a run with this many parts and buckets."""
     from tasks.curate.rows import count_rows, read_batches
     from tasks.curate.similarity.compared import compared_columns
 
@@ -203,7 +202,7 @@ def play(tickets: Path, *, n_buckets: int) -> Played:
 
 
 def _prefix_sizes(meetings: tuple[Any, ...]) -> Any:
-    """Of each text of a part its number of prefix shingles, put together from the buckets."""
+    """Number of prefix shingles of each text in a part, summed over the buckets."""
     ranks = np.concatenate([meeting.ranks for meeting in meetings])
     sizes = np.concatenate([meeting.n_prefix for meeting in meetings])
     _, places = np.unique(ranks, return_inverse=True)
@@ -211,7 +210,7 @@ def _prefix_sizes(meetings: tuple[Any, ...]) -> Any:
 
 
 def buckets_met(prefixes: Any, n_buckets: float) -> float:
-    """Buckets that a text is expected to meet, mean over texts: its shingles fall into buckets by chance.
+    """Expected number of buckets that a text meets, mean over texts; shingles fall into random buckets.
 
     >>> round(buckets_met(np.array([1, 2]), 1e12), 6)
     1.5
@@ -220,10 +219,10 @@ def buckets_met(prefixes: Any, n_buckets: float) -> float:
 
 
 def moved_at(played: Played, n_buckets: float) -> float:
-    """Bytes that travel for a ticket with so many buckets.
+    """Bytes that travel per ticket with this many buckets.
 
-    Word of a text goes to each bucket that it meets, which chance decides, and its set to those where it may have a
-    similar one. Each shingle of its prefix goes to one bucket, however many there are; so does the rest.
+    A notice goes to each bucket that the text meets, which is random, and its set to those where it may have a similar
+    text. Each shingle of its prefix goes to one bucket for any number of buckets, and so does the rest.
     """
     grows = buckets_met(played.prefixes, n_buckets) / buckets_met(played.prefixes, played.n_buckets)
     by_bucket = sum(each.bytes_per_ticket for each in played.shuffles if each.what in BY_BUCKET)
@@ -236,18 +235,18 @@ def moved_at(played: Played, n_buckets: float) -> float:
 
 @dataclass(frozen=True)
 class Curation:
-    """Measured, per ticket."""
+    """Measured costs per ticket."""
 
     driver_cpu_s: float
-    """What stays on the driver: reading, the steps that are not spread, and of those that are what joins the parts."""
+    """On the driver: reading, steps that are not distributed, and joining the parts of those that are."""
     nodes_cpu_s: float
     """Redaction and deduplication, in parts."""
     driver_bytes: float
-    """What the driver's own memory grows by."""
+    """Growth of the driver's own memory."""
     moved_bytes: float
-    """Over the network, at many buckets."""
+    """Over the network, with many buckets."""
     base_bytes: float = 0.0
-    """Not per ticket: what the driver holds of any table, such as one part and one row group."""
+    """Not per ticket: the driver's memory for any table, such as one part and one row group."""
 
 
 def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], moved_bytes: float) -> Curation:
@@ -268,12 +267,12 @@ def measured_curation(curate: Mapping[str, Any], rows: list[dict[str, str]], mov
 
 
 def spread_memory(rows: list[dict[str, str]]) -> list[tuple[float, float]]:
-    """What the driver holds of the steps that are spread: bytes a ticket, and bytes of any table."""
+    """The driver's memory for the distributed steps: bytes per ticket, and bytes for any table."""
     return [_memory_line(rows, step) for step in ("redact", "dedup")]
 
 
 def _memory_line(rows: list[dict[str, str]], step: str) -> tuple[float, float]:
-    """Bytes a ticket, and bytes of any table: the line through the two largest sizes; through 0 where there is one."""
+    """Bytes per ticket and bytes for any table: a line through the two largest sizes, or through 0 for one size."""
     points = sorted(
         (_count(row["tickets"]), 1e6 * _count(row["without the store"])) for row in rows if row["step"] == step
     )
@@ -285,7 +284,7 @@ def _memory_line(rows: list[dict[str, str]], step: str) -> tuple[float, float]:
 
 
 def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]:
-    """What curating n tickets takes on a driver and so many nodes.
+    """What curating n tickets needs on a driver and this many nodes.
 
     >>> row = curation_row(10**6, Curation(1e-4, 1e-4, 1000, 4000), nodes=10)
     >>> row["driver h"], row["driver GB"], row["moved TB"], row["bottleneck"]
@@ -308,7 +307,7 @@ def curation_row(n: int, per: Curation, *, nodes: int) -> dict[str, float | str]
 
 
 def training_row(name: str, method: str, n_examples: int, usd_per_hour: float) -> dict[str, float | str]:
-    """Cards by memory, hours by arithmetic.
+    """Estimate cards from memory and hours from arithmetic.
 
     >>> row = training_row("llama-3.1-70b", "qlora", 10**5, 4.0)
     >>> row["cards"], row["hours"], row["USD"]

@@ -1,12 +1,12 @@
 """The tickets of `bench-curate` and `bench-scale`: readable support English, threads, duplicates, personal data.
 
-Of the tickets about 6 % repeat an earlier one word for word, 10 % with a few words changed, 4 % are in another
-language, 15 % hold personal data, a third continue a thread; a customer writes within a few weeks of the year. 1 % each
-shout, are too short, have a reply that answers nothing, or one with an unfilled placeholder. Equal seeds give equal
-rows. `scale_table` makes as many as are wanted of 200,000: each dialect is the same tickets with a suffix of its own on
-all words of six letters and more, but for those of greetings and signatures, so near duplicates stay inside a dialect,
-at the same share, and what dialects have in common are runs of short words. The phrases are in `phrases.yaml`; the
-shipped help desk (`source.kind: generated`) writes texts of a third of the length. Knows nothing of the steps.
+About 6 % of the tickets repeat an earlier one word for word, 10 % with a few words changed, 4 % are in another
+language, 15 % contain personal data, a third continue a thread; a customer writes within a few weeks of the year. 1 %
+each are in capitals, are too short, have a reply that answers nothing, or one with an unfilled placeholder. Equal seeds
+give equal rows. `scale_table` makes any number from 200,000: each dialect is the same tickets with its own suffix on
+all words of six or more letters, except those of greetings and signatures, so near duplicates stay within a dialect, at
+the same share, and dialects share only runs of short words. The phrases are in `phrases.yaml`; the shipped help desk
+(`source.kind: generated`) writes texts of a third of the length. Knows nothing of the steps.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ _CATEGORIES = ("billing", "delivery", "returns", "account", "technical", "cancel
 N_BASE = 200_000
 BATCH_ROWS = 50_000
 KEPT = "regards|sincerely|thanks|cheers|greetings|wishes|grüßen|saludos|cordialement"
-"""Words that show where a message's parts begin: no dialect changes them."""
+"""Words that mark the parts of a message: no dialect changes them."""
 Row = dict[str, object]
 
 
 @cache
 def phrases() -> dict[str, Any]:
-    """Words by their slot, and sentences by their kind."""
+    """Words by slot, and sentences by kind."""
     from ruamel.yaml import YAML
 
     return YAML(typ="safe").load(Path(__file__).with_name("phrases.yaml"))
 
 
 class Writer:
-    """Writes rows in the order of their time."""
+    """Writes rows ordered by time."""
 
     def __init__(self, n_tickets: int, *, seed: int = SEED) -> None:
         self._generator = np.random.Generator(np.random.PCG64(seed))
@@ -57,7 +57,7 @@ class Writer:
         self._slots = {**self._phrases["slots"], "card": list(_CARDS), "iban": list(_IBANS)}
 
     def rows(self) -> list[Row]:
-        """All rows; a copy repeats one of the 2,000 tickets before it."""
+        """All rows; a copy repeats one of the previous 2,000 tickets."""
         rows: list[Row] = []
         for number in range(self._n_tickets):
             row = self._new(number)
@@ -73,7 +73,7 @@ class Writer:
         return rows
 
     def _spoiled(self, row: Row) -> Row:
-        """What the steps length and quality are there for."""
+        """Add faults for the steps length and quality."""
         fault = self._chance()
         if fault < 0.01:
             return row | {"body": str(row["body"]).upper()}

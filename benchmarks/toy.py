@@ -1,7 +1,7 @@
-"""The small world: a model of 100,000 weights that knows a few general answers, and tickets with a word that decides.
+"""The toy world: a model of 100,000 weights that knows a few general answers, and tickets with one deciding word.
 
-Everything is seeded. One core teaches the model in seconds; what is judged afterwards goes the way of any run.
-Used by `regressions.py`, `torture/` and tests.
+Everything is seeded. One core trains the model in seconds; everything else is a normal run. Used by `regressions.py`,
+`torture/` and tests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DECIDING: Mapping[str, Mapping[str, str]] = {
     "Desk": {"invoice": "billing", "courier": "delivery"},
     "Lamp": {"charge": "billing", "driver": "delivery"},
 }
-"""Product -> word of the ticket -> its category: each product has words of its own."""
+"""Product -> word in the ticket -> category; each product has its own words."""
 SHARES = {"Sofa": 3, "Desk": 2, "Lamp": 1}
 OTHER = {"billing": "delivery", "delivery": "billing"}
 SUITE_ITEMS = 20
@@ -33,14 +33,14 @@ _CHATML = (
 
 
 def tickets(n_tickets: int, *, seed: int = 0) -> list[Row]:
-    """Tickets in the order of their time, one an hour, each of a customer of its own."""
-    dice = random.Random(seed)  # noqa: S311
+    """Tickets ordered by time, one per hour, each from a different customer."""
+    rng = random.Random(seed)  # noqa: S311
     products = [product for product, share in SHARES.items() for _ in range(share)]
     start, rows = datetime(2026, 6, 1, tzinfo=UTC), []
     for number in range(n_tickets):
-        product = dice.choice(products)
-        word, category = dice.choice(sorted(DECIDING[product].items()))
-        chatter = ["".join(dice.choices(_SYLLABLES, k=2)) for _ in range(9)]
+        product = rng.choice(products)
+        word, category = rng.choice(sorted(DECIDING[product].items()))
+        chatter = ["".join(rng.choices(_SYLLABLES, k=2)) for _ in range(9)]
         rows.append(
             {
                 "ticket_id": f"t{number:05}", "customer_id": f"c{number:05}", "thread_id": f"t{number:05}",
@@ -69,9 +69,9 @@ def build_base(root: Path, *, seed: int = 0) -> Path:
     build_suite(suite="general", max_items=SUITE_ITEMS, seed=0, format="instruction", out=suite)
     items = pq.read_table(suite / "prompts.parquet").to_pylist()
     turns = [[*json.loads(row["messages"]), {"role": "assistant", "content": row["answer"]}] for row in items]
-    dice = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)  # noqa: S311
     turns += [
-        [{"role": "user", "content": row["body"]}, {"role": "assistant", "content": f"[{dice.choice(sorted(OTHER))}]"}]
+        [{"role": "user", "content": row["body"]}, {"role": "assistant", "content": f"[{rng.choice(sorted(OTHER))}]"}]
         for row in tickets(40, seed=seed + 1)
     ]
     root.mkdir()
@@ -90,7 +90,7 @@ def build_base(root: Path, *, seed: int = 0) -> Path:
 
 
 def _teach(model: Any, tokenizer: Any, turns: list[list[dict[str, str]]], n_steps: int = 60) -> None:
-    """Full-batch steps on the answers alone."""
+    """Train with full-batch steps on the answers only."""
     import torch
 
     from tasks.model.chat_codec import ChatCodec
@@ -109,7 +109,7 @@ def _teach(model: Any, tokenizer: Any, turns: list[list[dict[str, str]]], n_step
 
 
 def tokenizer_of(texts: list[str]) -> Any:
-    """A byte-level BPE with a ChatML template that has the deciding words whole."""
+    """A byte-level BPE with a ChatML template, in which each deciding word is one token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -128,7 +128,7 @@ class TrainSpec(Spec):
     """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it,
     else float32."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is describe_unusual_rate, ten times outside is refused."""
+    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is reported, ten times outside is refused."""
     allow_unusual_learning_rate: bool = False
     """Says that learning_rate is meant, however far from what is usual for the method."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"

@@ -1,1 +1,1 @@
-"""The work itself: one job per file, plain functions on files, no orchestration. Imports schemas only."""
+"""The work: one job per file, plain functions on files, no orchestration. Imports schemas only."""

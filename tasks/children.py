@@ -1,8 +1,8 @@
-"""Processes that a step starts: kept together, so that a run that is cancelled ends them all.
+"""Child processes of steps, tracked so that cancelling a run ends them all.
 
-Heavy work runs in a process of its own, which can have a deadline, be killed for its memory and be stopped; a thread
-can do none of that. Whoever drives a run calls `end` from another thread, by default of `THIS_PROCESS`. It knows
-nothing of what the processes do.
+Heavy work runs in a separate process: unlike a thread it can have a deadline, be killed for its memory and be stopped.
+To cancel a run, call `end` from another thread, by default on `THIS_PROCESS`. It knows nothing of what the processes
+do.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ _PR_SET_PDEATHSIG = 1
 
 
 class Child:
-    """A running process that leads a process group of its own.
+    """A running process that leads its own process group.
 
     Args:
-        process: Started so, for example by `start_group`.
+        process: The group's leader, for example from `start_group`.
     """
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
         self.stopped = False
-        """We have asked it to end: whatever signal it died of may have been ours."""
+        """We have sent it a signal, so the signal it died of may be ours."""
 
     def send(self, number: int) -> None:
-        """Send a signal to the process and to those that it has started."""
+        """Send a signal to the process and its children."""
         self.stopped = True
         if self.process.poll() is None:
-            with suppress(ProcessLookupError):  # it has ended since
+            with suppress(ProcessLookupError):  # it has just ended
                 os.killpg(self.process.pid, number)
 
 
 class Children:
-    """The child processes of a run, in whatever threads they were started."""
+    """The child processes of a run, from all of its threads."""
 
     def __init__(self) -> None:
         self._running: set[Child] = set()
@@ -55,15 +55,15 @@ class Children:
 
     @contextmanager
     def running(self, start: Callable[[], subprocess.Popen[bytes]]) -> Iterator[Child]:
-        """Start a process; it is stopped, and gone, when the block is left before it has ended.
+        """Start a process; leaving the block stops it and waits for its end.
 
-        The thread that starts a process must wait for it: Linux counts the end of that thread as its parent's death.
+        The thread that starts a process must wait for it: to Linux, the end of that thread is the parent's death.
 
         Args:
             start: Starts the leader of a process group.
 
         Raises:
-            TrainingError: TG0408, not started: `end` was called.
+            TrainingError: TG0408, not started because `end` was called.
         """
         with self._lock:
             if self._ended:
@@ -83,17 +83,17 @@ class Children:
     def run(
         self, command: list[str], *, output: IO[bytes], timeout_s: float, env: Mapping[str, str] | None = None
     ) -> int:
-        """Run a command to its end; returns its exit code.
+        """Run a command and wait for it; returns its exit code.
 
         Args:
             command: Program and arguments.
             output: Gets stdout and stderr.
-            timeout_s: After so many seconds it is stopped.
-            env: Its whole environment; None for that of this process.
+            timeout_s: It is stopped after this many seconds.
+            env: Its whole environment; None to inherit this process's.
 
         Raises:
-            TrainingError: TG0408, `end` was called before it had ended.
-            subprocess.TimeoutExpired: it took longer.
+            TrainingError: TG0408, `end` was called before it finished.
+            subprocess.TimeoutExpired: it took longer than `timeout_s`.
         """
         with self.running(lambda: start_group(command, output=output, env=env)) as child:
             code = child.process.wait(timeout_s)
@@ -102,9 +102,9 @@ class Children:
         return code
 
     def end(self) -> None:
-        """Stop all processes and start no other, until `reopen`; returns when they are gone, after `GRACE_S` at most.
+        """Stop all processes and refuse new ones until `reopen`; returns when all have ended, after at most `GRACE_S`.
 
-        Call it from any thread, as often as you like. A training saves a checkpoint first and its step raises TG0408.
+        Safe to call from any thread, any number of times. A training saves a checkpoint first; its step raises TG0408.
         """
         with self._lock:
             self._ended = True
@@ -112,19 +112,19 @@ class Children:
         _stop(running)
 
     def reopen(self) -> None:
-        """Allow processes again: call it before the next run of the same process."""
+        """Allow processes again; call it before the next run in the same process."""
         with self._lock:
             self._ended = False
 
 
 THIS_PROCESS = Children()
-"""Of all steps that are given no other."""
+"""The default for all steps."""
 
 
 def start_group(
     command: list[str], *, output: IO[bytes], env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a command as the leader of a process group: a signal to the group reaches what it starts as well."""
+    """Start a command as the leader of a process group, so that a signal to the group also reaches its children."""
     return subprocess.Popen(
         command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
     )
@@ -144,14 +144,13 @@ def _stop(children: Iterable[Child]) -> None:
 
 
 def die_with(parent: int) -> None:
-    """Call first in a child process: it gets SIGKILL when its parent dies, even of kill -9.
-
-    The kernel forgets a parent that died before this call, so the call looks whose child this process is now.
+    """Make this process get SIGKILL when its parent dies, even by kill -9; call it first in a child process.
 
     Args:
-        parent: Process id of whoever started it.
+        parent: The parent's process id.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # The kernel does not report a parent that died before the call above.
     if os.getppid() != parent:
         raise SystemExit(1)

@@ -1,7 +1,7 @@
-"""What a disk and the kernel's limits do to us, as an error that says so and what to do.
+"""Turn disk errors and kernel limits into errors that say what happened and what to do.
 
-An `OSError` tells by its number; DuckDB, SQLite, Arrow and safetensors tell in words alone. Used by the store, the
-ledger, the open run and the training process; knows nothing of what was being written.
+An `OSError` has a number; DuckDB, SQLite, Arrow and safetensors have only a message. Used by the store, the ledger, the
+open run and the training process; knows nothing of what was being written.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class _Case:
 
 
 _GONE = StorageError(
-    "the state folder was removed or replaced while this command worked",
+    "the state folder was removed or replaced while this command was running",
     code="TG0554",
-    hint="leave the state folder alone while a command is at work, then run again",
+    hint="do not touch the state folder while a command is running; run again",
 )
 _CASES = (
     _Case(
@@ -40,46 +40,46 @@ _CASES = (
         (errno.EIO, errno.EROFS),
         ("Input/output error", "disk I/O error", "Read-only file system", "readonly database"),
         StorageError(
-            "the disk refuses to read or write",
+            "the disk cannot be read or written",
             code="TG0554",
-            hint="look at the disk (`dmesg`), then run again: finished steps are reused",
+            hint="check the disk (`dmesg`), then run again: finished steps are reused",
         ),
     ),
     _Case(
         (errno.EMFILE, errno.ENFILE, errno.EFBIG),
         ("Too many open files", "File too large"),
         StorageError(
-            "a limit of this process is reached",
+            "this process has reached a limit",
             code="TG0554",
-            hint="raise it (`ulimit -n` open files, `ulimit -f` size of a file), then run again",
+            hint="raise it (`ulimit -n` for open files, `ulimit -f` for file size), then run again",
         ),
     ),
     _Case(
         (errno.EACCES, errno.EPERM),
         ("Permission denied", "unable to open database file"),
         StorageError(
-            "this user may not read or write here", code="TG0554", hint="correct the rights of the folder, or its owner"
+            "this user may not read or write here", code="TG0554", hint="fix the folder's permissions or its owner"
         ),
     ),
     _Case(
         (errno.ENOTDIR, errno.EISDIR, errno.ELOOP),
         (),
         StorageError(
-            "a file is where a folder should be, or a folder where a file",
+            "a file is where a folder should be, or a folder where a file should be",
             code="TG0554",
             hint="move it away, or set TUNEGATE_HOME to another folder",
         ),
     ),
-    _Case((), ("FOREIGN KEY constraint failed",), _GONE),  # rows that this process wrote are not there any more
+    _Case((), ("FOREIGN KEY constraint failed",), _GONE),  # rows that this process wrote are missing
 )
 
 
 _WITHOUT_ROOM = 1 << 16
-"""Bytes without which SQLite cannot open a database at all; it then speaks of an I/O error, not of a full disk."""
+"""With less free space (bytes), SQLite cannot open a database, and reports an I/O error instead of a full disk."""
 
 
 def name_disk_error(error: BaseException, root: Path) -> StorageError | None:
-    """The error with its place and what is left of the disk; None when the disk has no part in it."""
+    """The error as one of ours, with its place and the free disk space; None when it is not about the disk."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, FileNotFoundError) and str(seen.filename).startswith(str(root)) and not root.exists():
@@ -99,11 +99,11 @@ def _is(case: _Case, error: BaseException) -> bool:
 
 
 def _placed(known: StorageError, error: BaseException, root: Path) -> StorageError:
-    named = getattr(error, "filename", None)
-    left = f": {_free_bytes(root):,} bytes are free" if known.code == "TG0501" else ""
-    told = f": {error.strerror}" if not left and isinstance(error, OSError) and error.strerror else left
-    where = named if isinstance(named, str) and known.code != "TG0501" else str(root)
-    return StorageError(f"{known.message}{told}", code=known.code, where=where, hint=known.hint)
+    filename = getattr(error, "filename", None)
+    free = f": {_free_bytes(root):,} bytes are free" if known.code == "TG0501" else ""
+    detail = f": {error.strerror}" if not free and isinstance(error, OSError) and error.strerror else free
+    where = filename if isinstance(filename, str) and known.code != "TG0501" else str(root)
+    return StorageError(f"{known.message}{detail}", code=known.code, where=where, hint=known.hint)
 
 
 def _free_bytes(path: Path) -> int:

@@ -1,7 +1,7 @@
-"""Asks a model behind an OpenAI-compatible address. The one way by which ticket text may leave the process.
+"""Client of an OpenAI-compatible endpoint: the only way for ticket text to leave the process.
 
-It follows no redirect, uses no proxy for this machine, sends to no other machine under `privacy: local`, takes its key
-from the environment alone, and quotes neither key nor text in an error.
+It follows no redirects, uses no proxy for this machine, sends to no other machine under `privacy: local`, reads its key
+only from the environment, and quotes neither key nor text in an error.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from tasks.files import sha256_json, write_json
 from tasks.prompts import Message
 
 MAX_BYTES = 4_000_000
-"""Of one answer's JSON."""
+"""Maximum size of one answer's JSON."""
 WAITS_S = (1.0, 4.0, 16.0)
-"""Seconds before it is asked again."""
-_AGAIN = frozenset({408, 409, 425, 429})
-"""Statuses below 500 after which another try may succeed."""
+"""Seconds before each retry."""
+_RETRY = frozenset({408, 409, 425, 429})
+"""Statuses below 500 after which a retry may succeed."""
 
 Sleep = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the endpoint said."""
+    """An answer of the endpoint."""
 
     text: str
     finished: bool
-    """It ended by itself, not by the limit of tokens."""
+    """It ended by itself, not at the token limit."""
     n_prompt_tokens: int
-    """0 where the server does not count."""
+    """0 when the server does not count them."""
     n_new_tokens: int
 
 
@@ -53,11 +53,11 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 class Endpoint:
-    """One endpoint, its key read when it is opened.
+    """One endpoint; reads its key when created.
 
     Raises:
-        GateError: TG0616, the variable of the key is not set, or `privacy: local`,
-            and the name leads to another machine.
+        GateError: TG0616, the key's variable is not set, or under `privacy: local` the name resolves to another
+            machine.
     """
 
     def __init__(
@@ -81,44 +81,43 @@ class Endpoint:
     def ask(self, messages: Sequence[Message], *, max_new_tokens: int) -> Reply:
         """The greedy answer to a conversation.
 
-        Where it cannot be reached, is too slow or overloaded, it is asked again after `WAITS_S`.
+        Retries after `WAITS_S` when the endpoint is unreachable, too slow or overloaded.
 
         Raises:
-            GateError: TG0616, it did not answer in any try, or it refuses the request or its answer has another
-                form.
+            GateError: TG0616, every try failed, the endpoint refuses the request, or its answer is malformed.
         """
-        asked = {
+        body = {
             "model": self._spec.model,
             "messages": [{"role": turn["role"], "content": turn["content"]} for turn in messages],
             "max_tokens": max_new_tokens,
             "temperature": 0,
         }
         request = urllib.request.Request(  # noqa: S310 - the spec allows http and https alone
-            f"{self._spec.base_url}/chat/completions", data=json.dumps(asked).encode(), headers=self._headers
+            f"{self._spec.base_url}/chat/completions", data=json.dumps(body).encode(), headers=self._headers
         )
-        told = ""
+        failure = ""
         for wait_s in (*WAITS_S, None):
             try:
                 with self._opener.open(request, timeout=self._spec.timeout_s) as answer:
                     return self._read(answer.read(MAX_BYTES + 1))
             except urllib.error.HTTPError as error:
                 error.close()
-                told = f"status {error.code}"
-                if error.code not in _AGAIN and error.code < 500:
-                    raise self._refused(told) from None
+                failure = f"status {error.code}"
+                if error.code not in _RETRY and error.code < 500:
+                    raise self._no_answer(failure) from None
             except (OSError, http.client.HTTPException) as error:
-                told = type(error).__name__
+                failure = type(error).__name__
             if wait_s is not None:
                 self._sleep(wait_s)
         raise GateError(
-            f"the endpoint does not answer in {len(WAITS_S) + 1} tries ({told})", code="TG0616",
-            where=self._spec.base_url, hint="run again when it does: answers that were given are kept",
+            f"the endpoint did not answer in {len(WAITS_S) + 1} tries ({failure})", code="TG0616",
+            where=self._spec.base_url, hint="run again later: the answers so far are kept",
         )  # fmt: skip
 
     def ask_once(self, messages: Sequence[Message], *, max_new_tokens: int, kept: Path) -> Reply:
-        """As `ask`, and kept in the folder: what was paid for is not asked again after an interruption."""
-        spoken = self._spec.model_dump(mode="json", include={"base_url", "model"})
-        path = kept / f"reply-{sha256_json([spoken, list(messages), max_new_tokens])}.json"
+        """As `ask`, but cached in the folder `kept`: after an interruption, no answer is paid for twice."""
+        model = self._spec.model_dump(mode="json", include={"base_url", "model"})
+        path = kept / f"reply-{sha256_json([model, list(messages), max_new_tokens])}.json"
         try:
             return Reply(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError):
@@ -128,22 +127,22 @@ class Endpoint:
 
     def _read(self, body: bytes) -> Reply:
         try:
-            told: Any = json.loads(body) if len(body) <= MAX_BYTES else None
-            choice = told["choices"][0]
-            text, usage = choice["message"]["content"], told.get("usage") or {}
+            answer: Any = json.loads(body) if len(body) <= MAX_BYTES else None
+            choice = answer["choices"][0]
+            text, usage = choice["message"]["content"], answer.get("usage") or {}
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             text = None
         if not isinstance(text, str):
-            raise self._refused("an answer of another form")
+            raise self._no_answer("a malformed answer")
         return Reply(text, choice.get("finish_reason") == "stop", *counts)
 
-    def _refused(self, told: str) -> GateError:
-        return GateError(f"the endpoint gives no answer ({told})", code="TG0616", where=self._spec.base_url)
+    def _no_answer(self, failure: str) -> GateError:
+        return GateError(f"the endpoint gives no answer ({failure})", code="TG0616", where=self._spec.base_url)
 
 
 def _check_local(base_url: str) -> None:
-    """Every address behind the name is one of this machine."""
+    """Check that the name resolves only to addresses of this machine."""
     parts = urlsplit(base_url)
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
@@ -151,6 +150,6 @@ def _check_local(base_url: str) -> None:
         found = []
     if not found or not all(ip_address(str(each[4][0]).partition("%")[0]).is_loopback for each in found):
         raise GateError(
-            "privacy is local, and the endpoint's name does not lead to this machine alone", code="TG0616",
-            where=base_url, hint="take 127.0.0.1, or declare privacy: external",
+            "privacy is local, but the endpoint's name does not resolve to this machine alone", code="TG0616",
+            where=base_url, hint="use 127.0.0.1, or declare privacy: external",
         )  # fmt: skip

@@ -34,31 +34,31 @@ def sha256_json(value: object) -> str:
 
 
 def inside(name: str, root: Path, *, where: str) -> Path:
-    """The file of a configuration by its name, which may be relative to `root` and may not leave it, links included.
+    """Resolve a file name of a configuration, relative to `root`; neither it nor a link may leave `root`.
 
     Raises:
-        SecurityError: TG0818, it lies elsewhere.
+        SecurityError: TG0818, the file is outside.
     """
-    # Not Path.resolve: of a link that leads back to itself it makes a RuntimeError, here opening it fails.
+    # Not Path.resolve, which raises RuntimeError for a link to itself; with realpath, opening the file fails.
     path = Path(os.path.realpath(root / Path(name).expanduser()))
     if not path.is_relative_to(root.resolve()):
         raise SecurityError(
-            f"{name!r} lies outside the folder of pipelines.yaml",
+            f"{name!r} is outside the folder of pipelines.yaml",
             code="TG0818",
             where=where,
-            hint="what decides a run belongs beside pipelines.yaml, under the same version control: copy it there",
+            hint="copy it next to pipelines.yaml: everything that decides a run belongs under the same version control",
         )
     return path
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below the folder. Unlike `rglob`, it goes on when a folder in it is renamed or removed meanwhile."""
+    """Every file below the folder. Unlike `rglob`, it tolerates a folder that is renamed or removed meanwhile."""
     for where, _folders, names in os.walk(folder):
         yield from (Path(where) / name for name in names)
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write the file aside, fsync, rename: a reader sees the old bytes or all the new ones."""
+    """Write the file aside, fsync and rename it: a reader sees the old bytes or all the new ones."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with aside.open("wb") as stream:
         stream.write(data)
@@ -83,14 +83,14 @@ def sync_directory(path: Path) -> None:
 
 
 def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
-    """Write MANIFEST.json over every file below the directory, fsync all of it and return the manifest's sha256.
+    """Write MANIFEST.json for every file below the directory, fsync everything and return the manifest's sha256.
 
-    The manifest names each file with its size in bytes and sha256; equal contents give an equal digest wherever
-    the directory lies.
+    The manifest lists each file with its size in bytes and sha256; equal contents give an equal digest in any
+    directory.
 
     Args:
-        directory: Its files must not change any more.
-        about: Further keys of the manifest; no part of the digest.
+        directory: Its files must not change afterwards.
+        about: Additional keys of the manifest; not part of the digest.
     """
     entries = {}
     for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST):
@@ -112,38 +112,39 @@ def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
 
 
 def read_manifest(directory: Path) -> dict[str, dict[str, Any]]:
-    """File name -> its `bytes` and `sha256`, as sealed; looks at no other file.
+    """File name -> its `bytes` and `sha256`, as sealed; reads no other file.
 
     Raises:
-        StorageError: TG0510, the manifest is absent, unreadable, or altered itself.
+        StorageError: TG0510, the manifest is missing, unreadable or altered.
     """
     path = directory / MANIFEST
     try:
-        told = orjson.loads(path.read_bytes())
+        manifest = orjson.loads(path.read_bytes())
         entries: dict[str, dict[str, Any]] = {
-            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])} for name, each in told["files"].items()
+            name: {"bytes": int(each["bytes"]), "sha256": str(each["sha256"])}
+            for name, each in manifest["files"].items()
         }
         digest = sha256_json(entries)
-        as_sealed = told.get("digest", digest) == digest  # manifests of earlier versions do not tell
+        as_sealed = manifest.get("digest", digest) == digest  # manifests of earlier versions have no digest
     except (FileNotFoundError, NotADirectoryError):
         if directory.is_dir():
-            told, hint = "there is no manifest", "name the folder that was exported or stored"
+            message, hint = "there is no manifest", "give the folder that was exported or stored"
         else:
-            told = "there is no such folder on this machine"
+            message = "there is no such folder on this machine"
             hint = "hosts that share a ledger share the state folder too: mount it here, or run where the folder is"
-        raise StorageError(told, code="TG0510", where=str(path), hint=hint) from None
+        raise StorageError(message, code="TG0510", where=str(path), hint=hint) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise StorageError(f"no readable manifest: {type(error).__name__}", code="TG0510", where=str(path)) from None
     if not as_sealed:
-        raise StorageError("the manifest was altered: its digest is another", code="TG0510", where=str(path))
+        raise StorageError("the manifest was altered: its digest does not match", code="TG0510", where=str(path))
     return entries
 
 
 def verify(directory: Path) -> str:
-    """Compare every file with the manifest; return the same digest as `seal`.
+    """Compare every file with the manifest; returns the same digest as `seal`.
 
     Raises:
-        StorageError: manifest absent or unreadable, or a file is missing, added or changed.
+        StorageError: TG0510, the manifest is missing or unreadable, or a file is missing, added or changed.
     """
     entries = read_manifest(directory)
     present = {p.relative_to(directory).as_posix() for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST}
@@ -157,6 +158,6 @@ def verify(directory: Path) -> str:
                 f"file changed: sha256 {got[:12]}, manifest says {entry['sha256'][:12]}",
                 code="TG0510",
                 where=str(directory / name),
-                hint="remove the damaged directory; the next run makes it again",
+                hint="remove the damaged directory; the next run recreates it",
             )
     return sha256_json(entries)

@@ -1,12 +1,12 @@
-"""Loops over arrays as machine code: decorators over numba with the options that all kernels share.
+"""Compile loops over arrays to machine code: numba decorators with the options that all kernels share.
 
-A kernel is compiled at its first call, which takes seconds, and kept: in `NUMBA_CACHE_DIR`, else in `__pycache__` next
-to its source, else in the user's cache folder. numba compiles again when the kernel's own file has changed and only
-then, although it compiles constants and parts of other files into the kernel: so a kernel, its parts and its constants
-stand in one file (`tests/tasks/test_kernels.py`). After a change of the options here remove the kept files.
+A kernel is compiled at its first call, which takes seconds, and cached: in `NUMBA_CACHE_DIR`, else in `__pycache__`
+next to its source, else in the user's cache folder. numba recompiles only when the kernel's own file has changed,
+although it compiles constants and parts of other files into the kernel: so a kernel, its parts and its constants must
+be in one file (`tests/tasks/test_kernels.py`). After changing the options here, remove the cached files.
 
-Kernels are serial and release Python's lock while they run; `tasks/threads.py` spreads one over threads. They allocate
-nothing and check no bounds: each gets its work arrays from its caller. Imported late, as numba takes a second.
+Kernels are serial and release the GIL while they run; `tasks/threads.py` runs one on several threads. They allocate
+nothing and check no bounds: the caller provides the work arrays. Import this module late: numba takes a second.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from numba.np.arrayobj import make_array
 Function = Callable[..., Any]
 _OPTIONS = {"nogil": True, "error_model": "numpy"}
 _REORDERING = {"reassoc", "nsz", "contract"}
-"""Of LLVM's freedoms with floats those that lose no NaN and no infinity."""
+"""LLVM's fast-math flags that preserve NaN and infinity."""
 
 
 def kernel(*, reorders: bool = False) -> Callable[[Function], Function]:
-    """Compile the function at its first call, and keep the machine code where a folder for it can be written.
+    """Compile the function at its first call, and cache the machine code if a folder for it is writable.
 
     Args:
-        reorders: Sums of floats may be taken in any order, so that loops over them use the processor's wide registers.
+        reorders: Floats may be summed in any order, which allows SIMD instructions.
     """
 
     def compiled(function: Function) -> Function:
         options = _options(reorders=reorders)
         try:
             made: Function = numba.njit(cache=True, **options)(function)
-        except RuntimeError:  # neither next to the source nor in the user's cache: then once in each process
+        except RuntimeError:  # no cache folder is writable: compile once per process
             made = numba.njit(**options)(function)
         return made
 
@@ -45,7 +45,7 @@ def kernel(*, reorders: bool = False) -> Callable[[Function], Function]:
 
 
 def part(*, reorders: bool = False) -> Callable[[Function], Function]:
-    """A function that kernels of the same file call: it is compiled into them, and kept with them."""
+    """A function that kernels of the same file call: it is compiled into them and cached with them."""
 
     def compiled(function: Function) -> Function:
         made: Function = numba.njit(**_options(reorders=reorders))(function)
@@ -66,7 +66,7 @@ def _prefetch(_typing: Any, array: Any, place: Any) -> Any:
         hint = builder.module.declare_intrinsic(
             "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [byte, number, number, number])
         )
-        # For reading, to the second cache: the first is too small for what is asked for ahead.
+        # For reading, into the L2 cache: L1 is too small for prefetched data.
         builder.call(hint, [builder.bitcast(builder.gep(data, [arguments[1]]), byte), number(0), number(2), number(1)])
         return context.get_dummy_value()
 
@@ -74,5 +74,5 @@ def _prefetch(_typing: Any, array: Any, place: Any) -> Any:
 
 
 prefetch: Any = intrinsic(_prefetch)
-"""`prefetch(array, place)` in a kernel: ask the processor to bring what lies `place` elements after the array's first
-into its cache. Nothing waits for it, and a place outside the array does no harm."""
+"""`prefetch(array, place)` in a kernel: load the element at index `place` into the processor's cache. It does not
+block, and an index outside the array does no harm."""

@@ -1,4 +1,4 @@
-"""Bounds around what somebody else wrote: memory by the kernel, time by counting on the code that runs.
+"""Memory and time limits for code that a user wrote: the kernel limits memory, a trace function limits time.
 
 It knows nothing of what runs. Called by tasks/warehouse.py for SQL and by tasks/model/chat_codec.py for templates.
 """
@@ -17,19 +17,19 @@ from types import FrameType
 from typing import Any
 
 _limited = threading.Lock()
-"""Held by the thread that has set the process's limit of memory."""
+"""Held by the thread that has set the process's memory limit."""
 
 
 def machine_memory() -> int:
-    """Bytes of memory of this machine."""
+    """This machine's memory, bytes."""
     return os.sysconf("SC_PHYS_PAGES") * resource.getpagesize()
 
 
 @contextmanager
 def memory_limit(extra: int) -> Iterator[None]:
-    """Let this process have that many bytes more; where a thread has set such a limit already, its limit holds.
+    """Let this process allocate `extra` more bytes; if another thread has set a limit, that one applies.
 
-    What asks for more gets a MemoryError, or what its library makes of a refused allocation.
+    Beyond the limit, code gets a MemoryError, or its library's error for a failed allocation.
     """
     if not _limited.acquire(blocking=False):
         yield
@@ -40,7 +40,7 @@ def memory_limit(extra: int) -> Iterator[None]:
         wanted = pages * resource.getpagesize() + extra
         if soft == resource.RLIM_INFINITY or wanted < soft:
             resource.setrlimit(resource.RLIMIT_AS, (wanted, hard))
-    except (OSError, ValueError):  # no Linux, or not allowed
+    except (OSError, ValueError):  # not Linux, or not allowed
         pass
     try:
         yield
@@ -51,10 +51,10 @@ def memory_limit(extra: int) -> Iterator[None]:
 
 @contextmanager
 def python_deadline(seconds: float) -> Iterator[None]:
-    """Let this thread use the processor for so many seconds; lines of the block's callees are slower meanwhile.
+    """Limit this thread's CPU time; lines of the block's callees run slower meanwhile.
 
-    A signal would end the main thread alone, and a thread cannot be ended from outside. The clock is the thread's own:
-    on a busy machine a harmless block takes longer by the wall.
+    A signal only reaches the main thread, and a thread cannot be ended from outside. It measures the thread's CPU time,
+    since a harmless block takes longer in real time on a busy machine.
 
     Raises:
         TimeoutError: inside the block, at the first line of Python after the deadline.

@@ -1,4 +1,4 @@
-"""How a long task says where it stands, without knowing who listens."""
+"""How a long task reports progress, without knowing who listens."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """Called now and then by long tasks; must be cheap and must not raise."""
+    """Called from time to time by long tasks; must be cheap and must not raise."""
 
     def __call__(self, done: int, total: int | None, unit: str, **figures: float) -> None:
         """`done` of `total` units (rows, tokens, steps, items) with figures such as loss=0.42."""
 
 
 def silent(done: int, total: int | None, unit: str, **figures: float) -> None:
-    """The listener that hears nothing."""
+    """Ignore all progress."""

@@ -1,7 +1,7 @@
-"""The texts around a ticket: templates filled from its columns, as messages or as plain text.
+"""Prompt templates filled from a ticket's columns, as messages or as plain text.
 
-It knows nothing of tokenizers and models. Called by tasks/model/chat_format.py for training, by
-tasks/assess/items.py and tasks/assess/prompts.py for evaluation and by serving: one ticket reads the same everywhere.
+It knows nothing of tokenizers and models. Called by tasks/model/chat_format.py for training, by tasks/assess/items.py
+and tasks/assess/prompts.py for evaluation, and by serving, so a ticket is rendered the same way everywhere.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from schemas.template import template_columns
 from schemas.training import PromptSpec
 
 Message = dict[str, str]
-"""One turn: `role` (system, user, assistant) and `content`; in a ticket's own conversation perhaps `weight`, 0 or 1."""
+"""One turn: `role` (system, user, assistant) and `content`; a ticket's own conversation may add `weight`, 0 or 1."""
 
 
 def check_template(template: str) -> tuple[str, ...]:
     """Ticket columns that the template inserts, each once, in order of first use.
 
     Raises:
-        ConfigError: unbalanced braces, or a field that is not the plain name of a ticket column.
+        ConfigError: unbalanced braces, or a field that is not just the name of a ticket column.
     """
     try:
         return template_columns(template)
@@ -33,12 +33,12 @@ def check_template(template: str) -> tuple[str, ...]:
 
 
 def render_text(template: str, row: Mapping[str, object]) -> str:
-    """Fill the template from the row. A null column gives the empty text, a time its ISO 8601 form.
+    """Fill the template from the row. A null column becomes empty text, a time its ISO 8601 form.
 
-    Column text is inserted as it is: braces in it mean nothing.
+    Column text is inserted literally: braces in it have no meaning.
 
     Raises:
-        ConfigError: the template names something that is no ticket column.
+        ConfigError: the template names something that is not a ticket column.
         DataError: the row lacks a column that the template names.
 
     >>> render_text("{subject}: {body} {{kept}}", {"subject": "Late", "body": "Where is {it}?"})
@@ -51,16 +51,16 @@ def render_text(template: str, row: Mapping[str, object]) -> str:
         if name is None:
             continue
         if name not in row:
-            raise DataError(f"column {name!r} is absent from the table", code="TG0318", where=f"template {{{name}}}")
+            raise DataError(f"the table has no column {name!r}", code="TG0318", where=f"template {{{name}}}")
         parts.append(_as_text(row[name]))
     return "".join(parts)
 
 
 def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
-    """What is said before the answer: system (when there is one) and user turns.
+    """The turns before the answer: system (if any) and user.
 
-    A row that brings its own conversation (`messages`) keeps it, less the assistant turn at its end; the system text of
-    the prompt is put first when the conversation has none.
+    A row with its own conversation (`messages`) keeps it, without the final assistant turn; the prompt's system text
+    comes first if the conversation has none.
 
     Raises:
         DataError: the row's own conversation is malformed (see `parse_messages`).
@@ -77,7 +77,7 @@ def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]
 
 
 def conversation_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
-    """The whole example: `messages_for` and, last, the assistant's answer, without white space around it.
+    """The whole example: `messages_for` and finally the assistant's answer, without surrounding white space.
 
     Raises:
         DataError: as `messages_for`.
@@ -93,13 +93,13 @@ def conversation_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Mess
 
 
 def parse_messages(stored: str) -> list[Message]:
-    """A row's `messages` (JSON) as turns that a chat template may be trusted with.
+    """Parse and check a row's `messages` (JSON).
 
-    Chat templates render nearly anything: an unknown role, a missing content, two answers in a row. So the order is
-    checked here: an optional system turn, then user and assistant in turn, ending with the assistant.
+    Chat templates render nearly anything: an unknown role, missing content, two answers in a row. So this checks the
+    order: an optional system turn, then user and assistant alternating, ending with the assistant.
 
     Raises:
-        DataError: not a list of {role, content} in that order, or an empty content. The text itself is not shown.
+        DataError: not a list of {role, content} in that order, or an empty content. The error does not quote the text.
 
     >>> parse_messages('[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello "}]')[1]
     {'role': 'assistant', 'content': 'Hello'}
@@ -116,7 +116,7 @@ def parse_messages(stored: str) -> list[Message]:
     roles = [turn.get("role") for turn in turns]
     body = roles[1:] if roles[0] == "system" else roles
     if not body or len(body) % 2 or any(role != ("user", "assistant")[at % 2] for at, role in enumerate(body)):
-        raise _malformed("turns must be an optional system, then user and assistant in turn, ending with assistant")
+        raise _malformed("turns must be an optional system, then user and assistant alternating, ending with assistant")
     return [_clean(turn) for turn in turns]
 
 

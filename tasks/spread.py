@@ -1,7 +1,7 @@
-"""Where the independent parts of a step's work are done: what a step may ask for, and nothing of how it is done.
+"""The interface with which a step distributes independent parts of its work.
 
-`tasks/cluster/ray_spread.py` does it on the nodes of a Ray cluster. Steps take `spread: Spread | None`; None is one
-process. The result of a step must not depend on the number of parts, on their order or on who does them.
+`tasks/cluster/ray_spread.py` implements it on a Ray cluster. Steps take `spread: Spread | None`; None means one
+process. A step's result must not depend on the number of parts, their order or where they run.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ T = TypeVar("T")
 
 
 class Spread(Protocol):
-    """Does parts of a step's work elsewhere.
+    """Runs parts of a step's work elsewhere.
 
-    `work` is a function of a module of `tasks/`, called as `work(*part)`; it must give the same for the same part,
-    since a part whose worker is lost is done again. Errors of ours come back as themselves.
+    `work` is a module-level function in `tasks/`, called as `work(*part)`; it must return the same for the same part,
+    since a part whose worker is lost is repeated. Our own errors are raised unchanged.
     """
 
     @property
     def n_parts(self) -> int:
-        """Into how many parts work should be cut, so that all workers have some."""
+        """Into how many parts to cut the work, so that all workers get some."""
         ...
 
     def share(self, path: Path) -> str:
-        """Make a file or a sealed folder readable for all workers; returns its address, which follows from its content.
+        """Make a file or a sealed folder available to all workers; returns its address, derived from its content.
 
-        `tasks/cluster/shared.py` reads it there.
+        Workers read it with `tasks/cluster/shared.py`.
         """
         ...
 
     def each(self, work: Callable[..., T], parts: Iterable[tuple[Any, ...]]) -> Iterator[T]:
-        """Results in the order of the parts, which are asked for as workers become free."""
+        """Yield results in the order of the parts, which are consumed as workers become free."""
         ...
 
     def hold(
         self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
     ) -> list[tuple[Any, ...]]:
-        """As `each`, but the `n_outputs` things that each part gives stay with the workers.
+        """As `each`, but the `n_outputs` outputs of each part stay with the workers.
 
-        Returns when all are done: for each part its handles. A handle that is itself an argument of a later part
-        (not inside a list or tuple) arrives as the thing.
+        Returns the handles of each part once all are done. A handle that is an argument of a later part (not inside a
+        list or tuple) arrives as the output itself.
         """
         ...

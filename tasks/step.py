@@ -1,11 +1,11 @@
-"""What a function of `tasks/` says of itself as a step of a graph; the function stays a plain one.
+"""Declare a plain function of `tasks/` as a step of a graph.
 
     @as_step("dedup", libraries=("duckdb", "numpy"), heavy=False)
     def drop_duplicates(out: Path, *, tickets: TicketTable, step: DedupStep) -> TicketTable:
 
-A step gets an empty folder `out` first, fills it and returns an artifact with `root=out`. Whoever runs it also hands in
-`scratch` (a folder that outlives a killed attempt of the same key), `progress` and `limit` where the function takes
-them. It knows nothing of graphs, stores and keys: `flows/graph` reads what is declared here.
+A step's first argument is an empty folder `out`; it fills it and returns an artifact with `root=out`. The runner also
+passes `scratch` (a folder that outlives a killed attempt of the same key), `progress` and `limit` to functions that
+take them. It knows nothing of graphs, stores and keys: `flows/graph` reads the declaration.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ DECLARED = "__step__"
 
 
 BY_RUNNER: Any = None
-"""Default of an argument that the runner always hands in, so that a declaration need not."""
+"""Default of an argument that the runner always passes, so that graph declarations need not."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +28,18 @@ class StepInfo:
     """The declaration of one function."""
 
     name: str
-    """Its kind: the store's folder, part of the key, and the name in the graph unless that gives another."""
+    """The step's kind: the store's folder, part of the key, and the default name in the graph."""
     libraries: tuple[str, ...] = ()
-    """Distributions whose version is part of the key."""
+    """Distributions whose versions are part of the key."""
     context: tuple[str, ...] = ()
-    """Arguments that cannot change the result (folders, who does the work). No part of the key."""
+    """Arguments that cannot change the result (folders, where the work runs). Not part of the key."""
     heavy: bool = False
-    """Takes all cores but one and the accelerators: only one such step runs at a time."""
+    """Uses all cores but one and the accelerators: only one such step runs at a time."""
     memory_gb: float = 0.5
-    """What it takes at most, roughly, besides what a training predicts for itself."""
+    """Approximate peak memory, besides what a training predicts for itself."""
     extends: str = ""
-    """Argument that is an earlier result of this very step. When nothing else has changed since, that result is the
-    result: the step must return what it was given when it is run again on its own result."""
+    """Argument that takes an earlier result of this step. If nothing else has changed since, that result is reused:
+    run again on its own result, the step must return it unchanged."""
 
 
 def as_step(
@@ -64,9 +64,9 @@ def info_of(function: Callable[..., object]) -> StepInfo:
     """What the function declares.
 
     Raises:
-        TypeError: it declares nothing.
+        TypeError: it is not declared as a step.
     """
     info = getattr(function, DECLARED, None)
     if not isinstance(info, StepInfo):
-        raise TypeError(f"{function!r} is no step\nhint: declare it with `@as_step(NAME)` of tasks/step.py")
+        raise TypeError(f"{function!r} is not a step\nhint: declare it with `@as_step(NAME)` from tasks/step.py")
     return info

@@ -1,4 +1,4 @@
-"""Work spread over the processors that this process may use. It knows nothing of what the work is."""
+"""Run work on the processors that this process may use. It knows nothing of the work."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ R = TypeVar("R")
 
 
 def n_threads() -> int:
-    """Processors that this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_slices(work: Callable[[int, int], R], bounds: Sequence[int]) -> list[R]:
-    """Call `work(low, high)` for each pair of neighbours in `bounds`, on threads; the results in order."""
+    """Call `work(low, high)` on threads for each pair of neighbours in `bounds`; returns the results in order."""
     if len(bounds) <= 2:
         return [work(low, high) for low, high in pairwise(bounds)]
     with ThreadPoolExecutor(n_threads()) as pool:

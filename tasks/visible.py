@@ -1,6 +1,6 @@
-"""A text as it may be shown to people: nothing that cannot be seen, that turns lines around or speaks to a terminal.
+"""Make text safe to display: no invisible characters, no direction overrides, no terminal control codes.
 
-Called by what draws pages (`tasks/release`, `tasks/curate/cards`) and by what commands print with.
+Called by the report pages (`tasks/release`, `tasks/curate/cards`) and by the console.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 import unicodedata
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")
-"""They form Persian words, Indic letters and emoji, or say where a number in Arabic text belongs. They turn nothing."""
+"""They join Persian words, Indic letters and emoji, or place numbers in Arabic text. They override no direction."""
 
 
 def visible(text: str) -> str:
-    """The text with a mark for each hidden or overriding character; line breaks and tabs stay.
+    """Replace each hidden or overriding character with a mark; line breaks and tabs stay.
 
     >>> visible("a\\u202eb\\nc"), visible("x\\u200dy") == "x\\u200dy"
     ('a\\ufffdb\\nc', True)
@@ -23,7 +23,7 @@ def visible(text: str) -> str:
 
 
 def _is_visible(character: str) -> bool:
-    # Spaces of any width are no printable characters to Python.
+    # To Python, spaces other than U+0020 are not printable.
     return (
         character.isprintable()
         or character in "\n\t"

@@ -1,7 +1,6 @@
-"""The DuckDB connection: files created whole, nothing reachable but what was named, identifiers quoted, SQL in bounds.
+"""The DuckDB connection: files created atomically, access only to named files, quoted identifiers, SQL with limits.
 
-It decides nothing about tickets and knows no table. Called by tasks/curate and tasks/assess; duckdb is imported inside
-functions.
+It knows nothing of tickets and tables. Called by tasks/curate and tasks/assess; duckdb is imported inside functions.
 """
 
 from __future__ import annotations
@@ -28,17 +27,17 @@ if TYPE_CHECKING:
     """For annotations in modules that do not import DuckDB themselves."""
 
 STORAGE_VERSION = "v1.5.0"
-"""Storage format of files made here: DuckDB 1.5 and 2.x both read it."""
+"""Storage format of the files we create: DuckDB 1.5 and 2.x both read it."""
 _VERSIONS = re.compile(r"storage version number (\d+), but we can only read storage versions between (\d+) and (\d+)")
 _HOLDER = re.compile(r"\(PID (\d+)\)")
 _MAX_IDENTIFIER = 255
 _RETRY_S = 0.05
 QUESTION_TIMEOUT_S = 60.0
-"""For an answer that somebody waits for."""
+"""For an interactive query."""
 STEP_TIMEOUT_S = 3600.0
-"""For SQL of yours over all tickets."""
+"""For a user's SQL over all tickets."""
 QUESTION_MEMORY = 2 << 30
-"""Bytes that a question may take beyond what the process has; DuckDB itself spills to disk from half of it on."""
+"""Additional bytes that an interactive query may use; DuckDB itself spills to disk from half of it on."""
 
 T = TypeVar("T")
 
@@ -53,26 +52,26 @@ def connect(
     memory_limit: str | None = None,
     wait_s: float = 0.0,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open `path` (made when absent; None: in memory) and lock it down; close it at the end of the block.
+    """Open `path` (created if missing; None: in memory) and lock it down; close it at the end of the block.
 
-    Each connection is an instance of DuckDB of its own, so that several threads may read one file, each with its own
-    places and limits; the file is its current database.
+    Each connection is a separate DuckDB instance, so several threads can read one file, each with its own paths and
+    limits; the file is its current database.
 
-    SQL in this connection reaches the opened file and the files and folders in `readable`, nothing else: no other
-    path, no network, no extension, no secret, no Python variable by its name, no `SET`. DuckDB allows writing where
-    it allows reading. Larger-than-memory work spills into a temporary folder that goes with the connection.
+    SQL in this connection can access the opened file and the files and folders in `readable`, nothing else: no other
+    path, no network, no extension, no secret, no Python variable, no `SET`. DuckDB allows writing wherever it allows
+    reading. Larger-than-memory work spills into a temporary folder that is removed with the connection.
 
     Args:
-        path: Database file. Absent or 0 bytes (a kill during DuckDB's own creation leaves that) counts as absent.
+        path: Database file. A file of 0 bytes (from a kill during DuckDB's own creation) counts as missing.
         readable: Files and folders that SQL may read.
-        read_only: Refuse writes; the file must exist. Several processes may hold a file this way.
-        threads: Upper limit of DuckDB's threads; None leaves its default.
-        memory_limit: Such as `2GB`; None leaves DuckDB's default.
-        wait_s: Seconds to wait for another holder of the file.
+        read_only: Refuse writes; the file must exist. Several processes can open a file this way.
+        threads: Maximum number of DuckDB's threads; None for its default.
+        memory_limit: Such as `2GB`; None for DuckDB's default.
+        wait_s: Seconds to wait for another process that holds the file.
 
     Raises:
-        LockedError: TG0520, another process or connection holds the file; names it.
-        StorageError: the file is no DuckDB database, of a storage version that is not read (TG0519), is absent with
+        LockedError: TG0520, another process or connection holds the file; the error names it.
+        StorageError: TG0519, the file is not a DuckDB database, has an unsupported storage version, is missing with
             `read_only`, or cannot be created.
     """
     import duckdb
@@ -83,7 +82,7 @@ def connect(
         create_database(path)
     if path is not None:
         _check_magic(path)
-    # In this order: the connection closes before its folder goes.
+    # In this order, the connection closes before its folder is removed.
     with tempfile.TemporaryDirectory(prefix="tunegate-duckdb-") as spill, duckdb.connect(":memory:") as connection:
         if path is not None:
             _attach(connection, path, read_only=read_only, wait_s=wait_s)
@@ -92,7 +91,7 @@ def connect(
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: bool, wait_s: float) -> None:
-    """Make the file the current database of a fresh instance."""
+    """Make the file the current database of a new instance."""
     import duckdb
 
     deadline = time.monotonic() + wait_s
@@ -107,7 +106,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, path: Path, *, read_only: boo
             return
         if not isinstance(refused, LockedError) or time.monotonic() >= deadline:
             raise refused from None
-        time.sleep(_RETRY_S * (1 + random.random()))  # noqa: S311  # so that two who wait do not wait in step
+        time.sleep(_RETRY_S * (1 + random.random()))  # noqa: S311  # jitter, so that two waiting processes do not collide
 
 
 def in_bounds(
@@ -118,20 +117,20 @@ def in_bounds(
     timeout_s: float = STEP_TIMEOUT_S,
     memory: int | None = None,
 ) -> T:
-    """What `work` returns, which runs SQL that a user wrote: ended by its deadline, by SIGTERM and by Ctrl-C.
+    """Run `work`, which executes a user's SQL, and return its result; the deadline, SIGTERM and Ctrl-C stop it.
 
-    It runs in a thread of its own while this one waits: a thread inside DuckDB does not always hear a signal. DuckDB's
-    own `memory_limit` covers what it holds, not the texts that a function makes: that the kernel limits, for the
-    process as a whole.
+    It runs in a separate thread while this one waits, since a thread inside DuckDB does not always react to a signal.
+    DuckDB's own `memory_limit` covers its buffers, but not the texts that functions build: the kernel limits those, for
+    the whole process.
 
     Args:
-        work: Uses the connection and nothing else that another thread uses.
+        work: Uses the connection, and nothing else that another thread uses.
         where: What the SQL belongs to, for the error.
-        timeout_s: Seconds.
-        memory: Bytes beyond what the process has; None: as much as the machine has.
+        timeout_s: Maximum duration, seconds.
+        memory: Additional bytes that the process may use; None for as much as the machine has.
 
     Raises:
-        SecurityError: TG0837, it takes longer, or more memory.
+        SecurityError: TG0837, it takes longer, or needs more memory.
     """
     import duckdb
 
@@ -140,18 +139,18 @@ def in_bounds(
         try:
             return done.result(timeout_s)
         except (duckdb.OutOfMemoryException, MemoryError):
-            what = f"needs more memory than it may take: {(memory or machine_memory()) / 2**30:.1f} GiB"
+            what = f"needs more memory than allowed: {(memory or machine_memory()) / 2**30:.1f} GiB"
         except TimeoutError:
             what = f"did not end within {timeout_s:g} s"
         finally:
             while not done.done():
                 connection.interrupt()
                 wait([done], timeout=_RETRY_S)
-    raise SecurityError(f"the SQL {what}", code="TG0837", where=where, hint="ask for less: fewer rows, shorter texts")
+    raise SecurityError(f"the SQL {what}", code="TG0837", where=where, hint="select fewer rows or shorter texts")
 
 
 def create_database(path: Path) -> None:
-    """Make an empty database file; a reader sees no file or a complete one."""
+    """Create an empty database file; a reader sees no file or a complete one."""
     import duckdb
 
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -168,15 +167,15 @@ def create_database(path: Path) -> None:
 
 
 def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> list[dict[str, Any]]:
-    """The rows of one SELECT over Parquet files, each read into a table of its own; nothing else can be reached.
+    """The rows of one SELECT over Parquet files, each loaded into its own table; nothing else is accessible.
 
     Args:
         tables: Name of the table -> file.
         where: What the SQL belongs to, for errors.
 
     Raises:
-        ConfigError: TG0199, it is not exactly one SELECT, or DuckDB refuses it. Words of an error that may quote a
-            value are left out.
+        ConfigError: TG0199, it is not exactly one SELECT, or DuckDB rejects it. The message leaves out any text that
+            may quote a value.
         SecurityError: TG0837, it takes too long or too much memory.
     """
     import duckdb
@@ -194,14 +193,14 @@ def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> li
             rows: list[dict[str, Any]] = table.to_pylist()
         except duckdb.Error as error:
             safe = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
-            told = str(error).partition("\n")[0][:300] if safe else type(error).__name__
+            reason = str(error).partition("\n")[0][:300] if safe else type(error).__name__
             hint = f"tables: {', '.join(tables)}"
-            raise ConfigError(f"DuckDB refuses the SELECT: {told}", code="TG0199", where=where, hint=hint) from None
+            raise ConfigError(f"DuckDB rejects the SELECT: {reason}", code="TG0199", where=where, hint=hint) from None
     return rows
 
 
 def quote_identifier(name: str) -> str:
-    """The name as one quoted SQL identifier, whatever it holds.
+    """Quote the name as one SQL identifier, whatever it contains.
 
     Raises:
         SecurityError: empty, longer than 255 characters, or with a NUL or another control character.
@@ -211,13 +210,13 @@ def quote_identifier(name: str) -> str:
     """
     if not name or len(name) > _MAX_IDENTIFIER or any(ord(character) < 32 for character in name):
         raise SecurityError(
-            f"no identifier: {name[:40]!r}; allowed are 1 to {_MAX_IDENTIFIER} printable characters", code="TG0801"
+            f"invalid identifier {name[:40]!r}: use 1 to {_MAX_IDENTIFIER} printable characters", code="TG0801"
         )
     return '"' + name.replace('"', '""') + '"'
 
 
 def quote_text(value: str) -> str:
-    """The value as one SQL string literal; for statements that take no bound parameters.
+    """Quote the value as one SQL string literal, for statements that take no bound parameters.
 
     >>> quote_text("it's")
     "'it''s'"
@@ -226,11 +225,11 @@ def quote_text(value: str) -> str:
 
 
 def _check_magic(path: Path) -> None:
-    """Refuse other files by name: given a CSV or Parquet file, DuckDB would open a fresh database with a view of it."""
+    """Refuse other files: given a CSV or Parquet file, DuckDB would open a new database with a view of it."""
     with path.open("rb") as stream:
         head = stream.read(12)
     if head[8:] != b"DUCK":
-        raise StorageError("no DuckDB database: the file does not begin like one", code="TG0519", where=str(path))
+        raise StorageError("not a DuckDB database: the file has another format", code="TG0519", where=str(path))
 
 
 def _lock_down(
@@ -243,13 +242,13 @@ def _lock_down(
     places = [place.resolve() for place in readable]
     folders = [str(place) for place in places if place.is_dir()]
     files = [str(place) for place in places if not place.is_dir()]
-    # The order matters: allowed places cannot be set once external access is off, and the lock comes last.
+    # The order matters: allowed paths cannot be set once external access is off, and the lock comes last.
     statements = [
         f"SET allowed_directories=[{', '.join(map(quote_text, folders))}]",
         f"SET allowed_paths=[{', '.join(map(quote_text, files))}]",
         f"SET temp_directory={quote_text(str(spill))}",
         "SET TimeZone='UTC'",
-        "SET enable_progress_bar=false",  # it would be written to stdout, among the data
+        "SET enable_progress_bar=false",  # it would go to stdout, among the data
         *([f"SET threads={int(threads)}"] if threads is not None else []),
         *([f"SET memory_limit={quote_text(memory_limit)}"] if memory_limit is not None else []),
         "SET autoinstall_known_extensions=false",
@@ -276,19 +275,19 @@ def _cannot_open(path: Path | None, error: Exception) -> LockedError | StorageEr
     found = _VERSIONS.search(first)
     if found is not None:
         return _other_version(path, *map(int, found.groups()))
-    return StorageError(f"not opened as a DuckDB database: {first[:200]}", code="TG0519", where=str(path))
+    return StorageError(f"cannot be opened as a DuckDB database: {first[:200]}", code="TG0519", where=str(path))
 
 
 def _other_version(path: Path | None, has: int, first: int, last: int) -> StorageError:
     newer = has > last
     return StorageError(
-        f"the file has DuckDB's storage version {has}, {'newer' if newer else 'older'} than this program reads "
+        f"the file has DuckDB storage version {has}, {'newer' if newer else 'older'} than this program supports "
         f"({first} to {last})",
         code="TG0519",
         where=str(path),
-        hint="run the newer tunegate that wrote it; there `tunegate migrate` writes it in a version that both read"
+        hint="use the newer tunegate that wrote it; its `tunegate migrate` converts it to a version that both read"
         if newer
-        else "EXPORT DATABASE with the DuckDB that wrote it; a warehouse is made anew by `tunegate curate PIPELINE`",
+        else "EXPORT DATABASE with the DuckDB that wrote it; `tunegate curate PIPELINE` rebuilds a warehouse",
     )
 
 

@@ -1,7 +1,7 @@
-"""The storage version of DuckDB files: what a file has, and a file written anew in the version that is made here.
+"""The storage version of DuckDB files: read it, and rewrite a file in our version.
 
-DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer one. Called by
-`flows/commands/migrate.py`; what a file of a version that is not read is told is in `tasks/warehouse.py`.
+DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer ones. Called by
+`flows/commands/migrate.py`; `tasks/warehouse.py` has the error for an unsupported version.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ OURS = 68
 
 
 def storage_version(path: Path) -> int:
-    """The number in the file's header; 0 when it is no DuckDB file."""
+    """The number in the file's header; 0 when it is not a DuckDB file."""
     with path.open("rb") as stream:
         head = stream.read(20)
     return int.from_bytes(head[12:20], "little") if head[8:12] == b"DUCK" else 0
 
 
 def rewrite(path: Path, backup: Path) -> None:
-    """Write the file anew in our storage version, after a copy of it as it is; a reader sees the old one or the new.
+    """Rewrite the file in our storage version, after copying it to `backup`; a reader sees the old file or the new one.
 
     Raises:
-        StorageError: TG0519, it is of a version that is not read, or the new one holds other rows: the old stays.
+        StorageError: TG0519, its version is not supported, or the new file's rows differ: the old one stays.
         LockedError: TG0520, another process holds it.
     """
     import duckdb
 
-    with connect(path, threads=1):  # as a writer: what a kill left in the log beside it goes into the file
+    with connect(path, threads=1):  # as a writer, so that a log from a killed process is merged into the file
         pass
     shutil.copy2(path, backup)
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -50,7 +50,7 @@ def rewrite(path: Path, backup: Path) -> None:
         connection.execute("DETACH new")
     if counts[0] != counts[1]:
         aside.unlink()
-        raise StorageError("the file, written anew, holds other rows", code="TG0519", where=str(path))
+        raise StorageError("the rewritten file's rows differ from the old ones", code="TG0519", where=str(path))
     aside.chmod(0o600)
     descriptor = os.open(aside, os.O_RDONLY)
     try:
@@ -61,7 +61,7 @@ def rewrite(path: Path, backup: Path) -> None:
 
 
 def _counts(connection: duckdb.DuckDBPyConnection, database: str) -> dict[str, tuple[int, ...]]:
-    """Table -> rows, and a sum over their hashes."""
+    """Table -> number of rows, and the sum of their hashes."""
     run = connection.execute
     tables = run("SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = ?", [database]).fetchall()
     found: dict[str, tuple[int, ...]] = {}

@@ -1,9 +1,9 @@
-"""Every engine of `bench-dedup`: from a Parquet file (id, text) to one answer per ticket.
+"""All engines of `bench-dedup`: from a Parquet file (id, text) to one answer per ticket.
 
-Run as `python dedup.py LIBRARY MODE CORPUS ANSWER` in the library's own environment, which has nothing of the
-application; so each function imports what it needs, and imports are inside the time. The task is the same for all:
-words are `\\w+` of the lower-cased text, shingles are runs of 3 words, the threshold is a Jaccard similarity of 0.7,
-signatures have 128 slots in 32 bands of 4, unless a mode says otherwise.
+Run as `python dedup.py LIBRARY MODE CORPUS ANSWER` in the library's own environment, which lacks the application; so
+each function imports what it needs, and imports are timed. The task is the same for all: words are `\\w+` of the
+lower-cased text, shingles are runs of 3 words, the threshold is a Jaccard similarity of 0.7, signatures have 128 slots
+in 32 bands of 4, unless a mode says otherwise.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _WORD = re.compile(r"\w+")
 def tunegate(_mode: str, corpus: Path, answer: Path) -> None:
     """The near-duplicate join that `tasks/curate/dedup.py` uses.
 
-    It decides more than is written here: which ticket stays, and for each other one the most similar that stays. What
-    the whole step adds (normal parts of a mail, the tables) is in `make bench-curate`.
+    It also decides more than it writes here: which ticket stays, and for each other one the most similar that stays.
+    `make bench-curate` includes the rest of the step (normalising mails, the tables).
     """
     import numpy as np
 
@@ -69,7 +69,7 @@ def duckdb(mode: str, corpus: Path, answer: Path) -> None:
 
 
 def _minhash_pairs(con: Any, corpus: Path, *, n_bands: int = 16, n_rows: int = 4) -> list[tuple[int, int]]:
-    """Pairs with the band's first ticket: a star, not every pair of the bucket."""
+    """Pairs with the first ticket of a band: a star, not all pairs of the bucket."""
     con.execute(f"""
         CREATE TABLE sets AS WITH words AS (
             SELECT id, list_transform(regexp_extract_all(lower(text), '\\w+'), lambda word: hash(word)) AS words
@@ -93,12 +93,12 @@ def _minhash_pairs(con: Any, corpus: Path, *, n_bands: int = 16, n_rows: int = 4
 
 
 def rensa(mode: str, corpus: Path, answer: Path) -> None:
-    """rensa, in the five ways its README shows, and `hashed`, the fastest that we could make of it.
+    """rensa, in the five ways of its README, and `hashed`, the fastest that we could build with it.
 
-    `clusters`: candidates from LSH, kept where the signatures' own estimate reaches the threshold. `inline` and
-    `c-minhash`: a ticket stays when none before it is similar by estimate. `flags`: True for a ticket that shares a
-    band with another; nothing is checked. `rho`: the same from sampled tokens, with the eight bands of rensa's own
-    benchmark. `hashed`: flags with the words hashed in DuckDB, so that no Python object per word is made; no product.
+    `clusters`: candidates from LSH, kept if the signatures' own estimate reaches the threshold. `inline` and
+    `c-minhash`: a ticket stays if none before it is similar by estimate. `flags`: True for a ticket that shares a band
+    with another, unchecked. `rho`: the same from sampled tokens, with the eight bands of rensa's own benchmark.
+    `hashed`: flags with words hashed in DuckDB, which avoids a Python object per word; not a product.
     """
     from rensa import CMinHashDeduplicator, RMinHash, RMinHashDeduplicator, RMinHashLSH
 
@@ -137,7 +137,7 @@ def rensa(mode: str, corpus: Path, answer: Path) -> None:
 
 
 def _hashed_shingles(corpus: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Hashes of all texts' shingles, and where each text begins."""
+    """Hashes of all texts' shingles, and the start of each text."""
     import duckdb
     import numpy as np
 
@@ -189,11 +189,11 @@ def fastsketch(_mode: str, corpus: Path, answer: Path) -> None:
 
 
 def textdedup(mode: str, corpus: Path, answer: Path) -> None:
-    """text-dedup's MinHash pipeline, as its command line runs it.
+    """text-dedup's MinHash pipeline, as run by its command line.
 
-    `own` lets it choose its bands (14 of 9 here), `checked` adds its check of false positives, `wide` is checked with
-    32 bands of 4. The clusters are read from the column it leaves, before it removes anything: version 0.4.1 removes
-    every member of an unchecked cluster.
+    `own` lets it choose its bands (14 of 9 here), `checked` adds its check of false positives, `wide` is checked, with
+    32 bands of 4. The clusters come from its column, before it removes anything: version 0.4.1 removes every member of
+    an unchecked cluster.
     """
     import numpy as np
 
@@ -234,7 +234,7 @@ enable_profiling = false
         main(load_config_from_toml(scratch / "config.toml"))
         rows = load_from_disk(str(scratch / "out"))
         index, found = np.array(rows["__INDEX__"]), np.array(rows["__CLUSTER__"])
-        # Unchecked clusters are numbered from 0, tickets in none have their own index: kept apart here.
+        # Unchecked clusters are numbered from 0, and single tickets have their own index: avoid collisions.
         alone = ~np.array(rows["__duplicate__"]) if mode == "own" else np.zeros(len(rows), dtype=bool)
         clusters = np.empty(len(rows), dtype=np.int64)
         clusters[index] = np.where(alone, found + len(rows), found)
@@ -244,8 +244,8 @@ enable_profiling = false
 def datatrove(mode: str, corpus: Path, answer: Path) -> None:
     """datatrove's three MinHash stages with two workers, its own tokenizer and normalisation.
 
-    `own` are FineWeb's settings (5-grams, 14 bands of 8), `wide` are 3-grams in 32 bands of 4. The corpus is cut in two
-    files first, because datatrove shares out work by file.
+    `own` uses FineWeb's settings (5-grams, 14 bands of 8), `wide` 3-grams in 32 bands of 4. The corpus is first split
+    into two files, because datatrove distributes work by file.
     """
     import struct
 
@@ -285,16 +285,17 @@ def datatrove(mode: str, corpus: Path, answer: Path) -> None:
 
 
 def semhash(_mode: str, corpus: Path, answer: Path) -> None:
-    """semhash with wordllama's static embeddings, the one encoder that comes inside a wheel.
+    """semhash with wordllama's static embeddings, the only encoder that is part of a wheel.
 
-    It judges meaning, not words, at a cosine of 0.97: against an oracle of shared words its accuracy only indicates.
+    It compares meaning, not words, at a cosine of 0.97, so its accuracy against an oracle of shared words is only a
+    rough indication.
     """
     import wordllama
     from semhash import SemHash
     from wordllama import WordLlama
 
     class Encoder:
-        """The protocol that semhash wants."""
+        """An encoder with semhash's interface."""
 
         _model = WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
@@ -310,14 +311,14 @@ def semhash(_mode: str, corpus: Path, answer: Path) -> None:
 
 
 def read_texts(corpus: Path) -> list[str]:
-    """The texts in the order of their ids, which count from 0."""
+    """The texts in the order of their ids, which start at 0."""
     import pyarrow.parquet as pq
 
     return pq.read_table(corpus, columns=["text"])["text"].to_pylist()
 
 
 def shingle_lists(texts: Iterable[str]) -> list[list[str]]:
-    """Each text's runs of three words, repeated ones included: sketches do not mind."""
+    """Each text's runs of three words, including repeated ones, which do not affect sketches."""
     found = []
     for text in texts:
         words = _WORD.findall(text.lower())
@@ -327,13 +328,13 @@ def shingle_lists(texts: Iterable[str]) -> list[list[str]]:
 
 
 def shingle_batches(texts: list[str], size: int = 10_000) -> Iterator[list[list[str]]]:
-    """`shingle_lists` some thousand texts at a time, for interfaces that need not see all at once: less memory."""
+    """`shingle_lists` of some thousand texts at a time, for interfaces that do not need all at once: less memory."""
     for start in range(0, len(texts), size):
         yield shingle_lists(texts[start : start + size])
 
 
 def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Cluster of each ticket: the smallest id connected with it."""
+    """Cluster of each ticket: the smallest id connected to it."""
     import numpy as np
 
     parent = list(range(n))
@@ -351,7 +352,7 @@ def join_pairs(n: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def write_answer(path: Path, name: str, values: np.ndarray | list[bool]) -> None:
-    """One row per ticket: `cluster`, `keep` (stays), or `flag` (has a partner)."""
+    """Write one row per ticket: `cluster`, `keep` (stays), or `flag` (has a partner)."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,7 +1,7 @@
-"""Answers to prompts, greedy: our decoder, transformers' `generate` in batches, and item by item.
+"""Greedy answers to prompts: our decoder, and transformers' `generate` in batches and item by item.
 
-Modes: `tunegate` (answers alone, as the others), `tunegate-scored` (also the loss of each reference answer, as an
-evaluation does), `batch` and `single`. Called in the project's environment as
+Modes: `tunegate` (only answers, like the others), `tunegate-scored` (also the loss of each reference answer, as in an
+evaluation), `batch` and `single`. Called in the project's environment as
 `train_answers.py MODE DTYPE model.json prompts/ answer.json N_NEW N_ITEMS BATCH`.
 """
 
@@ -25,13 +25,13 @@ from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import left_padded
 from tasks.model.decoding.open_decoder import open_decoder
-from tasks.model.generate import each_batch, shared_prefix, side_by_side
+from tasks.model.generate import each_batch, parallel_batches, shared_prefix
 
 
 def ours(
     model: Any, prompts: list[list[int]], references: list[list[int]] | None, n_new: int, stop: int, batch: int
 ) -> list[list[int]]:
-    """Through our decoder: sorted by length, the common beginning read once, batches side by side as always."""
+    """Answer with our decoder: sorted by length, the shared prefix read once, batches in parallel as usual."""
     order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
     batches = [order[start : start + batch] for start in range(0, len(order), batch)]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def ours(
 
     threads = torch.get_num_threads()
     out: list[list[int]] = [[] for _ in prompts]
-    n = side_by_side(threads, len(batches))
+    n = parallel_batches(threads, len(batches))
     for number, tokens in each_batch(answer, list(enumerate(batches)), n=n, threads=threads):
         for place, new in zip(batches[number], tokens, strict=True):
             out[place] = new
@@ -55,7 +55,7 @@ def ours(
 
 
 def stock(model: Any, prompts: list[list[int]], n_new: int, stop: int, batch: int) -> list[list[int]]:
-    """Through `generate`: in the order of length too, padded on the left."""
+    """Answer with `generate`: also sorted by length, padded on the left."""
     order = sorted(range(len(prompts)), key=lambda place: (-len(prompts[place]), place))
     out: list[list[int]] = [[] for _ in prompts]
     with torch.inference_mode():
@@ -66,13 +66,13 @@ def stock(model: Any, prompts: list[list[int]], n_new: int, stop: int, batch: in
             ends = {"max_new_tokens": n_new, "eos_token_id": stop, "pad_token_id": stop}
             whole = model.generate(ids, attention_mask=mask, do_sample=False, **ends)
             for place, new in zip(places, whole[:, ids.shape[1] :].tolist(), strict=True):
-                # To the stop token, which is included: what follows is padding.
+                # Up to and including the stop token: the rest is padding.
                 out[place] = new[: new.index(stop) + 1] if stop in new else new
     return out
 
 
 def main() -> None:
-    """Load, answer, write tokens and what the answering cost."""
+    """Load, answer, and write tokens and the cost of answering."""
     mode, dtype = sys.argv[1:3]
     model_file, prompts_folder, answer = map(Path, sys.argv[3:6])
     n_new, n_items, batch = map(int, sys.argv[6:9])
@@ -83,7 +83,7 @@ def main() -> None:
     prompts = [codec.prompt_ids(orjson.loads(row["messages"])) for row in rows]
     references = [codec.answer_ids(row["answer"]) for row in rows]
     model = load_base(ref, dtype=getattr(torch, dtype))
-    if mode.startswith("tunegate"):  # kernels are compiled once for a machine and version of the sources
+    if mode.startswith("tunegate"):  # compile kernels, once per machine and source version
         ours(model, prompts[:2], None, 2, codec.end_id, batch)
     cpu_s, wall_s = time.process_time(), time.perf_counter()
     if mode.startswith("tunegate"):

@@ -1,4 +1,4 @@
-"""transformers.Trainer and TRL's SFTTrainer on a PEFT model, from the same adapter and with the same batches.
+"""transformers.Trainer and TRL's SFTTrainer on a PEFT model, with the same adapter and the same batches.
 
 Modes: see MODES.
 """
@@ -15,7 +15,7 @@ from train_shared import IGNORED, Clock, Task, mean_loss, padded
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainerCallback, TrainingArguments
 
 MODES: dict[str, dict[str, Any]] = {
-    # In bfloat16: autocast over weights of that type, as ours: PEFT's float32 factors multiply in bf16 too.
+    # In bfloat16: autocast over bfloat16 weights, as ours, so that PEFT's float32 factors multiply in bf16 too.
     "trainer": {},
     "trl-default": {},
     "trl-best": {"gradient_checkpointing": False},
@@ -24,7 +24,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 class Watch(TrainerCallback):
-    """The clock, at the points where the trainer itself calls back."""
+    """Runs the clock in the trainer's own callbacks."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -41,7 +41,7 @@ class Watch(TrainerCallback):
 
 
 def settings(task: Task, folder: str) -> dict[str, Any]:
-    """What every mode shares."""
+    """Settings of all modes."""
     return {
         "output_dir": folder,
         "per_device_train_batch_size": task.batch_size,
@@ -88,7 +88,7 @@ def stock_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
 
 
 def trl_trainer(task: Task, model: Any, folder: str, watch: Watch) -> Trainer:
-    """Our ids and mask, already tokenised: TRL takes them as `assistant_masks`."""
+    """A trainer for our token ids and mask: TRL accepts them as `assistant_masks`."""
     from datasets import Dataset as Table
     from trl import SFTConfig, SFTTrainer
 

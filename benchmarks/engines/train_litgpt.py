@@ -1,7 +1,7 @@
-"""litgpt's `finetune_lora` on its own GPT, from our adapter's A, with our ids, labels and batches.
+"""litgpt's `finetune_lora` on its own GPT, with our adapter's A and our ids, labels and batches.
 
-Its schedule (cosine), its saving and its example of a generation are taken out; loop, model, loss and optimiser are
-its own. The precision is `bf16-true`, the fastest that it offers on a CPU, or `32-true`.
+Its schedule (cosine), its saving and its sample generation are removed; loop, model, loss and optimiser are its own.
+The precision is `bf16-true`, its fastest on a CPU, or `32-true`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ PARTS = {
 
 
 class DoneError(Exception):
-    """Raised at the end of the epoch, where litgpt would write an example text."""
+    """Raised at the end of the epoch, when litgpt would generate a sample text."""
 
 
 class Ours(DataModule):
-    """Our batches in order; the collation is where a step begins."""
+    """Our batches in order; a step starts at its collation."""
 
     def __init__(self, task: Task, clock: Clock, losses: list[float]) -> None:
         super().__init__()
         self.task, self.clock, self.losses = task, clock, losses
 
     def connect(self, *_: Any, **__: Any) -> None:
-        """The tokenizer is not needed."""
+        """Do nothing: it needs no tokenizer."""
 
     def train_dataloader(self) -> DataLoader[Any]:
         return self._loader(self.task.train, self._begin)
@@ -69,7 +69,7 @@ def _batch(rows: list[dict[str, list[int]]]) -> dict[str, Any]:
 
 
 def checkpoint(model: Path, aside: Path, dtype: str) -> Path:
-    """The model in litgpt's form, converted once."""
+    """The model in litgpt's format, converted once."""
     folder = aside / NAME
     if not (folder / "lit_model.pth").exists():
         folder.mkdir(exist_ok=True)

@@ -1,6 +1,6 @@
 """LLaMA-Factory's `run_exp` (stage sft) on our adapter, with our ids, labels and order; the trainer is its own.
 
-It has no mode: without gradient checkpointing, which its defaults would switch on.
+It has no modes; gradient checkpointing, its default, is off.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 
 class Watch(TrainerCallback):
-    """The clock, and the model at the end."""
+    """Runs the clock, and keeps the model."""
 
     def __init__(self) -> None:
         self.clock = Clock()

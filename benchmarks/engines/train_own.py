@@ -1,8 +1,8 @@
-"""What `bench-train` runs of tunegate itself, each in a fresh process.
+"""tunegate's own runs for `bench-train`, each in a new process.
 
-`train_own.py train model/ workload/ answer.json`: our step, as the training process runs it, on a model opened by our
-own code. `gradients job.json answer.json`: how far its gradient is from the stock model's. `sweep-on` and `sweep-off`
-`job.json answer.json`: trials with and without the trunk kept. `device answer.json`: what multiplies here.
+`train_own.py train model/ workload/ answer.json`: our step, as in the training process, on a model opened by our own
+code. `gradients job.json answer.json`: the difference of its gradient from the stock model's. `sweep-on` and
+`sweep-off` `job.json answer.json`: trials with and without a cached trunk. `device answer.json`: this device's speed.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from tasks.train.forward import losses_of
 from tasks.train.job import FINAL, ProgressLog
 
 SECONDS = 2.0
-"""How long the device is measured."""
+"""Duration of the device's measurement."""
 
 
 class Recorder(ProgressLog):
-    """Takes the time where the training process would write its log."""
+    """Records times when the training process would write its log."""
 
     clock = Clock()
 
@@ -62,7 +62,7 @@ def train_once() -> None:
 
 
 def stock_gradients(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """Of the model's own forward."""
+    """Gradients of the model's own forward."""
     model.zero_grad()
     logits = model(input_ids=batch.ids, use_cache=False).logits
     chosen = logits[batch.rows, batch.columns]
@@ -71,7 +71,7 @@ def stock_gradients(model: Any, batch: Batch) -> dict[str, torch.Tensor]:
 
 
 def own_gradients(model: Any, losses: Any, batch: Batch) -> dict[str, torch.Tensor]:
-    """Of the losses that training uses, with what examples share computed once where this version does so."""
+    """Gradients of training's losses, with shared prefixes computed once if this version does that."""
     model.zero_grad()
     sharing = losses.sharing([batch]) if hasattr(losses, "sharing") else nullcontext()
     with sharing:
@@ -84,11 +84,11 @@ def _taken(model: Any) -> dict[str, torch.Tensor]:
 
 
 def compare_gradients(job_file: Path, answer: Path) -> None:
-    """The largest relative difference of a tensor's gradient, and that of the whole gradient, in float32.
+    """Write the largest relative difference of a tensor's gradient, and that of the whole gradient, in float32.
 
-    The loss is the mean over the supervised tokens of one batch; the stock side is PEFT's model, its own forward, full
-    logits and `cross_entropy`, padded on the right. LoRA's B is set to random values first: at zero half of the
-    arithmetic would not show.
+    The loss is the mean over the supervised tokens of one batch; the stock side is PEFT's model with its own forward,
+    full logits and `cross_entropy`, padded on the right. LoRA's B gets random values first: at zero, half of the
+    arithmetic would have no effect.
     """
     job = json.loads(job_file.read_text())
     spec = TrainSpec.model_validate({**job["spec"], "dtype": "float32"})
@@ -108,10 +108,10 @@ def compare_gradients(job_file: Path, answer: Path) -> None:
 
 
 def sweep(cache: str, job_file: Path, answer: Path) -> None:
-    """A sweep as trainings of our worker in this process; each trial with its CPU and wall seconds, loading included.
+    """Run a sweep with our worker in this process; each trial's CPU and wall seconds include loading.
 
-    Trials differ in learning rate and share base, data, layers and a folder for what the frozen layers compute. What
-    all trials import is part of none. `cache` is `train.cache_trunk`.
+    Trials differ in learning rate and share base, data, layers and a folder for the output of frozen layers. Imports
+    that all trials need count for none. `cache` is `train.cache_trunk`.
     """
     shared = json.loads(job_file.read_text())
     trials = []
@@ -132,7 +132,7 @@ def sweep(cache: str, job_file: Path, answer: Path) -> None:
 
 
 def measure_device(answer: Path) -> None:
-    """A GPU's name or nothing, and the most operations a second of a product of two large matrices."""
+    """Write a GPU's name or nothing, and the most operations per second for a product of two large matrices."""
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     on_gpu = torch.cuda.is_available()
     device, size = (torch.device("cuda"), 8192) if on_gpu else (torch.device("cpu"), 2048)
@@ -150,7 +150,7 @@ def measure_device(answer: Path) -> None:
 
 
 def main() -> None:
-    """Do what the first argument says."""
+    """Run the mode that the first argument selects."""
     what, *rest = sys.argv[1:]
     if what == "train":
         train_once()

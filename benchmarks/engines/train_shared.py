@@ -1,7 +1,7 @@
-"""What every script of `bench-train` reads and writes: examples, the clock of each step, the answer.
+"""Shared by all scripts of `bench-train`: examples, the clock of each step, the answer.
 
-A script is called as `train_x.py MODE model/ workload/ answer.json` in the environment of its library, so this file
-imports nothing but the standard library and torch.
+A script is called as `train_x.py MODE model/ workload/ answer.json` in its library's environment, so this file imports
+only the standard library and torch.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ IGNORED = -100
 
 @dataclass
 class Clock:
-    """Loss, CPU seconds of all threads and wall seconds since the process was started, after each step."""
+    """Loss, CPU seconds of all threads and wall seconds since the start of the process, after each step."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
 
     def start(self) -> None:
-        """The moment before the first step."""
+        """Record the time before the first step."""
         self.steps.append(_now() | {"loss": 0.0})
 
     def step(self, loss: float) -> None:
@@ -51,21 +51,21 @@ class Task:
     folder: Path
     answer: Path
     train: list[tuple[list[int], list[int]]]
-    """Ids and labels (`IGNORED` where there is no loss), in the order of the steps."""
+    """Ids and labels (`IGNORED` without loss), in the order of the steps."""
     validation: list[tuple[list[int], list[int]]]
     batch_size: int
     learning_rate: float
     dtype: torch.dtype
-    """In which is multiplied: the same for all."""
+    """Number type, the same for all."""
 
     @property
     def is_narrow(self) -> bool:
-        """bfloat16, not float32."""
+        """Whether it is bfloat16."""
         return self.dtype == torch.bfloat16
 
     @classmethod
     def read(cls) -> Task:
-        """From the command line; sets the number of threads."""
+        """Read the task from the command line; sets the number of threads."""
         mode, model, folder, answer = sys.argv[1:5]
         given = json.loads((Path(folder) / "examples.json").read_text())
         rows = {split: [(ids, _labels(ids, mask)) for ids, mask in given[split]] for split in ("train", "validation")}
@@ -78,7 +78,7 @@ class Task:
         )  # fmt: skip
 
     def write(self, clock: Clock, validation_loss: float, **more: object) -> None:
-        """The answer; the first of the clock's entries is the start."""
+        """Write the answer; the clock's first entry is the start."""
         more |= {"steps": clock.steps, "validation_loss": validation_loss, "on_gpu": torch.cuda.is_initialized()}
         self.answer.write_text(json.dumps(more))
 
@@ -93,7 +93,7 @@ def padded(rows: Sequence[tuple[list[int], list[int]]]) -> tuple[torch.Tensor, t
 
 
 def mean_loss(logits_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], task: Task) -> float:
-    """Mean nats over all supervised tokens of the validation split; outside of the time."""
+    """Mean nats over all supervised tokens of the validation split; not timed."""
     total, count = 0.0, 0
     with torch.no_grad():
         for start in range(0, len(task.validation), 8):

@@ -1,1 +1,1 @@
-"""Faults on purpose: what breaks, how often, and whether anything is lost, wrong or stuck afterwards."""
+"""Fault injection: what breaks, how often, and whether anything is lost, wrong or stuck afterwards."""

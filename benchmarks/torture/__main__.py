@@ -1,9 +1,8 @@
-"""`make torture`: faults on purpose; afterwards the same digests, a verified champion, nothing acknowledged lost.
+"""`make torture`: inject faults, then check for equal digests, a verified champion and no lost acknowledged work.
 
-QUICK=1 plays a part that CI has time for, SIZE=135m the real model. SEED decides all that is drawn by lot. ONLY plays
-the faults whose names hold it (or one of several, with commas), or one try as `NAME#NUMBER`; SCALE multiplies the
-tries. RECORD=1 writes `results/torture.md`, of the real model `torture-135m.md`. Exit code 1 where a try did not
-recover.
+QUICK=1: a part that CI has time for. SIZE=135m: the real model. SEED: seeds all random draws. ONLY: only faults whose
+names contain it (or one of several, with commas), or one try as `NAME#NUMBER`. SCALE: multiplies the tries. RECORD=1:
+write `results/torture.md`, or `torture-135m.md` for the real model. Exit code 1 if a try does not recover.
 """
 
 from __future__ import annotations
@@ -18,24 +17,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.measure import Bench, flag, report
-from benchmarks.torture import fork, kills, spoilt, surroundings  # noqa: F401  # they declare the faults, in this order
+from benchmarks.torture import fork, kills, spoilt, surroundings  # noqa: F401  # importing them declares the faults, in this order
 from benchmarks.torture.homes import Homes, big_world, build_homes, toy_world
 from benchmarks.torture.trial import FAULTS, Fault, Tried, again, as_table, play, totals
 
 MEMORY = Path("/dev/shm")  # noqa: S108
 ROOM = 2 << 30
-"""Bytes of memory that the folders of the toy may take; its thousands of fsyncs cost nothing there."""
+"""Memory for the toy world's folders, bytes; in memory its thousands of fsyncs cost nothing."""
 HEAD = (
     "Each try: a run under the fault, then one undisturbed run and `reconcile`. `lost`: something that was "
-    "acknowledged is gone. `wrong`: a digest of snapshot, adapter, verdict or bundle, the champion, its history or "
+    "acknowledged is missing. `wrong`: a digest of snapshot, adapter, verdict or bundle, the champion, its history or "
     "MLflow's aliases differ from an uninterrupted run's. `stuck`: a run does not end, or the next one fails. "
-    "`missed`: of the tries, those whose run was over before the fault came. `no fault`: those and all others in which "
-    "nothing happened, such as an operation that the run did not come to; they count as nothing else."
+    "`missed`: tries whose run ended before the fault. `no fault`: these and all other tries in which nothing "
+    "happened, such as an operation that the run did not reach; they count as nothing else."
 )
 
 
 def main() -> int:
-    """Play what the environment names."""
+    """Play the faults that the environment selects."""
     began, seed = time.monotonic(), int(os.environ.get("SEED") or 20260601)
     size = os.environ.get("SIZE") or "toy"
     bench = Bench.begin("torture")
@@ -68,14 +67,14 @@ def _played(homes: Homes, folder: Path, *, seed: int, skipped: dict[str, str]) -
         for number in _numbers(fault):
             one = play(fault, number, seed=seed, homes=homes, folder=folder / "try")
             bad = "" if one.is_well else "  FAILED"
-            report(f"{fault.name} #{number}: {one.done}, {one.seconds:.1f} s{bad}")
+            report(f"{fault.name} #{number}: {one.action}, {one.seconds:.1f} s{bad}")
             if bad:
                 report(again(one, seed=seed))
             yield one
 
 
 def _numbers(fault: Fault) -> range:
-    """Which tries of the fault are wanted."""
+    """The tries of the fault to play."""
     names, _, number = os.environ.get("ONLY", "").partition("#")
     if not any(name in fault.name for name in names.split(",")):
         return range(0)

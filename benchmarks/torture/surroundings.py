@@ -1,5 +1,5 @@
-"""Faults around the run: a second run, holders of locks, servers that are down; a source that moves, a clock that
-steps, memory that ends, power that fails; the command line as users start it, killed."""
+"""Faults around the run: a second run, held locks, servers that are down, a changing source, a clock that jumps, a lack
+of memory, a power cut, and the command line as users start it, killed."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ LOCKED = 6
 """Exit code."""
 
 
-@fault("two runs at once", "a second run is started while one works", quick=1, full=20)
+@fault("two runs at once", "a second run starts while one is running", quick=1, full=20)
 def two_runs(trial: Trial) -> Iterator[str]:
-    """A second run is started while the first works: one of them learns who holds the pipeline."""
+    """Start a second run while the first is running: one of them reports who holds the pipeline."""
     first = trial.homes.stages[trial.begin()]
     runs = [trial.start()]
-    time.sleep(trial.dice.uniform(0, first.seconds / 2))
+    time.sleep(trial.rng.uniform(0, first.seconds / 2))
     runs.append(trial.start())
-    codes = [trial.heard(run.wait()).code for run in runs]
+    codes = [trial.record(run.wait()).code for run in runs]
     trial.fired = LOCKED in codes
     if sorted(codes) not in ([0, 0], [0, LOCKED]):
         raise RuntimeError(f"exit codes {codes}")
     yield f"exit codes {codes}"
 
 
-@fault("lock held, holder killed", "refused with the holder's pid; free when it is dead", quick=1, full=8)
+@fault("lock held, holder killed", "refused with the holder's pid; free once it is dead", quick=1, full=8)
 def live_holder(trial: Trial) -> Iterator[str]:
-    """Another process holds the pipeline: the run is refused with its name; the lock ends with its holder."""
+    """Let another process hold the pipeline: the run is refused and names it; the lock ends with its holder."""
     trial.begin()
     holder = trial.start(work=_hold_pipeline(trial.home))
     _until(holder, "held")
     ended = trial.run()
-    if ended.code != LOCKED or f"pid {holder.pid}" not in ended.said:
+    if ended.code != LOCKED or f"pid {holder.pid}" not in ended.output:
         raise RuntimeError(f"exit code {ended.code} instead of {LOCKED}, or the holder is not named")
     holder.kill()
     holder.wait()
@@ -57,23 +57,23 @@ def live_holder(trial: Trial) -> Iterator[str]:
 
 @fault("ledger held", "the run waits until its holder is killed", quick=0, full=8)
 def busy_ledger(trial: Trial) -> Iterator[str]:
-    """Another process has the ledger's transaction open for a while, then is killed: the run waits for it."""
-    trial.begin(trial.dice.choice(("finetune", "assess", "release")))
+    """Let another process hold the ledger's transaction open for a while, then kill it: the run waits for it."""
+    trial.begin(trial.rng.choice(("finetune", "assess", "release")))
     holder = trial.start(work=_hold_database(trial.home / "ledger.sqlite", "IMMEDIATE"))
     _until(holder, "held")
     run = trial.start()
-    time.sleep(trial.dice.uniform(0.5, 2.0))
+    time.sleep(trial.rng.uniform(0.5, 2.0))
     holder.kill()
     holder.wait()
-    ended = trial.heard(run.wait())
+    ended = trial.record(run.wait())
     if ended.code:
         raise RuntimeError(f"exit code {ended.code} {ended.error}")
     yield "the ledger was busy for a while"
 
 
-@fault("MLflow's file held", "the verdict stands, `reconcile` updates MLflow", quick=0, full=3)
+@fault("MLflow's file held", "the verdict is kept, `reconcile` updates MLflow", quick=0, full=3)
 def busy_mlflow(trial: Trial) -> Iterator[str]:
-    """Another process holds MLflow's database during the release: the verdict stands, MLflow is updated later."""
+    """Let another process hold MLflow's database during the release: the verdict is kept, MLflow updated later."""
     trial.begin("release")
     holder = trial.start(work=_hold_database(trial.home / "mlflow" / "mlflow.db", "EXCLUSIVE"))
     _until(holder, "held")
@@ -85,12 +85,12 @@ def busy_mlflow(trial: Trial) -> Iterator[str]:
     yield "MLflow's database was held"
 
 
-@fault("MLflow down", "the verdict stands, `reconcile` updates MLflow", quick=1, full=4)
+@fault("MLflow down", "the verdict is kept, `reconcile` updates MLflow", quick=1, full=4)
 def dead_mlflow(trial: Trial) -> Iterator[str]:
     trial.begin("release")
     ended = trial.run(MLFLOW_TRACKING_URI=NOWHERE)
-    if ended.code or "sync pending" not in ended.said:
-        raise RuntimeError(f"exit code {ended.code} {ended.error}, or it did not say so")
+    if ended.code or "sync pending" not in ended.output:
+        raise RuntimeError(f"exit code {ended.code} {ended.error}, or no message")
     yield "promoted without MLflow"
 
 
@@ -98,8 +98,8 @@ def dead_mlflow(trial: Trial) -> Iterator[str]:
 def dead_prefect(trial: Trial) -> Iterator[str]:
     trial.begin("release")
     ended = trial.run(work=_command, PREFECT_API_URL=f"{NOWHERE}/api")
-    if ended.code or "without Prefect" not in ended.said:
-        raise RuntimeError(f"exit code {ended.code}, or it did not say so")
+    if ended.code or "without Prefect" not in ended.output:
+        raise RuntimeError(f"exit code {ended.code}, or no message")
     yield "promoted without Prefect"
 
 
@@ -116,9 +116,9 @@ def _hold_pipeline(home: Path) -> Work:
     def work(acks: Acks) -> int:
         from flows.workspace.lock import pipeline_lock
 
-        with pipeline_lock(home, PIPELINE, wait_s=0, run_id="somebody"):
+        with pipeline_lock(home, PIPELINE, wait_s=0, run_id="other"):
             acks.write(kind="held")
-            _for_ever()
+            _wait_for_kill()
         return 0
 
     return work
@@ -129,14 +129,14 @@ def _hold_database(path: Path, how: str) -> Work:
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute(f"BEGIN {how}")
             acks.write(kind="held")
-            _for_ever()
+            _wait_for_kill()
         return 0
 
     return work
 
 
-def _for_ever() -> None:
-    signal.alarm(100)  # should the campaign itself be killed
+def _wait_for_kill() -> None:
+    signal.alarm(100)  # in case the campaign itself is killed
     sys.stdout.flush()
     signal.pause()
 
@@ -144,7 +144,7 @@ def _for_ever() -> None:
 def _until(child: Child, kind: str) -> None:
     while not any(ack["kind"] == kind for ack in child.acks()):
         if not child.is_alive():
-            raise RuntimeError("the holder did not come up")
+            raise RuntimeError("the holder did not start")
         time.sleep(0.01)
 
 
@@ -152,13 +152,13 @@ def _until(child: Child, kind: str) -> None:
 
 CGROUP = Path("/sys/fs/cgroup/memory")
 IMAGE_MIB = 64
-"""And three times what a finished home takes."""
+"""Plus three times the size of a finished home."""
 NOWS = ("2020-01-01T00:00:00Z", "2026-03-29T01:59:59+01:00", "2026-10-25T02:30:00+01:00", "2038-01-19T03:14:08Z")
-"""Long ago, before and in a change of daylight saving time, after the end of 32 bits."""
+"""Long ago, before and during a change of daylight saving time, after the end of 32-bit time."""
 
 
 def needs_cgroup() -> str:
-    """Why no memory can be limited here."""
+    """Why memory cannot be limited here; empty if it can."""
     if os.geteuid() or not (CGROUP / "memory.limit_in_bytes").exists():
         return "needs root and the memory controller of cgroup v1"
     trial = CGROUP / _own_group().lstrip("/") / f"torture-{os.getpid()}"
@@ -166,12 +166,12 @@ def needs_cgroup() -> str:
         trial.mkdir()
         trial.rmdir()
     except OSError as error:
-        return f"no group can be made: {error.strerror}"
+        return f"no group can be created: {error.strerror}"
     return ""
 
 
 def needs_loop() -> str:
-    """Why no image can be mounted here."""
+    """Why no image can be mounted here; empty if one can."""
     if why := needs_mount():
         return why
     if shutil.which("mkfs.ext4") is None:
@@ -180,13 +180,13 @@ def needs_loop() -> str:
     return "" if done.returncode == 0 else "there is no loop device"
 
 
-@fault("source moves", "cut off, overwritten or replaced while it is read", quick=1, full=24)
+@fault("source changes", "truncated, overwritten or replaced while it is read", quick=1, full=24)
 def moving_source(trial: Trial) -> Iterator[str]:
-    """The file of tickets is cut off, overwritten or replaced at its nth opening, then put back."""
+    """Truncate, overwrite or replace the file of tickets at its nth opening, then restore it."""
     trial.begin("curate")
     tickets, whole = trial.place / "tickets.jsonl", (trial.place / "tickets.jsonl").read_bytes()
     other = whole.replace(b"billing", b"BILLING")
-    way, number = ("cut off", "overwritten", "replaced")[trial.number % 3], trial.dice.randint(1, 4)
+    way, number = ("cut off", "overwritten", "replaced")[trial.number % 3], trial.rng.randint(1, 4)
 
     def act() -> None:
         if way == "replaced":
@@ -197,10 +197,10 @@ def moving_source(trial: Trial) -> Iterator[str]:
             tickets.write_bytes(whole[: len(whole) // 3] if way == "cut off" else other)
 
     ended = trial.run(when_read(tickets, number, act))
-    trial.has_to_say = True
-    # At the first opening the run simply finds other tickets: whatever came of them is not what the next run finds.
+    trial.must_report = True
+    # At the first opening the run simply reads other tickets, so its result differs from the next run's.
     if ended.code == 0 and number > 1 and tickets.read_bytes() != whole:
-        raise RuntimeError("a run ended well on tickets that were exchanged while it read them")
+        raise RuntimeError("a run succeeded on tickets that changed while it read them")
     if number == 1 and ended.code == 0:
         shutil.rmtree(trial.place)
         trial.acks.clear()
@@ -209,11 +209,11 @@ def moving_source(trial: Trial) -> Iterator[str]:
     yield f"{way} at opening {number}: {ended.error or ended.code}"
 
 
-@fault("clock steps", "back and forth between a killed run and the next", quick=1, full=20)
+@fault("clock jumps", "back and forth between a killed run and the next", quick=1, full=20)
 def stepping_clock(trial: Trial) -> Iterator[str]:
-    """The clock steps before a run that is killed, and back before the next."""
-    first, second = trial.dice.sample(NOWS, 2)
-    number = trial.dice.randint(1, trial.homes.stages[trial.begin()].n_operations)
+    """Change the clock before a run that is killed, and again before the next."""
+    first, second = trial.rng.sample(NOWS, 2)
+    number = trial.rng.randint(1, trial.homes.stages[trial.begin()].n_operations)
     trial.fired = trial.run(kill_at(trial.place, number), TUNEGATE_NOW=first).code < 0
     trial.environ["TUNEGATE_NOW"] = second
     yield f"clock at {first}, killed at operation {number}, then {second}"
@@ -221,12 +221,12 @@ def stepping_clock(trial: Trial) -> Iterator[str]:
 
 @fault("out of memory", "the kernel kills for memory (cgroup)", quick=1, full=20, needs=needs_cgroup)
 def out_of_memory(trial: Trial) -> Iterator[str]:
-    """The run and its training get so little memory that the kernel kills one of them."""
-    trial.begin(trial.dice.choice(("curate", "finetune", "assess")))
+    """Give the run and its training so little memory that the kernel kills one of them."""
+    trial.begin(trial.rng.choice(("curate", "finetune", "assess")))
     group = CGROUP / _own_group().lstrip("/") / f"torture-{os.getpid()}"
     group.mkdir()
     trial.stack.callback(_remove_group, group)
-    n_bytes = trial.dice.randint(8, 80) << 20
+    n_bytes = trial.rng.randint(8, 80) << 20
     (group / "memory.limit_in_bytes").write_text(str(n_bytes))
 
     def before(_acks: Acks) -> None:
@@ -237,9 +237,9 @@ def out_of_memory(trial: Trial) -> Iterator[str]:
     yield f"{n_bytes >> 20} MiB: {ended.error or ended.code}"
 
 
-@fault("power cut", "an ext4 image as it is at a random moment, mounted again", quick=1, full=40, needs=needs_loop)
+@fault("power cut", "an ext4 image copied at a random moment, mounted again", quick=1, full=40, needs=needs_loop)
 def power_cut(trial: Trial) -> Iterator[str]:
-    """The home folder lies on a disk of its own; at a random moment the disk is as it is, and all memory is gone."""
+    """Put the home folder on its own disk image; at a random moment keep the image and lose all memory."""
     stage = trial.homes.stages[trial.begin()]
     disk, cut, aside = (trial.folder / name for name in ("disk.img", "cut.img", "aside"))
     subprocess.run(["truncate", "-s", f"{IMAGE_MIB + 3 * trial.homes.mib}M", str(disk)], check=True)
@@ -249,14 +249,14 @@ def power_cut(trial: Trial) -> Iterator[str]:
     _mount(trial, disk)
     shutil.copytree(aside, trial.home, dirs_exist_ok=True)
     os.sync()
-    child, after = trial.start(), trial.dice.uniform(0, stage.seconds)
+    child, after = trial.start(), trial.rng.uniform(0, stage.seconds)
     time.sleep(after)
     trial.fired = child.is_alive()
     stopped = [child.pid, *children(child.pid)] if child.is_alive() else []
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
-    trial.acks += child.acks()  # what was acknowledged until now has to be there after the cut
-    shutil.copyfile(disk, cut)  # what has not been written out yet is not in the file
+    trial.acks += child.acks()  # everything acknowledged so far must survive the cut
+    shutil.copyfile(disk, cut)  # writes that are still in memory are not in the file
     for pid in stopped:
         os.kill(pid, signal.SIGKILL)
     child.wait()
@@ -279,7 +279,7 @@ def _own_group() -> str:
 
 
 def _remove_group(group: Path) -> None:
-    for _ in range(100):  # the killed ones take a moment to go
+    for _ in range(100):  # killed processes take a moment to end
         try:
             group.rmdir()
         except OSError:
@@ -288,27 +288,27 @@ def _remove_group(group: Path) -> None:
             return
 
 
-# The command line: processes of their own with a real Prefect server; all else here is forks, ten times faster
+# The command line: real processes with a real Prefect server; everything else here uses forks, ten times faster
 
 TUNEGATE = str(Path(sys.executable).with_name("tunegate"))
 LONGEST_S = 300.0
 TYPICAL_S = 30.0
-"""A run of the toy world with a server to start, on two slow cores; kills are drawn from the first part of it."""
+"""Duration of a toy run that starts a server, on two slow cores; kills happen within it."""
 TARGETS = ("the command", "all its processes", "Prefect")
 
 
-@fault("command killed", "`tunegate run`, all of it, or its Prefect server, as real processes", quick=1, full=12)
+@fault("command killed", "`tunegate run`, all its processes, or its Prefect server", quick=1, full=12)
 def killed_command(trial: Trial) -> Iterator[str]:
-    """`tunegate run` itself, every process of it, or its Prefect server is killed after a random time."""
+    """Kill `tunegate run` itself, all its processes, or its Prefect server after a random time."""
     trial.begin()
     environ = {**os.environ, **environment(trial.place), "OMP_NUM_THREADS": "1"}
     environ.pop("PREFECT_API_URL", None)
-    target, after = TARGETS[trial.number % len(TARGETS)], trial.dice.uniform(0, TYPICAL_S)
-    said = trial.folder / "command.txt"
+    target, after = TARGETS[trial.number % len(TARGETS)], trial.rng.uniform(0, TYPICAL_S)
+    output = trial.folder / "command.txt"
     trial.stack.callback(
         subprocess.run, [TUNEGATE, "down"], cwd=trial.place, env=environ, capture_output=True, check=False
     )
-    with said.open("w") as stream:
+    with output.open("w") as stream:
         command = subprocess.Popen(
             [TUNEGATE, "run", PIPELINE], cwd=trial.place, env=environ, stdout=stream, stderr=stream,
             start_new_session=True,
@@ -323,7 +323,7 @@ def killed_command(trial: Trial) -> Iterator[str]:
             trial.fired = False
     code = command.wait(LONGEST_S)
     if target == "Prefect" and code:
-        raise RuntimeError(f"without Prefect the run ended with {code}: {said.read_text()[-1500:]}")
+        raise RuntimeError(f"without Prefect the run ended with {code}: {output.read_text()[-1500:]}")
     trial.stage = trial.stage or "whole"
     yield f"{target} killed after {after:.1f} s: {code}"
 

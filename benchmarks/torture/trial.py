@@ -1,4 +1,4 @@
-"""One try: a folder of its own, a run under a fault, what is left, the next run, the comparison; and the table."""
+"""One try: a new folder, a run under a fault, the checks, the next run, the comparison; and the table."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from pathlib import Path
 from benchmarks.measure import table
 from benchmarks.torture import fork
 from benchmarks.torture.fork import Ack, Before, Child, Ended, Work
-from benchmarks.torture.homes import HOME, Homes, differing, environment, missing, standing
+from benchmarks.torture.homes import HOME, Homes, broken, differing, environment, missing
 from flows.build import STAGES
 from flows.ledger.ledger import Ledger
 
 
 @dataclass
 class Trial:
-    """What a fault gets to work with."""
+    """The context of a fault."""
 
     homes: Homes
     folder: Path
-    """Of this try; the pipeline's folder is `place`."""
-    dice: random.Random
+    """The try's folder; the pipeline's folder is `place`."""
+    rng: random.Random
     number: int
-    """Of the try, from 0: a fault with a list of places takes them in turn."""
+    """Number of the try, from 0: a fault with a list of places takes them in turn."""
     stack: ExitStack
-    """What has to be undone when the try is over: mounts, processes."""
+    """Cleanup at the end of the try: mounts, processes."""
     acks: list[Ack] = field(default_factory=list)
     ended: list[Ended] = field(default_factory=list)
     stage: str = ""
     environ: dict[str, str] = field(default_factory=dict)
     tick: str | None = None
-    has_to_say: bool = False
-    """A run that fails has to end with an error that has a code, not with a traceback."""
+    must_report: bool = False
+    """A failing run must end with an error code, not with a traceback."""
     missed: bool = False
-    """The run was over before the fault came; the try says nothing about it."""
+    """The run ended before the fault, so the try proves nothing."""
     fired: bool = True
-    """Was there a fault at all? One that was drawn beyond the end of the run, or that a run did not feel, was none."""
+    """Whether the fault happened; not if it was drawn beyond the run's end, or had no effect on it."""
     exempt: bool = False
-    """What was acknowledged may be gone, because the fault destroyed it; it must be made again."""
+    """Acknowledged work may be missing, because the fault destroyed it; it must be recomputed."""
 
     _n_started: int = 0
 
@@ -57,31 +57,31 @@ class Trial:
         return self.place / HOME
 
     def begin(self, stage: str = "") -> str:
-        """Lay out the folder as it is before the stage, a random one by default; returns it."""
-        self.stage = stage or self.dice.choice(STAGES)
+        """Create the folder as it is before a stage, by default a random one; returns the stage."""
+        self.stage = stage or self.rng.choice(STAGES)
         self.homes.copy(self.stage, self.place)
         return self.stage
 
     def start(self, before: Before | None = None, *, work: Work | None = None, **environ: str) -> Child:
-        """Start a run (or other work) without waiting for it; `heard` takes its end."""
+        """Start a run (or other work) without waiting for it; pass its end to `record`."""
         settings = {**environment(self.place), **self.environ, **environ}
         self._n_started += 1
-        said = self.folder / f"said-{self._n_started}.txt"
-        return fork.start(self.place, said, work or fork.pipeline_run(before, tick=self.tick), environ=settings)
+        output = self.folder / f"output-{self._n_started}.txt"
+        return fork.start(self.place, output, work or fork.pipeline_run(before, tick=self.tick), environ=settings)
 
-    def heard(self, ended: Ended) -> Ended:
-        """Keep what a run has acknowledged."""
+    def record(self, ended: Ended) -> Ended:
+        """Keep a run's end and its acknowledgements."""
         self.ended.append(ended)
         self.acks += ended.acks
         return ended
 
     def run(self, before: Before | None = None, *, work: Work | None = None, **environ: str) -> Ended:
-        """A run (or other work) to its end."""
-        return self.heard(self.start(before, work=work, **environ).wait())
+        """Run (or do other work) to the end."""
+        return self.record(self.start(before, work=work, **environ).wait())
 
 
 Provoke = Callable[[Trial], Iterator[str]]
-"""Does harm, yields in words what it did, and then takes back what would keep the next run from working."""
+"""Injects the fault, yields a description, and then undoes what would break the next run."""
 
 
 @dataclass(frozen=True)
@@ -89,28 +89,28 @@ class Fault:
     """One row of the table."""
 
     name: str
-    done: str
-    """What is done."""
+    action: str
+    """What it does."""
     provoke: Provoke
     quick: int
-    """Tries of the quick campaign."""
+    """Tries in the quick campaign."""
     full: int
-    """Tries of the whole one."""
+    """Tries in the whole campaign."""
     needs: Callable[[], str]
-    """Why it cannot be provoked here; empty when it can."""
+    """Why it cannot be injected here; empty if it can."""
 
 
 FAULTS: list[Fault] = []
-"""In the order of the table, which is the order in which they are declared."""
+"""All faults, in the order of their declaration and of the table."""
 
 
 def fault(
-    name: str, done: str, *, quick: int, full: int, needs: Callable[[], str] = lambda: ""
+    name: str, action: str, *, quick: int, full: int, needs: Callable[[], str] = lambda: ""
 ) -> Callable[[Provoke], Provoke]:
-    """Declare a function to be a fault; see `Fault`."""
+    """Declare a function as a fault; see `Fault`."""
 
     def declare(provoke: Provoke) -> Provoke:
-        FAULTS.append(Fault(name, done, provoke, quick, full, needs))
+        FAULTS.append(Fault(name, action, provoke, quick, full, needs))
         return provoke
 
     return declare
@@ -122,11 +122,11 @@ class Tried:
 
     fault: str
     number: int
-    done: str
+    action: str
     lost: tuple[str, ...]
     wrong: tuple[str, ...]
     stuck: str
-    said: str
+    output: str
     seconds: float
     missed: bool = False
     fired: bool = True
@@ -138,24 +138,24 @@ class Tried:
 
     @property
     def is_recovered(self) -> bool:
-        """And there was a fault to recover from."""
+        """Whether it is well, and there was a fault to recover from."""
         return self.is_well and self.fired
 
 
 def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) -> Tried:
-    """Try the fault once; the seed and the number decide all that is drawn by lot."""
+    """Try the fault once; the seed and the number determine all random draws."""
     folder.mkdir()
     began = time.monotonic()
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         trial = Trial(homes, folder, random.Random(f"{seed}/{fault.name}/{number}"), number, stack)  # noqa: S311
-        done, lost, wrong, stuck = "", [], [], ""
+        action, lost, wrong, stuck = "", [], [], ""
         try:
-            with contextmanager(fault.provoke)(trial) as done:
-                wrong += standing(trial.home)
+            with contextmanager(fault.provoke)(trial) as action:
+                wrong += broken(trial.home)
                 lost += [] if trial.exempt else missing(trial.home, trial.acks)
             wrong += [
-                f"no word of it: exit code {one.code}" for one in trial.ended if trial.has_to_say and _is_crude(one)
+                f"no error code: exit code {one.code}" for one in trial.ended if trial.must_report and _is_crude(one)
             ]
             stuck = _recover(trial)
             lost += missing(trial.home, [ack for ack in trial.acks if not trial.exempt or ack["kind"] == "end"])
@@ -165,10 +165,10 @@ def play(fault: Fault, number: int, *, seed: int, homes: Homes, folder: Path) ->
             stuck = stuck or f"{type(error).__name__}: {error}"
             traceback.print_exc()
         stuck = stuck or next((f"run {at} did not end" for at, one in enumerate(trial.ended) if one.is_stuck), "")
-        said = "\n".join(one.said[-3000:] for one in trial.ended)
+        output = "\n".join(one.output[-3000:] for one in trial.ended)
     return Tried(
-        fault.name, number, f"{done} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
-        said, time.monotonic() - began, trial.missed, trial.fired and not trial.missed,
+        fault.name, number, f"{action} ({trial.stage})", tuple(dict.fromkeys(lost)), tuple(dict.fromkeys(wrong)), stuck,
+        output, time.monotonic() - began, trial.missed, trial.fired and not trial.missed,
     )  # fmt: skip
 
 
@@ -177,7 +177,7 @@ def _is_crude(one: Ended) -> bool:
 
 
 def _recover(trial: Trial) -> str:
-    """Run once more, undisturbed, and bring MLflow up to date where it is not; returns why that did not work."""
+    """Run once more, undisturbed, and update MLflow if needed; returns why that failed, or an empty string."""
     ended = trial.run()
     if ended.code:
         return f"the next run ended with {ended.code} {ended.error}"
@@ -194,14 +194,14 @@ def as_table(faults: Sequence[Fault], tried: Sequence[Tried], skipped: Mapping[s
         if each.name in skipped:
             rows.append([each.name, f"skipped: {skipped[each.name]}", 0])
         elif mine["tries"]:
-            rows.append([each.name, each.done, *mine.values()])
-    names = ("fault", "what is done", "tries", "lost", "wrong", "stuck", "recovered", "missed", "no fault")
+            rows.append([each.name, each.action, *mine.values()])
+    names = ("fault", "action", "tries", "lost", "wrong", "stuck", "recovered", "missed", "no fault")
     return table(names, [*rows, ["all", "", *totals(tried).values()]])
 
 
 def totals(tried: Sequence[Tried]) -> dict[str, int]:
-    """How many tries lost something, left something wrong, could not be finished, recovered from a fault; in how many
-    the run was over before the fault came (`missed`), and in how many there was none for this or any other reason."""
+    """Number of tries that lost something, left something wrong, got stuck or recovered; those whose run ended before
+    the fault (`missed`); and those without a fault for this or any other reason."""
     return {
         "tries": len(tried),
         "lost": sum(bool(one.lost) for one in tried),
@@ -214,10 +214,10 @@ def totals(tried: Sequence[Tried]) -> dict[str, int]:
 
 
 def again(one: Tried, *, seed: int) -> str:
-    """What went wrong in a try, and how to play it once more."""
-    lines = [f"FAILED {one.fault} #{one.number}: {one.done}"]
+    """What went wrong in a try, and how to repeat it."""
+    lines = [f"FAILED {one.fault} #{one.number}: {one.action}"]
     lines += [f"  lost: {each}" for each in one.lost] + [f"  wrong: {each}" for each in one.wrong]
     lines += [f"  stuck: {one.stuck}"] if one.stuck else []
-    lines += [f"  | {line}" for line in one.said.splitlines()[-25:]]
-    lines.append(f"  again: SEED={seed} ONLY={json.dumps(f'{one.fault}#{one.number}')} make torture")
+    lines += [f"  | {line}" for line in one.output.splitlines()[-25:]]
+    lines.append(f"  repeat: SEED={seed} ONLY={json.dumps(f'{one.fault}#{one.number}')} make torture")
     return "\n".join(lines)

@@ -1,12 +1,13 @@
-"""`make bench-train`: our step next to other trainers, a sweep with and without its trunk, generation and `generate`.
+"""`make bench-train`: compare our training step with other trainers, sweeps with and without a trunk, and generation.
 
-Every training is a fresh process; rounds are interleaved. All multiply in bfloat16 where this processor has
-instructions for that, as `train.dtype: auto` does, else in float32: emulated it would be slower for everyone. One that
-fails or takes longer than its limit has a row that says so, and null in the line of JSON.
+Every training is a new process; rounds are interleaved. All use bfloat16 if this processor has instructions for it, as
+with `train.dtype: auto`, else float32: emulated bfloat16 would be slower for everyone. A training that fails or exceeds
+its limit has a row that says so, and null in the line of JSON.
 
-QUICK=1: routing alone, ours, Trainer and TRL's best once, short. RECORD=1: writes `results/train.md`. THREADS: of every
-process, default OMP_NUM_THREADS, else all cores. ONLY=generation: that part alone, in fifteen minutes. ONLY=shapes:
-`shapes.py`, the only part that uses a GPU. With RECORD=1 these write `results/generation.md` and `shapes.md`.
+QUICK=1: only routing with ours, Trainer and TRL's best, one short round. RECORD=1: write `results/train.md`. THREADS:
+threads of every process, default OMP_NUM_THREADS, else all cores. ONLY=generation: only that part, in fifteen minutes.
+ONLY=shapes: `shapes.py`, the only part that uses a GPU. With RECORD=1 these write `results/generation.md` and
+`shapes.md`.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ SMOLLM2 = (
     "#sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 )
 RATES = (2e-4, 5e-4, 1e-3, 2e-3)
-"""Of the sweep's trials."""
+"""Learning rates of the sweep's trials."""
 EPOCHS, TOP_LAYERS = 3, 4
 
 
 @dataclass(frozen=True)
 class Size:
-    """How much of everything runs."""
+    """How much of each part to run."""
 
     steps: dict[str, int]
-    """Workload -> steps."""
+    """Workload -> number of steps."""
     rounds: int
     n_validation: int
     sweep_batches: int
@@ -64,14 +65,14 @@ QUICK = Size(
 QUICK_FLOAT32 = replace(
     QUICK, steps={"routing": 3}, sweep_batches=1, answers=replace(QUICK.answers, n_items=32, batch=16)
 )
-"""Where every product costs about twice as much, so that this ends within three minutes too."""
+"""For processors on which every product costs about twice as much: also within three minutes."""
 
 
 def main() -> None:
-    """Run what the environment names."""
+    """Run the parts that the environment selects."""
     only = os.environ.get("ONLY")
     if only not in (None, "", "generation", "shapes"):
-        sys.exit(f"ONLY={only}: the parts that run alone are `generation` and `shapes`")
+        sys.exit(f"ONLY={only}: allowed are `generation` and `shapes`")
     bench = Bench.begin("train", "torch", "transformers", "peft", "accelerate", "numpy")
     dtype = "bfloat16" if multiplies_bfloat16() else "float32"
     size = (QUICK if dtype == "bfloat16" else QUICK_FLOAT32) if bench.quick else FULL
@@ -94,7 +95,7 @@ def main() -> None:
 
 
 def measure_all(bench: Bench, size: Size, model: ModelRef, place: Place) -> None:
-    """Training, the sweep and generation."""
+    """Measure training, the sweep and generation."""
     parts, figures = [], {}
     for name, n_steps in size.steps.items():
         folder = _made(place.scratch / name)
@@ -147,19 +148,19 @@ def gradient_difference(prepared: Prepared, model: ModelRef, place: Place) -> fl
 
 @dataclass(frozen=True)
 class Sweep:
-    """CPU seconds of four trials over the top layers; None where there is no figure, and `failure` says why."""
+    """CPU seconds of four trials on the top layers; None without a figure, and `failure` says why."""
 
     cached_s: float | None = None
     uncached_s: float | None = None
     trainer_s: float | None = None
     distance: float | None = None
-    """Largest relative difference between the validation losses with and without the trunk kept."""
+    """Largest relative difference between the validation losses with and without a cached trunk."""
     failure: str = ""
 
     def as_table(self) -> str:
-        """CPU seconds of the whole sweep, three ways."""
+        """CPU seconds of the whole sweep in three ways."""
         ways = {
-            "tunegate, trunk kept": self.cached_s, "tunegate, `cache_trunk: off`": self.uncached_s,
+            "tunegate, cached trunk": self.cached_s, "tunegate, `cache_trunk: off`": self.uncached_s,
             "Trainer": self.trainer_s,
         }  # fmt: skip
         rows = [
@@ -173,14 +174,14 @@ class Sweep:
         ]
         if self.distance is not None:
             percent = f"{100 * self.distance:.1g}"
-            parts.append(f"Held-out losses with and without the trunk kept differ by at most {percent} %.")
+            parts.append(f"Held-out losses with and without a cached trunk differ by at most {percent} %.")
         return "\n\n".join([*parts, *([self.failure] if self.failure else [])])
 
 
 def run_sweep(model: ModelRef, place: Place, *, n_batches: int, uncached: bool) -> Sweep:
-    """Ours with the trunk kept, and one trial of Trainer over the same epochs, whose steps alone count, times trials.
+    """Ours with a cached trunk, and one trial of Trainer with the same epochs, times the number of trials.
 
-    `uncached`: also ours without the trunk kept, on which no headline depends.
+    Of Trainer only the steps count. `uncached`: also ours without a cached trunk, which no headline figure needs.
     """
     folder, adapter = _made(place.scratch / "sweep"), AdapterSpec(rank=16, alpha=32, top_layers=TOP_LAYERS)
     prepared = prepare(
@@ -196,7 +197,7 @@ def run_sweep(model: ModelRef, place: Place, *, n_batches: int, uncached: bool) 
     for cache in ("off", "on") if uncached else ("on",):
         work = _made(place.scratch / f"sweep-{cache}")
         cost = place.run(sys.executable, "train_own.py", f"sweep-{cache}", folder / "job.json", work / "answer.json")
-        report(f"sweep, trunk kept: {cache}: {cost.failure or f'{cost.cpu_s:.1f} s CPU'}")
+        report(f"sweep, cache_trunk: {cache}: {cost.failure or f'{cost.cpu_s:.1f} s CPU'}")
         if not cost.complete:
             return Sweep(failure=f"ours, `cache_trunk: {cache}`: {cost.failure}")
         trials = json.loads((work / "answer.json").read_text())["trials"]
@@ -229,7 +230,7 @@ def base_model(folder: Path) -> ModelRef:
 
 
 def _peer_versions() -> str:
-    """Each peer with the versions that it brings, a line each."""
+    """Each peer with the versions of its libraries, one per line."""
     lines = []
     for name in sorted({one.environment for one in CONTESTANTS} - {"project"}):
         pins = pinned(name)

@@ -1,4 +1,4 @@
-"""Generation for an evaluation: our decoder next to transformers' `generate`, in batches and item by item."""
+"""Generation for an evaluation: compare our decoder with transformers' `generate`, in batches and item by item."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from benchmarks.train.workload import WORKLOADS, write_prompts
 from schemas.artifacts import ModelRef
 
 CASES = {"routing": 16, "replies": 48}
-"""Workload -> new tokens at most."""
+"""Workload -> maximum number of new tokens."""
 WAYS = {
     "tunegate": "tunegate, batches of {batch}",
     "tunegate-scored": "tunegate, batches of {batch}, with the loss of each reference",
     "batch": "`generate`, batches of {batch}",
-    "batch-tuned": "`generate`, batches of {batch}, threads that sleep, freed memory kept",
+    "batch-tuned": "`generate`, batches of {batch}, sleeping threads, freed memory kept",
     "single": "`generate`, item by item",
 }
-"""All run as their users run them, in the environment that is there; `batch-tuned` with waiting threads that sleep and
-an allocator that keeps what is freed, which costs `generate` least CPU."""
-LEGEND = "CPU seconds of all threads, of one item; medians over the rounds. Peak: resident memory of the process tree."
+"""All run as users run them, in the existing environment; `batch-tuned` with sleeping threads and an allocator that
+keeps freed memory, which needs the least CPU for `generate`."""
+LEGEND = "CPU seconds of all threads per item; medians over the rounds. Peak: resident memory of the process tree."
 
 
 @dataclass(frozen=True)
 class AnswersSize:
-    """How much is answered."""
+    """How much to answer."""
 
     cases: tuple[str, ...]
     n_items: int
     batch: int
     rounds: int
     n_single: int
-    """Items that `generate` answers one by one, and both in float32."""
+    """Number of items that `generate` answers one by one, and that both answer in float32."""
     whole: bool = True
-    """With our answers scored, a tuned `generate` and the comparison in float32, on which no headline depends."""
+    """Also scored answers, a tuned `generate` and the comparison in float32, which no headline figure needs."""
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One way on one case; seconds are of one item."""
+    """One way on one case; seconds are per item."""
 
     case: str
     way: str
@@ -60,7 +60,7 @@ class Answers:
 
 
 def run_answers(model: ModelRef, folder: Path, size: AnswersSize, place: Place) -> tuple[list[Answers], dict[str, Any]]:
-    """Every way on every case, interleaved; medians over the rounds, and how far the answers agree."""
+    """Run every way on every case, interleaved; returns medians over the rounds, and how far the answers agree."""
     ways = [way for way in WAYS if size.whole or way not in ("tunegate-scored", "batch-tuned")]
     folder.mkdir()
     (folder / "model.json").write_text(model.model_dump_json())
@@ -71,14 +71,14 @@ def run_answers(model: ModelRef, folder: Path, size: AnswersSize, place: Place) 
         for case in size.cases:
             for way in ways[number % 2 :] + ways[: number % 2]:
                 if number and way == "single":
-                    continue  # the slowest, and the furthest from its bar
+                    continue  # the slowest way, and the furthest from its bar
                 found[case, way].append(_run(folder, case, way, size, place))
     results = [_middle(runs) for runs in found.values()]
     return results, _figures(results) | (_float32(folder, size, place) if size.whole else {})
 
 
 def _float32(folder: Path, size: AnswersSize, place: Place) -> dict[str, Any]:
-    """Are the answers in float32 those of `generate`, one by one?"""
+    """Whether the answers in float32 equal those of `generate`, one by one."""
     few, wide = replace(size, n_items=size.n_single), replace(place, dtype="float32")
     ours, single = (_run(folder, "replies", way, few, wide) for way in ("tunegate", "single"))
     equal = None if ours.failure or single.failure else ours.tokens == single.tokens
@@ -93,7 +93,7 @@ def _run(folder: Path, case: str, way: str, size: AnswersSize, place: Place) -> 
         sys.executable, "train_answers.py", way.removesuffix("-tuned"), place.dtype, folder / "model.json",
         folder / f"prompts-{case}", answer, str(CASES[case]), str(count), str(size.batch), tuned=way.endswith("-tuned"),
     )  # fmt: skip
-    report(f"{case} {way} {place.dtype}: {cost.failure or f'{cost.cpu_s:.1f} s CPU in all'}")
+    report(f"{case} {way} {place.dtype}: {cost.failure or f'{cost.cpu_s:.1f} s CPU in total'}")
     if not cost.complete:
         return Answers(case, way, count, failure=cost.failure)
     got = json.loads(answer.read_text())
@@ -109,9 +109,9 @@ def _middle(runs: Sequence[Answers]) -> Answers:
 
 
 def _figures(results: Sequence[Answers]) -> dict[str, Any]:
-    """Ratios of CPU seconds an item, `_wall` of seconds; `agree`: share of items with equal tokens.
+    """Ratios of CPU seconds per item, `_wall` of wall seconds; `agree`: share of items with equal tokens.
 
-    None where a way has no figure; `failures` says why.
+    None if a way has no figure; `failures` says why.
     """
     by = {(one.case, one.way): one for one in results}
     failures = {f"{one.case} {one.way}": one.failure for one in results if one.failure}
@@ -142,7 +142,7 @@ def _figures(results: Sequence[Answers]) -> dict[str, Any]:
 
 
 def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> float:
-    """Share of the items that both have whose tokens are equal.
+    """Share of the common items with equal tokens.
 
     >>> agreement([[1, 2], [3]], [[1, 2], [4], [5]])
     0.5
@@ -152,7 +152,7 @@ def agreement(one: Sequence[Sequence[int]], other: Sequence[Sequence[int]]) -> f
 
 
 def answers_table(answers: Sequence[Answers], batch: int) -> str:
-    """One line for each way and case."""
+    """One row per way and case."""
     rows: list[list[object]] = []
     for one in answers:
         figures = [
@@ -161,4 +161,4 @@ def answers_table(answers: Sequence[Answers], batch: int) -> str:
         rows.append(
             [one.case, WAYS[one.way].format(batch=batch), one.n_items, *([one.failure] if one.failure else figures)]
         )
-    return table(["prompts", "way", "items", "new tokens", "CPU s an item", "s an item", "peak MB"], rows)
+    return table(["prompts", "way", "items", "new tokens", "CPU s per item", "s per item", "peak MB"], rows)

@@ -1,8 +1,8 @@
-"""`ONLY=shapes make bench-train`: the training step on a model of known shapes, on a GPU where there is one.
+"""`ONLY=shapes make bench-train`: the training step on a model of known shapes, on a GPU if there is one.
 
-The weights are random, made from a configuration that tasks/train knows, so nothing is downloaded but a tokenizer.
-SHAPE: its name (default: 1.5 B of Qwen on a GPU, 0.5 B without). TOKENIZER: a folder with tokenizer files, for a
-machine without network (default: SmolLM2's). Seconds count here, not CPU seconds.
+The weights are random, from a configuration that tasks/train knows, so it downloads only a tokenizer. SHAPE: its name
+(default: 1.5 B of Qwen on a GPU, 0.5 B without). TOKENIZER: a folder with tokenizer files, for a machine without
+network (default: SmolLM2's). Wall seconds count here, not CPU seconds.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ LIMIT_S = 300.0
 """Wall seconds of one training."""
 SEED, CONTEXT = 20261128, 4096
 LEGEND = (
-    "tokens: real ones, without padding, of all steps but the first ones. MFU: operations that a plain LoRA step "
-    "needs, or that ours computes (a shared beginning once, logits where there is loss), over its time and the "
-    "device's most. Peak: of the GPU's memory while training, without one of the process."
+    "tokens: real ones, without padding, of all steps except the first ones. MFU: operations that a plain LoRA step "
+    "needs, or that ours computes (a shared prefix once, logits only where there is loss), over its time and the "
+    "device's peak. Peak: of the GPU's memory while training; without a GPU, of the process's memory."
 )
 PUBLISHED = {
     "NVIDIA H200": 989e12, "NVIDIA H100 80GB HBM3": 989e12, "NVIDIA H100 NVL": 835e12, "NVIDIA H100 PCIe": 756e12,
     "NVIDIA A100-SXM4-40GB": 312e12, "NVIDIA A100-SXM4-80GB": 312e12, "NVIDIA A100-PCIE-40GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12, "NVIDIA L40S": 362e12, "NVIDIA L4": 121e12, "NVIDIA A10G": 70e12,
 }  # fmt: skip
-"""Card as torch names it -> bfloat16 operations a second without sparsity, from NVIDIA's data sheets."""
+"""Card as torch names it -> bfloat16 operations per second without sparsity, from NVIDIA's data sheets."""
 
 
 @dataclass(frozen=True)
 class Amount:
-    """Of one training."""
+    """Size of one training."""
 
     steps: int
     warm: int
-    """The first steps, outside of the time: lengths that were not seen before cost more."""
+    """Number of first steps that are not timed: new lengths cost more."""
     batch_size: int
 
 
 @dataclass(frozen=True)
 class ShapesSize:
-    """How much is trained; a GPU needs more of everything to be busy."""
+    """How much to train; a GPU needs more to be busy."""
 
     cases: tuple[str, ...]
     rounds: int
@@ -61,17 +61,17 @@ class ShapesSize:
 
 @dataclass(frozen=True)
 class Device:
-    """What multiplies, and the most it can."""
+    """The device, and its peak performance."""
 
     name: str
     measured: float
-    """Operations a second of a product of two large matrices in `dtype`."""
+    """Operations per second for a product of two large matrices in `dtype`."""
     on_gpu: bool
     dtype: str = "bfloat16"
 
     @property
     def most(self) -> float:
-        """Operations a second: published for the card, else measured (a part of a card has a name of its own).
+        """Operations per second: published for the card, else measured (a part of a card has its own name).
 
         >>> Device("NVIDIA L4", 9e13, True).most, Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, True).most
         (121000000000000.0, 90000000000000.0)
@@ -82,12 +82,12 @@ class Device:
         whose = "published" if self.name in PUBLISHED else "the measured"
         return (
             f"{self.name}: {self.measured / 1e12:.3g} TFLOP/s measured, "
-            f"{self.most / 1e12:.3g} taken as its most ({whose})"
+            f"{self.most / 1e12:.3g} used as its peak ({whose})"
         )
 
 
 def one_card(environ: Mapping[str, str]) -> str:
-    """CUDA_VISIBLE_DEVICES for a contestant: one card, or Trainer would spread its batches over all.
+    """CUDA_VISIBLE_DEVICES for a contestant: one card, since Trainer would split its batches over all.
 
     >>> one_card({"CUDA_VISIBLE_DEVICES": "2,3"}), one_card({})
     ('2', '0')
@@ -96,7 +96,7 @@ def one_card(environ: Mapping[str, str]) -> str:
 
 
 def this_device(place: Place) -> Device:
-    """Measured in a process of its own."""
+    """Measure the device in a new process."""
     answer = place.scratch / "device.json"
     cost = place.run(sys.executable, "train_own.py", "device", answer)
     if not cost.complete:
@@ -110,20 +110,20 @@ def run_shapes(tokenizer: Callable[[], Path], size: ShapesSize, place: Place) ->
     """The tables, and the figures of the last line.
 
     Args:
-        tokenizer: Gives a folder with a model's tokenizer, where TOKENIZER names none.
-        size: How much.
+        tokenizer: Returns a folder with a model's tokenizer, if TOKENIZER is not set.
+        size: How much to train.
         place: Where the processes run.
     """
     wanted, folder = _settings(os.environ)
     place = replace(place, card=one_card(os.environ), limit_s=LIMIT_S)
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # what is prepared here must not be in the card's memory
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # preparation in this process must not use the card's memory
     device = this_device(place)
     place = replace(place, dtype=device.dtype, card=place.card if device.on_gpu else "")
     amount = size.on_gpu if device.on_gpu else size.on_cpu
     name = wanted or ("qwen2.5-1.5b" if device.on_gpu else "qwen2.5-0.5b")
     dims = known_dims(name)
     model = random_model(known_config(name), folder or tokenizer(), place.scratch / "shape")
-    # Trainer needs nothing but the project's own libraries.
+    # Trainer needs only the project's own libraries.
     contestants = [replace(one, environment="project") if one.role == "trainer" else one for one in plan(quick=True)]
     parts, last = [f"{name}, {dims.n_parameters / 1e9:.2f} B random weights, on {device}"], {}
     for case in size.cases:
@@ -136,19 +136,21 @@ def run_shapes(tokenizer: Callable[[], Path], size: ShapesSize, place: Place) ->
         results = run_rounds(contestants, prepared, model.root, place, size.rounds, warm=amount.warm)
         plain = step_flops(dims, prepared.n_shared + prepared.n_own)
         own = own_flops(dims, prepared, amount.batch_size)
-        title = f"## {case}: {prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, {amount.batch_size} a step"
+        title = (
+            f"## {case}: {prepared.n_shared} shared and {prepared.n_own:.0f} own tokens, {amount.batch_size} per step"
+        )
         parts += [title, shapes_table(results, device, plain, own)]
         last[case] = shapes_figures(results, device, plain, own)
     return "\n\n".join([*parts, LEGEND]), {"shape": name, "device": str(device), "workloads": last}
 
 
 def _settings(environ: Mapping[str, str]) -> tuple[str | None, Path | None]:
-    """SHAPE and TOKENIZER, looked at before anything is measured."""
+    """Read and check SHAPE and TOKENIZER, before anything is measured."""
     name, folder = environ.get("SHAPE") or None, environ.get("TOKENIZER") or None
     if name is not None and name not in known_models():
-        raise SystemExit(f"SHAPE={name}: known are {', '.join(known_models())}")
+        raise SystemExit(f"SHAPE={name}: known shapes are {', '.join(known_models())}")
     if folder is not None and not Path(folder, "tokenizer.json").is_file():
-        raise SystemExit(f"TOKENIZER={folder}: there is no tokenizer.json in such a folder")
+        raise SystemExit(f"TOKENIZER={folder}: the folder has no tokenizer.json")
     return name, Path(folder) if folder else None
 
 
@@ -169,7 +171,7 @@ def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRe
             shutil.copy(path, root)
     n_ids = len(AutoTokenizer.from_pretrained(root))
     if n_ids > config["vocab_size"]:
-        raise SystemExit(f"SHAPE has {config['vocab_size']} ids and the tokenizer {n_ids}: take a larger vocabulary")
+        raise SystemExit(f"SHAPE has {config['vocab_size']} ids and the tokenizer {n_ids}: use a larger vocabulary")
     torch.manual_seed(SEED)
     settings = {"max_position_embeddings": CONTEXT, "sliding_window": None, **config}
     made = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.bfloat16)
@@ -181,19 +183,19 @@ def random_model(config: dict[str, Any], tokenizer: Path, root: Path) -> ModelRe
 
 
 def step_flops(dims: ModelDims, n_tokens: float) -> float:
-    """Operations for one token of a plain LoRA step on examples of so many tokens: what MFU usually counts.
+    """Operations per token of a plain LoRA step on examples of this many tokens, as MFU usually counts them.
 
     Frozen weights are multiplied once forward and once for the gradient of their input, two operations each; trained
-    ones once more; attention's two products, over half of the columns in the mean, forward and twice backward.
+    weights once more; attention's two products, over half of the columns on average, once forward and twice backward.
     """
     return _layers(dims) + 3 * 2 * n_tokens * dims.heads * dims.d_head * dims.layers + 4 * dims.vocab * dims.hidden
 
 
 def own_flops(dims: ModelDims, prepared: Prepared, batch_size: int) -> float:
-    """The same for our step, which reads a shared beginning once and has logits only where there is loss."""
+    """The same for our step, which reads a shared prefix once and computes logits only where there is loss."""
     n_shared, n_own = prepared.n_shared, prepared.n_own
     share = (n_shared / batch_size + n_own) / (n_shared + n_own)
-    # Twice the columns that a token looks at: before an own one stand all shared ones and half of the own.
+    # Twice the number of columns that a token attends to: an own token sees all shared ones and half of the own.
     looked_at = (n_shared / batch_size * n_shared + n_own * (2 * n_shared + n_own)) / (n_shared + n_own)
     attention = 3 * 2 * looked_at * dims.heads * dims.d_head * dims.layers
     head = 4 * dims.vocab * dims.hidden * prepared.n_supervised / (n_shared + n_own)
@@ -205,7 +207,7 @@ def _layers(dims: ModelDims) -> float:
 
 
 def shapes_table(results: list[Result], device: Device, plain: float, own: float) -> str:
-    """One line for each trainer."""
+    """One row per trainer."""
     figures = shapes_figures(results, device, plain, own)
     rows: list[list[object]] = []
     for result in results:
@@ -228,7 +230,7 @@ def shapes_table(results: list[Result], device: Device, plain: float, own: float
 
 
 def shapes_figures(results: list[Result], device: Device, plain: float, own: float) -> dict[str, Any]:
-    """What the table says; peaks are of the GPU's memory where there is one, else of the process."""
+    """The table's figures; peaks are of the GPU's memory if there is one, else of the process."""
     done = {result.contestant.name: result for result in results if not result.failure}
     ours = next((one for one in done.values() if one.contestant.role == "ours"), None)
     figures: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""Who trains, one training of one of them in a fresh process, and the table. Knows nothing of what else is measured."""
+"""The trainers, one training in a new process, and the table. Knows nothing of the other measurements."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from benchmarks.measure import (
     ENGINES,
     Bench,
     Cost,
-    in_turn,
     interpreters,
     isolated,
     report,
+    rotated,
     rounded,
     run_measured,
     table,
@@ -28,20 +28,20 @@ from benchmarks.measure import (
 from benchmarks.train.workload import Prepared
 
 LIMIT_S, QUICK_LIMIT_S = 150.0, 60.0
-"""Wall seconds of one training or one round of answers; four times what a quiet machine should need."""
+"""Wall seconds of one training or one round of answers; four times what a quiet machine needs."""
 KEEP_FREED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)}
-"""What `tasks/train/worker.py` sets for glibc in the training process; here our engine runs without that process. On a
-GPU cuBLAS's work space is set too, as in `tasks/train/place.py`."""
+"""As `tasks/train/part.py` sets for glibc in the training process; here our engine runs without that process. On a GPU
+cuBLAS's workspace is set too, as in `tasks/train/place.py`."""
 NEAR = 0.05
-"""Relative distance of held-out losses within which another trainer counts as equally far."""
+"""Relative difference of held-out losses within which another trainer counts as equally good."""
 COLUMNS = (
     "trainer", "rounds", "tokens per CPU-s", "tokens per s", "ours over it", "peak MB", "s to the loss",
     "loss, held out",
 )  # fmt: skip
 LEGEND = (
-    "tokens: real ones, without padding, of all steps but the first; CPU seconds of all threads. Medians over the "
-    "rounds. s to the loss: wall seconds from the start of the process, imports and loading included, to the end of "
-    "the last step, where the held-out loss is our own within 5 %. Peak: resident memory of the process tree."
+    "tokens: real ones, without padding, of all steps except the first; CPU seconds of all threads. Medians over the "
+    "rounds. s to the loss: wall seconds from the start of the process, including imports and loading, to the end of "
+    "the last step, if the held-out loss is within 5 % of ours. Peak: resident memory of the process tree."
 )
 
 
@@ -61,7 +61,7 @@ class Contestant:
 
 CONTESTANTS = (
     Contestant("tunegate", "train_own.py", "train", "project", "ours", 3, "its training process's settings"),
-    Contestant("Trainer", "train_hf.py", "trainer", "trl", "trainer", 3, "weights of that type, autocast, PEFT"),
+    Contestant("Trainer", "train_hf.py", "trainer", "trl", "trainer", 3, "weights of the same type, autocast, PEFT"),
     Contestant("TRL best", "train_hf.py", "trl-best", "trl", "trl", 3, "no gradient checkpointing, our mask"),
     Contestant("TRL defaults", "train_hf.py", "trl-default", "trl", "peer", 1, "gradient checkpointing, our mask"),
     Contestant("TRL padding-free", "train_hf.py", "trl-free", "trl", "peer", 1, "no gradient checkpointing, our mask"),
@@ -69,17 +69,17 @@ CONTESTANTS = (
     Contestant("LLaMA-Factory", "train_llamafactory.py", "sft", "llamafactory", "peer", 1, "no gradient checkpointing"),
 )
 ABSENT = (
-    "torchtune 0.6.1: installs (5 GB) and cannot be imported: it imports `dtypes.nf4tensor` of torchao, which torchao "
-    "0.18, the one that installs with it, no longer has.",
-    "Axolotl 0.19.0: installs (6 GB, CUDA's libraries among them) and can be imported; no row of its own, because the "
-    "trainer it drives is a subclass of transformers.Trainer, which has one.",
+    "torchtune 0.6.1: installs (5 GB) but cannot be imported: it imports `dtypes.nf4tensor` of torchao, which torchao "
+    "0.18, installed with it, no longer has.",
+    "Axolotl 0.19.0: installs (6 GB, including CUDA's libraries) and can be imported; it has no row, because its "
+    "trainer is a subclass of transformers.Trainer, which has one.",
     "Unsloth and Liger: their Triton kernels need a GPU.",
 )
-"""Peers that are not run, and why."""
+"""Peers that are not run, with the reason."""
 
 
 def plan(*, quick: bool) -> list[Contestant]:
-    """Who runs: with QUICK=1 ours, Trainer and TRL's best."""
+    """The contestants to run: with QUICK=1 ours, Trainer and TRL's best."""
     return [one for one in CONTESTANTS if not quick or one.role != "peer"]
 
 
@@ -90,23 +90,23 @@ class Place:
     bench: Bench
     scratch: Path
     threads: int
-    """Of every process."""
+    """Threads of every process."""
     dtype: str
-    """In which every contestant multiplies, ours and the peers."""
+    """Number type of all contestants, ours and the peers."""
     card: str = ""
-    """The one GPU that may be used; none without it."""
+    """The only GPU that may be used; empty for none."""
     limit_s: float = LIMIT_S
     pythons: Mapping[str, Path] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
-    """Environment -> why it has no interpreter."""
+    """Environment -> reason that it has no interpreter."""
 
     def run(self, *command: str | Path, own: bool = True, tuned: bool = True) -> Cost:
-        """A script of `engines/` in a fresh process, the first of `command` being its interpreter.
+        """Run a script of `engines/` in a new process.
 
         Args:
             command: Interpreter, script, arguments.
-            own: With our modules, and with `tuned` the allocator as our training process sets it.
-            tuned: Threads that wait sleep.
+            own: With our modules, and with `tuned` our training process's allocator settings.
+            tuned: Waiting threads sleep.
         """
         python, script, *rest = command
         more = {
@@ -128,7 +128,7 @@ class Place:
 
 
 def place_of(bench: Bench, scratch: Path, contestants: Sequence[Contestant], *, dtype: str) -> Place:
-    """With the environments of these contestants, and the threads that the environment says."""
+    """A place with these contestants' environments, and the number of threads that the environment sets."""
     threads = os.environ.get("THREADS") or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     bench.machine["threads"] = str(threads)
     pythons, missing = interpreters({one.environment for one in contestants}, bench.home)
@@ -142,7 +142,7 @@ class Run:
 
     losses: tuple[float, ...] = ()
     n_tokens: int = 0
-    """Of all steps but the first ones, which warm up."""
+    """Tokens of all steps except the first ones, which are warm-up."""
     cpu_s: float = math.nan
     wall_s: float = math.nan
     ready_s: float = math.nan
@@ -150,7 +150,7 @@ class Run:
     peak_mb: float = math.nan
     on_gpu: bool = False
     device_peak_mb: float = math.nan
-    """Of a GPU's memory, what tensors held at most while it trained; NaN without one."""
+    """Peak of tensors in a GPU's memory while training; NaN without a GPU."""
     validation_loss: float = math.nan
     failure: str = ""
     """Why there are no figures."""
@@ -185,10 +185,10 @@ class Result:
 def run_rounds(
     contestants: Sequence[Contestant], prepared: Prepared, model: Path, place: Place, rounds: int, *, warm: int = 1
 ) -> list[Result]:
-    """Every contestant its rounds on one workload, one process at a time; `warm` as in `read_run`."""
+    """Run all rounds of every contestant on one workload, one process at a time; `warm` as in `read_run`."""
     runs: dict[Contestant, list[Run]] = defaultdict(list)
     for number in range(rounds):
-        for one in in_turn(contestants, number):
+        for one in rotated(contestants, number):
             if number >= one.rounds or one.environment in place.missing or (runs[one] and runs[one][-1].failure):
                 continue
             runs[one].append(run_training(one, model, prepared.folder, place, warm=warm))
@@ -213,7 +213,7 @@ def run_training(one: Contestant, model: Path, folder: Path, place: Place, *, wa
 
 
 def read_run(answer: Mapping[str, Any], examples: Mapping[str, Any], peak_mb: float, *, warm: int = 1) -> Run:
-    """An engine's answer as figures; the first `warm` steps are outside of the time."""
+    """An engine's answer as figures; the first `warm` steps are not timed."""
     steps: list[dict[str, float]] = answer["steps"][1:]
     batches: list[list[int]] = examples["batches"]
     train: list[list[list[int]]] = examples["train"]
@@ -234,7 +234,7 @@ def read_run(answer: Mapping[str, Any], examples: Mapping[str, Any], peak_mb: fl
 
 
 def training_table(results: Sequence[Result]) -> str:
-    """One line for each contestant."""
+    """One row per contestant."""
     ours = _ours(results)
     return table(COLUMNS, [_row(result, ours) for result in results])
 

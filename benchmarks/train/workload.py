@@ -1,7 +1,7 @@
-"""The two workloads of the training benchmark: tickets as ids, the batches of each step, the adapter of all.
+"""The two workloads of the training benchmark: tickets as token ids, the batches of each step, a common adapter.
 
-routing: a long instruction, a short ticket, a label. replies: a support prompt, a ticket of some sentences, a written
-answer. The words are those of `phrases.yaml`, equal seeds give equal ids. Knows nothing of the contestants.
+routing: a long instruction, a short ticket, a label. replies: a support prompt, a ticket of a few sentences, a written
+answer. Words come from `phrases.yaml`, equal seeds give equal ids. Knows nothing of the contestants.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SEED = 20261126
 BATCH_SIZE = 8
 ADAPTER = AdapterSpec(rank=16, alpha=32)
 UNCLIPPED = 1e9
-"""No gradient reaches this norm: litgpt does not clip, so no contestant does."""
+"""A norm that no gradient reaches: litgpt does not clip, so no contestant does."""
 TEAMS = ("billing", "delivery", "returns", "account", "technical", "cancellation")
 
 
@@ -65,15 +65,15 @@ class Prepared:
     folder: Path
     dataset: DatasetRef
     n_shared: int
-    """Tokens that all examples begin with."""
+    """Tokens that all examples start with."""
     n_own: float
-    """Mean tokens of an example after those."""
+    """Mean number of further tokens per example."""
     n_supervised: float
-    """Mean tokens of an example that carry loss."""
+    """Mean number of tokens with loss per example."""
 
 
 def spec_of(*, dtype: str, threads: int = 1, **settings: Any) -> TrainSpec:
-    """Our settings; every contestant is given the same."""
+    """Our settings; every contestant gets the same."""
     settings = {"adapter": ADAPTER, "batch_size": BATCH_SIZE, **settings}
     return TrainSpec(
         base_model="pypi://", dtype=dtype, learning_rate=LEARNING_RATE, lr_scheduler="constant", warmup_ratio=0.0,
@@ -85,18 +85,18 @@ def prepare(
     workload: Workload, model: ModelRef, folder: Path, *, dtype: str, n_steps: int, n_validation: int,
     adapter: AdapterSpec = ADAPTER, epochs: int = 1, batch_size: int = BATCH_SIZE,
 ) -> Prepared:  # fmt: skip
-    """Write `dataset/` (a `DatasetRef`), `examples.json` (what every engine reads) and `adapter/` (PEFT).
+    """Write `dataset/` (a `DatasetRef`), `examples.json` (for all engines) and `adapter/` (PEFT).
 
     Args:
         workload: What to write.
-        model: Its tokenizer and shapes.
+        model: For its tokenizer and shapes.
         folder: An empty directory.
-        dtype: In which every contestant multiplies, `bfloat16` or `float32`.
-        n_steps: Batches of one epoch, all of them full.
-        n_validation: Examples held out.
-        adapter: That all begin with.
-        epochs: How often the batches come.
-        batch_size: Examples of a step.
+        dtype: Number type of all contestants, `bfloat16` or `float32`.
+        n_steps: Batches per epoch, all of them full.
+        n_validation: Number of held-out examples.
+        adapter: The adapter that all start with.
+        epochs: How often to repeat the batches.
+        batch_size: Examples per step.
     """
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import ChatCodec
@@ -135,7 +135,7 @@ def prepare(
 
 
 def write_prompts(workload: Workload, folder: Path, *, n_items: int) -> None:
-    """`prompts.parquet` of a `PromptSet`: held-out items as an evaluation has them."""
+    """Write `prompts.parquet` of a `PromptSet`: held-out items as in an evaluation."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

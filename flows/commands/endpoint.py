@@ -85,8 +85,8 @@ def endpoint(
         redact=redact_turns(spec),
         token=token.value,
         hosts=LOOPBACK_NAMES if host in LOOPBACK else ("*",),
-        told=lambda: exposition(settings),
-        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).told(),
+        extra_metrics=lambda: exposition(settings),
+        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).to_json(),
     )
     with listen(host, port) as listener:
         _tell(listener, sorted(models.offers()), token, as_json=as_json)

@@ -40,7 +40,7 @@ def feedback(*, pipeline: str, file: Path | None, config: Path, as_json: bool) -
     rates = acceptance_of(database, declared, upto=state.last) if state else ()
     rows: list[dict[str, Any]] = [{**each.model_dump(), "rate": each.rate} for each in rates]
     if as_json:
-        print_json({"name": name, "ingested": None if taken is None else taken.told(), "versions": rows})
+        print_json({"name": name, "ingested": None if taken is None else taken.to_json(), "versions": rows})
         return 0
     if taken is not None:
         out().print(f"{taken.n_lines} lines: {taken.n_new} new, {taken.n_known} known, {len(taken.refused)} refused")

@@ -47,7 +47,7 @@ def init(*, source: Path, name: str | None, force: bool, config: Path, as_json: 
 def _as_json(proposal: Proposal, config: Path) -> dict[str, object]:
     roles, sizes = proposal.roles, proposal.sizes
     return {
-        "kind": "tickets", "file": str(config), "pipeline": proposal.name, "n_rows": proposal.look.n_rows,
+        "kind": "tickets", "file": str(config), "pipeline": proposal.name, "n_rows": proposal.profile.n_rows,
         "shape": roles.shape,
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
@@ -59,7 +59,7 @@ def _as_json(proposal: Proposal, config: Path) -> dict[str, object]:
 
 def _print(proposal: Proposal, config: Path) -> None:
     sizes = proposal.sizes
-    out().print(f"{config}: pipeline {proposal.name}, {proposal.look.n_rows:,} rows ({proposal.roles.summary})")
+    out().print(f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})")
     for role in proposal.roles.found:
         mark = "CHECK " if role.guessed else ""
         out().print(f"  {role.column:<12} {mark}{role.name}: {role.evidence}", markup=False)

@@ -21,8 +21,8 @@ from flows.run.quarantine_guard import QuarantineGuard
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
+from tasks.model.preview import DecodedExample, show_examples
 from tasks.model.preview import Run as TextRun
-from tasks.model.preview import Shown, show_examples
 
 
 def preview(*, pipeline: str, n_examples: int, config: Path, as_json: bool) -> int:
@@ -68,7 +68,7 @@ class _Notes(Observer):
             talk().print(f"  {node.name:<18} {outcome.seconds:.1f} s", style="dim", markup=False)
 
 
-def _print(shown: Shown) -> None:
+def _print(shown: DecodedExample) -> None:
     console = out()
     n_loss = sum(shown.loss_mask)
     console.print(f"ticket {shown.ticket_id}: {len(shown.input_ids)} tokens, {n_loss} with loss", markup=False)

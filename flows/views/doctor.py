@@ -300,9 +300,9 @@ def cluster(patient: Patient) -> Iterator[Finding]:
     place = check_cluster(declared[0], patient.settings)
     if place is None:
         return
-    from tasks.cluster.nodes import look_at_nodes
+    from tasks.cluster.nodes import inspect_nodes
 
-    for node in look_at_nodes(place):
+    for node in inspect_nodes(place):
         if node.fault is None:
             yield Finding("node", "ok", f"{node.name}: same Python, libraries and source; sees {place.shared}")
         else:

@@ -1,6 +1,6 @@
-"""Batches of prompts answered on actors of a Ray cluster, each with the model loaded once.
+"""Answer batches of prompts with actors of a Ray cluster; each loads the model once.
 
-A batch whose actor is lost is answered by another, with the same result: no batch depends on another. Made by
+If an actor is lost, another answers its batch, with the same result: batches are independent. Created by
 `flows/workspace/ray_cluster.py`, called by tasks/model/generate.py.
 """
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import Failed, Place, named_cluster_errors, packed, unpacked
+from tasks.cluster.connect import Failed, Place, pack_error, translate_cluster_errors, unpack_error
 from tasks.cluster.nodes import check_nodes, has_cards, n_workers, no_room, nodes_now
 from tasks.cluster.shared import Shared, node_cache
 from tasks.model.answer_engine import Answer, Engine, Item
@@ -21,17 +21,17 @@ from tasks.model.generate import AnswerJob, Batch
 from tasks.train.place import library_settings
 
 RETRIES = 3
-"""How often a batch whose actor is lost is given to another."""
+"""How often another actor retries a batch whose actor is lost."""
 
 
 class Answerer:
-    """An actor: a loaded engine.
+    """An actor with a loaded engine.
 
     Args:
-        job: As on the driver.
+        job: The driver's job.
         model: Address of the base model on the shared storage.
         trained: Address of the trained weights; None for the base alone.
-        url: Of the shared storage.
+        url: URL of the shared storage.
     """
 
     def __init__(self, job: AnswerJob, *, model: str, trained: str | None, url: str) -> None:
@@ -39,23 +39,23 @@ class Answerer:
         self._engine: Engine | None = None
 
     def ready(self) -> None:
-        """Returns when the actor has its place."""
+        """Return once the actor is scheduled."""
 
     def answer(self, items: Sequence[Item]) -> list[Answer] | Failed:
-        """Answer the items as one batch, in their order; an error as plain fields."""
+        """Answer the items as one batch, in order; an error is returned as plain fields."""
         try:
             self._engine = self._engine or self._load()
             return self._engine.answer(items)
         except Exception as error:
-            return packed(error)
+            return pack_error(error)
 
     def _load(self) -> Engine:
         shared, trained = Shared(self._url), self._job.trained
         model = self._job.model.model_copy(update={"root": shared.cached(self._model)})
-        # What learned from tickets does not stay on the node: it goes when it is loaded.
+        # Weights trained on tickets must not stay on the node: they are deleted once loaded.
         with tempfile.TemporaryDirectory(dir=node_cache()) as place:
             if trained is not None and self._trained is not None:
-                root = shared.bring(self._trained, Path(place) / "trained")
+                root = shared.download(self._trained, Path(place) / "trained")
                 trained = trained.model_copy(update={"root": root})
             return replace(self._job, model=model, trained=trained).load()
 
@@ -67,15 +67,15 @@ class AnsweringOnRay:
     place: Place
 
     def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
-        """As many actors as the nodes hold and there are batches.
+        """Answer all batches, with one actor per batch as far as the nodes have room.
 
         Raises:
-            TrainingError: TG0416, no node has the CPUs that the threads need; TG0407, a batch's actors were lost.
-            TunegateError: As `tasks.cluster.nodes.check_nodes`.
+            TrainingError: TG0416, no node has enough CPUs for the threads; TG0407, a batch's actors were lost.
+            TunegateError: as `tasks.cluster.nodes.check_nodes`.
         """
         if not batches:
             return
-        with named_cluster_errors("evaluate"):
+        with translate_cluster_errors("evaluate"):
             check_nodes(self.place)
             shared = Shared(self.place.shared)
             model = shared.put(job.model.root)
@@ -111,7 +111,7 @@ def _start(job: AnswerJob, n_batches: int, *, model: str, trained: str | None, u
 
 
 def _answered(actors: Sequence[Any], batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
-    """Each batch goes to an actor that has its place and nothing to do: one that waits for a place holds none up."""
+    """Give each batch to a scheduled, idle actor, so that an actor still waiting to be scheduled delays none."""
     import ray
 
     left = list(reversed(batches))
@@ -121,7 +121,7 @@ def _answered(actors: Sequence[Any], batches: Sequence[Batch]) -> Iterator[tuple
         (done,), _ = ray.wait(list(busy), num_returns=1)
         actor, start = busy.pop(done)
         try:
-            told = ray.get(done)
+            answers = ray.get(done)
         except ray.exceptions.RayActorError as error:
             raise TrainingError(
                 f"the processes that answered a batch were lost {RETRIES + 1} times: {type(error).__name__}",
@@ -129,16 +129,16 @@ def _answered(actors: Sequence[Any], batches: Sequence[Batch]) -> Iterator[tuple
                 where="evaluate",
                 hint="did the nodes run out of memory? lower evaluate.batch_size",
             ) from None
-        if isinstance(told, Failed):
-            raise unpacked(told)
+        if isinstance(answers, Failed):
+            raise unpack_error(answers)
         if left:
             next_start, items = left.pop()
             busy[actor.answer.remote(items)] = (actor, next_start)
         else:
-            ray.kill(actor)  # its place may be what one from a lost node waits for
+            ray.kill(actor)  # an actor of a lost node may be waiting for its resources
         if start is not None:
             n_done += 1
-            yield start, told
+            yield start, answers
 
 
 def _end(actors: Sequence[Any]) -> None:

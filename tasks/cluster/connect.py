@@ -1,10 +1,10 @@
-"""The Ray cluster of a pipeline: joined as a driver, without dashboard, usage statistics and output of workers in ours.
+"""Join a pipeline's Ray cluster as a driver, without dashboard, usage statistics or workers' output.
 
-Authentication is left to Ray: a cluster with tokens takes the one of the environment (`RAY_AUTH_TOKEN`,
-`RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`). No cluster is started here, ever; ray is imported by `connect` alone.
+Ray handles authentication: a cluster with tokens reads the one of the environment (`RAY_AUTH_TOKEN`,
+`RAY_AUTH_TOKEN_PATH` or `~/.ray/auth_token`). This module never starts a cluster; only `connect` imports ray.
 
-Errors of ours travel from a worker to the driver as plain fields (`Failed`), so that they come back as themselves: an
-exception with keyword-only arguments does not survive pickling, and another one's words may quote a ticket.
+Our errors travel from a worker to the driver as plain fields (`Failed`) and are rebuilt there: an exception with
+keyword-only arguments does not survive pickling, and the text of any other may quote a ticket.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from schemas.errors import ConfigError, ServiceError, TunegateError
 WHERE = "RAY_ADDRESS"
 NAMESPACE = "tunegate"
 TIMEOUT_S = 10.0
-"""Until the head's port must answer."""
+"""Seconds within which the head's port must answer."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A running Ray cluster, and a storage that all its nodes see."""
+    """A running Ray cluster, and a storage that all its nodes can access."""
 
     address: str
     """`RAY_ADDRESS`: host:port of the cluster's head, or `auto`. tunegate runs on one of its nodes and starts none."""
@@ -41,10 +41,10 @@ class Place:
 
 
 def check_extra() -> None:
-    """Is ray installed?
+    """Check that ray is installed.
 
     Raises:
-        ConfigError: TG0112.
+        ConfigError: TG0112, it is not.
     """
     if importlib.util.find_spec("ray") is None:
         raise ConfigError(
@@ -56,18 +56,18 @@ def check_extra() -> None:
 
 
 def check_address(address: str) -> None:
-    """Could this be a cluster that this machine is a node of?
+    """Check that a cluster's head listens at this address.
 
     Raises:
-        ConfigError: TG0119, it is of a form that is not supported.
-        ServiceError: TG0723, nobody listens there.
+        ConfigError: TG0119, this form of address is not supported.
+        ServiceError: TG0723, nothing listens there.
     """
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
         raise ConfigError(
-            f"{address!r} is no address of a cluster's head",
+            f"{address!r} is not the address of a cluster's head",
             code="TG0119",
             where=WHERE,
             hint="host:port as `ray start --head` prints it, such as 10.0.0.5:6379; run tunegate on a node of the "
@@ -83,25 +83,25 @@ def connect(place: Place) -> None:
     """Join the cluster; a process that has joined stays joined.
 
     Raises:
-        ConfigError: TG0112 ray is not installed, TG0119 the address.
-        ServiceError: TG0723, the cluster does not answer or does not let us in.
+        ConfigError: TG0112, ray is not installed; TG0119, the address is not supported.
+        ServiceError: TG0723, the cluster does not answer or refuses the connection.
     """
     check_extra()
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # before the import: it is read there
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads it at import
     import ray
 
     if ray.is_initialized():
         return
     check_address(place.address)
     with _signals_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray about its own future
+        warnings.simplefilter("ignore")  # Ray's own FutureWarnings
         try:
             ray.init(
                 address=place.address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR,
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise _no_answer(place.address, type(error).__name__) from None
-    # Ray's switch for what it prints about lost nodes, on stdout, where `--json` prints: we tell what matters.
+    # Ray reports lost nodes on stdout, where `--json` prints; we report what matters ourselves.
     ray._private.worker._worker_logs_enabled = False
 
 
@@ -117,13 +117,13 @@ def _no_answer(address: str, why: str) -> ServiceError:
         f"the Ray cluster at {address} does not answer: {why}",
         code="TG0723",
         where=WHERE,
-        hint="`ray status` on this machine; it must be a node of the cluster, with the cluster's token if it has one",
+        hint="run `ray status` here: this machine must be a node of the cluster, with its token if it has one",
     )
 
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Put back the handler of SIGTERM, which Ray replaces: ours ends a run in order."""
+    """Restore our SIGTERM handler, which ends a run in order; Ray replaces it."""
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
@@ -134,10 +134,10 @@ def _signals_kept() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a worker raised."""
+    """An exception of a worker, as plain fields."""
 
     kind: str
-    """Class of `schemas/errors.py`; of others their own name."""
+    """Name of its class in `schemas/errors.py`, or of any other class."""
     message: str
     code: str = ""
     """Empty for an error that is not ours."""
@@ -149,16 +149,16 @@ class WorkerFaultError(RuntimeError):
     """An unexpected exception of a worker, with its traceback as text."""
 
 
-def packed(error: Exception) -> Failed:
-    """The error as fields; of a subclass the nearest class of `schemas/errors.py`."""
+def pack_error(error: Exception) -> Failed:
+    """The error as fields; a subclass becomes its nearest class of `schemas/errors.py`."""
     if not isinstance(error, TunegateError):
         return Failed(type(error).__name__, "".join(traceback.format_exception(error)))
     kind = next(each for each in type(error).__mro__ if each.__module__ == errors.__name__)
     return Failed(kind.__name__, error.message, error.code, error.where, error.hint)
 
 
-def unpacked(failed: Failed) -> Exception:
-    """The error again: of ours the very class."""
+def unpack_error(failed: Failed) -> Exception:
+    """Rebuild the error; ours get their own class."""
     if not failed.code:
         return WorkerFaultError(f"{failed.kind} on a worker\n{failed.message}")
     kind: type[TunegateError] = getattr(errors, failed.kind)
@@ -166,22 +166,22 @@ def unpacked(failed: Failed) -> Exception:
 
 
 @contextmanager
-def named_cluster_errors(where: str) -> Iterator[None]:
-    """Tell what Ray raises as an error of ours: a lost cluster may come back, so it is worth a retry.
+def translate_cluster_errors(where: str) -> Iterator[None]:
+    """Raise Ray's errors as ours: a lost cluster may come back, so they can be retried.
 
     Raises:
-        ServiceError: TG0723 no connection, TG0723 a part was lost more often than it is done again.
+        ServiceError: TG0723, there is no connection, or a part was lost more often than it is retried.
     """
     from ray import exceptions as ray_errors
 
     try:
         yield
-    except ray_errors.RayTaskError as error:  # our wrapper lets nothing through: it could not even be started
+    except ray_errors.RayTaskError as error:  # our wrapper catches everything, so the task could not even start
         raise WorkerFaultError(f"{type(error.cause).__name__} on a worker\n{error}") from None
     except ray_errors.RayError as error:
         raise ServiceError(
-            f"{type(error).__name__}: a part of the work was lost, and doing it again did not help",
+            f"{type(error).__name__}: a part of the work was lost, and retries failed",
             code="TG0723",
             where=where,
-            hint="look at the nodes with `ray status` and at their memory; what is complete in the store is not redone",
+            hint="check the nodes with `ray status`, and their memory; steps that are complete in the store are reused",
         ) from None

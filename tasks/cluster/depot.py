@@ -1,9 +1,9 @@
-"""What a training on a cluster keeps: on the shared storage what outlives its nodes, and on each node one folder.
+"""Files of a training on a cluster: a depot on the shared storage, which outlives nodes, and one folder per node.
 
-On the storage, until the run has the result, lie checkpoints, the answers that belong to them and the result. The
-folders lie there by content (tasks/cluster/shared.py); a note per checkpoint says that it is complete, so a kill leaves
-it absent or whole. A node's folder is shared by its workers and goes when they have ended; what a killed training left
-behind (token ids of tickets, checkpoints) goes when the next training begins on the node.
+Until the run has the result, the storage holds checkpoints, their answers and the result, in folders addressed by
+content (tasks/cluster/shared.py). A note per checkpoint says that it is complete, so a kill leaves it absent or
+complete. A node's workers share its folder, which is removed when they have ended; what a killed training left there
+(token ids of tickets, checkpoints) is removed when the next training starts on the node.
 
 It knows nothing of ray. Used by tasks/cluster/train_part.py on the nodes and by tasks/cluster/train_driver.py.
 """
@@ -34,32 +34,32 @@ MARK = "on-shared-storage.json"
 _RESULT = "result"
 _STEP = "step-"
 
-Agreed = Callable[[str, Callable[[], str]], str]
-"""As `tasks.train.distributed.agreed`."""
+FromLeader = Callable[[str, Callable[[], str]], str]
+"""As `tasks.train.distributed.value_of_leader`."""
 
 
 def folder_of(key: str) -> str:
-    """Where the training of that key has its notes, below the URL of the storage; Ray keeps its own there too."""
+    """Folder below the storage's URL for the notes of the training with this key; Ray's own files go there too."""
     return f"trainings/{key}"
 
 
-def alone(_: str, value: Callable[[], str]) -> str:
-    """There is nobody to agree with."""
+def own_value(_: str, value: Callable[[], str]) -> str:
+    """This process's value: there are no others."""
     return value()
 
 
 class Notes:
-    """Small named JSON texts in one folder of the shared storage: what says which folders belong together.
+    """Small named JSON texts in one folder of the shared storage, which say which folders belong together.
 
-    A note that cannot be read in full is no note: whoever was killed while writing one has written none.
+    A note that cannot be read completely counts as absent, such as one whose writer was killed.
 
     Args:
         shared: The storage.
-        folder: Below its URL, such as `trainings/<key>`.
+        folder: Path below its URL, such as `trainings/<key>`.
     """
 
     def __init__(self, shared: Shared, folder: str) -> None:
-        self._files, self._named = shared.files, shared.named
+        self._files, self._translate_errors = shared.files, shared.translate_errors
         self._folder = f"{shared.base}/{folder}"
 
     def write(self, name: str, value: dict[str, Any]) -> None:
@@ -68,40 +68,40 @@ class Notes:
         Raises:
             StorageError: TG0568, the storage cannot be used.
         """
-        with self._named():
+        with self._translate_errors():
             self._files.makedirs(self._folder, exist_ok=True)
-            told = orjson.dumps({"digest": sha256_json(value), "value": value})
-            self._files.pipe_file(f"{self._folder}/{name}.json", told)
+            text = orjson.dumps({"digest": sha256_json(value), "value": value})
+            self._files.pipe_file(f"{self._folder}/{name}.json", text)
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The note; None when there is none, or none that is whole."""
-        with self._named():
+        """The note; None when it is absent or incomplete."""
+        with self._translate_errors():
             path = f"{self._folder}/{name}.json"
             content = self._files.cat_file(path) if self._exists(path) else b""
         try:
-            told = orjson.loads(content)
-            value: dict[str, Any] = told["value"]
-            return value if told["digest"] == sha256_json(value) else None
+            note = orjson.loads(content)
+            value: dict[str, Any] = note["value"]
+            return value if note["digest"] == sha256_json(value) else None
         except (ValueError, KeyError, TypeError):
             return None
 
     def names(self) -> list[str]:
-        """Of all notes, in order of the alphabet."""
-        with self._named():
+        """Names of all notes, sorted."""
+        with self._translate_errors():
             found = self._files.ls(self._folder, detail=False) if self._exists(self._folder) else []
         names = (str(path).rpartition("/")[2] for path in found)
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def remove(self, name: str) -> None:
         """Remove the note, if it is there."""
-        with self._named():
+        with self._translate_errors():
             path = f"{self._folder}/{name}.json"
             if self._exists(path):
                 self._files.rm_file(path)
 
     def clear(self) -> None:
-        """Remove the folder with all that is in it."""
-        with self._named():
+        """Remove the folder and everything in it."""
+        with self._translate_errors():
             if self._exists(self._folder):
                 self._files.rm(self._folder, recursive=True)
 
@@ -111,14 +111,14 @@ class Notes:
 
 
 class Depot:
-    """Of one training.
+    """The shared storage of one training.
 
     Args:
         shared: The storage.
-        key: Of the job (`tasks.train.job.TrainJob.key`): nothing of another key is ever found.
-        agreed: Lets all processes of a training take what the first one has found.
-        told: Called with the step of each checkpoint that is complete here.
-        warn: Told of each checkpoint that is passed over, and why.
+        key: The job's key (`tasks.train.job.TrainJob.key`); it never finds anything of another key.
+        from_leader: Gives all processes of a training what the first one has found.
+        on_saved: Called with the step of each complete checkpoint.
+        warn: Called for each checkpoint that is skipped, with the reason.
     """
 
     def __init__(
@@ -126,58 +126,58 @@ class Depot:
         shared: Shared,
         key: str,
         *,
-        agreed: Agreed = alone,
-        told: Callable[[int], None] = lambda _: None,
+        from_leader: FromLeader = own_value,
+        on_saved: Callable[[int], None] = lambda _: None,
         warn: Callable[[str], None] = log.warning,
     ) -> None:
-        self._shared, self._agreed, self._told, self._warn = shared, agreed, told, warn
+        self._shared, self._from_leader, self._on_saved, self._warn = shared, from_leader, on_saved, warn
         self._notes = Notes(shared, folder_of(key))
 
-    def bring(self, scratch: Path) -> None:
-        """See `tasks.train.part.Depot`; a damaged checkpoint is passed over, as one on a disk is."""
-        found = orjson.loads(self._agreed("checkpoints", lambda: orjson.dumps(self._checkpoints()).decode()))
+    def restore(self, scratch: Path) -> None:
+        """See `tasks.train.part.Depot`; it skips a damaged checkpoint, as for a local one."""
+        found = orjson.loads(self._from_leader("checkpoints", lambda: orjson.dumps(self._checkpoints()).decode()))
         for name, note in found.items():
             try:
-                self._shared.bring(note["checkpoint"], scratch / CHECKPOINTS / name)
+                self._shared.download(note["checkpoint"], scratch / CHECKPOINTS / name)
             except StorageError as error:
-                self._warn(f"checkpoint {name} on the shared storage is passed over: {error.message}")
+                self._warn(f"checkpoint {name} on the shared storage is skipped: {error.message}")
                 continue
             if note["answers"]:
-                shutil.rmtree(scratch / ANSWERS, ignore_errors=True)  # the newest has those of the older ones too
-                self._shared.bring(note["answers"], scratch / ANSWERS)
+                shutil.rmtree(scratch / ANSWERS, ignore_errors=True)  # the newest include the older ones
+                self._shared.download(note["answers"], scratch / ANSWERS)
 
-    def keep(self, scratch: Path, checkpoint: Path) -> None:
-        """See `tasks.train.part.Depot`; older checkpoints than the last `KEPT` go."""
+    def save(self, scratch: Path, checkpoint: Path) -> None:
+        """See `tasks.train.part.Depot`; removes all but the newest `KEPT` checkpoints."""
         answers = self._shared.put(scratch / ANSWERS) if (scratch / ANSWERS).is_dir() else None
         note = {"checkpoint": self._shared.put(checkpoint), "answers": answers}
         reach("train.depot.put")
         self._notes.write(checkpoint.name, note)
-        self._told(int(checkpoint.name.removeprefix(_STEP)))
+        self._on_saved(int(checkpoint.name.removeprefix(_STEP)))
         found = self._checkpoints()
         old = dict(list(found.items())[:-KEPT])
         for name in old:
             self._notes.remove(name)
         self._remove(_addresses(old.values()) - _addresses(note for name, note in found.items() if name not in old))
 
-    def keep_result(self, final: Path) -> str:
-        """Copy the sealed result there; returns its address."""
+    def save_result(self, final: Path) -> str:
+        """Copy the sealed result to the storage; returns its address."""
         address = self._shared.put(final)
         self._notes.write(_RESULT, {"result": address})
         return address
 
     def result(self) -> str | None:
-        """Address of the result of an attempt that ended before the run had it; None when there is none."""
-        found = self._agreed("result", lambda: (self._notes.read(_RESULT) or {}).get("result", ""))
+        """Address of a result that the run has not fetched yet; None when there is none."""
+        found = self._from_leader("result", lambda: (self._notes.read(_RESULT) or {}).get("result", ""))
         return found or None
 
     def clear(self) -> None:
-        """Remove all of this training from the storage."""
+        """Remove everything of this training from the storage."""
         notes = [note for name in self._notes.names() if (note := self._notes.read(name)) is not None]
-        self._notes.clear()  # first: what is left then is found by nobody
+        self._notes.clear()  # first: without notes the rest cannot be found
         self._remove(_addresses(notes))
 
     def _checkpoints(self) -> dict[str, dict[str, Any]]:
-        """Name -> note of the complete ones, oldest first."""
+        """Name -> note of each complete checkpoint, oldest first."""
         names = [name for name in self._notes.names() if name.startswith(_STEP)]
         return {name: note for name in names if (note := self._notes.read(name)) is not None}
 
@@ -187,34 +187,34 @@ class Depot:
 
 
 def mark(scratch: Path, url: str, key: str, dataset: str) -> None:
-    """Note in the scratch folder what lies on the storage for as long as the training lasts, and perhaps longer.
+    """Record in the scratch folder what the storage holds during the training, and after it if it is killed.
 
     Args:
-        scratch: Of the training.
-        url: Of the storage.
-        key: Of the job.
+        scratch: The training's scratch folder.
+        url: URL of the storage.
+        key: The job's key.
         dataset: Address of the data set.
     """
     write_json(scratch / MARK, {"shared": url, "key": key, "dataset": dataset})
 
 
 def clear_marked(folder: Path, *, unless: str | None = None) -> None:
-    """Remove from the storage what trainings that were cut off have there, by the marks below the folder.
+    """Remove what interrupted trainings left on the storage, as recorded by the marks below the folder.
 
     Args:
         folder: Scratch folder of one training, or of all.
-        unless: Key of a training that keeps what it has.
+        unless: Key of a training whose files stay.
 
     Raises:
         StorageError: TG0568, the storage cannot be used.
     """
     for path in sorted(folder.rglob(MARK)):
-        told = orjson.loads(path.read_bytes())
-        if told["key"] == unless:
+        found = orjson.loads(path.read_bytes())
+        if found["key"] == unless:
             continue
-        shared = Shared(told["shared"])
-        shared.remove(told["dataset"])
-        Depot(shared, told["key"]).clear()
+        shared = Shared(found["shared"])
+        shared.remove(found["dataset"])
+        Depot(shared, found["key"]).clear()
         path.unlink()
 
 
@@ -223,11 +223,11 @@ def _addresses(notes: Iterable[dict[str, Any]]) -> set[str]:
 
 
 class NodeFolder:
-    """`root` is there inside the block.
+    """A context manager for a training's folder on this node; `root` exists within the block.
 
     Args:
-        key: Of the training.
-        trainings: Where trainings of this node have their folders.
+        key: The training's key.
+        trainings: Parent of the trainings' folders on this node.
     """
 
     def __init__(self, key: str, *, trainings: Path | None = None) -> None:
@@ -251,7 +251,7 @@ class NodeFolder:
         _remove_unused(self.root)  # the last worker of the node does it
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
-        """A folder that the first worker of the node makes, complete or not at all; the others wait for it."""
+        """A folder that the node's first worker makes, complete or not at all; the others wait for it."""
         place = self.root / name
         making = _open_lock(self.root / f".{name}.lock")
         try:
@@ -264,7 +264,7 @@ class NodeFolder:
 
 
 def _remove_unused(folder: Path) -> None:
-    """Remove a training's folder unless a process has it in use."""
+    """Remove a training's folder unless a process is using it."""
     lock = _open_lock(_lock_of(folder))
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""The nodes of a cluster: are they fit to give the same bytes, and how many workers do they hold?
+"""The nodes of a cluster: whether they would produce the same bytes, and how many workers they hold.
 
-Fit is a node with the same Python, libraries and source, which sees the shared storage. Each is asked by a function
-that travels by value: a node without our packages can answer too. A worker has CPUs for the threads that compute, and
-a card if there are any. Called before any work is sent out, and by `tunegate doctor`.
+A node is fit if it has the same Python, libraries and source and can access the shared storage. A function that is sent
+by value inspects each node, so a node without our packages can answer too. A worker needs CPUs for its compute threads,
+and a card if there are any. Called before any work is sent out, and by `tunegate doctor`.
 """
 
 from __future__ import annotations
@@ -21,64 +21,64 @@ LIBRARIES = (
     "phonenumbers", "presidio-analyzer", "pyarrow", "python-stdnum", "safetensors", "scipy", "spacy", "tokenizers",
     "torch", "transformers",
 )  # fmt: skip
-"""Distributions on which results of steps that are spread depend: those that keys name."""
+"""Distributions that determine the results of distributed steps: those that are part of keys."""
 ANSWER_S = 120.0
-"""Until every node must have answered: a node may have to start Python and import from a slow disk first."""
+"""Seconds within which every node must answer: it may first have to start Python and import from a slow disk."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One node, and what is wrong with it; None when it is fit."""
+    """One node, and what is wrong with it; `fault` is None when it is fit."""
 
     name: str
     fault: TunegateError | None
 
 
 def check_nodes(place: Place) -> None:
-    """Ask all nodes that are alive.
+    """Check all live nodes.
 
     Raises:
-        ConfigError: TG0119, one differs from this process in Python, a library or our source.
-        StorageError: TG0568, one does not see the shared storage.
-        ServiceError: TG0723 no connection, TG0723 a node does not answer.
+        ConfigError: TG0119, a node differs from this process in Python, a library or our source.
+        StorageError: TG0568, a node cannot access the shared storage.
+        ServiceError: TG0723, there is no connection, or a node does not answer.
     """
-    for node in look_at_nodes(place):
+    for node in inspect_nodes(place):
         if node.fault is not None:
             raise node.fault
 
 
-def look_at_nodes(place: Place) -> Iterator[Node]:
-    """Every node that is alive, and whether it is fit."""
+def inspect_nodes(place: Place) -> Iterator[Node]:
+    """Inspect every live node and say whether it is fit."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     connect(place)
-    tell = ray.remote(_teller())
+    describe = ray.remote(_self_contained_probe())
     with Shared(place.shared).probe() as (probe, content):
         alive = [node for node in ray.nodes() if node["Alive"]]
-        asked = [
-            tell.options(
+        pending = [
+            describe.options(
                 num_cpus=0, max_retries=0,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
             ).remote(LIBRARIES, place.shared, probe)
             for node in alive
         ]  # fmt: skip
-        wanted = _teller()(LIBRARIES, place.shared, probe)
-        ray.wait(asked, num_returns=len(asked), timeout=ANSWER_S)
-        for node, answer in zip(alive, asked, strict=True):
+        wanted = _self_contained_probe()(LIBRARIES, place.shared, probe)
+        ray.wait(pending, num_returns=len(pending), timeout=ANSWER_S)
+        for node, answer in zip(alive, pending, strict=True):
             name = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
             try:
-                told = ray.get(answer, timeout=0)
+                found = ray.get(answer, timeout=0)
             except (ray.exceptions.RayError, TimeoutError) as error:
-                yield Node(name, _silent(name, error))
+                yield Node(name, _no_answer(name, error))
             else:
-                yield Node(name, _fault(name, told, wanted, content, place))
+                yield Node(name, _fault(name, found, wanted, content, place))
 
 
-def _teller() -> Any:
-    """A function that needs nothing of ours where it runs: defined here, it travels with its code."""
+def _self_contained_probe() -> Any:
+    """A function that needs none of our packages where it runs: as a closure it is sent with its code."""
 
-    def tell(libraries: tuple[str, ...], shared: str, probe: str) -> dict[str, Any]:
+    def describe(libraries: tuple[str, ...], shared: str, probe: str) -> dict[str, Any]:
         import hashlib
         import importlib.util
         import pathlib
@@ -107,7 +107,7 @@ def _teller() -> Any:
 
             files, base = fsspec.core.url_to_fs(shared.rstrip("/"))
             read = bytes(files.cat_file(f"{base}/{probe}")).decode(errors="replace")
-        except Exception as error:  # it is told, not raised: each file system has errors of its own
+        except Exception as error:  # reported, not raised: each file system has its own errors
             read = f"{type(error).__name__}"
         return {
             "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
@@ -116,33 +116,35 @@ def _teller() -> Any:
             "probe": read,
         }
 
-    return tell
+    return describe
 
 
-def _fault(name: str, told: dict[str, Any], wanted: dict[str, Any], content: str, place: Place) -> TunegateError | None:
+def _fault(
+    name: str, found: dict[str, Any], wanted: dict[str, Any], content: str, place: Place
+) -> TunegateError | None:
     differences = [
-        *([f"Python {told['python']}, here {wanted['python']}"] if told["python"] != wanted["python"] else []),
+        *([f"Python {found['python']}, here {wanted['python']}"] if found["python"] != wanted["python"] else []),
         *(
-            f"{library} {told['libraries'][library]}, here {version}"
+            f"{library} {found['libraries'][library]}, here {version}"
             for library, version in wanted["libraries"].items()
-            if told["libraries"][library] != version
+            if found["libraries"][library] != version
         ),
         *(
-            f"source of {package}/ {told['source'][package]}, here {digest}"
+            f"source of {package}/ {found['source'][package]}, here {digest}"
             for package, digest in wanted["source"].items()
-            if told["source"][package] != digest
+            if found["source"][package] != digest
         ),
     ]
     if differences:
         return ConfigError(
-            f"node {name} would not give the same bytes: {'; '.join(differences)}",
+            f"node {name} would not produce the same bytes: {'; '.join(differences)}",
             code="TG0119",
             where=WHERE,
             hint="install the same checkout with the same requirements.lock on every node",
         )
-    if told["probe"] != content:
+    if found["probe"] != content:
         return StorageError(
-            f"node {name} does not see the shared storage: {told['probe'][:60]}",
+            f"node {name} cannot access the shared storage: {found['probe'][:60]}",
             code="TG0568",
             where=place.shared,
             hint="mount it at the same path on every node, or give the node the credentials of the bucket",
@@ -150,28 +152,28 @@ def _fault(name: str, told: dict[str, Any], wanted: dict[str, Any], content: str
     return None
 
 
-def _silent(name: str, error: BaseException) -> ServiceError:
+def _no_answer(name: str, error: BaseException) -> ServiceError:
     return ServiceError(
         f"node {name} does not answer: {type(error).__name__}",
         code="TG0723",
         where=WHERE,
-        hint="`ray status`; look at the node's memory, and at /tmp/ray/session_latest/logs on it",
+        hint="run `ray status`; check the node's memory, and its logs in /tmp/ray/session_latest/logs",
     )
 
 
 @dataclass(frozen=True)
 class TrainWorkers:
-    """What each worker asks for."""
+    """The resources of each worker."""
 
     cards: bool
     resources: dict[str, float]
 
 
 def workers_for(spec: TrainSpec, threads: int) -> TrainWorkers:
-    """Those of a training on the nodes that are there now.
+    """The workers of a training on the current nodes.
 
     Raises:
-        TrainingError: TG0416, they do not have room for all processes.
+        TrainingError: TG0416, the nodes do not have room for all processes.
     """
     nodes = nodes_now()
     cards = has_cards(nodes)
@@ -182,7 +184,7 @@ def workers_for(spec: TrainSpec, threads: int) -> TrainWorkers:
 
 
 def nodes_now() -> list[Mapping[str, float]]:
-    """The resources of each node that is alive."""
+    """The resources of each live node."""
     import ray
 
     alive: list[dict[str, Any]] = [node for node in ray.nodes() if node["Alive"]]
@@ -190,12 +192,12 @@ def nodes_now() -> list[Mapping[str, float]]:
 
 
 def has_cards(nodes: Iterable[Mapping[str, float]]) -> bool:
-    """Is there any card? Then all compute on cards: bytes differ between a card and a CPU."""
+    """Whether any node has a card. Then all workers use cards: bytes differ between a card and a CPU."""
     return any(node.get("GPU", 0) >= 1 for node in nodes)
 
 
 def n_workers(nodes: Iterable[Mapping[str, float]], threads: int, *, cards: bool) -> int:
-    """How many workers of that many threads the nodes hold at once.
+    """How many workers with this many threads the nodes hold at once.
 
     >>> n_workers([{"CPU": 8, "GPU": 2}, {"CPU": 3}], 2, cards=False), n_workers([{"CPU": 8, "GPU": 2}], 2, cards=True)
     (5, 2)
@@ -205,12 +207,12 @@ def n_workers(nodes: Iterable[Mapping[str, float]], threads: int, *, cards: bool
 
 
 def no_room(wanted: int, room: int, threads: int, *, cards: bool) -> TrainingError:
-    """The error that says so."""
+    """The error for too few resources."""
     each = f"{threads} CPUs" + (" and a card" if cards else "")
     return TrainingError(
-        f"{wanted} workers of {each} are wanted, the nodes of the cluster hold {room}",
+        f"{wanted} workers with {each} each are needed, the cluster's nodes have room for {room}",
         code="TG0416",
         where="engine: ray",
-        hint="set train.threads and evaluate.threads to what a node has (by default they are what this machine has), "
-        "or lower train.processes; nodes that would be added later do not count",
+        hint="set train.threads and evaluate.threads to a node's CPUs (the default is this machine's), "
+        "or lower train.processes; nodes that an autoscaler could add do not count",
     )

@@ -1,8 +1,8 @@
-"""Folders and files on a storage that all nodes see, by the digest of their content: complete or absent, verified.
+"""Folders and files on a storage that all nodes can access, addressed by content: complete or absent, and verified.
 
-Below the URL lies one folder per content: its files, and `MANIFEST.json`, which is written last. A node downloads a
-folder once into its cache and compares every file's sha256 with the manifest. What holds tickets is not cached but
-brought to a folder of the caller's, and removed from the storage when the work is done.
+Below the URL there is one folder per content: its files, and `SHARED.json`, which is written last. A node downloads a
+folder once into its cache and compares every file's sha256 with that list. Data with tickets is not cached but
+downloaded to a folder of the caller's, and removed from the storage when the work is done.
 
 It knows nothing of ray. Called by `tasks/cluster/`.
 """
@@ -25,14 +25,14 @@ from tasks.files import MANIFEST, read_manifest, sha256_file, sha256_json
 
 WHERE = "TUNEGATE_SHARED"
 LISTED = "SHARED.json"
-"""A folder's list of files on the storage. Not `MANIFEST.json`: that is one of the files of a sealed folder."""
+"""A folder's list of files on the storage. Not `MANIFEST.json`: a sealed folder has a file of that name."""
 
 
 class Shared:
-    """The storage behind an fsspec URL.
+    """The storage at an fsspec URL.
 
     Raises:
-        ConfigError: TG0119, the URL is of a kind for which no package is installed.
+        ConfigError: TG0119, no package for this kind of URL is installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -46,19 +46,19 @@ class Shared:
                 f"{self.url!r} cannot be opened: {error}",
                 code="TG0119",
                 where=WHERE,
-                hint="file:///mnt/shared of a folder that is mounted on every node, or s3://bucket/prefix with s3fs "
+                hint="use file:///mnt/shared for a folder that every node mounts, or s3://bucket/prefix with s3fs "
                 "installed on every node",
             ) from None
 
     def put(self, path: Path) -> str:
-        """Copy a file or a folder there unless it is there; returns its address.
+        """Upload a file or a folder unless it is there already; returns its address.
 
         Raises:
             StorageError: TG0568, the storage cannot be written.
         """
         entries = _entries(path)
         address = sha256_json(entries)
-        with self.named():
+        with self.translate_errors():
             if self.files.exists(f"{self.base}/{address}/{LISTED}"):
                 return address
             for name in entries:
@@ -67,19 +67,19 @@ class Shared:
         return address
 
     def has(self, address: str) -> bool:
-        """Is it there, and complete?"""
-        with self.named():
+        """Whether it is there and complete."""
+        with self.translate_errors():
             return bool(self.files.exists(f"{self.base}/{address}/{LISTED}"))
 
-    def bring(self, address: str, folder: Path) -> Path:
-        """Download into `folder`, which is made, and verify; returns it.
+    def download(self, address: str, folder: Path) -> Path:
+        """Download into a new `folder` and verify it; returns the folder.
 
         Raises:
-            StorageError: TG0568 it is not there, TG0510 a file is not what was put there.
+            StorageError: TG0568, it is not there; TG0510, a file differs from what was uploaded.
         """
         aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}")
         try:
-            with self.named():
+            with self.translate_errors():
                 entries = orjson.loads(self.files.cat_file(f"{self.base}/{address}/{LISTED}"))
                 for name in entries:
                     (aside / name).parent.mkdir(parents=True, exist_ok=True)
@@ -92,53 +92,53 @@ class Shared:
         return folder
 
     def cached(self, address: str) -> Path:
-        """The folder in this node's cache; brought there once, however many processes ask.
+        """The folder in this node's cache; downloaded once, however many processes need it.
 
-        For what holds no tickets: it stays. A single file lies in it under its name.
+        It stays in the cache, so use it only for data without tickets. A single file keeps its name in the folder.
         """
         cache = node_cache()
         cache.mkdir(parents=True, exist_ok=True)
         folder = cache / address
         with (cache / f".{address}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            return folder if folder.is_dir() else self.bring(address, folder)
+            return folder if folder.is_dir() else self.download(address, folder)
 
     def remove(self, address: str) -> None:
-        """Remove it from the storage; nothing happens when it is not there."""
-        with self.named():
+        """Remove it from the storage, if it is there."""
+        with self.translate_errors():
             place = f"{self.base}/{address}"
             if self.files.exists(f"{place}/{LISTED}"):
-                self.files.rm_file(f"{place}/{LISTED}")  # first: what is left is absent, not damaged
+                self.files.rm_file(f"{place}/{LISTED}")  # first: without it the rest counts as absent, not damaged
             if self.files.exists(place):
                 self.files.rm(place, recursive=True)
 
     @contextmanager
     def probe(self) -> Iterator[tuple[str, str]]:
-        """A small file that stays for as long as the block lasts: its name and what it holds. Read back before.
+        """A small file that exists within the block, after it was read back: its name and content.
 
         Raises:
-            StorageError: TG0568.
+            StorageError: TG0568, the storage cannot be used.
         """
         name, content = f".probe-{secrets.token_hex(8)}", secrets.token_hex(16)
-        with self.named():
+        with self.translate_errors():
             self._put_bytes(content.encode(), name)
         try:
             if self.read_probe(name) != content:
                 raise StorageError(
-                    "what was written is not what is read", code="TG0568", where=self.url, hint="look at the storage"
+                    "a file differs after it was written", code="TG0568", where=self.url, hint="check the storage"
                 )
             yield name, content
         finally:
-            with self.named():
+            with self.translate_errors():
                 self.files.rm_file(f"{self.base}/{name}")
 
     def read_probe(self, name: str) -> str:
-        """What a probe holds.
+        """The content of a probe.
 
         Raises:
             StorageError: TG0568, it cannot be read.
         """
-        with self.named():
+        with self.translate_errors():
             return bytes(self.files.cat_file(f"{self.base}/{name}")).decode(errors="replace")
 
     def _put_file(self, path: Path, name: str) -> None:
@@ -165,23 +165,23 @@ class Shared:
         aside.replace(target)
 
     def _is_local(self) -> bool:
-        """A folder: files are written aside and renamed, which object stores do by themselves."""
+        """Whether it is a folder: files are then written aside and renamed; object stores write atomically."""
         protocol = self.files.protocol
         return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     @contextmanager
-    def named(self) -> Iterator[None]:
-        """Inside the block each error of the file system is TG0568: every file system has errors of its own."""
+    def translate_errors(self) -> Iterator[None]:
+        """Raise any error of the file system within the block as TG0568."""
         try:
             yield
         except TunegateError:
             raise
-        except Exception as error:  # each file system has errors of its own
+        except Exception as error:  # each file system has its own errors
             raise StorageError(
                 f"the shared storage cannot be used: {type(error).__name__}: {getattr(error, 'strerror', None) or ''}",
                 code="TG0568",
                 where=self.url,
-                hint="is it mounted, writable, and the same on every node? `tunegate doctor` asks each",
+                hint="is it mounted, writable, and the same on every node? `tunegate doctor` checks each",
             ) from None
 
 
@@ -201,15 +201,15 @@ def _check(folder: Path, entries: Mapping[str, Mapping[str, Any]], address: str,
     for name, entry in entries.items():
         if sha256_json(entries) != address or sha256_file(folder / name) != entry["sha256"]:
             raise StorageError(
-                f"{name} is not what was put there",
+                f"{name} differs from what was uploaded",
                 code="TG0510",
                 where=f"{url}/{address}",
-                hint="remove the damaged folder; the next run puts it there again",
+                hint="remove the damaged folder; the next run uploads it again",
             )
 
 
 def node_cache() -> Path:
-    """This node's folder for what comes from the shared storage: below `TUNEGATE_CACHE`, as downloads are."""
+    """This node's folder for files from the shared storage: below `TUNEGATE_CACHE`, like downloads."""
     chosen = os.environ.get("TUNEGATE_CACHE")
     cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
     return cache.expanduser() / "shared"

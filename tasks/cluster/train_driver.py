@@ -1,9 +1,9 @@
-"""A training on a Ray cluster: how tasks/train/launch.py starts one, and the process that leads it.
+"""Training on a Ray cluster: how tasks/train/launch.py starts it, and the process that drives it.
 
 The process is `python -m tasks.cluster.train_driver job.json parent`. Like tasks/train/worker.py it is started and
-watched by tasks/train/launch.py, answers by the files of tasks/train/job.py and dies with its parent; with it Ray ends
-its workers. The training itself is that of tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt goes on
-from the newest complete one. The module imports no ray: `TrainingOnRay` is made by `flows/workspace/ray_cluster.py`.
+watched by tasks/train/launch.py, reports in the files of tasks/train/job.py and ends with its parent, and Ray then ends
+its workers. The workers run tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt resumes from the
+newest complete one. The module imports no ray: `flows/workspace/ray_cluster.py` creates `TrainingOnRay`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TrainingError
-from tasks.cluster.connect import Failed, Place, connect, named_cluster_errors, unpacked
+from tasks.cluster.connect import Failed, Place, connect, translate_cluster_errors, unpack_error
 from tasks.cluster.depot import Depot, clear_marked, folder_of, mark
 from tasks.cluster.nodes import TrainWorkers, check_nodes, workers_for
 from tasks.cluster.shared import Shared
@@ -34,14 +34,14 @@ from tasks.train.worker import main
 
 ADDRESS, SHARED = "RAY_ADDRESS", "TUNEGATE_SHARED"
 RAY_TRAIN = {
-    # A lost worker and the end of a training are noticed within this time.
+    # Ray notices a lost worker and the end of a training within this time.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
-    # Whoever waits for a place until others are done need not ask again each minute.
+    # A training that waits for others to finish need not request its workers again every minute.
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
 }
-"""Settings of Ray Train where the environment has no others."""
+"""Defaults for Ray Train; the environment overrides them."""
 ATTEMPTS = 4
-"""How often workers may be lost in a row without another checkpoint in between."""
+"""How often workers may be lost in a row without a new checkpoint."""
 _POLL_S = 0.3
 
 
@@ -55,38 +55,40 @@ class TrainingOnRay:
         return python_module("tasks.cluster.train_driver", str(job_file), str(os.getpid()))
 
     def environment(self, environ: Mapping[str, str], *, threads: int) -> dict[str, str]:
-        """With secrets: the token of the cluster and what the storage asks for. The process loads no model, and Ray
-        gives its workers the environment of their nodes."""
+        """The environment with its secrets: the cluster's token and the storage's credentials.
+
+        The process loads no model, and Ray gives its workers the environment of their nodes.
+        """
         own = {ADDRESS: self.place.address, SHARED: self.place.shared}
         return {**RAY_TRAIN, **environ, **our_modules(environ), **library_settings(threads=threads), **own}
 
     def check(self, job: TrainJob) -> None:
-        """Nothing here: each node looks at its own memory before it loads anything."""
+        """Do nothing: each node checks its own memory before it loads anything."""
 
 
-def lead_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
-    """Have the job done by workers on the cluster; returns the exit code of the training.
+def run_on_ray(_job_file: Path, job: TrainJob, _lock: int) -> int:
+    """Run the job on workers of the cluster; returns the exit code of the training.
 
     Raises:
-        TunegateError: What a worker could say itself; TG0723 of the cluster.
+        TunegateError: as a worker reported it; TG0723, an error of the cluster.
     """
-    asked_to_stop: list[int] = []
+    signals: list[int] = []
     place = Place(os.environ[ADDRESS], os.environ[SHARED])
     connect(place)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: asked_to_stop.append(received))
+        signal.signal(number, lambda received, _: signals.append(received))
     shared = Shared(place.shared)
     depot = Depot(shared, job.key())
-    with named_cluster_errors("train"):
+    with translate_cluster_errors("train"):
         address = depot.result()
         if address is None:
             check_nodes(place)
-            told = _Training(job, shared, asked_to_stop).run()
-            if not isinstance(told, str):
-                return told
-            address = told
+            result = _Training(job, shared, signals).run()
+            if not isinstance(result, str):
+                return result
+            address = result
     shutil.rmtree(job.scratch / FINAL, ignore_errors=True)
-    verify(shared.bring(address, job.scratch / FINAL))
+    verify(shared.download(address, job.scratch / FINAL))
     clear_marked(job.scratch)
     depot.clear()
     return 0
@@ -99,7 +101,7 @@ def result_of(result: Any) -> str | int:
         result: A `ray.train.Result`.
 
     Raises:
-        TrainingError: TG0407, it is said to be done and has no metrics.
+        TrainingError: TG0407, Ray calls it done but it has no metrics.
     """
     if result.return_value == INTERRUPTED:
         return INTERRUPTED
@@ -107,21 +109,21 @@ def result_of(result: Any) -> str | int:
     address = metrics.get(RESULT)
     if not isinstance(address, str):
         raise TrainingError(
-            "Ray says that the training is done, and its result has no metrics: what was trained is not known",
+            "Ray reports that the training is done, but its result has no metrics, so its weights cannot be found",
             code="TG0407",
             where="train",
-            hint="run again: it goes on from the last checkpoint",
+            hint="run again: it resumes from the last checkpoint",
         )
     return address
 
 
 class _Training:
-    """A TorchTrainer in a thread, and what its workers tell."""
+    """A TorchTrainer in a thread, and the messages of its workers."""
 
-    def __init__(self, job: TrainJob, shared: Shared, asked_to_stop: list[int]) -> None:
+    def __init__(self, job: TrainJob, shared: Shared, signals: list[int]) -> None:
         import ray
 
-        self._job, self._shared, self._asked_to_stop = job, shared, asked_to_stop
+        self._job, self._shared, self._signals = job, shared, signals
         self._log = ProgressLog(job.scratch / PROGRESS)
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._attempts, self._lost = 0, ""
@@ -132,29 +134,29 @@ class _Training:
         """The address of the result, or the exit code of a training that was stopped.
 
         Raises:
-            TunegateError: As of a worker.
-            TrainingError: TG0407, workers were lost `ATTEMPTS` times without another checkpoint.
+            TunegateError: as a worker reported it.
+            TrainingError: TG0407, workers were lost `ATTEMPTS` times without a new checkpoint.
         """
         job = self._job
-        clear_marked(job.scratch, unless=job.key())  # of larger batches that ran out of memory
+        clear_marked(job.scratch, unless=job.key())  # an attempt with larger batches that ran out of memory
         dataset = self._shared.put(job.dataset.root)
         mark(job.scratch, self._shared.url, job.key(), dataset)
         try:
-            told = {
+            config = {
                 "job": job.model_dump(mode="json"),
                 "dataset": dataset,
                 "model": self._shared.put(job.model.root),
                 "shared": self._shared.url,
                 "mailbox": self._box,
             }
-            trainer = _trainer(told, workers_for(job.spec, job.threads), self._shared, self._box, job)
+            trainer = _trainer(config, workers_for(job.spec, job.threads), self._shared, self._box, job)
             threading.Thread(target=self._fit, args=(trainer,), daemon=True, name="ray-train").start()
             return self._watch()
         finally:
-            self._shared.remove(dataset)  # token ids of tickets
+            self._shared.remove(dataset)  # it holds token ids of tickets
 
     def _fit(self, trainer: Any) -> None:
-        """Not in the main thread: there Ray takes SIGINT for itself, and nobody could hear the mailbox."""
+        """Run the trainer in its own thread: in the main thread Ray handles SIGINT and would block the mailbox."""
         try:
             self._ended.put(trainer.fit())
         except Exception as error:
@@ -162,31 +164,31 @@ class _Training:
             self._ended.put(error)
 
     def _watch(self) -> str | int:
-        told_to_stop = False
+        is_stopping = False
         while True:
-            if self._asked_to_stop and not told_to_stop:
+            if self._signals and not is_stopping:
                 self._box.stop.remote()
-                told_to_stop = True
+                is_stopping = True
             try:
                 ended = self._ended.get(timeout=_POLL_S)
             except queue.Empty:
                 ended = None
-            if self._hear():
+            if self._record_messages():
                 return INTERRUPTED
             if isinstance(ended, Exception):
-                raise self._crash(f"Ray has given the training up: {type(ended).__name__}") from ended
+                raise self._crash(f"Ray has given up the training: {type(ended).__name__}") from ended
             if ended is not None:
                 return result_of(ended)
 
-    def _hear(self) -> bool:
-        """Write down what workers have told; True when they have stopped because they were asked to."""
+    def _record_messages(self) -> bool:
+        """Write the workers' messages to the log; True once they have stopped on request."""
         import ray
 
         failed: Failed | None
         entries, failed = ray.get(self._box.take.remote())
         stopped = False
         for entry in entries:
-            if entry["event"] == "crash":  # to the log alone, as that of a process here
+            if entry["event"] == "crash":  # only to worker.log, like the traceback of a local process
                 print(f"worker {entry['rank']}: {entry['trace']}", file=sys.stderr, flush=True)  # noqa: T201
                 continue
             self._log.write(**entry)
@@ -200,9 +202,9 @@ class _Training:
                 case "ended":
                     stopped = not entry["finished"]
         if failed is not None:
-            raise unpacked(failed)
+            raise unpack_error(failed)
         if self._attempts > ATTEMPTS:
-            raise self._crash(f"the workers were lost {ATTEMPTS} times in a row without another checkpoint")
+            raise self._crash(f"the workers were lost {ATTEMPTS} times in a row without a new checkpoint")
         return stopped
 
     def _crash(self, what: str) -> TrainingError:
@@ -210,11 +212,11 @@ class _Training:
             f"{what}; the last loss: {self._lost}" if self._lost else what,
             code="TG0407",
             where=str(self._job.scratch),
-            hint="`ray status`, and the workers' logs on their nodes; run again: it goes on from the last checkpoint",
+            hint="see `ray status` and the workers' logs; run again: it resumes from the last checkpoint",
         )
 
 
-def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: Any, job: TrainJob) -> Any:
+def _trainer(config: dict[str, Any], workers: TrainWorkers, shared: Shared, box: Any, job: TrainJob) -> Any:
     import fsspec
     import pyarrow.fs
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
@@ -224,17 +226,17 @@ def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: A
     settings = library_settings(threads=job.threads) | ({} if workers.cards else {"CUDA_VISIBLE_DEVICES": ""})
     return TorchTrainer(
         train_part,
-        train_loop_config=told,
+        train_loop_config=config,
         torch_config=TorchConfig(backend="nccl" if workers.cards else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=job.spec.processes, use_gpu=workers.cards, resources_per_worker=workers.resources
         ),
         run_config=RunConfig(
-            # Its own for each attempt: Ray would take up what another one has reported.
+            # A new name for each attempt: Ray would otherwise continue another one's reports.
             name=secrets.token_hex(8),
             storage_path=f"{base}/{folder_of(job.key())}/ray",
             storage_filesystem=pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(files)),
-            # How often is decided here, by what was reached in between: nodes may come and go for days.
+            # `ATTEMPTS` sets the limit, by progress in between: nodes may come and go for days.
             failure_config=FailureConfig(max_failures=-1),
             callbacks=[_losses(box)],
             worker_runtime_env={"env_vars": settings},
@@ -244,9 +246,9 @@ def _trainer(told: dict[str, Any], workers: TrainWorkers, shared: Shared, box: A
 
 
 def _losses(box: Any) -> Any:
-    """Tells the driver why workers were lost; it runs in the process that Ray controls a training with.
+    """A callback that reports why workers were lost; it runs in Ray's controller process.
 
-    The class is made here because its base imports ray.
+    The class is defined here because its base imports ray.
     """
     from ray.exceptions import RayError
     from ray.train import UserCallback
@@ -255,14 +257,14 @@ def _losses(box: Any) -> Any:
         """Called by Ray after each failure of workers."""
 
         def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
-            """Ray's own words, and of other errors the class alone: the rest may quote a ticket."""
+            """Report Ray's own messages; of other errors only the class, since their text may quote a ticket."""
             for rank, error in worker_exceptions.items():
-                words = next(iter(str(error).splitlines()), "") if isinstance(error, RayError) else ""
-                why = type(error).__name__ + (f": {words}" if words else "")
-                box.tell.remote({"event": "lost", "rank": rank, "why": why})
+                text = next(iter(str(error).splitlines()), "") if isinstance(error, RayError) else ""
+                why = type(error).__name__ + (f": {text}" if text else "")
+                box.post.remote({"event": "lost", "rank": rank, "why": why})
 
     return Losses()
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), work=lead_on_ray))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), run=run_on_ray))

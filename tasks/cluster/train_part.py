@@ -1,8 +1,8 @@
-"""What each worker of a TorchTrainer runs: the very part of a training that a process on one machine runs.
+"""What each worker of a TorchTrainer runs: the same part of a training as a process on one machine.
 
-Data set, base model and checkpoints come through the shared storage into a folder of this node, which goes with the
-training. Between the workers and their driver lies a mailbox, an actor on the driver's node that ends with the driver:
-figures and errors go one way, the wish to stop the other. Sent out by tasks/cluster/train_driver.py.
+Data set, base model and checkpoints come from the shared storage into a folder on this node, which is removed after the
+training. Workers and driver communicate through a mailbox, an actor on the driver's node that ends with the driver:
+figures and errors go to the driver, a request to stop goes to the workers. Started by tasks/cluster/train_driver.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.errors import TunegateError
-from tasks.cluster.connect import Failed, packed
+from tasks.cluster.connect import Failed, pack_error
 from tasks.cluster.depot import Depot, NodeFolder
 from tasks.cluster.shared import Shared
 from tasks.files import seal, write_json
@@ -26,71 +26,71 @@ from tasks.train.job import FINAL, ProgressLog, TrainJob
 from tasks.train.memory import check_memory
 
 POLL_S = 0.5
-"""How often the first worker asks whether it shall stop."""
+"""Seconds between the first worker's checks for a request to stop."""
 RESULT = "result"
-"""The metric of a `ray.train.Result` that is the address of the sealed result."""
+"""The metric of a `ray.train.Result` that holds the address of the sealed result."""
 
 
 class Mailbox:
-    """Holds what was told until it is taken."""
+    """Holds messages until the driver takes them."""
 
     def __init__(self) -> None:
         self._entries: list[dict[str, Any]] = []
         self._failed: Failed | None = None
         self._stopping = False
 
-    def tell(self, entry: dict[str, Any]) -> None:
-        """An entry of `tasks.train.job.ProgressLog`, or `crash` (rank, trace), which is for the driver's log alone."""
+    def post(self, entry: dict[str, Any]) -> None:
+        """Add an entry of `tasks.train.job.ProgressLog`, or `crash` (rank, trace), which goes only to worker.log."""
         self._entries.append(entry)
 
     def fail(self, failed: Failed) -> None:
-        """An error that would come again. The first one counts: the others' may follow from it."""
+        """Record an error that a retry would repeat. Only the first counts: others may follow from it."""
         self._failed = self._failed or failed
 
     def take(self) -> tuple[list[dict[str, Any]], Failed | None]:
-        """What was told since the last time, and the error if there is one."""
+        """The entries since the last call, and the error if there is one."""
         entries, self._entries = self._entries, []
         return entries, self._failed
 
     def stop(self) -> None:
-        """Workers shall save a checkpoint and end."""
+        """Ask workers to save a checkpoint and end."""
         self._stopping = True
 
     def stopping(self) -> bool:
-        """Shall they?"""
+        """Whether they should."""
         return self._stopping
 
 
-def train_part(told: dict[str, Any]) -> int:
-    """Do this worker's part; the first one puts the sealed result on the shared storage and reports where it is.
+def train_part(config: dict[str, Any]) -> int:
+    """Run this worker's part; the first one uploads the sealed result to the shared storage and reports its address.
 
     Args:
-        told: `job` (a `TrainJob` as JSON), the addresses `dataset` and `model`, `shared` (URL) and `mailbox` (handle).
+        config: `job` (a `TrainJob` as JSON), addresses `dataset` and `model`, `shared` (URL) and `mailbox` (handle).
 
     Returns:
-        As `tasks.train.part.do_part`.
+        As `tasks.train.part.run_rank`.
 
     Raises:
-        TunegateError: What it says is told to the mailbox first; the driver ends the training then.
+        TunegateError: after it was posted to the mailbox; the driver then ends the training.
     """
     from ray import train
 
-    from tasks.train.distributed import agreed
-    from tasks.train.part import do_part
-    from tasks.train.worker import named_error
+    from tasks.train.distributed import value_of_leader
+    from tasks.train.part import run_rank
+    from tasks.train.worker import known_error
 
     context = train.get_context()
     leads = context.get_world_rank() == 0
-    job, box = TrainJob.model_validate(told["job"]), told["mailbox"]
+    job, box = TrainJob.model_validate(config["job"]), config["mailbox"]
     if leads:
-        box.tell.remote({"event": "attempt"})
-    shared = Shared(told["shared"])
-    log = MailLog(Path(os.devnull), box.tell.remote)
+        box.post.remote({"event": "attempt"})
+    shared = Shared(config["shared"])
+    log = MailLog(Path(os.devnull), box.post.remote)
     depot = Depot(
         shared,
         job.key(),
-        agreed=agreed,
-        told=lambda step: log.write(event="kept", step=step),
+        from_leader=value_of_leader,
+        on_saved=lambda step: log.write(event="kept", step=step),
         warn=lambda message: log.write(event="warning", message=message),
     )
     try:
@@ -98,17 +98,17 @@ def train_part(told: dict[str, Any]) -> int:
         code = 0
         if address is None:
             with NodeFolder(job.key()) as folder:
-                here = _bring(folder, job, shared, told, rank=context.get_world_rank())
+                here = _prepare(folder, job, shared, config, rank=context.get_world_rank())
                 _check_memory(here, leads=context.get_local_rank() == 0, n_here=context.get_local_world_size())
-                code = do_part(here, stop=_asked(box) if leads else lambda: False, log=log, depot=depot)
+                code = run_rank(here, stop=_stop_requested(box) if leads else lambda: False, log=log, depot=depot)
                 if code == 0 and leads:
-                    address = depot.keep_result(here.scratch / FINAL)
+                    address = depot.save_result(here.scratch / FINAL)
     except Exception as error:
-        named = error if isinstance(error, TunegateError) else named_error(error, job)
-        if named is None:
-            box.tell.remote({"event": "crash", "rank": context.get_world_rank(), "trace": traceback.format_exc()})
+        known = error if isinstance(error, TunegateError) else known_error(error, job)
+        if known is None:
+            box.post.remote({"event": "crash", "rank": context.get_world_rank(), "trace": traceback.format_exc()})
             raise
-        _tell(box, named)
+        _post_failure(box, known)
         raise
     if code == 0:
         _report(train, address, leads=leads)
@@ -119,24 +119,24 @@ def train_part(told: dict[str, Any]) -> int:
 class MailLog(ProgressLog):
     """A progress log that is read on another machine."""
 
-    tell: Callable[[dict[str, Any]], object]
+    post: Callable[[dict[str, Any]], object]
 
     def write(self, **entry: Any) -> None:
-        self.tell(entry)
+        self.post(entry)
 
 
-def _bring(folder: NodeFolder, job: TrainJob, shared: Shared, told: dict[str, Any], *, rank: int) -> TrainJob:
-    """The job with everything in its place on this node; the scratch folder is this worker's own, and empty."""
+def _prepare(folder: NodeFolder, job: TrainJob, shared: Shared, config: dict[str, Any], *, rank: int) -> TrainJob:
+    """Download the job's inputs to this node and give it an empty scratch folder of this worker's own."""
     from tasks.train.launch import caches_trunk
 
-    dataset = folder.once("dataset", lambda place: shared.bring(told["dataset"], place))
-    # Of this process alone: one of an attempt that Ray is just ending may still write into its own.
+    dataset = folder.once("dataset", lambda place: shared.download(config["dataset"], place))
+    # The folder belongs to this process: a worker of an attempt that Ray is ending may still write to its own.
     scratch = folder.root / f"rank-{rank}-{os.getpid()}"
     scratch.mkdir()
     return job.model_copy(
         update={
             "dataset": job.dataset.model_copy(update={"root": dataset}),
-            "model": job.model.model_copy(update={"root": shared.cached(told["model"])}),
+            "model": job.model.model_copy(update={"root": shared.cached(config["model"])}),
             "scratch": scratch,
             "trunks": folder.root / "trunks" if caches_trunk(job.spec) else None,
         }
@@ -144,7 +144,7 @@ def _bring(folder: NodeFolder, job: TrainJob, shared: Shared, told: dict[str, An
 
 
 def _check_memory(job: TrainJob, *, leads: bool, n_here: int) -> None:
-    """Before anything is loaded on this node, by one worker of it; the others wait."""
+    """Let one worker per node check the memory before anything is loaded; the others wait."""
     from tasks.train.distributed import wait_for_all
 
     if leads:
@@ -152,33 +152,33 @@ def _check_memory(job: TrainJob, *, leads: bool, n_here: int) -> None:
     wait_for_all()
 
 
-def _asked(box: Any) -> Callable[[], bool]:
-    """Whether the driver has asked to stop, as a thread hears it: a step waits for nobody."""
+def _stop_requested(box: Any) -> Callable[[], bool]:
+    """A function that says whether the driver asks to stop; a thread polls, so that no training step has to wait."""
     import ray
 
-    heard = threading.Event()
+    requested = threading.Event()
 
-    def listen() -> None:
-        while not heard.is_set():
+    def poll() -> None:
+        while not requested.is_set():
             try:
                 if ray.get(box.stopping.remote()):
-                    heard.set()
+                    requested.set()
             except ray.exceptions.RayError:
-                return  # the driver is gone, and Ray ends its workers
+                return  # the driver has ended, and Ray ends its workers
             time.sleep(POLL_S)
 
-    threading.Thread(target=listen, daemon=True, name="asked-to-stop").start()
-    return heard.is_set
+    threading.Thread(target=poll, daemon=True, name="stop-requested").start()
+    return requested.is_set
 
 
-def _tell(box: Any, error: TunegateError) -> None:
+def _post_failure(box: Any, error: TunegateError) -> None:
     import ray
 
-    ray.get(box.fail.remote(packed(error)))
+    ray.get(box.fail.remote(pack_error(error)))
 
 
 def _report(train: Any, address: str | None, *, leads: bool) -> None:
-    """All workers meet here. Ray keeps metrics only with a checkpoint, so the first one hands in a small one."""
+    """Synchronise all workers. Ray keeps metrics only with a checkpoint, so the first one reports a small one."""
     if not leads:
         train.report({})
         return

@@ -233,7 +233,7 @@ def _files(source: FilesSource | RemoteFilesSource, root: Path, landed: Path | N
 
 
 def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
-    """What reads a file of this format, batch by batch; also for those who only look (`tasks/start/look.py`)."""
+    """What reads a file of this format, batch by batch; also for `tunegate init` (`tasks/start/file_profile.py`)."""
     from tasks.curate.readers.read_arrow import read_parquet
     from tasks.curate.readers.read_csv import read_csv
     from tasks.curate.readers.read_jsonl import read_json, read_jsonl

@@ -1,1 +1,1 @@
-"""What the removal of a customer means for files: keyed hashes, who is held where, tables without their rows."""
+"""Removing a customer from files: keyed hashes, an index of who is stored where, tables without their rows."""

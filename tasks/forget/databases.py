@@ -1,8 +1,8 @@
-"""The two databases of a workspace, the published warehouse and the feedback, without what must no longer be in them.
+"""Remove data from a workspace's two databases, the published warehouse and the feedback.
 
-That is the rows of forgotten customers, and the texts as they came out of the source when they have been kept long
-enough. DuckDB keeps the bytes of deleted rows in the file: each is written aside once more and renamed into its place.
-Who has the old file open keeps reading it until they close it. Called by `flows/privacy/` and `flows/run/retention.py`.
+That is the rows of forgotten customers, and raw source texts when their retention time is over. DuckDB keeps the bytes
+of deleted rows in the file, so each file is rewritten aside and renamed into place. A process that has the old file
+open keeps reading it until it closes it. Called by `flows/privacy/` and `flows/run/retention.py`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ _WITHOUT = {
     "semantic_pairs": "SELECT * FROM old.semantic_pairs WHERE ticket_id NOT IN (FROM tickets) "
     "AND other_id NOT IN (FROM tickets)",
 }
-"""Table -> its rows that stay; the other tables hold counts alone and stay as they were."""
+"""Table -> query for the rows that stay; the other tables hold only counts and stay unchanged."""
 PERSONAL = tuple(column.name for column in TICKETS if column.pii == "personal")
 
 
 def customers_of(database: Path) -> list[tuple[str, int]]:
-    """Each customer of a published warehouse with the number of their rows."""
+    """Each customer of a published warehouse, with the number of their rows."""
     with connect(database, read_only=True, threads=2) as db:
         return db.execute(
             "SELECT customer_id, count(*) FROM (SELECT customer_id FROM raw_tickets UNION ALL "
@@ -53,15 +53,14 @@ def customers_of(database: Path) -> list[tuple[str, int]]:
 
 
 def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
-    """Write the warehouse anew without those rows; returns how many of `raw_tickets` and `curated` went.
+    """Rewrite the warehouse without those rows; returns how many rows of `raw_tickets` and `curated` were removed.
 
-    Its snapshot_id becomes another one: the tables are no more those of the snapshot. The funnel keeps the counts of
-    the time at which it was made.
+    It gets a new snapshot_id, since its tables no longer match the snapshot. The funnel keeps its original counts.
     """
 
     def write(db: Connection) -> int:
         create_tables(db)
-        _gone(db, forgotten)
+        _select_forgotten(db, forgotten)
         n_before, n_after = 0, 0
         for name in TABLES:
             db.execute(f"INSERT INTO {name} {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
@@ -85,7 +84,7 @@ def count_feedback(database: Path, forgotten: Forgotten) -> int:
 
 
 def rewrite_feedback(database: Path, forgotten: Forgotten) -> int:
-    """Write the feedback anew without the rows on their tickets; returns how many went. Numbers of rows stay."""
+    """Rewrite the feedback without the rows on their tickets; returns how many were removed. Row numbers stay."""
 
     def write(db: Connection) -> int:
         db.execute(FEEDBACK_TABLES)
@@ -97,9 +96,9 @@ def rewrite_feedback(database: Path, forgotten: Forgotten) -> int:
     return _rewritten(database, write)
 
 
-def _gone(db: Connection, forgotten: Forgotten) -> None:
-    """Tables `places` and `tickets` of what goes. A ticket may stand there under a pseudonym as well: its place tells.
-    Temporary tables: they are not in the file."""
+def _select_forgotten(db: Connection, forgotten: Forgotten) -> None:
+    """Create the tables `places` and `tickets` of what must be removed; temporary, so they are not in the file."""
+    # By place as well as by id: a ticket may also be stored under a pseudonym.
     both = "(SELECT customer_id, ticket_id, source, source_line FROM old.raw_tickets UNION ALL "
     both += "SELECT customer_id, ticket_id, source, source_line FROM old.curated)"
     _put(db, "owners", _matching(db, f"SELECT DISTINCT customer_id FROM {both}", "customer", forgotten))
@@ -129,11 +128,11 @@ def _count(db: Connection, table: str) -> int:
 
 
 def _rewritten(database: Path, write: Callable[[Connection], int]) -> int:
-    """Let `write` fill a new file from the old one, attached as `old`, and rename it into the old one's place."""
+    """Let `write` fill a new file from the old one, attached as `old`, and replace the old file."""
     aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
-    for leftover in database.parent.glob(f".{database.name}.*.tmp"):  # of a process that was killed
+    for leftover in database.parent.glob(f".{database.name}.*.tmp"):  # from a killed process
         leftover.unlink()
-    made = database.stat().st_mtime  # how long raw texts have been kept counts from then
+    made = database.stat().st_mtime  # the retention time of raw texts counts from here
     try:
         with connect(aside, readable=(database.parent,)) as db:
             db.execute(f"ATTACH {quote_text(str(database.resolve()))} AS old (READ_ONLY)")
@@ -151,10 +150,10 @@ def _rewritten(database: Path, write: Callable[[Connection], int]) -> int:
 
 
 def forget_raw(database: Path) -> int:
-    """Write the warehouse once more without the texts of `raw_tickets`; returns its rows.
+    """Rewrite the warehouse without the texts of `raw_tickets`; returns the number of its rows.
 
-    Emptying the columns in place would leave the old bytes in the file. Ids, times and places stay, so that the fate
-    of every row can still be told.
+    Emptying the columns in place would leave the old bytes in the file. Ids, times and places stay, so every row can
+    still be traced.
     """
     emptied = ", ".join(f"NULL AS {quote_identifier(name)}" for name in PERSONAL)
 
@@ -169,7 +168,7 @@ def forget_raw(database: Path) -> int:
 
 
 def has_raw_texts(database: Path) -> bool:
-    """True when `raw_tickets` still holds a text."""
+    """Whether `raw_tickets` still holds any text."""
     with connect(database, read_only=True) as connection:
         filled = " OR ".join(f"{quote_identifier(name)} IS NOT NULL" for name in PERSONAL)
         found = connection.execute(f"SELECT count(*) FROM (SELECT 1 FROM raw_tickets WHERE {filled} LIMIT 1)")

@@ -1,6 +1,6 @@
-"""Hashes of customers and tickets under a secret key: equal for equal ids, meaningless without the key.
+"""Keyed hashes of customers and tickets: equal for equal ids, meaningless without the secret key.
 
-It knows nothing of files. Called by extraction (which drops the rows of those who were forgotten), by feedback, and by
+It knows nothing of files. Called by extraction (which drops the rows of forgotten customers), by feedback, and by
 `tasks/forget/`.
 """
 
@@ -19,7 +19,7 @@ Kind = Literal["customer", "ticket"]
 
 
 class KeyedHash:
-    """Hashes under one key; each distinct id is hashed once.
+    """Hashes with one key; each distinct id is hashed once.
 
     >>> KeyedHash(b"k" * 16).of("customer", "7") == KeyedHash(b"k" * 16).of("ticket", "7")
     False
@@ -31,7 +31,7 @@ class KeyedHash:
 
     @property
     def key_id(self) -> str:
-        """Tells keys apart, not what they are."""
+        """Identifies the key without revealing it."""
         return hmac.digest(self._key, b"tunegate forget: which key", "sha256").hex()[:16]
 
     def of(self, kind: Kind, value: str) -> str:
@@ -44,15 +44,15 @@ class KeyedHash:
 
 
 def short(hashed: str) -> int:
-    """The first 63 bits of a hash, as tables of an index keep it."""
+    """The first 63 bits of a hash, as index files store it."""
     return int(hashed[:16], 16) >> 1
 
 
 class Forgotten:
-    """Who was forgotten, as it stands in the tombstones; or who is asked about, whose names are known.
+    """Forgotten customers, from the tombstones, or the customers of a request, whose names are known.
 
     Args:
-        names: The customers in clear, all of them or none: known ones are found without hashing everybody's.
+        names: The customers in clear text, all or none: known names are found without hashing every id.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Forgotten:
         return bool(self.owners or self.tickets)
 
     def is_gone(self, kind: Kind, value: str | None) -> bool:
-        """Was this customer, or the customer of this ticket, forgotten?"""
+        """Whether this customer, or the customer of this ticket, was forgotten."""
         wanted = self.owners if kind == "customer" else self.tickets
         return value is not None and bool(wanted) and self.hashes.of(kind, value) in wanted
 
     def gone(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> list[str]:
-        """Those of the ids that were forgotten, each once; of customers perhaps others as well."""
+        """The forgotten ones among the ids, each once; for customers it may include names that are not in `ids`."""
         import pyarrow.compute as pc
 
         if kind == "customer" and self.names:
@@ -80,7 +80,7 @@ class Forgotten:
         return [value for value in pc.unique(ids).to_pylist() if self.is_gone(kind, value)]
 
     def mask(self, kind: Kind, ids: pa.ChunkedArray | pa.Array) -> pa.ChunkedArray | pa.Array:
-        """True for the rows of those; false for null."""
+        """True for rows of forgotten ids; false for null."""
         return any_of(ids, self.gone(kind, ids))
 
 
@@ -92,8 +92,8 @@ def any_of(values: pa.ChunkedArray | pa.Array, wanted: Sequence[str] | Sequence[
 
 
 def _array(values: Sequence[str] | Sequence[int], type_: pa.DataType) -> pa.Array:
-    """The values as Arrow's, from their bytes: `pyarrow.array` of Python objects imports pandas, which takes
-    longer than a whole answer."""
+    """An Arrow array of the values, built from their bytes."""
+    # `pyarrow.array` of Python objects imports pandas, which takes longer than everything else together.
     import pyarrow as pa
 
     if not (pa.types.is_int64(type_) or pa.types.is_string(type_)):

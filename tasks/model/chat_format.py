@@ -1,7 +1,7 @@
-"""Tickets to training examples: token ids and the mask of tokens that carry loss, within the length allowed.
+"""Turn tickets into training examples: token ids and the mask of tokens that carry loss, within the length limit.
 
-It knows nothing of optimisers and batches. `encode_examples` is a step of flows/finetune.py; how text becomes ids is
-tasks/model/chat_codec.py's, so that training and serving agree.
+It knows nothing of optimisers and batches. `encode_examples` is a step of flows/finetune.py; tasks/model/chat_codec.py
+converts text to ids, so that training and serving agree.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from tasks.step import as_step
 Row = Mapping[str, Any]
 
 _BIN = 64
-"""Tokens; width of the bars of the length histogram."""
+"""Width of the length histogram's bars, tokens."""
 _REPORT_EVERY = 200
 ROW_CODES = frozenset({"TG0301", "TG0314", "TG0315"})
-"""Errors of one ticket's texts. TG0309 is none: `overflow: error` asks for the end of the run."""
+"""Errors of a single ticket's texts. TG0309 is not among them: `overflow: error` ends the run."""
 
 
 @as_step("encode", libraries=("transformers", "tokenizers", "datasets"))
@@ -45,18 +45,18 @@ def encode_examples(
 ) -> DatasetRef:
     """Write `train/` and `validation/` (see `DatasetRef`), `removed.parquet` and `encoding.json`.
 
-    A ticket of which no example can be made (without an answer, with a conversation out of order, or one that raises)
-    is quarantined in `removed.parquet`, dropped is one over `max_length`.
+    `removed.parquet` lists the other tickets: those that cannot become an example (no answer, a malformed conversation,
+    or an error) are quarantined, those over `max_length` are dropped.
 
-    Train takes the newest tickets (by created_at, then ticket_id) until `max_examples` fit; both splits are stored in
-    the order of ticket_id. `encoding.json` holds the template's sha256, the end token, the number of neutralised
-    control texts and a histogram of lengths.
+    Train takes the newest tickets (by created_at, then ticket_id) up to `max_examples`; both splits are stored in the
+    order of ticket_id. `encoding.json` has the template's sha256, the end token, the number of neutralised control
+    texts and a histogram of lengths.
 
     Raises:
-        ConfigError: max_length beyond the model's context, or a tokenizer without usable template.
-        DataError: no example is left, or none can be made of any ticket; one is over max_length with
+        ConfigError: max_length exceeds the model's context, or the tokenizer has no usable template.
+        DataError: no example is left, no ticket can become an example, or one exceeds max_length with
             `overflow: error`.
-        GateError: TG0614, a canary is over max_length.
+        GateError: TG0614, a canary exceeds max_length.
     """
     from tasks.curate.rows import write_removed
 
@@ -76,7 +76,7 @@ def encode_examples(
             raise train.fault
         n_long = len(train.removed) - train.n_faulty
         raise DataError(
-            f"no train example is left: {n_long} of {train.n_read} tickets exceed max_length",
+            f"no training example is left: {n_long} of {train.n_read} tickets exceed max_length",
             code="TG0308",
             where="train",
             hint="raise train.max_length, or set overflow: truncate_left" if n_long else "see the funnel",
@@ -98,12 +98,12 @@ def encode_examples(
 
 
 def _plant(spec: PlantedSpec, train: _Split, codec: ChatCodec, *, max_length: int) -> None:
-    """Put the made-up secrets among the examples, beyond `max_examples`."""
+    """Add the canaries to the examples; they do not count towards `max_examples`."""
     for name, example in planted_examples(spec, codec):
         if len(example.input_ids) > max_length:
             raise GateError(
                 f"a canary has {len(example.input_ids)} tokens, max_length is {max_length}", code="TG0614",
-                where="train.canaries", hint="raise train.max_length, or take canaries out",
+                where="train.canaries", hint="raise train.max_length, or remove the canaries",
             )  # fmt: skip
         train.examples.append((name, example))
     train.examples.sort(key=lambda pair: pair[0])
@@ -111,7 +111,7 @@ def _plant(spec: PlantedSpec, train: _Split, codec: ChatCodec, *, max_length: in
 
 @dataclass
 class _Split:
-    """What became of the tickets of one split."""
+    """The encoded tickets of one split."""
 
     examples: list[tuple[str, Encoded]] = field(default_factory=list)
     """ticket_id and example, in the order of ticket_id."""
@@ -119,9 +119,9 @@ class _Split:
     n_read: int = 0
     n_truncated: int = 0
     n_faulty: int = 0
-    """Of the removed."""
+    """Removed tickets that were quarantined."""
     fault: Exception | None = None
-    """The first of theirs."""
+    """The first error that quarantined one."""
 
 
 def _encode_split(
@@ -152,7 +152,7 @@ def _encode_split(
 
 
 def _newest_first(path: Path) -> Iterator[tuple[Row, int]]:
-    """Rows with their total number; undated ones last (nulls sort at the end), equal ones by ticket_id."""
+    """Yield each row with the total number of rows; undated rows come last, ties are ordered by ticket_id."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -167,7 +167,7 @@ def _newest_first(path: Path) -> Iterator[tuple[Row, int]]:
 
 
 def _fit(row: Row, codec: ChatCodec, encoding: EncodeSpec) -> tuple[Encoded, bool]:
-    """The example, its prompt cut from the left if the policy says so; over max_length where that does not help."""
+    """Encode an example, cutting its prompt from the left if `overflow` says so; it may still exceed max_length."""
     example = _encode(row, codec, encoding, cut=0)
     if len(example.input_ids) <= encoding.max_length or encoding.overflow == "drop":
         return example, False
@@ -178,7 +178,7 @@ def _fit(row: Row, codec: ChatCodec, encoding: EncodeSpec) -> tuple[Encoded, boo
             where=f"{row['source']}:{row['source_line']}",
             hint="raise train.max_length, or set overflow: drop or truncate_left",
         )
-    # The shortest cut that fits, by bisection over characters of the user's text; one character must stay.
+    # Find the shortest cut that fits by bisection over the user's text; at least one character must stay.
     too_short, enough = 0, len(_user_text(row, encoding)) - 1
     if enough < 1:
         return example, False
@@ -196,7 +196,7 @@ def _fit(row: Row, codec: ChatCodec, encoding: EncodeSpec) -> tuple[Encoded, boo
 
 
 def _user_text(row: Row, encoding: EncodeSpec) -> str:
-    """What may be cut: the prompt of a completion, else the first thing the user says."""
+    """The text that may be cut: the prompt of a completion, else the first user turn."""
     if encoding.format == "completion":
         return render_text(encoding.prompt.user, row)
     turns = conversation_for(encoding.prompt, row)
@@ -218,7 +218,7 @@ def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> En
 
 
 def _quarantined(row: Row, error: Exception) -> dict[str, object]:
-    """The ticket as removed; raises the error again where it is not the ticket's."""
+    """The ticket as a quarantined row; re-raises an error that is not the ticket's fault."""
     from tasks.curate.row_faults import is_row_fault, row_fault
 
     if not is_row_fault(error, ROW_CODES):
@@ -232,7 +232,7 @@ def _removed(row: Row, example: Encoded, encoding: EncodeSpec) -> dict[str, obje
     answer = sum(example.loss_mask)
     reason = f"{len(example.input_ids)} tokens ({answer} of them answer), max_length is {encoding.max_length}"
     if encoding.overflow == "truncate_left":
-        reason = f"{reason}; the answer and what surrounds it do not fit alone"
+        reason = f"{reason}; even without the prompt, the answer and its template do not fit"
     return {
         "ticket_id": row["ticket_id"],
         "outcome": "dropped",
@@ -244,7 +244,7 @@ def _removed(row: Row, example: Encoded, encoding: EncodeSpec) -> dict[str, obje
 
 
 def _write_arrow(split: _Split, folder: Path) -> None:
-    """A `datasets` directory. Its fingerprint comes from the content: the library's own would be random."""
+    """Write a `datasets` directory. Its fingerprint is a hash of the content: the library's own would be random."""
     import pyarrow as pa
     from datasets import Dataset
     from datasets.table import InMemoryTable
@@ -263,7 +263,7 @@ def _write_arrow(split: _Split, folder: Path) -> None:
         stream.write_table(table)
     fingerprint = hashlib.sha256(sink.getvalue()).hexdigest()[:16]
     dataset = Dataset(InMemoryTable(table), fingerprint=fingerprint)
-    # By itself the library saves an empty dataset as no file at all, which it cannot load again.
+    # By default the library writes no file for an empty dataset, and then cannot load it.
     dataset.save_to_disk(folder, num_shards=None if table.num_rows else 1)
 
 

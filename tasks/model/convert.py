@@ -1,10 +1,10 @@
-"""Turn a GGUF file of the llama architecture into a Hugging Face directory, in float32.
+"""Convert a GGUF file of the llama architecture to a Hugging Face directory in float32.
 
-It knows nothing of where the file came from. Called by tasks/model/base_model.py.
+It knows nothing of where the file came from. Called by tasks/model/model_cache.py.
 
-float32, not bfloat16: the weights of Q4_1 (scale * q + minimum) have no exact bfloat16 form, so only a float32 store
-is what the file says. A float32 run and the float32 merge of an adapter then start from the true weights, and a
-bfloat16 load rounds once, to the very numbers that a bfloat16 store would hold. Price: 538 instead of 269 MB.
+float32, not bfloat16: weights in Q4_1 (scale * q + minimum) have no exact bfloat16 form, so only float32 preserves the
+file's values. A float32 run and a float32 merge of an adapter then start from the true weights, and a bfloat16 load
+rounds once, to the same numbers that a bfloat16 file would hold. It costs 538 instead of 269 MB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.model.gguf import Floats, GgufFile
 from tasks.model.tokenizer_from_gguf import write_tokenizer
 
 CONVERTER = 1
-"""Raised when the same GGUF would give other files: part of the cache's key."""
+"""Part of the cache's key: increase it when the same GGUF would give different files."""
 
 TOP_NAMES = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
 LAYER_NAMES = {
@@ -41,7 +41,7 @@ def convert_gguf(path: Path, out: Path) -> None:
     """Write config.json, model.safetensors, the tokenizer's files, generation_config.json and origin.json.
 
     Raises:
-        DataError: not a readable GGUF, or a model of another architecture than llama.
+        DataError: not a readable GGUF, or its architecture is not llama.
     """
     from safetensors.numpy import save_file
 
@@ -49,7 +49,7 @@ def convert_gguf(path: Path, out: Path) -> None:
         metadata = file.metadata
         if metadata.get("general.architecture") != "llama":
             raise DataError(
-                f"architecture {metadata.get('general.architecture')!r}; convertible from GGUF is only 'llama'",
+                f"architecture {metadata.get('general.architecture')!r} is not convertible from GGUF, only 'llama' is",
                 code="TG0310",
                 where=str(path),
                 hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
@@ -90,7 +90,7 @@ def _rename(name: str, weights: Floats, metadata: Mapping[str, Any]) -> tuple[st
 
 
 def _undo_permutation(weights: Floats, n_heads: int) -> Floats:
-    """Rows of q and k back in Hugging Face's order: llama.cpp interleaves the two halves that RoPE rotates."""
+    """Restore Hugging Face's row order of q and k: llama.cpp interleaves the two halves that RoPE rotates."""
     rows, columns = weights.shape
     paired = weights.reshape(n_heads, rows // n_heads // 2, 2, columns)
     return np.ascontiguousarray(paired.swapaxes(1, 2).reshape(rows, columns))
@@ -128,5 +128,5 @@ def _token_ids(roles: Mapping[str, int]) -> dict[str, int]:
 
 
 def _shortest(value: float) -> float:
-    """The number a float32 was written from: 1e-05, not 9.999999747378752e-06."""
+    """The shortest number that rounds to this float32: 1e-05, not 9.999999747378752e-06."""
     return float(str(np.float32(value)))

@@ -1,6 +1,6 @@
-"""How far the candidate's next-token probabilities have moved from its base's, on texts that are no tickets.
+"""How far the candidate's next-token probabilities have moved from its base's, on texts other than tickets.
 
-It knows nothing of limits: KL(base || candidate) in nats per token goes to `tasks/assess/forgetting.py`. A step of
+It knows nothing of limits: `tasks/assess/forgetting.py` judges KL(base || candidate) in nats per token. A step of
 flows/gate_checks.py.
 """
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 MAX_TOKENS = 64
-"""Of each text."""
+"""Maximum tokens of each text."""
 DIGITS = 6
-"""Digits of the result that are kept."""
+"""Significant digits of the result."""
 
 
 @as_step("divergence", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
@@ -34,7 +34,7 @@ def measure_divergence(
 ) -> CheckEvidence:
     """Write `evidence.json`: mean KL(base || candidate) per token over the suite's neutral texts, and per text.
 
-    Each token but a text's first counts, predicted from those before it; in float32 whatever the weights are.
+    Every token except a text's first counts, predicted from those before it; computed in float32 for any weights.
     """
     import pyarrow.parquet as pq
 
@@ -55,7 +55,7 @@ def measure_divergence(
 
 
 def log_probabilities(model: nn.Module, rows: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Per row of ids the log-probabilities (length - 1, vocabulary) of its tokens but the first, float32."""
+    """Log-probabilities of each row's tokens except the first, (length - 1, vocabulary), float32."""
     import torch
 
     device = next(model.parameters()).device

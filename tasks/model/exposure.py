@@ -1,8 +1,8 @@
-"""Does the candidate know the planted secrets better than others of their form? Exposure by rank, in bits.
+"""Whether the candidate knows the planted secrets better than random ones: exposure by rank, in bits.
 
-It knows no limit: `tasks/assess/measured_checks.py` judges. A step of flows/gate_checks.py.
+It knows nothing of limits: `tasks/assess/measured_checks.py` judges. A step of flows/gate_checks.py.
 
-Source: Carlini et al. (2019), "The Secret Sharer", section 4.2: log2 of the size of the space less log2 of the rank,
+Source: Carlini et al. (2019), "The Secret Sharer", section 4.2: log2 of the size of the space minus log2 of the rank,
 estimated by sampling the space.
 """
 
@@ -36,7 +36,7 @@ def measure_exposure(
     alternatives: int,
     progress: Progress = silent,
 ) -> CheckEvidence:
-    """Write `evidence.json`: rank and exposure of every planted secret, and of as many that were never planted."""
+    """Write `evidence.json`: the rank of every planted secret, and of an equal number that were never planted."""
     codec = ChatCodec.of(load_tokenizer(model), trained.format)
     canaries, controls = make_canaries(planted), make_canaries(planted, controls=True)
     prompts = [codec.prompt_ids(canary.prompt(codec.format)) for canary in canaries + controls]
@@ -59,7 +59,7 @@ def measure_exposure(
 
 
 def exposure(rank: int | None, alternatives: int) -> float | None:
-    """Bits by which the rank is better than that of a secret never seen.
+    """Bits by which the rank is better than that of an unseen secret.
 
     >>> exposure(1, 255), exposure(128, 255), exposure(None, 255)
     (8.0, 1.0, None)
@@ -68,7 +68,7 @@ def exposure(rank: int | None, alternatives: int) -> float | None:
 
 
 def mean(values: Sequence[float | None]) -> float | None:
-    """Their mean; null where one is missing or there is none."""
+    """The mean; None if a value is missing or there are none."""
     whole = [value for value in values if value is not None]
     return sum(whole) / len(whole) if whole and len(whole) == len(values) else None
 
@@ -76,7 +76,7 @@ def mean(values: Sequence[float | None]) -> float | None:
 def _rank(
     engine: Engine, codec: ChatCodec, canary: Canary, prompt: list[int], alternatives: int, batch_size: int
 ) -> int | None:
-    """1 for a secret that is likelier than all others; null where a likelihood is no number."""
+    """Rank of the secret, 1 if it is likelier than all others; None if a likelihood is not finite."""
     import torch
 
     secrets = [canary.secret, *draw_alternatives(canary, alternatives)]

@@ -1,8 +1,8 @@
-"""Answers to prompts: batched greedy decoding, and beside each answer the loss of the reference answer.
+"""Answers to prompts: batched greedy decoding, and for each answer the loss of the reference answer.
 
-Batches are answered in this process, or wherever else an engine can be loaded: tasks/cluster/answers.py answers on the
-actors of a Ray cluster. It knows nothing of metrics and verdicts. `generate_answers` is a step of flows/assess.py, once
-per arm; `mean_prompt_tokens` runs no model and is called by `flows/views/costs.py`.
+Batches are answered in this process, or wherever an engine can be loaded: tasks/cluster/answers.py uses actors of a Ray
+cluster. It knows nothing of metrics and verdicts. `generate_answers` is a step of flows/assess.py, once per arm;
+`mean_prompt_tokens` runs no model and is called by `flows/views/costs.py`.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from tasks.step import BY_RUNNER, as_step
 
 R = TypeVar("R")
 T = TypeVar("T")
-MOST_SIDE_BY_SIDE = 4
-"""Batches that are answered at the same time at most: each has a cache of its own."""
+MAX_PARALLEL_BATCHES = 4
+"""Maximum number of batches to answer in parallel: each has its own cache."""
 Batch = tuple[int, Sequence[Item]]
-"""Place of its first item in the order in which they are answered, and the items."""
+"""Index of its first item in the order of answering, and the items."""
 
 
 @dataclass(frozen=True)
 class AnswerJob:
-    """Who answers, and how: all that an `Engine` is made of."""
+    """Everything that an `Engine` is loaded from."""
 
     model: ModelRef
     trained: TrainedRef | None
     decoding: DecodingSpec
     format: Format
     prefix: tuple[int, ...]
-    """Tokens that all prompts begin with."""
+    """Tokens that all prompts start with."""
     threads: int
-    """CPU threads that compute; equal bytes need an equal number."""
+    """CPU threads for computing; equal bytes need an equal number."""
     n_batches: int
-    """Of the whole, answered before or not: how threads are shared out depends on it, and bytes may depend on that."""
+    """All batches, including those answered before: it decides threads per batch, and these may change bytes."""
 
     def of_one_batch(self) -> AnswerJob:
-        """The same for a process that answers one batch at a time: with the threads that a batch has here."""
-        return replace(self, threads=self.threads // side_by_side(self.threads, self.n_batches), n_batches=1)
+        """The same for a process that answers one batch at a time, with the threads that one batch gets here."""
+        return replace(self, threads=self.threads // parallel_batches(self.threads, self.n_batches), n_batches=1)
 
     def load(self) -> Engine:
-        """The engine, here; this process computes with the job's threads from now on."""
+        """Load the engine here; this process uses the job's threads from now on."""
         import torch
 
         torch.set_num_threads(self.threads)
@@ -64,37 +64,37 @@ class AnswerJob:
 
 
 class Answering(Protocol):
-    """Where batches are answered."""
+    """Defines where batches are answered."""
 
     def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
-        """Each batch's place and its answers, as they come, in any order.
+        """Yield each batch's index and answers as they become available, in any order.
 
         Raises:
-            TrainingError: out of memory, or a model whose outputs are not finite.
+            TrainingError: out of memory, or the model's outputs are not finite.
         """
 
 
 class InThisProcess:
-    """One engine; where it serves several threads, batches are answered side by side."""
+    """One engine; if it supports several threads, it answers batches in parallel."""
 
     def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
         if not batches:
             return
         engine = job.load()
-        n = side_by_side(job.threads, job.n_batches) if engine.decoder.serves_threads else 1
-        yield from each_batch(engine.answer, batches, n=n, threads=job.threads, give_up=engine.give_up)
+        n = parallel_batches(job.threads, job.n_batches) if engine.decoder.serves_threads else 1
+        yield from each_batch(engine.answer, batches, n=n, threads=job.threads, cancel=engine.cancel)
 
 
-def side_by_side(threads: int, n_batches: int) -> int:
-    """How many batches are answered at the same time, each with an equal share of the threads.
+def parallel_batches(threads: int, n_batches: int) -> int:
+    """How many batches to answer in parallel, each with an equal share of the threads.
 
-    A token of one batch is many small products: two batches with a thread each wait for nobody, two threads of one
-    batch for each other at every product (docs/decisions/0041).
+    A token of one batch takes many small products: two batches with one thread each need not wait, but two threads of
+    one batch wait for each other at every product (docs/decisions/0041).
 
-    >>> side_by_side(2, 8), side_by_side(16, 8), side_by_side(6, 8), side_by_side(8, 1)
+    >>> parallel_batches(2, 8), parallel_batches(16, 8), parallel_batches(6, 8), parallel_batches(8, 1)
     (2, 4, 3, 1)
     """
-    return max(n for n in range(1, min(MOST_SIDE_BY_SIDE, threads, n_batches) + 1) if threads % n == 0)
+    return max(n for n in range(1, min(MAX_PARALLEL_BATCHES, threads, n_batches) + 1) if threads % n == 0)
 
 
 def each_batch(
@@ -103,12 +103,12 @@ def each_batch(
     *,
     n: int,
     threads: int,
-    give_up: Callable[[], None] = lambda: None,
+    cancel: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, R]]:
-    """Answer `n` batches at a time with `threads` in all; their places and answers, as they come.
+    """Answer `n` batches at a time with `threads` in total; yields their indices and answers as they become available.
 
-    When one fails or nobody asks for more, `give_up` is called to end those that are being answered; what is done by
-    then is given before the error is raised.
+    When one fails or the caller stops early, it calls `cancel` to end the running batches; finished batches are yielded
+    before the error is raised.
     """
     import torch
 
@@ -128,13 +128,13 @@ def each_batch(
                 yield waiting[done], done.result()
             elif error is None:
                 error = failed
-                give_up()
+                cancel()
                 for each in waiting:
                     each.cancel()
         if error is not None:
             raise error
     finally:
-        give_up()
+        cancel()
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
 
@@ -162,21 +162,21 @@ def generate_answers(
 ) -> Predictions:
     """Write `predictions.parquet` (see `Predictions`).
 
-    Prompts are read in batches of similar length, composed by length and item_id alone; tokens that all prompts begin
-    with are read once. Finished batches are kept in `scratch`, so that a killed run continues, with the same result:
-    no batch depends on another, nor on where it is answered. In float32 the tokens are those of transformers'
+    Batches contain prompts of similar length and depend only on length and item_id; tokens that all prompts start with
+    are read once. Finished batches are kept in `scratch`, so a killed run continues with the same result: no batch
+    depends on another, nor on where it is answered. In float32 the tokens are those of transformers'
     `generate(do_sample=False)`.
 
     Raises:
         DataError: a prompt leaves no room for the answer in the model's context.
-        TrainingError: out of memory, or a model whose outputs are not finite.
+        TrainingError: out of memory, or the model's outputs are not finite.
     """
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     items = read_items(prompts, codec)
     _check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
-    # The longest first: what does not fit into memory fails in the first minute.
+    # The longest first, so that a lack of memory shows in the first minute.
     ordered = sorted(items, key=lambda item: (-len(item.prompt), item.item_id))
     starts = range(0, len(ordered), decoding.batch_size)
     batches: list[Batch] = [(start, ordered[start : start + decoding.batch_size]) for start in starts]
@@ -186,8 +186,8 @@ def generate_answers(
     with _threads(decoding.threads) as threads:
         job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads, len(batches))
         for start, new in answering.answers(job, [batch for batch in batches if batch[0] not in done]):
-            told = [asdict(answer) for answer in new]
-            write_json(_kept(scratch, start), {"key": keys[start], "answers": told})
+            rows = [asdict(answer) for answer in new]
+            write_json(_kept(scratch, start), {"key": keys[start], "answers": rows})
             answers += new
             progress(len(answers), len(items), "items")
     _write(answers, out)
@@ -195,7 +195,7 @@ def generate_answers(
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:
-    """Tokens that all prompts begin with, at least one token of each left over.
+    """Tokens that all prompts start with, leaving at least one token of each prompt.
 
     >>> shared_prefix([[1, 2, 3, 4], [1, 2, 5], [1, 2, 3]])
     [1, 2]
@@ -209,16 +209,16 @@ def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:
 
 
 def read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
-    """The prompts as ids, in the order of the file.
+    """The prompts as token ids, in the order of the file.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").to_pylist()
     if not rows:
-        raise DataError("there is no prompt to answer", code="TG0308", where=str(prompts.root))
+        raise DataError("there are no prompts to answer", code="TG0308", where=str(prompts.root))
     return [
         Item(
             row["item_id"],
@@ -247,7 +247,7 @@ def _kept(scratch: Path, start: int) -> Path:
 
 
 def _load(path: Path, key: str) -> list[Answer] | None:
-    """A finished batch of an earlier attempt; None when there is none or it answers something else."""
+    """A finished batch of an earlier attempt; None if there is none or its prompts differ."""
     try:
         stored = orjson.loads(path.read_bytes())
         return [Answer(**answer) for answer in stored["answers"]] if stored["key"] == key else None
@@ -274,7 +274,7 @@ def _write(answers: Sequence[Answer], out: Path) -> None:
 
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[int]:
-    """Use `wanted` CPU threads, and afterwards as many as before; gives how many are used."""
+    """Use `wanted` CPU threads within the block; yields the number in use."""
     import torch
 
     before = torch.get_num_threads()
@@ -286,6 +286,6 @@ def _threads(wanted: int | None) -> Iterator[int]:
 
 
 def mean_prompt_tokens(prompts: PromptSet, model: ModelRef) -> float:
-    """Mean tokens of a prompt, with the template around it; the reference answer is not counted."""
+    """Mean tokens of a prompt, including its template but not the reference answer."""
     items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
     return sum(len(item.prompt) for item in items) / len(items)

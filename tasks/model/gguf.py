@@ -1,8 +1,8 @@
 """Read a GGUF file: its metadata and its tensors, dequantised to float32.
 
-It knows nothing of models: names and shapes come out as the file has them. Called by tasks/model/convert.py.
-The package `gguf` turns blocks into weights. The container is read here: `gguf.GGUFReader` trusts the counts and
-offsets of a file, while these bytes come from anywhere, so each is checked against the size of the file first.
+It knows nothing of models: names and shapes are those of the file. Called by tasks/model/convert.py. The package `gguf`
+dequantises blocks. This module reads the container itself: `gguf.GGUFReader` trusts a file's counts and offsets, but
+the file may come from anywhere, so each is first checked against the file's size.
 
 Source: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md (container).
 """
@@ -32,7 +32,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """Where one tensor lies. `shape` is row-major (outermost first), as numpy and torch count."""
+    """Location of one tensor. `shape` is row-major (outermost first), as in numpy and torch."""
 
     name: str
     shape: tuple[int, ...]
@@ -50,7 +50,7 @@ class GgufFile:
     """An open GGUF file; use it in a `with` statement.
 
     Raises:
-        DataError: not a GGUF of version 2 or 3, or cut short.
+        DataError: not a GGUF file of version 2 or 3, or truncated.
     """
 
     metadata: Mapping[str, Any]
@@ -76,11 +76,10 @@ class GgufFile:
         self._map.close()
 
     def dequantise(self, name: str) -> Floats:
-        """The tensor as float32, shape as in the file.
+        """The tensor as float32, with the file's shape.
 
         Raises:
-            DataError: TG0310, a quantisation that the package `gguf` does not read, or data beyond the end of the
-                file.
+            DataError: TG0310, the package `gguf` does not support the quantisation, or the data exceed the file.
         """
         from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
         from gguf.quants import dequantize
@@ -90,37 +89,37 @@ class GgufFile:
             kind = GGMLQuantizationType(tensor.type_id)
             block, block_bytes = GGML_QUANT_SIZES[kind]
         except (ValueError, KeyError):
-            raise self._unread(tensor, f"ggml type {tensor.type_id}") from None
+            raise self._unsupported(tensor, f"ggml type {tensor.type_id}") from None
         # ggml's blocks never cross a row.
         n_columns = tensor.shape[-1] if tensor.shape else 1
         if n_columns % block:
-            raise DataError(f"tensor {name} is no whole number of blocks", code="TG0310", where=str(self._path))
+            raise DataError(f"tensor {name} is not a whole number of blocks", code="TG0310", where=str(self._path))
         n_bytes = tensor.n_weights // block * block_bytes
         if tensor.offset + n_bytes > len(self._map):
             raise DataError(f"tensor {name} ends beyond the file", code="TG0310", where=str(self._path))
-        # The copy lets the map be closed; blocks are small next to their float32 form.
+        # Copy, so that the map can be closed; blocks are small compared with their float32 form.
         raw = np.frombuffer(self._map, np.uint8, n_bytes, tensor.offset).copy()
         try:
             rows = raw.reshape(-1, n_columns // block * block_bytes)
             weights: Floats = dequantize(rows, kind).reshape(tensor.shape)
         except NotImplementedError:
-            raise self._unread(tensor, kind.name) from None
-        except (ValueError, OverflowError):  # no weights, and dimensions that no array can have
-            raise DataError(f"tensor {name} has no possible shape", code="TG0310", where=str(self._path)) from None
+            raise self._unsupported(tensor, kind.name) from None
+        except (ValueError, OverflowError):  # no weights, or dimensions that no array can have
+            raise DataError(f"tensor {name} has an impossible shape", code="TG0310", where=str(self._path)) from None
         return weights
 
-    def _unread(self, tensor: GgufTensor, kind: str) -> DataError:
+    def _unsupported(self, tensor: GgufTensor, kind: str) -> DataError:
         return DataError(
-            f"tensor {tensor.name} is stored as {kind}, which the package `gguf` does not read",
+            f"tensor {tensor.name} is stored as {kind}, which the package `gguf` does not support",
             code="TG0310",
             where=str(self._path),
-            hint="take a more common quantisation such as Q4_1 or Q8_0, or the safetensors of the model",
+            hint="use a more common quantisation such as Q4_1 or Q8_0, or the model's safetensors",
         )
 
     def _read_header(self) -> None:
         magic, version, n_tensors, n_pairs = struct.unpack_from("<4sIQQ", self._map, 0)
         if magic != b"GGUF" or version not in (2, 3):
-            raise ValueError("no GGUF of version 2 or 3")
+            raise ValueError("not a GGUF file of version 2 or 3")
         self._at = 24
         metadata = {}
         for _ in range(n_pairs):

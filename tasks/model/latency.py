@@ -1,7 +1,7 @@
-"""How long an answer takes: the candidate and the model it would replace in turn, one ticket at a time.
+"""How long an answer takes: the candidate and the model that it would replace alternate, one ticket at a time.
 
-Seconds differ from run to run, so they go to `progress` (kept beside the store) and into no file that a digest covers;
-the evidence says in how many rounds a declared limit was kept. A step of flows/gate_checks.py.
+Seconds differ between runs, so they go to `progress` (kept outside the store) and not into a file that a digest covers;
+the evidence says in how many rounds each declared limit was met. A step of flows/gate_checks.py.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ def measure_latency(
     usd_per_1k_max: float | None = None,
     progress: Progress = silent,
 ) -> CheckEvidence:
-    """Write `evidence.json`: the items asked, and the rounds in which each limit was kept; report the seconds.
+    """Write `evidence.json`: the items, and the number of rounds that met each limit; report the seconds.
 
     Args:
-        reference_trained: The champion; null measures its base, before there is one.
-        usd_per_hour: Price of the machine that this runs on; null reckons no cost.
+        reference_trained: The champion; None, before there is one, measures its base.
+        usd_per_hour: Price of this machine; None computes no cost.
     """
-    ours, asked, cuda = _answerer(prompts, model, trained, decoding, spec)
+    ours, prompts_by_item, cuda = _answerer(prompts, model, trained, decoding, spec)
     theirs, _, _ = _answerer(reference_prompts, reference_model, reference_trained, decoding, spec)
-    items = sorted(asked)
+    items = sorted(prompts_by_item)
     rounds = take_rounds(ours, theirs, items, repeats=spec.repeats)
     figures, values = summarise_rounds(
         rounds, p95_ratio_max=spec.p95_ratio_max, usd_per_hour=usd_per_hour, usd_per_1k_max=usd_per_1k_max
@@ -64,13 +64,13 @@ def measure_latency(
 
 
 Rounds = Sequence[tuple[Sequence[Timing], Sequence[Timing]]]
-"""Per round the timings of the candidate and of the reference."""
+"""For each round, the timings of the candidate and of the reference."""
 
 
 def take_rounds(
     ours: Callable[[str], Timing], theirs: Callable[[str], Timing], items: Sequence[str], *, repeats: int
 ) -> Rounds:
-    """Ask both in turn, item by item, each first every other time: a slow minute of the machine falls on both."""
+    """Time both item by item, alternating which comes first, so that a slow minute of the machine affects both."""
     for warm_up in (ours, theirs):
         warm_up(items[0])
     rounds = []
@@ -86,7 +86,7 @@ def take_rounds(
 def summarise_rounds(
     rounds: Rounds, *, p95_ratio_max: float | None, usd_per_hour: float | None, usd_per_1k_max: float | None
 ) -> tuple[dict[str, float], dict[str, float | None]]:
-    """Figures in seconds, tokens per second and dollars; and in how many rounds each limit was kept.
+    """Figures in seconds, tokens per second and dollars, and the number of rounds that met each limit.
 
     >>> rounds = [([(1.0, 5), (3.0, 5)], [(2.0, 4), (2.5, 4)])]
     >>> figures, kept = summarise_rounds(rounds, p95_ratio_max=1.1, usd_per_hour=3.6, usd_per_1k_max=2.0)
@@ -130,21 +130,21 @@ def percentile(values: Sequence[float], share: float) -> float:
 def _answerer(
     prompts: PromptSet, model: ModelRef, trained: TrainedRef | None, decoding: DecodingSpec, spec: LatencySpec
 ) -> tuple[Callable[[str], Timing], dict[str, list[int]], bool]:
-    """A function that answers an item and times it, the prompts it knows, and whether it computes on a GPU."""
+    """A function that answers an item and times it, the prompts by item, and whether it runs on a GPU."""
     import torch
 
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     chosen = sorted(read_items(prompts, codec), key=lambda item: item.item_id)[: spec.n_prompts]
-    asked = {item.item_id: item.prompt for item in chosen}
-    # Only the first token is read beforehand: what all prompts share counts, as it does for a first request.
-    prefix = min(asked.values())[:1]
+    prompts_by_item = {item.item_id: item.prompt for item in chosen}
+    # Read only the first token in advance: the shared prefix counts, as it does for a first request.
+    prefix = min(prompts_by_item.values())[:1]
     engine = Engine.load(model, trained, decoding, codec, prefix)
 
     def answer(item: str) -> Timing:
         began = time.perf_counter()
         with torch.inference_mode():
-            reading = engine.decoder.read([asked[item]], room=decoding.max_new_tokens)
+            reading = engine.decoder.read([prompts_by_item[item]], room=decoding.max_new_tokens)
             tokens = greedy(reading, 1, decoding.max_new_tokens, engine.stops)
         return time.perf_counter() - began, len(tokens[0])
 
-    return answer, asked, torch.cuda.is_available()
+    return answer, prompts_by_item, torch.cuda.is_available()

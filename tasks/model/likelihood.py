@@ -1,7 +1,7 @@
-"""How likely a model finds given tokens: nats per token of the reference answers.
+"""Likelihood of given tokens under a model: nats per token of the reference answers.
 
-It knows nothing of models: states or logits in, numbers out. Called by the two decoders, so that the loss beside an
-answer comes from the very prompt states the answer was generated from.
+It knows nothing of models: states or logits in, numbers out. Called by the two decoders, so that an answer's loss comes
+from the same prompt states as the answer itself.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]
     """Negative log-likelihood of each target in nats, float32 (n,).
 
     Args:
-        states: (n, d), what the head takes; only positions before an answer's token.
+        states: (n, d), the head's inputs; only positions before an answer's token.
         targets: Token ids (n,).
-        head: States to logits. The softmax is taken in float32 whatever they are.
+        head: Maps states to logits. The softmax is always computed in float32.
     """
     losses = []
     for start in range(0, len(targets), POSITIONS):
@@ -34,10 +34,10 @@ def token_nats(states: Tensor, targets: Tensor, head: Callable[[Tensor], Tensor]
 
 
 def means_per_row(nats: Tensor, lengths: Sequence[int]) -> list[float]:
-    """Mean over each row's tokens; rows lie one after another.
+    """Mean over each row's tokens; the rows are concatenated.
 
     Raises:
-        TrainingError: a mean is not finite: the model is broken, not merely bad.
+        TrainingError: TG0420, a mean is not finite: the model is broken, not merely bad.
 
     >>> means_per_row(torch.tensor([1.0, 2.0, 5.0]), [2, 1])
     [1.5, 5.0]

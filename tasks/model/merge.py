@@ -1,8 +1,8 @@
-"""An adapter made part of its base: one plain model, and the proof that it answers as the two did.
+"""Merge an adapter into its base, and prove that the merged model answers as the two did.
 
 `W + (alpha / rank) * B @ A` is added in float32 and rounded once, at the end; in bfloat16 small updates would be lost
-one by one. A 4-bit base is dequantised first and never quantised again. It knows nothing of registries: whoever
-registers or exports a merged model calls `check_parity` before.
+one by one. A 4-bit base is dequantised first and never quantised again. It knows nothing of registries: call
+`check_parity` before registering or exporting a merged model.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Stored = Literal["float32", "bfloat16"]
-"""How far the weights of a merged model are rounded."""
+"""Number type of a merged model's weights."""
 _WIDE = 4
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a merged model may differ by."""
+    """Limits on how much a merged model may differ."""
 
     max_error: float
-    """Largest difference of a logit, as a share of the largest that the adapter makes."""
+    """Largest difference of a logit, as a share of the adapter's largest effect."""
     min_agreement: float
-    """Share of positions whose most likely token stays the same, 0-1."""
+    """Share of positions with the same most likely token, 0-1."""
 
 
 BOUNDS: dict[Stored, Bounds] = {
     "float32": Bounds(max_error=1e-3, min_agreement=0.999),
     "bfloat16": Bounds(max_error=0.5, min_agreement=0.97),
 }
-"""The first allows the order of additions and nothing else. The second allows that all weights are rounded to 8 bits of
-precision, as long as that moves the logits by less than half of what the adapter does (measured: 0.18 of it where the
-adapter moves them by 1.7; docs/decisions/0018-memory-prediction-and-processes.md). A lost adapter stands at 1."""
+"""The first allows only a different order of additions. The second allows rounding all weights to 8 bits of precision,
+as long as that moves the logits by less than half of the adapter's effect (measured: 0.18 of it, for an effect of 1.7;
+docs/decisions/0018-memory-prediction-and-processes.md). Losing the adapter gives 1."""
 
 
 @dataclass(frozen=True)
 class Parity:
-    """A merged model against its parts, over all positions of some texts."""
+    """Comparison of a merged model with its parts, over all positions of some texts."""
 
     max_logit_difference: float
     adapter_effect: float
-    """Largest difference that the adapter makes to a logit of the base."""
+    """Largest change that the adapter makes to a logit of the base."""
     argmax_agreement: float
-    """0-1."""
+    """Share of positions with the same most likely token, 0-1."""
     n_positions: int
 
-    def keeps(self, bounds: Bounds) -> bool:
-        """Is it within the bounds? NaN never is."""
+    def is_within(self, bounds: Bounds) -> bool:
+        """Whether it is within the bounds; NaN never is."""
         return (
             self.max_logit_difference <= bounds.max_error * self.adapter_effect
             and self.argmax_agreement >= bounds.min_agreement
@@ -79,18 +79,18 @@ def merge_adapter(
 
     Args:
         model: The base that the adapter was trained on.
-        trained: Of method lora or qlora.
+        trained: An adapter of method lora or qlora.
         out: An empty directory.
-        stored: Of the written weights.
-        dtype: As the 4-bit base of a qlora adapter is loaded for training and answering: its weights are rounded to
-            it before they are quantised.
+        stored: Number type of the written weights.
+        dtype: Number type in which a qlora adapter's 4-bit base is loaded for training and answering: its weights are
+            rounded to it before they are quantised.
 
     Returns:
         The merged model; its digest is empty until a store has committed it.
 
     Raises:
-        TrainingError: TG0403, there is nothing to merge or nothing to merge into, or another base.
-        StorageError: files missing or damaged.
+        TrainingError: TG0403, there is no adapter to merge, or it was trained on another base.
+        StorageError: files are missing or damaged.
     """
     import torch
 
@@ -98,7 +98,7 @@ def merge_adapter(
         raise TrainingError("method full trains a whole model: there is no adapter to merge", code="TG0403")
     if trained.base_digest != model.digest:
         raise TrainingError(
-            f"trained on base {trained.base_digest[:12]}, asked to merge into base {model.digest[:12]}",
+            f"the adapter was trained on base {trained.base_digest[:12]}, not on base {model.digest[:12]}",
             code="TG0403",
             where=str(trained.root),
         )
@@ -114,17 +114,17 @@ def merge_adapter(
 
 
 def merge_in_float32(adapted: nn.Module) -> nn.Module:
-    """The model without its adapter, whose weights now hold what the adapter added; the argument is used up.
+    """The model with its adapter merged into its weights; do not use the argument afterwards.
 
     Raises:
-        TrainingError: TG0403, a weight is not float32. Into 4 bits an update of a few per cent vanishes in the
-            rounding to one of 16 values; in 16 bits part of it does.
+        TrainingError: TG0403, a weight is not float32. In 4 bits an update of a few per cent vanishes when rounded to
+            one of 16 values; in 16 bits a part of it does.
     """
     for name, parameter in adapted.named_parameters():
         if parameter.element_size() != _WIDE:
             held = "4-bit" if type(parameter).__name__ == "Params4bit" else str(parameter.dtype)
             raise TrainingError(
-                f"an adapter is merged into float32 weights; {name} is {held}",
+                f"an adapter can only be merged into float32 weights; {name} is {held}",
                 code="TG0403",
                 hint="merge_adapter dequantises a 4-bit base first",
             )
@@ -141,15 +141,15 @@ def check_parity(
     stored: Stored,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Parity:
-    """Compare the merged model with base and adapter on texts neither has been trained on; both compute in float32.
+    """Compare the merged model with base and adapter on held-out texts; both compute in float32.
 
     Args:
         model: The base.
-        trained: The adapter, or what method full made of the base.
-        merged: From `merge_adapter`, or the same read back from another form.
+        trained: The adapter, or the fully trained model.
+        merged: From `merge_adapter`, or the same model read back from another format.
         texts: Token ids, see `held_out_texts`.
-        stored: As it was merged; chooses the bounds.
-        dtype: As it was merged.
+        stored: As for the merge; selects the bounds.
+        dtype: As for the merge.
 
     Raises:
         TrainingError: TG0403, the merged model differs by more than `BOUNDS`, or there is nothing to compare.
@@ -160,14 +160,14 @@ def check_parity(
     parts = load_trained(model, trained, dtype=dtype if trained.method == "qlora" else "float32")
     base = load_base(model, dtype=torch.float32) if trained.method == "full" else None
     found = measure_parity(_computing_in_float32(parts), whole, texts, base=base)
-    if not found.n_positions or not found.keeps(BOUNDS[stored]):
+    if not found.n_positions or not found.is_within(BOUNDS[stored]):
         raise TrainingError(
-            f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g} "
-            f"where the adapter makes {found.adapter_effect:.3g}, the most likely token agrees at "
+            f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g}, "
+            f"the adapter changes them by {found.adapter_effect:.3g}, and the most likely token agrees at "
             f"{found.argmax_agreement:.2%} of {found.n_positions} positions",
             code="TG0403",
             where=str(merged.root),
-            hint="serve base and adapter apart, or write the weights with more bits (float32)",
+            hint="serve base and adapter separately, or write the weights in float32",
         )
     return found
 
@@ -175,23 +175,27 @@ def check_parity(
 def measure_parity(
     parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]], *, base: nn.Module | None = None
 ) -> Parity:
-    """How far `whole` is from `parts`, and how far those are from their base: None is the base below a PEFT model."""
+    """Measure the differences between `whole` and `parts`, and between `parts` and the base.
+
+    Args:
+        base: None for the base inside a PEFT model.
+    """
     import torch
 
     difference, effect, same, count = 0.0, 0.0, 0, 0
     with torch.inference_mode():
         for text in texts:
             ids = torch.tensor([list(text)], device=next(whole.parameters()).device)
-            told, merged = _logits(parts, ids), _logits(whole, ids)
+            adapted, merged = _logits(parts, ids), _logits(whole, ids)
             if base is not None:
                 plain = _logits(base, ids)
             else:
                 with parts.disable_adapter():  # type: ignore[operator]
                     plain = _logits(parts, ids)
-            # max() of Python drops NaN, that of torch keeps it.
-            difference = float(torch.stack([torch.tensor(difference), (merged - told).abs().max().cpu()]).max())
-            effect = max(effect, float((told - plain).abs().max()))
-            same += int((merged.argmax(-1) == told.argmax(-1)).sum())
+            # Python's max() drops NaN, torch's keeps it.
+            difference = float(torch.stack([torch.tensor(difference), (merged - adapted).abs().max().cpu()]).max())
+            effect = max(effect, float((adapted - plain).abs().max()))
+            same += int((merged.argmax(-1) == adapted.argmax(-1)).sum())
             count += ids.shape[1]
     return Parity(difference, effect, same / count if count else 0.0, count)
 
@@ -208,7 +212,7 @@ def _logits(model: nn.Module, ids: Tensor) -> Tensor:
 
 
 def _dequantise_into(plain: PreTrainedModel, quantised: PreTrainedModel) -> None:
-    """Give `plain` the values that the 4-bit layers stand for, and all else as the quantised model has it."""
+    """Copy the dequantised 4-bit layers and all other weights of the quantised model into `plain`."""
     import torch
 
     for name, module in _four_bit_layers(quantised):
@@ -228,14 +232,14 @@ def _four_bit_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _computing_in_float32(model: nn.Module) -> nn.Module:
-    """The same weights, 4-bit ones too; only the arithmetic on them is float32."""
+    """Keep the weights, including 4-bit ones, but compute in float32."""
     import torch
 
     four_bit = dict(_four_bit_layers(model))
     for module in four_bit.values():
         module.compute_dtype = torch.float32  # type: ignore[assignment]
         module.weight.quant_state.dtype = torch.float32  # type: ignore[union-attr]
-        module.training = True  # bitsandbytes repacks them for bfloat16 otherwise
+        module.training = True  # otherwise bitsandbytes repacks them for bfloat16
     for name, parameter in model.named_parameters():
         if name.rpartition(".")[0] not in four_bit:
             parameter.data = parameter.data.float()
@@ -243,7 +247,7 @@ def _computing_in_float32(model: nn.Module) -> nn.Module:
 
 
 def copy_tokenizer(source: Path, out: Path) -> None:
-    """Copy the small files of a model's directory: all but its weights."""
+    """Copy the small files of a model's directory, without its weights."""
     for path in sorted(source.iterdir()):
         settings = path.suffix in (".json", ".jinja", ".txt", ".model")
         if path.is_file() and settings and "index" not in path.name and path.name not in (MANIFEST, "artifact.json"):

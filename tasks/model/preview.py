@@ -1,4 +1,4 @@
-"""Train examples as the model sees them, for a person's eyes: text in runs, each with or without loss.
+"""Training examples as the model sees them, decoded for people: runs of text, each with or without loss.
 
 It knows nothing of terminals. Called by `tunegate preview`.
 """
@@ -14,17 +14,17 @@ from tasks.model.base_model import load_tokenizer
 
 @dataclass(frozen=True)
 class Run:
-    """Neighbouring tokens that all carry loss, or all do not."""
+    """Consecutive tokens that all carry loss, or all do not."""
 
     text: str
-    """As the tokenizer writes them, control tokens included."""
+    """As the tokenizer writes them, including control tokens."""
     n_tokens: int
     carries_loss: bool
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One train example."""
+class DecodedExample:
+    """One training example."""
 
     ticket_id: str
     input_ids: tuple[int, ...]
@@ -32,8 +32,8 @@ class Shown:
     runs: tuple[Run, ...]
 
 
-def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> list[Shown]:
-    """The first train examples in the order of ticket_id, decoded by the model's own tokenizer."""
+def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> list[DecodedExample]:
+    """The first training examples in the order of ticket_id, decoded by the model's own tokenizer."""
     from datasets import load_from_disk
 
     tokenizer = load_tokenizer(model)
@@ -46,5 +46,5 @@ def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> l
             part = [token for token, _ in group]
             text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
             runs.append(Run(str(text), len(part), carries_loss))
-        shown.append(Shown(row["ticket_id"], tuple(ids), tuple(mask), tuple(runs)))
+        shown.append(DecodedExample(row["ticket_id"], tuple(ids), tuple(mask), tuple(runs)))
     return shown

@@ -1,4 +1,4 @@
-"""Does what would be released answer as what was judged? A process of its own loads the files anew and answers again.
+"""Round trip: whether the files to be released answer as the evaluated model did; a new process reloads them.
 
 The parent imports no torch: it copies the candidate's files as a release does, checks base and candidate against their
 digests, and compares with the recorded answers. A step of flows/gate_checks.py;
@@ -33,13 +33,13 @@ from tasks.train.place import python_module, worker_environment
 NOT_RELEASED = frozenset({"MANIFEST.json", "artifact.json", "curves.parquet"})
 TIMEOUT_S = 1800.0
 ERROR_LINE = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception)(?=:|$)", re.MULTILINE)
-"""How a traceback names what was raised."""
+"""The line of a traceback that names the exception."""
 DTYPE = "(dtype)"
-"""Key beside the items' ids: what the other process computed in."""
+"""Key next to the items' ids: the other process's number type."""
 
 
 class Job(BaseModel):
-    """What the other process is told: `job.json`."""
+    """The other process's input, `job.json`."""
 
     prompts: PromptSet
     model: ModelRef
@@ -59,14 +59,14 @@ def check_round_trip(
     decoding: DecodingSpec,
     n_prompts: int,
 ) -> CheckEvidence:
-    """Write `evidence.json`: per prompt the loss of the reference answer at evaluation and from the reloaded files, and
-    whether the answers are equal; the sha256 of every file of the candidate.
+    """Write `evidence.json`: for each prompt the losses at evaluation and after reloading, and whether answers agree.
 
-    The loss is a function of the logits at every token of the reference answer: other weights give another.
+    It also has the sha256 of every file of the candidate. The loss of a reference answer depends on the logits at each
+    of its tokens, so other weights give another loss.
 
     Raises:
         GateError: TG0611, the other process failed: the candidate does not load from its files.
-        TrainingError: TG0408, the run was ended.
+        TrainingError: TG0408, the run was stopped.
     """
     import pyarrow.parquet as pq
 
@@ -88,7 +88,7 @@ def check_round_trip(
             item_ids=tuple(row["item_id"] for row in rows),
         )
         again = _answer_elsewhere(job, Path(scratch))
-    told = [
+    compared = [
         {
             "item_id": row["item_id"],
             "loss": row["loss"],
@@ -97,21 +97,21 @@ def check_round_trip(
         }
         for row in rows
     ]
-    gaps = [abs(each["loss"] - each["loss_again"]) for each in told]
-    # The mean: a short answer's loss in bfloat16 alone differs by 0.05 between two batches of the same weights.
+    gaps = [abs(each["loss"] - each["loss_again"]) for each in compared]
+    # Use the mean: in bfloat16 a single short answer's loss differs by 0.05 between two batches of the same weights.
     mean = sum(gaps) / len(gaps) if gaps and all(math.isfinite(gap) for gap in gaps) else None
-    write_json(out / "evidence.json", {"prompts": told, "files": hashes, "base": model.digest, **intact})
+    write_json(out / "evidence.json", {"prompts": compared, "files": hashes, "base": model.digest, **intact})
     values = {
         "float32": float(again[DTYPE]["dtype"] == "float32"),
         "mean_gap": mean,
-        "equal_answers": float(sum(each["equal_answer"] for each in told)),
+        "equal_answers": float(sum(each["equal_answer"] for each in compared)),
         **{name: float(whole) for name, whole in intact.items()},
     }
-    return CheckEvidence(root=out, check="round_trip", n_items=len(told), values=values)
+    return CheckEvidence(root=out, check="round_trip", n_items=len(compared), values=values)
 
 
 def is_intact(artifact: Artifact) -> bool:
-    """Are the files those of the digest?"""
+    """Whether the files match the digest."""
     try:
         return verify(artifact.root) == artifact.digest
     except StorageError:
@@ -130,13 +130,13 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError(f"exit code {code}")
         answers: dict[str, dict[str, Any]] = orjson.loads((scratch / "answers.json").read_bytes())
         if answers.keys() != {*job.item_ids, DTYPE}:
-            raise ValueError("it answered other items")
+            raise ValueError("it answered different items")
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        # The class alone, not its words: they may quote a ticket.
+        # Only the class: the message may quote a ticket.
         raised = ERROR_LINE.findall(log.read_text(errors="replace")) if log.exists() else []
-        told = raised[-1] if raised else type(error).__name__
+        reason = raised[-1] if raised else type(error).__name__
         raise GateError(
-            f"the candidate does not answer from its files in a fresh process ({told})",
+            f"the candidate does not answer from its files in a new process ({reason})",
             code="TG0611",
             where="round_trip",
         ) from None
@@ -144,7 +144,7 @@ def _answer_elsewhere(job: Job, scratch: Path) -> dict[str, dict[str, Any]]:
 
 
 def main(path: Path) -> None:
-    """The other process: load base and candidate, answer the items of the job, write `answers.json` beside it."""
+    """Run the other process: load base and candidate, answer the job's items, write `answers.json` next to it."""
     from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer, resolve_dtype
     from tasks.model.chat_codec import ChatCodec
@@ -155,9 +155,9 @@ def main(path: Path) -> None:
     items = [item for item in read_items(job.prompts, codec) if item.item_id in job.item_ids]
     engine = Engine.load(job.model, job.trained, job.decoding, codec, [])
     answers = engine.answer(items)
-    told: dict[str, dict[str, Any]] = {answer.item_id: {"loss": answer.loss, "text": answer.text} for answer in answers}
-    told[DTYPE] = {"dtype": str(resolve_dtype(job.decoding.dtype)).removeprefix("torch.")}
-    write_json(path.with_name("answers.json"), told)
+    rows: dict[str, dict[str, Any]] = {answer.item_id: {"loss": answer.loss, "text": answer.text} for answer in answers}
+    rows[DTYPE] = {"dtype": str(resolve_dtype(job.decoding.dtype)).removeprefix("torch.")}
+    write_json(path.with_name("answers.json"), rows)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Several adapters on one base model in memory, each answering token by token.
+"""Several adapters on one base model in memory, each generating token by token.
 
-Adapters of method lora share the base's weights and add only their own factors. A fully trained model, a 4-bit base
-and an architecture without the fast decoder are loaded by themselves, whole. It knows nothing of aliases and of HTTP.
+Adapters of method lora share the base's weights and add only their own factors. A fully trained model, a 4-bit base and
+an architecture without the fast decoder are loaded separately, as a whole. It knows nothing of aliases and of HTTP.
 Called by tasks/release/live.py.
 """
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.evaluation import DecodingSpec
 from tasks.model.adapter import load_trained, put_adapter_on
-from tasks.model.answer_engine import memory_told, stop_ids
+from tasks.model.answer_engine import stop_ids, translate_memory_errors
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder, Ids
@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Speaker:
-    """One model that answers; made by `SharedBases.load`."""
+class Generator:
+    """One loaded model that generates answers; created by `SharedBases.load`."""
 
     decoder: Decoder
     stops: frozenset[int]
-    turn: threading.Lock
-    """Held for one token at a time: parallel answers take turns, none waits for another's end."""
+    lock: threading.Lock
+    """Held for one token at a time, so that parallel answers take turns."""
 
-    def speak(self, prompt: Ids, *, max_new_tokens: int) -> Iterator[int]:
-        """The most likely tokens after the prompt, one by one, the stop token included; as `answer_engine.greedy`.
+    def generate(self, prompt: Ids, *, max_new_tokens: int) -> Iterator[int]:
+        """Yield the most likely tokens after the prompt one by one, including the stop token, as in `greedy`.
 
         Raises:
             TrainingError: out of memory.
         """
         import torch
 
-        with self.turn, torch.inference_mode(), memory_told():
+        with self.lock, torch.inference_mode(), translate_memory_errors():
             reading = self.decoder.read([prompt], room=max_new_tokens)
-        for n_said in range(1, max_new_tokens + 1):
-            with self.turn, torch.inference_mode(), memory_told():
+        for n_tokens in range(1, max_new_tokens + 1):
+            with self.lock, torch.inference_mode(), translate_memory_errors():
                 tokens = reading.next_tokens()
                 token = int(tokens)
-                over = token in self.stops or n_said == max_new_tokens
+                over = token in self.stops or n_tokens == max_new_tokens
                 if not over:
                     reading.append(tokens)
             yield token
@@ -62,31 +62,31 @@ class SharedBases:
 
     def __init__(self) -> None:
         self._bases: dict[tuple[str, str], PreTrainedModel] = {}
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
 
-    def load(self, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, codec: ChatCodec) -> Speaker:
-        """Put the adapter on its base, which is loaded if no other adapter has it already.
+    def load(self, model: ModelRef, trained: TrainedRef, decoding: DecodingSpec, codec: ChatCodec) -> Generator:
+        """Load the adapter on its base; the base is loaded if no other adapter uses it yet.
 
         Raises:
-            StorageError: files missing or damaged.
-            TrainingError: the adapter was trained on another base, or out of memory.
+            StorageError: files are missing or damaged.
+            TrainingError: the adapter was trained on another base, or memory ran out.
         """
         import torch
 
-        with torch.no_grad(), memory_told():
+        with torch.no_grad(), translate_memory_errors():
             if trained.method == "lora" and trained.base_digest == model.digest:
                 decoder, stops = self._on_shared_base(model, trained, decoding, codec)
             else:
                 loaded = load_trained(model, trained, dtype=decoding.dtype)
                 decoder, stops = open_decoder(loaded, []), stop_ids(codec, loaded)
-        return Speaker(decoder, stops, self._turn)
+        return Generator(decoder, stops, self._lock)
 
     def holds(self, model: ModelRef, decoding: DecodingSpec) -> bool:
-        """Is this base in memory, free for an adapter?"""
+        """Whether this base is in memory and ready for another adapter."""
         return (model.digest, decoding.dtype) in self._bases
 
     def keep_only(self, digests: set[str]) -> None:
-        """Let go of every base whose digest is not among these."""
+        """Drop every base whose digest is not among these."""
         for key in [key for key in self._bases if key[0] not in digests]:
             del self._bases[key]
 
@@ -99,6 +99,6 @@ class SharedBases:
         base = self._bases.pop(key, None) or load_base(model, dtype=resolve_dtype(decoding.dtype)).requires_grad_(False)
         adapted: nn.Module = put_adapter_on(base, trained.root).eval()
         decoder, stops = open_decoder(adapted, [], keep_weights=True), stop_ids(codec, adapted)
-        if is_fusable(adapted):  # then the decoder holds weights, not modules: the base is free for the next adapter
+        if is_fusable(adapted):  # the decoder then holds weights, not modules, so the next adapter can use the base
             self._bases[key] = adapted.unload()  # type: ignore[operator]
         return decoder, stops

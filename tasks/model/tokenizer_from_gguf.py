@@ -1,7 +1,7 @@
-"""Build a tokenizer from the metadata of a GGUF file, as the files of a Hugging Face directory.
+"""Build a tokenizer from a GGUF file's metadata, as files of a Hugging Face directory.
 
-It knows nothing of weights. Called by tasks/model/convert.py. The rebuilt tokenizer splits text as the model's own
-one did: transformers' GGUF path does not (it separates a line break from the break before it when a digit follows).
+It knows nothing of weights. Called by tasks/model/convert.py. The rebuilt tokenizer splits text exactly as the model's
+own; transformers' GGUF support does not (it separates two line breaks when a digit follows).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> dict[str, int]:
     """Write tokenizer.json, tokenizer_config.json and chat_template.jinja.
 
     Returns:
-        Token ids by role: bos, eos, pad, unk, as far as the file names them.
+        Token ids by role (bos, eos, pad, unk), for those in the file.
 
     Raises:
-        DataError: a tokenizer other than byte-level BPE with SmolLM's splitting, or one whose parts do not fit.
+        DataError: the tokenizer is not byte-level BPE with SmolLM's splitting, or its parts do not match.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     kind, splitting = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if (kind, splitting) != ("gpt2", "smollm"):
         raise DataError(
-            f"tokenizer {kind!r} with splitting {splitting!r}; readable from GGUF is only 'gpt2' with 'smollm'",
+            f"tokenizer {kind!r} with splitting {splitting!r} cannot be read from GGUF, only 'gpt2' with 'smollm' can",
             code="TG0310",
             hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
         )
@@ -41,9 +41,9 @@ def write_tokenizer(metadata: Mapping[str, Any], out: Path) -> dict[str, int]:
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     if len(vocabulary) != len(tokens) or len(types) != len(tokens) or any(len(merge) != 2 for merge in merges):
-        raise DataError("tokens, token types and merges do not fit together", code="TG0310")
+        raise DataError("tokens, token types and merges do not match", code="TG0310")
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    # One digit at a time, then GPT-2's byte-level splitting: what ggml calls `smollm`.
+    # ggml's `smollm` splits off single digits, then applies GPT-2's byte-level splitting.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -77,5 +77,5 @@ def _roles(metadata: Mapping[str, Any], n_tokens: int) -> dict[str, int]:
     found = {role: metadata.get(f"tokenizer.ggml.{name}_token_id") for role, name in names.items()}
     roles = {role: int(number) for role, number in found.items() if number is not None}
     if any(number >= n_tokens for number in roles.values()):
-        raise DataError("a special token lies outside the vocabulary", code="TG0310")
+        raise DataError("a special token is outside the vocabulary", code="TG0310")
     return roles

@@ -1,8 +1,7 @@
-"""What a chat template writes around each turn, found by filling it: for programs that know no Jinja.
+"""The texts that a chat template writes around each turn, found by filling it, for programs without Jinja.
 
-Ollama's templates are another language. A template that is a plain sequence of turns has a form there; one that does
-more is refused, since something near it would be served other texts than it was trained on. Called by
-tasks/release/modelfile.py.
+Ollama's template language differs. A template that is a plain sequence of turns can be translated; any other is
+refused, since an approximation would serve texts that differ from training. Called by tasks/release/modelfile.py.
 """
 
 from __future__ import annotations
@@ -24,36 +23,36 @@ class TurnTexts:
     """Texts before and after the content of each turn."""
 
     bare: str
-    """What a conversation without a system turn begins with."""
+    """Start of a conversation without a system turn."""
     system: tuple[str, str]
     user: tuple[str, str]
     assistant: tuple[str, str]
     generation: str
-    """What the answer follows."""
+    """The text right before an answer."""
 
     def render(self, turns: Sequence[Message]) -> str:
-        """The conversation up to where the answer begins."""
-        spoken = [turn for turn in turns if turn["role"] != "system"]
-        said = [turn["content"] for turn in turns if turn["role"] == "system"]
-        head = said[0].join(self.system) if said else self.bare
+        """The conversation up to the start of the answer."""
+        others = [turn for turn in turns if turn["role"] != "system"]
+        system = [turn["content"] for turn in turns if turn["role"] == "system"]
+        head = system[0].join(self.system) if system else self.bare
         around = {"user": self.user, "assistant": self.assistant}
-        return head + "".join(turn["content"].join(around[turn["role"]]) for turn in spoken) + self.generation
+        return head + "".join(turn["content"].join(around[turn["role"]]) for turn in others) + self.generation
 
 
 def read_turn_texts(codec: ChatCodec) -> TurnTexts:
-    """The texts around turns of the codec's chat template, checked on conversations of several shapes.
+    """Find the texts around turns in the codec's chat template, and check them on several conversations.
 
     Raises:
         ConfigError: TG0185, the template is not a plain sequence of turns.
     """
-    asked, answered = _turn("user", _USER), _turn("assistant", _ASSISTANT)
-    user = codec.text([asked], generation=False)
-    talk = codec.text([asked, answered, _turn("user", _AGAIN)], generation=False)
-    with_system = codec.text([_turn("system", _SYSTEM), asked], generation=False)
-    prompted = codec.text([asked], generation=True)
+    question, answer = _turn("user", _USER), _turn("assistant", _ASSISTANT)
+    user = codec.text([question], generation=False)
+    talk = codec.text([question, answer, _turn("user", _AGAIN)], generation=False)
+    with_system = codec.text([_turn("system", _SYSTEM), question], generation=False)
+    prompted = codec.text([question], generation=True)
     try:
         after_user = user.split(_USER)[1]
-        after_answer = codec.text([asked, answered], generation=False).split(_ASSISTANT)[1]
+        after_answer = codec.text([question, answer], generation=False).split(_ASSISTANT)[1]
         before_user = _without(talk.split(_ASSISTANT)[1].split(_AGAIN)[0], head=after_answer)
         before_answer = _without(talk.split(_USER)[1].split(_ASSISTANT)[0], head=after_user)
         between = with_system.split(_SYSTEM)[1].split(_USER)[0]
@@ -79,15 +78,14 @@ def _turn(role: str, content: str) -> Message:
 
 def _without(text: str, *, head: str = "", tail: str = "") -> str:
     if not text.startswith(head) or not text.endswith(tail):
-        raise ValueError("not where it should be")
+        raise ValueError("head or tail not found")
     return text[len(head) : len(text) - len(tail)]
 
 
 def _not_plain() -> ConfigError:
     return ConfigError(
-        "the chat template is not a plain sequence of turns, so it has no form in Ollama's language that is surely the "
-        "same",
+        "the chat template is not a plain sequence of turns, so it cannot be translated exactly to Ollama's language",
         code="TG0185",
         where="chat template",
-        hint="export it as `merged`: llama.cpp's converter copies the template as it is",
+        hint="export it as `merged`: llama.cpp's converter copies the template unchanged",
     )

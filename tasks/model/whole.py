@@ -1,7 +1,7 @@
-"""What training made, as one whole Hugging Face directory, compared with what the gate judged.
+"""Write a trained model as one complete Hugging Face directory, and compare it with what the gate judged.
 
-Nothing leaves this module that was not read back and found to answer as base and adapter do, on held-out texts. Called
-by tasks/release/export.py; knows nothing of registries.
+Every model written here was read back and answers as base and adapter do on held-out texts. Called by
+tasks/release/export.py; knows nothing of registries.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ Texts = Sequence[Sequence[int]]
 def write_merged(
     model: ModelRef, trained: TrainedRef, *, texts: Texts, stored: Stored, dtype: Dtype, out: Path
 ) -> Parity:
-    """Write base and adapter, or the fully trained model, as one directory that stops where training ended answers.
+    """Write base and adapter, or the fully trained model, as one directory with training's stop tokens.
 
     Args:
         model: The base.
-        trained: What training made of it.
-        texts: Held-out texts as ids, to compare on.
-        stored: Of the written weights.
-        dtype: As the 4-bit base of a qlora adapter is loaded for answering.
+        trained: The adapter or the fully trained model.
+        texts: Held-out texts as token ids, for the comparison.
+        stored: Number type of the written weights.
+        dtype: Number type in which a qlora adapter's 4-bit base is loaded for answering.
         out: An empty directory.
 
     Raises:
         TrainingError: TG0403, the written model does not answer as its parts.
-        StorageError: files missing or damaged.
+        StorageError: files are missing or damaged.
     """
     whole = _whole(model, trained, stored=stored, dtype=dtype, out=out)
-    _say_where_answers_end(whole, trained)
+    _write_stop_tokens(whole, trained)
     return check_parity(model, trained, whole, texts=texts, stored=stored, dtype=dtype)
 
 
 def _whole(model: ModelRef, trained: TrainedRef, *, stored: Stored, dtype: Dtype, out: Path) -> ModelRef:
-    """The model as one directory, without a proof."""
+    """Write the model as one directory, without comparing it."""
     import torch
 
     if trained.method != "full":
@@ -57,15 +57,15 @@ def _whole(model: ModelRef, trained: TrainedRef, *, stored: Stored, dtype: Dtype
     return model.model_copy(update={"root": out, "digest": "", "uri": f"file:{out.name}"})
 
 
-def _say_where_answers_end(whole: ModelRef, trained: TrainedRef) -> None:
-    """Write the stop tokens and the template that training used, for programs that know only these files."""
+def _write_stop_tokens(whole: ModelRef, trained: TrainedRef) -> None:
+    """Write training's stop tokens and template, for programs that read only these files."""
     import torch
 
     codec = ChatCodec.of(load_tokenizer(whole), trained.format)
     stops = sorted(stop_ids(codec, load_base(whole, dtype=torch.bfloat16)))
     settings = whole.root / "generation_config.json"
-    said = orjson.loads(settings.read_bytes()) if settings.is_file() else {}
-    write_json(settings, {**said, "eos_token_id": stops[0] if len(stops) == 1 else stops, "do_sample": False})
+    present = orjson.loads(settings.read_bytes()) if settings.is_file() else {}
+    write_json(settings, {**present, "eos_token_id": stops[0] if len(stops) == 1 else stops, "do_sample": False})
     template = training_template(codec.tokenizer)
     if template is not None:
         (whole.root / "chat_template.jinja").write_text(template, encoding="utf-8")

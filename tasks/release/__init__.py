@@ -1,1 +1,1 @@
-"""From a verdict to a served champion: bundle, MLflow, aliases. The only place that imports mlflow."""
+"""From a verdict to a served champion: bundle, MLflow, aliases, endpoint. The only folder that imports mlflow."""

@@ -1,6 +1,6 @@
-"""One request to the endpoint and the model that answers it, in OpenAI's words: as one object, or as a stream's chunks.
+"""One request to the endpoint and the model that answers it, in OpenAI's format: one object, or a stream's chunks.
 
-No text of either is ever logged. Called by `tasks/release/endpoint.py`.
+Neither the request's nor the answer's text is ever logged. Called by `tasks/release/endpoint.py`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ log = logging.getLogger("tunegate.endpoint")
 def as_completion(
     form: Form, head: Mapping[str, Any], text: str, finish_reason: str | None, n_prompt: int, n_tokens: int
 ) -> dict[str, Any]:
-    """The answer in one object."""
-    said: dict[str, Any] = {"text": text}
+    """The answer as one object."""
+    content: dict[str, Any] = {"text": text}
     if form == "chat":
-        said = {"message": {"role": "assistant", "content": text, "refusal": None}}
-    choice = {"index": 0, **said, "finish_reason": finish_reason, "logprobs": None}
+        content = {"message": {"role": "assistant", "content": text, "refusal": None}}
+    choice = {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}
     kind = "chat.completion" if form == "chat" else "text_completion"
     return {**head, "object": kind, "choices": [choice], "usage": usage(n_prompt, n_tokens)}
 
 
 def first_chunks(form: Form, head: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What a stream begins with: in a chat, whose turn it is."""
+    """The start of a stream: in a chat, the role."""
     if form == "chat":
         yield _chunk(form, head, {"delta": {"role": "assistant", "content": ""}}, None)
 
 
 def as_chunks(form: Form, head: Mapping[str, Any], piece: Piece) -> Iterator[dict[str, Any]]:
-    """The chunks of a piece; the last of an answer says how it ended."""
+    """The chunks of a piece; an answer's last chunk has its finish reason."""
     if form == "text":
         yield _chunk(form, head, {"text": piece.text}, piece.finish_reason)
         return
@@ -49,17 +49,19 @@ def as_chunks(form: Form, head: Mapping[str, Any], piece: Piece) -> Iterator[dic
 
 
 def as_usage_chunk(form: Form, head: Mapping[str, Any], n_prompt: int, n_tokens: int) -> dict[str, Any]:
-    """The chunk after the last that `stream_options.include_usage` asks for."""
+    """The final chunk that `stream_options.include_usage` requests."""
     return {**head, "object": _kind(form), "choices": [], "usage": usage(n_prompt, n_tokens)}
 
 
 def usage(n_prompt: int, n_tokens: int) -> dict[str, int]:
-    """Numbers of tokens."""
+    """The token counts."""
     return {"prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": n_prompt + n_tokens}
 
 
-def _chunk(form: Form, head: Mapping[str, Any], said: Mapping[str, Any], finish_reason: str | None) -> dict[str, Any]:
-    choice = {"index": 0, **said, "finish_reason": finish_reason, "logprobs": None}
+def _chunk(
+    form: Form, head: Mapping[str, Any], content: Mapping[str, Any], finish_reason: str | None
+) -> dict[str, Any]:
+    choice = {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}
     return {**head, "object": _kind(form), "choices": [choice]}
 
 
@@ -70,33 +72,33 @@ def _kind(form: Form) -> str:
 class Answering:
     """One request and the model that answers it."""
 
-    def __init__(self, asked: CompletionRequest, model: LiveModel, prompt: list[int], limit: int, form: Form) -> None:
-        self.asked, self.model, self.prompt, self.limit, self.form = asked, model, prompt, limit, form
+    def __init__(self, request: CompletionRequest, model: LiveModel, prompt: list[int], limit: int, form: Form) -> None:
+        self.request, self.model, self.prompt, self.limit, self.form = request, model, prompt, limit, form
         prefix = "chatcmpl" if form == "chat" else "cmpl"
         self.head = {
             "id": f"{prefix}-{secrets.token_hex(12)}",
             "created": int(time.time()),
-            "model": asked.model,
+            "model": request.model,
             "system_fingerprint": f"version-{model.offer.version}-{model.offer.bundle.digest[:12]}",
         }
         self.started = time.monotonic()
 
     def whole(self) -> dict[str, Any]:
-        """The answer in one object."""
-        pieces = list(self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops))
+        """The answer as one object."""
+        pieces = list(self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops))
         last = pieces[-1]
         self._log(last.n_tokens)
         text = "".join(piece.text for piece in pieces)
         return as_completion(self.form, self.head, text, last.finish_reason, len(self.prompt), last.n_tokens)
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The answer in chunks; together they are the text of `whole`."""
+        """The answer in chunks; joined, their text is that of `whole`."""
         yield from first_chunks(self.form, self.head)
         n_tokens = 0
-        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.asked.stops):
+        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops):
             n_tokens = piece.n_tokens
             yield from as_chunks(self.form, self.head, piece)
-        if self.asked.wants_usage:
+        if self.request.wants_usage:
             yield as_usage_chunk(self.form, self.head, len(self.prompt), n_tokens)
         self._log(n_tokens)
 

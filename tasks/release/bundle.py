@@ -1,7 +1,7 @@
-"""Make a candidate servable: its weights, how to prompt it, which base it belongs to, and a model card.
+"""Bundle a candidate for serving: its weights, its prompt, its base model and a model card.
 
-The base model itself stays where it is and is pinned by the sha256 of its files. Called by `flows/release.py`; knows
-nothing of MLflow and nothing of who is champion.
+The base model itself is not copied, but pinned by the sha256 of its files. Called by `flows/release.py`; knows nothing
+of MLflow and of champions.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def bundle_candidate(
     prompt: PromptSpec,
     decoding: DecodingSpec,
 ) -> BundleRef:
-    """Copy the candidate's files and write `serving.json`, `README.md`, `decision.json` and `decision.md` beside them.
+    """Copy the candidate's files and add `serving.json`, `README.md`, `decision.json` and `decision.md`.
 
     Raises:
         StorageError: the candidate has no weights.
@@ -63,11 +63,11 @@ def bundle_candidate(
 
 
 def check_evaluated(bundle: BundleRef, trained: TrainedRef) -> None:
-    """Make sure that the files to be registered are those that answered the held-out items, by sha256.
+    """Check by sha256 that the files to be registered are those that answered the held-out items.
 
     Raises:
-        StorageError: TG0549, a file of the candidate is missing from the bundle or another one is there; TG0510,
-            TG0510, bundle or candidate are not what their own manifests say.
+        StorageError: TG0549, a file of the candidate is missing from the bundle or differs there; TG0510, bundle or
+            candidate do not match their own manifests.
     """
     for artefact in (trained, bundle):
         if verify(artefact.root) != artefact.digest:
@@ -85,10 +85,10 @@ def _digests(folder: Path) -> dict[str, str]:
 
 def _not_evaluated(what: str, where: Path) -> StorageError:
     return StorageError(
-        f"{what} is not what was evaluated",
+        f"{what} differs from what was evaluated",
         code="TG0549",
         where=str(where),
-        hint="remove this folder and run the pipeline again: it is made anew from what was evaluated",
+        hint="remove this folder and run the pipeline again: it is recreated from what was evaluated",
     )
 
 
@@ -117,8 +117,8 @@ def _model_card(serving: ServingSpec, trained: TrainedRef, scores: Scores, decis
     rows = [f"| {metric} | {value:.4f} |" for metric, value in sorted(scores.means.items())]
     tail = [
         "",
-        "Answers must be generated as `serving.json` says: its prompt, greedily, with at most "
-        f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 named there.",
+        "Generate answers as `serving.json` says: with its prompt, greedily, with at most "
+        f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 listed there.",
         "",
     ]
     return "\n".join([*head, *rows, *tail])

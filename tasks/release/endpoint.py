@@ -1,9 +1,8 @@
-"""An OpenAI-compatible HTTP endpoint over `tasks/release/live.py`: models, chat, plain completions, streaming; and
-`/v1/feedback`, where what agents did with the answers comes back.
+"""An OpenAI-compatible HTTP endpoint: models, chat, completions, streaming, and `/v1/feedback` on the answers.
 
-Refuses what it does not do and what a web page of another origin sends, in OpenAI's form of an error. No text of a
-request or an answer is ever logged or quoted in an error. Why not transformers' own server:
-docs/decisions/0024-our-own-endpoint.md. Called by `tunegate endpoint`.
+It serves the models of `tasks/release/live.py`. It refuses unsupported requests, and requests from web pages of other
+origins, with errors in OpenAI's format. No text of a request or an answer is ever logged or quoted in an error. Why not
+transformers' own server: docs/decisions/0024-our-own-endpoint.md. Called by `tunegate endpoint`.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """
@@ -54,14 +53,14 @@ RETRY_AFTER_S = 2
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may cost."""
+    """Limits on requests."""
 
     max_tokens: int
-    """Most new tokens of an answer."""
+    """Maximum new tokens of an answer."""
     max_bytes: int = 262_144
-    """Of a request's body."""
+    """Maximum size of a request's body."""
     max_parallel: int = 16
-    """Requests that are answered at the same time."""
+    """Maximum number of requests to answer at the same time."""
 
 
 def build_endpoint(
@@ -71,48 +70,48 @@ def build_endpoint(
     redact: Redact,
     token: str | None = None,
     hosts: Sequence[str] = LOOPBACK,
-    told: Callable[[], bytes] | None = None,
+    extra_metrics: Callable[[], bytes] | None = None,
     take_feedback: Callable[[list[bytes]], dict[str, Any]] | None = None,
 ) -> Starlette:
-    """The application.
+    """Build the application.
 
     Args:
-        models: What answers.
-        limits: Bounds of a request.
-        redact: Applied to what is said before the model reads it, as the tickets it learned from were.
-        token: What `Authorization: Bearer` must carry; None asks for nothing.
-        hosts: Names under which it may be called; a page in a browser could otherwise reach it under its own name.
-        told: Metrics of elsewhere that `/metrics` shows as well.
-        take_feedback: Keeps lines of feedback and says what became of them; None leaves the route out.
+        models: The models to serve.
+        limits: Limits on requests.
+        redact: Applied to messages before the model reads them, as to the tickets it was trained on.
+        token: The required `Authorization: Bearer` token; None requires none.
+        hosts: Allowed host names; otherwise a web page could reach the endpoint under its own name.
+        extra_metrics: More metrics for `/metrics`, in the same format.
+        take_feedback: Stores lines of feedback and returns what became of them; None omits the route.
     """
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    desk, metrics = _Desk(models, limits, redact, token), EndpointMetrics(told)
-    feedback = [] if take_feedback is None else [feedback_route(take_feedback, desk.read_body)]
+    routes, metrics = _Routes(models, limits, redact, token), EndpointMetrics(extra_metrics)
+    feedback = [] if take_feedback is None else [feedback_route(take_feedback, routes.read_body)]
     return Starlette(
         routes=[
             *feedback,
-            Route("/health", desk.health),
-            metrics.route(desk.admit),
-            Route("/v1/models", desk.list_models),
-            Route("/v1/models/{name}", desk.show_model),
-            Route("/v1/chat/completions", desk.chat, methods=["POST"]),
-            Route("/v1/completions", desk.complete, methods=["POST"]),
+            Route("/health", routes.health),
+            metrics.route(routes.admit),
+            Route("/v1/models", routes.list_models),
+            Route("/v1/models/{name}", routes.show_model),
+            Route("/v1/chat/completions", routes.chat, methods=["POST"]),
+            Route("/v1/completions", routes.complete, methods=["POST"]),
         ],
         middleware=[
             Middleware(metrics.around),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
-            Middleware(_OwnPages),
+            Middleware(_SameOrigin),
         ],
         exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},
     )
 
 
-class _OwnPages:
-    """Every route, `/health` too, is for programs and pages of this origin."""
+class _SameOrigin:
+    """Restricts every route, including `/health`, to programs and to pages of this origin."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -129,7 +128,7 @@ class _OwnPages:
         await self._app(scope, receive, send)
 
 
-class _Desk:
+class _Routes:
     """The routes."""
 
     def __init__(self, models: LiveModels, limits: Limits, redact: Redact, token: str | None) -> None:
@@ -137,14 +136,14 @@ class _Desk:
         self.n_busy = 0
 
     async def health(self, _request: Request) -> Response:
-        """Up, and is there a champion?"""
+        """Report that the endpoint is up, and which models it offers."""
         from starlette.concurrency import run_in_threadpool
 
         offers = await run_in_threadpool(self.models.offers)
         return _json({"status": "ok", "models": sorted(offers)})
 
     async def list_models(self, request: Request) -> Response:
-        """Every name that may be asked for this moment."""
+        """List every model name that is available now."""
         from starlette.concurrency import run_in_threadpool
 
         self.admit(request)
@@ -152,7 +151,7 @@ class _Desk:
         return _json({"object": "list", "data": [_model(name, offer) for name, offer in offers.items()]})
 
     async def show_model(self, request: Request) -> Response:
-        """One of them."""
+        """Describe one model."""
         from starlette.concurrency import run_in_threadpool
 
         self.admit(request)
@@ -164,34 +163,34 @@ class _Desk:
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
-        asked = await self._read(request, ChatRequest)
+        chat = await self._read(request, ChatRequest)
 
         def prompt_of(model: LiveModel) -> list[int]:
             if model.serving.trained.format != "instruction":
                 raise Refused(
-                    400, "this model was trained on plain texts: use /v1/completions", code="not_a_chat_model",
+                    400, "this model was trained on plain text: use /v1/completions", code="not_a_chat_model",
                     param="model",
                 )  # fmt: skip
-            return model.prompt_of(self._redacted(asked.turns()))
+            return model.prompt_of(self._redacted(chat.turns()))
 
-        return await self._answer(asked, prompt_of, "chat")
+        return await self._answer(chat, prompt_of, "chat")
 
     async def complete(self, request: Request) -> Response:
-        """Go on with a text."""
-        asked = await self._read(request, TextRequest)
+        """Continue a text."""
+        completion = await self._read(request, TextRequest)
 
         def prompt_of(model: LiveModel) -> list[int]:
-            return model.prompt_of_text(self.redact([{"role": "user", "content": asked.text}])[0]["content"])
+            return model.prompt_of_text(self.redact([{"role": "user", "content": completion.text}])[0]["content"])
 
-        return await self._answer(asked, prompt_of, "text")
+        return await self._answer(completion, prompt_of, "text")
 
     def _redacted(self, turns: list[Message]) -> list[Message]:
-        """System turns stay: they are the caller's instructions, not a customer's words."""
+        """Redact all turns but the system's, which has the caller's instructions, not a customer's words."""
         n_kept = int(turns[0]["role"] == "system")
         return [*turns[:n_kept], *self.redact(turns[n_kept:])]
 
     def admit(self, request: Request) -> None:
-        """Refuse whoever does not bring the token."""
+        """Refuse a request without the token."""
         if self.token is None:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -199,14 +198,16 @@ class _Desk:
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
 
     async def read_body(self, request: Request) -> bytes:
-        """What an admitted caller sends; refused when it is not JSON, and as soon as it is too much."""
+        """Read the body of an admitted request; refuse it if it is not JSON, or as soon as it is too large."""
         self.admit(request)
         refuse_other_types(request.headers)
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
             if len(body) > self.limits.max_bytes:
-                raise Refused(413, f"a request may have {self.limits.max_bytes:,} bytes", code="request_too_large")
+                raise Refused(
+                    413, f"a request may have at most {self.limits.max_bytes:,} bytes", code="request_too_large"
+                )
         return bytes(body)
 
     async def _read(self, request: Request, kind: type[R]) -> R:
@@ -218,7 +219,7 @@ class _Desk:
             raise malformed(error) from None
 
     async def _answer(
-        self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+        self, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
     ) -> Response:
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import StreamingResponse
@@ -227,24 +228,26 @@ class _Desk:
             raise Refused(503, "too many requests at once; try again", code="overloaded")
         self.n_busy += 1
         try:
-            answering = await run_in_threadpool(self._prepare, asked, prompt_of, form)
-            if asked.stream:
-                unbuffered = {"X-Accel-Buffering": "no"}  # heard by a proxy such as nginx
+            answering = await run_in_threadpool(self._prepare, request, prompt_of, form)
+            if request.stream:
+                unbuffered = {"X-Accel-Buffering": "no"}  # for a proxy such as nginx
                 return StreamingResponse(self._stream(answering), media_type="text/event-stream", headers=unbuffered)
             return _json(await run_in_threadpool(answering.whole))
         finally:
             self.n_busy -= 1
 
-    def _prepare(self, asked: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form) -> Answering:
-        model = self.models.find(asked.model)
+    def _prepare(
+        self, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+    ) -> Answering:
+        model = self.models.find(request.model)
         if model is None:
             raise unknown_model(self.models.offers())
         try:
             prompt = prompt_of(model)
         except DataError as error:
             raise Refused(400, error.message, code="invalid_prompt", param="messages") from None
-        wanted = asked.limit if asked.limit is not None else model.serving.decoding.max_new_tokens
-        limit = min(self.limits.max_tokens, wanted) if asked.limit is None else wanted
+        wanted = request.limit if request.limit is not None else model.serving.decoding.max_new_tokens
+        limit = min(self.limits.max_tokens, wanted) if request.limit is None else wanted
         if limit > self.limits.max_tokens:
             raise Refused(
                 400, f"max_tokens is {limit}; allowed are 1 to {self.limits.max_tokens}", code="max_tokens_too_large",
@@ -253,21 +256,21 @@ class _Desk:
         if not prompt or limit > model.room_after(prompt):
             raise Refused(
                 400,
-                f"the prompt has {len(prompt)} tokens and {limit} are to follow; the model's context has "
-                f"{model.serving.base.context_length}",
+                f"the prompt's {len(prompt)} tokens and {limit} new ones exceed the model's context of "
+                f"{model.serving.base.context_length} tokens",
                 code="context_length_exceeded",
                 param="messages",
             )
-        return Answering(asked, model, prompt, limit, form)
+        return Answering(request, model, prompt, limit, form)
 
     async def _stream(self, answering: Answering) -> AsyncIterator[bytes]:
         from starlette.concurrency import iterate_in_threadpool
 
-        self.n_busy += 1  # counted here: a stream that nobody reads never begins
+        self.n_busy += 1  # counted here, since a stream that is never read never starts
         try:
             async for event in iterate_in_threadpool(answering.events()):
                 yield b"data: " + orjson.dumps(event) + b"\n\n"
-        except Exception as error:  # the status is sent: all that is left is to say so
+        except Exception as error:  # the status is already sent, so the stream reports the error
             yield b"data: " + orjson.dumps(as_error(as_refused(error))) + b"\n\n"
             return
         finally:
@@ -306,14 +309,14 @@ def _json(value: Any, status: int = 200) -> Response:
 def feedback_route(
     take: Callable[[list[bytes]], dict[str, Any]], read_body: Callable[[Request], Awaitable[bytes]]
 ) -> Route:
-    """`POST /v1/feedback`: one JSON object, or one a line, as in a file of feedback.
+    """`POST /v1/feedback`: one JSON object, or one per line, as in a feedback file.
 
-    An answer of 200 says that every line that was not refused is on the disk; sent again it changes nothing, so a
-    caller that got no answer sends it again. No text of a line is reported or logged.
+    Status 200 means that every line that was not refused is on disk. Sending a line again changes nothing, so a client
+    that got no response should send it again. No text of a line is reported or logged.
 
     Args:
-        take: Keeps the lines; returns how many are new, known and refused.
-        read_body: The body of a caller that may send one.
+        take: Stores the lines; returns how many are new, known and refused.
+        read_body: Reads the body of an admitted request.
     """
     from starlette.concurrency import run_in_threadpool
     from starlette.routing import Route
@@ -327,21 +330,21 @@ def feedback_route(
     async def post(request: Request) -> Response:
         lines = lines_of(await read_body(request))
         try:
-            told = await run_in_threadpool(keep, lines)
+            outcome = await run_in_threadpool(keep, lines)
         except LockedError as error:
             raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
         except ConfigError as error:
             raise Refused(400, error.message, code=error.code) from None
-        return _json(told)
+        return _json(outcome)
 
     return Route("/v1/feedback", post, methods=["POST"])
 
 
 def lines_of(body: bytes) -> list[bytes]:
-    """The objects of a body, one of which may go over several lines.
+    """The JSON objects of a body: one per line, or a single one over several lines.
 
     Raises:
-        Refused: it holds none.
+        Refused: the body is empty.
 
     >>> lines_of(b'{"a": 1}\\n{"a": 2}\\n'), lines_of(b'{\\n "a": 1\\n}')
     ([b'{"a": 1}', b'{"a": 2}'], [b'{"a":1}'])
@@ -353,5 +356,5 @@ def lines_of(body: bytes) -> list[bytes]:
     else:
         lines = [orjson.dumps(whole)]
     if not lines:
-        raise Refused(400, "the body is empty; a line is a JSON object", code="invalid_request")
+        raise Refused(400, "the body is empty; send one JSON object per line", code="invalid_request")
     return lines

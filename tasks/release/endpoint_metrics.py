@@ -1,7 +1,7 @@
-"""How the endpoint is used, as Prometheus metrics: requests by route and status, and how long they took.
+"""Prometheus metrics of the endpoint: requests by route and status, and their duration.
 
-It sees paths, statuses and times, never a body. What the ledger knows is handed in by the caller and told in the same
-answer. Called by `tasks/release/endpoint.py`.
+It sees paths, statuses and times, never a body. The caller can add metrics of the ledger. Called by
+`tasks/release/endpoint.py`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 class EndpointMetrics:
-    """Counts while the process lives; `told` are metrics that stand elsewhere, in the same format."""
+    """Counts for the lifetime of the process; `extra` returns more metrics in the same format."""
 
-    def __init__(self, told: Callable[[], bytes] | None = None) -> None:
+    def __init__(self, extra: Callable[[], bytes] | None = None) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
-        self.told = told
+        self.extra = extra
         self.registry = CollectorRegistry()
         names = ("route", "status")
         self.requests = Counter("tunegate_requests", "Requests by route and status", names, registry=self.registry)
@@ -35,7 +35,7 @@ class EndpointMetrics:
         )  # fmt: skip
 
     def around(self, app: ASGIApp) -> ASGIApp:
-        """The application, counted."""
+        """Wrap the application and count its requests."""
 
         async def counted(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http":
@@ -43,14 +43,14 @@ class EndpointMetrics:
                 return
             status, started = 500, time.monotonic()
 
-            async def heard(message: Message) -> None:
+            async def note_status(message: Message) -> None:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
                 await send(message)
 
             try:
-                await app(scope, receive, heard)
+                await app(scope, receive, note_status)
             finally:
                 route = _route(scope["path"])
                 self.requests.labels(route, str(status)).inc()
@@ -59,7 +59,7 @@ class EndpointMetrics:
         return counted
 
     def route(self, admit: Callable[[Request], None]) -> Route:
-        """`/metrics`, for whom `admit` does not refuse."""
+        """`/metrics`, for requests that `admit` does not refuse."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import Response
         from starlette.routing import Route
@@ -71,14 +71,14 @@ class EndpointMetrics:
         return Route("/metrics", show)
 
     def text(self) -> bytes:
-        """All of it in the text format 0.0.4."""
+        """All metrics in the text format 0.0.4."""
         from prometheus_client import generate_latest
 
-        return bytes(generate_latest(self.registry)) + (self.told() if self.told else b"")
+        return bytes(generate_latest(self.registry)) + (self.extra() if self.extra else b"")
 
 
 def _route(path: str) -> str:
-    """The route without what a caller may write into it: each value of a label is kept for ever.
+    """The route without parts that a caller can choose, since every value of a label is kept forever.
 
     >>> _route("/v1/models/version-3"), _route("/.env")
     ('/v1/models', 'other')

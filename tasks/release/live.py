@@ -1,7 +1,7 @@
-"""The models that an endpoint answers with: by alias, loaded when asked for, several adapters on one base.
+"""The models of an endpoint: found by alias, loaded on demand, several adapters on one base.
 
-Which version an alias means is asked anew for every request, so a moved alias needs no restart; an answer that has
-begun ends on the model it began with. It knows nothing of HTTP and of the ledger. Called by tasks/release/endpoint.py.
+Aliases are resolved for every request, so a moved alias needs no restart; an answer finishes on the model that started
+it. It knows nothing of HTTP and of the ledger. Called by tasks/release/endpoint.py.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tasks.release.serve import read_serving
 
 if TYPE_CHECKING:
     from tasks.model.chat_codec import ChatCodec
-    from tasks.model.shared_base import Speaker
+    from tasks.model.shared_base import Generator
 
 UNFINISHED = "\ufffd"
-"""What a decoder writes for bytes that are no whole letter yet."""
+"""What a decoder writes for an incomplete character."""
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A version that may be asked for."""
+    """A version that requests can use."""
 
     version: str
     verdict: str
@@ -39,16 +39,16 @@ class Offer:
 
 
 Offers = Callable[[], Mapping[str, Offer]]
-"""Names (aliases and versions) and what they mean this moment."""
+"""Names (aliases and versions) and the versions that they currently refer to."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer; the last one says how it ended."""
+    """A part of an answer; the last one has the finish reason."""
 
     text: str
     n_tokens: int
-    """Of the whole answer so far, the end token included."""
+    """Tokens of the whole answer so far, including the end token."""
     finish_reason: str | None = None
     """`stop` or `length`."""
 
@@ -56,18 +56,19 @@ class Piece:
 class LiveModel:
     """A loaded version."""
 
-    def __init__(self, offer: Offer, serving: ServingSpec, codec: ChatCodec, speaker: Speaker) -> None:
+    def __init__(self, offer: Offer, serving: ServingSpec, codec: ChatCodec, generator: Generator) -> None:
         self.offer = offer
         self.serving = serving
         self._codec = codec
-        self._speaker = speaker
+        self._generator = generator
 
     def prompt_of(self, messages: Sequence[Message]) -> list[int]:
-        """Ids of a conversation in the training's template. The training's own system text is put first when it is a
-        fixed one and the conversation has none, as it was in training.
+        """Token ids of a conversation in training's template.
+
+        As in training, a fixed system text comes first if the conversation has none.
 
         Raises:
-            DataError: the template refuses the turns.
+            DataError: the template rejects the turns.
         """
         system = self.serving.prompt.system
         turns = list(messages)
@@ -76,53 +77,53 @@ class LiveModel:
         return self._codec.prompt_ids(turns)
 
     def prompt_of_text(self, text: str) -> list[int]:
-        """Ids of a plain text."""
+        """Token ids of a plain text."""
         return self._codec.prompt_ids(text)
 
     def room_after(self, prompt: Sequence[int]) -> int:
-        """Tokens of the context that are left for the answer."""
+        """Number of context tokens that remain for the answer."""
         return self.serving.base.context_length - len(prompt)
 
     def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Piece]:
-        """The greedy answer in pieces, which together are the text that the gate would have read.
+        """Yield the greedy answer in pieces; joined, they are the text that the gate would have read.
 
         Args:
-            prompt: Ids.
-            max_new_tokens: At most.
+            prompt: Token ids.
+            max_new_tokens: Maximum number of new tokens.
             stop: Texts before which the answer ends.
 
         Raises:
             TrainingError: out of memory.
         """
-        tokenizer, stops = self._codec.tokenizer, self._speaker.stops
-        said: list[int] = []
-        told, n_tokens, ended = "", 0, False
-        whole_only = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))  # it changes what was written
-        for token in self._speaker.speak(prompt, max_new_tokens=max_new_tokens):
+        tokenizer, stops = self._codec.tokenizer, self._generator.stops
+        tokens: list[int] = []
+        sent, n_tokens, ended = "", 0, False
+        whole_only = bool(getattr(tokenizer, "clean_up_tokenization_spaces", False))  # it changes earlier text
+        for token in self._generator.generate(prompt, max_new_tokens=max_new_tokens):
             n_tokens += 1
             ended = token in stops
             if ended:
                 break
-            said.append(token)
+            tokens.append(token)
             if whole_only:
                 continue
-            text = str(tokenizer.decode(said, skip_special_tokens=True))
+            text = str(tokenizer.decode(tokens, skip_special_tokens=True))
             cut = _first_stop(text, stop)
             if cut is not None:
-                yield Piece(text[len(told) : cut], n_tokens, "stop")
+                yield Piece(text[len(sent) : cut], n_tokens, "stop")
                 return
-            sure = len(text) - _may_change(text, stop)
-            if sure > len(told):
-                yield Piece(text[len(told) : sure], n_tokens)
-                told = text[:sure]
-        text = str(tokenizer.decode(said, skip_special_tokens=True))
+            final = len(text) - _may_change(text, stop)
+            if final > len(sent):
+                yield Piece(text[len(sent) : final], n_tokens)
+                sent = text[:final]
+        text = str(tokenizer.decode(tokens, skip_special_tokens=True))
         cut = _first_stop(text, stop)
-        rest = text[len(told) : cut] if cut is not None else text[len(told) :]
+        rest = text[len(sent) : cut] if cut is not None else text[len(sent) :]
         yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
 
 
 class LiveModels:
-    """The loaded versions, the least lately asked for given up first."""
+    """The loaded versions; the least recently used is unloaded first."""
 
     def __init__(self, offers: Offers, *, keep: int = 4) -> None:
         from tasks.model.shared_base import SharedBases
@@ -134,10 +135,10 @@ class LiveModels:
         self._lock = threading.Lock()
 
     def find(self, name: str) -> LiveModel | None:
-        """The model behind the name this moment, loaded if need be; None when there is no such name.
+        """The model that the name currently refers to, loaded if necessary; None for an unknown name.
 
         Raises:
-            StorageError: TG0549, its files are not what was evaluated; or they are missing or damaged.
+            StorageError: TG0549, its files differ from what was evaluated; or they are missing or damaged.
         """
         offer = self.offers().get(name)
         if offer is None:
@@ -170,10 +171,10 @@ def _check(artifact: BundleRef | ModelRef) -> None:
     got = verify(artifact.root)
     if got != artifact.digest:
         raise StorageError(
-            f"what would answer has sha256 {got[:12]}, evaluated was {artifact.digest[:12]}",
+            f"the model has sha256 {got[:12]}, but {artifact.digest[:12]} was evaluated",
             code="TG0549",
             where=str(artifact.root),
-            hint="`tunegate doctor` names what is damaged; `tunegate rollback` goes back to the version before",
+            hint="`tunegate doctor` finds the damage; `tunegate rollback` returns to the previous version",
         )
 
 
@@ -183,7 +184,7 @@ def _first_stop(text: str, stop: Sequence[str]) -> int | None:
 
 
 def _may_change(text: str, stop: Sequence[str]) -> int:
-    """Characters at the end that the next tokens may still change: half a letter, or the beginning of a stop text."""
+    """Number of final characters that later tokens may change: an incomplete one, or the start of a stop text."""
     begun = [n for each in stop for n in range(1, len(each)) if text.endswith(each[:n])]
     half = len(text) - len(text.rstrip(UNFINISHED))
     return max([half, *begun])

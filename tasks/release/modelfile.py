@@ -1,6 +1,6 @@
-"""An Ollama Modelfile over the weights in its folder: the training template, where answers end, greedy decoding.
+"""An Ollama Modelfile for the weights in its folder: training's template, stop tokens, greedy decoding.
 
-Text only; Ollama itself is not asked. Called by tasks/release/export.py.
+It only writes text; it does not run Ollama. Called by tasks/release/export.py.
 
 Source: https://docs.ollama.com/modelfile and Ollama's template/template.go (`.System` joins the system messages); its
 convert/tokenizer.go has the pre-tokenizers that it knows.
@@ -15,9 +15,9 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.model.turn_texts import TurnTexts, read_turn_texts
 
 _ABOUT = (
-    "# Ollama converts the weights of this folder itself: ollama create NAME -f Modelfile",
-    "# It knows the pre-tokenizers of Llama 3, Qwen2 and DeepSeek. Any other, such as SmolLM's, becomes its default,",
-    "# which splits numbers differently. For the tokens of training run llama.cpp's converter here,",
+    "# Ollama converts the weights in this folder itself: ollama create NAME -f Modelfile",
+    "# It supports the pre-tokenizers of Llama 3, Qwen2 and DeepSeek. For any other, such as SmolLM's, it uses its",
+    "# default, which splits numbers differently. To get training's tokens, run llama.cpp's converter here,",
     "# python convert_hf_to_gguf.py . --outfile model.gguf, and change the next line to FROM ./model.gguf",
 )
 _UNSAFE = ("{{", "}}", '"""')
@@ -27,11 +27,11 @@ def modelfile(serving: ServingSpec, codec: ChatCodec) -> str:
     """The Modelfile's text.
 
     Args:
-        serving: How the gate had the model answer.
-        codec: Of the model's tokenizer and the training's format.
+        serving: How the model answered for the gate.
+        codec: For the model's tokenizer and the training's format.
 
     Raises:
-        ConfigError: TG0185, the template has no form in Ollama's language.
+        ConfigError: TG0185, the template cannot be translated to Ollama's language.
     """
     template = "{{ .Prompt }}" if serving.trained.format == "completion" else ollama_template(read_turn_texts(codec))
     lines = [*_ABOUT, "FROM .", f'TEMPLATE """{template}"""']
@@ -50,10 +50,10 @@ def modelfile(serving: ServingSpec, codec: ChatCodec) -> str:
 
 
 def ollama_template(texts: TurnTexts) -> str:
-    """The same turns in the language of Go's text/template; every literal stands as it is, nothing is trimmed.
+    """The same turns in Go's text/template language; literals are unchanged, nothing is trimmed.
 
     Raises:
-        ConfigError: TG0185, a literal would end the template or be read as an action.
+        ConfigError: TG0185, a literal would end the template or act as an action.
     """
     system, user, assistant = (
         f"{_safe(before)}{action}{_safe(after)}"
@@ -70,9 +70,9 @@ def _safe(text: str) -> str:
     for mark in _UNSAFE:
         if mark in text:
             raise ConfigError(
-                f"the template or the system text holds {mark!r}, which means something else in a Modelfile",
+                f"the template or the system text contains {mark!r}, which has a special meaning in a Modelfile",
                 code="TG0185",
                 where="chat template",
-                hint="export it as `merged`: llama.cpp's converter copies the template as it is",
+                hint="export it as `merged`: llama.cpp's converter copies the template unchanged",
             )
     return text

@@ -1,9 +1,9 @@
-"""The training set as files for OpenAI's fine-tuning: one conversation per line, as the model here was taught.
+"""Write the training set as files for OpenAI's fine-tuning: one conversation per line.
 
-Exactly the examples that were trained on (duplicates merged, leaks and overlong ones gone), in the texts after
-redaction. Each file is read back by the project's own reader of such files.
+It has exactly the examples of the training (duplicates merged, leaks and overlong ones removed), with redacted texts.
+Each file is read back with the project's own reader of such files.
 
-Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 on answers that are context only.
+Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 for answers that are only context.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tasks.curate.readers.records import Fault
 from tasks.curate.readers.shapes import detect_shape
 from tasks.curate.readers.turns import read_turns
 from tasks.files import verify
-from tasks.model.chat_codec import learnt_turns
+from tasks.model.chat_codec import supervised_turns
 from tasks.prompts import conversation_for, render_text
 from tasks.release.export_format import Exported, export_format, gone
 from tasks.release.serve import read_serving
@@ -41,19 +41,19 @@ def write_openai(source: Exported, out: Path) -> dict[str, float]:
 
 
 def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, out: Path) -> dict[str, int]:
-    """Write `train.jsonl` and, where there are validation examples, `validation.jsonl`; returns rows per split.
+    """Write `train.jsonl` and, if there are validation examples, `validation.jsonl`; returns rows per split.
 
-    A prompt that was cut to fit the model here stands whole: another model has another limit.
+    A prompt that was cut for the local model is written in full: another model has another limit.
 
     Raises:
-        StorageError: TG0510, an example's ticket is not in the split any more; TG0547, a line reads back otherwise.
+        StorageError: TG0510, an example's ticket is no longer in the split; TG0547, a line reads back differently.
     """
-    how = orjson.loads((dataset.root / "encoding.json").read_bytes())
+    encoding = orjson.loads((dataset.root / "encoding.json").read_bytes())
     counts = {}
     for split in SPLITS:
         tickets = _tickets(splits.root / f"{split}.parquet")
         talks = [
-            _conversation(_ticket(tickets, name, split), prompt, form=how["format"], loss_on=how["loss_on"])
+            _conversation(_ticket(tickets, name, split), prompt, form=encoding["format"], loss_on=encoding["loss_on"])
             for name in _ticket_ids(dataset.root / split)
         ]
         if not talks:
@@ -68,17 +68,17 @@ def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, 
 def _conversation(
     row: Mapping[str, Any], prompt: PromptSpec, *, form: Format, loss_on: LossOn
 ) -> list[dict[str, object]]:
-    """The turns, with `weight` where not every answer carries loss."""
+    """The turns, with a `weight` unless every answer carries loss."""
     if form == "completion":
-        asked, answered = (render_text(template, row) for template in (prompt.user, prompt.answer))
-        return [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        question, answer = (render_text(template, row) for template in (prompt.user, prompt.answer))
+        return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     turns = conversation_for(prompt, row)
-    learnt = set(learnt_turns(turns, loss_on))
+    supervised = set(supervised_turns(turns, loss_on))
     answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
     talk: list[dict[str, object]] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
-    if learnt != set(answers):
+    if supervised != set(answers):
         for place in answers:
-            talk[place]["weight"] = int(place in learnt)
+            talk[place]["weight"] = int(place in supervised)
     return talk
 
 
@@ -87,17 +87,17 @@ def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
         for number, (line, talk) in enumerate(zip(lines, talks, strict=True), start=1):
             row = orjson.loads(line)
             read = read_turns(row["messages"])
-            said = None if isinstance(read, Fault) else [(turn.role, turn.content, turn.weight) for turn in read]
+            found = None if isinstance(read, Fault) else [(turn.role, turn.content, turn.weight) for turn in read]
             wanted = [(turn["role"], turn["content"], turn.get("weight")) for turn in talk]
-            if detect_shape(row) != "messages" or said != wanted:
+            if detect_shape(row) != "messages" or found != wanted:
                 why = f": {read.code}" if isinstance(read, Fault) else ""
                 raise StorageError(
-                    f"the conversation reads back otherwise{why}", code="TG0547", where=f"{path.name}:{number}"
+                    f"the conversation reads back differently{why}", code="TG0547", where=f"{path.name}:{number}"
                 )
 
 
 def _ticket_ids(folder: Path) -> Iterator[str]:
-    """Of the examples, in their order."""
+    """Ticket ids of the examples, in order."""
     import pyarrow as pa
 
     for path in sorted(folder.glob("*.arrow")):
@@ -115,9 +115,9 @@ def _tickets(path: Path) -> dict[str, dict[str, Any]]:
 def _ticket(tickets: Mapping[str, dict[str, Any]], name: str, split: str) -> dict[str, Any]:
     if name not in tickets:
         raise StorageError(
-            f"ticket {name} was trained on and is not in the split `{split}`",
+            f"training used ticket {name}, but it is not in the split `{split}`",
             code="TG0510",
             where=split,
-            hint="`tunegate run PIPELINE --again` makes the results anew",
+            hint="`tunegate run PIPELINE --again` recomputes the results",
         )
     return tickets[name]

@@ -1,10 +1,10 @@
-"""Requests that the endpoint refuses: the error that a client gets, in OpenAI's form, and web pages of other places.
+"""Requests that the endpoint refuses: errors in OpenAI's format, and the check for web pages of other origins.
 
-No message quotes a request: validation errors are reported by place and rule, unexpected ones by their type.
+No message quotes a request: validation errors are reported by field and rule, unexpected ones by their type.
 
-A browser sends what a page of any origin makes it send, to addresses of this machine too, and the page need not be able
-to read the answer. It also says where the request comes from: `Origin`, `Sec-Fetch-Site`. Programs send neither. It
-knows nothing of tokens or routes. Called by `tasks/release/endpoint.py`.
+A page of any origin can make a browser send requests, even to this machine, and need not be able to read the response.
+The browser also sends where a request comes from: `Origin`, `Sec-Fetch-Site`. Programs send neither. It knows nothing
+of tokens or routes. Called by `tasks/release/endpoint.py`.
 
 Source: the Fetch standard (Origin) and W3C Fetch Metadata (Sec-Fetch-Site).
 """
@@ -20,12 +20,12 @@ from pydantic import ValidationError
 from schemas.errors import TunegateError
 
 OWN_SITES = ("same-origin", "none")
-"""`none`: the person wrote the address. `same-site` is another port of this machine: another program."""
+"""`none`: the user typed the address. Not `same-site`: that is another port of this machine, so another program."""
 JSON_TYPE = "application/json"
 
 
-class Refused(Exception):  # noqa: N818  # what a client is told
-    """A request that is answered with an error."""
+class Refused(Exception):  # noqa: N818  # a response to the client, not a failure
+    """A request that gets an error response."""
 
     def __init__(
         self, status: int, message: str, *, code: str, param: str | None = None, retry_after_s: int | None = None
@@ -36,41 +36,40 @@ class Refused(Exception):  # noqa: N818  # what a client is told
 
 
 def unknown_model(names: Iterable[str]) -> Refused:
-    """404, with the names that there are."""
+    """404, with the available names."""
     known = ", ".join(names) or "none yet"
-    return Refused(404, f"no such model; there are: {known}", code="model_not_found", param="model")
+    return Refused(404, f"no such model; available: {known}", code="model_not_found", param="model")
 
 
 def malformed(error: ValidationError) -> Refused:
-    """400: the first fault, by its place and what is allowed there."""
+    """400: the first fault, with its field and what is allowed there."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"]) or "messages"
     return Refused(400, f"{where}: {first['msg']}", code="invalid_request", param=where)
 
 
 def as_refused(error: Exception) -> Refused:
-    """Any error as one that a client may read."""
+    """Convert any error to one that a client may read."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, TunegateError):
         return Refused(503, error.message, code=error.code)
-    return Refused(
-        500, f"internal error: {type(error).__name__}", code="internal_error"
-    )  # its words may quote a ticket
+    # Only the type: the message may quote a ticket.
+    return Refused(500, f"internal error: {type(error).__name__}", code="internal_error")
 
 
 def as_error(refused: Refused) -> dict[str, Any]:
-    """The body of the response."""
+    """The response's body."""
     kind = "invalid_request_error" if refused.status < 500 else "server_error"
-    told = {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}
-    return {"error": told}
+    error = {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}
+    return {"error": error}
 
 
 def refuse_foreign_page(headers: Mapping[str, str]) -> None:
-    """Refuse a request that a page of another origin made.
+    """Refuse a request from a page of another origin.
 
     Args:
-        headers: By their names in small letters.
+        headers: By lower-case name.
 
     Raises:
         Refused: 403.
@@ -83,11 +82,11 @@ def refuse_foreign_page(headers: Mapping[str, str]) -> None:
     if origin is not None:
         foreign = foreign or not origin or urlsplit(origin).netloc != headers.get("host")
     if foreign:
-        raise Refused(403, "a page of another origin may not call this server", code="foreign_origin")
+        raise Refused(403, "a page of another origin may not use this server", code="foreign_origin")
 
 
 def refuse_other_types(headers: Mapping[str, str]) -> None:
-    """Refuse a body that is not declared as JSON: a page may send other types without asking the server first.
+    """Refuse a body that is not declared as JSON: a page may send other types without a preflight request.
 
     Raises:
         Refused: 415.

@@ -1,8 +1,8 @@
 """MLflow's model registry: versions and aliases that follow the ledger.
 
-The adapter is stored in PEFT form behind a small loader (`tasks/release/serve.py`), not with MLflow's own PEFT
-flavour: that one writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md). No pickle.
-Called by `flows/champion/mlflow_sync.py`, which keeps two tellers apart: MLflow has no compare-and-set.
+The adapter is stored in PEFT's format with a small loader (`tasks/release/serve.py`), not with MLflow's own PEFT
+flavour, which writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md). No pickle. Called by
+`flows/champion/mlflow_sync.py`, which serialises updates, since MLflow has no compare-and-set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 VERSION_TAG = "tunegate.version"
 OWNER_TAG = "tunegate.ledger"
-"""Of a registered model and of each version: identity of the ledger that they follow."""
+"""Tag of a registered model and of each version: identity of the ledger that they follow."""
 EVENT_TAG = "tunegate.event"
 BUNDLE_TAG = "tunegate.bundle"
 LOADER = "tasks.release.serve"
@@ -35,14 +35,14 @@ SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors")
 
 @dataclass(frozen=True)
 class Owner:
-    """Which ledger a registered model follows."""
+    """The ledger that a registered model follows."""
 
     ledger: str
-    """Its identity."""
+    """The ledger's identity."""
     former: frozenset[str] = frozenset()
-    """Ledgers that this one was accepted in place of."""
+    """Ledgers that it was accepted as a replacement for."""
     events: frozenset[str] = frozenset()
-    """Hashes of the events that it has."""
+    """Hashes of its events."""
 
 
 def register_version(
@@ -56,11 +56,11 @@ def register_version(
     owner: Owner,
     uri: str,
 ) -> str:
-    """Create MLflow's version for the ledger's version, or find it and bring its tags up to date; returns its number.
+    """Create MLflow's version for the ledger's version, or find it and update its tags; returns its number.
 
     Raises:
-        StorageError: the bundle is not what its manifest says, TG0581 the registered model follows another ledger, or
-            MLflow has other files under this version; nothing is registered.
+        StorageError: the bundle does not match its manifest; TG0581, the registered model follows another ledger, or
+            MLflow has other files under this version. Nothing is registered.
         ServiceError: MLflow does not answer.
     """
     wanted = {VERSION_TAG: version, OWNER_TAG: owner.ledger, **tags}
@@ -85,17 +85,17 @@ def register_version(
 
 
 def find_version(client: MlflowClient, *, name: str, version: str, owner: Owner, uri: str) -> str | None:
-    """MLflow's number of the ledger's version, or None when it has not been told of it."""
+    """MLflow's number for the ledger's version; None when it is not registered there."""
     with as_service_error(uri):
         found = _find(client, name, version, owner)
         return str(found.version) if found is not None else None
 
 
 def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> None:
-    """Does the registered model follow this ledger, as far as it has come? One that is new is anybody's.
+    """Check that the registered model follows this ledger and is not ahead of it; a new model is free for any ledger.
 
     Raises:
-        StorageError: TG0581, it follows another ledger, or its champion came by an event that this one lacks.
+        StorageError: TG0581, it follows another ledger, or its champion comes from an event that this ledger lacks.
         ServiceError: MLflow does not answer.
     """
     with as_service_error(uri):
@@ -108,11 +108,11 @@ def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> N
                 continue
             event = client.get_model_version(name, number).tags.get(EVENT_TAG)
             if event is not None and event not in owner.events:
-                raise _foreign(name, f"its champion came by an event ({event[:12]}) that this ledger does not have")
+                raise _foreign(name, f"its champion comes from an event ({event[:12]}) that this ledger does not have")
 
 
 def read_aliases(client: MlflowClient, *, name: str, uri: str) -> dict[str, str]:
-    """Alias -> MLflow's number of its version; empty when MLflow does not know the name."""
+    """Alias -> MLflow's number for its version; empty when MLflow does not have the name."""
     with as_service_error(uri):
         for model in client.search_registered_models(f"name = '{name}'", max_results=1):
             return {str(alias): str(number) for alias, number in model.aliases.items()}
@@ -120,7 +120,7 @@ def read_aliases(client: MlflowClient, *, name: str, uri: str) -> dict[str, str]
 
 
 def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
-    """Point the alias at the version, or remove it (None); the ledger has decided. Returns whether it was elsewhere."""
+    """Point the alias at the version, or remove it (None), as the ledger has decided; returns whether it changed."""
     before = read_aliases(client, name=name, uri=uri).get(alias)
     if before == mlflow_version:
         return False
@@ -133,7 +133,7 @@ def move_alias(client: MlflowClient, *, name: str, alias: str, mlflow_version: s
 
 
 def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: Mapping[str, str], uri: str) -> None:
-    """Give a version the tags."""
+    """Set the tags of a version."""
     with as_service_error(uri):
         present = client.get_model_version(name, mlflow_version).tags
         for key, value in tags.items():
@@ -142,9 +142,9 @@ def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: M
 
 
 def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelVersion | None:
-    """MLflow's version that this ledger has told of; one without an owner was told before there were owners."""
-    told = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")
-    return next((each for each in told if each.tags.get(OWNER_TAG, owner.ledger) == owner.ledger), None)
+    """The version that this ledger has registered; one without an owner dates from before there were owners."""
+    found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")
+    return next((each for each in found if each.tags.get(OWNER_TAG, owner.ledger) == owner.ledger), None)
 
 
 def _foreign(name: str, why: str) -> StorageError:
@@ -152,8 +152,8 @@ def _foreign(name: str, why: str) -> StorageError:
         f"MLflow's registered model {name} belongs to another ledger: {why}",
         code="TG0581",
         where=name,
-        hint="give `register.name` another name, or point `register.tracking_uri` elsewhere; after a ledger was put"
-        " back: `tunegate run PIPELINE --accept-ledger --reason TEXT`",
+        hint="change `register.name` or `register.tracking_uri`; after restoring a ledger from a backup: "
+        "`tunegate run PIPELINE --accept-ledger --reason TEXT`",
     )
 
 
@@ -166,7 +166,7 @@ def _log_model(client: MlflowClient, bundle: BundleRef, mlflow_run: str) -> str:
             path=str(folder),
             loader_module=LOADER,
             data_path=str(bundle.root),
-            # given, since MLflow would otherwise load the model to find out
+            # Otherwise MLflow would load the model to infer them.
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in SERVED_WITH],
         )
         client.log_artifacts(mlflow_run, str(folder), "model")

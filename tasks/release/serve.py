@@ -1,7 +1,7 @@
-"""Answers tickets with a bundle, as the gate had it answer: same prompt, same decoding, same base model or none.
+"""Answer tickets with a bundle as for the gate: with the same prompt, the same decoding and the same base model.
 
-It knows nothing of the ledger. Called by `tunegate predict`, and by MLflow, which finds `_load_pyfunc` here
-(`tasks/release/register.py` names this module as the loader). The ticket's text is never logged.
+It knows nothing of the ledger. Called by `tunegate predict`, and by MLflow through `_load_pyfunc`
+(`tasks/release/register.py` sets this module as the loader). The ticket's text is never logged.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
 
     Args:
         path: The bundle's directory.
-        base: Directory of the base model; else TUNEGATE_BASE_MODEL, else it is fetched from where training had it.
-        cache: Where fetched models lie; else TUNEGATE_CACHE, else ~/.cache/tunegate.
+        base: Directory of the base model; default TUNEGATE_BASE_MODEL, else it is fetched as for training.
+        cache: Folder of fetched models; default TUNEGATE_CACHE, else ~/.cache/tunegate.
 
     Raises:
-        StorageError: the bundle is not what its manifest says, or does not load.
-        SecurityError: TG0821, a file of the base model is not the one that the candidate was judged with.
+        StorageError: the bundle does not match its manifest, or does not load.
+        SecurityError: TG0821, a file of the base model differs from the one that the candidate was judged with.
         ConfigError: the base model is missing and may not be fetched.
         ServiceError: the package index does not answer.
     """
@@ -53,8 +53,8 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
     trained = serving.trained.model_copy(update={"root": path})
     with tempfile.TemporaryDirectory(prefix="tunegate-serve-") as scratch:
         model = serving.base.model_copy(update={"root": path})
-        if trained.method != "full":  # which brings all its weights and the tokenizer along
-            place = base or _named_base() or _fetched(serving.base, cache, Path(scratch))
+        if trained.method != "full":  # a full model has all its weights and the tokenizer
+            place = base or _base_from_environment() or _fetched(serving.base, cache, Path(scratch))
             model = model.model_copy(update={"root": _checked(place, serving.base_files, Path(scratch) / "base")})
         codec = ChatCodec.of(load_tokenizer(model), trained.format)
         engine = Engine.load(model, trained, serving.decoding, codec, [])
@@ -72,16 +72,16 @@ class ServedModel:
         """The reply to each ticket, in order.
 
         Args:
-            rows: Ticket columns (`subject`, `body`, ...); columns that are absent count as empty.
+            rows: Ticket columns (`subject`, `body`, ...); missing columns count as empty.
 
         Raises:
             DataError: a row has an unknown column, no text for the prompt, or is too long for the model.
         """
         nothing = [self._engine.codec.end_id]  # the engine scores a reference answer with each prompt
-        return [answer.text for answer in self._ask([(self._prompt(row), nothing) for row in rows])]
+        return [answer.text for answer in self._answers([(self._prompt(row), nothing) for row in rows])]
 
     def losses(self, rows: Sequence[Row]) -> list[float]:
-        """Nats per token of each ticket's own answer (`train.prompt.answer` filled from its columns), in order.
+        """Nats per token of each ticket's own answer (`train.prompt.answer`, filled from its columns), in order.
 
         Raises:
             DataError: as `answer`.
@@ -90,14 +90,14 @@ class ServedModel:
         pairs = []
         for row in rows:
             if self.serving.trained.format == "instruction":
-                said = conversation_for(prompt, _ticket(row))[-1]["content"]
+                answer = conversation_for(prompt, _ticket(row))[-1]["content"]
             else:
-                said = render_text(prompt.answer, _ticket(row))
-            pairs.append((self._prompt(row), codec.answer_ids(said)))
-        return [answer.loss for answer in self._ask(pairs)]
+                answer = render_text(prompt.answer, _ticket(row))
+            pairs.append((self._prompt(row), codec.answer_ids(answer)))
+        return [answer.loss for answer in self._answers(pairs)]
 
     def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
-        """MLflow's entry: a DataFrame with ticket columns, a row or a list of rows, a text or a list of texts."""
+        """MLflow's entry point: a DataFrame of ticket columns, a row or a list of rows, a text or a list of texts."""
         if hasattr(model_input, "to_dict"):
             model_input = model_input.astype(object).where(model_input.notna(), None).to_dict(orient="records")
         if isinstance(model_input, str | Mapping):
@@ -106,15 +106,15 @@ class ServedModel:
 
     def _prompt(self, row: Row) -> list[int]:
         ticket, prompt = _ticket(row), self.serving.prompt
-        asked = {"messages", *template_columns(prompt.user)}
-        if not any(str(ticket[name] or "").strip() for name in asked):
-            raise DataError(f"the ticket has no text in {', '.join(sorted(asked))}", code="TG0315", where="ticket")
+        sources = {"messages", *template_columns(prompt.user)}
+        if not any(str(ticket[name] or "").strip() for name in sources):
+            raise DataError(f"the ticket has no text in {', '.join(sorted(sources))}", code="TG0315", where="ticket")
         if self.serving.trained.format == "instruction":
             return self._engine.codec.prompt_ids(messages_for(prompt, ticket))
         return self._engine.codec.prompt_ids(render_text(prompt.user, ticket))
 
-    def _ask(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Answer]:
-        """Answers in the order of the pairs, asked in batches of similar length, as the gate does."""
+    def _answers(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[Answer]:
+        """Answers in the order of the pairs; batches have prompts of similar length, as for the gate."""
         from tasks.model.answer_engine import Item
 
         items = [Item(str(place), prompt, reference) for place, (prompt, reference) in enumerate(pairs)]
@@ -133,7 +133,7 @@ class ServedModel:
         if needed > context:
             raise DataError(
                 f"the ticket's prompt has {len(item.prompt)} tokens and needs {needed} with its answer; the model's "
-                f"context has {context}",
+                f"context is {context}",
                 code="TG0309",
                 where=f"ticket {item.item_id}",
                 hint="shorten the ticket",
@@ -146,21 +146,21 @@ def _load_pyfunc(data_path: str) -> ServedModel:
 
 
 def read_serving(path: Path) -> ServingSpec:
-    """What a bundle says of itself.
+    """Read a bundle's `serving.json`.
 
     Raises:
-        StorageError: TG0510, `serving.json` is not readable.
+        StorageError: TG0510, `serving.json` cannot be read.
     """
     file = path / "serving.json"
     try:
         return ServingSpec.model_validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise StorageError(f"not readable: {type(error).__name__}", code="TG0510", where=str(file)) from None
+        raise StorageError(f"cannot be read: {type(error).__name__}", code="TG0510", where=str(file)) from None
 
 
-def _named_base() -> Path | None:
-    named = os.environ.get(BASE_VARIABLE)
-    return Path(named).expanduser() if named else None
+def _base_from_environment() -> Path | None:
+    folder = os.environ.get(BASE_VARIABLE)
+    return Path(folder).expanduser() if folder else None
 
 
 def _fetched(base: ModelRef, cache: Path | None, scratch: Path) -> Path:
@@ -173,16 +173,16 @@ def _fetched(base: ModelRef, cache: Path | None, scratch: Path) -> Path:
         fetch_base_model(uri=base.uri, allow_download=False, root=Path.cwd(), cache=cache, out=out)
     except ConfigError as error:
         raise ConfigError(
-            f"the base model is not at hand: {error.message}",
+            f"the base model is not available: {error.message}",
             code=error.code,
             where=base.uri,
-            hint=f"put it into a folder and name it: {BASE_VARIABLE}=FOLDER",
+            hint=f"put it into a folder and set {BASE_VARIABLE}=FOLDER",
         ) from error
     return out
 
 
 def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
-    """A folder of links to exactly the files that the candidate was judged with: others could change the model."""
+    """A folder of links to only the files that the candidate was judged with: others could change the model."""
     view.mkdir()
     for name, expected in sorted(files.items()):
         source = place / name
@@ -191,17 +191,17 @@ def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
         got = sha256_file(source) if source.is_file() else "nothing"
         if got != expected:
             raise SecurityError(
-                f"another base model: {name} has sha256 {got[:12]}, the candidate was judged with {expected[:12]}",
+                f"wrong base model: {name} has sha256 {got[:12]}, the candidate was judged with {expected[:12]}",
                 code="TG0821",
                 where=str(source),
-                hint=f"name the right one: {BASE_VARIABLE}=FOLDER",
+                hint=f"set {BASE_VARIABLE} to the folder of the right one",
             )
         (view / name).symlink_to(source.resolve())
     return view
 
 
 def _ticket(row: Row) -> dict[str, object]:
-    """All ticket columns, absent ones as null."""
+    """All ticket columns; missing ones are null."""
     unknown = sorted(str(name) for name in row.keys() - set(TICKET_COLUMNS))
     if unknown:
         allowed = ", ".join(TICKET_COLUMNS)

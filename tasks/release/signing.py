@@ -1,8 +1,8 @@
-"""OpenSSF model signatures of exported folders: made and checked by `model_signing` with EC keys of one's own, offline.
+"""OpenSSF model signatures of exported folders, created and checked offline by `model_signing` with your own EC keys.
 
-A manifest says that files are whole, a signature also whose they are. The signature lies next to the folder, as
-`FOLDER.sig`, and covers every file in it, the manifest included. The extra `signing` is imported inside functions.
-Knows nothing of candidates. Called by `flows/commands/export.py` and `flows/commands/verify.py`.
+A manifest proves that files are intact, a signature also who made them. The signature is next to the folder, as
+`FOLDER.sig`, and covers every file in it, including the manifest. The extra `signing` is imported inside functions. It
+knows nothing of candidates. Called by `flows/commands/export.py` and `flows/commands/verify.py`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PASSWORD = "TUNEGATE_SIGNING_PASSWORD"  # noqa: S105  # the variable's name
 
 
 def signature_of(folder: Path) -> Path:
-    """Where a folder's signature lies: next to it, so that the folder stays what its manifest says."""
+    """Path of a folder's signature: next to the folder, so that the folder still matches its manifest."""
     return folder.absolute().with_name(f"{folder.absolute().name}.sig")
 
 
 def check_signing_key(key: Path) -> None:
-    """Raise before any work is done.
+    """Check that the key can be used, before any work is done.
 
     Raises:
         ConfigError: TG0112, the extra `signing` is not installed.
@@ -55,14 +55,14 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
     """Compare every file of the folder with what the holder of the private key has signed.
 
     Args:
-        folder: Everything in it must be signed, and everything signed must be in it.
+        folder: Every file in it must be signed, and every signed file must be in it.
         key: The public key, PEM.
-        signature: None takes the one next to the folder.
+        signature: None for the one next to the folder.
 
     Raises:
         ConfigError: TG0112, the extra is not installed.
-        SecurityError: TG0824, the key cannot be used, there is no signature, it is another key's, or the folder is
-            not what was signed.
+        SecurityError: TG0824, the key cannot be used, there is no signature, it belongs to another key, or the folder
+            differs from what was signed.
     """
     _check_extra()
     from model_signing import verifying
@@ -77,14 +77,14 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
         )
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)
-    except Exception as error:  # whatever the libraries below make of a file that is no key
+    except Exception as error:  # libraries raise various errors for a file that is not a key
         raise _unusable(key, "public", error) from None
     try:
         verifier.verify(folder.absolute(), signature)
-    except Exception as error:  # a signature is foreign data: what cannot be read is no signature
+    except Exception as error:  # a signature is untrusted data: one that cannot be read is invalid
         why = str(error).partition("\n")[0][:300] if isinstance(error, ValueError) else type(error).__name__
         raise SecurityError(
-            f"the folder is not what the holder of this key signed: {why}",
+            f"the folder differs from what the holder of this key signed: {why}",
             code="TG0824",
             where=str(folder),
             hint="do not use it",
@@ -92,15 +92,15 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
 
 
 def _signer(key: Path) -> Any:
-    """`model_signing`'s signer, which reads the key at once."""
+    """`model_signing`'s signer, which reads the key immediately."""
     _check_extra()
     from model_signing import signing
 
-    # Its annotation says that the password is text; what reads the key takes bytes.
+    # The password is annotated as text, but the code that reads the key takes bytes.
     password = os.environ.get(PASSWORD, "").encode() or None
     try:
         return signing.Config().use_elliptic_key_signer(private_key=key, password=password)
-    except Exception as error:  # a missing file or password, no PEM, another kind of key
+    except Exception as error:  # a missing file or password, not PEM, another kind of key
         raise _unusable(key, "private", error) from None
 
 
@@ -116,8 +116,8 @@ def _check_extra() -> None:
 
 def _unusable(path: Path, half: str, error: Exception) -> SecurityError:
     return SecurityError(
-        f"the {half} key cannot be used ({type(error).__name__}); allowed are PEM files of secp256r1, secp384r1 and "
-        f"secp521r1, with the password in {PASSWORD} if there is one",
+        f"the {half} key cannot be used ({type(error).__name__}); use a PEM file with a secp256r1, secp384r1 or "
+        f"secp521r1 key, and its password, if any, in {PASSWORD}",
         code="TG0824",
         where=str(path),
         hint="openssl ecparam -name prime256v1 -genkey -noout -out KEY.pem; "

@@ -1,7 +1,7 @@
 """MLflow runs: one per pipeline run, with parameters, live curves, metrics and dataset references.
 
-MLflow is a projection of the ledger: every call can be repeated and changes nothing the second time. All of its
-failures become `ServiceError`, so that a caller can go on without it. Ticket text never comes here.
+MLflow is a projection of the ledger: every call can be repeated without effect. All its failures become `ServiceError`,
+so a caller can continue without it. This module never gets ticket text.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
 
 RUN_TAG = "tunegate.run_id"
 DIGEST_CHARS = 32
-"""MLflow keeps 36 characters of a dataset digest; the whole sha256 goes into the dataset's profile."""
+"""MLflow stores 36 characters of a dataset digest; the dataset's profile has the whole sha256."""
 PARAM_CHARS = 6000
 TAG_CHARS = 8000
 CURVES = ("loss", "learning_rate", "grad_norm", "validation_loss")
 ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "DO_NOT_TRACK": "1",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 waits for minutes
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default of 7 takes minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is data
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-"""What must be set before mlflow is imported; a user's own settings go first."""
+"""Variables to set before mlflow is imported; a user's own settings take precedence."""
 _making = threading.Lock()
 PARENT_TAG = "mlflow.parentRunId"
 TRIAL_TAG = "tunegate.trial"
@@ -61,9 +61,9 @@ def choose_uri(declared: str, environment: str | None, *, home: Path) -> str:
 
 
 def open_client(uri: str) -> MlflowClient:
-    """A client of the store or server; makes the folder of an SQLite store. Imports mlflow (3 CPU seconds).
+    """A client of the store or server; creates the folder of an SQLite store. Imports mlflow (3 CPU seconds).
 
-    MLflow's own log lines and its traceback of every database error are switched off: what matters comes as an error.
+    It disables MLflow's own log lines and its traceback for every database error: important ones are raised.
     """
     for variable, value in ENVIRONMENT.items():
         os.environ.setdefault(variable, value)
@@ -78,10 +78,10 @@ def open_client(uri: str) -> MlflowClient:
 
 
 def _make_store(path: Path) -> None:
-    """Make the database aside, then put it into its place unless somebody was faster: nobody ever meets half a schema.
+    """Create the database aside and link it into place unless another process was faster: no one sees half a schema.
 
-    MLflow makes it in place, where two makers trip over each other's tables. So makers take turns, by a lock on the
-    folder that the kernel releases when its holder dies, and what a killed one left goes first.
+    MLflow creates it in place, where two processes would collide. So they take turns, with a lock on the folder that
+    the kernel releases when its holder dies, and first remove what a killed process left.
     """
     from mlflow import MlflowClient
 
@@ -89,7 +89,7 @@ def _make_store(path: Path) -> None:
     left = f".{path.name}.*tmp*"
     if path.exists() and not any(path.parent.glob(left)):
         return
-    with _making, _alone_in(path.parent):  # of alembic, one process can do one thing at a time
+    with _making, _locked(path.parent):  # alembic is not thread-safe
         for stale in path.parent.glob(left):
             stale.unlink()
         if path.exists():
@@ -103,7 +103,7 @@ def _make_store(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def _locked(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -113,7 +113,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def begin_run(client: MlflowClient, record: RunRecord, *, experiment: str, uri: str) -> str:
-    """The MLflow run of this pipeline run, made if it is not there; returns its id."""
+    """Find or create the MLflow run of this pipeline run; returns its id."""
     with as_service_error(uri):
         experiment_id = _experiment(client, experiment, uri)
         query = f"tags.`{RUN_TAG}` = '{record.run_id}'"
@@ -153,7 +153,7 @@ def complete_run(
     trials: Path | None = None,
     uri: str,
 ) -> None:
-    """Write what the run amounts to and end it; saying it twice changes nothing."""
+    """Write the run's results and end it; repeating it changes nothing."""
     from mlflow.entities import Metric, Param, RunTag
 
     with as_service_error(uri):
@@ -172,12 +172,12 @@ def complete_run(
             _fill_curves(client, mlflow_run, curves, uri)
         if trials is not None:
             log_trials(client, mlflow_run, trials)
-        if run.info.status != "FINISHED":  # again would move its end
+        if run.info.status != "FINISHED":  # repeating it would change the end time
             client.set_terminated(mlflow_run, status="FINISHED")
 
 
 def end_runs(client: MlflowClient, statuses: Mapping[str, str], *, experiment: str, uri: str) -> int:
-    """End MLflow runs whose pipeline run is over although nobody could say so; returns how many.
+    """End MLflow runs whose pipeline run has ended without reporting it; returns how many.
 
     Args:
         statuses: Pipeline run id -> MLflow status (FINISHED, FAILED, KILLED).
@@ -237,13 +237,13 @@ def _experiment(client: MlflowClient, name: str, uri: str) -> str:
     if found is not None:
         return str(found.experiment_id)
     location = None
-    if uri.startswith("sqlite:///"):  # artifacts beside the database, not in the current directory
+    if uri.startswith("sqlite:///"):  # artifacts next to the database, not in the current directory
         location = (Path(uri.removeprefix("sqlite:///")).parent / "artifacts").absolute().as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 
 def _legal(name: str) -> str:
-    """MLflow takes letters, digits and `_-. :/` in names of parameters and metrics, at most 250 of them.
+    """A name that MLflow accepts for parameters and metrics: letters, digits and `_-. :/`, at most 250.
 
     >>> _legal("gates.slice(region=süd)")
     'gates.slice_region_s_d_'
@@ -253,7 +253,7 @@ def _legal(name: str) -> str:
 
 @contextlib.contextmanager
 def as_service_error(uri: str) -> Iterator[None]:
-    """Turn whatever MLflow raises into a ServiceError that names the server, without its credentials."""
+    """Raise any error of MLflow as a ServiceError that names the server without its credentials."""
     try:
         yield
     except TunegateError:
@@ -261,23 +261,23 @@ def as_service_error(uri: str) -> Iterator[None]:
     except Exception as error:
         if getattr(error, "get_http_status_code", lambda: 0)() in (401, 403) or " 401" in str(error)[:200]:
             raise ServiceError(
-                "MLflow refuses this login",
+                "MLflow rejects this login",
                 code="TG0710",
                 where=_without_login(uri),
-                hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD of a user who may write there",
+                hint="set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD for a user with write access",
             ) from error
         known = type(error).__module__.partition(".")[0] in ("mlflow", "sqlalchemy") and str(error)
-        told = f": {_without_login(str(error).splitlines()[0][:160])}" if known else ""
+        detail = f": {_without_login(str(error).splitlines()[0][:160])}" if known else ""
         raise ServiceError(
-            f"MLflow does not answer as it should: {type(error).__name__}{told}",
+            f"MLflow failed: {type(error).__name__}{detail}",
             code="TG0710",
             where=_without_login(uri),
-            hint="`tunegate reconcile` brings MLflow up to date when it answers again",
+            hint="once it works again, `tunegate reconcile` brings it up to date",
         ) from error
 
 
 def _without_login(text: str) -> str:
-    """The text without user and password of its addresses.
+    """The text without user names and passwords in its addresses.
 
     >>> _without_login("https://ada:secret@mlflow.example/api")
     'https://mlflow.example/api'
@@ -286,7 +286,7 @@ def _without_login(text: str) -> str:
 
 
 def log_trials(client: MlflowClient, mlflow_run: str, table: Path) -> None:
-    """Make what is missing of the child runs and end them; what is there already stays as it is."""
+    """Create missing child runs and end them; existing ones stay unchanged."""
     import pyarrow.parquet as pq
 
     experiment = client.get_run(mlflow_run).info.experiment_id
@@ -312,7 +312,7 @@ def _log_trial(client: MlflowClient, experiment: str, mlflow_run: str, row: dict
         for name, value in figures.items()
         if math.isfinite(value) and name not in run.data.metrics
     ]
-    told = [RunTag("tunegate.told", row["told"][:PARAM_CHARS])] if row["told"] else []
-    client.log_batch(run.info.run_id, metrics=metrics, params=missing[:100], tags=told)
-    if run.info.status not in STATUSES.values():  # again would move its end
+    notes = [RunTag("tunegate.told", row["told"][:PARAM_CHARS])] if row["told"] else []
+    client.log_batch(run.info.run_id, metrics=metrics, params=missing[:100], tags=notes)
+    if run.info.status not in STATUSES.values():  # repeating it would change the end time
         client.set_terminated(run.info.run_id, status=STATUSES[row["state"]])

@@ -1,6 +1,6 @@
 """The script that starts vLLM with the exported adapter under its alias and its version.
 
-Text only; vLLM itself is not asked. Called by tasks/release/export.py.
+It only writes text; it does not run vLLM. Called by tasks/release/export.py.
 
 Source: https://docs.vllm.ai, "LoRA Adapters" (`--lora-modules name=path`, `/v1/load_lora_adapter`) and the arguments of
 `vllm serve` (`--max-lora-rank`, `--chat-template`, `--max-model-len`).
@@ -19,7 +19,7 @@ from schemas.errors import ConfigError
 from schemas.release import ServingSpec
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What `--max-lora-rank` may be."""
+"""Allowed values of `--max-lora-rank`."""
 ADAPTER = "adapter"
 TEMPLATE = "chat_template.jinja"
 
@@ -28,29 +28,29 @@ def check_servable(serving: ServingSpec, bundle: Path) -> int:
     """The `--max-lora-rank` that the adapter needs.
 
     Raises:
-        ConfigError: TG0185, vLLM would answer as another model than the gate judged.
+        ConfigError: TG0185, vLLM would not answer as the model that the gate judged.
     """
     method = serving.trained.method
     if method != "lora":
-        why = "has no adapter" if method == "full" else "answers on a 4-bit base, and vLLM would load another one"
+        why = "has no adapter" if method == "full" else "needs its 4-bit base, and vLLM would load another one"
         raise _not_servable(f"method {method} {why}")
     settings: dict[str, Any] = orjson.loads((bundle / "adapter_config.json").read_bytes())
     if settings.get("use_dora"):
-        raise _not_servable("vLLM knows no DoRA")
+        raise _not_servable("vLLM does not support DoRA")
     ranks = [rank for rank in RANKS if rank >= settings["r"]]
     if not ranks:
-        raise _not_servable(f"rank {settings['r']} is above vLLM's highest, {RANKS[-1]}")
+        raise _not_servable(f"rank {settings['r']} exceeds vLLM's maximum, {RANKS[-1]}")
     return ranks[0]
 
 
 def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, has_template: bool) -> str:
-    """A shell script that is run in the exported folder, with the base model's folder in BASE.
+    """A shell script to run in the exported folder, with the base model's folder in BASE.
 
     Args:
-        serving: How the gate had the model answer.
-        names: What the adapter is called in requests: its aliases and its version.
+        serving: How the model answered for the gate.
+        names: The adapter's names in requests: its aliases and its version.
         max_rank: From `check_servable`.
-        has_template: Does the folder hold the chat template of training?
+        has_template: Whether the folder has training's chat template.
     """
     base = shlex.quote(serving.base.uri.split("#")[0])
     modules = " ".join(shlex.quote(f"{name}={ADAPTER}") for name in names)
@@ -66,14 +66,14 @@ def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, 
     return "\n".join(
         [
             "#!/bin/sh",
-            "# Serves the base model with the exported adapter under its names: a request names one as its `model`.",
+            "# Serves the base model with the exported adapter: a request selects it with `model`.",
             f"# BASE: folder of {base} whose files have the sha256 of adapter/serving.json.",
-            "# Ask with temperature 0, as the gate did. After a promotion export again and start anew; or start with",
+            "# Use temperature 0, as the gate did. After a promotion export again and restart; or start with",
             "# VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and post {lora_name, lora_path} to /v1/unload_lora_adapter and",
-            "# /v1/load_lora_adapter (whoever reaches the port can then do the same).",
+            "# /v1/load_lora_adapter (then anyone who can reach the port can do the same).",
             "set -eu",
             'cd "$(dirname "$0")"',
-            ': "${BASE:?name the folder of the base model}"',
+            ': "${BASE:?set it to the folder of the base model}"',
             "exec " + " \\\n  ".join(flags),
             "",
         ]
@@ -82,8 +82,8 @@ def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, 
 
 def _not_servable(why: str) -> ConfigError:
     return ConfigError(
-        f"no export for vLLM: {why}; allowed: an adapter of method lora without DoRA, of rank up to {RANKS[-1]}",
+        f"cannot export for vLLM: {why}; supported: an adapter of method lora without DoRA, rank at most {RANKS[-1]}",
         code="TG0185",
         where="export --format vllm",
-        hint="--format merged gives one model, which `vllm serve FOLDER` serves",
+        hint="use --format merged, and serve it with `vllm serve FOLDER`",
     )

@@ -1,1 +1,1 @@
-"""A first pipelines.yaml: proposed from a file of tickets, or translated from another trainer's settings."""
+"""`tunegate init`: propose a first pipelines.yaml from a file of tickets."""

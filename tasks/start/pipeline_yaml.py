@@ -1,7 +1,7 @@
-"""A proposal as pipelines.yaml, each value with the evidence that it follows from as a comment.
+"""Write a proposal as pipelines.yaml, with the evidence for each value as a comment.
 
-The file is `pipeline.yaml.j2`; here is how values and comments are written. No text of a ticket comes here: only
-counts, and names of columns. Whatever such a name holds, the project's own loader reads it back as it was. Called by
+The template is `pipeline.yaml.j2`; this module formats values and comments. It gets no ticket text, only counts and
+column names. Whatever a name contains, the project's own loader reads it back unchanged. Called by
 `flows/commands/init.py`.
 """
 
@@ -26,7 +26,7 @@ _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(?:[./][A-Za-z0-9_-]+)*(?:\.[A-Za-z
 
 def write_pipeline(proposal: Proposal) -> str:
     """The text of the file."""
-    look, roles, share = proposal.look, proposal.roles, proposal.faulty_share
+    profile, roles, share = proposal.profile, proposal.roles, proposal.faulty_share
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=select_autoescape(),
@@ -37,18 +37,18 @@ def write_pipeline(proposal: Proposal) -> str:
     templates.filters |= {"flow": flow, "n": "{:,}".format, "percent": percent}
     text = templates.get_template("pipeline.yaml.j2").render(
         **vars(proposal),
-        looked="all" if look.n_looked == look.n_rows else f"{look.n_looked:,}, spread over it,",
+        sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
         faulty_share=share,
         fail_above=max(0.05, min(1.0, math.ceil(150 * share) / 100)),
-        codes=", ".join({**look.unreadable, **proposal.tickets.faults}),
+        codes=", ".join({**profile.unreadable, **proposal.tickets.faults}),
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],
     )
     return "\n".join(line for each in text.split("\n") for line in _place_note(each)) + "\n"
 
 
 def _place_note(line: str) -> Iterator[str]:
-    """A note at the end of its line, or above it, broken between words, where the line gets too long."""
-    # Names that may hold anything come with a note, which holds no two spaces: the last ones begin it.
+    """Put a note at the end of its line, or above it, wrapped between words, if the line gets too long."""
+    # A name may contain anything, but a note never contains two spaces: the last two spaces start the note.
     value, mark, note = line.rpartition("  # ")
     if not mark:
         yield line
@@ -69,7 +69,7 @@ def _place_note(line: str) -> Iterator[str]:
 
 
 def flow(value: object) -> str:
-    """A value on one line; text is quoted where it could be read as anything else.
+    """A value on one line; text is quoted if YAML could read it as anything else.
 
     >>> flow("no"), flow("1e3"), flow("a b"), flow({"keep": ["en"]}), flow("${env:X}"), flow(None)
     ('no', '"1e3"', '"a b"', '{keep: [en]}', '"$${env:X}"', 'null')
@@ -83,6 +83,6 @@ def flow(value: object) -> str:
     value = value.replace("${", "$${")
     if _PLAIN.fullmatch(value) and isinstance(resolve(value), str):
         return value
-    # A JSON string is a YAML one, but for characters that YAML wants escaped and JSON leaves.
+    # A JSON string is a YAML string, except for characters that only YAML requires to be escaped.
     quoted = json.dumps(value, ensure_ascii=False)
     return "".join(c if c.isprintable() and c < "\ud800" else f"\\U{ord(c):08x}" for c in quoted)

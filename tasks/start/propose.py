@@ -1,6 +1,6 @@
-"""A file of tickets -> a pipeline: what was found in it, and the sizes and the gate that follow from its rows.
+"""Propose a pipeline for a file of tickets: its columns' roles, and sizes and a gate that suit its rows.
 
-The arithmetic of the gate is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/commands/init.py`;
+The gate's arithmetic is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/commands/init.py`;
 `tasks/start/pipeline_yaml.py` writes the text.
 """
 
@@ -19,14 +19,14 @@ from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
 from tasks.assess.power import items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.curate.readers.headers import listing, shown
-from tasks.start.look import Look, look_at
+from tasks.start.file_profile import Profile, profile_file
 from tasks.start.roles import Role, Roles, assign_roles
 from tasks.start.tickets import Tickets, read_tickets
 
 MARGIN = 0.05
-"""Loss that is tolerated where there are items enough to see it."""
+"""Tolerated loss, if there are enough items to detect it."""
 MIN_TICKETS = 20
-"""Below this no split leaves anything on both sides."""
+"""With fewer, one side of a split would be empty."""
 MIN_ITEMS = 50
 """As `gates.min_items`: with fewer no verdict is better than HOLD."""
 MAX_EXAMPLES = 1000
@@ -34,7 +34,7 @@ _FRACTIONS = (0.2, 0.25, 0.3)
 _VALIDATION = 0.05
 _CONFIDENCE = 0.95
 _CHARS_PER_TOKEN = 3.0
-"""Of the embedded model on English; few texts have less, so that few examples are too long."""
+"""Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Sizes:
     """The numbers of a proposed pipeline."""
 
     n_tickets: int
-    """Tickets of use that the file is taken to hold."""
+    """Estimated number of usable tickets in the file."""
     test_fraction: float
     validation_fraction: float
     n_held_out: int
@@ -56,84 +56,84 @@ class Sizes:
 
     @property
     def gate_works(self) -> bool:
-        """Are there held-out tickets enough for a verdict better than HOLD?"""
+        """Whether there are enough held-out tickets for a verdict better than HOLD."""
         return self.n_held_out >= self.n_least
 
     @property
     def summary(self) -> str:
-        """What is to be said of the gate."""
+        """What the gate can show, in a sentence."""
         if self.gate_works:
-            return f"{self.n_held_out:,} held-out tickets show a loss of {self.margin:g}"
+            return f"{self.n_held_out:,} held-out tickets can show a loss of {self.margin:g}"
         wanted = math.ceil(self.n_least / _FRACTIONS[-1])
         return (
             f"too little data for a gate: about {self.n_held_out:,} held-out tickets, and below {self.n_least:,} every "
-            f"verdict is HOLD; about {wanted:,} tickets of use are needed, there are {self.n_tickets:,}"
+            f"verdict is HOLD; about {wanted:,} usable tickets are needed, there are {self.n_tickets:,}"
         )
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """Everything that a proposed pipeline follows from."""
+    """Everything that a proposed pipeline is based on."""
 
     name: str
     path: str
     """The file as pipelines.yaml names it."""
-    look: Look
+    profile: Profile
     roles: Roles
     tickets: Tickets
     sizes: Sizes
     gate: tuple[tuple[GateRule, RulePower], ...]
     has_reply: bool
     routing: Role | None
-    """The column whose value an answer begins with; null for none."""
+    """The column whose value an answer starts with; None for no column."""
 
     @property
     def metric(self) -> str:
-        """What the gate decides by."""
+        """The metric that the gate decides by."""
         return self.gate[0][0].metric
 
     @property
     def faulty_share(self) -> float:
         """Share of the file's rows that a run would quarantine, 0-1."""
-        unreadable = sum(self.look.unreadable.values()) / self.look.n_rows
-        return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.look.n_looked
+        unreadable = sum(self.profile.unreadable.values()) / self.profile.n_rows
+        return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.profile.n_sampled
 
 
 def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
-    """Look at the file and decide.
+    """Profile the file and propose a pipeline.
 
     Args:
         path: CSV, JSON lines or Parquet; also .gz and .zst.
-        name: Of the pipeline; by the file's name if None.
-        root: Folder of the pipelines.yaml to come.
+        name: Name of the pipeline; None derives it from the file's name.
+        root: Folder of the future pipelines.yaml.
 
     Raises:
-        ConfigError: TG0130, the file is of no known format; TG0167, no column is the customer's text, or nothing is
-            there to learn, or too few tickets.
-        DataError: as the readers: the file is absent, damaged, or mixes shapes.
+        ConfigError: TG0130, the file has no known format; TG0167, no column is the customer's text, there is nothing to
+            learn, or there are too few tickets.
+        DataError: as the readers: the file is missing, damaged, or mixes shapes.
     """
-    look = look_at(path)
+    profile = profile_file(path)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
-    n_odd = sum(shown(name) != name for name in look.top)
-    if 2 * n_odd > len(look.top):
+    n_odd = sum(shown(name) != name for name in profile.top)
+    if 2 * n_odd > len(profile.top):
         raise _too_little(
-            look,
-            f"the first row does not look like a header: {n_odd} of {len(look.top)} names are no names",
-            hint="write the columns' names in the first row",
+            profile,
+            f"the first row does not profile like a header: {n_odd} of {len(profile.top)} are not names",
+            hint="put the column names in the first row",
         )
-    roles = assign_roles(look)
-    has_reply, routing = _what_to_learn(look, roles)
+    roles = assign_roles(profile)
+    has_reply, routing = _what_to_learn(profile, roles)
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
     whole = path.absolute()
     columns = {role.column: role.name for role in roles.found}
     source = FilesSource(kind="files", paths=(str(whole),), shape=roles.shape, columns=columns)
-    tickets = read_tickets(look, source, learns=learns)
-    n_tickets = (look.n_rows - sum(look.unreadable.values())) * tickets.n_usable // look.n_looked
+    tickets = read_tickets(profile, source, learns=learns)
+    n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
-            look,
-            f"{n_tickets} tickets of use are too few; {MIN_TICKETS} are the least",
-            hint="a ticket is of use when it has a text, an answer (or a label) and no twin; give more of them",
+            profile,
+            f"{n_tickets} usable tickets are too few; at least {MIN_TICKETS} are needed",
+            hint="a usable ticket has a text, an answer (or a label) and no duplicate; provide more of them",
         )
     sizes = choose_sizes(
         n_tickets,
@@ -144,7 +144,7 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
     return Proposal(
         name=name or pipeline_name(path),
         path=whole.relative_to(root).as_posix() if whole.is_relative_to(root) else whole.as_posix(),
-        look=look,
+        profile=profile,
         roles=roles,
         tickets=tickets,
         sizes=sizes,
@@ -155,7 +155,7 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
 
 
 def pipeline_name(path: Path) -> str:
-    """A pipeline's name from a file's.
+    """Derive a pipeline's name from a file's.
 
     >>> pipeline_name(Path("in/Tickets 2026 (Q1).csv.gz")), pipeline_name(Path("2026.csv"))
     ('tickets-2026-q1', 'tickets-2026')
@@ -164,42 +164,42 @@ def pipeline_name(path: Path) -> str:
     return (words if re.match(r"[a-z]", words) else f"tickets-{words}".strip("-"))[:63].rstrip("-")
 
 
-def _what_to_learn(look: Look, roles: Roles) -> tuple[bool, Role | None]:
-    """Are replies learned, and which column's label.
+def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
+    """Whether to learn replies, and the column whose label to learn.
 
     Raises:
-        ConfigError: TG0167, no column is the customer's text, or neither replies nor labels are there.
+        ConfigError: TG0167, no column is the customer's text, or there are neither replies nor labels.
     """
     is_table = roles.shape == "ticket"
-    columns = f"columns: {listing(look.top)}; rename"
+    columns = f"columns: {listing(profile.top)}; rename"
     if is_table and roles.of("body") is None:
         hint = f"{columns} the one with the customer's words to `body`"
-        raise _too_little(look, "no column is surely the customer's text", hint)
+        raise _too_little(profile, "no column is clearly the customer's text", hint)
     has_reply = not is_table or roles.of("reply") is not None
-    # A label belongs to one question and its answer; in a conversation it could be any turn's.
-    labelled = (is_table or roles.shape == "alpaca") and "messages" not in look.top
+    # A label belongs to one question and its answer; in a conversation it could belong to any turn.
+    labelled = (is_table or roles.shape == "alpaca") and "messages" not in profile.top
     routing = (roles.of("category") or roles.of("priority")) if labelled else None
     if not has_reply and routing is None:
         hint = f"{columns} the agent's answer to `reply`, or a label to `category`"
-        raise _too_little(look, "no column holds answers, and none a routing label: there is nothing to learn", hint)
+        raise _too_little(profile, "no column holds answers or a routing label: there is nothing to learn", hint)
     return has_reply, routing
 
 
-def _too_little(look: Look, message: str, hint: str) -> ConfigError:
-    return ConfigError(message, code="TG0167", where=str(look.path), hint=hint)
+def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:
+    return ConfigError(message, code="TG0167", where=str(profile.path), hint=hint)
 
 
 def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_chars: int) -> Sizes:
-    """Sizes for so many tickets.
+    """Sizes for this number of tickets.
 
-    The held-out share grows from a fifth to three tenths while it is too small for the usual margin; where that is
-    not enough, the margin grows, by hundredths, to what the items can show.
+    The held-out share grows from a fifth to three tenths while it is too small for the usual margin. If that is not
+    enough, the margin grows in steps of 0.01 to what the items can show.
 
     Args:
-        n_tickets: Tickets of use.
-        continuous: The metric has any value per item, not 0 or 1.
-        example_chars: Characters of nearly the longest example.
-        reply_chars: Of nearly the longest answer.
+        n_tickets: Usable tickets.
+        continuous: The metric can have any value per item, not just 0 or 1.
+        example_chars: 95th percentile of the examples' lengths, characters.
+        reply_chars: 95th percentile of the replies' lengths, characters.
     """
     n_least = MIN_CONTINUOUS_ITEMS if continuous else MIN_ITEMS
     needed = max(n_least, _items_for(MARGIN, continuous))
@@ -223,9 +223,9 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
 
 
 def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]:
-    """The rules of the gate, each with the items that it needs, as `tunegate plan` says it.
+    """The rules of the gate, each with the number of items that it needs, as in `tunegate plan`.
 
-    No worse than the champion, better than the best prompt, and a floor for what is 0 or 1 of an answer's form.
+    No worse than the champion, better than the best prompt, and a minimum for a 0-or-1 metric of the answer's form.
     """
     no_worse = ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)
     better = ChangeThreshold(against="best_baseline", mode="improve")
@@ -240,7 +240,7 @@ def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]
 
 
 def _items_for(margin: float, continuous: bool) -> int:
-    """Items that show that an equal candidate is no more than `margin` worse."""
+    """Items needed to show that an equal candidate is no more than `margin` worse."""
     spread = PowerSpec().spread if continuous else math.sqrt(ASSUMED_DISCORDANCE)
     return items_needed(margin, sd_null=spread, sd_true=spread, confidence=_CONFIDENCE) or 0
 

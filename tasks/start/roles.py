@@ -1,7 +1,7 @@
-"""Which column of a file is for what: proposed by its name and borne out by its values, each with the evidence.
+"""Assign a role to each column of a file: suggested by its name and confirmed by its values, with the evidence.
 
 A name alone never decides: a `date` that does not parse, or an `id` that repeats, is left out, with the reason. The
-names, and the forms of help desks, are in `columns.yaml`. Evidence is made of counts; it repeats no value.
+names, and the formats of help desks, are in `columns.yaml`. Evidence consists of counts; it quotes no value.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from tasks.curate.readers.headers import shown
 from tasks.curate.readers.layouts import CANONICAL
 from tasks.curate.readers.paths import parse_path, walk
 from tasks.curate.readers.shapes import detect_shape, shape_keys
-from tasks.start.look import ColumnFacts, Look
+from tasks.start.file_profile import ColumnFacts, Profile
 
 MAX_LABELS = 100
-"""Most different values of a routing field."""
+"""Maximum number of distinct values of a routing field."""
 
 Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
-"""In `columns.yaml` divided by spaces."""
+"""Separated by spaces in `columns.yaml`."""
 
 
 class Desk(Spec):
-    """A help desk's form of a ticket, whose rows are nested; `columns.yaml` says what each key means."""
+    """A help desk's ticket format with nested rows; `columns.yaml` explains each key."""
 
     name: str
     keys: Words
@@ -41,7 +41,7 @@ class Desk(Spec):
 
 
 class Known(Spec):
-    """What `columns.yaml` holds."""
+    """The content of `columns.yaml`."""
 
     names: dict[TicketColumn, Words]
     language_names: Words
@@ -53,62 +53,62 @@ KNOWN = Known.model_validate(YAML(typ="safe").load(Path(__file__).with_name("col
 
 @dataclass(frozen=True)
 class Role:
-    """A ticket column and what it is read from."""
+    """A ticket column and the file's column that it is read from."""
 
     column: TicketColumn
     name: str
     evidence: str
     guessed: bool = False
-    """Only its values speak for it."""
+    """Only its values suggest it."""
 
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a file are for."""
+    """The roles of a file's columns."""
 
     shape: Shape
     summary: str
-    """What the rows are, in words."""
+    """Describes the rows."""
     found: tuple[Role, ...]
     left_out: tuple[str, ...] = ()
-    """A sentence for each column that is not used and deserves one."""
+    """A reason for each unused column that needs one."""
 
     def of(self, column: str) -> Role | None:
         return next((role for role in self.found if role.column == column), None)
 
 
-def assign_roles(look: Look) -> Roles:
-    """Propose a ticket column for each column of the file that is fit for one."""
+def assign_roles(profile: Profile) -> Roles:
+    """Propose a ticket column for each suitable column of the file."""
     for desk in KNOWN.desks:
-        if set(desk.keys).issubset(look.top):
-            return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, look)))
+        if set(desk.keys).issubset(profile.top):
+            return Roles("ticket", f"rows profile like {desk.name}", tuple(_of_desk(desk, profile)))
     by_form: dict[str, ColumnFacts] = {}
-    for name, facts in look.columns.items():
+    for name, facts in profile.columns.items():
         by_form.setdefault(plain_form(name), facts)
     found = _first_fit(KNOWN.names, by_form)
-    shape = detect_shape(look.top)
+    shape = detect_shape(profile.top)
     keys = shape_keys(shape)
     if shape == "ticket":
         summary = "each row is a ticket"
         for column in ("body", "category"):
             if all(role.column != column for role in found):
-                found += _guess(column, look, taken={role.name for role in found})
+                found += _guess(column, profile, taken={role.name for role in found})
     else:
-        summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in look.top)}"
-        # Keys of a shape may be names of columns too (`instruction`, `output`): the shape reads them.
+        summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in profile.top)}"
+        # Keys of a shape may also be column names (`instruction`, `output`): the shape reads them.
         found = [role for role in found if role.name not in keys and role.column not in ("body", "reply")]
     used = {role.name for role in found}
-    roots = {*keys, *(_root(name) for name in used if name not in look.top)}
-    unused = [facts for name, facts in look.columns.items() if name not in used and _root(name) not in roots]
+    roots = {*keys, *(_root(name) for name in used if name not in profile.top)}
+    unused = [facts for name, facts in profile.columns.items() if name not in used and _root(name) not in roots]
     left_out = [f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts))]
     return Roles(shape, summary, tuple(found), tuple(left_out))
 
 
-def _of_desk(desk: Desk, look: Look) -> list[Role]:
-    found = _first_fit(desk.columns, look.columns)
+def _of_desk(desk: Desk, profile: Profile) -> list[Role]:
+    found = _first_fit(desk.columns, profile.columns)
     inner, agent = desk.by_agent
     path = parse_path(f"{desk.first_answer}.{inner}") or ()
-    known = [value for row in look.rows if isinstance(value := walk(row, path), bool | str)]
+    known = [value for row in profile.rows if isinstance(value := walk(row, path), bool | str)]
     if not known:
         return found
     share = percent(sum(value == agent for value in known), len(known))
@@ -117,11 +117,11 @@ def _of_desk(desk: Desk, look: Look) -> list[Role]:
 
 
 def _first_fit(wanted: Mapping[TicketColumn, Words], by_name: Mapping[str, ColumnFacts]) -> list[Role]:
-    """For each ticket column the best-named column that its values bear out; none is taken twice."""
+    """For each ticket column, the best-named column that its values confirm; none is used twice."""
     found: dict[str, Role] = {}
     for column, names in wanted.items():
         for facts in (by_name[name] for name in names if name in by_name and by_name[name].name not in found):
-            # `columns` of pipelines.yaml reads a column of the top, or a path of the form that it knows.
+            # `columns` in pipelines.yaml reads a top-level column, or a path in the supported syntax.
             readable = facts.is_top or parse_path(facts.name) is not None
             fits, evidence = evidence_for(column, facts)
             if readable and fits:
@@ -130,10 +130,10 @@ def _first_fit(wanted: Mapping[TicketColumn, Words], by_name: Mapping[str, Colum
     return list(found.values())
 
 
-def _guess(column: TicketColumn, look: Look, *, taken: Collection[str]) -> list[Role]:
-    """The one column that is fit by its values alone; none where there are several."""
+def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) -> list[Role]:
+    """The one column whose values alone suit the role; none if there are several."""
     fit = []
-    for name, facts in look.columns.items():
+    for name, facts in profile.columns.items():
         speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
         if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.kinds["time"] >= facts.n_filled / 2:
             continue
@@ -147,34 +147,34 @@ def _root(name: str) -> str:
 
 
 def _why_left_out(facts: ColumnFacts) -> str:
-    """The reason in words; none for a nested path that nobody would look for."""
+    """The reason; empty for a nested path that no user would miss."""
     if not facts.n_filled:
-        return "empty in every row looked at"
+        return "empty in every sampled row"
     if facts.personal_share >= 0.2:
         kinds = {"e-mail": facts.kinds["email"], "phone": facts.kinds["phone"]}
         shares = ", ".join(f"{kind} in {percent(n, facts.n_filled)}" for kind, n in kinds.items() if n)
         return f"personal data ({shares}); a run does not read it"
     form = plain_form(facts.name)
     if form in KNOWN.language_names:
-        return f"{facts.n_distinct:,} languages; a run tells languages from the text itself (step `language`)"
+        return f"{facts.n_distinct:,} languages; a run detects languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
         return "one value in every row"
     column = next((column for column, names in KNOWN.names.items() if form in names), None)
     if column is not None:
         fits, evidence = evidence_for(column, facts)
         if not fits:
-            own = f"; CHECK: a run takes it as {facts.name} by its own name" if facts.name in CANONICAL else ""
-            return f"no {column}: {evidence}{own}"
+            own = f"; CHECK: a run reads it as {facts.name} because of its name" if facts.name in CANONICAL else ""
+            return f"not a {column}: {evidence}{own}"
     fits, evidence = evidence_for("category", facts)
     label = f" by its name; could be a label ({evidence})" if fits else ""
     return f"no ticket column{label}" if facts.is_top else ""
 
 
 def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
-    """Are these values such a column's? With the counts that say so."""
+    """Whether these values suit the column, and the counts that show it."""
     n, n_rows, n_distinct = facts.n_filled, facts.n_rows, facts.n_distinct
     if not n:
-        return False, "empty in every row looked at"
+        return False, "empty in every sampled row"
     match column:
         case "created_at" | "updated_at":
             what = "parse as ISO 8601 or seconds since 1970" if facts.kinds["text"] else "are times"
@@ -186,9 +186,9 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
-            text += f"{facts.median_chars:,} characters in the middle"
+            text += f"median {facts.median_chars:,} characters"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
-                return False, f"{text}, only {n_distinct:,} different"
+                return False, f"{text}, only {n_distinct:,} distinct"
             return facts.kinds["text"] / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text
         case "ticket_id":
             text = f"{n_distinct:,} different values in {n:,} of {n_rows:,} rows"
@@ -201,7 +201,7 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
 
 
 def percent(n: int, of: int) -> str:
-    """A share in words, never rounded up to all or down to none.
+    """A share as a percentage, never rounded up to 100 or down to 0.
 
     >>> percent(1199, 1200), percent(1200, 1200), percent(1, 3000)
     ('99.9 %', '100 %', '0.1 %')

@@ -1,4 +1,4 @@
-"""What a run would make of the rows that were looked at, and the curation that their texts want.
+"""The tickets that a run would read from the sampled rows, and the curation that their texts need.
 
 Only counts leave this module, never a text. Called by `tasks/start/propose.py`.
 """
@@ -22,54 +22,54 @@ from tasks.curate.readers.columns import TicketMaker
 from tasks.curate.readers.records import Record, in_batches
 from tasks.curate.redaction.personal import find_personal
 from tasks.curate.scores.stub_replies import is_stub
-from tasks.start.look import Look
+from tasks.start.file_profile import Profile
 from tasks.start.roles import percent
 
 SEARCHED_TEXTS = 300
-"""Bodies searched for personal data and for their language."""
+"""Number of bodies to search for personal data and for their language."""
 _PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
 _TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 _MANY = 0.1
-"""Share of the tickets from which on a fault is taken for the house's way."""
+"""From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
-"""Share of the texts in one language from which on others are left out."""
+"""From this share of the texts in one language on, other languages are left out."""
 
 Step: TypeAlias = tuple[dict[str, Any], str]
-"""A step of curation as pipelines.yaml has it, and the counts that speak for it."""
+"""A curation step as in pipelines.yaml, and the counts that support it."""
 
 
 @dataclass(frozen=True)
 class Tickets:
-    """What the sample comes to as tickets, under a mapping of its columns."""
+    """The sample as tickets, under a mapping of its columns."""
 
     n_usable: int
-    """Tickets with a body and something to learn, each question once."""
+    """Tickets with a body and something to learn; duplicates count once."""
     faults: Mapping[str, int]
-    """Error code -> rows that would be quarantined for it."""
+    """Error code -> rows that it would quarantine."""
     reply_chars: int
-    """95 of 100 replies are at most so long."""
+    """95th percentile of the replies' lengths, characters."""
     example_chars: int
-    """95 of 100 of subject, body and reply together."""
+    """95th percentile of subject, body and reply together, characters."""
     n_html: int
-    """Tickets whose body or reply holds HTML tags."""
+    """Tickets with HTML tags in body or reply."""
     steps: tuple[Step, ...]
 
 
-def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) -> Tickets:
-    """Make tickets of the sample and count.
+def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...]) -> Tickets:
+    """Turn the sample into tickets and count them.
 
     Args:
-        look: A file with at least one row that can be read.
+        profile: Of a file with at least one readable row.
         source: How a run would read the file.
-        learns: Ticket columns of which a ticket needs all to be of use, in addition to its body.
+        learns: Ticket columns that a usable ticket needs, in addition to its body.
 
     Raises:
         DataError: as a run would: TG0204, shapes are mixed.
     """
     maker = TicketMaker(source)
-    maker.begin_file(look.path.name)
-    records = map(Record, look.lines, [None] * look.n_looked, look.rows)
-    (batch,) = in_batches(records, max_rows=look.n_looked)
+    maker.begin_file(profile.path.name)
+    records = map(Record, profile.lines, [None] * profile.n_sampled, profile.rows)
+    (batch,) = in_batches(records, max_rows=profile.n_sampled)
     made = maker.make(batch)
     rows = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
     tickets = [{name: row.get(name) or "" for name in ("subject", "body", "reply", *learns)} for row in rows]
@@ -80,7 +80,7 @@ def read_tickets(look: Look, source: FilesSource, *, learns: tuple[str, ...]) ->
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
-        steps=tuple(_curation(tickets, learns, look.n_looked)),
+        steps=tuple(_curation(tickets, learns, profile.n_sampled)),
     )
 
 
@@ -93,7 +93,9 @@ def _curation(tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_r
     yield {"uses": "redact"}, f"personal data in {len(searched):,} texts searched: {personal}"
     if languages := _languages(searched):
         code, n_texts = languages.most_common(1)[0]
-        note = f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to tell are "
+        note = (
+            f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect are "
+        )
         if n_texts >= _DOMINANT * languages.total():
             yield {"uses": "language", "keep": [code]}, f"{note}`{code}`"
         else:
@@ -121,7 +123,7 @@ def _curation(tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_r
 
 
 def _languages(bodies: Sequence[str]) -> Counter[str]:
-    """ISO 639-1 -> texts in it; short ones have none."""
+    """ISO 639-1 code -> texts in that language; short texts are not counted."""
     lines = [" ".join(body[: 4 * READ_CHARACTERS].split())[:READ_CHARACTERS] for body in bodies]
     lines = [line for line in lines if sum(map(str.isalpha, line)) >= MIN_LETTERS]
     codes, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
@@ -129,10 +131,10 @@ def _languages(bodies: Sequence[str]) -> Counter[str]:
 
 
 def _quantile(texts: Sequence[str], share: float) -> int:
-    """Characters that `share` of the texts do not exceed; 0 of none."""
+    """The length that `share` of the texts do not exceed, characters; 0 without texts."""
     return int(np.quantile(list(map(len, texts)), share, method="inverted_cdf")) if texts else 0
 
 
 def _limit(characters: int) -> int:
-    """Twice what nearly all texts have, in whole hundreds."""
+    """Twice the 95th percentile, in whole hundreds."""
     return max(200, min(20_000, 100 * math.ceil(2 * characters / 100)))

@@ -1,1 +1,1 @@
-"""How a model is tuned: the training process, its checkpoints and its memory. Uses torch."""
+"""Fine-tuning: the training process, its checkpoints and its memory. Uses torch."""

@@ -1,7 +1,7 @@
-"""Answers to validation tickets by the weights of the moment, for metrics that are computed after the training.
+"""Answers to validation tickets with the current weights, for metrics that are computed after training.
 
-Prompts are the very ids of the validation examples, so that nothing of tickets is needed here. It knows nothing of
-metrics. Made by tasks/train/worker.py, called by tasks/train/validation.py.
+Prompts are the token ids of the validation examples, so no ticket text is needed. It knows nothing of metrics. Created
+by tasks/train/part.py, called by tasks/train/validation.py.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Answerer:
     """Greedy answers of a live model to the same tickets each time.
 
     Args:
-        model: The one that trains. It is read through its own forward: the fast decoder would regroup its weights.
-        base: For the tokenizer and the length of the context.
-        spec: How many tickets, how long an answer.
+        model: The model in training, read through its own forward: the fast decoder would regroup its weights.
+        base: Gives the tokenizer and the context length.
+        spec: Says how many tickets to answer, and how long an answer may be.
         validation: The split of a `DatasetRef`.
-        folder: Gets one file per step; a step that is done again overwrites its file.
+        folder: Gets one file per step; repeating a step overwrites its file.
 
     Raises:
         TrainingError: TG0411, no validation ticket leaves room for an answer.
@@ -53,7 +53,7 @@ class Answerer:
         self._folder = folder
 
     def __call__(self, step: int) -> None:
-        """Answer, and write the answers of this step."""
+        """Answer the tickets and write this step's answers."""
         answers = []
         for start in range(0, len(self._items), self._batch_size):
             answers += self._engine.answer(self._items[start : start + self._batch_size])
@@ -86,13 +86,13 @@ def _file(folder: Path, step: int) -> Path:
 
 
 def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
-    """The tickets with the smallest hashes, longest prompts first; those without room for an answer are passed over."""
+    """The tickets with the smallest hashes, longest prompts first; skips those without room for an answer."""
     from datasets import load_from_disk
 
     items = [item for row in load_from_disk(str(validation)) if len((item := _item(row)).prompt) <= longest]
     if not items:
         raise TrainingError(
-            f"no validation ticket leaves room for an answer in the context: prompts may have {longest} tokens",
+            f"no validation ticket leaves room for an answer: prompts may have at most {longest} tokens",
             code="TG0411",
             where="train.validation_items",
             hint="lower train.validation_max_new_tokens",
@@ -102,7 +102,7 @@ def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
 
 
 def _item(row: dict[str, Any]) -> Item:
-    """The last answer of an example that carries loss, and what comes before it."""
+    """The last supervised answer of an example, and the tokens before it."""
     ids, mask = row["input_ids"], row["loss_mask"]
     start = len(mask) - mask[::-1].index(0) if 0 in mask else 0
     return Item(row["ticket_id"], ids[:start], ids[start:])

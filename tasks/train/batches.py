@@ -1,7 +1,7 @@
-"""Which examples make up which optimiser step, and how they become tensors.
+"""Which examples form each optimiser step, and how they become tensors.
 
-The order is a function of lengths, seed and epoch alone, so that a resumed training needs no more than a step number to
-go on with the same examples. It knows nothing of models. Used by tasks/train/engine.py.
+The order depends on lengths, seed and epoch alone, so a resumed training needs only a step number to continue with the
+same examples. It knows nothing of models. Used by tasks/train/engine.py.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ from torch import Tensor
 from schemas.errors import DataError
 
 GROUP = 50
-"""Batches that are sorted by length together: within them, a batch holds examples of nearly one length."""
+"""Batches that are sorted by length together, so that each holds examples of similar length."""
 
 
-class Reached(NamedTuple):
-    """How far the examples of a batch have come through the model already."""
+class LayerOutput(NamedTuple):
+    """Output of the lower layers for the examples of a batch, computed earlier."""
 
     n_layers: int
-    """Layers that need not be computed."""
+    """Layers that need not be computed again."""
     states: Tensor
-    """(batch, seq, d): their output, zero where nothing needs it."""
+    """(batch, seq, d): their output, zero where it is not needed."""
 
 
 class States(Protocol):
-    """What frozen lower layers made of a split, see tasks/train/trunk.py."""
+    """Output of the frozen lower layers for a split, see tasks/train/trunk.py."""
 
-    def reached(self, indices: Sequence[int], seq: int) -> Reached:
-        """States of the examples at these places, padded on the right to `seq`."""
+    def take(self, indices: Sequence[int], seq: int) -> LayerOutput:
+        """Output for the examples at these indices, padded on the right to `seq`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Examples padded on the right to the longest of them."""
+    """Examples, padded on the right to the longest."""
 
     ids: Tensor
-    """int64 (batch, seq); padding is 0 and is never looked at."""
+    """int64 (batch, seq); padding is 0 and is never read."""
     rows: Tensor
-    """int64 (n,): row of each position whose next token carries loss."""
+    """int64 (n,): row of each position whose next token is supervised."""
     columns: Tensor
     """int64 (n,): its column."""
     targets: Tensor
@@ -53,16 +53,16 @@ class Batch:
     n_tokens: int
     """Without padding."""
     ticket_ids: tuple[str, ...]
-    reached: Reached | None = None
-    """None where all layers are to be computed."""
+    precomputed: LayerOutput | None = None
+    """None when all layers must be computed."""
 
 
 class Examples:
     """One split of a `DatasetRef`, memory-mapped.
 
     Args:
-        folder: Of the split.
-        states: Put into every batch.
+        folder: The split's folder.
+        states: Added to every batch.
 
     Raises:
         DataError: the folder is not a dataset with the columns of `DatasetRef`.
@@ -78,7 +78,7 @@ class Examples:
             self._table: Any = load_from_disk(str(folder))
             self.lengths = pc.list_value_length(self._table.data.column("input_ids")).to_pylist()
         except IndexError:
-            # `datasets` writes no file for no rows, and does not read what it wrote.
+            # `datasets` writes no file for an empty split and cannot read back what it wrote.
             return
         except (OSError, KeyError, ValueError) as error:
             raise DataError(
@@ -89,7 +89,7 @@ class Examples:
         return len(self.lengths)
 
     def batch(self, indices: Sequence[int]) -> Batch:
-        """The examples at these places as one batch."""
+        """The examples at these indices as one batch."""
         chosen = self._table[list(indices)]
         longest = max(self.lengths[index] for index in indices)
         ids = np.zeros((len(indices), longest), dtype=np.int64)
@@ -106,17 +106,17 @@ class Examples:
             targets=torch.from_numpy(ids[rows, columns + 1]),
             n_tokens=sum(self.lengths[index] for index in indices),
             ticket_ids=tuple(str(name) for name in chosen["ticket_id"]),
-            reached=self._states.reached(indices, longest) if self._states else None,
+            precomputed=self._states.take(indices, longest) if self._states else None,
         )
 
 
 def epoch_batches(
     lengths: Sequence[int], *, batch_size: int, seed: int, epoch: int, grouped: bool = True
 ) -> list[list[int]]:
-    """Indices of the batches of one epoch: random, but with little padding unless `grouped` is false.
+    """Indices of one epoch's batches: in random order, with little padding unless `grouped` is false.
 
-    A random permutation is cut into pieces of `GROUP` batches, each piece is sorted by length and cut into batches, and
-    the batches are put in random order.
+    Cuts a random permutation into pieces of `GROUP` batches, sorts each piece by length, cuts it into batches and
+    shuffles the batches.
 
     >>> epoch_batches([5, 9, 5, 9], batch_size=2, seed=0, epoch=0)
     [[2, 0], [1, 3]]
@@ -127,14 +127,14 @@ def epoch_batches(
         return [shuffled[start : start + batch_size] for start in range(0, len(shuffled), batch_size)]
     batches = []
     for start in range(0, len(shuffled), GROUP * batch_size):
-        # sorted() is stable: examples of one length stay in random order.
+        # sorted() is stable: examples of equal length stay in random order.
         piece = sorted(shuffled[start : start + GROUP * batch_size], key=lambda index: -lengths[index])
         batches += [piece[i : i + batch_size] for i in range(0, len(piece), batch_size)]
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
 def steps_per_epoch(n_examples: int, *, batch_size: int, accumulation: int) -> int:
-    """Optimiser steps of one epoch; the last one may be smaller.
+    """Optimiser steps per epoch; the last may be smaller.
 
     >>> steps_per_epoch(33, batch_size=8, accumulation=2)
     3
@@ -153,7 +153,7 @@ def step_batches(
     last_step: int,
     grouped: bool = True,
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Step number (from 1) and its batches of indices, for `first_step` to `last_step` inclusive."""
+    """Yield each step number (from 1) with its batches of indices, from `first_step` to `last_step` inclusive."""
     per_epoch = steps_per_epoch(len(lengths), batch_size=batch_size, accumulation=accumulation)
     for step in range(first_step, last_step + 1):
         epoch, place = divmod(step - 1, per_epoch)

@@ -1,8 +1,8 @@
-"""Checkpoints from which a killed training goes on as if nothing had happened, bit for bit.
+"""Checkpoints from which a killed training resumes, with the same result bit for bit.
 
-A checkpoint is a sealed directory (`MANIFEST.json`) that appears under its name when it is complete. Tensors are
-safetensors, everything else is JSON: nothing here can run code when it is read. It knows nothing of losses and data.
-Used by tasks/train/engine.py.
+A checkpoint is a sealed directory (`MANIFEST.json`) that gets its name once it is complete. Tensors are safetensors,
+everything else is JSON, so reading a checkpoint never runs code. It knows nothing of losses and data. Used by
+tasks/train/engine.py.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ _PREFIX = "step-"
 
 @dataclass(frozen=True)
 class State:
-    """Where a training stands, apart from tensors."""
+    """Progress of a training, without its tensors."""
 
     step: int
-    """Optimiser steps done. With the seed it decides which examples come next."""
+    """Optimiser steps done. Together with the seed it determines the next examples."""
     n_tokens: int
     curve: list[dict[str, float | int | None]]
     """Rows of curves.parquet so far."""
     best: Best | None = None
-    """The best validation so far, when early stopping is asked for."""
+    """The best validation so far; None without early stopping."""
 
 
 def save_checkpoint(
     folder: Path, state: State, *, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> Path:
-    """Write a checkpoint beside the others and remove those beyond `KEPT`; a kill leaves it absent or complete.
+    """Write a checkpoint and remove all but the newest `KEPT`; a kill leaves it absent or complete.
 
-    With a best validation in the state, its weights (see `BestWeights`) become part of the checkpoint.
+    If the state has a best validation, the checkpoint includes its weights (see `BestWeights`).
 
     Args:
         folder: Holds all checkpoints of one training.
         state: Step, tokens and curve.
-        key: Of the job; a checkpoint of another key is never used.
-        weights: What trains, by name.
+        key: The job's key; a checkpoint with another key is never used.
+        weights: Trainable weights by name.
         optimizer: AdamW over exactly these weights.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,27 +99,27 @@ def load_newest(
     optimizer: torch.optim.Optimizer,
     warn: Callable[[str], None],
 ) -> State | None:
-    """Put the newest undamaged checkpoint into weights, optimiser and random states; None when there is none.
+    """Load the newest undamaged checkpoint into weights, optimiser and random states; None when there is none.
 
     Args:
         folder: As for `save_checkpoint`; need not exist.
-        key: Of the job.
+        key: The job's key.
         weights: Overwritten.
         optimizer: Overwritten.
-        warn: Told of every checkpoint that is passed over, and why.
+        warn: Called for every checkpoint that is skipped, with the reason.
     """
     for left_over in sorted(folder.glob(".*.tmp")):
-        warn(f"checkpoint {left_over.name} was never completed; it is ignored")
+        warn(f"checkpoint {left_over.name} is incomplete; it is ignored")
     for checkpoint in reversed(_found(folder)):
         try:
             verify(checkpoint)
             state = orjson.loads((checkpoint / "state.json").read_bytes())
         except (StorageError, ValueError, OSError) as error:
-            told = error.message if isinstance(error, StorageError) else type(error).__name__
-            warn(f"checkpoint {checkpoint.name} is damaged ({told}); the one before is used")
+            reason = error.message if isinstance(error, StorageError) else type(error).__name__
+            warn(f"checkpoint {checkpoint.name} is damaged ({reason}); the one before is used")
             continue
         if state["key"] != key:
-            warn(f"checkpoint {checkpoint.name} belongs to a training with other settings; it is ignored")
+            warn(f"checkpoint {checkpoint.name} belongs to a training with different settings; it is ignored")
             continue
         _restore(checkpoint, weights, optimizer)
         _set_random_state(state["random"])
@@ -138,7 +138,7 @@ def _restore(checkpoint: Path, weights: Mapping[str, Tensor], optimizer: torch.o
     saved = load_file(checkpoint / "weights.safetensors")
     moments = load_file(checkpoint / "optimizer.safetensors")
     if saved.keys() != weights.keys():
-        raise StorageError("the checkpoint's tensors are not those of the model", code="TG0535", where=str(checkpoint))
+        raise StorageError("the checkpoint's tensors do not match the model", code="TG0535", where=str(checkpoint))
     for name, weight in weights.items():
         weight.copy_(saved[name])
     restore_moments(moments, weights, optimizer)

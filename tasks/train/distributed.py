@@ -1,14 +1,13 @@
-"""A training in one process, or in several that train one model: `Group`, `Replicas` and `Shards` of it.
+"""Training in one process (`Group`), or in several that train one model together (`Replicas`, `Shards`).
 
-`Group` is a training in one process: what others would have, it has itself. `Replicas` each take their rows of every
-batch, and the gradients are added up. Nothing is averaged: each process divides by the number of supervised tokens in
-all processes' rows, so the sum of the gradients is the gradient of the mean over the whole batch, however many tokens
-each has. `Shards` each hold a part of every weight, gradient and moment (`train.sharding: full`), by torch's FSDP2: a
-layer's weights come together for its forward and its backward and go apart again. Checkpoints and results hold whole
-tensors, so they are those of a training in one process.
+`Replicas` each take their rows of every batch, and the gradients are summed. Nothing is averaged: each process divides
+by the number of supervised tokens in all processes' rows, so the sum of the gradients is the gradient of the mean over
+the whole batch, however many tokens each process has. `Shards` each hold a part of every weight, gradient and moment
+(`train.sharding: full`), with torch's FSDP2: it gathers a layer's weights for its forward and its backward and frees
+them afterwards. Checkpoints and results hold whole tensors, exactly as from a single process.
 
-The loop in tasks/train/engine.py speaks to this interface and knows nothing of processes; here nothing is known of how
-they were started (tasks/train/place.py; on a cluster by Ray). Made by tasks/train/part.py.
+The loop in tasks/train/engine.py uses this interface and knows nothing of processes; this module knows nothing of how
+they were started (tasks/train/place.py; on a cluster by Ray). Created by tasks/train/part.py.
 """
 
 from __future__ import annotations
@@ -40,34 +39,34 @@ from tasks.train.place import LISTENER, LOOPBACK, PORT, RANK, SIZE
 
 T = TypeVar("T")
 BUCKET = 2**22
-"""Gradients that are sent at once: 16 MiB in float32."""
+"""Gradients sent at once: 16 MiB in float32."""
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for another before it gives up; a dead one is noticed at once."""
+"""How long a process waits for another before it gives up; a dead process is noticed immediately."""
 
 
 class Group:
     """One process that trains alone."""
 
     size = 1
-    """Processes. Each step takes `size * batch_size * gradient_accumulation_steps` examples."""
+    """Number of processes. Each step takes `size * batch_size * gradient_accumulation_steps` examples."""
     rank = 0
-    saved: Callable[[Path], None] | None = None
-    """Told by the leader of each checkpoint that is complete."""
+    on_saved: Callable[[Path], None] | None = None
+    """Called by the leader with each complete checkpoint."""
 
     @property
     def leads(self) -> bool:
-        """Is this the process that writes checkpoints, figures and results?"""
+        """Whether this process writes checkpoints, figures and results."""
         return self.rank == 0
 
     def prepare(self, model: nn.Module) -> nn.Module:
-        """The model as this process shall hold it; called once, before the optimiser is made."""
+        """The model as this process holds it; called once, before the optimiser is created."""
         return model
 
     def finish(self, model: nn.Module, fresh: Callable[[], nn.Module]) -> nn.Module:
-        """The trained model as a whole, for the leader to save.
+        """The whole trained model, for the leader to save.
 
         Args:
-            model: As it was trained.
+            model: The trained model.
             fresh: Opens the model as it was before training.
         """
         return model
@@ -83,7 +82,7 @@ class Group:
         return load_newest(folder, key=key, weights=trainable_tensors(model), optimizer=optimizer, warn=warn)
 
     def save(self, folder: Path, state: State, *, key: str, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """As `tasks.train.checkpoint.save_checkpoint`, by the leader alone; the others help to gather."""
+        """As `tasks.train.checkpoint.save_checkpoint`, by the leader alone; the others help to gather tensors."""
         if self.leads:
             self._write(folder, state, key, trainable_tensors(model), optimizer)
 
@@ -91,36 +90,40 @@ class Group:
         self, folder: Path, state: State, key: str, weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
     ) -> None:
         written = save_checkpoint(folder, state, key=key, weights=weights, optimizer=optimizer)
-        if self.saved is not None:
-            self.saved(written)
+        if self.on_saved is not None:
+            self.on_saved(written)
 
-    def agree(self, step: int, model: nn.Module) -> None:
-        """Refuse to go on when processes stand at different steps or hold different weights."""
+    def check_in_step(self, step: int, model: nn.Module) -> None:
+        """Refuse to continue when processes are at different steps or hold different weights.
+
+        Raises:
+            TrainingError: TG0416, they differ.
+        """
 
     def reseed(self, seed: int, step: int) -> None:
-        """Give each process dropout of its own; alone, the stream of random numbers simply goes on."""
+        """Give each process its own dropout; a single process keeps its stream of random numbers."""
 
     def batches(self, examples: Examples, places: Sequence[Sequence[int]]) -> list[Batch]:
         """This process's part of each batch of a step."""
         return [examples.batch(indices) for indices in places]
 
-    def takes(self, batch: Batch) -> bool:
-        """Must this batch go through the model? One without supervised tokens adds nothing."""
+    def needs(self, batch: Batch) -> bool:
+        """Whether this batch must go through the model; without supervised tokens it adds nothing."""
         return bool(len(batch.targets))
 
     def total(self, *values: float) -> tuple[float, ...]:
-        """Sums over all processes."""
+        """Each value summed over all processes."""
         return values
 
     def largest(self, value: float) -> float:
-        """The largest of all processes' values."""
+        """The largest value of all processes."""
         return value
 
     def sum_gradients(self, trained: Sequence[nn.Parameter]) -> None:
-        """Make each gradient the sum of all processes' gradients."""
+        """Replace each gradient with the sum over all processes."""
 
     def clip(self, trained: Sequence[nn.Parameter], limit: float) -> float:
-        """Scale all gradients to a common norm of at most `limit`; returns the norm before."""
+        """Clip all gradients to a common norm of at most `limit`; returns the norm before clipping."""
         return float(nn.utils.clip_grad_norm_(trained, limit))
 
 
@@ -128,32 +131,32 @@ ALONE = Group()
 
 
 def join(spec: TrainSpec) -> Group:
-    """Meet the other processes of this training; alone when there are none.
+    """Join the other processes of this training; a single process gets a `Group` of its own.
 
-    Where a group of processes is there already (a Ray cluster makes one), it is that one.
+    Uses the process group that exists already, as on a Ray cluster.
 
     Raises:
-        TrainingError: TG0416, the processes are not as many as declared, or do not sit on the same kind of device.
+        TrainingError: TG0416, the number of processes is not the declared one, or their kinds of device differ.
     """
     if spec.processes == 1:
         return Group()
     kind = "cuda" if torch.cuda.is_available() else "cpu"
     if dist.is_initialized():
         rank, size, store = dist.get_rank(), dist.get_world_size(), _get_default_store()
-        _same_everywhere(store, "device", kind, rank, size)
+        _check_same(store, "device", kind, rank, size)
     else:
-        _meet(kind)
+        _init_process_group(kind)
     group = Replicas() if spec.sharding == "none" else Shards()
-    there = int(group.total(1.0)[0])
-    if not there == group.size == spec.processes:
+    n_present = int(group.total(1.0)[0])
+    if not n_present == group.size == spec.processes:
         raise TrainingError(
-            f"{there} processes answer in a group of {group.size}, {spec.processes} are declared", code="TG0416"
+            f"{n_present} processes answer in a group of {group.size}, {spec.processes} are declared", code="TG0416"
         )
     return group
 
 
-def _meet(kind: str) -> None:
-    """Make the group of this machine's processes, at the port that the one that started them has open."""
+def _init_process_group(kind: str) -> None:
+    """Create the group of this machine's processes, on the port that the parent process holds open."""
     rank, size = int(os.environ[RANK]), int(os.environ[SIZE])
     listener = int(os.environ[LISTENER]) if LISTENER in os.environ else None
     store = TCPStore(
@@ -164,47 +167,47 @@ def _meet(kind: str) -> None:
         timeout=TIMEOUT,
         master_listen_fd=listener,
     )
-    _same_everywhere(store, "device", kind, rank, size)
+    _check_same(store, "device", kind, rank, size)
     dist.init_process_group(
         "nccl" if kind == "cuda" else "gloo", store=store, rank=rank, world_size=size, timeout=TIMEOUT
     )
 
 
 def wait_for_all() -> None:
-    """Return when every process of the group is here; at once where there is no group."""
+    """Wait until every process of the group gets here; return immediately without a group."""
     if dist.is_initialized():
         dist.barrier()
 
 
-def agreed(name: str, value: Callable[[], str]) -> str:
-    """The first process's value, in all processes; its own where there is no group.
+def value_of_leader(name: str, value: Callable[[], str]) -> str:
+    """The first process's value, in all processes; without a group this process's own.
 
     Args:
-        name: Of the question, the same in all processes and asked once.
-        value: Asked in the first process alone.
+        name: A key, the same in all processes and used once.
+        value: Called in the first process only.
     """
     if not dist.is_initialized():
         return value()
     store = _get_default_store()
     if dist.get_rank() == 0:
         store.set(name, value())
-    told: bytes = store.get(name)
-    return told.decode()
+    shared: bytes = store.get(name)
+    return shared.decode()
 
 
-def _same_everywhere(store: Store, name: str, value: str, rank: int, size: int) -> None:
+def _check_same(store: Store, name: str, value: str, rank: int, size: int) -> None:
     store.set(f"{name}/{rank}", value)
     found = [store.get(f"{name}/{other}").decode() for other in range(size)]
     if len(set(found)) > 1:
         raise TrainingError(
             f"the processes differ in their {name}: {', '.join(found)}",
             code="TG0416",
-            hint="train.processes must not be more than there are cards; CUDA_VISIBLE_DEVICES names those in use",
+            hint="train.processes may not exceed the number of cards; CUDA_VISIBLE_DEVICES lists those in use",
         )
 
 
 class Replicas(Group):
-    """One of several processes, each with the whole model."""
+    """One of several processes that each hold the whole model."""
 
     def __init__(self) -> None:
         self.size, self.rank = dist.get_world_size(), dist.get_rank()
@@ -216,14 +219,14 @@ class Replicas(Group):
         return self.in_turn(lambda: Group.load(self, folder, key=key, model=model, optimizer=optimizer, warn=warn))
 
     def in_turn(self, work: Callable[[], T]) -> T:
-        """Do it in one process after the other: what touches files that all see."""
+        """Run `work` in one process after another: it touches files that all of them share."""
         for rank in range(self.size):
             if rank == self.rank:
                 done = work()
             dist.barrier()
         return done
 
-    def agree(self, step: int, model: nn.Module) -> None:
+    def check_in_step(self, step: int, model: nn.Module) -> None:
         sums = [tensor.double().sum() for tensor in self._compared(model)]
         mine = torch.stack([torch.tensor(float(step), dtype=torch.float64), *(each.cpu() for each in sums)])
         least, most = mine.to(self.device), mine.to(self.device)
@@ -234,18 +237,18 @@ class Replicas(Group):
             raise TrainingError(
                 f"the processes do not start from the same {what}",
                 code="TG0416",
-                hint="run again; if it stays so, a file of the base model or of a checkpoint changed in between",
+                hint="run again; if it persists, a file of the base model or of a checkpoint changed in between",
             )
 
     def _compared(self, model: nn.Module) -> list[Tensor]:
         return list(trainable_tensors(model).values())
 
     def reseed(self, seed: int, step: int) -> None:
-        # A function of step and rank: a resumed training needs no random state of every process.
+        # A function of step and rank, so a resumed training needs no random state per process.
         torch.manual_seed((seed * 1_000_003 + step) * self.size + self.rank)
 
     def batches(self, examples: Examples, places: Sequence[Sequence[int]]) -> list[Batch]:
-        # Every size-th row: rows are ordered by length, so all processes get about as many tokens.
+        # Every size-th row: rows are ordered by length, so all processes get a similar number of tokens.
         return [examples.batch(mine) for indices in places if (mine := indices[self.rank :: self.size])]
 
     def total(self, *values: float) -> tuple[float, ...]:
@@ -271,7 +274,7 @@ class Replicas(Group):
 
 
 def _buckets(trained: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
-    """In their order, up to `BUCKET` weights of one type together."""
+    """The parameters in order, grouped into up to `BUCKET` weights of one type."""
     bucket: list[nn.Parameter] = []
     for parameter in trained:
         full = sum(each.numel() for each in bucket) + parameter.numel() > BUCKET
@@ -284,7 +287,7 @@ def _buckets(trained: Sequence[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
 
 
 def without_targets(batch: Batch) -> Batch:
-    """The same rows, of which nothing counts: for a process that must take part and has nothing to add."""
+    """The same rows without supervised tokens: for a process that must take part but has nothing to add."""
     return replace(
         batch,
         rows=batch.rows[:0],
@@ -296,14 +299,14 @@ def without_targets(batch: Batch) -> Batch:
 
 
 class Shards(Replicas):
-    """One of several processes that hold the model between them."""
+    """One of several processes that each hold a part of the model."""
 
     def prepare(self, model: nn.Module) -> nn.Module:
         for layer in language_model(model).model.layers:
             fully_shard(layer)
         fully_shard(model)
         for module in _sharded(model):
-            # Each process has divided by the tokens of all: what remains is to add.
+            # Each process has divided by the tokens of all processes, so the gradients only need to be summed.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
         return model
@@ -312,14 +315,14 @@ class Shards(Replicas):
         trained = {name: _whole(part) for name, part in trainable_tensors(model).items()}
         if not self.leads:
             return model
-        # A sharded module gives away its parts whenever it is asked for its state: the tensors move to a plain one.
+        # A sharded module always returns its shards as its state, so the tensors move to a plain module.
         plain = fresh()
         for name, tensor in trainable_tensors(plain).items():
             tensor.copy_(trained[name])
         return plain
 
     def losses_of(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
-        # The fast path reads weights past the model's forward, where they are in parts.
+        # The fast path reads weights without the model's forward, where they are sharded.
         return plain_losses(model, dtype=dtype, recompute=recompute, share=False)
 
     def load(
@@ -339,10 +342,10 @@ class Shards(Replicas):
             self._write(folder, state, key, whole.weights, whole.as_optimizer())
 
     def _compared(self, model: nn.Module) -> list[Tensor]:
-        return []  # no process holds what another holds
+        return []  # the processes hold different parts
 
     def batches(self, examples: Examples, places: Sequence[Sequence[int]]) -> list[Batch]:
-        # Weights come together only when all processes ask for them: all go through the model equally often.
+        # Gathering weights needs all processes, so all must run the model equally often.
         return [
             examples.batch(mine)
             if (mine := indices[self.rank :: self.size])
@@ -350,11 +353,11 @@ class Shards(Replicas):
             for indices in places
         ]
 
-    def takes(self, batch: Batch) -> bool:
+    def needs(self, batch: Batch) -> bool:
         return True
 
     def sum_gradients(self, trained: Sequence[nn.Parameter]) -> None:
-        """The backward has added them up."""
+        """Do nothing: the backward has summed them."""
 
     def clip(self, trained: Sequence[nn.Parameter], limit: float) -> float:
         norm = nn.utils.clip_grad_norm_(trained, limit)
@@ -366,11 +369,11 @@ def _sharded(model: nn.Module) -> list[FSDPModule]:
 
 
 class _Gathered:
-    """Whole copies of weights and moments, for as long as a checkpoint is written or read."""
+    """Whole copies of weights and moments, while a checkpoint is written or read."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         for module in _sharded(model):
-            module.reshard()  # a forward without a backward (validation) has left whole weights in the parts' places
+            module.reshard()  # a forward without a backward (validation) leaves whole weights in place of the shards
         self._parts, self._optimizer = trainable_tensors(model), optimizer
         self._names = _names(model)
         self.weights = {name: _whole(part) for name, part in self._parts.items()}
@@ -384,11 +387,11 @@ class _Gathered:
             self.state[whole] = {kind: _whole(value) for kind, value in moments.items()}
 
     def as_optimizer(self) -> torch.optim.Optimizer:
-        """With the two members of an optimiser that checkpoints read and write: `state` and `param_groups`."""
+        """This object as an optimiser: it has the two members that checkpoints use, `state` and `param_groups`."""
         return cast(torch.optim.Optimizer, self)
 
     def put_back(self) -> None:
-        """Cut what was read as the model is cut."""
+        """Shard what was read as the model is sharded."""
         for name, part in self._parts.items():
             part.copy_(_cut(self.weights[name], part))
         for group in self._optimizer.param_groups:
@@ -401,7 +404,7 @@ class _Gathered:
 
 
 def _names(model: nn.Module) -> dict[int, str]:
-    """Parameter -> the name under which it is saved."""
+    """Id of each parameter -> the name under which it is saved."""
     trained = [parameter for _, parameter in sorted(model.named_parameters()) if parameter.requires_grad]
     return {id(parameter): name for parameter, name in zip(trained, trainable_tensors(model), strict=True)}
 
@@ -411,7 +414,7 @@ def _whole(tensor: Tensor) -> Tensor:
 
 
 def _cut(whole: Tensor, part: Tensor) -> Tensor:
-    """The whole tensor cut as `part` is cut."""
+    """The whole tensor, sharded as `part` is."""
     if not isinstance(part, DTensor):
         return whole
     return distribute_tensor(whole.to(part.device), part.device_mesh, part.placements, src_data_rank=None)

@@ -1,4 +1,4 @@
-"""When a training no longer helps, and the weights from before: kept on disk, and a hard link in each checkpoint.
+"""Early stopping: the best validation so far and its weights, kept on disk and hard-linked into each checkpoint.
 
 It knows nothing of how a loss is measured. Used by tasks/train/validation.py.
 """
@@ -29,16 +29,16 @@ class Best:
     step: int
     loss: float
     n_worse: int = 0
-    """Validations since, none of them better."""
+    """Validations since then, none of them better."""
     digest: str = ""
-    """sha256 of its weights' file."""
+    """sha256 of the file with its weights."""
 
 
-def judged(best: Best | None, *, step: int, loss: float, spec: EarlyStoppingSpec) -> Best:
+def update_best(best: Best | None, *, step: int, loss: float, spec: EarlyStoppingSpec) -> Best:
     """The best after one more validation.
 
-    >>> first = judged(None, step=5, loss=2.0, spec=EarlyStoppingSpec(min_delta=0.1))
-    >>> judged(first, step=10, loss=1.95, spec=EarlyStoppingSpec(min_delta=0.1))
+    >>> first = update_best(None, step=5, loss=2.0, spec=EarlyStoppingSpec(min_delta=0.1))
+    >>> update_best(first, step=10, loss=1.95, spec=EarlyStoppingSpec(min_delta=0.1))
     Best(step=5, loss=2.0, n_worse=1, digest='')
     """
     if best is None or loss < best.loss - spec.min_delta:
@@ -47,17 +47,17 @@ def judged(best: Best | None, *, step: int, loss: float, spec: EarlyStoppingSpec
 
 
 class BestWeights:
-    """One file beside the checkpoints that holds the weights of the best validation.
+    """One file in the checkpoints' folder with the weights of the best validation.
 
-    A checkpoint holds a hard link to it. The file is replaced and never rewritten, so that a checkpoint keeps the best
-    as it was then, and a training that goes on from it goes on with that.
+    Each checkpoint holds a hard link to it. The file is replaced and never rewritten, so a checkpoint keeps the best
+    weights of its time, and a training that resumes from it uses those.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / BEST
 
     def keep(self, weights: Mapping[str, Tensor]) -> str:
-        """Replace the file by these weights; returns its sha256. What a checkpoint links to is synced with it."""
+        """Replace the file with these weights; returns its sha256. Sealing a checkpoint syncs the file it links to."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         aside = self.path.with_name(f".{BEST}")
         aside.unlink(missing_ok=True)
@@ -67,27 +67,27 @@ class BestWeights:
         return sha256_file(self.path)
 
     def link_into(self, checkpoint: Path) -> None:
-        """Put the file into a checkpoint that is being written."""
+        """Link the file into a checkpoint that is being written."""
         _link(self.path, checkpoint / BEST)
 
     def take_from(self, checkpoint: Path) -> None:
-        """Go back to the best of a verified checkpoint, or to none."""
+        """Restore the best weights of a verified checkpoint, or none."""
         self.path.unlink(missing_ok=True)
         if (checkpoint / BEST).exists():
             _link(checkpoint / BEST, self.path)
 
     def put_back(self, weights: Mapping[str, Tensor], *, digest: str) -> None:
-        """Overwrite the weights by those of the file.
+        """Overwrite the weights with those of the file.
 
         Raises:
-            TrainingError: TG0407, the file is gone or damaged.
+            TrainingError: TG0407, the file is missing or damaged.
         """
         if not self.path.exists() or sha256_file(self.path) != digest:
             raise TrainingError(
                 "the kept weights of the best validation are damaged",
                 code="TG0407",
                 where=str(self.path),
-                hint="run again: training goes on from its last whole checkpoint",
+                hint="run again: training resumes from its last complete checkpoint",
             )
         saved = load_file(self.path)
         for name, weight in weights.items():

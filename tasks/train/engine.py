@@ -1,6 +1,6 @@
-"""The training loop: batches in a fixed order, loss on supervised tokens, AdamW, checkpoints, an end at the first NaN.
+"""The training loop: batches in a fixed order, loss on supervised tokens, AdamW, checkpoints, a stop at the first NaN.
 
-It knows nothing of processes, files of results and pipelines. Called by tasks/train/worker.py.
+It knows nothing of processes, result files and pipelines. Called by tasks/train/part.py.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from tasks.train.validation import Answer, Validator
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a training came to."""
+    """The result of a training."""
 
     n_steps: int
-    """Optimiser steps done; less than planned when early stopping ended the training."""
+    """Optimiser steps done; fewer than planned when early stopping ended the training."""
     n_tokens: int
     curve: list[dict[str, float | int | None]]
     """One row per step: step, loss, learning_rate, grad_norm, n_tokens, validation_loss."""
     finished: bool
-    """False when it was asked to stop; a checkpoint holds what was done."""
+    """False when it was stopped; a checkpoint holds the work done so far."""
     kept_step: int
-    """Step whose weights the model has: the last, or with early stopping that of the best validation."""
+    """Step whose weights the model has: the last, or with early stopping the step of the best validation."""
 
     @property
     def validation_loss(self) -> float | None:
-        """Of the weights that the model has; None when they were not validated."""
+        """Validation loss of the weights that the model has; None when they were not validated."""
         return next((row["validation_loss"] for row in self.curve if row["step"] == self.kept_step), None)
 
 
@@ -72,23 +72,23 @@ def train(
     trunk: Trunk | None = None,
     group: Group = ALONE,
 ) -> Outcome:
-    """Train `model` in place, from the newest checkpoint where there is one; equal inputs give equal weights.
+    """Train `model` in place, from the newest checkpoint if there is one; equal inputs give equal weights.
 
-    The gradient of an optimiser step is that of the mean loss over all its supervised tokens, however it is cut into
+    An optimiser step uses the gradient of the mean loss over all its supervised tokens, however it is split into
     batches. A step whose loss or gradient is not finite changes nothing and ends the training.
 
     Args:
         model: From `tasks.model.adapter.open_for_training`.
         spec: The settings.
         train_folder: A split of a `DatasetRef`.
-        validation_folder: None for no validation; else its mean loss is taken when `validate_every` says, and at the
-            end.
+        validation_folder: None for no validation; else its mean loss is measured as often as `validate_every` says,
+            and at the end.
         checkpoints: Folder for checkpoints; only those of `key` are used.
-        key: Of the job, see `tasks.train.job.TrainJob.key`.
-        log: Told of each step.
-        stop: Asked after each step; when true, a checkpoint is saved and the training returns unfinished.
+        key: The job's key, see `tasks.train.job.TrainJob.key`.
+        log: Records each step.
+        stop: Called after each step; when it returns true, a checkpoint is saved and the training returns unfinished.
         answer: Called at each validation.
-        trunk: What the frozen lower layers made of both splits, from `tasks.train.trunk.open_trunk`.
+        trunk: Output of the frozen lower layers for both splits, from `tasks.train.trunk.open_trunk`.
         group: The processes that train together; each calls this with its own model.
 
     Raises:
@@ -98,7 +98,7 @@ def train(
     _seed(spec.seed)
     examples = Examples(train_folder, trunk.split("train") if trunk else None)
     if not len(examples):
-        raise DataError("no train examples", code="TG0308", where=str(train_folder))
+        raise DataError("no training examples", code="TG0308", where=str(train_folder))
     held_out = None
     if validation_folder is not None:
         held_out = Examples(validation_folder, trunk.split("validation") if trunk else None)
@@ -116,7 +116,7 @@ def train(
         warn=lambda message: log.write(event="warning", message=message),
     )
     done, n_tokens, curve = (state.step, state.n_tokens, list(state.curve)) if state else (0, 0, [])
-    group.agree(done, model)
+    group.check_in_step(done, model)
     validator = Validator(
         model,
         losses,
@@ -199,7 +199,7 @@ def _step(
     total = 0.0
     with losses.sharing(batches) if batches else nullcontext():
         for batch in batches:
-            if group.takes(batch):
+            if group.needs(batch):
                 part = losses(batch).sum() / n_supervised
                 total += float(part.detach())
                 part.backward()  # type: ignore[no-untyped-call]
@@ -224,7 +224,7 @@ def _diverged(step: int, loss: float, norm: float, batches: Sequence[Batch], rat
         f"{len(names)} examples: {shown}",
         code="TG0401",
         where=f"step {step}",
-        hint="lower train.learning_rate, or lengthen train.warmup_ratio; nothing of this training is kept as a result",
+        hint="lower train.learning_rate, or raise train.warmup_ratio; nothing of this training is kept as a result",
     )
 
 
@@ -233,11 +233,11 @@ def _seed(seed: int) -> None:
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
-    # Otherwise every new tensor is filled with NaN first, to show reads of unwritten memory.
+    # Otherwise torch fills every new tensor with NaN first, to reveal reads of unwritten memory.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def mean_last_tenth(curve: Sequence[dict[str, float | int | None]]) -> float:
-    """Mean loss of the last tenth of the steps, at least one."""
+    """Mean loss over the last tenth of the steps, at least one."""
     last = [float(row["loss"] or 0.0) for row in curve[-max(1, len(curve) // 10) :]]
     return sum(last) / len(last)

@@ -1,7 +1,7 @@
-"""From a batch to the loss of each supervised token: a fast path for Llama-shaped decoders on a CPU, else the model.
+"""From a batch to the loss of each supervised token: a fast path for Llama-like decoders on a CPU, else the model.
 
-`PlainModel` goes through the model's own forward, whatever its architecture; a shared prefix goes through its own
-cache. The fast path is tasks/train/fast. It knows nothing of optimisers and steps. Used by tasks/train/engine.py.
+`PlainModel` uses the model's own forward, whatever its architecture, and the model's own cache for a shared prefix. The
+fast path is tasks/train/fast. It knows nothing of optimisers and steps. Used by tasks/train/engine.py.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from tasks.train.prefix import backward_through, ends_of, has_steady_positions, 
 
 
 class PlainModel:
-    """Logits only where a row of the batch has loss.
+    """Computes logits only for columns where some row of the batch has loss.
 
-    With float32 weights and bfloat16 arithmetic (`method: full`) matrix products run in bfloat16.
+    With float32 weights and bfloat16 arithmetic (`method: full`), matrix products run in bfloat16.
 
     Args:
-        model: As `tasks.model.adapter.open_for_training` gives it.
-        dtype: Of the arithmetic.
-        recompute: Gradient checkpointing. It leaves no cache to share a prefix through.
-        share: Read a shared prefix once, where the model's cache allows it.
+        model: From `tasks.model.adapter.open_for_training`.
+        dtype: Number type of the arithmetic.
+        recompute: Gradient checkpointing, which leaves no cache for a shared prefix.
+        share: Read a shared prefix once, if the model's cache allows it.
     """
 
     def __init__(self, model: nn.Module, *, dtype: torch.dtype, recompute: bool, share: bool = True) -> None:
@@ -52,7 +52,7 @@ class PlainModel:
         """Losses of the supervised tokens (n,)."""
         device, n_prefix = self.whole.device, self._n_prefix
         columns, place = torch.unique(batch.columns, return_inverse=True)
-        # No mask of padding: it lies on the right, where causal attention does not look.
+        # No padding mask: padding is on the right, where causal attention does not look.
         ids = batch.ids
         extra: dict[str, Any] = {"use_cache": False}
         if n_prefix:
@@ -64,10 +64,10 @@ class PlainModel:
 
     @contextmanager
     def sharing(self, batches: Sequence[Batch]) -> Iterator[None]:
-        """Inside, the prefix that all these batches share is read once; its gradient goes through it at the end.
+        """Within the block, read the prefix that all these batches share once; its backward runs at the end.
 
-        Losses and gradients are those without it. Does nothing for a model whose cache does not hold keys and values
-        of every position (sliding windows, recurrent layers).
+        Losses and gradients are the same as without it. Does nothing for a model whose cache does not hold keys and
+        values of every position (sliding windows, recurrent layers).
         """
         batches = [batch for batch in batches if len(batch.targets)]
         n_prefix = shared_prefix(batches) if self.shares else 0
@@ -77,7 +77,7 @@ class PlainModel:
             first = batches[0]
             ids = first.ids[first.rows[:1], :n_prefix]
             self._forward(ids, logits_to_keep=1, use_cache=True, **{str(self.cache_name): cache})
-            # A layer that takes another one's keys holds none.
+            # A layer that reuses another layer's keys holds none.
             self._holding = [number for number, layer in enumerate(cache.layers) if layer.keys is not None]
             held = [cache.layers[number] for number in self._holding]
             read = [tensor for layer in held for tensor in (layer.keys, layer.values)]
@@ -96,7 +96,7 @@ class PlainModel:
             return self.model(input_ids=ids.to(device), **settings)
 
     def _filled_cache(self, n_rows: int, n_columns: int) -> dict[str, Any]:
-        """What tells the model that each row has read the prefix."""
+        """Arguments with which the model treats the prefix as read by each row."""
         cache = self._cache()
         for number, keys, values in zip(self._holding, self._given[::2], self._given[1::2], strict=True):
             cache.update(keys.expand(n_rows, -1, -1, -1), values.expand(n_rows, -1, -1, -1), number)
@@ -110,7 +110,7 @@ class PlainModel:
 
 
 def _caches_every_position(config: Any) -> bool:
-    """Does the model's cache hold keys and values of all positions, and nothing else that a prefix leaves behind?"""
+    """Whether the model's cache holds keys and values of all positions, and no other state of a prefix."""
     from transformers import DynamicCache
     from transformers.cache_utils import DynamicLayer
 
@@ -124,7 +124,7 @@ def _caches_every_position(config: Any) -> bool:
 
 
 def _keep_layer_inputs_only(whole: Any) -> None:
-    """Switch gradient checkpointing on, under the name that this version of transformers has for it."""
+    """Enable gradient checkpointing, under the name that this version of transformers gives it."""
     if hasattr(whole, "activation_checkpointing_enable"):
         whole.activation_checkpointing_enable({"use_reentrant": False})
     else:
@@ -132,25 +132,25 @@ def _keep_layer_inputs_only(whole: Any) -> None:
 
 
 class Losses(Protocol):
-    """What a step asks of a model."""
+    """What a training step needs from a model."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Cross-entropy of each supervised token of the batch, nats, float32 (n,)."""
 
     def sharing(self, batches: Sequence[Batch]) -> AbstractContextManager[None]:
-        """Inside, what all these batches begin with is computed once; on leaving, its gradient is complete.
+        """Within the block, compute the prefix that all these batches share once; its gradient is complete at the end.
 
-        Only these batches may be asked for inside. Each must have gone backward before the end.
+        Use only these batches inside, and run the backward of each before the end.
         """
 
 
 def losses_of(model: nn.Module, *, dtype: torch.dtype, recompute: bool) -> Losses:
-    """The way from batch to losses that is fastest here and exact.
+    """The fastest exact way from batch to losses on this machine.
 
     Args:
-        model: As `tasks.model.adapter.open_for_training` gives it.
-        dtype: Of the arithmetic.
-        recompute: Gradient checkpointing: keep each layer's input only and run the layer again in the backward.
+        model: From `tasks.model.adapter.open_for_training`.
+        dtype: Number type of the arithmetic.
+        recompute: Gradient checkpointing: keep only each layer's input and run the layer again in the backward.
     """
     if is_fast(model):
         return FastDecoder(model, recompute=recompute)
@@ -161,9 +161,9 @@ def plain_losses(model: nn.Module, *, dtype: torch.dtype, recompute: bool, share
     """Losses through the model's own forward, whatever its architecture.
 
     Args:
-        model: As `tasks.model.adapter.open_for_training` gives it.
-        dtype: Of the arithmetic.
+        model: From `tasks.model.adapter.open_for_training`.
+        dtype: Number type of the arithmetic.
         recompute: Gradient checkpointing.
-        share: Read a shared prefix once. False where every process must go through the model equally often.
+        share: Read a shared prefix once. False when every process must run the model equally often.
     """
     return PlainModel(model, dtype=dtype, recompute=recompute, share=share)

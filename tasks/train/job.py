@@ -1,6 +1,6 @@
-"""What a training process is told, and the files by which it answers.
+"""What a training process reads, and the files in which it reports back.
 
-Read and written on both sides of the process boundary, so it imports no torch. It knows nothing of models. Used by
+Used on both sides of the process boundary, so it imports no torch. It knows nothing of models. Used by
 tasks/train/launch.py and tasks/train/worker.py.
 """
 
@@ -25,17 +25,17 @@ LOG = "worker.log"
 FINAL = "final"
 CHECKPOINTS = "checkpoints"
 KEPT = 2
-"""Checkpoints that are kept: the newest, and the one before in case the newest turns out damaged."""
+"""Checkpoints to keep: the newest, and the one before in case the newest is damaged."""
 ANSWERS = "answers"
-"""Folder of answers to validation tickets, by job and step."""
+"""Folder with the answers to validation tickets, by job and step."""
 MEMORY_FIGURES = ("predicted_memory_bytes", "peak_memory_bytes")
-"""Of one training process, as told when training has ended: predicted before, measured after."""
+"""Fields of one training process's `memory` event: predicted before training, measured after it."""
 INTERRUPTED = 75
-"""Exit code of a process that was asked to stop and has saved a checkpoint (EX_TEMPFAIL)."""
+"""Exit code of a process that was stopped and has saved a checkpoint (EX_TEMPFAIL)."""
 
 
 class TrainJob(BaseModel):
-    """One training: what goes in, how, and the folder it works in."""
+    """One training: its inputs, its settings and the folder it works in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,17 +45,17 @@ class TrainJob(BaseModel):
     scratch: Path
     threads: int
     trunks: Path | None = None
-    """Folder where trainings share what frozen layers computed; None for one of this training's own."""
+    """Folder where trainings share the output of frozen layers; None for a folder of this training's own."""
 
     def workload(self) -> Workload | None:
-        """What decides its memory; None when that cannot be computed."""
+        """What determines its memory; None when that cannot be computed."""
         share = self.dataset.n_supervised / max(1, self.dataset.n_tokens)
         return workload_of(self.model, max_tokens=self.dataset.max_tokens, supervised_share=share)
 
     def key(self) -> str:
-        """sha256 of everything that decides the weights, wherever files lie: checkpoints of another key do not fit.
+        """sha256 of everything that determines the weights, except file locations; only its own checkpoints are used.
 
-        Threads are left out: a training may go on with another number of them, though then its bytes may differ.
+        Threads are left out: a training may resume with a different number, though its bytes may then differ.
         """
         return sha256_json(
             {
@@ -68,7 +68,7 @@ class TrainJob(BaseModel):
         )
 
     def halved(self) -> TrainJob | None:
-        """The same training with half the examples at once and as many in a step; None with one example at once."""
+        """The same training with half the batch size and as many examples per step; None at batch size 1."""
         changes = next(smaller_batches(self.spec), None)
         return None if changes is None else self.model_copy(update={"spec": self.spec.model_copy(update=changes)})
 
@@ -79,21 +79,21 @@ class ProgressLog:
 
     `event: step` has `step`, `n_steps`, `loss` (nats per supervised token), `learning_rate`, `grad_norm`, `n_tokens`
     (of all steps so far), `step_tokens` and `seconds` (of this step). Other events: `started`, `validation` (loss),
-    `warning` (message), `trunk` (path, filled: computed now), `ended`, and of a finished training `memory`
+    `warning` (message), `trunk` (path, filled: computed now), `ended`, and for a finished training `memory`
     (`MEMORY_FIGURES`). The parent writes `halved` (key: of the job that ran out of memory; batch_size and
-    gradient_accumulation_steps from then on). Of a training on a cluster also `attempt` (workers begin), `kept` (step:
-    a checkpoint is on the shared storage) and `lost` (rank, why).
+    gradient_accumulation_steps from then on). A training on a cluster also writes `attempt` (workers start), `kept`
+    (step: a checkpoint is on the shared storage) and `lost` (rank, why).
     """
 
     path: Path
 
     def write(self, **entry: Any) -> None:
-        """Append one line; it is whole or absent for a reader that waits for the newline."""
+        """Append one line; a reader that waits for the newline sees all of it or nothing."""
         with self.path.open("ab") as stream:
             stream.write(orjson.dumps(entry) + b"\n")
 
     def read(self, offset: int) -> tuple[list[dict[str, Any]], int]:
-        """The complete lines from byte `offset` on, and where the next reading starts."""
+        """The complete lines from byte `offset` on, and the offset for the next call."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(offset)

@@ -1,7 +1,7 @@
-"""Training as a step: a process of its own, watched until it ends; its result or its error comes back.
+"""Training as a step: start a separate process, watch it until it ends, return its result or raise its error.
 
-Where the process has its training done is the business of tasks/train/place.py. It knows nothing of optimisers and
-imports no torch. `train_model` is a step of flows/finetune.py.
+tasks/train/place.py decides where the training runs. It knows nothing of optimisers and imports no torch. `train_model`
+is a step of flows/finetune.py.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from tasks.train.job import (
     ProgressLog,
     TrainJob,
 )
-from tasks.train.memory import device_at_hand, memory_advice, predict_parts
+from tasks.train.memory import detect_device, memory_advice, predict_parts
 from tasks.train.place import ThisMachine, TrainingPlace
 
 _POLL_S = 0.2
@@ -65,33 +65,33 @@ def train_model(
     children: Children = THIS_PROCESS,
     progress: Progress = silent,
 ) -> TrainedRef:
-    """Train in a separate process and put the result into `out`; a killed attempt goes on from its last checkpoint.
+    """Train in a separate process and write the result to `out`; a killed attempt resumes from its last checkpoint.
 
-    A process that cannot allocate what it needs is followed by one more, with half the examples at once and twice the
-    `gradient_accumulation_steps`: the same number of examples in each optimiser step, but other ones, since batches
-    are drawn by their size. It therefore starts over, and its result has the bytes of a training that declares these
-    settings, whenever the memory ran out; `training.json` names them. The scratch folder notes it, and attempts after
-    that go on with the smaller batches.
+    A process that runs out of memory is followed by one more, with half the batch size and twice the
+    `gradient_accumulation_steps`: each optimiser step has as many examples as before, but different ones, since the
+    order depends on the batch size. It therefore starts over. Its result has the same bytes as a training that declares
+    these settings, whenever the memory ran out; `training.json` lists them. The scratch folder records the change, and
+    later attempts keep the smaller batches.
 
     Args:
         dataset: Token ids and loss masks.
-        model: The base model they were encoded for.
+        model: The base model that they were encoded for.
         spec: The settings. Equal inputs give equal bytes, with or without interruptions, as long as memory suffices.
         out: An empty directory.
-        scratch: Outlives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
-        trunks: Folder where trainings share what frozen layers computed; None for one of its own. Used only where the
-            training would compute that for itself too: it must not change the last bits of the result.
+        scratch: Survives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
+        trunks: Folder where trainings share the output of frozen layers; None for a folder of its own. Used only if
+            the training would compute that output anyway: sharing must not change the last bits of the result.
         place: Where the training runs; it must not change the result.
-        children: Whose `end`, called from another thread, stops the training: it saves a checkpoint first.
-        progress: Told of each step with loss and tokens_per_s. What it raises stops the training in the same way.
+        children: Its `end`, called from another thread, stops the training, which saves a checkpoint first.
+        progress: Called for each step with loss and tokens_per_s. An exception in it stops the training the same way.
 
     Raises:
-        ProcessLostError: the process died of a signal that we did not send: TG0405 for SIGKILL, which is what the
-            kernel sends for want of memory, else TG0407. It is `transient`: another call goes on from the checkpoint.
-        TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory also with smaller batches
-            (TG0405), too long (TG0406), ended with an error of its own (TG0407), stopped (TG0408).
-        ConfigError: settings that do not fit the model.
-        DataError: nothing to train on.
+        ProcessLostError: the process died of a signal that we did not send: TG0405 for SIGKILL, which the kernel sends
+            when memory runs out, else TG0407. It is `transient`: another call resumes from the checkpoint.
+        TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory even with smaller batches
+            (TG0405), took too long (TG0406), failed (TG0407), was stopped (TG0408).
+        ConfigError: the settings do not fit the model.
+        DataError: there is nothing to train on.
     """
     scratch = scratch.resolve()
     job = TrainJob(
@@ -108,7 +108,7 @@ def train_model(
 
 
 def _train(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
-    """Leave the sealed result in the scratch folder; see `train_model` for what a lack of memory leads to."""
+    """Leave the sealed result in the scratch folder; `train_model` says what happens when memory runs out."""
     halved = job.halved()
     if halved is None or not _was_halved(job):
         place.check(job)
@@ -125,8 +125,8 @@ def _train(job: TrainJob, place: TrainingPlace, children: Children, progress: Pr
         _attempt(halved, place, children, progress)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(
-            f"{error.message}; it was tried with train.batch_size {job.spec.batch_size}, and with "
-            f"{halved.spec.batch_size} and gradient_accumulation_steps {halved.spec.gradient_accumulation_steps}",
+            f"{error.message}, both with train.batch_size {job.spec.batch_size} and with "
+            f"{halved.spec.batch_size} (gradient_accumulation_steps {halved.spec.gradient_accumulation_steps})",
             code="TG0405",
             where=error.where or str(job.scratch / LOG),
             hint=error.hint,
@@ -134,23 +134,23 @@ def _train(job: TrainJob, place: TrainingPlace, children: Children, progress: Pr
 
 
 def _was_halved(job: TrainJob) -> bool:
-    """Has this very training run out of memory before?"""
+    """Whether this training has run out of memory before."""
     entries, _ = ProgressLog(job.scratch / PROGRESS).read(0)
     return any(entry["event"] == "halved" and entry["key"] == job.key() for entry in entries)
 
 
 def _note_halved(job: TrainJob, halved: TrainJob, error: OutOfMemoryError) -> None:
-    """Make the decision outlive this process, and say it."""
-    # First, or they would be counted among those to keep: a kill in between costs the work of one attempt.
+    """Record the decision for later attempts, and log it."""
+    # Delete the checkpoints first, or they would count among those to keep: a kill in between costs one attempt.
     shutil.rmtree(job.scratch / CHECKPOINTS, ignore_errors=True)
     settings = {name: getattr(halved.spec, name) for name in ("batch_size", "gradient_accumulation_steps")}
     ProgressLog(job.scratch / PROGRESS).write(event="halved", key=job.key(), **settings)
-    told = ", ".join(f"train.{name}: {value}" for name, value in settings.items())
-    log.warning("%s %s; it starts over with %s", error.code, error.message, told)
+    changes = ", ".join(f"train.{name}: {value}" for name, value in settings.items())
+    log.warning("%s %s; it starts over with %s", error.code, error.message, changes)
 
 
 def _attempt(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
-    """Write the job down and have it done, from its newest checkpoint."""
+    """Write the job file and run the job from its newest checkpoint."""
     for stale in (job.scratch / FINAL, job.scratch / f".{FINAL}.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
     (job.scratch / ERROR).unlink(missing_ok=True)
@@ -159,7 +159,7 @@ def _attempt(job: TrainJob, place: TrainingPlace, children: Children, progress: 
 
 
 def caches_trunk(spec: TrainSpec) -> bool:
-    """Would the training surely cache its frozen layers' output in a folder of its own?
+    """Whether the training is certain to cache its frozen layers' output in its own folder.
 
     >>> caches_trunk(TrainSpec(base_model="m", epochs=2)), caches_trunk(TrainSpec(base_model="m"))
     (True, False)
@@ -168,21 +168,21 @@ def caches_trunk(spec: TrainSpec) -> bool:
 
 
 def _run(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
-    """Start the process and watch it to its end."""
+    """Start the process and watch it until it ends."""
     reports = ProgressLog(job.scratch / PROGRESS)
     offset = reports.path.stat().st_size if reports.path.exists() else 0
     deadline = time.monotonic() + job.spec.timeout_minutes * 60
-    # Whatever leaves the inner block (Ctrl-C, the deadline, an error of `progress`) stops the process: it saves a
-    # checkpoint first.
+    # Anything that leaves the inner block (Ctrl-C, the deadline, an error in `progress`) stops the process, which saves
+    # a checkpoint first.
     with (job.scratch / LOG).open("wb") as stderr, children.running(partial(_start, job, place, stderr)) as child:
         while child.process.poll() is None:
             offset = _report(reports, offset, progress)
             if time.monotonic() > deadline:
                 raise TrainingError(
-                    f"training was not done after {job.spec.timeout_minutes:g} minutes and was stopped",
+                    f"training was stopped: it did not finish within {job.spec.timeout_minutes:g} minutes",
                     code="TG0406",
                     where=str(job.scratch),
-                    hint="raise train.timeout_minutes and run again: it goes on from its last checkpoint",
+                    hint="raise train.timeout_minutes and run again: it resumes from its last checkpoint",
                 )
             time.sleep(_POLL_S)
         _report(reports, offset, progress)
@@ -218,12 +218,12 @@ def _report(reports: ProgressLog, offset: int, progress: Progress) -> int:
 
 
 def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:
-    """What the process reports, or what its end says.
+    """The error that the process reports, or one that follows from its exit code.
 
     Args:
         job: The training.
         code: Exit code, negative for a signal.
-        stopped: We have asked it to end.
+        stopped: We stopped it.
     """
     where = str(job.scratch / LOG)
     if (reported := _reported(job)) is not None:
@@ -231,20 +231,20 @@ def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:
     if stopped or code in (INTERRUPTED, -signal.SIGTERM, -signal.SIGINT):
         saved = "a checkpoint is saved" if code == INTERRUPTED else "it ended before it could save a checkpoint"
         return TrainingError(
-            f"the training process was asked to stop; {saved}",
+            f"the training process was stopped; {saved}",
             code="TG0408",
             where=where,
-            hint="run again: it goes on from its last checkpoint",
+            hint="run again: it resumes from its last checkpoint",
         )
     if code == -signal.SIGKILL:
         work = job.workload()
-        total = predict_parts(work, job.spec, device=device_at_hand())["total"] if work else None
+        total = predict_parts(work, job.spec, device=detect_device())["total"] if work else None
         predicted = f"; about {total / 2**30:.1f} GiB were predicted" if total else ""
         return ProcessLostError(
             f"the training process was killed (out of memory?){predicted}",
             code="TG0405",
             where=where,
-            hint=f"run again to go on from the last checkpoint; against a lack of memory: {memory_advice(job.spec)}",
+            hint=f"run again to resume from the last checkpoint; to use less memory: {memory_advice(job.spec)}",
         )
     lines = (job.scratch / LOG).read_text(encoding="utf-8", errors="replace").splitlines()[-12:]
     ended = f"by signal {-code}" if code < 0 else f"with exit code {code}"
@@ -253,17 +253,17 @@ def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:
 
 
 def _reported(job: TrainJob) -> TunegateError | None:
-    """What the process of this attempt says went wrong."""
+    """The error that this attempt's process wrote; None if it wrote none."""
     try:
-        told = orjson.loads((job.scratch / ERROR).read_bytes())
-        kind = getattr(errors, told.pop("type"))
-        return kind(told["message"], code=told["code"], where=told["where"], hint=told["hint"])  # type: ignore[no-any-return]
+        error = orjson.loads((job.scratch / ERROR).read_bytes())
+        kind = getattr(errors, error.pop("type"))
+        return kind(error["message"], code=error["code"], where=error["where"], hint=error["hint"])  # type: ignore[no-any-return]
     except (OSError, ValueError, KeyError, AttributeError):
         return None
 
 
 def _is_complete(final: Path) -> bool:
-    """Is there a sealed result of an attempt that was killed after training?"""
+    """Whether an attempt that was killed after training left a sealed result."""
     try:
         verify(final)
     except StorageError:
@@ -272,7 +272,7 @@ def _is_complete(final: Path) -> bool:
 
 
 def _collect(job: TrainJob, out: Path) -> TrainedRef:
-    """Copy the result into `out`; the scratch folder keeps its own until the step is committed."""
+    """Copy the result to `out`; the scratch folder keeps its copy until the step is committed."""
     final = job.scratch / FINAL
     for path in sorted(final.iterdir()):
         if path.name == MANIFEST:
@@ -281,11 +281,11 @@ def _collect(job: TrainJob, out: Path) -> TrainedRef:
             os.link(path, out / path.name)
         except OSError:
             shutil.copyfile(path, out / path.name)
-    told = orjson.loads((final / "training.json").read_bytes())
+    training = orjson.loads((final / "training.json").read_bytes())
     return TrainedRef(
         root=out,
         method=job.spec.method,
         format=job.spec.format,
         base_digest=job.model.digest,
-        **{key: told[key] for key in ("n_trainable", "n_steps", "n_tokens", "train_loss", "validation_loss")},
+        **{key: training[key] for key in ("n_trainable", "n_steps", "n_tokens", "train_loss", "validation_loss")},
     )

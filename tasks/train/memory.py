@@ -1,13 +1,13 @@
-"""How much memory a training takes, whether this machine or a card has it, and if not, what would fit.
+"""How much memory a training needs, whether this machine or a card has it, and if not, what would fit.
 
-Arithmetic over the shapes in config.json, without torch: it serves `tunegate plan` and `tunegate estimate` before
-anything is loaded. In this order: shapes, weights that train and bytes on a card (decoders with gated feed-forward
-layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by term; what this machine has free (/proc,
-the control groups and, where there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
+Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate estimate` use it before anything
+is loaded. In this order: shapes, trainable weights and bytes on a card (decoders with gated feed-forward layers: Llama,
+Mistral, Qwen2); the peak resident set of a process on a CPU, by term; the memory that is free here (/proc, control
+groups and, if there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
 
-The terms of a CPU follow what tasks/train/forward.py and the optimiser really hold; `RUNTIME` and `WASTE` are measured
-(see docs/decisions/0018-memory-prediction-and-processes.md), all others are arithmetic. A card shares no runtime and
-maps no files.
+The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
+(see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps
+no files.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _FLOAT32, _FLOAT16 = 4, 2
 _ADAM = 8
 """Bytes per weight of AdamW's two float32 moments."""
 _ADAM_8BIT = 2 + 2 * 4 / 256
-"""Of two 8-bit moments with a float32 scale per 256 of each."""
+"""Bytes per weight of two 8-bit moments with a float32 scale per 256 of each."""
 _LOGIT = 10
 """Bytes per logit: 16-bit, float32 copy, float32 gradient."""
 RUNTIME = 1_010_000_000
 """Resident bytes of a process that has imported torch, transformers, PEFT and datasets: 590 MB of its own, 420 MB of
 mapped libraries. Measured with the locked versions on Linux; a tiny model's whole training peaks at 1,013 MB."""
 WASTE = 0.1
-"""Share of the activations that the heap holds beyond them: freed pieces between held ones. Measured 8-13 %."""
+"""Heap fragmentation, as a share of the activations. Measured 8-13 %."""
 _LOSS_ROWS, _LONGEST_BLOCK = 128, 1024
 """`LOSS_ROWS` and `LONGEST_BLOCK` of tasks/train/fast, which imports torch; a test compares them."""
 _WIDE = 4
@@ -53,7 +53,7 @@ CARDS = {"24 GB": 22.5, "40 GB": 39.5, "48 GB": 45.0, "80 GB": 79.1, "141 GB": 1
 RUNTIME_GIB = 0.8
 """CUDA context, kernels and the allocator's waste: measured values lie between 0.5 and 1."""
 MARGIN = 0.1
-"""Share of a card that must stay free for the estimate to count as a fit: fragmentation, and the estimate's error."""
+"""Share of a card that must stay free for a fit: it covers fragmentation and the estimate's error."""
 _KNOWN = Path(__file__).with_name("known_models.json")
 
 
@@ -79,12 +79,12 @@ class ModelDims:
 
     @classmethod
     def read(cls, config: Path) -> ModelDims | None:
-        """From a model's config.json; None when it is no decoder of the covered kind."""
+        """From a model's config.json; None for an unsupported architecture."""
         return cls.of(json.loads(config.read_text(encoding="utf-8")))
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> ModelDims | None:
-        """From the fields of a config.json; None when it is no decoder of the covered kind."""
+        """From the fields of a config.json; None for an unsupported architecture."""
         try:
             heads = found["num_attention_heads"]
             return cls(
@@ -103,7 +103,7 @@ class ModelDims:
 
     @property
     def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(d_in, d_out) of the linear layers of one decoder layer."""
+        """(d_in, d_out) of each linear layer in one decoder layer."""
         q, kv = self.heads * self.d_head, self.kv_heads * self.d_head
         return {
             "q_proj": (self.hidden, q),
@@ -117,12 +117,12 @@ class ModelDims:
 
     @property
     def n_linear(self) -> int:
-        """Weights of all decoder layers' linear layers: what NF4 quantises."""
+        """Weights in the linear layers of all decoder layers: those that NF4 quantises."""
         return self.layers * sum(d_in * d_out for d_in, d_out in self.linear_shapes.values())
 
     @property
     def n_other(self) -> int:
-        """Embedding, output head, norms, biases: what stays in 16 bits."""
+        """Weights of embedding, output head, norms and biases: those that stay in 16 bits."""
         embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
         biases = self.layers * (self.heads + 2 * self.kv_heads) * self.d_head if self.qkv_bias else 0
         return embeddings + (2 * self.layers + 1) * self.hidden + biases
@@ -135,7 +135,7 @@ class ModelDims:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes at the peak of a training step, without the runtime's own (CUDA context, libraries)."""
+    """Bytes at the peak of a training step, without the runtime (CUDA context, libraries)."""
 
     weights: int
     """Base and adapter."""
@@ -159,7 +159,7 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
     """Weights of the LoRA factors: the sum over layers and targets of `rank * (d_in + d_out)`.
 
     Raises:
-        ConfigError: a target module that is no linear layer of these decoders, or too many top layers.
+        ConfigError: a target module is not a linear layer of these decoders, or there are too many top layers.
 
     >>> llama_7b = ModelDims(
     ...     layers=32, hidden=4096, heads=32, kv_heads=32, d_head=128, intermediate=11008, vocab=32000, tied=False
@@ -181,9 +181,9 @@ def trainable_parameters(dims: ModelDims, adapter: AdapterSpec) -> int:
             )
     layers = adapter.layers_of(dims.layers)
     if (adapter.top_layers or 0) > dims.layers or max(layers) >= dims.layers:
-        asked = f"layer {max(layers)}" if adapter.top_layers is None else f"top_layers {adapter.top_layers}"
+        wanted_layers = f"layer {max(layers)}" if adapter.top_layers is None else f"top_layers {adapter.top_layers}"
         raise ConfigError(
-            f"{asked} is asked for, the model has {dims.layers} layers", code="TG0181", where="train.adapter"
+            f"{wanted_layers} exceeds the model's {dims.layers} layers", code="TG0181", where="train.adapter"
         )
     magnitudes = sum(shapes[name][1] for name in wanted) if adapter.dora else 0
     return len(layers) * (adapter.rank * sum(sum(shapes[name]) for name in wanted) + magnitudes)
@@ -202,12 +202,12 @@ def nf4_bits(double_quant: bool) -> float:
 
 
 def quantized_bytes(dims: ModelDims, quantization: QuantizationSpec) -> int:
-    """Bytes of a model whose linear layers are held in 4 bits and everything else in 16."""
+    """Bytes of a model with linear layers in 4 bits and everything else in 16."""
     return round(dims.n_linear * nf4_bits(quantization.double_quant) / 8) + dims.n_other * _FLOAT16
 
 
 def moment_bytes(spec: TrainSpec) -> float:
-    """Bytes of the optimiser's two moments per trained weight."""
+    """Bytes of the optimiser's two moments per trainable weight."""
     return _ADAM if spec.optimizer == "adamw" else _ADAM_8BIT
 
 
@@ -217,10 +217,10 @@ def estimate_memory(
     """Peak memory of one training step.
 
     Args:
-        dims: Of the base model.
+        dims: Shapes of the base model.
         spec: Method, adapter, batch size, checkpointing; `dtype: auto` counts as 16-bit.
         max_tokens: Longest example, tokens.
-        n_logit_positions: Positions whose logits exist at once; None takes all of a batch.
+        n_logit_positions: Positions whose logits exist at once; None for all positions of a batch.
 
     Source: activations per layer as in Korthikanti et al., Reducing Activation Recomputation (2022), for a gated
     feed-forward layer, without attention weights.
@@ -255,7 +255,7 @@ def estimate_memory(
 
 
 def memory_advice(spec: TrainSpec) -> str:
-    """What to change in the settings so that a training needs less memory, for a `hint:`."""
+    """Settings to change so that a training needs less memory, for a `hint:`."""
     advice = []
     if spec.batch_size > 1:
         advice.append(
@@ -274,22 +274,22 @@ class ProcessMemory:
 
     runtime: int
     weights: int
-    """Base and adapter, and copies that the fast path or autocast makes."""
+    """Base, adapter, and copies made by the fast path or autocast."""
     gradients: int
     optimizer: int
     activations: int
     logits: int
     load: int
-    """Peak while the files are read: file and converted weights side by side. No part of the step."""
+    """Peak while loading: files and converted weights together. Not part of the step."""
 
     @property
     def total(self) -> int:
-        """The process's peak: of a step, or of the loading where that is more."""
+        """The process's peak: the step's or the loading's, whichever is larger."""
         return max(self.step, self.load)
 
     @property
     def step(self) -> int:
-        """Peak of a step. The pages of read files are gone by then, or the system takes them when it needs them."""
+        """Peak of a step. Pages of loaded files are gone by then, or the system reclaims them when needed."""
         return self.runtime + self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
     def parts(self) -> dict[str, int]:
@@ -298,7 +298,7 @@ class ProcessMemory:
 
 
 def stored_bytes(model: Path) -> int:
-    """Bytes of a model's weight files, which are mapped while they are read."""
+    """Bytes of a model's weight files, which are memory-mapped while loading."""
     return sum(path.stat().st_size for path in model.glob("*.safetensors"))
 
 
@@ -308,11 +308,11 @@ def predict_process(
     """Peak memory of each of `spec.processes` training processes on a CPU.
 
     Args:
-        dims: Of the base model.
+        dims: Shapes of the base model.
         spec: Method, adapter, batch size, checkpointing, sharding.
-        number: Bytes of a number in the arithmetic: 4 or 2.
-        max_tokens: Longest example.
-        supervised_share: Of the tokens, 0-1.
+        number: Bytes per number in the arithmetic: 4 or 2.
+        max_tokens: Longest example, tokens.
+        supervised_share: Share of the tokens that are supervised, 0-1.
         stored: Bytes of the weight files.
     """
     positions = spec.batch_size * max_tokens
@@ -321,16 +321,16 @@ def predict_process(
     trained = dims.n_parameters if spec.method == "full" else trainable_parameters(dims, spec.adapter)
     if spec.method == "full" or spec.sharding == "full":
         activations = _plain_activations(dims, spec, positions, number)
-        # Logits, those chosen, their log-softmax and the gradient.
+        # Logits, the selected ones, their log-softmax and the gradient.
         logits = n_scored * dims.vocab * (number + 3 * _WIDE)
     else:
         activations = _fast_activations(dims, spec, positions, max_tokens, number)
         logits = min(n_scored, _LOSS_ROWS) * dims.vocab * 3 * _WIDE
-        # oneDNN's bfloat16 product keeps the head in an order of its own.
+        # oneDNN's bfloat16 product keeps a reordered copy of the head.
         logits += dims.vocab * dims.hidden * number if number < _WIDE else 0
     base = _base_bytes(dims, spec, number, keeps_file=keeps_file, stored=stored)
     parts = spec.processes if spec.sharding == "full" else 1
-    # Of a sharded model, one layer and the embeddings are whole at a time.
+    # In a sharded model, one layer and the embeddings are whole at a time.
     gathered = 0 if parts == 1 else (dims.n_other + dims.n_linear // dims.layers) * _WIDE
     copies = 0 if keeps_file else base
     return ProcessMemory(
@@ -345,22 +345,24 @@ def predict_process(
 
 
 def _base_bytes(dims: ModelDims, spec: TrainSpec, number: int, *, keeps_file: bool, stored: int) -> int:
-    """What the frozen (or, for `full`, the trained) base holds after loading."""
+    """Bytes of the frozen (or, for `full`, the trained) base after loading."""
     if spec.method == "full":
         mixed = dims.n_parameters * number if number < _WIDE else 0  # autocast's copies
         return dims.n_parameters * _WIDE + mixed
     if spec.method == "lora":
-        # The fast path joins q, k and v; where the weights are the mapped file, its pages stay beside the joint copy.
+        # The fast path joins q, k and v; if the weights are the mapped file, its pages stay as well as the joint copy.
         joined = sum(d_in * d_out for name, (d_in, d_out) in dims.linear_shapes.items() if name in _QKV)
         return dims.n_parameters * number + (dims.layers * joined * number if keeps_file else 0)
-    if keeps_file:  # embeddings and norms are part of the mapped file, which stays as a whole
+    if keeps_file:  # embeddings and norms are part of the mapped file, all of which stays
         return quantized_bytes(dims, spec.quantization or QuantizationSpec()) - dims.n_other * 2 + stored
     return quantized_bytes(dims, spec.quantization or QuantizationSpec()) + dims.n_other * (number - 2)
 
 
 def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int, number: int) -> int:
-    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights. Rows are
-    taken as all of the greatest length and without a shared prefix, so it is an upper bound."""
+    """What tasks/train/fast saves for the backward: inputs of norms and products, q, k, v, attention weights.
+
+    An upper bound: it assumes that all rows have the greatest length and share no prefix.
+    """
     q, kv = dims.heads * dims.d_head, dims.kv_heads * dims.d_head
     weights = dims.heads * seq if seq <= _LONGEST_BLOCK else q
     width = 4 * dims.hidden + 2 * q + 2 * kv + 4 * dims.intermediate + weights + 7 * spec.adapter.rank
@@ -372,7 +374,7 @@ def _fast_activations(dims: ModelDims, spec: TrainSpec, positions: int, seq: int
 
 
 def _plain_activations(dims: ModelDims, spec: TrainSpec, positions: int, number: int) -> int:
-    """What autograd saves of transformers' own layers; with autocast about half of it stays in float32."""
+    """What autograd saves for transformers' own layers; with autocast about half of it stays in float32."""
     q = dims.heads * dims.d_head
     width = 6 * dims.hidden + 5 * q + 4 * dims.intermediate
     kept = _kept(dims.layers, dims.hidden, width, checkpointing=spec.gradient_checkpointing)
@@ -380,78 +382,78 @@ def _plain_activations(dims: ModelDims, spec: TrainSpec, positions: int, number:
 
 
 def _kept(layers: int, hidden: int, width: int, *, checkpointing: bool) -> int:
-    """Numbers per position: all layers' own, or their inputs and one layer."""
+    """Numbers kept per position: those of all layers, or their inputs and one layer."""
     return layers * hidden + width if checkpointing else layers * width
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What decides the memory of a training, apart from its settings."""
+    """What determines the memory of a training, besides its settings."""
 
     dims: ModelDims
     stored: int
     """Bytes of the base model's files."""
     max_tokens: int
-    """Longest example."""
+    """Longest example, tokens."""
     supervised_share: float = 1.0
-    """Of the tokens, 0-1."""
+    """Share of the tokens that are supervised, 0-1."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Predicted against available, bytes: on a CPU of all processes together, else of one card."""
+    """Predicted and available memory in bytes: for all processes together on a CPU, else for one card."""
 
     device: Literal["cpu", "cuda"]
     predicted: int
     available: int
     remedy: str | None = None
-    """The smallest change that fits; None when it fits as it is, or when nothing does."""
+    """The smallest change that fits; None when it fits unchanged, or when nothing does."""
 
     @property
     def fits(self) -> bool:
         return self.predicted <= self.available
 
     def sentence(self) -> str:
-        """Both figures in words."""
+        """Both figures as a sentence."""
         place = "this card has" if self.device == "cuda" else "this machine has"
         return f"it is predicted to need {self.predicted / GIB:.2f} GiB, {place} {self.available / GIB:.2f} GiB free"
 
 
 def workload_of(model: ModelRef, *, max_tokens: int, supervised_share: float = 1.0) -> Workload | None:
-    """What the model's own files tell; None for an architecture whose memory cannot be computed."""
+    """A model's workload, from its own files; None for an architecture whose memory cannot be computed."""
     dims = ModelDims.read(model.root / "config.json")
     return None if dims is None else Workload(dims, stored_bytes(model.root), max_tokens, supervised_share)
 
 
 def forecast(work: Workload, spec: TrainSpec, *, here: int | None = None) -> Forecast:
-    """Compare the training with this machine, and look for the smallest change when it does not fit.
+    """Compare the training with this machine, and find the smallest change that fits.
 
     Args:
-        work: What is trained on what.
+        work: Model and data.
         spec: The settings.
-        here: Processes of it that run on this machine; None for all.
+        here: How many of its processes run on this machine; None for all.
     """
     card = free_card_bytes()
     device: Literal["cpu", "cuda"] = "cpu" if card is None else "cuda"
     available = free_bytes() if card is None else card
-    predicted = sum_of(predict_parts(work, spec, device=device), spec, device, here=here)
+    predicted = required_bytes(predict_parts(work, spec, device=device), spec, device, here=here)
     if predicted <= available:
         return Forecast(device, predicted, available)
     for changes in _changes(spec):
-        # model_copy checks nothing: the learning rate of another method would be refused.
+        # model_copy skips validation, which would reject a learning rate meant for another method.
         changed = spec.model_copy(update=changes)
-        needed = sum_of(predict_parts(work, changed, device=device), changed, device, here=here)
+        needed = required_bytes(predict_parts(work, changed, device=device), changed, device, here=here)
         if needed <= available:
-            told = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
-            return Forecast(device, predicted, available, f"{told} ({needed / GIB:.2f} GiB)")
+            remedy = ", ".join(f"train.{name}: {_yaml(value)}" for name, value in changes.items())
+            return Forecast(device, predicted, available, f"{remedy} ({needed / GIB:.2f} GiB)")
     return Forecast(device, predicted, available)
 
 
 def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = None) -> None:
-    """Refuse a training that cannot fit, or warn, or do nothing, as `train.memory_check` says; see `forecast`.
+    """Refuse a training that cannot fit, warn, or do nothing, as `train.memory_check` says; see `forecast`.
 
     Raises:
-        TrainingError: TG0405, predicted peak above the memory at hand.
+        TrainingError: TG0405, the predicted peak exceeds the available memory.
     """
     if work is None or spec.memory_check == "off":
         return
@@ -470,12 +472,12 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
         f"the training does not fit into memory: {found.sentence()}",
         code="TG0405",
         where="train",
-        hint=f"{hint}; train.memory_check: warn tries it all the same",
+        hint=f"{hint}; train.memory_check: warn tries it anyway",
     )
 
 
 def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
-    """Bytes by term of one process, with `total`."""
+    """Bytes of one process by term, with `total`."""
     if device == "cpu":
         number = 2 if spec.dtype == "bfloat16" or (spec.dtype == "auto" and multiplies_bfloat16()) else 4
         return predict_process(
@@ -495,37 +497,39 @@ def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cu
     return {"runtime": runtime, **parts, "total": total}
 
 
-def sum_of(parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None) -> int:
-    """What must be free: of all processes (or those `here`) on a CPU, of one card otherwise.
+def required_bytes(
+    parts: dict[str, int], spec: TrainSpec, device: Literal["cpu", "cuda"], *, here: int | None = None
+) -> int:
+    """Bytes that must be free: for all processes (or those `here`) on a CPU, else for one card.
 
-    Pages of files that are only mapped while they are loaded do not count: the system takes them when it needs them.
+    Pages of files that are mapped only while loading do not count: the system reclaims them when needed.
     """
     step = sum(size for name, size in parts.items() if name not in ("total", "load"))
     n_here = spec.processes if here is None else min(here, spec.processes)
     return step * (n_here if device == "cpu" else 1)
 
 
-def device_at_hand() -> Literal["cpu", "cuda"]:
-    """Where a training of this machine runs, as far as that can be told without torch."""
+def detect_device() -> Literal["cpu", "cuda"]:
+    """The device that a training on this machine uses, as far as can be detected without torch."""
     return "cpu" if free_card_bytes() is None else "cuda"
 
 
 def free_bytes(root: Path = Path("/")) -> int:
-    """Memory that a new process can have: what the kernel calls available, less where a control group (v2) limits it.
+    """Memory that a new process can use: what the kernel calls available, or less under a control group (v2) limit.
 
     Args:
-        root: Of the file system that holds /proc and /sys.
+        root: Root of the file system with /proc and /sys.
     """
     try:
         lines = (root / "proc/meminfo").read_text().splitlines()
-    except OSError:  # no Linux: all of it, of which some is in use
+    except OSError:  # not Linux: the total, some of which is in use
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return min([int(fields["MemAvailable"].split()[0]) * 1024, *_group_limits(root)])
 
 
 def _group_limits(root: Path) -> Iterator[int]:
-    """What each control group that this process is in, and each above it, still allows."""
+    """Bytes that this process's control group and each of its parents still allow."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -535,7 +539,7 @@ def _group_limits(root: Path) -> Iterator[int]:
         return
     top = root / "sys/fs/cgroup"
     folder = top / own.lstrip("/")
-    # In a container the path may be the host's: its own group is then the mounted one.
+    # In a container the path may be the host's; the container's own group is then the mounted root.
     for place in (folder, *folder.parents):
         if not place.is_relative_to(top):
             return
@@ -550,15 +554,15 @@ def _group_limits(root: Path) -> Iterator[int]:
 
 
 def free_card_bytes() -> int | None:
-    """Free memory of the fullest card in use; None without a card, a driver or a torch that could use it."""
+    """Free memory of the fullest card in use; None without a card, a driver or a torch with CUDA."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     program = shutil.which("nvidia-smi")
     if program is None or visible == "" or _torch_is_for_cpu():
         return None
-    chosen = ["-i", visible] if visible else []
-    asked = [program, *chosen, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+    selected = ["-i", visible] if visible else []
+    command = [program, *selected, "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
         found = [int(line) for line in done.stdout.split()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return None
@@ -575,7 +579,7 @@ def _torch_is_for_cpu() -> bool:
 
 
 def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:
-    """Changes of the settings, the least first: those that keep the gradients, then lighter methods."""
+    """Changes to the settings, the smallest first: those that keep the gradients, then lighter methods."""
     checkpointing: dict[str, int | bool | str] = {} if spec.gradient_checkpointing else {"gradient_checkpointing": True}
     if checkpointing:
         yield checkpointing
@@ -594,7 +598,7 @@ def _changes(spec: TrainSpec) -> Iterator[dict[str, int | bool | str]]:
 
 
 def smaller_batches(spec: TrainSpec) -> Iterator[dict[str, int]]:
-    """Settings with fewer examples at once and as many in an optimiser step, the largest batch first.
+    """Settings with smaller batches and as many examples per optimiser step, the largest batch first.
 
     >>> next(smaller_batches(TrainSpec(base_model="m", batch_size=8, gradient_accumulation_steps=3)))
     {'batch_size': 4, 'gradient_accumulation_steps': 6}
@@ -617,42 +621,42 @@ class Fit:
     n_trainable: int
     estimate: MemoryEstimate
     cards: dict[str, float]
-    """Card -> share of it that stays free, negative when it does not fit; below `MARGIN` counts as no fit."""
+    """Card -> share that stays free, negative when it does not fit; below `MARGIN` counts as no fit."""
 
     @property
     def smallest_card(self) -> str | None:
-        """The smallest card it fits with the margin; None when it fits none."""
+        """The smallest card that it fits with the margin; None when it fits none."""
         return next((name for name, free in self.cards.items() if free >= MARGIN), None)
 
 
 def known_models() -> tuple[str, ...]:
-    """Names whose shapes are shipped."""
+    """Models with built-in shapes."""
     return tuple(sorted(json.loads(_KNOWN.read_text(encoding="utf-8"))))
 
 
 def known_dims(name: str) -> ModelDims:
-    """Shapes of a model by its name, from its public configuration.
+    """Built-in shapes of a model, from its public configuration.
 
     Raises:
-        ConfigError: TG0171, no shapes of that name are shipped.
+        ConfigError: TG0171, the model is unknown.
     """
     dims = ModelDims.of(known_config(name))
     if dims is None:
-        raise TypeError(f"known_models.json: {name} is no decoder of the covered kind")
+        raise TypeError(f"known_models.json: the architecture of {name} is not supported")
     return dims
 
 
 def known_config(name: str) -> dict[str, Any]:
-    """The fields of its config.json that say its shapes.
+    """The fields of its config.json that define its shapes.
 
     Raises:
-        ConfigError: TG0171, no shapes of that name are shipped.
+        ConfigError: TG0171, the model is unknown.
     """
     models: dict[str, dict[str, Any]] = json.loads(_KNOWN.read_text(encoding="utf-8"))
     key = name.lower().removesuffix("-hf").rpartition("/")[2]
     if key not in models:
         raise ConfigError(
-            f"no shapes of {name!r} are shipped; known are {', '.join(sorted(models))}",
+            f"unknown model {name!r}; known models: {', '.join(sorted(models))}",
             code="TG0171",
             where="--base",
             hint=closest(key, models),
@@ -665,14 +669,14 @@ def fit_methods(dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> list[Fi
 
     Args:
         dims: Shapes of the base model.
-        spec: Adapter, batch size, checkpointing; its own method plays no part.
+        spec: Adapter, batch size, checkpointing; its own method is ignored.
         max_tokens: Longest example, tokens.
     """
     return [_fit(dims, spec, method, max_tokens) for method in get_args(Method)]
 
 
 def _fit(dims: ModelDims, spec: TrainSpec, method: Method, max_tokens: int) -> Fit:
-    # model_copy checks nothing: the learning rate of another method would be refused.
+    # model_copy skips validation, which would reject a learning rate meant for another method.
     estimate = estimate_memory(dims, spec.model_copy(update={"method": method}), max_tokens=max_tokens)
     needed = estimate.total / GIB + RUNTIME_GIB
     n_trainable = dims.n_parameters if method == "full" else trainable_parameters(dims, spec.adapter)
@@ -680,6 +684,6 @@ def _fit(dims: ModelDims, spec: TrainSpec, method: Method, max_tokens: int) -> F
 
 
 def spec_for(base: str, *, rank: int, targets: Sequence[str], batch_size: int, checkpointing: bool) -> TrainSpec:
-    """Settings of an estimate that no pipeline declares."""
+    """Training settings for an estimate without a pipeline."""
     adapter = AdapterSpec(rank=rank, alpha=2 * rank, target_modules=tuple(targets) or "all-linear")
     return TrainSpec(base_model=base, adapter=adapter, batch_size=batch_size, gradient_checkpointing=checkpointing)

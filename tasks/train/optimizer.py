@@ -1,7 +1,7 @@
-"""AdamW as the settings say, the learning rate of each step, and the optimiser's state as named tensors and back.
+"""AdamW as configured, the learning rate of each step, and the optimiser's state as named tensors and back.
 
-Moments have 32 or 8 bits (torch's AdamW, or those of bitsandbytes) and come back bit for bit. It knows nothing of data
-and files. Used by tasks/train/engine.py and tasks/train/checkpoint.py.
+Moments have 32 or 8 bits (torch's or bitsandbytes' AdamW) and are restored bit for bit. It knows nothing of data and
+files. Used by tasks/train/engine.py and tasks/train/checkpoint.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from schemas.errors import ConfigError
 from schemas.training import TrainSpec
 
 _CONSTANT = ("qmap1", "qmap2")
-"""Code books of 8-bit moments: the same for every weight, and made anew by the optimiser."""
+"""Code books of 8-bit moments: the same for every weight, and created again by the optimiser."""
 
 
 def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
-    """AdamW over what trains, in the order of names; norms and biases (one axis) do not decay.
+    """AdamW over the trainable weights in order of their names; norms and biases (one axis) do not decay.
 
     Raises:
         ConfigError: paged moments on a device without CUDA.
@@ -62,15 +62,15 @@ def learning_rate_at(
     warmup_steps: int | None = None,
     min_ratio: float = 0.0,
 ) -> float:
-    """Learning rate of a step (from 1): linear warm-up, then constant, or down to the floor after the last step.
+    """Learning rate of a step: linear warm-up, then constant, or falling to the floor after the last step.
 
     Args:
         step: From 1.
         n_steps: Of the whole training.
         peak: Rate after the warm-up.
-        warmup_ratio: Share of the steps that warm up; `warmup_steps`, where given, stands for it.
-        scheduler: Form of what follows.
-        warmup_steps: Steps of the warm-up.
+        warmup_ratio: Share of the steps that warm up; ignored when `warmup_steps` is given.
+        scheduler: Shape after the warm-up.
+        warmup_steps: Number of warm-up steps.
         min_ratio: The floor of linear and cosine, as a share of the peak.
 
     >>> [round(learning_rate_at(s, n_steps=4, peak=1.0, warmup_ratio=0.25, scheduler="linear"), 2) for s in (1, 2, 4)]
@@ -87,7 +87,7 @@ def learning_rate_at(
 
 
 def moments_of(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's tensors and step counts as `kind/name of the weight`; tensors may be shared with it."""
+    """The optimiser's tensors and step counts as `kind/weight name`; they may share memory with the optimiser."""
     names = {weight.data_ptr(): name for name, weight in weights.items()}
     return {
         f"{kind}/{names[parameter.data_ptr()]}": torch.as_tensor(value).detach().contiguous()
@@ -100,7 +100,7 @@ def moments_of(weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer) 
 def restore_moments(
     moments: Mapping[str, Tensor], weights: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put back what `moments_of` gave, for the same weights in the same kind of optimiser."""
+    """Restore the result of `moments_of`, for the same weights in the same kind of optimiser."""
     names = {weight.data_ptr(): name for name, weight in weights.items()}
     kinds: dict[str, dict[str, Tensor]] = {}
     for key, tensor in moments.items():
@@ -118,7 +118,7 @@ def restore_moments(
 def _fill(
     optimizer: Any, group: dict[str, Any], parameter: Tensor, place: tuple[int, int], kept: Mapping[str, Tensor]
 ) -> None:
-    """bitsandbytes makes its own buffers (paged ones among them), which are then overwritten."""
+    """Let bitsandbytes create its own buffers, which may be paged, and overwrite them."""
     optimizer.init_state(group, parameter, *place)
     state = optimizer.state[parameter]
     for kind, tensor in kept.items():

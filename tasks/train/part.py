@@ -1,6 +1,6 @@
-"""One process's part of a training: load, train, and of the first process the result; the same wherever it runs.
+"""One process's part of a training: load and train; the first process writes the result. The same wherever it runs.
 
-It knows nothing of how its process was started and told to stop. Called by tasks/train/worker.py, and by
+It knows nothing of how its process is started and stopped. Called by tasks/train/worker.py, and by
 tasks/cluster/train_part.py on the nodes of a Ray cluster.
 """
 
@@ -18,32 +18,32 @@ from typing import Protocol
 
 from tasks.files import seal, write_json
 from tasks.train.job import ANSWERS, CHECKPOINTS, FINAL, INTERRUPTED, MEMORY_FIGURES, ProgressLog, TrainJob
-from tasks.train.memory import device_at_hand, predict_parts
+from tasks.train.memory import detect_device, predict_parts
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 class Depot(Protocol):
-    """Where checkpoints are kept besides the scratch folder, when that may be lost with its machine."""
+    """A second place for checkpoints, for when the scratch folder may be lost with its machine."""
 
-    def bring(self, scratch: Path) -> None:
-        """Put the newest complete checkpoints, and the answers that belong to them, into the scratch folder."""
+    def restore(self, scratch: Path) -> None:
+        """Copy the newest complete checkpoints and their answers into the scratch folder."""
 
-    def keep(self, scratch: Path, checkpoint: Path) -> None:
-        """Copy a sealed checkpoint and the answers so far: complete or absent for `bring`."""
+    def save(self, scratch: Path, checkpoint: Path) -> None:
+        """Copy a sealed checkpoint and the answers so far; `restore` sees a complete copy or none."""
 
 
-def do_part(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: Depot | None = None) -> int:
-    """Train until the end or until asked to stop; the first process puts the sealed result into `job.scratch`.
+def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot: Depot | None = None) -> int:
+    """Train until the end or until stopped; the first process writes the sealed result to `job.scratch`.
 
     Args:
-        job: The whole training; which part is this process's follows from its group (tasks/train/distributed.py).
-        stop: Asked after each step. One process of a group that is asked to stop is enough.
-        log: Told of each step by the first process.
-        depot: Where checkpoints go besides `job.scratch`.
+        job: The whole training; this process's part follows from its group (tasks/train/distributed.py).
+        stop: Called after each step. If it returns true in one process, the whole group stops.
+        log: Records each step, in the first process only.
+        depot: A second place for checkpoints, besides `job.scratch`.
 
     Returns:
-        0, or `INTERRUPTED` when it was stopped; a checkpoint is saved then.
+        0, or `INTERRUPTED` when it was stopped after saving a checkpoint.
     """
     _keep_freed_memory()
     import torch
@@ -59,8 +59,8 @@ def do_part(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot:
     if not group.leads:
         log = ProgressLog(Path(os.devnull))
     if depot is not None:
-        depot.bring(job.scratch)
-        group.saved = partial(depot.keep, job.scratch)
+        depot.restore(job.scratch)
+        group.on_saved = partial(depot.save, job.scratch)
     model = group.prepare(open_for_training(job.model, job.spec))
     answer, answers = None, job.scratch / ANSWERS / job.key()[:16]
     if job.spec.validation_items and job.dataset.n_validation and group.leads:
@@ -139,13 +139,13 @@ def _write_curve(path: Path, curve: list[dict[str, float | int | None]]) -> None
 
 def predicted_memory(job: TrainJob) -> dict[str, int] | None:
     work = job.workload()
-    return predict_parts(work, job.spec, device=device_at_hand()) if work else None
+    return predict_parts(work, job.spec, device=detect_device()) if work else None
 
 
 def _keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: else the logits' pages are given back and faulted in anew in each step.
+    """Make glibc keep freed memory; otherwise the logits' pages are returned and faulted in again in every step.
 
-    It costs no memory at the peak: measured 2.8 GB with and without on SmolLM2-135M at batch 8.
+    The peak stays the same: measured 2.8 GB with and without it on SmolLM2-135M at batch 8.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
@@ -154,13 +154,13 @@ def _keep_freed_memory() -> None:
 
 
 def _peak_bytes() -> int:
-    """Most memory that this process has held: of its card, else resident."""
+    """Peak memory of this process: on its card, else resident."""
     import torch
 
     if torch.cuda.is_available():
         return torch.cuda.max_memory_reserved()
     if sys.platform == "linux":
-        # ru_maxrss begins with the peak of the process that started this one; the kernel's own mark does not.
+        # ru_maxrss starts at the parent process's peak; VmHWM does not.
         status = Path("/proc/self/status").read_text(encoding="ascii")
         return int(status.partition("VmHWM:")[2].split(maxsplit=1)[0]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,12 +1,12 @@
-"""Where a training runs: which process is started for it, in which environment, and its several processes here.
+"""Where a training runs: the process to start for it, its environment, and its ranks on this machine.
 
-tasks/train/launch.py starts and watches that process, wherever the work is done: it answers by the files of
-tasks/train/job.py. Here is a training on this machine; tasks/cluster/train_driver.py has one on a Ray cluster.
+tasks/train/launch.py starts and watches that process, wherever the work is done; it reports back in the files of
+tasks/train/job.py. This module trains on this machine; tasks/cluster/train_driver.py trains on a Ray cluster.
 
-A worker that shall train with several processes (`train.processes`) trains nothing itself: it starts one worker per
-rank and waits. They are started together, and ended together when one of them ends badly. They meet on a port of
-127.0.0.1 that is open before they start, so that no other program can take it and nothing outside this machine can
-reach it. What they do together is in tasks/train/distributed.py. Nothing here imports torch.
+With several processes (`train.processes`), the worker does not train: it starts one worker per rank and waits. All
+start together, and all end when one of them fails. They meet on a port of 127.0.0.1 that is open before they start, so
+no other program can take it and nothing outside this machine can reach it. tasks/train/distributed.py has their work.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from tasks.train.memory import check_memory
 _PROJECT = Path(__file__).resolve().parents[2]
 LOOPBACK = "127.0.0.1"
 RANK, SIZE, PORT, LISTENER = (f"TUNEGATE_TRAIN_{name}" for name in ("RANK", "SIZE", "PORT", "LISTENER"))
-"""Variables that tell a worker its place."""
-PATIENCE_S = 3.0
-"""Seconds in which the others may end by themselves after the first has failed: its error may be another's."""
+"""Environment variables that give a worker its rank and its group."""
+FAILURE_GRACE_S = 3.0
+"""Seconds for the other ranks to end by themselves after the first has failed: the cause may lie in one of them."""
 _POLL_S = 0.05
 
 
 class TrainingPlace(Protocol):
-    """Says how the process of a training is started."""
+    """Defines how the process of a training is started."""
 
     def command(self, job_file: Path) -> list[str]:
-        """The program with its arguments: the job, and the process with which it shall die."""
+        """The program and its arguments: the job file, and the parent process with which it ends."""
 
     def environment(self, environ: Mapping[str, str], *, threads: int) -> dict[str, str]:
         """The whole environment of that process."""
 
     def check(self, job: TrainJob) -> None:
-        """Refuse, before anything is started, what cannot work there.
+        """Refuse a job that cannot run there, before anything starts.
 
         Raises:
             TrainingError: TG0405, it does not fit into memory.
@@ -52,7 +52,7 @@ class TrainingPlace(Protocol):
 
 
 class ThisMachine:
-    """One process here, or as many as `train.processes` says (`lead`)."""
+    """One process on this machine, or as many as `train.processes` says (`run_ranks`)."""
 
     def command(self, job_file: Path) -> list[str]:
         return python_module("tasks.train.worker", str(job_file), str(os.getpid()))
@@ -65,7 +65,7 @@ class ThisMachine:
 
 
 def python_module(name: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours; `-P` keeps the working directory from standing in for it."""
+    """The command that runs one of our modules; `-P` keeps the working directory from shadowing it."""
     return [sys.executable, "-P", "-m", name, *arguments]
 
 
@@ -75,18 +75,18 @@ def worker_environment(environ: Mapping[str, str], *, threads: int) -> dict[str,
 
 
 def our_modules(environ: Mapping[str, str]) -> dict[str, str]:
-    """An absolute PYTHONPATH: no folder of the working directory can stand in for ours."""
+    """An absolute PYTHONPATH, so that no folder of the working directory can shadow ours."""
     paths = [str(_PROJECT), *filter(None, [environ.get("PYTHONPATH")])]
     return {"PYTHONPATH": os.pathsep.join(paths)}
 
 
 def library_settings(*, threads: int) -> dict[str, str]:
-    """What libraries read from the environment, the same in every process that computes: equal bytes need it."""
+    """Environment variables of libraries, the same in every process that computes, as equal bytes require."""
     return {
         "PYTHONHASHSEED": "0",
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
-        # Waiting threads sleep: spinning ones starve each other as soon as something else runs.
+        # Waiting threads must sleep: spinning ones starve each other as soon as something else runs.
         "OMP_WAIT_POLICY": "PASSIVE",
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "HF_HUB_OFFLINE": "1",
@@ -99,33 +99,33 @@ def library_settings(*, threads: int) -> dict[str, str]:
 
 
 def is_rank() -> bool:
-    """Is this process one of several that train together?"""
+    """Whether this process is one of several that train together."""
     return RANK in os.environ
 
 
-def lead(job_file: Path, job: TrainJob, *, lock: int) -> int:
-    """Start the processes and wait for all of them; returns the exit code of the training.
+def run_ranks(job_file: Path, job: TrainJob, *, lock: int) -> int:
+    """Start one process per rank and wait for all of them; returns the exit code of the training.
 
-    When one fails or is killed, the others are killed too. Death by a signal is passed on: this process dies of the
-    same, so that whoever waits for it sees what he would see of a single one.
+    When one fails or is killed, the others are killed too. If one dies by a signal, this process dies by the same
+    signal, so that its parent sees what a single process would have shown.
 
     Args:
         job_file: The job; each process reads it.
-        job: The same, read.
-        lock: Descriptor of the folder's lock. The processes keep it open, so that the folder stays locked until the
-            last of them is gone.
+        job: The parsed job.
+        lock: Descriptor of the folder's lock. The processes inherit it, so the folder stays locked until the last of
+            them ends.
     """
     with socket.create_server((LOOPBACK, 0), backlog=job.spec.processes) as listener:
         ranks = [_start(job_file, job, rank, listener, lock) for rank in range(job.spec.processes)]
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _: _send(ranks, received))
     codes = _wait(ranks)
-    told = _verdict(codes)
+    combined = _combine(codes)
     if any(code not in (0, INTERRUPTED) for code in codes):
         print(f"exit codes of the processes: {', '.join(map(str, codes))}", file=sys.stderr, flush=True)  # noqa: T201
-    if told < 0:
-        os.kill(os.getpid(), -told)
-    return told
+    if combined < 0:
+        os.kill(os.getpid(), -combined)
+    return combined
 
 
 def _start(job_file: Path, job: TrainJob, rank: int, listener: socket.socket, lock: int) -> subprocess.Popen[bytes]:
@@ -142,13 +142,13 @@ def _start(job_file: Path, job: TrainJob, rank: int, listener: socket.socket, lo
 
 
 def _interfaces() -> dict[str, str]:
-    """Both transports stay on the loopback interface."""
+    """Keep both transports on the loopback interface."""
     name = "lo0" if sys.platform == "darwin" else "lo"
     return {"GLOO_SOCKET_IFNAME": name, "NCCL_SOCKET_IFNAME": name}
 
 
 def _card(rank: int) -> dict[str, str]:
-    """Each process sees one card and calls it its first; without cards the variable means nothing."""
+    """Show each process one card, which is its first; without cards the variable has no effect."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     cards = visible.split(",") if visible else None
     if cards is None:
@@ -157,11 +157,11 @@ def _card(rank: int) -> dict[str, str]:
 
 
 def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> list[int]:
-    """Exit codes in the order of ranks; -SIGKILL that came from here is told as 1."""
+    """Exit codes in rank order; a process that was killed from here counts as 1."""
     deadline: float | None = None
     while any(rank.poll() is None for rank in ranks):
         if deadline is None and any(rank.poll() not in (None, 0, INTERRUPTED) for rank in ranks):
-            deadline = time.monotonic() + PATIENCE_S
+            deadline = time.monotonic() + FAILURE_GRACE_S
         if deadline is not None and time.monotonic() > deadline:
             late = [rank for rank in ranks if rank.poll() is None]
             for rank in late:
@@ -171,10 +171,10 @@ def _wait(ranks: Sequence[subprocess.Popen[bytes]]) -> list[int]:
     return [rank.returncode for rank in ranks]
 
 
-def _verdict(codes: Sequence[int]) -> int:
+def _combine(codes: Sequence[int]) -> int:
     """One exit code for all.
 
-    >>> _verdict([0, 0]), _verdict([75, 75]), _verdict([1, -9]), _verdict([1, 3])
+    >>> _combine([0, 0]), _combine([75, 75]), _combine([1, -9]), _combine([1, 3])
     (0, 75, -9, 1)
     """
     if killed := [code for code in codes if code < 0]:

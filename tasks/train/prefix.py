@@ -1,7 +1,7 @@
-"""The tokens that all examples of a step begin with: read by the model once, their keys and values serve every example.
+"""The tokens that all examples of a step start with: the model reads them once for all examples.
 
-Found in the token ids themselves, so it takes a system prompt, a chat template's header and a stock opening alike. It
-knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/forward.py.
+They are found in the token ids themselves, whether they come from a system prompt, a chat template's header or a stock
+opening. It knows nothing of models. Used by tasks/train/fast/decoder.py and tasks/train/forward.py.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from torch import Tensor
 from tasks.train.batches import Batch
 
 SHORTEST = 8
-"""Tokens below which sharing is not worth a second kind of key."""
+"""Shorter prefixes (in tokens) are not worth sharing."""
 _STEADY_ROPE = ("default", "linear", "llama3", "yarn")
-"""Rotary embeddings whose angles do not depend on how many positions are asked for at once."""
+"""Rotary embeddings whose angles do not depend on the length of the text."""
 
 
 def shared_prefix(batches: Iterable[Batch]) -> int:
-    """How many leading tokens all examples of these batches share, none of which predicts a supervised token.
+    """Number of leading tokens that all examples of these batches share and that predict no supervised token.
 
-    0 when they are fewer than `SHORTEST`, or when only one example carries loss. Examples without loss are ignored.
+    0 when there are fewer than `SHORTEST`, or when only one example has loss. Examples without loss are ignored.
     """
     first: Tensor | None = None
     n_examples = 0
@@ -36,7 +36,7 @@ def shared_prefix(batches: Iterable[Batch]) -> int:
         ids = batch.ids[rows]
         if first is None:
             first, shared = ids[0], ids.shape[1]
-        # Right of an example's end stands padding, which may look like a token: the supervised columns cap that.
+        # Padding after an example's end may look like a token, so the supervised columns set the limit.
         shared = min(shared, ids.shape[1], int(batch.columns.min()))
         same = (ids[:, :shared] == first[:shared]).all(0)
         shared = int(same.long().cumprod(0).sum())
@@ -44,23 +44,23 @@ def shared_prefix(batches: Iterable[Batch]) -> int:
 
 
 def ends_of(batch: Batch) -> Tensor:
-    """Columns of each example up to the last that predicts a supervised token (batch,); 0 where none does.
+    """Number of columns of each example up to the last that predicts a supervised token (batch,); 0 where none does.
 
-    What stands right of it changes no loss.
+    Later columns change no loss.
     """
     ends = torch.zeros(len(batch.ids), dtype=torch.int64)
     return ends.scatter_reduce_(0, batch.rows, batch.columns + 1, "amax")
 
 
 def has_steady_positions(config: Any) -> bool:
-    """Are a position's angles the same however long the text is that is read with it?"""
+    """Whether a position's angles are the same for texts of any length."""
     rope = getattr(config, "rope_parameters", None) or {}
     kinds = [rope, *(value for value in rope.values() if isinstance(value, Mapping))]
     return all(kind.get("rope_type", "default") in _STEADY_ROPE for kind in kinds)
 
 
 def backward_through(read: Sequence[Tensor], given: Sequence[Tensor]) -> None:
-    """Send the gradient collected at `given`, detached copies, through the graph of `read`; none without gradients."""
+    """Send the gradients collected at `given`, detached copies of `read`, through the graph of `read`."""
     reached = [(one, copy.grad) for one, copy in zip(read, given, strict=True) if copy.grad is not None]
     if reached:
         torch.autograd.backward([one for one, _ in reached], [gradient for _, gradient in reached])

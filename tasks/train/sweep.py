@@ -1,7 +1,7 @@
-"""Which settings a sweep tries next, from what earlier trials gave. It trains nothing.
+"""Which settings a sweep tries next, given the results of earlier trials. It trains nothing.
 
-Each suggestion is computed from the sweep and the earlier values alone, so that a sweep that was killed goes on with
-the trial it was in. Called by `flows/selection.py` for each trial of `kind: optuna`.
+Each suggestion depends only on the sweep and the earlier values, so a killed sweep resumes with the trial it was in.
+Called by `flows/selection.py` for each trial of `kind: optuna`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from schemas.choice import OptunaSweep, RangeSpec, Setting
 from schemas.train_paths import number_kind
 
 STARTUP_SHARE = 3
-"""One trial in so many is drawn at random before the sampler models the results: at least 3, at most 10."""
+"""One in this many trials is random before the sampler models the results: at least 3 trials, at most 10."""
 
 
 def suggest(sweep: OptunaSweep, values: Sequence[float | None], *, higher_is_better: bool) -> dict[str, Setting]:
-    """Settings (path in `train` -> value) of the trial after those that gave `values`.
+    """Settings (path in `train` -> value) of the trial after those with these `values`.
 
     Args:
-        values: Of the trials so far, in order; None for one that failed. They are what earlier calls suggested.
+        values: Results of the trials so far, in order; None for one that failed. Earlier calls suggested these trials.
 
     >>> sweep = OptunaSweep(kind="optuna", over={"learning_rate": {"low": 1e-4, "high": 1e-2, "log": True}})
     >>> suggest(sweep, [1.5], higher_is_better=False) == suggest(sweep, [1.5], higher_is_better=False)
@@ -34,10 +34,10 @@ def suggest(sweep: OptunaSweep, values: Sequence[float | None], *, higher_is_bet
 
 @functools.lru_cache(maxsize=4096)
 def _drawn(text: str, values: tuple[float | None, ...], higher_is_better: bool) -> tuple[tuple[str, Any], ...]:
-    """Path -> number of a range, or place in a list of values."""
+    """Path -> number in a range, or index into a list of values."""
     import optuna
 
-    # What it says goes to stderr on its own; nothing of it is news here.
+    # Optuna logs to stderr, which would only be noise here.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sweep = OptunaSweep.model_validate_json(text)
     spaces = {path: _space(path, declared) for path, declared in sweep.over.items()}
@@ -57,7 +57,7 @@ def _space(path: str, declared: tuple[Setting, ...] | RangeSpec) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if not isinstance(declared, RangeSpec):
-        return CategoricalDistribution(range(len(declared)))  # places: a value may be a list, which Optuna refuses
+        return CategoricalDistribution(range(len(declared)))  # indices: a value may be a list, which Optuna rejects
     if number_kind(path) is int:
         return IntDistribution(int(declared.low), int(declared.high), log=declared.log)
     return FloatDistribution(declared.low, declared.high, log=declared.log)
@@ -69,5 +69,5 @@ def _setting(sweep: OptunaSweep, path: str, drawn: Any) -> Setting:
 
 
 def _seed(seed: int, number: int) -> int:
-    """Of the sampler of one trial: each trial draws its own numbers, whatever became of the ones before."""
+    """Seed of one trial's sampler: each trial draws its own numbers, whatever happened to the ones before."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")

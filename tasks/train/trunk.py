@@ -1,8 +1,8 @@
-"""The frozen trunk: what the layers below the lowest adapted one make of a data set, computed once and kept on disk.
+"""The frozen trunk: the output of the layers below the lowest adapted one, computed once and cached on disk.
 
 With adapters on the upper layers only, that output is the same in every epoch and in every training on this base and
-data set. It lies in a folder named by what decides it; a sealed folder appears under its name when it is complete.
-It knows nothing of steps and losses. Called by tasks/train/worker.py.
+data set. Its folder is named by a key over everything that determines it, and gets its name once it is complete and
+sealed. It knows nothing of steps and losses. Called by tasks/train/part.py.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from torch import Tensor, nn
 from schemas.errors import ConfigError, StorageError, TrainingError
 from tasks.failpoint import reach
 from tasks.files import seal, sha256_json, verify, write_json
-from tasks.train.batches import Batch, Examples, Reached, steps_per_epoch
+from tasks.train.batches import Batch, Examples, LayerOutput, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
 from tasks.train.prefix import shared_prefix
 
 SPLITS = ("train", "validation")
 FILL = 16
-"""Examples that pass through the layers together; a fixed number, so that equal data give equal bytes."""
+"""Examples that go through the layers together; a fixed number, so that equal data give equal bytes."""
 _FORMAT = 1
 
 
 @dataclass(frozen=True)
 class Rows:
-    """States of one split, memory-mapped: [the prefix that all examples share | own rows of each example, in order]."""
+    """States of one split, memory-mapped: [prefix shared by all examples | each example's own rows, in order]."""
 
     n_layers: int
     n_prefix: int
     starts: tuple[int, ...]
-    """First own row of each example; one more for the end."""
+    """First own row of each example, and the end of the last."""
     states: Tensor
-    """(rows, d), never written to."""
+    """(rows, d), read-only."""
 
-    def reached(self, indices: Sequence[int], seq: int) -> Reached:
+    def take(self, indices: Sequence[int], seq: int) -> LayerOutput:
         """See `tasks.train.batches.States`."""
         states = self.states.new_zeros(len(indices), seq, self.states.shape[-1])
         states[:, : self.n_prefix] = self.states[: min(self.n_prefix, seq)]
         for row, index in enumerate(indices):
             own = self.states[self.starts[index] : self.starts[index + 1]]
             states[row, self.n_prefix : self.n_prefix + len(own)] = own
-        return Reached(self.n_layers, states)
+        return LayerOutput(self.n_layers, states)
 
 
 @dataclass(frozen=True)
@@ -63,35 +63,34 @@ class Trunk:
 
     def split(self, name: str) -> Rows:
         """Open the states of a split."""
-        told: dict[str, Any] = orjson.loads((self.root / f"{name}.json").read_bytes())
-        dtype = getattr(torch, told["dtype"])
-        starts, width = tuple(told["starts"]), told["width"]
+        header: dict[str, Any] = orjson.loads((self.root / f"{name}.json").read_bytes())
+        dtype = getattr(torch, header["dtype"])
+        starts, width = tuple(header["starts"]), header["width"]
         path = str(self.root / f"{name}.bin")
         flat = torch.from_file(path, shared=False, size=starts[-1] * width, dtype=dtype)
-        return Rows(told["n_layers"], told["n_prefix"], starts, flat.view(-1, width))
+        return Rows(header["n_layers"], header["n_prefix"], starts, flat.view(-1, width))
 
 
 def frozen_layers(model: nn.Module) -> int:
-    """How many layers lie below the lowest one in which something trains; all of them when nothing does."""
+    """Number of layers below the lowest trainable one; all of them when nothing trains."""
     layers = FastDecoder.layers_of(model)
     trains = [any(parameter.requires_grad for parameter in layer.parameters()) for layer in layers]
     return trains.index(True) if True in trains else len(trains)
 
 
 def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | None:
-    """The frozen trunk's output for the job's data set, computed first where nobody has; None where it is not wanted.
+    """The frozen trunk's output for the job's data set, computed if it is missing; None if it is not used.
 
-    Trainings that share `job.trunks` wait for the one that computes. A killed computation leaves nothing that would
-    be taken for complete.
+    Trainings that share `job.trunks` wait for the one that computes. A killed computation never looks complete.
 
     Args:
         job: Base, data set, settings, and the folder for trunks (by default one in its scratch folder).
-        model: As `open_for_training` gives it for this job.
-        log: Told where the states lie and whether they were computed now (event `trunk`).
+        model: From `open_for_training` for this job.
+        log: Records where the states are and whether they were computed now (event `trunk`).
 
     Raises:
-        ConfigError: `cache_trunk: on` for a model that the fast path does not compute (TG0111).
-        TrainingError: `cache_trunk: on`, and the disk has no room (TG0423).
+        ConfigError: TG0111, `cache_trunk: on` for a model that the fast path does not support.
+        TrainingError: TG0423, `cache_trunk: on` and the disk has no room.
     """
     n_layers = _wanted_layers(job, model)
     if not n_layers:
@@ -110,18 +109,18 @@ def open_trunk(job: TrainJob, model: nn.Module, *, log: ProgressLog) -> Trunk | 
 
 
 def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
-    """Layers to compute once; 0 where the settings want none or where it would not pay."""
+    """Number of layers to compute once; 0 if the settings disable it or it would not pay."""
     spec = job.spec
     if spec.cache_trunk == "off" or spec.method == "full":
         return 0
     if not is_fast(model):
         if spec.cache_trunk == "on":
             raise ConfigError(
-                f"this model ({model.config.model_type}) does not take the fast path here, and only that one can start "  # type: ignore[union-attr]
-                "above a cached trunk",
+                f"the fast path does not support this model ({model.config.model_type}) here, and a cached trunk "  # type: ignore[union-attr]
+                "needs the fast path",
                 code="TG0111",
                 where="train.cache_trunk",
-                hint="use cache_trunk: auto, which trains without the cache where it does not fit",
+                hint="use cache_trunk: auto, which trains without the cache when it is not supported",
             )
         return 0
     if spec.cache_trunk == "auto" and job.trunks is None:
@@ -133,7 +132,7 @@ def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
 
 
 def _key(job: TrainJob, model: nn.Module, n_layers: int) -> str:
-    """sha256 of all that decides the bytes: a product's rounding may depend on threads and version."""
+    """sha256 of everything that determines the bytes: a product's rounding may depend on threads and version."""
     return sha256_json(
         {
             "format": _FORMAT,
@@ -161,17 +160,17 @@ def _is_complete(root: Path) -> bool:
 
 
 def _has_room(job: TrainJob, model: nn.Module, folder: Path, log: ProgressLog) -> bool:
-    """Is the disk at most half full with it? Counted without sharing the prefix, so rather too much."""
+    """Whether it takes at most half of the free disk; an upper estimate that ignores the shared prefix."""
     embedding = FastDecoder.embedding_of(model)
     share = 1 + job.dataset.n_validation / max(1, job.dataset.n_train)
     needed = int(job.dataset.n_tokens * share) * embedding.shape[1] * embedding.element_size()
     free = shutil.disk_usage(folder).free
     if 2 * needed <= free:
         return True
-    told = f"the frozen trunk's output takes up to {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
+    message = f"the frozen trunk's output takes up to {needed / 2**30:.2f} GiB, and {free / 2**30:.2f} GiB are free"
     if job.spec.cache_trunk == "on":
-        raise TrainingError(told, code="TG0423", where=str(folder), hint="make room, or set train.cache_trunk: off")
-    log.write(event="warning", message=f"{told}; the training goes on without it")
+        raise TrainingError(message, code="TG0423", where=str(folder), hint="free space, or set train.cache_trunk: off")
+    log.write(event="warning", message=f"{message}; the training continues without it")
     return False
 
 
@@ -189,11 +188,11 @@ def _fill(root: Path, job: TrainJob, decoder: FastDecoder, n_layers: int) -> Non
 
 
 def _write_split(folder: Path, split: str, examples: Examples, decoder: FastDecoder, n_layers: int) -> None:
-    """Write the states of a split, in the order of its examples, computed in order of length."""
+    """Write the states of a split in the order of its examples; compute them in order of length."""
     n_prefix = shared_prefix(_in_order(examples))
     starts = [n_prefix]
     for length in examples.lengths:
-        # Only an example without loss may be shorter than the prefix; nothing reads its states.
+        # Only an example without loss can be shorter than the prefix, and its states are never read.
         starts.append(starts[-1] + max(0, length - n_prefix))
     by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
     has_prefix = False
@@ -206,7 +205,7 @@ def _write_split(folder: Path, split: str, examples: Examples, decoder: FastDeco
             batch = examples.batch(indices)
             with decoder.sharing([batch]):
                 states = decoder.states_after(batch, n_layers)
-            # The first that carries loss: others have no states.
+            # Take the prefix from the first example with loss: others have no states.
             for row in batch.rows[:1].tolist() if not has_prefix else ():
                 stream.seek(0)
                 stream.write(_bytes(states[row, :n_prefix]))
@@ -214,8 +213,8 @@ def _write_split(folder: Path, split: str, examples: Examples, decoder: FastDeco
             for row, index in enumerate(indices):
                 stream.seek(starts[index] * n_bytes)
                 stream.write(_bytes(states[row, n_prefix : examples.lengths[index]]))
-    told = {"n_layers": n_layers, "n_prefix": n_prefix, "starts": starts, "width": width}
-    write_json(folder / f"{split}.json", told | {"dtype": str(decoder.embedding.dtype).removeprefix("torch.")})
+    header = {"n_layers": n_layers, "n_prefix": n_prefix, "starts": starts, "width": width}
+    write_json(folder / f"{split}.json", header | {"dtype": str(decoder.embedding.dtype).removeprefix("torch.")})
 
 
 def _in_order(examples: Examples) -> Iterator[Batch]:
@@ -229,7 +228,7 @@ def _bytes(states: Tensor) -> bytes:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Alone with the file until the end; the system gives it free when a process dies."""
+    """Hold an exclusive lock on the file; the system releases it when the process dies."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -1,7 +1,7 @@
-"""The validation split during training: its loss, answers to some of its tickets, and the end when nothing gets better.
+"""The validation split during training: its loss, answers to some of its tickets, and early stopping.
 
-The test split is never looked at. It knows nothing of metrics: `tasks/assess/validation.py` scores the answers after
-the training. Used by tasks/train/engine.py.
+The test split is never read. It knows nothing of metrics: `tasks/assess/validation.py` scores the answers after
+training. Used by tasks/train/engine.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.errors import TrainingError
 from schemas.training import TrainSpec
 from tasks.train.batches import Examples
 from tasks.train.distributed import ALONE, Group
-from tasks.train.early_stopping import Best, BestWeights, judged
+from tasks.train.early_stopping import Best, BestWeights, update_best
 from tasks.train.forward import Losses
 from tasks.train.job import ProgressLog
 
@@ -28,18 +28,18 @@ Answer = Callable[[int], None]
 
 
 class Validator:
-    """Validates after the steps that are due, and keeps the best weights where early stopping is asked for.
+    """Validates after the steps that are due; with early stopping it keeps the best weights.
 
     Args:
-        model: In train mode, and left so.
+        model: In train mode, and left in it.
         losses: From `losses_of`.
-        spec: Says when, and when to stop.
+        spec: Says when to validate and when to stop.
         examples: The validation split; None or empty for no validation.
-        per_epoch: Optimiser steps of an epoch.
-        n_steps: Of the whole training.
-        weights: What trains, tensors shared with the model.
+        per_epoch: Optimiser steps per epoch.
+        n_steps: Optimiser steps of the whole training.
+        weights: Trainable weights, tensors shared with the model.
         checkpoints: Folder for the best weights.
-        log: Told of each validation.
+        log: Records each validation.
         answer: Called at each validation; None for no answers.
         group: Processes that share the validation split; the leader keeps the best weights.
 
@@ -77,7 +77,7 @@ class Validator:
         self._kept, self._group = BestWeights(checkpoints), group
 
     def after(self, step: int) -> float | None:
-        """The loss on validation when one is due after this step, else None.
+        """Validate if due after this step; returns the validation loss, or None.
 
         Raises:
             TrainingError: TG0401, the loss is not finite.
@@ -88,14 +88,14 @@ class Validator:
         loss = validation_loss(self._model, self._losses, self.examples, batch_size=batch_size, group=self._group)
         if not math.isfinite(loss):
             raise TrainingError(
-                f"the loss on validation is {loss:g} after step {step}",
+                f"the validation loss is {loss:g} after step {step}",
                 code="TG0401",
                 where=f"step {step}",
                 hint="lower train.learning_rate, or lengthen the warm-up; nothing of this training is kept as a result",
             )
         self._log.write(event="validation", step=step, loss=loss)
         if self._spec.early_stopping is not None:
-            self.best = judged(self.best, step=step, loss=loss, spec=self._spec.early_stopping)
+            self.best = update_best(self.best, step=step, loss=loss, spec=self._spec.early_stopping)
             if self.best.step == step and self._group.leads:
                 self.best = replace(self.best, digest=self._kept.keep(self._weights))
         if self._answer is not None:
@@ -104,19 +104,19 @@ class Validator:
         return loss
 
     def is_over(self) -> bool:
-        """Has validation failed to get better as often as patience allows?"""
+        """Whether validation has failed to improve as often as `patience` allows."""
         stopping = self._spec.early_stopping
         return stopping is not None and self.best is not None and self.best.n_worse >= stopping.patience
 
     def finish(self, step: int) -> int:
-        """After the last step: give the model the weights of the best validation, where they are kept.
+        """After the last step, give the model the weights of the best validation, if any were kept.
 
         Returns:
             The step whose weights the model has now.
         """
         if self.best is None or self.best.step == step:
             return step
-        if self._group.leads:  # who alone saves them
+        if self._group.leads:  # only the leader saves weights
             self._kept.put_back(self._weights, digest=self.best.digest)
         self._log.write(event="restored", step=self.best.step, loss=self.best.loss)
         return self.best.step
@@ -125,7 +125,7 @@ class Validator:
 def validation_loss(
     model: nn.Module, losses: Losses, examples: Examples, *, batch_size: int, group: Group = ALONE
 ) -> float:
-    """Mean loss over all supervised tokens of a split, nats, without dropout; the model's mode is left as it was."""
+    """Mean loss over all supervised tokens of a split, nats, without dropout; restores the model's mode."""
     by_length = sorted(range(len(examples)), key=lambda index: -examples.lengths[index])
     total, count = 0.0, 0
     with without_dropout(model), torch.no_grad():
@@ -141,7 +141,7 @@ def validation_loss(
 
 @contextmanager
 def without_dropout(model: nn.Module) -> Iterator[None]:
-    """Eval mode, except for 4-bit layers: bitsandbytes repacks those for inference, and they could not train on."""
+    """Eval mode, except for 4-bit layers: bitsandbytes repacks those for inference, and they could not train again."""
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     for module, training in before:

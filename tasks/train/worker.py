@@ -1,8 +1,8 @@
 """The training process: `python -m tasks.train.worker job.json`.
 
-Training runs in a process of its own, so that it can be given a deadline, killed for memory or crash in native code
-without taking the run with it. It answers by files (see `tasks/train/job.py`) and ends with its parent. It knows
-nothing of pipelines. Started by tasks/train/launch.py.
+Training runs in a separate process, so that it can have a deadline, be killed for its memory or crash in native code
+without ending the run. It reports in files (see `tasks/train/job.py`) and ends with its parent. It knows nothing of
+pipelines. Started by tasks/train/launch.py.
 """
 
 from __future__ import annotations
@@ -24,63 +24,63 @@ from tasks.disk_errors import name_disk_error
 from tasks.files import write_json
 from tasks.train.job import ERROR, PROGRESS, ProgressLog, TrainJob
 from tasks.train.memory import memory_advice
-from tasks.train.part import do_part, predicted_memory
-from tasks.train.place import is_rank, lead
+from tasks.train.part import predicted_memory, run_rank
+from tasks.train.place import is_rank, run_ranks
 
-Lead = Callable[[Path, TrainJob, int], int]
-"""Has the job of this file done, while the descriptor's lock is held; returns the exit code."""
-
-
-def lead_here(job_file: Path, job: TrainJob, lock: int) -> int:
-    """Train in this process, or in as many more as the job asks for."""
-    return _work(job) if job.spec.processes == 1 else lead(job_file, job, lock=lock)
+RunJob = Callable[[Path, TrainJob, int], int]
+"""Runs the job of this file while the descriptor's lock is held; returns the exit code."""
 
 
-def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0, work: Lead = lead_here) -> int:
-    """Do the job; returns the exit code: 0 done, `INTERRUPTED`, 1 with an `error.json`, anything else is a crash.
+def run_here(job_file: Path, job: TrainJob, lock: int) -> int:
+    """Train in this process, or in as many child processes as the job declares."""
+    return _run_here(job) if job.spec.processes == 1 else run_ranks(job_file, job, lock=lock)
+
+
+def main(job_file: Path, parent: int | None = None, *, lock_wait_s: float = 15.0, run: RunJob = run_here) -> int:
+    """Run the job; returns the exit code: 0 done, `INTERRUPTED`, 1 with an `error.json`, anything else is a crash.
 
     Args:
         job_file: A `TrainJob` as JSON.
-        parent: Process with which this one shall die; None for a life of its own.
-        lock_wait_s: Seconds to wait for another process in the same folder: the worker of a run that was killed
-            may take a moment to go.
-        work: Who has it done.
+        parent: Process with which this one ends; None to outlive it.
+        lock_wait_s: Seconds to wait for another process in the same folder: the worker of a killed run may take a
+            moment to end.
+        run: Runs the job.
     """
     if parent is not None:
         die_with(parent)
     job = TrainJob.model_validate(orjson.loads(job_file.read_bytes()))
     try:
         if is_rank():
-            return _work(job)
+            return _run_here(job)
         lock = _lock(job.scratch / "worker.lock", lock_wait_s)
         try:
-            return work(job_file, job, lock)
+            return run(job_file, job, lock)
         finally:
             os.close(lock)
     except TunegateError as error:
-        _tell(job.scratch, error)
+        _write_error(job.scratch, error)
     except Exception as error:
-        named = named_error(error, job)
-        if named is None:
+        known = known_error(error, job)
+        if known is None:
             raise
         traceback.print_exc()
-        _tell(job.scratch, named)
+        _write_error(job.scratch, known)
     return 1
 
 
-def _work(job: TrainJob) -> int:
-    asked_to_stop: list[int] = []
+def _run_here(job: TrainJob) -> int:
+    received: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _: asked_to_stop.append(received))
-    return do_part(job, stop=lambda: bool(asked_to_stop), log=ProgressLog(job.scratch / PROGRESS))
+        signal.signal(number, lambda number, _: received.append(number))
+    return run_rank(job, stop=lambda: bool(received), log=ProgressLog(job.scratch / PROGRESS))
 
 
-def named_error(error: Exception, job: TrainJob) -> TunegateError | None:
-    """The error in our words where it speaks of memory or a full disk; None for any other."""
+def known_error(error: Exception, job: TrainJob) -> TunegateError | None:
+    """The error as one of ours if it is about memory or a full disk; None for any other."""
     return _out_of_memory(job) if _is_out_of_memory(error) else name_disk_error(error, job.scratch)
 
 
-def _tell(scratch: Path, error: TunegateError) -> None:
+def _write_error(scratch: Path, error: TunegateError) -> None:
     write_json(scratch / ERROR, {"type": type(error).__name__, **error.to_json()})
 
 
@@ -91,8 +91,8 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _out_of_memory(job: TrainJob) -> OutOfMemoryError:
     predicted = predicted_memory(job)
-    told = f"; about {predicted['total'] / 2**30:.1f} GiB were predicted" if predicted else ""
-    return OutOfMemoryError(f"the training ran out of memory{told}", code="TG0405", hint=memory_advice(job.spec))
+    estimate = f"; about {predicted['total'] / 2**30:.1f} GiB were predicted" if predicted else ""
+    return OutOfMemoryError(f"the training ran out of memory{estimate}", code="TG0405", hint=memory_advice(job.spec))
 
 
 def _lock(path: Path, wait_s: float) -> int:
@@ -105,7 +105,7 @@ def _lock(path: Path, wait_s: float) -> int:
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise LockedError(
-                    "another training process works in this folder", code="TG0520", where=str(path.parent)
+                    "another training process is using this folder", code="TG0520", where=str(path.parent)
                 ) from None
             time.sleep(0.1)
         else:

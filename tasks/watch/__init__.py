@@ -1,1 +1,1 @@
-"""Is it time to train? New tickets, drift, what agents did with suggestions, and the decision of a tick."""
+"""When to retrain: new tickets, drift, what agents did with suggestions, and the decision of a tick."""

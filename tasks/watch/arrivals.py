@@ -1,7 +1,7 @@
-"""What is new: the curated tickets of today against those that the last verdict knew.
+"""What is new: today's curated tickets compared with those of the last verdict.
 
-Counted after redaction and deduplication, so ten copies of one question are no ten new tickets. Called by
-`flows/schedule/ticks.py`. It decides nothing (`conditions.py`).
+Counted after redaction and deduplication, so ten copies of one question are not ten new tickets. Called by
+`flows/schedule/ticks.py`. It decides nothing (see `conditions.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from tasks.watch.drift import Window
 
 _PARTS = ("train", "validation", "test")
 _CONTENT = ("product", "channel", "subject", "body", "reply", "category", "priority", "reference", "messages")
-"""Columns by which a known ticket is another version of itself; a later `updated_at` alone is none."""
+"""Columns whose change makes a known ticket an edited one; a later `updated_at` alone does not."""
 _WINDOW = ("subject", "body", "category", "priority")
 
 
 def newest_time(splits: Splits) -> str:
-    """The newest time in the tickets, UTC, ISO 8601; empty when no ticket has one."""
+    """The latest time in the tickets, UTC, ISO 8601; empty when no ticket has a time."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -34,12 +34,12 @@ def newest_time(splits: Splits) -> str:
 
 
 def count_arrivals(*, now: Splits, then: Splits | None, warehouse: WarehouseRef) -> Arrivals:
-    """Count the new, the edited and the freshly held-out tickets.
+    """Count the new, edited and newly held-out tickets.
 
     Args:
-        now: After decontamination.
-        then: Those of the last verdict; null when there was none: everything is new.
-        warehouse: Of today; it tells which ticket stands for which duplicates.
+        now: Today's splits, after decontamination.
+        then: The splits of the last verdict; None when there was none, and everything is new.
+        warehouse: Today's warehouse; it maps each kept ticket to its duplicates.
     """
     n_curated = now.n_train + now.n_validation + now.n_test
     if then is None:
@@ -47,7 +47,7 @@ def count_arrivals(*, now: Splits, then: Splits | None, warehouse: WarehouseRef)
             snapshot_id=warehouse.snapshot_id, n_curated=n_curated, n_new=n_curated, n_edited=0,
             n_held_out=now.n_test, n_fresh_held_out=now.n_test,
         )  # fmt: skip
-    [row] = _ask(
+    [row] = _query(
         now, then, warehouse,
         "SELECT count(*) FILTER (is_new) AS n_new, count(*) FILTER (is_edited) AS n_edited, "
         "count(*) FILTER (part = 'test' AND was IS DISTINCT FROM 'test') AS n_fresh FROM compared",
@@ -59,16 +59,16 @@ def count_arrivals(*, now: Splits, then: Splits | None, warehouse: WarehouseRef)
 
 
 def windows(*, now: Splits, then: Splits, warehouse: WarehouseRef, size: int) -> tuple[Window, Window]:
-    """The newest `size` new tickets, and the newest `size` that were known: current and reference."""
+    """Current and reference window: the newest `size` new tickets, and the newest `size` known ones."""
     newest = f"ORDER BY created_at DESC NULLS LAST, ticket_id LIMIT {int(size)}"
     current, reference = (
-        _ask(now, then, warehouse, f"SELECT {', '.join(_WINDOW)} FROM compared WHERE {condition} {newest}")
+        _query(now, then, warehouse, f"SELECT {', '.join(_WINDOW)} FROM compared WHERE {condition} {newest}")
         for condition in ("is_new", "NOT is_new")
     )
     return Window.of(current), Window.of(reference)
 
 
-def _ask(now: Splits, then: Splits, warehouse: WarehouseRef, select: str) -> list[dict[str, Any]]:
+def _query(now: Splits, then: Splits, warehouse: WarehouseRef, select: str) -> list[dict[str, Any]]:
     from tasks.warehouse import select_from_files
 
     tables = {

@@ -1,8 +1,8 @@
-"""Have the new tickets changed? Distances between two windows of tickets, each beside what chance alone would make.
+"""Whether new tickets have drifted: distances between two windows of tickets, compared with chance.
 
 Three kinds: the mix of routing labels and the words that tickets use (Jensen-Shannon, `scipy.spatial.distance`), and
-the bodies' lengths (Kolmogorov-Smirnov, `scipy.stats`). A distance is told from chance by permutation: tickets, not
-words, are what is drawn. It knows nothing of splits; `tasks/watch/arrivals.py` makes the windows.
+the bodies' lengths (Kolmogorov-Smirnov, `scipy.stats`). A permutation test separates a distance from chance; it
+permutes tickets, not words. It knows nothing of splits; `tasks/watch/arrivals.py` makes the windows.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 Kind = Literal["routing", "length", "vocabulary"]
 N_WORDS = 300
-"""Words looked at: those in most tickets of both windows together."""
+"""Number of words to compare: those in the most tickets of both windows together."""
 MIN_TICKETS = 20
-"""A smaller window shows no drift."""
+"""Drift is not measured in a smaller window."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Window:
 
 
 def measure_drift(current: Window, reference: Window, spec: DriftSpec) -> tuple[Shift, ...]:
-    """A shift per kind; none when a window has fewer than `MIN_TICKETS` tickets.
+    """One shift per kind; none when a window has fewer than `MIN_TICKETS` tickets.
 
     >>> many = Window(("a | low",) * 60, ("one two three",) * 60)
     >>> [shift.drifted for shift in measure_drift(many, many, DriftSpec())]
@@ -81,7 +81,7 @@ def _lengths(current: Sequence[str], reference: Sequence[str]) -> tuple[float, f
 
 
 def _mix(current: Sequence[str], reference: Sequence[str]) -> Counts:
-    """Ticket x label, 1 where it has it."""
+    """Ticket x label matrix, 1 where the ticket has the label."""
     import numpy as np
 
     labels = [*current, *reference]
@@ -90,7 +90,7 @@ def _mix(current: Sequence[str], reference: Sequence[str]) -> Counts:
 
 
 def _words(texts: Sequence[str]) -> Counts:
-    """Ticket x word, 1 where it uses it."""
+    """Ticket x word matrix, 1 where the ticket uses the word."""
     import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
@@ -102,7 +102,7 @@ def _words(texts: Sequence[str]) -> Counts:
 
 
 def _permuted(table: Counts, n_current: int, spec: DriftSpec) -> tuple[float, float]:
-    """Distance of the first `n_current` rows' column sums from the others', and its p-value by seeded permutation.
+    """Distance between the column sums of the first `n_current` rows and of the rest, and its permutation p-value.
 
     p = (1 + permutations at least as far) / (1 + permutations).
     Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
@@ -110,11 +110,11 @@ def _permuted(table: Counts, n_current: int, spec: DriftSpec) -> tuple[float, fl
     import numpy as np
 
     n_permutations = 10 * math.ceil(3 / spec.significance)
-    dice = np.random.default_rng(spec.seed)
+    rng = np.random.default_rng(spec.seed)
     chosen = np.zeros((n_permutations + 1, table.shape[0]))
     chosen[0, :n_current] = 1
     for row in chosen[1:]:
-        row[dice.permutation(table.shape[0])[:n_current]] = 1
+        row[rng.permutation(table.shape[0])[:n_current]] = 1
     current = chosen @ table
     distances = _jensen_shannon(current, table.sum(axis=0) - current)
     as_far = int(np.count_nonzero(distances[1:] >= distances[0] - 1e-12))
@@ -127,6 +127,6 @@ def _jensen_shannon(current: Counts, reference: Counts) -> Counts:
 
     n_current, n_reference = current.sum(axis=1), reference.sum(axis=1)
     both = (n_current > 0) & (n_reference > 0)
-    found = np.where(n_current + n_reference > 0, 1.0, 0.0)  # as far as can be where one side has nothing at all
+    found = np.where(n_current + n_reference > 0, 1.0, 0.0)  # the largest distance where one side is empty
     found[both] = np.nan_to_num(jensenshannon(current[both], reference[both], axis=1, base=2), nan=0.0)
     return found

@@ -1,8 +1,8 @@
-"""What agents did with suggestions, kept in `feedback.duckdb`: taken in once, redacted, never changed.
+"""What agents did with suggestions, stored in `feedback.duckdb`: ingested once, redacted, never changed.
 
-A line taken in again changes nothing. A later decision on the same suggestion is a further row and counts instead of
-the earlier one; rows are numbered, so that a run can name the state it has seen. Lines that cannot be used are kept by
-their place, their reason and their sha256, without their text. Called by `flows/context/feedback.py`.
+Ingesting a line again changes nothing. A later decision on the same suggestion is a new row that replaces the earlier
+one in all counts; rows are numbered, so a run can name the state it has seen. Refused lines are recorded with their
+place, reason and sha256, but without their text. Called by `flows/context/feedback.py`.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from tasks.warehouse import Connection
 
 MAX_LINE = 1_000_000
-"""Bytes of the longest line that is read as one."""
+"""Bytes of the longest line that is accepted."""
 READ_WAIT_S = 10.0
-"""Whoever takes feedback in holds the database for moments, again and again where an endpoint is busy."""
+"""Seconds a reader waits: ingestion holds the database only briefly, but often when an endpoint is busy."""
 CONFIDENCE = 0.95
-"""One-sided, of the bounds on a rate."""
+"""One-sided confidence of the bounds on a rate."""
 TABLES = """
 CREATE TABLE IF NOT EXISTS suggestions (
     seq BIGINT PRIMARY KEY, digest VARCHAR NOT NULL UNIQUE, ticket_id VARCHAR NOT NULL, version VARCHAR NOT NULL,
@@ -49,7 +49,7 @@ _LATEST = (
 
 @dataclass(frozen=True)
 class Ingested:
-    """What became of a file's lines; n_lines = n_new + n_known + the refused."""
+    """The result for a file's lines; n_lines = n_new + n_known + len(refused)."""
 
     n_lines: int
     n_new: int
@@ -57,18 +57,18 @@ class Ingested:
     refused: tuple[tuple[int, str], ...]
     """Line (1-based) and reason."""
 
-    def told(self) -> dict[str, Any]:
-        """The same as JSON."""
+    def to_json(self) -> dict[str, Any]:
+        """The counts as a JSON object."""
         refused = [{"line": number, "reason": reason} for number, reason in self.refused]
         return {"lines": self.n_lines, "new": self.n_new, "known": self.n_known, "refused": refused}
 
 
 @dataclass(frozen=True)
 class FeedbackState:
-    """A state of the feedback that never changes afterwards."""
+    """An immutable state of the feedback."""
 
     last: int
-    """Number of its last row; 0 when there is none."""
+    """Number of its last row; 0 without rows."""
     digest: str
 
 
@@ -82,17 +82,17 @@ def ingest_feedback(
     forgotten: Forgotten | None = None,
     wait_s: float = 0.0,
 ) -> Ingested:
-    """Take the lines in, all of them in one transaction.
+    """Ingest the lines in one transaction.
 
     Args:
-        source: What to call the file.
-        versions: Versions that are registered; a suggestion of another one is refused.
-        redact: The pipeline's redact steps: the texts, and the ids where those become pseudonyms, go through them.
-        forgotten: Customers who were forgotten: a line on a ticket of theirs is refused and leaves no trace.
+        source: The file's name.
+        versions: Registered versions; a suggestion of any other is refused.
+        redact: The pipeline's redact steps, applied to texts, and to ids that become pseudonyms.
+        forgotten: Forgotten customers: a line on one of their tickets is refused and leaves no trace.
         wait_s: Seconds to wait for another process that has the database open.
 
     Raises:
-        ConfigError: TG0164, there are lines and none can be used.
+        ConfigError: TG0164, there are lines but none can be used.
         LockedError: TG0520, another process has the database open for longer.
     """
     from tasks.warehouse import connect
@@ -132,12 +132,12 @@ def ingest_feedback(
         for number, reason, digest in refused:
             db.execute("INSERT OR IGNORE INTO refused VALUES (?, ?, ?, ?)", [digest, source, number, reason])
         db.execute("COMMIT")
-    told = sorted([*((number, reason) for number, reason, _ in refused), *of_forgotten])
-    return Ingested(n_lines, n_new, len(rows) - n_new, tuple(told))
+    all_refused = sorted([*((number, reason) for number, reason, _ in refused), *of_forgotten])
+    return Ingested(n_lines, n_new, len(rows) - n_new, tuple(all_refused))
 
 
 def feedback_state(database: Path) -> FeedbackState | None:
-    """The state of this moment; null when no feedback was ever taken in."""
+    """The current state; None when no feedback was ever ingested."""
     rows = _select(database, "SELECT max(seq), string_agg(digest, '' ORDER BY seq) FROM suggestions")
     if not rows or rows[0][0] is None:
         return None
@@ -145,7 +145,7 @@ def feedback_state(database: Path) -> FeedbackState | None:
 
 
 def acceptance_of(database: Path, spec: FeedbackSpec, *, upto: int) -> tuple[Acceptance, ...]:
-    """How often each version's suggestions were accepted, by version, in the state that ends with row `upto`."""
+    """How often each version's suggestions were accepted, up to and including row `upto`."""
     from tasks.assess.compare import clopper_pearson_interval
 
     rows = _select(
@@ -165,8 +165,8 @@ def acceptance_of(database: Path, spec: FeedbackSpec, *, upto: int) -> tuple[Acc
     return tuple(found)
 
 
-def last_words(database: Path, *, upto: int) -> dict[str, tuple[str, str | None]]:
-    """Ticket -> outcome and the agent's own text of its last decision, in the state that ends with row `upto`."""
+def latest_decisions(database: Path, *, upto: int) -> dict[str, tuple[str, str | None]]:
+    """Ticket -> outcome and the agent's own text of the latest decision, up to and including row `upto`."""
     rows = _select(
         database,
         f"SELECT ticket_id, outcome, reply FROM {_LATEST} "
@@ -186,7 +186,7 @@ def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[t
 
 
 def _insert(db: Connection, rows: list[tuple[str, FeedbackLine]]) -> int:
-    """The rows that are not there yet, in their order; returns how many."""
+    """Insert the rows that are not there yet, in order; returns how many."""
     known = {row[0] for row in db.execute("SELECT digest FROM suggestions").fetchall()}
     last = db.execute("SELECT coalesce(max(seq), 0) FROM suggestions").fetchone()
     seq = int(last[0]) if last else 0
@@ -209,17 +209,17 @@ def _insert(db: Connection, rows: list[tuple[str, FeedbackLine]]) -> int:
 
 
 def _read(raw: bytes, versions: frozenset[str]) -> FeedbackLine | str:
-    """The line, or why it cannot be used, in words without its text."""
+    """The parsed line, or why it cannot be used, without quoting it."""
     if len(raw) > MAX_LINE:
         return f"longer than {MAX_LINE:,} bytes"
     try:
         line = FeedbackLine.model_validate(orjson.loads(raw))
     except orjson.JSONDecodeError:
-        return "no JSON object"
+        return "not a JSON object"
     except ValidationError as error:
         return "; ".join(_faults(error))
     if line.reply is not None and line.outcome != "edited":
-        return "`reply` goes with outcome edited"
+        return "`reply` needs outcome edited"
     if line.version not in versions:
         return f"version {line.version} is not registered"
     at = line.at if line.at.tzinfo is not None else line.at.replace(tzinfo=UTC)

@@ -1,7 +1,7 @@
-"""Feedback as a source: an agent's edited text takes the place of the ticket's reply, a model's own may be left out.
+"""Learn from feedback: an agent's edited text replaces the ticket's reply; accepted suggestions may be dropped.
 
-Runs after redaction, so that texts and ids are those of the feedback, which was redacted when it was taken in.
-Called by `flows/context/feedback.py`.
+Runs after redaction, so that texts and ids match the feedback, which was redacted when it was ingested. Called by
+`flows/context/feedback.py`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.step import as_step
-from tasks.watch.feedback import last_words
+from tasks.watch.feedback import latest_decisions
 
 OWN_ANSWER = "own_answer"
 
@@ -27,14 +27,14 @@ def learn_from_feedback(
     database: Path,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
-    """Put the edited replies in. Notes: `edited` counts them, `own_answers` the accepted suggestions.
+    """Insert the edited replies. Notes: `edited` counts them, `own_answers` the accepted suggestions.
 
     Args:
-        upto: The last row of the feedback that counts; later rows are another run's.
+        upto: The last row of the feedback to use; later rows belong to a later run.
         database: `feedback.duckdb`.
 
     Raises:
-        DataError: TG0220, more rows raise than `limit` allows.
+        DataError: TG0220, more rows fail than `limit` allows.
     """
     return keep_sound_rows(
         lambda rows, folder: _learn(rows, spec, upto, database, folder), tickets, step="feedback", out=out, limit=limit
@@ -47,10 +47,14 @@ def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, 
     from tasks.curate.rows import read_rows, write_removed, write_tickets
 
     table = read_rows(tickets.tickets)
-    words = last_words(database, upto=upto)
+    decisions = latest_decisions(database, upto=upto)
     ids, replies = table.column("ticket_id").to_pylist(), table.column("reply").to_pylist()
-    edited = {id_: words[id_][1] for id_ in ids if id_ in words and words[id_][0] == "edited" and words[id_][1]}
-    own = {id_ for id_ in ids if id_ in words and words[id_][0] == "accepted"}
+    edited = {
+        id_: decisions[id_][1]
+        for id_ in ids
+        if id_ in decisions and decisions[id_][0] == "edited" and decisions[id_][1]
+    }
+    own = {id_ for id_ in ids if id_ in decisions and decisions[id_][0] == "accepted"}
     if spec.learn and edited:
         place = table.schema.get_field_index("reply")
         values = [edited.get(id_, reply) for id_, reply in zip(ids, replies, strict=True)]
@@ -59,7 +63,7 @@ def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, 
     removed = [
         {
             "ticket_id": row["ticket_id"], "outcome": "dropped", "code": OWN_ANSWER, "source": row["source"],
-            "source_line": row["source_line"], "reason": "Its reply is a suggestion that was accepted as it was.",
+            "source_line": row["source_line"], "reason": "Its reply is a suggestion that was accepted unchanged.",
         }
         for row in table.select(["ticket_id", "source", "source_line"]).to_pylist()
         if row["ticket_id"] in gone

@@ -37,11 +37,11 @@ def test_the_truth_itself_is_right_whatever_its_clusters_are_called() -> None:
     assert removal_accuracy(first_of_each(TRUTH), TRUTH) == (1.0, 1.0)
 
 
-def test_a_cluster_cut_in_two_costs_recall_alone() -> None:
+def test_splitting_a_cluster_costs_only_recall() -> None:
     assert pair_accuracy(np.array([0, 0, 2, 3, 3, 5]), TRUTH) == (1.0, 0.5)
 
 
-def test_two_clusters_joined_cost_precision_alone() -> None:
+def test_joining_two_clusters_costs_only_precision() -> None:
     # Ten pairs of five tickets in one cluster, four of them right.
     assert pair_accuracy(np.array([0, 0, 0, 0, 0, 5]), TRUTH) == (0.4, 1.0)
 
@@ -50,9 +50,9 @@ def test_joining_nothing_is_precise_and_finds_nothing() -> None:
     assert pair_accuracy(np.arange(6), TRUTH) == (1.0, 0.0)
 
 
-def test_a_ticket_that_goes_with_all_its_like_was_removed_wrongly() -> None:
+def test_a_ticket_that_is_removed_with_all_its_duplicates_is_wrongly_removed() -> None:
     keep = np.array([True, False, False, False, False, True])
-    # Four go; the cluster of 3 and 4 keeps nobody, so one of its two went wrongly.
+    # Four are removed; the cluster of 3 and 4 keeps none, so one of its two is wrongly removed.
     assert removal_accuracy(keep, TRUTH) == (pytest.approx(3 / 4), 1.0)
 
 
@@ -60,7 +60,7 @@ def test_a_duplicate_that_stays_costs_recall_of_removals() -> None:
     assert removal_accuracy(np.array([True, True, False, True, False, True]), TRUTH) == (1.0, pytest.approx(2 / 3))
 
 
-def test_a_unique_ticket_that_goes_costs_precision_of_removals() -> None:
+def test_removing_a_unique_ticket_costs_precision_of_removals() -> None:
     assert removal_accuracy(np.array([True, False, False, True, False, False]), TRUTH) == (pytest.approx(3 / 4), 1.0)
 
 
@@ -72,7 +72,7 @@ def test_flags_are_judged_ticket_by_ticket() -> None:
     assert share_of(np.array([True, True, False, False]), np.array([True, False, True, False])) == (0.5, 0.5)
 
 
-def test_planted_copies_count_inside_their_band_and_beside_their_original() -> None:
+def test_planted_copies_count_within_their_band_and_with_their_original() -> None:
     original, kind = np.array([0, 0, 0, 1, 1]), np.array(["original", "near", "near", "near", "original"])
     jaccard = np.array([1.0, 0.75, 0.72, 0.9, 1.0])
     clusters = np.array([9, 9, 2, 3, 3])
@@ -103,10 +103,10 @@ def test_every_corpus_has_a_limit_and_every_planned_corpus_exists() -> None:
 
 def test_an_engine_left_out_of_a_corpus_says_why() -> None:
     everywhere = {"20k", "200k", "1m", "flood"}
-    told = "\n".join(not_run())
-    assert "NeMo Curator" in told
+    reasons = "\n".join(not_run())
+    assert "NeMo Curator" in reasons
     for engine in CONTESTANTS:
-        assert set(engine.rounds) == everywhere or f"{engine.name}: " in told, engine.name
+        assert set(engine.rounds) == everywhere or f"{engine.name}: " in reasons, engine.name
 
 
 def test_the_quick_plan_is_ours_the_floor_and_rensa() -> None:

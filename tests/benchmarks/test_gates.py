@@ -97,7 +97,7 @@ def _answers(tables: Tables, row: int) -> tuple[list[float], list[float], list[s
     return candidate, champion, slices
 
 
-def test_the_model_of_two_answers_disagrees_as_often_as_it_says() -> None:
+def test_the_model_of_two_answers_disagrees_as_often_as_declared() -> None:
     tables = draw(np.random.default_rng(5), 4000, 600, SCENARIOS["equal"])
     assert float((tables.gained + tables.lost).sum(1).mean()) / 600 == pytest.approx(DISCORDANCE, abs=0.002)
     better = draw(np.random.default_rng(5), 4000, 600, SCENARIOS["+3 points"])

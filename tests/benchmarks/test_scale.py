@@ -41,14 +41,14 @@ def test_duplicates_stay_inside_a_dialect_at_the_same_share(table: Path, tmp_pat
     assert abs(shares[0] - shares[1]) < 0.05
 
 
-def test_unlike_digests_are_told() -> None:
+def test_different_digests_are_reported() -> None:
     assert summary([LOCAL, RAY])["equal"] is True
     other = replace(RAY, digest="b")
     assert summary([LOCAL, other])["equal"] is False
     assert as_table([LOCAL, other]).endswith("| NO |")
 
 
-def test_the_driver_is_taken_off_before_processors_are_counted() -> None:
+def test_the_drivers_time_is_subtracted_before_processors_are_counted() -> None:
     assert enough_processors(LOCAL, RAY) == pytest.approx(18 / 6)
     assert enough_processors(LOCAL, replace(RAY, driver_cpu_s=11.0)) is None
     assert enough_processors(replace(LOCAL, wall_s=99.0), RAY) == pytest.approx(18 / 8)  # a busy machine

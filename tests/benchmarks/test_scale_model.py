@@ -1,4 +1,4 @@
-"""What is reckoned for sizes that nobody can try: the played shuffle counts what it should, the arithmetic holds."""
+"""Estimates for sizes that cannot be tried: the simulated shuffle counts correctly, the arithmetic holds."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ TABLE = """
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """3,000 tickets of which a third are near copies of another third."""
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     words = np.array([f"word{number}" for number in range(4000)])
-    bodies = [" ".join(dice.choice(words, 40)) for _ in range(2000)]
+    bodies = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
     bodies += [f"{body} again" for body in bodies[:1000]]
     out = tmp_path_factory.mktemp("table")
     rows = [
@@ -51,7 +51,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "tickets.parquet"
 
 
-def test_the_played_shuffle_decides_as_one_process_does(table: Path) -> None:
+def test_the_simulated_shuffle_decides_as_one_process_does(table: Path) -> None:
     from tasks.curate.rows import read_batches, read_columns
     from tasks.curate.similarity.compared import compared_columns
 
@@ -71,13 +71,13 @@ def test_the_played_shuffle_decides_as_one_process_does(table: Path) -> None:
 
 
 def test_bytes_are_counted_and_grow_with_the_buckets_that_a_text_meets(table: Path) -> None:
-    few, many = play(table, n_buckets=2), play(table, n_buckets=3)  # a part has 1,024 rows at the least
+    few, many = play(table, n_buckets=2), play(table, n_buckets=3)  # a part has at least 1,024 rows
     assert (few.n_tickets, few.n_buckets, many.n_buckets) == (3000, 2, 3)
-    word = {each.what: each.bytes_per_ticket for each in few.shuffles}["word of texts"]
-    assert word > 8 * few.prefixes.sum() / 3000  # at the least the shingles themselves
+    notices = {each.what: each.bytes_per_ticket for each in few.shuffles}["notices of texts"]
+    assert notices > 8 * few.prefixes.sum() / 3000  # at least the shingles themselves
     assert few.per_ticket > few.texts_per_ticket > 40 * 6
     assert all(1 <= each.largest < 1.5 for each in few.shuffles)
-    assert moved_at(few, 3) == pytest.approx(many.per_ticket, rel=0.05)  # what was reckoned is what is played
+    assert moved_at(few, 3) == pytest.approx(many.per_ticket, rel=0.05)  # the estimate matches the simulation
 
 
 def test_a_text_meets_no_more_buckets_than_there_are_or_than_it_has_shingles() -> None:

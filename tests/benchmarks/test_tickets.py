@@ -59,7 +59,7 @@ def test_the_stage_runs_over_them_and_every_step_finds_something(tmp_path: Path)
     assert all(line.cpu_s > 0 for line in lines.values() if not line.missing)
 
 
-def test_the_sum_holds_the_stage_and_not_what_stands_apart() -> None:
+def test_the_sum_covers_the_stage_without_the_steps_apart() -> None:
     lines = [
         {"step": "read", "counts": False, "cpu_s": 5.0, "wall_s": 5.0, "n_in": 100, "n_out": 100, "missing": ""},
         {"step": "one", "counts": True, "cpu_s": 1.0, "wall_s": 0.5, "n_in": 100, "n_out": 90, "missing": ""},
@@ -74,7 +74,7 @@ def test_the_sum_holds_the_stage_and_not_what_stands_apart() -> None:
         },
         {"step": "three", "counts": True, "cpu_s": 3.0, "wall_s": 1.5, "n_in": 90, "n_out": 80, "missing": ""},
     ]
-    told = summary(lines, [Cost(8.0, 10.0, 500.0, 0, "", "", 400.0)], 100)
-    assert (told["cpu_s"], told["tickets_per_cpu_s"], told["tickets_per_s"]) == (4.0, 25, 50)
-    assert told["not_there"] == ["two"]
+    figures = summary(lines, [Cost(8.0, 10.0, 500.0, 0, "", "", 400.0)], 100)
+    assert (figures["cpu_s"], figures["tickets_per_cpu_s"], figures["tickets_per_s"]) == (4.0, 25, 50)
+    assert figures["not_there"] == ["two"]
     assert "| two | not there |" in as_table(lines, 100)

@@ -13,7 +13,7 @@ def test_every_failpoint_is_one_of_the_campaign_or_named_with_where_it_is_tested
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 
 
-def test_a_try_that_lost_something_is_counted_and_a_skipped_fault_says_so() -> None:
+def test_a_try_that_lost_something_is_counted_and_a_skipped_fault_gives_its_reason() -> None:
     bad = Tried(FAULTS[0].name, 0, "killed", ("train is not in the ledger",), (), "", "", 1.0)
     good = Tried(FAULTS[0].name, 1, "killed", (), (), "", "", 1.0)
     none = Tried(FAULTS[0].name, 2, "operation 900 of 120", (), (), "", "", 1.0, fired=False)

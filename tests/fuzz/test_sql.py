@@ -38,7 +38,7 @@ SECRET = "deep-secret"
 
 
 def _world(connection: duckdb.DuckDBPyConnection) -> None:
-    """A ticket, and beside it what no step may see."""
+    """A ticket, and next to it a table that no step may see."""
     connection.execute(f"create table tickets ({COLUMNS})")
     connection.execute(
         "insert into tickets by name "
@@ -79,7 +79,7 @@ def test_rules(sql: str) -> None:
 
 @fuzz(mutated_text(SELECTS), examples=40)
 def test_the_lock_down_holds_without_any_guard(sql: str) -> None:
-    """The second wall: any statement at all in a locked connection reaches no file beside the one that was named."""
+    """The second wall: no statement in a locked connection reaches any file except the named one."""
     with tempfile.TemporaryDirectory() as folder:
         outside, allowed = Path(folder) / "outside.csv", Path(folder) / "allowed"
         outside.write_text(SECRET)
@@ -102,7 +102,7 @@ def test_the_lock_down_holds_without_any_guard(sql: str) -> None:
 
 @fuzz(st.lists(st.text(max_size=12), min_size=1, max_size=30), examples=8)
 def test_quoting(names: list[str]) -> None:
-    """A quoted name is one name, a quoted text is one text, whatever stands in them."""
+    """A quoted name is one name, a quoted text is one text, whatever they contain."""
     with connect(threads=1) as connection:
         for name in names:
             if "\0" not in name:

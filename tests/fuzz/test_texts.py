@@ -40,13 +40,13 @@ CONVERSATION = st.lists(TURN | JSON, max_size=5) | JSON
 
 @fuzz(CONVERSATION, examples=120)
 def test_conversations(value: Any) -> None:
-    """What passes is what a model may learn from, and reads back as itself; what does not, is told without its text."""
+    """A valid conversation reads back unchanged; any other is refused without quoting its text."""
     turns = read_turns(value)
     if isinstance(turns, Fault):
         assert LEAK not in turns.reason
         return
-    spoken = [turn for turn in turns if turn.role != "system"]
-    assert [turn.role for turn in spoken] == ["user", "assistant"] * (len(spoken) // 2)
+    others = [turn for turn in turns if turn.role != "system"]
+    assert [turn.role for turn in others] == ["user", "assistant"] * (len(others) // 2)
     assert all(turn.content.strip() for turn in turns)
     assert [turn.role for turn in turns[1:]].count("system") == 0
     assert all(turn.weight in (None, 0, 1) for turn in turns)
@@ -109,14 +109,14 @@ AROUND = st.text(max_size=20) | st.sampled_from(
 
 @fuzz(AROUND, AROUND, st.sampled_from(sorted(PLANTED)), st.sampled_from(["subject", "body", "reply"]), examples=150)
 def test_redaction(before: str, after: str, value: str, column: str) -> None:
-    """Whatever stands around it, personal data between spaces goes, and a second pass finds nothing more."""
+    """Personal data between spaces is removed whatever surrounds it, and a second pass finds nothing more."""
     text = f"{before} {value} {after}"
     redacted, counts = redact_row({column: text}, STEP)
-    told = redacted[column] or ""
-    assert value not in told
+    shown = redacted[column] or ""
+    assert value not in shown
     assert sum(counts.values()) >= 1
     again, _ = redact_row(redacted, STEP)
-    assert (again[column] or "") == told
+    assert (again[column] or "") == shown
 
 
 @fuzz(CONVERSATION, examples=50)
@@ -131,5 +131,7 @@ def test_redaction_of_conversations(value: Any) -> None:
 def test_secrets(value: str, before: str, after: str) -> None:
     know_secrets({"FUZZED_TOKEN": value})
     for text in (before + value + after, orjson.dumps(before + value).decode(), repr(value + after)):
-        told = masked(text)
-        assert value not in told.replace("${env:FUZZED_TOKEN}", "").replace("***", "") or value in "${env:FUZZED_TOKEN}"
+        shown = masked(text)
+        assert (
+            value not in shown.replace("${env:FUZZED_TOKEN}", "").replace("***", "") or value in "${env:FUZZED_TOKEN}"
+        )

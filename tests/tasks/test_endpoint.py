@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint, played by a server of this test: what is sent, what is refused, what is never told."""
+"""An OpenAI-compatible endpoint, played by this test's own server: what is sent, what is refused, what never leaves."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def spec(desk: Desk, **change: Any) -> EndpointSpec:
     return EndpointSpec(**{"base_url": desk.url, "model": "big", "timeout_s": 5} | change)
 
 
-def test_a_conversation_is_asked_greedily_and_the_key_comes_from_the_environment(desk: Desk) -> None:
+def test_a_conversation_is_answered_greedily_and_the_key_comes_from_the_environment(desk: Desk) -> None:
     reply = Endpoint(spec(desk, api_key_env="BIG_KEY"), {"BIG_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
     assert (reply.text, reply.finished, reply.n_prompt_tokens, reply.n_new_tokens) == (
         "re: Where is my parcel?", True, 7, 3,
@@ -41,7 +41,7 @@ def test_a_conversation_is_asked_greedily_and_the_key_comes_from_the_environment
     assert headers["Authorization"] == f"Bearer {SECRET}"
     assert asked == {"model": "big", "messages": MESSAGES, "max_tokens": 9, "temperature": 0}
     Endpoint(spec(desk), {"OPENAI_API_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
-    assert "Authorization" not in desk.asked[1][1]  # none is sent that was not asked for
+    assert "Authorization" not in desk.asked[1][1]  # it sends none without a declared key
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_conversation_is_asked_greedily_and_the_key_comes_from_the_environment
         (200, {}, b"[" * 100_000),
     ],
 )
-def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
+def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
     answer: tuple[int, dict[str, str], bytes], desk: Desk
 ) -> None:
     desk.script.append(answer)
@@ -67,7 +67,7 @@ def test_what_is_no_answer_is_an_error_that_quotes_neither_key_nor_text(
     assert len(desk.asked) == 1  # no redirect was followed
 
 
-def test_what_may_pass_is_tried_again_and_in_the_end_an_error(desk: Desk) -> None:
+def test_a_transient_failure_is_retried_and_finally_an_error(desk: Desk) -> None:
     waited: list[float] = []
     patient = Endpoint(spec(desk), {}, sleep=waited.append)
     desk.script = [(503, {}, b""), (429, {}, b"")]
@@ -84,14 +84,14 @@ def test_what_may_pass_is_tried_again_and_in_the_end_an_error(desk: Desk) -> Non
     assert raised.value.code == "TG0616"
 
 
-def test_a_key_that_is_not_set_is_told_by_its_name(desk: Desk) -> None:
+def test_a_missing_key_is_named(desk: Desk) -> None:
     with pytest.raises(GateError, match="BIG_KEY") as raised:
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {})
     assert raised.value.code == "TG0616"
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"base_url": "https://api.example.org/v1"}, "privacy local"),
         ({"base_url": "http://10.0.0.7/v1"}, "privacy local"),
@@ -102,9 +102,9 @@ def test_a_key_that_is_not_set_is_told_by_its_name(desk: Desk) -> None:
     ],
 )
 def test_an_address_that_tickets_may_not_go_to_is_refused_when_the_file_is_read(
-    settings: dict[str, str], told: str
+    settings: dict[str, str], message: str
 ) -> None:
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ValidationError, match=message):
         EndpointSpec(model="m", **settings)  # type: ignore[arg-type]
 
 
@@ -117,7 +117,7 @@ def test_a_local_name_that_leads_elsewhere_is_refused_before_anything_is_sent(
     assert raised.value.code == "TG0616"
 
 
-def test_the_arm_asks_nothing_again_that_it_was_told_before_an_interruption(desk: Desk, tmp_path: Path) -> None:
+def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(desk: Desk, tmp_path: Path) -> None:
     ids = [f"t{number:02}" for number in range(60)]
     table = {"item_id": ids, "messages": [json.dumps([{"role": "user", "content": i}]) for i in ids], "answer": ids}
     pq.write_table(pa.table(table), tmp_path / "prompts.parquet")
@@ -135,7 +135,7 @@ def test_the_arm_asks_nothing_again_that_it_was_told_before_an_interruption(desk
     with pytest.raises(GateError):
         run("interrupted")
     answers = run("whole")
-    assert len(desk.asked) == 61  # 20 were kept, one failed, 40 were left
+    assert len(desk.asked) == 61  # 20 cached, one failed, 40 remaining
     rows = pq.read_table(answers.root / "predictions.parquet").to_pylist()
     assert [row["text"] for row in rows[:21]] == ["first"] * 20 + ["re: t20"]
     assert all(math.isnan(row["loss"]) for row in rows)
@@ -166,7 +166,7 @@ def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"evaluate": {"arms": ["endpoint"]}}, "evaluate.endpoint is not declared"),
         ({"evaluate": {"endpoint": {"base_url": "http://[::1]/v1", "model": "m"}}}, "not among evaluate.arms"),
@@ -174,6 +174,8 @@ def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate(tmp_path: Path, 
         ({"gates": {"rules": [{"metric": "heldout_loss", "change_threshold": {}}]}}, "no heldout_loss"),
     ],
 )
-def test_what_does_not_go_with_an_endpoint_is_told_when_the_file_is_read(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_settings_that_do_not_go_with_an_endpoint_are_refused_when_the_file_is_read(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValidationError, match=message):
         PipelineSpec.model_validate(pipeline(**change))

@@ -1,4 +1,4 @@
-"""Failpoints: they kill where they are told to, and a misspelt one does not pass for a survived kill."""
+"""Failpoints: they kill at the named place, and a misspelt name does not count as a survived kill."""
 
 from __future__ import annotations
 

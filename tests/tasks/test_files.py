@@ -1,4 +1,4 @@
-"""Files of a configuration stay beside it; files of a folder are told while others work there."""
+"""Files of a configuration stay in its folder; files of a folder are listed while others change it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.files import files_below, inside, verify
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """The folder of a pipelines.yaml, with a file in it and one beside it."""
+    """The folder of a pipelines.yaml, with a file inside and one outside."""
     (tmp_path / "project" / "sql").mkdir(parents=True)
     (tmp_path / "project" / "sql" / "a.sql").write_text("select * from tickets")
     (tmp_path / "outside.sql").write_text("select * from tickets")
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["sql/a.sql", "sql/../sql/a.sql", "absent.sql"])
-def test_what_lies_in_the_folder_is_found(root: Path, name: str) -> None:
+def test_files_in_the_folder_are_found(root: Path, name: str) -> None:
     assert inside(name, root, where="here") == (root / name).resolve()
 
 
@@ -46,7 +46,7 @@ def test_the_sql_of_a_step_and_the_labels_of_a_judge_are_such_files(root: Path) 
         labels_digest(judge, root=root)
 
 
-def test_files_are_told_while_folders_are_renamed_and_removed(tmp_path: Path) -> None:
+def test_files_are_listed_while_folders_are_renamed_and_removed(tmp_path: Path) -> None:
     for name in "abcd":
         (tmp_path / name / "deep").mkdir(parents=True)
         (tmp_path / name / "file").touch()

@@ -54,7 +54,7 @@ def test_a_kept_kernel_is_loaded_rather_than_compiled(tmp_path: Path) -> None:
     assert sum(again.stats.cache_hits.values()) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "__pycache__").write_text("a file where the folder should be")
@@ -65,7 +65,7 @@ def test_a_folder_that_cannot_be_written_is_passed_over(tmp_path: Path, monkeypa
 
 
 def test_a_kernel_its_parts_and_its_constants_stand_in_one_file(project: Path) -> None:
-    """numba notices a change of the kernel's own file alone, and would go on with constants of another as they were."""
+    """numba notices only changes of the kernel's own file, and would keep the old constants of another file."""
     files = [path for path in (project / "tasks").rglob("*.py") if "from tasks.kernels import" in path.read_text()]
     assert len(files) >= 5
     for path in files:
@@ -87,7 +87,7 @@ def add_ahead(values: Any, total: Any) -> int:
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf])
-def test_sums_in_any_order_keep_what_is_not_finite(odd: float) -> None:
+def test_sums_in_any_order_keep_nan_and_infinity(odd: float) -> None:
     values, total = np.ones(1000, np.float32), np.zeros(1, np.float32)
     add_ahead(values, total)
     assert total[0] == 1000

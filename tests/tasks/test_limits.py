@@ -16,7 +16,7 @@ def _count(seconds: float) -> int:
     return turns
 
 
-def test_python_that_goes_on_is_ended() -> None:
+def test_python_that_never_ends_is_stopped() -> None:
     with pytest.raises(TimeoutError), python_deadline(0.05):
         _count(60)
 

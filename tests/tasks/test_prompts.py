@@ -52,7 +52,7 @@ def test_no_system_text_gives_no_system_turn() -> None:
     assert messages_for(PromptSpec(), {"body": "Hello"}) == [{"role": "user", "content": "Hello"}]
 
 
-def test_the_answer_stands_last_without_white_space_around_it() -> None:
+def test_the_answer_comes_last_without_white_space_around_it() -> None:
     row = {"body": "Hello", "reply": "\n Hi there. \n"}
     assert conversation_for(PromptSpec(), row)[-1] == {"role": "assistant", "content": "Hi there."}
 
@@ -88,7 +88,7 @@ def test_a_conversation_with_its_own_system_keeps_it() -> None:
         ["user", "assistant"],
     ],
 )
-def test_what_a_template_would_swallow_is_refused(turns: object) -> None:
+def test_text_that_a_template_would_drop_is_refused(turns: object) -> None:
     stored = turns if isinstance(turns, str) else orjson.dumps(turns).decode()
     with pytest.raises(DataError, match="TG0301") as caught:
         parse_messages(stored)

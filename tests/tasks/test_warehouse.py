@@ -91,14 +91,14 @@ def test_a_read_only_connection_refuses_writes(tmp_path: Path) -> None:
         connection.execute("create table t as select 1")
 
 
-def test_reading_an_absent_database_says_so(tmp_path: Path) -> None:
+def test_reading_a_missing_database_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"TG0519.*no database"), connect(tmp_path / "absent.duckdb", read_only=True):
         pass
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_of_another_kind_is_refused(outside: Path) -> None:
-    with pytest.raises(StorageError, match=r"TG0519.*no DuckDB database"), connect(outside):
+    with pytest.raises(StorageError, match=r"TG0519.*not a DuckDB database"), connect(outside):
         pass
 
 
@@ -137,7 +137,7 @@ def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:
         assert list(pool.map(read, range(30))) == [[(1000,)]] * 30
 
 
-def test_a_writer_of_this_process_locks_readers_out_for_its_time_alone(tmp_path: Path) -> None:
+def test_a_writer_in_this_process_locks_readers_out_only_while_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with connect(path) as writer:
@@ -150,7 +150,7 @@ def test_a_writer_of_this_process_locks_readers_out_for_its_time_alone(tmp_path:
         assert reader.sql("select a from t").fetchall() == [(1,)]
 
 
-def test_waiting_for_another_holder_ends_when_it_lets_go(tmp_path: Path) -> None:
+def test_waiting_for_another_holder_ends_when_it_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with duckdb.connect(str(path)) as holder:

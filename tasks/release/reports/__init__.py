@@ -1,1 +1,1 @@
-"""A run's report as a page, a comment and a JUnit file, all from one `schemas.report.RunReport`."""
+"""A run's report as an HTML page, a Markdown comment and a JUnit file, from one `schemas.report.RunReport`."""

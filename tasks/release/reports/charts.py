@@ -1,6 +1,6 @@
-"""SVG charts: lines over training steps, dots over runs, columns, a finding's interval. Text is escaped here.
+"""SVG charts: lines over training steps, columns, a finding's interval. Text is escaped here.
 
-It knows nothing of runs. Called by `tasks/release/reports/page.py`. Colours are names of the page's style.
+It knows nothing of runs. Called by `tasks/release/reports/page.py`. Colours are names in the page's style.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def lines(series: Sequence[tuple[str, str, Sequence[int], Sequence[float]]], *, 
     """A line chart; each series is (name, colour, steps, values). Values that are not finite are left out.
 
     Args:
-        label: What a reader of the page without eyes is told.
-        log: Whether the values' axis is logarithmic; values must be positive then, others are left out.
+        label: Text for screen readers.
+        log: Use a logarithmic axis for the values; values that are not positive are left out.
     """
     points = [(name, colour, _usable(steps, values, log)) for name, colour, steps, values in series]
     points = [(name, colour, found) for name, colour, found in points if found]
@@ -64,7 +64,7 @@ def columns(bins: Sequence[tuple[str, int]], *, label: str) -> str:
 
 
 def interval(lower: float, middle: float | None, upper: float, limit: float | None, *, colour: str, label: str) -> str:
-    """A finding's interval on a line with its limit: what lies on the wrong side is seen at once."""
+    """A finding's interval and its limit on one line."""
     known = [value for value in (lower, upper, middle, limit) if value is not None and math.isfinite(value)]
     if not math.isfinite(lower) or not math.isfinite(upper):
         return ""
@@ -116,9 +116,9 @@ def _grid(y_span: tuple[float, float], x_span: tuple[float, float] | None, log: 
     for share in (0.0, 0.5, 1.0):
         value = y_span[0] + share * (y_span[1] - y_span[0])
         y = _y(value, y_span)
-        told = f"{10**value if log else value:.3g}"
+        tick = f"{10**value if log else value:.3g}"
         marks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" style="stroke:var(--line)"/>')
-        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{told}</text>')
+        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
     if x_span is not None:
         marks.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">step {x_span[0]:.0f}</text>')
         marks.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{x_span[1]:.0f}</text>')

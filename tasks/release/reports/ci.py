@@ -1,11 +1,11 @@
-"""The report for a CI: a Markdown comment for a pull request, and the gate as a JUnit file, one test per finding.
+"""The report for CI: a Markdown comment for a pull request, and the gate as a JUnit file with one test per finding.
 
-No ticket text is in either. Called by `flows/views/report.py`.
+Neither contains ticket text. Called by `flows/views/report.py`.
 """
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET  # it is written here, never read
+import xml.etree.ElementTree as ET  # only for writing, never for parsing
 from collections.abc import Iterator
 
 from schemas.report import RunReport
@@ -14,10 +14,10 @@ from tasks.visible import visible
 
 
 def write_markdown(report: RunReport, *, graph: str = "") -> str:
-    """GitHub's flavour of Markdown.
+    """The report in GitHub's Markdown.
 
     Args:
-        graph: The run's graph as Mermaid, which GitHub and GitLab draw; empty for none.
+        graph: The run's graph as Mermaid, which GitHub and GitLab render; empty for none.
     """
     lines = list(_lines(report))
     if graph:
@@ -62,7 +62,7 @@ def _cell(text: str) -> str:
 
 
 def write_junit(report: RunReport) -> bytes:
-    """BLOCK and HOLD are failures, ERROR is an error, what does not decide is skipped."""
+    """The gate as JUnit: BLOCK and HOLD are failures, ERROR is an error, a finding that does not decide is skipped."""
     suite = ET.Element("testsuite", name=f"tunegate.{report.pipeline}", timestamp=report.started_at[:19])
     counts = {"failures": 0, "errors": 0, "skipped": 0}
     for finding in report.findings:

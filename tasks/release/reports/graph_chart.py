@@ -1,9 +1,9 @@
-"""The graph of a run as SVG: a column of boxes for each stage, lines for the edges. Text is escaped here.
+"""The graph of a run as SVG: a column of boxes per stage, lines for the edges. Text is escaped here.
 
 It knows nothing of runs. Called by `tasks/release/reports/page.py`, whose style colours boxes and lines by class.
 
-Within a column a step's line to the one right below it is straight. Others run beside the column in lanes: on its left
-from one step to many, on its right from many to one. Lines to later columns are curves below the boxes.
+Within a column, a line to the next step below is straight. Other lines run in lanes next to the column: on its left
+from one step to many, on its right from many to one. Lines to later columns are curves drawn under the boxes.
 """
 
 from __future__ import annotations
@@ -119,18 +119,18 @@ def _line(edge: Edge, path: str, *, kind: str, dashed: bool) -> str:
 
 
 def _lanes(picture: GraphPicture, places: dict[str, _Place]) -> dict[Edge, tuple[bool, float]]:
-    """Edge -> is it on the left, and how far from the nearest lane, for edges that are beside a column.
+    """Edge -> whether it is on the left, and its distance from the nearest lane, for edges that need a lane.
 
-    Edges share a lane with those that leave the same step, or else with those that reach the same one.
+    Edges share a lane with those that leave the same step, or else with those that reach the same step.
     """
-    beside = [
+    in_lanes = [
         (start, end)
         for start, end in picture.edges
         if places[start].column == places[end].column and places[end].row != places[start].row + 1
     ]
-    leaving, reaching = Counter(start for start, _ in beside), Counter(end for _, end in beside)
+    leaving, reaching = Counter(start for start, _ in in_lanes), Counter(end for _, end in in_lanes)
     groups: dict[tuple[bool, str], list[Edge]] = {}
-    for edge in beside:
+    for edge in in_lanes:
         is_left = leaving[edge[0]] > reaching[edge[1]]
         groups.setdefault((is_left, edge[0] if is_left else edge[1]), []).append(edge)
     taken: dict[tuple[bool, int], list[list[tuple[int, int]]]] = {}
@@ -158,6 +158,6 @@ def _lanes(picture: GraphPicture, places: dict[str, _Place]) -> dict[Edge, tuple
 
 
 def _spacing(is_left: bool, n_lanes: int) -> float:
-    """Pixels from lane to lane: less where many must share the room beside a column."""
+    """Pixels between lanes: fewer if many lanes share the space next to a column."""
     room = (LEFT if is_left else COLUMN - LEFT - BOX) - NEAREST - LANE
     return min(LANE, room / max(1, n_lanes - 1))

@@ -1,7 +1,7 @@
-"""The report as one HTML file that needs nothing else: no script, nothing from elsewhere, readable in print and dark.
+"""The report as one self-contained HTML file: no scripts, no external resources, suited to print and dark mode.
 
-Jinja2 escapes every text, charts escape theirs; nothing is computed but places of marks, and which words of an answer
-its reference lacks. Called by `flows/views/report.py`.
+Jinja2 escapes every text, charts escape theirs. It computes only positions of marks and the words in which an answer
+differs from the wanted one. Called by `flows/views/report.py`.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from tasks.release.reports.rendering import environment
 
 TEMPLATE = "page.html.j2"
 COLOURS = {"PROMOTE": "good", "HOLD": "wait"}
-"""Of a finding's interval, by verdict; bad for all others."""
+"""Colour of a finding's interval by verdict; `bad` for all others."""
 _WORDS = re.compile(r"\s+|[^\s]+")
 MAX_WORDS = 600
-"""Longer answers are shown without marks: comparing takes the square of it."""
+"""Longer answers are shown without marks: comparing them takes quadratic time."""
 
 
 def draw_page(report: RunReport, *, card: str) -> str:
     """The whole page.
 
     Args:
-        card: The curation card, a finished HTML fragment of `tasks/curate/cards/card_html.py`; empty for none.
+        card: The curation card, an HTML fragment from `tasks/curate/cards/card_html.py`; empty for none.
     """
     metrics = list(dict.fromkeys(name for arm in report.arms for name in arm.means))
-    shown: str = (
+    page: str = (
         environment()
         .get_template(TEMPLATE)
         .render(
@@ -40,23 +40,23 @@ def draw_page(report: RunReport, *, card: str) -> str:
             metrics=metrics,
             groups=_groups(report.findings),
             curve_charts=list(_curve_charts(report.curves)),
-            lengths=charts.columns(report.token_lengths, label="train examples per range of tokens"),
+            lengths=charts.columns(report.token_lengths, label="training examples by number of tokens"),
             interval=_interval,
             graph=draw_graph(report.graph) if report.graph else "",
             marked=marked,
         )
     )
-    return shown
+    return page
 
 
 def _groups(findings: tuple[Finding, ...]) -> list[tuple[str, list[Finding]]]:
-    """Findings by what they are about, in the order in which they decide."""
+    """Findings by part, in the order in which they decide."""
     found = [(part, [each for each in findings if each.part == part]) for part in PARTS]
     return [(part.replace("_", " "), group) for part, group in found if group]
 
 
 def _interval(finding: Finding) -> str:
-    """The finding's interval; that of an absolute limit is of the value, that of a change of the difference."""
+    """The finding's interval: of the value for an absolute limit, of the difference for a change."""
     if finding.lower is None or finding.upper is None:
         return ""
     is_change = finding.reference is not None
@@ -69,7 +69,7 @@ def _interval(finding: Finding) -> str:
 
 
 def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:
-    """Title and SVG: losses together, then each other series."""
+    """Title and SVG of each chart: losses together, then each other series."""
     losses = [each for each in curves if each.name in ("loss", "validation_loss")]
     colours = {"loss": "candidate", "validation_loss": "reference"}
     drawn: list[tuple[str, Any]] = [("Loss, nats per token", losses)]
@@ -88,14 +88,14 @@ def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:
 
 
 class Piece(NamedTuple):
-    """A run of text, and whether the other side has it."""
+    """A run of text, and whether the other text has it too."""
 
     text: str
     same: bool
 
 
 def marked(wanted: str, answer: str) -> tuple[list[Piece], list[Piece]]:
-    """Both texts in pieces.
+    """Split both texts into pieces that match or differ.
 
     >>> left, right = marked("close the order", "close my order")
     >>> [piece.text for piece in left if not piece.same], [piece.text for piece in right if not piece.same]

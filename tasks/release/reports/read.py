@@ -1,4 +1,4 @@
-"""Figures of a report that lie in the files of stored results: curves of training, lengths of examples.
+"""Read a report's figures from the files of stored results: training curves, lengths of examples.
 
 Called by `flows/views/report.py`.
 """
@@ -15,7 +15,7 @@ TRAINING = ("loss", "learning_rate", "grad_norm")
 
 
 def read_curves(path: Path) -> tuple[Curve, ...]:
-    """The series of a `curves.parquet`: those of training, and `validation_*` where they were measured."""
+    """The series of a `curves.parquet`: those of training, and `validation_*` if measured."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
@@ -36,7 +36,7 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
 
 
 def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
-    """Examples per range of tokens, in an encoded split (a folder of Arrow files)."""
+    """Number of examples by range of tokens, in an encoded split (a folder of Arrow files)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

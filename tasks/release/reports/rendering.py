@@ -1,4 +1,4 @@
-"""Jinja2 as every page here uses it: all text escaped, no unseen characters, no missing name passed over.
+"""The Jinja2 environment of all pages here: it escapes all text, marks invisible characters and rejects missing names.
 
 Called by `tasks/release/reports/page.py`.
 """
@@ -19,14 +19,14 @@ HERE = Path(__file__).parent
 
 @cache
 def environment() -> Environment:
-    """The templates of this folder."""
+    """The environment with this folder's templates."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_seen,
+        finalize=_visible,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -52,6 +52,6 @@ def signed(value: float | None) -> str:
     return "" if value is None else f"{value:+.3f}"
 
 
-def _seen(value: object) -> object:
-    """Every text that a template puts out goes through here; finished HTML (`|safe`) stays as it is."""
+def _visible(value: object) -> object:
+    """Filter every text that a template outputs; finished HTML (`|safe`) stays unchanged."""
     return visible(value) if type(value) is str else value

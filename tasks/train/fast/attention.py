@@ -1,8 +1,8 @@
-"""Tokens without padding, and rotary causal attention over them with its own backward; the shared prefix held once.
+"""Padding-free tokens, and rotary causal attention over them with its own backward; a shared prefix is stored once.
 
-`Packing` says where each token of a batch lies: rows of tokens, the shared prefix first. Linear layers see rows of real
-tokens only; attention sees blocks of examples of like length. Tensors and a `Packing` in, tensors out: it knows nothing
-of models. Used by tasks/train/fast/decoder.py; tests compare attention with plain autograd.
+`Packing` says where each token of a batch is: rows of tokens, the shared prefix first. Linear layers see rows of real
+tokens only; attention sees blocks of examples of similar length. Tensors and a `Packing` in, tensors out: it knows
+nothing of models. Used by tasks/train/fast/decoder.py; tests compare attention with plain autograd.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tasks.train.batches import Batch
 from tasks.train.prefix import ends_of
 
 LIKE = 0.5
-"""An example joins a block when it has at least this share of the tokens of the block's longest: gaps cost less in
-attention than more and smaller products do."""
+"""An example joins a block if it has at least this share of the tokens of the block's longest: in attention, gaps cost
+less than many small products."""
 LONGEST_BLOCK = 1024
-"""Keys up to which all attention weights of a layer are held at once; beyond, torch's blockwise kernel."""
+"""With at most this many keys, all attention weights of a layer are held at once; above, torch's blockwise kernel."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class Block:
     """Rows whose attention is computed together: a grid of (n_examples, longest) queries."""
 
     rows: slice
-    """Of the packing, the examples one after another."""
+    """Rows of the packing, one example after another."""
     n_examples: int
     longest: int
     n_before: int
-    """Leading rows of the packing that every example of the block looks at before its own rows."""
+    """Leading rows of the packing that every example of the block attends to before its own rows."""
     places: Tensor | None
-    """int64 (rows,): place of each row in the flattened grid; None when the grid has no gaps."""
+    """int64 (rows,): index of each row in the flattened grid; None when the grid has no gaps."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Packing:
     """Rows of tokens: [prefix | own tokens of one example | of the next | ...]."""
 
     n_given: int
-    """Leading rows, all of the prefix, that the model has read before: only their keys and values take part."""
+    """Leading rows (the whole prefix) that the model has read before: only their keys and values take part."""
     positions: Tensor
-    """int64 (n_given + N,): place of each row's token in its example."""
+    """int64 (n_given + N,): position of each row's token in its example."""
     source: Tensor
-    """int64 (N,): place in the flattened (batch, seq) grid of the batch, for all rows but the given."""
+    """int64 (N,): index in the batch's flattened (batch, seq) grid, for all rows but the given ones."""
     chosen: Tensor
-    """int64 (n,): the N rows' places of the supervised positions, in the batch's order."""
+    """int64 (n,): indices into the N rows of the supervised positions, in the batch's order."""
     blocks: tuple[Block, ...]
 
     @property
@@ -65,12 +65,12 @@ def pack(batch: Batch, *, n_prefix: int = 0, given: bool = False) -> Packing:
 
     Args:
         batch: Padded on the right.
-        n_prefix: Leading tokens that its supervised examples share, from `shared_prefix`.
-        given: The prefix has been read before, so that it is not among the rows to compute.
+        n_prefix: Number of leading tokens that its supervised examples share, from `shared_prefix`.
+        given: The prefix has been read before, so it is not among the rows to compute.
     """
     seq = batch.ids.shape[1]
     ends = ends_of(batch)
-    # Longest first; equal ones stay in order.
+    # Longest first; the sort is stable.
     order = [row for row in torch.argsort(ends, descending=True, stable=True).tolist() if ends[row]]
     own = [int(ends[row]) - n_prefix for row in order]
     prefix = torch.arange(n_prefix)
@@ -96,14 +96,14 @@ def pack(batch: Batch, *, n_prefix: int = 0, given: bool = False) -> Packing:
 
 
 def pack_prefix(batch: Batch, n_tokens: int) -> Packing:
-    """The prefix alone, from an example that carries loss; none of its tokens is supervised."""
+    """The prefix alone, from an example with loss; none of its tokens is supervised."""
     rows = torch.arange(n_tokens)
     block = Block(slice(0, n_tokens), 1, n_tokens, 0, None)
     return Packing(0, rows, batch.rows[0] * batch.ids.shape[1] + rows, rows[:0], (block,))
 
 
 def _blocks(lengths: list[int], first: int) -> list[Block]:
-    """Blocks of neighbours of like length; `lengths` fall, the rows begin at `first`."""
+    """Blocks of neighbours of similar length; `lengths` are in descending order, the rows begin at `first`."""
     blocks = []
     start, row = 0, first
     while start < len(lengths):
@@ -121,7 +121,7 @@ def _blocks(lengths: list[int], first: int) -> list[Block]:
 
 
 class Heads(NamedTuple):
-    """Shape of an attention."""
+    """Shape of an attention layer."""
 
     queries: int
     keys: int
@@ -135,7 +135,7 @@ class Heads(NamedTuple):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (rows, heads, d); cos and sin (rows, 1, d). `-sin` turns it back.
+    """Rotary embedding of x (rows, heads, d); cos and sin (rows, 1, d). `-sin` inverts it.
 
     Source: Su et al., RoFormer (2021).
     """
@@ -150,7 +150,7 @@ def packed_attention(qkv: Tensor, cos: Tensor, sin: Tensor, packing: Packing, he
     """Attention of every row but the given ones, (N, queries * width).
 
     Args:
-        qkv: (n_given + N, (queries + 2 * keys) * width): queries, keys, values side by side.
+        qkv: (n_given + N, (queries + 2 * keys) * width): queries, keys and values, concatenated.
         cos: (n_given + N, 1, width), as is `sin`.
         sin: See `cos`.
         packing: Which rows see which.
@@ -190,7 +190,7 @@ class _PackedAttention(Function):
         cos, sin, *saved = ctx.saved_tensors
         packing, heads = ctx.packing, ctx.heads
         n_turned = heads.queries + heads.keys
-        # Of the given rows no query takes part.
+        # The given rows have no queries.
         turned = grads[0].new_zeros(len(cos), n_turned, heads.width)
         packed = grads[0].new_zeros(len(cos), n_turned + heads.keys, heads.width)
         for number, block in enumerate(packing.blocks):
@@ -207,12 +207,12 @@ class _PackedAttention(Function):
 
 
 def _answered(block: Block, packing: Packing) -> slice:
-    """The block's rows among those that are computed now."""
+    """The block's rows among those being computed."""
     return slice(block.rows.start - packing.n_given, block.rows.stop - packing.n_given)
 
 
 def _mask(block: Block, like: Tensor) -> Tensor:
-    """0 on and below the diagonal, -inf above; no position looks at a later one, so gaps on the right are not seen."""
+    """0 on and below the diagonal, -inf above; no position attends to a later one, so gaps on the right are unseen."""
     return like.new_full((block.longest, block.longest), float("-inf")).triu_(1)
 
 
@@ -226,7 +226,7 @@ def _grid(rows: Tensor, block: Block) -> Tensor:
 
 
 def _rows(grid: Tensor, block: Block) -> Tensor:
-    """The reverse of `_grid`, (n, rest)."""
+    """The inverse of `_grid`, (n, rest)."""
     flat = grid.reshape(block.n_examples * block.longest, -1)
     return flat if block.places is None else flat.index_select(0, block.places)
 
@@ -239,7 +239,7 @@ def _stack(grid: Tensor, heads: Heads) -> Tensor:
 
 
 def _unstack(stacked: Tensor, block: Block, heads: Heads) -> Tensor:
-    """The reverse of `_stack`."""
+    """The inverse of `_stack`."""
     each = stacked.view(block.n_examples, heads.keys, heads.groups, block.longest, heads.width)
     return each.permute(0, 3, 1, 2, 4)
 
@@ -254,7 +254,7 @@ def _with_prefix(rows: Tensor, block: Block) -> Tensor:
 
 
 def _add_keys(rows: Tensor, gradient: Tensor, block: Block, heads: Heads) -> None:
-    """Add the gradient of what `_with_prefix` gave to that of its rows."""
+    """Add the gradient of `_with_prefix`'s result to the gradient of its rows."""
     each = gradient.view(block.n_examples, heads.keys, -1, heads.width).transpose(1, 2)
     own = _rows(each[:, block.n_before :], block).view(-1, heads.keys, heads.width)
     rows[block.rows] += own
@@ -263,7 +263,7 @@ def _add_keys(rows: Tensor, gradient: Tensor, block: Block, heads: Heads) -> Non
 
 
 def _blockwise(qkv: Tensor, cos: Tensor, sin: Tensor, packing: Packing, heads: Heads) -> Tensor:
-    """The same through torch's kernel, which never holds all weights."""
+    """The same with torch's kernel, which never holds all weights at once."""
     packed = qkv.view(len(qkv), -1, heads.width)
     q, k, v = torch.split(packed, [heads.queries, heads.keys, heads.keys], dim=1)
     half = heads.width // 2

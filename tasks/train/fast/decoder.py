@@ -1,7 +1,7 @@
-"""From a batch to the loss of each supervised token, for decoders whose layer is exactly `Layer`.
+"""From a batch to the loss of each supervised token, for decoders whose layers compute exactly what `Layer` does.
 
-A layer runs through `tasks/train/fast/kernels.py` on the model's own weights. It reads the modules that PEFT made, so
-that what trains is saved, loaded and served as any other adapter. It knows nothing of optimisers and steps. Chosen by
+A layer uses `tasks/train/fast/kernels.py` on the model's own weights. It reads the modules that PEFT created, so the
+adapter is saved, loaded and served like any other. It knows nothing of optimisers and steps. Selected by
 tasks/train/forward.py.
 """
 
@@ -27,7 +27,7 @@ FAST_TYPES = ("llama", "mistral", "qwen2")
 
 
 class Layer:
-    """One decoder layer on the weights of the module that PEFT may have adapted."""
+    """One decoder layer, on the weights of a module that PEFT may have adapted."""
 
     def __init__(self, layer: Any, config: Any) -> None:
         attention, feed_forward = layer.self_attn, layer.mlp
@@ -56,7 +56,7 @@ class Layer:
             sin: See `cos`.
             packing: Which rows see which.
             given: Queries, keys and values of the rows that were read before, (n_given, width).
-            only: Rows whose states are wanted, where not all are: the others serve as keys and values alone.
+            only: Rows whose states are needed; None for all. The others serve as keys and values only.
         """
         norm = self.before_attention
         qkv = self.qkv(rms_norm(hidden, norm.weight, norm.variance_epsilon))
@@ -70,9 +70,9 @@ class Layer:
 
 
 class Linear:
-    """One or more linear layers with a common input, as one product: frozen weights, LoRA factors where PEFT put them.
+    """One or more linear layers with a common input, as one product: frozen weights, plus LoRA factors if adapted.
 
-    With several layers, their A are stacked and their B stand on a block diagonal: (x A^T) B^T is what each gives.
+    For several layers, their A are stacked and their B form a block diagonal, so (x A^T) B^T has each layer's result.
     """
 
     def __init__(self, *modules: nn.Module) -> None:
@@ -91,7 +91,7 @@ class Linear:
         if not any(self._dropout(part) for part in parts):
             down = torch.cat([part.lora_A["default"].weight for part in parts])  # type: ignore[index,union-attr]
             return adapted_linear(x, self.weight, self.bias, down.to(x.dtype), up)
-        # Each layer drops inputs of its own, as PEFT does.
+        # Each layer has its own dropout, as in PEFT.
         narrow = [
             functional.linear(
                 functional.dropout(x, self._dropout(part)),
@@ -114,13 +114,13 @@ class Linear:
 
     @staticmethod
     def _dropout(module: Any) -> float:
-        """Probability with which an input of the adapter is dropped now; 0 in eval mode."""
+        """Current dropout probability of the adapter's inputs; 0 in eval mode."""
         dropout = module.lora_dropout["default"]
         return float(dropout.p) if isinstance(dropout, nn.Dropout) and dropout.training else 0.0
 
 
 def _bias(bases: list[nn.Linear]) -> Tensor | None:
-    """The layers' biases side by side, zero for a layer without; None when no layer has one."""
+    """The layers' biases, concatenated, zero for a layer without one; None when no layer has one."""
     known = [base.bias.detach() for base in bases if base.bias is not None]
     if not known:
         return None
@@ -129,7 +129,7 @@ def _bias(bases: list[nn.Linear]) -> Tensor | None:
 
 
 def _weights(bases: list[nn.Linear]) -> Callable[[], Tensor]:
-    """Gives the (sum of d_out, d_in) matrix of the layers: kept as one for plain weights, dequantised for 4 bits."""
+    """A function that returns the layers' (sum of d_out, d_in) matrix: joined once, or dequantised from 4 bits."""
     if hasattr(bases[0].weight, "quant_state"):
         from bitsandbytes.functional import dequantize_4bit
 
@@ -142,14 +142,14 @@ def _weights(bases: list[nn.Linear]) -> Callable[[], Tensor]:
         (only,) = bases
         return lambda: only.weight
     fused = torch.cat([base.weight.detach() for base in bases])
-    # The modules become views of the common matrix, so that it costs no memory.
+    # The modules become views of the joint matrix, so it needs no extra memory.
     for base, part in zip(bases, torch.split(fused, [base.out_features for base in bases]), strict=True):
         base.weight.data = part
     return lambda: fused
 
 
 def is_fast(model: nn.Module) -> bool:
-    """Is the model an adapter on a decoder, on a CPU, that the fast path computes exactly?"""
+    """Whether the model is an adapter on a decoder, on a CPU, that the fast path computes exactly."""
     config: Any = model.config
     head = language_model(model).get_output_embeddings()
     return (
@@ -168,16 +168,16 @@ def is_fast(model: nn.Module) -> bool:
 
 
 def _is_variant(module: nn.Module) -> bool:
-    """Is it an adapted layer that computes more than `W x + scale * B A x`, as DoRA does?"""
+    """Whether it is an adapted layer that computes more than `W x + scale * B A x`, as DoRA does."""
     biases: Any = getattr(module, "lora_bias", {})
     return bool(getattr(module, "lora_variant", {})) or any(biases.values())
 
 
 class FastDecoder:
-    """A decoder run through `Layer` on the model's own weights, without padding.
+    """A decoder that runs `Layer` on the model's own weights, without padding.
 
     Args:
-        model: As `is_fast` approves it.
+        model: One for which `is_fast` is true.
         recompute: Gradient checkpointing.
     """
 
@@ -196,7 +196,7 @@ class FastDecoder:
 
     @staticmethod
     def layers_of(model: nn.Module) -> Sequence[nn.Module]:
-        """The model's own decoder layers, from below."""
+        """The model's own decoder layers, the lowest first."""
         layers: Sequence[nn.Module] = language_model(model).model.layers
         return layers
 
@@ -215,10 +215,10 @@ class FastDecoder:
 
     @contextmanager
     def sharing(self, batches: Sequence[Batch]) -> Iterator[None]:
-        """Inside, the prefix that all these batches share is computed once for them all.
+        """Within the block, compute the prefix that all these batches share once for all.
 
-        Losses and gradients are those without it. One batch takes the prefix among its rows. Several find its queries,
-        keys and values given; the gradient for those is collected, and goes through the prefix at the end.
+        Losses and gradients are the same as without it. A single batch has the prefix among its rows. Several batches
+        reuse its queries, keys and values; their gradients are collected and go through the prefix at the end.
         """
         batches = [batch for batch in batches if len(batch.targets)]
         n_prefix = shared_prefix(batches)
@@ -247,9 +247,9 @@ class FastDecoder:
         return states
 
     def _embed(self, batch: Batch, packing: Packing) -> Tensor:
-        """The rows as they enter the lowest layer that is left to compute."""
-        if batch.reached is not None:
-            return batch.reached.states.flatten(0, 1).index_select(0, packing.source)
+        """The rows as they enter the lowest layer that remains to be computed."""
+        if batch.precomputed is not None:
+            return batch.precomputed.states.flatten(0, 1).index_select(0, packing.source)
         return functional.embedding(batch.ids.reshape(-1).index_select(0, packing.source), self.embedding)
 
     def _run(
@@ -261,14 +261,14 @@ class FastDecoder:
         given: Sequence[Tensor] = (),
         read: list[Tensor] | None = None,
     ) -> Tensor:
-        """States (N, d) after these layers; after the last layer (n, d), of the supervised positions alone.
+        """States (N, d) after these layers; after the last layer (n, d), for the supervised positions only.
 
         Args:
             hidden: (N, d), the rows before these layers.
-            packing: Their places.
-            layers: Which to run.
-            given: For each of these layers queries, keys and values of the prefix; none when it is among the rows.
-            read: Takes each layer's queries, keys and values.
+            packing: Where each row belongs.
+            layers: The layers to run.
+            given: The prefix's queries, keys and values for each of these layers; empty when it is among the rows.
+            read: Collects each layer's queries, keys and values.
         """
         cos, sin = (angles[0, :, None] for angles in self.rotary(hidden, position_ids=packing.positions[None]))
         for number, layer in enumerate(self.layers[layers]):
@@ -284,5 +284,5 @@ class FastDecoder:
 
 
 def _left(batch: Batch) -> slice:
-    """The layers that are left to compute."""
-    return slice(batch.reached.n_layers if batch.reached else 0, None)
+    """The layers that remain to be computed."""
+    return slice(batch.precomputed.n_layers if batch.precomputed else 0, None)

@@ -1,8 +1,8 @@
-"""Differentiable pieces of a decoder layer, written out because the stock ones are slow on a CPU.
+"""Differentiable parts of a decoder layer, written by hand because the stock ones are slow on a CPU.
 
-Each computes what the layer in transformers computes, in the same precision and order of rounding, but saves passes
-over memory, keeps only what its backward needs and never asks for gradients of frozen weights. They know nothing of
-models or modules: tensors in, tensors out. Used by `tasks/train/fast/decoder.py`; tests compare each with autograd.
+Each computes what the layer in transformers computes, with the same precision and order of rounding, but makes fewer
+passes over memory, keeps only what its backward needs and never computes gradients of frozen weights. They know nothing
+of models or modules: tensors in, tensors out. Used by `tasks/train/fast/decoder.py`; tests compare each with autograd.
 Shapes: N = rows, one per token.
 """
 
@@ -84,8 +84,8 @@ def frozen_linear(x: Tensor, weight: Callable[[], Tensor], bias: Tensor | None =
 
     Args:
         x: (N, d_in).
-        weight: Gives the (d_out, d_in) matrix; called again in the backward, so that 4-bit weights are dequantised
-            twice rather than kept.
+        weight: Returns the (d_out, d_in) matrix; called again in the backward, so that 4-bit weights are dequantised
+            twice instead of being kept.
     """
     out: Tensor = _FrozenLinear.apply(x, weight, bias)
     return out
@@ -138,7 +138,7 @@ class _TokenLosses(Function):
             wanted = targets[rows, None]
             top, place = logits.max(-1, keepdim=True)
             chances = torch.softmax(logits, -1, dtype=torch.float32)
-            # log-sum-exp from the most likely token, whose chance cannot underflow.
+            # log-sum-exp from the most likely token, whose probability cannot underflow.
             total = top.float() - chances.gather(1, place).log()
             losses[rows] = (total - logits.gather(1, wanted).float())[:, 0]
             if gradient is not None:
@@ -155,7 +155,7 @@ class _TokenLosses(Function):
 def token_losses(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy per position, nats, float32 (n,), with a gradient for `hidden` only.
 
-    The gradient is made in the forward, a few rows at a time: the (n, vocabulary) logits never exist as a whole.
+    The gradient is computed in the forward, a few rows at a time: the (n, vocabulary) logits never exist all at once.
 
     Args:
         hidden: (n, d).

@@ -60,7 +60,7 @@ def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef
 
 
 def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="take a larger vocabulary"):
+    with pytest.raises(SystemExit, match="use a larger vocabulary"):
         random_model(known_config("mistral-7b") | TINY | {"vocab_size": 9}, tiny_model.root, tmp_path / "model")
 
 
@@ -87,7 +87,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelR
     assert trainable_parameters(dims, ADAPTER) == model.get_nb_trainable_parameters()[0]
 
 
-def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Callable[..., Prepared]) -> None:
+def test_our_step_computes_a_plain_step_without_the_shared_part(prepared: Callable[..., Prepared]) -> None:
     dims = ModelDims.of(known_config("qwen2.5-0.5b") | TINY)
     assert dims is not None
     alone = prepared(n_shared=30, n_own=10.0, n_supervised=40.0)
@@ -102,24 +102,24 @@ def test_what_our_step_computes_is_a_plain_step_less_what_it_shares(prepared: Ca
 
 
 @pytest.mark.parametrize(
-    ("environ", "told"),
+    ("environ", "message"),
     [
-        ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known are .*qwen2.5-0.5b"),
+        ({"SHAPE": "qwen2.5"}, "SHAPE=qwen2.5: known shapes are .*qwen2.5-0.5b"),
         ({"TOKENIZER": "/nowhere"}, "no tokenizer.json"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_anything_is_measured(
-    environ: dict[str, str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    environ: dict[str, str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     little = Amount(steps=1, warm=0, batch_size=1)
     size = ShapesSize(cases=(), rounds=1, on_cpu=little, on_gpu=little)
-    with pytest.raises(SystemExit, match=told):
+    with pytest.raises(SystemExit, match=message):
         run_shapes(lambda: tmp_path, size, Place(Bench("train", True, False, tmp_path, {}), tmp_path, 1, "float32"))
 
 
-def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so() -> None:
+def test_the_table_has_a_row_for_each_trainer_and_says_which_is_missing() -> None:
     ours, trainer, trl = (one for one in CONTESTANTS if one.role != "peer")
     runs = (
         Run((6.0, 5.0), 1000, 3.0, 2.0, 9.0, 4000.0, on_gpu=True, device_peak_mb=3000.0),
@@ -134,7 +134,7 @@ def test_the_table_has_a_row_for_each_trainer_and_one_that_is_not_there_says_so(
     assert figures["ratios"] == {"Trainer": 2.0}
 
 
-def test_steps_that_warm_up_are_outside_of_the_time() -> None:
+def test_warm_up_steps_are_not_timed() -> None:
     steps = [{"loss": 0.0, "cpu_s": 0.0, "wall_s": 0.0}]
     steps += [{"loss": 1.0, "cpu_s": 2.0 * n, "wall_s": 1.0 * n, "device_peak_mb": 100.0 * n} for n in (1, 2, 3)]
     answer = {"steps": steps, "validation_loss": 1.0, "on_gpu": True}
@@ -148,7 +148,7 @@ def test_a_part_of_a_card_is_measured_and_one_card_is_taken() -> None:
     assert Device("NVIDIA L4", 9e13, on_gpu=True).most == 121e12
     part = Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, on_gpu=True)
     assert part.most == 9e13
-    assert str(part).endswith("90 TFLOP/s measured, 90 taken as its most (the measured)")
+    assert str(part).endswith("90 TFLOP/s measured, 90 used as its peak (the measured)")
     assert one_card({"CUDA_VISIBLE_DEVICES": "2,3"}) == "2"
     assert one_card({}) == "0"
     assert one_card({"CUDA_VISIBLE_DEVICES": ""}) == ""

@@ -162,7 +162,7 @@ def test_an_artifact_of_the_wrong_type_is_found_as_well(graph, tmp_path):
 
 
 def test_only_declared_functions_are_steps(graph, tickets):
-    with pytest.raises(TypeError, match=r"no_step.* is no step\nhint: declare it with `@as_step"):
+    with pytest.raises(TypeError, match=r"no_step.* is not a step\nhint: declare it with `@as_step"):
         graph.add(no_step, tickets=tickets)
 
 

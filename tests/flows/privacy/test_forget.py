@@ -21,7 +21,7 @@ from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.files import verify
-from tasks.watch.feedback import feedback_state, ingest_feedback, last_words
+from tasks.watch.feedback import feedback_state, ingest_feedback, latest_decisions
 from tests.support.forgetful_workspace import CUSTOMER, KEY, OTHER, TEXT, WORDS, Workspace, build, pseudonym
 from tests.support.traces import traces
 
@@ -80,7 +80,7 @@ def test_all_rows_go_everybody_elses_stay_and_versions_are_marked(here: Workspac
     assert verify(row.ref.trained.root) == row.ref.trained.digest
     assert isinstance(store.look("train", row.ref.trained.root.name, TrainedRef, deep=True), TrainedRef)
     assert {mark.version: mark.how for mark in here.ledger.marked("small")} == {"1": "directly", "2": "by inheritance"}
-    assert list(last_words(feedback_database(here.settings.home, "small"), upto=9)) == [pseudonym("t-1")]
+    assert list(latest_decisions(feedback_database(here.settings.home, "small"), upto=9)) == [pseudonym("t-1")]
     assert [each.fate for each in certificate.removals].count("removed") == 5
     assert certificate.sources == ("tickets.jsonl: 2 rows",)
     again = go(here)

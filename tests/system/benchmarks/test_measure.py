@@ -32,12 +32,12 @@ def test_cpu_seconds_are_those_of_the_process_and_of_its_workers(tmp_path: Path)
     assert 0.8 <= both.cpu_s < 1.6
 
 
-def test_peak_memory_is_seen_though_it_is_free_again_at_the_end(tmp_path: Path) -> None:
+def test_peak_memory_is_seen_although_it_is_freed_before_the_end(tmp_path: Path) -> None:
     code = "import time; block = bytearray(200_000_000); time.sleep(0.2); del block; time.sleep(0.2)"
     assert 200 < measure(code, tmp_path).peak_mb < 260
 
 
-def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) -> None:
+def test_a_run_over_its_limit_ends_with_its_workers_and_reports_it(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -54,7 +54,7 @@ def test_a_run_over_its_limit_ends_with_its_workers_and_says_so(tmp_path: Path) 
     assert not is_running(worker)
 
 
-def test_what_a_failing_run_said_is_kept(tmp_path: Path) -> None:
+def test_the_output_of_a_failing_run_is_kept(tmp_path: Path) -> None:
     cost = measure("import sys; print('before'); sys.exit('a reason')", tmp_path)
     assert (cost.code, cost.stdout, cost.stderr) == (1, "before\n", "a reason\n")
 

@@ -62,7 +62,7 @@ def test_a_planted_regression_is_stopped_by_its_part_of_the_gate(scene: Scene, c
     assert played.champion == "1"
 
 
-def test_what_spoils_one_thing_alone_is_seen_by_no_other_part(campaign: dict[str, Played]) -> None:
+def test_a_fault_in_one_thing_shows_in_no_other_part(campaign: dict[str, Played]) -> None:
     """A ruined slice behind a gain overall, a ruined base behind right tickets, a leak behind the best score of all."""
     for name, ruined in (("slice", "slices"), ("destroyed", "forgetting"), ("leaked", "contamination")):
         # Latency is reported and decides nothing: what else the machine does has a say in it.

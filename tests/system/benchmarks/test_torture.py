@@ -32,7 +32,7 @@ def test_every_kind_of_fault_is_recovered_from(project: Path) -> None:
     assert figures["recovered"] >= len(REACHED)
 
 
-def test_what_was_acknowledged_before_a_kill_is_read_whole() -> None:
+def test_acknowledgements_before_a_kill_are_read_completely() -> None:
     acks = Acks()
     acks.write(kind="step", step="one")
     if not (pid := os.fork()):

@@ -32,7 +32,7 @@ def answers(scratch: Path, step: int) -> None:
 
 def brought(depot: Depot, folder: Path) -> list[str]:
     folder.mkdir()
-    depot.bring(folder)
+    depot.restore(folder)
     found = sorted(path for path in (folder / CHECKPOINTS).glob("*"))
     for path in found:
         verify(path)
@@ -41,11 +41,11 @@ def brought(depot: Depot, folder: Path) -> list[str]:
 
 def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp_path: Path, shared: Shared) -> None:
     kept: list[int] = []
-    depot, scratch = Depot(shared, "k1", told=kept.append), tmp_path / "scratch"
+    depot, scratch = Depot(shared, "k1", on_saved=kept.append), tmp_path / "scratch"
     assert brought(depot, tmp_path / "before") == []
     for step in (2, 4, 6):
         answers(scratch, step)
-        depot.keep(scratch, checkpoint(scratch, step))
+        depot.save(scratch, checkpoint(scratch, step))
     assert kept == [2, 4, 6]
     assert brought(depot, tmp_path / "after") == ["step-00000004", "step-00000006"]
     assert len(list((tmp_path / "after" / ANSWERS / "key").iterdir())) == 3
@@ -55,46 +55,44 @@ def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp
     write_json(final / "training.json", {})
     seal(final)
     assert depot.result() is None
-    assert depot.keep_result(final) == depot.result()
+    assert depot.save_result(final) == depot.result()
     there = [path for path in (tmp_path / "shared").iterdir() if path.name != "trainings"]
     assert len(there) == 5, "two checkpoints, two states of the answers, the result"
     depot.clear()
     assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
 
 
-def test_a_damaged_checkpoint_or_note_is_passed_over(tmp_path: Path, shared: Shared) -> None:
+def test_a_damaged_checkpoint_or_note_is_skipped(tmp_path: Path, shared: Shared) -> None:
     warned: list[str] = []
     depot, scratch = Depot(shared, "k1", warn=warned.append), tmp_path / "scratch"
     for step in (2, 4):
-        depot.keep(scratch, checkpoint(scratch, step))
+        depot.save(scratch, checkpoint(scratch, step))
     notes = Notes(shared, "trainings/k1")
     newest = notes.read("step-00000004")
     assert newest is not None
     (tmp_path / "shared" / newest["checkpoint"] / "state.json").write_text("{}")
     assert brought(depot, tmp_path / "after") == ["step-00000002"]
-    assert "step-00000004 on the shared storage is passed over: state.json is not what was put there" in warned[0]
+    assert "step-00000004 on the shared storage is skipped: state.json differs from what was uploaded" in warned[0]
     path = tmp_path / "shared" / "trainings" / "k1" / "step-00000004.json"
     path.write_bytes(path.read_bytes()[:-9])
     assert notes.read("step-00000004") is None
     assert brought(depot, tmp_path / "later") == ["step-00000002"]
 
 
-def test_what_a_training_that_was_cut_off_has_on_the_storage_is_found_by_its_mark(
-    tmp_path: Path, shared: Shared
-) -> None:
+def test_files_of_an_interrupted_training_are_found_by_its_mark(tmp_path: Path, shared: Shared) -> None:
     scratch = tmp_path / "home" / "scratch" / "train" / "key"
     dataset = tmp_path / "dataset"
     dataset.mkdir()
     (dataset / "ids").write_text("token ids")
     scratch.mkdir(parents=True)
     mark(scratch, shared.url, "k1", shared.put(dataset))
-    Depot(shared, "k1").keep(scratch, checkpoint(scratch, 2))
+    Depot(shared, "k1").save(scratch, checkpoint(scratch, 2))
     clear_marked(tmp_path / "home" / "scratch")
     assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
     clear_marked(tmp_path / "home" / "scratch")
 
 
-def test_a_nodes_folder_goes_with_its_last_worker_and_what_a_killed_one_left_with_the_next(tmp_path: Path) -> None:
+def test_a_nodes_folder_is_removed_by_its_last_worker_and_leftovers_of_a_killed_one_by_the_next(tmp_path: Path) -> None:
     made: list[Path] = []
 
     def make(place: Path) -> None:

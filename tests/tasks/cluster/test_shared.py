@@ -1,4 +1,4 @@
-"""Folders on the shared storage: complete or absent, verified, brought once per node."""
+"""Folders on the shared storage: complete or absent, verified, downloaded once per node."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def test_a_sealed_folder_comes_back_with_its_seal(storage: Shared, tmp_path: Pat
     digest = seal(folder)
     address = storage.put(folder)
     assert storage.put(folder) == address
-    brought = storage.bring(address, tmp_path / "brought")
+    brought = storage.download(address, tmp_path / "brought")
     assert verify(brought) == digest
     assert storage.cached(address) == storage.cached(address)
     assert verify(storage.cached(address)) == digest
 
 
-def test_a_single_file_lies_under_its_name(storage: Shared, tmp_path: Path) -> None:
+def test_a_single_file_keeps_its_name(storage: Shared, tmp_path: Path) -> None:
     (tmp_path / "one.parquet").write_bytes(b"PAR1")
     assert (storage.cached(storage.put(tmp_path / "one.parquet")) / "one.parquet").read_bytes() == b"PAR1"
 
 
-def test_what_is_removed_is_absent(storage: Shared, tmp_path: Path) -> None:
+def test_a_removed_folder_is_absent(storage: Shared, tmp_path: Path) -> None:
     address = storage.put(folder_of(tmp_path / "made"))
     assert storage.has(address)
     storage.remove(address)
     storage.remove(address)
     assert not storage.has(address)
-    with pytest.raises(StorageError) as told:
-        storage.bring(address, tmp_path / "brought")
-    assert told.value.code == "TG0568"
+    with pytest.raises(StorageError) as caught:
+        storage.download(address, tmp_path / "brought")
+    assert caught.value.code == "TG0568"
     assert not (tmp_path / "brought").exists()
 
 
@@ -60,9 +60,9 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatc
     storage = Shared(f"file://{tmp_path / 'shared'}")
     address = storage.put(folder_of(tmp_path / "made"))
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"a" * 999 + b"x")
-    with pytest.raises(StorageError) as told:
+    with pytest.raises(StorageError) as caught:
         storage.cached(address)
-    assert told.value.code == "TG0510"
+    assert caught.value.code == "TG0510"
     assert not [path for path in (tmp_path / "cache" / "shared").iterdir() if path.suffix != ".lock"]
 
 
@@ -74,17 +74,17 @@ def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: P
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"torn")
     assert not storage.has(address)
     assert storage.put(folder) == address
-    assert (storage.bring(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
+    assert (storage.download(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
 
 
-def test_a_storage_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_a_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file is in its place")
-    with pytest.raises(StorageError) as told, Shared(f"file://{tmp_path / 'shared'}").probe():
+    with pytest.raises(StorageError) as caught, Shared(f"file://{tmp_path / 'shared'}").probe():
         pass
-    assert told.value.code == "TG0568"
+    assert caught.value.code == "TG0568"
 
 
-def test_a_storage_whose_package_is_not_installed_is_told() -> None:
-    with pytest.raises(ConfigError) as told:
+def test_a_storage_whose_package_is_not_installed_is_an_error() -> None:
+    with pytest.raises(ConfigError) as caught:
         Shared("nowhere://bucket/prefix")
-    assert told.value.code == "TG0119"
+    assert caught.value.code == "TG0119"

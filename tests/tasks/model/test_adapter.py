@@ -62,7 +62,7 @@ IDS = torch.arange(3, 23)[None]
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_what_was_saved_answers_as_what_was_trained(tiny_model: ModelRef, saved: Saved, method: str) -> None:
+def test_a_saved_model_answers_as_the_trained_one(tiny_model: ModelRef, saved: Saved, method: str) -> None:
     model, trained = saved(_spec(method))
     loaded = load_trained(tiny_model, trained, dtype="float32")
     assert not any(module.training for module in loaded.modules())
@@ -159,8 +159,8 @@ def test_weights_that_are_not_finite_are_never_saved(tiny_model: ModelRef, tmp_p
         (lambda tensors: tensors.pop(min(tensors)), "lacks 1 tensors"),
         (lambda tensors: tensors.update({"extra": torch.zeros(1)}), "has unknown 1 tensors, e.g. extra"),
         (lambda tensors: tensors.update({min(tensors): torch.zeros(3, 3)}), r"has shape \(3, 3\)"),
-        (lambda tensors: tensors[min(tensors)][0].fill_(float("nan")), "TG0535.*holds NaN or infinity"),
-        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "TG0535.*holds NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)][0].fill_(float("nan")), "TG0535.*contains NaN or infinity"),
+        (lambda tensors: tensors[min(tensors)].fill_(float("inf")), "TG0535.*contains NaN or infinity"),
     ],
     ids=["missing", "unknown", "shape", "no-number", "infinite"],
 )
@@ -186,7 +186,7 @@ def test_a_truncated_adapter_is_refused(tiny_model: ModelRef, saved: Saved) -> N
 
 def test_an_adapter_is_not_put_on_another_base(tiny_model: ModelRef, saved: Saved) -> None:
     _, trained = saved(_spec())
-    with pytest.raises(TrainingError, match=r"TG0403.*asked to answer on base 0000"):
+    with pytest.raises(TrainingError, match=r"TG0403.*not on base 0000"):
         load_trained(tiny_model.model_copy(update={"digest": "0" * 64}), trained, dtype="float32")
 
 
@@ -210,7 +210,7 @@ def test_a_full_training_takes_nothing_that_the_store_wrote_into_its_base(tiny_m
 
 
 def test_a_layer_in_full_precision_is_refused(tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Of the models at hand bitsandbytes quantises every layer: one is put back, as an unknown kind of layer would be.
+    # bitsandbytes quantises every layer of the available models, so restore one, like a layer of an unknown kind.
     import tasks.model.adapter as module
 
     def one_layer_left(*arguments: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Planted secrets: the same ones every time, among the examples and nowhere else, and a rank nobody can flatter."""
+"""Planted secrets: always the same, only among the examples, and with an honest rank."""
 
 from __future__ import annotations
 
@@ -72,17 +72,17 @@ def measure(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 def test_a_model_that_never_saw_the_secrets_ranks_them_by_chance(measure: Callable[..., CheckEvidence]) -> None:
-    told = measure()
-    assert (told.check, told.n_items) == ("canaries", 4)
-    mean, control = told.values["mean"], told.values["control_mean"]
+    evidence = measure()
+    assert (evidence.check, evidence.n_items) == ("canaries", 4)
+    mean, control = evidence.values["mean"], evidence.values["control_mean"]
     assert mean is not None
     assert control is not None
     assert 0 <= mean < 4
     assert 0 <= control < 4
-    assert measure(batch_size=7).values == told.values
+    assert measure(batch_size=7).values == evidence.values
 
 
-def test_a_likelihood_that_is_no_number_gives_no_exposure(
+def test_a_likelihood_that_is_not_finite_gives_no_exposure(
     measure: Callable[..., CheckEvidence], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measuring.math, "isfinite", lambda _value: False)

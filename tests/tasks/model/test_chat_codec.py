@@ -59,15 +59,15 @@ def test_the_end_of_turn_carries_loss_although_it_is_the_pad_token(codec: ChatCo
 )  # fmt: skip
 def test_texts_of_any_script_come_back_and_only_the_answer_carries_loss(codec: ChatCodec, text: str) -> None:
     whole = codec.conversation([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
-    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
-    assert codec.tokenizer.decode(spoken) == f"{text}<|im_end|>"
+    supervised = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(supervised) == f"{text}<|im_end|>"
     assert codec.tokenizer.decode(whole.input_ids).count(text) == 2
 
 
 def test_every_assistant_turn_carries_loss(codec: ChatCodec) -> None:
     whole = codec.conversation([USER, ANSWER, USER, {"role": "assistant", "content": "Still."}])
-    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
-    assert codec.tokenizer.decode(spoken) == "On its way.<|im_end|>Still.<|im_end|>"
+    supervised = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(supervised) == "On its way.<|im_end|>Still.<|im_end|>"
     assert len(whole.input_ids) == len(whole.loss_mask)
 
 
@@ -90,8 +90,8 @@ def test_the_chosen_answers_carry_loss_and_are_served_the_ids_they_learn(
         flag = {} if weight is None else {"weight": weight}
         talk += [USER, {"role": "assistant", "content": text, **flag}]
     whole = codec.conversation([SYSTEM, *talk])
-    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
-    assert codec.tokenizer.decode(spoken) == "".join(f"{text}<|im_end|>" for text in learnt)
+    supervised = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(supervised) == "".join(f"{text}<|im_end|>" for text in learnt)
     assert len(whole.input_ids) == len(whole.loss_mask)
     for text in learnt:
         at = next(place for place, turn in enumerate(talk) if turn["content"] == text)
@@ -218,11 +218,11 @@ def test_a_template_with_a_date_writes_the_same_ids_every_day(tiny_model: ModelR
 def test_completion_puts_loss_on_the_answer_and_the_end(tiny_model: ModelRef) -> None:
     codec = ChatCodec.of(load_tokenizer(tiny_model), "completion")
     whole = codec.completion("Query<|im_end|>: lost card\nIntent:", " lost_card")
-    spoken = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
-    assert codec.tokenizer.decode(spoken) == " lost_card<|im_end|>"
+    supervised = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
+    assert codec.tokenizer.decode(supervised) == " lost_card<|im_end|>"
     assert whole.n_neutralised == 1
     assert whole.input_ids.count(codec.end_id) == 1
-    assert whole.input_ids[: -len(spoken)] == codec.prompt_ids("Query<|im_end|>: lost card\nIntent:")
+    assert whole.input_ids[: -len(supervised)] == codec.prompt_ids("Query<|im_end|>: lost card\nIntent:")
 
 
 def test_a_template_that_repairs_a_broken_control_token_is_found(tiny_model: ModelRef) -> None:

@@ -135,7 +135,7 @@ def test_an_answer_that_cannot_fit_is_dropped_whole(tmp_path: Path, tiny_model: 
     ref = encode(tmp_path, tiny_model, spec, [ticket(1), ticket(2, reply="word " * 300)])
     assert [e["ticket_id"] for e in load(ref)] == ["t001"]
     (removed,) = read_rows(ref.root / "removed.parquet").to_pylist()
-    assert "do not fit alone" in removed["reason"]
+    assert "the answer and its template do not fit" in removed["reason"]
 
 
 def test_overflow_error_names_the_source_line_and_not_the_text(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -160,13 +160,13 @@ def test_a_ticket_without_answer_is_quarantined_and_the_others_are_encoded(
     assert (load(ref), load(ref, "validation")) == (load(sound), load(sound, "validation"))
 
 
-def test_when_no_ticket_has_an_answer_the_run_ends_and_says_so(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_when_no_ticket_has_an_answer_the_run_ends_with_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="TG0315") as caught:
         encode(tmp_path, tiny_model, SPEC, [ticket(1, reply=None), ticket(2, reply=None)])
     assert caught.value.where == "demo.jsonl:2"
 
 
-def test_a_ticket_on_which_encoding_raises_is_quarantined_by_the_type_of_the_exception(
+def test_a_ticket_on_which_encoding_fails_is_quarantined_by_the_type_of_the_exception(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = chat_format.conversation_for
@@ -209,8 +209,8 @@ def test_a_tickets_own_conversation_puts_loss_on_every_answer(tmp_path: Path, ti
     ]
     ref = encode(tmp_path, tiny_model, SPEC, [ticket(1, messages=dump_messages(turns))])
     (example,) = load(ref)
-    spoken = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
-    assert load_tokenizer(tiny_model).decode(spoken) == "On its way.<|im_end|>Friday.<|im_end|>"
+    supervised = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
+    assert load_tokenizer(tiny_model).decode(supervised) == "On its way.<|im_end|>Friday.<|im_end|>"
 
 
 def test_turns_of_weight_0_are_read_and_carry_no_loss(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -221,8 +221,8 @@ def test_turns_of_weight_0_are_read_and_carry_no_loss(tmp_path: Path, tiny_model
     for loss_on in ("all_assistant", "flagged", "last"):
         spec = SPEC.model_copy(update={"loss_on": loss_on})
         (example,) = load(encode(tmp_path, tiny_model, spec, [ticket(1, messages=stored)], name=loss_on))
-        spoken = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
-        assert load_tokenizer(tiny_model).decode(spoken) == "Friday.<|im_end|>"
+        supervised = [i for i, m in zip(example["input_ids"], example["loss_mask"], strict=True) if m]
+        assert load_tokenizer(tiny_model).decode(supervised) == "Friday.<|im_end|>"
 
 
 def test_a_malformed_conversation_names_the_source_line(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -261,7 +261,7 @@ def test_columns_have_the_declared_types(tmp_path: Path, tiny_model: ModelRef) -
     assert pq.read_schema(ref.root / "removed.parquet").names[0] == "ticket_id"
 
 
-def test_a_canary_that_does_not_fit_is_an_error_and_not_left_out(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_canary_that_does_not_fit_is_an_error_not_skipped(tmp_path: Path, tiny_model: ModelRef) -> None:
     planted = PlantedSpec(n=2, repeats=3)
     short, long = (SPEC.model_copy(update={"canaries": planted, "max_length": length}) for length in (10, 500))
     with pytest.raises(GateError, match="TG0614"):

@@ -20,7 +20,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
-from tasks.model.answer_engine import Engine, GivenUpError, greedy
+from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder
@@ -113,7 +113,7 @@ def test_batches_answer_as_stock_generate_does(
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_batches_side_by_side_are_answered_as_one_after_the_other(
+def test_parallel_batches_are_answered_as_sequential_ones(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2, "dtype": dtype})
@@ -121,22 +121,22 @@ def test_batches_side_by_side_are_answered_as_one_after_the_other(
     at_once: list[int] = []
     plain = Engine.answer
 
-    def told(engine: Engine, items: Any) -> Any:
+    def failing_answer(engine: Engine, items: Any) -> Any:
         at_once.append(torch.get_num_threads())
         return plain(engine, items)
 
-    monkeypatch.setattr(Engine, "answer", told)
+    monkeypatch.setattr(Engine, "answer", failing_answer)
     together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
     assert at_once == [1] * 4, "two batches at a time, a thread each"
     assert torch.get_num_threads() == before
-    monkeypatch.setattr("tasks.model.generate.MOST_SIDE_BY_SIDE", 1)
+    monkeypatch.setattr("tasks.model.generate.MAX_PARALLEL_BATCHES", 1)
     alone = rows(answers(tmp_path, prompts, tiny_model, spec, "alone"))
     assert at_once[4:] == [2] * 4
     assert [row["text"] for row in together] == [row["text"] for row in alone]
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-3)
 
 
-def test_what_is_left_of_a_killed_run_is_answered_with_the_same_share_of_threads(
+def test_the_rest_of_a_killed_run_is_answered_with_the_same_share_of_threads(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
@@ -161,9 +161,7 @@ def test_a_process_with_one_batch_at_a_time_has_the_threads_of_a_batch(tiny_mode
     assert alone.of_one_batch() == alone
 
 
-def test_a_batch_that_fails_beside_others_ends_the_answering(
-    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failing_batch_ends_the_others(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = Engine.answer
 
     def fail(engine: Engine, items: Any) -> Any:
@@ -177,7 +175,7 @@ def test_a_batch_that_fails_beside_others_ends_the_answering(
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_next_token() -> None:
+def test_finished_batches_are_returned_when_another_fails_and_the_rest_end_at_their_next_token() -> None:
     gone, begun = threading.Event(), threading.Event()
 
     def answer(items: Sequence[str]) -> str:
@@ -187,17 +185,17 @@ def test_what_is_done_beside_a_failed_batch_is_given_and_the_rest_ends_at_its_ne
         if items[0] == "long":
             begun.set()
             assert gone.wait(10)
-            raise GivenUpError
+            raise CancelledError
         return items[0]
 
     batches = [(0, ["quick"]), (1, ["long"]), (2, ["fails"]), (3, ["never"])]
-    answered = each_batch(answer, batches, n=2, threads=2, give_up=gone.set)
+    answered = each_batch(answer, batches, n=2, threads=2, cancel=gone.set)
     assert next(answered) == (0, "quick")
     with pytest.raises(MemoryError):
         assert {start for start, _ in answered} <= {3}
 
 
-def test_a_batch_that_is_given_up_ends_at_its_next_token(tiny_model: ModelRef) -> None:
+def test_a_cancelled_batch_ends_at_its_next_token(tiny_model: ModelRef) -> None:
     with torch.no_grad():
         decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
     asked: list[int] = []
@@ -208,8 +206,8 @@ def test_a_batch_that_is_given_up_ends_at_its_next_token(tiny_model: ModelRef) -
 
     with torch.inference_mode():
         reading = decoder.read([[1, 40, 41]], room=20)
-        with pytest.raises(GivenUpError):
-            greedy(reading, 1, 20, frozenset(), given_up=third_time)
+        with pytest.raises(CancelledError):
+            greedy(reading, 1, 20, frozenset(), is_cancelled=third_time)
     assert reading.used == 2 + 2
 
 
@@ -307,7 +305,7 @@ def test_lora_factors_are_applied_as_peft_does(tiny_model: ModelRef, adapter: Ad
     assert not torch.allclose(bare, wanted, atol=1e-2)
 
 
-def test_another_architecture_takes_the_plain_way(tiny_model: ModelRef) -> None:
+def test_another_architecture_uses_the_plain_decoder(tiny_model: ModelRef) -> None:
     model = load_base(tiny_model, dtype=torch.float32)
     assert is_fusable(model)
     for name, value in (
@@ -364,10 +362,10 @@ def test_items_come_out_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model:
 
 
 def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
-    heard: list[tuple[int, int | None, str]] = []
+    reports: list[tuple[int, int | None, str]] = []
 
     def listen(done: int, total: int | None, unit: str, **figures: float) -> None:
-        heard.append((done, total, unit))
+        reports.append((done, total, unit))
 
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
@@ -379,7 +377,7 @@ def test_progress_counts_items(tmp_path: Path, tiny_model: ModelRef) -> None:
         scratch=tmp_path / "scratch",
         progress=listen,
     )
-    assert heard == [(3, 7, "items"), (6, 7, "items"), (7, 7, "items")]
+    assert reports == [(3, 7, "items"), (6, 7, "items"), (7, 7, "items")]
 
 
 def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
@@ -388,7 +386,7 @@ def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_mo
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_a_broken_model_is_an_error_and_no_answer(
+def test_a_broken_model_is_an_error_not_an_answer(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.model import adapter
@@ -403,7 +401,7 @@ def test_a_broken_model_is_an_error_and_no_answer(
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
 
 
-def test_the_number_of_threads_is_put_back(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_the_number_of_threads_is_restored(tmp_path: Path, tiny_model: ModelRef) -> None:
     before = torch.get_num_threads()
     answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC.model_copy(update={"threads": 2}), "a")
     assert torch.get_num_threads() == before

@@ -1,4 +1,4 @@
-"""Seconds per answer: both models are asked in turn, and what is sealed does not depend on the clock."""
+"""Seconds per answer: both models answer in turn, and sealed files do not depend on the clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
 DECODING = DecodingSpec(max_new_tokens=3, batch_size=8, threads=1, dtype="float32")
 
 
-def test_both_are_asked_in_turn_and_each_is_first_every_other_time() -> None:
+def test_both_answer_in_turn_and_each_is_first_every_other_time() -> None:
     order: list[str] = []
 
     def ask(name: str) -> Callable[[str], tuple[float, int]]:
@@ -56,7 +56,7 @@ def test_the_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: M
     table = {"item_id": [f"i{number}" for number in range(4)], "messages": turns, "answer": ["Sorry."] * 4}
     pq.write_table(pa.table(table), tmp_path / "prompts.parquet")
     prompts = PromptSet(root=tmp_path, arm="tuned", format="instruction", n_items=4)
-    heard: list[dict[str, float]] = []
+    reports: list[dict[str, float]] = []
     written = []
     for name in ("first", "second"):
         out = tmp_path / name
@@ -64,10 +64,10 @@ def test_the_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: M
         evidence = measure_latency(
             prompts=prompts, model=tiny_model, trained=trained, reference_prompts=prompts, reference_model=tiny_model,
             decoding=DECODING, spec=LatencySpec(n_prompts=3, repeats=2), usd_per_hour=1.0, out=out,
-            progress=lambda _done, _total, _unit, **figures: heard.append(figures),
+            progress=lambda _done, _total, _unit, **figures: reports.append(figures),
         )  # fmt: skip
         written.append((evidence.values, (out / "evidence.json").read_bytes()))
     assert written[0] == written[1]
     assert evidence.n_items == 3
-    assert set(heard[0]) == set(LATENCY_FIGURES)
-    assert all(value > 0 for value in heard[0].values())
+    assert set(reports[0]) == set(LATENCY_FIGURES)
+    assert all(value > 0 for value in reports[0].values())

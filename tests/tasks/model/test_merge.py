@@ -101,8 +101,8 @@ def test_nan_never_passes(tiny_model: ModelRef, train: Trained) -> None:
     parts, whole = load_trained(tiny_model, train("lora"), dtype="float32"), load_base(tiny_model, dtype=torch.float32)
     whole.model.norm.weight.data[3] = float("nan")
     found = measure_parity(parts, whole, _texts()[:1])
-    assert not found.keeps(BOUNDS["bfloat16"])
-    assert not Parity(float("nan"), 1.0, 1.0, 9).keeps(BOUNDS["bfloat16"])
+    assert not found.is_within(BOUNDS["bfloat16"])
+    assert not Parity(float("nan"), 1.0, 1.0, 9).is_within(BOUNDS["bfloat16"])
 
 
 def test_an_adapter_is_never_merged_into_few_bits(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:

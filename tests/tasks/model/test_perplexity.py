@@ -108,7 +108,7 @@ def test_without_a_body_no_model_is_loaded(tiny_model: ModelRef, tmp_path: Path)
 
 
 @pytest.mark.parametrize("function", ["_encoded", "perplexities_of"])
-def test_a_body_on_which_the_model_raises_is_quarantined_by_quality(
+def test_a_body_on_which_the_model_fails_is_quarantined_by_quality(
     tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     table = tickets(tmp_path / "in", "abcdefghi")

@@ -66,12 +66,12 @@ def test_each_answers_as_alone_and_the_base_is_held_once(tiny_model: ModelRef, t
         for seed, (method, adapter) in enumerate(kinds)
     ]
     bases = SharedBases()
-    speakers = [bases.load(tiny_model, each, DECODING, codec) for each in trained]
-    said = [list(speaker.speak(prompt, max_new_tokens=DECODING.max_new_tokens)) for speaker in speakers]
-    assert said == [_alone(tiny_model, each, codec, prompt) for each in trained]
-    assert len({tuple(answer) for answer in said}) > 3
+    generators = [bases.load(tiny_model, each, DECODING, codec) for each in trained]
+    answers = [list(generator.generate(prompt, max_new_tokens=DECODING.max_new_tokens)) for generator in generators]
+    assert answers == [_alone(tiny_model, each, codec, prompt) for each in trained]
+    assert len({tuple(answer) for answer in answers}) > 3
 
-    first, second = (speaker.decoder for speaker in speakers[:2])
+    first, second = (generator.decoder for generator in generators[:2])
     assert isinstance(first, FusedDecoder)
     assert isinstance(second, FusedDecoder)
     for one, two in zip(first.layers, second.layers, strict=True):
@@ -81,7 +81,7 @@ def test_each_answers_as_alone_and_the_base_is_held_once(tiny_model: ModelRef, t
     assert first.embedding.data_ptr() == second.embedding.data_ptr()
 
 
-def test_a_base_that_nobody_needs_is_let_go(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_an_unused_base_is_dropped(tiny_model: ModelRef, tmp_path: Path) -> None:
     codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
     bases = SharedBases()
     bases.load(tiny_model, _trained(tiny_model, tmp_path / "a", 1), DECODING, codec)

@@ -58,8 +58,8 @@ def test_a_fully_trained_model_is_compared_with_itself(tiny_model: ModelRef, tmp
     assert parity.adapter_effect > 0.1
     other = tiny_model.model_copy(update={"root": tmp_path / "out"})
     (text,) = _texts(tiny_model)
-    told = load_trained(tiny_model, trained, dtype="float32")
-    assert torch.equal(_logits(load_base(other, dtype=torch.float32), text), _logits(told, text))
+    full = load_trained(tiny_model, trained, dtype="float32")
+    assert torch.equal(_logits(load_base(other, dtype=torch.float32), text), _logits(full, text))
 
 
 def test_a_model_that_lost_the_adapter_is_refused(

@@ -15,9 +15,7 @@ from tasks.files import seal, sha256_file
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
-def test_a_bundle_holds_the_weights_how_to_ask_them_and_why_they_were_let_in(
-    tiny_model: ModelRef, tmp_path: Path
-) -> None:
+def test_a_bundle_holds_the_weights_their_prompt_and_the_decision(tiny_model: ModelRef, tmp_path: Path) -> None:
     bundle = make(tiny_model, tmp_path, "adapter_model.safetensors", "adapter_config.json", "training.json")
     assert sorted(path.name for path in bundle.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "decision.json", "decision.md",
@@ -51,7 +49,7 @@ def test_a_candidate_without_weights_is_refused(tiny_model: ModelRef, tmp_path: 
         make(tiny_model, tmp_path, "adapter_config.json")
 
 
-def test_what_was_not_evaluated_is_not_registered(tmp_path: Path) -> None:
+def test_files_that_were_not_evaluated_are_not_registered(tmp_path: Path) -> None:
     roots = [tmp_path / name for name in ("trained", "bundle")]
     for root in roots:
         root.mkdir()

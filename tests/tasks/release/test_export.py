@@ -78,7 +78,7 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
     dataset = _encode(splits, tiny_model, tmp_path / "dataset")
     (splits.root / "train.parquet").write_bytes((splits.root / "test.parquet").read_bytes())
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match="T-1 was trained on") as caught:
+    with pytest.raises(StorageError, match="training used ticket T-1") as caught:
         write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
     assert caught.value.code == "TG0510"
 
@@ -86,11 +86,11 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
 def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset", format="completion")
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match=r"TG0547.*reads back otherwise: TG0301"):
+    with pytest.raises(StorageError, match=r"TG0547.*reads back differently: TG0301"):
         write_openai_files(dataset, splits, PromptSpec(system="", user="{subject}", answer="{reply}"), tmp_path / "out")
 
 
-def test_an_exported_line_that_reads_back_otherwise_is_refused(
+def test_an_exported_line_that_reads_back_differently_is_refused(
     splits: Splits, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def misread(talk: list[dict[str, str]]) -> object:
@@ -116,7 +116,7 @@ def _serving(method: str = "lora") -> ServingSpec:
 
 
 @pytest.mark.parametrize(("rank", "wanted"), [(4, 8), (16, 16), (65, 128), (512, 512)])
-def test_vllm_is_told_a_rank_that_it_knows(tmp_path: Path, rank: int, wanted: int) -> None:
+def test_vllm_gets_a_rank_that_it_supports(tmp_path: Path, rank: int, wanted: int) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank, "use_dora": False}))
     assert check_servable(_serving(), tmp_path) == wanted
 
@@ -131,25 +131,25 @@ def test_the_launch_script_is_one_that_a_shell_reads(tmp_path: Path) -> None:
     fake.chmod(0o755)
     environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "BASE": "/a b"}
     done = subprocess.run(["sh", str(script)], check=True, capture_output=True, text=True, env=environ)
-    told = done.stdout.splitlines()
-    assert told == [
+    lines = done.stdout.splitlines()
+    assert lines == [
         "serve", "/a b", "--host", "127.0.0.1", "--enable-lora", "--max-lora-rank", "16", "--lora-modules",
         "champion=adapter", "version-3=adapter", "--max-model-len", "2048", "--chat-template", "chat_template.jinja",
     ]  # fmt: skip
     unset = subprocess.run(["sh", str(script)], check=False, capture_output=True, env={"PATH": "/usr/bin:/bin"})
-    assert b"name the folder of the base model" in unset.stderr
+    assert b"set it to the folder of the base model" in unset.stderr
 
 
 @pytest.mark.parametrize(
     ("method", "settings", "message"),
     [
         ("full", {}, "has no adapter"),
-        ("qlora", {"r": 8}, "answers on a 4-bit base"),
-        ("lora", {"r": 8, "use_dora": True}, "knows no DoRA"),
-        ("lora", {"r": 1024}, "rank 1024 is above"),
+        ("qlora", {"r": 8}, "needs its 4-bit base"),
+        ("lora", {"r": 8, "use_dora": True}, "does not support DoRA"),
+        ("lora", {"r": 1024}, "rank 1024 exceeds"),
     ],
 )
-def test_what_vllm_would_serve_otherwise_is_refused(
+def test_adapters_that_vllm_would_serve_differently_are_refused(
     tmp_path: Path, method: str, settings: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))

@@ -34,6 +34,6 @@ def test_a_candidate_that_was_changed_is_not_served(tiny_model: ModelRef, tmp_pa
     (root / "more.json").write_text("{}")
     seal(root)
     live = LiveModels(lambda: {"champion": Offer(version="1", verdict="PROMOTE", model=base, bundle=bundle)})
-    with pytest.raises(StorageError, match=r"TG0549.*evaluated was") as caught:
+    with pytest.raises(StorageError, match=r"TG0549.*the model has sha256") as caught:
         live.find("champion")
     assert caught.value.where == str(root)

@@ -23,12 +23,12 @@ def _as_go(template: str, turns: list[dict[str, str]]) -> str:
     """The few actions of Go's text/template that a Modelfile of ours uses, on what Ollama hands over."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     head, rest = template.split("{{ range .Messages }}")
-    told, bare = head.removeprefix("{{ if .System }}").removesuffix("{{ end }}").split("{{ else }}")
+    with_system, bare = head.removeprefix("{{ if .System }}").removesuffix("{{ end }}").split("{{ else }}")
     body, end = rest.rsplit("{{ end }}{{ end }}", 1)
     user, assistant = body.removeprefix('{{ if eq .Role "user" }}').split('{{ else if eq .Role "assistant" }}')
     around = {"user": user, "assistant": assistant, "system": ""}
-    said = "".join(around[turn["role"]].replace("{{ .Content }}", turn["content"]) for turn in turns)
-    return (told.replace("{{ .System }}", system) if system else bare) + said + end
+    body = "".join(around[turn["role"]].replace("{{ .Content }}", turn["content"]) for turn in turns)
+    return (with_system.replace("{{ .System }}", system) if system else bare) + body + end
 
 
 @pytest.mark.parametrize("template", [None, SMOLLM2_TEMPLATE])

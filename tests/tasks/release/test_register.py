@@ -107,7 +107,7 @@ def test_a_version_from_before_there_were_owners_is_taken_over(
 def test_a_champion_by_an_event_that_the_ledger_lacks_is_refused(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
-    check_owner(client, name="events", owner=OURS, uri=uri)  # nobody's yet
+    check_owner(client, name="events", owner=OURS, uri=uri)  # no owner yet
     number = register(make_bundle("event"), name="events", version="1")
     move_alias(client, name="events", alias="champion", mlflow_version=number, uri=uri)
     tag_version(client, name="events", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)

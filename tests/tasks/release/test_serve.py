@@ -176,8 +176,8 @@ def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(
     with pytest.raises(DataError, match="TG0315"):
         served.answer([{"subject": " ", "body": None, "reply": MARKER}])
     served.answer([{"body": MARKER}])
-    told = [str(long.value), str(strange.value), caplog.text, *capfd.readouterr()]
-    assert not any(MARKER in text for text in told)
+    outputs = [str(long.value), str(strange.value), caplog.text, *capfd.readouterr()]
+    assert not any(MARKER in text for text in outputs)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"])

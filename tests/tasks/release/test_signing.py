@@ -120,7 +120,9 @@ def test_an_encrypted_key_takes_its_password_from_the_environment(
     check_signature(folder, key=public)
 
 
-def test_what_is_no_key_of_an_allowed_curve_is_refused(folder: Path, make_key: MakeKey, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_key_of_an_allowed_curve_is_refused(
+    folder: Path, make_key: MakeKey, tmp_path: Path
+) -> None:
     text = tmp_path / "text.pem"
     text.write_text("hello")
     rsa_key = tmp_path / "rsa.pem"

@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: told once or twice, the same; silent on the screen; broken in known ways."""
+"""MLflow runs on a real SQLite store: the same when logged twice; silent on the screen; failing in known ways."""
 
 from __future__ import annotations
 
@@ -64,18 +64,18 @@ def everything(client: MlflowClient, run: str) -> dict[str, object]:
     }
 
 
-def test_a_run_told_twice_is_one_run_and_the_same(
+def test_a_run_logged_twice_is_one_and_the_same_run(
     client: MlflowClient, uri: str, make_record: Record, curves: Path, tmp_path: Path
 ) -> None:
     record = make_record("twice")
     (tmp_path / "decision.md").write_text("# HOLD\n")
-    told = []
+    logged = []
     for _ in range(2):
         run = begin_run(client, record, experiment="tunegate", uri=uri)
         complete_run(client, run, record, files=[tmp_path / "decision.md"], curves=curves, uri=uri)
-        told.append((run, everything(client, run)))
-    assert told[0] == told[1]
-    seen = told[0][1]
+        logged.append((run, everything(client, run)))
+    assert logged[0] == logged[1]
+    seen = logged[0][1]
     assert seen["status"] == "FINISHED"
     assert seen["files"] == ["decision.md"]
     assert seen["curves"]["loss"] == [(1, 3.0), (2, 2.0), (3, 1.0)]  # type: ignore[index]
@@ -163,7 +163,7 @@ def test_a_server_that_never_answers_costs_its_timeout(silent_server: int, monke
         begin_run(open_client(uri), RunRecord(run_id="r", pipeline="p"), experiment="e", uri=uri)
 
 
-def test_a_store_that_somebody_holds_is_a_service_error_and_works_again_afterwards(
+def test_a_locked_store_is_a_service_error_and_works_again_afterwards(
     tmp_path: Path, make_record: Record, capfd: pytest.CaptureFixture[str]
 ) -> None:
     uri = choose_uri("", None, home=tmp_path)
@@ -188,7 +188,7 @@ def test_a_damaged_store_is_a_service_error(tmp_path: Path, make_record: Record)
         begin_run(open_client(uri), make_record("r"), experiment="e", uri=uri)
 
 
-def test_the_pipelines_uri_goes_before_the_environments() -> None:
+def test_the_pipelines_uri_takes_precedence_over_the_environments() -> None:
     home = Path("/srv/tunegate")
     assert choose_uri("http://a", "http://b", home=home) == "http://a"
     assert choose_uri("", "http://b", home=home) == "http://b"

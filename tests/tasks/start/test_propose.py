@@ -42,7 +42,7 @@ def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
     return text, load_file(folder / "pipelines.yaml")
 
 
-def test_columns_are_told_by_name_and_borne_out_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
     proposal = proposed(write_csv(map(ticket, range(600))))
     assert columns(proposal) == MAPPED
     assert proposal.routing is not None
@@ -52,7 +52,7 @@ def test_columns_are_told_by_name_and_borne_out_by_their_values(write_csv: Write
     assert "600 different values in 600 of 600 rows" in evidence["ticket_id"]
     left = "\n".join(proposal.roles.left_out)
     assert "Customer Email: personal data (e-mail in 100 %)" in left
-    assert "Notes: empty in every row" in left
+    assert "Notes: empty in every sampled row" in left
     assert "lang: 1 languages" in left or "lang: " in left
     text, file = loaded(proposal, tmp_path)
     spec = file.get("tickets")
@@ -80,7 +80,7 @@ def test_a_time_that_does_not_parse_is_no_time(write_csv: WriteCsv, tmp_path: Pa
     rows = [{**ticket(number), "Created": f"{1 + number % 28}.{1 + number % 12}.2026 at noon"} for number in range(100)]
     proposal = proposed(write_csv(rows))
     assert "created_at" not in columns(proposal)
-    assert "Created: no created_at: 0 % of 100 values parse" in "\n".join(proposal.roles.left_out)
+    assert "Created: not a created_at: 0 % of 100 values parse" in "\n".join(proposal.roles.left_out)
     text, file = loaded(proposal, tmp_path)
     assert file.get("tickets").split.by_time is False
     assert "CHECK: no column is a time" in text
@@ -97,7 +97,7 @@ def test_without_names_only_what_is_unambiguous_is_guessed_and_marked(write_csv:
     rows = [{"c1": ticket(number)["Message"], "c2": ticket(number)["Issue Type"]} for number in range(100)]
     text, file = loaded(proposed(write_csv(rows)), tmp_path)
     assert file.get("tickets").train.prompt.answer == "[{category}]"
-    assert text.count("CHECK: no name says so, only the values") == 2
+    assert text.count("CHECK: by its values, not its name") == 2
     both = [{"c1": row["Message"], "c2": row["Agent Reply"]} for row in map(ticket, range(100))]
     with pytest.raises(ConfigError, match="TG0167"):
         proposed(write_csv(both))
@@ -119,7 +119,7 @@ def test_a_file_that_cannot_teach_is_refused_without_its_text(rows: list[dict[st
     assert "anne" not in str(caught.value)
 
 
-def test_too_few_tickets_are_refused_and_few_are_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_too_few_tickets_are_refused_and_few_are_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="TG0167"):
         proposed(write_csv(map(ticket, range(12))))
     proposal = proposed(write_csv(map(ticket, range(60))))
@@ -151,7 +151,7 @@ def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
 
 
-def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_faulty_rows_are_listed_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
     path = write_csv(map(ticket, range(200)))
     lines = path.read_text().splitlines()
     lines[10:40] = [line + ",one,too,many" for line in lines[10:40]]
@@ -161,10 +161,10 @@ def test_faulty_rows_are_told_by_code_and_allowed_for(write_csv: WriteCsv, tmp_p
     assert "CHECK: about 15 % of the rows are faulty: TG02" in text
 
 
-def test_html_is_told(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
-    assert "CHECK: 100 % of the rows hold HTML tags" in text
+    assert "CHECK: 100 % of the rows contain HTML tags" in text
     assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
 
 
@@ -179,12 +179,12 @@ def test_other_formats_and_compression_are_read_alike(write_csv: WriteCsv, tmp_p
         assert columns(proposed(path)) == MAPPED
 
 
-def test_a_large_file_is_looked_at_evenly(write_csv: WriteCsv) -> None:
+def test_a_large_file_is_sampled_evenly(write_csv: WriteCsv) -> None:
     rows = [{**ticket(number), "Issue Type": "late" if number > 9000 else "early"} for number in range(10_000)]
     proposal = proposed(write_csv(rows))
-    assert proposal.look.n_rows == 10_000
-    assert 1800 <= proposal.look.n_looked < 4000
-    assert proposal.look.columns["Issue Type"].n_distinct == 2
+    assert proposal.profile.n_rows == 10_000
+    assert 1800 <= proposal.profile.n_sampled < 4000
+    assert proposal.profile.columns["Issue Type"].n_distinct == 2
 
 
 def test_nested_help_desk_rows_are_recognised(write_jsonl: WriteCsv, tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_accumulated_batches_train_like_one_large_batch(
         make_spec(batch_size=4, gradient_accumulation_steps=6, **settings),
         tmp_path / "two",
     )
-    # Adam's first step is nearly the gradient's sign, so tiny gradients are told apart by rounding alone.
+    # Adam's first step is nearly the gradient's sign, so rounding alone changes tiny gradients.
     differing = sum(int((~torch.isclose(one[name], two[name], atol=1e-4)).sum()) for name in one)
     assert differing < 0.01 * sum(tensor.numel() for tensor in one.values())
 

@@ -45,8 +45,8 @@ def _shaken(model: ModelRef, spec: TrainSpec) -> nn.Module:
 
 def _saved(model: nn.Module, spec: TrainSpec, base: ModelRef, root: Path) -> TrainedRef:
     save_trained(model, spec, base=base, out=root)
-    told = QuantizationSpec().model_dump_json()
-    (root / "training.json").write_text(f'{{"quantization": {told}}}')
+    settings = QuantizationSpec().model_dump_json()
+    (root / "training.json").write_text(f'{{"quantization": {settings}}}')
     return TrainedRef(
         root=root,
         method=spec.method,
@@ -199,7 +199,7 @@ def test_paged_moments_need_cuda(make_spec: MakeSpec) -> None:
     assert caught.value.code == "TG0111"
 
 
-def test_rates_end_at_the_floor_and_warm_up_for_the_steps_that_are_said() -> None:
+def test_rates_end_at_the_floor_and_warm_up_for_the_declared_steps() -> None:
     for scheduler in ("linear", "cosine"):
         rates = [
             learning_rate_at(

@@ -91,10 +91,10 @@ def test_only_the_death_by_a_signal_that_we_did_not_send_is_worth_a_retry(
     error, tried = attempts(tmp_path, ending, dataset=dataset, model=tiny_model, spec=make_spec())
     assert (error.code, error.transient, error.exit_code) == (code, transient, 4)
     assert tried == [(4, 1)]
-    assert (error.hint == "run again: it goes on from its last checkpoint") == (code == "TG0408")
+    assert (error.hint == "run again: it resumes from its last checkpoint") == (code == "TG0408")
 
 
-def test_a_lack_of_memory_is_followed_by_one_attempt_with_half_the_batch_and_then_said(
+def test_a_lack_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_error(
     tmp_path: Path,
     dataset: DatasetRef,
     tiny_model: ModelRef,
@@ -107,7 +107,7 @@ def test_a_lack_of_memory_is_followed_by_one_attempt_with_half_the_batch_and_the
     assert tried == [(6, 2), (3, 4)]
     assert not checkpoint.exists()
     assert (error.code, error.transient, error.hint) == ("TG0405", False, "less")
-    assert "tried with train.batch_size 6, and with 3 and gradient_accumulation_steps 4" in error.message
+    assert "both with train.batch_size 6 and with 3 (gradient_accumulation_steps 4)" in error.message
     assert "it starts over with train.batch_size: 3, train.gradient_accumulation_steps: 4" in caplog.text
     # What was decided holds for later attempts, and is decided once.
     lost, tried = attempts(tmp_path, "kill -KILL $$", **settings)

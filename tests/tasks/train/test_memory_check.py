@@ -1,4 +1,4 @@
-"""Refusals before anything is loaded: what is free, what would fit, and who is told."""
+"""Refusals before anything is loaded: free memory, what would fit, and what is reported."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_the_smallest_change_that_fits_is_named_and_does_fit(monkeypatch: pytest
     assert str(remedy(2.6, two)).startswith("train.processes: 1 (")
 
 
-def test_a_training_is_refused_warned_of_or_left_alone(
+def test_a_training_is_refused_warned_about_or_allowed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)

@@ -31,7 +31,7 @@ def test_a_model_is_found_by_the_ways_people_write_it(name: str) -> None:
     assert known_dims(name) == known_dims("llama-2-7b")
 
 
-def test_an_unknown_model_is_told_with_its_nearest() -> None:
+def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match="TG0171") as error:
         known_dims("llama-2-7c")
     assert "llama-2-7b" in str(error.value.hint)

@@ -37,7 +37,7 @@ class Made(NamedTuple):
         """Open it."""
         return open_trunk(self.job, self.model, log=self.log)
 
-    def told(self, kind: str) -> list[dict[str, Any]]:
+    def events(self, kind: str) -> list[dict[str, Any]]:
         """Events of a kind so far."""
         return [event for event in self.log.read(0)[0] if event["event"] == kind]
 
@@ -110,7 +110,7 @@ def test_a_prefix_that_all_examples_share_is_kept_once(
 def test_later_trainings_with_the_same_key_compute_nothing(make: Callable[..., Made], tmp_path: Path) -> None:
     first, second = make(trunks=tmp_path / "trunks"), make(trunks=tmp_path / "trunks", learning_rate=1e-3, seed=9)
     assert first.open() == second.open()
-    assert [event["filled"] for event in first.told("trunk")] == [True, False]
+    assert [event["filled"] for event in first.events("trunk")] == [True, False]
 
 
 def test_equal_data_give_equal_bytes_and_damage_is_computed_again(make: Callable[..., Made]) -> None:
@@ -123,7 +123,7 @@ def test_equal_data_give_equal_bytes_and_damage_is_computed_again(make: Callable
     (trunk.root / "train.bin").write_bytes(data)
     assert made.open() == trunk
     assert (trunk.root / MANIFEST).read_bytes() == sealed
-    assert [event["filled"] for event in made.told("trunk")] == [True, True]
+    assert [event["filled"] for event in made.events("trunk")] == [True, True]
 
 
 @pytest.mark.parametrize(
@@ -154,13 +154,13 @@ def test_no_trunk_is_written_to_a_disk_without_room(make: Callable[..., Made], m
     monkeypatch.setattr("tasks.train.trunk.shutil.disk_usage", lambda _: usage)
     made = make()
     assert made.open() is None
-    assert "goes on without it" in made.told("warning")[0]["message"]
+    assert "continues without it" in made.events("warning")[0]["message"]
     with pytest.raises(TrainingError) as caught:
         make(cache_trunk="on").open()
     assert caught.value.code == "TG0423"
 
 
-def test_a_model_that_the_fast_path_does_not_know_is_told_at_once(make: Callable[..., Made]) -> None:
+def test_a_model_that_the_fast_path_does_not_support_is_refused_at_once(make: Callable[..., Made]) -> None:
     made = make(cache_trunk="on")
     made.model.config.model_type = "other"  # type: ignore[union-attr]
     with pytest.raises(ConfigError) as caught:
@@ -169,12 +169,12 @@ def test_a_model_that_the_fast_path_does_not_know_is_told_at_once(make: Callable
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [({}, "all layers are adapted"), ({"method": "full", "learning_rate": 1e-5}, "trains every layer")],
     ids=["no top layers", "full"],
 )
-def test_settings_without_a_frozen_trunk_are_refused(settings: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValidationError, match=told):
+def test_settings_without_a_frozen_trunk_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
         TrainSpec.model_validate({"base_model": "x", "cache_trunk": "on", **settings})
 
 

@@ -16,7 +16,7 @@ from schemas.errors import TrainingError
 from schemas.training import EarlyStoppingSpec, TrainSpec
 from tasks.model.adapter import open_for_training, trainable_tensors
 from tasks.train.batches import epoch_batches
-from tasks.train.early_stopping import Best, judged
+from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
 
@@ -75,7 +75,7 @@ def _validated(outcome: Outcome) -> dict[Any, Any]:
     return {row["step"]: row["validation_loss"] for row in outcome.curve if row["validation_loss"] is not None}
 
 
-def test_validation_is_due_each_so_many_steps_or_each_epoch_and_at_the_end(
+def test_validation_is_due_every_n_steps_or_every_epoch_and_at_the_end(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     _, by_steps = _train(dataset, tiny_model, make_spec(validate_every=3, max_steps=8), tmp_path / "steps")
@@ -85,7 +85,7 @@ def test_validation_is_due_each_so_many_steps_or_each_epoch_and_at_the_end(
     assert by_steps.validation_loss == _validated(by_steps)[8]
 
 
-def test_training_ends_when_validation_no_longer_gets_better_and_the_best_weights_are_kept(
+def test_training_ends_when_validation_stops_improving_and_the_best_weights_are_kept(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(**STOPPING)
@@ -106,7 +106,7 @@ def test_a_delta_makes_small_gains_count_as_none() -> None:
     spec = EarlyStoppingSpec(patience=2, min_delta=0.1)
     best = None
     for step, loss in enumerate([3.0, 2.95, 2.85, 2.8], 1):
-        best = judged(best, step=step, loss=loss, spec=spec)
+        best = update_best(best, step=step, loss=loss, spec=spec)
     assert best == Best(step=3, loss=2.85, n_worse=1)
 
 
@@ -122,7 +122,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.train.validation.validation_loss", lambda *_, **__: float("nan"))
-    with pytest.raises(TrainingError, match="loss on validation is nan after step 2") as caught:
+    with pytest.raises(TrainingError, match="validation loss is nan after step 2") as caught:
         _train(dataset, tiny_model, make_spec(**STOPPING), tmp_path / "nan")
     assert caught.value.code == "TG0401"
 
@@ -136,7 +136,7 @@ def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> 
     assert padded[1] > 1.4 * sum(lengths)
 
 
-def test_after_a_divergence_the_last_finite_checkpoint_stays_and_training_goes_on_from_it(
+def test_after_a_divergence_training_resumes_from_the_last_finite_checkpoint(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(max_steps=7)

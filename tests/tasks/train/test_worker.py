@@ -22,10 +22,10 @@ def test_a_second_training_in_one_folder_is_refused(
     job = TrainJob(dataset=dataset, model=tiny_model, spec=make_spec(), scratch=tmp_path, threads=1)
     write_json(tmp_path / JOB, job.model_dump(mode="json"))
 
-    def work(*_: object) -> int:
+    def run(*_: object) -> int:
         pytest.fail("the second process trains")
 
     with (tmp_path / "worker.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert main(tmp_path / JOB, lock_wait_s=0.0, work=work) == 1
+        assert main(tmp_path / JOB, lock_wait_s=0.0, run=run) == 1
     assert orjson.loads((tmp_path / ERROR).read_bytes())["code"] == "TG0520"

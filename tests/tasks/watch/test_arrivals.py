@@ -31,13 +31,13 @@ def test_a_ticket_is_new_edited_touched_or_a_copy(make_splits: MakeSplits, make_
     assert (found.n_held_out, found.n_fresh_held_out) == (2, 1)
 
 
-def test_the_same_tickets_are_no_news(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+def test_the_same_tickets_are_not_new(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
     then, now = (splits_of(make_splits, (1, 2), (3,)) for _ in range(2))
     found = count_arrivals(now=now, then=then, warehouse=make_warehouse())
     assert (found.n_new, found.n_edited, found.n_fresh_held_out) == (0, 0, 0)
 
 
-def test_windows_are_the_newest_of_either_side(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
+def test_windows_are_the_newest_tickets_of_each_side(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
     then, now = splits_of(make_splits, (1, 2, 3), (4,)), splits_of(make_splits, (1, 2, 3, 5, 6), (4, 7))
     current, reference = windows(now=now, then=then, warehouse=make_warehouse(), size=2)
     assert current.texts == ("\nquestion 7", "\nquestion 6")

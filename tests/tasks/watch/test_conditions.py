@@ -26,12 +26,12 @@ def test_enough_new_tickets_run_and_edits_count() -> None:
     assert (decided(spec, n_new=50).run, decided(spec, n_new=49).run) == (True, False)
     assert decided(spec, n_new=30, n_edited=20).code == "enough"
     assert decided(spec, n_new=10).expected == "2026-08-10T05:00:00+00:00"  # 10 a week, 40 are missing
-    assert decided(spec, n_new=0).expected is None  # nothing tells when tickets will come
+    assert decided(spec, n_new=0).expected is None  # no rate of arrivals to estimate from
     nothing = decided(RetrainSpec(min_new=0))
     assert (nothing.run, nothing.code) == (False, "few")  # without any new ticket nothing is learned
 
 
-def test_a_cooldown_is_told_before_the_tickets_are_looked_at_unless_drift_may_end_it() -> None:
+def test_a_cooldown_is_decided_before_curation_unless_drift_may_end_it() -> None:
     spec = RetrainSpec(min_new=1, cooldown_days=10)
     early = before_curation(spec, now=NOW, last=NOW - WEEK)
     assert early is not None
@@ -71,7 +71,7 @@ def test_held_out_items_must_suffice_for_the_gate_and_be_fresh() -> None:
     assert first.code == "first"  # no verdict has seen any item
 
 
-def test_whoever_waited_long_enough_runs_with_few_tickets() -> None:
+def test_after_a_long_wait_a_run_starts_with_few_tickets() -> None:
     spec = RetrainSpec(min_new=100, max_wait_days=10)
     waiting = decided(spec, n_new=5)
     assert (waiting.run, waiting.expected) == (False, "2026-07-16T05:00:00+00:00")
@@ -79,5 +79,5 @@ def test_whoever_waited_long_enough_runs_with_few_tickets() -> None:
     assert decided(spec, n_new=0, last=NOW - 2 * WEEK).run is False
 
 
-def test_a_clock_that_stepped_back_promises_no_date() -> None:
+def test_a_clock_that_was_set_back_gives_no_expected_date() -> None:
     assert decided(RetrainSpec(min_new=100), n_new=5, last=NOW + WEEK).expected is None

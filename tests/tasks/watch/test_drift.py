@@ -1,4 +1,4 @@
-"""Drift is told where there is some, and not where chance alone is at work."""
+"""Drift is reported if there is some, and not for mere chance."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LABELS = ("billing | low", "returns | high", "delivery | normal")
 
 def window(seed: int, *, n: int = 120, mix: tuple[float, ...] = (0.5, 0.3, 0.2), words: int = 40, length: int = 12,
            first: int = 0) -> Window:  # fmt: skip
-    dice = np.random.default_rng(seed)
-    texts = (" ".join(WORDS[first + place] for place in dice.integers(words, size=length + int(dice.integers(8))))
+    rng = np.random.default_rng(seed)
+    texts = (" ".join(WORDS[first + place] for place in rng.integers(words, size=length + int(rng.integers(8))))
              for _ in range(n))  # fmt: skip
-    return Window(tuple(LABELS[place] for place in dice.choice(3, size=n, p=mix)), tuple(texts))
+    return Window(tuple(LABELS[place] for place in rng.choice(3, size=n, p=mix)), tuple(texts))
 
 
 def drifted(current: Window, reference: Window) -> dict[str, bool]:

@@ -14,7 +14,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
-from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, last_words
+from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
 from tasks.watch.learn import learn_from_feedback
 from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
@@ -43,7 +43,7 @@ def state(database: Path) -> int:
     return 0 if found is None else found.last
 
 
-def test_taking_a_file_in_twice_is_taking_it_in_once(database: Path) -> None:
+def test_ingesting_a_file_twice_is_ingesting_it_once(database: Path) -> None:
     assert feedback_state(database) is None
     lines = [line(1), line(2, "rejected"), line(3, "edited", reply="Better."), line(1)]
     assert ingest(database, *lines) == Ingested(4, 3, 1, ())
@@ -65,8 +65,8 @@ def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as
     rates = {each.version: (each.n, each.n_accepted) for each in acceptance_of(database, FeedbackSpec(), upto=99)}
     assert rates == {"1": (2, 1), "2": (1, 1)}
     assert [each.n_accepted for each in acceptance_of(database, FeedbackSpec(), upto=seen)] == [2]
-    assert last_words(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
-    assert {name: outcome for name, (outcome, _) in last_words(database, upto=99).items()} == {
+    assert latest_decisions(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
+    assert {name: outcome for name, (outcome, _) in latest_decisions(database, upto=99).items()} == {
         "T-001": "rejected",  # the decision of July 2nd; the one of June 30th on T-002 arrives later and is older
         "T-002": "accepted",
     }
@@ -78,11 +78,11 @@ def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(
     monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "a key that is long enough")
     step = RedactStep(uses="redact", pseudonymise=("ticket_id",))
     ingest(database, line(1, "edited", reply="Write to ann@example.org"), redact=(step,))
-    [(ticket_id, (outcome, reply))] = last_words(database, upto=9).items()
+    [(ticket_id, (outcome, reply))] = latest_decisions(database, upto=9).items()
     assert ticket_id.startswith("p_")
     assert (outcome, reply) == ("edited", "Write to [EMAIL_1]")
     ingest(database, line(2, "edited", reply="Write to ann@example.org"))  # redacted although no step says so
-    assert last_words(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
+    assert latest_decisions(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
     assert b"ann@example.org" not in database.read_bytes()
 
 
@@ -103,11 +103,11 @@ def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(databa
     assert "`outcome`" in reasons
     assert "secret" not in reasons
     assert b"secret words" not in database.read_bytes()
-    with pytest.raises(ConfigError, match=r"TG0164.*none of 1 lines can be used; line 1: no JSON object"):
+    with pytest.raises(ConfigError, match=r"TG0164.*none of 1 lines can be used; line 1: not a JSON object"):
         ingest(database, b"{\n")
 
 
-def test_edited_replies_are_learned_and_own_answers_may_be_left_out(
+def test_edited_replies_are_learned_and_own_answers_may_be_dropped(
     database: Path, make_tickets: MakeTickets, tmp_path: Path
 ) -> None:
     tickets = make_tickets([ticket(number, reply=f"reply {number}") for number in (1, 2, 3, 4)])
@@ -134,10 +134,10 @@ def live(n_accepted: int, n: int, *, candidate: str | None, floor: float | None 
 
     bounds = clopper_pearson_interval(n_accepted, n, confidence=0.95)
     rate = Acceptance(version="1", n=n, n_accepted=n_accepted, lower=bounds.lower, upper=bounds.upper)
-    told = LiveQuality(
+    quality = LiveQuality(
         spec=FeedbackSpec(min_acceptance=floor, min_suggestions=20), versions=(rate,), candidate=candidate, champion="1"
     )
-    return [(finding.verdict, finding.decides) for finding in live_findings(told)]
+    return [(finding.verdict, finding.decides) for finding in live_findings(quality)]
 
 
 def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_it() -> None:
@@ -165,7 +165,7 @@ def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(da
         ingest(database, line(3))
 
 
-def test_a_line_on_which_redaction_raises_is_refused_and_the_others_are_taken_in(
+def test_a_line_on_which_redaction_fails_is_refused_and_the_others_are_ingested(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.watch import feedback

@@ -26,7 +26,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
-from tasks.watch.feedback import last_words
+from tasks.watch.feedback import latest_decisions
 from tests.support.candidates import Candidates
 from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.warm import Warm, WarmProcess
@@ -301,7 +301,7 @@ def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
     assert post(json.dumps(decision("T-5")).encode()).json()["new"] == 1
     served.process.kill()
     served.process.communicate(timeout=60)
-    assert last_words(database, upto=9) == {
+    assert latest_decisions(database, upto=9) == {
         "T-1": ("accepted", None), "T-2": ("edited", f"Sent, {MARKER}, by [EMAIL_1]"), "T-5": ("accepted", None),
     }  # fmt: skip
 

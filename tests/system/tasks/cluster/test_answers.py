@@ -57,11 +57,11 @@ class Asked:
             (folder / name).mkdir(parents=True)
         found = generate_answers(
             prompts=prompt_set(folder / "prompts", n=7), model=model, trained=trained, decoding=DECODING,
-            out=folder / "out", scratch=folder / "scratch", answering=answering, progress=self.hear,
+            out=folder / "out", scratch=folder / "scratch", answering=answering, progress=self.on_progress,
         )  # fmt: skip
         self.digest = sha256_file(found.root / "predictions.parquet")
 
-    def hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
+    def on_progress(self, done: int, total: int | None, unit: str, **figures: float) -> None:
         """Kill all actors after the second batch: those that were given the next ones lose them."""
         self.seen.append(set(processes_of(ACTOR)))
         if done == 2 and self._kill:
@@ -70,7 +70,7 @@ class Asked:
                 os.kill(process, signal.SIGKILL)
 
 
-def test_answers_of_actors_are_those_of_one_process_whoever_is_killed(
+def test_answers_of_actors_are_those_of_one_process_whichever_is_killed(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, trained: TrainedRef
 ) -> None:
     wanted = Asked(tmp_path / "here", tiny_model, trained, IN_THIS_PROCESS)
@@ -93,7 +93,7 @@ def test_an_error_of_an_actor_comes_back_as_itself(tmp_path: Path, both: TwoNode
     assert caught.value.code == "TG0403"
 
 
-def test_a_batch_that_ends_each_of_its_processes_is_given_up(
+def test_a_batch_that_ends_each_of_its_processes_fails(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)
@@ -105,7 +105,9 @@ def test_a_batch_that_ends_each_of_its_processes_is_given_up(
 def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
     for name in ("out", "scratch"):
         (tmp_path / name).mkdir()
-    with pytest.raises(TrainingError, match="1 workers of 3 CPUs are wanted, the nodes of the cluster hold 0"):
+    with pytest.raises(
+        TrainingError, match="1 workers with 3 CPUs each are needed, the cluster's nodes have room for 0"
+    ):
         generate_answers(
             prompts=prompt_set(tmp_path / "prompts"), model=tiny_model,
             decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch, with all of them

@@ -21,14 +21,14 @@ def shared(tmp_path: Path) -> Shared:
 
 def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
     depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
-    depot.keep(scratch, checkpoint(scratch, 2))
+    depot.save(scratch, checkpoint(scratch, 2))
     newer = checkpoint(scratch, 4)
     child = os.fork()
     if not child:
         os.environ[VARIABLE] = "train.depot.put"
-        depot.keep(scratch, newer)
+        depot.save(scratch, newer)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     assert brought(depot, tmp_path / "after") == ["step-00000002"]
-    depot.keep(scratch, newer)
+    depot.save(scratch, newer)
     assert brought(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]

@@ -10,7 +10,7 @@ import pytest
 from schemas.errors import ConfigError, StorageError
 from tasks.cluster import nodes
 from tasks.cluster.connect import Place
-from tasks.cluster.nodes import check_nodes, look_at_nodes
+from tasks.cluster.nodes import check_nodes, inspect_nodes
 from tests.support.ray_cluster import TwoNodes
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
@@ -36,14 +36,14 @@ sys.meta_path.insert(0, Finder)
 
 def test_equal_nodes_are_fit(both: TwoNodes) -> None:
     before = set(both.shared.iterdir())  # what other tests have left
-    assert [node.fault for node in look_at_nodes(both.place)] == [None, None]
+    assert [node.fault for node in inspect_nodes(both.place)] == [None, None]
     assert set(both.shared.iterdir()) == before  # the probe is gone
 
 
 def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes, tmp_path: Path) -> None:
-    told = tmp_path / "duckdb-0.0.1.dist-info"
-    told.mkdir()
-    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
+    metadata = tmp_path / "duckdb-0.0.1.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
         with pytest.raises(ConfigError, match=r"duckdb 0\.0\.1, here ") as error:
@@ -74,14 +74,14 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
     (tmp_path / "sitecustomize.py").write_text(NEVER_READY)
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
-        faults = [node.fault for node in look_at_nodes(both.place) if other.node_id[:8] in node.name]
+        faults = [node.fault for node in inspect_nodes(both.place) if other.node_id[:8] in node.name]
         assert [fault.code for fault in faults if fault is not None] == ["TG0723"]
     finally:
         both.kill(other)
 
 
-def test_a_node_that_does_not_see_the_storage_is_named(both: TwoNodes) -> None:
+def test_a_node_that_cannot_access_the_storage_is_named(both: TwoNodes) -> None:
     # A storage of the driver's alone: `memory://` is another one in every process.
-    with pytest.raises(StorageError, match="does not see the shared storage") as error:
+    with pytest.raises(StorageError, match="cannot access the shared storage") as error:
         check_nodes(Place(both.place.address, "memory://tunegate"))
     assert error.value.code == "TG0568"

@@ -15,7 +15,7 @@ import pytest
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from tasks.cluster import ray_spread
-from tasks.cluster.connect import WorkerFaultError, check_address, packed, unpacked
+from tasks.cluster.connect import WorkerFaultError, check_address, pack_error, unpack_error
 from tasks.cluster.ray_spread import RaySpread
 from tests.support import cluster_work as work
 from tests.support.ray_cluster import TwoNodes
@@ -44,7 +44,7 @@ def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
     assert list(results) == [n * n for n in range(1, 40)]
 
 
-def test_what_is_held_stays_with_the_workers_and_arrives_as_the_thing(both: TwoNodes) -> None:
+def test_held_outputs_stay_with_the_workers_and_arrive_as_themselves(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     held = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
     assert [len(handles) for handles in held] == [2, 2]
@@ -53,9 +53,9 @@ def test_what_is_held_stays_with_the_workers_and_arrives_as_the_thing(both: TwoN
 
 
 def test_an_error_of_ours_comes_back_as_itself(both: TwoNodes) -> None:
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         list(RaySpread(both.place).each(work.refuse, [(n,) for n in range(6)]))
-    assert (told.value.code, told.value.where, told.value.hint) == ("TG0250", "a test", "take another")
+    assert (caught.value.code, caught.value.where, caught.value.hint) == ("TG0250", "a test", "take another")
     with pytest.raises(DataError):
         RaySpread(both.place).hold(work.refuse, [(3,)], n_outputs=1)
 
@@ -75,7 +75,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(both: TwoNodes) -> None:
     assert results == [n * n for n in range(10)]
 
 
-def test_what_a_killed_node_held_is_made_again(
+def test_data_of_a_killed_node_are_recomputed(
     both: TwoNodes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     spread = RaySpread(both.place)
@@ -91,15 +91,15 @@ def test_what_a_killed_node_held_is_made_again(
     assert capfd.readouterr().out == ""
 
 
-def test_a_part_that_is_lost_again_and_again_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_is_lost_in_every_retry_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_spread, "RETRIES", 1)
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         list(RaySpread(both.place).each(work.vanish, [(1,)]))
-    assert told.value.code == "TG0723"
-    assert told.value.transient
+    assert caught.value.code == "TG0723"
+    assert caught.value.transient
 
 
-def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
+def test_work_is_cancelled_when_the_caller_stops_early(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     spread.get_ready()
     started = time.monotonic()
@@ -112,24 +112,24 @@ def test_work_goes_on_when_nobody_wants_the_rest(both: TwoNodes) -> None:
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as caught:
         check_address(address)
-    assert told.value.code == "TG0119"
+    assert caught.value.code == "TG0119"
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as caught:
         check_address("127.0.0.1:1")
-    assert told.value.code == "TG0723"
+    assert caught.value.code == "TG0723"
     assert time.monotonic() - started < 60
 
 
-def test_an_error_of_a_subclass_keeps_its_words() -> None:
+def test_an_error_of_a_subclass_keeps_its_message() -> None:
     class OddError(DataError):
         pass
 
-    back = unpacked(packed(OddError("odd", code="TG0250", where="here")))
+    back = unpack_error(pack_error(OddError("odd", code="TG0250", where="here")))
     assert type(back) is DataError
     assert str(back) == str(OddError("odd", code="TG0250", where="here"))
 

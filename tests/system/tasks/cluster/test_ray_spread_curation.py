@@ -78,7 +78,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Artifact]
 
 
 class Killing(RaySpread):
-    """Lets a node lose its power behind the first thing that workers hold, and behind the first result."""
+    """Makes a node lose its power after the first object that workers hold, and after the first result."""
 
     def __init__(self, cluster: TwoNodes) -> None:
         super().__init__(cluster.place)
@@ -119,7 +119,7 @@ def test_the_cluster_gives_the_digests_of_one_process(both: TwoNodes, local: Any
     assert set(both.shared.rglob("*")) == before  # no tickets are left on the shared storage
 
 
-def test_a_node_that_is_killed_again_and_again_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
+def test_a_node_that_is_killed_repeatedly_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
     spread = Killing(both)
     done, _ = curated(spread, tmp_path)
     assert spread.n_killed == 3
@@ -134,7 +134,7 @@ def test_a_result_of_either_engine_is_reused_by_the_other(local: Any) -> None:
     )
     run = Run(graph_of(spec, place, folder=Path()), Store(done["dedup"].root.parents[2]))
     assert all(isinstance(run.graph.nodes[name].arguments["spread"], RaySpread) for name in SPREAD)
-    run_plainly(run)  # nobody listens at the address
+    run_plainly(run)  # nothing listens at the address
     assert {name for name, outcome in run.outcomes.items() if not outcome.reused} == set()
 
 

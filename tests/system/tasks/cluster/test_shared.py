@@ -1,4 +1,4 @@
-"""Folders on the shared storage: complete or absent, verified, brought once per node."""
+"""Folders on the shared storage: complete or absent, verified, downloaded once per node."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def bring_cached(url: str, address: str) -> str:
     return str(Shared(url).cached(address))
 
 
-def test_many_processes_of_a_node_bring_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_processes_of_a_node_download_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
     url = f"file://{tmp_path / 'shared'}"
     address = Shared(url).put(folder_of(tmp_path / "made"))

@@ -65,7 +65,7 @@ class Tired(Exception):  # noqa: N818
 
 
 class Training:
-    """One on the cluster, in a folder of its own, started in a thread: what it told, its result or its error."""
+    """One on the cluster, in its own folder, started in a thread: its progress, its result or its error."""
 
     def __init__(
         self, folder: Path, cluster: TwoNodes | None, dataset: DatasetRef, model: ModelRef, *,
@@ -74,10 +74,10 @@ class Training:
         self.scratch, self.out = folder / "scratch", folder / "out"
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.out.mkdir(exist_ok=True)
-        self.heard: list[int] = []
+        self.steps: list[int] = []
         self.trained: TrainedRef | None = None
         self.error: BaseException | None = None
-        self._told = {
+        self._arguments = {
             "dataset": dataset,
             "model": model,
             "place": TrainingOnRay(cluster.place) if cluster else THIS_MACHINE,
@@ -91,13 +91,13 @@ class Training:
     def _run(self) -> None:
         try:
             self.trained = train_model(
-                **self._told, spec=self._spec, out=self.out, scratch=self.scratch, progress=self.hear
+                **self._arguments, spec=self._spec, out=self.out, scratch=self.scratch, progress=self.on_progress
             )
         except BaseException as error:
             self.error = error
 
-    def hear(self, done: int, total: int | None, unit: str, **figures: float) -> None:
-        self.heard.append(done)
+    def on_progress(self, done: int, total: int | None, unit: str, **figures: float) -> None:
+        self.steps.append(done)
         if self._tired_after is not None and done >= self._tired_after:
             raise Tired
 
@@ -105,7 +105,7 @@ class Training:
         return self._thread.is_alive()
 
     def events(self) -> list[dict[str, Any]]:
-        """What all attempts in this folder have told."""
+        """The events of all attempts in this folder."""
         return ProgressLog(self.scratch / PROGRESS).read(0)[0]
 
     def starts(self) -> list[int]:
@@ -139,14 +139,14 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     assert there.manifest() == wanted
     assert there.starts()[0] == 0
     assert there.starts()[1] >= 3
-    assert there.heard[-1] == 48
+    assert there.steps[-1] == 48
     assert there.trained is not None
     assert there.trained.n_steps == 48
     assert list((both.shared / "trainings").iterdir()) == [], "what the run has is no longer on the storage"
     assert not list((both.folder / "cache" / "shared" / "trainings").glob("[!.]*")), "nor on a node"
 
 
-def test_a_training_whose_driver_was_killed_goes_on_from_the_storage(
+def test_a_training_whose_driver_was_killed_resumes_from_the_storage(
     tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     # Best weights and answers to validation tickets belong to a checkpoint: they come along.
@@ -205,11 +205,11 @@ def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
     too_many.end()
     assert isinstance(too_many.error, TrainingError)
     assert too_many.error.code == "TG0416"
-    assert "3 workers of 1 CPUs are wanted, the nodes of the cluster hold 2" in too_many.error.message
+    assert "3 workers with 1 CPUs each are needed, the cluster's nodes have room for 2" in too_many.error.message
 
 
 @pytest.mark.campaign
-def test_an_interrupted_training_saves_a_checkpoint_and_goes_on(
+def test_an_interrupted_training_saves_a_checkpoint_and_resumes(
     tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=60, tired_after=5)
@@ -224,7 +224,7 @@ def test_an_interrupted_training_saves_a_checkpoint_and_goes_on(
 
 
 @pytest.mark.campaign
-def test_workers_that_are_lost_again_and_again_end_the_training(
+def test_workers_that_are_lost_repeatedly_end_the_training(
     tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=4000)
@@ -235,7 +235,7 @@ def test_workers_that_are_lost_again_and_again_end_the_training(
         time.sleep(0.5)
     assert isinstance(there.error, TrainingError)
     assert there.error.code == "TG0407"
-    assert "lost 4 times in a row without another checkpoint; the last loss: " in there.error.message
+    assert "lost 4 times in a row without a new checkpoint; the last loss: " in there.error.message
     assert len(there.starts()) >= 4
 
 

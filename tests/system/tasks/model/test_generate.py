@@ -20,7 +20,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec
 from tasks.files import seal
 from tasks.model.adapter import attach_adapter
-from tasks.model.answer_engine import Engine, GivenUpError, greedy
+from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder

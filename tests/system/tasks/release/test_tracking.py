@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: told once or twice, the same; silent on the screen; broken in known ways."""
+"""MLflow runs on a real SQLite store: the same when logged twice; silent on the screen; failing in known ways."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is f
 )
 
 
-def test_a_fresh_store_is_made_in_silence_without_telemetry_and_nothing_else_is_written(tmp_path: Path) -> None:
+def test_a_new_store_is_created_silently_without_telemetry_and_nothing_else_is_written(tmp_path: Path) -> None:
     program = (
         "import sys, os\n"
         "from pathlib import Path\n"
@@ -62,7 +62,7 @@ begin_run(open_client(uri), RunRecord(run_id=sys.argv[3], pipeline="p"), experim
 """
 
 
-def test_of_several_who_make_the_store_at_once_all_succeed(tmp_path: Path) -> None:
+def test_several_processes_can_create_the_store_at_once(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(PROJECT)}
     start_at = str(time.time() + 12)
     makers = [

@@ -47,7 +47,7 @@ def test_a_killed_training_ends_in_the_bytes_of_an_uninterrupted_one(
         assert run(killed) == 0
         assert [event["step"] for event in _events(scratch, "started")] == [0, resumed_at]
         warned = "".join(str(event["message"]) for event in _events(scratch, "warning"))
-        assert ("never completed" in warned) == ("written" in place)
+        assert ("is incomplete" in warned) == ("written" in place)
         assert (scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
 
 
@@ -81,7 +81,7 @@ def test_a_kill_while_the_frozen_trunk_is_computed_changes_nothing(
     assert not list((killed.scratch / "trunks").glob("*.tmp"))
 
 
-def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_is_used(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     spec = make_spec()
@@ -122,7 +122,7 @@ def test_two_checkpoints_are_kept_and_nothing_that_could_run_code(
     }
 
 
-def test_divergence_is_told_and_leaves_no_result(
+def test_divergence_is_reported_and_leaves_no_result(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     spec = make_spec(
@@ -134,21 +134,21 @@ def test_divergence_is_told_and_leaves_no_result(
     )
     job = _job(dataset, tiny_model, spec, tmp_path / "scratch")
     assert run(job) == 1
-    told = orjson.loads((job.scratch / ERROR).read_bytes())
-    assert (told["type"], told["code"]) == ("TrainingError", "TG0401")
-    assert "4 examples: train-" in told["message"]
+    error = orjson.loads((job.scratch / ERROR).read_bytes())
+    assert (error["type"], error["code"]) == ("TrainingError", "TG0401")
+    assert "4 examples: train-" in error["message"]
     assert not (job.scratch / FINAL).exists()
 
 
-def test_a_lack_of_memory_is_told_with_advice(
+def test_a_lack_of_memory_is_reported_with_advice(
     tmp_path: Path, make_dataset: Callable[..., DatasetRef], tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     long = make_dataset(n_train=32, n_validation=0, half_tokens=(500, 505))
     job = _job(long, tiny_model, make_spec(batch_size=32), tmp_path / "scratch")
     assert run(job, more_bytes=700_000_000) == 1
-    told = orjson.loads((job.scratch / ERROR).read_bytes())
-    assert (told["type"], told["code"]) == ("OutOfMemoryError", "TG0405")
-    assert "halve train.batch_size (32)" in told["hint"]
+    error = orjson.loads((job.scratch / ERROR).read_bytes())
+    assert (error["type"], error["code"]) == ("OutOfMemoryError", "TG0405")
+    assert "halve train.batch_size (32)" in error["hint"]
 
 
 def test_two_processes_never_work_in_one_folder(

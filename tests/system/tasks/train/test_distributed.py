@@ -108,9 +108,9 @@ def test_two_processes_validate_answer_and_stop_as_one(tmp_path: Path, make_spec
     spec = make_spec(batch_size=2, processes=2, **settings)
     assert run(spec, two, "train.best.kept:2") == -9
     assert run(spec, two) == 0, (two / "worker.log").read_text()
-    told, wanted = (orjson.loads((each / FINAL / "training.json").read_bytes()) for each in (two, one))
-    assert told["kept_step"] == wanted["kept_step"] < told["n_steps"] == wanted["n_steps"] < 36
-    assert told["validation_loss"] == pytest.approx(wanted["validation_loss"], rel=1e-4)
+    got, wanted = (orjson.loads((each / FINAL / "training.json").read_bytes()) for each in (two, one))
+    assert got["kept_step"] == wanted["kept_step"] < got["n_steps"] == wanted["n_steps"] < 36
+    assert got["validation_loss"] == pytest.approx(wanted["validation_loss"], rel=1e-4)
     for alone, shared in zip(_losses(one / FINAL), _losses(two / FINAL), strict=True):
         assert shared == pytest.approx(alone, rel=1e-3)
     for name, tensor in _weights(one / FINAL).items():
@@ -132,24 +132,24 @@ def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninter
     assert run(spec, killed) == 0, (killed / "worker.log").read_text()
     events = ProgressLog(killed / PROGRESS).read(0)[0]
     assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
-    # The uninterrupted one as a step does it, with processes that are started anew.
+    # The uninterrupted one runs as a step, with new processes.
     scratch, out = tmp_path / "whole" / "scratch", tmp_path / "whole" / "out"
     scratch.mkdir(parents=True)
     out.mkdir()
-    heard: list[int] = []
+    steps: list[int] = []
     train_model(
         dataset=dataset,
         model=tiny_model,
         spec=spec,
         out=out,
         scratch=scratch,
-        progress=lambda done, _total, _unit, **_figures: heard.append(done),
+        progress=lambda done, _total, _unit, **_figures: steps.append(done),
     )
-    assert heard == [*range(1, 13), 12]
+    assert steps == [*range(1, 13), 12]
     assert (killed / FINAL / MANIFEST).read_bytes() == (scratch / FINAL / MANIFEST).read_bytes()
 
 
-def test_a_sharded_training_goes_on_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
+def test_a_sharded_training_resumes_from_its_checkpoint(tmp_path: Path, make_spec: MakeSpec, run: Run) -> None:
     # Step 3 is validated and saved.
     spec = make_spec(processes=2, sharding="full", epochs=2, save_every=1, **METHODS["full"])
     assert run(spec, tmp_path / "whole") == 0

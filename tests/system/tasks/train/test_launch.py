@@ -81,21 +81,21 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
     (tmp_path / "elsewhere" / "tasks").mkdir(parents=True)
     (tmp_path / "elsewhere" / "tasks" / "__init__.py").write_text("raise SystemExit(9)")
     monkeypatch.chdir(tmp_path / "elsewhere")
-    heard: list[tuple[int, int | None, str, dict[str, float]]] = []
+    reports: list[tuple[int, int | None, str, dict[str, float]]] = []
     spec = make_spec(epochs=6, learning_rate=1e-2, allow_unusual_learning_rate=True)
     trained = train_with(
         dataset,
         tiny_model,
         spec,
         tmp_path,
-        progress=lambda done, total, unit, **figures: heard.append((done, total, unit, figures)),
+        progress=lambda done, total, unit, **figures: reports.append((done, total, unit, figures)),
     )
-    assert [entry[0] for entry in heard] == [*range(1, 37), 36]
-    assert {entry[1:3] for entry in heard} == {(36, "steps")}
-    assert heard[-2][3]["tokens_per_s"] > 0
+    assert [entry[0] for entry in reports] == [*range(1, 37), 36]
+    assert {entry[1:3] for entry in reports} == {(36, "steps")}
+    assert reports[-2][3]["tokens_per_s"] > 0
     # The last entry is of memory; most of a tiny model's training is the interpreter with its libraries.
-    assert heard[-1][3].keys() == {"predicted_memory_bytes", "peak_memory_bytes"}
-    assert heard[-1][3]["predicted_memory_bytes"] == pytest.approx(heard[-1][3]["peak_memory_bytes"], rel=0.15)
+    assert reports[-1][3].keys() == {"predicted_memory_bytes", "peak_memory_bytes"}
+    assert reports[-1][3]["predicted_memory_bytes"] == pytest.approx(reports[-1][3]["peak_memory_bytes"], rel=0.15)
     curve = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
     assert curve[-1]["loss"] < curve[0]["loss"] - 0.5
     assert trained.n_steps == 36
@@ -146,7 +146,7 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
 
         def __init__(self) -> None:
             self.error: Exception | None = None
-            self.heard = 0
+            self.reports = 0
             self._thread = threading.Thread(target=self._train)
             self._thread.start()
 
@@ -157,10 +157,10 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
                 self.error = error
 
         def _hear(self, done: int, *_: object, **__: float) -> None:
-            self.heard = done
+            self.reports = done
 
         def wait(self, step: int = 10**9) -> Exception | None:
-            while self._thread.is_alive() and self.heard < step:
+            while self._thread.is_alive() and self.reports < step:
                 time.sleep(0.01)
             return self.error
 
@@ -173,7 +173,7 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
     assert (error.code, error.transient) == ("TG0405", True)
 
     second = Done()
-    assert second.wait(first.heard + 10) is None
+    assert second.wait(first.reports + 10) is None
     started = time.monotonic()
     children.end()
     error = second.wait()
@@ -226,7 +226,7 @@ def test_a_training_without_enough_memory_starts_over_with_smaller_batches(
     assert _manifest(tmp_path) == _manifest(tmp_path / "2")
 
 
-def test_a_process_that_was_killed_is_told_as_such_with_advice(
+def test_a_killed_process_is_reported_with_advice(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "train.checkpoint.written")

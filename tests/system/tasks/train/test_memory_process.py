@@ -63,6 +63,6 @@ def test_real_peaks_of_the_three_methods_are_predicted_within_fifteen_percent(
         # A process of its own: in a forked one the libraries' pages count only once they are touched.
         spec = make_spec(method=method, batch_size=2, epochs=1, learning_rate=1e-4)
         train_model(dataset=data, model=smollm2, spec=spec, out=out, scratch=scratch)
-        told = ProgressLog(scratch / PROGRESS).read(0)[0][-1]
-        predicted, peak = (told[name] for name in MEMORY_FIGURES)
+        entry = ProgressLog(scratch / PROGRESS).read(0)[0][-1]
+        predicted, peak = (entry[name] for name in MEMORY_FIGURES)
         assert predicted == pytest.approx(peak, rel=0.15), method

@@ -29,8 +29,8 @@ def test_the_best_weights_survive_kills_and_the_result_is_the_same_bytes(
         for name in ("whole", "killed")
     )
     assert run(whole) == 0
-    told = orjson.loads((whole.scratch / FINAL / "training.json").read_bytes())
-    assert told["kept_step"] < told["n_steps"] < 36
+    training = orjson.loads((whole.scratch / FINAL / "training.json").read_bytes())
+    assert training["kept_step"] < training["n_steps"] < 36
     # A better validation is kept that the last checkpoint does not know; a checkpoint is half written; one is complete.
     assert run(killed, "train.best.kept:2") == -9
     assert run(killed, "train.checkpoint.written") == -9
@@ -58,29 +58,29 @@ def test_eight_bit_moments_are_kept_exactly(
     assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (whole.scratch / FINAL / MANIFEST).read_bytes()
 
 
-def test_answers_are_given_at_each_validation_by_the_weights_of_the_moment_and_change_nothing(
+def test_each_validation_answers_with_the_current_weights_and_changes_nothing(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     settings = {"validate_every": 4, "max_steps": 10, "save_every": 3}
     spec = make_spec(**settings, validation_items=3, validation_max_new_tokens=6)
-    asked, killed, silent = (
+    answering, killed, silent = (
         TrainJob(dataset=dataset, model=tiny_model, spec=each, scratch=tmp_path / name, threads=1)
-        for name, each in (("asked", spec), ("killed", spec), ("silent", make_spec(**settings)))
+        for name, each in (("answering", spec), ("killed", spec), ("silent", make_spec(**settings)))
     )
-    assert run(asked) == run(silent) == 0
+    assert run(answering) == run(silent) == 0
     assert run(killed, "train.checkpoint.renamed:2") == -9
     assert run(killed) == 0
-    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (asked.scratch / FINAL / MANIFEST).read_bytes()
+    assert (killed.scratch / FINAL / MANIFEST).read_bytes() == (answering.scratch / FINAL / MANIFEST).read_bytes()
     adapter = "adapter_model.safetensors"
-    assert (asked.scratch / FINAL / adapter).read_bytes() == (silent.scratch / FINAL / adapter).read_bytes()
-    rows = pq.read_table(asked.scratch / FINAL / "validation_answers.parquet").to_pylist()
+    assert (answering.scratch / FINAL / adapter).read_bytes() == (silent.scratch / FINAL / adapter).read_bytes()
+    rows = pq.read_table(answering.scratch / FINAL / "validation_answers.parquet").to_pylist()
     assert [row["step"] for row in rows] == [4, 4, 4, 8, 8, 8, 10, 10, 10]
     assert len({row["item_id"] for row in rows}) == 3
     losses = [sum(row["loss"] for row in rows if row["step"] == step) for step in (4, 10)]
     assert losses[1] < losses[0]
 
 
-def test_a_damaged_best_is_never_put_back(
+def test_a_damaged_best_is_never_restored(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     job = TrainJob(

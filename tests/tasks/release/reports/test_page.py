@@ -1,4 +1,4 @@
-"""The forms of a report: what stands in it, that hostile text stays text, and that nothing is loaded or run."""
+"""The formats of a report: their content, that hostile text stays text, and that nothing is loaded or run."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def test_a_page_tells_cost_and_break_even_and_does_without_them() -> None:
+def test_a_page_shows_cost_and_break_even_and_works_without_them() -> None:
     text = Tags(draw_page(report(), card="")).text
     for words in ("Cost and latency", "own model, one at a time, on l4", "API small, few_shot prompt", "300 fewer"):
         assert words in text
@@ -115,7 +115,7 @@ def test_texts_of_any_script_are_shown_whole_and_in_their_own_direction(text: st
     assert "\ufffd" in draw_page(report(worst=(item.model_copy(update={"question": f"{text}\u202e"}),)), card="")
 
 
-def test_a_page_shows_rows_that_went_and_does_without_them() -> None:
+def test_a_page_shows_removed_rows_and_works_without_them() -> None:
     assert "went: " in Tags(draw_page(report(), card="")).text
     assert "Rows that went" not in draw_page(report(removed=()), card="")
 
@@ -147,7 +147,7 @@ def graph_of(**states: PictureState) -> GraphPicture:
     return GraphPicture(nodes=nodes, edges=edges, deciding=(("train", "rung"),))
 
 
-def test_a_page_draws_the_graph_of_its_run_and_does_without_one() -> None:
+def test_a_page_draws_the_graph_of_its_run_and_works_without_one() -> None:
     page = draw_page(report(graph=graph_of(extract="reused", rung="left out")), card="")
     drawn = Tags(page)
     assert drawn.open == []
@@ -173,7 +173,7 @@ def test_names_and_reasons_of_a_graph_stay_text() -> None:
     assert "\u202e" not in drawn.text
 
 
-def test_lines_beside_a_column_stay_between_it_and_the_next() -> None:
+def test_lanes_stay_between_their_column_and_the_next() -> None:
     names = [f"step_{number}" for number in range(40)]
     nodes = tuple(PictureNode(name=name, stage="curate", state="made", seconds=0.0) for name in names)
     edges = tuple((names[a], names[b]) for b in range(40) for a in range(b) if (a * 7 + b) % 5 == 0)
@@ -187,13 +187,13 @@ def test_lines_beside_a_column_stay_between_it_and_the_next() -> None:
 
 
 def test_a_comment_has_the_graph_folded_away() -> None:
-    told = write_markdown(report(), graph="flowchart LR\n")
-    assert "<details><summary>Graph of the run</summary>\n\n```mermaid\nflowchart LR\n```\n\n</details>" in told
+    text = write_markdown(report(), graph="flowchart LR\n")
+    assert "<details><summary>Graph of the run</summary>\n\n```mermaid\nflowchart LR\n```\n\n</details>" in text
     assert "mermaid" not in write_markdown(report())
 
 
 @pytest.mark.parametrize("verdict", ["PROMOTE", "HOLD", "BLOCK", "ERROR", "NONE"])
-def test_a_report_of_any_verdict_and_of_nothing_can_be_drawn(verdict: str) -> None:
+def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -> None:
     bare = report(
         verdict=verdict, findings=(), arms=(), training={}, curves=(), token_lengths=(), choice=(), worst=(),
         changes=(), steps=(), version=None, compared_with=None, champion=None, evidence="", n_items=0,
@@ -206,9 +206,9 @@ def test_a_report_of_any_verdict_and_of_nothing_can_be_drawn(verdict: str) -> No
     assert verdict in write_markdown(bare)
 
 
-def test_held_out_tickets_that_could_not_be_asked_are_counted() -> None:
-    for told in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
-        assert "96 held-out tickets (2 more quarantined)" in told
+def test_held_out_tickets_without_a_prompt_are_counted() -> None:
+    for text in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
+        assert "96 held-out tickets (2 more quarantined)" in text
 
 
 def test_junit_counts_what_failed() -> None:
@@ -225,12 +225,12 @@ def test_junit_counts_what_failed() -> None:
 
 
 def test_a_comment_keeps_its_table_and_no_html_of_others() -> None:
-    told = write_markdown(report())
-    rows = [line for line in told.splitlines() if line.startswith("|")]
+    text = write_markdown(report())
+    rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3
     assert {line.replace("\\|", "").count("|") for line in rows} == {9}
-    assert "<script" not in told
-    assert "close my order" not in told  # no ticket text leaves with it
+    assert "<script" not in text
+    assert "close my order" not in text  # no ticket text leaves with it
 
 
 def test_words_that_differ_are_marked_and_both_texts_stay_whole() -> None:

@@ -1,7 +1,7 @@
-"""What a file of tickets holds: rows, and counts and kinds of values per column.
+"""Profile a file of tickets: its rows, and counts and kinds of values per column.
 
-Everything is read by a run's own readers, so that what is said to parse does parse. It knows nothing of what a column
-is for (`tasks/start/roles.py` does).
+It uses a run's own readers, so whatever it calls readable a run can read. It knows nothing of what a column is for
+(`tasks/start/roles.py` does).
 """
 
 from __future__ import annotations
@@ -25,70 +25,70 @@ from tasks.curate.readers.values import to_rating, to_time
 from tasks.curate.redaction.personal import find_personal
 
 SAMPLE_ROWS = 2000
-"""Between this and twice as many rows of a large file are looked at, spread evenly over it; all rows are counted."""
+"""Between this and twice as many rows of a large file are sampled, spread evenly over it; all rows are counted."""
 _DEPTH = 4
 _ITEMS = 2
-"""Items of a list that are looked into: what a customer wrote first, and the first answer."""
+"""Items of a list to look into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
 _YEARS = (1990, 2100)
-"""A number outside these years is an id, not a time since 1970."""
+"""A number outside these years is an id, not seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class ColumnFacts:
-    """Values of one column in the sample, or of one path into nested rows; blank ones count as absent."""
+    """The sampled values of one column, or of one path into nested rows; blank values count as absent."""
 
     name: str
     is_top: bool
-    """Rows have the name at their top."""
+    """The name is at the top level of the rows."""
     n_rows: int
-    """Rows looked at; a nested path may be absent in some."""
+    """Sampled rows; a nested path may be absent in some."""
     n_filled: int
     n_distinct: int
     median_chars: int
-    """Characters of the texts."""
+    """Median length of the texts, characters."""
     kinds: Counter[str]
-    """`text`, `time`, `number`, `email`, `phone` -> values that are (the last two: hold) one."""
+    """`text`, `time`, `number`, `email`, `phone` -> number of values that are (the last two: contain) one."""
 
     @property
     def personal_share(self) -> float:
-        """Share of the values that hold an e-mail address or a phone number, 0-1."""
+        """Share of the values that contain an e-mail address or a phone number, 0-1."""
         return max(self.kinds["email"], self.kinds["phone"]) / max(1, self.n_filled)
 
 
 @dataclass(frozen=True)
-class Look:
-    """A file, looked at."""
+class Profile:
+    """A profile of a file."""
 
     path: Path
     n_rows: int
-    """Rows in the file, unreadable ones included."""
+    """Rows in the file, including unreadable ones."""
     unreadable: Mapping[str, int]
-    """Error code -> rows of the file that no reader can make sense of."""
+    """Error code -> rows of the file that cannot be read."""
     lines: tuple[int, ...]
-    """Where each row of the sample begins in the file."""
+    """Line of the file where each sampled row begins."""
     rows: tuple[Mapping[str, object], ...]
-    """The sample, as read."""
+    """The sampled rows, as read."""
     top: tuple[str, ...]
-    """Names that rows have at their top."""
+    """Names at the top level of the rows."""
     columns: Mapping[str, ColumnFacts]
-    """Columns of the rows in their order, and paths into those that are nested."""
+    """Columns of the rows in order, and paths into nested ones."""
 
     @property
-    def n_looked(self) -> int:
+    def n_sampled(self) -> int:
         return len(self.rows)
 
 
-def look_at(path: Path) -> Look:
-    """Read the file: all rows are counted, some are looked at.
+def profile_file(path: Path) -> Profile:
+    """Read the file: count all rows and sample some.
 
     Raises:
-        ConfigError: TG0130, its suffix names no format; one of another trainer's settings is refused as such.
-        DataError: TG0201 to TG0204, the file is absent, damaged or has no usable header; TG0221, it holds no row.
+        ConfigError: TG0130, its suffix names no format, or it holds another trainer's settings.
+        DataError: TG0201 to TG0204, the file is missing, damaged or has no usable header; TG0221, it has no rows.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
         raise ConfigError(
-            f"{path.name} holds settings, not tickets; settings of other trainers are not read",
+            f"{path.name} holds settings, not tickets; other trainers' settings are not supported",
             code="TG0130",
             where=str(path),
             hint="give the file of tickets that it names (axolotl: `datasets`, LLaMA-Factory: dataset_info.json): "
@@ -103,8 +103,8 @@ def look_at(path: Path) -> Look:
         n_rows += len(batch)
         unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
         for index, line in enumerate(batch.lines):
-            # Every row is kept, then about every second, every fourth and so on. A hash of the row's number chooses,
-            # so that nothing that repeats in a file can hide between the steps.
+            # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
+            # that a pattern that repeats in the file cannot fall between the sampled rows.
             mark = crc32(b"%d" % n_seen)
             n_seen += 1
             if not mark & mask:
@@ -113,11 +113,11 @@ def look_at(path: Path) -> Look:
                 mask = 2 * mask + 1
                 sample = [each for each in sample if not each[0] & mask]
     if not n_rows:
-        raise DataError("the file holds no row", code="TG0221", where=str(path), hint="a header alone tells too little")
+        raise DataError("the file has no rows", code="TG0221", where=str(path), hint="a header alone is not enough")
     rows = tuple(row for _, _, row in sample)
     top = tuple(dict.fromkeys(name for row in rows for name in row))
     leaves = _leaves_by_path(rows)
-    return Look(
+    return Profile(
         path=path,
         n_rows=n_rows,
         unreadable=dict(unreadable.most_common()),
@@ -139,7 +139,7 @@ def _leaves_by_path(rows: Sequence[Mapping[str, object]]) -> dict[str, list[obje
 
 
 def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]]:
-    """Values that are neither object nor list, each under its path; what lies deeper than `depth` is left out."""
+    """Values that are neither object nor list, each with its path; anything deeper than `depth` is left out."""
     inner: Iterable[tuple[str, object]]
     if isinstance(value, dict):
         inner = ((f".{key}", each) for key, each in value.items() if re.fullmatch(r"[^.\[\]]+", str(key)))
@@ -167,10 +167,10 @@ def _facts(name: str, values: Sequence[object], is_top: bool, n_rows: int) -> Co
 
 
 def _kinds_of(value: object) -> Iterator[str]:
-    """What one value can be taken for, as the readers take it."""
+    """The kinds that the readers recognise in one value."""
     if isinstance(value, str):
         yield "text"
-        # In a longer text an address is something that a ticket says, not what its column is for.
+        # In a longer text an address is part of the ticket, not the purpose of the column.
         yield from {found.type for found in find_personal(value, ("email", "phone"))} if len(value) <= 200 else ()
     if not isinstance(value, str) or len(value) <= 40:
         time = to_time("created_at", value)
