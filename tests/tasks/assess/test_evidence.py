@@ -49,5 +49,5 @@ def test_a_slice_that_was_not_made_is_refused(make_scores: MakeScores) -> None:
 def test_a_base_that_knows_nothing_tells_no_loss(make_scores: MakeScores) -> None:
     gates = GatesSpec(rules=(SLICED,), forgetting=ForgettingSpec())
     arms = [make_scores(arm, {METRIC: [0.0] * 60}) for arm in ("tuned", "champion")]
-    (asked,) = ask_forgetting(gates, *arms)
+    (asked,) = ask_forgetting(gates, arms)
     assert "under 0.2 a loss cannot be told" in (asked.reason or "")  # TG0610
