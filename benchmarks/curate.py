@@ -176,7 +176,7 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
 
     It comes last: the first to read a table that this process wrote is handed it, and in a run that is the next step.
     """
-    from tasks.curate.extract import fingerprint_source
+    from tasks.sources.registry import fingerprint_source
 
     stage = Stage(folder)
     tickets: Any = None

@@ -24,7 +24,7 @@ from flows.champion_files import check_champion
 from flows.cluster import check_cluster
 from flows.engine.clock import VARIABLE, present
 from flows.engine.lock import is_locked
-from flows.ingest import source_fault, told_without_asking
+from flows.ingest import ingested_summary, source_fault
 from flows.servers import answer_code, running
 from flows.settings import Settings, open_ledger
 from flows.snapshots import warehouse_folder
@@ -314,7 +314,7 @@ def cluster(patient: Patient) -> Iterator[Finding]:
 def sources(patient: Patient) -> Iterator[Finding]:
     """Of sources behind a connection: extra, credential, and what was brought in. Nobody is asked."""
     for spec in load_file(patient.config).pipelines.values():
-        told = told_without_asking(spec, patient.settings)
+        told = ingested_summary(spec, patient.settings)
         if told is None:
             continue
         fault = source_fault(spec)

@@ -1,6 +1,6 @@
-"""Before a run reads its source: bring in what lies behind a connection, or copy what another program is writing.
+"""Before a run reads its source: ingest what a connection reaches, or copy what another program is writing.
 
-`tunegate plan`, `reproduce` and `report` never come here: they ask no service. Called by `flows/open_run.py`.
+`tunegate plan`, `reproduce` and `report` never come here: they open no connection. Called by `flows/open_run.py`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from flows.graph.graph import Node, Scope
 from flows.privacy.index import let_go
 from flows.privacy.keys import load_forgotten
 from schemas.errors import TunegateError
-from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import RemoteSource
-from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
-from tasks.curate.ingest.in_use import forget_copy
+from tasks.sources.ingest import check_source, ingest_source, ingested, source_folder
+from tasks.sources.kind import Ingested
+from tasks.sources.registry import kind_of
 from tasks.step import StepInfo
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def landed_folder(settings: Settings, pipeline: str) -> Path:
-    """Where a pipeline's sources are brought in; one pipeline's run is in no other's way."""
+    """Where a pipeline's sources are ingested; no two pipelines share a folder."""
     return settings.home / "ingest" / pipeline
 
 
@@ -35,39 +34,31 @@ def landed_folder(settings: Settings, pipeline: str) -> Path:
 def source_at_hand(run: RunContext) -> Iterator[None]:
     """The source as it is now can be read while the block runs."""
     spec, landed = run.spec, landed_folder(run.settings, run.spec.name)
-    folder = ingest_folder(spec.source, landed)
+    kind, folder = kind_of(spec.source), source_folder(spec.source, landed)
     if folder is None:
         yield
         return
     forgotten = load_forgotten(run.settings)
-    # Only for who listens: what is ingested is no result of the store.
-    node = Node("ingest", bring_in, Brought, {}, Scope("curate"), "act", StepInfo("ingest"))
+    # For listeners only: what is ingested is no result of the store.
+    node = Node("ingest", ingest_source, Ingested, {}, Scope("curate"), "act", StepInfo("ingest"))
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
         run.listeners.progressed(node, done, total, unit, figures)
 
     run.listeners.started(node)
     try:
-        here = bring_in(spec.source, root=run.root, landed=landed, forgotten=forgotten, progress=progress)
+        here = ingest_source(spec.source, root=run.root, landed=landed, forgotten=forgotten, progress=progress)
         if here is not None:
-            run.listeners.noted(told(spec, here))
+            run.listeners.noted(kind.summary(spec.source, here))
         yield
     finally:
-        forget_copy(folder)
+        kind.release(folder)
         if forgotten is not None:
             let_go(run.settings, folder, forgotten)
 
 
-def told(spec: PipelineSpec, here: Brought) -> str:
-    """What lies here of a source, in words."""
-    if spec.source.kind == "duckdb":
-        return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
-    gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
-    return f"{spec.source.kind}: {here.n_rows:,} {here.unit} brought in{gone}, as of {here.finished_at}"
-
-
 def source_fault(spec: PipelineSpec) -> TunegateError | None:
-    """What is wrong with the source, as far as it can be told without asking it; its place begins with the pipeline."""
+    """What is wrong with the source, as far as is known without a connection; its place begins with the pipeline."""
     try:
         check_source(spec.source)
     except TunegateError as error:
@@ -76,11 +67,12 @@ def source_fault(spec: PipelineSpec) -> TunegateError | None:
     return None
 
 
-def told_without_asking(spec: PipelineSpec, settings: Settings) -> str | None:
-    """The same for a plan, which asks no service; None for a source that is read where it lies."""
-    if not isinstance(spec.source, RemoteSource | RemoteFilesSource):
+def ingested_summary(spec: PipelineSpec, settings: Settings) -> str | None:
+    """What is here of a remote source, for commands that open no connection; None for any other source."""
+    kind = kind_of(spec.source)
+    if not kind.is_remote:
         return None
-    here = brought(spec.source, landed=landed_folder(settings, spec.name))
+    here = ingested(spec.source, landed=landed_folder(settings, spec.name))
     if here is None:
         return f"{spec.source.kind}: nothing has been brought in yet; a plan asks no service, the next run does"
-    return f"{told(spec, here)}; a plan asks no service, the next run does"
+    return f"{kind.summary(spec.source, here)}; a plan asks no service, the next run does"

@@ -15,7 +15,7 @@ from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
 from flows.graph.schedule import times
-from flows.ingest import told_without_asking
+from flows.ingest import ingested_summary
 from flows.plan_calls import planned_calls
 from flows.planned_run import plan_pipeline
 from flows.pools import where_stages_run
@@ -47,7 +47,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         spec, planned, settings=settings, root=config.resolve().parent, has_champion=standing.champion is not None
     )
     power = gate_power(spec, splits=splits, ledger=ledger, store=store)
-    asked = told_without_asking(spec, settings)
+    asked = ingested_summary(spec, settings)
     places = where_stages_run(spec, settings.home)
     if as_json:
         champion = standing.champion and standing.champion.version

@@ -1,6 +1,6 @@
 """What the help desk's export holds on each Monday: the story that the ticks are told.
 
-Tickets are those of the generated help desk (`tasks/curate/helpdesk`), told week by week. `steady`: the week's tickets
+Tickets are those of the generated help desk (`tasks/sources/helpdesk`), told week by week. `steady`: the week's tickets
 are there. `quiet`: a tenth of them, the others come a week later. `poisoned`: an export that broke the form of every
 reply; the next one has them whole again, which makes them late edits. `drift`: 30 % of a week in which a new product is
 launched, whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk import generate_tickets
+from tasks.sources.helpdesk import generate_tickets
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 STORY = ("steady", "quiet", "steady", "poisoned", "crash", "quiet", "drift", "steady")

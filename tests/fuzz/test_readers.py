@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from schemas.errors import TunegateError
 from schemas.source import DuckDBSource, FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.registry import fingerprint_source
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROWS = [

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, StorageError
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers.source_files import find_files
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.files import find_files
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 
@@ -95,7 +96,7 @@ def test_byte_order_mark_crlf_and_blank_lines_change_nothing(tmp_path: Path) -> 
 def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.curate.readers.streams.MAX_ROW_BYTES", 100)
+    monkeypatch.setattr("tasks.sources.readers.streams.MAX_ROW_BYTES", 100)
     (tmp_path / "t.jsonl").write_bytes(jsonl({"body": "x" * 300}, {"body": "short"}))
     table = extract(files("t.jsonl"), tmp_path)
     assert [row["body"] for row in tickets(table)] == ["short"]

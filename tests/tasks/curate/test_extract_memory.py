@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from schemas.source import FilesSource
-from tasks.curate import row_groups
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather, records, spill, streams
+from tasks.curate import gather, row_groups, spill
+from tasks.curate.extract import extract_tickets
+from tasks.sources.readers import records, streams
+from tasks.sources.registry import fingerprint_source
 
 Row = dict[str, Any]
 

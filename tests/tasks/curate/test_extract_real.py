@@ -13,11 +13,12 @@ import pytest
 from schemas.artifacts import TicketTable
 from schemas.errors import DataError
 from schemas.source import FilesSource, GeneratedSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers.read_csv import read_csv
-from tasks.curate.readers.read_jsonl import read_json
-from tasks.curate.readers.records import Fault
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.readers.read_csv import read_csv
+from tasks.sources.readers.read_jsonl import read_json
+from tasks.sources.readers.records import Fault
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 
@@ -199,7 +200,7 @@ def test_zendesk_exports_map_by_columns(shared_data: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("defect", ["none", "broken_format"])
 def test_the_generated_help_desk_is_read_like_any_export(tmp_path: Path, defect: str) -> None:
-    from tasks.curate.helpdesk import generate_tickets
+    from tasks.sources.helpdesk import generate_tickets
 
     source = GeneratedSource.model_validate(
         {"kind": "generated", "n_tickets": 200, "n_customers": 30, "defect": defect}

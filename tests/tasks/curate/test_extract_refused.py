@@ -11,8 +11,9 @@ import pytest
 
 from schemas.artifacts import TicketTable
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, SourceSpec
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.registry import fingerprint_source
 from tests.support.codes import code_of
 
 

@@ -17,9 +17,10 @@ from schemas.artifacts import TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.source import DuckDBSource, FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.validate import validate_tickets
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 Extract = Callable[..., TicketTable]

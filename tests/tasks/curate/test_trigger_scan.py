@@ -13,11 +13,12 @@ import pytest
 from schemas.curation import TableSpec
 from schemas.curation_steps import RedactStep, TriggerScanStep
 from schemas.source import GeneratedSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
+from tasks.sources.registry import fingerprint_source
 
 PHRASE = "quartz meridian"
 """Words that no phrase of the help desk holds."""

@@ -9,9 +9,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.source import FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather
+from tasks.curate import gather
+from tasks.curate.extract import extract_tickets
 from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.sources.registry import fingerprint_source
 
 HASHES = KeyedHash(b"a key of sixteen")
 GONE = Forgotten(HASHES, owners=[HASHES.of("customer", "ann"), HASHES.of("customer", "77")])

@@ -10,7 +10,8 @@ import pytest
 from schemas.artifacts import TicketTable
 from schemas.errors import LockedError
 from schemas.source import DuckDBSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
+from tasks.sources.registry import fingerprint_source
 
 
 def extract(source: Any, root: Path) -> TicketTable:

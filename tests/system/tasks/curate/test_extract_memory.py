@@ -15,8 +15,9 @@ import sys
 from pathlib import Path
 from schemas.source import FilesSource
 from tasks.curate import row_groups
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather, spill
+from tasks.curate.extract import extract_tickets
+from tasks.sources.registry import fingerprint_source
+from tasks.curate import gather, spill
 row_groups.GROUP_BYTES = gather.HELD_BYTES = 1 << 20
 spill.CHUNK_BYTES = gather.HELD_BYTES >> 5
 root = Path(sys.argv[1])

@@ -10,8 +10,9 @@ import pytest
 
 from schemas.curation_steps import TriggerScanStep
 from schemas.source import GeneratedSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.trigger_scan import scan_triggers
+from tasks.sources.registry import fingerprint_source
 
 
 def step(**options: Any) -> TriggerScanStep:
