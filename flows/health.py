@@ -312,7 +312,7 @@ def cluster(patient: Patient) -> Iterator[Finding]:
 
 
 def sources(patient: Patient) -> Iterator[Finding]:
-    """Of sources behind a connection: extra, credential, and what was brought in. Nobody is asked."""
+    """Of remote sources: extra, credential, and what was ingested. Opens no connection."""
     for spec in load_file(patient.config).pipelines.values():
         told = ingested_summary(spec, patient.settings)
         if told is None:

@@ -18,7 +18,7 @@ PLACES: dict[str, str] = {
     "ingest.fetched": "a page of a source is read, nothing of it is written",
     "ingest.written": "a page and the place after it are written, not committed",
     "ingest.committed": "a page and the place after it are committed, the next one is not asked for",
-    "ingest.finished": "everything is brought in and said to be complete; replaced texts are still in the file",
+    "ingest.finished": "everything is ingested and marked complete; replaced texts are still in the file",
     "ingest.rewritten": "the file without replaced texts is complete aside, the old one is still in its place",
     "copies.part": "a piece of a remote file is written aside, the file is not whole",
     "copies.fetched": "a remote file is whole aside and fsynced, not yet in its place",

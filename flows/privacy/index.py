@@ -157,7 +157,7 @@ def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_lo
     """Index what is new, forget what is gone, and return the index's folder.
 
     Args:
-        skip_locked: Leave out a source that another pipeline is bringing in at this moment: its run looks itself.
+        skip_locked: Leave out a source that another pipeline is ingesting at this moment: its run looks itself.
 
     Raises:
         LockedError: TG0520, another process has a database open.
@@ -234,7 +234,7 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
 
 
 def published(home: Path) -> Iterator[tuple[str, str, Path]]:
-    """(step and key in the index, path) of every published warehouse and snapshot, and of what was brought in."""
+    """(step and key in the index, path) of every published warehouse and snapshot, and of what was ingested."""
     for folder in sorted((home / "warehouse").glob("*")):
         database = folder / "warehouse.duckdb"
         if database.is_file():

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
-from schemas.source import SourceSpec
+from schemas.file_reading import Source
 from tasks.forget.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Place
@@ -37,7 +37,7 @@ RETRY_DELAY_S = 1.0
 def extract_tickets(
     out: Path,
     *,
-    source: SourceSpec,
+    source: Source,
     fingerprint: str,
     root: Path,
     landed: Path | None = None,
@@ -71,7 +71,7 @@ def extract_tickets(
         return _write(gathered, source, out)
 
 
-def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
+def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
     from tasks.curate.rows import write_removed
 
     if not gathered.n_rows:
@@ -88,7 +88,7 @@ def _write(gathered: Gathered, source: SourceSpec, out: Path) -> TicketTable:
 
 
 def _read_unchanged(
-    source: SourceSpec, fingerprint: str, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None
+    source: Source, fingerprint: str, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None
 ) -> Gathered:
     """Read between two equal fingerprints; when the source moved, read once more, then give up."""
     kind = kind_of(source)
@@ -114,7 +114,7 @@ def _read_unchanged(
     )
 
 
-def _read(source: SourceSpec, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None) -> Gathered:
+def _read(source: Source, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None) -> Gathered:
     from tasks.curate.gather import Gathered
     from tasks.sources.readers.columns import TicketMaker
 

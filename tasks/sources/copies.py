@@ -177,7 +177,7 @@ def need_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ..
     """The copies under their urls, ordered by these.
 
     Raises:
-        DataError: TG0270, the urls were never brought in, or a copy is not here any more.
+        DataError: TG0270, the urls were never fetched, or a copy is gone.
     """
     last = read_snapshot(folder)
     files = [SourceFile(copy.url, folder / FILES / copy.name) for copy in (last.copies if last else ())]

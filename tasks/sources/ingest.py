@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.source import SourceSpec
+from schemas.file_reading import Source
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Ingested, Ingestion
 from tasks.sources.registry import kind_of, place_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def ingest_source(
-    source: SourceSpec, *, root: Path, landed: Path, forgotten: Forgotten | None = None, progress: Progress = silent
+    source: Source, *, root: Path, landed: Path, forgotten: Forgotten | None = None, progress: Progress = silent
 ) -> Ingested | None:
     """Make what the source holds now readable below `landed`; None when it is read in place.
 
@@ -41,7 +41,7 @@ def ingest_source(
     return kind_of(source).ingest(source, Ingestion(root, folder, forgotten, progress))
 
 
-def check_source(source: SourceSpec) -> None:
+def check_source(source: Source) -> None:
     """Raise what can be known to be wrong with a source without opening a connection.
 
     Raises:
@@ -52,12 +52,12 @@ def check_source(source: SourceSpec) -> None:
     kind_of(source).check(source)
 
 
-def ingested(source: SourceSpec, *, landed: Path) -> Ingested | None:
+def ingested(source: Source, *, landed: Path) -> Ingested | None:
     """What was ingested last; None when nothing was, or the source is read in place. Opens no connection."""
     folder = source_folder(source, landed)
     return None if folder is None else kind_of(source).ingested(source, folder)
 
 
-def source_folder(source: SourceSpec, landed: Path) -> Path | None:
+def source_folder(source: Source, landed: Path) -> Path | None:
     """The folder of this source below `landed`; None for a source that is read in place."""
     return place_of(source, root=Path(), landed=landed).folder

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from schemas.columns import Shape, TicketColumn
-from schemas.spec import Spec
+from schemas.file_reading import Source
 from schemas.variants import variant_name
 from tasks.progress import Progress, silent
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tasks.forget.hashes import Forgotten
     from tasks.sources.readers.records import Batch
 
-S = TypeVar("S", bound=Spec)
+S = TypeVar("S", bound=Source)
 
 
 class RowReading(Protocol):
@@ -150,5 +150,5 @@ class SourceKind(Generic[S]):
         """What was ingested, in words."""
         gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
         return (
-            f"{variant_name(self.spec, 'kind')}: {here.n_rows:,} {here.unit} brought in{gone}, as of {here.finished_at}"
+            f"{variant_name(self.spec, 'kind')}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"
         )

@@ -208,7 +208,7 @@ def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -
 
 @contextmanager
 def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | None]:
-    """The same for reading; None where nothing was ever brought in, or (if `complete`) nothing to its end."""
+    """The same for reading; None where nothing was ever ingested, or (if `complete`) not to its end."""
     path = folder / FILE
     if not path.is_file() or not path.stat().st_size:
         yield None
@@ -255,17 +255,17 @@ def landed_fingerprint(folder: Path) -> str:
 
 
 def need_landing(landing: Landing | None, *, where: str) -> Landing:
-    """What was brought in.
+    """What was ingested.
 
     Raises:
         DataError: TG0270, nothing was.
     """
     if landing is None:
         raise DataError(
-            "nothing of this source has been brought in completely",
+            "this source has not been ingested completely yet",
             code="TG0270",
             where=where,
-            hint="tunegate curate PIPELINE asks the service; plan and reproduce never do",
+            hint="tunegate curate PIPELINE opens the connection; plan and reproduce never do",
         )
     return landing
 

@@ -317,7 +317,7 @@ def _told(source: PostgresSource) -> Iterator[None]:
                 f"no connection to Postgres, or it was lost ({state or type(error).__name__})",
                 code="TG0709",
                 where=where,
-                hint=f"look at the server and at what {source.dsn} holds; what was brought in stays",
+                hint=f"look at the server and at what {source.dsn} holds; what was ingested stays",
             ) from None
         if state == "42P01":
             raise ConfigError(f"Postgres knows no such table: {told[:200]}", code="TG0130", where=where) from None

@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
+from schemas.file_reading import Source
 from schemas.source import SourceSpec
-from schemas.spec import Spec
 from schemas.variants import add_variant, variant_name
 from tasks.files import sha256_json
 from tasks.sources.kind import Place, SourceKind
@@ -42,12 +42,12 @@ def register(module: str) -> None:
     _MODULES[name] = module
 
 
-def kind_of(source: SourceSpec | Spec) -> SourceKind[Any]:
+def kind_of(source: Source) -> SourceKind[Any]:
     """The kind of a source."""
     return _kind(_MODULES[variant_name(type(source), "kind")])
 
 
-def place_of(source: SourceSpec, *, root: Path, landed: Path | None) -> Place:
+def place_of(source: Source, *, root: Path, landed: Path | None) -> Place:
     """Where the source is read.
 
     Args:
@@ -57,10 +57,10 @@ def place_of(source: SourceSpec, *, root: Path, landed: Path | None) -> Place:
     identity = kind_of(source).identity(source)
     if identity is None or landed is None:
         return Place(root)
-    return Place(root, landed / f"{source.kind}-{sha256_json(identity)[:16]}")
+    return Place(root, landed / f"{variant_name(type(source), 'kind')}-{sha256_json(identity)[:16]}")
 
 
-def fingerprint_source(source: SourceSpec, *, root: Path, landed: Path | None = None) -> str:
+def fingerprint_source(source: Source, *, root: Path, landed: Path | None = None) -> str:
     """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
 
     Of a help desk, of Postgres and of remote files it is what was ingested below `landed`; no connection is opened.

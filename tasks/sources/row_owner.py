@@ -86,7 +86,7 @@ def landed_customers(database: Path) -> list[tuple[str, int]]:
     """Each customer of an `ingest.duckdb`, complete or not, with the number of their rows and comments.
 
     Raises:
-        LockedError: TG0520, the source is being brought in right now.
+        LockedError: TG0520, the source is being ingested right now.
     """
     with read_landing(database.parent, complete=False) as landing:
         if landing is None:
@@ -103,7 +103,7 @@ def remove_landed(database: Path, forgotten: Forgotten) -> None:
     """Take the rows of forgotten customers out, their bytes as well. Killed anywhere, done again it comes to its end.
 
     Raises:
-        LockedError: TG0520, the source is being brought in right now.
+        LockedError: TG0520, the source is being ingested right now.
     """
     with open_landing(database.parent) as landing:
         owner = _noted(landing)

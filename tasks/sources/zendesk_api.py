@@ -132,7 +132,7 @@ class ZendeskApi:
             f"Zendesk does not answer as it should: {reason}",
             code="TG0708",
             where=self._source.address,
-            hint="run again later: what was brought in stays, and it goes on from there",
+            hint="run again later: what was ingested stays, and the sync resumes after it",
         )
 
     def _read_whole(self, response: Response) -> None:

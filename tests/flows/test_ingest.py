@@ -81,7 +81,7 @@ def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> Non
     config.write_text(json.dumps(document))
 
 
-def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
+def test_validate_plan_and_doctor_report_on_the_source_and_open_no_connection(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare(config, zendesk("https://nobody.invalid"), str(tiny_model.root))
@@ -92,7 +92,7 @@ def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
     assert validate(config=config, as_json=False) == 0
     assert plan(pipeline="small", config=config, as_json=True) == 0
     told = json.loads(capsys.readouterr().out.partition("\n")[2])["source"]
-    assert told == "zendesk: nothing has been brought in yet; a plan asks no service, the next run does"
+    assert told == "zendesk: nothing has been ingested yet; a plan opens no connection, the next run does"
     doctor(config=config, as_json=True)
     findings = {row["told"]: row for row in json.loads(capsys.readouterr().out)["findings"] if row["what"] == "source"}
     assert findings[f"small: {told}"]["state"] == "ok"
@@ -104,7 +104,7 @@ def test_validate_plan_and_doctor_speak_of_the_source_and_ask_nobody(
     assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
 
 
-def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
+def test_remote_files_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FILES_TOKEN", TOKEN)
@@ -119,7 +119,7 @@ def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here
         doctor(config=config, as_json=True)
         assert afar.asked == []
         told = capsys.readouterr().out
-        assert "remote_files: nothing has been brought in yet; a plan asks no service, the next run does" in told
+        assert "remote_files: nothing has been ingested yet; a plan opens no connection, the next run does" in told
         afar.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
         afar.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
         spec = load_file(config).get("small")
@@ -127,7 +127,7 @@ def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here
         n_asked = len(afar.asked)
         capsys.readouterr()
         assert plan(pipeline="small", config=config, as_json=True) == 0
-        assert "remote_files: 2 files brought in, as of" in capsys.readouterr().out
+        assert "remote_files: 2 files ingested, as of" in capsys.readouterr().out
         assert len(afar.asked) == n_asked
 
 
@@ -170,7 +170,7 @@ def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_comma
         assert (first["n_in"], first["n_out"]) == (30, 30)
         del afar.files["/desk/b.jsonl"]
         done = workplace.run("curate", "small")
-        assert "remote_files: 2 files brought in, 1 of them deleted upstream" in done.stdout + done.stderr
+        assert "remote_files: 2 files ingested, 1 of them deleted upstream" in done.stdout + done.stderr
         again = workplace.json("curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_out"]) == (20, 20)
         assert len(afar.gets("/desk/a.jsonl")) == 1

@@ -1,4 +1,4 @@
-"""A source brought in and extracted, as the tests of connections look at it."""
+"""A source ingested and extracted, as the tests of connections look at it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source that was brought in loses a forgotten customer's rows and bytes, and takes in none that come later."""
+"""An ingested source loses a forgotten customer's rows and bytes, and takes in none that come later."""
 
 from __future__ import annotations
 
