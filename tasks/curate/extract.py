@@ -18,7 +18,7 @@ from schemas.file_reading import Source
 from tasks.forget.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Place
-from tasks.sources.registry import kind_of, place_of
+from tasks.sources.registry import kind_of
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -32,15 +32,14 @@ RETRY_DELAY_S = 1.0
 @as_step(
     "extract",
     libraries=("datasets", "duckdb", "orjson", "pyarrow", "zstandard"),
-    context=("root", "landed", "forgotten"),
+    context=("place", "forgotten"),
 )
 def extract_tickets(
     out: Path,
     *,
     source: Source,
     fingerprint: str,
-    root: Path,
-    landed: Path | None = None,
+    place: Place,
     forgotten: Forgotten | None = None,
     progress: Progress = silent,
 ) -> TicketTable:
@@ -54,9 +53,8 @@ def extract_tickets(
     Args:
         source: What to read.
         fingerprint: `fingerprint_source` as the plan saw it; the source must still have it after reading.
-        root: Folder of pipelines.yaml, to which paths are relative.
+        place: Where the source is read (`place_of`).
         out: Directory to write to.
-        landed: Where the pipeline's sources were ingested.
         forgotten: Customers who were forgotten: their rows are dropped as `forgotten` before anything is written.
         progress: Receives the rows read so far.
 
@@ -66,7 +64,6 @@ def extract_tickets(
         ConfigError: the source's settings do not fit what lies there.
     """
     with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        place = place_of(source, root=root, landed=landed)
         gathered = _read_unchanged(source, fingerprint, place, progress, Path(aside), forgotten)
         return _write(gathered, source, out)
 

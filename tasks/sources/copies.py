@@ -1,8 +1,8 @@
 """Local copies of remote files: complete ones under their content's name, and a list that tells what they are.
 
 `snapshot.json` is what the last whole round brought; `fetched.jsonl` has a line for each file that a round has fetched
-so far. A line is written when its copy is in its place, so whoever is killed goes on behind the last whole file. It
-knows nothing of the network. Called by `remote_files.py`; read by `tasks/curate/extract.py` and `flows/privacy/`.
+so far. A line is written when its copy is in its place, so a round that is killed resumes after the last complete
+file. It knows nothing of the network. Called by `remote_files.py`, `remote_fetch.py` and `flows/privacy/`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Snapshot:
     """What the last whole round brought.
 
     Attributes:
-        asked: Digest of the urls that it was asked for.
+        asked: Digest of the urls that it was for.
         gone: Urls whose files were here in the round before, or earlier where they are named one by one.
         finished_at: UTC, ISO 8601.
     """
@@ -70,9 +70,9 @@ def asked_for(source: RemoteFilesSource) -> str:
 def read_snapshot(folder: Path) -> Snapshot | None:
     """The last whole round; None where there was none, or its list is unreadable."""
     try:
-        told = orjson.loads((folder / SNAPSHOT).read_bytes())
-        copies = tuple(Copy(**each) for each in told["copies"])
-        return Snapshot(str(told["asked"]), copies, tuple(told["gone"]), str(told["finished_at"]))
+        stored = orjson.loads((folder / SNAPSHOT).read_bytes())
+        copies = tuple(Copy(**each) for each in stored["copies"])
+        return Snapshot(str(stored["asked"]), copies, tuple(stored["gone"]), str(stored["finished_at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -136,7 +136,7 @@ def finish(folder: Path, snapshot: Snapshot) -> None:
 
 
 def note_reading(folder: Path, source: RemoteFilesSource) -> None:
-    """Keep how the copies are read beside them: who looks for a customer knows no pipeline."""
+    """Keep how the copies are read next to them: finding a customer's rows must work without the pipeline."""
     reading = source.model_dump(mode="json", include={"format", "shape", "columns"})
     write_atomic(folder / READING, orjson.dumps(reading, option=orjson.OPT_SORT_KEYS))
 
@@ -146,7 +146,7 @@ def prepared(folder: Path) -> Iterator[None]:
     """The folder is there, and this process's alone while the block runs.
 
     Raises:
-        LockedError: TG0520, another process brings the same source in.
+        LockedError: TG0520, another process ingests the same source.
     """
     import fcntl
 
@@ -157,7 +157,7 @@ def prepared(folder: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise LockedError(
-                "another process brings these files in", code="TG0520", where=str(folder),
+                "another process is fetching these files", code="TG0520", where=str(folder),
                 hint="wait for it to end; `tunegate status` shows what is running",
             ) from None  # fmt: skip
         for part in folder.glob("part-*.tmp"):
@@ -199,7 +199,7 @@ def _lines(path: Path) -> Iterable[Copy]:
         return
     for line in content.split(b"\n"):
         try:
-            told: dict[str, Any] = orjson.loads(line)
-            yield Copy(**told)
+            stored: dict[str, Any] = orjson.loads(line)
+            yield Copy(**stored)
         except (ValueError, TypeError):
             continue

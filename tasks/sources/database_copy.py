@@ -1,8 +1,8 @@
 """A DuckDB file that another program has open for writing: a copy of its last committed state, as files.
 
 DuckDB writes new blocks, then one of two headers, then empties its log. While both headers stand still the file is one
-state, and the log beside it holds whole transactions and perhaps the beginning of one, which DuckDB leaves out. It
-knows nothing of tables. Called by `bring.py` and `tasks/curate/extract.py`.
+state, and the log next to it holds whole transactions and perhaps the beginning of one, which DuckDB leaves out. It
+knows nothing of tables. Called by `duckdb_file.py`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def is_held(database: Path) -> bool:
 
 
 def copy_database(database: Path, folder: Path) -> Path:
-    """Copy file and log into the folder as they stand; returns the copy, which nobody else has open.
+    """Copy file and log into the folder as they are; returns the copy, which no other process has open.
 
     Raises:
         DataError: TG0203, its writer changes it faster than it can be copied.
@@ -91,7 +91,7 @@ def copy_database(database: Path, folder: Path) -> Path:
     if damage is not None:
         raise damage
     raise DataError(
-        f"the DuckDB file was merged anew during each of {ATTEMPTS} copies",
+        f"the DuckDB file was merged again during each of {ATTEMPTS} copies",
         code="TG0203",
         where=str(database),
         hint="run when its writer is quieter, or let it write a copy for you: `COPY FROM DATABASE`",
@@ -110,7 +110,7 @@ def forget_copy(folder: Path) -> None:
 
 
 def cut_off(folder: Path) -> list[Path]:
-    """Files of processes that are no more: copies, parts of files, and databases that were being written anew."""
+    """Files of processes that are no more: copies, parts of files, and databases that were being rewritten."""
     patterns = {"copy-*": "-", "part-*": "-", ".ingest.duckdb.*": "duckdb."}
     return [path for pattern, before_pid in patterns.items() for path in _of_the_dead(folder, pattern, before_pid)]
 

@@ -102,7 +102,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
 
     Raises:
         ConfigError: TG0130, no such table; TG0125, the query does not parse.
-        DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column stands twice.
+        DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column occurs twice.
         SecurityError: TG0811, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
         LockedError: TG0520, another process holds the file for writing.
         StorageError: TG0519, the file is absent or no DuckDB file.

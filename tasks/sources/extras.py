@@ -1,6 +1,6 @@
 """The packages that only some kinds of source need: is the one of this kind there?
 
-Called by `zendesk_api.py`, `postgres.py` and `tasks/sources/iceberg.py` before they import it.
+Called by the kinds of source that have an extra, before they import its package.
 """
 
 from __future__ import annotations

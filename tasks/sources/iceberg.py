@@ -1,7 +1,7 @@
 """`source.kind: iceberg`: one snapshot of an Iceberg table, by pyiceberg's plan; what is deleted is counted twice.
 
 Only files inside the table's folder are opened, wherever the table says that they are: a table that was copied here is
-read as well, and nothing is asked of a network. It knows nothing of tickets.
+read as well, and no network is used. It knows nothing of tickets.
 
 Source: Apache Iceberg table specification, versions 1 to 3.
 """
@@ -79,7 +79,7 @@ def fingerprint_iceberg(source: IcebergSource, *, root: Path) -> str:
     Raises:
         ConfigError, DataError: as `read_iceberg`.
     """
-    with _told(source):
+    with _own_errors(source):
         table = _open(source, root)
         schema = _scan(table, source).projection()
         return sha256_json({
@@ -102,11 +102,11 @@ def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[Batch]:
 
     Raises:
         ConfigError: TG0112, the extra is not installed; TG0130, there is no such table or snapshot.
-        DataError: TG0201, no metadata; TG0202, a file is damaged; TG0204, a column stands twice; TG0273, rows are
+        DataError: TG0201, no metadata; TG0202, a file is damaged; TG0204, a column occurs twice; TG0273, rows are
             deleted in a way that is not read here, or their number does not add up.
         SecurityError: TG0818, the table names a file outside of its folder.
     """
-    with _told(source):
+    with _own_errors(source):
         table = _open(source, root)
         scan = _scan(table, source)
         check_header([field.name for field in scan.projection().fields], where=described(source))
@@ -181,12 +181,13 @@ def _metadata_path(source: IcebergSource, root: Path) -> Path:
         return path
     hint = path / "metadata" / "version-hint.text"
     try:
-        told = _read(hint).strip()
+        current = _read(hint).strip()
     except OSError:
         newest = sorted((path / "metadata").glob("*.metadata.json"), key=lambda each: each.stat().st_mtime)
         named = f"; the newest is {newest[-1].name}, which may be of a commit that failed" if newest else ""
         raise _absent(path, f"no metadata/version-hint.text says which metadata is current{named}") from None
-    name = told if told.endswith(".metadata.json") else f"{'v' if told.isdecimal() else ''}{told}.metadata.json"
+    version = f"v{current}" if current.isdecimal() else current
+    name = current if current.endswith(".metadata.json") else f"{version}.metadata.json"
     return path / "metadata" / Path(name).name
 
 
@@ -203,9 +204,9 @@ def _in_catalog(database: Path, table: str) -> Path:
     places = [place for name, place in found if name == table]
     if len(set(places)) != 1:
         names = sorted({str(name) for name, _ in found})
-        told = "stands in several catalogs of this file" if places else f"is not among: {listing(names)}"
+        reason = "is in several catalogs of this file" if places else f"is not among: {listing(names)}"
         raise ConfigError(
-            f"table {table!r} {told}", code="TG0130", where="source.table", hint=did_you_mean(table, names)
+            f"table {table!r} {reason}", code="TG0130", where="source.table", hint=did_you_mean(table, names)
         )
     place = plain_path(str(places[0]))
     if _SCHEME.match(place):
@@ -217,14 +218,14 @@ def _files_of(folder: Path, location: str) -> FileIO:
     """What opens the table's files: those inside its folder, and no others."""
     from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
-    inside, told = folder.resolve(), plain_path(location).rstrip("/")
+    inside, prefix = folder.resolve(), plain_path(location).rstrip("/")
 
     class TableFiles(PyArrowFileIO):  # type: ignore[misc, unused-ignore]
         """Reads, and only here."""
 
         def new_input(self, location: str) -> PyArrowFile:
             named = plain_path(location)
-            path = inside / named[len(told) :].lstrip("/") if named.startswith(f"{told}/") else Path(named)
+            path = inside / named[len(prefix) :].lstrip("/") if named.startswith(f"{prefix}/") else Path(named)
             if not path.resolve().is_relative_to(inside) or (path == Path(named) and _SCHEME.match(named)):
                 raise _elsewhere(location)
             return PyArrowFile(location, str(path), self.fs_by_scheme("file", None))
@@ -239,7 +240,7 @@ def _files_of(folder: Path, location: str) -> FileIO:
 
 
 @contextmanager
-def _told(source: IcebergSource) -> Iterator[None]:
+def _own_errors(source: IcebergSource) -> Iterator[None]:
     """What pyiceberg and Arrow raise, as errors of ours, without rows in them."""
     try:
         yield
@@ -256,9 +257,9 @@ def _told(source: IcebergSource) -> Iterator[None]:
         ) from None  # fmt: skip
 
 
-def _absent(path: Path, told: str) -> DataError:
+def _absent(path: Path, reason: str) -> DataError:
     return DataError(
-        told, code="TG0201", where=str(path),
+        reason, code="TG0201", where=str(path),
         hint="name the *.metadata.json that your catalog calls current; relative paths start at pipelines.yaml",
     )  # fmt: skip
 

@@ -94,10 +94,10 @@ def plain_path(location: str) -> str:
     return re.sub(r"^file:/+", "/", location)
 
 
-def inexact(told: str, *, where: str | None = None) -> DataError:
+def inexact(reason: str, *, where: str | None = None) -> DataError:
     """The error of a table whose deleted rows might be read."""
     return DataError(
-        f"deleted rows of the table might be read: {told}",
+        f"deleted rows of the table might be read: {reason}",
         code="TG0273",
         where=where,
         hint="let the engine that writes it apply deletes to the data files (rewrite_data_files, OPTIMIZE), then run",

@@ -1,8 +1,8 @@
 """`ingest.duckdb`: rows of a service as they came, each with its state, and how far they were read.
 
 A page and the place after it are committed together, so after a kill reading resumes after the last whole page. It
-knows nothing of services or tickets. Called by `bring.py`, `zendesk.py` and `postgres.py`; read by
-`tasks/sources/landed_rows.py`.
+knows nothing of services or tickets. Called by `landed_rows.py`, `zendesk.py` and
+`postgres.py`.
 """
 
 from __future__ import annotations
@@ -197,7 +197,7 @@ def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -
         leaves: Says of a row that arrives whether it is left out.
 
     Raises:
-        LockedError: TG0520, another process brings the same source in.
+        LockedError: TG0520, another process ingests the same source.
         StorageError: TG0519, the file is damaged.
     """
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

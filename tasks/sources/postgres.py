@@ -110,7 +110,7 @@ def sync_postgres(source: PostgresSource, landing: Landing, *, progress: Progres
         SecurityError: TG0811, the query is not one SELECT.
     """
     check_query(source)
-    with _told(source), _snapshot(source) as connection:
+    with _own_errors(source), _snapshot(source) as connection:
         statements = Statements(source, _columns(source, connection))
         _refuse_doubles(source, connection, statements)
         _fetch_pages(source, connection, landing, statements, progress)
@@ -145,7 +145,7 @@ def _fetch_pages(
 
 
 def _fetch_faulty(connection: Connection, landing: Landing, statements: Statements) -> None:
-    """Rows without key or cursor: they cannot be followed, so each sync reads them anew."""
+    """Rows without key or cursor: they cannot be followed, so each sync reads them again."""
     ((n_rows,),) = _ask(connection, statements.count_unplaced())
     reason = orjson.dumps("A column of the key, or the cursor, is null.").decode()
     known = landing.ask("SELECT count(*) FROM rows WHERE stream = 'faulty'")[0][0]
@@ -290,7 +290,7 @@ def _ask_nothing(connection: Connection, *statements: str) -> None:
 
 
 @contextmanager
-def _told(source: PostgresSource) -> Iterator[None]:
+def _own_errors(source: PostgresSource) -> Iterator[None]:
     """Errors of the driver in words of ours; theirs may hold the address with its password, or a value of a row."""
     need_package("psycopg2", kind="postgres")
     import psycopg2
@@ -300,7 +300,7 @@ def _told(source: PostgresSource) -> Iterator[None]:
         yield
     except psycopg2.Error as error:
         state = error.pgcode or ""
-        told = (error.diag.message_primary if error.diag else None) or type(error).__name__
+        message = (error.diag.message_primary if error.diag else None) or type(error).__name__
         if state.startswith(_LOGIN) or (not state and "authentication" in str(error)):
             raise ServiceError(
                 "Postgres refuses the login", code="TG0707", where=where, hint=f"look at what {source.dsn} holds"
@@ -320,10 +320,10 @@ def _told(source: PostgresSource) -> Iterator[None]:
                 hint=f"look at the server and at what {source.dsn} holds; what was ingested stays",
             ) from None
         if state == "42P01":
-            raise ConfigError(f"Postgres knows no such table: {told[:200]}", code="TG0130", where=where) from None
+            raise ConfigError(f"Postgres knows no such table: {message[:200]}", code="TG0130", where=where) from None
         is_about_data = state.startswith("22")
         raise DataError(
-            f"Postgres refuses the source's query ({state}){'' if is_about_data else ': ' + told[:200]}",
+            f"Postgres refuses the source's query ({state}){'' if is_about_data else ': ' + message[:200]}",
             code="TG0209",
             where=where,
             hint="it runs in a read-only transaction, as the role of the `dsn`",

@@ -38,7 +38,7 @@ class Statements:
         return f"SELECT * FROM {_relation(source)} LIMIT 0"
 
     def page(self, place: Sequence[str] | None) -> Statement:
-        """Cursor and key as text, then the row; what lies behind the place, at most a page of it.
+        """Cursor and key as text, then the row; what comes after the place, at most a page of it.
 
         A place is cursor and key of the last row, or a cursor alone, which is then read again itself.
         """
@@ -71,7 +71,7 @@ class Statements:
         return f"SELECT count(*) FROM {self._from} WHERE {where}"
 
     def double(self) -> str:
-        """A row where a key stands twice, else none."""
+        """A row whose key occurs twice, else none."""
         keys = ", ".join(self._keys)
         where = " AND ".join(f"{name} IS NOT NULL" for name in self._keys)
         return f"SELECT 1 FROM {self._from} WHERE {where} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
@@ -104,8 +104,8 @@ def check_query(source: PostgresSource) -> None:
     try:
         found = [statement for statement in sqlglot.parse(source.query, read="postgres") if statement is not None]
     except SqlglotError as error:
-        told = str(error).partition("\n")[0][:200]
-        raise ConfigError(f"the source's query does not parse: {told}", code="TG0125", where="source.query") from None
+        reason = str(error).partition("\n")[0][:200]
+        raise ConfigError(f"the source's query does not parse: {reason}", code="TG0125", where="source.query") from None
     writes = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock)
     reads = len(found) == 1 and isinstance(found[0], exp.Query)
     if not reads or any(not isinstance(node, exp.Query) for node in found[0].find_all(*writes)):

@@ -1,6 +1,7 @@
 """Objects of S3-compatible storage: their addresses, keys, signatures, and what a pattern stands for.
 
-It knows nothing of local copies. Called by `remote_files.py` and, before anything is requested, by `bring.py`.
+It knows nothing of local copies. Called by `remote_fetch.py` and, before anything is requested, by
+`remote_files.py`.
 
 Source: Amazon S3 API Reference, ListObjectsV2, GetObject and "Authenticating Requests: Using the Authorization Header
 (AWS Signature Version 4)", whose examples are in the tests; AWS CLI User Guide, "Configuration and credential file

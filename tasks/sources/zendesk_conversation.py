@@ -1,8 +1,8 @@
 """A ticket of Zendesk and its comments as one row: which comment is the question, which one the reply.
 
 The question is the first public comment of the requester, the reply a public comment of an agent after it (`reply`
-says which). A tombstone in the place of either takes the whole ticket: what stands there now is not what was asked or
-answered. It knows nothing of files. Called by `tasks/sources/landed_rows.py`.
+says which). A tombstone in the place of either takes the whole ticket: what is there now is not what was asked or
+answered. It knows nothing of files. Called by `zendesk.py`.
 """
 
 from __future__ import annotations

@@ -14,10 +14,10 @@ _SHOWN = 20
 
 
 def check_header(names: Sequence[str], *, where: str) -> None:
-    """Refuse a column that stands twice: which of the two is meant cannot be known.
+    """Refuse a column that occurs twice: which of the two is meant cannot be known.
 
     Raises:
-        DataError: TG0204, a name stands twice or there is none.
+        DataError: TG0204, a name occurs twice or there is none.
     """
     seen: dict[str, int] = {}
     if not names:
@@ -25,7 +25,7 @@ def check_header(names: Sequence[str], *, where: str) -> None:
     for position, name in enumerate(names, start=1):
         if name in seen:
             raise DataError(
-                f"column {shown(name)} stands twice in the header, as number {seen[name]} and {position}",
+                f"column {shown(name)} occurs twice in the header, as number {seen[name]} and {position}",
                 code="TG0204",
                 where=where,
                 hint="rename one of them",

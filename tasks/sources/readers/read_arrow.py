@@ -26,7 +26,7 @@ def read_parquet(path: Path) -> Iterator[Batch]:
     """Every row of the file, numbered from 1; columns go by the footer's names.
 
     Raises:
-        DataError: TG0202, the file is no Parquet or is damaged; TG0204, a column stands twice.
+        DataError: TG0202, the file is no Parquet or is damaged; TG0204, a column occurs twice.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,6 +1,6 @@
 """CSV files as records, by the header's names: never by position, never by sniffing.
 
-It knows nothing of tickets. Called by `tasks/curate/extract.py`.
+It knows nothing of tickets. Called by `tasks/sources/formats.py`.
 """
 
 from __future__ import annotations

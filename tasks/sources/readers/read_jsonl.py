@@ -1,6 +1,6 @@
 """JSON files as records: JSON Lines line by line, and `.json` documents that hold a list of objects.
 
-It knows nothing of tickets. Called by `tasks/curate/extract.py`.
+It knows nothing of tickets. Called by `tasks/sources/formats.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a reader hands on: rows with their places, and those that could not be read, with the reason.
 
-It knows nothing of files or columns. Used by the readers and by `tasks/curate/extract.py`.
+It knows nothing of files or columns. Used by the readers and by `tasks/curate/gather.py`.
 """
 
 from __future__ import annotations

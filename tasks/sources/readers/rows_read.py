@@ -26,7 +26,7 @@ class Layout(NamedTuple):
 
 
 class RowsRead(Protocol):
-    """What is asked of the rows of a batch."""
+    """What the rows of a batch can answer."""
 
     def __len__(self) -> int: ...
 

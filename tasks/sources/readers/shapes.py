@@ -46,7 +46,7 @@ def detect_shape(row: Collection[str]) -> RowShape:
 
 
 def shape_keys(shape: RowShape) -> tuple[str, ...]:
-    """Keys the shape reads beside the ticket columns."""
+    """Keys the shape reads besides the ticket columns."""
     return _KEYS[shape]
 
 

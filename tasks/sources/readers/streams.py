@@ -1,6 +1,6 @@
 """Source files as bytes and lines: decompressed by suffix, every line with its number and offset, memory flat.
 
-It knows nothing of what the lines mean. Called by the readers of tasks/curate.
+It knows nothing of what the lines mean. Called by the readers.
 """
 
 from __future__ import annotations

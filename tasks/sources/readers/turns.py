@@ -51,11 +51,11 @@ def read_turns(value: object) -> tuple[Turn, ...] | Fault:
 
 def to_json(turns: tuple[Turn, ...]) -> str:
     """The conversation as the JSON of the `messages` column."""
-    told = [
+    written = [
         {"role": turn.role, "content": turn.content} | ({} if turn.weight is None else {"weight": turn.weight})
         for turn in turns
     ]
-    return orjson.dumps(told).decode()
+    return orjson.dumps(written).decode()
 
 
 def _turn(message: object, number: int) -> Turn | Fault:

@@ -16,7 +16,7 @@ from tasks.curate.extract import extract_tickets
 from tasks.sources import postgres, zendesk
 from tasks.sources.ingest import source_folder
 from tasks.sources.landing import FILE, Row, open_landing
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import fingerprint_source, place_of
 from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
 from tests.support.forgetful_workspace import KEY, Workspace, build
 from tests.support.traces import traces
@@ -85,7 +85,9 @@ def tickets(here: Workspace, source: ZendeskSource | PostgresSource, out: Path) 
     out.mkdir()
     landed = landed_folder(here.settings, "small")
     fingerprint = fingerprint_source(source, root=out, landed=landed)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=out, landed=landed, out=out).rows.n_out
+    return extract_tickets(
+        source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out
+    ).rows.n_out
 
 
 @pytest.mark.parametrize("source", [ZENDESK, POSTGRES], ids=["zendesk", "postgres"])

@@ -22,6 +22,7 @@ from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources.files import find_files
+from tasks.sources.kind import Place
 from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
@@ -39,7 +40,7 @@ def extract(source: Any, root: Path, **options: Any) -> TicketTable:
         out = root / f"out-{number}"
     out.mkdir()
     fingerprint = fingerprint_source(source, root=root)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=root, out=out, **options)
+    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=out, **options)
 
 
 def tickets(table: TicketTable) -> Rows:
@@ -245,7 +246,7 @@ def test_ragged_and_badly_quoted_rows_are_quarantined_and_the_rest_is_read(tmp_p
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("ticket_id,body,body\n1,a,b\n", "stands twice"),
+        ("ticket_id,body,body\n1,a,b\n", "occurs twice"),
         ("ticket_id;body\n1;a\n", "separated by semicolons"),
         ("a,b\n1,2\n", "no row has a ticket column"),
     ],
@@ -495,7 +496,7 @@ def test_a_column_that_stands_twice_is_refused_in_parquet_and_duckdb(tmp_path: P
     duckdb.connect(str(tmp_path / "w.duckdb")).close()
     query = DuckDBSource(kind="duckdb", database="w.duckdb", query="select 'a' as body, 'b' as body")
     for source in (files("t.parquet"), query):
-        with pytest.raises(DataError, match="stands twice"):
+        with pytest.raises(DataError, match="occurs twice"):
             extract(source, tmp_path)
 
 

@@ -16,6 +16,7 @@ from schemas.artifacts import TicketTable
 from schemas.source import FilesSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
 from tasks.sources.readers import columns, read_csv, read_jsonl, shapes, typed
 from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
@@ -61,7 +62,7 @@ def extract(folder: Path, source: FilesSource, name: str) -> TicketTable:
     out = folder / name
     out.mkdir()
     fingerprint = fingerprint_source(source, root=folder)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=folder, out=out)
+    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(folder), out=out)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from schemas.source import DuckDBSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources.ingest import ingest_source, source_folder
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import fingerprint_source, place_of
 
 SOURCE = DuckDBSource(kind="duckdb", database="desk.duckdb", table="tickets")
 
@@ -31,7 +31,9 @@ def read(folder: Path, number: int = 0) -> list[str]:
     out.mkdir()
     ingest_source(SOURCE, root=folder, landed=landed)
     fingerprint = fingerprint_source(SOURCE, root=folder, landed=landed)
-    table = extract_tickets(source=SOURCE, fingerprint=fingerprint, root=folder, landed=landed, out=out)
+    table = extract_tickets(
+        source=SOURCE, fingerprint=fingerprint, place=place_of(SOURCE, root=folder, landed=landed), out=out
+    )
     return sorted(row["ticket_id"] for row in read_rows(table.tickets).to_pylist())
 
 

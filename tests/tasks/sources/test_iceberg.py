@@ -23,6 +23,7 @@ from tasks.sources import iceberg as reader
 from tasks.sources.duckdb_file import read_duckdb
 from tasks.sources.iceberg_deletes import Deletes
 from tasks.sources.ingest import check_source, ingest_source, ingested
+from tasks.sources.kind import Place
 from tasks.sources.registry import fingerprint_source
 from tests.support.iceberg_table import NAME, Lake
 
@@ -51,7 +52,7 @@ def fingerprint(spec: IcebergSource, root: Path = Path()) -> str:
 def rows(spec: IcebergSource, tmp_path: Path, root: Path = Path()) -> dict[str, dict[str, Any]]:
     out = tmp_path / f"out-{next(_numbers)}"
     out.mkdir()
-    table = extract_tickets(source=spec, fingerprint=fingerprint(spec, root), root=root, out=out)
+    table = extract_tickets(source=spec, fingerprint=fingerprint(spec, root), place=Place(root), out=out)
     found = read_rows(table.tickets).to_pylist()
     assert table.rows.n_in == table.rows.n_out == len({row["ticket_id"] for row in found}) == len(found)
     return {row["ticket_id"]: row for row in found}
@@ -259,7 +260,7 @@ def test_a_snapshot_that_comes_while_another_is_read_is_not_mixed_with_it(lake: 
     out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(DataError, match="TG0203"):
-        extract_tickets(source=spec, fingerprint=seen, root=Path(), out=out)
+        extract_tickets(source=spec, fingerprint=seen, place=Place(Path()), out=out)
 
 
 def test_the_catalog_of_a_ducklake_is_told_as_one(tmp_path: Path) -> None:

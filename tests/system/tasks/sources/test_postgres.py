@@ -18,7 +18,7 @@ from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources.ingest import check_source, ingest_source, source_folder
 from tasks.sources.landing import FILE
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import fingerprint_source, place_of
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.postgres import Postgres
 from tests.tasks.sources.test_postgres import VARIABLE, source
@@ -74,7 +74,9 @@ def extract(spec: PostgresSource, folder: Path) -> TicketTable:
     out = folder / f"out-{len(list(folder.glob('out-*')))}"
     out.mkdir(parents=True)
     fingerprint = fingerprint_source(spec, root=folder, landed=folder / "landed")
-    return extract_tickets(source=spec, fingerprint=fingerprint, root=folder, landed=folder / "landed", out=out)
+    return extract_tickets(
+        source=spec, fingerprint=fingerprint, place=place_of(spec, root=folder, landed=folder / "landed"), out=out
+    )
 
 
 def bodies(table: TicketTable) -> dict[str, str]:

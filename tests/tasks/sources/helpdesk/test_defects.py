@@ -16,6 +16,7 @@ from tasks.curate.redact import redact_tickets
 from tasks.curate.rules import apply_rules
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
+from tasks.sources.kind import Place
 from tasks.sources.registry import fingerprint_source
 
 Defect = Literal["none", "swapped_labels", "broken_format"]
@@ -29,7 +30,7 @@ KEEP = (
 def curate(defect: Defect, root: Path, new_folder: Any) -> Splits:
     source = GeneratedSource(kind="generated", n_tickets=1000, n_customers=130, defect=defect)
     fingerprint = fingerprint_source(source, root=root)
-    tickets = extract_tickets(source=source, fingerprint=fingerprint, root=root, out=new_folder())
+    tickets = extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=new_folder())
     tickets = validate_tickets(tickets=tickets, table=TableSpec(), out=new_folder())
     tickets = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=new_folder())
     tickets = apply_rules(tickets=tickets, rules=KEEP, out=new_folder())
