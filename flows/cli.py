@@ -28,7 +28,7 @@ from flows.cli_privacy import add_privacy_commands
 from flows.cli_registry import add_registry_commands
 from flows.cli_removed import refuse_removed
 from flows.cli_start import add_start_commands
-from flows.engine.guard import guard_process, say_traceback
+from flows.workspace.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
 TERMINATED = 143

@@ -44,9 +44,9 @@ def call(module: str, function: str, **arguments: Any) -> int:
     config = arguments.get("config")
     if not isinstance(config, Path):
         return int(command(**arguments))
-    from flows.engine.disk import named_disk_errors, need_folder, private_folder
-    from flows.engine.temporary import sweep, temporary_files_below
-    from flows.settings import load_settings
+    from flows.workspace.disk import named_disk_errors, need_folder, private_folder
+    from flows.workspace.settings import load_settings
+    from flows.workspace.temporary import sweep, temporary_files_below
 
     settings = load_settings(config)
     home, cache = settings.home, settings.cache

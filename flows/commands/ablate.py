@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.ablation import CURATED, Ablation, arms_of, choose_arms
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.disk import private_folder
+from flows.context.run_context import new_run_id
 from flows.graph.graph import Node
-from flows.run_context import new_run_id
-from flows.settings import Settings, load_settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.run.ablation import CURATED, Ablation, arms_of, choose_arms
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
 from tasks.assess.ablation import AblationRow, AblationTable
 from tasks.files import sha256_json, write_json
@@ -55,7 +56,7 @@ def ablate(
     out().print(f"\n{table.answer}\n{place}", markup=False, soft_wrap=True)
     talk().print(
         "note  the held-out items were looked at: a curation chosen by this table is no longer unseen by them, so "
-        "let fresh items judge it (docs/economics.md)", markup=False, style="dim",
+        "let fresh items judge it (docs/how-to/weigh-costs.md)", markup=False, style="dim",
     )  # fmt: skip
     return 0
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import getpass
 
+from flows.champion.mlflow_sync import reconcile
 from flows.commands.output import talk
-from flows.project import reconcile
-from flows.settings import Settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.workspace.settings import Settings
 
 
 def accept_by_hand(settings: Settings, *, new: bool, reason: str) -> None:

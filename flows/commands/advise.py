@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from flows.advice import Advice, Evidence, conclude, evidence_of
 from flows.commands.output import out, print_json, print_rows
-from flows.costs import check_machine, costs_of, newest_run
-from flows.recorded import Recorded
-from flows.settings import load_settings
+from flows.views.advice import Advice, Evidence, conclude, evidence_of
+from flows.views.costs import check_machine, costs_of, newest_run
+from flows.views.run_reader import Recorded
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 from tasks.assess.economics import PRICES, read_prices
 

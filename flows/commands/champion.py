@@ -8,8 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows, write
-from flows.engine.ledger import Ledger
-from flows.settings import load_settings, open_ledger
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.workspace.settings import load_settings
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError

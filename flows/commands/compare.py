@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
-from flows.compare import compare_runs
-from flows.settings import load_settings
+from flows.views.compare import compare_runs
+from flows.workspace.settings import load_settings
 
 
 def compare(*, first: str, second: str, config: Path, as_json: bool) -> int:

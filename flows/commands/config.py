@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows.commands.output import out, print_json, talk
+from flows.context.ingest import source_fault
 from flows.curation_steps import declaration_faults
-from flows.ingest import source_fault
 from schemas.editor import editor_schema_text
 from schemas.errors import TunegateError
 from schemas.load import load_file

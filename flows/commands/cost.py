@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.costs import check_machine, costs_of, newest_run
-from flows.recorded import Recorded
-from flows.settings import load_settings
+from flows.views.costs import check_machine, costs_of, newest_run
+from flows.views.run_reader import Recorded
+from flows.workspace.settings import load_settings
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
 from schemas.load import load_file

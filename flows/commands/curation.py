@@ -6,8 +6,8 @@ from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows
 from flows.commands.run import run
-from flows.settings import load_settings
-from flows.snapshots import published_database
+from flows.context.published import published_database
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 from tasks.curate.ask import (
     funnel_of,

@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows
-from flows.deploy import register, wanted
-from flows.prefect_login import login_file
-from flows.servers import client_environment, ensure_prefect
-from flows.settings import load_settings
+from flows.deployments import register, wanted
+from flows.workspace.prefect_login import login_file
+from flows.workspace.servers import client_environment, ensure_prefect
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 
 

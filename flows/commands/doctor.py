@@ -1,4 +1,4 @@
-"""`tunegate doctor`: is this machine fit, and is what lies here whole? The checks are in `flows/health.py`."""
+"""`tunegate doctor`: is this machine fit, and is what lies here whole? The checks are in `flows/views/doctor.py`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from flows import health
 from flows.commands.exposure import check_exposure, check_rights
 from flows.commands.output import out, print_json
-from flows.engine.disk import named_disk_errors
-from flows.health import Check, Finding, Patient
-from flows.settings import load_settings
+from flows.views import doctor as health
+from flows.views.doctor import Check, Finding, Patient
+from flows.workspace.disk import named_disk_errors
+from flows.workspace.settings import load_settings
 from schemas.errors import TunegateError
 
 

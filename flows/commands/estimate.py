@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows
-from flows.shapes import dims_of
+from flows.views.base_model_shapes import dims_of
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, ModelDims, fit_methods, known_dims, spec_for

@@ -17,9 +17,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from flows.health import Finding
-from flows.servers import running
-from flows.settings import Settings
+from flows.views.doctor import Finding
+from flows.workspace.servers import running
+from flows.workspace.settings import Settings
 from schemas.endpoint import is_loopback
 from schemas.load import load_file
 

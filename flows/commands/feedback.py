@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.feedback import feedback_database, take_in
-from flows.settings import Settings, load_settings
+from flows.context.feedback import feedback_database, take_in
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError
 from schemas.feedback import FeedbackSpec
 from schemas.load import load_file

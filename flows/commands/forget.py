@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.commands.output import out, print_json, print_rows, talk
+from flows.ledger.opened import open_ledger
 from flows.privacy.forget import CERTIFICATES, certificate_text, forget_again, plan_forgetting
 from flows.privacy.forget import forget as forget_customer
-from flows.settings import Settings, load_settings, open_ledger
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import SecurityError
 from schemas.forget import Certificate, Holdings
 from schemas.load import load_file
@@ -86,7 +87,7 @@ def _show(held: Holdings, *, as_json: bool) -> int:
 def _tell_mlflow(settings: Settings, done: Sequence[Certificate]) -> None:
     if not any(certificate.versions for certificate in done):
         return
-    from flows.project import synchronise
+    from flows.champion.mlflow_sync import synchronise
 
     late = synchronise(open_ledger(settings), settings)
     if late is not None:

@@ -13,9 +13,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.commands.output import out, print_json, talk
-from flows.measured import read_measured
-from flows.recorded import Recorded, shown_finding
-from flows.settings import load_settings
+from flows.context.timings import read_measured
+from flows.views.run_reader import Recorded, shown_finding
+from flows.workspace.settings import load_settings
 from schemas.artifacts import GateDecision
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import Finding

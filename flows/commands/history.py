@@ -6,15 +6,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.choice_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
 from flows.commands.output import out, print_json, print_rows
-from flows.engine.ledger import Ledger
-from flows.measured import memory_sentence, read_measured
-from flows.recorded import Recorded
-from flows.screen import gate_table
-from flows.servers import running
-from flows.settings import Settings, load_settings, open_ledger
-from flows.tick_report import tick_json, tick_lines
+from flows.context.timings import memory_sentence, read_measured
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.run.console import gate_table
+from flows.views.run_reader import Recorded
+from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
+from flows.views.tick_report import tick_json, tick_lines
+from flows.workspace.servers import running
+from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")

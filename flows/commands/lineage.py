@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.output import out, print_json
-from flows.engine.ledger import Ledger
-from flows.engine.rows import CandidateRow
+from flows.context.published import warehouse_folder
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import CandidateRow
 from flows.privacy.index import Graph, Node
 from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
-from flows.recorded import Recorded
-from flows.settings import Settings, load_settings, open_ledger
-from flows.snapshots import warehouse_folder
+from flows.views.run_reader import Recorded
+from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import Artifact, DatasetRef, Splits, WarehouseRef
 from schemas.errors import DataError
 from schemas.load import load_file

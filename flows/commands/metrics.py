@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from flows.metrics import exposition
-from flows.settings import load_settings
+from flows.views.metrics import exposition
+from flows.workspace.settings import load_settings
 
 
 def metrics(*, config: Path) -> int:

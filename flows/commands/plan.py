@@ -8,20 +8,20 @@ from typing import Any
 
 from rich.markup import escape
 
-from flows.candidates import candidates
-from flows.choice_report import changes_text
 from flows.commands.output import out, print_json, print_rows, talk
+from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
 from flows.graph.schedule import times
-from flows.ingest import ingested_summary
-from flows.plan_calls import planned_calls
-from flows.planned_run import plan_pipeline
-from flows.pools import where_stages_run
-from flows.power import gate_power, refuse_weak_gate
-from flows.screen import describe
+from flows.run.console import describe
+from flows.run.planned_run import plan_pipeline
+from flows.schedule.work_pools import where_stages_run
+from flows.views.plan_calls import planned_calls
+from flows.views.power import gate_power, refuse_weak_gate
+from flows.views.selection_report import changes_text
 from schemas.artifacts import DatasetRef, Splits
+from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from schemas.training_rules import training_advice

@@ -10,18 +10,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from flows.approvals import answer
-from flows.champion_files import missing_files
+from flows.champion.approvals import answer
+from flows.champion.mlflow_sync import reconcile as reconcile_all
+from flows.champion.mlflow_sync import synchronise
 from flows.commands.accept import login
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_journal import FIRST_HASH
-from flows.engine.rows import ENTRIES, MOVES, EventRow
-from flows.project import reconcile as reconcile_all
-from flows.project import synchronise
-from flows.servers import client_environment, running
-from flows.settings import Settings, load_settings, open_ledger
-from flows.tick_report import TICK_COLUMNS, tick_json, tick_row
+from flows.ledger.journal import FIRST_HASH
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import ENTRIES, MOVES, EventRow
+from flows.views.champion_files import missing_files
+from flows.views.tick_report import TICK_COLUMNS, tick_json, tick_row
+from flows.workspace.servers import client_environment, running
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import GateError, TunegateError
 from schemas.load import load_file
 from tasks.files import verify

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from flows.commands.output import out, print_json
-from flows.report import gather, report_folder, write_report
-from flows.settings import Settings, load_settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.views.report import gather, report_folder, write_report
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError
 from tasks.files import write_atomic
 

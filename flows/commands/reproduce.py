@@ -8,8 +8,8 @@ from pathlib import Path
 from flows.commands.output import out, print_json, talk
 from flows.graph.execute import Observer
 from flows.graph.graph import Node
-from flows.reproduce import Repeated, reproduce_run
-from flows.settings import load_settings
+from flows.run.reproduce import Repeated, reproduce_run
+from flows.workspace.settings import load_settings
 
 
 def reproduce(*, run_id: str, config: Path, as_json: bool) -> int:

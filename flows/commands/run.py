@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, cast
 from flows.build import STAGES
 from flows.commands.accept import accept_by_hand
 from flows.commands.output import print_json, talk
-from flows.screen import Notes, Screen, print_decision, print_verdict
-from flows.servers import Server, client_environment, ensure_prefect
-from flows.settings import load_settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.run.console import Notes, Screen, print_decision, print_verdict
+from flows.workspace.servers import Server, client_environment, ensure_prefect
+from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
@@ -49,12 +50,12 @@ def run(
     server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
+    from flows.champion.mlflow_sync import synchronise
     from flows.graph.execute import RunEndedError
-    from flows.live_curves import LiveCurves
     from flows.pipeline import Request, run_here
-    from flows.project import synchronise
-    from flows.report import report_folder
-    from flows.ticks import Tick
+    from flows.run.live_curves import LiveCurves
+    from flows.schedule.ticks import Tick
+    from flows.views.report import report_folder
 
     screen = Screen(console)
     notes = Notes(screen)

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from flows.commands.output import out, print_json, talk
-from flows.deploy import deployments, prepare, wanted
-from flows.prefect_login import login_url
-from flows.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
-from flows.settings import load_settings
+from flows.deployments import deployments, prepare, wanted
+from flows.workspace.prefect_login import login_url
+from flows.workspace.servers import client_environment, ensure_mlflow, ensure_prefect, stop_all
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 
 

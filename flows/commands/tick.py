@@ -7,9 +7,9 @@ from typing import cast
 
 from flows.commands.output import print_json, talk
 from flows.commands.run import run
-from flows.screen import print_verdict
-from flows.settings import load_settings
-from flows.ticks import Tick, turned_away, waits_s
+from flows.run.console import print_verdict
+from flows.schedule.ticks import Tick, turned_away, waits_s
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 from schemas.ticks import Cause
 

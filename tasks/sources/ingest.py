@@ -1,7 +1,7 @@
 """Ingest a source before a run reads it, and say what is here: each source has a folder of its own.
 
 What is readable in place needs nothing. Only `ingest_source` opens a connection, and only because the source says so.
-Called by `flows/ingest.py`; the kinds do the work.
+Called by `flows/context/ingest.py`; the kinds do the work.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from infra.stack.place import DATABASES, PORTS
 from infra.stack.services import IN_CONTAINERS, LOGINS
 from tasks.release.endpoint_metrics import EndpointMetrics
@@ -89,7 +89,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         for target in panel["targets"]
         for metric in re.findall(r"tunegate_\w+", target["expr"])
     }
-    documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "operations.md").read_text()))
+    documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "reference" / "metrics.md").read_text()))
     documented |= {f"{name}_bucket" for name in documented}
     assert asked <= documented
     assert len(asked) > 10

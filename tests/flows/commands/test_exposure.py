@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.exposure import check_exposure, check_rights, judge_server, reachable_from_elsewhere
-from flows.settings import Settings
+from flows.workspace.settings import Settings
 
 Start = Callable[..., str]
 

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from flows.commands.migrate import migrate
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
 from tests.flows.commands.test_migrate import home, told
 

@@ -1,0 +1,115 @@
+"""What a flow run of a deployment asks before it works: is it its own pipeline, and whose turn is it?
+
+Called by `flows/pipeline.py`; `flows/deployments.py` makes the deployments and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from schemas.errors import SecurityError, ServiceError
+from schemas.pipeline import PipelineSpec
+
+LEASE_S = 60.0
+
+
+def check_bound(pipeline: str, config: str) -> None:
+    """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
+
+    Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
+
+    Raises:
+        SecurityError: TG0840.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import deployment
+
+    deployment_id = deployment.get_id()
+    if not deployment_id:
+        return
+    with get_client(sync_client=True) as client:
+        own = client.read_deployment(UUID(deployment_id)).parameters
+    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config")}
+    for name, value in {"pipeline": pipeline, "config": config}.items():
+        if value != allowed[name]:
+            raise SecurityError(
+                f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
+                code="TG0840",
+                where=f"deployment {deployment_id}",
+                hint="`tunegate deploy` makes a deployment for each pipeline; start that one, without these parameters",
+            )
+
+
+def may_repeat(crashed: str) -> bool:
+    """Is this flow run the one that repeats the crashed run? A crashed run is repeated once.
+
+    Prefect may fire twice for one crash (the worker and the automation for lost runs both report it), and what repeats
+    a run may crash too: only the first one made for a crash goes on, and no crash of a repeat is repeated.
+
+    Args:
+        crashed: Resource of the crashed flow run, `prefect.flow-run.ID`.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterExpectedStartTime,
+    )
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.runtime import deployment, flow_run
+
+    deployment_id, own_id = deployment.get_id(), flow_run.get_id()
+    if not deployment_id or not own_id:
+        return False
+    soon = datetime.now(UTC) + timedelta(minutes=1)  # the ticks to come are flow runs too
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=soon),
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        )
+    original = next((run for run in runs if crashed == f"prefect.flow-run.{run.id}"), None)
+    if original is None or original.parameters.get("crashed"):
+        return False
+    repeats = [(run.created, str(run.id)) for run in runs if run.parameters.get("crashed") == crashed and run.created]
+    return bool(repeats) and min(repeats)[1] == own_id
+
+
+def limit_name(resource: str) -> str:
+    """What Prefect calls the limit of a resource."""
+    return f"tunegate-{resource}"
+
+
+@contextmanager
+def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
+    """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
+
+    Raises:
+        ServiceError: TG0701, the limit was never made: without it nobody would wait for anybody.
+    """
+    resource = spec.schedule.resource if spec.schedule is not None else None
+    if resource is None or not deployed:
+        yield
+        return
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+    from prefect.concurrency.sync import concurrency
+
+    turn = concurrency(
+        limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
+    )
+    try:
+        turn.__enter__()
+    except ConcurrencySlotAcquisitionError:
+        raise ServiceError(
+            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
+            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
+        ) from None  # fmt: skip
+    try:
+        yield
+    finally:
+        turn.__exit__(None, None, None)
