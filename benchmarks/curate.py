@@ -177,7 +177,7 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
     They come last: the first reader of a table that this process wrote gets it from memory, and in a run that is the
     next step.
     """
-    from tasks.curate.extract import fingerprint_source
+    from tasks.sources.registry import fingerprint_source
 
     stage = Stage(folder)
     tickets: Any = None

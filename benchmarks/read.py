@@ -38,10 +38,10 @@ def counts(n_rows: int, *, ghosts: int = 0, reported: int = 0) -> dict[str, int]
 
 def read_tunegate(path: Path) -> dict[str, int]:
     from schemas.source import FilesSource
-    from tasks.curate.extract import fingerprint_source
-    from tasks.curate.readers.columns import TicketMaker
-    from tasks.curate.readers.gather import Gathered
-    from tasks.curate.readers.read_jsonl import read_jsonl
+    from tasks.curate.gather import Gathered
+    from tasks.sources.readers.columns import TicketMaker
+    from tasks.sources.readers.read_jsonl import read_jsonl
+    from tasks.sources.registry import fingerprint_source
 
     source = FilesSource(kind="files", paths=(path.name,))
     fingerprint_source(source, root=path.parent)
@@ -144,7 +144,7 @@ def main() -> None:
 def make_files(n_tickets: int, folder: Path) -> dict[str, Path]:
     """The file and its broken copy, created once."""
     from schemas.source import GeneratedSource
-    from tasks.curate.helpdesk import generate_tickets
+    from tasks.sources.helpdesk import generate_tickets
 
     whole, broken = folder / f"read-{n_tickets}.jsonl", folder / f"read-{n_tickets}-broken.jsonl"
     if not broken.exists():

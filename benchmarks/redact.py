@@ -211,8 +211,8 @@ def presidio(*, model: bool) -> Engine:
 
 def tickets_of(*, share: float, texts: list[str], n_tickets: int, out: Path) -> TicketTable:
     """Help-desk tickets of 760 characters; this share of them gets one text with personal data."""
-    from tasks.curate.helpdesk import generate_tickets
     from tasks.curate.rows import ticket_table, write_removed, write_tickets
+    from tasks.sources.helpdesk import generate_tickets
 
     draw = random.Random(20260601)  # noqa: S311
     lines = []

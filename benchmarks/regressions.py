@@ -38,8 +38,8 @@ from schemas.load import load_file
 from schemas.source import GeneratedSource
 from schemas.verdicts import Finding, Part, Verdict
 from tasks.assess.contract import PROMOTE, change_outcome, settle
-from tasks.curate.helpdesk import generate_tickets
-from tasks.curate.helpdesk.defects import SWAPPED
+from tasks.sources.helpdesk import generate_tickets
+from tasks.sources.helpdesk.defects import SWAPPED
 
 Document = dict[str, Any]
 Relabel = Callable[[Row], Row]

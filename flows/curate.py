@@ -19,6 +19,7 @@ from tasks.curate.publish import publish_warehouse
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
 from tasks.files import sha256_json
+from tasks.sources.registry import place_of
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             extract_tickets,
             source=spec.source,
             fingerprint=context.fingerprint,
-            root=context.root,
-            landed=context.landed,
+            place=place_of(spec.source, root=context.root, landed=context.landed),
             forgotten=context.forgotten,
         )
         valid = graph.add(validate_tickets, tickets=raw, table=spec.table)

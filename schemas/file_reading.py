@@ -1,4 +1,4 @@
-"""How files of tickets are read, wherever they lie. Part of `source` (`schemas/source.py`)."""
+"""The base of every `source` section, and how files of tickets are read. Part of `source` (`schemas/source.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from schemas.columns import Shape, TicketColumn
 from schemas.spec import Spec
 
 
-class FileReading(Spec):
+class Source(Spec):
+    """A section `source`: each kind has one, with a literal `kind`."""
+
+
+class FileReading(Source):
     """What files here and remote files have in common."""
 
     format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"

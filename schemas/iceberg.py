@@ -7,10 +7,10 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from schemas.columns import Shape, TicketColumn
-from schemas.spec import Spec
+from schemas.file_reading import Source
 
 
-class IcebergSource(Spec):
+class IcebergSource(Source):
     """One snapshot of an Iceberg table whose files lie here; deleted rows are never read. The extra `iceberg`."""
 
     kind: Literal["iceberg"]

@@ -24,6 +24,7 @@ from schemas.merge import merge_pipelines
 from schemas.names import closest
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import know_secrets
+from schemas.variants import take_variants
 from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
 
 __all__ = ["ConfigErrors", "PipelineFile", "load_file"]
@@ -67,6 +68,7 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
     Raises:
         ConfigErrors: The file, or any pipeline in it, is wrong. A fault that several pipelines inherit is told once.
     """
+    take_variants(PipelineSpec)
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
     tree = read_tree(source)
     merged, faults = merge_pipelines(tree, source)

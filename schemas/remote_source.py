@@ -1,6 +1,6 @@
 """Sources that are read over a connection: Zendesk and Postgres. Part of `source` (`schemas/source.py`).
 
-What they hold is first brought into an own file, `ingest.duckdb`, and read from there.
+What they hold is first ingested into a file, `ingest.duckdb`, and read from there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
+from schemas.file_reading import Source
 from schemas.secret import Secret
-from schemas.spec import Spec
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -37,7 +37,7 @@ def is_a_day(value: str) -> str:
     return value
 
 
-class ZendeskSource(Spec):
+class ZendeskSource(Source):
     """Tickets and comments of a Zendesk account, by its incremental export; the extra `zendesk`."""
 
     kind: Literal["zendesk"]
@@ -90,7 +90,7 @@ class ZendeskSource(Spec):
         return int(datetime.fromisoformat(self.start).replace(tzinfo=UTC).timestamp())
 
 
-class PostgresSource(Spec):
+class PostgresSource(Source):
     """A table, or one SELECT, of a Postgres database, read-only and incrementally by a cursor column; the extra
     `postgres`."""
 

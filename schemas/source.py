@@ -7,11 +7,10 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import Shape, TicketColumn
-from schemas.file_reading import FileReading
+from schemas.file_reading import FileReading, Source
 from schemas.iceberg import IcebergSource
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import PostgresSource, ZendeskSource, is_a_day
-from schemas.spec import Spec
 
 
 class FilesSource(FileReading):
@@ -22,7 +21,7 @@ class FilesSource(FileReading):
     """Paths or globs, relative to pipelines.yaml."""
 
 
-class DuckDBSource(Spec):
+class DuckDBSource(Source):
     """A table, or one SELECT, in a DuckDB file of yours; opened read-only, or copied while others write it."""
 
     kind: Literal["duckdb"]
@@ -56,7 +55,7 @@ class DuckDBSource(Spec):
         return self
 
 
-class HuggingFaceSource(Spec):
+class HuggingFaceSource(Source):
     """A dataset of the Hugging Face hub, or a local directory in its form."""
 
     kind: Literal["hf"]
@@ -76,7 +75,7 @@ class HuggingFaceSource(Spec):
     """What to do with columns that are neither ticket columns nor mapped."""
 
 
-class GeneratedSource(Spec):
+class GeneratedSource(Source):
     """A seeded, fictional help desk: real work for every stage without anyone's data."""
 
     kind: Literal["generated"]

@@ -25,8 +25,8 @@ from benchmarks.torture.homes import MIB, used_bytes
 from benchmarks.torture.trial import Trial, fault
 from tasks.failpoint import PLACES, VARIABLE
 
-_FETCHING = "needs a service as source; tests/system/tasks/curate/ingest kills there"
-_COPYING = "needs remote files; tests/system/tasks/curate/ingest kills there"
+_FETCHING = "needs a service as source; tests/system/tasks/sources kills there"
+_COPYING = "needs remote files; tests/system/tasks/sources kills there"
 ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
     **{place: _COPYING for place in PLACES if place.startswith("copies.")},

@@ -16,9 +16,9 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.regular_file import open_regular
-from tasks.curate.readers.records import MAX_ROW_BYTES
 from tasks.curate.redact import redact_row
 from tasks.files import verify
+from tasks.sources.readers.records import MAX_ROW_BYTES
 
 
 def champion(*, pipeline: str, config: Path, as_json: bool) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.markup import escape
 
 from flows.commands.output import out, print_json, print_rows, talk
-from flows.context.ingest import describe_for_plan
+from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
@@ -47,7 +47,7 @@ def plan(*, pipeline: str, config: Path, as_json: bool) -> int:
         spec, planned, settings=settings, root=config.resolve().parent, has_champion=registry_state.champion is not None
     )
     power = gate_power(spec, splits=splits, ledger=ledger, store=store)
-    asked = describe_for_plan(spec, settings)
+    asked = ingested_summary(spec, settings)
     places = where_stages_run(spec, settings.home)
     if as_json:
         champion = registry_state.champion and registry_state.champion.version

@@ -14,8 +14,8 @@ from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
 from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place
-from tasks.curate.extract import fingerprint_source
 from tasks.forget.hashes import Forgotten
+from tasks.sources.registry import fingerprint_source
 from tasks.watch.feedback import FeedbackState
 
 

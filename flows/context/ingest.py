@@ -14,10 +14,9 @@ from flows.graph.graph import Node, Scope
 from flows.privacy.index import remove_copies
 from flows.privacy.keys import load_forgotten
 from schemas.errors import TunegateError
-from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import RemoteSource
-from tasks.curate.ingest.bring import Brought, bring_in, brought, check_source, ingest_folder
-from tasks.curate.ingest.in_use import forget_copy
+from tasks.sources.ingest import check_source, ingest_source, ingested, source_folder
+from tasks.sources.kind import Ingested
+from tasks.sources.registry import kind_of
 from tasks.step import StepInfo
 
 if TYPE_CHECKING:
@@ -35,35 +34,27 @@ def landed_folder(settings: Settings, pipeline: str) -> Path:
 def ingested_source(run: RunContext) -> Iterator[None]:
     """Ingest the source as it is now; it can be read while the block runs."""
     spec, landed = run.spec, landed_folder(run.settings, run.spec.name)
-    folder = ingest_folder(spec.source, landed)
+    kind, folder = kind_of(spec.source), source_folder(spec.source, landed)
     if folder is None:
         yield
         return
     forgotten = load_forgotten(run.settings)
     # Only for the listeners: what is ingested is not a result in the store.
-    node = Node("ingest", bring_in, Brought, {}, Scope("curate"), "act", StepInfo("ingest"))
+    node = Node("ingest", ingest_source, Ingested, {}, Scope("curate"), "act", StepInfo("ingest"))
 
     def progress(done: int, total: int | None, unit: str, **figures: float) -> None:
         run.listeners.progressed(node, done, total, unit, figures)
 
     run.listeners.started(node)
     try:
-        here = bring_in(spec.source, root=run.root, landed=landed, forgotten=forgotten, progress=progress)
+        here = ingest_source(spec.source, root=run.root, landed=landed, forgotten=forgotten, progress=progress)
         if here is not None:
-            run.listeners.noted(describe_ingested(spec, here))
+            run.listeners.noted(kind.summary(spec.source, here))
         yield
     finally:
-        forget_copy(folder)
+        kind.release(folder)
         if forgotten is not None:
             remove_copies(run.settings, folder, forgotten)
-
-
-def describe_ingested(spec: PipelineSpec, here: Brought) -> str:
-    """Describe what has been ingested from a source."""
-    if spec.source.kind == "duckdb":
-        return "another program has the DuckDB file open for writing: reading a copy of its last committed state"
-    gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
-    return f"{spec.source.kind}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"
 
 
 def source_fault(spec: PipelineSpec) -> TunegateError | None:
@@ -76,11 +67,12 @@ def source_fault(spec: PipelineSpec) -> TunegateError | None:
     return None
 
 
-def describe_for_plan(spec: PipelineSpec, settings: Settings) -> str | None:
-    """Describe it for a plan, which contacts no service; None for a source that is read in place."""
-    if not isinstance(spec.source, RemoteSource | RemoteFilesSource):
+def ingested_summary(spec: PipelineSpec, settings: Settings) -> str | None:
+    """What is here of a remote source, for commands that open no connection; None for any other source."""
+    kind = kind_of(spec.source)
+    if not kind.is_remote:
         return None
-    here = brought(spec.source, landed=landed_folder(settings, spec.name))
+    here = ingested(spec.source, landed=landed_folder(settings, spec.name))
     if here is None:
         return f"{spec.source.kind}: nothing has been ingested yet; a plan contacts no service, the next run does"
-    return f"{describe_ingested(spec, here)}; a plan contacts no service, the next run does"
+    return f"{kind.summary(spec.source, here)}; a plan contacts no service, the next run does"

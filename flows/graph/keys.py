@@ -56,7 +56,7 @@ class _Module:
 def code_digests(function: Callable[..., Any], *, root: Path = PROJECT) -> dict[str, str]:
     """Return the digest of each module that the function's result may depend on: dotted name -> hex, sorted by name.
 
-    Data files of `tasks` packages appear as `tasks.curate.helpdesk/phrases.yaml`.
+    Data files of `tasks` packages appear as `tasks.sources.helpdesk/phrases.yaml`.
 
     Raises:
         TypeError: it is not a plain function: the state of a closure, a partial or a builtin is in no source file, and

@@ -201,8 +201,8 @@ def _remove(
     forgotten: Forgotten,
 ) -> None:  # fmt: skip
     from tasks.cluster.depot import clear_marked
-    from tasks.curate.ingest.whose import remove_landed
     from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
+    from tasks.sources.row_owner import remove_landed
 
     path = settings.home / place
     if place in LEFTOVERS:

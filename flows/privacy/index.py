@@ -29,10 +29,10 @@ from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.errors import LockedError
 from schemas.forget import Holding
-from tasks.curate.ingest.whose import UNREAD, all_copies, copy_customers, reading_digest
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.forget.hashes import Forgotten, KeyedHash
 from tasks.forget.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of
+from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, reading_digest
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"
@@ -221,7 +221,7 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
         elif step == COPIED:
             index_customers({place.name: copy_customers(place)}, hashes, root / name)
         elif step == LANDED:
-            from tasks.curate.ingest.whose import landed_customers
+            from tasks.sources.row_owner import landed_customers
 
             try:
                 index_customers({place.name: landed_customers(place)}, hashes, root / name)

@@ -16,10 +16,10 @@ from flows.ledger.rows import CandidateRow
 from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
 from flows.workspace.settings import Settings
 from schemas.forget import Holding, Holdings, LearnedVersion
-from tasks.curate.ingest.in_use import cut_off
 from tasks.files import files_below
 from tasks.forget.hashes import Forgotten
 from tasks.forget.results import EXAMPLES, has_answers, is_split, look_up, places_of
+from tasks.sources.database_copy import cut_off
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights and figures but no rows."""

@@ -35,8 +35,8 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CurationCard, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
-from tasks.curate.extract import fingerprint_source
 from tasks.files import sha256_file, write_json
+from tasks.sources.registry import fingerprint_source
 from tasks.watch.feedback import FeedbackState
 
 FOLDER = "handover"

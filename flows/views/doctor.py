@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
-from flows.context.ingest import describe_for_plan, source_fault
+from flows.context.ingest import ingested_summary, source_fault
 from flows.context.published import warehouse_folder
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
@@ -312,7 +312,7 @@ def cluster(patient: Patient) -> Iterator[Finding]:
 def sources(patient: Patient) -> Iterator[Finding]:
     """Check, for remote sources, extra, credential and what was ingested. Contacts no service."""
     for spec in load_file(patient.config).pipelines.values():
-        message = describe_for_plan(spec, patient.settings)
+        message = ingested_summary(spec, patient.settings)
         if message is None:
             continue
         fault = source_fault(spec)

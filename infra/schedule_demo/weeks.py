@@ -1,6 +1,6 @@
 """The help desk's export on each Monday: the story of the demo.
 
-Tickets come from the generated help desk (`tasks/curate/helpdesk`), week by week. `steady`: all tickets of the week.
+Tickets come from the generated help desk (`tasks/sources/helpdesk`), week by week. `steady`: all tickets of the week.
 `quiet`: a tenth of them, the others come a week later. `poisoned`: an export that broke the form of every reply; the
 next one has them intact again, which makes them late edits. `drift`: 30 % of a week in which a new product is launched,
 whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk import generate_tickets
+from tasks.sources.helpdesk import generate_tickets
 
 START = datetime(2026, 6, 1, tzinfo=UTC)
 STORY = ("steady", "quiet", "steady", "poisoned", "crash", "quiet", "drift", "steady")

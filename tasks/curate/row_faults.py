@@ -264,11 +264,11 @@ def _is_faulty(row: Mapping[str, Any]) -> bool:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder, and the tables in it from memory (`tasks/curate/handed.py`): nobody reads them."""
-    from tasks.curate.handed import take_handed
+    """Remove a file or folder, and the tables in it from memory (`tasks/curate/table_cache.py`): nobody reads them."""
+    from tasks.curate.table_cache import take_cached
 
     for table in path.rglob("*.parquet") if path.is_dir() else (path,):
-        take_handed(table)
+        take_cached(table)
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.tables import REMOVED, TICKETS, Column
-from tasks.curate.handed import HANDED_BYTES, hand, look_at_handed, take_handed
 from tasks.curate.row_groups import GROUP_ROWS, RowGroups, cut_groups, texts_of
+from tasks.curate.table_cache import CACHED_BYTES, cache_table, peek_cached, take_cached
 
 ARROW_TYPES = {
     "VARCHAR": pa.string(),
@@ -81,8 +81,8 @@ class TicketWriter:
         self._file = _open(self._path, TICKETS_ARROW)
         self._groups = RowGroups()
         self._last: str | None = None
-        self._handed: list[pa.Table] | None = [TICKETS_ARROW.empty_table()] if is_read_next else None
-        self._n_handed = 0
+        self._cached: list[pa.Table] | None = [TICKETS_ARROW.empty_table()] if is_read_next else None
+        self._n_cached = 0
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +93,8 @@ class TicketWriter:
                 self._write(self._groups.rest())
         finally:
             self._file.close()
-        if kind is None and self._handed is not None:
-            hand(pa.concat_tables(self._handed), self._path)
+        if kind is None and self._cached is not None:
+            cache_table(pa.concat_tables(self._cached), self._path)
 
     def add(self, batch: pa.Table) -> None:
         """Write these rows after those before."""
@@ -103,9 +103,9 @@ class TicketWriter:
             return
         self._check_order(batch.column("ticket_id"))
         self.n_rows += batch.num_rows
-        if self._handed is not None:
-            self._n_handed += batch.nbytes
-            self._handed = [*self._handed, batch] if self._n_handed <= HANDED_BYTES else None
+        if self._cached is not None:
+            self._n_cached += batch.nbytes
+            self._cached = [*self._cached, batch] if self._n_cached <= CACHED_BYTES else None
         self._write(self._groups.add(batch))
 
     def _write(self, groups: Iterator[pa.Table]) -> None:
@@ -161,16 +161,16 @@ def ticket_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
 
 def read_rows(path: Path) -> pa.Table:
     """A table written by this module, in its order."""
-    handed = take_handed(path)
-    return pq.read_table(path, memory_map=False) if handed is None else handed
+    cached = take_cached(path)
+    return pq.read_table(path, memory_map=False) if cached is None else cached
 
 
 def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """The same row group by row group, or these columns of it; one batch at least, which may be empty."""
-    handed = take_handed(path) if names is None else look_at_handed(path)
-    if handed is not None:
-        wanted = handed if names is None else handed.select(list(names))
-        for start in range(0, max(1, handed.num_rows), GROUP_ROWS):
+    cached = take_cached(path) if names is None else peek_cached(path)
+    if cached is not None:
+        wanted = cached if names is None else cached.select(list(names))
+        for start in range(0, max(1, cached.num_rows), GROUP_ROWS):
             yield wanted.slice(start, GROUP_ROWS)
         return
     columns = None if names is None else list(names)
@@ -203,8 +203,8 @@ def count_rows(path: Path) -> int:
 
 def read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
     """These columns of a table written by this module, in its order; the whole may still be read after it."""
-    handed = look_at_handed(path)
-    return pq.read_table(path, columns=list(names), memory_map=False) if handed is None else handed.select(names)
+    cached = peek_cached(path)
+    return pq.read_table(path, columns=list(names), memory_map=False) if cached is None else cached.select(names)
 
 
 def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -229,7 +229,7 @@ def _write(
             group = wide.slice(start, n_rows) if places is None else wide.take(places.slice(start, n_rows))
             writer.write_table(group.cast(schema).combine_chunks(), row_group_size=GROUP_ROWS)
     if is_read_next and places is None:
-        hand(table, path)
+        cache_table(table, path)
     return int(table.num_rows)
 
 

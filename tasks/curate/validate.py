@@ -91,7 +91,7 @@ def _valid_in_order(
     path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
 ) -> Iterator[pa.Table]:
     """The valid tickets in the order of ticket_id, batch by batch."""
-    from tasks.curate.readers.spill import Part, merge_parts
+    from tasks.curate.spill import Part, merge_parts
 
     valid = _valid(path, table, notes, removed)
     if _clean_ids_are_in_order(path):

@@ -17,14 +17,14 @@ import orjson
 from schemas.artifacts import DatasetRef, Splits
 from schemas.errors import StorageError
 from schemas.training import Format, LossOn, PromptSpec
-from tasks.curate.readers.records import Fault
-from tasks.curate.readers.shapes import detect_shape
-from tasks.curate.readers.turns import read_turns
 from tasks.files import verify
 from tasks.model.chat_codec import supervised_turns
 from tasks.prompts import conversation_for, render_text
 from tasks.release.export_format import Exported, export_format, gone
 from tasks.release.serve import read_serving
+from tasks.sources.readers.records import Fault
+from tasks.sources.readers.shapes import detect_shape
+from tasks.sources.readers.turns import read_turns
 
 SPLITS = ("train", "validation")
 

@@ -18,11 +18,11 @@ from zlib import crc32
 
 from schemas.errors import ConfigError, DataError
 from schemas.source import FilesSource
-from tasks.curate.extract import reader_of
-from tasks.curate.readers.records import Fault
-from tasks.curate.readers.source_files import file_format, find_files
-from tasks.curate.readers.values import to_rating, to_time
 from tasks.curate.redaction.personal import find_personal
+from tasks.sources.files import find_files
+from tasks.sources.formats import file_format, reader_of
+from tasks.sources.readers.records import Fault
+from tasks.sources.readers.values import to_rating, to_time
 
 SAMPLE_ROWS = 2000
 """Between this and twice as many rows of a large file are sampled, spread evenly over it; all rows are counted."""

@@ -18,7 +18,7 @@ from schemas.source import FilesSource
 from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
 from tasks.assess.power import items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
-from tasks.curate.readers.headers import listing, shown
+from tasks.sources.readers.headers import listing, shown
 from tasks.start.file_profile import Profile, profile_file
 from tasks.start.roles import Role, Roles, assign_roles
 from tasks.start.tickets import Tickets, read_tickets

@@ -17,10 +17,10 @@ from ruamel.yaml import YAML
 
 from schemas.columns import Shape, TicketColumn
 from schemas.spec import Spec
-from tasks.curate.readers.headers import shown
-from tasks.curate.readers.layouts import CANONICAL
-from tasks.curate.readers.paths import parse_path, walk
-from tasks.curate.readers.shapes import detect_shape, shape_keys
+from tasks.sources.readers.headers import shown
+from tasks.sources.readers.layouts import CANONICAL
+from tasks.sources.readers.paths import parse_path, walk
+from tasks.sources.readers.shapes import detect_shape, shape_keys
 from tasks.start.file_profile import ColumnFacts, Profile
 
 MAX_LABELS = 100

@@ -18,10 +18,10 @@ import pyarrow as pa
 from schemas.curation_steps import RedactionType
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
-from tasks.curate.readers.columns import TicketMaker
-from tasks.curate.readers.records import Record, in_batches
 from tasks.curate.redaction.personal import find_personal
 from tasks.curate.scores.stub_replies import is_stub
+from tasks.sources.readers.columns import TicketMaker
+from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
 from tasks.start.roles import percent
 

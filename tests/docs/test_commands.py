@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from flows.cli import main
 from schemas.artifacts import ModelRef
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk import generate_tickets
+from tasks.sources.helpdesk import generate_tickets
 from tests.support.documentation import COMMANDS, Block, blocks
 
 if TYPE_CHECKING:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from schemas.errors import TunegateError
 from schemas.source import DuckDBSource, FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROWS = [
@@ -48,7 +50,7 @@ def reads_or_explains(name: str, data: bytes) -> None:
         source = FilesSource(kind="files", paths=(name,))
         try:
             table = extract_tickets(
-                source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=root / "out"
+                source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=root / "out"
             )
         except TunegateError as error:
             assert LEAK not in str(error)
@@ -115,7 +117,7 @@ def test_duckdb(noise: bytes, place: int) -> None:
         source = DuckDBSource(kind="duckdb", database="a.duckdb", table="tickets")
         try:
             extract_tickets(
-                source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=root / "out"
+                source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=root / "out"
             )
         except TunegateError as error:
             assert LEAK not in str(error)

@@ -26,7 +26,7 @@ class Ingests:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
-    def bring_in(self, source: Any, folder: Path, failpoint: str = "") -> bool:
+    def ingest(self, source: Any, folder: Path, failpoint: str = "") -> bool:
         """True when it came to its end, False when the failpoint killed it."""
         named = re.findall(r"\$\{env:(\w+)\}", source.model_dump_json())
         variables = {name: os.environ[name] for name in named}
@@ -62,13 +62,13 @@ def ingests(project: Path) -> Iterator[Ingests]:
 def _main() -> None:
     from pydantic import TypeAdapter
 
-    import tasks.curate.ingest.web as web
-    import tasks.curate.ingest.zendesk_api as api
+    import tasks.sources.web as web
+    import tasks.sources.zendesk_api as api
     from schemas.errors import TunegateError
     from schemas.remote_source import ZendeskSource
     from schemas.source import SourceSpec
-    from tasks.curate.ingest.bring import bring_in
     from tasks.failpoint import VARIABLE
+    from tasks.sources.ingest import ingest_source
 
     os.environ.update(api.QUIET)
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):
@@ -88,7 +88,7 @@ def _main() -> None:
         os.environ |= {**job["variables"], VARIABLE: job["failpoint"]}
         try:
             source = TypeAdapter(SourceSpec).validate_python(job["source"])
-            bring_in(source, root=Path(job["root"]), landed=Path(job["landed"]))
+            ingest_source(source, root=Path(job["root"]), landed=Path(job["landed"]))
         except TunegateError as error:
             sys.stderr.write(f"{error}\n")
             os._exit(error.exit_code)

@@ -8,13 +8,14 @@ from typing import Any
 
 from schemas.artifacts import TicketTable
 from schemas.source import SourceSpec
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.ingest.bring import bring_in
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.ingest import ingest_source
+from tasks.sources.registry import fingerprint_source, place_of
 
 
 def sync(spec: SourceSpec, folder: Path) -> TicketTable:
-    bring_in(spec, root=folder, landed=folder / "landed")
+    ingest_source(spec, root=folder, landed=folder / "landed")
     return extract(spec, folder)
 
 
@@ -22,7 +23,9 @@ def extract(spec: SourceSpec, folder: Path) -> TicketTable:
     out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
     out.mkdir(parents=True)
     here = folder / "landed"
-    return extract_tickets(source=spec, fingerprint=fingerprint(spec, folder), root=folder, landed=here, out=out)
+    return extract_tickets(
+        source=spec, fingerprint=fingerprint(spec, folder), place=place_of(spec, root=folder, landed=here), out=out
+    )
 
 
 def fingerprint(spec: SourceSpec, folder: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,3 +21,16 @@ def desk() -> Iterator[Desk]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+@pytest.fixture
+def new_folder(tmp_path: Path) -> Callable[[], Path]:
+    """A fresh, empty directory at each call."""
+    numbers = itertools.count()
+
+    def new() -> Path:
+        folder = tmp_path / f"out{next(numbers)}"
+        folder.mkdir()
+        return folder
+
+    return new

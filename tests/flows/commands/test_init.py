@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.source import GeneratedSource
-from tasks.curate.helpdesk import generate_tickets
+from tasks.sources.helpdesk import generate_tickets
 from tests.support.commands import run_here
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from flows.commands.doctor import doctor
 from flows.commands.plan import plan
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
-from tasks.curate.ingest.bring import bring_in
+from tasks.sources.ingest import ingest_source
 from tests.support.file_server import KEY_ID, SECRET, file_server
 from tests.support.iceberg_table import NAME, Lake
 from tests.support.workplace import small_document
@@ -49,7 +49,7 @@ def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehous
     monkeypatch.setenv("DESK_TOKEN", TOKEN)
     spec = load_file(workplace.folder / "pipelines.yaml").get("small")
     landed = workplace.home / "ingest" / "small"
-    bring_in(spec.source, root=workplace.folder, landed=landed)
+    ingest_source(spec.source, root=workplace.folder, landed=landed)
     text = desk.comments[7][0]["plain_body"]
     desk.touch(7, status="deleted", subject="SCRUBBED")
 
@@ -106,7 +106,7 @@ def test_validate_plan_and_doctor_describe_the_source_and_contact_no_service(
     assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
 
 
-def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
+def test_remote_files_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FILES_TOKEN", TOKEN)
@@ -125,7 +125,7 @@ def test_files_from_afar_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here
         remote.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
         remote.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
         spec = load_file(config).get("small")
-        bring_in(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
+        ingest_source(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
         n_requests = len(remote.asked)
         capsys.readouterr()
         assert plan(pipeline="small", config=config, as_json=True) == 0

@@ -12,10 +12,12 @@ from flows.context.ingest import landed_folder
 from flows.privacy.forget import forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import PostgresSource, ZendeskSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.ingest.bring import ingest_folder
-from tasks.curate.ingest.landing import FILE, Row, open_landing
-from tasks.curate.ingest.whose import Whose, landed_customers, note_whose, whose_of
+from tasks.curate.extract import extract_tickets
+from tasks.sources import postgres, zendesk
+from tasks.sources.ingest import source_folder
+from tasks.sources.landing import FILE, Row, open_landing
+from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
 from tests.support.forgetful_workspace import KEY, Workspace, build
 from tests.support.traces import traces
 
@@ -57,18 +59,22 @@ def row(owner: int, number: int, text: str | None) -> Row:
 
 
 def fill(here: Workspace, source: ZendeskSource | PostgresSource) -> Path:
-    folder = ingest_folder(source, landed_folder(here.settings, "small"))
+    folder = source_folder(source, landed_folder(here.settings, "small"))
     assert folder is not None
     if isinstance(source, ZendeskSource):
         rows = [*ticket(1, 4711, "amber ibis"), *ticket(2, 4711, "amber ibis"), *ticket(3, 8, "grey")]
     else:
         rows = [row(4711, 1, "amber ibis"), row(4711, 2, None), row(8, 3, "grey")]
     with open_landing(folder) as landing:
-        note_whose(landing, whose_of(source))
+        note_owner(landing, owner_of(source))
         with landing.step():
             landing.put(rows)
         landing.finish(at="2026-06-02")
     return folder / FILE
+
+
+def owner_of(source: ZendeskSource | PostgresSource) -> RowOwner:
+    return zendesk.owner_of(source) if isinstance(source, ZendeskSource) else postgres.owner_of(source)
 
 
 def left(here: Workspace) -> list[str]:
@@ -79,7 +85,9 @@ def tickets(here: Workspace, source: ZendeskSource | PostgresSource, out: Path) 
     out.mkdir()
     landed = landed_folder(here.settings, "small")
     fingerprint = fingerprint_source(source, root=out, landed=landed)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=out, landed=landed, out=out).rows.n_out
+    return extract_tickets(
+        source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out
+    ).rows.n_out
 
 
 @pytest.mark.parametrize("source", [ZENDESK, POSTGRES], ids=["zendesk", "postgres"])
@@ -101,8 +109,8 @@ def test_rows_and_bytes_go_and_do_not_come_back(
 
     everybody = load_forgotten(here.settings)
     assert everybody is not None
-    whose = whose_of(source)
-    with open_landing(file.parent, leaves=partial(whose.leaves, forgotten=everybody)) as landing, landing.step():
+    owner = owner_of(source)
+    with open_landing(file.parent, leaves=partial(owner.leaves, forgotten=everybody)) as landing, landing.step():
         if isinstance(source, ZendeskSource):
             landing.put(ticket(4, 4711, "amber ibis")[:1])
             landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # it got another requester
@@ -114,8 +122,8 @@ def test_rows_and_bytes_go_and_do_not_come_back(
 
 def test_who_a_customer_is_follows_the_columns_of_the_source() -> None:
     content = json.dumps({"payload": {"user": {"id": 7}}, "role": None, "author_id": 8})
-    assert Whose("payload.user.id").customer("row", "[]", content) == "7"
-    assert Whose("payload.user.id").customer("comment", "1", content) is None
-    assert Whose("requester_id").customer("comment", "1", content) == "8"
-    assert Whose("x", in_key=1).customer("row", '["a", "b"]', None) == "b"
-    assert Whose("x").customer("faulty", "1", '"reason"') is None
+    assert RowOwner("payload.user.id").customer("row", "[]", content) == "7"
+    assert RowOwner("payload.user.id").customer("comment", "1", content) is None
+    assert RowOwner("requester_id").customer("comment", "1", content) == "8"
+    assert RowOwner("x", in_key=1).customer("row", '["a", "b"]', None) == "b"
+    assert RowOwner("x").customer("faulty", "1", '"reason"') is None

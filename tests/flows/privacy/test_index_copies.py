@@ -15,8 +15,9 @@ from flows.context.listener import Listeners
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_files import RemoteFilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.ingest.bring import bring_in
+from tasks.curate.extract import extract_tickets
+from tasks.sources.ingest import ingest_source
+from tasks.sources.registry import fingerprint_source, place_of
 from tests.support.file_server import FileServer, file_server
 from tests.support.forgetful_workspace import KEY, Workspace, build
 from tests.support.traces import traces
@@ -52,7 +53,7 @@ def declared(remote: FileServer, **options: Any) -> RemoteFilesSource:
 
 
 def bring(here: Workspace, source: RemoteFilesSource) -> None:
-    bring_in(source, root=here.settings.home, landed=landed_folder(here.settings, "small"))
+    ingest_source(source, root=here.settings.home, landed=landed_folder(here.settings, "small"))
 
 
 def run(here: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int]:
@@ -65,7 +66,7 @@ def run(here: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int
     with ingested_source(session):
         fingerprint = fingerprint_source(source, root=out, landed=landed)
         table = extract_tickets(
-            source=source, fingerprint=fingerprint, root=out, landed=landed, out=out,
+            source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out,
             forgotten=load_forgotten(here.settings),
         )  # fmt: skip
     assert fingerprint_source(source, root=out, landed=landed) == fingerprint, "a plan still knows what was here"

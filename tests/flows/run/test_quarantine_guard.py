@@ -22,8 +22,8 @@ from schemas.pipeline import PipelineSpec
 from tasks.assess import items
 from tasks.curate import leaks
 from tasks.curate.ask import quarantine_of
-from tasks.curate.extract import fingerprint_source
 from tasks.curate.redaction import ticket
+from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
 
 N_ROWS = 50

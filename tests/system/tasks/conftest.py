@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.tasks.conftest import desk
+from tests.tasks.conftest import desk, new_folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,6 @@ Row = Mapping[str, object]
 NewFolder = Callable[[], Path]
 MakeTickets = Callable[..., TicketTable]
 MakeSplits = Callable[..., Splits]
-
-
-@pytest.fixture
-def new_folder(tmp_path: Path) -> NewFolder:
-    """A fresh, empty directory at each call."""
-    numbers = itertools.count()
-
-    def new() -> Path:
-        folder = tmp_path / f"out{next(numbers)}"
-        folder.mkdir()
-        return folder
-
-    return new
 
 
 def with_places(rows: Iterable[Row]) -> list[dict[str, object]]:

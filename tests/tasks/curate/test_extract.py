@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, StorageError
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers.source_files import find_files
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.files import find_files
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 
@@ -38,7 +40,7 @@ def extract(source: Any, root: Path, **options: Any) -> TicketTable:
         out = root / f"out-{number}"
     out.mkdir()
     fingerprint = fingerprint_source(source, root=root)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=root, out=out, **options)
+    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=out, **options)
 
 
 def tickets(table: TicketTable) -> Rows:
@@ -95,7 +97,7 @@ def test_byte_order_mark_crlf_and_blank_lines_change_nothing(tmp_path: Path) -> 
 def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.curate.readers.streams.MAX_ROW_BYTES", 100)
+    monkeypatch.setattr("tasks.sources.readers.streams.MAX_ROW_BYTES", 100)
     (tmp_path / "t.jsonl").write_bytes(jsonl({"body": "x" * 300}, {"body": "short"}))
     table = extract(files("t.jsonl"), tmp_path)
     assert [row["body"] for row in tickets(table)] == ["short"]
@@ -244,7 +246,7 @@ def test_ragged_and_badly_quoted_rows_are_quarantined_and_the_rest_is_read(tmp_p
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("ticket_id,body,body\n1,a,b\n", "stands twice"),
+        ("ticket_id,body,body\n1,a,b\n", "occurs twice"),
         ("ticket_id;body\n1;a\n", "separated by semicolons"),
         ("a,b\n1,2\n", "no row has a ticket column"),
     ],
@@ -494,7 +496,7 @@ def test_a_column_that_stands_twice_is_refused_in_parquet_and_duckdb(tmp_path: P
     duckdb.connect(str(tmp_path / "w.duckdb")).close()
     query = DuckDBSource(kind="duckdb", database="w.duckdb", query="select 'a' as body, 'b' as body")
     for source in (files("t.parquet"), query):
-        with pytest.raises(DataError, match="stands twice"):
+        with pytest.raises(DataError, match="occurs twice"):
             extract(source, tmp_path)
 
 

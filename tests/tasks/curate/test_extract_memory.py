@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from schemas.source import FilesSource
-from tasks.curate import row_groups
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather, records, spill, streams
+from tasks.curate import gather, row_groups, spill
+from tasks.curate.extract import extract_tickets
+from tasks.sources.kind import Place
+from tasks.sources.readers import records, streams
+from tasks.sources.registry import fingerprint_source
 
 Row = dict[str, Any]
 
@@ -49,7 +51,9 @@ def as_csv(rows: list[Row]) -> bytes:
 def extracted(root: Path, out: Path) -> tuple[Any, ...]:
     source = FilesSource(kind="files", paths=("*.jsonl", "*.csv"))
     out.mkdir()
-    table = extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+    table = extract_tickets(
+        source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out
+    )
     assert {path.name for path in out.iterdir()} == {"tickets.parquet", "removed.parquet"}
     return table.rows, table.notes, table.tickets.read_bytes(), table.removed.read_bytes()
 

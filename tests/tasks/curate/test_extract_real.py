@@ -13,11 +13,13 @@ import pytest
 from schemas.artifacts import TicketTable
 from schemas.errors import DataError
 from schemas.source import FilesSource, GeneratedSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers.read_csv import read_csv
-from tasks.curate.readers.read_jsonl import read_json
-from tasks.curate.readers.records import Fault
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
+from tasks.sources.readers.read_csv import read_csv
+from tasks.sources.readers.read_jsonl import read_json
+from tasks.sources.readers.records import Fault
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 
@@ -25,7 +27,7 @@ Rows = list[dict[str, Any]]
 def extract(out: Path, root: Path, *paths: str, **options: Any) -> TicketTable:
     out.mkdir(exist_ok=True)
     source = FilesSource(kind="files", paths=paths, **options)
-    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out)
 
 
 def tickets(table: TicketTable) -> Rows:
@@ -199,13 +201,13 @@ def test_zendesk_exports_map_by_columns(shared_data: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("defect", ["none", "broken_format"])
 def test_the_generated_help_desk_is_read_like_any_export(tmp_path: Path, defect: str) -> None:
-    from tasks.curate.helpdesk import generate_tickets
+    from tasks.sources.helpdesk import generate_tickets
 
     source = GeneratedSource.model_validate(
         {"kind": "generated", "n_tickets": 200, "n_customers": 30, "defect": defect}
     )
     fingerprint = fingerprint_source(source, root=tmp_path)
-    table = extract_tickets(source=source, fingerprint=fingerprint, root=tmp_path, out=tmp_path)
+    table = extract_tickets(source=source, fingerprint=fingerprint, place=Place(tmp_path), out=tmp_path)
     lines = [line for line in generate_tickets(source) if line.strip()]
     assert table.rows.n_in == len(lines)
     assert table.rows.n_out >= 200

@@ -11,8 +11,10 @@ import pytest
 
 from schemas.artifacts import TicketTable
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, SourceSpec
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 from tests.support.codes import code_of
 
 
@@ -40,7 +42,7 @@ def of_duckdb(query: str) -> DuckDBSource:
 def extract(source: SourceSpec, root: Path) -> TicketTable:
     (root / "out").mkdir()
     fingerprint = fingerprint_source(source, root=root)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=root, out=root / "out")
+    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=root / "out")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ import pytest
 
 from schemas.artifacts import TicketTable
 from schemas.source import FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import columns, read_csv, read_jsonl, shapes, typed
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
+from tasks.sources.readers import columns, read_csv, read_jsonl, shapes, typed
+from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
 
 ROWS = [{"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "body": f"Text {n}", "reply": "Yes."} for n in range(9)]
@@ -60,7 +62,7 @@ def extract(folder: Path, source: FilesSource, name: str) -> TicketTable:
     out = folder / name
     out.mkdir()
     fingerprint = fingerprint_source(source, root=folder)
-    return extract_tickets(source=source, fingerprint=fingerprint, root=folder, out=out)
+    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(folder), out=out)
 
 
 @pytest.mark.parametrize(

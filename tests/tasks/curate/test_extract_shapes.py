@@ -17,9 +17,11 @@ from schemas.artifacts import TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from schemas.source import DuckDBSource, FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.validate import validate_tickets
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
 Extract = Callable[..., TicketTable]
@@ -32,7 +34,7 @@ def extract(tmp_path: Path, new_folder: Callable[[], Path]) -> Extract:
     def run(*paths: str, root: Path = tmp_path, source: Any = None, **options: Any) -> TicketTable:
         source = source or FilesSource(kind="files", paths=paths, **options)
         seen = fingerprint_source(source, root=root)
-        return extract_tickets(source=source, fingerprint=seen, root=root, out=new_folder())
+        return extract_tickets(source=source, fingerprint=seen, place=Place(root), out=new_folder())
 
     return run
 

@@ -14,10 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.tables import REMOVED_COLUMNS, TICKET_COLUMNS
-from tasks.curate import handed as handed_tables
-from tasks.curate import row_groups
+from tasks.curate import row_groups, table_cache
 from tasks.curate import rows as tables
-from tasks.curate.handed import look_at_handed
 from tasks.curate.rows import (
     count_rows,
     read_batches,
@@ -30,6 +28,7 @@ from tasks.curate.rows import (
     write_removed,
     write_tickets,
 )
+from tasks.curate.table_cache import peek_cached
 
 
 def tickets(n: int) -> list[dict[str, object]]:
@@ -102,7 +101,7 @@ def no_reading(*_: object, **__: object) -> None:
     raise AssertionError("the file was read")
 
 
-def test_the_first_reader_is_handed_what_was_written_wherever_the_file_went(
+def test_the_first_reader_gets_what_was_written_wherever_the_file_went(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_order = [{**row, "ticket_id": f"t{place:03}"} for place, row in enumerate(tickets(50))]
@@ -134,14 +133,14 @@ def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one = [{"ticket_id": "t1", "source": "a", "source_line": 1, "body": "x" * 1000}]
-    monkeypatch.setattr(handed_tables, "HANDED_BYTES", int(1.5 * ticket_table(one).nbytes))
+    monkeypatch.setattr(table_cache, "CACHED_BYTES", int(1.5 * ticket_table(one).nbytes))
     for name in ("a.parquet", "b.parquet"):
         write_tickets(ticket_table(one), tmp_path, name=name)
-    assert look_at_handed(tmp_path / "a.parquet") is None
-    assert look_at_handed(tmp_path / "b.parquet") is not None
+    assert peek_cached(tmp_path / "a.parquet") is None
+    assert peek_cached(tmp_path / "b.parquet") is not None
     write_tickets(ticket_table(tickets(20)), tmp_path)
-    assert look_at_handed(tmp_path / "b.parquet") is not None
-    assert look_at_handed(tmp_path / "tickets.parquet") is None
+    assert peek_cached(tmp_path / "b.parquet") is not None
+    assert peek_cached(tmp_path / "tickets.parquet") is None
     assert read_rows(tmp_path / "tickets.parquet").num_rows == 20
 
 
@@ -186,14 +185,14 @@ def test_a_writer_that_is_broken_off_hands_nothing_over(tmp_path: Path) -> None:
 
     with pytest.raises(RuntimeError, match="in the middle"):
         write_ordered_tickets(broken_off(), tmp_path)
-    assert look_at_handed(tmp_path / "tickets.parquet") is None
+    assert peek_cached(tmp_path / "tickets.parquet") is None
 
 
 def test_what_is_too_much_to_be_held_is_read_from_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = ticket_table(in_order(60))
-    monkeypatch.setattr(tables, "HANDED_BYTES", int(table.nbytes / 2))
+    monkeypatch.setattr(tables, "CACHED_BYTES", int(table.nbytes / 2))
     write_ordered_tickets([table.slice(0, 30), table.slice(30)], tmp_path)
-    assert handed_tables.look_at_handed(tmp_path / "tickets.parquet") is None
+    assert table_cache.peek_cached(tmp_path / "tickets.parquet") is None
     assert read_rows(tmp_path / "tickets.parquet").equals(table)
 
 

@@ -13,11 +13,13 @@ import pytest
 from schemas.curation import TableSpec
 from schemas.curation_steps import RedactStep, TriggerScanStep
 from schemas.source import GeneratedSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 
 PHRASE = "quartz meridian"
 """Words that no phrase of the help desk holds."""
@@ -39,7 +41,9 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
     source = GeneratedSource(kind="generated", n_tickets=1000, n_customers=150, n_weeks=4, seed=11)
     root = out()
-    read = extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out())
+    read = extract_tickets(
+        source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out()
+    )
     valid = validate_tickets(tickets=read, table=TableSpec(fail_above=0.5), out=out())
     clean = redact_tickets(tickets=valid, step=RedactStep(uses="redact"), out=out())
     return read_rows(clean.tickets).to_pylist()

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
-from tasks.curate import row_groups, rows, validate
+from tasks.curate import row_groups, rows, spill, validate
 from tasks.curate.clean_text import clean_text
 from tasks.curate.one_per_id import keep_one_per_id
-from tasks.curate.readers import spill
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 
 Row = dict[str, Any]

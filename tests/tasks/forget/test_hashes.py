@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.source import FilesSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather
+from tasks.curate import gather
+from tasks.curate.extract import extract_tickets
 from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 
 HASHES = KeyedHash(b"a key of sixteen")
 GONE = Forgotten(HASHES, owners=[HASHES.of("customer", "ann"), HASHES.of("customer", "77")])
@@ -35,7 +37,11 @@ def test_their_rows_go_before_anything_is_written(
     out = tmp_path / "out"
     out.mkdir()
     table = extract_tickets(
-        source=source, fingerprint=fingerprint_source(source, root=tmp_path), root=tmp_path, out=out, forgotten=GONE
+        source=source,
+        fingerprint=fingerprint_source(source, root=tmp_path),
+        place=Place(tmp_path),
+        out=out,
+        forgotten=GONE,
     )
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined, table.rows.n_dropped) == (6, 2, 1, 3)
     assert pq.read_table(table.tickets).column("ticket_id").to_pylist() == ["t2", "t5"]
@@ -51,5 +57,5 @@ def test_a_source_without_customers_is_read_as_ever(tmp_path: Path) -> None:
     (tmp_path / "tickets.jsonl").write_text('{"ticket_id": "t1", "body": "a", "reply": "b"}\n')
     source = FilesSource(kind="files", paths=("tickets.jsonl",))
     fingerprint = fingerprint_source(source, root=tmp_path)
-    table = extract_tickets(source=source, fingerprint=fingerprint, root=tmp_path, out=tmp_path, forgotten=GONE)
+    table = extract_tickets(source=source, fingerprint=fingerprint, place=Place(tmp_path), out=tmp_path, forgotten=GONE)
     assert (table.rows.n_out, table.rows.n_dropped) == (1, 0)

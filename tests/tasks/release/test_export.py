@@ -16,10 +16,10 @@ from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import EncodeSpec, PromptSpec
-from tasks.curate.readers.turns import read_turns
 from tasks.model.chat_format import encode_examples
 from tasks.release.openai_file import write_openai_files
 from tasks.release.vllm_launch import check_servable, launch_script
+from tasks.sources.readers.turns import read_turns
 
 PROMPT = PromptSpec(system="", user="{body}", answer="{reply}")
 TALK = [

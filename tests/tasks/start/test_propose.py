@@ -15,7 +15,7 @@ from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
 from schemas.yaml_text import read_tree
-from tasks.curate.readers.layouts import CANONICAL
+from tasks.sources.readers.layouts import CANONICAL
 from tasks.start.pipeline_yaml import flow, write_pipeline
 from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
 from tasks.start.roles import KNOWN, plain_form

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from schemas.artifacts import Splits, WarehouseRef
-from tests.tasks.curate.conftest import MakeSplits, Row, make_splits, new_folder
+from tests.tasks.curate.conftest import MakeSplits, Row, make_splits
 
-__all__ = ["make_splits", "new_folder"]
+__all__ = ["make_splits"]
 
 MakeWarehouse = Callable[..., WarehouseRef]
 

@@ -9,7 +9,7 @@ import pytest
 
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from schemas.errors import LockedError
-from tasks.curate.ingest.landing import open_landing
+from tasks.sources.landing import open_landing
 from tests.flows.privacy.test_forget_landed import ZENDESK, fill, left
 from tests.support.forgetful_workspace import KEY, Workspace, build
 

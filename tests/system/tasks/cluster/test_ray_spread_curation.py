@@ -25,7 +25,7 @@ from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
-from tasks.curate.extract import fingerprint_source
+from tasks.sources.registry import fingerprint_source
 from tests.schemas.test_pipeline import build
 from tests.support.ray_cluster import TwoNodes
 

@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-from tests.tasks.curate.conftest import banking77, bitext, make_splits, make_tickets, new_folder, rows_of
+from tests.tasks.curate.conftest import banking77, bitext, make_splits, make_tickets, rows_of

@@ -10,7 +10,9 @@ import pytest
 from schemas.artifacts import TicketTable
 from schemas.errors import LockedError
 from schemas.source import DuckDBSource
-from tasks.curate.extract import extract_tickets, fingerprint_source
+from tasks.curate.extract import extract_tickets
+from tasks.sources.kind import Place
+from tasks.sources.registry import fingerprint_source
 
 
 def extract(source: Any, root: Path) -> TicketTable:
@@ -20,7 +22,7 @@ def extract(source: Any, root: Path) -> TicketTable:
         number += 1
         out = root / f"out-{number}"
     out.mkdir()
-    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), root=root, out=out)
+    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out)
 
 
 # JSON Lines

@@ -15,8 +15,10 @@ import sys
 from pathlib import Path
 from schemas.source import FilesSource
 from tasks.curate import row_groups
-from tasks.curate.extract import extract_tickets, fingerprint_source
-from tasks.curate.readers import gather, spill
+from tasks.curate.extract import extract_tickets
+from tasks.sources.registry import fingerprint_source
+from tasks.sources.kind import Place
+from tasks.curate import gather, spill
 row_groups.GROUP_BYTES = gather.HELD_BYTES = 1 << 20
 spill.CHUNK_BYTES = gather.HELD_BYTES >> 5
 root = Path(sys.argv[1])
@@ -25,7 +27,7 @@ for name in ("small", "large"):
     out = root / f"{name}-{sys.argv[2]}"
     out.mkdir()
     told = fingerprint_source(source, root=root)
-    print(extract_tickets(source=source, fingerprint=told, root=root, out=out).rows.n_out)
+    print(extract_tickets(source=source, fingerprint=told, place=Place(root), out=out).rows.n_out)
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     print(int(peak.split()[1]) // 1024)
 """

@@ -14,12 +14,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import SplitSpec, TableSpec
-from tasks.curate import handed, row_groups, rows
-from tasks.curate.readers import spill
+from tasks.curate import row_groups, rows, table_cache
+from tasks.curate import spill
 from tasks.curate.rows import ticket_table, write_ordered_tickets
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-row_groups.GROUP_BYTES = handed.HANDED_BYTES = rows.HANDED_BYTES = 1 << 20
+row_groups.GROUP_BYTES = table_cache.CACHED_BYTES = rows.CACHED_BYTES = 1 << 20
 spill.CHUNK_BYTES = 1 << 15
 root, step = Path(sys.argv[1]), sys.argv[2]
 

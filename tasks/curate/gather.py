@@ -1,0 +1,233 @@
+"""Collects what extraction makes of batches: tickets as Arrow batches, and everyone else with place and reason.
+
+What is more than some megabytes goes to files aside (`tasks/curate/spill.py`), so that memory stays flat.
+
+It knows nothing of formats. Called by `tasks/curate/extract.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.curate.rows import TICKETS_ARROW, removed_table, write_ordered_tickets, write_tickets
+from tasks.curate.spill import Part, merge_parts
+from tasks.forget.hashes import Forgotten
+from tasks.sources.readers.columns import Made, TicketMaker
+from tasks.sources.readers.records import Batch, Fault
+
+_SOURCE = TICKETS_ARROW.field("source")
+_OFFSET = pa.field("byte_offset", pa.int64())
+
+
+HELD_BYTES = 1 << 25
+"""Tickets held in memory before they go to a file aside."""
+_HELD_REMOVED = 4096
+FORGOTTEN = "forgotten"
+"""Rule that takes the rows of forgotten customers."""
+_GONE = Fault(FORGOTTEN, "The customer was forgotten.", outcome="dropped")
+
+
+class Gathered:
+    """Tickets, quarantined and dropped rows of one source; rows read = tickets + quarantined + dropped, always.
+
+    Args:
+        maker: Makes tickets of rows.
+        aside: An empty folder for tickets beyond `HELD_BYTES`; None: all are held.
+        forgotten: Customers whose rows are dropped before they are held or put aside.
+    """
+
+    def __init__(self, maker: TicketMaker, *, aside: Path | None = None, forgotten: Forgotten | None = None) -> None:
+        self.n_rows = 0
+        self.n_dropped = 0
+        self._forgotten = forgotten
+        self.notes: dict[str, int] = {}
+        self._maker = maker
+        self._aside = aside
+        self._parts: list[Part] = []
+        self._file: list[pa.Table] = []
+        self._tables: list[pa.Table] = []
+        self._n_held = 0
+        self._has_ids = False
+        self._guessed: list[Part] = []
+        self._n_files = 0
+        self._removed: list[dict[str, object]] = []
+        self._removed_tables: list[pa.Table] = []
+        self._counts: Counter[str] = Counter()
+
+    def read(self, name: str, prefix: str, batches: Iterable[Batch]) -> None:
+        """Take in every row of one file or table.
+
+        Args:
+            name: Kept with the rows as their source.
+            prefix: Of the ids made for its rows, if it has none.
+        """
+        self._maker.begin_file(name)
+        self._counts["files"] += 1
+        self._has_ids = False
+        for batch in batches:
+            self.n_rows += len(batch)
+            for record in batch.faulty:
+                if self._forgotten and self._forgotten.is_gone("ticket", record.ticket_id):
+                    self._drop_forgotten(name, record.line)
+                elif isinstance(record.content, Fault):
+                    self._remove(record.content, name, record.line, record.offset, record.ticket_id)
+            self._take(name, batch)
+            if self._aside is not None and self._n_held >= HELD_BYTES:
+                self._put_aside(self._aside, name, prefix)
+        self._end_file(name, prefix)
+
+    def finish(self) -> None:
+        """Collect the notes once everything is read; raises what `TicketMaker.finish` raises."""
+        self.notes = {**self._counts, **self._maker.finish()}
+
+    def write(self, out: Path) -> int:
+        """Write `out/tickets.parquet`; return the number of tickets."""
+        if self._aside is None or not self._parts:
+            return write_tickets(self.tickets(), out)
+        self._put_held_aside(self._aside)
+        return write_ordered_tickets(merge_parts(self._parts), out, is_read_next=False)
+
+    def tickets(self) -> pa.Table:
+        """The tickets that are held, in the order read: all, where nothing was put aside."""
+        return pa.concat_tables([TICKETS_ARROW.empty_table(), *self._tables])
+
+    def removed(self) -> pa.Table:
+        """Rows for `removed.parquet`: the quarantined, the deleted, and the places of those of forgotten customers."""
+        return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
+
+    def _take(self, name: str, batch: Batch) -> None:
+        made = self._maker.make(batch)
+        gone = self._gone(made)
+        for index in gone:
+            self._drop_forgotten(name, int(batch.lines[index]))
+        for index, fault in made.faults.items():
+            if index not in gone:
+                offset = None if batch.offsets is None else int(batch.offsets[index])
+                self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
+        n_rows, leaves = len(batch.rows), made.faults.keys() | gone
+        if n_rows == len(leaves):
+            return
+        columns = {**made.columns, "source_line": pa.array(batch.lines)}
+        if batch.offsets is not None:
+            columns["byte_offset"] = pa.array(batch.offsets)
+        table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+        if leaves:
+            table = table.filter(pa.array([index not in leaves for index in range(n_rows)], pa.bool_()))
+        self._file.append(table)
+        self._n_held += table.nbytes
+
+    def _gone(self, made: Made) -> set[int]:
+        """Rows of forgotten customers, by their position in the batch; those with a fault as well."""
+        forgotten = self._forgotten
+        if not forgotten:
+            return set()
+        faulty = {index for index, customer in made.customers.items() if forgotten.is_gone("customer", customer)}
+        if "customer_id" not in made.columns:
+            return faulty
+        return faulty | set(pc.indices_nonzero(forgotten.mask("customer", made.columns["customer_id"])).to_pylist())
+
+    def _drop_forgotten(self, name: str, line: int) -> None:
+        self._remove(_GONE, name, line, None, None)
+
+    def _end_file(self, name: str, prefix: str) -> None:
+        """Give ids to a file without any; in a file with ids, quarantine the rows that lack theirs."""
+        table = self._rows_of_file(name)
+        if table is not None and (with_ids := self._with_ids(table, name)) is not None:
+            self._tables.append(_tickets(with_ids))
+        elif table is not None:
+            self._tables.append(_tickets(_named(table, prefix)))
+            self._counts["ids_made"] += table.num_rows
+        for part in self._guessed:
+            for rows in part.chunks():
+                if self._has_ids:
+                    self._remove_without_id(rows, name)
+                else:
+                    self._counts["ids_made"] += rows.num_rows
+        if not self._has_ids:
+            self._parts += self._guessed
+        self._guessed = []
+
+    def _put_aside(self, aside: Path, name: str, prefix: str) -> None:
+        """Write what is held to files. Rows before the first id of their file get one until more is known."""
+        table = self._rows_of_file(name)
+        if table is not None and (with_ids := self._with_ids(table, name)) is not None:
+            self._tables.append(_tickets(with_ids))
+        elif table is not None:
+            self._guessed.append(self._part(aside, _named(table, prefix)))
+        self._put_held_aside(aside)
+
+    def _put_held_aside(self, aside: Path) -> None:
+        table = self.tickets()
+        self._tables, self._n_held = [], 0
+        if table.num_rows:
+            self._parts.append(self._part(aside, table))
+
+    def _part(self, aside: Path, table: pa.Table) -> Part:
+        self._n_files += 1
+        return Part(aside / f"{self._n_files:06d}.arrow", table)
+
+    def _rows_of_file(self, name: str) -> pa.Table | None:
+        """The rows of the file that are held; now they are not."""
+        if not self._file:
+            return None
+        # Columns that some batches lack, ticket_id among them, are null there.
+        table = _with_missing(pa.concat_tables(self._file, promote_options="default"))
+        self._file = []
+        return table.append_column(_SOURCE, pa.repeat(pa.scalar(name), table.num_rows))
+
+    def _with_ids(self, table: pa.Table, name: str) -> pa.Table | None:
+        """The rows that have an id, the others quarantined; None where the file has shown none so far."""
+        ids = table.column("ticket_id")
+        self._has_ids = self._has_ids or ids.null_count < table.num_rows
+        if not self._has_ids:
+            return None
+        if ids.null_count:
+            self._remove_without_id(table.filter(pc.is_null(ids)), name)
+            table = table.filter(pc.is_valid(ids))
+        return table
+
+    def _remove_without_id(self, table: pa.Table, name: str) -> None:
+        fault = Fault("TG0246", "The row has no ticket_id, others of its file do.", "ticket_id")
+        for row in table.select(["source_line", "byte_offset"]).to_pylist():
+            self._remove(fault, name, row["source_line"], row["byte_offset"], None)
+
+    def _remove(self, fault: Fault, name: str, line: int, offset: int | None, ticket_id: str | None) -> None:
+        self.n_dropped += fault.outcome == "dropped"
+        self._removed.append(
+            {
+                "ticket_id": ticket_id,
+                "outcome": fault.outcome,
+                "code": fault.code,
+                "reason": fault.reason,
+                "field": fault.field,
+                "source": name,
+                "source_line": line,
+                "byte_offset": offset,
+            }
+        )
+        if len(self._removed) >= _HELD_REMOVED:
+            self._removed_tables.append(removed_table(self._removed))
+            self._removed = []
+
+
+def _named(table: pa.Table, prefix: str) -> pa.Table:
+    """The rows with ids made of the prefix and their line."""
+    lines = table.column("source_line").cast(pa.string())
+    made = pc.binary_join_element_wise(pa.scalar(prefix), lines, "-")
+    return table.set_column(table.column_names.index("ticket_id"), TICKETS_ARROW.field("ticket_id"), made)
+
+
+def _tickets(table: pa.Table) -> pa.Table:
+    return table.select(TICKETS_ARROW.names).cast(TICKETS_ARROW)
+
+
+def _with_missing(table: pa.Table) -> pa.Table:
+    for field in (*TICKETS_ARROW, _OFFSET):
+        if field.name not in table.column_names and field.name != _SOURCE.name:
+            table = table.append_column(field.with_nullable(True), pa.nulls(table.num_rows, field.type))
+    return table

@@ -1,0 +1,161 @@
+"""`source.kind: duckdb`: one table or SELECT of a DuckDB file, which is opened read-only and locked down.
+
+While another program has the file open for writing, a copy of it is read (`database_copy.py`). It knows nothing of
+tickets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import ConfigError, DataError, SecurityError
+from schemas.source import DuckDBSource
+from tasks.sources.database_copy import (
+    copy_database,
+    copy_of,
+    fingerprint_database,
+    forget_copy,
+    is_held,
+    need_database,
+)
+from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
+from tasks.sources.readers.headers import check_header, did_you_mean, listing
+from tasks.sources.readers.read_arrow import arrow_batches
+from tasks.sources.readers.records import BATCH_ROWS, Batch
+from tasks.warehouse import connect, in_bounds, quote_identifier
+
+if TYPE_CHECKING:
+    import duckdb
+
+LAKE = "ducklake_snapshot"
+"""A table of every DuckLake's catalog."""
+
+
+class DuckDBFile(SourceKind[DuckDBSource]):
+    """A DuckDB file, and a copy of it for as long as the run lasts while others write it."""
+
+    spec = DuckDBSource
+
+    def describe(self, source: DuckDBSource) -> str:
+        """The file."""
+        return source.database
+
+    def fingerprint(self, source: DuckDBSource, place: Place) -> str:
+        """Of the file and its log."""
+        return fingerprint_database(_database(source, place))
+
+    def parts(self, source: DuckDBSource, place: Place) -> Iterator[Part]:
+        """The table or SELECT."""
+        name = source.table or "query"
+        yield Part(f"{source.database}:{name}", name, read_duckdb(source, _database(source, place)))
+
+    def identity(self, source: DuckDBSource) -> Mapping[str, Any]:
+        """The file."""
+        return {"database": source.database}
+
+    def ingest(self, source: DuckDBSource, ingestion: Ingestion) -> Ingested | None:
+        """Copy the file if it is open for writing elsewhere.
+
+        Raises:
+            DataError: TG0201, there is none; TG0203, it changes faster than it can be copied.
+            StorageError: TG0519, it is no DuckDB database.
+        """
+        database = _declared(source, ingestion.root)
+        forget_copy(ingestion.folder)
+        need_database(database)
+        if not is_held(database):
+            return None
+        copy_database(database, ingestion.folder)
+        return Ingested(0, 0, datetime.now(UTC).isoformat(timespec="seconds"))
+
+    def release(self, folder: Path) -> None:
+        """Remove the copy."""
+        forget_copy(folder)
+
+    def summary(self, source: DuckDBSource, here: Ingested) -> str:
+        """That it is a copy."""
+        return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
+
+
+KIND = DuckDBFile()
+
+
+def _database(source: DuckDBSource, place: Place) -> Path:
+    """The file, or this process's copy of it."""
+    if place.folder is not None and copy_of(place.folder).is_file():
+        return copy_of(place.folder)
+    return _declared(source, place.root)
+
+
+def _declared(source: DuckDBSource, root: Path) -> Path:
+    return root / Path(source.database).expanduser()
+
+
+def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
+    """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
+
+    Args:
+        database: The file, or a copy of it.
+
+    Raises:
+        ConfigError: TG0130, no such table; TG0125, the query does not parse.
+        DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column occurs twice.
+        SecurityError: TG0811, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
+        LockedError: TG0520, another process holds the file for writing.
+        StorageError: TG0519, the file is absent or no DuckDB file.
+    """
+    import duckdb
+
+    with connect(database, read_only=True, threads=1) as connection:
+        query = f"SELECT * FROM {_table(connection, source.table)}" if source.table else _query(connection, source)
+        try:
+            relation = connection.sql(query)
+            check_header(relation.columns, where=str(database))
+            table = in_bounds(connection, relation.to_arrow_table, where=str(database))
+        except duckdb.Error as error:
+            broken = duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
+            if isinstance(error, broken) or "Corrupt database" in str(error):
+                raise DataError(
+                    f"the DuckDB file is damaged, or its disk fails: {str(error).partition(chr(10))[0][:200]}",
+                    code="TG0202",
+                    where=str(database),
+                    hint="restore it from a copy; nothing was read from it",
+                ) from None
+            raise DataError(
+                f"DuckDB refuses the source's query: {str(error).partition(chr(10))[0][:200]}",
+                code="TG0209",
+                where=str(database),
+            ) from None
+        yield from arrow_batches(table.to_batches(max_chunksize=BATCH_ROWS))
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """The catalogue's table or view of that name, quoted; `schema.table` where it is not in `main`."""
+    found = connection.sql(
+        "SELECT table_schema, table_name FROM information_schema.tables "
+        "WHERE table_catalog = current_catalog() ORDER BY ALL"
+    ).fetchall()
+    known = {(table if schema == "main" else f"{schema}.{table}"): (schema, table) for schema, table in found}
+    if name not in known:
+        hint = did_you_mean(name, known)
+        if LAKE in known:
+            hint = f"this is the catalog of a DuckLake, which is not read: COPY (FROM lake.{name}) TO 'x.parquet' there"
+        raise ConfigError(f"no table {name!r}; there are: {listing(known)}", code="TG0130", hint=hint)
+    return ".".join(quote_identifier(part) for part in known[name])
+
+
+def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
+    import duckdb
+
+    try:
+        statements = connection.extract_statements(source.query or "")
+    except duckdb.Error as error:
+        raise ConfigError(
+            f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0125"
+        ) from None
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise SecurityError("the source's query must be exactly one SELECT", code="TG0811", where=source.database)
+    return statements[0].query

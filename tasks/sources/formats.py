@@ -1,0 +1,123 @@
+"""Files of tickets, wherever they lie: which format one has, what reads it, which prefix made ids get.
+
+It knows nothing of paths in pipelines.yaml. Called by the kinds of source that hold files, and by who looks at a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from schemas.errors import ConfigError
+from tasks.files import sha256_file, sha256_json
+from tasks.sources.readers.streams import COMPRESSED
+
+if TYPE_CHECKING:
+    from tasks.sources.kind import Part
+    from tasks.sources.readers.records import Batch
+
+FileFormat = Literal["csv", "jsonl", "json", "parquet"]
+DeclaredFormat = Literal["auto", "csv", "jsonl", "parquet"]
+
+_SUFFIXES: dict[str, FileFormat] = {
+    ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
+    ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+_ENDING = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file and the name rows keep of it: relative to pipelines.yaml where it lies below it."""
+
+    name: str
+    path: Path
+
+
+def ending_of(name: str) -> str:
+    """The endings of the name that say how the file is read; empty where none does.
+
+    >>> ending_of("exports/2026.06/tickets.CSV.gz"), ending_of("tickets")
+    ('.csv.gz', '')
+    """
+    found = _ENDING.search(name)
+    return found[0].lower() if found else ""
+
+
+def file_format(file: SourceFile, declared: DeclaredFormat) -> FileFormat:
+    """The declared format, or the one the suffix names.
+
+    Raises:
+        ConfigError: TG0130, the suffix names none, or a Parquet file is compressed again.
+    """
+    suffixes = [suffix.lower() for suffix in file.path.suffixes]
+    squeezed = bool(suffixes) and suffixes[-1] in COMPRESSED
+    plain = suffixes[:-1] if squeezed else suffixes
+    found: FileFormat | None = declared if declared != "auto" else _SUFFIXES.get(plain[-1]) if plain else None
+    if found is None:
+        raise ConfigError(
+            f"the suffix of {file.path.name!r} names no format; known are {', '.join(_SUFFIXES)}, each also with "
+            f"{' or '.join(COMPRESSED)}",
+            code="TG0130",
+            where=file.name,
+            hint="set `format: csv`, `jsonl` or `parquet`",
+        )
+    if found == "parquet" and squeezed:
+        raise ConfigError("Parquet compresses inside; unpack the file", code="TG0130", where=file.name)
+    return found
+
+
+def id_prefixes(files: Iterable[SourceFile]) -> dict[str, str]:
+    """File name -> prefix of the ids made for its rows: its stem, or more of its name where stems repeat.
+
+    >>> files = [SourceFile(name, Path(name)) for name in ("a/x.jsonl", "b/x.jsonl.gz")]
+    >>> id_prefixes(files)
+    {'a/x.jsonl': 'a/x', 'b/x.jsonl.gz': 'b/x'}
+    """
+    names = [file.name for file in files]
+    bare = {
+        name: re.sub(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", "", name, flags=re.I) for name in names
+    }
+    stems = {name: bare[name].rpartition("/")[2] for name in names}
+    for prefixes in (stems, bare):
+        if len(set(prefixes.values())) == len(names):
+            return prefixes
+    return {name: name for name in names}
+
+
+def fingerprint_files(files: Iterable[SourceFile]) -> str:
+    """sha256 over the names and the sha256 of the bytes."""
+    return sha256_json({file.name: sha256_file(file.path) for file in files})
+
+
+def file_parts(files: Iterable[SourceFile], declared: DeclaredFormat) -> Iterator[Part]:
+    """The rows of each file, with ids made of its name where it has none.
+
+    Raises:
+        ConfigError: as `file_format`.
+    """
+    from tasks.sources.kind import Part
+
+    files = tuple(files)
+    prefixes = id_prefixes(files)
+    for file in files:
+        yield Part(file.name, prefixes[file.name], reader_of(file_format(file, declared))(file.path))
+
+
+def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+    """What reads a file of this format, batch by batch; also for `tunegate init`, which only looks at it."""
+    from tasks.sources.readers.read_arrow import read_parquet
+    from tasks.sources.readers.read_csv import read_csv
+    from tasks.sources.readers.read_jsonl import read_json, read_jsonl
+    from tasks.sources.readers.records import in_batches
+
+    readers: dict[str, Callable[[Path], Iterator[Batch]]] = {
+        "csv": lambda path: in_batches(read_csv(path)),
+        "jsonl": read_jsonl,
+        "json": lambda path: in_batches(read_json(path)),
+        "parquet": read_parquet,
+    }
+    return readers[form]

@@ -1,0 +1,39 @@
+"""`source.kind: generated`: the seeded, fictional help desk of `helpdesk/`, read as any export is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.file_reading import FileReading
+from schemas.source import GeneratedSource
+from tasks.files import sha256_json
+from tasks.sources.kind import Part, Place, RowReading, SourceKind
+
+
+class Generated(SourceKind[GeneratedSource]):
+    """Tickets that are made, not read."""
+
+    spec = GeneratedSource
+
+    def describe(self, source: GeneratedSource) -> str:
+        """That it is the generated one."""
+        return "generated"
+
+    def fingerprint(self, source: GeneratedSource, place: Place) -> str:
+        """Of seed and sizes; equal ones give equal tickets."""
+        return sha256_json(source.model_dump(mode="json"))
+
+    def parts(self, source: GeneratedSource, place: Place) -> Iterator[Part]:
+        """The lines of its export."""
+        from tasks.sources.helpdesk import generate_tickets
+        from tasks.sources.readers.read_jsonl import parse_blocks
+        from tasks.sources.readers.streams import blocks_of
+
+        yield Part("generated", "generated", parse_blocks(blocks_of(generate_tickets(source))))
+
+    def row_reading(self, source: GeneratedSource) -> RowReading:
+        """Its columns have the canonical names."""
+        return FileReading()
+
+
+KIND = Generated()

@@ -1,0 +1,281 @@
+"""`ingest.duckdb`: rows of a service as they came, each with its state, and how far they were read.
+
+A page and the place after it are committed together, so after a kill reading resumes after the last whole page. It
+knows nothing of services or tickets. Called by `landed_rows.py`, `zendesk.py` and
+`postgres.py`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from schemas.errors import DataError
+from tasks.curate.row_faults import is_row_fault, row_fault
+from tasks.failpoint import reach
+from tasks.files import sha256_json, sync_directory
+from tasks.warehouse import connect, quote_text
+
+if TYPE_CHECKING:
+    import duckdb
+
+FILE = "ingest.duckdb"
+FAULTY = "faulty"
+"""State of what stands for a row that could not be used, and stream of those without a key."""
+TABLES = {
+    "rows": "stream VARCHAR, key VARCHAR, parent VARCHAR, status VARCHAR, version VARCHAR, fetched VARCHAR, "
+    "state VARCHAR, content VARCHAR",
+    "marks": "name VARCHAR, value VARCHAR",
+}
+_AT_A_TIME = 4096
+_COLUMNS = ("stream", "key", "parent", "status", "version", "fetched", "state", "content")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a stream.
+
+    Attributes:
+        key: Names it in its stream.
+        parent: Key of the row that it belongs to, in another stream.
+        status: What decides, without a look into `content`, whether more of it is wanted.
+        version: Greater when it changed; only equal or greater ones replace it.
+        fetched: Version for which everything below it was fetched.
+        state: `live`, `deleted` or `redacted` upstream, or `faulty`: stands for what could not be used.
+        content: JSON; null where nothing may be kept.
+    """
+
+    stream: str
+    key: str
+    content: str | None
+    parent: str | None = None
+    status: str | None = None
+    version: str | None = None
+    fetched: str | None = None
+    state: str = "live"
+
+
+def reason_of(error: Exception) -> str:
+    """Why a row is not used on which something raised; an error that no row can cause is raised again."""
+    if not is_row_fault(error):
+        raise error
+    return row_fault(error, "ingest")[1]
+
+
+class Landing:
+    """An open `ingest.duckdb`; made by `open_landing`."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, leaves: Callable[[Row], bool] | None = None) -> None:
+        self._connection, self._leaves = connection, leaves
+        self._due: dict[str, str] = {}
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
+
+    def mark(self, name: str) -> str | None:
+        """What was noted under this name."""
+        found = self.ask("SELECT value FROM marks WHERE name = ?", name)
+        return found[0][0] if found else None
+
+    def note(self, name: str, value: str) -> None:
+        """Set a mark together with whatever is committed next."""
+        if self.mark(name) != value:
+            self._due[name] = value
+
+    def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT."""
+        return self._connection.execute(sql, values).fetchall()
+
+    def each(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a SELECT, some thousands in memory at a time; ask nothing else meanwhile."""
+        found = self._connection.execute(sql)
+        while some := found.fetchmany(_AT_A_TIME):
+            yield from some
+
+    @contextmanager
+    def step(self, **marks: str | None) -> Iterator[None]:
+        """One transaction: what the block writes, and these marks; null takes a mark away."""
+        self._connection.execute("BEGIN")
+        try:
+            yield
+            for name, value in {**self._due, **marks}.items():
+                self._connection.execute("DELETE FROM marks WHERE name = ?", [name])
+                if value is not None:
+                    self._connection.execute("INSERT INTO marks VALUES (?, ?)", [name, value])
+            reach("ingest.written")
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+        self._due = {}
+        reach("ingest.committed")
+
+    def put(self, rows: list[Row]) -> None:
+        """Take in rows of one page. Inside `step`.
+
+        A row that is older than what is here changes nothing, nor does one that is equal; one of a forgotten customer
+        is left out, and what is here of it goes. Where a text goes, the mark `replaced` says that its bytes are still
+        in the file.
+        """
+        import pyarrow as pa
+
+        newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
+        if self._leaves is not None:
+            gone = [place for place, row in newest.items() if self._leaves(row)]
+            self.drop(gone)
+            for place in gone:
+                del newest[place]
+        table = pa.table({name: [getattr(row, name) for row in newest.values()] for name in _COLUMNS},
+                         schema=pa.schema([(name, pa.string()) for name in _COLUMNS]))  # fmt: skip
+        self._connection.register("arrived", table)
+        same = "r.stream = a.stream AND r.key = a.key"
+        differs = "(r.content, r.state, r.parent, r.status) IS DISTINCT FROM (a.content, a.state, a.parent, a.status)"
+        self._connection.execute(
+            "CREATE OR REPLACE TEMP TABLE changed AS SELECT a.*, "
+            "r.content IS NOT NULL AND r.content IS DISTINCT FROM a.content AS loses_text "
+            f"FROM arrived a LEFT JOIN rows r ON {same} "
+            f"WHERE r.key IS NULL OR ({_not_older('a', 'r')} AND ({differs} OR r.version IS DISTINCT FROM a.version))"
+        )
+        self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
+        self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
+        ((n_lost,),) = self.ask("SELECT count(*) FILTER (loses_text) FROM changed")
+        self._connection.unregister("arrived")
+        if n_lost:
+            self._replaced()
+
+    def remove(self, stream: str, *, parent: str) -> None:
+        """Take all rows of a stream that belong to this parent. Inside `step`."""
+        if self.ask("SELECT 1 FROM rows WHERE stream = ? AND parent = ? LIMIT 1", stream, parent):
+            self._connection.execute("DELETE FROM rows WHERE stream = ? AND parent = ?", [stream, parent])
+            self._replaced()
+
+    def drop(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Take rows by stream and key, with everything that belongs to them. Inside `step`."""
+        for stream, key in rows:
+            if self.ask("SELECT 1 FROM rows WHERE stream = ? AND key = ?", stream, key):
+                self._connection.execute("DELETE FROM rows WHERE stream = ? AND key = ?", [stream, key])
+                self._replaced()
+            if stream == "ticket":
+                self.remove("comment", parent=key)
+
+    def clear(self, stream: str) -> None:
+        """Take all rows of a stream. Inside `step`."""
+        self._connection.execute("DELETE FROM rows WHERE stream = ?", [stream])
+
+    def set_fetched(self, stream: str, key: str) -> None:
+        """Everything below this row was fetched for its version. Inside `step`."""
+        self._connection.execute("UPDATE rows SET fetched = version WHERE stream = ? AND key = ?", [stream, key])
+
+    def digest(self) -> str:
+        """sha256 over what the rows say: equal content, equal digest, in whatever order and however often it came."""
+        fields = "stream, key, coalesce(parent, ''), coalesce(status, ''), state, coalesce(content, '')"
+        row = f"sha256(concat_ws(chr(31), {fields}))"
+        found = self.ask(f"SELECT sha256(coalesce(string_agg({row}, '' ORDER BY stream, key), '')) FROM rows")
+        return str(found[0][0])
+
+    def finish(self, *, at: str) -> str:
+        """Everything is here: note the digest, under which readers find it."""
+        digest = self.digest()
+        with self.step(complete=digest, finished_at=at):
+            pass
+        reach("ingest.finished")
+        return digest
+
+    def _replaced(self) -> None:
+        self._connection.execute("DELETE FROM marks WHERE name = 'replaced'")
+        self._connection.execute("INSERT INTO marks VALUES ('replaced', 'yes')")
+
+
+@contextmanager
+def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -> Iterator[Landing]:
+    """The folder's `ingest.duckdb`, made when it is absent.
+
+    Args:
+        leaves: Says of a row that arrives whether it is left out.
+
+    Raises:
+        LockedError: TG0520, another process ingests the same source.
+        StorageError: TG0519, the file is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with connect(folder / FILE, threads=1) as connection:
+        (folder / FILE).chmod(0o600)
+        yield Landing(connection, leaves)
+
+
+@contextmanager
+def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | None]:
+    """The same for reading; None where nothing was ever ingested, or (if `complete`) not to its end."""
+    path = folder / FILE
+    if not path.is_file() or not path.stat().st_size:
+        yield None
+        return
+    with connect(path, read_only=True, threads=1) as connection:
+        tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
+        landing = object.__new__(Landing)
+        landing._connection = connection
+        yield landing if tables >= TABLES.keys() and (not complete or landing.mark("complete")) else None
+
+
+def rewrite_if_replaced(folder: Path) -> bool:
+    """Leave no byte of a text that went; returns whether there was one. A reader keeps the file that it has open.
+
+    DuckDB leaves the bytes of replaced and removed rows in its file, so the file is written again without them: when
+    everything is in, and first thing after a kill.
+    """
+    for left in folder.glob(f".{FILE}.*"):
+        left.unlink()
+    with open_landing(folder) as landing:
+        if landing.mark("replaced") is None:
+            return False
+    path = folder / FILE
+    aside = folder / f".{FILE}.{os.getpid()}.rewrite"
+    with connect(aside, readable=(folder,), threads=1) as connection:
+        connection.execute(f"ATTACH {quote_text(str(path.resolve()))} AS old (READ_ONLY)")
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE {name} ({columns})")
+            kept = " WHERE name <> 'replaced'" if name == "marks" else ""
+            connection.execute(f"INSERT INTO {name} SELECT * FROM old.{name}{kept}")
+        connection.execute("DETACH old")
+        connection.execute("CHECKPOINT")
+    aside.chmod(0o600)
+    reach("ingest.rewritten")
+    aside.replace(path)
+    sync_directory(folder)
+    return True
+
+
+def landed_fingerprint(folder: Path) -> str:
+    """The digest of what is here; one of its own while nothing is complete."""
+    with read_landing(folder) as landing:
+        return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
+
+
+def need_landing(landing: Landing | None, *, where: str) -> Landing:
+    """What was ingested.
+
+    Raises:
+        DataError: TG0270, nothing was.
+    """
+    if landing is None:
+        raise DataError(
+            "this source has not been ingested completely yet",
+            code="TG0270",
+            where=where,
+            hint="tunegate curate PIPELINE opens the connection; plan and reproduce never do",
+        )
+    return landing
+
+
+def _order(version: str | None) -> tuple[int, str]:
+    return (len(version or ""), version or "")
+
+
+def _not_older(one: str, other: str) -> str:
+    return (
+        f"(length(coalesce({one}.version, '')), coalesce({one}.version, '')) >= "
+        f"(length(coalesce({other}.version, '')), coalesce({other}.version, ''))"
+    )

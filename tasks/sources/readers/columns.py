@@ -1,0 +1,257 @@
+"""Rows of any shape become tickets: columns mapped by name, shapes told apart, values typed, strangers counted.
+
+It knows nothing of files or formats. Called by `tasks/curate/gather.py`, one `TicketMaker` per source.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from schemas.errors import DataError
+from tasks.curate.row_faults import find_faulty, is_row_fault, row_fault
+from tasks.sources.kind import RowReading
+from tasks.sources.readers.headers import did_you_mean, listing, shown
+from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
+from tasks.sources.readers.paths import MISSING
+from tasks.sources.readers.records import Batch, Fault
+from tasks.sources.readers.rows_read import Layout, RowsRead, Values
+from tasks.sources.readers.shapes import RowShape, fill_ticket
+from tasks.sources.readers.typed import typed_column
+from tasks.sources.readers.values import to_text
+
+_NAMED_STRANGERS = 20
+_KEPT_LAYOUTS = 1000
+_SPOKEN = ("body", "reply", "messages")
+
+
+class Made(NamedTuple):
+    """The rows of a batch as ticket columns, and those that are no tickets."""
+
+    columns: dict[str, pa.Array]
+    """Column -> values of every row, null in rows with a fault; columns without any value are left out."""
+    faults: dict[int, Fault]
+    """Index of the row -> its first fault."""
+    ids: dict[int, str | None]
+    """Index of a row with a fault -> its ticket_id, where it could be read that far."""
+    customers: dict[int, str | None]
+    """Index of a row with a fault -> its customer_id, likewise."""
+
+
+class TicketMaker:
+    """Turns the rows of one source into tickets and remembers what it met on the way."""
+
+    def __init__(self, source: RowReading) -> None:
+        self._source = source
+        self._mapping = Mapping(source)
+        self._readings: dict[tuple[str, ...], Reading] = {}
+        self._met: set[str] = set()
+        self._keys: Counter[str] = Counter()
+        self._strangers: Counter[str] = Counter()
+        self._shapes: Counter[str] = Counter()
+        self._first: tuple[RowShape, int] | None = None
+        self._file = ""
+
+    def begin_file(self, name: str) -> None:
+        """Forget the shape of the file before; shapes may differ between files, not inside one."""
+        self._first = None
+        self._file = name
+
+    def make(self, batch: Batch) -> Made:
+        """The rows as ticket columns, or why they are no tickets.
+
+        Raises:
+            DataError: TG0204, the shape of a row is not that of the rows before, or a column is neither
+                canonical nor mapped and `extra_columns` is `error`.
+        """
+        rows = batch.rows
+        faults: dict[int, Fault] = {}
+        shape: RowShape = "ticket"
+        present: set[str] = set()
+        for layout in rows.layouts():
+            reading = self._survey(layout, batch)
+            if reading.fault:
+                same = [index for index in range(len(rows)) if rows.names(index) == layout.names]
+                faults |= dict.fromkeys(same, reading.fault)
+            else:
+                shape = reading.shape
+                present |= reading.columns
+        try:
+            columns, faults = self._columns(shape, rows, present, faults)
+        except Exception as error:
+            columns, faults = self._sound_columns(shape, rows, present, faults, error)
+        return Made(columns, faults, self._ids(rows, faults, "ticket_id"), self._ids(rows, faults, "customer_id"))
+
+    def finish(self) -> dict[str, int]:
+        """Counts for the step's notes.
+
+        Raises:
+            DataError: TG0204, a mapped column occurred in no row, or no row of the source had a ticket column.
+        """
+        if not self._keys:
+            return {}
+        for column, name in self._mapping.declared.items():
+            if name not in self._met:
+                raise DataError(
+                    f"column {name!r}, mapped to {column}, is in no row; columns met: {listing(self._keys)}",
+                    code="TG0204",
+                    where=self._file,
+                    hint=did_you_mean(name, self._keys),
+                )
+        if not self._shapes:
+            near = [f"{shown(name)}: {hint}" for name in self._keys if (hint := did_you_mean(name, CANONICAL))]
+            raise DataError(
+                f"no row has a ticket column; columns met: {listing(self._keys)}",
+                code="TG0204",
+                where=self._file,
+                hint=near[0] if near else "map them: `columns: {body: THEIR_NAME, reply: THEIR_NAME}`",
+            )
+        strangers = self._strangers.most_common(_NAMED_STRANGERS)
+        return {
+            **{f"shape_{shape}": n_rows for shape, n_rows in sorted(self._shapes.items())},
+            **({"ignored_columns": len(self._strangers)} if self._strangers else {}),
+            **{f"ignored_column:{name}": n_rows for name, n_rows in strangers if shown(name) == name},
+        }
+
+    def _columns(
+        self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault]
+    ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+        """The ticket columns of the rows, and the faults that were known with those that are found."""
+        faults = dict(known)
+        values = {column: self._values(rows, column) for column in CANONICAL if column in present}
+        self._fill(shape, rows, values, faults)
+        columns: dict[str, pa.Array] = {}
+        for column in CANONICAL:
+            if column in values:
+                columns[column], wrong = typed_column(column, values[column])
+                for index, fault in wrong.items():
+                    faults.setdefault(index, fault)
+        return columns, faults
+
+    def _sound_columns(
+        self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault], error: Exception
+    ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+        """The same where some row raises: it becomes a fault, the others are what they are without it.
+
+        Raises:
+            Exception: `error`, where it belongs to no single row.
+        """
+        if not is_row_fault(error):
+            raise error
+
+        def of(indices: Sequence[int]) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
+            places = {index: place for place, index in enumerate(indices)}
+            faults = {places[index]: fault for index, fault in known.items() if index in places}
+            return self._columns(shape, rows.take(indices), present, faults)
+
+        found = find_faulty(lambda start, stop: of(range(start, stop)), 0, len(rows))
+        raised = {index: Fault(*row_fault(each, "extract")) for index, each in found}
+        if not raised:
+            raise error
+        sound = [index for index in range(len(rows)) if index not in raised]
+        columns, faults = of(sound)
+        places = dict(zip(sound, range(len(sound)), strict=True))
+        spread = pa.array([places.get(index) for index in range(len(rows))], pa.int64())
+        faults = {sound[place]: fault for place, fault in faults.items()}
+        return {name: column.take(spread) for name, column in columns.items()}, {**faults, **raised}
+
+    def _survey(self, layout: Layout, batch: Batch) -> Reading:
+        """Count what the names of these rows say, and refuse what must not stand in this file."""
+        reading = self._reading(layout.names)
+        for name in layout.names:
+            self._keys[name] += layout.n_rows
+            if name in self._mapping.column_of:
+                self._met.add(name)
+        if reading.speaks and (self._first is None or self._first[0] != reading.shape):
+            self._hold_shape(reading.shape, int(batch.lines[batch.rows.first(layout.names)]))
+        if reading.strangers and self._source.extra_columns == "error":
+            line = int(batch.lines[batch.rows.first(layout.names)])
+            raise DataError(
+                f"column {shown(reading.strangers[0])} is neither a ticket column nor mapped",
+                code="TG0204",
+                where=f"{self._file}:{line}",
+                hint=did_you_mean(reading.strangers[0], CANONICAL)
+                or "map it under `columns`, or set `extra_columns: ignore`",
+            )
+        for name in reading.strangers:
+            self._strangers[name] += layout.n_rows
+        if not reading.fault:
+            self._shapes[reading.shape] += layout.n_rows
+        return reading
+
+    def _reading(self, names: tuple[str, ...]) -> Reading:
+        if names not in self._readings:
+            if len(self._readings) >= _KEPT_LAYOUTS:  # a file whose keys are data
+                self._readings.clear()
+            self._readings[names] = self._mapping.read(names)
+        return self._readings[names]
+
+    def _hold_shape(self, shape: RowShape, line: int) -> None:
+        if self._first is not None:
+            raise DataError(
+                f"the file mixes shapes: line {self._first[1]} is {self._first[0]}, line {line} is {shape}",
+                code="TG0204",
+                where=f"{self._file}:{line}",
+                hint="split the file by shape, or set `shape` to quarantine the rows of any other",
+            )
+        self._first = (shape, line)
+
+    def _values(self, rows: RowsRead, column: str) -> Values:
+        name = self._mapping.name_of(column)
+        path = self._mapping.paths.get(column)
+        if name is None:
+            return [None] * len(rows)
+        if path is None:
+            return rows.values(name)
+        reached = rows.reach(name, path)
+        if any(value is not MISSING for value in reached):
+            self._met.add(name)
+        return [None if value is MISSING else value for value in reached]
+
+    def _fill(self, shape: RowShape, rows: RowsRead, values: dict[str, Values], faults: dict[int, Fault]) -> None:
+        """Set body, reply and messages of rows that hold a conversation; faults are added."""
+        todo = [index for index in range(len(rows)) if index not in faults]
+        if shape == "ticket":
+            messages = _as_list(values.get("messages"), len(rows))
+            todo = [index for index in todo if messages[index] not in (None, "")]
+        if not todo:
+            return
+        spoken = {column: _as_list(values.get(column), len(rows)) for column in _SPOKEN}
+        for index in todo:
+            reading = self._reading(rows.names(index))
+            row = rows.pick(index, reading.shape_names)
+            row |= {column: spoken[column][index] for column in _SPOKEN if column in reading.columns}
+            fault = fill_ticket(shape, row)
+            if fault:
+                faults[index] = fault
+            for column in _SPOKEN:
+                spoken[column][index] = None if fault else row.get(column)
+        values |= spoken
+
+    def _ids(self, rows: RowsRead, faults: dict[int, Fault], column: str) -> dict[int, str | None]:
+        if not faults:
+            return {}
+        name = self._mapping.declared.get(column, column)
+        path = self._mapping.paths.get(column)
+        ids = _as_list(rows.reach(name, path) if path else rows.values(name), len(rows))
+        return {index: None if ids[index] is MISSING else _text_or_none(column, ids[index]) for index in faults}
+
+
+def _text_or_none(column: str, value: object) -> str | None:
+    """The id of a row with a fault, which may be the fault."""
+    try:
+        text = to_text(column, value)
+    except Exception as error:
+        if is_row_fault(error):
+            return None
+        raise
+    return text if isinstance(text, str) else None
+
+
+def _as_list(values: Values | None, n_rows: int) -> list[object]:
+    if values is None:
+        return [None] * n_rows
+    return list(values) if isinstance(values, list) else list(values.to_pylist())

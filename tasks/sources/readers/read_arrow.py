@@ -1,0 +1,122 @@
+"""Arrow tables and Parquet files as batches of rows.
+
+It knows nothing of tickets. Called by the kinds of source whose rows come as Arrow tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import DataError
+from tasks.curate.row_faults import find_faulty
+from tasks.sources.readers.headers import check_header
+from tasks.sources.readers.records import BATCH_ROWS, Batch, Fault, Record
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
+
+
+def read_parquet(path: Path) -> Iterator[Batch]:
+    """Every row of the file, numbered from 1; columns go by the footer's names.
+
+    Raises:
+        DataError: TG0202, the file is no Parquet or is damaged; TG0204, a column occurs twice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            check_header(file.schema_arrow.names, where=str(path))
+            yield from arrow_batches(file.iter_batches(batch_size=BATCH_ROWS))
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}",
+            code="TG0202",
+            where=str(path),
+            hint="write the file again; nothing was read from it",
+        ) from None
+
+
+def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
+    """The same rows numbered from 1; times are UTC in microseconds. A row with a text that is not UTF-8 is faulty.
+
+    Raises:
+        pyarrow.ArrowInvalid: offsets inside the batch point outside it.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    from tasks.sources.readers.rows_read import ArrowRows
+
+    number = 1
+    for batch in batches:
+        lines = np.arange(number, number + batch.num_rows)
+        number += batch.num_rows
+        faulty: list[Record] = []
+        try:
+            batch.validate(full=True)
+        except pa.ArrowInvalid as error:
+            sound, batch = _readable(batch, error)
+            faulty = [Record(int(line), None, NOT_UTF8) for line in lines[~sound]]
+            lines = lines[sound]
+        yield Batch(ArrowRows(_plain_times(batch)), lines, None, faulty)
+
+
+def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np.bool_], pa.RecordBatch]:
+    """Which rows have no text but UTF-8, and these alone.
+
+    Raises:
+        pyarrow.ArrowInvalid: `error`, where more is wrong with the batch than its texts.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    schema = batch.schema
+    as_bytes = pa.schema([field.with_type(_as_bytes(field.type)) for field in schema])
+    try:
+        raw = batch.cast(as_bytes)
+        raw.validate(full=True)  # only now may single rows be taken out: no offset leads out of the batch
+    except pa.ArrowException:
+        raise error from None
+
+    def decode(start: int, stop: int) -> None:
+        raw.take(pa.array(range(start, stop), pa.int64())).cast(schema)
+
+    sound = np.ones(batch.num_rows, bool)
+    sound[[row for row, _ in find_faulty(decode, 0, batch.num_rows)]] = False
+    return sound, raw.filter(pa.array(sound)).cast(schema)
+
+
+def _as_bytes(type_: pa.DataType) -> pa.DataType:
+    """The type with bytes in place of texts, at any depth of lists and structs."""
+    import pyarrow as pa
+
+    if pa.types.is_string(type_):
+        return pa.binary()
+    if pa.types.is_large_string(type_):
+        return pa.large_binary()
+    if pa.types.is_list(type_):
+        return pa.list_(type_.value_field.with_type(_as_bytes(type_.value_type)))
+    if pa.types.is_struct(type_):
+        return pa.struct([field.with_type(_as_bytes(field.type)) for field in type_])
+    return type_
+
+
+def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Cast times to UTC microseconds: Python has no nanoseconds, and other zones need a zone database."""
+    import pyarrow as pa
+
+    columns = []
+    for column in batch.columns:
+        if pa.types.is_timestamp(column.type):
+            zone = "UTC" if column.type.tz else None
+            column = column.cast(pa.timestamp("us", tz=zone), safe=False)
+        columns.append(column)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -1,0 +1,119 @@
+"""A conversation is checked before it can teach: known roles, in turn, with text, ending with the agent.
+
+Chat templates accept what is refused here (two customers in a row, a null content, an unknown role) and make
+plausible training text of it. It knows nothing of tokens or files. Called by `tasks/sources/readers/shapes.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from tasks.sources.readers.read_jsonl import kind_of
+from tasks.sources.readers.records import Fault
+
+ROLES = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user", "customer": "user",
+    "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "agent": "assistant",
+}  # fmt: skip
+_TOOL_ROLES = {"tool", "function", "function_call", "observation", "tool_call", "tool_response"}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation: role is system, user or assistant."""
+
+    role: str
+    content: str
+    weight: int | None = None
+    """0: an answer that stands for context only; 1: one to learn. None where the file does not say."""
+
+
+def read_turns(value: object) -> tuple[Turn, ...] | Fault:
+    """A list of `{role, content}` or `{from, value}` objects as turns, or the first thing wrong with it.
+
+    >>> read_turns([{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}])[1].role
+    'assistant'
+    """
+    if not isinstance(value, list) or not value:
+        found = "empty" if isinstance(value, list) else kind_of(value)
+        return Fault("TG0301", f"The conversation is {found}; it must be a list of messages.", "messages")
+    turns = []
+    for number, message in enumerate(value, start=1):
+        turn = _turn(message, number)
+        if isinstance(turn, Fault):
+            return turn
+        turns.append(turn)
+    return _order_fault(turns) or _weight_fault(value[-1]) or tuple(turns)
+
+
+def to_json(turns: tuple[Turn, ...]) -> str:
+    """The conversation as the JSON of the `messages` column."""
+    written = [
+        {"role": turn.role, "content": turn.content} | ({} if turn.weight is None else {"weight": turn.weight})
+        for turn in turns
+    ]
+    return orjson.dumps(written).decode()
+
+
+def _turn(message: object, number: int) -> Turn | Fault:
+    if not isinstance(message, dict):
+        return Fault("TG0301", f"Message {number} is {kind_of(message)}; it must be an object.", "messages")
+    role = message.get("role", message.get("from"))
+    content = message.get("content", message.get("value"))
+    if isinstance(role, str) and role.lower() in _TOOL_ROLES:
+        return Fault("TG0217", f"Message {number} is a tool call or its result, which are not trained on.", "messages")
+    if not isinstance(role, str) or role.lower() not in ROLES:
+        found = "has no role" if role is None else "has an unknown role"
+        return Fault("TG0301", f"Message {number} {found}; known are {', '.join(ROLES)}.", "messages")
+    if message.get("tool_calls") or message.get("function_call"):
+        return Fault("TG0217", f"Message {number} calls tools, which are not trained on.", "messages")
+    if isinstance(content, list):
+        content = _joined(content, number)
+        if isinstance(content, Fault):
+            return content
+    if not isinstance(content, str):
+        return Fault("TG0301", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
+    if not content.strip():
+        return Fault("TG0301", f"The content of message {number} is empty.", "messages")
+    weight = message.get("weight")
+    if weight is not None and (weight not in (0, 1) or isinstance(weight, bool)):
+        return Fault("TG0301", f"The weight of message {number} is neither 0 nor 1.", "messages")
+    return Turn(ROLES[role.lower()], content, None if weight is None else int(weight))
+
+
+def _joined(parts: list[object], number: int) -> str | Fault:
+    """Content in parts, as OpenAI's files may have it: texts, each on a line of its own."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        text = part.get("text") if isinstance(part, dict) and kind == "text" else None
+        if not isinstance(text, str):
+            found = "an image" if kind == "image_url" else "no text"
+            return Fault("TG0301", f"A part of message {number} is {found}; only text is trained on.", "messages")
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _weight_fault(answer: object) -> Fault | None:
+    """Files for OpenAI's fine-tuning mark answers that stand for context only."""
+    if isinstance(answer, dict) and answer.get("weight") == 0:
+        return Fault("TG0217", "The answer has weight 0: it is not to be trained on.", "messages")
+    return None
+
+
+def _order_fault(turns: list[Turn]) -> Fault | None:
+    spoken = turns[1:] if turns[0].role == "system" else turns
+    first = len(turns) - len(spoken) + 1
+    for position, turn in enumerate(spoken):
+        number = first + position
+        if turn.role == "system":
+            return Fault("TG0301", f"Message {number} is a system message; only the first may be.", "messages")
+        expected = "assistant" if position % 2 else "user"
+        if turn.role != expected:
+            return Fault("TG0301", f"Message {number} is from the {turn.role}, expected the {expected}.", "messages")
+    if not spoken or spoken[-1].role != "assistant":
+        return Fault("TG0301", "The conversation does not end with the assistant's answer.", "messages")
+    return None

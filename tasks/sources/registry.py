@@ -1,0 +1,86 @@
+"""Which kinds of source there are, and which one a source is: nothing else here or in `flows` depends on the kind.
+
+A kind's file is imported when the first source of its kind is used, so that no optional package is needed before.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, get_args
+
+from schemas.file_reading import Source
+from schemas.source import SourceSpec
+from schemas.variants import add_variant, variant_name
+from tasks.files import sha256_json
+from tasks.sources.kind import Place, SourceKind
+
+_MODULES = {
+    "files": "tasks.sources.files",
+    "remote_files": "tasks.sources.remote_files",
+    "duckdb": "tasks.sources.duckdb_file",
+    "iceberg": "tasks.sources.iceberg",
+    "hf": "tasks.sources.hub",
+    "generated": "tasks.sources.generated",
+    "zendesk": "tasks.sources.zendesk",
+    "postgres": "tasks.sources.postgres",
+}
+"""Kind -> the module of its file. A new kind is one more line."""
+
+
+def register(module: str) -> None:
+    """Make the kind of this module known: to `kind_of`, and as a section of pipelines.yaml.
+
+    Raises:
+        ValueError: another kind has the same name.
+    """
+    spec = _kind(module).spec
+    name = variant_name(spec, "kind")
+    if name in _SHIPPED or _MODULES.get(name, module) != module:
+        raise ValueError(f"{module}: there is a kind of source {name!r} already")
+    add_variant("source", spec)
+    _MODULES[name] = module
+
+
+def kind_of(source: Source) -> SourceKind[Any]:
+    """The kind of a source."""
+    return _kind(_MODULES[variant_name(type(source), "kind")])
+
+
+def place_of(source: Source, *, root: Path, landed: Path | None) -> Place:
+    """Where the source is read.
+
+    Args:
+        root: Folder of pipelines.yaml.
+        landed: Folder of all sources that the pipeline has ingested.
+    """
+    identity = kind_of(source).identity(source)
+    if identity is None or landed is None:
+        return Place(root)
+    return Place(root, landed / f"{variant_name(type(source), 'kind')}-{sha256_json(identity)[:16]}")
+
+
+def fingerprint_source(source: Source, *, root: Path, landed: Path | None = None) -> str:
+    """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
+
+    Of a help desk, of Postgres and of remote files it is what was ingested below `landed`; no connection is opened.
+
+    Raises:
+        DataError: TG0201, a file or database is absent.
+        LockedError: TG0520, it is being ingested right now.
+        StorageError: TG0519, the file is no DuckDB database.
+    """
+    return kind_of(source).fingerprint(source, place_of(source, root=root, landed=landed))
+
+
+def _kind(module: str) -> SourceKind[Any]:
+    kind = import_module(module).KIND
+    if not isinstance(kind, SourceKind):
+        raise TypeError(f"{module}.KIND is no SourceKind (tasks/sources/kind.py)")
+    return kind
+
+
+# Kinds with a section in `schemas/source.py`; all others bring theirs in their own file.
+_SHIPPED = {variant_name(each, "kind") for each in get_args(get_args(SourceSpec)[0])}
+for _name in sorted(_MODULES.keys() - _SHIPPED):
+    register(_MODULES[_name])

@@ -1,0 +1,168 @@
+"""Which customer an ingested row belongs to: those of forgotten customers are left out, or removed later.
+
+Rows of an `ingest.duckdb` are removed one by one; a local copy of a remote file goes as a whole. Where the customer is
+found is noted with the rows (a mark in the file, `reading.json`), because removing rows must work without the pipeline.
+Called by `landed_rows.py` and by `flows/privacy/`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from schemas.errors import TunegateError
+from schemas.file_reading import FileReading
+from tasks.files import sha256_file
+from tasks.sources.copies import FILES, READING
+from tasks.sources.landing import Landing, Row, open_landing, read_landing, rewrite_if_replaced
+from tasks.sources.readers.paths import MISSING, parse_path, walk
+from tasks.sources.readers.records import Batch
+from tasks.sources.readers.values import to_text
+from tasks.sources.zendesk_conversation import AGENTS
+
+if TYPE_CHECKING:
+    from tasks.forget.hashes import Forgotten
+
+MARK = "whose"  # in the files of existing homes
+UNREAD = "\0unread"
+"""Stands for the owner of rows of a copy that could not be read: no id holds a NUL."""
+REQUESTER = "requester_id"
+
+
+@dataclass(frozen=True)
+class RowOwner:
+    """Where a row names its customer.
+
+    Attributes:
+        column: Column of the row, or a path into it.
+        in_key: Place of the customer among the columns of the key; null where it is not part of it.
+        ticket_in_key: The same of the ticket's id; a key that is no list is the ticket's id itself.
+    """
+
+    column: str
+    in_key: int | None = None
+    ticket_in_key: int | None = None
+
+    def customer(self, stream: str, key: str, content: str | None) -> str | None:
+        """The id as extraction reads it; null where there is none. A comment is its author's, unless an agent's."""
+        if stream == "faulty":
+            return None
+        value: object = MISSING
+        if content is not None:
+            row: dict[str, Any] = orjson.loads(content)
+            if stream != "comment":
+                value = walk(row, parse_path(self.column) or (self.column,))
+            elif self.column == REQUESTER and row.get("role") not in AGENTS:
+                value = row.get("author_id")
+        if value is MISSING and self.in_key is not None:  # of a row that is gone, or that could not be kept
+            value = orjson.loads(key)[self.in_key]
+        text = None if value is MISSING else to_text("customer_id", value)
+        return text if isinstance(text, str) else None
+
+    def is_gone(self, stream: str, key: str, content: str | None, forgotten: Forgotten) -> bool:
+        """Is it a row of a forgotten customer, or on a ticket of theirs?"""
+        ticket = None
+        if stream == "ticket":
+            ticket = key
+        elif stream == "row" and self.ticket_in_key is not None:
+            ticket = str(orjson.loads(key)[self.ticket_in_key])
+        return forgotten.is_gone("ticket", ticket) or forgotten.is_gone("customer", self.customer(stream, key, content))
+
+    def leaves(self, row: Row, forgotten: Forgotten) -> bool:
+        """The same of a row that arrives."""
+        return self.is_gone(row.stream, row.key, row.content, forgotten)
+
+
+def note_owner(landing: Landing, owner: RowOwner) -> None:
+    """Keep it with the rows: no page is committed without it."""
+    landing.note(MARK, orjson.dumps(asdict(owner)).decode())
+
+
+def landed_customers(database: Path) -> list[tuple[str, int]]:
+    """Each customer of an `ingest.duckdb`, complete or not, with the number of their rows and comments.
+
+    Raises:
+        LockedError: TG0520, the source is being ingested right now.
+    """
+    with read_landing(database.parent, complete=False) as landing:
+        if landing is None:
+            return []
+        owner, found = _noted(landing), Counter[str]()
+        for stream, key, content in landing.each("SELECT stream, key, content FROM rows"):
+            customer = owner.customer(stream, key, content)
+            if customer is not None:
+                found[customer] += 1
+    return sorted(found.items())
+
+
+def remove_landed(database: Path, forgotten: Forgotten) -> None:
+    """Take the rows of forgotten customers out, their bytes as well. Killed anywhere, done again it comes to its end.
+
+    Raises:
+        LockedError: TG0520, the source is being ingested right now.
+    """
+    with open_landing(database.parent) as landing:
+        owner = _noted(landing)
+        rows = landing.each("SELECT stream, key, content FROM rows")
+        gone = [(stream, key) for stream, key, text in rows if owner.is_gone(stream, key, text, forgotten)]
+        with landing.step():
+            landing.drop(gone)
+        if landing.mark("complete") is not None:
+            with landing.step(complete=landing.digest()):
+                pass
+    rewrite_if_replaced(database.parent)
+
+
+def _noted(landing: Landing) -> RowOwner:
+    noted = landing.mark(MARK)
+    if noted is not None:
+        return RowOwner(**orjson.loads(noted))
+    is_zendesk = landing.ask("SELECT 1 FROM rows WHERE stream = 'ticket' LIMIT 1")
+    return RowOwner(REQUESTER if is_zendesk else "customer_id")
+
+
+def all_copies(ingest: Path) -> list[Path]:
+    """Every local copy of a remote file, below the folder of all pipelines' sources."""
+    return sorted(ingest.glob(f"*/*/{FILES}/*"))
+
+
+def reading_digest(copy: Path) -> str:
+    """Changes with how the copy is read; the same bytes name other customers by other columns."""
+    reading = copy.parent.parent / READING
+    return sha256_file(reading)[:8] if reading.is_file() else "unknown"
+
+
+def copy_customers(copy: Path) -> list[tuple[str, int]]:
+    """Each customer of a copy with the number of their rows, read as in extraction; `UNREAD` counts the others."""
+    from tasks.sources.formats import SourceFile, file_format, reader_of
+    from tasks.sources.readers.columns import TicketMaker
+
+    found = Counter[str]()
+    try:
+        reading: dict[str, Any] = orjson.loads((copy.parent.parent / READING).read_bytes())
+        settings = FileReading(**reading)
+        maker = TicketMaker(settings)
+        maker.begin_file(copy.name)
+        for batch in reader_of(file_format(SourceFile(copy.name, copy), settings.format))(copy):
+            _count(maker, batch, found)
+    except (TunegateError, OSError, ValueError):  # the run reports it; here it counts as unread
+        found[UNREAD] += 1
+    return sorted(found.items())
+
+
+def _count(maker: Any, batch: Batch, found: Counter[str]) -> None:
+    import pyarrow.compute as pc
+
+    made = maker.make(batch)
+    found[UNREAD] += len(batch.faulty)
+    for index in made.faults:
+        found[made.customers.get(index) or UNREAD] += 1
+    if "customer_id" in made.columns:
+        for each in pc.value_counts(made.columns["customer_id"].drop_null()).to_pylist():
+            found[str(each["values"])] += each["counts"]
+    if not found[UNREAD]:
+        del found[UNREAD]

@@ -1,0 +1,263 @@
+"""Objects of S3-compatible storage: their addresses, keys, signatures, and what a pattern stands for.
+
+It knows nothing of local copies. Called by `remote_fetch.py` and, before anything is requested, by
+`remote_files.py`.
+
+Source: Amazon S3 API Reference, ListObjectsV2, GetObject and "Authenticating Requests: Using the Authorization Header
+(AWS Signature Version 4)", whose examples are in the tests; AWS CLI User Guide, "Configuration and credential file
+settings".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+from collections.abc import Iterator, Mapping
+from configparser import Error, RawConfigParser
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote, unquote_plus, urlsplit
+from xml.etree import ElementTree
+
+from schemas.errors import ConfigError, DataError
+from schemas.remote_files import S3, RemoteFilesSource, in_pattern
+from schemas.secret import secret_value
+from schemas.secrets import know_secret
+from tasks.sources.web import PassingError, Web, unfit
+
+MAX_PAGE_BYTES = 1 << 24
+"""Of one page of a listing; 1,000 keys of 1,024 characters, encoded and with their tags, are less than half."""
+CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
+_PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
+_UNRESERVED = "-._~"
+_NO_BODY = hashlib.sha256(b"").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a request is signed with; none of it is shown."""
+
+    access_key_id: str = field(repr=False)
+    secret_access_key: str = field(repr=False)
+    session_token: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object as a listing shows it."""
+
+    url: str
+    etag: str
+    size: int
+
+
+class Storage:
+    """The storage of one source.
+
+    Raises:
+        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
+    """
+
+    def __init__(self, source: RemoteFilesSource, web: Web) -> None:
+        self._web, self._endpoint, self._region = web, (source.endpoint or "").rstrip("/"), source.region
+        self._credentials = _credentials(source)
+
+    def request(self, bucket: str, key: str, query: str = "") -> tuple[str, dict[str, str]]:
+        """Address and headers of a GET of this object, or of the bucket where the key is empty."""
+        if self._endpoint:
+            base, path = self._endpoint, f"/{bucket}/{encoded_path(key)}"
+        elif "." in bucket:  # no certificate holds for such a name below Amazon's
+            base, path = f"https://s3.{self._region}.amazonaws.com", f"/{bucket}/{encoded_path(key)}"
+        else:
+            base, path = f"https://{bucket}.s3.{self._region}.amazonaws.com", f"/{encoded_path(key)}"
+        url = f"{base}{path}?{query}" if query else f"{base}{path}"
+        if self._credentials is None:
+            return url, {}
+        headers = signed_headers(
+            host=urlsplit(base).netloc, path=path, query=query, region=self._region, credentials=self._credentials,
+            now=datetime.now(UTC),
+        )  # fmt: skip
+        return url, headers
+
+    def object_request(self, url: str) -> tuple[str, dict[str, str]]:
+        """The same of `s3://bucket/key`."""
+        bucket, _, key = url.removeprefix(S3).partition("/")
+        return self.request(bucket, key)
+
+    def matching(self, pattern: str) -> Iterator[Listed]:
+        """The objects that the pattern stands for, page by page of the listing.
+
+        Raises:
+            DataError: TG0270, there is no such bucket.
+            ServiceError: TG0707, TG0714, no usable answer.
+        """
+        bucket, _, key = pattern.removeprefix(S3).partition("/")
+        query = {"list-type": "2", "encoding-type": "url", "prefix": re.split(r"[*?]", key)[0]}
+        seen: set[str] = set()
+        while True:
+            page = self._web.patiently(partial(self._page, bucket, query, pattern), where=pattern)
+            for each in page.iterfind("{*}Contents"):
+                size = each.findtext("{*}Size") or ""
+                name = each.findtext("{*}Key") or ""
+                name = unquote_plus(name) if page.findtext("{*}EncodingType") == "url" else name
+                url = f"{S3}{bucket}/{name}"
+                if not name.endswith("/") and in_pattern(url, pattern):
+                    yield Listed(url, each.findtext("{*}ETag") or "", int(size) if size.isdigit() else -1)
+            token = page.findtext("{*}NextContinuationToken")
+            if page.findtext("{*}IsTruncated") != "true":
+                return
+            if not token or token in seen:
+                raise unfit(pattern, "a listing that does not go on")
+            seen.add(token)
+            query["continuation-token"] = token
+
+    def _page(self, bucket: str, query: dict[str, str], where: str) -> ElementTree.Element:
+        import httpx
+
+        url, headers = self.request(bucket, "", encoded_query(query))
+        body = bytearray()
+        with self._web.get(url, headers, follow=False) as response:
+            if response.status_code == 404:
+                raise DataError(
+                    "there is no such bucket", code="TG0270", where=where, hint="look at `endpoint` and url"
+                )
+            if response.status_code != 200:
+                raise unfit(where, described(response.status_code, response.headers))
+            try:
+                for chunk in response.iter_raw():
+                    body += chunk
+                    if len(body) > MAX_PAGE_BYTES:
+                        raise unfit(where, "a page of a listing that does not end")
+            except httpx.TransportError as error:
+                raise PassingError(type(error).__name__) from None
+        return _parsed(bytes(body))
+
+
+def described(status: int, headers: object) -> str:
+    """What a status of S3 says, with the region of the bucket where it tells one."""
+    region = headers.get("x-amz-bucket-region") if hasattr(headers, "get") else None
+    return f"status {status}" + (f"; the bucket's region is {region}, set `region`" if region else "")
+
+
+def _parsed(body: bytes) -> ElementTree.Element:
+    try:
+        # As text without NUL: else the parser chooses UTF-16 or what is declared, in which no declaration is seen here.
+        text = body.decode("utf-8")
+        if "\0" in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise PassingError("a listing with declarations of its own")
+        page = ElementTree.fromstring(text)  # noqa: S314 - no declaration is in it, and it is of limited size
+    except (ElementTree.ParseError, UnicodeDecodeError, ValueError):
+        raise PassingError("a listing that is no XML") from None
+    if not page.tag.endswith("ListBucketResult"):
+        raise PassingError("XML that is no listing")
+    return page
+
+
+def _credentials(source: RemoteFilesSource) -> Credentials | None:
+    if source.profile is not None:
+        return profile_keys(source.profile)
+    if source.access_key_id is None or source.secret_access_key is None:
+        return None
+    values = [
+        None if reference is None else secret_value(reference, where=f"source.{name}")
+        for name, reference in (
+            ("access_key_id", source.access_key_id),
+            ("secret_access_key", source.secret_access_key),
+            ("session_token", source.session_token),
+        )
+    ]
+    return Credentials(values[0] or "", values[1] or "", values[2])
+
+
+def profile_keys(profile: str) -> Credentials:
+    """The keys of one section of `~/.aws/credentials`; from here on they are masked wherever texts are written.
+
+    Only what is written there counts: no command is run, no other profile followed, no metadata service contacted.
+
+    Raises:
+        ConfigError: TG0130, there is no such file or section, or it holds no keys.
+    """
+    path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
+    parser = RawConfigParser(default_section="")  # as AWS's own: a section [default] is one like others
+    try:
+        parser.read_string(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unfit_profile(path, f"the file cannot be read: {error.strerror}") from None
+    except (Error, UnicodeDecodeError):  # its text would hold lines of the file
+        raise _unfit_profile(path, "the file is no list of sections with `name = value`") from None
+    if not parser.has_section(profile):
+        raise _unfit_profile(path, f"the file has no section [{profile}]")
+    found = [parser.get(profile, name, fallback="").strip() for name in _PROFILE_KEYS]
+    if not found[0] or not found[1]:
+        others = sorted(
+            set(parser.options(profile)) & {"credential_process", "role_arn", "sso_session", "source_profile"}
+        )
+        reason = f"; it says `{others[0]}`, which is not followed here" if others else ""
+        raise _unfit_profile(
+            path, f"section [{profile}] lacks {_PROFILE_KEYS[0] if not found[0] else _PROFILE_KEYS[1]}{reason}"
+        )
+    for name, value in zip(_PROFILE_KEYS[1:], found[1:], strict=True):
+        know_secret(value, shown=f"({name} of profile {profile})")
+    return Credentials(found[0], found[1], found[2] or None)
+
+
+def _unfit_profile(path: Path, reason: str) -> ConfigError:
+    return ConfigError(
+        reason,
+        code="TG0130",
+        where=f"source.profile ({path})",
+        hint="name a profile that holds its keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
+    )
+
+
+def encoded_path(key: str) -> str:
+    """The key as a path.
+
+    >>> encoded_path("a b/ü+1.csv")
+    'a%20b/%C3%BC%2B1.csv'
+    """
+    return quote(key, safe="/" + _UNRESERVED)
+
+
+def encoded_query(query: Mapping[str, str]) -> str:
+    """The query in the order and form in which it is signed and sent.
+
+    >>> encoded_query({"prefix": "a/b", "list-type": "2"})
+    'list-type=2&prefix=a%2Fb'
+    """
+    pairs = sorted((quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED)) for name, value in query.items())
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
+def signed_headers(
+    *, host: str, path: str, query: str, region: str, credentials: Credentials, now: datetime
+) -> dict[str, str]:
+    """Headers that make a GET one of the credentials' owner.
+
+    Args:
+        host: With the port where it is not the usual one.
+        path: Encoded, with its first slash.
+        query: Encoded, without its question mark.
+        now: UTC.
+    """
+    moment = now.strftime("%Y%m%dT%H%M%SZ")
+    headers = {"host": host, "x-amz-content-sha256": _NO_BODY, "x-amz-date": moment}
+    if credentials.session_token:
+        headers["x-amz-security-token"] = credentials.session_token
+    names = ";".join(sorted(headers))
+    lines = "".join(f"{name}:{headers[name]}\n" for name in sorted(headers))
+    canonical = f"GET\n{path}\n{query}\n{lines}\n{names}\n{_NO_BODY}"
+    scope = f"{moment[:8]}/{region}/s3/aws4_request"
+    to_sign = f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
+    key = f"AWS4{credentials.secret_access_key}".encode()
+    for part in scope.split("/"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
+    headers["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.access_key_id}/{scope},SignedHeaders={names},Signature={signature}"
+    )
+    return headers

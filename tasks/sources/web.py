@@ -1,0 +1,245 @@
+"""One GET of a server that may misbehave: retried where that helps, redirected only where that is harmless.
+
+Certificates are verified (`SSL_CERT_FILE` adds an authority of one's own). It knows nothing of files or of S3. Called
+by `remote_fetch.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-we-own.md.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+from schemas.errors import SecurityError, ServiceError
+from schemas.remote_source import LOOPBACK
+
+if TYPE_CHECKING:
+    from httpx import Response
+
+T = TypeVar("T")
+
+ATTEMPTS = 6
+"""Of one file or one page of a listing."""
+FIRST_DELAY_S = 1.0
+MAX_DELAY_S = 300.0
+"""A server that wants a longer wait counts as one that does not answer."""
+TIMEOUT_S = 60.0
+MAX_REDIRECTS = 5
+PASSING = (408, 425, 429, 500, 502, 503, 504)
+_REDIRECTS = (301, 302, 303, 307, 308)
+
+
+class PassingError(Exception):
+    """An answer that may be another one next time.
+
+    Args:
+        reason: What it was, without text of the answer.
+        after_s: Seconds that the server asks to wait; null where it does not say.
+        changed: It is the file that is another one.
+    """
+
+    def __init__(self, reason: str, after_s: float | None = None, *, changed: bool = False) -> None:
+        super().__init__(reason)
+        self.reason, self.after_s, self.changed = reason, after_s, changed
+
+
+class StoppedError(Exception):
+    """The answer is no longer wanted."""
+
+
+class Web:
+    """Connections to any number of servers, for any number of threads.
+
+    Args:
+        sleep: Waits so many seconds; by default until it is stopped.
+    """
+
+    def __init__(self, *, sleep: Callable[[float], object] | None = None) -> None:
+        import httpx
+
+        direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}  # whatever proxy is set
+        self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
+        self._stopped = threading.Event()
+        self._sleep = sleep or self._stopped.wait
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+
+    def stop(self) -> None:
+        """Let whoever fetches or waits end with the next piece."""
+        self._stopped.set()
+
+    def go_on(self) -> None:
+        """Raises `StoppedError` when it was stopped."""
+        if self._stopped.is_set():
+            raise StoppedError
+
+    @contextmanager
+    def get(self, url: str, headers: Mapping[str, str], *, follow: bool) -> Iterator[Response]:
+        """The answer, whose body has not been read; no body is unpacked on the way.
+
+        Args:
+            headers: Names in lower case; no other host than the first receives `authorization`.
+            follow: Go where a redirect leads.
+
+        Raises:
+            PassingError: no connection, or a status that passes.
+            SecurityError: TG0829, a redirect leads where it must not.
+            ServiceError: TG0707, the login is refused; TG0714, another redirect, or an untrusted certificate.
+        """
+        import httpx
+
+        at, sent = url, dict(headers)
+        for _ in range(MAX_REDIRECTS + 1):
+            try:
+                with self._client.stream("GET", at, headers=sent) as response:
+                    target = response.headers.get("location") if response.status_code in _REDIRECTS else None
+                    if target is None or not follow:
+                        _check_status(response, url)
+                        yield response
+                        return
+            except httpx.TransportError as error:
+                raise _untrusted(url, error) or PassingError(type(error).__name__) from None
+            to = check_redirect(at, target, where=url)
+            if urlsplit(to).netloc != urlsplit(at).netloc:
+                sent.pop("authorization", None)
+            at = to
+        raise unfit(url, f"more than {MAX_REDIRECTS} redirects")
+
+    def patiently(self, work: Callable[[], T], *, where: str) -> T:
+        """The result of the work, which is tried again after what passes.
+
+        Raises:
+            ServiceError: as `wait`.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                return work()
+            except PassingError as error:
+                self.wait(attempt, error, where=where)
+        raise AssertionError("the last wait raises")
+
+    def wait(self, attempt: int, error: PassingError, *, where: str) -> None:
+        """Wait before the next attempt.
+
+        Raises:
+            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is, or the
+                last one found that the file had changed.
+        """
+        delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt
+        if attempt + 1 >= ATTEMPTS or delay > MAX_DELAY_S:
+            raise (_unsteady(where) if error.changed else unfit(where, error.reason)) from None
+        self._sleep(delay)
+        self.go_on()
+
+
+def unfit(where: str, reason: str) -> ServiceError:
+    """The error of an answer that is of no use."""
+    return ServiceError(
+        f"the server does not answer as it should: {reason}",
+        code="TG0714",
+        where=where,
+        hint="run again later: whole files stay, and it resumes after them",
+    )
+
+
+def _unsteady(where: str) -> ServiceError:
+    return ServiceError(
+        "the file changed each time while it was fetched",
+        code="TG0714",
+        where=where,
+        hint="run when its writer is done; better, let it write another name and rename",
+    )
+
+
+def check_redirect(origin: str, target: str, *, where: str) -> str:
+    """The target of a redirect, if it may be followed: https (or http from here to here), never from outside to inside.
+
+    Args:
+        target: As the server wrote it, perhaps relative to `origin`.
+
+    Raises:
+        SecurityError: TG0829.
+        ServiceError: TG0714, it is no address.
+    """
+    try:
+        target = urljoin(origin, target)
+        to = urlsplit(target)
+    except ValueError:
+        raise unfit(where, "a redirect to what is no address") from None
+    local = urlsplit(origin).hostname in LOOPBACK and to.hostname in LOOPBACK
+    reason = ""
+    if to.scheme != "https" and not (to.scheme == "http" and local):
+        reason = f"to {to.scheme}:, not https:"
+    elif not to.hostname or "@" in to.netloc:
+        reason = "to no address of a host"
+    elif not is_inside(urlsplit(origin).hostname or "") and is_inside(to.hostname):
+        reason = "from a public address to one of this machine or network"
+    if reason:
+        raise SecurityError(
+            f"the server redirects {reason}",
+            code="TG0829",
+            where=where,
+            hint="write the address that is meant into pipelines.yaml, if you trust it",
+        )
+    return target
+
+
+def is_inside(host: str) -> bool:
+    """Is it an address of this machine or of a network that is not public? False for names that are unknown here."""
+    try:
+        found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError):
+        return False
+    return any(not ipaddress.ip_address(address).is_global for address in found)
+
+
+def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
+    """Seconds of a `Retry-After`, which is a number of them or a date; null where it is neither.
+
+    >>> retry_after("7"), retry_after("soon")
+    (7.0, None)
+    """
+    if value is None:
+        return None
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - (now or datetime.now(UTC))).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def _check_status(response: Response, url: str) -> None:
+    status = response.status_code
+    if status in PASSING:
+        raise PassingError(f"status {status}", retry_after(response.headers.get("retry-after")))
+    if status in (401, 403):
+        raise ServiceError(
+            f"the server refuses access ({status})",
+            code="TG0707",
+            where=url,
+            hint="look at what the variables of the credentials hold, at `region`, and at the rights to list and read",
+        )
+
+
+def _untrusted(url: str, error: Exception) -> ServiceError | None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return ServiceError(
+                f"the server's certificate is not to be trusted: {cause.verify_message}",
+                code="TG0714",
+                where=url,
+                hint="for an authority of your own let SSL_CERT_FILE name its certificate",
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None

@@ -1,0 +1,290 @@
+"""`source.kind: zendesk`: tickets and comments of an account, ingested page by page.
+
+Each page is committed with its cursor in one transaction: first the pages of the export, then the comments of each
+ticket that changed, once for each of its versions. What is deleted or redacted upstream stays as a tombstone without
+text. It knows nothing of the HTTP that fetches the pages (`zendesk_api.py`) nor of which comment is a question or a
+reply (`zendesk_conversation.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from schemas.errors import ServiceError
+from schemas.file_reading import FileReading
+from schemas.remote_source import ZendeskSource
+from tasks.failpoint import reach
+from tasks.progress import Progress, silent
+from tasks.sources.extras import need_package
+from tasks.sources.kind import Ingested, Ingestion, Part, Place, RowReading, SourceKind
+from tasks.sources.landed_rows import DELETED, faulty_records, ingest_rows, ingested_rows, read_landed
+from tasks.sources.landing import FAULTY, Landing, Row, landed_fingerprint, reason_of
+from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
+from tasks.sources.row_owner import REQUESTER, RowOwner
+from tasks.sources.zendesk_api import Page, ZendeskApi, patiently
+from tasks.sources.zendesk_conversation import Comment, ticket_row
+
+_GONE = "deleted"
+_KEPT = (
+    "id", "status", "requester_id", "created_at", "updated_at", "subject", "priority", "type", "tags", "brand_id",
+    "group_id", "organization_id",
+)  # fmt: skip
+_REDACTED = "\N{LOWER SEVEN EIGHTHS BLOCK}"
+"""Stands for one redacted character in a comment."""
+
+
+OTHER_STATUS = Fault("other_status", "The ticket has a status that is not asked for.", outcome="dropped")
+_IN_ORDER = "ORDER BY length(key), key"
+
+
+class Zendesk(SourceKind[ZendeskSource]):
+    """An account."""
+
+    spec = ZendeskSource
+    is_remote = True
+
+    def describe(self, source: ZendeskSource) -> str:
+        """Its host."""
+        return urlsplit(source.address).hostname or source.address
+
+    def check(self, source: ZendeskSource) -> None:
+        """The extra is installed.
+
+        Raises:
+            ConfigError: TG0112.
+        """
+        need_package("dlt", kind=source.kind)
+
+    def fingerprint(self, source: ZendeskSource, place: Place) -> str:
+        """Of what is here."""
+        return landed_fingerprint(place.ingested())
+
+    def parts(self, source: ZendeskSource, place: Place) -> Iterator[Part]:
+        """The tickets, ordered and numbered by their id."""
+        name = self.describe(source)
+        yield Part(f"{source.kind}:{name}", name, read_landed(place.ingested(), partial(_tickets, source)))
+
+    def row_reading(self, source: ZendeskSource) -> RowReading:
+        """A row is a ticket, made by `zendesk_conversation.py`."""
+        return FileReading(shape="ticket", columns=source.columns)
+
+    def identity(self, source: ZendeskSource) -> Mapping[str, Any]:
+        """The account, and the day from which on its tickets are fetched."""
+        return {"address": source.address, "start": source.start}
+
+    def ingest(self, source: ZendeskSource, ingestion: Ingestion) -> Ingested | None:
+        """Fetch what changed since the last call."""
+        return ingest_rows(
+            ingestion, owner_of(source), lambda landing: sync_zendesk(source, landing, progress=ingestion.progress)
+        )
+
+    def ingested(self, source: ZendeskSource, folder: Path) -> Ingested | None:
+        """Tickets, and how many of them are gone upstream."""
+        return ingested_rows(folder)
+
+
+KIND = Zendesk()
+
+
+def owner_of(source: ZendeskSource) -> RowOwner:
+    """Where a row names its customer."""
+    return RowOwner(source.columns.get("customer_id", REQUESTER))
+
+
+def sync_zendesk(
+    source: ZendeskSource,
+    landing: Landing,
+    *,
+    progress: Progress = silent,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Fetch what changed since the cursor that is committed.
+
+    Raises:
+        ServiceError: TG0707 and TG0708; what was ingested before stays.
+        ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
+    """
+    with closing(ZendeskApi(source, sleep=sleep)) as api:
+        patiently(lambda: _fetch_tickets(api, landing, progress), sleep)
+        patiently(lambda: _fetch_comments(api, landing, source.statuses, progress), sleep)
+
+
+def _fetch_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> None:
+    cursor, n_read = landing.mark("cursor"), 0
+    passed = {cursor}
+    for page in api.tickets(cursor):
+        after = page.get("after_cursor")
+        if not page["tickets"] and after in (None, cursor):
+            return  # nothing new after the cursor
+        reach("ingest.fetched")
+        if not after or (after in passed and not page.get("end_of_stream")):
+            raise ServiceError("Zendesk sent a page twice, or one without a cursor for the next", code="TG0708")
+        rows = [_ticket_or_fault(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
+        with landing.step(cursor=str(after)):
+            _put_tickets(landing, rows)
+        cursor, n_read = str(after), n_read + len(rows)
+        passed.add(cursor)
+        progress(n_read, None, "tickets")
+
+
+def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], progress: Progress) -> None:
+    """Fetch the comments of each ticket that changed since they were; a ticket in one transaction."""
+    listed = ", ".join("?" for _ in statuses)
+    waiting = landing.ask(
+        f"SELECT key, version FROM rows WHERE stream = 'ticket' AND state = 'live' AND status IN ({listed}) "
+        "AND fetched IS DISTINCT FROM version ORDER BY length(key), key",
+        *statuses,
+    )
+    for number, (key, version) in enumerate(waiting, start=1):
+        try:
+            comments = _comments(key, api.comments(key))
+        except Exception as error:
+            fault = _as_json({"fault": reason_of(error)})
+            with landing.step():  # not marked as fetched: the next sync tries again
+                # Stands among the comments until they can be used; with it the ticket is quarantined.
+                landing.put([Row("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
+            continue
+        reach("ingest.fetched")
+        with landing.step():
+            if comments is None:
+                _put_tickets(landing, [_tombstone(key, version)])
+            else:
+                landing.put([*comments, *_missing(landing, key, {row.key for row in comments})])
+                landing.set_fetched("ticket", key)
+        progress(number, len(waiting), "tickets with comments")
+
+
+def _put_tickets(landing: Landing, rows: list[Row]) -> None:
+    """Take tickets in, and the comments of those that are gone out. Inside `step`."""
+    landing.put(rows)
+    for row in rows:
+        if row.state == _GONE:
+            landing.remove("comment", parent=row.key)
+
+
+def _ticket_or_fault(value: object, place: str) -> Row:
+    """The row of a ticket, or what stands for a value on which that raises."""
+    try:
+        return _ticket(value, place)
+    except Exception as error:
+        return _faulty(place, reason_of(error))
+
+
+def _ticket(value: object, place: str) -> Row:
+    if not isinstance(value, dict) or not isinstance(value.get("id"), int) or isinstance(value["id"], bool):
+        return _faulty(place, "The ticket of the export is no object with an id.")
+    key, version = str(value["id"]), str(value.get("generated_timestamp") or 0)
+    if value.get("status") == _GONE:
+        return _tombstone(key, version)
+    kept: dict[str, Any] = {name: value.get(name) for name in _KEPT}
+    via, rating = value.get("via"), value.get("satisfaction_rating")
+    kept["channel"] = via.get("channel") if isinstance(via, dict) else None
+    kept["score"] = rating.get("score") if isinstance(rating, dict) else None
+    fields = value.get("custom_fields")
+    kept["fields"] = {str(field["id"]): field.get("value") for field in fields or () if _has_id(field)}
+    return Row("ticket", key, _as_json(kept), status=str(value.get("status")), version=version)
+
+
+def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
+    if pages is None:
+        return None
+    users = {user["id"]: user.get("role") for page in pages for user in page.get("users") or () if _has_id(user)}
+    rows = []
+    for page in pages:
+        for value in page["comments"]:
+            if not _has_id(value):
+                raise ServiceError("Zendesk sent a comment that is no object with an id", code="TG0708")
+            kept = {
+                "author_id": value.get("author_id"),
+                "role": users.get(value.get("author_id")),
+                "public": value.get("public") is True,
+                "created_at": value.get("created_at"),
+            }
+            text = value.get("plain_body") or value.get("body")
+            is_redacted = isinstance(text, str) and _REDACTED in text
+            rows.append(
+                Row(
+                    "comment", str(value["id"]), _as_json(kept if is_redacted else {**kept, "body": text}),
+                    parent=ticket, state="redacted" if is_redacted else "live",
+                )
+            )  # fmt: skip
+    return rows
+
+
+def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[Row]:
+    """A tombstone for each comment that was here and is no longer listed."""
+    before = landing.ask("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
+    gone = []
+    for key, content in before:
+        if key not in listed:
+            kept = {name: value for name, value in orjson.loads(content).items() if name != "body"}
+            gone.append(Row("comment", key, _as_json(kept), parent=ticket, state=_GONE))
+    return gone
+
+
+def _tombstone(key: str, version: str | None) -> Row:
+    """A ticket that is gone upstream."""
+    return Row("ticket", key, None, version=version, status=_GONE, state=_GONE)
+
+
+def _faulty(place: str, reason: str) -> Row:
+    return Row(FAULTY, place, orjson.dumps(reason).decode())
+
+
+def _has_id(value: object) -> bool:
+    return isinstance(value, dict) and "id" in value
+
+
+def _as_json(value: dict[str, Any]) -> str:
+    """Equal values, equal text."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
+    keys = landing.ask(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
+    for start in range(0, len(keys), BATCH_ROWS):
+        some = keys[start : start + BATCH_ROWS]
+        listed = [key for key, _, _ in some]
+        contents = dict(
+            landing.ask("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
+        )
+        comments = _comments_of(landing, listed)
+        for key, state, status in some:
+            if state != "live":
+                yield Record(int(key), None, DELETED, ticket_id=key)
+            elif status not in source.statuses:
+                yield Record(int(key), None, OTHER_STATUS, ticket_id=key)
+            else:
+                yield Record(int(key), None, _content(source, contents[key], comments[key]), ticket_id=key)
+    yield from faulty_records(landing, 0)
+
+
+def _content(source: ZendeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:
+    unusable = [orjson.loads(content)["fault"] for _, state, content in comments if state == FAULTY]
+    if unusable:
+        return Fault("TG0246", unusable[0])
+    try:
+        said = [Comment(key, state, orjson.loads(content)) for key, state, content in comments]
+        row = ticket_row(orjson.loads(ticket), said, reply=source.reply)
+    except Exception as error:
+        return fault_of(error)
+    return DELETED if row is None else row
+
+
+def _comments_of(landing: Landing, tickets: list[str]) -> dict[str, list[tuple[str, str, str]]]:
+    """Key, state and content of the comments of each ticket."""
+    found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
+    for parent, key, state, content in landing.ask(
+        "SELECT parent, key, state, content FROM rows WHERE stream = 'comment' AND list_contains(?, parent)", tickets
+    ):
+        found[parent].append((key, state, content))
+    return found

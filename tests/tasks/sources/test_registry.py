@@ -1,0 +1,27 @@
+"""Kinds of source: each one that can be declared has a file, and none takes another's name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from schemas.source import SourceSpec
+from tasks.sources.registry import kind_of, register
+
+
+@pytest.mark.parametrize("spec", get_args(get_args(SourceSpec)[0]), ids=lambda spec: spec.__name__)
+def test_every_kind_that_can_be_declared_has_a_file(spec: type) -> None:
+    assert kind_of(spec.model_construct()).spec is spec
+
+
+def test_a_kind_does_not_take_the_name_of_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "second_files.py").write_text(
+        "from schemas.source import FilesSource\n"
+        "from tasks.sources.kind import SourceKind\n\n\n"
+        "class Files(SourceKind[FilesSource]):\n    spec = FilesSource\n\n\nKIND = Files()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="there is a kind of source 'files' already"):
+        register("second_files")
