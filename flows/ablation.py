@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from flows.build import PipelineGraph, build
 from flows.context import context_of
 from flows.earlier import Earlier, earlier_results
+from flows.engine.disk import private_folder
 from flows.engine.store import Store
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
@@ -31,6 +32,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
+from tasks.files import sha256_json, write_json
 
 CURATED = "curated"
 Told = Callable[[str, Node, float, bool], None]
@@ -297,3 +299,11 @@ def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSp
     )
     changed = train.model_copy(update={"max_steps": n_steps, "epochs": -(-n_steps // each)})
     return spec.model_copy(update={"train": changed})
+
+
+def keep_table(table: AblationTable, settings: Settings) -> Path:
+    """Write the table under the digest of its content, so that the same table is the same file; returns its path."""
+    content = table.model_dump(mode="json")
+    place = private_folder(settings.home / "ablations" / table.pipeline) / f"{sha256_json(content)[:16]}.json"
+    write_json(place, content)
+    return place
