@@ -1,7 +1,8 @@
 """A data ablation: the same training on curated, raw and less curated tickets, judged on the same held-out items.
 
 Every step goes through the store, so that what is equal is shared and a killed ablation goes on. It reads the ledger
-(for the split to go on from) and writes nothing there: no run, no candidate, no verdict. Called by `tunegate ablate`.
+(for the split to go on from) and writes nothing there: no run, no candidate, no verdict. Called by
+`tunegate study ablate`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What follows when a person answers a candidate that waits: files checked, champion moved, MLflow told.
 
-The command line (`tunegate approve`) and Prefect's page (`flows/suspend.py`) both end here; the ledger keeps who, when
-and why. Neither knows who really sits there: `by` is what the person says.
+The command line (`tunegate model approve`) and Prefect's page (`flows/suspend.py`) both end here; the ledger keeps who,
+when and why. Neither knows who really sits there: `by` is what the person says.
 """
 
 from __future__ import annotations

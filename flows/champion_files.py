@@ -1,4 +1,4 @@
-"""Are the champion's files those of the event by which it is champion? Asked by `tunegate history` and `doctor`."""
+"""Are the champion's files those of the event by which it is champion? For `tunegate model history` and `doctor`."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def check_champion(ledger: Ledger, name: str) -> None:
                 f"the {what} of v{champion.version} is not the one of the event of {event.at}",
                 code="TG0549",
                 where=str(part.root),
-                hint="put it back from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+                hint="put it back from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
             )

@@ -1,7 +1,7 @@
 """What a ladder or a sweep came to, with what it cost: for the screen, `tunegate show`, and the record of a run.
 
 Seconds come from the ledger, which keeps how long each step took when it was made; the store's own tables hold nothing
-that depends on the machine. Called by `flows/pipeline.py`, `flows/record.py` and `flows/commands/history.py`.
+that depends on the machine. Called by `flows/pipeline.py`, `flows/record.py` and `flows/cli/weekly.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`engine: ray`: which cluster a pipeline uses, and whether what it needs is there. Starts nothing.
 
 Objects made here connect when the first part of a step is to be done. Called by `flows/context.py`,
-`flows/commands/plan.py` and `flows/health.py`.
+`flows/cli/plan_view.py` and `flows/health.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a recorded run tells of cost and speed: tokens of its prompts and replies, seconds it measured, its training.
 
-Read by `tunegate cost`, `tunegate advise`, `tunegate compare` and the report; `tasks/assess/economics.py` reckons.
+Read by `tunegate study cost`, `advise` and `compare` and by the report; `tasks/assess/economics.py` reckons.
 """
 
 from __future__ import annotations

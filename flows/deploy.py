@@ -1,7 +1,7 @@
 """`schedule` and `triggers` of pipelines.yaml as Prefect deployments, with the limits and the automation they need.
 
 Everything is named after what it is for, so that doing it again changes what has changed and nothing else. What a tick
-decides is not here but in `flows/ticks.py`: Prefect only starts it. Called by `tunegate deploy` and `serve`.
+decides is not here but in `flows/ticks.py`: Prefect only starts it. Called by `tunegate ops deploy` and `serve`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
     """Bring the server in line with pipelines.yaml; the deployments, and the names of those that were removed.
 
     Args:
-        pool: Work pool whose workers run them; null leaves them to `tunegate serve`.
+        pool: Work pool whose workers run them; null leaves them to `tunegate ops serve`.
 
     Raises:
         ConfigError: TG0159, no pipeline runs by itself.
@@ -187,7 +187,7 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound:
         raise ServiceError(
-            f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
+            f"no work pool {pool!r}", code="TG0701", where="tunegate ops deploy",
             hint=f"`prefect work-pool create {pool} --type process` makes one, "
             f"`prefect worker start --pool {pool}` works for it",
         ) from None  # fmt: skip

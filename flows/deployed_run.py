@@ -38,7 +38,7 @@ def check_bound(pipeline: str, config: str) -> None:
                 f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
                 code="TG0840",
                 where=f"deployment {deployment_id}",
-                hint="`tunegate deploy` makes a deployment for each pipeline; start that one, without these parameters",
+                hint="`tunegate ops deploy` makes a deployment for each pipeline; start that one without parameters",
             )
 
 
@@ -69,7 +69,7 @@ def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     except ConcurrencySlotAcquisitionError:
         raise ServiceError(
             f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
-            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` makes it",
+            where=f"{spec.name}.schedule.resource", hint="`tunegate ops deploy` makes it",
         ) from None  # fmt: skip
     try:
         yield

@@ -1,4 +1,4 @@
-"""What `tunegate doctor` says of who else may reach the state folder and the servers.
+"""What `tunegate ops doctor` says of who else may reach the state folder and the servers.
 
 The servers started here listen on loopback; yours may not. Neither Prefect nor MLflow asks who calls unless it is told
 to. Looking changes nothing: one request without credentials tells whether a server answers anybody.

@@ -1,6 +1,6 @@
 """The feedback of a registered model: where it lies, and how it is taken in.
 
-It comes in by `tunegate feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step after
+It comes in by `tunegate model feedback` and at the endpoint's `/v1/feedback`. Into curation it goes as a step after
 redaction (`flows/curation_steps.py`), into the gate as a parameter (`flows/standing.py`). A run takes the state of its
 beginning; what comes in meanwhile is the next run's.
 """

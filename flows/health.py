@@ -1,9 +1,9 @@
-"""What `tunegate doctor` checks, one small function each; `flows/commands/doctor.py` prints what they find.
+"""What `tunegate ops doctor` checks, one small function each; `flows/cli/ops.py` prints what they find.
 
 In this order: the machine (Python, packages, torch and its devices, disk, clock), what lies in the state folder
 (locks, ledger, warehouses, MLflow's store, the champions' files), and the servers. Nothing is repaired, but runs whose
 process is gone are marked, as by `tunegate runs`; nothing is started, and nothing is sent but a request for health. Who
-else can reach the servers is reported by `flows/commands/exposure.py`.
+else can reach the servers is reported by `flows/exposure.py`.
 """
 
 from __future__ import annotations
@@ -186,7 +186,9 @@ def pending_sync(patient: Patient) -> Iterator[Finding]:
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
     told = f"{n_pending} changes not told" if n_pending else "told everything"
-    yield Finding("sync", "warn" if n_pending else "ok", f"MLflow: {told}", "tunegate reconcile" if n_pending else "")
+    yield Finding(
+        "sync", "warn" if n_pending else "ok", f"MLflow: {told}", "tunegate ops reconcile" if n_pending else ""
+    )
 
 
 def warehouses(patient: Patient) -> Iterator[Finding]:
@@ -196,7 +198,7 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
         path = warehouse_folder(home, folder.name) / "warehouse.duckdb"
         if not path.exists():
             continue
-        fix = f"tunegate curate {folder.name}"
+        fix = f"tunegate data curate {folder.name}"
         try:
             with connect(path, read_only=True) as client:
                 row = client.execute("SELECT count(*), (SELECT n_read FROM snapshot) FROM fate").fetchone()
@@ -226,7 +228,7 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
     except sqlite3.Error as error:
         told = str(error)
     whole = told == "ok"
-    fix = "" if whole else "move it away: `tunegate reconcile` tells a new one everything"
+    fix = "" if whole else "move it away: `tunegate ops reconcile` tells a new one everything"
     yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is whole" if whole else told, fix)
 
 
@@ -236,7 +238,7 @@ def champions(patient: Patient) -> Iterator[Finding]:
         return
     for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
-        fix = f"tunegate rollback PIPELINE --reason 'damaged files of v{champion.version}'"
+        fix = f"tunegate model rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
             parts = (champion.bundle, champion.trained, champion.model)
             wrong = [part.root.parent.name for part in parts if verify(part.root) != part.digest]
@@ -256,11 +258,11 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
     servers = running(patient.settings.home)
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
-        fix = "" if answers else f"tunegate down, then tunegate up; its log: {server.log}"
+        fix = "" if answers else f"tunegate ops down, then tunegate ops up; its log: {server.log}"
         told = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
         yield Finding("server", "ok" if answers else "warn", told, fix)
     if not servers:
-        yield Finding("servers", "ok", "none runs here; a run starts what it needs, `tunegate up` both")
+        yield Finding("servers", "ok", "none runs here; a run starts what it needs, `tunegate ops up` both")
 
 
 def prefect(patient: Patient) -> Iterator[Finding]:

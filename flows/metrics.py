@@ -1,7 +1,7 @@
 """What the ledger knows as Prometheus metrics; no text and no id of a ticket is among them.
 
 Read anew at each scrape: nothing is counted in memory, so that it does not matter which process is asked. Called by
-`tunegate metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
+`tunegate ops metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
 """
 
 from __future__ import annotations

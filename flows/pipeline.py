@@ -1,7 +1,7 @@
 """The whole job: one pipeline of `pipelines.yaml` through curate, finetune, assess and release.
 
-`tunegate run`, a Prefect deployment and `tunegate serve` all come here. The graph decides what is reused and what may
-run side by side; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
+`tunegate run`, a Prefect deployment and `tunegate ops serve` all come here. The graph decides what is reused and what
+may run side by side; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
 """
 
 from __future__ import annotations
@@ -261,7 +261,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         if _waiting(context, last):
-            reason += f"; its candidate waits for a person: `tunegate approve {last.run_id} --by NAME`"
+            reason += f"; its candidate waits for a person: `tunegate model approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
         return _skip(context, skip if tick is None else unchanged(context, tick, reason), _holds(context, last))
     early = None if tick is None else too_early(context, tick)

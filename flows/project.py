@@ -1,7 +1,7 @@
 """Tell MLflow what the ledger knows: runs, versions, aliases.
 
 Every projection is noted in the ledger's outbox in the transaction that made it true, worked off here, and may be told
-again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate reconcile` catches up.
+again without harm. A dead MLflow costs a note on the screen, never a verdict: `tunegate ops reconcile` catches up.
 """
 
 from __future__ import annotations

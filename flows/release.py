@@ -191,5 +191,5 @@ def register(run: RunContext, *, outcome: Outcome) -> None:
     """Bring MLflow up to date; a dead one costs a note."""
     late = synchronise(run.ledger, run.settings)
     if late is not None:
-        why = f"MLflow sync pending: {late.message}; `tunegate reconcile` later"
+        why = f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later"
         run.listeners.noted(f"{outcome.verdict} stands, {why}")

@@ -1,7 +1,7 @@
 """Do a recorded run's data and training steps once more, from the inputs it had, and compare every byte.
 
 Each step is repeated by itself on the stored result of the steps before it: a difference is told where it arises, not
-where it ends. Nothing is kept. Called by `tunegate reproduce`.
+where it ends. Nothing is kept. Called by `tunegate study reproduce`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the environment decides for the whole application: where state lies and which servers are used.
 
 Everything else is declared in `pipelines.yaml`. Reading this module or calling `load_settings` changes nothing on
-disk. Used by `flows/open_run.py` and `flows/cli.py`.
+disk. Used by `flows/open_run.py` and `flows/cli/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The shapes of a pipeline's base model, before it is fetched: for `tunegate estimate` and `tunegate advise`."""
+"""The shapes of a pipeline's base model, before it is fetched: for `tunegate study estimate` and `advise`."""
 
 from __future__ import annotations
 

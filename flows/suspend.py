@@ -1,9 +1,9 @@
 """Approval in Prefect: a deployed run whose candidate waits is suspended and asks on its page.
 
 The process ends while it is suspended. What is asked is in the ledger and how it is asked in Prefect's database, so
-that neither a killed `tunegate serve` nor a restarted server loses it. On resuming, Prefect starts the flow from the
-top: it finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`) nothing
-is suspended: the run ends with HOLD, and `tunegate approve` answers.
+that neither a killed `tunegate ops serve` nor a restarted server loses it. On resuming, Prefect starts the flow from
+the top: it finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`)
+nothing is suspended: the run ends with HOLD, and `tunegate model approve` answers.
 """
 
 from __future__ import annotations

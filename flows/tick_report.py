@@ -1,4 +1,4 @@
-"""What ticks decided, for people: rows of `tunegate history` and lines of `tunegate show`."""
+"""What ticks decided, for people: rows of `tunegate model history` and lines of `tunegate show`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Settings of `train` that do not fit together, and those that fit but are worth a word.
 
 Faults end `tunegate validate`; advice is shown by `validate` and `plan`. Knows nothing of files and models. Used by
-`schemas/training.py` and `flows/commands/`.
+`schemas/training.py` and `flows/cli/`.
 """
 
 from __future__ import annotations

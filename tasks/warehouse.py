@@ -283,9 +283,9 @@ def _other_version(path: Path | None, has: int, first: int, last: int) -> Storag
         f"({first} to {last})",
         code="TG0519",
         where=str(path),
-        hint="run the newer tunegate that wrote it; there `tunegate migrate` writes it in a version that both read"
+        hint="run the newer tunegate that wrote it; there `tunegate ops migrate` writes it in a version that both read"
         if newer
-        else "EXPORT DATABASE with the DuckDB that wrote it; a warehouse is made anew by `tunegate curate PIPELINE`",
+        else "EXPORT DATABASE with the DuckDB that wrote it; `tunegate data curate PIPELINE` rebuilds a warehouse",
     )
 
 

@@ -1,7 +1,7 @@
 """The storage version of DuckDB files: what a file has, and a file written anew in the version that is made here.
 
 DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer one. Called by
-`flows/commands/migrate.py`; what a file of a version that is not read is told is in `tasks/warehouse.py`.
+`flows/cli/migration.py`; what a file of a version that is not read is told is in `tasks/warehouse.py`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
     **{place: _COPYING for place in PLACES if place.startswith("copies.")},
     **{
-        place: "no run forgets; tests/system/flows/commands/test_forget.py kills there"
+        place: "no run forgets; tests/system/flows/cli/test_forget.py kills there"
         for place in PLACES
         if place.startswith("forget.")
     },

@@ -1,6 +1,6 @@
 """What every process of ours does first: what it writes is its user's alone, and what it says holds no secret.
 
-Called once by `flows/cli.py`, and by `flows/open_run.py` for runs that Prefect starts. It knows nothing of runs.
+Called once by `flows/cli/app.py`, and by `flows/open_run.py` for runs that Prefect starts. It knows nothing of runs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Altering, removing or inserting an event breaks the chain at that place, and cutting off its end contradicts the
 table of champions. (Who can write the file can forge the whole chain; keep its last hash elsewhere against that:
-`tunegate history` prints it, and MLflow's champion carries it as a tag.)
+`tunegate model history` prints it, and MLflow's champion carries it as a tag.)
 Works inside the transactions of `flows/engine/champions.py` and `promotions.py`, the only callers.
 """
 

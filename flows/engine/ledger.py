@@ -2,8 +2,8 @@
 
 `Runs` (`flows/engine/runs.py`), `Ticks` (`ticks.py`), `Approvals` (`promotions.py`, on `champions.py`) and
 `Forgettings` (`forgettings.py`) over one SQLite file, `ledger.sqlite` in the home folder, or over a Postgres that
-several hosts share. Here are `Tallies`, figures over all runs for `tunegate metrics`, and `Acceptances`: that a person
-accepted a ledger which is not the one that was here before.
+several hosts share. Here are `Tallies`, figures over all runs for `tunegate ops metrics`, and `Acceptances`: that a
+person accepted a ledger which is not the one that was here before.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ def current(version: int, place: str) -> bool:
             f"the ledger has version {version} of an older tunegate, this program reads version {VERSION}",
             code="TG0530",
             where=place,
-            hint="`tunegate migrate` makes a backup and brings it up to date; older programs cannot read it then",
+            hint="`tunegate ops migrate` makes a backup and brings it up to date; older programs cannot read it then",
         )
     return version == VERSION
 

@@ -1,7 +1,7 @@
 """A ledger of an older version, brought up to date after a backup; and a ledger copied from one place to another.
 
 A copy is how a ledger gets from its file into Postgres, and how one in Postgres is backed up: into a file, in one
-transaction, with the same events and the same hashes. Called by `flows/commands/migrate.py`.
+transaction, with the same events and the same hashes. Called by `flows/cli/migration.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ledgers of earlier versions are brought up to date in place: one transaction, all of it or nothing.
 
-Called by `tunegate migrate` (`flows/engine/ledger_migrate.py`), after a backup. The statements are frozen: a
+Called by `tunegate ops migrate` (`flows/engine/ledger_migrate.py`), after a backup. The statements are frozen: a
 later version of the tables gets a function of its own here.
 """
 

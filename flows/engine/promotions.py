@@ -2,7 +2,7 @@
 
 Each is one compare-and-set transaction that also writes the event and the note for MLflow, so that there is no moment
 in which only some of it is true. Asking again for what is already so changes nothing: whoever was killed repeats it.
-`flows/release.py` promotes, `flows/commands/registry.py` does what a person decides.
+`flows/release.py` promotes, `flows/cli/model.py` does what a person decides.
 
 A candidate waits because its pipeline asks for approval, because of a cooldown, or because it was rolled back before.
 `Approvals` is what a person says to it: yes, and it becomes champion if it still would by its verdict, or no.
@@ -236,7 +236,7 @@ def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, 
 
 def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None, to: str | None) -> str:
     if champion is None:
-        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate champion`")
+        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate model champion`")
     entries = entries_of(events, name)
     target = to if to is not None else previous_of(events, name)
     if target is None:
@@ -250,7 +250,7 @@ def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None
             f"v{target} {state}; earlier champions: {allowed}",
             code="TG0159",
             where=name,
-            hint="`tunegate champion` shows the history",
+            hint="`tunegate model champion` shows the history",
         )
     return target
 
@@ -268,7 +268,7 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
         f"v{version} of {name} {state}",
         code="TG0621",
         where=name,
-        hint="`tunegate history PIPELINE` lists the candidates",
+        hint="`tunegate model history PIPELINE` lists the candidates",
     )
 
 
@@ -280,7 +280,7 @@ def check_expected(db: Database, name: str, expected: str | None) -> None:
             f"champion is {f'v{champion}' if champion is not None else 'nobody'}, and v{expected} was expected",
             code="TG0620",
             where=name,
-            hint="`tunegate history PIPELINE` shows who moved it, and why",
+            hint="`tunegate model history PIPELINE` shows who moved it, and why",
         )
 
 
@@ -324,7 +324,7 @@ class Approvals(Promotions):
                     f"run {run_id} was rejected by {last.actor} at {last.at}: {last.reason}",
                     code="TG0621",
                     where=asked.name,
-                    hint="`tunegate promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
+                    hint="`tunegate model promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
                 )
             check_expected(db, asked.name, expected)
             champion = champion_version(db, asked.name)
@@ -373,7 +373,7 @@ def _asked(events: Sequence[EventRow], run_id: str) -> EventRow:
             f"run {run_id} waits for nobody's approval; runs that do: {told}",
             code="TG0621",
             where=run_id,
-            hint="`tunegate history PIPELINE` shows what was asked and answered",
+            hint="`tunegate model history PIPELINE` shows what was asked and answered",
         )
     return asked[-1]
 
@@ -389,5 +389,5 @@ def _replaced(asked: EventRow, last: EventRow) -> GateError:
         f" by {last.actor}{f', run {last.run_id}' if last.run_id else ''}",
         code="TG0621",
         where=asked.name,
-        hint="`tunegate history PIPELINE` shows what may be approved",
+        hint="`tunegate model history PIPELINE` shows what may be approved",
     )

@@ -2,7 +2,7 @@
 
 The store makes results in such a folder; a process keeps its temporary files, and those of its libraries and children,
 in another. So a ticket's text lies nowhere but below the home, and what a killed process left goes at the next start
-and with `tunegate forget`: these folders, and files that were written aside to be renamed and never were. It knows
+and with `tunegate data forget`: these folders, and files that were written aside to be renamed and never were. It knows
 nothing of what the files hold.
 """
 

@@ -29,7 +29,7 @@ TAKE_IT = (
     "if that is so on purpose: `tunegate run PIPELINE --accept-ledger --reason TEXT`, which is kept in the history"
 )
 BEGIN_ANEW = (
-    "put it back from a backup, or copy it with `tunegate migrate`; to begin without champion and history:"
+    "put it back from a backup, or copy it with `tunegate ops migrate`; to begin without champion and history:"
     " `tunegate run PIPELINE --new-ledger --reason TEXT`"
 )
 

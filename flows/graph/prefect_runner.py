@@ -179,7 +179,7 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
     except ObjectNotFound:
         raise ServiceError(
             f"stage {placed.stage} is placed on pool {placed.pool!r}, and the server has no deployment of it",
-            code="TG0701", where=placed.deployment, hint="`tunegate deploy` makes it",
+            code="TG0701", where=placed.deployment, hint="`tunegate ops deploy` makes it",
         ) from None  # fmt: skip
     # What Prefect's own `run_deployment` does, which draws edges from parameters only and waits for ever.
     edges: list[Any] = [parent.state_details.to_run_result(RunType.FLOW_RUN) for parent in parents]

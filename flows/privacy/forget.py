@@ -4,7 +4,7 @@ What goes is written to the ledger first, then it goes, then it is looked for on
 again it comes to the same end: what the journal names and still lies there goes. The certificate says what went by
 digest and count, without the customer's name.
 
-Nothing else may work on the workspace meanwhile: all pipelines are locked. Called by `tunegate forget`, and at the
+Nothing else may work on the workspace meanwhile: all pipelines are locked. Called by `tunegate data forget`, and at the
 beginning of every run for those who were forgotten before.
 """
 

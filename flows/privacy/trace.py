@@ -2,7 +2,7 @@
 
 What holds rows with the customer's id is in the index; what was made from that holds their texts perhaps (a prompt
 shows other people's tickets) and goes with it, since after the removal it would be made anew in any case. Reads only
-(but for the index). Called by `tunegate forget`, `tunegate lineage` and the beginning of a run.
+(but for the index). Called by `tunegate data forget`, `tunegate data lineage` and the beginning of a run.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Fit is a node with the same Python, libraries and source, which sees the shared storage. Each is asked by a function
 that travels by value: a node without our packages can answer too. A worker has CPUs for the threads that compute, and
-a card if there are any. Called before any work is sent out, and by `tunegate doctor`.
+a card if there are any. Called before any work is sent out, and by `tunegate ops doctor`.
 """
 
 from __future__ import annotations

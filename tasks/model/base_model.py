@@ -2,7 +2,7 @@
 
 It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer`
 one of flows/selection.py; `load_base` and `load_tokenizer` serve tasks/model and tasks/train, `torch_facts`
-`tunegate doctor`.
+`tunegate ops doctor`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train examples as the model sees them, for a person's eyes: text in runs, each with or without loss.
 
-It knows nothing of terminals. Called by `tunegate preview`.
+It knows nothing of terminals. Called by `tunegate data preview`.
 """
 
 from __future__ import annotations

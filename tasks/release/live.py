@@ -173,7 +173,7 @@ def _check(artifact: BundleRef | ModelRef) -> None:
             f"what would answer has sha256 {got[:12]}, evaluated was {artifact.digest[:12]}",
             code="TG0549",
             where=str(artifact.root),
-            hint="`tunegate doctor` names what is damaged; `tunegate rollback` goes back to the version before",
+            hint="`tunegate ops doctor` names what is damaged; `tunegate model rollback` returns to the version before",
         )
 
 

@@ -272,7 +272,7 @@ def as_service_error(uri: str) -> Iterator[None]:
             f"MLflow does not answer as it should: {type(error).__name__}{told}",
             code="TG0710",
             where=_without_login(uri),
-            hint="`tunegate reconcile` brings MLflow up to date when it answers again",
+            hint="`tunegate ops reconcile` brings MLflow up to date when it answers again",
         ) from error
 
 

@@ -2,7 +2,7 @@
 
 The file is `pipeline.yaml.j2`; here is how values and comments are written. No text of a ticket comes here: only
 counts, and names of columns. Whatever such a name holds, the project's own loader reads it back as it was. Called by
-`flows/commands/init.py`.
+`flows/cli/weekly.py`.
 """
 
 from __future__ import annotations

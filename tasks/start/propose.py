@@ -1,6 +1,6 @@
 """A file of tickets -> a pipeline: what was found in it, and the sizes and the gate that follow from its rows.
 
-The arithmetic of the gate is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/commands/init.py`;
+The arithmetic of the gate is that of `tunegate plan` (`tasks/assess/power.py`). Called by `flows/cli/weekly.py`;
 `tasks/start/pipeline_yaml.py` writes the text.
 """
 

@@ -1,6 +1,6 @@
 """How much memory a training takes, whether this machine or a card has it, and if not, what would fit.
 
-Arithmetic over the shapes in config.json, without torch: it serves `tunegate plan` and `tunegate estimate` before
+Arithmetic over the shapes in config.json, without torch: it serves `tunegate plan` and `tunegate study estimate` before
 anything is loaded. In this order: shapes, weights that train and bytes on a card (decoders with gated feed-forward
 layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by term; what this machine has free (/proc,
 the control groups and, where there is a driver, nvidia-smi) and whether a training fits; which method fits which card.

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from flows import health
+from flows.cli.examination import examine
+from flows.cli.weekly import plan
 from flows.cluster import check_cluster, place_of
-from flows.commands.doctor import examine
-from flows.commands.plan import plan
 from flows.health import Patient
 from flows.open_run import open_run
 from flows.settings import Settings, load_settings

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from flows.commands.config import validate
-from flows.commands.doctor import doctor
-from flows.commands.plan import plan
+from flows.cli.ops import doctor
+from flows.cli.weekly import plan, validate
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.curate.ingest.bring import bring_in

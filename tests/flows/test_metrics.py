@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
-from flows.commands.metrics import metrics
+from flows.cli.ops import metrics
 from flows.metrics import exposition
 from flows.project import synchronise
 from tasks.curate.ask import funnel_of

@@ -265,7 +265,7 @@ def need_landing(landing: Landing | None, *, where: str) -> Landing:
             "nothing of this source has been brought in completely",
             code="TG0270",
             where=where,
-            hint="tunegate curate PIPELINE asks the service; plan and reproduce never do",
+            hint="tunegate data curate PIPELINE asks the service; plan and reproduce never do",
         )
     return landing
 

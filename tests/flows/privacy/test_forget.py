@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.commands.forget import forget as command
+from flows.cli.data import forget as command
 from flows.engine.lock import pipeline_lock
 from flows.engine.store import Store
 from flows.feedback import feedback_database

@@ -28,7 +28,7 @@ from tests.support.candidates import Candidates
 from tests.support.documentation import Block, blocks
 from tests.support.project import PROJECT
 from tests.support.ray_cluster import two_nodes
-from tests.system.flows.commands.test_init import write_export
+from tests.system.flows.cli.test_weekly_init import write_export
 
 if TYPE_CHECKING:
     from tests.support.postgres import Postgres
@@ -150,8 +150,8 @@ def test_scene_clone(tmp_path: Path) -> None:
 def test_scene_signing(used: Shell) -> None:
     [block] = scene("signing")
     used.run(script_of(block))
-    used.run("tunegate export support-replies@champion --format peft --out given --sign KEY.pem")
-    assert "signed" in used.run("tunegate verify given --key PUB.pem")
+    used.run("tunegate model export support-replies@champion --format peft --out given --sign KEY.pem")
+    assert "signed" in used.run("tunegate model verify given --key PUB.pem")
     assert (used.folder / "KEY.pem").stat().st_mode & 0o077 == 0  # openssl keeps it to the reader
 
 
@@ -187,13 +187,13 @@ def test_scene_schedule(shell: Shell) -> None:
 
 def test_scene_forget(used: Shell) -> None:
     [block] = scene("forget")
-    sample = json.loads(used.run("tunegate sample support-replies -n 2 --json 2>/dev/null"))
+    sample = json.loads(used.run("tunegate data sample support-replies -n 2 --json 2>/dev/null"))
     gone, stays = sample["rows"]
     assert gone["customer_id"] != stays["customer_id"]
     filled = {"CUSTOMER": gone["customer_id"], "TICKET": stays["ticket_id"], "MODEL/VERSION": "support-replies/1"}
     said = used.run(script_of(block, **filled))
     assert "certificate" in said
-    assert "nothing is held" in used.run(f"tunegate forget {gone['customer_id']} --plan")
+    assert "nothing is held" in used.run(f"tunegate data forget {gone['customer_id']} --plan")
 
 
 @pytest.mark.model
@@ -255,7 +255,7 @@ def test_scene_postgres(
     address, *others = script_of(block).splitlines()
     assert address.startswith("url='postgresql://")
     told = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
-        "tunegate champion small"]))  # fmt: skip
+        "tunegate model champion small"]))  # fmt: skip
     assert "version 1" in told.splitlines()[-1] or "1" in told
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.exposure import reachable_from_elsewhere
 from flows.deploy import deployments
+from flows.exposure import reachable_from_elsewhere
 from flows.servers import Server, client_environment, ensure_mlflow, ensure_prefect, free_port, running, stop_all
 from schemas.errors import ServiceError
 from schemas.load import load_file

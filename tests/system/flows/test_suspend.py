@@ -48,7 +48,7 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert done.returncode == 8, done.stderr
     waits = json.loads(done.stdout)
     assert (waits["verdict"], waits["version"], waits["champion"], waits["waits"]) == ("HOLD", "1", None, True)
-    assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
+    assert f"tunegate model approve {waits['run_id']} --by NAME" in done.stderr
     again = empty_workplace.json("run", "small")
     assert again["verdict"] == "SKIP"
     assert "waits for a person" in again["reason"]

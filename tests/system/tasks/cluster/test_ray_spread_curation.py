@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from flows import health
+from flows.cli.examination import examine
 from flows.cluster import check_cluster, place_of
-from flows.commands.doctor import examine
 from flows.context import GraphContext
 from flows.curate import curate
 from flows.engine.store import Store

@@ -1,4 +1,4 @@
-"""`tunegate promote` and `rollback`: what is refused where there is nothing to promote or to go back to."""
+"""`tunegate model promote` and `rollback`: what is refused where there is nothing to promote or to go back to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tunegate migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from flows.commands.migrate import migrate
+from flows.cli.ops import migrate
 from flows.engine.ledger import Ledger
 from schemas.errors import StorageError
-from tests.flows.commands.test_migrate import home, told
+from tests.flows.cli.test_migration import home, told
 
 if TYPE_CHECKING:
     from tests.support.place import Place

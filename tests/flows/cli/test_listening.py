@@ -1,4 +1,4 @@
-"""The socket that `tunegate endpoint` listens on: ports that are none, connections that cannot be accepted."""
+"""The socket that `tunegate model endpoint` listens on: ports that are none, connections that cannot be accepted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from flows.commands.listening import AcceptErrors, listen
+from flows.cli.listening import AcceptErrors, listen
 from schemas.errors import ConfigError
 
 

@@ -1,4 +1,4 @@
-"""`tunegate curate` and what data teams ask afterwards, by the real command."""
+"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from tests.flows.commands.test_curation import from_file, week, write_tickets
+from tests.flows.cli.test_data import from_file, week, write_tickets
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace

@@ -1,4 +1,4 @@
-"""`tunegate curate` and what data teams ask afterwards, by the real command."""
+"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_lineage_says_why_a_ticket_is_not_in_the_training_set(workplace: Workpla
 def test_asking_before_curating_says_what_to_do(workplace: Workplace) -> None:
     done = workplace.run("funnel", "small")
     assert done.returncode == 2
-    assert "hint: tunegate curate small" in done.stderr
+    assert "hint: tunegate data curate small" in done.stderr
 
 
 def test_samples_show_curated_text_unless_asked_for_raw(workplace: Workplace) -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flows.commands.output import out, print_json, print_rows, talk, write
+from flows.cli.output import out, print_json, print_rows, talk, write
 
 TITLE, CLIPBOARD, CLEAR, C1 = "\x1b]0;owned\x07", "\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b31m"
 HOSTILE = f"Wo ist mein Paket? {TITLE}{CLIPBOARD}{CLEAR}{C1}\u202egnp.exe"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.flows.commands.test_init import write_export
+from tests.flows.cli.test_weekly_init import write_export
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace

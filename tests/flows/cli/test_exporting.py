@@ -1,4 +1,4 @@
-"""`tunegate export`: a candidate in every form, by the real command, on a tiny model."""
+"""`tunegate model export`: a candidate in every form, by the real command, on a tiny model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.cli import app
+from flows.cli.app import app
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, StorageError
 from tasks.files import MANIFEST, seal, sha256_file, verify

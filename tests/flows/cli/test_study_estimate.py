@@ -1,4 +1,4 @@
-"""`tunegate estimate` and `tunegate preview`, by the real command."""
+"""`tunegate study estimate` and `tunegate data preview`, by the real command."""
 
 from __future__ import annotations
 

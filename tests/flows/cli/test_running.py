@@ -46,7 +46,7 @@ def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace)
     assert outcome["verdict"] == "PROMOTE"
     assert outcome["mlflow_pending"] > 0
     assert "sync pending" in done.stderr
-    assert "tunegate reconcile" in done.stderr
+    assert "tunegate ops reconcile" in done.stderr
     assert workplace.run("reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
     assert workplace.run("reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.file_server import file_server
 from tests.support.traces import traces
-from tests.system.flows.commands.test_forget import CUSTOMER, N_TICKETS, TEXT, left, tickets
+from tests.system.flows.cli.test_forget import CUSTOMER, N_TICKETS, TEXT, left, tickets
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace

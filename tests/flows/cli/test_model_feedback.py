@@ -1,4 +1,4 @@
-"""`tunegate feedback`: files that cannot be taken in."""
+"""`tunegate model feedback`: files that cannot be taken in."""
 
 from __future__ import annotations
 

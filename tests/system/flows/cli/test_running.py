@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.engine.ledger import Ledger
-from tests.flows.commands.test_run import aliases, steps_of
+from tests.flows.cli.test_running import aliases, steps_of
 
 if TYPE_CHECKING:
     from flows.engine.rows import RunStatus

@@ -1,4 +1,4 @@
-"""The server behind `tunegate endpoint` beside clients that open connections and say nothing."""
+"""The server behind `tunegate model endpoint` beside clients that open connections and say nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), int(sys.argv[1])))
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
-from flows.commands import listening
+from flows.cli import listening
 async def hello(request):
     return PlainTextResponse("hello")
 with listening.listen("127.0.0.1", 0) as listener:
@@ -84,7 +84,7 @@ def test_more_half_open_connections_than_files_stop_nobody_and_fill_no_log(serve
 
 
 def test_a_request_whose_headers_do_not_end_is_given_up(served: Served) -> None:
-    from flows.commands.listening import HEADERS_TIMEOUT_S
+    from flows.cli.listening import HEADERS_TIMEOUT_S
 
     with served.connect() as silent, served.connect(b"GET / HTTP/1.1\r\nHo") as slow:
         begun = time.monotonic()

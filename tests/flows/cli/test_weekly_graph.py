@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.commands.graph import graph
+from flows.cli.weekly import graph
 from flows.planned_run import plan_pipeline
 
 if TYPE_CHECKING:
@@ -79,14 +79,14 @@ def test_the_readme_shows_what_the_command_prints_for_the_demo(
 ) -> None:
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
     config = project / "pipelines.yaml"
-    assert graph(pipeline="support-replies", run_id=None, as_mermaid_text=True, config=config, as_json=False) == 0
+    assert graph(pipeline="support-replies", mermaid=True, config=config) == 0
     assert f"```mermaid\n{capsys.readouterr().out}```" in (project / "README.md").read_text(encoding="utf-8")
 
 
 def test_neither_graph_nor_plan_imports_prefect(bare_workplace: Workplace, project: Path) -> None:
     bare_workplace.declare()
     script = (
-        "import sys\nfrom flows.cli import app\n"
+        "import sys\nfrom flows.cli.app import app\n"
         "code = app(sys.argv[1:], standalone_mode=False)\n"
         "assert code == 0, code\n"
         "print([name for name in ('prefect', 'mlflow') if name in sys.modules])"

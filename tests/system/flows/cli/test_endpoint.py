@@ -1,4 +1,4 @@
-"""`tunegate endpoint` as its users meet it: the real command in its own process, asked by the `openai` client."""
+"""`tunegate model endpoint` as its users meet it: the real command in its own process, asked by the `openai` client."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ import pytest
 from openai import OpenAI
 from ruamel.yaml import YAML
 
-from flows.cli import app
-from flows.commands.endpoint import TOKEN, offers, token_file
+from flows.cli.app import app
+from flows.cli.endpoint import TOKEN, offers, token_file
 from flows.engine.ledger import Ledger
 from flows.feedback import feedback_database
 from schemas.artifacts import ModelRef
@@ -48,7 +48,7 @@ def declare(folder: Path, model: ModelRef) -> Candidates:
 
 
 class Endpoint:
-    """A running `tunegate endpoint`."""
+    """A running `tunegate model endpoint`."""
 
     def __init__(self, process: WarmProcess, made: Candidates) -> None:
         self.process, self.made = process, made

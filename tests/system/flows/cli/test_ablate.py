@@ -24,11 +24,11 @@ from flows.graph.graph import Node
 from flows.settings import load_settings
 from schemas.load import load_file
 from tasks.train import launch
-from tests.flows.commands.test_ablate import World, world, write_world
+from tests.flows.cli.test_ablate import World, world, write_world
 
 
 def ablate_until_killed(config: Path) -> None:
-    """As `tunegate ablate`, until the raw arm has been encoded."""
+    """As `tunegate study ablate`, until the raw arm has been encoded."""
 
     def told(arm: str, node: Node, _seconds: float, _reused: bool) -> None:
         if (arm, node.name) == ("raw", "encode"):

@@ -1,4 +1,4 @@
-"""`tunegate migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from flows.commands.migrate import migrate
+from flows.cli.ops import migrate
 from schemas.errors import StorageError
 from tasks.warehouse_versions import OURS, storage_version
 

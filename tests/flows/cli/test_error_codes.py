@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.explain import documented, earlier_codes, explain
+from flows.cli.error_codes import documented, earlier_codes
+from flows.cli.weekly import explain
 from schemas.errors import StorageError
 
 CODE = re.compile(r"TG\d{4}")

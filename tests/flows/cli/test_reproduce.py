@@ -1,4 +1,4 @@
-"""`tunegate reproduce` repeats a run from its inputs and finds the first byte that differs."""
+"""`tunegate study reproduce` repeats a run from its inputs and finds the first byte that differs."""
 
 from __future__ import annotations
 

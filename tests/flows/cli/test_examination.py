@@ -1,4 +1,4 @@
-"""`tunegate doctor`: each check finds what is planted for it, and says what to do."""
+"""`tunegate ops doctor`: each check finds what is planted for it, and says what to do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from flows import health
-from flows.commands.doctor import CHECKS, examine
+from flows.cli.examination import CHECKS, examine
 from flows.engine.ledger import Ledger
 from flows.engine.lock import pipeline_lock
 from flows.health import Check, Finding, Patient
@@ -117,7 +117,7 @@ def test_warehouses_are_opened_and_counted(patient: Patient) -> None:
         client.execute("UPDATE snapshot SET n_read = 4")
     assert (one(health.warehouses, patient).state, one(health.warehouses, patient).fix) == (
         "bad",
-        "tunegate curate small",
+        "tunegate data curate small",
     )
     (folder / "warehouse.duckdb").write_bytes(b"x" * 5000)
     assert one(health.warehouses, patient).state == "bad"
@@ -136,7 +136,7 @@ def test_a_damaged_mlflow_store_is_found(patient: Patient) -> None:
 def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place: Place) -> None:
     place.promote(1, after=None)
     patient = Patient(place.settings, place.home / "pipelines.yaml", {})
-    assert one(health.pending_sync, patient).fix == "tunegate reconcile"
+    assert one(health.pending_sync, patient).fix == "tunegate ops reconcile"
     assert "TG0510" in one(health.champions, patient).told  # the files of its training were never there
     bundle = Ledger(place.home).champions()[0].bundle.root
     (bundle / "serving.json").write_text("other\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from schemas.artifacts import ModelRef
-from tests.flows.test_cli import BROKEN
+from tests.flows.cli.test_app import BROKEN
 from tests.support.commands import NOWHERE
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace, environment, give_results

@@ -1,4 +1,4 @@
-"""`tunegate doctor` says who else may reach servers and state."""
+"""`tunegate ops doctor` says who else may reach servers and state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.exposure import check_exposure, check_rights, judge_server, reachable_from_elsewhere
+from flows.exposure import check_exposure, check_rights, judge_server, reachable_from_elsewhere
 from flows.settings import Settings
 
 Start = Callable[..., str]
@@ -103,7 +103,7 @@ def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> Non
 def test_the_doctor_looks_at_every_server_that_runs_are_told_to(
     tmp_path: Path, project: Path, start: Start, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.commands.doctor import doctor
+    from flows.cli.ops import doctor
 
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", start("0.0.0.0", status=200, kind="prefect"))  # noqa: S104
