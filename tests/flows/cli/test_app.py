@@ -43,10 +43,10 @@ def test_a_valid_file_is_told_with_its_pipelines(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["pipelines"] == ["replies"]
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "champion", "predict"])
+@pytest.mark.parametrize("command", ["run", "plan", "model champion", "predict"])
 def test_an_unknown_pipeline_is_named_with_its_likely_name(tmp_path: Path, command: str) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    done = tunegate(command, "replis", cwd=tmp_path)
+    done = tunegate(*command.split(), "replis", cwd=tmp_path)
     assert done.returncode == 2
     assert "did you mean `replies`" in done.stderr
 
@@ -87,18 +87,18 @@ def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
     report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
     assert report["running"] == []
     assert report["champions"] == []
-    assert json.loads(tunegate("down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
+    assert json.loads(tunegate("ops", "down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
 
 
 def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    done = tunegate("rollback", "replies", "--reason", "just trying", cwd=tmp_path)
+    done = tunegate("model", "rollback", "replies", "--reason", "just trying", cwd=tmp_path)
     assert done.returncode == 2
     assert "no champion" in done.stderr
 
 
 def test_the_schema_command_prints_the_committed_schema(tmp_path: Path, project: Path) -> None:
-    printed = json.loads(tunegate("schema", "--json", cwd=tmp_path).stdout)
+    printed = json.loads(tunegate("ops", "schema", "--json", cwd=tmp_path).stdout)
     assert printed == json.loads((project / "schemas" / "pipelines.schema.json").read_text())
 
 

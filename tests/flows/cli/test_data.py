@@ -52,38 +52,38 @@ def from_file(**curate: Any) -> Callable[[dict[str, Any]], None]:
 
 def placed(workplace: Workplace) -> dict[str, str]:
     """Ticket id -> train, validation or test, from the published warehouse."""
-    told = workplace.json("quarantine", "small", "--limit", "9999", "--sql", "SELECT * FROM splits")
+    told = workplace.json("data", "quarantine", "small", "--limit", "9999", "--sql", "SELECT * FROM splits")
     return {row["ticket_id"]: row["split"] for row in told["rows"]}
 
 
 def test_lineage_says_why_a_ticket_is_not_in_the_training_set(workplace: Workplace) -> None:
-    workplace.json("curate", "small")
+    workplace.json("data", "curate", "small")
     gone = workplace.json(
-        "quarantine", "small", "--sql",
+        "data", "quarantine", "small", "--sql",
         "SELECT ticket_id, step, code FROM not_curated WHERE step = 'dedup' AND code = 'exact_duplicate' LIMIT 1",
     )["rows"][0]  # fmt: skip
-    told = workplace.run("lineage", gone["ticket_id"])
+    told = workplace.run("data", "lineage", gone["ticket_id"])
     assert "merged by dedup as exact_duplicate" in told.stdout
     assert "the other ticket is" in told.stdout
-    fate = workplace.json("lineage", gone["ticket_id"])["pipelines"]["small"]["fates"][0]
+    fate = workplace.json("data", "lineage", gone["ticket_id"])["pipelines"]["small"]["fates"][0]
     assert (fate["split"], fate["outcome"]) == (None, "merged")
-    unknown = workplace.run("lineage", "nobody")
+    unknown = workplace.run("data", "lineage", "nobody")
     assert unknown.returncode == 3
     assert "TG0265" in unknown.stderr
 
 
 def test_asking_before_curating_says_what_to_do(workplace: Workplace) -> None:
-    done = workplace.run("funnel", "small")
+    done = workplace.run("data", "funnel", "small")
     assert done.returncode == 2
     assert "hint: tunegate data curate small" in done.stderr
 
 
 def test_samples_show_curated_text_unless_asked_for_raw(workplace: Workplace) -> None:
-    workplace.json("curate", "small")
-    rows = workplace.json("sample", "small", "-n", "50", "--where", "body like '%[EMAIL_%'")["rows"]
+    workplace.json("data", "curate", "small")
+    rows = workplace.json("data", "sample", "small", "-n", "50", "--where", "body like '%[EMAIL_%'")["rows"]
     assert rows
     assert all("@" not in row["body"] for row in rows)
-    assert workplace.json("sample", "small", "--raw", "--where", "body like '%@%'")["rows"]
+    assert workplace.json("data", "sample", "small", "--raw", "--where", "body like '%@%'")["rows"]
 
 
 def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> None:
@@ -91,7 +91,7 @@ def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> 
     seen: dict[str, str] = {}
     for number in (1, 2, 3):
         write_tickets(workplace, [ticket for each in range(1, number + 1) for ticket in week(each)])
-        workplace.json("curate", "small")
+        workplace.json("data", "curate", "small")
         now = placed(workplace)
         assert now.keys() - seen.keys()
         for ticket, split in seen.items():
@@ -103,7 +103,7 @@ def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> 
 def test_the_same_tickets_again_reuse_the_split(workplace: Workplace) -> None:
     workplace.declare(from_file())
     write_tickets(workplace, week(1) + week(2))
-    workplace.json("curate", "small")
+    workplace.json("data", "curate", "small")
     planned = {row["step"]: row["state"] for row in workplace.json("plan", "small")["steps"]}
     assert planned["split"] == planned["decontaminate"] == planned["warehouse"] == "reused"
 
@@ -113,7 +113,7 @@ def test_raw_texts_go_when_their_days_are_over(empty_workplace: Workplace) -> No
     tickets = week(1) + week(2)
     tickets[5]["body"] += " call me at someone@example.org"
     write_tickets(empty_workplace, tickets)
-    curated = empty_workplace.json("curate", "small")
+    curated = empty_workplace.json("data", "curate", "small")
     holders = [
         path for path in empty_workplace.home.rglob("*") if path.is_file() and b"someone@example" in path.read_bytes()
     ]
@@ -121,7 +121,7 @@ def test_raw_texts_go_when_their_days_are_over(empty_workplace: Workplace) -> No
     assert list((empty_workplace.home / "store" / "extract").iterdir()) == []
     with duckdb.connect(curated["warehouse"], read_only=True) as client:
         assert client.sql("SELECT count(*), count(body) FROM raw_tickets").fetchall() == [(240, 0)]
-    assert empty_workplace.json("curate", "small")["funnel"] == curated["funnel"]
+    assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
 
 
 def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(empty_workplace: Workplace) -> None:
@@ -133,12 +133,12 @@ def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(empty_workp
     empty_workplace.declare(change)
     write_tickets(empty_workplace, week(1) + week(2) + week(3))
     assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
-    empty_workplace.json("curate", "small")
+    empty_workplace.json("data", "curate", "small")
     for step in ("extract", "validate", "quality", "warehouse"):
         assert list((empty_workplace.home / "store" / step).iterdir()) == [], step
     for step in ("base_model", "redact", "split", "train", "bundle"):
         assert list((empty_workplace.home / "store" / step).iterdir()) != [], step
-    assert empty_workplace.run("doctor", PREFECT_API_URL="").returncode == 0
+    assert empty_workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 0
 
 
 def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> None:
@@ -149,4 +149,4 @@ def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> Non
 
 
 def test_the_funnel_of_a_pipeline_that_never_ran_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0159]" in refusal("funnel", "replies")
+    assert "error[TG0159]" in refusal("data", "funnel", "replies")

@@ -41,7 +41,19 @@ def export(made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
     def run(name: str, form: str, *options: str) -> dict[str, Any]:
         out = tmp_path / form
-        arguments = ["export", name, "--format", form, "--out", str(out), "--json", "-c", str(made.config), *options]
+        arguments = [
+            "model",
+            "export",
+            name,
+            "--format",
+            form,
+            "--out",
+            str(out),
+            "--json",
+            "-c",
+            str(made.config),
+            *options,
+        ]
         assert app(arguments, standalone_mode=False) == 0
         said = capsys.readouterr()
         told: dict[str, Any] = json.loads(said.out)
@@ -95,13 +107,13 @@ def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_chang
     assert done["signature"] == str(tmp_path / "peft.sig")
 
     def check(*options: str) -> tuple[dict[str, Any], str]:
-        assert app(["verify", str(done["out"]), "--json", *options], standalone_mode=False) == 0
+        assert app(["model", "verify", str(done["out"]), "--json", *options], standalone_mode=False) == 0
         said = capsys.readouterr()
         return json.loads(said.out), said.err
 
     told, _ = check("--key", str(public))
     assert (told["signed"], told["version"], told["sha256"]) == (True, "2", done["sha256"])
-    assert app(["verify", str(done["out"])], standalone_mode=False) == 0
+    assert app(["model", "verify", str(done["out"])], standalone_mode=False) == 0
     assert "its signature was not checked: give --key" in capsys.readouterr().err
     (done["out"] / "serving.json").write_text("{}")
     with pytest.raises(StorageError, match="TG0510"):
@@ -158,7 +170,7 @@ def test_gguf_names_the_converter_that_writes_it(made: Candidates, tmp_path: Pat
     for options in ([], ["--gguf-type", "q8_0"]):
         with pytest.raises(ConfigError, match="not written here any more") as caught:
             app(
-                ["export", "small@champion", "-f", "gguf", *options, "-o", str(out), "-c", str(made.config)],
+                ["model", "export", "small@champion", "-f", "gguf", *options, "-o", str(out), "-c", str(made.config)],
                 standalone_mode=False,
             )
         assert caught.value.code == "TG0100"
@@ -253,7 +265,7 @@ def test_a_taken_folder_is_never_written_into(made: Candidates, tmp_path: Path) 
 
 
 def _export(made: Candidates, name: str, out: Path, form: str = "peft") -> None:
-    app(["export", name, "--format", form, "--out", str(out), "-c", str(made.config)], standalone_mode=False)
+    app(["model", "export", name, "--format", form, "--out", str(out), "-c", str(made.config)], standalone_mode=False)
 
 
 def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
@@ -261,6 +273,6 @@ def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
 ) -> None:
     made.add(10, "HOLD", spec={"a_key_of_an_older_version": 1})
     with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
-        app(["export", "run-10", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
+        app(["model", "export", "run-10", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
             standalone_mode=False)  # fmt: skip
     capsys.readouterr()

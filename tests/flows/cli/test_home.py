@@ -15,8 +15,8 @@ from tests.support.place import Place
 
 @pytest.mark.parametrize(
     "words",
-    [("runs",), ("status",), ("plan", "replies"), ("run", "replies"), ("doctor",), ("reconcile",), ("report", "r1"),
-     ("up",), ("champion", "replies")],
+    [("runs",), ("status",), ("plan", "replies"), ("run", "replies"), ("ops", "doctor"), ("ops", "reconcile"),
+     ("report", "r1"), ("ops", "up"), ("model", "champion", "replies")],
 )  # fmt: skip
 def test_a_file_in_the_place_of_the_state_folder_is_named(
     refusal: Callable[..., str], tmp_path: Path, words: tuple[str, ...]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def test_a_run_that_is_not_there_is_told(workplace: Workplace) -> None:
-    done = workplace.run("reproduce", "2026")
+    done = workplace.run("study", "reproduce", "2026")
     assert done.returncode == 2
     assert "TG0151" in done.stderr
 
@@ -31,4 +31,4 @@ def test_a_run_without_a_complete_step_cannot_be_reproduced(
     Ledger(tmp_path / ".tunegate").start_run(
         "run-1", pipeline="replies", model_name="replies", input_digest="d", config_json=config
     )
-    assert "error[TG0159]" in refusal("reproduce", "run-1")
+    assert "error[TG0159]" in refusal("study", "reproduce", "run-1")

@@ -47,15 +47,15 @@ def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace)
     assert outcome["mlflow_pending"] > 0
     assert "sync pending" in done.stderr
     assert "tunegate ops reconcile" in done.stderr
-    assert workplace.run("reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
-    assert workplace.run("reconcile").returncode == 0
+    assert workplace.run("ops", "reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("ops", "reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
     done = workplace.run("run", "small", "--require-mlflow", MLFLOW_TRACKING_URI=NOWHERE)
     assert done.returncode == 7, done.stderr
-    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
 
 
 def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace) -> None:
@@ -80,7 +80,7 @@ def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
 
 def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["champion"] == "1"
-    earlier = Path(workplace.json("champion", "small")["champion"]["bundle"]["root"])
+    earlier = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))  # trained already
     assert workplace.json("run", "small")["champion"] == "2"
     (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
@@ -97,18 +97,18 @@ def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     serving = earlier / "serving.json"
     kept = serving.read_bytes()
     serving.write_bytes(kept + b" ")
-    assert workplace.run("rollback", "small", "--reason", "worse in production").returncode == 1
-    assert workplace.json("champion", "small")["champion"]["version"] == "2"
+    assert workplace.run("model", "rollback", "small", "--reason", "worse in production").returncode == 1
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "2"
     serving.write_bytes(kept)
-    assert workplace.run("rollback", "small", "--reason", "worse in production").returncode == 0
-    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+    assert workplace.run("model", "rollback", "small", "--reason", "worse in production").returncode == 0
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
     assert aliases(workplace.home)["champion"] == 1
-    assert workplace.run("doctor", PREFECT_API_URL="").returncode == 0
+    assert workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 0
 
 
 def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> None:
     workplace.json("run", "small")
-    bundle = Path(workplace.json("champion", "small")["champion"]["bundle"]["root"])
+    bundle = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
     weights = bundle / "adapter_model.safetensors"
     data = bytearray(weights.read_bytes())
     data[-1] ^= 1
@@ -117,9 +117,9 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     done = workplace.run("predict", "small", "--file", "ticket.txt")
     assert done.returncode == 1
     assert "adapter_model.safetensors" in done.stderr
-    assert workplace.run("doctor", PREFECT_API_URL="").returncode == 1
+    assert workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 1
     seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
-    told = json.loads(workplace.run("doctor", "--json", PREFECT_API_URL="").stdout)
+    told = json.loads(workplace.run("ops", "doctor", "--json", PREFECT_API_URL="").stdout)
     assert not told["fit"]
     assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["told"]] == ["bad"]
 

@@ -56,7 +56,7 @@ def test_what_init_writes_validates_and_curates_at_once(workplace: Workplace) ->
     assert {column: role["name"] for column, role in told["columns"].items()} == HEADER
     assert told["pipeline"] == "tickets"
     assert workplace.json("validate") == {"file": "pipelines.yaml", "pipelines": ["tickets"], "warnings": []}
-    curated = workplace.json("curate", "tickets")
+    curated = workplace.json("data", "curate", "tickets")
     assert curated["funnel"][0]["n_in"] == told["n_rows"]
     (split,) = (row for row in curated["funnel"] if row["step"] == "split")
     assert 0.5 * told["sizes"]["n_tickets"] < split["n_out"] <= told["n_rows"]  # as many as init promised, about

@@ -28,7 +28,7 @@ def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.Completed
 def test_help_is_printed_by_a_process_of_its_own(tmp_path: Path) -> None:
     done = tunegate("--help", cwd=tmp_path)
     assert done.returncode == 0
-    assert "rollback" in done.stdout
+    assert "Champions: decide, roll back" in done.stdout
 
 
 def test_a_wrong_file_ends_with_code_2_and_shows_the_place(tmp_path: Path) -> None:
@@ -57,8 +57,9 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef,
 @pytest.mark.parametrize(
     "command",
     [
-        "champion small", "funnel small", "gate explain RUN", "lineage small/1", "predict small --file ticket.txt",
-        "preview small -n 1", "quarantine small", "report RUN", "runs", "sample small", "show RUN", "validate",
+        "model champion small", "data funnel small", "gate explain RUN", "data lineage small/1",
+        "predict small --file ticket.txt", "data preview small -n 1", "data quarantine small", "report RUN", "runs",
+        "data sample small", "show RUN", "validate",
     ],
 )  # fmt: skip
 def test_a_process_of_its_own_says_what_a_command_says_in_the_process_of_the_tests(

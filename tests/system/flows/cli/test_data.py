@@ -20,19 +20,19 @@ pytestmark = pytest.mark.server
 def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(empty_workplace: ForkedWorkplace) -> None:
     empty_workplace.declare(from_file())
     write_tickets(empty_workplace, week(1) + week(2))
-    database = Path(empty_workplace.json("curate", "small")["warehouse"])
+    database = Path(empty_workplace.json("data", "curate", "small")["warehouse"])
     before = database.read_bytes()
     write_tickets(empty_workplace, week(1) + week(2) + week(3))
-    killed = empty_workplace.run("curate", "small", TUNEGATE_FAILPOINT="snapshot.copied")
+    killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="snapshot.copied")
     assert killed.returncode < 0, killed.stderr
     assert database.read_bytes() == before
-    after = empty_workplace.json("curate", "small")
+    after = empty_workplace.json("data", "curate", "small")
     assert after["funnel"][0]["n_in"] == 360
     assert list(database.parent.rglob(".*.tmp")) == []
 
 
 def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: ForkedWorkplace) -> None:
-    curated = empty_workplace.json("curate", "small")
+    curated = empty_workplace.json("data", "curate", "small")
     database = Path(curated["warehouse"])
     assert [row["step"] for row in curated["funnel"]][:3] == ["extract", "validate", "redact"]
     for row in curated["funnel"]:
@@ -44,7 +44,7 @@ def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: Fo
         assert client.sql("SELECT count(*) FROM fate").fetchall() == [(n_read,)]
         assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
         # A reader is in nobody's way: the next run publishes beside it.
-        assert empty_workplace.json("curate", "small")["funnel"] == curated["funnel"]
+        assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
         assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
     (snapshot,) = (database.parent / "snapshots").iterdir()
     assert {path.stem for path in snapshot.glob("*.parquet")} == {

@@ -80,7 +80,9 @@ def start(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
     def begin(made: Candidates, *options: str, **environ: str) -> Endpoint:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
         process = warm.start(
-            ["endpoint", "small", "--port", "0", "--json", *options], cwd=made.folder, environ={**kept, **environ}
+            ["model", "endpoint", "small", "--port", "0", "--json", *options],
+            cwd=made.folder,
+            environ={**kept, **environ},
         )
         running.append(Endpoint(process, made))
         return running[-1]
@@ -237,7 +239,7 @@ def test_a_moved_alias_is_followed_without_a_restart_and_no_ticket_is_logged(
 def test_beyond_loopback_a_token_is_needed_and_asked_for(
     start: Callable[..., Endpoint], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["endpoint", "small", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
+    arguments = ["model", "endpoint", "small", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(ConfigError, match="can be reached from other machines") as caught:
         app(arguments, standalone_mode=False)
@@ -348,11 +350,11 @@ def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_w
 def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_path: Path, tiny_model: ModelRef) -> None:
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
     with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}") as caught:
-        app(["endpoint", "small", "--port", port, "-c", str(endpoint.made.config)], standalone_mode=False)
+        app(["model", "endpoint", "small", "--port", port, "-c", str(endpoint.made.config)], standalone_mode=False)
     assert caught.value.code == "TG0193"
     made = declare(tmp_path, tiny_model)
     with pytest.raises(ConfigError, match=r"TG0159.*no champion yet"):
-        app(["endpoint", "small", "-c", str(made.config)], standalone_mode=False)
+        app(["model", "endpoint", "small", "-c", str(made.config)], standalone_mode=False)
 
 
 def feedback_of(endpoint: Endpoint) -> Path:
@@ -430,7 +432,7 @@ def test_the_token_is_shown_at_the_first_start_and_stays(
 
 
 def test_without_a_token_it_listens_on_loopback_alone(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
+    arguments = ["model", "endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
     monkeypatch.setenv(TOKEN, "0123456789abcdef")
     with pytest.raises(ConfigError, match="nothing would be asked of who calls") as caught:
         app(arguments, standalone_mode=False)

@@ -77,30 +77,30 @@ def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplac
     backup = tmp_path / "backup"
     shutil.copytree(empty_workplace.home, backup)
 
-    told = empty_workplace.json("forget", CUSTOMER, "--plan")
+    told = empty_workplace.json("data", "forget", CUSTOMER, "--plan")
     assert told["n_tickets"] == N_TICKETS
     assert [(v["name"], v["version"], v["how"], v["is_champion"]) for v in told["versions"]] == [
         ("small", "1", "directly", True)
     ]
     assert {each["kind"] for each in told["held"]} >= {"result", "snapshot", "warehouse", "report", "source"}
     assert left(empty_workplace) == held, "a plan removes nothing"
-    lineage = empty_workplace.json("lineage", CUSTOMER)["customer"]
+    lineage = empty_workplace.json("data", "lineage", CUSTOMER)["customer"]
     assert len(lineage["pipelines"]["small"]) == N_TICKETS
     assert lineage["learned_by"] == told["versions"]
-    model = empty_workplace.json("lineage", "small/1")["model"]
+    model = empty_workplace.json("data", "lineage", "small/1")["model"]
     assert model["is_champion"]
     assert model["examples"]["train"]
     assert model["snapshot_id"]
     assert not model["marked"]
 
-    refused = empty_workplace.run("forget", CUSTOMER, "--apply", "--reason", f"{CUSTOMER} asked")
+    refused = empty_workplace.run("data", "forget", CUSTOMER, "--apply", "--reason", f"{CUSTOMER} asked")
     assert (refused.returncode, "TG0833" in refused.stderr) == (2, True)
     killed = empty_workplace.run(
-        "forget", CUSTOMER, "--apply", "--reason", "case 17", TUNEGATE_FAILPOINT="forget.removed:4"
+        "data", "forget", CUSTOMER, "--apply", "--reason", "case 17", TUNEGATE_FAILPOINT="forget.removed:4"
     )
     assert killed.returncode == -9
     assert left(empty_workplace), "it was killed in the middle"
-    [certificate] = empty_workplace.json("forget", CUSTOMER, "--apply", "--reason", "case 17")
+    [certificate] = empty_workplace.json("data", "forget", CUSTOMER, "--apply", "--reason", "case 17")
     assert left(empty_workplace) == []
     assert certificate["versions"][0]["version"] == "1"
     assert certificate["sources"] == [f"tickets.jsonl: {N_TICKETS} rows"]
@@ -108,23 +108,23 @@ def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplac
         each["place"] for each in told["held"] if each["fate"] in ("removed", "rewritten")
     }, "what the killed attempt removed is in it as well"
 
-    again = empty_workplace.json("forget", CUSTOMER, "--plan")
+    again = empty_workplace.json("data", "forget", CUSTOMER, "--plan")
     assert [each for each in again["held"] if each["fate"] != "kept"] == []
     assert again["versions"] == told["versions"]
-    assert "learned directly" in empty_workplace.json("champion", "small")["marked"]["1"]
+    assert "learned directly" in empty_workplace.json("model", "champion", "small")["marked"]["1"]
     with closing(sqlite3.connect(empty_workplace.home / "mlflow" / "mlflow.db")) as db:
         tags = dict(db.execute("SELECT key, value FROM model_version_tags WHERE name = 'small'").fetchall())
     assert "forgotten" in tags["tunegate.forgotten"]
-    reproduced = empty_workplace.run("reproduce", model["run_id"])
+    reproduced = empty_workplace.run("study", "reproduce", model["run_id"])
     assert "TG0159" in reproduced.stderr
     assert "forgotten customer" in reproduced.stderr
 
     shutil.rmtree(empty_workplace.home)
     shutil.copytree(backup, empty_workplace.home)
     assert left(empty_workplace)
-    done = empty_workplace.json("curate", "small")
+    done = empty_workplace.json("data", "curate", "small")
     funnel = {row["step"]: row for row in done["funnel"]}
     assert funnel["extract"]["n_dropped"] == N_TICKETS
     assert left(empty_workplace) == []
     assert [mark.version for mark in Ledger(empty_workplace.home).marked("small")] == ["1"]
-    assert empty_workplace.run("forget", "--again").returncode == 0
+    assert empty_workplace.run("data", "forget", "--again").returncode == 0

@@ -24,22 +24,22 @@ def test_nothing_is_left_although_the_bucket_still_holds_them(empty_workplace: F
             afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
         declared = {"kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url}
         empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
-        first = empty_workplace.json("curate", "small")["funnel"][0]
+        first = empty_workplace.json("data", "curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_quarantined"], first["n_dropped"]) == (163, 1, 0)
         assert any(name.startswith("ingest/") for name in left(empty_workplace))
 
-        told = empty_workplace.run("forget", CUSTOMER, "--plan")
+        told = empty_workplace.run("data", "forget", CUSTOMER, "--plan")
         assert "s3://desk/c.jsonl" in told.stdout + told.stderr
-        done = empty_workplace.run("forget", CUSTOMER, "--apply", "--reason", "case 17")
+        done = empty_workplace.run("data", "forget", CUSTOMER, "--apply", "--reason", "case 17")
         assert done.returncode == 0, done.stderr
         assert left(empty_workplace) == []
-        again = empty_workplace.json("curate", "small")["funnel"][0]
+        again = empty_workplace.json("data", "curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_dropped"]) == (163, N_TICKETS)
         assert left(empty_workplace) == []
         assert [len(afar.gets(f"/desk/{name}.jsonl")) for name in "abc"] == [1, 2, 2]
 
-        killed = empty_workplace.run("curate", "small", TUNEGATE_FAILPOINT="copies.told")
+        killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="copies.told")
         assert killed.returncode == -9
         assert traces(empty_workplace.home / "ingest", (CUSTOMER, TEXT))
-        assert empty_workplace.run("forget", "--again").returncode == 0
+        assert empty_workplace.run("data", "forget", "--again").returncode == 0
         assert left(empty_workplace) == []

@@ -71,7 +71,7 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty
     third = empty_workplace.json("run", "small")
     assert third["verdict"] == "SKIP"
     assert first["run_id"] in third["reason"]
-    assert empty_workplace.json("champion", "small")["champion"]["version"] == "1"
+    assert empty_workplace.json("model", "champion", "small")["champion"]["version"] == "1"
     statuses = {row["run_id"]: row["status"] for row in empty_workplace.json("runs")["runs"]}
     assert statuses[third["run_id"]] == "SKIPPED"
 
@@ -85,7 +85,7 @@ def test_a_run_until_a_stage_leaves_the_rest_to_the_next_one(empty_workplace: Fo
     whole = empty_workplace.json("run", "small")
     states = {name: row["state"] for name, row in steps_of(empty_workplace, whole["run_id"]).items()}
     assert (states["extract"], states["dedup"], states["train"]) == ("reused", "reused", "done")
-    assert empty_workplace.json("champion", "small")["champion"]["run_id"] == whole["run_id"]
+    assert empty_workplace.json("model", "champion", "small")["champion"]["run_id"] == whole["run_id"]
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"
 
 
@@ -158,7 +158,7 @@ def completed_after_a_kill(workplace: ForkedWorkplace, place: str) -> None:
     outcome = workplace.json("run", "small", "--again")
     assert outcome["champion"] == "1"
     assert outcome["verdict"] in {"PROMOTE", "HOLD", "SKIP"}
-    history = workplace.json("champion", "small")["history"]
+    history = workplace.json("model", "champion", "small")["history"]
     assert [event["action"] for event in history] == ["promote"]
     assert aliases(workplace.home) == {"champion": 1}
 
@@ -175,7 +175,7 @@ def test_a_run_that_ended_behind_its_promotion_is_not_judged_anew(
     outcome = workplace.json("run", "small")
     assert outcome["verdict"] == "PROMOTE"
     assert "cut off behind its promotion" in outcome["reason"]
-    assert [event["action"] for event in workplace.json("champion", "small")["history"]] == ["promote"]
+    assert [event["action"] for event in workplace.json("model", "champion", "small")["history"]] == ["promote"]
     assert aliases(workplace.home) == {"champion": 1}
 
 
@@ -216,7 +216,7 @@ def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: For
     done = workplace.run("run", "small")
     assert done.returncode == 4, done.stderr
     assert "TG0401" in done.stderr
-    assert workplace.json("champion", "small")["champion"] is None
+    assert workplace.json("model", "champion", "small")["champion"] is None
 
 
 def test_prefect_knows_the_flow_its_sub_flows_and_tasks(

@@ -34,7 +34,7 @@ def test_reports_of_a_curation_and_of_a_verdict_are_readable_at_every_width(
 ) -> None:
     workplace = Workplace(tmp_path, {**environment(tiny_model.root, tmp_path / "cache"), "PREFECT_API_URL": NOWHERE})
     workplace.declare()
-    workplace.json("curate", "small")
+    workplace.json("data", "curate", "small")
     made = Candidates(tmp_path, tiny_model)
     curated = made.ledger.runs(limit=1)[0].run_id
     for seed, verdict in ((1, "PROMOTE"), (2, "BLOCK")):
