@@ -241,8 +241,8 @@ def test_every_arm_is_one_training_to_its_end_and_has_a_name_of_its_own(world: W
 
 
 def test_an_ablation_refuses_what_it_cannot_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "without-no_junk" in world.say(capsys, "ablate", "desk", "--only", "without-nothing", code=2)
-    assert "TG0103" in world.say(capsys, "ablate", "desk", "--metric", "beauty", code=2)
-    assert "TG0159" in world.say(capsys, "ablate", "bare", code=2)
-    assert "TG0623" in world.say(capsys, "ablate", "leaky", code=9)
+    assert "without-no_junk" in world.say(capsys, "study", "ablate", "desk", "--only", "without-nothing", code=2)
+    assert "TG0103" in world.say(capsys, "study", "ablate", "desk", "--metric", "beauty", code=2)
+    assert "TG0159" in world.say(capsys, "study", "ablate", "bare", code=2)
+    assert "TG0623" in world.say(capsys, "study", "ablate", "leaky", code=9)
     assert not list((world.settings.home / "ablations").glob("leaky/*"))

@@ -47,7 +47,7 @@ def test_an_ablation_goes_on_after_a_kill_shows_the_lever_and_leaves_the_ledger_
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    arguments = ("ablate", "desk", "--only", "raw", "--only", "without-has_body")
+    arguments = ("study", "ablate", "desk", "--only", "raw", "--only", "without-has_body")
     with pytest.raises(SystemExit) as ended:
         main([*arguments, "--json", "--config", str(world.config)])
     told = capsys.readouterr()
