@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measure import PROJECT, Bench, load, run_measured, table
-from flows.engine.keys import KeyParts
-from flows.engine.store import Store
+from flows.graph.keys import KeyParts
+from flows.graph.store import Store
+from flows.ledger.opened import open_ledger
 from flows.privacy.index import Graph, update_index
 from flows.privacy.keys import hashes_of, load_hashes
 from flows.privacy.trace import Tracer
-from flows.settings import Settings, load_settings, open_ledger
+from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import Artifact, DatasetRef, RowCounts, Splits, TicketTable
 from tasks.curate.rows import TICKETS_ARROW, write_removed, write_tickets
 from tasks.files import sha256_json

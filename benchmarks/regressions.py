@@ -28,10 +28,10 @@ from ruamel.yaml import YAML
 from benchmarks import toy
 from benchmarks.measure import PROJECT, Bench, flag, report, table
 from benchmarks.toy import Row
+from flows.context.timings import read_measured
 from flows.graph.execute import run_plainly
-from flows.measured import read_measured
-from flows.open_run import open_run
-from flows.settings import load_settings
+from flows.run.open_run import open_run
+from flows.workspace.settings import load_settings
 from schemas.artifacts import GateDecision
 from schemas.gates import GatesSpec
 from schemas.load import load_file

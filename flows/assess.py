@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import Standing, asks_for_anchor
 from flows.finetune import Tuned
 from flows.gate_checks import Checked, add_checks
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
-from flows.standing import Standing, asks_for_anchor
 from schemas.artifacts import (
     ChampionRef,
     EvalSet,

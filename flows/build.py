@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.assess import Assessed, assess
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
 from flows.graph.graph import Graph

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.cluster import spread_of
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.curation_steps import Named, add_curation_steps
 from flows.finetune import add_base_model
 from flows.graph.graph import Graph
+from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep
 from schemas.pipeline import PipelineSpec

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph, Naming
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import (

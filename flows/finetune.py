@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.candidates import base_models
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.model_steps import ModelSteps, metric_code, metric_libraries
 from flows.selection import Selection, select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
+from schemas.candidates import base_models
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps

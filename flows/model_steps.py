@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flows.cluster import answering_of, training_place
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
+from flows.workspace.ray_cluster import answering_of, training_place
 from schemas.artifacts import (
     DatasetRef,
     EvalSet,

@@ -24,21 +24,18 @@ from prefect.runtime import deployment, flow_run
 from prefect.states import Cancelled, Completed
 
 from flows.build import STAGES
-from flows.choice_report import report_choice
-from flows.context import trunks_of
-from flows.cut_off import finish_cut_off
-from flows.deployed_run import check_bound, take_turn
-from flows.engine.clock import present
-from flows.engine.disk import named_disk_errors
-from flows.engine.guard import guard_process
-from flows.engine.rows import EventRow, RunRow
-from flows.engine.temporary import temporary_files_below
+from flows.champion.recover import finish_cut_off
+from flows.context.graph_context import trunks_of
+from flows.context.listener import Listener
+from flows.context.outcome import Ending, Holds, Outcome, outcome_of
+from flows.context.run_context import RunContext
 from flows.graph.execute import RunEndedError, run_plainly
 from flows.graph.prefect_runner import Placed, cancellation, run_nodes, run_on_pool, run_stage
-from flows.listener import Listener
-from flows.open_run import OpenRun, open_run
-from flows.outcome import Ending, Holds, Outcome, outcome_of
-from flows.placement import (
+from flows.ledger.rows import EventRow, RunRow
+from flows.privacy.index import index_new_results
+from flows.run.console import describe, gate_row
+from flows.run.open_run import OpenRun, open_run
+from flows.run.placement import (
     check_taken,
     first_missing,
     forget_handover,
@@ -48,16 +45,19 @@ from flows.placement import (
     open_placed,
     take_back,
 )
-from flows.power import warn_of_weak_gate
-from flows.privacy.index import index_new_results
-from flows.report import report_folder
-from flows.retention import forget_old_texts
-from flows.run_context import RunContext
-from flows.screen import describe, gate_row
-from flows.settings import Settings, load_settings
-from flows.snapshots import publish_snapshot
-from flows.suspend import ask_if_deployed, go_on
-from flows.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
+from flows.run.publish import publish_snapshot
+from flows.run.retention import forget_old_texts
+from flows.schedule.approval import ask_if_deployed, go_on
+from flows.schedule.deployed_run import check_bound, take_turn
+from flows.schedule.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
+from flows.views.power import warn_of_weak_gate
+from flows.views.report import report_folder
+from flows.views.selection_report import report_choice
+from flows.workspace.clock import present
+from flows.workspace.disk import named_disk_errors
+from flows.workspace.guard import guard_process
+from flows.workspace.settings import Settings, load_settings
+from flows.workspace.temporary import temporary_files_below
 from schemas.artifacts import GateDecision
 from schemas.errors import ServiceError, TunegateError
 from schemas.load import load_file
@@ -113,8 +113,8 @@ def run_pipeline(
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
 
-    In a deployment pipeline and config are those that it was made with (`flows/deploy.py`), and a candidate that waits
-    for a person suspends the run (`flows/suspend.py`).
+    In a deployment pipeline and config are those that it was made with (`flows/deployments.py`), and a candidate that
+    waits for a person suspends the run (`flows/schedule/approval.py`).
     """
     check_bound(pipeline, config)
     path = Path(config)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flows.assess import Assessed
+from flows.champion.mlflow_sync import synchronise
+from flows.champion.run_record import Evidence, write_record
+from flows.context.outcome import Outcome, held, outcome_of
+from flows.context.registry_owner import check_registry
+from flows.context.run_context import RunContext
+from flows.context.run_picture import keep_picture
 from flows.curate import Curated
-from flows.engine.keys import digest_of
-from flows.engine.rows import MOVES, EventRow
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
-from flows.outcome import Outcome, held, outcome_of
-from flows.project import synchronise
-from flows.record import Evidence, write_record
-from flows.registry_owner import check_registry
-from flows.report import leave_report
-from flows.run_context import RunContext
-from flows.run_picture import keep_picture
+from flows.graph.keys import digest_of
+from flows.ledger.rows import MOVES, EventRow
+from flows.views.report import leave_report
 from schemas.artifacts import (
     BundleRef,
     ChampionRef,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flows.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
-from flows.context import GraphContext
-from flows.engine.keys import code_digests, digest_of
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
+from flows.graph.keys import code_digests, digest_of
 from flows.model_steps import ModelSteps
 from schemas.artifacts import DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
+from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
 from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.metrics import MetricTraits

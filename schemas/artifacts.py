@@ -1,7 +1,7 @@
 """Frozen references that travel from step to step: a directory, its digest, and a few counts.
 
 A task writes files into the directory `out` it is given and returns one of these with `root=out`. The
-store (`flows/engine/store.py`) hashes the directory, renames it into place and returns the same
+store (`flows/graph/store.py`) hashes the directory, renames it into place and returns the same
 reference with its final `root` and `digest`. No frame, no model and no pickle ever travels.
 """
 

@@ -1,6 +1,7 @@
 """What a model costs and how fast it can be, as plain data: of `tunegate study cost` and `advise` and of a report.
 
-`tasks/assess/economics.py` reckons it from measured figures and a dated price book; `flows/costs.py` gathers those.
+`tasks/assess/economics.py` reckons it from measured figures and a dated price book; `flows/views/costs.py` gathers
+those.
 """
 
 from __future__ import annotations

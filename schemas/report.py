@@ -1,6 +1,6 @@
 """Everything a run's report shows, as plain data: `report.json` is this, and the page is drawn from nothing else.
 
-`flows/report.py` gathers it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
+`flows/views/report.py` gathers it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
 JUnit file. Texts of tickets are redacted ones, and stand in `worst` and `removed` alone.
 """
 

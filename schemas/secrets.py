@@ -3,7 +3,7 @@
 A configuration names secrets, it never holds them: `${env:NAME}` and the keys that end with `_env`. What is written or
 shown (errors, logs, tracebacks, the ledger's copy of a configuration, what MLflow is told) goes through `masked`, which
 puts the reference back in the value's place. Knows nothing of logging or files. Used by `schemas/errors.py`,
-`schemas/load.py` and `flows/engine/guard.py`.
+`schemas/load.py` and `flows/workspace/guard.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a gate says: a verdict, the finding of each rule, and its place among earlier verdicts.
 
-`tasks/assess/gate.py` fills them in; earlier verdicts are counted in the ledger (`flows/standing.py`). `GateDecision`,
-the artefact that holds them, is in `schemas/artifacts.py`.
+`tasks/assess/gate.py` fills them in; earlier verdicts are counted in the ledger (`flows/context/registry_state.py`).
+`GateDecision`, the artefact that holds them, is in `schemas/artifacts.py`.
 """
 
 from __future__ import annotations

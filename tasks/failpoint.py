@@ -2,7 +2,7 @@
 
 `TUNEGATE_FAILPOINT=store.sealed` kills the process with SIGKILL when it first reaches that place,
 `TUNEGATE_FAILPOINT=store.sealed:3` when it reaches it for the third time. Without the variable a place costs one
-look-up. It knows nothing of what happens at a place; used by tasks and by flows/engine, set by tests.
+look-up. It knows nothing of what happens at a place; used by tasks and by flows/graph, set by tests.
 """
 
 from __future__ import annotations

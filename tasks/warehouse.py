@@ -24,6 +24,9 @@ from tasks.limits import memory_limit as limited_memory
 if TYPE_CHECKING:
     import duckdb
 
+    Connection = duckdb.DuckDBPyConnection
+    """For annotations in modules that do not import DuckDB themselves."""
+
 STORAGE_VERSION = "v1.5.0"
 """Storage format of files made here: DuckDB 1.5 and 2.x both read it."""
 _VERSIONS = re.compile(r"storage version number (\d+), but we can only read storage versions between (\d+) and (\d+)")

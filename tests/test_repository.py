@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 
 OUR_FOLDERS = ("flows", "tasks", "schemas")
 

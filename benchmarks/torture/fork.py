@@ -34,10 +34,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.forked import Forked
 
 if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
     from flows.graph.execute import Outcome
     from flows.graph.graph import Node
     from flows.pipeline import Stage
-    from flows.run_context import RunContext
     from schemas.ticks import Cause
 
 PIPELINE = "desk"
@@ -192,8 +192,8 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
 
     def work(acks: Acks) -> int:
         from flows.pipeline import Request, run_here
-        from flows.settings import load_settings
-        from flows.ticks import Tick
+        from flows.schedule.ticks import Tick
+        from flows.workspace.settings import load_settings
         from schemas.errors import TunegateError
         from schemas.load import load_file
 
@@ -222,9 +222,9 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
 
 def reconciliation(_acks: Acks) -> int:
     """The work of `tunegate ops reconcile`."""
-    from flows.engine.ledger import Ledger
-    from flows.project import reconcile
-    from flows.settings import load_settings
+    from flows.champion.mlflow_sync import reconcile
+    from flows.ledger.ledger import Ledger
+    from flows.workspace.settings import load_settings
 
     settings = load_settings(Path("pipelines.yaml"))
     late = reconcile(Ledger(settings.home), settings).late

@@ -24,9 +24,9 @@ from benchmarks.forked import ALONE
 from benchmarks.torture import fork
 from benchmarks.torture.fork import PIPELINE, Ack, count_operations
 from flows.build import STAGES, build
-from flows.context import GraphContext
-from flows.engine import keys
-from flows.engine.ledger import Ledger
+from flows.context.graph_context import GraphContext
+from flows.graph import keys
+from flows.ledger.ledger import Ledger
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from tasks.files import verify

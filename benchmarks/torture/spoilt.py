@@ -17,8 +17,8 @@ from benchmarks.torture import fork
 from benchmarks.torture.fork import PIPELINE
 from benchmarks.torture.homes import HOME, environment
 from benchmarks.torture.trial import Trial, fault
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_tables import BOOKS
+from flows.ledger.ledger import Ledger
+from flows.ledger.tables import BOOKS
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, seal
 

@@ -19,7 +19,7 @@ from benchmarks.torture.fork import PIPELINE, Acks, Child, Work, kill_at, when_r
 from benchmarks.torture.homes import environment
 from benchmarks.torture.kills import needs_mount
 from benchmarks.torture.trial import Trial, fault
-from flows.servers import running
+from flows.workspace.servers import running
 
 NOWHERE = "http://127.0.0.1:9"
 """A port that nothing listens on."""
@@ -111,7 +111,7 @@ def _command(_acks: Acks) -> int:
 
 def _hold_pipeline(home: Path) -> Work:
     def work(acks: Acks) -> int:
-        from flows.engine.lock import pipeline_lock
+        from flows.workspace.lock import pipeline_lock
 
         with pipeline_lock(home, PIPELINE, wait_s=0, run_id="somebody"):
             acks.write(kind="held")

@@ -17,7 +17,7 @@ from benchmarks.torture import fork
 from benchmarks.torture.fork import Ack, Before, Child, Ended, Work
 from benchmarks.torture.homes import HOME, Homes, differing, environment, missing, standing
 from flows.build import STAGES
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 
 
 @dataclass

@@ -6,7 +6,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError

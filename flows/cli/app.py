@@ -21,7 +21,7 @@ from flows.cli.command import group
 from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
 from flows.cli.old_names import GROUP_OF, refuse_removed
 from flows.cli.output import to_json, write
-from flows.engine.guard import guard_process, say_traceback
+from flows.workspace.guard import guard_process, say_traceback
 from schemas.errors import TunegateError
 
 

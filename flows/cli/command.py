@@ -50,9 +50,9 @@ def _workspace(config: Path) -> Iterator[None]:
 
     They lie below the state folder, if there is one, else below the cache.
     """
-    from flows.engine.disk import named_disk_errors, need_folder, private_folder
-    from flows.engine.temporary import sweep, temporary_files_below
-    from flows.settings import load_settings
+    from flows.workspace.disk import named_disk_errors, need_folder, private_folder
+    from flows.workspace.settings import load_settings
+    from flows.workspace.temporary import sweep, temporary_files_below
 
     settings = load_settings(config)
     home, cache = settings.home, settings.cache

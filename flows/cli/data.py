@@ -171,8 +171,8 @@ def lineage(
     from dataclasses import asdict
 
     from flows.cli.text.lineage import lineage_lines
-    from flows.lineage import find_lineage
-    from flows.settings import load_settings
+    from flows.views.lineage import find_lineage
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     found = find_lineage(what, load_file(config), load_settings(config), pipeline=pipeline)
@@ -210,7 +210,7 @@ def forget(
     from flows.cli.text.forget import print_done, print_holdings
     from flows.privacy.forget import forget as forget_customer
     from flows.privacy.forget import forget_again, plan_forgetting
-    from flows.settings import load_settings
+    from flows.workspace.settings import load_settings
     from schemas.errors import SecurityError
     from schemas.load import load_file
 
@@ -247,8 +247,8 @@ def _database(pipeline: str, config: Path) -> Path:
     Raises:
         ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
-    from flows.settings import load_settings
-    from flows.snapshots import published_database
+    from flows.context.published import published_database
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     load_file(config).get(pipeline)

@@ -13,10 +13,11 @@ from typing import Any
 from uuid import UUID
 
 from flows.cli.output import note, out, print_json, warn
-from flows.engine.ledger import Ledger
-from flows.engine.rows import ENTRIES, MOVES, EventRow
-from flows.servers import client_environment, running
-from flows.settings import Settings, load_settings, open_ledger
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import ENTRIES, MOVES, EventRow
+from flows.workspace.servers import client_environment, running
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from tasks.files import verify

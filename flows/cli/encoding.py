@@ -6,13 +6,15 @@ from pathlib import Path
 
 from flows.build import build
 from flows.cli.text.progress import StepTimes
-from flows.context import context_of
-from flows.earlier import earlier_results
+from flows.context.graph_context import context_of
+from flows.context.previous_run import earlier_results
+from flows.context.registry_state import standing_of
+from flows.context.run_context import new_run_id
+from flows.graph.budget import budget_of
 from flows.graph.execute import Run, run_plainly
-from flows.quarantine import QuarantineGuard
-from flows.run_context import new_run_id
-from flows.settings import budget_of, load_settings, open_ledger, open_store
-from flows.standing import standing_of
+from flows.ledger.opened import open_ledger, open_store
+from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
 

@@ -17,13 +17,14 @@ import orjson
 
 from flows.cli.listening import listen, run_server
 from flows.cli.output import print_json, talk
-from flows.engine.disk import keep_private, private_folder
-from flows.engine.history import entries_of
-from flows.engine.ledger import Ledger
-from flows.feedback import take_in
-from flows.metrics import exposition
-from flows.named import VERIFIED, aliases_of
-from flows.settings import load_settings, open_ledger
+from flows.context.feedback import take_in
+from flows.ledger.history import entries_of
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.views.metrics import exposition
+from flows.views.resolve_candidate import VERIFIED, aliases_of
+from flows.workspace.disk import keep_private, private_folder
+from flows.workspace.settings import load_settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file

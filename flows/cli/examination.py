@@ -1,14 +1,14 @@
 """What `tunegate ops doctor` examines: is this machine fit, and is the state folder whole? The checks are in
-`flows/health.py` and `flows/exposure.py`."""
+`flows/views/doctor.py` and `flows/views/exposure.py`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flows import health
-from flows.engine.disk import named_disk_errors
-from flows.exposure import check_exposure, check_rights
-from flows.health import Check, Finding, Patient
+from flows.views import doctor as health
+from flows.views.doctor import Check, Finding, Patient
+from flows.views.exposure import check_exposure, check_rights
+from flows.workspace.disk import named_disk_errors
 from schemas.errors import TunegateError
 
 

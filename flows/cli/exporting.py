@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from flows.engine.disk import named_disk_errors
-from flows.engine.ledger import Ledger
-from flows.engine.store import Store
-from flows.named import Named, aliases_of, find_named
-from flows.recorded import spec_of
-from flows.settings import load_settings, open_ledger, open_store
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger, open_store
+from flows.views.resolve_candidate import Named, aliases_of, find_named
+from flows.views.run_reader import spec_of
+from flows.workspace.disk import named_disk_errors
+from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError

@@ -25,9 +25,9 @@ def explain(
     from rich.markup import escape
 
     from flows.cli.text.gate import print_decision
-    from flows.measured import read_measured
-    from flows.recorded import Recorded, shown_finding
-    from flows.settings import load_settings
+    from flows.context.timings import read_measured
+    from flows.views.run_reader import Recorded, shown_finding
+    from flows.workspace.settings import load_settings
     from schemas.errors import ConfigError, TunegateError
     from tasks.assess.worst import WorstItem
 

@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_migrate import copy_ledger, free_name, ledger_digest, upgrade_file
-from flows.engine.ledger_postgres import LedgerPostgres
-from flows.settings import Settings, open_ledger
+from flows.ledger.ledger import Ledger
+from flows.ledger.migrate import copy_ledger, free_name, ledger_digest, upgrade_file
+from flows.ledger.opened import open_ledger
+from flows.ledger.postgres import LedgerPostgres
+from flows.workspace.settings import Settings
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def promote(
     as_json: Json = False,
 ) -> int:
     """Make a candidate champion past the gate, on the record."""
+    from flows.champion.mlflow_sync import synchronise
     from flows.cli.decisions import registry_of, report_decision
-    from flows.project import synchronise
     from schemas.errors import GateError
     from tasks.release.bundle import check_evaluated
 
@@ -123,9 +123,10 @@ def approve(
 
     The answer goes to the ledger, to MLflow, and to Prefect if the run is suspended there.
     """
-    from flows.approvals import answer
+    from flows.champion.approvals import answer
     from flows.cli.decisions import report_decision, resume_in_prefect
-    from flows.settings import load_settings, open_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -152,9 +153,9 @@ def rollback(
     as_json: Json = False,
 ) -> int:
     """Make an earlier champion champion again; a cooldown begins."""
+    from flows.champion.mlflow_sync import synchronise
     from flows.cli.decisions import check_bundle, registry_of, report_decision
-    from flows.engine.rows import MOVES
-    from flows.project import synchronise
+    from flows.ledger.rows import MOVES
     from schemas.load import load_file
 
     settings, ledger, name = registry_of(pipeline, config)
@@ -284,8 +285,8 @@ def feedback(
 
     Without a file, it only shows how often each version's suggestions were accepted.
     """
-    from flows.feedback import acceptance, take_in_file
-    from flows.settings import load_settings
+    from flows.context.feedback import acceptance, take_in_file
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)

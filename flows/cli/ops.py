@@ -23,9 +23,9 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
     What runs already is left alone, as is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages
     logs a browser in; JSON, which programs keep, has the plain one.
     """
-    from flows.prefect_login import login_url
-    from flows.servers import ensure_mlflow, ensure_prefect
-    from flows.settings import load_settings
+    from flows.workspace.prefect_login import login_url
+    from flows.workspace.servers import ensure_mlflow, ensure_prefect
+    from flows.workspace.settings import load_settings
 
     home = load_settings(config).home
     servers = [server for server in (ensure_prefect(home), ensure_mlflow(home)) if server is not None]
@@ -41,8 +41,8 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
 @command(app, example="tunegate ops down")
 def down(config: Config = CONFIG, as_json: Json = False) -> int:
     """Stop the local servers."""
-    from flows.servers import stop_all
-    from flows.settings import load_settings
+    from flows.workspace.servers import stop_all
+    from flows.workspace.settings import load_settings
 
     stopped = stop_all(load_settings(config).home)
     if as_json:
@@ -59,9 +59,9 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     Each is a Prefect deployment of this process, until interrupted. With --json, one object says what is served before
     the first tick.
     """
-    from flows.deploy import deployments, prepare, wanted
-    from flows.servers import client_environment, ensure_prefect
-    from flows.settings import load_settings
+    from flows.deployments import deployments, prepare, wanted
+    from flows.workspace.servers import client_environment, ensure_prefect
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     loaded = load_file(config)
@@ -97,9 +97,9 @@ def tick(
     `retrain` says what a run must be worth; a skip says until when.
     """
     from flows.cli.running import RunRequest, run_pipeline
-    from flows.screen import print_verdict
-    from flows.settings import load_settings
-    from flows.ticks import Tick, turned_away, waits_s
+    from flows.run.console import print_verdict
+    from flows.schedule.ticks import Tick, turned_away, waits_s
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
@@ -124,10 +124,10 @@ def deploy(
 
     Limits and automations, too; what is not declared any more is removed. May be repeated.
     """
-    from flows.deploy import register, wanted
-    from flows.prefect_login import login_file
-    from flows.servers import client_environment, ensure_prefect
-    from flows.settings import load_settings
+    from flows.deployments import register, wanted
+    from flows.workspace.prefect_login import login_file
+    from flows.workspace.servers import client_environment, ensure_prefect
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     loaded = load_file(config)
@@ -162,8 +162,8 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     Also whether the champion's files are whole. Exit code 1 when a finding is bad.
     """
     from flows.cli.examination import examine_all
-    from flows.health import Patient
-    from flows.settings import load_settings
+    from flows.views.doctor import Patient
+    from flows.workspace.settings import load_settings
 
     findings = examine_all(Patient(load_settings(config), config, os.environ))
     fit = all(finding.state != "bad" for finding in findings)
@@ -183,8 +183,9 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Aliases that others moved are put back. Exit code 7 when MLflow does not answer.
     """
-    from flows.project import reconcile as reconcile_ledger
-    from flows.settings import load_settings, open_ledger
+    from flows.champion.mlflow_sync import reconcile as reconcile_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -215,7 +216,7 @@ def migrate(
     The ledger and the DuckDB files, each after a backup below `backups/`.
     """
     from flows.cli.migration import migrate_home
-    from flows.settings import load_settings
+    from flows.workspace.settings import load_settings
 
     done = migrate_home(load_settings(config), ledger_to=ledger_to)
     if as_json:
@@ -233,8 +234,8 @@ def metrics(config: Config = CONFIG) -> int:
 
     Runs, champions, rows, times, and what MLflow was not told.
     """
-    from flows.metrics import exposition
-    from flows.settings import load_settings
+    from flows.views.metrics import exposition
+    from flows.workspace.settings import load_settings
 
     sys.stdout.write(exposition(load_settings(config)).decode())
     return 0

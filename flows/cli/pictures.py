@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from flows.context.run_picture import read_picture
 from flows.graph.draw import picture_of_plan
-from flows.planned_run import plan_pipeline
-from flows.run_picture import read_picture
-from flows.settings import load_settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.run.planned_run import plan_pipeline
+from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
 from schemas.graph_picture import GraphPicture
 from schemas.load import load_file

@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.candidates import candidates
-from flows.choice_report import changes_text
+from flows.context.ingest import told_without_asking
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
 from flows.graph.schedule import times
-from flows.ingest import told_without_asking
-from flows.plan_calls import planned_calls
-from flows.planned_run import PlannedRun, plan_pipeline
-from flows.pools import where_stages_run
-from flows.power import gate_power
-from flows.screen import describe
+from flows.run.console import describe
+from flows.run.planned_run import PlannedRun, plan_pipeline
+from flows.schedule.work_pools import where_stages_run
+from flows.views.plan_calls import planned_calls
+from flows.views.power import gate_power
+from flows.views.selection_report import changes_text
+from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
 from schemas.training_rules import training_advice

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from flows.build import STAGES
+from flows.champion.mlflow_sync import reconcile, synchronise
 from flows.cli.exit_codes import TERMINATED
 from flows.cli.options import login
 from flows.cli.output import print_json, talk, warn
-from flows.project import reconcile, synchronise
-from flows.screen import Notes, Screen, print_decision, print_verdict
-from flows.servers import Server, client_environment, ensure_prefect
-from flows.settings import Settings, load_settings, open_ledger
+from flows.ledger.opened import open_ledger
+from flows.run.console import Notes, Screen, print_decision, print_verdict
+from flows.workspace.servers import Server, client_environment, ensure_prefect
+from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
 
@@ -72,10 +73,10 @@ def run_pipeline(request: RunRequest) -> int:
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     from flows.graph.execute import RunEndedError
-    from flows.live_curves import LiveCurves
     from flows.pipeline import Request, run_here
-    from flows.report import report_folder
-    from flows.ticks import Tick
+    from flows.run.live_curves import LiveCurves
+    from flows.schedule.ticks import Tick
+    from flows.views.report import report_folder
 
     screen = Screen(console)
     notes = Notes(screen)

@@ -38,7 +38,7 @@ def estimate(
     Trainable weights and memory by term, from the shapes alone: no model is loaded.
     """
     from flows.cli.text.estimate import estimate_json, print_estimate
-    from flows.shapes import dims_of
+    from flows.views.base_model_shapes import dims_of
     from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.train.memory import fit_methods, known_dims, spec_for
@@ -78,11 +78,11 @@ def advise(
     """
     from dataclasses import asdict, replace
 
-    from flows.advice import conclude, evidence_of
     from flows.cli.text.advice import print_advice
-    from flows.costs import check_machine, costs_of, newest_run
-    from flows.recorded import Recorded
-    from flows.settings import load_settings
+    from flows.views.advice import conclude, evidence_of
+    from flows.views.costs import check_machine, costs_of, newest_run
+    from flows.views.run_reader import Recorded
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
     from tasks.assess.economics import PRICES, read_prices
 
@@ -127,9 +127,9 @@ def cost(
     run.
     """
     from flows.cli.text.costs import print_costs
-    from flows.costs import check_machine, costs_of, newest_run
-    from flows.recorded import Recorded
-    from flows.settings import load_settings
+    from flows.views.costs import check_machine, costs_of, newest_run
+    from flows.views.run_reader import Recorded
+    from flows.workspace.settings import load_settings
     from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.assess.economics import OWN, PRICES, Measures, read_prices, reckon_costs
@@ -190,10 +190,11 @@ def ablate(
     Every arm trains with equal steps and is judged as the gate judges. What is in the store is reused, so a killed
     ablation continues.
     """
-    from flows.ablation import Ablation, arms_of, choose_arms, keep_table
     from flows.cli.text.ablation import print_ablation, print_step
-    from flows.run_context import new_run_id
-    from flows.settings import load_settings, open_ledger
+    from flows.context.run_context import new_run_id
+    from flows.ledger.opened import open_ledger
+    from flows.run.ablation import Ablation, arms_of, choose_arms, keep_table
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)
@@ -223,8 +224,8 @@ def compare(
     listed.
     """
     from flows.cli.text.comparison import print_comparison
-    from flows.compare import compare_runs
-    from flows.settings import load_settings
+    from flows.views.compare import compare_runs
+    from flows.workspace.settings import load_settings
 
     found = compare_runs(load_settings(config), first, second)
     if as_json:
@@ -243,8 +244,8 @@ def reproduce(run_id: RunArgument, config: Config = CONFIG, as_json: Json = Fals
     from dataclasses import asdict
 
     from flows.cli.text.progress import StepNames
-    from flows.reproduce import reproduce_run
-    from flows.settings import load_settings
+    from flows.run.reproduce import reproduce_run
+    from flows.workspace.settings import load_settings
 
     results = []
     for result in reproduce_run(run_id, load_settings(config), root=config.resolve().parent, observer=StepNames()):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from flows.context.ingest import source_fault
 from flows.curation_steps import declaration_faults
-from flows.ingest import source_fault
 from schemas.errors import TunegateError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec

@@ -155,8 +155,9 @@ def run(
 @command(app, example="tunegate status --json")
 def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Show what is running, who is champion and which servers are up."""
-    from flows.servers import running
-    from flows.settings import load_settings, open_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.servers import running
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     settings = load_settings(config)
@@ -210,7 +211,8 @@ def runs(
     """List runs, newest first."""
     from dataclasses import asdict
 
-    from flows.settings import load_settings, open_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
@@ -227,12 +229,13 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
     """Show one run: its steps, what was reused, the gate's findings."""
     from dataclasses import asdict
 
-    from flows.choice_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
-    from flows.measured import memory_sentence, read_measured
-    from flows.recorded import Recorded
-    from flows.screen import gate_table
-    from flows.settings import load_settings, open_ledger
-    from flows.tick_report import tick_json, tick_lines
+    from flows.context.timings import memory_sentence, read_measured
+    from flows.ledger.opened import open_ledger
+    from flows.run.console import gate_table
+    from flows.views.run_reader import Recorded
+    from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
+    from flows.views.tick_report import tick_json, tick_lines
+    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -293,8 +296,9 @@ def report(
     as_json: Json = False,
 ) -> int:
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
-    from flows.report import gather, report_folder, write_report
-    from flows.settings import load_settings, open_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.views.report import gather, report_folder, write_report
+    from flows.workspace.settings import load_settings
     from schemas.errors import ConfigError
     from tasks.files import write_atomic
 
@@ -334,7 +338,8 @@ def predict(
 ) -> int:
     """Let the champion answer a ticket, redacted as it was trained."""
     from flows.cli.answering import answer_ticket, champion_of, read_ticket
-    from flows.settings import load_settings, open_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)

@@ -6,12 +6,11 @@ Prefect task (`prefect_runner.py`). Results do not depend on what ran next to th
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,10 +18,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Protocol, TypeVar
 
-from flows.engine.disk import named_disk_errors
-from flows.engine.keys import InputDigest, KeyParts, step_key, why_changed
-from flows.engine.store import Obtained, Store
+from flows.graph.budget import Amounts, budget_of_machine, may_start, needs
 from flows.graph.graph import Graph, Handle, Node, handles_in
+from flows.graph.keys import InputDigest, KeyParts, step_key, why_changed
+from flows.graph.store import Obtained, Store
+from flows.workspace.disk import named_disk_errors
 from schemas.artifacts import Artifact
 from schemas.errors import ServiceError, StorageError, TunegateError
 from tasks.children import THIS_PROCESS
@@ -32,7 +32,6 @@ from tasks.progress import Progress
 T = TypeVar("T")
 Future = Any
 """Of concurrent.futures or of Prefect: `drive` calls what both have, `result` and `add_done_callback`."""
-Amounts = Mapping[str, float]
 RETRIES = 3
 FIRST_DELAY_S = 2.0
 POLL_S = 0.5
@@ -357,55 +356,6 @@ def _check_given(node: Node) -> None:
                 f"{name} of step {node.name} is not what it was", code="TG0549", where=str(given.root),
                 hint="put it back from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
             )  # fmt: skip
-
-
-# --- resources -----------------------------------------------------------------------------------------------------
-
-
-def budget_of_machine() -> dict[str, float]:
-    """What nodes may occupy at the same time on this machine: cores, memory, accelerators, and one heavy node."""
-    return {
-        "cpu": float(max(2, len(os.sched_getaffinity(0)))),
-        "gpu": float(len(list(Path("/dev").glob("nvidia[0-9]*")))),
-        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
-        "heavy": 1.0,
-    }
-
-
-def needs(node: Node, budget: Amounts) -> dict[str, float]:
-    """What the node occupies while it runs.
-
-    A heavy one leaves one core, so that light ones can run next to it. A node that would take more memory than there
-    is takes all of it: it then runs alone.
-    """
-    memory = {"memory_gb": min(node.info.memory_gb, budget["memory_gb"])} if "memory_gb" in budget else {}
-    if not node.info.heavy:
-        return {"cpu": 1.0, **memory}
-    return {"heavy": 1.0, "cpu": max(1.0, budget.get("cpu", 2.0) - 1.0), "gpu": budget.get("gpu", 0.0), **memory}
-
-
-def fits(amounts: Amounts, free: Amounts) -> bool:
-    """Is enough free of everything?"""
-    return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
-
-
-def may_start(takes: Amounts, free: Amounts, budget: Amounts, waiting: Iterable[Amounts]) -> bool:
-    """Does the node fit, and leave room for a heavy one before it that waits for its cores alone?
-
-    Else light nodes that take each other's place would keep the heavy one from ever having them.
-
-    Args:
-        waiting: What the nodes before it would take that wait.
-    """
-    if not fits(takes, free):
-        return False
-    return not any(
-        0.0 < heavy.get("heavy", 0.0) <= free["heavy"]
-        and any(
-            budget[name] - free[name] + amount > budget[name] - heavy.get(name, 0.0) for name, amount in takes.items()
-        )
-        for heavy in waiting
-    )
 
 
 # --- drive ---------------------------------------------------------------------------------------------------------

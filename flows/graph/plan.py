@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.engine.keys import KeyParts, step_key, why_changed
-from flows.engine.store import Damage
 from flows.graph.execute import Outcome, Run, digest_of_input
 from flows.graph.graph import Node, handles_in
+from flows.graph.keys import KeyParts, step_key, why_changed
+from flows.graph.store import Damage
 from schemas.artifacts import Artifact
 
 State = Literal["reused", "run", "maybe", "left out"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from flows.graph.execute import Amounts, may_start, needs
+from flows.graph.budget import Amounts, may_start, needs
 from flows.graph.graph import Graph, Node
 
 

@@ -20,16 +20,17 @@ from typing import Any
 
 import orjson
 
-from flows.engine.disk import make_private, named_disk_errors, private_folder
-from flows.engine.ledger import Ledger
-from flows.engine.lock import hold
-from flows.engine.runs import now
-from flows.engine.store import REFERENCE, Store
-from flows.engine.temporary import temporary_folder
+from flows.graph.store import REFERENCE, Store
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.runs import now
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
-from flows.settings import Settings, open_ledger
+from flows.workspace.disk import make_private, named_disk_errors, private_folder
+from flows.workspace.lock import hold
+from flows.workspace.settings import Settings
+from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec

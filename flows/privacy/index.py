@@ -23,10 +23,11 @@ from typing import Any
 
 import orjson
 
-from flows.engine.disk import private_folder
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
 from flows.privacy.keys import load_hashes
-from flows.settings import Settings, open_ledger
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings
 from schemas.errors import LockedError
 from schemas.forget import Holding
 from tasks.curate.ingest.whose import UNREAD, all_copies, copy_customers, reading_digest

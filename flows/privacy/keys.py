@@ -15,9 +15,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from flows.engine.disk import private_folder
-from flows.engine.forgettings import joined
-from flows.settings import Settings, open_ledger
+from flows.ledger.erasures import joined
+from flows.ledger.opened import open_ledger
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Tombstone

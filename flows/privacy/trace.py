@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.engine.rows import CandidateRow
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import CandidateRow
 from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
-from flows.settings import Settings, open_ledger
+from flows.workspace.settings import Settings
 from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.curate.ingest.in_use import cut_off
 from tasks.files import files_below

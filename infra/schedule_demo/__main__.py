@@ -19,8 +19,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from flows.engine.ledger import Ledger
-from flows.servers import client_environment, ensure_prefect, stop_all
+from flows.ledger.ledger import Ledger
+from flows.workspace.servers import client_environment, ensure_prefect, stop_all
 from infra.schedule_demo.chart import COLUMNS, POLICIES, chart, record, table
 from infra.schedule_demo.weeks import EVENTS, FAILPOINTS, STORY, Row, Weeks, make_weeks
 from schemas.artifacts import ChampionRef

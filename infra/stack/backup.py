@@ -15,10 +15,10 @@ from contextlib import closing
 from hashlib import sha256
 from pathlib import Path
 
-from flows.engine.clock import present
-from flows.engine.disk import private_folder, write_private
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_migrate import copy_ledger, ledger_digest
+from flows.ledger.ledger import Ledger
+from flows.ledger.migrate import copy_ledger, ledger_digest
+from flows.workspace.clock import present
+from flows.workspace.disk import private_folder, write_private
 from infra.stack.place import Place
 from infra.stack.services import StackError, ledger_of, start_postgres
 from tasks.files import files_below, seal, sha256_json, verify, write_json

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
-from flows.engine.disk import keep_private, private_folder, write_private
-from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
-from flows.settings import load_settings
+from flows.workspace.disk import keep_private, private_folder, write_private
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT, free_port
+from flows.workspace.settings import load_settings
 from infra.stack.postgres import USER, Cluster
 
 DATABASES = ("ledger", "prefect", "mlflow", "mlflow_auth")

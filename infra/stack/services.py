@@ -1,7 +1,7 @@
 """The services of the stack: command, environment and health of each; started in order, found again, stopped.
 
 Any of them may be killed: `up` starts what is gone. Every secret goes by the environment or by a file that only this
-user reads, never by a command line. State files are those of `flows/servers.py`.
+user reads, never by a command line. State files are those of `flows/workspace/servers.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from flows.engine.disk import private_folder, write_private
-from flows.engine.ledger import Ledger
-from flows.engine.lock import hold
-from flows.servers import Server, answers, read_state, start_time, stop
+from flows.ledger.ledger import Ledger
+from flows.workspace.disk import private_folder, write_private
+from flows.workspace.lock import hold
+from flows.workspace.servers import Server, answers, read_state, start_time, stop
 from infra.stack.place import DATABASES, POOL, PORTS, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file

@@ -1,7 +1,7 @@
 """Is data quality the lever? Scores of the arms of an ablation in, a table with the gate's paired statistics out.
 
 One training per way of curating, on the same held-out items with equal steps. Knows nothing of curation, training or
-stores; `flows/ablation.py` runs the arms.
+stores; `flows/run/ablation.py` runs the arms.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Do the tickets that are learned from agree on the form of an answer? Shares of train replies in the declared form.
 
-A model learns the form it is shown: of two forms it learns to waver. Called by `flows/advice.py`.
+A model learns the form it is shown: of two forms it learns to waver. Called by `flows/views/advice.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a query costs, from which volume an own model pays, and how fast it can be at best.
 
 Arithmetic over measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
-`flows/costs.py` brings the figures; docs/economics.md says where every number comes from. Prices come from
+`flows/views/costs.py` brings the figures; docs/economics.md says where every number comes from. Prices come from
 `infra/prices.yaml`, which a user replaces by theirs.
 """
 

@@ -1,7 +1,7 @@
 """What checks and arms will ask of others, before they do: calls, tokens and dollars of a judge and an endpoint, and
 answers that the latency check gives one at a time.
 
-Counts characters of the held-out items and shows none. Called by `flows/plan_calls.py`.
+Counts characters of the held-out items and shows none. Called by `flows/views/plan_calls.py`.
 """
 
 from __future__ import annotations

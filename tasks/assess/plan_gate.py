@@ -1,6 +1,6 @@
 """Before training: how many items each rule of a gate needs, and what the items at hand can show.
 
-Knows nothing of scores or files; `flows/power.py` calls it for `tunegate plan` and before a run trains.
+Knows nothing of scores or files; `flows/views/power.py` calls it for `tunegate plan` and before a run trains.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Two recorded runs beside each other: scores on the items that both answered, and which tickets went where.
 
-Knows nothing of ledgers or configurations; `flows/compare.py` brings the files. The intervals are the gate's own.
+Knows nothing of ledgers or configurations; `flows/views/compare.py` brings the files. The intervals are the gate's own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Batches of prompts answered on actors of a Ray cluster, each with the model loaded once.
 
 A batch whose actor is lost is answered by another, with the same result: no batch depends on another. Made by
-`flows/cluster.py`, called by tasks/model/generate.py.
+`flows/workspace/ray_cluster.py`, called by tasks/model/generate.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The process is `python -m tasks.cluster.train_driver job.json parent`. Like tasks/train/worker.py it is started and
 watched by tasks/train/launch.py, answers by the files of tasks/train/job.py and dies with its parent; with it Ray ends
 its workers. The training itself is that of tasks/cluster/train_part.py. Checkpoints outlive both: a new attempt goes on
-from the newest complete one. The module imports no ray: `TrainingOnRay` is made by `flows/cluster.py`.
+from the newest complete one. The module imports no ray: `TrainingOnRay` is made by `flows/workspace/ray_cluster.py`.
 """
 
 from __future__ import annotations

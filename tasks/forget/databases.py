@@ -2,7 +2,7 @@
 
 That is the rows of forgotten customers, and the texts as they came out of the source when they have been kept long
 enough. DuckDB keeps the bytes of deleted rows in the file: each is written aside once more and renamed into its place.
-Who has the old file open keeps reading it until they close it. Called by `flows/privacy/` and `flows/retention.py`.
+Who has the old file open keeps reading it until they close it. Called by `flows/privacy/` and `flows/run/retention.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tasks.warehouse import connect, quote_identifier, quote_text
 from tasks.watch.feedback import TABLES as FEEDBACK_TABLES
 
 if TYPE_CHECKING:
-    import duckdb
+    from tasks.warehouse import Connection
 
 _WITHOUT = {
     "raw_tickets": "SELECT * FROM old.raw_tickets WHERE (source, source_line) NOT IN (SELECT * FROM places)",
@@ -59,7 +59,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
     the time at which it was made.
     """
 
-    def write(db: duckdb.DuckDBPyConnection) -> int:
+    def write(db: Connection) -> int:
         create_tables(db)
         _gone(db, forgotten)
         n_before, n_after = 0, 0
@@ -87,7 +87,7 @@ def count_feedback(database: Path, forgotten: Forgotten) -> int:
 def rewrite_feedback(database: Path, forgotten: Forgotten) -> int:
     """Write the feedback anew without the rows on their tickets; returns how many went. Numbers of rows stay."""
 
-    def write(db: duckdb.DuckDBPyConnection) -> int:
+    def write(db: Connection) -> int:
         db.execute(FEEDBACK_TABLES)
         _put(db, "tickets", _matching(db, "SELECT DISTINCT ticket_id FROM old.suggestions", "ticket", forgotten))
         db.execute("INSERT INTO suggestions SELECT * FROM old.suggestions WHERE ticket_id NOT IN (FROM tickets)")
@@ -97,7 +97,7 @@ def rewrite_feedback(database: Path, forgotten: Forgotten) -> int:
     return _rewritten(database, write)
 
 
-def _gone(db: duckdb.DuckDBPyConnection, forgotten: Forgotten) -> None:
+def _gone(db: Connection, forgotten: Forgotten) -> None:
     """Tables `places` and `tickets` of what goes. A ticket may stand there under a pseudonym as well: its place tells.
     Temporary tables: they are not in the file."""
     both = "(SELECT customer_id, ticket_id, source, source_line FROM old.raw_tickets UNION ALL "
@@ -116,19 +116,19 @@ def _gone(db: duckdb.DuckDBPyConnection, forgotten: Forgotten) -> None:
     )
 
 
-def _matching(db: duckdb.DuckDBPyConnection, sql: str, kind: Kind, forgotten: Forgotten) -> list[str]:
+def _matching(db: Connection, sql: str, kind: Kind, forgotten: Forgotten) -> list[str]:
     return [value for (value,) in db.execute(sql).fetchall() if forgotten.is_gone(kind, value)]
 
 
-def _put(db: duckdb.DuckDBPyConnection, name: str, values: list[str]) -> None:
+def _put(db: Connection, name: str, values: list[str]) -> None:
     db.execute(f"CREATE TEMP TABLE {name} AS SELECT unnest(?::VARCHAR[]) AS id", [values])
 
 
-def _count(db: duckdb.DuckDBPyConnection, table: str) -> int:
+def _count(db: Connection, table: str) -> int:
     return int(db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
 
 
-def _rewritten(database: Path, write: Callable[[duckdb.DuckDBPyConnection], int]) -> int:
+def _rewritten(database: Path, write: Callable[[Connection], int]) -> int:
     """Let `write` fill a new file from the old one, attached as `old`, and rename it into the old one's place."""
     aside = database.with_name(f".{database.name}.{os.getpid()}.tmp")
     for leftover in database.parent.glob(f".{database.name}.*.tmp"):  # of a process that was killed
@@ -158,7 +158,7 @@ def forget_raw(database: Path) -> int:
     """
     emptied = ", ".join(f"NULL AS {quote_identifier(name)}" for name in PERSONAL)
 
-    def write(db: duckdb.DuckDBPyConnection) -> int:
+    def write(db: Connection) -> int:
         create_tables(db)
         for name in TABLES:
             columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"

@@ -2,7 +2,7 @@
 
 Batches are answered in this process, or wherever else an engine can be loaded: tasks/cluster/answers.py answers on the
 actors of a Ray cluster. It knows nothing of metrics and verdicts. `generate_answers` is a step of flows/assess.py, once
-per arm; `mean_prompt_tokens` runs no model and is called by `flows/costs.py`.
+per arm; `mean_prompt_tokens` runs no model and is called by `flows/views/costs.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A model's `config.json` as it is trusted: shapes that a model may have, and no code of its own.
 
 What builds a model from it takes every number as it comes, and would be at it for hours. Called by
-tasks/model/base_model.py and flows/shapes.py.
+tasks/model/base_model.py and flows/views/base_model_shapes.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The adapter is stored in PEFT form behind a small loader (`tasks/release/serve.py`), not with MLflow's own PEFT
 flavour: that one writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md). No pickle.
-Called by `flows/project.py`, which keeps two tellers apart: MLflow has no compare-and-set.
+Called by `flows/champion/mlflow_sync.py`, which keeps two tellers apart: MLflow has no compare-and-set.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What is new: the curated tickets of today against those that the last verdict knew.
 
 Counted after redaction and deduplication, so ten copies of one question are no ten new tickets. Called by
-`flows/ticks.py`. It decides nothing (`conditions.py`).
+`flows/schedule/ticks.py`. It decides nothing (`conditions.py`).
 """
 
 from __future__ import annotations

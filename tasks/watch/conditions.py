@@ -1,7 +1,7 @@
 """What a tick decides: is a run worth it, and if not, when will it be? Plain arithmetic on what was found.
 
-It reads nothing and asks no clock: the present is an argument. Called by `flows/ticks.py`. The first reason that
-holds is told; drift only lowers what is asked of the number of tickets and the time between runs.
+It reads nothing and asks no clock: the present is an argument. Called by `flows/schedule/ticks.py`. The first reason
+that holds is told; drift only lowers what is asked of the number of tickets and the time between runs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A line taken in again changes nothing. A later decision on the same suggestion is a further row and counts instead of
 the earlier one; rows are numbered, so that a run can name the state it has seen. Lines that cannot be used are kept by
-their place, their reason and their sha256, without their text. Called by `flows/feedback.py`.
+their place, their reason and their sha256, without their text. Called by `flows/context/feedback.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tasks.files import sha256_json
 from tasks.forget.hashes import Forgotten
 
 if TYPE_CHECKING:
-    import duckdb
+    from tasks.warehouse import Connection
 
 MAX_LINE = 1_000_000
 """Bytes of the longest line that is read as one."""
@@ -185,7 +185,7 @@ def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[t
         return db.execute(sql, values or []).fetchall()
 
 
-def _insert(db: duckdb.DuckDBPyConnection, rows: list[tuple[str, FeedbackLine]]) -> int:
+def _insert(db: Connection, rows: list[tuple[str, FeedbackLine]]) -> int:
     """The rows that are not there yet, in their order; returns how many."""
     known = {row[0] for row in db.execute("SELECT digest FROM suggestions").fetchall()}
     last = db.execute("SELECT coalesce(max(seq), 0) FROM suggestions").fetchone()

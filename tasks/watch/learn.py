@@ -1,7 +1,7 @@
 """Feedback as a source: an agent's edited text takes the place of the ticket's reply, a model's own may be left out.
 
 Runs after redaction, so that texts and ids are those of the feedback, which was redacted when it was taken in.
-Called by `flows/feedback.py`.
+Called by `flows/context/feedback.py`.
 """
 
 from __future__ import annotations

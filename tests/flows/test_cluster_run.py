@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.build import build as build_graph
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay

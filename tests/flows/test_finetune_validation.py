@@ -10,7 +10,7 @@ import pytest
 
 from flows.build import build
 from flows.cli.weekly import validate
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from schemas.pipeline import PipelineSpec

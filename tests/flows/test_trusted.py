@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from tasks.files import seal
 from tests.support.workplace import Workplace
 

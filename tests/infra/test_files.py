@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from infra.stack.place import DATABASES, PORTS
 from infra.stack.services import IN_CONTAINERS, LOGINS
 from tasks.release.endpoint_metrics import EndpointMetrics

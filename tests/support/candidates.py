@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import orjson
 
-from flows.engine.ledger import Ledger
-from flows.engine.store import Obtained, Store
+from flows.graph.store import Obtained, Store
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import (
     Artifact,
     BundleRef,

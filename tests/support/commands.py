@@ -18,8 +18,8 @@ from pathlib import Path
 from unittest.mock import patch
 
 from benchmarks.forked import ALONE, Forked
-from flows import servers
 from flows.cli import main
+from flows.workspace import servers
 from tasks.train import launch
 
 NOWHERE = "http://127.0.0.1:9/api"

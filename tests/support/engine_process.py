@@ -12,12 +12,12 @@ import time
 from functools import partial
 from pathlib import Path
 
-from flows.engine import promotions
-from flows.engine.keys import step_key
-from flows.engine.ledger import Ledger
-from flows.engine.store import Store
 from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
+from flows.graph.keys import step_key
+from flows.graph.store import Store
+from flows.ledger import promotions
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError

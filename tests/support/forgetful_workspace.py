@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from flows.engine.keys import KeyParts
-from flows.engine.ledger import Ledger
-from flows.engine.store import Store
-from flows.feedback import feedback_database
-from flows.settings import Settings, load_settings, open_ledger
+from flows.context.feedback import feedback_database
+from flows.graph.keys import KeyParts
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import (
     Artifact,
     BundleRef,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from flows.engine.store import Store
 from flows.graph.execute import Guard, Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Graph, Node
+from flows.graph.store import Store
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from tasks.step import as_step
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.engine.ledger import Ledger
-from flows.run_context import RunContext
-from flows.settings import Settings, open_ledger, open_store
-from flows.standing import Standing
+from flows.context.registry_state import Standing
+from flows.context.run_context import RunContext
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger, open_store
+from flows.workspace.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
 from schemas.training import PromptSpec

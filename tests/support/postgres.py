@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import free_port
+from flows.workspace.servers import free_port
 from infra.stack.postgres import QUICK, Cluster, PostgresError, programs
 
 _numbers = count(1)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.prefect_login import read_login
-from flows.servers import Server, client_environment
+from flows.workspace.prefect_login import read_login
+from flows.workspace.servers import Server, client_environment
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.lock import hold
+from flows.workspace.lock import hold
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:

@@ -171,7 +171,7 @@ def _prepare() -> None:
     """What every command would do anew: read the sources that keys depend on, list the installed packages."""
     from mlflow.utils import requirements_utils
 
-    from flows.engine.keys import module_digests
+    from flows.graph.keys import module_digests
 
     for name in [name for name in sys.modules if name.startswith("tasks.")]:
         file = sys.modules[name].__file__

@@ -17,8 +17,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows.engine.disk import private_folder
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
+from flows.workspace.disk import private_folder
 from tests.support.commands import NOWHERE, run_here
 from tests.support.warm import Warm, WarmProcess
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import ensure_prefect, stop_all
+from flows.workspace.servers import ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
 from tests.flows.conftest import finished
 from tests.support.place import empty_store, place, run_context

@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from flows.build import build
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from schemas.artifacts import ModelRef, PromptSet
 from schemas.endpoint import EndpointSpec
 from schemas.errors import GateError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flows.ablation import CURATED
 from flows.cli.output import out, print_rows, talk
 from flows.graph.graph import Node
+from flows.run.ablation import CURATED
 from tasks.assess.ablation import AblationRow, AblationTable
 
 COLUMNS = ("arm", "rows", "trained on", "value", "curated gains", "bounds", "won / lost", "curation")

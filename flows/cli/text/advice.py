@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from flows.advice import Advice, Evidence
 from flows.cli.output import out, print_rows
+from flows.views.advice import Advice, Evidence
 
 
 def print_advice(advice: Advice, known: Evidence) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flows.cli.output import note, out, print_json, print_rows, warn
+from flows.ledger.opened import open_ledger
 from flows.privacy.forget import CERTIFICATES, certificate_text
-from flows.settings import Settings, open_ledger
+from flows.workspace.settings import Settings
 from schemas.forget import Certificate, Holdings
 from schemas.pipeline import PipelineSpec
 
@@ -52,7 +53,7 @@ def print_done(
 def _mark_in_mlflow(settings: Settings, done: Sequence[Certificate]) -> None:
     if not any(certificate.versions for certificate in done):
         return
-    from flows.project import synchronise  # MLflow: only where there is something to mark
+    from flows.champion.mlflow_sync import synchronise  # MLflow: only where there is something to mark
 
     late = synchronise(open_ledger(settings), settings)
     if late is not None:

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.champion_files import missing_files
 from flows.cli.decisions import event_json, registry_of
 from flows.cli.output import out, print_rows, warn
-from flows.engine.ledger import Ledger
-from flows.engine.ledger_journal import FIRST_HASH
-from flows.engine.rows import EventRow
-from flows.engine.ticks import TickRow
-from flows.tick_report import TICK_COLUMNS, tick_json, tick_row
+from flows.ledger.journal import FIRST_HASH
+from flows.ledger.ledger import Ledger
+from flows.ledger.rows import EventRow
+from flows.ledger.ticks import TickRow
+from flows.views.champion_files import missing_files
+from flows.views.tick_report import TICK_COLUMNS, tick_json, tick_row
 
 COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flows.lineage import Found
+from flows.views.lineage import Found
 from tasks.curate.ask import Lineage
 
 SHOWN_TICKETS = 20

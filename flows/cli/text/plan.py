@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from flows.cli.output import out, print_rows, talk
 from flows.cli.plan_view import PlanView
-from flows.power import refuse_weak_gate
+from flows.views.power import refuse_weak_gate
 from schemas.pipeline import PipelineSpec
 from schemas.training_rules import training_advice
 from tasks.assess.plan_checks import Calls
@@ -20,7 +20,7 @@ def print_plan(view: PlanView) -> None:
     """Steps, figures, places, the gate's power and the calls; warnings go to stderr.
 
     Raises:
-        GateError: as `flows.power.refuse_weak_gate`, after everything is printed but the warnings.
+        GateError: as `flows.views.power.refuse_weak_gate`, after everything is printed but the warnings.
     """
     if view.source is not None:
         talk().print(f"[yellow]note[/yellow] {escape(view.source)}")

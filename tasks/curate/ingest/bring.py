@@ -1,7 +1,7 @@
 """Bring a source in before a run reads it, and say what is here: one folder for each source below `ingest`.
 
 Local files, datasets and generated tickets need nothing. The network is asked here and nowhere else, and only because
-the source says so. Called by `flows/ingest.py`; `tasks/curate/extract.py` reads what is here.
+the source says so. Called by `flows/context/ingest.py`; `tasks/curate/extract.py` reads what is here.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The report for a CI: a Markdown comment for a pull request, and the gate as a JUnit file, one test per finding.
 
-No ticket text is in either. Called by `flows/report.py`.
+No ticket text is in either. Called by `flows/views/report.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs nothing else: no script, nothing from elsewhere, readable in print and dark.
 
 Jinja2 escapes every text, charts escape theirs; nothing is computed but places of marks, and which words of an answer
-its reference lacks. Called by `flows/report.py`.
+its reference lacks. Called by `flows/views/report.py`.
 """
 
 from __future__ import annotations

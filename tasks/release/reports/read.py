@@ -1,6 +1,6 @@
 """Figures of a report that lie in the files of stored results: curves of training, lengths of examples.
 
-Called by `flows/report.py`.
+Called by `flows/views/report.py`.
 """
 
 from __future__ import annotations

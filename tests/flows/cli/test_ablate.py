@@ -17,13 +17,13 @@ import pytest
 from benchmarks import toy
 from benchmarks.forked import ALONE, Forked
 from benchmarks.regressions import merged, toy_world
-from flows.ablation import Ablation, arms_of, learnable
 from flows.build import STAGES
 from flows.cli import main
 from flows.graph.execute import run_plainly
-from flows.open_run import open_run
-from flows.report import gather
-from flows.settings import load_settings
+from flows.run.ablation import Ablation, arms_of, learnable
+from flows.run.open_run import open_run
+from flows.views.report import gather
+from flows.workspace.settings import load_settings
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
 from schemas.curation_steps import RuleStep

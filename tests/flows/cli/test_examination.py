@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from flows import health
 from flows.cli.examination import CHECKS, examine
-from flows.engine.ledger import Ledger
-from flows.engine.lock import pipeline_lock
-from flows.health import Check, Finding, Patient
-from flows.settings import Settings
+from flows.ledger.ledger import Ledger
+from flows.views import doctor as health
+from flows.views.doctor import Check, Finding, Patient
+from flows.workspace.lock import pipeline_lock
+from flows.workspace.settings import Settings
 
 if TYPE_CHECKING:
     from tests.support.place import Place

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.disk import named_disk_errors
+from flows.workspace.disk import named_disk_errors
 from schemas.errors import StorageError
 from tests.support.place import Place
 

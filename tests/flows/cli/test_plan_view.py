@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from flows.engine.keys import KeyParts
+from flows.graph.keys import KeyParts
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace

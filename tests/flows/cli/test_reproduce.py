@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.load import load_file
 

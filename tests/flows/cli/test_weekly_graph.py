@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.cli.weekly import graph
-from flows.planned_run import plan_pipeline
+from flows.run.planned_run import plan_pipeline
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace

@@ -1,7 +1,7 @@
-"""What the tests of graphs share with those of the engine."""
+"""Fixtures of the ledger's tests that these tests use too."""
 
 from __future__ import annotations
 
-from tests.flows.engine.conftest import tree
+from tests.flows.ledger.conftest import in_file, kit, ledger, tree
 
-__all__ = ["tree"]
+__all__ = ["in_file", "kit", "ledger", "tree"]

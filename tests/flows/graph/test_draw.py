@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.store import Store
 from flows.graph.draw import as_mermaid, as_text, picture_of_plan, picture_of_run
 from flows.graph.execute import Run, run_plainly
 from flows.graph.graph import Graph
 from flows.graph.plan import plan
+from flows.graph.store import Store
 from schemas.artifacts import Artifact
 from schemas.errors import DataError
 from schemas.graph_picture import GraphPicture

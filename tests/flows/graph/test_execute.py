@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.engine.store import Store
 from flows.graph.execute import Run, RunEndedError, make_patiently, repeat, run_plainly, worded
 from flows.graph.graph import Graph
+from flows.graph.store import Store
 from schemas.artifacts import Artifact
 from schemas.errors import DataError, ServiceError, StorageError, TrainingError, TunegateError
 from tasks.progress import Progress

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flows.engine.keys import installed
-from flows.engine.store import Store
 from flows.graph.execute import Run
 from flows.graph.graph import Graph
+from flows.graph.keys import installed
 from flows.graph.plan import plan
+from flows.graph.store import Store
 from schemas.artifacts import Artifact
 from tests.support.graph_steps import both, copy, mix, other, results, run_all, split, text_of, write
 

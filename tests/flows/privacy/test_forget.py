@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli.data import forget as command
-from flows.engine.lock import pipeline_lock
-from flows.engine.store import Store
-from flows.feedback import feedback_database
+from flows.context.feedback import feedback_database
+from flows.graph.store import Store
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
+from flows.workspace.lock import pipeline_lock
 from schemas.artifacts import Splits, TrainedRef
 from schemas.errors import LockedError, SecurityError, StorageError
 from schemas.forget import Certificate
@@ -96,7 +96,7 @@ def test_an_older_copy_of_the_workspace_is_cleared_again(
     here: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Both removals begin in one second, and the ledger that is put back counts the second as its first.
-    monkeypatch.setattr("flows.engine.forgettings.now", lambda: "2026-06-02T10:00:00+00:00")
+    monkeypatch.setattr("flows.ledger.erasures.now", lambda: "2026-06-02T10:00:00+00:00")
     home, backup = here.settings.home, tmp_path / "backup"
     shutil.copytree(home, backup)
     go(here)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.ingest import landed_folder
+from flows.context.ingest import landed_folder
 from flows.privacy.forget import forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import PostgresSource, ZendeskSource

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flows.ingest import landed_folder, source_at_hand
-from flows.listener import Listeners
+from flows.context.ingest import landed_folder, source_at_hand
+from flows.context.listener import Listeners
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_files import RemoteFilesSource

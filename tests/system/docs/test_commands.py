@@ -16,7 +16,7 @@ import orjson
 import pytest
 from ruamel.yaml import YAML
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from tests.docs.test_commands import (
     SMALL,

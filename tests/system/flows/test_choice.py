@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.parquet as pq
 import pytest
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.servers import client_environment, ensure_prefect, stop_all
+from flows.workspace.servers import client_environment, ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
 from schemas.load import load_file
 from schemas.verdicts import CHECKS

@@ -17,11 +17,11 @@ import pytest
 
 from benchmarks import toy
 from benchmarks.forked import ALONE, Forked
-from flows.ablation import Ablation, arms_of
 from flows.cli import main
-from flows.engine.ledger import Ledger
 from flows.graph.graph import Node
-from flows.settings import load_settings
+from flows.ledger.ledger import Ledger
+from flows.run.ablation import Ablation, arms_of
+from flows.workspace.settings import load_settings
 from schemas.load import load_file
 from tasks.train import launch
 from tests.flows.cli.test_ablate import World, world, write_world

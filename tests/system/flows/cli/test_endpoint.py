@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 
 from flows.cli.app import app
 from flows.cli.endpoint import TOKEN, offers, token_file
-from flows.engine.ledger import Ledger
-from flows.feedback import feedback_database
+from flows.context.feedback import feedback_database
+from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from tasks.release.live import LiveModels

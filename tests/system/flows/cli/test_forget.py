@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from tests.support.traces import traces
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 
 from flows.cli.ops import migrate
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
 from tests.flows.cli.test_migration import home, told
 

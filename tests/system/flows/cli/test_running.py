@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 from tests.flows.cli.test_running import aliases, steps_of
 
 if TYPE_CHECKING:
-    from flows.engine.rows import RunStatus
+    from flows.ledger.rows import RunStatus
     from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 

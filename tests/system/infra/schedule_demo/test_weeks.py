@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.cli import model, weekly
-from flows.engine.ledger import Ledger
+from flows.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace

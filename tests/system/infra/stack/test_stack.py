@@ -21,8 +21,8 @@ import psycopg2
 import pytest
 from ruamel.yaml import YAML
 
-from flows.engine.ledger import Ledger
-from flows.servers import read_state
+from flows.ledger.ledger import Ledger
+from flows.workspace.servers import read_state
 from infra.stack import postgres, services
 from infra.stack.backup import backup, restore
 from infra.stack.place import SECRETS, Place

@@ -10,16 +10,17 @@ from typing import Any
 
 import pytest
 
-from flows import health
 from flows.cli.examination import examine
 from flows.cluster import check_cluster, place_of
-from flows.context import GraphContext
+from flows.context.graph_context import GraphContext
 from flows.curate import curate
-from flows.engine.store import Store
 from flows.graph.execute import Outcome, Run, drive, run_plainly
 from flows.graph.graph import Graph, Node
-from flows.health import Patient
-from flows.settings import load_settings
+from flows.graph.store import Store
+from flows.views import doctor as health
+from flows.views.doctor import Patient
+from flows.workspace.ray_cluster import check_cluster, place_of
+from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place

@@ -1,0 +1,102 @@
+"""What MLflow shall show of a run, kept next to the ledger so that it can be sent later as well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from flows.champion.mlflow_sync import REASON_CHARS, flat
+from flows.context.run_context import RunContext
+from flows.context.timings import read_measured
+from flows.graph.keys import digest_of
+from flows.views.report import page_without_text
+from flows.views.selection_report import choice_files
+from flows.workspace.disk import private_folder
+from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef, ValidationCurves
+from schemas.candidates import candidates
+from schemas.evidence import CheckEvidence
+from schemas.release import DatasetRecord, RunRecord
+from schemas.schedule import OPERATIONS
+from schemas.secrets import masked_value
+from schemas.trials import ChoiceRef
+from tasks.files import write_json
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Results that the record is made from."""
+
+    splits: Splits
+    dataset: DatasetRef
+    items: EvalSet
+    decision: GateDecision
+    trained: TrainedRef
+    scores: tuple[Scores, ...]
+    """Of all arms on the test items."""
+    curves: ValidationCurves | None
+    choice: ChoiceRef | None
+    latency: CheckEvidence | None
+
+
+def write_record(run: RunContext, evidence: Evidence) -> None:
+    """Keep the record of a run."""
+    folder = private_folder(run.settings.home / "runs")
+    write_json(folder / f"{run.run_id}.json", masked_value(_record(run, evidence).model_dump(mode="json")))
+
+
+def _record(run: RunContext, evidence: Evidence) -> RunRecord:
+    spec, home, splits = run.spec, run.settings.home, evidence.splits
+    dataset, items, decision, trained = evidence.dataset, evidence.items, evidence.decision, evidence.trained
+    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
+    shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
+    page = page_without_text(home, run.run_id)  # written when the verdict is true, before MLflow is updated
+    weighed = choice_files(home, run.run_id, evidence.choice) if evidence.choice is not None else ()
+    pace = evidence.latency
+    return RunRecord(
+        run_id=run.run_id,
+        pipeline=spec.name,
+        tracking_uri=spec.registry.tracking_uri,
+        experiment=spec.registry.experiment,
+        params=flat(config),
+        metrics=_metrics(evidence.scores)
+        | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
+        | read_measured(run.settings, "train", trained.root.name)
+        | (read_measured(run.settings, "latency", pace.root.name) if pace is not None else {}),
+        tags={
+            "tunegate.pipeline": spec.name,
+            "tunegate.verdict": decision.verdict,
+            "tunegate.reason": decision.reason[:REASON_CHARS],
+            "tunegate.compared_with": decision.champion_version or "",
+            "tunegate.config": digest_of(config),
+            "tunegate.code": run.code_digest,
+            **{f"tunegate.digest.{name}": digest for name, digest in _digests(run).items()},
+        },
+        datasets=(
+            DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
+            DatasetRecord(
+                name=f"{spec.name}-held-out", context="evaluation", digest=items.digest, n_rows=items.n_items
+            ),
+        ),
+        files=tuple(
+            path.relative_to(home).as_posix() for path in (*shown, *weighed, page) if path == page or path.is_file()
+        ),
+        curves=((evidence.curves or trained).root / "curves.parquet").relative_to(home).as_posix(),
+        trials=weighed[0].relative_to(home).as_posix() if weighed else "",
+    )
+
+
+def _digests(run: RunContext) -> dict[str, str]:
+    """Digests of the run's results, without those of single rungs and trials: MLflow takes 100 tags at a time."""
+    tried = tuple(candidate.name for candidate in candidates(run.spec.train))
+    steps = run.ledger.steps(run.run_id)
+    return {step.step: step.digest for step in steps if step.digest and not (tried and step.step.endswith(tried))}
+
+
+def _metrics(scores: tuple[Scores, ...]) -> dict[str, float]:
+    """`exact` for the candidate, `zero_shot/exact` and so on for the other arms; NaN is left out."""
+    found: dict[str, float] = {}
+    for each in scores:
+        prefix = "" if each.arm == "tuned" else f"{each.arm}/"
+        found |= {f"{prefix}{metric}": value for metric, value in each.means.items() if value == value}
+    return found

@@ -1,0 +1,72 @@
+"""How a run ended, and with which exit code."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from flows.ledger.ledger import Ledger
+    from flows.ledger.rows import EventRow
+
+Ending = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
+Holds = Literal["PROMOTE", "HOLD", "BLOCK"]
+EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR": 9}
+
+
+class Outcome(BaseModel):
+    """The end of a run, as the flow returns it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    pipeline: str
+    verdict: Ending
+    """SKIP: nothing changed since a run with a verdict. DONE: a part of the pipeline (`until`) was run."""
+    reason: str
+    version: str | None = None
+    champion: str | None = None
+    """Version of the champion after the run."""
+
+    waits: bool = False
+    """PROMOTE was earned and a person has not let it in yet: verdict HOLD."""
+    holds: Holds | None = None
+    """The verdict that still holds, of a run that was skipped because nothing changed since."""
+
+    @property
+    def exit_code(self) -> int:
+        """Exit code of `tunegate run` for this outcome: a repetition does not turn a BLOCK into a success."""
+        return EXIT_CODES[self.holds or self.verdict]
+
+
+def outcome_of(
+    ledger: Ledger,
+    run_id: str,
+    verdict: Ending,
+    reason: str,
+    *,
+    version: str | None = None,
+    holds: Holds | None = None,
+) -> Outcome:
+    """The end of a run of the ledger; the champion is the one of this moment."""
+    run = ledger.run(run_id)
+    champion = ledger.champion(run.model_name)
+    return Outcome(
+        run_id=run_id,
+        pipeline=run.pipeline,
+        verdict=verdict,
+        reason=reason,
+        version=version,
+        champion=champion.version if champion else None,
+        holds=holds,
+    )
+
+
+def held(outcome: Outcome, event: EventRow) -> Outcome:
+    """The outcome of a PROMOTE that waits for a person, or that a person rejected: HOLD, and why."""
+    if event.action == "reject":
+        reason = f"PROMOTE was rejected by {event.actor} at {event.at}{f': {event.reason}' if event.reason else ''}"
+    else:
+        reason = f"PROMOTE waits for a person: {event.reason}; `tunegate model approve {event.run_id} --by NAME`"
+    return outcome.model_copy(update={"verdict": "HOLD", "reason": reason, "waits": event.action == "wait"})

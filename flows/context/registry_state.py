@@ -1,0 +1,127 @@
+"""What the ledger tells the gate: who is champion, who is the anchor, and how much evidence is used up.
+
+Looked up when a run begins; `flows/assess.py` hands it on as typed parameters, so that the gate itself knows no
+ledger. Called by `flows/run/open_run.py` and `tunegate plan`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import pyarrow.parquet as pq
+
+from flows.context.feedback import feedback_database, state_of
+from flows.ledger.champions import candidate_key
+from flows.ledger.ledger import Ledger
+from schemas.artifacts import Artifact, ChampionRef, EvalSet
+from schemas.errors import ConfigError
+from schemas.feedback import LiveQuality
+from schemas.pipeline import PipelineSpec
+from schemas.training import PromptSpec
+from schemas.verdicts import Spent
+from tasks.watch.feedback import acceptance_of
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of one registered model in the ledger."""
+
+    champion: ChampionRef | None = None
+    anchor: ChampionRef | None = None
+    """The fixed model of `gates.anchor`; null when no rule asks for one, or there is none yet."""
+    judged: tuple[tuple[str, str], ...] = ()
+    """Digests of held-out set and candidate of every verdict of the ledger, oldest first."""
+    held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
+    """Gives digest of a held-out set -> hashes of its items: sets that share items spend each other's evidence. Asked
+    late: this run's own set is entered meanwhile."""
+    live: LiveQuality | None = None
+    """What agents did with suggestions; null where `feedback` is not declared."""
+    feedback_digest: str = ""
+    """Of the state that `live` is about; with new feedback a verdict is no longer the last word."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Key of a candidate -> its version; only filled for `live`."""
+
+    def spent(self, items: Artifact, candidate: Artifact) -> Spent:
+        """What earlier verdicts cost this one. The same candidate on the same items is the same look, however often
+        it is taken: nothing after its first counts."""
+        this = (items.digest, candidate.digest)
+        before = self.judged[: self.judged.index(this)] if this in self.judged else self.judged
+        sets, shares = self.held_out(), dict[str, float]()
+        for held_out, model in before:
+            if model != candidate.digest:
+                shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
+        return Spent(
+            looks=len({held_out for held_out, model in before if model == candidate.digest}),
+            # The mean over these items of how many other candidates each has judged, rounded up.
+            verdicts=math.ceil(sum(shares.values()) - 1e-9),
+        )
+
+    def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
+        """What agents did with suggestions, once the candidate is known: it may have served before."""
+        if self.live is None:
+            raise TypeError("`feedback` is not declared")
+        version = self.versions.get(candidate_key(model, trained, prompt, max_new_tokens))
+        return self.live.model_copy(update={"candidate": version})
+
+
+def standing_of(spec: PipelineSpec, ledger: Ledger | None) -> Standing:
+    """Look it up; changes nothing.
+
+    Raises:
+        ConfigError: TG0196, `gates.anchor` pins a version that is not there.
+    """
+    if ledger is None:
+        return Standing()
+    name = spec.registry.name
+    champion, state = ledger.champion(name), state_of(spec, ledger.root)
+    standing = Standing(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
+                        held_out=ledger.held_out_items)  # fmt: skip
+    if spec.feedback is None:
+        return standing
+    rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
+    live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
+    versions = {row.key: row.ref.version for row in ledger.candidates(name)}
+    return replace(standing, live=live, feedback_digest=state.digest if state else "", versions=versions)
+
+
+def note_held_out(ledger: Ledger, items: EvalSet) -> None:
+    """Enter which items the set has, before anything is judged on them."""
+    ids = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
+    ledger.record_held_out(items.digest, ids)
+
+
+def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
+    """Which share of the items of one held-out set is in the other."""
+    if this == other:
+        return 1.0
+    mine, theirs = sets.get(this, frozenset()), sets.get(other, frozenset())
+    return len(mine & theirs) / len(mine) if mine else 0.0
+
+
+def asks_for_anchor(spec: PipelineSpec) -> bool:
+    """Is there a rule that must not drift below the anchor?"""
+    changes = [rule.change_threshold for rule in spec.gates.rules if rule.change_threshold is not None]
+    return spec.gates.anchor is not None and any(
+        change.mode == "refresh" and change.against == "champion" for change in changes
+    )
+
+
+def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
+    anchor, name = spec.gates.anchor, spec.registry.name
+    if anchor is None or not asks_for_anchor(spec):
+        return None
+    version = ledger.first_champion(name) if anchor.version == "first" else anchor.version
+    if version is None:
+        return None
+    row = ledger.candidate(name, version)
+    if row is None:
+        known = ", ".join(f"v{row.ref.version}" for row in ledger.candidates(name)) or "none"
+        raise ConfigError(
+            f"gates.anchor.version is {version}, and {name} has no such candidate; there are: {known}",
+            code="TG0196",
+            where=f"{spec.name}.gates.anchor",
+            hint="name a version of `tunegate model champion`, or `first`",
+        )
+    return row.ref

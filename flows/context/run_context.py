@@ -1,0 +1,49 @@
+"""One run while it goes on: what it was told to do, where it keeps things, who hears of it. It knows no graph."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flows.context.listener import Listeners
+from flows.context.outcome import Outcome
+from flows.context.registry_state import Standing
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.workspace.clock import present
+from flows.workspace.settings import Settings
+from schemas.graph_picture import GraphPicture
+from schemas.pipeline import PipelineSpec
+
+
+@dataclass
+class RunContext:
+    """Handed to what acts on ledger, reports and registry."""
+
+    spec: PipelineSpec
+    settings: Settings
+    root: Path
+    """Folder of pipelines.yaml."""
+    run_id: str
+    store: Store
+    ledger: Ledger
+    standing: Standing
+    """Champion, anchor and used evidence when the run began."""
+    input_digest: str = ""
+    """Of all that decides the run, but the champion it meets."""
+    code_digest: str = ""
+    """Of the code of all steps."""
+    listeners: Listeners = field(default_factory=Listeners)
+    in_prefect: bool = True
+    """False: the same nodes in the same order on plain threads; for when Prefect does not answer."""
+    outcome: Outcome | None = None
+    """How the run ended; set once, kept in the ledger when the run closes."""
+    picture: Callable[[], GraphPicture] | None = None
+    """The graph as it is now, with what became of each node so far; None before there is a graph."""
+
+
+def new_run_id() -> str:
+    """`20260601-052301-9f3a`: sortable by time, unique enough for one ledger (which refuses a repeated id)."""
+    return f"{present():%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"

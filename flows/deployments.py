@@ -1,0 +1,282 @@
+"""`schedule` and `triggers` of pipelines.yaml as Prefect deployments, with the limits and the automation they need.
+
+Everything is named after what it is for, so that doing it again changes what has changed and nothing else. What a tick
+decides is not here but in `flows/schedule/ticks.py`: Prefect only starts it. Called by
+`tunegate ops deploy` and `serve`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from flows.build import STAGES
+from flows.schedule.deployed_run import limit_name
+from schemas.errors import ConfigError, ServiceError
+from schemas.load import PipelineFile
+from schemas.pipeline import PipelineSpec
+from schemas.secrets import masked
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.deployments.runner import RunnerDeployment
+    from prefect.events.schemas.automations import AutomationCore
+
+FLOW = "tunegate"
+TAG = "tunegate"
+"""On every deployment made here."""
+ZOMBIES = "tunegate: runs without a sign of life"
+SILENCE_S = 150
+"""A run that says nothing for so long has crashed: five of its signs of life (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+_WAITS = ("Suspended", "Paused", "Resuming", "AwaitingRetry", "Cancelling")
+"""States in which a run is alive and silent; without them a run that waits for approval would be marked as crashed."""
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What stands on the server now."""
+
+    pipeline: str
+    deployment_id: str
+    schedule: str
+    events: tuple[str, ...]
+    stage: str = ""
+    """Of a placed stage; empty for a whole pipeline."""
+    pool: str = ""
+
+
+def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
+    """(pipeline, stage, pool) of every stage that a work pool does."""
+    for name, spec in loaded.pipelines.items():
+        for stage, pool in spec.place.pools().items():
+            yield name, stage, pool
+
+
+def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDeployment, str]]:
+    """One Prefect deployment for each placed stage, with its pool; nothing is registered.
+
+    A caller chooses the run alone: pipeline and file are the deployment's own.
+    """
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.pipeline import STAGE_FLOWS
+
+    return [
+        (
+            cast(
+                "RunnerDeployment",
+                STAGE_FLOWS[stage].to_deployment(
+                    name=name,
+                    parameters={"pipeline": name, "config": str(config.resolve())},
+                    tags=[TAG],
+                    entrypoint_type=EntrypointType.MODULE_PATH,
+                ),
+            ),
+            pool,
+        )
+        for name, stage, pool in placed_stages(loaded)
+    ]
+
+
+def wanted(loaded: PipelineFile) -> dict[str, PipelineSpec]:
+    """The pipelines that run by themselves, in the order of the file.
+
+    Raises:
+        ConfigError: TG0159, there is none.
+    """
+    found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
+    if not found and not any(placed_stages(loaded)):
+        raise ConfigError(
+            "no pipeline has a schedule, a trigger or a placed stage", code="TG0159", where=str(loaded.path),
+            hint="add `schedule: {cron: ...}` to one",
+        )  # fmt: skip
+    return found
+
+
+def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
+    """One Prefect deployment for each pipeline that runs by itself; nothing is registered.
+
+    A run finds the flow by its module: the folder that `serve` was started in need not be the program's. Ticks of a
+    pipeline come one after the other (ENQUEUE), whatever `overlap` says: a tick that Prefect cancelled would stand in
+    no ledger, and a slot that a killed run left would swallow the next one. Leaving it out is the tick's decision.
+    """
+    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+    from prefect.schedules import Cron
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.pipeline import run_pipeline
+
+    found = []
+    for name, spec in wanted(loaded).items():
+        schedule = spec.schedule
+        made = run_pipeline.to_deployment(
+            name=name,
+            schedule=None if schedule is None else Cron(schedule.cron, timezone=schedule.timezone, slug="tick"),
+            parameters={"pipeline": name, "config": str(config.resolve()), "tick": "schedule"},
+            description=masked(spec.description),
+            tags=[TAG],
+            concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
+            triggers=[_trigger(spec, place) for place in range(len(spec.triggers))],
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        found.append(cast("RunnerDeployment", made))  # only a coroutine when called from one
+    return found
+
+
+def prepare(loaded: PipelineFile) -> None:
+    """Make the limits that runs ask for, and the automation that finds dead runs.
+
+    Doing it twice changes nothing.
+    """
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
+            client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
+        _put_automation(client, _zombies())
+
+
+def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[list[Deployed], list[str]]:
+    """Bring the server in line with pipelines.yaml; the deployments, and the names of those that were removed.
+
+    Args:
+        pool: Work pool whose workers run them; null leaves them to `tunegate ops serve`.
+
+    Raises:
+        ConfigError: TG0159, no pipeline runs by itself.
+        ServiceError: TG0701, there is no such work pool.
+    """
+    from prefect.client.orchestration import get_client
+
+    made = deployments(loaded, config)
+    prepare(loaded)
+    done = []
+    with get_client(sync_client=True) as client:
+        if pool is not None:
+            _need_pool(client, pool)
+        for each in made:
+            spec = loaded.get(each.name)
+            each_id = cast("UUID", each.apply(work_pool_name=pool))
+            if spec.schedule is None:
+                _drop_schedules(client, each_id)
+            events = tuple(trigger.event for trigger in spec.triggers)
+            cron = spec.schedule.cron if spec.schedule else ""
+            done.append(Deployed(each.name, str(each_id), cron, events, pool=pool or ""))
+        stages = stage_deployments(loaded, config)
+        for _, stage_pool in stages:
+            _need_pool(client, stage_pool)
+        kept = {UUID(each.deployment_id) for each in done}
+        for deployment, stage_pool in stages:
+            stage_id = cast("UUID", deployment.apply(work_pool_name=stage_pool))
+            kept.add(stage_id)
+            done.append(
+                Deployed(deployment.name, str(stage_id), "", (), stage=deployment.flow_name or "", pool=stage_pool)
+            )
+        removed = _drop_others(client, config, kept)
+    return done, removed
+
+
+def _need_pool(client: SyncPrefectClient, pool: str) -> None:
+    from prefect.exceptions import ObjectNotFound
+
+    try:
+        client.read_work_pool(pool)
+    except ObjectNotFound:
+        raise ServiceError(
+            f"no work pool {pool!r}", code="TG0701", where="tunegate ops deploy",
+            hint=f"`prefect work-pool create {pool} --type process` makes one, "
+            f"`prefect worker start --pool {pool}` works for it",
+        ) from None  # fmt: skip
+
+
+def _scheduled(loaded: PipelineFile) -> list[Any]:
+    return [spec for spec in loaded.pipelines.values() if spec.schedule is not None]
+
+
+def _trigger(spec: PipelineSpec, place: int) -> Any:
+    from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
+
+    declared = spec.triggers[place]
+    return DeploymentEventTrigger(
+        name=f"tunegate: {spec.name} on {declared.event}",
+        expect={declared.event},
+        match={"prefect.resource.id": declared.resource} if declared.resource else {},
+        parameters={"tick": "event"},
+        schedule_after=timedelta(minutes=declared.quiet_minutes),
+    )
+
+
+def _zombies() -> AutomationCore:
+    """Marks a run as crashed that has stopped giving signs of life, unless it ended or waits.
+
+    The one in Prefect's documentation does not know the waiting states and ends runs that wait for approval.
+    """
+    from prefect.client.schemas.objects import StateType
+    from prefect.events.actions import ChangeFlowRunState
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    beat = "prefect.flow-run.heartbeat"
+    return AutomationCore(
+        name=ZOMBIES,
+        description="The ledger knows better; this only mends what Prefect's page shows.",
+        tags=[TAG],
+        trigger=EventTrigger(
+            after={beat},
+            expect={beat, *(f"prefect.flow-run.{state}" for state in (*_ENDS, *_WAITS))},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=ResourceSpecification(
+                {"prefect.resource.role": "flow", "prefect.resource.name": [FLOW, *STAGES]}
+            ),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=timedelta(seconds=SILENCE_S),
+        ),
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; `tunegate runs` says more")],
+    )
+
+
+def _put_automation(client: SyncPrefectClient, automation: AutomationCore) -> None:
+    """Make it, or bring the one of this name up to date; of several one stays."""
+    found = client.read_automations_by_name(automation.name)
+    if not found:
+        client.create_automation(automation)
+    elif _content(found[0]) != _content(automation):
+        client.update_automation(found[0].id, automation)
+    for other in found[1:]:
+        client.delete_automation(other.id)
+
+
+def _content(automation: AutomationCore) -> dict[str, Any]:
+    """What it does, whatever order the server keeps sets in and whatever ids it gives."""
+    trigger = automation.trigger.model_dump(mode="json")
+    kept = {name: sorted(value, key=repr) if isinstance(value, list) else value for name, value in trigger.items()}
+    kept.pop("id", None)
+    return {
+        "enabled": automation.enabled,
+        "trigger": kept,
+        "actions": [type(one).__name__ for one in automation.actions],
+    }
+
+
+def _drop_schedules(client: SyncPrefectClient, deployment_id: UUID) -> None:
+    """Prefect keeps the schedule of a deployment that comes without one."""
+    for schedule in client.read_deployment_schedules(deployment_id):
+        client.delete_deployment_schedule(deployment_id, schedule.id)
+
+
+def _drop_others(client: SyncPrefectClient, config: Path, kept: set[UUID]) -> list[str]:
+    """Remove the deployments of this pipelines.yaml that it does not declare any more."""
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+
+    tagged = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
+    gone = [one for one in tagged if one.parameters.get("config") == str(config.resolve()) and one.id not in kept]
+    for one in gone:
+        client.delete_deployment(one.id)
+    return sorted(one.name for one in gone)

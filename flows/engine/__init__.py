@@ -1,1 +1,0 @@
-"""What ran, what is reused, what is true: keys, store, ledger, lock, plan. Knows nothing of Prefect."""

@@ -1,0 +1,240 @@
+"""The ledger's book of champions: candidates with their verdicts, who is champion, its history, and the outbox.
+
+What moves the champion is in `flows/ledger/promotions.py`. It knows nothing of MLflow; a reconciler
+(`flows/champion/mlflow_sync.py`) works off the outbox.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import orjson
+
+from flows.graph.keys import digest_of
+from flows.ledger.base import LedgerBase
+from flows.ledger.database import Database, Row
+from flows.ledger.history import checked_history, previous_of, waiting_in
+from flows.ledger.rows import CandidateRow, EventRow, Projection
+from flows.ledger.runs import now
+from schemas.artifacts import Artifact, ChampionRef
+from schemas.errors import StorageError
+from schemas.training import PromptSpec
+from schemas.verdicts import Verdict
+from tasks.failpoint import reach
+
+MAX_DIGITS = 9
+"""Of a version; a longer number is none."""
+_IS_MOVE = "action IN ('promote', 'force', 'approve', 'rollback')"
+
+
+class Champions(LedgerBase):
+    """Candidates, champions, their history, and what MLflow has still to be told."""
+
+    def record_candidate(
+        self, candidate: ChampionRef, *, verdict: Verdict, reason: str, evidence: Mapping[str, str] | None = None
+    ) -> str:
+        """Enter a candidate with its verdict and return its version, a number counted per name.
+
+        The same model with the same prompt is the same version, whoever records it and how often; a later verdict
+        replaces an earlier one. What has ever been champion keeps its reference. `version` and `promoted_at` of the
+        argument are ignored.
+
+        Args:
+            evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision.
+        """
+        digests = {
+            "model": candidate.model.digest, "trained": candidate.trained.digest, "bundle": candidate.bundle.digest,
+            **(evidence or {}),
+        }  # fmt: skip
+        told = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
+        key = candidate_key(candidate.model, candidate.trained, candidate.prompt, candidate.max_new_tokens)
+        name = candidate.name
+        with self.write() as db:
+            row = db.execute("SELECT * FROM candidates WHERE name = ? AND key = ?", (name, key)).fetchone()
+            if row is None:
+                query = "SELECT coalesce(max(version), 0) + 1 FROM candidates WHERE name = ?"
+                version = int(db.execute(query, (name,)).fetchone()[0])
+                db.execute(
+                    "INSERT INTO candidates (name, version, key, run_id, ref_json, verdict, reason, recorded_at,"
+                    " evidence) VALUES (?, ?, ?, '', '', ?, ?, ?, ?)",
+                    (name, version, key, verdict, reason, now(), told),
+                )
+            else:
+                version = row["version"]
+                db.execute(
+                    "UPDATE candidates SET verdict = ?, reason = ?, evidence = ? WHERE name = ? AND version = ?",
+                    (verdict, reason, told, name, version),
+                )
+            mine = "SELECT 1 FROM verdicts WHERE name = ? AND version = ? AND run_id = ?"
+            if db.execute(mine, (name, version, candidate.run_id)).fetchone() is None:
+                db.execute(
+                    "INSERT INTO verdicts (name, version, run_id, verdict, trained, gates, at)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                    (name, version, candidate.run_id, verdict, digests["trained"], digests.get("gates", ""), now()),
+                )
+            was_champion = f"SELECT 1 FROM champion_events WHERE name = ? AND to_version = ? AND {_IS_MOVE}"
+            if db.execute(was_champion, (name, str(version))).fetchone() is None:
+                db.execute(
+                    "UPDATE candidates SET ref_json = ?, run_id = ? WHERE name = ? AND version = ?",
+                    (self._to_json(candidate, version), candidate.run_id, name, version),
+                )
+            if row is None or (row["verdict"], row["reason"]) != (verdict, reason):
+                project(db, "candidate", {"name": name, "version": str(version), "run_id": candidate.run_id})
+        reach("ledger.candidate")
+        return str(version)
+
+    def candidate(self, name: str, version: str) -> CandidateRow | None:
+        """One candidate."""
+        with self.read() as db:
+            return self._row(db, name, version)
+
+    def candidates(self, name: str) -> tuple[CandidateRow, ...]:
+        """All candidates of the name, newest first."""
+        with self.read() as db:
+            rows = db.execute("SELECT * FROM candidates WHERE name = ? ORDER BY version DESC", (name,)).fetchall()
+        return tuple(self._candidate_row(row) for row in rows)
+
+    def champion(self, name: str) -> ChampionRef | None:
+        """Who is champion; None when nobody was promoted yet."""
+        with self.read() as db:
+            return self._champion(db, name) if champion_version(db, name) is not None else None
+
+    def champions(self) -> tuple[ChampionRef, ...]:
+        """The champion of every name that has one, by name."""
+        with self.read() as db:
+            names = [row["name"] for row in db.execute("SELECT name FROM champions ORDER BY name").fetchall()]
+            return tuple(self._champion(db, name) for name in names)
+
+    def first_champion(self, name: str) -> str | None:
+        """Version of the first champion ever; None when nobody was promoted yet."""
+        with self.read() as db:
+            query = f"SELECT to_version FROM champion_events WHERE name = ? AND {_IS_MOVE} ORDER BY seq LIMIT 1"
+            row = db.execute(query, (name,)).fetchone()
+        return row["to_version"] if row else None
+
+    def history(self, name: str | None = None) -> tuple[EventRow, ...]:
+        """Every event about the champion (about all champions without a name), oldest first, after checking the chain.
+
+        Raises:
+            StorageError: TG0580, an event was altered, removed or put in between.
+        """
+        with self.read() as db:
+            return tuple(event for event in checked_history(db) if name is None or event.name == name)
+
+    def previous(self, name: str) -> str | None:
+        """The version that the present champion took over from: where a rollback goes."""
+        with self.read() as db:
+            return previous_of(checked_history(db), name)
+
+    def waiting(self, name: str) -> tuple[EventRow, ...]:
+        """The candidates that a person may still approve, oldest first; each was judged against today's champion."""
+        with self.read() as db:
+            return waiting_in(checked_history(db), name)
+
+    def names(self) -> tuple[str, ...]:
+        """Every name that has an event."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT name FROM champion_events ORDER BY name").fetchall()
+        return tuple(row["name"] for row in rows)
+
+    def model_names(self) -> tuple[str, ...]:
+        """Every name that has a candidate."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall()
+        return tuple(row["name"] for row in rows)
+
+    def pending_projections(self) -> tuple[Projection, ...]:
+        """What MLflow has still to be told, oldest first."""
+        with self.read() as db:
+            rows = db.execute("SELECT id, kind, payload FROM projections WHERE done_at IS NULL ORDER BY id").fetchall()
+        return tuple(Projection(row["id"], row["kind"], orjson.loads(row["payload"])) for row in rows)
+
+    def mark_projected(self, projection_id: int) -> None:
+        """Note that MLflow knows."""
+        with self.write() as db:
+            db.execute("UPDATE projections SET done_at = ? WHERE id = ?", (now(), projection_id))
+
+    def set_mlflow_version(self, name: str, version: str, mlflow_version: str) -> None:
+        """Note under which number MLflow keeps the candidate."""
+        with self.write() as db:
+            db.execute(
+                "UPDATE candidates SET mlflow_version = ? WHERE name = ? AND version = ?",
+                (mlflow_version, name, int(version)),
+            )
+
+    def _champion(self, db: Database, name: str) -> ChampionRef:
+        row = db.execute(
+            "SELECT candidates.ref_json, champion_events.at, champion_events.verdict_digest"
+            " FROM champions JOIN champion_events USING (seq)"
+            " JOIN candidates ON candidates.name = champions.name"
+            " AND candidates.version = CAST(champions.version AS INTEGER) WHERE champions.name = ?",
+            (name,),
+        ).fetchone()
+        if row is None:
+            checked_history(db)  # says what was removed, where that is seen
+            raise StorageError(
+                f"the event or the candidate by which {name} has its champion is missing",
+                code="TG0580",
+                where="ledger, champion_events",
+                hint="put the ledger back from a backup; nothing is promoted until then",
+            )
+        return self._from_json(row["ref_json"], promoted_at=row["at"], verdict_digest=row["verdict_digest"])
+
+    def _row(self, db: Database, name: str, version: str) -> CandidateRow | None:
+        if not version.isdecimal() or len(version) > MAX_DIGITS:
+            return None
+        query = "SELECT * FROM candidates WHERE name = ? AND version = ?"
+        row = db.execute(query, (name, int(version))).fetchone()
+        return self._candidate_row(row) if row else None
+
+    def _candidate_row(self, row: Row) -> CandidateRow:
+        ref = self._from_json(row["ref_json"])
+        return CandidateRow(
+            ref, row["key"], row["verdict"], row["reason"], row["mlflow_version"], row["recorded_at"], row["evidence"]
+        )
+
+    def _to_json(self, ref: ChampionRef, version: int) -> str:
+        """Roots below the home folder are kept relative: the folder may be moved or mounted elsewhere."""
+        fields: dict[str, Any] = ref.model_dump(mode="json")
+        for part, artifact in (("model", ref.model), ("trained", ref.trained), ("bundle", ref.bundle)):
+            if artifact.root.is_relative_to(self.root):
+                fields[part]["root"] = artifact.root.relative_to(self.root).as_posix()
+        return orjson.dumps(
+            {**fields, "version": str(version), "promoted_at": ""}, option=orjson.OPT_SORT_KEYS
+        ).decode()
+
+    def _from_json(self, text: str, **changes: str) -> ChampionRef:
+        fields: dict[str, Any] = orjson.loads(text)
+        for part in ("model", "trained", "bundle"):
+            fields[part]["root"] = self.root / fields[part]["root"]
+        return ChampionRef.model_validate({**fields, **changes})
+
+
+def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
+    """Digest of what a candidate answers with: equal keys, one version."""
+    return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
+
+
+def blocked_before(db: Database, candidate: CandidateRow) -> str:
+    """One sentence when these weights were BLOCKed under other gates than those of their last verdict; else empty."""
+    trained = candidate.ref.trained.digest
+    rows = db.execute("SELECT * FROM verdicts WHERE trained = ? ORDER BY id", (trained,)).fetchall()
+    named = [row for row in rows if (row["name"], str(row["version"])) == (candidate.ref.name, candidate.ref.version)]
+    gates = named[-1]["gates"] if named else ""
+    blocked = [row for row in rows if row["verdict"] == "BLOCK" and row["gates"] != gates]
+    if not blocked:
+        return ""
+    last = blocked[-1]
+    return f"these weights were BLOCKed under other gates by run {last['run_id']} at {last['at']}"
+
+
+def champion_version(db: Database, name: str) -> str | None:
+    """Version of the champion inside a transaction; None when there is none."""
+    row = db.execute("SELECT version FROM champions WHERE name = ?", (name,)).fetchone()
+    return row["version"] if row else None
+
+
+def project(db: Database, kind: str, payload: dict[str, Any]) -> None:
+    """Note in the outbox that MLflow has to be told; part of the caller's transaction."""
+    db.execute("INSERT INTO projections (kind, payload) VALUES (?, ?)", (kind, orjson.dumps(payload).decode()))

@@ -1,0 +1,151 @@
+"""The moves of champions as an append-only chain: each event's hash covers the event and the hash before it.
+
+Altering, removing or inserting an event breaks the chain at that place, and cutting off its end contradicts the
+table of champions. (Who can write the file can forge the whole chain; keep its last hash elsewhere against that:
+`tunegate model history` prints it, and MLflow's champion carries it as a tag.)
+Works inside the transactions of `flows/ledger/champions.py` and `promotions.py`, the only callers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from flows.ledger.database import Database
+from flows.ledger.journal import FIRST_HASH, check_books
+from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
+from flows.ledger.runs import now
+from schemas.errors import StorageError
+from tasks.files import sha256_json
+
+LATER = ("verdict", "bundle_digest", "until", "evidence", "note")
+"""Fields that the first ledgers did not have: hashed only when they say something."""
+
+
+def checked_history(db: Database) -> tuple[EventRow, ...]:
+    """Every event of every name, oldest first.
+
+    Raises:
+        StorageError: TG0580, an event was altered, removed or put in between; the first such place is named.
+    """
+    events = tuple(EventRow(**row) for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall())
+    previous = FIRST_HASH
+    for number, event in enumerate(events, start=1):
+        if event.seq != number:
+            raise _altered(f"event {number} is missing, event {event.seq} follows")
+        told = f"event {number} ({event.action} v{event.to_version} of {event.name}, {event.at})"
+        if event.hash != _hash(asdict(event)):
+            raise _altered(f"{told} does not have its hash: its content was changed")
+        if event.prev_hash != previous:
+            raise _altered(f"{told} does not follow event {number - 1}: one of them was written anew")
+        previous = event.hash
+    last = {event.name: (event.to_version, event.seq) for event in events if event.action in MOVES}
+    rows = db.execute("SELECT name, version, seq FROM champions").fetchall()
+    champions = {row["name"]: (row["version"], row["seq"]) for row in rows}
+    for name in sorted(last.keys() | champions.keys()):
+        if last.get(name) != champions.get(name):
+            raise _altered(f"the last event of {name} and its champion disagree")
+    return events
+
+
+def whole_history(db: Database) -> tuple[EventRow, ...]:
+    """The same, when every other row of the ledger is what was written too: before the champion moves.
+
+    Raises:
+        StorageError: TG0580.
+    """
+    check_books(db)
+    return checked_history(db)
+
+
+def append_event(
+    db: Database,
+    events: Sequence[EventRow],
+    candidate: CandidateRow,
+    *,
+    from_version: str | None,
+    action: Action,
+    reason: str,
+    actor: str,
+    run_id: str,
+    verdict_digest: str,
+    until: str = "",
+    note: str = "",
+) -> EventRow:
+    """Append an event about the candidate to the whole history `events`; a move points the champion at it."""
+    fields: dict[str, object] = {
+        "seq": len(events) + 1,
+        "name": candidate.ref.name,
+        "from_version": from_version,
+        "to_version": candidate.ref.version,
+        "action": action,
+        "reason": reason,
+        "actor": actor,
+        "run_id": run_id,
+        "verdict_digest": verdict_digest,
+        "at": now(),
+        "prev_hash": events[-1].hash if events else FIRST_HASH,
+        "verdict": candidate.verdict,
+        "bundle_digest": candidate.ref.bundle.digest,
+        "until": until,
+        "evidence": candidate.evidence,
+        "note": note,
+    }
+    fields["hash"] = _hash(fields)
+    names = ", ".join(fields)
+    values = ", ".join(f":{column}" for column in fields)
+    db.execute(f"INSERT INTO champion_events ({names}) VALUES ({values})", fields)
+    if action in MOVES:
+        db.execute(
+            "INSERT INTO champions (name, version, seq) VALUES (:name, :to_version, :seq)"
+            " ON CONFLICT (name) DO UPDATE SET version = excluded.version, seq = excluded.seq",
+            fields,
+        )
+    return EventRow(**fields)  # type: ignore[arg-type]
+
+
+def last_move(events: Sequence[EventRow], name: str) -> EventRow | None:
+    """The event by which the present champion is champion."""
+    return next((event for event in reversed(events) if event.name == name and event.action in MOVES), None)
+
+
+def entries_of(events: Sequence[EventRow], name: str) -> dict[str, EventRow]:
+    """Version -> the last event that made it champion other than by a rollback."""
+    return {event.to_version: event for event in events if event.name == name and event.action in ENTRIES}
+
+
+def previous_of(events: Sequence[EventRow], name: str) -> str | None:
+    """The version that the present champion took over from: where a rollback goes."""
+    champion = last_move(events, name)
+    return entries_of(events, name)[champion.to_version].from_version if champion else None
+
+
+def was_rolled_back(events: Sequence[EventRow], name: str, version: str) -> EventRow | None:
+    """The rollback that took this version down, unless it came back since."""
+    for event in reversed(events):
+        if event.name == name and event.action in MOVES and version in (event.from_version, event.to_version):
+            return event if event.action == "rollback" and event.from_version == version else None
+    return None
+
+
+def waiting_in(events: Sequence[EventRow], name: str) -> tuple[EventRow, ...]:
+    """What a person may still approve, oldest first: asked last of its version, against today's champion."""
+    champion = last_move(events, name)
+    today = champion.to_version if champion else None
+    last = {event.to_version: event for event in events if event.name == name}
+    return tuple(event for event in last.values() if event.action == "wait" and event.from_version == today)
+
+
+def _hash(event: dict[str, object]) -> str:
+    return sha256_json(
+        {name: value for name, value in event.items() if name != "hash" and (value != "" or name not in LATER)}
+    )
+
+
+def _altered(what: str) -> StorageError:
+    return StorageError(
+        f"the history of champions was altered: {what}",
+        code="TG0580",
+        where="ledger, champion_events",
+        hint="put the ledger back from a backup; nothing is promoted until then",
+    )

@@ -1,0 +1,393 @@
+"""What moves the champion: promotion by verdict, by force or by approval, and rollback.
+
+Each is one compare-and-set transaction that also writes the event and the note for MLflow, so that there is no moment
+in which only some of it is true. Asking again for what is already so changes nothing: whoever was killed repeats it.
+`flows/release.py` promotes, `flows/cli/model.py` does what a person decides.
+
+A candidate waits because its pipeline asks for approval, because of a cooldown, or because it was rolled back before.
+`Approvals` is what a person says to it: yes, and it becomes champion if it still would by its verdict, or no.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from flows.ledger.champions import Champions, blocked_before, champion_version, project
+from flows.ledger.database import Database
+from flows.ledger.erasures import marks_in
+from flows.ledger.history import (
+    append_event,
+    checked_history,
+    entries_of,
+    last_move,
+    previous_of,
+    waiting_in,
+    was_rolled_back,
+    whole_history,
+)
+from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
+from flows.workspace.clock import present
+from schemas.artifacts import ChampionRef
+from schemas.errors import ConfigError, GateError, SecurityError
+from tasks.failpoint import reach
+
+
+class Promotions(Champions):
+    """The moves."""
+
+    def promote(
+        self,
+        name: str,
+        *,
+        expected: str | None,
+        version: str,
+        run_id: str,
+        reason: str,
+        verdict_digest: str | None = None,
+        approval: bool = False,
+        actor: str = "pipeline",
+        at: datetime | None = None,
+    ) -> EventRow:
+        """Make the version champion if `expected` still is, or enter that it waits for a person.
+
+        It waits when approval is asked for, during a cooldown, and when it was itself rolled back; a version whose
+        verdict was rejected stays rejected. The event that answers is returned: its action says which, its reason why.
+
+        Args:
+            expected: The champion that the evaluation compared with; None when there was none.
+            at: The present, if not now: it decides whether a cooldown is over.
+
+        Raises:
+            GateError: TG0620 the champion moved meanwhile, TG0621 the version has no verdict PROMOTE.
+            StorageError: TG0580, the history was altered.
+        """
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = whole_history(db)
+            champion = champion_version(db, name)
+            here = last_move(events, name)
+            if here is not None and champion == version:
+                return here
+            if champion != expected:
+                raise moved(name, expected, champion)
+            candidate = self.promotable(db, name, version)
+            digest = verdict_digest or candidate.ref.verdict_digest
+            held = why_held(events, name, version, approval=approval, at=at or present())
+            same = _answered(events, name, version, run_id, digest)
+            if same is not None and (same.action == "reject" or held):
+                return same
+            event = self.enter(
+                db, events, candidate, action="wait" if held else "promote", from_version=champion,
+                reason=held or reason, actor=actor, run_id=run_id, verdict_digest=digest,
+            )  # fmt: skip
+            reach("ledger.promote.written")
+        reach("ledger.promote.committed")
+        return event
+
+    def force(self, name: str, *, expected: str | None, version: str, reason: str, actor: str) -> EventRow:
+        """Make the version champion past the gate, whatever its verdict; the event says that it was forced.
+
+        Raises:
+            ConfigError: TG0139, no reason was given.
+            GateError: TG0620 the champion is not the expected one any more, TG0621 there is no such candidate.
+            StorageError: TG0580, the history was altered.
+        """
+        needs("reason", reason, "a forced promotion", name)
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = whole_history(db)
+            champion = champion_version(db, name)
+            here = last_move(events, name)
+            if here is not None and champion == version:
+                return here
+            if champion != expected:
+                raise moved(name, expected, champion)
+            candidate = self._row(db, name, version) if version.isdecimal() else None
+            if candidate is None:
+                raise _unfit(name, version, None)
+            event = self.enter(
+                db, events, candidate, action="force", from_version=champion, reason=reason, actor=actor,
+                run_id=candidate.ref.run_id, verdict_digest=candidate.ref.verdict_digest,
+            )  # fmt: skip
+            reach("ledger.promote.written")
+        reach("ledger.promote.committed")
+        return event
+
+    def rollback(
+        self,
+        name: str,
+        *,
+        reason: str,
+        to: str | None = None,
+        actor: str = "command line",
+        cooldown_days: float = 0.0,
+        at: datetime | None = None,
+        expected: str | None = None,
+    ) -> ChampionRef:
+        """Make an earlier champion champion again and return it; no gate is asked.
+
+        Args:
+            expected: The champion that it is to take over from; None is whoever it is.
+            to: Its version; None is the one that the present champion took over from.
+            cooldown_days: For so long nobody is promoted without a person.
+            at: The present, if not now.
+
+        Raises:
+            ConfigError: TG0139 no reason was given, TG0159 there is nothing to go back to, TG0159 the version never
+                was champion or is it now.
+            GateError: TG0620, the champion is not the expected one any more.
+            StorageError: TG0580, the history was altered.
+        """
+        needs("reason", reason, "a rollback", name)
+        until = (at or present()) + timedelta(days=cooldown_days)
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = whole_history(db)
+            check_expected(db, name, expected)
+            target = _rollback_target(events, name, champion_version(db, name), to)
+            candidate = self._row(db, name, target)
+            if candidate is None:
+                raise _unfit(name, target, None)
+            self.enter(
+                db, events, candidate, action="rollback", from_version=champion_version(db, name), reason=reason,
+                actor=actor, run_id="", verdict_digest=entries_of(events, name)[target].verdict_digest,
+                until=until.isoformat(timespec="seconds") if cooldown_days else "",
+            )  # fmt: skip
+            reach("ledger.promote.written")
+            back = self._champion(db, name)
+        reach("ledger.promote.committed")
+        return back
+
+    def held(self, name: str, version: str, *, approval: bool, at: datetime | None = None) -> str:
+        """Why a promotion of the version would wait for a person this moment; empty when it would not."""
+        with self.read() as db:
+            return why_held(checked_history(db), name, version, approval=approval, at=at or present())
+
+    def enter(
+        self,
+        db: Database,
+        events: Sequence[EventRow],
+        candidate: CandidateRow,
+        *,
+        action: Action,
+        from_version: str | None,
+        reason: str,
+        actor: str,
+        run_id: str,
+        verdict_digest: str,
+        until: str = "",
+    ) -> EventRow:
+        """Append the event and the note for MLflow; part of the caller's transaction.
+
+        Raises:
+            SecurityError: TG0832, the event would make a version champion that learned from a forgotten customer.
+        """
+        if action in MOVES:
+            self._refuse_marked(db, candidate)
+        event = append_event(
+            db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
+            run_id=run_id, verdict_digest=verdict_digest, until=until, note=blocked_before(db, candidate),
+        )  # fmt: skip
+        name, version = event.name, event.to_version
+        project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
+        return event
+
+    def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
+        """The candidate, if its last verdict is PROMOTE.
+
+        Raises:
+            GateError: TG0621, it is not.
+        """
+        candidate = self._row(db, name, version)
+        if candidate is None or candidate.verdict != "PROMOTE":
+            raise _unfit(name, version, candidate)
+        return candidate
+
+    def _refuse_marked(self, db: Database, candidate: CandidateRow) -> None:
+        marks = marks_in(db, candidate.ref.name, candidate.ref.version)
+        if marks:
+            raise SecurityError(
+                f"{marks[-1].told}; it does not become champion",
+                code="TG0832",
+                where=candidate.ref.name,
+                hint="run the pipeline: it trains without those tickets",
+            )
+
+
+def why_held(events: Sequence[EventRow], name: str, version: str, *, approval: bool, at: datetime) -> str:
+    """Why a person has to let the version in; empty when nobody has to."""
+    fallen = was_rolled_back(events, name, version)
+    if fallen is not None:
+        return f"v{version} was rolled back ({fallen.reason}) at {fallen.at} by {fallen.actor}"
+    rolled = [event for event in events if event.name == name and event.action == "rollback"]
+    if rolled and rolled[-1].until and at < datetime.fromisoformat(rolled[-1].until):
+        return f"cooldown until {rolled[-1].until} after the rollback from v{rolled[-1].from_version}"
+    return "register.approval is required" if approval else ""
+
+
+def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, verdict_digest: str) -> EventRow | None:
+    """The event that already answers this promotion: this run's question, or a person's no to this very verdict."""
+    last = next((event for event in reversed(events) if (event.name, event.to_version) == (name, version)), None)
+    if last is None or last.verdict_digest != verdict_digest:
+        return None
+    return last if last.action == "reject" or (last.action == "wait" and last.run_id == run_id) else None
+
+
+def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None, to: str | None) -> str:
+    if champion is None:
+        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate model champion`")
+    entries = entries_of(events, name)
+    target = to if to is not None else previous_of(events, name)
+    if target is None:
+        raise ConfigError(
+            f"v{champion} is the first champion of {name}; there is nothing to go back to", code="TG0159", where=name
+        )
+    if target not in entries or target == champion:
+        state = "is champion already" if target == champion else "has never been champion"
+        allowed = ", ".join(f"v{version}" for version in entries if version != champion) or "none"
+        raise ConfigError(
+            f"v{target} {state}; earlier champions: {allowed}",
+            code="TG0159",
+            where=name,
+            hint="`tunegate model champion` shows the history",
+        )
+    return target
+
+
+def needs(what: str, given: str, by: str, where: str) -> None:
+    """Raises ConfigError (TG0139) when a decision lacks its reason or its name."""
+    if not given.strip():
+        hint = "--reason 'what went wrong'" if what == "reason" else "--by 'your name'"
+        raise ConfigError(f"{by} needs a {what}", code="TG0139", where=where, hint=hint)
+
+
+def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError:
+    state = f"has verdict {candidate.verdict}; only PROMOTE is promoted" if candidate else "is not in the ledger"
+    return GateError(
+        f"v{version} of {name} {state}",
+        code="TG0621",
+        where=name,
+        hint="`tunegate model history PIPELINE` lists the candidates",
+    )
+
+
+def check_expected(db: Database, name: str, expected: str | None) -> None:
+    """Raises GateError (TG0620) when another version is champion than the person who decides believes."""
+    champion = champion_version(db, name)
+    if expected is not None and champion != expected:
+        raise GateError(
+            f"champion is {f'v{champion}' if champion is not None else 'nobody'}, and v{expected} was expected",
+            code="TG0620",
+            where=name,
+            hint="`tunegate model history PIPELINE` shows who moved it, and why",
+        )
+
+
+def moved(name: str, expected: str | None, champion: str | None) -> GateError:
+    """The error of a verdict against a champion that is not champion any more."""
+    was = f"v{expected}" if expected is not None else "none"
+    is_now = f"v{champion}" if champion is not None else "none"
+    return GateError(
+        f"champion moved from {was} to {is_now} since this evaluation",
+        code="TG0620",
+        where=name,
+        hint="run the pipeline again: the candidate is compared with the new champion, finished steps are reused",
+    )
+
+
+class Approvals(Promotions):
+    """Yes and no."""
+
+    def approve(self, run_id: str, *, actor: str, reason: str = "", expected: str | None = None) -> EventRow:
+        """A person lets the run's candidate in: it becomes champion, if it still would by its verdict.
+
+        Args:
+            expected: The champion that it is to take over from; None is whoever it is.
+
+        Raises:
+            ConfigError: TG0139, nobody is named.
+            GateError: TG0621 the run waits for nobody, TG0621 it was rejected, TG0621 a later verdict replaced its
+                own, TG0620 the champion moved since, TG0621 a later verdict took PROMOTE away.
+            StorageError: TG0580, the history was altered.
+        """
+        needs("name", actor, "an answer", run_id)
+        with self.write() as db:
+            reach("ledger.promote.opened")
+            events = whole_history(db)
+            asked = _asked(events, run_id)
+            last = _last_of(events, asked)
+            if last.action in ENTRIES and last_move(events, asked.name) == last:
+                return last
+            if last.action == "reject":
+                raise GateError(
+                    f"run {run_id} was rejected by {last.actor} at {last.at}: {last.reason}",
+                    code="TG0621",
+                    where=asked.name,
+                    hint="`tunegate model promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
+                )
+            check_expected(db, asked.name, expected)
+            champion = champion_version(db, asked.name)
+            if champion != asked.from_version:
+                raise moved(asked.name, asked.from_version, champion)
+            if last.action != "wait" or last.verdict_digest != asked.verdict_digest:
+                raise _replaced(asked, last)
+            event = self.enter(
+                db, events, self.promotable(db, asked.name, asked.to_version), action="approve",
+                from_version=champion, reason=reason, actor=actor, run_id=run_id, verdict_digest=asked.verdict_digest,
+            )  # fmt: skip
+            reach("ledger.promote.written")
+        reach("ledger.promote.committed")
+        return event
+
+    def reject(self, run_id: str, *, actor: str, reason: str = "") -> EventRow:
+        """A person keeps the run's candidate out; the champion stays.
+
+        Raises:
+            ConfigError: TG0139, nobody is named.
+            GateError: TG0621 the run waits for nobody, TG0621 it has been decided otherwise.
+            StorageError: TG0580, the history was altered.
+        """
+        needs("name", actor, "an answer", run_id)
+        with self.write() as db:
+            events = whole_history(db)
+            asked = _asked(events, run_id)
+            last = _last_of(events, asked)
+            if last.action == "reject":
+                return last
+            candidate = self._row(db, asked.name, asked.to_version)
+            if candidate is None or last.action != "wait" or last.verdict_digest != asked.verdict_digest:
+                raise _replaced(asked, last)
+            return self.enter(
+                db, events, candidate, action="reject", from_version=asked.from_version, reason=reason, actor=actor,
+                run_id=run_id, verdict_digest=asked.verdict_digest,
+            )  # fmt: skip
+
+
+def _asked(events: Sequence[EventRow], run_id: str) -> EventRow:
+    asked = [event for event in events if event.action == "wait" and event.run_id == run_id]
+    if not asked:
+        waiting = [event for name in dict.fromkeys(e.name for e in events) for event in waiting_in(events, name)]
+        told = ", ".join(f"{event.run_id} (v{event.to_version} of {event.name})" for event in waiting) or "none"
+        raise GateError(
+            f"run {run_id} waits for nobody's approval; runs that do: {told}",
+            code="TG0621",
+            where=run_id,
+            hint="`tunegate model history PIPELINE` shows what was asked and answered",
+        )
+    return asked[-1]
+
+
+def _last_of(events: Sequence[EventRow], asked: EventRow) -> EventRow:
+    """The last word about the candidate; at the least the question itself."""
+    return next(event for event in reversed(events) if (event.name, event.to_version) == (asked.name, asked.to_version))
+
+
+def _replaced(asked: EventRow, last: EventRow) -> GateError:
+    return GateError(
+        f"the verdict of run {asked.run_id} on v{asked.to_version} is not the last word: {last.action} at {last.at}"
+        f" by {last.actor}{f', run {last.run_id}' if last.run_id else ''}",
+        code="TG0621",
+        where=asked.name,
+        hint="`tunegate model history PIPELINE` shows what may be approved",
+    )

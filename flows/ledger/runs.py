@@ -1,0 +1,299 @@
+"""The ledger's book of runs: who ran what, when, to which verdict, and what became of each step.
+
+It knows nothing of champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from statistics import median
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from flows.graph.store import Obtained
+from flows.ledger.base import LedgerBase
+from flows.ledger.journal import identity
+from flows.ledger.rows import RunRow, RunStatus, StepRow
+from flows.ledger.ticks import set_mark
+from flows.workspace.clock import present
+from schemas.artifacts import Artifact, RowCounts
+from schemas.errors import ConfigError, TunegateError
+from schemas.verdicts import Verdict
+from tasks.failpoint import reach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TYPICAL_RUNS = 5
+
+
+class Seen(NamedTuple):
+    """What a verdict was about; see `flows.ledger.ticks.Mark`."""
+
+    snapshot_id: str
+    watermark: str
+    n_tickets: int
+
+
+class Runs(LedgerBase):
+    """Runs and steps."""
+
+    def start_run(
+        self,
+        run_id: str,
+        *,
+        pipeline: str,
+        model_name: str,
+        input_digest: str,
+        config_json: str,
+        code: str = "",
+        prefect_run_id: str | None = None,
+    ) -> None:
+        """Enter a run of this process as RUNNING. The caller holds the pipeline's lock.
+
+        Raises:
+            ConfigError: TG0151, the id has been used.
+        """
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone() is not None:
+                hint = "leave it out: a new one is made"
+                raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
+            db.execute(
+                "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
+                " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
+                (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid(), prefect_run_id),
+            )
+        reach("ledger.run")
+
+    def set_input_digest(self, run_id: str, input_digest: str) -> None:
+        """Note what decides the run's verdict, once that is known."""
+        with self.write() as db:
+            db.execute("UPDATE runs SET input_digest = ? WHERE run_id = ?", (input_digest, run_id))
+
+    def finish_run(
+        self,
+        run_id: str,
+        *,
+        status: RunStatus,
+        verdict: Verdict | None = None,
+        reason: str = "",
+        exit_code: int,
+        seen: Seen | None = None,
+    ) -> None:
+        """Close a run, and with `seen` set the pipeline's mark in the same transaction."""
+        with self.write() as db:
+            db.execute(
+                "UPDATE runs SET status = ?, verdict = ?, reason = ?, exit_code = ?, ended_at = ? WHERE run_id = ?",
+                (status, verdict, reason, exit_code, now(), run_id),
+            )
+            if seen is not None:
+                row = db.execute("SELECT pipeline FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+                set_mark(db, run_id=run_id, pipeline=row["pipeline"], **seen._asdict())
+                reach("ledger.mark")
+
+    def name_run(self, run_id: str, *, prefect_run_id: str | None = None, mlflow_run_id: str | None = None) -> None:
+        """Note what the run is called elsewhere; what is None stays as it was."""
+        with self.write() as db:
+            db.execute(
+                "UPDATE runs SET prefect_run_id = coalesce(?, prefect_run_id),"
+                " mlflow_run_id = coalesce(?, mlflow_run_id) WHERE run_id = ?",
+                (prefect_run_id, mlflow_run_id, run_id),
+            )
+
+    def record_step(self, run_id: str, step: str, obtained: Obtained[Artifact]) -> None:
+        """Note a step that has its result; a second note replaces the first."""
+        rows = getattr(obtained.artifact, "rows", None)
+        counts = (rows.n_in, rows.n_out) if isinstance(rows, RowCounts) else (None, None)
+        state = "reused" if obtained.reused else "done"
+        self._note_step(run_id, step, obtained.key, state, obtained.artifact.digest, obtained.seconds, *counts, "")
+
+    def record_failure(self, run_id: str, step: str, error: BaseException) -> None:
+        """Note a step that failed, by the error's code and message, or by its type alone: an unexpected error's
+        words may hold ticket text."""
+        told = f"{error.code}: {error.message}" if isinstance(error, TunegateError) else type(error).__name__
+        self._note_step(run_id, step, "", "failed", "", 0.0, None, None, told)
+
+    def _note_step(self, *values: Any) -> None:
+        with self.write() as db:
+            db.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", values[:2])
+            db.execute(
+                "INSERT INTO steps (run_id, step, key, state, digest, seconds, n_in, n_out, error)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                values,
+            )
+
+    def steps(self, run_id: str) -> tuple[StepRow, ...]:
+        """The run's steps in the order in which they ended."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
+                " WHERE run_id = ? ORDER BY id",
+                (run_id,),
+            ).fetchall()
+        return tuple(StepRow(**row) for row in rows)
+
+    def made_in(self, key: str) -> float | None:
+        """Seconds that the result of this key took when it was last made; None when no run of this ledger made it."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
+            ).fetchone()
+        return row["seconds"] if row else None
+
+    def made_by(self, key: str) -> str:
+        """The run that made the result of this key last; empty when no run of this ledger did."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT run_id FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
+            ).fetchone()
+        return row["run_id"] if row else ""
+
+    def digests_by_key(self) -> dict[str, frozenset[str]]:
+        """Key -> digests that runs recorded under it, of results that may be gone by now."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT key, digest FROM steps WHERE key <> '' AND digest <> ''"
+                " UNION SELECT key, to_digest FROM rewrites"
+            ).fetchall()
+        found: dict[str, frozenset[str]] = {}
+        for row in rows:
+            found[row["key"]] = found.get(row["key"], frozenset()) | {row["digest"]}
+        return found
+
+    def digests_of(self, key: str) -> frozenset[str]:
+        """Digests that the result of this key has had: as a run recorded it, and as it was written anew since."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT digest FROM steps WHERE key = ? AND digest <> ''"
+                " UNION SELECT to_digest FROM rewrites WHERE key = ?",
+                (key, key),
+            ).fetchall()
+        return frozenset(row[0] for row in rows)
+
+    def record_held_out(self, digest: str, item_ids: Iterable[str]) -> None:
+        """Note which items a held-out set has, so that what they have judged is counted whatever set they are in.
+
+        Only salted hashes are kept: they tell equal items from others, and no ticket.
+        """
+        with self.write() as db:
+            if db.execute("SELECT 1 FROM held_out WHERE digest = ?", (digest,)).fetchone() is None:
+                items = " ".join(sorted(_item_hash(item, salt=identity(db) or "") for item in item_ids))
+                db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (digest, items))
+
+    def held_out_items(self) -> dict[str, frozenset[str]]:
+        """Digest of a held-out set -> hashes of its items."""
+        with self.read() as db:
+            rows = db.execute("SELECT digest, items FROM held_out").fetchall()
+        return {row["digest"]: frozenset(row["items"].split()) for row in rows}
+
+    def runs_with(self, key: str) -> tuple[str, ...]:
+        """Runs that made or took the result of this key."""
+        with self.read() as db:
+            rows = db.execute("SELECT DISTINCT run_id FROM steps WHERE key = ? ORDER BY run_id", (key,)).fetchall()
+        return tuple(row["run_id"] for row in rows)
+
+    def typical_seconds(self, step: str) -> float | None:
+        """Median of the last five times that the step was made, seconds; None when it never was."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT seconds FROM steps WHERE step = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
+                (step, TYPICAL_RUNS),
+            ).fetchall()
+        return median(row["seconds"] for row in rows) if rows else None
+
+    def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
+        """The newest runs, newest first."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?",
+                (pipeline, pipeline, limit),
+            ).fetchall()
+        return tuple(RunRow(**row) for row in rows)
+
+    def run(self, prefix: str) -> RunRow:
+        """The run whose id is, or begins with, these characters.
+
+        Raises:
+            ConfigError: TG0151 there is none, TG0151 there are several.
+        """
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT * FROM runs WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id = ? DESC, seq DESC LIMIT 6",
+                (prefix, prefix, prefix),
+            ).fetchall()
+        found = [RunRow(**row) for row in rows]
+        if not found or not prefix:
+            raise ConfigError(f"no run {prefix!r}", code="TG0151", where="runs", hint="`tunegate runs` lists them")
+        if len(found) > 1 and found[0].run_id != prefix:
+            raise ConfigError(
+                f"several runs begin with {prefix!r}: {', '.join(run.run_id for run in found)}",
+                code="TG0151",
+                where="runs",
+                hint="give more characters",
+            )
+        return found[0]
+
+    def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
+        """The newest run of this flow run; a suspended one that goes on has the same id."""
+        with self.read() as db:
+            query = "SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1"
+            row = db.execute(query, (prefect_run_id,)).fetchone()
+        return RunRow(**row) if row else None
+
+    def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
+        """The newest finished run of the same inputs that was promoted, held or blocked: running again is idle."""
+        with self.read() as db:
+            row = db.execute(
+                "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
+                " AND verdict IN ('PROMOTE', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
+                (pipeline, input_digest),
+            ).fetchone()
+        return RunRow(**row) if row else None
+
+    def judged_candidates(self) -> tuple[tuple[str, str], ...]:
+        """Digests of held-out set and trained model of every gate that was passed through, under whatever name, oldest
+        first; whatever became of the run afterwards, its verdict was there to be seen."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT items.digest AS held_out, train.digest AS model FROM runs"
+                " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
+                " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
+                " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
+                " ORDER BY runs.seq"
+            ).fetchall()
+        return tuple((row["held_out"], row["model"]) for row in rows)
+
+    def mark_interrupted(self) -> tuple[RunRow, ...]:
+        """Turn RUNNING rows whose process is gone into INTERRUPTED and return them, oldest first.
+
+        The pipeline's lock tells, on whichever host, not the process id: it is freed when its holder dies, and ids
+        are reused.
+        """
+        with self.read() as db:
+            rows = db.execute("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq").fetchall()
+        # The rows were read first: a run that starts after that holds the lock, but is not among them.
+        gone = []
+        for row in (RunRow(**row) for row in rows):
+            holder = self.holder_of(row.pipeline)
+            if holder is None or holder.run not in (row.run_id, "unknown"):
+                gone.append(row)
+        if not gone:
+            return ()
+        with self.write() as db:
+            for row in gone:
+                db.execute(
+                    "UPDATE runs SET status = 'INTERRUPTED', ended_at = ?, reason = 'its process ended without a word'"
+                    " WHERE run_id = ? AND status = 'RUNNING'",
+                    (now(), row.run_id),
+                )
+        marked = (self.run(row.run_id) for row in gone)
+        return tuple(row for row in marked if row.status == "INTERRUPTED")
+
+
+def _item_hash(item_id: str, *, salt: str) -> str:
+    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
+
+
+def now() -> str:
+    """This moment, UTC, ISO 8601 to the second; for people, never for order."""
+    return present().isoformat(timespec="seconds")

@@ -1,0 +1,126 @@
+"""The ledger's book of ticks: what each decided and by which numbers, and the mark that the last verdict left.
+
+The mark (what the tickets were then, and up to when) is set in the transaction that closes a run with a verdict, so
+that tickets are neither forgotten nor learned from as new twice, wherever a run is killed. Its tables are added to a
+ledger without raising its version: a program that does not know them leaves them alone.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from flows.ledger.base import LedgerBase
+from flows.ledger.database import Database, Row
+from flows.workspace.clock import present
+from schemas.ticks import Cause, Decision
+from tasks.failpoint import reach
+
+
+@dataclass(frozen=True)
+class TickRow:
+    """One tick."""
+
+    seq: int
+    run_id: str
+    pipeline: str
+    cause: Cause
+    at: str
+    scheduled_for: str
+    """The time that the schedule meant; empty for an event or a person."""
+    decision: Decision
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What a verdict was about."""
+
+    run_id: str
+    pipeline: str
+    snapshot_id: str
+    watermark: str
+    """Newest time in the curated tickets, UTC, ISO 8601; it never moves back. Empty when no ticket has a time."""
+    n_tickets: int
+    at: str
+    """When the verdict was given."""
+
+
+class Ticks(LedgerBase):
+    """Ticks and marks."""
+
+    def record_tick(self, run_id: str, *, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision) -> None:
+        """Note what a tick decided, before it is acted on."""
+        with self.write() as db:
+            self._note(db, run_id, pipeline, cause, scheduled_for, decision)
+        reach("ledger.tick")
+
+    def record_skip(
+        self, run_id: str, *, pipeline: str, model_name: str, cause: Cause, scheduled_for: str, decision: Decision
+    ) -> None:
+        """Note a tick that opened no run, as a run that was skipped: one that another run is in the way of, say."""
+        with self.write() as db:
+            at = _now()
+            db.execute(
+                "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code, started_at,"
+                " ended_at, reason, exit_code, pid) VALUES (?, ?, ?, 'SKIPPED', '', '{}', '', ?, ?, ?, 0, ?)",
+                (run_id, pipeline, model_name, at, at, decision.reason, os.getpid()),
+            )
+            self._note(db, run_id, pipeline, cause, scheduled_for, decision)
+
+    def ticks(self, pipeline: str, *, limit: int = 100) -> tuple[TickRow, ...]:
+        """The newest ticks of the pipeline, oldest first."""
+        rows = self._select("ticks", "pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
+        return tuple(_tick(row) for row in reversed(rows))
+
+    def tick_of(self, run_id: str) -> TickRow | None:
+        """The last decision of this run; None when no tick made it."""
+        rows = self._select("ticks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _tick(rows[0]) if rows else None
+
+    def mark(self, pipeline: str) -> Mark | None:
+        """What the last verdict was about; None before the first."""
+        rows = self._select("marks", "pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
+        return _mark(rows[0]) if rows else None
+
+    def mark_of(self, run_id: str) -> Mark | None:
+        """What this run's verdict was about; None when it came to none."""
+        rows = self._select("marks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _mark(rows[0]) if rows else None
+
+    def marks(self, pipeline: str) -> tuple[Mark, ...]:
+        """Those of all verdicts, oldest first."""
+        return tuple(_mark(row) for row in self._select("marks", "pipeline = ? ORDER BY seq", pipeline))
+
+    def _note(
+        self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
+    ) -> None:
+        db.execute(
+            "INSERT INTO ticks (run_id, pipeline, cause, at, scheduled_for, decision_json) VALUES (?, ?, ?, ?, ?, ?)",
+            (run_id, pipeline, cause, _now(), scheduled_for, decision.model_dump_json()),
+        )
+
+    def _select(self, table: str, where: str, *values: object) -> list[Row]:
+        with self.read() as db:
+            return db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
+
+
+def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
+    """Enter the mark inside the transaction that closes the run."""
+    before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
+    db.execute(
+        "INSERT INTO marks (run_id, pipeline, snapshot_id, watermark, n_tickets, at) VALUES (?, ?, ?, ?, ?, ?)",
+        (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, _now()),
+    )
+
+
+def _tick(row: Row) -> TickRow:
+    fields = dict(row)
+    return TickRow(decision=Decision.model_validate_json(fields.pop("decision_json")), **fields)
+
+
+def _mark(row: Row) -> Mark:
+    return Mark(**{name: row[name] for name in row.keys() if name != "seq"})  # noqa: SIM118 - a row iterates values
+
+
+def _now() -> str:
+    return present().isoformat(timespec="seconds")

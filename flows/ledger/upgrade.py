@@ -1,0 +1,104 @@
+"""Ledgers of earlier versions are brought up to date in place: one transaction, all of it or nothing.
+
+Called by `tunegate ops migrate` (`flows/ledger/migrate.py`), after a backup. The statements are frozen: a
+later version of the tables gets a function of its own here.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Mapping
+
+import orjson
+
+from flows.ledger.database import Database
+from flows.ledger.journal import close_books
+from flows.ledger.tables import BOOKS, TABLES
+
+TO_2 = """
+CREATE TABLE champion_events_2 (
+    seq INTEGER PRIMARY KEY,
+    name TEXT NOT NULL,
+    from_version TEXT,
+    to_version TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'force', 'approve', 'rollback', 'wait', 'reject')),
+    reason TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    run_id TEXT NOT NULL,
+    verdict_digest TEXT NOT NULL,
+    at TEXT NOT NULL,
+    prev_hash TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    verdict TEXT NOT NULL DEFAULT '',
+    bundle_digest TEXT NOT NULL DEFAULT '',
+    until TEXT NOT NULL DEFAULT ''
+);
+INSERT INTO champion_events_2 (seq, name, from_version, to_version, action, reason, actor, run_id, verdict_digest, at,
+    prev_hash, hash)
+SELECT seq, name, from_version, to_version, action, reason, actor, run_id, verdict_digest, at, prev_hash, hash
+FROM champion_events ORDER BY seq;
+DROP TABLE champion_events;
+ALTER TABLE champion_events_2 RENAME TO champion_events;
+CREATE TRIGGER champion_events_stay BEFORE UPDATE ON champion_events
+    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
+CREATE TRIGGER champion_events_remain BEFORE DELETE ON champion_events
+    BEGIN SELECT RAISE(ABORT, 'champion_events is append-only'); END;
+"""
+"""Promotions by force, approvals, cooldowns. Old events keep their hashes: an empty new field is not hashed."""
+
+
+def upgrade_to_2(db: sqlite3.Connection) -> None:
+    """Tables of version 1 become those of version 2; the caller keeps others away."""
+    db.execute("PRAGMA foreign_keys = OFF")  # `champions` points at the table that is made anew
+    db.execute("PRAGMA legacy_alter_table = ON")  # and shall go on pointing at its name
+    try:
+        db.executescript(f"BEGIN IMMEDIATE; {TO_2} PRAGMA user_version = 2; COMMIT;")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def to_3(db: Database, watch: Callable[[], None]) -> None:
+    """Tables of version 2 become those of version 3, inside the caller's transaction: with a journal, in which each row
+    that is there gets its first line. `watch` makes the triggers of the caller's database."""
+    db.execute("ALTER TABLE champion_events ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE champion_events ADD COLUMN note TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE candidates ADD COLUMN evidence TEXT NOT NULL DEFAULT ''")
+    for statement in filter(str.strip, TABLES.split(";")):
+        db.execute(re.sub(r"CREATE (TABLE|INDEX)", r"CREATE \1 IF NOT EXISTS", statement))
+    watch()
+    for book, columns in BOOKS.items():
+        for row in db.execute(f"SELECT {', '.join(columns)} FROM {book}").fetchall():
+            key = orjson.dumps(list(row)).decode()
+            db.execute("INSERT INTO touched (book, row_key) VALUES (?, ?)", (book, key))
+    close_books(db)
+
+
+def upgrade_to_3(db: sqlite3.Connection) -> None:
+    """The same for a file; the caller keeps others away."""
+    from flows.ledger.sqlite import triggers
+
+    def watch() -> None:
+        for name in OLD_TRIGGERS:
+            db.execute(f"DROP TRIGGER IF EXISTS {name}")
+        for statement in triggers().splitlines():
+            db.execute(statement)
+
+    db.row_factory = sqlite3.Row
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        to_3(db, watch)
+        db.execute("PRAGMA user_version = 3")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+OLD_TRIGGERS = ("champion_events_stay", "champion_events_remain", "forgettings_no_update", "forgettings_no_delete")
+
+UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2, 2: upgrade_to_3}
+"""Version -> what makes the next one of it."""

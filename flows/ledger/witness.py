@@ -1,0 +1,165 @@
+"""The witness: which ledger belongs to a home folder, and how far it had come, kept outside that folder.
+
+A ledger that was removed, put back to an earlier state, exchanged or forged from its first line contradicts the
+witness, whatever it says itself. It is one small file for each home folder in the user's state folder; MLflow's tags
+are another (`flows/context/registry_owner.py`). `flows/ledger/base.py` asks before each change and notes it after.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.ledger.database import Database
+from flows.ledger.journal import identity, last_line
+from flows.workspace.clock import present
+from flows.workspace.disk import private_folder
+from flows.workspace.lock import hold
+from schemas.errors import StorageError
+from tasks.files import write_json
+
+log = logging.getLogger("tunegate.ledger")
+
+TAKE_IT = (
+    "if that is so on purpose: `tunegate run PIPELINE --accept-ledger --reason TEXT`, which is kept in the history"
+)
+BEGIN_ANEW = (
+    "put it back from a backup, or copy it with `tunegate ops migrate`; to begin without champion and history:"
+    " `tunegate run PIPELINE --new-ledger --reason TEXT`"
+)
+
+
+class Seen(BaseModel):
+    """What the witness saw last."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    home: str
+    ledger: str
+    """The ledger's identity."""
+    seq: int
+    """Of the journal's last line."""
+    hash: str
+    following: str = ""
+    """Identity of the ledger that is begun in its place, until its first commit was seen."""
+
+
+class Witness:
+    """`Witness(state, home)`; making it touches nothing."""
+
+    def __init__(self, state: Path, home: Path) -> None:
+        self.home = home.absolute()
+        name = hashlib.sha256(str(self.home.resolve()).encode()).hexdigest()[:20]
+        self.path = state / "ledgers" / f"{name}.json"
+
+    def seen(self) -> Seen | None:
+        """What was seen last; None when this home has no witness yet.
+
+        Raises:
+            StorageError: TG0581, the file cannot be read.
+        """
+        try:
+            return Seen.model_validate_json(self.path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValidationError) as error:
+            raise _refused(f"the witness of this ledger cannot be read ({type(error).__name__})", TAKE_IT) from None
+
+    def told(self) -> str:
+        """What was seen last, as JSON; empty where there is nothing that can be read."""
+        try:
+            seen = self.seen()
+        except StorageError:
+            return ""
+        return "" if seen is None else seen.model_dump_json()
+
+    def unfinished(self) -> Seen | None:
+        """What was seen of the ledger before, where a new one is begun and its first commit was not seen."""
+        seen = self.seen()
+        return seen if seen is not None and seen.following else None
+
+    def refuse_absent(self, place: str) -> None:
+        """Refuse to make a ledger where there was one.
+
+        Raises:
+            StorageError: TG0581.
+        """
+        seen = self.seen()
+        if seen is not None:
+            raise _refused(
+                f"there is no ledger at {place}, and this home had one with {seen.seq} entries ({seen.ledger})",
+                BEGIN_ANEW,
+            )
+
+    def check(self, db: Database) -> None:
+        """Compare the open ledger with what was seen last.
+
+        Raises:
+            StorageError: TG0581, it is another ledger, an earlier state of the same, or was written anew.
+        """
+        seen = self.seen()
+        if seen is None:
+            return
+        this = identity(db)
+        if seen.following and this in (None, seen.following):
+            return  # `begin_anew` was killed before or behind its commit
+        if this is None:
+            raise _refused(
+                f"the ledger is empty, and this home had one with {seen.seq} entries ({seen.ledger})", BEGIN_ANEW
+            )
+        if this != seen.ledger:
+            raise _refused(f"this is ledger {this}, and this home belongs to ledger {seen.ledger}", TAKE_IT)
+        row = db.execute("SELECT hash FROM journal WHERE seq = ?", (seen.seq,)).fetchone()
+        if row is None:
+            raise _refused(
+                f"the ledger has {last_line(db)[0]} entries and had {seen.seq}: it was put back to an earlier state",
+                TAKE_IT,
+            )
+        if row["hash"] != seen.hash:
+            raise _refused(f"entry {seen.seq} of the ledger is not the one that was written", TAKE_IT)
+
+    def begin_anew(self, db: Database, seen: Seen) -> None:
+        """The home folder was removed, ledger and all: the new ledger says that there was another one before it.
+
+        The witness knows the new one before it is committed: killed in between, the next process goes on with it.
+        """
+        log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
+        this, at = seen.following or secrets.token_hex(8), present().isoformat(timespec="seconds")
+        db.execute("INSERT INTO identity (id, created_at) VALUES (?, ?)", (this, at))
+        db.execute(
+            "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES ('new', ?, 'tunegate', ?, ?)",
+            ("the home folder was removed", seen.model_dump_json(), at),
+        )
+        self._write(seen.model_copy(update={"following": this}))
+
+    def move(self, read: Callable[[], tuple[str | None, int, str]], *, back: bool = False) -> None:
+        """Note how far the ledger is: it never moves back but by a person's word.
+
+        Args:
+            read: Gives identity, number and hash of the last line, as they are committed.
+
+        A state folder that cannot be written costs a warning: the ledger itself is whole.
+        """
+        try:
+            with hold(private_folder(self.path.parent) / f"{self.path.stem}.lock"):
+                this, seq, hash_ = read()
+                seen = None if back else self.seen()
+                is_next = seen is not None and seen.following == this
+                if this is None or (seen is not None and not is_next and (seen.ledger != this or seen.seq >= seq)):
+                    return
+                self._write(Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_))
+        except OSError as error:
+            log.warning("no witness of the ledger can be kept in %s (%s): set XDG_STATE_HOME", self.path.parent, error)
+
+    def _write(self, seen: Seen) -> None:
+        write_json(self.path, seen.model_dump())
+        self.path.chmod(0o600)
+
+
+def _refused(what: str, hint: str) -> StorageError:
+    return StorageError(what, code="TG0581", where="ledger", hint=hint)

@@ -1,0 +1,96 @@
+"""Training's figures in MLflow while it trains. `tunegate run` adds the listener to its run.
+
+The complete curves follow with the run's record (`flows/champion/mlflow_sync.py`), so nothing that goes wrong here
+matters later.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from flows.graph.execute import Outcome
+from flows.graph.graph import Node
+from schemas.errors import ServiceError
+from schemas.release import RunRecord
+from schemas.secrets import masked
+from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
+
+if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
+
+FLUSH_S = 1.0
+PATIENCE_S = 15.0
+
+Point = tuple[int, dict[str, float]]
+
+
+class LiveCurves:
+    """A listener that sends training's figures to MLflow while it runs, from a thread of its own.
+
+    Importing mlflow and a slow server must not hold up training, so figures wait in a queue and the first failure
+    ends the sending.
+    """
+
+    def __init__(self, run: RunContext) -> None:
+        self._run = run
+        self._points: queue.Queue[Point | None] = queue.Queue()
+        self._thread: threading.Thread | None = None
+        self._dead = False
+
+    def entered(self, stage: str) -> None:
+        """Stages do not matter here."""
+
+    def started(self, node: Node) -> None:
+        """Nothing is sent before the first figure: a reused step has none."""
+
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        """Queue the figures of training."""
+        if node.name != "train" or not figures or self._dead:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._send, name="mlflow-curves", daemon=True)
+            self._thread.start()
+        self._points.put((done, dict(figures)))
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        """Let the thread send what waits, but not for long."""
+        if node.name == "train" and self._thread is not None:
+            self._points.put(None)
+            self._thread.join(timeout=PATIENCE_S)
+            self._thread = None
+
+    def noted(self, text: str) -> None:
+        """Notes are for people."""
+
+    def _send(self) -> None:
+        run, settings = self._run, self._run.settings
+        register = run.spec.registry
+        uri = choose_uri(register.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+        try:
+            client = open_client(uri)
+            record = RunRecord(run_id=run.run_id, pipeline=run.spec.name, tags={"tunegate.pipeline": run.spec.name})
+            mlflow_run = begin_run(client, record, experiment=masked(register.experiment), uri=uri)
+            while points := self._take():
+                log_points(client, mlflow_run, points, uri=uri)
+        except Exception as error:  # whatever it is, training goes on without curves
+            self._dead = True
+            told = error.message if isinstance(error, ServiceError) else type(error).__name__
+            run.listeners.noted(f"no live curves: {told}")
+
+    def _take(self) -> list[Point]:
+        """What has come within FLUSH_S of the first waiting point; empty at the end."""
+        points: list[Point] = []
+        point = self._points.get()
+        deadline = time.monotonic() + FLUSH_S
+        while point is not None:
+            points.append(point)
+            try:
+                point = self._points.get(timeout=max(0.0, deadline - time.monotonic()))
+            except queue.Empty:
+                return points
+        if points:
+            self._points.put(None)
+        return points

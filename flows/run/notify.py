@@ -1,0 +1,128 @@
+"""Tells people how a run ended: a webhook, a notification block of Prefect, or both.
+
+Told after the ledger has it. Whatever goes wrong here is a note on the screen and nothing else. No text of a ticket
+and no ticket id is sent: verdict, versions, the rules that are not met with their numbers. Called by
+`flows/run/open_run.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import orjson
+
+from schemas.artifacts import GateDecision
+from schemas.schedule import NotifySpec
+
+if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
+
+TIMEOUT_S = 5.0
+
+
+def notify_end(run: RunContext, decision: GateDecision | None) -> None:
+    """Say how the run ended, if `notify` is declared; never raises for what the hook does."""
+    spec = run.spec.notify
+    if spec is None:
+        return
+    try:
+        message = message_of(run, decision)
+        if message is None or message["verdict"] not in spec.on:
+            return
+        for failure in deliver(spec, message):
+            run.listeners.noted(failure)
+    except Exception as error:  # a verdict stands whatever happens to its announcement
+        run.listeners.noted(f"nobody was notified: {type(error).__name__}")
+
+
+def message_of(run: RunContext, decision: GateDecision | None) -> dict[str, Any] | None:
+    """What is sent; None for a run that came to nothing worth telling (skipped, interrupted, a stage alone)."""
+    row = run.ledger.run(run.run_id)
+    verdict = "ERROR" if row.status == "FAILED" else row.verdict
+    if verdict is None:
+        return None
+    name = run.spec.registry.name
+    champion, outcome = run.ledger.champion(name), run.outcome
+    version = outcome.version if outcome is not None else None
+    failed = row.reason.partition(":")[0] if row.status == "FAILED" else ""  # the code; the words stay here
+    text = f"{row.pipeline}: {verdict}" + (f" v{version}" if version else "") + (f" ({failed})" if failed else "")
+    text += f", champion {'v' + champion.version if champion else 'none'}; tunegate show {row.run_id}"
+    return {
+        "text": text,
+        "pipeline": row.pipeline,
+        "name": name,
+        "run_id": row.run_id,
+        "verdict": verdict,
+        "waits": bool(outcome is not None and outcome.waits),
+        "version": version,
+        "champion": champion.version if champion else None,
+        "error": failed,
+        "exit_code": row.exit_code,
+        "ended_at": row.ended_at,
+        "not_met": _not_met(decision) if decision is not None else [],
+    }
+
+
+def deliver(spec: NotifySpec, message: Mapping[str, Any], *, environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Send the message everywhere; a sentence for each place that did not take it, without its address."""
+    late = []
+    if spec.webhook_env is not None:
+        why = _post(environ.get(spec.webhook_env, ""), message)
+        late += [f"the webhook of {spec.webhook_env} was not told: {why}"] if why else []
+    if spec.prefect_block is not None:
+        why = _by_prefect(spec.prefect_block, message)
+        late += [f"Prefect's block {spec.prefect_block} was not told: {why}"] if why else []
+    return late
+
+
+def _not_met(decision: GateDecision) -> list[dict[str, Any]]:
+    return [
+        finding.model_dump(include={"rule", "verdict", "n_items", "candidate", "reference", "lower", "upper", "limit"})
+        for finding in decision.findings
+        if finding.decides and finding.verdict != "PROMOTE"
+    ]
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The address is a secret that was given for one host."""
+
+    def redirect_request(self, *_arguments: Any, **_named: Any) -> None:
+        return None
+
+
+def _post(url: str, message: Mapping[str, Any]) -> str:
+    """Why it was not delivered; empty when it was."""
+    if not url:
+        return "the variable is not set"
+    if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+        return "its value is no http or https address"
+    headers = {"Content-Type": "application/json", "User-Agent": "tunegate"}
+    request = urllib.request.Request(url, orjson.dumps(message), headers, method="POST")  # noqa: S310 - see above
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S):
+            return ""
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"HTTP {error.code}"
+    except Exception as error:  # its words may hold the address
+        return type(error).__name__
+
+
+def _by_prefect(slug: str, message: Mapping[str, Any]) -> str:
+    try:
+        from prefect.blocks.abstract import NotificationBlock
+        from prefect.blocks.core import Block
+
+        block = cast("Any", Block.load(slug))
+        if not isinstance(block, NotificationBlock):
+            return "it is no notification block"
+        body = orjson.dumps(message, option=orjson.OPT_INDENT_2).decode()
+        cast("Any", block).notify(body, f"tunegate {message['pipeline']}: {message['verdict']}")
+    except Exception as error:
+        return type(error).__name__
+    return ""

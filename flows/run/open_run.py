@@ -1,0 +1,246 @@
+"""One run of one pipeline: opened under the pipeline's lock, entered into the ledger, closed with how it ended."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows.build import PipelineGraph, build
+from flows.context.graph_context import GraphContext, context_of
+from flows.context.ingest import source_at_hand
+from flows.context.listener import Listener
+from flows.context.previous_run import earlier_results
+from flows.context.registry_owner import check_registry
+from flows.context.registry_state import note_held_out, standing_of
+from flows.context.run_context import RunContext, new_run_id
+from flows.context.run_picture import keep_picture, picture_now
+from flows.context.timings import Measured
+from flows.graph.budget import budget_of
+from flows.graph.execute import Observer, Outcome, Run, RunEndedError
+from flows.graph.graph import Graph, Node
+from flows.graph.keys import code_digests, digest_of, installed
+from flows.graph.store import Obtained
+from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.runs import Seen
+from flows.privacy.forget import apply_tombstones
+from flows.run.notify import notify_end
+from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.disk import named_disk_errors
+from flows.workspace.guard import guard_process
+from flows.workspace.ray_cluster import check_cluster
+from flows.workspace.settings import Settings
+from flows.workspace.temporary import temporary_files_below
+from schemas.artifacts import Artifact, EvalSet
+from schemas.errors import ConfigError, TunegateError
+from schemas.pipeline import PipelineSpec
+from schemas.schedule import OPERATIONS
+from schemas.secrets import masked
+from tasks.children import THIS_PROCESS
+from tasks.watch.arrivals import newest_time
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run in progress: what it is about, its graph, and how far that has come."""
+
+    context: RunContext
+    graph_context: GraphContext
+    pipeline: PipelineGraph
+    run: Run
+
+
+class RunObserver(Observer):
+    """Enters what becomes of each node into the ledger and passes it on to the run's listeners."""
+
+    def __init__(self, context: RunContext) -> None:
+        self._context = context
+        self._measured: dict[str, Measured] = {}
+
+    def started(self, node: Node) -> None:
+        self._measured[node.name] = Measured()
+        self._context.listeners.started(node)
+
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        self._measured[node.name].hear(figures)
+        self._context.listeners.progressed(node, done, total, unit, figures)
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        context, measured = self._context, self._measured.pop(node.name, None)
+        if node.kind == "step" and not outcome.skipped:
+            if measured is not None:
+                measured.keep(context.settings, node.folder, outcome.key)
+            context.ledger.record_step(context.run_id, node.id, _obtained(outcome))
+            if node.folder == "items" and isinstance(outcome.result, EvalSet):
+                note_held_out(context.ledger, outcome.result)
+        context.listeners.ended(node, outcome)
+
+    def failed(self, node: Node, error: BaseException) -> None:
+        context = self._context
+        context.ledger.record_failure(context.run_id, node.id, error)
+        if isinstance(error, TunegateError) and error.code in node.tolerates:
+            context.listeners.noted(f"{node.name} has no result: {error.code}: {error.message}")
+
+    def became(self, name: str, node: Node, outcome: Outcome) -> None:
+        if not outcome.skipped:
+            reused = Outcome(outcome.result, outcome.key, reused=True)
+            self._context.ledger.record_step(self._context.run_id, name, _obtained(reused))
+
+
+def _obtained(outcome: Outcome) -> Obtained[Artifact]:
+    return Obtained(outcome.result, outcome.key, reused=outcome.reused, seconds=outcome.seconds)
+
+
+@contextmanager
+def open_run(
+    spec: PipelineSpec,
+    settings: Settings,
+    *,
+    root: Path,
+    wait_s: float = 0.0,
+    listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
+) -> Iterator[OpenRun]:
+    """Take the pipeline's lock, enter the run into the ledger; when it closes, enter how it ended.
+
+    Args:
+        root: Folder of pipelines.yaml.
+        wait_s: Seconds to wait for another run of the pipeline.
+        listeners: Given the run, who hears of it, from the moment at which its source is brought in.
+
+    Raises:
+        ConfigError: TG0119, `TUNEGATE_STORE` is set.
+        StorageError: TG0568, and ServiceError: TG0723, as `check_cluster`.
+        StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here, or
+            MLflow's registered model belongs to another ledger.
+        LockedError: another run holds the pipeline longer than `wait_s` seconds.
+        SecurityError: TG0830, there are tombstones and their key is not here: forgotten customers would come
+            back.
+    """
+    guard_process()  # Prefect may have started this process
+    THIS_PROCESS.reopen()  # an earlier run of this process may have been cancelled
+    check_cluster(spec, settings)
+    if settings.shared_store is not None:
+        raise ConfigError(
+            "a run keeps its results in its own home", code="TG0119", where="TUNEGATE_STORE",
+            hint="unset it: it is for workers, whose home has no ledger",
+        )  # fmt: skip
+    run_id = new_run_id()
+    lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
+    with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):
+        open_ledger(settings).check()
+        apply_tombstones(settings)  # a backup may have brought back whom the workspace had forgotten
+        ledger = open_ledger(settings)
+        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, standing_of(spec, ledger))
+        context.listeners.members += listeners(context)
+        ledger.mark_interrupted()
+        if context.standing.champion is None:  # perhaps there was one, and the ledger has lost it
+            check_registry(spec, settings, ledger)
+        opened: list[OpenRun] = []
+        try:
+            with _recorded(context, opened), named_disk_errors(settings.home):
+                yield opened[0]
+        finally:
+            keep_picture(context)
+            notify_end(context, opened[0].run.find(opened[0].pipeline.assessed.decision) if opened else None)
+
+
+def _opened(context: RunContext) -> OpenRun:
+    """Declare the graph: it is of the source as it is now."""
+    spec, settings = context.spec, context.settings
+    earlier = earlier_results(context.ledger, context.store, spec.name)
+    graph_context = context_of(spec, settings, root=context.root, standing=context.standing, earlier=earlier)
+    pipeline = build(spec, graph_context)
+    context.input_digest = input_digest(spec, pipeline.graph, graph_context)
+    context.code_digest = digest_of(_code(pipeline.graph))
+    context.ledger.set_input_digest(context.run_id, context.input_digest)
+    run = Run(
+        pipeline.graph,
+        context.store,
+        observer=RunObserver(context),
+        guard=QuarantineGuard(spec.table),
+        live=context,
+        budget=budget_of(settings),
+    )
+    context.picture = lambda: picture_now(context, run)
+    return OpenRun(context, graph_context, pipeline, run)
+
+
+@contextmanager
+def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
+    ledger, run_id, spec = context.ledger, context.run_id, context.spec
+    ledger.start_run(
+        run_id,
+        pipeline=spec.name,
+        model_name=spec.registry.name,
+        input_digest="",
+        config_json=masked(spec.model_dump_json(by_alias=True)),
+    )
+    try:
+        with source_at_hand(context):
+            opened.append(_opened(context))
+            yield
+    except TunegateError as error:
+        reason = f"{error.code}: {error.message}"
+        ledger.finish_run(run_id, status="FAILED", reason=reason, exit_code=error.exit_code)
+        raise
+    except RunEndedError:  # cancelled in Prefect
+        ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
+        raise
+    except Exception as error:  # its words may hold ticket text
+        ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)
+        raise
+    except BaseException as error:  # Ctrl-C, SIGTERM
+        code = 130 if isinstance(error, KeyboardInterrupt) else 143
+        ledger.finish_run(run_id, status="INTERRUPTED", reason=type(error).__name__, exit_code=code)
+        raise
+    outcome = context.outcome
+    if outcome is None:
+        ledger.finish_run(run_id, status="DONE", reason="a stage was run alone", exit_code=0)
+        return
+    ledger.finish_run(
+        run_id,
+        status="SKIPPED" if outcome.verdict == "SKIP" else "DONE",
+        verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
+        reason=outcome.reason,
+        exit_code=outcome.exit_code,
+        seen=_seen(opened[0]) if outcome.verdict in ("PROMOTE", "HOLD", "BLOCK") else None,
+    )
+
+
+def _seen(opened: OpenRun) -> Seen | None:
+    """What the verdict was about; the pipeline's mark moves there."""
+    curated = opened.pipeline.curated
+    splits, warehouse = opened.run.find(curated.clean), opened.run.find(curated.warehouse)
+    if splits is None or warehouse is None:
+        return None
+    return Seen(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)
+
+
+def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
+    """Digest of all that decides the run: configuration, tickets, base model, code and libraries.
+
+    Of a graph that has not grown. Not of the champion it will meet; `flows/pipeline.py` asks for that apart.
+    """
+    nodes = graph.nodes.values()
+    return digest_of(
+        {
+            "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
+            "fingerprint": context.fingerprint,
+            "files": {node.id: dict(node.reads) for node in nodes if node.reads},
+            "feedback": context.standing.feedback_digest,
+            "code": _code(graph),
+            "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
+            "python": list(sys.version_info[:2]),
+        }
+    )
+
+
+def _code(graph: Graph) -> dict[str, str]:
+    """Module -> digest, of all that steps call and of what adds steps later."""
+    found: dict[str, str] = {}
+    for node in graph.nodes.values():
+        if node.kind != "act":
+            found |= code_digests(node.function)
+    return found

@@ -1,0 +1,428 @@
+"""A stage on another machine: what is handed over, and how both sides check it. It knows nothing of Prefect.
+
+Whoever holds the ledger writes keys and digests into the shared folder, never tickets and no declaration; the worker
+has its own `pipelines.yaml` and refuses to work when declaration, code or libraries are not the same. What needs the
+ledger stays with its holder: the gate, which counts earlier verdicts, and everything that changes ledger and registry.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.build import STAGES, build
+from flows.context.feedback import feedback_database
+from flows.context.graph_context import GraphContext, trunks_of
+from flows.context.ingest import landed_folder
+from flows.context.previous_run import Earlier
+from flows.context.registry_state import Standing
+from flows.context.timings import Measured
+from flows.graph.budget import budget_of
+from flows.graph.execute import Observer, Outcome, Run
+from flows.graph.graph import Graph, Node
+from flows.graph.keys import code_digests, digest_of, installed
+from flows.graph.store import Store
+from flows.run.open_run import OpenRun
+from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings
+from schemas.artifacts import Artifact, ChampionRef, CurationCard, Splits
+from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.pipeline import PipelineSpec
+from tasks.curate.extract import fingerprint_source
+from tasks.files import sha256_file, write_json
+from tasks.watch.feedback import FeedbackState
+
+FOLDER = "handover"
+SHOWN = 8
+"""Differences that an error names."""
+
+
+class Ended(BaseModel):
+    """How a node ended: a result by its place and digest, or left out."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    folder: str = ""
+    key: str = ""
+    digest: str = ""
+    skipped: str = ""
+    seconds: float = 0.0
+
+
+class Handover(BaseModel):
+    """All that a worker needs to know of a run to do a stage of it; no text of a ticket."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run_id: str
+    pipeline: str
+    stage: str
+    ledger: str
+    """Hash of the ledger's last line when this was written."""
+    config: str
+    """Digest of the declaration."""
+    source: str
+    """The source's fingerprint."""
+    code: dict[str, str]
+    libraries: dict[str, str]
+    ended: dict[str, Ended]
+    """Node by name, of earlier stages and of this one where it is done already."""
+    earlier: dict[str, Ended]
+    """`split` and `card` of the last complete run, where there are any."""
+    champion: dict[str, Any] | None
+    anchor: dict[str, Any] | None
+    feedback_rows: int | None
+    feedback_digest: str
+
+    @property
+    def work(self) -> str:
+        """Digest of what is to be done, whichever run it is for: two runs of one work must not both do it."""
+        return digest_of(self.model_dump(mode="json", exclude={"run_id", "ledger"}))
+
+
+class Results(BaseModel):
+    """What a worker has made."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    handover: str
+    """sha256 of the handover's file."""
+    made: dict[str, Ended]
+
+
+def is_workers(node: Node) -> bool:
+    """Can a worker do the node? Not what needs the ledger."""
+    return node.kind == "step" or (node.kind == "grow" and node.name != "gate")
+
+
+def first_missing(opened: OpenRun, stage: str) -> str | None:
+    """The first node that a worker has to make; None where all results are in the store, which starts no worker."""
+    run = opened.run
+    known = dict(run.outcomes)
+    try:
+        for node in run.nodes(stage):
+            if not is_workers(node) or node.name in run.outcomes:
+                continue
+            if not run.ready(node):
+                return node.name
+            if node.kind == "grow":
+                run.grow(node)
+                continue
+            outcome = run.decide(node, deep=False)
+            if outcome is None:
+                return node.name
+            run.outcomes[node.name] = outcome
+    finally:
+        run.outcomes.clear()
+        run.outcomes.update(known)
+    return None
+
+
+# --- the ledger's side ---------------------------------------------------------------------------------------------
+
+
+def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
+    """Write what a worker needs into the shared folder; returns it and the sha256 of its file."""
+    context, graph = opened.context, opened.pipeline.graph
+    standing, earlier = context.standing, opened.graph_context.earlier
+    root, feedback = context.store.root, opened.graph_context.feedback
+    until = set(STAGES[: STAGES.index(stage) + 1])
+    handover = Handover(
+        run_id=context.run_id,
+        pipeline=context.spec.name,
+        stage=stage,
+        ledger=context.ledger.last_hash(),
+        config=config_digest(context.spec),
+        source=opened.graph_context.fingerprint,
+        code=_code(graph, stage),
+        libraries=_libraries(graph, stage),
+        ended={
+            node.name: _ended(node.folder, opened.run.outcomes[node.name]).model_copy(update={"seconds": 0.0})
+            for node in graph.nodes.values()  # what it took is no part of what is to be done
+            if node.stage in until and node.name in opened.run.outcomes and node.kind == "step"
+        },
+        earlier={
+            name: Ended(folder=name, key=found.root.name, digest=found.digest)
+            for name, found in (("split", earlier.split), ("card", earlier.card))
+            if found is not None
+        },
+        champion=_portable(standing.champion, root),
+        anchor=_portable(standing.anchor, root),
+        feedback_rows=None if feedback is None else feedback.last,
+        feedback_digest="" if feedback is None else feedback.digest,
+    )
+    path = _place(root, context.run_id, stage)
+    write_json(path, handover.model_dump(mode="json"))
+    return handover, sha256_file(path)
+
+
+def take_back(opened: OpenRun, stage: str, *, run_id: str, handover: str) -> dict[str, Ended]:
+    """What the worker has made, by node; the run then finds it in the store.
+
+    Args:
+        run_id: The run that the worker did it for: this one, or one that died and had handed over the same work.
+        handover: sha256 of that handover's file.
+
+    Raises:
+        SecurityError: TG0840, it is of another handover, or of one that this ledger never wrote.
+        StorageError: TG0549, something is missing.
+    """
+    root = opened.context.store.root
+    given, path = _place(root, run_id, stage), _place(root, run_id, stage, done=True)
+    results = _read(path, Results)
+    is_ours = given.is_file() and sha256_file(given) == handover == results.handover
+    if not is_ours or not opened.context.ledger.knows_hash(_read(given, Handover).ledger):
+        raise SecurityError(
+            f"what stage {stage} has made belongs to another handover", code="TG0840", where=str(path),
+            hint="run again",
+        )  # fmt: skip
+    opened.run.elsewhere |= {name: ended.seconds for name, ended in results.made.items()}
+    name = first_missing(opened, stage)
+    if name is not None:  # it is not made here instead: a placed stage runs where it is placed
+        raise StorageError(
+            f"the worker has made no result of {name} that this run could take", code="TG0549", where=f"place.{stage}",
+            hint="a secret differs there (a key for pseudonyms, say), or the source has changed; see the worker's log",
+        )  # fmt: skip
+    made: dict[str, Ended] = results.made
+    return made
+
+
+def check_taken(opened: OpenRun, made: Mapping[str, Ended]) -> None:
+    """Is every result the one that the worker made?
+
+    Raises:
+        StorageError: TG0549, it is another.
+    """
+    for name, ended in made.items():
+        outcome = opened.run.outcomes.get(name)
+        if outcome is None or outcome.skipped or outcome.result.digest != ended.digest:
+            raise StorageError(
+                f"the result of {name} is not the one that the worker made", code="TG0549",
+                where=str(opened.context.store.place(ended.folder, ended.key)), hint="run again",
+            )  # fmt: skip
+
+
+def forget_handover(opened: OpenRun, stage: str, *, run_id: str) -> None:
+    """Remove what this run handed over, and what a dead one had, once this one has what the worker made."""
+    for run in (opened.context.run_id, run_id):
+        for done in (False, True):
+            _place(opened.context.store.root, run, stage, done=done).unlink(missing_ok=True)
+
+
+# --- the worker's side ---------------------------------------------------------------------------------------------
+
+
+def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: str, stage: str, handover: str) -> Run:
+    """The run as this machine sees it, with all that earlier stages made.
+
+    Args:
+        root: Folder of this machine's pipelines.yaml.
+        handover: sha256 of the handover's file, as whoever holds the ledger gave it.
+
+    Raises:
+        ConfigError: TG0119, `TUNEGATE_STORE` is not set, or declaration, code or libraries differ here; they are named.
+        SecurityError: TG0840, the handover is not the one that was given.
+        StorageError: TG0549, an earlier result is another than it was.
+    """
+    if settings.shared_store is None:
+        raise ConfigError(
+            "a placed stage needs the shared folder", code="TG0119", where="TUNEGATE_STORE",
+            hint="export TUNEGATE_STORE=FOLDER: the TUNEGATE_HOME of whoever starts the run, as it is mounted here",
+        )  # fmt: skip
+    store = Store(settings.shared_store)
+    path = _place(store.root, run_id, stage)
+    if not path.is_file() or sha256_file(path) != handover:
+        raise SecurityError(
+            f"the handover of run {run_id} is not the one that was given", code="TG0840", where=str(path),
+            hint="the deployment is started by a run, with what that run wrote",
+        )  # fmt: skip
+    given = _read(path, Handover)
+    if config_digest(spec) != given.config:
+        raise _differs(given, [f"the declaration of {spec.name}"])
+    context = _context(spec, settings, given, store, root=root)
+    pipeline = build(spec, context)
+    run = Run(
+        pipeline.graph,
+        store,
+        observer=_WorkerObserver(replace(settings, home=store.root)),
+        guard=QuarantineGuard(spec.table),
+        budget=budget_of(settings),
+    )
+    _restore(run, given, store)
+    _check_same(given, run.graph)
+    return run
+
+
+def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
+    """Write what was made, for whoever holds the ledger."""
+    made = {
+        node.name: _ended(node.folder, run.outcomes[node.name])
+        for node in run.graph.of_stage(stage)
+        if node.kind == "step" and node.name in run.outcomes and not run.outcomes[node.name].reused
+    }
+    made = {name: ended for name, ended in made.items() if not ended.skipped}
+    write_json(
+        _place(run.store.root, run_id, stage, done=True),
+        Results(handover=handover, made=made).model_dump(mode="json"),
+    )
+
+
+class _WorkerObserver(Observer):
+    """Keeps what steps measured of themselves next to the shared results."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._measured: dict[str, Measured] = {}
+
+    def started(self, node: Node) -> None:
+        self._measured[node.name] = Measured()
+
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        self._measured[node.name].hear(figures)
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        measured = self._measured.pop(node.name, None)
+        if measured is not None and not outcome.skipped:
+            measured.keep(self._settings, node.folder, outcome.key)
+
+
+def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
+    def earlier(name: str, returns: type[Any]) -> Any:
+        ended = given.earlier.get(name)
+        return None if ended is None else _result(store, ended, returns)
+
+    landed = landed_folder(replace(settings, home=store.root), spec.name)
+    if given.stage == "curate":
+        here = fingerprint_source(spec.source, root=root, landed=landed)
+        if here != given.source:
+            raise ConfigError(
+                "the tickets of the source are not the same here", code="TG0119", where=f"{spec.name}.source",
+                hint="the worker needs the same files, at the same place relative to its pipelines.yaml",
+            )  # fmt: skip
+    feedback = None if given.feedback_rows is None else FeedbackState(given.feedback_rows, given.feedback_digest)
+    return GraphContext(
+        fingerprint=given.source,
+        root=root,
+        cache=settings.cache,
+        landed=landed,
+        earlier=Earlier(split=earlier("split", Splits), card=earlier("card", CurationCard)),
+        standing=Standing(champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)),
+        feedback=feedback,
+        feedback_database=feedback_database(store.root, spec.registry.name),
+        trunks=trunks_of(store.root, spec.name),
+    )
+
+
+def _restore(run: Run, given: Handover, store: Store) -> None:
+    """Let the graph know what is made already, and add the nodes that follow from what earlier stages made."""
+    before = set(STAGES[: STAGES.index(given.stage)])
+    for node in run.nodes():
+        if node.kind == "grow" and node.stage in before:
+            run.grow(node)
+            continue
+        ended = given.ended.get(node.name)
+        if ended is None:
+            continue
+        if ended.skipped:
+            run.outcomes[node.name] = Outcome(skipped=ended.skipped)
+        else:
+            run.outcomes[node.name] = Outcome(_result(store, ended, node.returns), ended.key, reused=True)
+
+
+def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
+    found = store.look(ended.folder, ended.key, returns, deep=True)
+    if not isinstance(found, Artifact) or found.digest != ended.digest:
+        raise StorageError(
+            f"a result of {ended.folder} is not the one that was handed over", code="TG0549",
+            where=str(store.place(ended.folder, ended.key)), hint="is TUNEGATE_STORE the folder of that run?",
+        )  # fmt: skip
+    return found
+
+
+def _check_same(given: Handover, graph: Graph) -> None:
+    """Refuse to make other bytes than the ledger's side would."""
+    differs: list[str] = []
+    here, there = _code(graph, given.stage), given.code
+    differs += [f"code of {name}" for name in sorted(here.keys() | there.keys()) if here.get(name) != there.get(name)]
+    here, there = _libraries(graph, given.stage), given.libraries
+    differs += [
+        f"{name} {there.get(name, 'absent')} there, {here.get(name, 'absent')} here"
+        for name in sorted(here.keys() | there.keys())
+        if here.get(name) != there.get(name)
+    ]
+    if differs:
+        raise _differs(given, differs)
+
+
+def _differs(given: Handover, what: list[str]) -> ConfigError:
+    shown = "; ".join(what[:SHOWN]) + (f"; and {len(what) - SHOWN} more" if len(what) > SHOWN else "")
+    return ConfigError(
+        f"this machine would make other results: {shown}", code="TG0119", where=f"stage {given.stage}",
+        hint="install the same checkout with the same requirements.lock, and the same pipelines.yaml",
+    )  # fmt: skip
+
+
+# --- both sides ----------------------------------------------------------------------------------------------------
+
+
+def config_digest(spec: PipelineSpec) -> str:
+    """Digest of what the declaration says of results."""
+    return digest_of(spec.model_dump(mode="json", by_alias=True, exclude={"description", "place"}))
+
+
+def _code(graph: Graph, stage: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in graph.of_stage(stage):
+        if is_workers(node):
+            found |= code_digests(node.function)
+    return found
+
+
+def _libraries(graph: Graph, stage: str) -> dict[str, str]:
+    names = {name for node in graph.of_stage(stage) if is_workers(node) for name in node.info.libraries}
+    return {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"} | {
+        name: installed(name) for name in sorted(names)
+    }
+
+
+def _ended(folder: str, outcome: Outcome) -> Ended:
+    if outcome.skipped:
+        return Ended(skipped=outcome.skipped)
+    return Ended(folder=folder, key=outcome.key, digest=outcome.result.digest, seconds=outcome.seconds)
+
+
+def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
+    """The reference with places relative to the shared folder, which may be mounted elsewhere on the worker."""
+    if ref is None:
+        return None
+    plain: dict[str, Any] = ref.model_dump(mode="json")
+    for name in ("model", "trained", "bundle"):
+        plain[name]["root"] = Path(plain[name]["root"]).relative_to(root).as_posix()
+    return plain
+
+
+def _arrived(plain: Mapping[str, Any] | None, root: Path) -> ChampionRef | None:
+    if plain is None:
+        return None
+    placed = {name: {**plain[name], "root": str(root / plain[name]["root"])} for name in ("model", "trained", "bundle")}
+    return ChampionRef.model_validate({**plain, **placed})
+
+
+def _place(root: Path, run_id: str, stage: str, *, done: bool = False) -> Path:
+    return private_folder(root / FOLDER) / f"{run_id}-{stage}{'-done' if done else ''}.json"
+
+
+def _read(path: Path, kind: type[Any]) -> Any:
+    try:
+        return kind.model_validate(orjson.loads(path.read_bytes()))
+    except (OSError, ValueError, ValidationError):
+        raise SecurityError(
+            "what was handed over cannot be read", code="TG0840", where=str(path), hint="run again"
+        ) from None

@@ -1,0 +1,74 @@
+"""What a run of a pipeline would do, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flows.build import PipelineGraph, build
+from flows.context.graph_context import context_of
+from flows.context.previous_run import Earlier, earlier_results
+from flows.context.registry_state import Standing, standing_of
+from flows.graph.budget import budget_of
+from flows.graph.execute import Run
+from flows.graph.plan import PlannedNode, plan
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger, open_store
+from flows.workspace.ray_cluster import check_cluster
+from flows.workspace.settings import Settings, load_settings
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+
+DIGESTS = {
+    "params.fingerprint": "new tickets",
+    "params.forgotten": "customers were forgotten",
+    "params.files": "another base model",
+    "params.feedback": "new feedback",
+}
+"""Parameters that are digests of something -> what to say when it is another."""
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """The graph as a run would find it now, with what would become of each node."""
+
+    spec: PipelineSpec
+    settings: Settings
+    ledger: Ledger | None
+    """None before the first run."""
+    standing: Standing
+    pipeline: PipelineGraph
+    run: Run
+    """Knows the results that would be reused."""
+    nodes: tuple[PlannedNode, ...]
+    """In order."""
+    seconds: Mapping[str, float | None]
+    """Node's name -> what it usually takes; None where no run has recorded it."""
+
+
+def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
+    """Walk the graph that a run would walk.
+
+    Raises:
+        TunegateError: the configuration, the ledger or a file that the declaration names cannot be read.
+    """
+    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    check_cluster(spec, settings)
+    found = open_ledger(settings)
+    ledger = found if found.exists() else None
+    standing, store = standing_of(spec, ledger), open_store(settings)
+    earlier = earlier_results(ledger, store, spec.name) if ledger else Earlier()
+    context = context_of(spec, settings, root=config.resolve().parent, standing=standing, earlier=earlier)
+    declared = build(spec, context)
+    run = Run(declared.graph, store, budget=budget_of(settings))
+    nodes = tuple(_in_words(this) for this in plan(run))
+    seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
+    return PlannedRun(spec, settings, ledger, standing, declared, run, nodes, seconds)
+
+
+def _in_words(this: PlannedNode) -> PlannedNode:
+    """The same with reasons that name what a digest is of."""
+    paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
+    said = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
+    return replace(this, reasons=tuple(said))

@@ -1,0 +1,70 @@
+"""Remove the texts as they came, before redaction, once `curate.keep_raw_days` is over.
+
+What holds them: the results of `extract` and of every step before `redact`, the warehouse's table `raw_tickets`, and
+the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/curate.py` at the end of the stage.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from flows.context.published import warehouse_folder
+from schemas.artifacts import TicketTable, WarehouseRef
+from tasks.forget.databases import forget_raw, has_raw_texts
+
+if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
+
+DAY_S = 86_400
+RECENT_RUNS = 10_000
+FIRST_WITHOUT_RAW = ("redact", "split")
+"""From these steps on no result of a run holds texts as they came, or it is none of curation's tables."""
+
+
+def forget_old_texts(run: RunContext) -> int:
+    """Remove what is older than the pipeline allows; returns how many results and files lost their raw texts.
+
+    Age counts from when a result was made. A later run that needs one reads the source again.
+    """
+    days = run.spec.curate.keep_raw_days
+    if days is None:
+        return 0
+    oldest = time.time() - days * DAY_S
+    n_forgotten = 0
+    for step, key in sorted(_raw_results(run)):
+        place = run.store.place(step, key)
+        if place.is_dir() and place.stat().st_mtime <= oldest:
+            run.store.discard(step, key)
+            n_forgotten += 1
+    return n_forgotten + _forget_published(run, oldest)
+
+
+def _raw_results(run: RunContext) -> set[tuple[str, str]]:
+    """Store folder and key of every result of this pipeline that holds texts before redaction."""
+    found: set[tuple[str, str]] = set()
+    for row in run.ledger.runs(limit=RECENT_RUNS, pipeline=run.spec.name):
+        is_raw = True
+        for step in run.ledger.steps(row.run_id):
+            is_raw = is_raw and step.step not in FIRST_WITHOUT_RAW
+            returns = WarehouseRef if step.step == "warehouse" else TicketTable if is_raw else None
+            folder = step.step.rstrip("0123456789").rstrip("_")
+            # Asked by what it is, not only by its place: a base model may stand before `redact` too.
+            if step.key and returns and isinstance(run.store.look(folder, step.key, returns), returns):
+                found.add((folder, step.key))
+    return found
+
+
+def _forget_published(run: RunContext, oldest: float) -> int:
+    folder = warehouse_folder(run.settings.home, run.spec.name)
+    n_forgotten = 0
+    for snapshot in sorted((folder / "snapshots").glob("*/snapshot.json")):
+        raw = snapshot.with_name("raw_tickets.parquet")
+        if raw.is_file() and snapshot.stat().st_mtime <= oldest:
+            raw.unlink()
+            n_forgotten += 1
+    database = folder / "warehouse.duckdb"
+    if database.is_file() and database.stat().st_mtime <= oldest and has_raw_texts(database):
+        forget_raw(database)
+        n_forgotten += 1
+    return n_forgotten

@@ -1,0 +1,92 @@
+"""Approval in Prefect: a deployed run whose candidate waits is suspended and asks on its page.
+
+The process ends while it is suspended. What is asked is in the ledger and how it is asked in Prefect's database, so
+that neither a killed `tunegate ops serve` nor a restarted server loses it. On resuming, Prefect starts the flow from
+the top: it finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`)
+nothing is suspended: the run ends with HOLD, and `tunegate model approve` answers.
+"""
+
+from __future__ import annotations
+
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from prefect.runtime import deployment, flow_run
+from pydantic import Field
+
+from flows.champion.approvals import answer
+from flows.context.outcome import Outcome, held
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import MOVES, EventRow
+from flows.workspace.settings import Settings
+from schemas.pipeline import PipelineSpec
+
+KEY = "approval"
+
+
+class Approval(RunInput):
+    """The form on the page of the suspended run."""
+
+    approve: bool = Field(description="Yes: the candidate becomes champion. No: it stays out.")
+    by: str = Field(min_length=1, max_length=200, description="Your name; kept in the history.")
+    reason: str = Field(default="", max_length=2000, description="Why; kept in the history.")
+
+
+def go_on(spec: PipelineSpec, settings: Settings) -> Outcome | None:
+    """The answer to what this flow run was suspended for, carried out; None when it was not suspended."""
+    flow_run_id = str(flow_run.get_id() or "")
+    if not flow_run_id or not deployment.get_id():
+        return None
+    ledger = open_ledger(settings)
+    row = ledger.run_of_prefect(flow_run_id)
+    if row is None or row.pipeline != spec.name:
+        return None
+    asked = [event for event in ledger.history(row.model_name) if (event.action, event.run_id) == ("wait", row.run_id)]
+    if not asked:
+        return None
+    last = [event for event in ledger.history(row.model_name) if event.to_version == asked[-1].to_version][-1]
+    if last.action == "wait":  # else the command line was faster
+        given = _ask(asked[-1])
+        done = answer(ledger, settings, row.run_id, approve=given.approve, by=given.by, reason=given.reason)
+        last = done.event
+        if done.late is not None:
+            get_run_logger().warning("the answer stands, MLflow sync pending: %s", done.late.message)
+    return _outcome(ledger, spec.name, row.run_id, last)
+
+
+def ask_if_deployed(outcome: Outcome, settings: Settings) -> None:
+    """Suspend this flow run when its candidate waits and a deployment can start it again.
+
+    The run is in the ledger, complete, and its lock is free.
+    """
+    if not outcome.waits or not deployment.get_id():
+        return
+    ledger = open_ledger(settings)
+    name = ledger.run(outcome.run_id).model_name
+    for event in ledger.waiting(name):
+        if event.run_id == outcome.run_id:
+            _ask(event)
+
+
+def _ask(event: EventRow) -> Approval:
+    """The answer, once there is one; until then this process ends here."""
+    champion = f"v{event.from_version}" if event.from_version else "none yet"
+    text = (
+        f"v{event.to_version} of {event.name} earned PROMOTE (run {event.run_id}) and waits: {event.reason}.\n\n"
+        f"Champion: {champion}. `tunegate gate explain {event.run_id}` says why. Bundle sha256 {event.bundle_digest}."
+    )
+    return suspend_flow_run(wait_for_input=Approval.with_initial_data(description=text), key=KEY)
+
+
+def _outcome(ledger: Ledger, pipeline: str, run_id: str, event: EventRow) -> Outcome:
+    champion = ledger.champion(event.name)
+    outcome = Outcome(
+        run_id=run_id,
+        pipeline=pipeline,
+        verdict="PROMOTE",
+        reason=f"{event.action} by {event.actor}{f': {event.reason}' if event.reason else ''}",
+        version=event.to_version,
+        champion=champion.version if champion else None,
+    )
+    return outcome if event.action in MOVES else held(outcome, event)

@@ -1,0 +1,77 @@
+"""What a flow run of a deployment asks before it works: is it its own pipeline, and whose turn is it?
+
+Called by `flows/pipeline.py`; `flows/deployments.py` makes the deployments and limits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from uuid import UUID
+
+from schemas.errors import SecurityError, ServiceError
+from schemas.pipeline import PipelineSpec
+
+LEASE_S = 60.0
+
+
+def check_bound(pipeline: str, config: str) -> None:
+    """Refuse a flow run that was given another pipeline or file than its deployment; others are not looked at.
+
+    Whoever may start a flow run chooses its parameters, and `pipelines.yaml` is code.
+
+    Raises:
+        SecurityError: TG0840.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import deployment
+
+    deployment_id = deployment.get_id()
+    if not deployment_id:
+        return
+    with get_client(sync_client=True) as client:
+        own = client.read_deployment(UUID(deployment_id)).parameters
+    allowed = {"pipeline": own.get("pipeline"), "config": own.get("config")}
+    for name, value in {"pipeline": pipeline, "config": config}.items():
+        if value != allowed[name]:
+            raise SecurityError(
+                f"a flow run of this deployment was given {name}={value!r}; allowed is its own: {allowed[name]!r}",
+                code="TG0840",
+                where=f"deployment {deployment_id}",
+                hint="`tunegate ops deploy` makes a deployment for each pipeline; start that one without parameters",
+            )
+
+
+def limit_name(resource: str) -> str:
+    """What Prefect calls the limit of a resource."""
+    return f"tunegate-{resource}"
+
+
+@contextmanager
+def take_turn(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
+    """Hold the pipeline's resource while the block runs; a run from the command line asks nobody.
+
+    Raises:
+        ServiceError: TG0701, the limit was never made: without it nobody would wait for anybody.
+    """
+    resource = spec.schedule.resource if spec.schedule is not None else None
+    if resource is None or not deployed:
+        yield
+        return
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+    from prefect.concurrency.sync import concurrency
+
+    turn = concurrency(
+        limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
+    )
+    try:
+        turn.__enter__()
+    except ConcurrencySlotAcquisitionError:
+        raise ServiceError(
+            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
+            where=f"{spec.name}.schedule.resource", hint="`tunegate ops deploy` makes it",
+        ) from None  # fmt: skip
+    try:
+        yield
+    finally:
+        turn.__exit__(None, None, None)

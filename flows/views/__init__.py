@@ -1,0 +1,1 @@
+"""Reads only: reports, comparisons, costs, advice and metrics from what is recorded."""

@@ -1,0 +1,413 @@
+"""Prompting, retrieval, QLoRA, LoRA or full? Evidence of what is recorded, and the advice that follows from it.
+
+The questions with their thresholds and sources, and which conclusion follows, are the table `advice.yaml`. A question
+without evidence says `missing` and the command that gets it; nothing is supposed, and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import orjson
+from ruamel.yaml import YAML
+
+from flows.views.base_model_shapes import dims_of
+from flows.views.run_reader import Recorded, spec_of
+from flows.workspace.settings import Settings
+from schemas.artifacts import EvalSet, ModelRef, Scores, Splits, TrainedRef
+from schemas.costs import CostReport
+from schemas.curation_card import LabelConflicts
+from schemas.errors import ConfigError, TunegateError
+from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
+from tasks.assess.ablation import AblationTable
+from tasks.assess.climb import FITTED
+from tasks.assess.consistency import form_shares
+from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
+from tasks.assess.judge import Judgement, judge_value
+from tasks.assess.side_by_side import judge_scores
+from tasks.train.memory import fit_methods, forecast, workload_of
+
+ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")
+# Below flows, since a data file beside a step in tasks is part of the step's key: a new wording would score again.
+TABLE: Any = YAML(typ="safe", pure=True).load(Path(__file__).with_name("advice.yaml"))
+RULES: Mapping[str, Mapping[str, str]] = TABLE["rules"]
+LIMITS: Mapping[str, float] = {**TABLE["limits"], "fitted": FITTED}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Where a method fits by memory."""
+
+    here: bool | None
+    """On this machine as it is; null where the base model is not downloaded."""
+    smallest_card: str | None
+    """Null: none of those that are known."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is recorded; null and empty for what is not."""
+
+    pipeline: str
+    run_id: str | None = None
+    verdict: str | None = None
+    metric: str = ""
+    means: Mapping[str, float] = field(default_factory=dict)
+    """Arm -> mean of the metric."""
+    best_prompting: str | None = None
+    prompting_meets: Literal["yes", "no", "not shown"] | None = None
+    """Do the best prompting arm's bounds reach every absolute limit of the gate?"""
+    limits: tuple[str, ...] = ()
+    tuned: Judgement | None = None
+    """The tuned model against the best prompting arm."""
+    retrieval: Judgement | None = None
+    """Retrieval against the same examples for every ticket."""
+    classifier: Judgement | None = None
+    """The tuned model's routing against the plain text classifier's."""
+    n_items: int | None = None
+    min_items: int = 0
+    n_train: int | None = None
+    conflicts: LabelConflicts | None = None
+    forms: Mapping[str, float] | None = None
+    """Form -> share of the train replies, 0-1. Null: not looked at; empty: no form is declared."""
+    ablation: AblationTable | None = None
+    fits: Mapping[str, Fit] = field(default_factory=dict)
+    trained: TrainedRef | None = None
+    costs: CostReport | None = None
+    card: str | None = None
+    """Card of the price book that would serve; no measured seconds are priced by it."""
+    queries: float | None = None
+    """A month."""
+
+
+class Said(NamedTuple):
+    """What a rule makes of the evidence."""
+
+    says: str
+    evidence: str
+    get: str = ""
+    """The command that gets what is missing."""
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One rule and what it said."""
+
+    rule: str
+    question: str
+    says: str
+    evidence: str
+    threshold: str
+    source: str
+    change: str
+    """What would change the answer."""
+    get: str
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer, every rule's word, and what is missing."""
+
+    pipeline: str
+    run_id: str | None
+    answer: str
+    sentence: str
+    reasons: tuple[Reason, ...]
+    missing: tuple[Reason, ...]
+
+
+def conclude(known: Evidence) -> Advice:
+    """Put every question, then take the first of the table's answers that their words carry, and all such asides."""
+    reasons = [_reason(name, known) for name in RULES]
+    words = {reason.rule: reason.says for reason in reasons}
+    words |= {
+        "best": known.best_prompting or "",
+        "best_kind": _kind_of(known.best_prompting),
+        "gain": f"{known.tuned.difference:+.3f}" if known.tuned else "",
+        "method": "full" if words["full"] == "full" else words["memory"],
+    }
+    answer, sentence = next(row for when, *row in TABLE["answers"] if _holds(when, words))
+    asides = [aside for when, aside in TABLE["asides"] if _holds(when, words)]
+    return Advice(
+        known.pipeline, known.run_id, answer.format(**words), " ".join([sentence, *asides]).format(**words),
+        reasons=tuple(reason for reason in reasons if reason.says != "missing"),
+        missing=tuple(reason for reason in reasons if reason.says == "missing"),
+    )  # fmt: skip
+
+
+def _reason(name: str, known: Evidence) -> Reason:
+    rule = RULES[name]
+    said = ASK[name](known) or Said("missing", rule["missing"], rule["get"].format(pipeline=known.pipeline))
+    return Reason(
+        name, rule["question"], said.says, said.evidence, rule["threshold"].format(**LIMITS),
+        rule["source"].format(**LIMITS), rule["change"], said.get,
+    )  # fmt: skip
+
+
+def _holds(when: Mapping[str, list[str]], words: Mapping[str, str]) -> bool:
+    return all(words[name] in allowed for name, allowed in when.items())
+
+
+def _kind_of(best: str | None) -> str:
+    return "retrieval" if best == "retrieval" else "prompting"
+
+
+def _prompting(known: Evidence) -> Said | None:
+    best = known.best_prompting
+    if best is None:
+        return None
+    worth = f"{best} has {known.metric} {known.means.get(best, float('nan')):.3f}"
+    if not known.limits:
+        missing = f"{worth}, and no limit says what is good enough"
+        return Said("missing", missing, "a rule with value_threshold in gates")
+    says = {"yes": _kind_of(best), "no": "tuning"}.get(known.prompting_meets or "", "more items")
+    return Said(says, f"{worth}; limits ({'; '.join(known.limits)}): {known.prompting_meets}")
+
+
+def _by_verdict(judged: Judgement | None, *, better: str, worse: str, other: str) -> Said | None:
+    """In the words of the comparison."""
+    if judged is None:
+        return None
+    return Said({"PROMOTE": better, "BLOCK": worse}.get(judged.verdict, other), judged.reason)
+
+
+def _classifier(known: Evidence) -> Said | None:
+    said = _by_verdict(known.classifier, better="tuning", worse="enough", other="enough")
+    if said is None or said.says == "tuning":
+        return said
+    return Said("enough", f"a plain classifier may do for routing alone: {said.evidence}")
+
+
+def _volume(known: Evidence) -> Said | None:
+    if known.n_train is None:
+        return None
+    evidence = f"{known.n_train:,} train tickets"
+    if known.n_train < LIMITS["few"]:
+        return Said("more tickets", evidence)
+    few = known.n_train < LIMITS["sound"]
+    return Said("enough", f"{evidence}: enough to try, few for rare cases" if few else evidence)
+
+
+def _quality(known: Evidence) -> Said | None:
+    if known.ablation is not None:
+        helps = any(row.arm == "raw" and row.gain == "helps" for row in known.ablation.rows)
+        return Said("curate" if helps else "enough", known.ablation.answer)
+    found = known.conflicts
+    if found is None or not found.n_checked:
+        return None
+    share = found.n_conflicting / found.n_checked
+    evidence = f"{found.n_conflicting:,} of {found.n_checked:,} tickets contradict another of the same question"
+    return Said("curate" if share > LIMITS["conflicting"] else "enough", f"{evidence} ({share:.1%})")
+
+
+def _form(known: Evidence) -> Said | None:
+    if known.forms is None:
+        return None
+    if not known.forms:
+        missing = "no form of an answer is declared"
+        return Said("missing", missing, "evaluate.fields or evaluate.style in pipelines.yaml")
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in known.forms.items())
+    says = "curate" if min(known.forms.values()) < LIMITS["in_form"] else "enough"
+    return Said(says, f"of the train replies: {shares}")
+
+
+def _items(known: Evidence) -> Said | None:
+    if known.n_items is None:
+        return None
+    evidence = f"{known.n_items:,} held-out items, {known.min_items:,} are the least that may decide"
+    return Said("enough" if known.n_items >= known.min_items else "more items", evidence)
+
+
+def _memory(known: Evidence) -> Said | None:
+    if not known.fits:
+        return None
+    here = {True: "fits here", False: "not here", None: "here unknown"}
+    evidence = "; ".join(
+        f"{name}: {here[fit.here]}, smallest card {fit.smallest_card or 'none of the known'}"
+        for name, fit in known.fits.items()
+    )
+    lora, qlora = known.fits["lora"], known.fits["qlora"]
+    if lora.here or (not qlora.here and lora.smallest_card is not None and lora.smallest_card == qlora.smallest_card):
+        return Said("lora", evidence)
+    return Said("qlora" if qlora.here or qlora.smallest_card is not None else "smaller base", evidence)
+
+
+def _full(known: Evidence) -> Said | None:
+    """The last rung: only where adapters were tried, fall short, and have not learnt their examples."""
+    trained = known.trained
+    if trained is None:
+        return None
+    if known.verdict == "PROMOTE":
+        return Said("enough", f"{trained.method} met the gate")
+    if trained.validation_loss is None:
+        missing = "no validation loss tells whether the examples are learnt"
+        return Said("missing", missing, "split.validation_fraction above 0")
+    n_train, fit = known.n_train or 0, known.fits.get("full")
+    learnt = trained.train_loss <= FITTED * trained.validation_loss
+    fits = fit is not None and bool(fit.here or fit.smallest_card)
+    is_due = known.verdict is not None and not learnt and n_train >= LIMITS["many"] and fits
+    return Said(
+        "full" if is_due else "enough",
+        f"{trained.method} came to {known.verdict or 'no verdict'}; train loss {trained.train_loss:.3g}, validation "
+        f"loss {trained.validation_loss:.3g}; {n_train:,} tickets",
+    )
+
+
+def _cost(known: Evidence) -> Said | None:
+    report = known.costs
+    if report is None:
+        return None
+    cheap = min((line for line in report.queries if line.what.startswith("API")), key=lambda line: line.usd or 0.0)
+    evidence = f"{cheap.what} costs {cheap.usd or 0:.6f} USD a query"
+    rented = known.card or report.machine
+    if rented is None:
+        missing = f"{evidence}; no card is named for the own model"
+        return Said("missing", missing, "--machine NAME of infra/prices.yaml")
+    card = next(line for line in report.cards if line.card == rented)
+    volume = card.break_even[cheap.what.removeprefix("API ").partition(",")[0]]
+    less = "never less" if volume is None else f"less from {volume:,.0f} queries on"
+    evidence += f"; {card.card} costs {card.usd_per_month:,.0f} a month, {less}"
+    if known.queries is None:
+        return Said("missing", evidence, "--queries N, the queries of a month")
+    says = "own model" if volume is not None and known.queries >= volume else "API"
+    return Said(says, f"{evidence}; {known.queries:,.0f} are asked")
+
+
+ASK: Mapping[str, Callable[[Evidence], Said | None]] = {
+    "prompting": _prompting,
+    "tuned": lambda known: _by_verdict(known.tuned, better="tuning", worse="prompting", other="more items"),
+    "retrieval": lambda known: _by_verdict(known.retrieval, better="retrieval", worse="enough", other="enough"),
+    "classifier": _classifier,
+    "volume": _volume,
+    "quality": _quality,
+    "form": _form,
+    "items": _items,
+    "memory": _memory,
+    "full": _full,
+    "cost": _cost,
+}
+"""Name of a rule -> what the evidence says to it; None where there is none."""
+
+
+def evidence_of(spec: PipelineSpec, settings: Settings, recorded: Recorded | None, *, root: Path) -> Evidence:
+    """Everything that a run, the newest ablation and the shapes of the base model tell; costs are left out.
+
+    Args:
+        spec: Of pipelines.yaml; a run's scores are read by the configuration that it recorded.
+        recorded: The run; null where nothing was run yet.
+        root: Folder of pipelines.yaml.
+    """
+    absolute = (rule for rule in spec.gates.rules if rule.value_threshold is not None and rule.slice is None)
+    known = Evidence(
+        spec.name, min_items=spec.gates.min_items, ablation=_newest_ablation(settings, spec.name),
+        limits=tuple(f"{rule.metric} {rule.value_threshold:g}" for rule in absolute), fits=_fits(spec, recorded, root),
+    )  # fmt: skip
+    return known if recorded is None else _scored(_curated(known, recorded), recorded)
+
+
+def _curated(known: Evidence, recorded: Recorded) -> Evidence:
+    """With what curation and the training left."""
+    spec, splits = spec_of(recorded.row), recorded.result("decontaminate", Splits)
+    numbers = recorded.card_numbers()
+    return replace(
+        known,
+        run_id=recorded.row.run_id,
+        n_train=splits.n_train if splits else None,
+        conflicts=numbers.label_conflicts if numbers else None,
+        forms=form_shares(splits, spec.evaluate, answer=spec.train.prompt.answer) if splits else None,
+        trained=recorded.result("train", TrainedRef),
+    )
+
+
+def _scored(known: Evidence, recorded: Recorded) -> Evidence:
+    """With what the held-out scores say."""
+    spec, items, decision = spec_of(recorded.row), recorded.result("items", EvalSet), recorded.decision()
+    traits = {each.name: each for each in spec.evaluate.traits()}
+    first = traits[spec.gates.rules[0].metric]
+    scores = {arm: found for arm in ARMS if (found := recorded.scores(arm)) is not None}
+    best = _best_prompting(scores, first)
+
+    def judge(one: str, other: str | None, by: MetricTraits | None = first) -> Judgement | None:
+        if other is None or by is None or one not in scores or other not in scores:
+            return None
+        with suppress(TunegateError):
+            return judge_scores(
+                scores[one], scores[other], traits=by, confidence=spec.gates.confidence, against=other, items=items,
+                cluster_by=spec.gates.cluster_by,
+            )  # fmt: skip
+        return None
+
+    return replace(
+        known,
+        metric=first.name,
+        means={arm: found.means[first.name] for arm, found in scores.items() if first.name in found.means},
+        n_items=items.n_items if items else None,
+        verdict=decision.verdict if decision else None,
+        best_prompting=best,
+        prompting_meets=_meets(spec, ArmScores(scores[best], traits)) if best else None,
+        tuned=judge("tuned", best),
+        retrieval=judge("retrieval", "few_shot"),
+        classifier=judge("tuned", "tfidf", traits.get(f"field_{spec.evaluate.routing_field}")),
+    )
+
+
+def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str | None:
+    arms = {arm: ArmScores(found, {traits.name: traits}) for arm, found in scores.items() if arm in PROMPTING_ARMS}
+    with suppress(TunegateError):
+        return best_prompting_arm(arms, next(iter(arms.values())), metric=traits.name, items=None).arm if arms else None
+    return None
+
+
+def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not shown"] | None:
+    """Does the arm reach every absolute limit of the gate, by bound? A metric that it lacks is not shown."""
+    import numpy as np
+
+    verdicts = set()
+    for rule in spec.gates.rules:
+        if rule.value_threshold is None or rule.slice is not None:
+            continue
+        try:
+            values = np.array(list(arm.values(rule.metric).values()), np.float64)
+        except TunegateError:
+            verdicts.add("HOLD")
+            continue
+        judged = judge_value(
+            values, metric=rule.metric, limit=rule.value_threshold, confidence=spec.gates.confidence,
+            traits=arm.traits(rule.metric), hard_limit=rule.hard_limit,
+        )  # fmt: skip
+        verdicts.add(judged.verdict)
+    if not verdicts:
+        return None
+    return "no" if "BLOCK" in verdicts else "yes" if verdicts == {"PROMOTE"} else "not shown"
+
+
+def _fits(spec: PipelineSpec, recorded: Recorded | None, root: Path) -> dict[str, Fit]:
+    """By the base model's own files where a run has it, else by the shapes that are shipped."""
+    train = spec.train.first()
+    model = None if recorded is None else recorded.result("base_model", ModelRef)
+    work = None if model is None else workload_of(model, max_tokens=train.max_length)
+    try:
+        dims = work.dims if work is not None else dims_of(train, root)
+    except ConfigError:
+        return {}
+
+    def fits_here(method: str) -> bool | None:
+        # model_copy checks nothing: the learning rate of another method would be refused.
+        return forecast(work, train.model_copy(update={"method": method})).fits if work else None
+
+    methods = fit_methods(dims, train, max_tokens=train.max_length)
+    return {fit.method: Fit(fits_here(fit.method), fit.smallest_card) for fit in methods}
+
+
+def _newest_ablation(settings: Settings, pipeline: str) -> AblationTable | None:
+    """The newest one that can be read."""
+    files = sorted((settings.home / "ablations" / pipeline).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(files):
+        with suppress(OSError, ValueError):  # pydantic's errors are ValueErrors
+            return AblationTable.model_validate(orjson.loads(path.read_bytes()))
+    return None

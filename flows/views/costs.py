@@ -1,0 +1,104 @@
+"""What a recorded run tells of cost and speed: tokens of its prompts and replies, seconds it measured, its training.
+
+Read by `tunegate study cost`, `advise` and `compare` and by the report; `tasks/assess/economics.py` reckons.
+"""
+
+from __future__ import annotations
+
+import orjson
+
+from flows.context.timings import read_measured
+from flows.ledger.opened import open_ledger
+from flows.views.run_reader import Recorded, spec_of
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings
+from schemas.artifacts import ModelRef, Predictions, PromptSet
+from schemas.costs import CostReport
+from schemas.errors import ConfigError
+from tasks.assess.economics import Measures, PriceBook, read_prices, reckon_costs
+from tasks.files import write_json
+
+RECENT_RUNS = 1000
+PROMPTS = ("tuned", "zero_shot", "few_shot", "retrieval")
+BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
+"""Per weight, as `evaluate.dtype` loads them; `auto` counts as 16-bit."""
+
+
+def costs_of(
+    recorded: Recorded,
+    *,
+    book: PriceBook | None = None,
+    machine: str | None = None,
+    queries_per_month: float | None = None,
+    one_off_usd: float = 0.0,
+) -> CostReport | None:
+    """The run's costs by the price book; None where the tuned model did not answer.
+
+    Args:
+        machine: Card of the price book; else the one that the run declared it was on, `gates.cost.machine`.
+
+    Raises:
+        ConfigError: TG0103, the price book has no card of that name.
+    """
+    known = measures_of(recorded)
+    if known is None:
+        return None
+    declared = spec_of(recorded.row).gates.cost
+    book, machine = book or read_prices(), machine or (declared.machine if declared else None)
+    check_machine(machine, book)
+    return reckon_costs(book, known, machine=machine, queries_per_month=queries_per_month, one_off_usd=one_off_usd)
+
+
+def measures_of(recorded: Recorded) -> Measures | None:
+    """Figures of one run; None where it did not come as far as the tuned model's answers, or they are gone."""
+    spec, ledger, keys = spec_of(recorded.row), recorded.ledger, recorded.keys
+    model = recorded.of_training("base_model", ModelRef)
+    answers = recorded.result("answers_tuned", Predictions, folder="answers")
+    if model is None or answers is None or not answers.n_items:
+        return None
+    seconds = ledger.made_in(keys["answers_tuned"])
+    prompts = {arm: recorded.result(f"prompts_{arm}", PromptSet, folder="prompts") for arm in PROMPTS}
+    return Measures(
+        n_parameters=model.n_parameters,
+        weight_bytes=model.n_parameters * BYTES[spec.evaluate.dtype],
+        reply_tokens=answers.n_new_tokens / answers.n_items,
+        prompt_tokens={arm: _mean_tokens(found, model, recorded.settings) for arm, found in prompts.items() if found},
+        measured=read_measured(recorded.settings, "latency", keys["latency"]) if "latency" in keys else {},
+        batched_seconds=None if seconds is None else seconds / answers.n_items,
+        training_seconds=ledger.made_in(keys["train"]) if "train" in keys else None,
+    )
+
+
+def _mean_tokens(prompts: PromptSet, model: ModelRef, settings: Settings) -> float:
+    """Counted once, then kept outside the store: counting loads a tokenizer."""
+    from tasks.model.generate import mean_prompt_tokens
+
+    folder = private_folder(settings.home / "measured" / "prompt_tokens")
+    kept = folder / f"{prompts.digest}-{model.digest[:16]}.json"
+    if kept.is_file():
+        return float(orjson.loads(kept.read_bytes())["mean_tokens"])
+    tokens = mean_prompt_tokens(prompts, model)
+    write_json(kept, {"mean_tokens": tokens})
+    return tokens
+
+
+def check_machine(machine: str | None, book: PriceBook) -> None:
+    """Refuse a card that cannot be priced.
+
+    Raises:
+        ConfigError: TG0103, the price book does not have it.
+    """
+    if machine is not None and machine not in book.gpus:
+        raise ConfigError(
+            f"the price book has no card {machine!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0103",
+            where="--machine", hint="give one of these, or a price book of your own: --prices FILE",
+        )  # fmt: skip
+
+
+def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | None:
+    """The pipeline's newest run that came as far as the step; None without one."""
+    ledger = open_ledger(settings)
+    if not ledger.exists():
+        return None
+    runs = (Recorded(settings, row.run_id) for row in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline))
+    return next((run for run in runs if step in run.keys), None)

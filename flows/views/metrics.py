@@ -1,0 +1,115 @@
+"""What the ledger knows as Prometheus metrics; no text and no id of a ticket is among them.
+
+Read anew at each scrape: nothing is counted in memory, so that it does not matter which process is asked. Called by
+`tunegate ops metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from flows.context.published import warehouse_folder
+from flows.ledger.opened import open_ledger
+from flows.workspace.clock import present
+from flows.workspace.settings import Settings
+from schemas.errors import TunegateError
+
+if TYPE_CHECKING:
+    from flows.ledger.ledger import Ledger
+
+Gauge = Callable[..., Any]
+FATES = {"kept": "n_out", "quarantined": "n_quarantined", "dropped": "n_dropped", "merged": "n_merged"}
+
+
+def exposition(settings: Settings) -> bytes:
+    """All metrics in the text format 0.0.4.
+
+    Raises:
+        TunegateError: the ledger cannot be read; a history that was altered is a metric, not an error.
+    """
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client import Gauge as Made
+
+    registry = CollectorRegistry()
+
+    def gauge(name: str, told: str, *labels: str) -> Any:
+        return Made(f"tunegate_{name}", told, labels, registry=registry)
+
+    ledger = open_ledger(settings)
+    pipelines = _tell_runs(ledger, gauge)
+    _tell_champions(ledger, gauge)
+    _tell_steps(ledger, gauge, pipelines)
+    _tell_rows(settings, gauge, pipelines)
+    return bytes(generate_latest(registry))
+
+
+def _tell_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
+    runs = gauge("runs", "Runs in the ledger by how they ended", "pipeline", "status", "verdict")
+    tallies = ledger.tallies()
+    for tally in tallies:
+        runs.labels(tally.pipeline, tally.status, tally.verdict).set(tally.n_runs)
+    held = gauge("pipeline_held", "1 while a run holds the pipeline", "pipeline")
+    since = gauge("last_verdict_seconds", "Since the newest PROMOTE, HOLD or BLOCK, seconds", "pipeline")
+    took = gauge("last_run_seconds", "From start to end of the newest run with an end, seconds", "pipeline")
+    pipelines = sorted({tally.pipeline for tally in tallies})
+    for pipeline in pipelines:
+        held.labels(pipeline).set(ledger.holder_of(pipeline) is not None)
+        last = next((row for row in ledger.runs(pipeline=pipeline) if row.ended_at and row.status != "SKIPPED"), None)
+        if last is not None and last.ended_at:
+            took.labels(pipeline).set(_seconds(last.started_at, last.ended_at))
+    for pipeline, at in ledger.last_verdicts().items():
+        since.labels(pipeline).set(_age(at))
+    return pipelines
+
+
+def _tell_champions(ledger: Ledger, gauge: Gauge) -> None:
+    whole = gauge("history_whole", "0 when the chain of the champions' history was altered")
+    is_whole = ledger.is_whole()
+    whole.set(is_whole)
+    if not is_whole:
+        return
+    version = gauge("champion_version", "Version of the champion", "name")
+    age = gauge("champion_age_seconds", "Since the champion became champion, seconds", "name")
+    for champion in ledger.champions():
+        version.labels(champion.name).set(int(champion.version))
+        age.labels(champion.name).set(_age(champion.promoted_at))
+    waiting = gauge("approvals_waiting", "Candidates that wait for a person", "name")
+    for name in ledger.names():
+        waiting.labels(name).set(len(ledger.waiting(name)))
+    gauge("mlflow_pending", "Changes that MLflow was not told of yet").set(len(ledger.pending_projections()))
+
+
+def _tell_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> None:
+    seconds = gauge("step_seconds", "What the step took in the newest run that made it, seconds", "pipeline", "step")
+    for pipeline in pipelines:
+        told: set[str] = set()
+        for run in ledger.runs(pipeline=pipeline, limit=5):
+            for step in ledger.steps(run.run_id):
+                if step.state == "done" and step.step not in told:
+                    told.add(step.step)
+                    seconds.labels(pipeline, step.step).set(step.seconds)
+
+
+def _tell_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> None:
+    from tasks.curate.ask import funnel_of
+
+    rows = gauge("rows", "Rows of the published warehouse by step and fate", "pipeline", "step", "fate")
+    for pipeline in pipelines:
+        database = warehouse_folder(settings.home, pipeline) / "warehouse.duckdb"
+        try:
+            funnel = funnel_of(database) if database.is_file() else []
+        except TunegateError:  # somebody works in it, or it is of another version: the other metrics are told
+            continue
+        for step in funnel:
+            for fate, column in FATES.items():
+                rows.labels(pipeline, step["step"], fate).set(step[column])
+
+
+def _age(at: str) -> float:
+    return max(0.0, (present() - datetime.fromisoformat(at)).total_seconds())
+
+
+def _seconds(started_at: str, ended_at: str) -> float:
+    return max(0.0, (datetime.fromisoformat(ended_at) - datetime.fromisoformat(started_at)).total_seconds())

@@ -1,0 +1,107 @@
+"""Can the gate decide? Told before training: by `tunegate plan`, and by a run once its held-out items are known.
+
+Looks up the last verdict in ledger and store; the arithmetic is in `tasks/assess/plan_gate.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from schemas.artifacts import GateDecision, Splits
+from schemas.errors import ConfigError
+from schemas.metrics import traits_by_name
+from schemas.pipeline import PipelineSpec
+from schemas.verdicts import Finding
+from tasks.assess.compare import z_value
+from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
+from tasks.assess.suite import read_suite
+
+if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
+
+RECENT_RUNS = 50
+
+
+def gate_power(
+    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store
+) -> tuple[RulePower, ...]:
+    """What each rule needs and what the held-out items show; items are unknown before curation has run."""
+    n_items = None if splits is None else min(spec.evaluate.max_items, splits.n_test)
+    decision = None if ledger is None else last_decision(ledger, store, spec.name)
+    return plan_gate(
+        spec.gates,
+        traits=traits_by_name(spec.evaluate.traits()),
+        n_items=n_items,
+        seen={} if decision is None else _seen(decision),
+        n_suite=None if spec.gates.forgetting is None else len(read_suite(spec.gates.forgetting.suite)),
+    )
+
+
+def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | None:
+    """A sentence about the rules that have too few items, or null.
+
+    Raises:
+        ConfigError: TG0196, there are such rules and `gates.strict_power` is true.
+    """
+    weak = [row for row in rows if row.underpowered]
+    if not weak:
+        return None
+    first = weak[0]
+    needed = "more than can be computed" if first.needed is None else f"{first.needed:,}"
+    told = (
+        f"{len(weak)} of {len(rows)} rules have too few held-out items for {100 * spec.gates.power.power:g} % power; "
+        f"{first.rule}: {needed} are needed to find {first.what}, {first.at_hand:,} are there"
+    )
+    if spec.gates.strict_power:
+        raise ConfigError(
+            told, code="TG0196", where=f"{spec.name}.gates",
+            hint="raise evaluate.max_items or split.test_fraction, or ask for less: gates.power, a wider margin",
+        )  # fmt: skip
+    return told
+
+
+def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
+    """Note on the screen, before training, what the gate will hardly be able to decide.
+
+    Raises:
+        ConfigError: TG0196, see `refuse_weak_gate`.
+    """
+    if splits is None:
+        return
+    rows = gate_power(run.spec, splits=splits, ledger=run.ledger, store=run.store)
+    told = refuse_weak_gate(run.spec, rows)
+    if told is not None:
+        run.listeners.noted(f"{told}; `tunegate plan {run.spec.name}` shows every rule")
+
+
+def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
+    """The newest verdict of the pipeline that is still in the store."""
+    for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
+        gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
+        found = store.look("gate", gate.key, GateDecision) if gate else None
+        if isinstance(found, GateDecision):
+            return found
+    return None
+
+
+def _seen(decision: GateDecision) -> dict[str, Disagreement]:
+    """Metric -> how the candidate and the champion of that verdict differed, over all items."""
+    against = "champion" if decision.champion_version else "best_baseline"
+    found: dict[str, Disagreement] = {}
+    for finding in decision.findings:
+        compared = against in finding.rule or finding.part == "forgetting"
+        if finding.slice is None and finding.won is not None and compared:
+            found.setdefault(finding.metric, _disagreement(finding, decision))
+    return found
+
+
+def _disagreement(finding: Finding, decision: GateDecision) -> Disagreement:
+    discordance = ((finding.won or 0) + (finding.lost or 0)) / max(1, finding.n_items)
+    spread = discordance**0.5
+    if finding.lower is not None and finding.upper is not None and decision.use is not None:
+        z = z_value(decision.use.confidence)
+        spread = (finding.upper - finding.lower) / 2 / z * finding.n_items**0.5
+    return Disagreement(discordance, spread)

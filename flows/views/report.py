@@ -1,0 +1,242 @@
+"""A run's report: gathered from ledger and store, written as a page, JSON, a comment and a JUnit file.
+
+Changes nothing that a verdict depends on. Called at the end of `tunegate run` and by `tunegate report`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from flows.context.run_picture import read_picture
+from flows.context.timings import memory_sentence, read_measured
+from flows.graph.draw import as_mermaid
+from flows.views.costs import costs_of
+from flows.views.diff_champion import changes_since
+from flows.views.run_reader import Recorded, shown_finding, spec_of
+from flows.views.selection_report import choice_of, choice_row
+from flows.workspace.disk import private_folder
+from flows.workspace.settings import Settings
+from schemas.artifacts import (
+    Artifact,
+    CurationCard,
+    DatasetRef,
+    EvalSet,
+    GateDecision,
+    TrainedRef,
+    ValidationCurves,
+    WarehouseRef,
+)
+from schemas.costs import CostReport
+from schemas.curation_card import CardNumbers
+from schemas.curation_steps import RedactStep
+from schemas.errors import TunegateError
+from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
+from tasks.assess.worst import WorstItem
+from tasks.curate.ask import removed_examples
+from tasks.files import write_atomic
+from tasks.release.reports.ci import write_junit, write_markdown
+from tasks.release.reports.page import draw_page
+from tasks.release.reports.read import read_curves, token_lengths
+
+if TYPE_CHECKING:
+    from flows.context.outcome import Outcome
+    from flows.context.run_context import RunContext
+
+REMOVED_ROWS = 3
+"""Rows shown of each code that removed any."""
+
+
+def leave_report(run: RunContext) -> None:
+    """Write the report of a run that came to its outcome, and a page without any ticket's text for MLflow.
+
+    Whatever goes wrong is told and changes nothing: the verdict stands in the ledger.
+    """
+    try:
+        told, card = gather(run.settings, run.run_id, outcome=run.outcome)
+        write_report(told, card, report_folder(run.settings.home, run.run_id))
+        page = page_without_text(run.settings.home, run.run_id)
+        write_atomic(page, draw_page(told.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
+        page.chmod(0o600)
+    except Exception as error:  # its words may quote a ticket
+        why = f"the report was not written ({type(error).__name__})"
+        run.listeners.noted(f"{why}; `tunegate report {run.run_id}` tries again")
+
+
+def gather(
+    settings: Settings, run_id: str, *, n_items: int = 5, outcome: Outcome | None = None
+) -> tuple[RunReport, str]:
+    """The report of a recorded run, and its curation card as an HTML fragment (empty when it made none).
+
+    Args:
+        n_items: Worst items that are shown, redacted, beside a few removed rows; 0 keeps every ticket's text out.
+        outcome: Of a run that the ledger does not yet know to be over.
+    """
+    recorded = Recorded(settings, run_id)
+    row, decision = recorded.row, recorded.decision()
+    card = recorded.result("card", CurationCard)
+    champion = recorded.ledger.champion(row.model_name)
+    mine = [each for each in recorded.ledger.candidates(row.model_name) if each.ref.run_id == row.run_id]
+    chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
+    dataset = recorded.of_training("encode", DatasetRef)
+    items = recorded.result("items", EvalSet)
+    report = RunReport(
+        run_id=row.run_id,
+        pipeline=row.pipeline,
+        model_name=row.model_name,
+        verdict=outcome.verdict if outcome else row.verdict or "NONE",
+        reason=outcome.reason if outcome else row.reason,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        version=mine[0].ref.version if mine else None,
+        compared_with=decision.champion_version if decision else None,
+        champion=champion.version if champion else None,
+        evidence=decision.use.sentence() if decision and decision.use else "",
+        n_items=decision.n_items if decision else 0,
+        n_items_quarantined=items.n_quarantined if items else 0,
+        findings=decision.findings if decision else (),
+        arms=_arms(recorded),
+        funnel=_funnel(recorded.card_numbers()),
+        removed=_removed(recorded) if n_items else (),
+        training=_training(recorded, dataset),
+        curves=_curves(recorded),
+        token_lengths=token_lengths(dataset.root / "train") if dataset else (),
+        choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
+        worst=_worst(recorded, decision, n_items),
+        changes=changes_since(recorded, decision),
+        costs=_costs(recorded),
+        graph=read_picture(settings.home, row.run_id),
+        steps=tuple(
+            StepLine(
+                step=step.step, state=step.state, n_in=step.n_in, n_out=step.n_out, seconds=round(step.seconds, 2),
+                digest=step.digest,
+            )
+            for step in recorded.steps
+        ),
+        reproduce=f"tunegate study reproduce {row.run_id}",
+    )  # fmt: skip
+    return report, (card.root / "card.html").read_text(encoding="utf-8") if card else ""
+
+
+def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
+    """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each whole or not at all; returns them."""
+    private_folder(folder)
+    files = {
+        "report.html": draw_page(report, card=card).encode(),
+        "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
+        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else "").encode(),
+        "junit.xml": write_junit(report),
+    }
+    for name, content in files.items():
+        write_atomic(folder / name, content)
+        (folder / name).chmod(0o600)
+    return {name: folder / name for name in files}
+
+
+def report_folder(home: Path, run_id: str) -> Path:
+    """Where a run's report lies."""
+    return home / "reports" / run_id
+
+
+def page_without_text(home: Path, run_id: str) -> Path:
+    """The page that leaves this machine: to MLflow."""
+    return report_folder(home, run_id) / "report-without-text.html"
+
+
+def _arms(recorded: Recorded) -> tuple[ArmLine, ...]:
+    found = []
+    for name in recorded.keys:
+        scores = recorded.scores(name.removeprefix("scores_")) if name.startswith("scores_") else None
+        if scores is not None and name == f"scores_{scores.arm}":  # others are of trainings that were weighed
+            means = {metric: value if value == value else None for metric, value in scores.means.items()}
+            found.append(ArmLine(arm=scores.arm, n_items=scores.n_items, means=means))
+    return tuple(sorted(found, key=lambda arm: (arm.arm != "tuned", arm.arm != "champion", arm.arm)))
+
+
+def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
+    steps = numbers.funnel if numbers else ()
+    return tuple(FunnelLine(step=step.step, **step.rows.model_dump()) for step in steps)
+
+
+def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
+    """Redacted as the run did it; a configuration that cannot be read any more leaves the page without."""
+    warehouse = recorded.result("warehouse", WarehouseRef)
+    if warehouse is None:
+        return ()
+    try:
+        steps = spec_of(recorded.row).curate.steps
+    except TunegateError:
+        return ()
+    redact = next((step for step in steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
+    return tuple(removed_examples(warehouse.database, redact=redact, n_rows=REMOVED_ROWS))
+
+
+def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
+    trained = recorded.result("train", TrainedRef)
+    if trained is None:
+        return {}
+    config = orjson.loads(recorded.row.config_json)["train"]
+    seconds = recorded.ledger.made_in(recorded.keys["train"])
+    told = {
+        "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
+        "method": f"{trained.method}, {trained.format}",
+        "trainable weights": f"{trained.n_trainable:,}",
+        "steps": f"{trained.n_steps:,}",
+        "tokens": f"{trained.n_tokens:,}",
+        "loss": f"{trained.train_loss:.4f} at the end",
+    }
+    if trained.validation_loss is not None:
+        told["validation loss"] = f"{trained.validation_loss:.4f}"
+    if dataset is not None:
+        told["examples"] = (
+            f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} left out"
+        )
+    if seconds:
+        told["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
+    memory = memory_sentence(read_measured(recorded.settings, "train", recorded.keys["train"]))
+    return {**told, "memory": memory} if memory else told
+
+
+def _curves(recorded: Recorded) -> tuple[Curve, ...]:
+    """Those of training; a metric measured at validations is in a file of its own."""
+    artifacts: list[Artifact | None] = [
+        recorded.result("train", TrainedRef),
+        recorded.result("validation_curves", ValidationCurves),
+    ]
+    found: dict[str, Curve] = {}
+    for artifact in artifacts:
+        if artifact is not None:
+            found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
+    return tuple(found.values())
+
+
+def _costs(recorded: Recorded) -> CostReport | None:
+    """By the shipped price book; a configuration or a book that cannot be read any more leaves the page without."""
+    try:
+        return costs_of(recorded)
+    except TunegateError:
+        return None
+
+
+def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
+    """Those of the finding that a person would ask about first; one on whose items nothing is wrong shows none."""
+    first = shown_finding(decision) if decision and n_items else None
+    if decision is None or first is None:
+        return ()
+    for finding in (first, *(each for each in decision.findings if not each.is_check and each.candidate is not None)):
+        try:
+            items = recorded.worst(decision, finding, n_items)
+        except TunegateError:
+            continue
+        if items:
+            return tuple(_example(item, finding.metric) for item in items)
+    return ()
+
+
+def _example(item: WorstItem, metric: str) -> Example:
+    return Example(
+        item_id=item.item_id, metric=metric, candidate=item.candidate, reference=item.reference, question=item.question,
+        wanted=item.wanted, candidate_answer=item.candidate_answer, reference_answer=item.reference_answer,
+    )  # fmt: skip

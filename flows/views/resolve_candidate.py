@@ -1,0 +1,113 @@
+"""A candidate by the name that people give it: a run, or a version or alias of a pipeline's registered model.
+
+`20260601-0523` is a run (or the start of its id); `support-replies@champion`, `@previous` and `@3` are a pipeline's.
+Only what was verified is found: a run that came to no verdict, or to ERROR, has nothing to hand out. Called by
+`tunegate model export` and `tunegate model endpoint`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flows.ledger.history import entries_of
+from flows.ledger.ledger import Ledger
+from flows.ledger.rows import CandidateRow, RunRow
+from schemas.errors import ConfigError
+from schemas.export import Standing
+from schemas.load import PipelineFile
+
+ALIASES = ("champion", "previous", "challenger")
+VERIFIED = ("PROMOTE", "HOLD", "BLOCK")
+
+
+@dataclass(frozen=True)
+class Named:
+    """A candidate, the run that made it, and where it stands."""
+
+    row: CandidateRow
+    run: RunRow
+    standing: Standing
+    let_in_by: str
+    """`promote`, `approve` or `force`; empty when it never was champion."""
+
+
+def aliases_of(ledger: Ledger, name: str) -> dict[str, str]:
+    """Alias -> version of the registered model, this moment, as MLflow is told them too."""
+    champion, waiting = ledger.champion(name), ledger.waiting(name)
+    found = {
+        "champion": champion.version if champion else None,
+        "previous": ledger.previous(name),
+        "challenger": waiting[-1].to_version if waiting else None,
+    }
+    return {alias: version for alias, version in found.items() if version is not None}
+
+
+def find_named(text: str, ledger: Ledger, loaded: PipelineFile) -> Named:
+    """The candidate that is meant.
+
+    Raises:
+        ConfigError: TG0151, no such run or several; TG0159, there is no candidate of that name, or it has no
+            verdict; and as `PipelineFile.get`.
+    """
+    pipeline, at, which = text.rpartition("@")
+    if at:
+        return _of_version(loaded.get(pipeline).registry.name, which, ledger, text)
+    return _of_run(ledger.run(text), ledger)
+
+
+def _of_version(name: str, which: str, ledger: Ledger, text: str) -> Named:
+    aliases = aliases_of(ledger, name)
+    version = aliases.get(which, which)
+    row = ledger.candidate(name, version) if version.isdecimal() else None
+    if row is None:
+        versions = [candidate.ref.version for candidate in ledger.candidates(name)]
+        known = ", ".join([*aliases, *versions]) or "none yet"
+        raise ConfigError(
+            f"{name} has no {which!r}; there are: {known}",
+            code="TG0159",
+            where=text,
+            hint="`tunegate model history PIPELINE` shows the versions",
+        )
+    return _verified(row, ledger.run(row.ref.run_id), ledger)
+
+
+def _of_run(run: RunRow, ledger: Ledger) -> Named:
+    if run.status != "DONE" or run.verdict not in VERIFIED:
+        state = run.verdict or run.status
+        raise ConfigError(
+            f"run {run.run_id} is {state}; only a run that ended with {', '.join(VERIFIED[:-1])} or {VERIFIED[-1]} has "
+            "something to hand out",
+            code="TG0159",
+            where=run.run_id,
+            hint="a skipped run's candidate is that of the run before: name PIPELINE@champion or PIPELINE@VERSION",
+        )
+    digests = {step.step: step.digest for step in ledger.steps(run.run_id)}
+    rows = ledger.candidates(run.model_name)
+    own = [row for row in rows if row.ref.run_id == run.run_id]
+    same = [row for row in rows if row.ref.trained.digest == digests.get("train")]  # made by another run before
+    if not own and not same:
+        raise ConfigError(
+            f"run {run.run_id} recorded no candidate",
+            code="TG0159",
+            where=run.run_id,
+            hint="`tunegate show RUN` says how far it came",
+        )
+    return _verified((own or same)[0], run, ledger)
+
+
+def _verified(row: CandidateRow, run: RunRow, ledger: Ledger) -> Named:
+    name, version = row.ref.name, row.ref.version
+    if row.verdict not in VERIFIED:
+        raise ConfigError(
+            f"{name} v{version} has the verdict {row.verdict}: nothing is known of it; allowed: {', '.join(VERIFIED)}",
+            code="TG0159",
+            where=run.run_id,
+            hint="`tunegate gate explain RUN` says what was wrong",
+        )
+    entry = entries_of(ledger.history(name), name).get(version)
+    champion = ledger.champion(name)
+    if champion is not None and champion.version == version:
+        standing: Standing = "champion"
+    else:
+        standing = "former champion" if entry is not None else "never promoted"
+    return Named(row, run, standing, entry.action if entry is not None else "")

@@ -1,0 +1,153 @@
+"""Stored results of a recorded run, found again through the ledger: its decision, scores, answers and worst items.
+
+Read by `tunegate gate explain`, `cost`, `compare`, `advise` and by the report; changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import ValidationError
+
+from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.rows import RunRow
+from flows.workspace.settings import Settings
+from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
+from schemas.curation_card import CardNumbers
+from schemas.errors import ConfigError
+from schemas.metrics import MetricTraits
+from schemas.pipeline import PipelineSpec
+from schemas.verdicts import Finding
+from tasks.assess.worst import Answered, WorstItem, worst_items
+
+A = TypeVar("A", bound=Artifact)
+UNTOLD = ("config_json", "schedule", "register")
+"""Parts of a configuration that decide nothing about a candidate."""
+
+
+class Recorded:
+    """One run of the ledger and what is left of it in the store."""
+
+    def __init__(self, settings: Settings, run_id: str) -> None:
+        self.settings = settings
+        self.ledger, self.store = open_ledger(settings), open_store(settings)
+        self.row = self.ledger.run(run_id)
+        self.steps = self.ledger.steps(self.row.run_id)
+        self.keys = {step.step: step.key for step in self.steps if step.key}
+
+    def result(self, step: str, kind: type[A], *, folder: str | None = None) -> A | None:
+        """The step's result; None when the run did not come so far or it is no longer in the store."""
+        found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None
+        return found if isinstance(found, kind) else None
+
+    def of_training(self, step: str, kind: type[A]) -> A | None:
+        """As `result`, of `encode` or `base_model`: those of the chosen training where there were several."""
+        chosen = {"encode": "chosen_dataset", "base_model": "chosen_model"}[step]
+        return self.result(chosen if chosen in self.keys else step, kind, folder=step)
+
+    def decision(self) -> GateDecision | None:
+        """What the gate said."""
+        return self.result("gate", GateDecision)
+
+    def card_numbers(self) -> CardNumbers | None:
+        """What curation counted."""
+        card = self.result("card", CurationCard)
+        return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
+
+    def scores(self, arm: str) -> Scores | None:
+        """Scores of one arm; a text classifier is no model, and its scores are in a folder of their own."""
+        found = (self.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
+        return next((scores for scores in found if scores is not None), None)
+
+    def answered(self, arm: str) -> Answered | None:
+        """Scores and answers of one arm."""
+        scores = self.result(f"scores_{arm}", Scores, folder="scores")
+        answers = self.result(f"answers_{arm}", Predictions, folder="answers")
+        return None if scores is None or answers is None else Answered(scores, answers)
+
+    def worst(self, decision: GateDecision, finding: Finding, n_items: int) -> tuple[WorstItem, ...]:
+        """The items on which the candidate lost most by the finding's metric.
+
+        Raises:
+            ConfigError: TG0159, items or answers are gone.
+        """
+        items, candidate = self.result("items", EvalSet), self.answered("tuned")
+        if items is None or candidate is None:
+            raise ConfigError("held-out items or answers are no longer in the store", code="TG0159")
+        arm = reference_arm(decision, finding)
+        reference = None if arm is None else self.answered(arm)
+        if arm is not None and reference is None:
+            raise ConfigError(f"the answers of {arm} are no longer in the store", code="TG0159")
+        return worst_items(
+            items=items,
+            candidate=candidate,
+            reference=reference,
+            metric=finding.metric,
+            traits=MetricTraits(
+                name=finding.metric,
+                continuous=finding.method.endswith("bootstrap_t") and "+" not in finding.method,
+                higher_is_better=finding.higher_is_better,
+            ),
+            slice_name=finding.slice,
+            n_items=n_items,
+        )
+
+
+def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding | None:
+    """The finding whose items are shown: the first of the metric, or the first that is not met, or the first.
+
+    Raises:
+        ConfigError: TG0159, the metric was not judged.
+    """
+    on_items = (finding for finding in decision.findings if not finding.is_check)
+    judged = [finding for finding in on_items if finding.candidate is not None]
+    if metric is not None:
+        found = next((finding for finding in judged if finding.metric == metric), None)
+        if found is None:
+            known = ", ".join(dict.fromkeys(finding.metric for finding in judged)) or "none"
+            raise ConfigError(
+                f"no rule of this gate judged {metric!r}; judged were: {known}", code="TG0159", where="--metric"
+            )
+        return found
+    unmet = (finding for finding in judged if finding.verdict != "PROMOTE")
+    return next(unmet, judged[0] if judged else None)
+
+
+def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
+    """The arm that the finding compared with; an absolute limit is shown beside the champion, if there is one."""
+    if finding.reference is not None and "best_baseline (" in finding.rule:
+        return finding.rule.partition("best_baseline (")[2].partition(")")[0]
+    if finding.reference is not None and "anchor (" in finding.rule:
+        return "anchor"
+    return "champion" if decision.champion_version is not None else None
+
+
+def settings_of(row: RunRow) -> dict[str, str]:
+    """Path -> value of every recorded setting that decides about a candidate."""
+    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in UNTOLD}
+    return dict(_flat(config, ""))
+
+
+def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
+
+
+def spec_of(row: RunRow) -> PipelineSpec:
+    """The configuration that the run was made with.
+
+    Raises:
+        ConfigError: TG0159, it is of a version of this program that declared otherwise.
+    """
+    try:
+        return PipelineSpec.model_validate(orjson.loads(row.config_json))
+    except ValidationError as error:
+        at = ".".join(map(str, error.errors()[0]["loc"]))
+        raise ConfigError(
+            f"run {row.run_id} was configured as this version does not read any more ({at})", code="TG0159",
+            where=row.run_id, hint="take a newer run: `tunegate runs`",
+        ) from None  # fmt: skip

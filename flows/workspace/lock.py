@@ -1,0 +1,176 @@
+"""Locks that the kernel releases when their holder dies, and that say who holds them.
+
+`pipeline_lock` keeps two runs of one pipeline apart; `hold` is the bare lock that the store uses too. A lock is a
+`flock` on a small file, never a row that somebody must remember to delete: after `kill -9` it is simply free. It knows
+nothing of what is protected. Works between processes of one machine and on file systems that carry `flock`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import orjson
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flows.workspace.disk import private_folder
+from schemas.errors import LockedError, SecurityError
+
+POLL_S = 0.05
+GRACE_S = 0.3
+"""Somebody who only looks (`is_locked`) holds the lock for microseconds: a refusal counts after this long."""
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+class Holder(BaseModel):
+    """Who holds a pipeline."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    pid: int
+    since: str
+    """UTC, ISO 8601."""
+    host: str
+    run: str
+
+
+UNKNOWN_HOLDER = Holder(pid=0, since="unknown", host="unknown", run="unknown")
+
+
+@contextmanager
+def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:
+    """Hold the pipeline while the block runs; others learn this process, run and time from the lock file.
+
+    Args:
+        root: The home folder; the file is `locks/NAME.lock` below it and is never deleted.
+        wait_s: Seconds to wait for another holder; 0 refuses at once.
+
+    Raises:
+        LockedError: another run holds it for longer than that.
+    """
+    path = _lock_path(root, name)
+    private_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _acquire(descriptor, wait_s=max(wait_s, GRACE_S)):
+            raise refusal(name, _read_holder(path))
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = Holder(pid=os.getpid(), since=since, host=socket.gethostname(), run=run_id)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, orjson.dumps(holder.model_dump()), 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(root: Path, name: str) -> Holder | None:
+    """Who holds the pipeline at this moment; None when nobody does. Creates nothing.
+
+    A holder that has not written its name yet is returned as `UNKNOWN_HOLDER`.
+    """
+    path = _lock_path(root, name)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        # Shared, so that several lookers do not take each other for a run.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _read_holder(path)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+@contextmanager
+def hold(path: Path, *, wait_s: float | None = None) -> Iterator[bool]:
+    """Hold a throw-away lock file while the block runs, deleting it at the end; yields whether it is held.
+
+    Args:
+        path: The lock file; its folder exists.
+        wait_s: Seconds to wait for another holder; None waits for ever, 0 asks once.
+    """
+    descriptor = _open_and_acquire(path, wait_s)
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)  # by the holder only, who still holds it
+        os.close(descriptor)
+
+
+def _open_and_acquire(path: Path, wait_s: float | None) -> int | None:
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        try:
+            acquired = _acquire(descriptor, wait_s=left)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if acquired and _is_still(path, descriptor):
+            return descriptor
+        os.close(descriptor)
+        if not acquired:
+            return None
+        # The holder before us deleted the file that we had opened: a lock on it protects nothing.
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _acquire(descriptor: int, *, wait_s: float | None) -> bool:
+    """Polls rather than blocks, so that Ctrl-C and deadlines work in any thread."""
+    deadline = None if wait_s is None else time.monotonic() + wait_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        else:
+            return True
+
+
+def _read_holder(path: Path) -> Holder:
+    for _ in range(4):  # between taking the lock and writing the name there is a moment
+        try:
+            return Holder.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            time.sleep(POLL_S)
+    return UNKNOWN_HOLDER
+
+
+def refusal(name: str, holder: Holder) -> LockedError:
+    """The error of whoever finds the pipeline held."""
+    return LockedError(
+        f"{name} is running: pid {holder.pid} on {holder.host} since {holder.since}, run {holder.run}",
+        code="TG0520",
+        where=name,
+        hint="wait for it with `--wait 600` (seconds), or look at it with `tunegate status`",
+    )
+
+
+def _lock_path(root: Path, name: str) -> Path:
+    if not SAFE_NAME.fullmatch(name):
+        raise SecurityError(f"not a name that may become a file: {name!r}", code="TG0801", where="locks")
+    return root / "locks" / f"{name}.lock"

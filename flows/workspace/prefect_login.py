@@ -1,0 +1,71 @@
+"""The login of the private Prefect server: made at each start, kept in a file of this user, handed to clients.
+
+Without it any user of the machine and any web page could read runs, answer a suspended approval and start flows.
+Prefect's pages ask for it in a form and keep it in the browser (`localStorage`, the key `prefect-password`); the page
+written here, which Prefect serves beside its own, puts it there from the part of the address after `#`. A browser
+sends that part to no server, so that it stands in no log. Called by `flows/workspace/servers.py`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+
+from flows.workspace.disk import write_private
+from schemas.secrets import know_secret
+
+USER = "tunegate"
+_PAGE = "login.html"
+_HTML = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<title>Logging in</title>
+<script>
+  const login = decodeURIComponent(location.hash.slice(1));
+  if (login) localStorage.setItem("prefect-password", btoa(login));
+  location.replace("/");  // not assign: the address with the login leaves the history
+</script>
+</html>
+"""
+
+
+def login_file(folder: Path) -> Path:
+    """Where the login of the server in this folder is kept, as `user:password`."""
+    return folder / "login"
+
+
+def make_login(folder: Path) -> str:
+    """A new login for a server that is about to start; it takes the place of the last one."""
+    login = f"{USER}:{secrets.token_urlsafe(32)}"
+    write_private(login_file(folder), login)
+    return login
+
+
+def read_login(folder: Path) -> str | None:
+    """The login of the server in this folder, which no log will show; None when it has none."""
+    try:
+        login = login_file(folder).read_text()
+    except OSError:
+        return None
+    know_secret(login, shown="(login of the Prefect server)")
+    return login or None
+
+
+def pages_of(folder: Path) -> Path:
+    """Where Prefect copies its pages to (PREFECT_SERVER_UI_STATIC_DIRECTORY): a folder of ours to write into."""
+    return folder / "pages"
+
+
+def write_login_page(folder: Path) -> None:
+    """Put the page that logs a browser in beside Prefect's own, which the server copies when it starts."""
+    served = pages_of(folder) / "v1"
+    if served.is_dir():  # not where PREFECT_SERVER_UI_ENABLED is false
+        write_private(served / _PAGE, _HTML)
+
+
+def login_url(url: str, folder: Path) -> str:
+    """The address that opens the server's pages and logs the browser in; `url` where no page does that."""
+    login = read_login(folder)
+    served = (pages_of(folder) / "v1" / _PAGE).is_file()
+    return f"{url}/{_PAGE}#{login}" if login is not None and served else url

@@ -1,0 +1,92 @@
+"""`engine: ray`: which cluster a pipeline uses, and whether what it needs is there. Starts nothing.
+
+Objects made here connect when the first part of a step is to be done. Called by `flows/context/graph_context.py`,
+`flows/cli/plan_view.py` and `flows/views/doctor.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from schemas.errors import ConfigError
+from tasks.cluster.connect import Place
+from tasks.model.generate import IN_THIS_PROCESS, Answering
+from tasks.train.launch import THIS_MACHINE
+from tasks.train.place import TrainingPlace
+
+if TYPE_CHECKING:
+    from flows.workspace.settings import Settings
+    from schemas.pipeline import PipelineSpec
+    from tasks.cluster.ray_spread import RaySpread
+
+
+def place_of(spec: PipelineSpec, settings: Settings) -> Place | None:
+    """The cluster and storage of a pipeline with `engine: ray`; None for `engine: local`.
+
+    Raises:
+        ConfigError: TG0119, `RAY_ADDRESS` or `TUNEGATE_SHARED` is not set.
+    """
+    if spec.engine == "local":
+        return None
+    for variable, value, hint in (
+        ("RAY_ADDRESS", settings.ray_address, "export RAY_ADDRESS=10.0.0.5:6379, as `ray start --head` prints it; "
+         "tunegate starts no cluster"),
+        ("TUNEGATE_SHARED", settings.shared_storage, "export TUNEGATE_SHARED=file:///mnt/shared, a folder that is "
+         "mounted on every node, or s3://bucket/prefix"),
+    ):  # fmt: skip
+        if value is None:
+            raise ConfigError(
+                f"`engine: ray` needs {variable}, which is not set",
+                code="TG0119",
+                where=f"{spec.name}.engine",
+                hint=hint,
+            )
+    return Place(settings.ray_address or "", settings.shared_storage or "")
+
+
+def spread_of(place: Place | None) -> RaySpread | None:
+    """What does the parts of steps on the cluster; None for one process."""
+    if place is None:
+        return None
+    from tasks.cluster.ray_spread import RaySpread
+
+    return RaySpread(place)
+
+
+def training_place(place: Place | None) -> TrainingPlace:
+    """Where trainings run: the cluster, or a process of this machine."""
+    if place is None:
+        return THIS_MACHINE
+    from tasks.cluster.train_driver import TrainingOnRay
+
+    return TrainingOnRay(place)
+
+
+def answering_of(place: Place | None) -> Answering:
+    """What answers prompts: the cluster, or this process."""
+    if place is None:
+        return IN_THIS_PROCESS
+    from tasks.cluster.answers import AnsweringOnRay
+
+    return AnsweringOnRay(place)
+
+
+def check_cluster(spec: PipelineSpec, settings: Settings) -> Place | None:
+    """Is all there that the pipeline's engine needs? Asks the address and the storage, and no node.
+
+    Raises:
+        ConfigError: TG0112 the extra is missing, TG0119 a variable is.
+        StorageError: TG0568, the storage cannot be written and read.
+        ServiceError: TG0723, nobody listens at the address.
+    """
+    place = place_of(spec, settings)
+    if place is None:
+        return None
+    from tasks.cluster.connect import check_address, check_extra
+    from tasks.cluster.shared import Shared
+
+    check_extra()
+    check_address(place.address)
+    with Shared(place.shared).probe():
+        pass
+    return place

@@ -1,0 +1,338 @@
+"""The local servers: a private Prefect server for flows, and MLflow's UI over the same store.
+
+Both listen on loopback, send no telemetry, get none of the operator's secrets, keep their logs under the home folder
+and are found again through a small state file. Prefect asks for a login (`flows/workspace/prefect_login.py`). `tunegate
+run` starts Prefect when PREFECT_API_URL names no other server; `tunegate ops up` and `down` start and stop both. It
+knows nothing of pipelines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from flows.workspace.disk import private_folder
+from flows.workspace.guard import PRIVATE_UMASK
+from flows.workspace.lock import hold
+from flows.workspace.prefect_login import make_login, pages_of, read_login, write_login_page
+from flows.workspace.temporary import TMPDIR
+from schemas.errors import ServiceError
+from schemas.secrets import without_secrets
+from tasks.files import write_json
+
+PREFECT_ENVIRONMENT: Mapping[str, str] = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+    "PREFECT_CLOUD_ENABLE_ORCHESTRATION_TELEMETRY": "false",
+    "PREFECT_TELEMETRY_ENABLE_RESOURCE_METRICS": "false",
+    "PREFECT_SERVER_EPHEMERAL_ENABLED": "false",  # ephemeral mode loses the last task runs of a process
+    "PREFECT_SERVER_UI_API_URL": "/api",  # relative: right behind any port and proxy
+    "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+}
+MLFLOW_ENVIRONMENT: Mapping[str, str] = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "1",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # eight more processes, for judges that nobody here asks for
+}
+
+START_TIMEOUT_S = 180
+STOP_GRACE_S = 15
+YOURS_TIMEOUT_S = 5
+LOOPBACK = ("127.0.0.1", "localhost")
+FIRST_OWN_PORT, LAST_OWN_PORT = 20_000, 32_768
+
+_children: list[subprocess.Popen[bytes]] = []
+"""Servers started by this process: they outlive it on purpose, so nobody waits for them."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One running server: what it is, where it answers and which process it is."""
+
+    kind: str
+    url: str
+    pid: int
+    started: str
+    """Start time of the process as the kernel counts it: tells a recycled pid apart."""
+    log: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a server is started."""
+
+    command: list[str]
+    environment: Mapping[str, str]
+
+
+def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server | None:
+    """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
+
+    Raises:
+        ServiceError: TG0701, it does not answer within three minutes; the log's path is in the message. TG0701, the
+            server that PREFECT_API_URL names does not answer.
+    """
+    yours = environ.get("PREFECT_API_URL")
+    if yours:
+        _expect(yours)
+        return None
+    folder = private_folder(home / "prefect")
+
+    def launch(port: int) -> Launch:
+        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        environment = {
+            **without_secrets(environ),
+            **PREFECT_ENVIRONMENT,
+            "PREFECT_HOME": str(folder),
+            "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
+            "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
+            "PREFECT_SERVER_API_AUTH_STRING": make_login(folder),
+            "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+            "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages_of(folder)),
+        }
+        return Launch(command, environment)
+
+    server = _ensure("prefect", folder, launch, health="/api/health", trusted=_asks_for_login)
+    write_login_page(folder)
+    return server
+
+
+def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server:
+    """Start MLflow's server over the embedded store unless it runs already.
+
+    Raises:
+        ServiceError: it does not answer within three minutes; the log's path is in the message.
+    """
+    folder = private_folder(home / "mlflow")
+
+    def launch(port: int) -> Launch:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
+            # Files, not `mlflow-artifacts:` addresses: those could only be read and written while this server runs.
+            "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
+        ]  # fmt: skip
+        return Launch(command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT})
+
+    return _ensure("mlflow", folder, launch, health="/health")
+
+
+def running(home: Path) -> tuple[Server, ...]:
+    """The servers of this home folder whose processes are alive."""
+    found = (read_state(home / kind) for kind in ("prefect", "mlflow"))
+    return tuple(server for server in found if server is not None)
+
+
+def stop_all(home: Path) -> tuple[Server, ...]:
+    """Stop the servers of this home folder; returns those that ran. SIGTERM first, SIGKILL after a grace."""
+    stopped = running(home)
+    for server in stopped:
+        stop(server)
+        (home / server.kind / "server.json").unlink(missing_ok=True)
+    return stopped
+
+
+def client_environment(server: Server | None, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables that a process must set, before it imports Prefect, to talk to the server.
+
+    `environ` is what it has so far: hosts that it reaches without a proxy stay, this machine is added to them.
+    """
+    named = {} if server is None else {"PREFECT_API_URL": f"{server.url}/api"}
+    login = None if server is None else read_login(Path(server.log).parent)
+    if login is not None:
+        named["PREFECT_API_AUTH_STRING"] = login
+    # The screen is ours, the server keeps the logs; a server that died is given up after 14 seconds, not a minute.
+    retries = environ.get("PREFECT_CLIENT_MAX_RETRIES", "3")
+    quiet = {"PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL", "PREFECT_CLIENT_MAX_RETRIES": retries}
+    direct = _without_proxy(environ)
+    return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **named, "NO_PROXY": direct, "no_proxy": direct}
+
+
+def _ensure(
+    kind: str, folder: Path, launch: Callable[[int], Launch], *, health: str,
+    trusted: Callable[[Server], bool] = lambda _server: True,
+) -> Server:  # fmt: skip
+    """The server that runs already, if it answers and is to be trusted; a new one otherwise."""
+    with hold(folder / "starting.lock"):  # two runs at once start one server
+        alive = read_state(folder)
+        if alive is not None:
+            if _wait_for(alive, health) and trusted(alive):
+                return alive
+            stop(alive)
+        return _start(kind, folder, launch, health)
+
+
+def _asks_for_login(server: Server) -> bool:
+    """False for one that a release before logins started: it would answer whoever asks."""
+    known = read_login(Path(server.log).parent) is not None
+    return known and answer_code(f"{server.url}/api/admin/version") != 200
+
+
+def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:
+    port = free_port()
+    started = launch(port)
+    log, state, temporary = folder / "server.log", folder / "server.json", folder / "tmp"
+    shutil.rmtree(temporary, ignore_errors=True)  # what the server before left there
+    own = {TMPDIR: str(private_folder(temporary))}  # it outlives the command that starts it, and its folder
+    with log.open("ab") as stream:
+        process = subprocess.Popen(
+            started.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
+            env={**started.environment, **own},
+            cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
+        )  # fmt: skip
+    _children.append(process)
+    server = Server(kind, f"http://127.0.0.1:{port}", process.pid, start_time(process.pid), str(log))
+    try:
+        write_json(state, asdict(server))  # at once: if this process is killed, the next one finds the server
+        if _wait_for(server, health):
+            return server
+        ended = process.poll()
+        what = f"did not answer within {START_TIMEOUT_S} s" if ended is None else f"ended with exit code {ended}"
+        raise ServiceError(f"the local {kind} server {what}", code="TG0701", where=str(log), hint=f"read {log}")
+    except BaseException:
+        stop(server)
+        state.unlink(missing_ok=True)
+        raise
+
+
+def _wait_for(server: Server, health: str) -> bool:
+    """Whether it answers before its process ends or START_TIMEOUT_S is over; on a busy machine it may miss a few."""
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        if answers(server.url + health):
+            return True
+        _reap(server.pid)
+        if start_time(server.pid) != server.started or time.monotonic() >= deadline:
+            return False
+        time.sleep(0.2)
+
+
+def _expect(url: str) -> None:
+    """Raises ServiceError (TG0701) unless the Prefect server of somebody else answers."""
+    deadline = time.monotonic() + YOURS_TIMEOUT_S
+    while not answers(f"{url.rstrip('/')}/health"):
+        if time.monotonic() >= deadline:
+            raise ServiceError(
+                "the Prefect server that PREFECT_API_URL names does not answer",
+                code="TG0701",
+                where=url,
+                hint="check the address (it ends in /api) and the server, or unset PREFECT_API_URL to use a local one",
+            )
+        time.sleep(0.5)
+
+
+def answer_code(url: str, *, login: str | None = None) -> int | None:
+    """The HTTP status that the address answers with; None without an answer.
+
+    Args:
+        login: `user:password`, for a server that wants one.
+    """
+    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server of its own there
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
+    if login:
+        opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]
+    try:
+        with opener.open(url, timeout=2) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+
+
+def answers(url: str) -> bool:
+    """Whether the address answers with 200, or asks who we are, which the client will say."""
+    return answer_code(url) in (200, 401, 403)
+
+
+def _without_proxy(environ: Mapping[str, str]) -> str:
+    named = f"{environ.get('NO_PROXY', '')},{environ.get('no_proxy', '')}".split(",")
+    hosts = dict.fromkeys(host.strip() for host in (*named, *LOOPBACK) if host.strip())
+    return "*" if "*" in hosts else ",".join(hosts)  # `*` means every host only when it stands alone
+
+
+def read_state(folder: Path) -> Server | None:
+    """The server whose state lies in the folder, if its process is alive."""
+    try:
+        server = Server(**json.loads((folder / "server.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    return server if start_time(server.pid) == server.started != "" else None
+
+
+def start_time(pid: int) -> str:
+    """Field 22 of /proc/PID/stat, or the pid itself where there is no /proc; empty when the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (FileNotFoundError, ProcessLookupError):  # the second one when it ends while it is read
+        if Path("/proc/self").exists():
+            return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return str(pid)
+
+
+def stop(server: Server) -> None:
+    """End it with all its processes: SIGTERM first, SIGKILL after a grace."""
+    for number, grace in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, 5)):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            return
+        deadline = time.monotonic() + grace
+        while time.monotonic() < deadline:
+            _reap(server.pid)
+            if start_time(server.pid) != server.started:
+                return
+            time.sleep(0.1)
+
+
+def _reap(pid: int) -> None:
+    """Collect the process when it is a child of this one: a zombie would look alive."""
+    for child in _children:
+        if child.pid == pid:
+            child.poll()
+
+
+def free_port(*, without: Collection[int] = ()) -> int:
+    """A port of loopback that nobody listens on.
+
+    A server binds it seconds later: it is none of those that the kernel gives to whoever asks for any port meanwhile,
+    and a random one, so that two who choose at one moment hardly choose the same.
+    """
+    ports = _ports_of_nobody()
+    for port in random.SystemRandom().sample(ports, len(ports)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            if port not in without:
+                return port
+    raise ServiceError("no port of loopback is free", code="TG0701", where="127.0.0.1", hint="stop what listens there")
+
+
+def _ports_of_nobody() -> range:
+    try:
+        first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except (OSError, ValueError):  # no Linux: others begin later
+        first = LAST_OWN_PORT
+    return range(FIRST_OWN_PORT, first if first > FIRST_OWN_PORT + 1000 else LAST_OWN_PORT)

@@ -1,0 +1,100 @@
+"""What the environment decides for the whole application: where state lies and which servers are used.
+
+Everything else is declared in `pipelines.yaml`. Reading this module or calling `load_settings` changes nothing on
+disk. Used by `flows/run/open_run.py` and `flows/cli/`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Resolved settings; both folders are absolute and need not exist."""
+
+    home: Path
+    """State: store, ledger, locks, local servers. `TUNEGATE_HOME`, else `.tunegate` beside pipelines.yaml."""
+    cache: Path
+    """Downloads that can be made again. `TUNEGATE_CACHE`, else `~/.cache/tunegate` (or below `XDG_CACHE_HOME`)."""
+    prefect_api_url: str | None
+    """`PREFECT_API_URL`; None starts a private server."""
+    mlflow_tracking_uri: str | None
+    """`MLFLOW_TRACKING_URI`; None uses SQLite below `home`. `register.tracking_uri` of a pipeline goes first."""
+    ledger_url: str | None = None
+    """`TUNEGATE_LEDGER_URL`, a Postgres that several hosts share; None uses a SQLite file below `home`."""
+    forgotten_at: Path | None = None
+    """`TUNEGATE_FORGOTTEN`; see `forgotten`."""
+    ray_address: str | None = None
+    """`RAY_ADDRESS`, the head of a running cluster; needed with `engine: ray` alone."""
+    shared_storage: str | None = None
+    """`TUNEGATE_SHARED`, an fsspec URL that every node of the cluster sees; needed with `engine: ray` alone."""
+
+    shared_store: Path | None = None
+    """`TUNEGATE_STORE`, on a machine that only does placed stages: the home folder of whoever holds the ledger. Results
+    are read from it and go there; this machine's own home has no ledger. None for results in `home`."""
+    cpu: float | None = None
+    """`TUNEGATE_CPU`, cores that steps may take together; None for those of the machine."""
+    gpu: float | None = None
+    """`TUNEGATE_GPU`, accelerators; None for those of the machine."""
+    memory_gb: float | None = None
+    """`TUNEGATE_MEMORY_GB`, memory that steps may take together; None for that of the machine."""
+    state: Path | None = None
+    """What is kept of this user beside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
+    else below `~/.local/state`; None keeps none."""
+
+    @property
+    def forgotten(self) -> Path:
+        """Key, tombstones and certificates of customers who were forgotten: beside `home`, so that a backup of it that
+        is put back does not take them away. `.tunegate-forgotten` if not set."""
+        return self.forgotten_at or self.home.with_name(f"{self.home.name}-forgotten")
+
+
+def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings for this `pipelines.yaml`; an empty variable counts as unset.
+
+    Raises:
+        ConfigError: TG0119, an amount is not a number, or negative.
+    """
+
+    def folder(variable: str, default: Path) -> Path:
+        return Path(environ.get(variable) or default).expanduser().absolute()
+
+    def amount(variable: str) -> float | None:
+        text = environ.get(variable)
+        try:
+            value = float(text) if text else None
+        except ValueError:
+            value = math.nan
+        if value is not None and not value >= 0:
+            raise ConfigError(
+                f"{variable} is {text!r}",
+                code="TG0119",
+                where=variable,
+                hint="a number that is not negative: 4, or 7.5",
+            )
+        return value
+
+    cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
+    forgotten = environ.get("TUNEGATE_FORGOTTEN")
+    return Settings(
+        home=folder("TUNEGATE_HOME", pipelines.absolute().parent / ".tunegate"),
+        cache=folder("TUNEGATE_CACHE", cache),
+        prefect_api_url=environ.get("PREFECT_API_URL") or None,
+        mlflow_tracking_uri=environ.get("MLFLOW_TRACKING_URI") or None,
+        ledger_url=environ.get("TUNEGATE_LEDGER_URL") or None,
+        forgotten_at=Path(forgotten).expanduser().absolute() if forgotten else None,
+        ray_address=environ.get("RAY_ADDRESS") or None,
+        shared_store=folder("TUNEGATE_STORE", Path()) if environ.get("TUNEGATE_STORE") else None,
+        cpu=amount("TUNEGATE_CPU"),
+        gpu=amount("TUNEGATE_GPU"),
+        memory_gb=amount("TUNEGATE_MEMORY_GB"),
+        shared_storage=environ.get("TUNEGATE_SHARED") or None,
+        state=(Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tunegate").absolute(),
+    )

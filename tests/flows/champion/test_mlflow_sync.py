@@ -1,0 +1,235 @@
+"""MLflow follows the ledger: told once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.champion.mlflow_sync import reconcile, synchronise
+from schemas.errors import ConfigError, ServiceError, StorageError
+from schemas.release import RunRecord
+from tasks.failpoint import PLACES
+from tasks.release import register
+from tasks.release.tracking import begin_run, open_client
+from tests.support.place import alias_version
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from tests.support.place import Place
+
+pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
+)
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+def test_what_is_told_twice_is_there_once(place: Place) -> None:
+    place.promote(1, after=None)
+    place.record(2, "BLOCK")
+    assert synchronise(place.ledger, place.settings) is None
+    first = place.told()
+    assert first == {
+        "versions": [("1", "PROMOTE"), ("2", "BLOCK")], "previous": None, "champion": "1", "challenger": None,
+        "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+    }  # fmt: skip
+    assert place.ledger.pending_projections() == ()
+    place.forget()
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told() == first
+    assert place.ledger.run("run-1").mlflow_run_id
+    row = place.ledger.candidate("replies", "1")
+    assert row is not None
+    assert row.mlflow_version == "1"
+
+
+def test_with_nothing_to_tell_nothing_is_touched(place: Place) -> None:
+    before = sorted(place.home.rglob("*"))
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)) is None
+    assert sorted(place.home.rglob("*")) == before
+
+
+def test_a_dead_mlflow_is_asked_once_and_caught_up_later(place: Place) -> None:
+    place.promote(1, after=None)
+    for number in (2, 3, 4):
+        place.promote(number, after=None, name=f"other-{number}")
+    dead = replace(place.settings, mlflow_tracking_uri=NOWHERE)
+    begun = time.monotonic()
+    late = synchronise(place.ledger, dead)
+    assert time.monotonic() - begun < 20
+    assert isinstance(late, ServiceError)
+    assert late.exit_code == 7
+    champion = place.ledger.champion("replies")
+    assert champion is not None
+    assert champion.version == "1"
+    assert len(place.ledger.pending_projections()) == 8
+
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["champion"] == place.told("other-3")["champion"] == "1"
+
+
+def test_a_verdict_that_changes_later_changes_the_tags_and_shows_its_own_run(place: Place) -> None:
+    place.record(1, "HOLD", reason="few items")
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.record(1, "BLOCK", run_id="run-later", reason="worse") == "1"
+    assert synchronise(place.ledger, place.settings) is None
+    assert place.told()["versions"] == [("1", "BLOCK")]
+    assert place.told()["runs"] == [("run-1", "FINISHED"), ("run-later", "FINISHED")]
+    [version] = place.client.search_model_versions("tags.`tunegate.verdict` = 'BLOCK'")
+    assert version.tags["tunegate.reason"] == "worse"
+    assert place.client.search_model_versions("tags.`tunegate.verdict` = 'HOLD'") == []
+
+
+def test_aliases_follow_a_rollback_even_when_all_is_told_at_once(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    place.ledger.rollback("replies", reason="customers complain")
+    assert len(place.ledger.pending_projections()) == 5
+    assert synchronise(place.ledger, place.settings) is None
+    assert (place.told()["champion"], place.told()["previous"]) == ("1", None)
+    place.ledger.rollback("replies", reason="a second look", to="2")
+    assert synchronise(place.ledger, place.settings) is None
+    assert (place.told()["champion"], place.told()["previous"]) == ("2", "1")
+    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
+
+
+def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
+    place: Place, tmp_path: Path, empty_store: Path
+) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert synchronise(place.ledger, place.settings) is None
+    shutil.copy(empty_store, tmp_path / "another.db")
+    another = f"sqlite:///{tmp_path / 'another.db'}"
+    place.ledger.rollback("replies", reason="customers complain")
+    assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=another)) is None
+    assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
+
+
+def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
+    place.promote(1, after=None)
+    version = place.record(2, "PROMOTE")
+    place.ledger.promote("replies", expected="1", version=version, run_id="run-2", reason="better", approval=True)
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
+    place.ledger.approve("run-2", actor="ada")
+    assert synchronise(place.ledger, place.settings) is None
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    version = place.record(3, "BLOCK")
+    event = place.ledger.force("replies", expected="2", version=version, reason="urgent", actor="bob")
+    assert synchronise(place.ledger, place.settings) is None
+    tags = place.client.get_model_version_by_alias("replies", "champion").tags
+    assert (tags["tunegate.verdict"], tags["tunegate.event"]) == ("BLOCK", event.hash)
+    assert tags["tunegate.promotion"].startswith("force by bob at ")
+
+
+def test_an_alias_that_somebody_moved_past_the_ledger_is_put_back(place: Place) -> None:
+    place.promote(1, after=None)
+    place.promote(2, after="1")
+    assert reconcile(place.ledger, place.settings).n_told == 4
+    place.client.set_registered_model_alias("replies", "champion", "1")
+    place.client.delete_registered_model_alias("replies", "previous")
+    place.client.set_registered_model_alias("replies", "challenger", "2")
+    told = reconcile(place.ledger, place.settings)
+    assert (told.n_told, told.late) == (0, None)
+    assert told.repaired == ("replies@previous", "replies@champion", "replies@challenger")
+    assert [place.told()[alias] for alias in ("previous", "champion", "challenger")] == ["1", "2", None]
+    assert reconcile(place.ledger, place.settings).repaired == ()
+    late = reconcile(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)).late
+    assert isinstance(late, ServiceError)
+
+
+def test_a_damaged_earlier_champion_does_not_hold_up_the_new_one(place: Place) -> None:
+    place.promote(1, after=None)
+    (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
+    place.promote(2, after="1")
+    assert isinstance(synchronise(place.ledger, place.settings), StorageError)
+    assert [place.told()[alias] for alias in ("previous", "champion")] == [None, "2"]
+
+
+def test_a_damaged_bundle_holds_up_nobody_else(place: Place) -> None:
+    place.record(1, "BLOCK")
+    (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
+    place.promote(2, after=None)
+    late = synchronise(place.ledger, place.settings)
+    assert isinstance(late, StorageError)
+    assert place.told()["champion"] == "2"
+    assert place.told()["versions"] == [("2", "PROMOTE")]
+    assert [one.payload["version"] for one in place.ledger.pending_projections()] == ["1"]
+
+
+def test_a_lost_record_is_made_up_from_the_ledger(place: Place) -> None:
+    place.promote(1, after=None)
+    (place.home / "runs" / "run-1.json").unlink()
+    assert synchronise(place.ledger, place.settings) is None
+    late = place.client.get_experiment_by_name("late")
+    [run] = place.client.search_runs([late.experiment_id])
+    assert run.data.params == {"train.seed": "1"}
+    assert place.told()["champion"] == "1"
+
+
+def test_a_run_that_nobody_knows_is_an_error_and_holds_up_nobody_else(place: Place) -> None:
+    place.record(1, "HOLD")
+    place.promote(2, after=None)
+    (place.home / "runs" / "run-1.json").unlink()
+    with place.ledger.write() as db:
+        db.execute("DELETE FROM runs WHERE run_id = 'run-1'")
+    assert isinstance(synchronise(place.ledger, place.settings), ConfigError)
+    assert place.told()["champion"] == "2"
+
+
+def test_two_who_tell_at_once_make_one_version(place: Place) -> None:
+    place.promote(1, after=None)
+    place.record(2, "HOLD")
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: synchronise(place.ledger, place.settings), range(4)))
+    assert results == [None] * 4
+    assert place.told()["versions"] == [("1", "PROMOTE"), ("2", "HOLD")]
+    assert len(place.told()["runs"]) == 2
+
+
+def test_a_teller_who_was_held_up_does_not_leave_an_old_champion_behind(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.promote(2, after="1")
+    real, held_up = register.move_alias, []
+
+    def slow(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
+        """Before this one moves the champion, another host rolls back and has told MLflow all of it."""
+        if alias == "champion" and not held_up:
+            held_up.append(alias)
+            place.ledger.rollback("replies", reason="customers complain")
+            real(client, name=name, alias=alias, mlflow_version="1", uri=uri)
+            place.ledger.mark_projected(place.ledger.pending_projections()[-1].id)
+        return real(client, name=name, alias=alias, mlflow_version=mlflow_version, uri=uri)
+
+    monkeypatch.setattr(register, "move_alias", slow)
+    assert synchronise(place.ledger, place.settings) is None
+    assert held_up == ["champion"]
+    assert place.ledger.pending_projections() == ()
+    assert (place.told()["champion"], place.told()["previous"]) == ("1", None)
+
+
+def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
+    for run_id, status in (("run-dead", "INTERRUPTED"), ("run-failed", "FAILED"), ("run-alive", None)):
+        place.ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="d", config_json="{}")
+        begin_run(place.client, RunRecord(run_id=run_id, pipeline="small"), experiment="tunegate", uri=place.uri)
+        if status is not None:
+            place.ledger.finish_run(run_id, status=status, exit_code=1)  # type: ignore[arg-type]
+    place.record(1, "HOLD")
+    assert synchronise(place.ledger, place.settings) is None
+    assert dict(place.told()["runs"]) == {
+        "run-dead": "KILLED", "run-failed": "FAILED", "run-alive": "RUNNING", "run-1": "FINISHED",
+    }  # fmt: skip
+
+
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]

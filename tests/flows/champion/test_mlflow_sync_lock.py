@@ -1,0 +1,67 @@
+"""Two processes that tell MLflow: one waits, and says so when it waited in vain. And a lock that the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.champion import mlflow_sync as project
+from flows.ledger.sqlite import LedgerFile
+from flows.workspace.lock import hold
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+
+def test_a_second_process_that_tells_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "TELLER_WAIT_S", 0.0)
+    place.record(1, "PROMOTE")
+    locks = place.home / "locks"
+    locks.mkdir(exist_ok=True)
+    with hold(locks / "mlflow.teller", wait_s=0) as held:
+        assert held
+        late = project.synchronise(place.ledger, place.settings)
+    assert late is not None
+    assert late.code == "TG0710"
+    assert place.ledger.pending_projections()
+
+
+def test_a_host_that_loses_its_turn_between_two_tellings_tells_nothing_more(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [True, False]
+
+    @contextmanager
+    def alone(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
+        yield lambda: answers.pop(0) if answers else False
+
+    place.promote(1, after=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerFile, "alone", alone)
+        told = project.reconcile(place.ledger, place.settings)
+    assert told.late is not None
+    assert (told.n_told, told.repaired, told.late.code) == (1, (), "TG0710")
+    assert [one.kind for one in place.ledger.pending_projections()] == ["champion"]
+    assert project.synchronise(place.ledger, place.settings) is None
+    assert place.told()["versions"] == [("1", "PROMOTE")]
+
+
+def test_a_disk_that_refuses_the_lock_leaves_the_verdict_and_the_outbox(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, **_options: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", str(path))
+
+    place.record(1, "PROMOTE")
+    with monkeypatch.context() as patched:
+        patched.setattr("flows.ledger.base.hold", refuse)
+        late = project.synchronise(place.ledger, place.settings)
+    assert late is not None
+    assert late.code == "TG0554"
+    assert place.ledger.pending_projections()
+    assert project.synchronise(place.ledger, place.settings) is None

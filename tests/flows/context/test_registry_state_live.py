@@ -1,0 +1,89 @@
+"""What the gate is told of feedback: whose suggestions, in which state; and where feedback goes into a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.build import build
+from flows.context.feedback import feedback_database, state_of
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import standing_of
+from flows.graph.graph import Graph
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
+from schemas.training import PromptSpec
+from tasks.watch.feedback import ingest_feedback
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+
+def spec(**more: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
+        "curate": {"steps": [{"uses": "redact"}, {"uses": "dedup"}]},
+        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, **more,
+    })  # fmt: skip
+
+
+def ingest(home: Path, *ticket_ids: str) -> None:
+    database = feedback_database(home, "replies")
+    database.parent.mkdir(parents=True, exist_ok=True)
+    lines = [
+        json.dumps({"ticket_id": one, "version": "1", "outcome": "rejected", "at": "2026-07-01T10:00:00Z"}).encode()
+        for one in ticket_ids
+    ]
+    ingest_feedback(lines, source="file", database=database, versions=frozenset({"1"}), redact=())
+
+
+def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: Place) -> None:
+    place.promote(1, after=None)
+    ingest(place.home, "T-1", "T-2")
+    standing = standing_of(spec(feedback={}), place.ledger)
+    row = place.ledger.candidate("replies", "1")
+    assert row is not None
+    same = standing.live_for(PromptSpec(), 4, row.ref.model, row.ref.trained)
+    assert (same.candidate, same.champion) == ("1", "1")
+    assert [(one.version, one.n, one.n_accepted) for one in same.versions] == [("1", 2, 0)]
+    assert standing.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
+    assert standing_of(spec(), place.ledger).live is None  # not declared, not asked
+    ingest(place.home, "T-3")
+    assert standing_of(spec(feedback={}), place.ledger).feedback_digest != standing.feedback_digest
+
+
+def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: Path, tiny_model: ModelRef) -> None:
+    train = {"base_model": f"file:{tiny_model.root}"}
+
+    def graph(**more: Any) -> Graph:
+        declared = spec(train=train, **more)
+        context = GraphContext(
+            "f",
+            root=tmp_path,
+            cache=tmp_path,
+            feedback=state_of(declared, tmp_path),
+            feedback_database=feedback_database(tmp_path, declared.registry.name),
+        )
+        return build(declared, context).graph
+
+    assert "feedback" not in graph(feedback={}).nodes
+    ingest(tmp_path, "T-1")
+    assert "feedback" not in graph().nodes
+    assert "feedback" not in graph(feedback={"learn": False}).nodes
+    learning = graph(feedback={})
+    chain = {name: node.arguments["tickets"].node for name, node in learning.nodes.items() if "tickets" in node.inputs}
+    assert list(learning.nodes)[:5] == ["extract", "validate", "redact", "feedback", "dedup"]
+    assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
+
+
+def test_a_clock_that_is_no_time_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.workspace.clock import present
+
+    for told in ("tomorrow", "2026-07-01T10:00:00"):
+        monkeypatch.setenv("TUNEGATE_NOW", told)
+        with pytest.raises(ConfigError, match="TG0103"):
+            present()

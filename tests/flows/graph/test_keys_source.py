@@ -1,0 +1,157 @@
+"""Code digests: what counts as a change of a step's code."""
+
+from __future__ import annotations
+
+import pytest
+
+from flows.graph.keys import code_digests, module_digests
+
+DEDUP = '''"""Drop duplicates."""
+
+from schemas.curation_steps import DedupStep
+from tasks import files
+
+
+def drop(step: DedupStep) -> int:
+    """Drop."""
+    from tasks.curate.shingles import shingles
+
+    return shingles(step.words) + files.SIZE
+'''
+
+
+@pytest.fixture
+def house(tmp_path):
+    """A little tree of tasks and schemas, and what `tasks.curate.dedup` reaches in it."""
+
+    class House:
+        def write(self, path, text):
+            file = tmp_path / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+
+        def digests(self, name="tasks.curate.dedup"):
+            return module_digests(name, tmp_path.joinpath(*name.split(".")).with_suffix(".py"), root=tmp_path)
+
+    house = House()
+    house.write("tasks/__init__.py", "")
+    house.write("tasks/files.py", "SIZE = 1\n")
+    house.write("tasks/unrelated.py", "X = 1\n")
+    house.write("tasks/curate/__init__.py", "")
+    house.write("tasks/curate/dedup.py", DEDUP)
+    house.write("tasks/curate/shingles.py", "def shingles(n):\n    return n\n")
+    house.write("schemas/__init__.py", "")
+    house.write("schemas/curation_steps.py", 'class DedupStep:\n    words: int = 3\n    """How many."""\n')
+    return house
+
+
+def test_every_module_in_reach_counts_and_no_other(house):
+    assert list(house.digests()) == [
+        "schemas", "schemas.curation_steps",
+        "tasks", "tasks.curate", "tasks.curate.dedup", "tasks.curate.shingles", "tasks.files",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        DEDUP.replace('"""Drop."""', '"""Drop what was said before."""'),
+        DEDUP.replace("    return", "    # both parts\n    return"),
+        DEDUP.replace(
+            "shingles(step.words) + files.SIZE", "(\n        shingles(step.words)\n        + files.SIZE\n    )"
+        ),
+        DEDUP.replace("\n\n\n", "\n\n\n\n\n"),
+    ],
+    ids=["docstring", "comment", "layout", "blank lines"],
+)
+def test_comments_docstrings_and_layout_do_not_count(house, same):
+    before = house.digests()
+    assert same != DEDUP
+    house.write("tasks/curate/dedup.py", same)
+    assert house.digests() == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DEDUP.replace(" + ", " - "),
+        DEDUP.replace("files.SIZE", "files.SIZES"),
+        DEDUP.replace("return", "x ="),
+        DEDUP.replace("step: DedupStep", "step: DedupStep | None"),
+        DEDUP + "drop(None)\n",
+    ],
+)
+def test_code_counts(house, other):
+    before = house.digests()
+    house.write("tasks/curate/dedup.py", other)
+    after = house.digests()
+    assert after.keys() == before.keys()
+    assert {name for name in after if after[name] != before[name]} == {"tasks.curate.dedup"}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "module"),
+    [
+        ("tasks/files.py", "SIZE = 2\n", "tasks.files"),
+        ("tasks/curate/shingles.py", "def shingles(n):\n    return n + 1\n", "tasks.curate.shingles"),
+        ("schemas/curation_steps.py", "class DedupStep:\n    words: int = 4\n", "schemas.curation_steps"),
+        ("tasks/curate/__init__.py", "import os\n", "tasks.curate"),
+    ],
+)
+def test_changes_in_imported_modules_count(house, path, text, module):
+    before = house.digests()
+    house.write(path, text)
+    after = house.digests()
+    assert [name for name in after if after[name] != before[name]] == [module]
+
+
+def test_an_attribute_description_does_not_count(house):
+    before = house.digests()
+    house.write("schemas/curation_steps.py", "class DedupStep:\n    words: int = 3\n")
+    assert house.digests() == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from . import worker\n",
+        "from .worker import work\n",
+        "from ..train.worker import work\n",
+        "import tasks.train.worker as w\n",
+        "COMMAND = ['-m', 'tasks.train.worker']\n",
+        "ENTRY = 'tasks.train.worker:main'\n",
+        "def f():\n    if 1:\n        import tasks.train.worker\n",
+    ],
+)
+def test_relative_late_and_named_imports_are_followed(house, text):
+    house.write("tasks/train/__init__.py", "")
+    house.write("tasks/train/worker.py", "work = 1\n")
+    house.write("tasks/train/launch.py", text)
+    assert "tasks.train.worker" in house.digests("tasks.train.launch")
+
+
+def test_prose_that_mentions_a_module_is_not_followed(house):
+    house.write("tasks/train/launch.py", "HELP = 'tasks.unrelated is never meant here'\n")
+    assert "tasks.unrelated" not in house.digests("tasks.train.launch")
+
+
+def test_modules_that_import_each_other_end(house):
+    house.write("tasks/files.py", "import tasks.curate.dedup\nSIZE = 1\n")
+    assert len(house.digests()) == 7
+
+
+def test_word_lists_beside_a_task_count_by_their_bytes(house):
+    house.write("tasks/curate/phrases.json", "[1]")
+    before = house.digests()
+    assert "tasks.curate/phrases.json" in before
+    house.write("tasks/curate/phrases.json", "[2]")
+    house.write("tasks/curate/.phrases.json.swp", "editor")
+    house.write("tasks/curate/phrases.json~", "editor")
+    after = house.digests()
+    assert [name for name in after if after[name] != before.get(name)] == ["tasks.curate/phrases.json"]
+
+
+def test_a_function_of_this_project_brings_its_own_modules():
+    from tasks.files import seal
+
+    assert {"tasks", "tasks.files", "schemas.errors"} <= code_digests(seal).keys()

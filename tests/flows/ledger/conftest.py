@@ -1,0 +1,53 @@
+"""An empty ledger, and the steps that tests share with the processes of tests/system/flows/ledger."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from flows.ledger.ledger import Ledger
+from tests.support.project import PROJECT
+
+PROGRAM = PROJECT / "tests" / "support" / "engine_process.py"
+
+
+@pytest.fixture(scope="session")
+def kit() -> ModuleType:
+    """`engine_process.py` as a module."""
+    spec = importlib.util.spec_from_file_location("engine_process", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["engine_process"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger in a file; tests/system/flows/ledger repeats these tests on Postgres."""
+    return Ledger(tmp_path / "home")
+
+
+@pytest.fixture
+def in_file(tmp_path: Path) -> Ledger:
+    """An empty ledger in a file."""
+    return Ledger(tmp_path / "home")
+
+
+@pytest.fixture
+def tree() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
+    """Every path below a folder with each file's time of change and bytes: equal snapshots, untouched disk."""
+
+    def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
+        return {
+            str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes()) if path.is_file() else (0, b"")
+            for path in folder.rglob("*")
+        }
+
+    return tree

@@ -1,0 +1,231 @@
+"""Who is champion: moved in one transaction, by one of many, with a history that shows tampering."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from flows.ledger.ledger import Ledger
+from flows.ledger.postgres import LedgerPostgres
+from schemas.errors import ConfigError, GateError, StorageError
+
+INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
+
+
+@pytest.fixture
+def promote(kit, ledger):
+    """Record candidate number N and make it champion after `expected`; returns its version."""
+
+    def promote(number, expected):
+        ref = kit.candidate_ref(ledger.root, number)
+        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
+        ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
+        return version
+
+    return promote
+
+
+def test_the_first_promotion_makes_a_champion_that_is_read_back_whole(kit, ledger, promote):
+    assert ledger.champion("replies") is None
+    assert promote(1, None) == "1"
+    champion = ledger.champion("replies")
+    assert champion.promoted_at
+    assert champion == kit.candidate_ref(ledger.root, 1).model_copy(
+        update={"version": "1", "promoted_at": champion.promoted_at}
+    )
+    assert ledger.champions() == (champion,)
+    assert ledger.champion("another name") is None
+
+
+def test_the_same_candidate_is_the_same_version_and_is_told_of_once(kit, ledger):
+    ref = kit.candidate_ref(ledger.root, 1)
+    versions = [ledger.record_candidate(ref, verdict="HOLD", reason="few items") for _ in range(3)]
+    assert versions == ["1", "1", "1"]
+    assert len(ledger.pending_projections()) == 1
+    assert ledger.record_candidate(ref, verdict="PROMOTE", reason="better") == "1"
+    assert ledger.candidate("replies", "1").verdict == "PROMOTE"
+    assert len(ledger.pending_projections()) == 2
+
+
+def test_versions_are_counted_per_name(kit, ledger):
+    def record(number, name):
+        ref = kit.candidate_ref(ledger.root, number, name=name)
+        return ledger.record_candidate(ref, verdict="BLOCK", reason="worse")
+
+    assert [record(1, "a"), record(2, "a"), record(1, "b"), record(3, "a")] == ["1", "2", "1", "3"]
+    assert [row.ref.version for row in ledger.candidates("a")] == ["3", "2", "1"]
+
+
+def test_a_promotion_against_an_outdated_champion_is_refused(kit, ledger, promote):
+    promote(1, None)
+    promote(2, "1")
+    with pytest.raises(GateError, match=r"TG0620.*champion moved from v1 to v2 since this evaluation") as caught:
+        promote(3, "1")
+    assert caught.value.exit_code == 9
+    with pytest.raises(GateError, match="champion moved from none to v2"):
+        promote(3, None)
+    assert ledger.champion("replies").version == "2"
+    assert len(ledger.history("replies")) == 2
+
+
+def test_promoting_the_champion_again_changes_nothing(ledger, promote):
+    promote(1, None)
+    promote(2, "1")
+    before = ledger.history(), ledger.pending_projections(), ledger.champion("replies")
+    promote(2, "1")
+    assert (ledger.history(), ledger.pending_projections(), ledger.champion("replies")) == before
+
+
+@pytest.mark.parametrize("verdict", ["HOLD", "BLOCK", "ERROR"])
+def test_nothing_but_promote_is_promoted(kit, ledger, verdict):
+    version = ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict=verdict, reason="x")
+    for candidate in (version, "7"):
+        with pytest.raises(GateError, match="TG0621"):
+            ledger.promote("replies", expected=None, version=candidate, run_id="r", reason="x")
+    assert ledger.champion("replies") is None
+    assert ledger.history() == ()
+
+
+def test_a_later_verdict_does_not_change_what_the_champion_was_promoted_with(kit, ledger, promote):
+    promote(1, None)
+    before = ledger.champion("replies")
+    other = kit.candidate_ref(ledger.root, 1).model_copy(update={"verdict_digest": "another", "run_id": "another"})
+    ledger.record_candidate(other, verdict="BLOCK", reason="worse now")
+    assert ledger.champion("replies") == before
+    assert ledger.candidate("replies", "1").verdict == "BLOCK"
+
+
+def test_a_rollback_goes_to_the_champion_before_and_needs_a_reason(ledger, promote):
+    promote(1, None)
+    promote(2, "1")
+    with pytest.raises(ConfigError, match="TG0139"):
+        ledger.rollback("replies", reason=" ")
+    assert ledger.previous("replies") == "1"
+    restored = ledger.rollback("replies", reason="customers complain", actor="ada")
+    assert restored.version == "1"
+    assert restored.verdict_digest == "verdict-1"
+    event = ledger.history("replies")[-1]
+    assert (event.action, event.from_version, event.to_version) == ("rollback", "2", "1")
+    assert (event.reason, event.actor) == ("customers complain", "ada")
+    assert ledger.previous("replies") is None
+    assert ledger.pending_projections()[-1].payload == {
+        "name": "replies", "version": "1", "previous": "2", "run_id": "",
+    }  # fmt: skip
+
+
+def test_rollbacks_go_back_step_by_step_and_end_at_the_first(ledger, promote):
+    for number in (1, 2, 3):
+        promote(number, str(number - 1) if number > 1 else None)
+    assert ledger.rollback("replies", reason="r").version == "2"
+    assert ledger.rollback("replies", reason="r").version == "1"
+    with pytest.raises(ConfigError, match="v1 is the first champion"):
+        ledger.rollback("replies", reason="r")
+    assert ledger.rollback("replies", reason="r", to="3").version == "3"
+
+
+def test_a_rollback_to_a_stranger_is_refused_with_the_choice(kit, ledger, promote):
+    with pytest.raises(ConfigError, match=r"TG0159.*has no champion"):
+        ledger.rollback("replies", reason="r")
+    promote(1, None)
+    promote(2, "1")
+    ledger.record_candidate(kit.candidate_ref(ledger.root, 3), verdict="HOLD", reason="few items")
+    with pytest.raises(ConfigError, match=r"TG0159.*v3 has never been champion; earlier champions: v1"):
+        ledger.rollback("replies", reason="r", to="3")
+    with pytest.raises(ConfigError, match="v2 is champion already"):
+        ledger.rollback("replies", reason="r", to="2")
+
+
+def test_a_run_that_is_repeated_does_not_undo_a_rollback(kit, ledger, promote):
+    promote(1, None)
+    promote(2, "1")
+    ledger.rollback("replies", reason="customers complain")
+    promote(2, "1")
+    assert ledger.champion("replies").version == "1"
+    waits = ledger.history("replies")[-1]
+    assert (waits.action, waits.to_version) == ("wait", "2")
+    assert "v2 was rolled back (customers complain)" in waits.reason
+    promote(3, "1")
+    assert ledger.rollback("replies", reason="r").version == "1"
+    assert ledger.rollback("replies", reason="a second look", to="2").version == "2"
+
+
+def tampered(ledger, *statements):
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.write() as db:
+            for statement in ("SET session_replication_role TO replica", *statements):
+                db.execute(statement)
+        return
+    with closing(sqlite3.connect(ledger.path)) as db, db:
+        for statement in (
+            "DROP TRIGGER champion_events_no_update",
+            "DROP TRIGGER champion_events_no_delete",
+            *statements,
+        ):
+            db.execute(statement)
+
+
+@pytest.mark.parametrize(
+    ("link", "statements"),
+    [
+        ("event 2 (promote v2", ["UPDATE champion_events SET reason = 'nothing to see' WHERE seq = 2"]),
+        ("event 3 (promote v3", ["UPDATE champion_events SET actor = 'somebody else' WHERE seq = 3"]),
+        ("event 1 (promote v1", ["UPDATE champion_events SET verdict = '' WHERE seq = 1"]),
+        ("event 2 (promote v2", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
+        ("event 2 is missing, event 3 follows", ["DELETE FROM champion_events WHERE seq = 2"]),
+        ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3"]),
+        (
+            "last event of replies",
+            ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"],
+        ),
+        (
+            "event 2 is missing, event 3 follows",
+            ["UPDATE champion_events SET seq = 13 WHERE seq = 3", "UPDATE champion_events SET seq = 3 WHERE seq = 2"],
+        ),
+        ("last event of replies", ["UPDATE champions SET version = '1'"]),
+        ("last event of replies", ["DELETE FROM champions"]),
+    ],
+)
+def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promote, link, statements):
+    for number in (1, 2, 3):
+        promote(number, str(number - 1) if number > 1 else None)
+    assert len(ledger.history()) == 3
+    tampered(ledger, *statements)
+    with pytest.raises(StorageError, match="TG0580") as caught:
+        ledger.history()
+    assert link in caught.value.message
+    if "DELETE FROM champion_events WHERE seq = 3" in statements:
+        with pytest.raises(StorageError, match="TG0580"):
+            ledger.champions()
+    with pytest.raises(StorageError, match=r"TG0580|TG0580"):
+        promote(4, "3")
+
+
+def test_events_cannot_be_changed_by_ordinary_means(ledger, promote):
+    promote(1, None)
+    for statement in ("UPDATE champion_events SET reason = 'x'", "DELETE FROM champion_events"):
+        with pytest.raises(INTEGRITY, match="append-only"), ledger.write() as db:
+            db.execute(statement)
+
+
+def test_projections_wait_until_they_are_done(ledger, promote):
+    promote(1, None)
+    first, second = ledger.pending_projections()
+    assert (first.kind, second.kind) == ("candidate", "champion")
+    ledger.mark_projected(first.id)
+    assert ledger.pending_projections() == (second,)
+    ledger.set_mlflow_version("replies", "1", "17")
+    assert ledger.candidate("replies", "1").mlflow_version == "17"
+
+
+def test_a_home_that_moved_takes_its_champion_along(kit, ledger, promote, tmp_path):
+    promote(1, None)
+    moved = tmp_path / "elsewhere"
+    if ledger.root.exists():
+        shutil.move(ledger.root, moved)
+    champion = Ledger(moved, getattr(ledger.kept, "url", None)).champion("replies")
+    assert champion.trained.root == kit.candidate_ref(moved, 1).trained.root
+    assert champion.model.root.is_relative_to(moved)

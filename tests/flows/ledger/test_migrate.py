@@ -1,0 +1,175 @@
+"""Ledgers of other versions, and ledgers that move from one place to another with their history."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from flows.ledger.history import FIRST_HASH
+from flows.ledger.ledger import Ledger
+from flows.ledger.migrate import copy_ledger, ledger_digest, upgrade_file
+from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.runs import Seen
+from flows.ledger.tables import VERSION
+from schemas.errors import StorageError
+from schemas.ticks import Decision
+from tasks.files import sha256_json
+
+INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
+OLD_EVENTS = """
+DROP TABLE champion_events;
+CREATE TABLE champion_events (
+    seq INTEGER PRIMARY KEY, name TEXT NOT NULL, from_version TEXT, to_version TEXT NOT NULL,
+    action TEXT NOT NULL CHECK (action IN ('promote', 'rollback')), reason TEXT NOT NULL, actor TEXT NOT NULL,
+    run_id TEXT NOT NULL, verdict_digest TEXT NOT NULL, at TEXT NOT NULL, prev_hash TEXT NOT NULL, hash TEXT NOT NULL
+);
+INSERT INTO champion_events VALUES
+(1, 'replies', NULL, '1', 'promote', 'better', 'pipeline', 'run-1', 'verdict-1', '2026-11-26T00:00:00', '', ''),
+(2, 'replies', '1', '2', 'promote', 'better', 'pipeline', 'run-2', 'verdict-2', '2026-11-26T00:00:01', '', '');
+PRAGMA user_version = 1;
+"""
+
+
+OLD_TRIGGERS = """
+CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN RAISE EXCEPTION 'champion_events is append-only' USING ERRCODE = 'integrity_constraint_violation'; END $$;
+CREATE TRIGGER champion_events_stay BEFORE UPDATE OR DELETE ON champion_events
+    FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+"""
+"""What kept the events of a ledger of version 2 in Postgres."""
+
+
+def fill(ledger, kit, numbers):
+    """Runs, steps, ticks, marks, candidates and a champion."""
+    for number in numbers:
+        run_id = f"run-{number}"
+        ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+        ledger.record_failure(run_id, "train", ValueError())
+        decision = Decision(run=True, code="first", reason="r")
+        ledger.record_tick(run_id, pipeline="small", cause="person", scheduled_for="", decision=decision)
+        ref = kit.candidate_ref(ledger.root, number)
+        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
+        champion = ledger.champion("replies")
+        ledger.promote(
+            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
+        )
+        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
+
+
+NEW_TABLES = ("identity", "rewrites", "held_out", "verdicts", "acceptances", "journal", "touched")
+NEW_COLUMNS = (("champion_events", "evidence"), ("champion_events", "note"), ("candidates", "evidence"))
+
+
+def make_version_2(ledger):
+    """The ledger as the second version of the program wrote it: without a journal."""
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.kept._connected() as connection, connection.cursor() as cursor:
+            for function in ("refuse_change", "note_touched"):
+                cursor.execute(f"DROP FUNCTION {function} CASCADE")
+            for table in NEW_TABLES:
+                cursor.execute(f"DROP TABLE {table}")
+            for table, column in NEW_COLUMNS:
+                cursor.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+            cursor.execute("DROP INDEX steps_by_key")
+            cursor.execute("UPDATE ledger_version SET version = 2")
+            cursor.execute(OLD_TRIGGERS)
+            connection.commit()
+        return
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("PRAGMA foreign_keys = OFF")
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            db.execute(f"DROP TRIGGER {name}")
+        for table in NEW_TABLES:
+            db.execute(f"DROP TABLE {table}")
+        for table, column in NEW_COLUMNS:
+            db.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        db.execute("DROP INDEX steps_by_key")
+        db.execute("PRAGMA user_version = 2")
+
+
+def make_old(ledger):
+    """The file as the first version of the program wrote it."""
+    make_version_2(ledger)
+    previous = FIRST_HASH
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
+        db.row_factory = sqlite3.Row
+        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hashed as it was then
+            event = {**{name: row[name] for name in row.keys() if name != "hash"}, "prev_hash": previous}  # noqa: SIM118
+            previous = sha256_json(event)
+            db.execute(
+                "UPDATE champion_events SET prev_hash = ?, hash = ? WHERE seq = ?",
+                (event["prev_hash"], previous, row["seq"]),
+            )
+
+
+def test_a_ledger_of_the_first_version_is_backed_up_and_brought_up_to_date_and_its_chain_still_holds(
+    in_file, kit, tmp_path
+):
+    fill(in_file, kit, (1, 2))
+    make_old(in_file)
+    before = in_file.path.read_bytes()
+    with pytest.raises(StorageError, match=r"TG0530.*version 1 of an older tunegate"):
+        in_file.history()
+    assert in_file.path.read_bytes() == before
+    version, backup = upgrade_file(in_file.path, backups=tmp_path / "backups")
+    assert version == 1
+    assert backup.stat().st_mode & 0o777 == 0o600
+    with closing(sqlite3.connect(backup)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM champion_events").fetchone() == (2,)
+    assert upgrade_file(in_file.path, backups=tmp_path / "backups") is None
+    assert [event.verdict for event in in_file.history()] == ["", ""]
+    fill(in_file, kit, (3,))
+    assert len(in_file.history()) == 3
+    with closing(sqlite3.connect(in_file.path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            db.execute("DELETE FROM champion_events")
+
+
+def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit, tmp_path):
+    fill(ledger, kit, (1, 2))
+    make_version_2(ledger)
+    with pytest.raises(StorageError, match=r"TG0530.*version 2 of an older tunegate"):
+        ledger.history()
+    if isinstance(ledger.kept, LedgerPostgres):
+        assert ledger.kept.upgrade() == 2
+        assert ledger.kept.upgrade() is None
+    else:
+        assert upgrade_file(ledger.path, backups=tmp_path / "backups")[0] == 2
+    ledger.check()
+    assert len(ledger.history()) == 2
+    fill(ledger, kit, (3,))
+    ledger.check()
+    with pytest.raises(INTEGRITY, match="append-only"), ledger.write() as db:
+        db.execute("DELETE FROM champion_events")
+    with ledger.write() as db:
+        db.execute("UPDATE runs SET reason = 'written by tunegate' WHERE run_id = 'run-1'")
+    ledger.check()
+
+
+def test_a_newer_ledger_is_left_alone(in_file, kit, tmp_path):
+    assert upgrade_file(in_file.path, backups=tmp_path / "backups") is None
+    fill(in_file, kit, (1,))
+    with closing(sqlite3.connect(in_file.path)) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    with pytest.raises(StorageError, match="TG0530"):
+        upgrade_file(in_file.path, backups=tmp_path / "backups")
+    assert not (tmp_path / "backups").exists()
+
+
+def test_a_ledger_in_use_is_not_copied_over(ledger, kit, tmp_path):
+    fill(ledger, kit, (1,))
+    source = Ledger(tmp_path / "other")
+    fill(source, kit, (1, 2))
+    before = ledger_digest(ledger)
+    with pytest.raises(StorageError, match=r"TG0531.*runs, steps, candidates"):
+        copy_ledger(source, ledger)
+    assert ledger_digest(ledger) == before

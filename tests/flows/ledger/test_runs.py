@@ -1,0 +1,184 @@
+"""The book of runs: what is written is read again, by anybody, in order."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import psycopg2
+import pytest
+
+from flows.graph.store import Obtained
+from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.runs import Seen
+from flows.ledger.ticks import set_mark
+from schemas.artifacts import Artifact, RowCounts, TicketTable
+from schemas.errors import ConfigError, DataError, StorageError
+
+
+def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
+    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", input_digest=inputs, config_json='{"a": 1}')
+
+
+def finish(ledger, run_id, verdict, status="DONE"):
+    ledger.finish_run(run_id, status=status, verdict=verdict, reason="because", exit_code=0)
+
+
+def test_a_run_is_written_and_read(ledger):
+    begin(ledger, "20260601-a")
+    assert ledger.run("20260601-a").status == "RUNNING"
+    ledger.name_run("20260601-a", prefect_run_id="p")
+    ledger.name_run("20260601-a", mlflow_run_id="m")
+    finish(ledger, "20260601-a", "BLOCK")
+    row = ledger.run("2026")
+    assert (row.status, row.verdict, row.reason, row.exit_code) == ("DONE", "BLOCK", "because", 0)
+    assert (row.prefect_run_id, row.mlflow_run_id, row.config_json) == ("p", "m", '{"a": 1}')
+    assert row.ended_at >= row.started_at
+
+
+def test_a_run_id_is_used_once(ledger):
+    begin(ledger, "a")
+    with pytest.raises(ConfigError, match="TG0151"):
+        begin(ledger, "a")
+
+
+def test_runs_come_newest_first_whatever_their_ids_say(ledger):
+    for run_id, pipeline in [("c", "x"), ("b", "y"), ("a", "x")]:
+        begin(ledger, run_id, pipeline=pipeline)
+    assert [row.run_id for row in ledger.runs()] == ["a", "b", "c"]
+    assert [row.run_id for row in ledger.runs(pipeline="x")] == ["a", "c"]
+    assert [row.run_id for row in ledger.runs(limit=1)] == ["a"]
+
+
+def test_a_prefix_must_mean_one_run(ledger):
+    for run_id in ("2026-1", "2026-11", "2026-2_%"):
+        begin(ledger, run_id)
+    assert ledger.run("2026-1").run_id == "2026-1"
+    assert ledger.run("2026-2").run_id == "2026-2_%"
+    with pytest.raises(ConfigError, match="TG0151"):
+        ledger.run("2026")
+    for absent in ("", "x", "2026-1_"):
+        with pytest.raises(ConfigError, match="TG0151"):
+            ledger.run(absent)
+
+
+def test_the_last_verdict_is_that_of_the_same_inputs_and_of_a_finished_run(ledger):
+    assert ledger.last_verdict("support", "in-1") is None
+    for run_id, inputs, verdict, status in [
+        ("1", "in-1", "HOLD", "DONE"),
+        ("2", "in-1", "PROMOTE", "DONE"),
+        ("3", "in-2", "BLOCK", "DONE"),
+        ("4", "in-1", "ERROR", "DONE"),
+        ("5", "in-1", None, "FAILED"),
+        ("6", "in-1", "PROMOTE", "SKIPPED"),
+    ]:
+        begin(ledger, run_id, inputs=inputs)
+        finish(ledger, run_id, verdict, status)
+    assert ledger.last_verdict("support", "in-1").run_id == "2"
+    assert ledger.last_verdict("other", "in-1") is None
+
+
+def obtained(tmp_path, *, reused=False, seconds=1.0, rows=None):
+    artifact = TicketTable(root=tmp_path, digest="d", rows=rows) if rows else Artifact(root=tmp_path, digest="d")
+    return Obtained(artifact, "k", reused=reused, seconds=0.0 if reused else seconds)
+
+
+def test_steps_keep_their_row_counts_and_a_second_try_replaces_the_first(ledger, tmp_path):
+    begin(ledger, "a")
+    ledger.record_failure("a", "dedup", DataError("no rows are left", code="TG0299"))
+    ledger.record_failure("a", "split", ValueError("text of a ticket"))
+    ledger.record_step("a", "dedup", obtained(tmp_path, rows=RowCounts(n_in=3, n_out=2, n_merged=1)))
+    split, dedup = ledger.steps("a")
+    assert (dedup.state, dedup.n_in, dedup.n_out, dedup.key, dedup.error) == ("done", 3, 2, "k", "")
+    assert (split.state, split.error, split.n_in) == ("failed", "ValueError", None)
+
+
+def test_the_typical_time_is_the_median_of_the_last_five_that_worked(ledger, tmp_path):
+    assert ledger.typical_seconds("train") is None
+    for number, seconds in enumerate([500, 1, 2, 3, 4, 100]):
+        begin(ledger, str(number))
+        ledger.record_step(str(number), "train", obtained(tmp_path, seconds=seconds))
+    begin(ledger, "reused")
+    ledger.record_step("reused", "train", obtained(tmp_path, reused=True))
+    assert ledger.typical_seconds("train") == 3
+
+
+def test_a_reader_sees_one_moment_and_holds_up_no_writer(ledger):
+    begin(ledger, "a")
+    with ledger.read() as db:
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+        begin(ledger, "b")
+        assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
+    assert len(ledger.runs()) == 2
+
+
+def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
+    assert ledger.runs() == ()
+    assert ledger.champion("replies") is None
+    assert ledger.history() == ()
+    assert not ledger.root.exists()
+    begin(ledger, "a")
+    before = tree(tmp_path)
+    ledger.runs()
+    ledger.champion("replies")
+    ledger.last_verdict("support", "in-1")
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate ops migrate")])
+def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
+    begin(ledger, "a")
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.write() as db:
+            db.execute("UPDATE ledger_version SET version = ?", (version,))
+    else:
+        with closing(sqlite3.connect(ledger.path)) as db:
+            db.execute(f"PRAGMA user_version = {version}")
+    for act in (ledger.runs, lambda: begin(ledger, "b")):
+        with pytest.raises(StorageError, match=code) as caught:
+            act()
+        assert hint in caught.value.hint
+        assert f"version {version}" in caught.value.message
+
+
+def test_a_failed_transaction_leaves_nothing(ledger):
+    begin(ledger, "a")
+
+    def fail():
+        with ledger.write() as db:
+            db.execute("DELETE FROM runs")
+            raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        fail()
+    assert len(ledger.runs()) == 1
+
+
+def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
+    assert (ledger.mark("replies"), ledger.ticks("replies")) == (None, ())
+
+    def close(run_id, seen):
+        ledger.start_run(run_id, pipeline="replies", model_name="replies", input_digest="d", config_json="{}")
+        ledger.finish_run(run_id, status="DONE", verdict="HOLD", exit_code=8, seen=seen)
+
+    close("r1", Seen("snapshot-1", "2026-07-01T10:00:00", 10))
+    close("r2", None)
+    first = ledger.mark("replies")
+    assert first is not None
+    assert (first.run_id, first.snapshot_id, first.watermark) == ("r1", "snapshot-1", "2026-07-01T10:00:00")
+    close("r3", Seen("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were taken away, or a clock stepped back
+    last = ledger.mark("replies")
+    assert last is not None
+    assert (last.snapshot_id, last.watermark) == ("snapshot-2", "2026-07-01T10:00:00")
+    assert ledger.mark_of("r1") == first
+
+    def fail_at_the_end():
+        with ledger.write() as db:
+            db.execute("UPDATE runs SET verdict = 'BLOCK' WHERE run_id = 'r3'")
+            set_mark(db, run_id="r4", pipeline="replies", snapshot_id="s", watermark="w", n_tickets=12)
+            db.execute("no SQL")
+
+    with pytest.raises((sqlite3.Error, psycopg2.Error)):
+        fail_at_the_end()
+    assert ledger.mark("replies") == last
+    assert ledger.run("r3").verdict == "HOLD"

@@ -1,0 +1,64 @@
+"""The ledger in a file: private, durable, and named when it is no ledger or the disk is full."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from flows.ledger import sqlite as ledger_file
+from flows.ledger.tables import VERSION
+from schemas.errors import LockedError, StorageError
+
+
+def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
+    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", input_digest=inputs, config_json='{"a": 1}')
+
+
+def test_the_file_is_private_durable_and_versioned(in_file):
+    begin(in_file, "a")
+    assert in_file.path.stat().st_mode & 0o777 == 0o600
+    assert in_file.root.stat().st_mode & 0o777 == 0o700
+    with in_file.read() as db:
+        assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+        assert db.execute("PRAGMA synchronous").fetchone()[0] == 2
+        assert db.execute("PRAGMA user_version").fetchone()[0] == VERSION
+
+
+def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_file):
+    in_file.root.mkdir()
+    in_file.path.touch()
+    assert in_file.runs() == ()
+    begin(in_file, "a")
+    assert len(in_file.runs()) == 1
+
+
+def test_a_file_that_is_no_ledger_is_named(in_file):
+    in_file.root.mkdir()
+    in_file.path.write_bytes(b"this is not SQLite " * 100)
+    with pytest.raises(StorageError, match="TG0531"):
+        in_file.runs()
+
+
+def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
+    begin(in_file, "a")
+
+    def fill():
+        with in_file.write() as db:
+            pages = db.execute("PRAGMA page_count").fetchone()[0]
+            db.execute(f"PRAGMA max_page_count = {pages}")
+            db.execute("UPDATE runs SET reason = ?", ("x" * 1_000_000,))
+
+    with pytest.raises(StorageError, match=r"TG0501.*bytes are free"):
+        fill()
+    assert in_file.run("a").reason == ""
+
+
+def test_a_ledger_that_another_process_writes_to_is_locked(in_file, monkeypatch):
+    monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0)  # a user waits for thirty seconds
+    begin(in_file, "a")
+    other = sqlite3.connect(in_file.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(LockedError, match="TG0520"):
+        begin(in_file, "b")
+    other.close()

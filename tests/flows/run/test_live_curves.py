@@ -1,0 +1,112 @@
+"""Training's figures reach MLflow while it trains, in another thread; trouble there costs a note."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from flows.graph.execute import Outcome
+from flows.graph.graph import Graph, Node
+from flows.run.live_curves import LiveCurves
+from flows.workspace.settings import Settings
+from schemas.artifacts import Artifact
+from schemas.pipeline import RegisterSpec
+from tasks.release.tracking import RUN_TAG, choose_uri, open_client
+from tasks.step import as_step
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
+
+
+@as_step("work")
+def work(out: Path) -> Artifact:
+    """A step that is never run."""
+    return Artifact(root=out)
+
+
+def node(name: str) -> Node:
+    graph = Graph()
+    graph.named(name).add(work)
+    return graph.nodes[name]
+
+
+TRAIN, ENCODE = node("train"), node("encode")
+
+
+class Notes(list[str]):
+    """A listener that keeps what a person would be told."""
+
+    def noted(self, text: str) -> None:
+        self.append(text)
+
+
+def run_of(home: Path, tracking_uri: str = "") -> Any:
+    """What the listener reads of a run."""
+    spec = SimpleNamespace(name="small", registry=RegisterSpec(name="replies", tracking_uri=tracking_uri))
+    settings = Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
+    return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes())
+
+
+def finish(curves: LiveCurves, home: Path) -> None:
+    curves.ended(TRAIN, Outcome(Artifact(root=home), seconds=1.0))
+
+
+def wait_for(true: Any) -> None:
+    deadline = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_points_arrive_while_training_goes_on_and_all_are_there_at_its_end(tmp_path: Path) -> None:
+    held = run_of(tmp_path)
+    curves = LiveCurves(held)
+    curves.progressed(ENCODE, 5, 10, "rows", {"loss": 9.0})
+    curves.progressed(TRAIN, 0, 100, "steps", {})
+    assert not (tmp_path / "mlflow").exists()
+
+    uri = choose_uri("", None, home=tmp_path)
+    step = 0
+
+    def history() -> list[tuple[int, float]]:
+        client = open_client(uri)
+        found = client.get_experiment_by_name("tunegate")
+        runs = client.search_runs([found.experiment_id], f"tags.`{RUN_TAG}` = 'run-live'") if found else []
+        return sorted((p.step, p.value) for run in runs for p in client.get_metric_history(run.info.run_id, "loss"))
+
+    curves.progressed(TRAIN, 0, 100, "steps", {"loss": 10.0})
+    wait_for(lambda: (tmp_path / "mlflow" / "mlflow.db").exists())
+
+    def goes_on() -> bool:
+        nonlocal step
+        step += 1  # never quiet for long enough to be taken for the end of a batch
+        curves.progressed(TRAIN, step, 100, "steps", {"loss": 10.0 - step / 1000, "learning_rate": 1e-4})
+        return step % 5 == 0 and len(history()) > 0
+
+    wait_for(goes_on)
+    finish(curves, tmp_path)
+    assert history() == [(n, pytest.approx(10.0 - n / 1000)) for n in range(step + 1)]
+    assert held.listeners == []
+
+
+def test_a_dead_mlflow_costs_one_note(tmp_path: Path) -> None:
+    held = run_of(tmp_path, tracking_uri="http://127.0.0.1:9")
+    curves = LiveCurves(held)
+    for step in range(50):
+        curves.progressed(TRAIN, step, 50, "steps", {"loss": 1.0})
+    wait_for(lambda: held.listeners)
+    begun = time.monotonic()
+    finish(curves, tmp_path)
+    assert time.monotonic() - begun < 60
+    assert len(held.listeners) == 1
+    assert held.listeners[0].startswith("no live curves: MLflow does not answer")
+
+
+def test_a_reused_training_starts_nothing(tmp_path: Path) -> None:
+    curves = LiveCurves(run_of(tmp_path))
+    curves.started(TRAIN)
+    curves.ended(TRAIN, Outcome(Artifact(root=tmp_path), reused=True))
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,125 @@
+"""Whoever is to be told is told, whatever happens there: a real server on loopback takes, refuses, redirects, hangs."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.context.outcome import Outcome
+from flows.run import notify
+from flows.run.open_run import open_run
+from flows.workspace.settings import load_settings
+from schemas.errors import GateError
+from schemas.load import load_file
+from schemas.schedule import NotifySpec
+from schemas.verdicts import Verdict
+
+if TYPE_CHECKING:
+    from tests.support.workplace import Workplace
+
+HOOK = NotifySpec(webhook_env="HOOK")
+
+
+@dataclass
+class Hook:
+    url: str = ""
+    status: int = 200
+    location: str = ""
+    heard: list[dict[str, Any]] = field(default_factory=list)
+
+
+@pytest.fixture
+def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    found = Hook()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            found.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(found.status)
+            if found.location:
+                self.send_header("Location", found.location)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    found.url = f"http://127.0.0.1:{server.server_port}/secret-part"
+    yield found
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:
+    message = {"text": "t", "pipeline": "small", "verdict": "BLOCK"}
+    return notify.deliver(spec, message, environ={"HOOK": hook.url, **environ})
+
+
+def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert late(hook) == []
+    hook.status = 500
+    assert late(hook) == ["the webhook of HOOK was not told: HTTP 500"]
+    hook.status, hook.location = 302, "http://127.0.0.1:9/elsewhere"
+    assert late(hook) == ["the webhook of HOOK was not told: HTTP 302"]
+    assert late(hook, HOOK="") == ["the webhook of HOOK was not told: the variable is not set"]
+    assert late(hook, HOOK="file:///etc/passwd") == [
+        "the webhook of HOOK was not told: its value is no http or https address"
+    ]
+    monkeypatch.setattr(notify, "TIMEOUT_S", 0.5)
+    assert late(hook, HOOK="http://127.0.0.1:9/secret") == ["the webhook of HOOK was not told: URLError"]
+    assert len(hook.heard) == 3
+
+
+@pytest.fixture
+def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Bring a run to an end without any work."""
+    monkeypatch.setenv("TUNEGATE_HOME", str(bare_workplace.home))
+    monkeypatch.setenv("HOOK", hook.url)
+
+    def declare(**notified: Any) -> None:
+        bare_workplace.declare(
+            lambda document: document["pipelines"]["small"].update(notify={"webhook_env": "HOOK", **notified})
+        )
+
+    def end(verdict: Verdict | None, error: Exception | None = None, **notified: Any) -> str:
+        declare(**notified)
+        config = Path(bare_workplace.folder) / "pipelines.yaml"
+        with open_run(load_file(config).get("small"), load_settings(config), root=config.parent) as opened:
+            if error is not None:
+                raise error
+            run_id = opened.context.run_id
+            opened.context.outcome = Outcome(
+                run_id=run_id, pipeline="small", verdict=verdict or "SKIP",
+                reason="ticket T-000123 said: my secret", version="7",
+            )  # fmt: skip
+        return run_id
+
+    return end
+
+
+def test_verdicts_and_failures_are_told_and_no_word_of_a_ticket(end: Any, hook: Hook) -> None:
+    run_id = end("PROMOTE")
+    [message] = hook.heard
+    assert (message["verdict"], message["version"], message["champion"]) == ("PROMOTE", "7", None)
+    assert message["text"] == f"small: PROMOTE v7, champion none; tunegate show {run_id}"
+    end(None)  # a skipped run is no news
+    with pytest.raises(GateError):
+        end(None, GateError("ticket T-000123 said: my secret", code="TG0620"))
+    assert [(each["verdict"], each["error"]) for each in hook.heard[1:]] == [("ERROR", "TG0620")]
+    end("HOLD", on=["BLOCK"])
+    assert len(hook.heard) == 2
+    hook.status = 500
+    end("BLOCK")  # the hook fails, the run does not
+    assert [each["verdict"] for each in hook.heard] == ["PROMOTE", "ERROR", "BLOCK"]
+    assert "secret" not in json.dumps(hook.heard)
+    assert "T-000123" not in json.dumps(hook.heard)

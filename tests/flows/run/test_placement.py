@@ -1,0 +1,212 @@
+"""What is handed over to a worker and taken back, and what both sides refuse; the Prefect part is in tests/system."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.graph.execute import Run, run_plainly
+from flows.run.open_run import OpenRun, open_run
+from flows.run.placement import check_taken, first_missing, give_back, hand_over, is_workers, open_placed, take_back
+from flows.workspace.settings import Settings, load_settings
+from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    from tests.support.workplace import Workplace
+
+
+@pytest.fixture
+def opened(empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRun]:
+    """A run of the small pipeline that has just begun, in this process."""
+    for name, value in empty_workplace.environ.items():
+        monkeypatch.setenv(name, value)
+    config = empty_workplace.folder / "pipelines.yaml"
+    spec, settings = load_file(config).get("small"), load_settings(config)
+    with open_run(spec, settings, root=config.parent) as found:
+        yield found
+
+
+@pytest.fixture
+def worker(opened: OpenRun, tmp_path: Path) -> Settings:
+    """Another machine: a home of its own without a ledger, and the shared folder."""
+    return replace(opened.context.settings, home=tmp_path / "worker", shared_store=opened.context.settings.home)
+
+
+def place(opened: OpenRun, settings: Settings, stage: str, spec: PipelineSpec | None = None) -> tuple[Run, str]:
+    """What whoever holds the ledger and the worker do, up to the work."""
+    _, digest = hand_over(opened, stage)
+    run = open_placed(
+        spec or opened.context.spec,
+        settings,
+        root=opened.context.root,
+        run_id=opened.context.run_id,
+        stage=stage,
+        handover=digest,
+    )
+    return run, digest
+
+
+def do(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
+    """Have the worker do a stage and take it back; names of what it made."""
+    run, digest = place(opened, settings, stage)
+    work(run, stage)
+    give_back(run, stage, opened.context.run_id, digest)
+    made = take_back(opened, stage, run_id=opened.context.run_id, handover=digest)
+    run_plainly(opened.run, stage=stage)
+    check_taken(opened, made)
+    return set(made)
+
+
+def work(run: Run, stage: str) -> None:
+    run_plainly(run, stage=stage, only=is_workers)
+
+
+def test_a_worker_makes_a_stage_and_the_ledger_has_it_as_made(opened: OpenRun, worker: Settings) -> None:
+    assert first_missing(opened, "curate") == "extract"
+    made = do(opened, worker, "curate")
+    assert {"extract", "dedup", "split", "card", "warehouse"} <= made
+    rows = {row.step: row for row in opened.context.ledger.steps(opened.context.run_id)}
+    assert {rows[name].state for name in ("extract", "dedup", "split")} == {"done"}
+    assert rows["dedup"].seconds > 0
+    assert not (worker.home / "ledger.sqlite").exists()
+    assert first_missing(opened, "curate") is None
+
+
+def test_what_is_made_here_first_is_not_made_by_the_worker(opened: OpenRun, worker: Settings) -> None:
+    """As after a customer was forgotten: only whoever has the key of the tombstones reads the source."""
+    raw = dict(opened.pipeline.curated.tables)["extract"]
+    run_plainly(opened.run, targets=(raw,))
+    run, _ = place(opened, worker, "curate")
+    assert run.outcomes["extract"].result.digest == opened.run.result(raw).digest
+    made = do(opened, worker, "curate")
+    assert "extract" not in made
+    assert "dedup" in made
+
+
+def test_a_result_that_the_worker_did_not_make_is_not_made_here_instead(opened: OpenRun, worker: Settings) -> None:
+    run, digest = place(opened, worker, "curate")
+    run_plainly(run, stage="curate", only=lambda node: is_workers(node) and node.name in ("extract", "validate"))
+    give_back(run, "curate", opened.context.run_id, digest)
+    with pytest.raises(StorageError, match=r"TG0549.*no result of redact"):
+        take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
+
+
+def test_a_run_with_the_store_of_another_is_refused(empty_workplace: Workplace) -> None:
+    done = empty_workplace.run("run", "small", TUNEGATE_STORE="/mnt/shared")
+    assert done.returncode == 2
+    assert "TUNEGATE_STORE" in done.stderr
+
+
+def test_nothing_of_a_ticket_is_handed_over(opened: OpenRun, worker: Settings) -> None:
+    do(opened, worker, "curate")
+    hand_over(opened, "finetune")
+    tickets = opened.run.result(opened.pipeline.curated.clean).train
+    import pyarrow.parquet as pq
+
+    bodies = [body for body in pq.read_table(tickets, columns=["body"]).column(0).to_pylist() if body]
+    for file in sorted((opened.context.settings.home / "handover").glob("*.json")):
+        text = file.read_text()
+        assert not any(body[:40] in text for body in bodies), file.name
+        assert file.stat().st_mode & 0o077 == 0
+
+
+def test_a_worker_without_the_shared_folder_is_told_so(opened: OpenRun, worker: Settings) -> None:
+    with pytest.raises(ConfigError, match=r"TG0119.*shared folder"):
+        place(opened, replace(worker, shared_store=None), "curate")
+
+
+def test_another_declaration_is_named(opened: OpenRun, worker: Settings) -> None:
+    spec = opened.context.spec
+    other = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": 99})})
+    with pytest.raises(ConfigError, match=r"TG0119.*the declaration of small"):
+        place(opened, worker, "curate", other)
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "expected"),
+    [
+        ("code", "tasks.curate.dedup", "code of tasks.curate.dedup"),
+        ("libraries", "duckdb", r"duckdb 0\.0\.1 there, .+ here"),
+    ],
+)
+def test_other_code_and_libraries_are_named(
+    opened: OpenRun, worker: Settings, part: str, name: str, expected: str
+) -> None:
+    digest = forge(opened, "curate", lambda handover: handover[part].update({name: "0.0.1"}))
+    with pytest.raises(ConfigError, match=rf"TG0119.*{expected}"):
+        open_forged(opened, worker, "curate", digest)
+
+
+def test_a_handover_that_is_not_the_one_that_was_given_is_refused(opened: OpenRun, worker: Settings) -> None:
+    _, digest = hand_over(opened, "curate")
+    forge(opened, "curate", lambda handover: handover.update(source="another"))
+    with pytest.raises(SecurityError, match="TG0840"):
+        open_forged(opened, worker, "curate", digest)
+    with pytest.raises(SecurityError, match="TG0840"):
+        open_placed(
+            opened.context.spec, worker, root=opened.context.root, run_id="20260101-000000-aaaa", stage="curate",
+            handover=digest,
+        )  # fmt: skip
+
+
+def test_an_earlier_result_that_is_another_is_refused(opened: OpenRun, worker: Settings) -> None:
+    do(opened, worker, "curate")
+    clean = opened.run.result(opened.pipeline.curated.clean)
+    (clean.root / "train.parquet").write_bytes(b"other tickets")
+    with pytest.raises(StorageError, match="TG0549"):
+        place(opened, worker, "finetune")
+
+
+def test_what_belongs_to_another_handover_is_not_taken_back(opened: OpenRun, worker: Settings) -> None:
+    run, digest = place(opened, worker, "curate")
+    work(run, "curate")
+    give_back(run, "curate", opened.context.run_id, "0" * 64)
+    with pytest.raises(SecurityError, match="TG0840"):
+        take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
+
+
+def test_what_another_ledger_handed_over_is_not_taken_back(opened: OpenRun, worker: Settings) -> None:
+    digest = forge(opened, "curate", lambda handover: handover.update(ledger="f" * 64))
+    run = open_placed(
+        opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage="curate",
+        handover=digest,
+    )  # fmt: skip
+    work(run, "curate")
+    give_back(run, "curate", opened.context.run_id, digest)
+    with pytest.raises(SecurityError, match="TG0840"):
+        take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
+
+
+def test_the_same_work_of_another_run_has_the_same_name(opened: OpenRun) -> None:
+    first, _ = hand_over(opened, "curate")
+    opened.context.ledger.name_run(opened.context.run_id, prefect_run_id="another")  # the ledger has moved on
+    second, _ = hand_over(opened, "curate")
+    assert first.ledger != second.ledger
+    assert first.work == second.work
+    assert first.model_copy(update={"source": "new tickets"}).work != first.work
+
+
+def forge(opened: OpenRun, stage: str, change: Callable[[dict[str, Any]], object]) -> str:
+    """Change what was handed over; the sha256 of the file as it is then."""
+    from tasks.files import sha256_file
+
+    hand_over(opened, stage)
+    file = opened.context.settings.home / "handover" / f"{opened.context.run_id}-{stage}.json"
+    handover = json.loads(file.read_text())
+    change(handover)
+    file.write_text(json.dumps(handover))
+    return sha256_file(file)
+
+
+def open_forged(opened: OpenRun, worker: Settings, stage: str, digest: str) -> None:
+    open_placed(
+        opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage=stage,
+        handover=digest,
+    )  # fmt: skip

@@ -1,0 +1,48 @@
+"""A champion that learned from a forgotten customer is trained anew at the next tick, once."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.ledger.runs import Seen
+from flows.schedule.ticks import ordered_retrain, too_early
+from schemas.forget import LearnedVersion
+from schemas.schedule import RetrainSpec
+from schemas.ticks import Arrivals
+from tasks.watch.conditions import Situation, decide
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+
+def test_a_retrain_is_ordered_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEGATE_NOW", "2026-07-01T05:00:00+00:00")
+    place.promote(1, after=None)
+    seen = Seen("snapshot", "", 3)
+    place.ledger.finish_run("run-1", status="DONE", verdict="PROMOTE", exit_code=0, seen=seen)
+    spec = SimpleNamespace(
+        name="small", registry=SimpleNamespace(name="replies"), retrain=RetrainSpec(cooldown_days=30), schedule=None
+    )
+    session: Any = SimpleNamespace(ledger=place.ledger, spec=spec, run_id="run-1")
+    monkeypatch.setenv("TUNEGATE_NOW", "2026-07-02T05:00:00+00:00")
+    assert ordered_retrain(session) == ""
+    assert too_early(session, SimpleNamespace(cause="person", told="")) is not None  # type: ignore[arg-type]
+    version = LearnedVersion(name="replies", version="1", run_id="run-1", how="directly", n_rows=7)
+    place.ledger.mark_versions("abc", [version])
+    place.ledger.mark_versions("abc", [version])
+    assert len(place.ledger.marked("replies")) == 1
+    reason = ordered_retrain(session)
+    assert "learned directly from 7 examples" in reason
+    assert too_early(session, SimpleNamespace(cause="person", told="")) is None  # type: ignore[arg-type]
+    nothing = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
+    now = datetime.fromisoformat("2026-07-02T05:00:00+00:00")
+    decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=nothing, ordered=reason))
+    assert (decision.run, decision.code) == (True, "forgotten")
+    monkeypatch.setenv("TUNEGATE_NOW", "2026-07-03T05:00:00+00:00")
+    place.record(2, "BLOCK")
+    place.ledger.finish_run("run-2", status="DONE", verdict="BLOCK", exit_code=5, seen=seen)
+    assert ordered_retrain(session) == "", "it was tried: the usual rules decide when it is tried again"

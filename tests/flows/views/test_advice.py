@@ -1,0 +1,130 @@
+"""The rules of `tunegate study advise`: what each says of its evidence, and which conclusion follows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.views.advice import ASK, RULES, Evidence, Fit, conclude
+from schemas.artifacts import TrainedRef
+from schemas.curation_card import LabelConflicts
+from tasks.assess.ablation import AblationRow, AblationTable
+from tasks.assess.economics import Measures, read_prices, reckon_costs
+from tasks.assess.judge import Judgement
+
+FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}
+
+
+def judgement(verdict: Any, difference: float = 0.1) -> Judgement:
+    return Judgement(
+        verdict, "tango", "in words.", 0.6, 0.5, difference, 0.01, 0.2, met=verdict == "PROMOTE", p_harm=1.0,
+        if_not_blocked="", won=12, lost=2,
+    )  # fmt: skip
+
+
+def trained(train_loss: float = 0.4) -> TrainedRef:
+    return TrainedRef(
+        root=Path("train"), method="lora", format="instruction", base_digest="", n_trainable=1, n_steps=1, n_tokens=1,
+        train_loss=train_loss, validation_loss=0.5,
+    )  # fmt: skip
+
+
+def conflicts(n_conflicting: int) -> LabelConflicts:
+    return LabelConflicts(n_checked=3000, n_conflicting=n_conflicting)
+
+
+def evidence(**change: Any) -> Evidence:
+    plain: dict[str, Any] = {
+        "pipeline": "desk", "run_id": "r", "trained": trained(), "verdict": "PROMOTE", "metric": "exact",
+        "means": {"tuned": 0.6, "few_shot": 0.5}, "best_prompting": "few_shot", "prompting_meets": "no",
+        "limits": ("exact 0.55",), "tuned": judgement("PROMOTE"), "retrieval": judgement("HOLD"),
+        "classifier": judgement("PROMOTE"), "n_items": 400, "min_items": 50, "n_train": 3000, "conflicts": conflicts(3),
+        "forms": {"format": 1.0}, "fits": FITS,
+        "costs": reckon_costs(
+            read_prices(), Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}), machine="l4"
+        ),
+        "queries": 10_000.0,
+    }  # fmt: skip
+    return Evidence(**{**plain, **change})
+
+
+def table(gain: Any) -> AblationTable:
+    row = AblationRow(arm="raw", told="", gain=gain, difference=0.1, lower=0.05, upper=0.2)
+    return AblationTable(
+        pipeline="desk", metric="exact", n_items=400, n_steps=9, seed=0, confidence=0.95, items="i", rows=(row,),
+        answer="in words.",
+    )  # fmt: skip
+
+
+def says(**change: Any) -> dict[str, str]:
+    advice = conclude(evidence(**change))
+    return {reason.rule: reason.says for reason in (*advice.reasons, *advice.missing)}
+
+
+@pytest.mark.parametrize(
+    ("change", "answer"),
+    [
+        ({}, "lora"),
+        ({"prompting_meets": "yes"}, "prompting"),
+        ({"prompting_meets": "yes", "best_prompting": "retrieval"}, "retrieval"),
+        ({"fits": {**FITS, "lora": Fit(False, "80 GB")}}, "qlora"),
+        ({"fits": {**FITS, "lora": Fit(None, "80 GB"), "qlora": Fit(None, "24 GB")}}, "qlora"),
+        ({"fits": {**FITS, "lora": Fit(None, "24 GB"), "qlora": Fit(None, "24 GB")}}, "lora"),
+        ({"verdict": "HOLD", "n_train": 20_000}, "full"),
+        ({"verdict": "HOLD", "n_train": 20_000, "trained": trained(0.1)}, "lora"),  # the examples are learnt already
+        ({"verdict": "HOLD", "n_train": 9_999}, "lora"),
+        ({"tuned": judgement("BLOCK", -0.1)}, "prompting"),
+        ({"tuned": judgement("HOLD")}, "not known"),
+        ({"tuned": judgement("HOLD"), "forms": {"format": 0.9}}, "curate"),
+        ({"tuned": judgement("HOLD"), "conflicts": conflicts(300)}, "curate"),
+        ({"tuned": judgement("HOLD"), "ablation": table("helps")}, "curate"),
+        ({"tuned": judgement("HOLD"), "conflicts": conflicts(300), "ablation": table("not shown")}, "not known"),
+        ({"tuned": None, "n_train": 50}, "prompting"),
+        ({"tuned": None, "verdict": None}, "lora"),
+        ({"tuned": None, "fits": {}}, "not known"),
+    ],
+)
+def test_the_conclusion_follows_the_evidence(change: dict[str, Any], answer: str) -> None:
+    assert conclude(evidence(**change)).answer == answer
+
+
+def test_nothing_recorded_supposes_nothing_and_names_a_command_for_each_gap() -> None:
+    advice = conclude(Evidence(pipeline="desk"))
+    assert advice.answer == "not known"
+    assert advice.reasons == ()
+    assert len(advice.missing) == len(RULES)
+    assert all(reason.get for reason in advice.missing)
+
+
+def test_prompting_that_is_good_enough_comes_first_and_the_gain_is_still_told() -> None:
+    advice = conclude(evidence(prompting_meets="yes"))
+    assert "+0.100" in advice.sentence
+
+
+def test_the_cheap_api_is_named_below_break_even_and_not_above() -> None:
+    assert says()["cost"] == "API"
+    assert "before you rent" in conclude(evidence()).sentence
+    assert says(queries=1e9)["cost"] == "own model"
+    (cost,) = (reason for reason in conclude(evidence(card="h100")).reasons if reason.rule == "cost")
+    assert "h100 costs 2,920 a month" in cost.evidence
+    assert says(queries=None)["cost"] == says(costs=None)["cost"] == "missing"
+
+
+def test_few_items_and_no_limits_are_told() -> None:
+    assert says(n_items=10)["items"] == "more items"
+    assert "too few to promote" in conclude(evidence(n_items=10)).sentence
+    assert says(limits=(), prompting_meets=None)["prompting"] == "missing"
+    assert says(prompting_meets="not shown")["prompting"] == "more items"
+    assert says(forms={})["form"] == "missing"
+    assert says(conflicts=None)["quality"] == "missing"
+    assert says(classifier=judgement("HOLD"))["classifier"] == "enough"
+    nothing_fits = {name: Fit(False, None) for name in FITS}
+    assert says(fits=nothing_fits)["memory"] == "smaller base"
+
+
+def test_every_rule_declares_its_threshold_its_source_and_what_would_change_it() -> None:
+    assert list(ASK) == list(RULES)
+    for name, rule in RULES.items():
+        assert all(rule[what] for what in ("question", "threshold", "source", "change", "missing", "get")), name

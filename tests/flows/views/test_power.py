@@ -1,0 +1,74 @@
+"""An underpowered gate is told before training, or refused."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.graph.store import Store
+from flows.views.power import gate_power, refuse_weak_gate
+from schemas.artifacts import RowCounts, Splits
+from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.support.workplace import Workplace
+
+
+def spec(**gates: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
+        "gates": {"rules": [{"metric": "exact", "change_threshold": {}}], **gates},
+    })  # fmt: skip
+
+
+def splits(root: Path, n_test: int) -> Splits:
+    return Splits(root=root, rows=RowCounts(n_in=n_test, n_out=n_test), n_train=0, n_validation=0, n_test=n_test)
+
+
+def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=None, store=store)
+    told = refuse_weak_gate(spec(), rows)
+    assert told is not None
+    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are there" in told
+    with pytest.raises(ConfigError, match="TG0196"):
+        refuse_weak_gate(spec(strict_power=True), rows)
+
+
+def test_enough_items_or_items_that_are_not_known_yet_say_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    strict = spec(strict_power=True)
+    assert refuse_weak_gate(strict, gate_power(strict, splits=splits(tmp_path, 300), ledger=None, store=store)) is None
+    assert refuse_weak_gate(strict, gate_power(strict, splits=None, ledger=None, store=store)) is None
+    # evaluate.max_items (400) bounds what is answered, however many tickets the test split has
+    [row] = gate_power(strict, splits=splits(tmp_path, 9000), ledger=None, store=store)
+    assert row.at_hand == 400
+
+
+def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(empty_workplace: Workplace) -> None:
+    def strict(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["gates"] = {
+            "min_items": 5,
+            "strict_power": True,
+            "rules": [{"metric": "format", "value_threshold": 0.9}],
+        }
+
+    workplace = empty_workplace
+    workplace.declare(strict)
+    assert workplace.run("plan", "small").returncode == 0  # the items are not known yet
+    refused = workplace.run("run", "small")
+    assert refused.returncode == 2, refused.stderr
+    assert "TG0196" in refused.stderr
+    steps = {row["step"] for row in workplace.json("show", workplace.json("runs")["runs"][0]["run_id"])["steps"]}
+    assert "decontaminate" in steps
+    assert "train" not in steps
+    plan = workplace.run("plan", "small")
+    assert plan.returncode == 2
+    assert "too few held-out items" in plan.stderr
+    [gate] = workplace.json("plan", "small")["gates"]
+    assert gate["underpowered"] is True
+    assert gate["at_hand"] == 12

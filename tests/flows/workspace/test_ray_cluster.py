@@ -1,0 +1,104 @@
+"""`engine: ray` without what it needs: told by name before anything runs."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from flows.cli.examination import examine
+from flows.cli.weekly import plan
+from flows.cluster import check_cluster, place_of
+from flows.open_run import open_run
+from flows.views import doctor as health
+from flows.views.doctor import Patient
+from flows.workspace.settings import Settings, load_settings
+from schemas.errors import ConfigError, ServiceError, StorageError
+from schemas.load import load_file
+from tests.schemas.test_pipeline import build
+
+DECLARED = """\
+version: 1
+pipelines:
+  small:
+    engine: ray
+    source: {kind: generated}
+    train: {base_model: "file:models/x"}
+    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
+    register: {name: small}
+"""
+RAY = build(engine="ray")
+
+
+@pytest.fixture
+def listening() -> Iterator[str]:
+    """An address where somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.fixture
+def complete(listening: str, tmp_path: Path) -> Settings:
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={})
+    return replace(settings, ray_address=listening, shared_storage=f"file://{tmp_path / 'shared'}")
+
+
+def test_a_pipeline_is_local_unless_it_says_otherwise(tmp_path: Path) -> None:
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={})
+    assert check_cluster(build(), settings) is None
+
+
+def test_what_is_there_is_fit_and_nothing_is_left(complete: Settings, tmp_path: Path) -> None:
+    place = check_cluster(RAY, complete)
+    assert place is not None
+    assert place.address == complete.ray_address
+    assert not list((tmp_path / "shared").iterdir())
+
+
+@pytest.mark.parametrize("missing", ["ray_address", "shared_storage"])
+def test_a_variable_that_is_not_set_is_named(complete: Settings, missing: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        place_of(RAY, replace(complete, **{missing: None}))
+    assert told.value.code == "TG0119"
+    assert {"ray_address": "RAY_ADDRESS", "shared_storage": "TUNEGATE_SHARED"}[missing] in told.value.message
+
+
+def test_a_missing_extra_is_told(complete: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "ray" else find(name))
+    with pytest.raises(ConfigError) as told:
+        check_cluster(RAY, complete)
+    assert told.value.code == "TG0112"
+
+
+def test_nobody_at_the_address_is_told(complete: Settings) -> None:
+    with pytest.raises(ServiceError) as told:
+        check_cluster(RAY, replace(complete, ray_address="127.0.0.1:1"))
+    assert told.value.code == "TG0723"
+
+
+def test_a_storage_that_cannot_be_written_is_told(complete: Settings, tmp_path: Path) -> None:
+    (tmp_path / "shared").write_text("a file is in its place")
+    with pytest.raises(StorageError) as told:
+        check_cluster(RAY, complete)
+    assert told.value.code == "TG0568"
+
+
+def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("RAY_ADDRESS", "TUNEGATE_SHARED"):
+        monkeypatch.delenv(variable, raising=False)
+    config = tmp_path / "pipelines.yaml"
+    config.write_text(DECLARED)
+    with pytest.raises(ConfigError, match="TG0119"):
+        plan(pipeline="small", config=config, as_json=True)
+    spec = load_file(config).get("small")
+    with pytest.raises(ConfigError, match="TG0119"), open_run(spec, load_settings(config), root=tmp_path):
+        pass
+    assert not (tmp_path / ".tunegate").exists()
+    (finding,) = examine(health.cluster, Patient(load_settings(config), config, {}))
+    assert finding.state == "bad"
+    assert "TG0119" in finding.told

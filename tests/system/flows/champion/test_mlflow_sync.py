@@ -1,0 +1,165 @@
+"""MLflow follows the ledger: told once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.workspace.servers import ensure_mlflow, stop_all
+from tasks.failpoint import PLACES
+from tasks.release.tracking import open_client
+from tests.support.place import alias_version
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
+)
+
+
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
+"""Where MLflow's champion has moved already. The first that is told is the candidate, the second the champion."""
+HALF = "half a file"
+"""A place that is not in the code: MLflow has copied half of the bundle's only file."""
+PROMOTE_AND_TELL = """
+import json, os, shutil, sys
+from pathlib import Path
+import mlflow.pyfunc  # once, for all of the children
+from flows.ledger.ledger import Ledger
+from flows.champion.mlflow_sync import synchronise
+from flows.workspace.settings import Settings
+
+def promote_and_tell(home):
+    ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
+    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    synchronise(ledger, settings)
+
+def copy_half(source, target, **_named):
+    Path(target).write_bytes(Path(source).read_bytes()[:1])
+    if Path(target).name == "serving.json" and not os.environ.pop("SPARE", None):
+        os.kill(os.getpid(), 9)
+    return copy(source, target)
+
+copy = shutil.copyfile
+ended = {}
+for place in sys.argv[2:]:
+    child = os.fork()
+    if not child:
+        if place == "half a file":
+            os.environ["SPARE"] = "the copy that is made before MLflow's"
+            shutil.copyfile = copy_half
+        else:
+            os.environ["TUNEGATE_FAILPOINT"] = place
+        try:
+            promote_and_tell(Path(sys.argv[1]) / place)
+        finally:
+            os._exit(1)
+    ended[place] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ended))
+"""
+
+
+def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
+    place: Place, project: Path
+) -> None:
+    for name, left in killed_at(KILLED, place, project).items():
+        assert left.ledger.pending_projections() != ()
+        assert left.told()["champion"] == ("2" if name in MOVED else "1"), name
+        for _ in range(2):  # and however often it is repeated
+            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+            assert synchronise(left.ledger, left.settings) is None
+        assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
+        assert left.told() == {
+            "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
+            "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED")],
+        }, name  # fmt: skip
+
+
+def test_whoever_is_killed_while_mlflow_registers_leaves_reconcile_to_end_as_if_nothing_had_been(
+    place: Place, project: Path
+) -> None:
+    killed = killed_at(["mlflow.run", HALF, "mlflow.artifacts", "mlflow.version"], place, project)
+    whole = place.at(place.home.with_name("whole"))
+    shutil.copytree(place.home, whole.home)
+    whole.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    assert reconcile(whole.ledger, whole.settings).late is None
+    for name, left in killed.items():
+        assert left.told() != whole.told(), name
+        for _ in range(2):
+            assert reconcile(left.ledger, left.settings).late is None, name
+            assert left.told() == whole.told(), name
+            assert registered_files(left) == registered_files(whole), name
+
+
+def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Place]:
+    """Homes in which version 1 is champion, and whoever promoted version 2 was killed at the place."""
+    place.promote(1, after=None)
+    assert synchronise(place.ledger, place.settings) is None
+    place.record(2, "PROMOTE")
+    folder = place.home.with_name("killed")
+    for name in names:
+        shutil.copytree(place.home, folder / name)
+    done = subprocess.run(
+        [sys.executable, "-c", PROMOTE_AND_TELL, str(folder), *names],
+        env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(names, -9)
+    return {name: place.at(folder / name) for name in names}
+
+
+def registered_files(place: Place) -> dict[str, bytes]:
+    """The files of version 2 as MLflow has them; of its own, which name a time and an id, the names alone."""
+    (version,) = [
+        found for found in place.client.search_model_versions("name = 'replies'") if str(found.version) == "2"
+    ]
+    folder = Path(str(place.client.get_run(version.run_id).info.artifact_uri).removeprefix("file://")) / "model"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() if "data" in path.parts else b"" for path in files}
+
+
+@pytest.fixture
+def server(place: Place) -> Iterator[str]:
+    """`tunegate ops up`'s MLflow server over the place's own files."""
+    yield ensure_mlflow(place.home).url
+    stop_all(place.home)
+
+
+def fetch(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=30) as response:
+        return bytes(response.read())
+
+
+@pytest.mark.server
+def test_a_server_over_the_same_files_and_no_server_may_take_turns(
+    place: Place, server: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    served = replace(place.settings, mlflow_tracking_uri=server)
+    turns = [(place.settings, "tunegate"), (served, "tunegate"), (served, "second"), (place.settings, "second")]
+    for number, (settings, experiment) in enumerate(turns, 1):
+        place.promote(number, after=str(number - 1) if number > 1 else None, experiment=experiment)
+        assert synchronise(place.ledger, settings) is None
+    assert place.told()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
+    assert place.told()["champion"] == alias_version(open_client(server), name="replies", alias="champion", uri=server)
+    assert place.told()["champion"] == "4"
+    for number in (1, 2, 3, 4):  # the pages of the UI read files this way
+        file = f"data/{number:064x}/serving.json"
+        run = place.ledger.run(f"run-{number}").mlflow_run_id
+        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}")
+        version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}")
+        assert shown == version == f"{number}\n".encode()
+        for uri in (place.uri, server):
+            assert [entry.path for entry in open_client(uri).list_artifacts(str(run))] == ["model"]
+    assert capfd.readouterr() == ("", "")

@@ -1,0 +1,176 @@
+"""MLflow as other people run it: its server on Postgres, and its server with logins. Both are really started."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.champion.mlflow_sync import synchronise
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
+from schemas.errors import ServiceError
+from tasks.files import verify
+from tasks.release.tracking import open_client
+from tests.support.place import alias_version
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+    from tests.support.postgres import Postgres
+
+pytestmark = [
+    pytest.mark.server,
+    pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
+]
+STARTS_WITHIN_S = 240
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine an answer takes its time."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "150")
+
+
+@contextmanager
+def process(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that writes to `folder/log` and is gone at the end of the block."""
+    with (folder / "log").open("ab") as log:
+        started = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, **options)
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(started.pid, 9)
+            started.wait()
+
+
+def wait_until(answers: Any, started: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not answers():
+        assert started.poll() is None, (folder / "log").read_text()[-2000:]
+        assert time.monotonic() < deadline, (folder / "log").read_text()[-2000:]
+        time.sleep(0.2)
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def mlflow_server(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[str]:
+    """`mlflow server` that keeps artifacts itself: a client reaches them through it, as on another machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    command = [
+        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
+        "--artifacts-destination", (folder / "artifacts").as_uri(), *arguments,
+    ]  # fmt: skip
+    with process(command, folder, env={**os.environ, **MLFLOW_ENVIRONMENT, **(environ or {})}) as started:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: is_healthy(url), started, folder)
+        yield url
+
+
+def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
+    """The whole life of a name against this MLflow; what is registered are the evaluated bytes."""
+    served = replace(place.settings, mlflow_tracking_uri=uri)
+    place.promote(1, after=None)
+    place.record(2, "PROMOTE")
+    place.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better", approval=True)
+    assert synchronise(place.ledger, served) is None
+    assert aliases(uri) == {"previous": None, "champion": "1", "challenger": "2"}
+    place.ledger.approve("run-2", actor="ada")
+    assert synchronise(place.ledger, served) is None
+    assert aliases(uri) == {"previous": "1", "champion": "2", "challenger": None}
+    client = open_client(uri)
+    for number in (1, 2):
+        row = place.ledger.candidate("replies", str(number))
+        assert row is not None
+        assert row.mlflow_version is not None
+        version = client.get_model_version("replies", row.mlflow_version)
+        local = Path(client.download_artifacts(str(version.run_id), "model", str(scratch)))
+        assert verify(local / "data" / row.ref.bundle.root.name) == row.ref.bundle.digest
+        assert version.tags["tunegate.bundle"] == row.ref.bundle.digest
+        shutil.rmtree(local)
+    place.ledger.rollback("replies", reason="customers complain")
+    place.forget()  # all of it is told once more
+    assert synchronise(place.ledger, served) is None
+    assert aliases(uri) == {"previous": None, "champion": "1", "challenger": None}
+    assert len(client.search_model_versions("name = 'replies'")) == 2
+
+
+def aliases(uri: str) -> dict[str, str | None]:
+    client = open_client(uri)
+    return {
+        alias: alias_version(client, name="replies", alias=alias, uri=uri)
+        for alias in ("previous", "champion", "challenger")
+    }
+
+
+def test_on_postgres(place: Place, postgres: Postgres, tmp_path: Path) -> None:
+    store = postgres.fresh().replace("postgresql://", "postgresql+psycopg2://")
+    with mlflow_server(tmp_path / "server", "--backend-store-uri", store) as uri:
+        promoted_and_rolled_back(place, uri, tmp_path)
+
+
+def test_with_logins_and_an_ordinary_user(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, admin, user = tmp_path / "server", secrets.token_hex(12), secrets.token_hex(12)
+    folder.mkdir()
+    (folder / "auth.ini").write_text(
+        "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
+        f"database_uri = sqlite:///{folder / 'auth.db'}\n"
+        "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
+        "auth_cache_ttl_seconds = 60\n"  # a password costs a tenth of a second of work, and each request has several
+    )
+    environ = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": admin,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(16),
+    }
+    shutil.copy(place.home / "mlflow" / "mlflow.db", folder / "mlflow.db")
+    store = f"sqlite:///{folder / 'mlflow.db'}"
+    with mlflow_server(folder, "--backend-store-uri", store, "--app-name", "basic-auth", environ=environ) as uri:
+        login = b64encode(f"admin:{admin}".encode()).decode()
+        request = urllib.request.Request(
+            f"{uri}/api/2.0/mlflow/users/create",
+            json.dumps({"username": "tunegate", "password": user}).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Basic {login}"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert response.status == 200
+
+        place.promote(7, after=None, name="refused")
+        for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name, raising=False)
+        for password in (None, "wrong-password-1"):
+            if password is not None:
+                monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "tunegate")
+                monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
+            late = synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=uri))
+            assert isinstance(late, ServiceError)
+            assert late.code == "TG0710"
+            assert "wrong-password" not in str(late)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", user)
+        promoted_and_rolled_back(place, uri, tmp_path)
+        assert alias_version(open_client(uri), name="refused", alias="champion", uri=uri) == "1"

@@ -1,0 +1,30 @@
+"""Tombstones, journal and marks, in a file and in Postgres: what was entered stays, and moves with the ledger."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from flows.ledger.ledger import Ledger
+from flows.ledger.migrate import copy_ledger, ledger_digest
+from schemas.forget import Holding, LearnedVersion, Tombstone
+
+HELD = Holding(kind="result", place="store/extract/k1", digest="d1", n_rows=3, fate="removed")
+
+
+def tombstone(at: str, *tickets: str) -> Tombstone:
+    return Tombstone(id="one", key_id="k", owners=("o",), tickets=tickets, reason="r", actor="a", at=at)
+
+
+def test_it_moves_to_postgres_with_the_ledger_and_goes_on_counting(in_file: Ledger, postgres: Any) -> None:
+    in_file.bury(tombstone("1", "a"))
+    in_file.note_going("one", "now", [HELD])
+    in_file.mark_versions("one", [LearnedVersion(name="r", version="1", run_id="x", how="directly", n_rows=1)])
+    moved = Ledger(in_file.root.parent / "other", postgres.fresh())
+    assert copy_ledger(in_file, moved)["forgettings"] == 1
+    assert ledger_digest(moved) == ledger_digest(in_file)
+    moved.end_forgetting("one", "now")
+    assert [each.event for each in moved.journal("one")] == ["goes", "ended"]
+    with pytest.raises(Exception, match="append-only"), moved.write() as db:
+        db.execute("DELETE FROM forgettings")

@@ -1,0 +1,25 @@
+"""Whatever holds for the ledger in a file holds for the one in Postgres: the same tests, again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.ledger.ledger import Ledger
+from tests.flows.ledger.test_champions import *
+from tests.flows.ledger.test_erasures import *
+from tests.flows.ledger.test_journal import *
+from tests.flows.ledger.test_migrate import (
+    test_a_ledger_in_use_is_not_copied_over,
+    test_a_ledger_of_the_second_version_gets_a_journal_of_every_row,
+)
+from tests.flows.ledger.test_promotions import *
+from tests.flows.ledger.test_runs import *
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, postgres: Postgres) -> Ledger:
+    """An empty ledger in Postgres."""
+    return Ledger(tmp_path / "home", postgres.fresh())

@@ -1,0 +1,233 @@
+"""A ledger in Postgres and two hosts, each in a network namespace of its own; cables are really pulled.
+
+Nothing is shortened: the waiting times are those that the ledger's connections ask for.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from flows.ledger.postgres import HOLDER_SILENCE_S, PATIENCE_S, SILENCE_S
+from flows.ledger.sqlite import BUSY_TIMEOUT_S
+from tests.support.namespaces import NETWORK, Network, running_network
+
+pytestmark = pytest.mark.campaign
+
+LATER_S = 15.0
+"""So much later than it must happen may something happen on a busy machine: processes start in seconds here."""
+
+
+class Process(NamedTuple):
+    """`engine_process.py` on a host; it says a word where it waits, and its answer at the end."""
+
+    popen: subprocess.Popen[str]
+
+    def word(self) -> str:
+        return self.popen.stdout.readline().strip()
+
+    def go_on(self) -> None:
+        self.popen.stdin.write("go on\n")
+        self.popen.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """What it printed last; `code` of an error."""
+        told, errors = self.popen.communicate(timeout=150)
+        assert told, errors
+        return json.loads(told.splitlines()[-1])
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+
+
+class Hosts(NamedTuple):
+    """Hosts `a` and `b` with homes of their own, and `db` with the ledger."""
+
+    network: Network
+    on: Callable[..., Process]
+    """Start a program on a host."""
+
+    def promoted(self) -> list[list[str | None]]:
+        """Every move of the champion as the database's host sees it, after checking the chain of hashes."""
+        return self.on("db", "look").answer()["moves"]
+
+
+@contextmanager
+def postgres_at(network: Network, host: str, project: Path) -> Iterator[Callable[[], str]]:
+    """A Postgres on that host; each call makes a database."""
+    command = [*network.at(host), sys.executable, "-m", "tests.support.postgres_host", network.address(host), NETWORK]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=project)
+
+    def fresh() -> str:
+        server.stdin.write("fresh\n")
+        server.stdin.flush()
+        return server.stdout.readline().strip()
+
+    try:
+        yield fresh
+    finally:
+        server.communicate(timeout=60)  # it ends with its input
+
+
+@pytest.fixture(scope="module")
+def network(project) -> Iterator[tuple[Network, Callable[[], str]]]:
+    with running_network("db", "a", "b") as network, postgres_at(network, "db", project) as fresh:
+        yield network, fresh
+
+
+@pytest.fixture
+def hosts(network, start, tmp_path) -> Iterator[Hosts]:
+    """All of them connected, and a ledger that is empty."""
+    cables, fresh = network
+    url = fresh()
+
+    def on(host: str, *arguments: object) -> Process:
+        home = tmp_path / host
+        return Process(start(home, *arguments, at=cables.at(host), TUNEGATE_LEDGER_URL=url))
+
+    yield Hosts(cables, on)
+    cables.heal()
+
+
+def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_told(hosts):
+    expected = ""
+    for number in (1, 3, 5):
+        start_at = time.time() + 6
+        both = [hosts.on(host, "release", number + i, expected, start_at) for i, host in enumerate("ab")]
+        answers = [process.answer() for process in both]
+        assert [answer.get("code") for answer in answers].count("TG0620") == 1, answers
+        (won,) = [answer["version"] for answer in answers if "version" in answer]
+        moves = hosts.promoted()
+        assert moves[-1] == [expected or None, won]
+        expected = won
+    assert len(moves) == 3
+
+
+def test_a_host_that_is_cut_off_for_a_moment_keeps_its_pipeline(hosts):
+    a = hosts.on("a", "run", 1)
+    assert a.word() == "holding"
+    hosts.network.cut("a")
+    refused = hosts.on("b", "run", 2).answer()
+    assert refused["code"] == "TG0520"
+    assert "run-1" in refused["message"]
+    hosts.network.join("a")
+    assert hosts.on("b", "run", 2).answer()["code"] == "TG0520"
+    a.go_on()
+    assert a.answer() == {"version": "1"}
+    assert hosts.promoted() == [[None, "1"]]
+
+
+def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_promote_on_the_strength_of_it(hosts):
+    a = hosts.on("a", "run", 1)
+    assert a.word() == "holding"
+    hosts.network.cut("a")
+    cut = time.monotonic()
+    assert hosts.on("b", "run", 2).answer()["code"] == "TG0520"
+    b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
+    assert b.word() == "holding"
+    assert HOLDER_SILENCE_S / 2 < time.monotonic() - cut < HOLDER_SILENCE_S + LATER_S
+    assert hosts.on("db", "look").answer()["runs"] == {"run-1": "INTERRUPTED", "run-2": "RUNNING"}
+    b.go_on()
+    assert b.answer() == {"version": "2"}
+    hosts.network.join("a")
+    a.go_on()
+    assert a.answer()["code"] == "TG0620"
+    assert hosts.promoted() == [[None, "2"]]
+
+
+def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_told(hosts):
+    a = hosts.on("a", "run", 1)
+    assert a.word() == "holding"
+    hosts.network.cut("a")
+    b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
+    assert b.word() == "holding"
+    hosts.network.join("a")
+    a.go_on()
+    assert a.answer() == {"version": "1"}
+    assert hosts.on("db", "look").answer()["runs"]["run-1"] == "DONE"
+    b.go_on()
+    assert b.answer()["code"] == "TG0620"
+    assert hosts.promoted() == [[None, "1"]]
+
+
+def test_a_promotion_whose_commit_is_held_up_arrives_once(hosts):
+    a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
+    assert a.word() == "ledger.promote.written"
+    hosts.network.cut("a")
+    a.go_on()
+    b = hosts.on("b", "release", 2, "")
+    time.sleep(SILENCE_S / 4)
+    hosts.network.join("a")
+    assert a.answer() == {"version": "1"}
+    assert b.answer()["code"] == "TG0620"  # it waited, and then there was a champion
+    assert hosts.promoted() == [[None, "1"]]
+
+
+def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(hosts):
+    a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
+    assert a.word() == "ledger.promote.written"
+    hosts.network.cut("a")
+    a.go_on()
+    cut = time.monotonic()
+    assert a.answer()["code"] == "TG0709"
+    assert time.monotonic() - cut < SILENCE_S + LATER_S
+    assert hosts.promoted() == []
+    hosts.network.join("a")
+    assert hosts.on("a", "release", 1, "").answer() == {"version": "1"}
+    assert hosts.promoted() == [[None, "1"]]
+
+
+def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_second_one(hosts):
+    a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
+    assert a.word() == "ledger.promote.written"
+    hosts.network.silence("db", "a")
+    a.go_on()
+    assert a.answer()["code"] == "TG0709"
+    assert hosts.promoted() == [[None, "1"]]
+    hosts.network.unsilence("db", "a")
+    assert hosts.on("a", "release", 1, "").answer() == {"version": "1"}
+    assert hosts.on("b", "release", 2, "").answer()["code"] == "TG0620"
+    assert hosts.promoted() == [[None, "1"]]
+
+
+def test_a_host_that_loses_its_power_in_a_promotion_does_not_make_another_one_lose_patience(hosts):
+    a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
+    assert a.word() == "ledger.promote.written"
+    hosts.network.cut("a")
+    a.kill()
+    cut = time.monotonic()
+    assert hosts.on("b", "release", 2, "").answer() == {"version": "2"}
+    assert time.monotonic() - cut < BUSY_TIMEOUT_S + LATER_S
+    hosts.network.join("a")
+    assert hosts.on("a", "release", 1, "").answer()["code"] == "TG0620"
+    assert hosts.promoted() == [[None, "2"]]
+
+
+def test_a_host_that_is_cut_off_says_within_its_patience_that_the_ledger_does_not_answer(hosts):
+    hosts.network.cut("a")
+    cut = time.monotonic()
+    assert hosts.on("a", "look").answer()["code"] == "TG0709"
+    assert time.monotonic() - cut < PATIENCE_S + 10 + LATER_S
+
+
+def test_one_host_at_a_time_tells_mlflow_and_one_that_was_cut_off_knows_that_it_has_lost_its_turn(hosts):
+    a = hosts.on("a", "teller", 0)
+    assert a.word() == "telling"
+    hosts.network.cut("a")
+    assert hosts.on("b", "teller", 0).answer()["code"] == "TG0710"
+    b = hosts.on("b", "teller", HOLDER_SILENCE_S + LATER_S)
+    assert b.word() == "telling"
+    hosts.network.join("a")
+    a.go_on()
+    assert a.answer()["code"] == "TG0710"
+    b.go_on()
+    assert b.answer() == {"told": True}

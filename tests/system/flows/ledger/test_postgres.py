@@ -1,0 +1,201 @@
+"""What only a ledger in Postgres can meet: other hosts, servers that go away, addresses that are wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from flows.ledger.ledger import Ledger
+from flows.ledger.postgres import HOLDER_SILENCE_S, SILENCE_S, without_password
+from flows.ledger.sqlite import BUSY_TIMEOUT_S
+from schemas.errors import ConfigError, LockedError, ServiceError
+from tests.support.postgres import running_postgres
+
+
+@pytest.fixture
+def hosts(postgres, tmp_path):
+    """Two hosts with folders of their own and one ledger."""
+    url = postgres.fresh()
+    return Ledger(tmp_path / "one", url), Ledger(tmp_path / "two", url)
+
+
+def begin(ledger, run_id):
+    ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
+
+
+def wait_until_free(ledger, pipeline):
+    """The server ends a session, and with it the lock, when it comes to it."""
+    deadline = time.monotonic() + 60
+    while ledger.holder_of(pipeline) is not None and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def test_what_one_host_writes_the_other_reads(hosts, kit):
+    one, two = hosts
+    begin(one, "a")
+    ref = kit.candidate_ref(one.root, 1)
+    one.record_candidate(ref, verdict="PROMOTE", reason="better")
+    one.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+    assert two.run("a").status == "RUNNING"
+    assert two.champion("replies").version == "1"
+    assert two.champion("replies").bundle.root.is_relative_to(two.root)  # each finds the files in its own folder
+    assert not (two.root / "ledger.sqlite").exists()
+
+
+def test_a_pipeline_runs_on_one_host_at_a_time_and_a_live_run_is_not_taken_for_a_dead_one(hosts):
+    one, two = hosts
+    with one.pipeline_lock("support", wait_s=0, run_id="run-1"):
+        begin(one, "run-1")
+        assert two.holder_of("support").run == "run-1"
+        assert two.holder_of("other") is None
+        assert two.mark_interrupted() == ()
+        with (
+            pytest.raises(LockedError, match=r"TG0520.*another host.*run run-1"),
+            two.pipeline_lock("support", wait_s=0, run_id="run-2"),
+        ):
+            pass
+    wait_until_free(two, "support")
+    assert [row.run_id for row in two.mark_interrupted()] == ["run-1"]
+
+
+def test_the_lock_of_a_killed_run_is_free_on_every_host(hosts, start):
+    one, two = hosts
+    process = start(one, "hold", "support", 60)
+    assert process.stdout.readline() == "holding\n"
+    assert two.holder_of("support").run == f"run-{process.pid}"
+    assert two.mark_interrupted() == ()
+    process.kill()
+    process.wait()
+    wait_until_free(two, "support")
+    assert [row.run_id for row in two.mark_interrupted()] == [f"run-{process.pid}"]
+
+
+def test_one_host_tells_mlflow_at_a_time(hosts):
+    one, two = hosts
+    with one.teller(wait_s=0) as check_one:
+        check_one()
+        with two.teller(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
+            check_two()
+    with two.teller(wait_s=10) as check_two:  # as `wait_until_free`
+        check_two()
+
+
+def test_a_teller_whose_connection_the_server_ended_is_told_that_it_has_lost_its_turn(hosts):
+    import psycopg2
+
+    one, two = hosts
+    with one.teller(wait_s=0) as check_one:
+        with closing(psycopg2.connect(one.kept.url)) as connection:
+            query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tunegate teller'"
+            connection.cursor().execute(query)
+        with two.teller(wait_s=5) as check_two:
+            check_two()
+            with pytest.raises(ServiceError, match="TG0710"):
+                check_one()
+
+
+def test_either_end_gives_a_silent_connection_up_before_other_writers_lose_patience(hosts):
+    import socket
+
+    one, _ = hosts
+    with one.write() as db:
+        names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
+        there = [db.execute("SELECT current_setting(?)", (f"tcp_{name}",)).fetchone()[0] for name in names]
+        with socket.socket(fileno=os.dup(db._connection.fileno())) as connection:
+            options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+            here = [connection.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert (there, here) == (["10", "5", "2", "20000"], [10, 5, 2, 20_000])
+    assert here[0] + here[1] * here[2] == SILENCE_S < BUSY_TIMEOUT_S < HOLDER_SILENCE_S
+
+
+def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_told(hosts, monkeypatch):
+    one, two = hosts
+    begin(one, "a")
+    monkeypatch.setattr("flows.ledger.postgres.SETTINGS", "SET search_path TO tunegate; SET lock_timeout = 300;")
+    with one.write() as db:
+        db.execute("UPDATE runs SET reason = 'half'")
+        with pytest.raises(LockedError, match="TG0520"):
+            begin(two, "b")
+        assert two.run("a").reason == ""  # readers do not wait, and see nothing of it
+    assert two.run("a").reason == "half"
+
+
+def test_a_database_that_is_killed_and_comes_back_has_what_was_committed(tmp_path, kit, monkeypatch):
+    with running_postgres() as server:
+        ledger = Ledger(tmp_path, server.url)
+        ledger.record_candidate(kit.candidate_ref(tmp_path, 1), verdict="PROMOTE", reason="better")
+
+        def cut_off():
+            with ledger.write() as db:
+                db.execute("UPDATE candidates SET reason = 'half'")
+                server.stop(signal.SIGKILL)
+                db.execute("UPDATE candidates SET reason = 'whole'")
+
+        with pytest.raises(ServiceError, match="TG0709") as caught:
+            cut_off()
+        assert caught.value.exit_code == 7
+        starting = threading.Timer(1.0, server.start)
+        starting.start()
+        assert ledger.candidate("replies", "1").reason == "better"  # it waited for the server
+        starting.join()
+        ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+        assert len(ledger.history()) == 1
+        server.stop()
+        monkeypatch.setattr("flows.ledger.postgres.PATIENCE_S", 0.3)
+        with pytest.raises(ServiceError, match=r"TG0709.*does not answer") as caught:
+            ledger.runs()
+        assert caught.value.where == f"postgresql://127.0.0.1:{server.port}/postgres"
+
+
+def test_addresses_are_checked_and_their_password_is_never_told(tmp_path, postgres):
+    for url in ("mysql://x/y", "ledger.sqlite", "http://127.0.0.1/"):
+        with pytest.raises(ConfigError, match="TG0103"):
+            Ledger(tmp_path, url)
+    nowhere = postgres.url_of("nowhere").replace("tunegate@", "tunegate:geheim@")
+    started = time.monotonic()
+    with pytest.raises(ServiceError, match="TG0709") as caught:
+        Ledger(tmp_path, nowhere).runs()
+    assert time.monotonic() - started < 12  # a server that says no is not asked again
+    assert "nowhere" in caught.value.message
+    assert "geheim" not in json.dumps(caught.value.to_json())
+    assert without_password("postgres://ada:geheim@db/x") == "postgresql://db/x"
+
+
+def test_a_user_who_may_not_make_tables_is_told(tmp_path, postgres):
+    import psycopg2
+
+    url = postgres.fresh()
+    with psycopg2.connect(url) as connection:
+        connection.cursor().execute("DROP ROLE IF EXISTS guest")
+        connection.cursor().execute("CREATE ROLE guest LOGIN")
+    ledger = Ledger(tmp_path, url.replace("tunegate@", "guest@"))
+    assert ledger.runs() == ()
+    with pytest.raises(ServiceError, match=r"TG0709.*permission denied"):
+        begin(ledger, "a")
+
+
+def test_without_the_driver_it_says_what_to_install(tmp_path, postgres, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
+    with pytest.raises(ConfigError, match="TG0112") as caught:
+        Ledger(tmp_path, postgres.url).runs()
+    assert "tunegate[postgres]" in caught.value.hint
+
+
+def test_text_that_postgres_cannot_keep_is_kept_without_it(hosts):
+    one, _ = hosts
+    begin(one, "a")
+    one.finish_run("a", status="FAILED", reason="a\x00b", exit_code=1)
+    assert one.run("a").reason == "a\ufffdb"
+
+
+def test_every_command_asks_the_settings_where_the_ledger_is(project):
+    for folder in ("flows", "flows/cli"):
+        for path in (project / folder).glob("*.py"):
+            if path.name not in ("settings.py", "migration.py"):
+                assert "Ledger(" not in path.read_text().replace("open_ledger(", ""), path

@@ -1,0 +1,19 @@
+"""Metrics of a ledger in Postgres: the tests of the one in a file, again."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.flows.views.test_metrics import test_runs_champions_and_what_waits_are_told
+from tests.support.place import Place
+from tests.support.place import place as place_in_a_file
+from tests.support.postgres import Postgres
+
+
+@pytest.fixture
+def place(place_in_a_file: Place, postgres: Postgres) -> Place:
+    """A home folder whose ledger is in Postgres."""
+    place_in_a_file.settings = replace(place_in_a_file.settings, ledger_url=postgres.fresh())
+    return place_in_a_file

@@ -1,0 +1,178 @@
+"""The local servers: on loopback, found again, stopped whole, quiet."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from flows.deployments import deployments
+from flows.views.exposure import reachable_from_elsewhere
+from flows.workspace.servers import (
+    Server,
+    client_environment,
+    ensure_mlflow,
+    ensure_prefect,
+    free_port,
+    running,
+    stop_all,
+)
+from schemas.errors import ServiceError
+from schemas.load import load_file
+
+OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+
+
+def test_a_free_port_is_none_that_the_kernel_gives_away_and_each_is_another() -> None:
+    found: list[int] = []
+    for _ in range(20):
+        found.append(free_port(without=found))
+    assert len(set(found)) == 20
+    with socket.socket() as anybody:
+        anybody.bind(("127.0.0.1", 0))
+        assert max(found) < anybody.getsockname()[1]
+    with socket.create_server(("127.0.0.1", found[0])), pytest.raises(ServiceError, match="TG0701"):
+        free_port(without={*range(1, found[0]), *range(found[0] + 1, 65536)})
+
+
+@pytest.mark.server
+def test_both_servers_start_once_answer_on_loopback_and_stop(tmp_path: Path) -> None:
+    try:
+        prefect = ensure_prefect(tmp_path, environ=OUTSIDE)
+        mlflow = ensure_mlflow(tmp_path, environ=OUTSIDE)
+        assert prefect is not None
+        assert ensure_prefect(tmp_path, environ=OUTSIDE) == prefect  # the same process, not a second one
+        assert {server.kind for server in running(tmp_path)} == {"prefect", "mlflow"}
+        for server, path in ((prefect, "/api/health"), (mlflow, "/health")):
+            assert server.url.startswith("http://127.0.0.1:")
+            assert not reachable_from_elsewhere(int(server.url.rpartition(":")[2]))
+            with urllib.request.urlopen(server.url + path, timeout=10) as response:
+                assert response.status == 200
+            assert Path(server.log).stat().st_size > 0
+    finally:
+        stopped = stop_all(tmp_path)
+    assert {server.kind for server in stopped} == {"prefect", "mlflow"}
+    assert running(tmp_path) == ()
+    assert not any(Path(f"/proc/{server.pid}").exists() for server in stopped)
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers `/api/health` with 200, anything else with 404."""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/api/health" else 404)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing: the test's output is not the place."""
+
+
+@pytest.fixture
+def yours() -> Iterator[str]:
+    """The address of a server that somebody else runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_server_of_yours_is_left_alone(tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no proxy stands between us and this machine
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert ensure_prefect(tmp_path, environ={"PREFECT_API_URL": f"{yours}/api"}) is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_of_yours_that_does_not_answer_is_told(
+    tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flows.workspace.servers.YOURS_TIMEOUT_S", 0)
+    for url in (f"{yours}/elsewhere", "http://127.0.0.1:9/api", "no address"):
+        with pytest.raises(ServiceError, match="TG0701") as caught:
+            ensure_prefect(tmp_path, environ={"PREFECT_API_URL": url})
+        assert (caught.value.where, caught.value.exit_code) == (url, 7)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.server
+def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(lambda _: ensure_prefect(home, environ=OUTSIDE), range(2))
+        assert first is not None
+        assert first == second
+        assert home.stat().st_mode & 0o777 == 0o700
+        os.killpg(first.pid, signal.SIGSTOP)  # alive, and answers nothing
+        timer = threading.Timer(3, os.killpg, (first.pid, signal.SIGCONT))
+        timer.start()
+        assert ensure_prefect(home, environ=OUTSIDE) == first  # it was only slow
+        timer.join()
+    finally:
+        stop_all(home)
+
+
+def test_a_server_that_cannot_start_is_told_with_its_log(tmp_path: Path) -> None:
+    # A Python without site-packages: the module is not found and the process ends at once.
+    environ = {"PATH": os.environ["PATH"], "PYTHONHOME": str(tmp_path / "nowhere")}
+    with pytest.raises(ServiceError, match=r"TG0701.*ended with exit code") as caught:
+        ensure_prefect(tmp_path, environ=environ)
+    assert caught.value.where == str(tmp_path / "prefect" / "server.log")
+    assert caught.value.exit_code == 7
+    assert not (tmp_path / "prefect" / "server.json").exists()
+
+
+def test_an_interrupted_start_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Server] = []
+
+    def interrupt(_url: str) -> bool:
+        seen.extend(running(tmp_path))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("flows.workspace.servers.answers", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ensure_prefect(tmp_path, environ=OUTSIDE)
+    (server,) = seen  # its state was on disk before it answered
+    assert not Path(f"/proc/{server.pid}").exists()
+    assert running(tmp_path) == ()
+
+
+def test_a_stale_state_file_is_no_server(tmp_path: Path) -> None:
+    (tmp_path / "prefect").mkdir()
+    state = '{"kind": "prefect", "url": "http://127.0.0.1:9", "pid": 1, "started": "0", "log": "x"}'
+    (tmp_path / "prefect" / "server.json").write_text(state)
+    assert running(tmp_path) == ()
+    assert stop_all(tmp_path) == ()
+
+
+def test_clients_send_no_telemetry_and_use_the_given_server() -> None:
+    environment = client_environment(None)
+    assert environment["DO_NOT_TRACK"] == "1"
+    assert environment["PREFECT_SERVER_EPHEMERAL_ENABLED"] == "false"
+    assert "PREFECT_API_URL" not in environment
+
+
+def test_clients_reach_this_machine_without_a_proxy() -> None:
+    environment = client_environment(None, environ={"NO_PROXY": "intra.example,localhost", "no_proxy": "other.example"})
+    assert environment["NO_PROXY"] == environment["no_proxy"] == "intra.example,localhost,other.example,127.0.0.1"
+    assert client_environment(None, environ={"no_proxy": "*"})["NO_PROXY"] == "*"
+
+
+def test_a_deployment_names_the_flow_by_its_module(project: Path) -> None:
+    config = project / "pipelines.yaml"
+    loaded = load_file(config)
+    made = deployments(loaded, config)
+    assert [one.name for one in made] == [name for name, spec in loaded.pipelines.items() if spec.schedule is not None]
+    assert {one.entrypoint for one in made} == {"flows.pipeline.run_pipeline"}
+    assert all(Path(one.parameters["config"]).is_absolute() for one in made)
