@@ -12,10 +12,10 @@ import pytest
 
 from flows.cli.examination import examine
 from flows.cli.weekly import plan
-from flows.cluster import check_cluster, place_of
-from flows.open_run import open_run
+from flows.run.open_run import open_run
 from flows.views import doctor as health
 from flows.views.doctor import Patient
+from flows.workspace.ray_cluster import check_cluster, place_of
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.load import load_file

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from flows.cli.examination import examine
-from flows.cluster import check_cluster, place_of
 from flows.context.graph_context import GraphContext
 from flows.curate import curate
 from flows.graph.execute import Outcome, Run, drive, run_plainly
