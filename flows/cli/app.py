@@ -41,9 +41,8 @@ class TopLevel(TyperGroup):
             new = [GROUP_OF[args[0]], args[0]]
             if not completes:
                 # With --json too: stdout has the object alone, and a script is what breaks when the old name goes.
-                write(
-                    f"note `tunegate {args[0]}` is now `tunegate {' '.join(new)}`; the old name will go\n", sys.stderr
-                )
+                now = f"`tunegate {args[0]}` is now `tunegate {' '.join(new)}`"
+                write(f"note {now}; the next version drops the old name\n", sys.stderr)
             args = [*new, *args[1:]]
         return super().resolve_command(ctx, args)
 

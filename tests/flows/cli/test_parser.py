@@ -142,7 +142,7 @@ def test_an_old_name_is_a_hidden_alias_that_says_the_new_one(name: str, tmp_path
     old, today = (run_here([*each, *words, "--json"], cwd=tmp_path, environ=dict(os.environ)) for each in ([name], new))
     assert (old.returncode, old.stdout) == (today.returncode, today.stdout)
     line, _, rest = old.stderr.partition("\n")
-    assert line == f"note `tunegate {name}` is now `tunegate {' '.join(new)}`; the old name will go"
+    assert line == f"note `tunegate {name}` is now `tunegate {' '.join(new)}`; the next version drops the old name"
     assert rest == today.stderr
 
 
