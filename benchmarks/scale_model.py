@@ -39,7 +39,7 @@ EXAMPLE_TOKENS, EPOCHS = 200, 3
 """Assumed: a ticket with its reply, prompt included, and passes over it."""
 DECONTAMINATION = (3_900.0, 0.4e9)
 """Measured apart: the most of the steps that stay on the driver, bytes for each ticket that reaches it and of any table
-(1,212 MB at 200,000 tickets, 4,321 MB at a million: docs/decisions/0040-batch-by-batch.md)."""
+(1,212 MB at 200,000 tickets, 4,321 MB at a million: docs/decisions/0040-curation-in-batches.md)."""
 FLOP_PER_TOKEN = {"full": 6, "lora": 4, "qlora": 4}
 """Per weight and token: forward 2, backward 2 for the activations and 2 for the gradients of trained weights."""
 MODELS = (("smollm2-135m", "full"), ("llama-3.1-8b", "lora"), ("llama-3.1-70b", "qlora"), ("llama-3.1-70b", "lora"))

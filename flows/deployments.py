@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FLOW = "tunegate"
 TAG = "tunegate"
 """On every deployment made here."""
+REPEAT = "tunegate: repeat a crashed run"
 ZOMBIES = "tunegate: runs without a sign of life"
 SILENCE_S = 150
 """A run that says nothing for so long has crashed: five of its signs of life (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
@@ -129,7 +130,7 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
 
 
 def prepare(loaded: PipelineFile) -> None:
-    """Make the limits that runs ask for, and the automation that finds dead runs.
+    """Make the limits that runs ask for, and the automations that find dead runs and repeat crashed ones.
 
     Doing it twice changes nothing.
     """
@@ -139,6 +140,7 @@ def prepare(loaded: PipelineFile) -> None:
         for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
             client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
         _put_automation(client, _zombies())
+        _put_automation(client, _repeat_crashed())
 
 
 def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[list[Deployed], list[str]]:
@@ -239,6 +241,40 @@ def _zombies() -> AutomationCore:
             within=timedelta(seconds=SILENCE_S),
         ),
         actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no sign of life; `tunegate runs` says more")],
+    )
+
+
+def _repeat_crashed() -> AutomationCore:
+    """Starts a run of a deployment again that crashed: a new flow run, which continues from what is in the store.
+
+    A new one, not another attempt of the same: a worker that still watches over the first attempt ends the second.
+    The new run decides whether it may (`may_repeat`), since this may fire twice for one crash.
+    """
+    from prefect.events.actions import RunDeployment
+    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.events import ResourceSpecification
+
+    return AutomationCore(
+        name=REPEAT,
+        description="A crashed run of a schedule is repeated, once; the repeat continues from what is in the store.",
+        tags=[TAG],
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Crashed"},
+            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
+            match_related=[
+                ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+                ResourceSpecification({"prefect.resource.role": "deployment"}),
+            ],
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            RunDeployment(
+                source="inferred",
+                parameters={"crashed": {"__prefect_kind": "jinja", "template": "{{ event.resource.id }}"}},
+            )
+        ],
     )
 
 

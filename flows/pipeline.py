@@ -48,7 +48,7 @@ from flows.run.placement import (
 from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
 from flows.schedule.approval import ask_if_deployed, go_on
-from flows.schedule.deployed_run import check_bound, take_turn
+from flows.schedule.deployed_run import check_bound, may_repeat, take_turn
 from flows.schedule.ticks import Tick, too_early, turned_away, unchanged, waits_s, weigh
 from flows.views.power import warn_of_weak_gate
 from flows.views.report import report_folder
@@ -100,6 +100,7 @@ def run_pipeline(
     again: bool = False,
     until: Stage = "release",
     tick: Cause | None = None,
+    crashed: str | None = None,
 ) -> Any:
     """Bring fresh tickets to a verdict, and the champion alias to the candidate if it is earned.
 
@@ -109,6 +110,7 @@ def run_pipeline(
         again: Decide once more even when nothing changed since the last verdict.
         until: Last stage to run.
         tick: What made a run that is to decide first whether it is worth it; null runs without deciding that.
+        crashed: The flow run that this one repeats, given by the automation; it is repeated once.
 
     Raises:
         TunegateError: see schemas/errors.py; the ledger keeps the reason, the champion stays.
@@ -117,6 +119,8 @@ def run_pipeline(
     waits for a person suspends the run (`flows/schedule/approval.py`).
     """
     check_bound(pipeline, config)
+    if crashed is not None and not may_repeat(crashed):
+        return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
     path = Path(config)
     spec, settings = load_file(path).get(pipeline), load_settings(path)
     answered = go_on(spec, settings)

@@ -45,7 +45,9 @@ _SHOULD_BE = {
 }
 
 
-_OTHER_DESKS = 'load the desk into DuckDB, Parquet or Postgres and read that: docs/sources.md, "Other help desks"'
+_OTHER_DESKS = (
+    'load the desk into DuckDB, Parquet or Postgres and read that: docs/how-to/connect-a-source.md, "Other help desks"'
+)
 REMOVED_VALUES: dict[tuple[Key, ...], dict[str, str]] = {
     ("source", "kind"): dict.fromkeys(("freshdesk", "intercom", "jira"), _OTHER_DESKS),
 }

@@ -35,7 +35,7 @@ class Diagnostic:
     """One fault.
 
     Attributes:
-        code: TG01xx, explained in docs/errors.md.
+        code: TG01xx, explained in docs/reference/errors.md.
         file: The file as the user named it.
         span: Null when the file as a whole is at fault.
         text: The source line, as written: a value that came from the environment shows as `${env:NAME}`.

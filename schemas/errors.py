@@ -31,7 +31,7 @@ class TunegateError(Exception):
 
     Args:
         message: What happened, with the value got and what is allowed.
-        code: Stable identifier such as ``TG0201``; documented in docs/errors.md.
+        code: Stable identifier such as ``TG0201``; documented in docs/reference/errors.md.
         where: Place of the fault: ``file:line``, ``pipeline.step`` or a path.
         hint: The next command or change to try.
     """

@@ -1,6 +1,6 @@
 """What decides: the section `gates`, the statistical contract between a candidate and the champion.
 
-Used by `schemas/pipeline.py`; `tasks/assess/gate.py` carries it out. docs/gates.md has the reasons for the defaults.
+Used by `schemas/pipeline.py`; `tasks/assess/gate.py` applies it. docs/reference/gates.md explains the defaults.
 """
 
 from __future__ import annotations

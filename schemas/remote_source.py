@@ -64,7 +64,7 @@ class ZendeskSource(Spec):
     requests_per_minute: int = Field(default=10, ge=1, le=700)
     """Pages of the export requested in a minute; Zendesk's limit is 10, or 30 with an add-on."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> what it is read from; `fields.NAME` is a custom field (docs/sources.md)."""
+    """Ticket column -> what it is read from; `fields.NAME` is a custom field (docs/how-to/connect-a-source.md)."""
 
     _address = field_validator("base_url")(is_an_address)
     _day = field_validator("start")(is_a_day)

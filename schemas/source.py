@@ -45,7 +45,7 @@ class DuckDBSource(Spec):
         if value.startswith("ducklake:"):
             raise ValueError(
                 "DuckLake is not read; with its extension: COPY (FROM lake.tickets AT (VERSION => 12)) TO "
-                "'tickets.parquet', and `kind: files` (docs/sources.md)"
+                "'tickets.parquet', and `kind: files` (docs/how-to/connect-a-source.md)"
             )
         return value
 

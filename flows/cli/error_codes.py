@@ -1,6 +1,6 @@
 """What `tunegate explain` reads: the documentation of error codes.
 
-It knows no code itself: the rows are read from docs/errors.md, which lies beside the program.
+It knows no code itself: the rows are read from docs/reference/errors.md, which lies beside the program.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from schemas.errors import ConfigError, StorageError
 from schemas.names import nearest
 
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "errors.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
 _ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
 _EARLIER = re.compile(r"^\| (?P<codes>TG\d{4}(?:, TG\d{4})*) \| (?P<now>TG\d{4}) \|$", re.MULTILINE)
 _EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")

@@ -67,7 +67,7 @@ def arms_of(spec: PipelineSpec) -> tuple[Arm, ...]:
     if not removable:
         raise ConfigError(
             "nothing is curated here beside redaction, so there is nothing to leave out", code="TG0159",
-            where=f"{spec.name}.curate.steps", hint="declare steps: docs/curation.md",
+            where=f"{spec.name}.curate.steps", hint="declare steps: docs/how-to/curate-tickets.md",
         )  # fmt: skip
     arms = [
         Arm("raw", "redacted tickets as they came, all of them", kept, takes_all=True),

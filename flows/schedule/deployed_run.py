@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from schemas.errors import SecurityError, ServiceError
@@ -40,6 +41,43 @@ def check_bound(pipeline: str, config: str) -> None:
                 where=f"deployment {deployment_id}",
                 hint="`tunegate ops deploy` makes a deployment for each pipeline; start that one without parameters",
             )
+
+
+def may_repeat(crashed: str) -> bool:
+    """Is this flow run the one that repeats the crashed run? A crashed run is repeated once.
+
+    Prefect may fire twice for one crash (the worker and the automation for lost runs both report it), and what repeats
+    a run may crash too: only the first one made for a crash goes on, and no crash of a repeat is repeated.
+
+    Args:
+        crashed: Resource of the crashed flow run, `prefect.flow-run.ID`.
+    """
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterDeploymentId,
+        FlowRunFilterExpectedStartTime,
+    )
+    from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.runtime import deployment, flow_run
+
+    deployment_id, own_id = deployment.get_id(), flow_run.get_id()
+    if not deployment_id or not own_id:
+        return False
+    soon = datetime.now(UTC) + timedelta(minutes=1)  # the ticks to come are flow runs too
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
+                expected_start_time=FlowRunFilterExpectedStartTime(before_=soon),
+            ),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        )
+    original = next((run for run in runs if crashed == f"prefect.flow-run.{run.id}"), None)
+    if original is None or original.parameters.get("crashed"):
+        return False
+    repeats = [(run.created, str(run.id)) for run in runs if run.parameters.get("crashed") == crashed and run.created]
+    return bool(repeats) and min(repeats)[1] == own_id
 
 
 def limit_name(resource: str) -> str:

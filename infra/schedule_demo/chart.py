@@ -87,8 +87,8 @@ def record(rows: Sequence[Sequence[object]], *, machine: Mapping[str, str], comm
         [
             "# Weeks under a fake clock",
             "",
-            f"Written by `{command}`; what is played: docs/operations.md. Shares are of 32 tickets of the coming week",
-            "that the model which each policy would serve routes rightly in the right form.",
+            f"Written by `{command}`; docs/how-to/schedule-runs.md describes the scenario. Shares are of 32 tickets of",
+            "the coming week that each policy's model routes correctly and in the right form.",
             "",
             *(f"- {name}: {value}" for name, value in machine.items()),
             "",

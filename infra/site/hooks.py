@@ -1,6 +1,6 @@
 """What mkdocs calls while it builds the site: pages that are not in docs/, and the order of all.
 
-Used by `mkdocs.yml` alone. A new file in docs/ needs no entry anywhere: it follows those named here.
+Used by `mkdocs.yml` alone. A new page needs no entry: it follows those of its folder that are listed here.
 """
 
 from __future__ import annotations
@@ -14,29 +14,40 @@ from mkdocs.structure.files import File, Files
 from infra.site.reference import reference_page
 
 PROJECT = Path(__file__).resolve().parents[2]
-ORDER = (
-    "index", "quickstart", "init", "tour", "graph", "deciding", "configuration", "reference", "curation", "sources",
-    "training", "memory", "economics", "gates", "release", "operations", "scale", "security", "errors", "words",
-)  # fmt: skip
+KEYS = "reference/keys.md"
+"""The generated page with every key of pipelines.yaml."""
+FOLDERS = {
+    "How-to guides": (
+        "how-to", "start-from-a-file", "connect-a-source", "curate-tickets", "forget-a-customer", "choose-a-training",
+        "fit-a-training-in-memory", "weigh-costs", "inspect-the-graph", "promote-and-roll-back", "export-and-serve",
+        "schedule-runs", "run-the-stack", "share-a-ledger", "use-several-machines", "recover-from-faults",
+    ),
+    "Reference": ("reference", "commands", "configuration", "keys", "gates", "errors", "environment", "metrics"),
+    "Explanation": ("explanation", "how-the-gate-decides", "tour"),
+    "Decisions": ("decisions",),
+}  # fmt: skip
+"""Title of a section -> its folder, and the pages that come first."""
 RESULTS = sorted((PROJECT / "benchmarks" / "results").glob("*.md"))
 _NOTE = re.compile(r"^( *```\w+) .*$", re.M)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Order the pages: those of ORDER that are there, then the others, then results and decisions."""
+    """Order the pages: tutorial, then each folder, then the recorded results."""
     docs = Path(config.docs_dir)
-    names = {path.stem for path in docs.glob("*.md")} | {"reference", "security"}
-    config.nav = [
-        *(f"{name}.md" for name in [*(name for name in ORDER if name in names), *sorted(names - set(ORDER))]),
-        {"Measured": [f"results/{path.name}" for path in RESULTS]},
-        {"Decisions": [f"decisions/{path.name}" for path in sorted((docs / "decisions").glob("*.md"))]},
-    ]
+    sections = [{title: _pages(docs / folder, first)} for title, (folder, *first) in FOLDERS.items()]
+    measured = {"Benchmarks": [f"results/{path.name}" for path in RESULTS]}
+    config.nav = ["index.md", "tutorial.md", *sections, "security.md", measured]
     return config
+
+
+def _pages(folder: Path, first: list[str]) -> list[str]:
+    names = {path.stem for path in folder.glob("*.md")} | ({Path(KEYS).stem} if folder.name == "reference" else set())
+    return [f"{folder.name}/{name}.md" for name in [*first, *sorted(names - set(first))]]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the reference, the threat model and the recorded results of the benchmarks."""
-    files.append(File.generated(config, "reference.md", content=reference_page()))
+    files.append(File.generated(config, KEYS, content=reference_page()))
     for name, path in {
         "security.md": PROJECT / "SECURITY.md",
         **{f"results/{path.name}": path for path in RESULTS},
@@ -46,6 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Take notes for the tests out of fences, and lead to the pages that are added."""
-    markdown = _NOTE.sub(r"\1", markdown).replace("](../SECURITY.md)", "](security.md)")
+    """Take notes for the tests out of fences, and link to the pages that are added."""
+    # Where a page is one folder deep, one `../` is left of the two that lead out of docs/.
+    markdown = _NOTE.sub(r"\1", markdown).replace("../SECURITY.md", "security.md")
     return markdown.replace("../benchmarks/results/", "results/")

@@ -1,8 +1,8 @@
 """What a query costs, from which volume an own model pays, and how fast it can be at best.
 
 Arithmetic over measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
-`flows/views/costs.py` brings the figures; docs/economics.md says where every number comes from. Prices come from
-`infra/prices.yaml`, which a user replaces by theirs.
+`flows/views/costs.py` supplies the figures; docs/how-to/weigh-costs.md says where every number comes from. Prices come
+from `infra/prices.yaml`, which a user replaces by theirs.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ BOUNDS: dict[Stored, Bounds] = {
 }
 """The first allows the order of additions and nothing else. The second allows that all weights are rounded to 8 bits of
 precision, as long as that moves the logits by less than half of what the adapter does (measured: 0.18 of it where the
-adapter moves them by 1.7; docs/decisions/0018-memory-before-a-gpu.md). A lost adapter stands at 1."""
+adapter moves them by 1.7; docs/decisions/0018-memory-prediction-and-processes.md). A lost adapter stands at 1."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 
 Refuses what it does not do and what a web page of another origin sends, in OpenAI's form of an error. No text of a
 request or an answer is ever logged or quoted in an error. Why not transformers' own server:
-docs/decisions/0024-an-own-endpoint.md. Called by `tunegate model endpoint`.
+docs/decisions/0024-our-own-endpoint.md. Called by `tunegate model endpoint`.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """

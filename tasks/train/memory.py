@@ -6,7 +6,8 @@ layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by 
 the control groups and, where there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
 
 The terms of a CPU follow what tasks/train/forward.py and the optimiser really hold; `RUNTIME` and `WASTE` are measured
-(see docs/decisions/0018-memory-before-a-gpu.md), all others are arithmetic. A card shares no runtime and maps no files.
+(see docs/decisions/0018-memory-prediction-and-processes.md), all others are arithmetic. A card shares no runtime and
+maps no files.
 """
 
 from __future__ import annotations

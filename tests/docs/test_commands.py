@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
+GROUPS = ("data", "model", "study", "ops")
+"""Groups of commands; `tunegate gate` counts as one command here."""
 FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
 LOOKS = ("validate", "plan", "graph", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
@@ -37,11 +39,11 @@ LOOKS = ("validate", "plan", "graph", "estimate", "runs", "status", "champion", 
 SERVES = ("serve", "endpoint", "up", "down")
 """Commands that run until they are interrupted, or start and stop what does."""
 NOT_RUN = {
-    "tunegate deploy --pool gpus": "needs a pool; test_deploy.py has one",
-    "tunegate ablate support-replies": "trains four times; test_deciding.py does it",
-    "tunegate verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
+    "tunegate ops deploy --pool gpus": "needs a pool; test_deploy.py has one",
+    "tunegate study ablate support-replies": "trains four times; test_deciding.py does it",
+    "tunegate model verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
     "tunegate init --from tickets.csv": "a file of yours; the tests of init have many",
-    "tunegate reproduce RUN": "as long as a run; test_reproduce.py does it",
+    "tunegate study reproduce RUN": "as long as a run; test_reproduce.py does it",
 }
 """Commands of the overviews that are parsed elsewhere and not run here."""
 ENDS_WITH = {
@@ -70,7 +72,7 @@ class Page:
         """Exit code and everything that was said."""
         found = {"RUN": self.run_id, "[RUN]": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
         words = [found.get(word, word) for word in shlex.split(command)][1:]
-        if self.place is not None and words[0] in FLOWS:
+        if self.place is not None and name_of(command) in FLOWS:
             done = self.place.run(*words)
             return done.returncode, done.stdout + done.stderr
         with pytest.raises(SystemExit) as ended:
@@ -120,12 +122,18 @@ def exported_tickets() -> Iterator[bytes]:
             yield orjson.dumps(row) + b"\n"
 
 
+def name_of(command: str) -> str:
+    """`tunegate data curate NAME` -> `curate`, `tunegate run NAME` -> `run`."""
+    words = command.split()
+    return words[2] if words[1] in GROUPS else words[1]
+
+
 def runnable(project: Path) -> Iterator[tuple[Block, str]]:
     """Commands of tunegate in blocks that are run, in the order of the pages."""
     for block in blocks(project):
         if block.language in COMMANDS and not block.why_not and not block.scene:
             for command in block.commands():
-                if command.startswith("tunegate ") and command.split()[1] not in SERVES:
+                if command.startswith("tunegate ") and name_of(command) not in SERVES:
                     yield block, command
 
 
@@ -143,7 +151,7 @@ def refused(page: Page, commands: dict[str, Block]) -> list[str]:
     """Run them; those that end otherwise than told."""
     wrong = []
     for command, block in commands.items():
-        expected, told = ENDS_WITH.get(command.split()[1], (0, ""))
+        expected, told = ENDS_WITH.get(name_of(command), (0, ""))
         code, said = page.do(command)
         if code != expected or told not in said:
             wrong.append(f"{block.place} {command}: {code}\n{said[-600:]}")
@@ -153,7 +161,7 @@ def refused(page: Page, commands: dict[str, Block]) -> list[str]:
 def test_commands_that_only_look_do_what_the_pages_say(
     folder: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looks = {command: block for command, block in commands_of(project).items() if command.split()[1] in LOOKS}
-    assert {command.split()[1] for command in looks} == set(LOOKS)
+    looks = {command: block for command, block in commands_of(project).items() if name_of(command) in LOOKS}
+    assert {name_of(command) for command in looks} == set(LOOKS)
     wrong = refused(Page(folder, capsys), looks)
     assert wrong == [], "\n".join(wrong)

@@ -33,8 +33,8 @@ OTHER_PROGRAMS = {
 }
 """Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
-    ("docs/operations.md", "needs a cluster"),  # of Kubernetes
-    ("docs/memory.md", "settings of accelerate, not of tunegate"),
+    ("docs/how-to/run-the-stack.md", "needs a cluster"),  # of Kubernetes
+    ("docs/how-to/fit-a-training-in-memory.md", "settings of accelerate, not of tunegate"),
 }
 """Pages, and why a block of theirs is run by no test."""
 LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|python) ", re.M)

@@ -89,7 +89,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
         for target in panel["targets"]
         for metric in re.findall(r"tunegate_\w+", target["expr"])
     }
-    documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "operations.md").read_text()))
+    documented = set(re.findall(r"`(tunegate_\w+)`", (PROJECT / "docs" / "reference" / "metrics.md").read_text()))
     documented |= {f"{name}_bucket" for name in documented}
     assert asked <= documented
     assert len(asked) > 10

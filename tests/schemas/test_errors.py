@@ -50,7 +50,8 @@ def test_each_code_is_raised_as_the_kind_of_its_range(project: Path) -> None:
 
 
 def test_a_code_has_one_exit_code_and_the_documentation_marks_the_locks(project: Path) -> None:
-    marked = {row.code for row in documented(project / "docs" / "errors.md") if row.meaning.startswith("*locked*")}
+    rows = documented(project / "docs" / "reference" / "errors.md")
+    marked = {row.code for row in rows if row.meaning.startswith("*locked*")}
     found = raised(project)
     exits = {code: {getattr(errors, kind).exit_code for kind in kinds} for code, kinds in found.items()}
     assert {code for code, numbers in exits.items() if len(numbers) > 1} == set()
@@ -58,7 +59,7 @@ def test_a_code_has_one_exit_code_and_the_documentation_marks_the_locks(project:
 
 
 def test_the_exit_codes_of_the_documentation_are_those_of_the_classes(project: Path) -> None:
-    text = (project / "docs" / "errors.md").read_text(encoding="utf-8")
+    text = (project / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     table = {int(code): kind for code, kind in re.findall(r"^\| (\d) \| (.+) \|$", text, re.M)}
     kinds = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, TunegateError)}
     assert {kind.exit_code for kind in kinds} == {code for code, kind in table.items() if "no error" not in kind}

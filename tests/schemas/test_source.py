@@ -163,12 +163,12 @@ error[TG0100]: `pipelines.demo.source.kind: {kind}` was removed
 """
         in told
     )
-    assert 'docs/sources.md, "Other help desks"' in told
+    assert 'docs/how-to/connect-a-source.md, "Other help desks"' in told
     assert "s3cret" not in told
 
 
 def test_the_examples_of_the_documentation_are_valid(project: Path) -> None:
-    blocks = (project / "docs" / "sources.md").read_text().split("```yaml\n")[1:]
+    blocks = (project / "docs" / "how-to" / "connect-a-source.md").read_text().split("```yaml\n")[1:]
     kinds = []
     for block in blocks:
         document = YAML(typ="safe").load(block.partition("```")[0])

@@ -1,10 +1,10 @@
 """The command and YAML blocks of README.md, docs/ and the other pages, for the tests that run them.
 
-A block in `bash` holds commands. One in `console` is an overview: a command, two spaces or more, what it does, with
-` | ` between alternatives; or, where lines begin with `$ `, these commands and what was said. Behind the language may
-stand `scene="NAME"`: it needs a server, a file or minutes, and `tests/system/docs/test_scenes.py` has a test that
-makes them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline that
-extends `support-replies` would write.
+A block in `bash` contains commands. One in `console` is an overview: a command, two spaces or more, what it does, with
+` | ` between alternatives; or, if lines start with `$ `, these commands and their output. After the language there may
+be `scene="NAME"`: it needs a server, a file or minutes, and `tests/system/docs/test_scenes.py` has a test that
+provides them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline
+that extends `support-replies` would declare.
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def blocks(project: Path) -> list[Block]:
 
 
 def pages(project: Path) -> list[Path]:
-    """Pages for people; decisions are history and may name what is gone."""
+    """Pages for users and contributors; decisions are history and may name what is gone."""
     others = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))
-    return [*others, *sorted((project / "docs").glob("*.md"))]
+    return [*others, *(path for path in sorted((project / "docs").rglob("*.md")) if path.parent.name != "decisions")]
 
 
 def inline_commands(path: Path) -> list[str]:

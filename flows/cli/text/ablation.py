@@ -33,7 +33,7 @@ def print_ablation(table: AblationTable, place: Path) -> None:
     out().print(f"\n{table.answer}\n{place}", markup=False, soft_wrap=True)
     talk().print(
         "note  the held-out items were looked at: a curation chosen by this table is no longer unseen by them, so "
-        "let fresh items judge it (docs/economics.md)", markup=False, style="dim",
+        "let fresh items judge it (docs/how-to/weigh-costs.md)", markup=False, style="dim",
     )  # fmt: skip
 
 

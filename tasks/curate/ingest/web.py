@@ -1,7 +1,7 @@
 """One GET of a server that may misbehave: retried where that helps, redirected only where that is harmless.
 
 Certificates are verified (`SSL_CERT_FILE` adds an authority of one's own). It knows nothing of files or of S3. Called
-by `remote_files.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-are-ours.md.
+by `remote_files.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-we-own.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Zendesk's pages: the incremental export from a cursor on, and the comments of one ticket.
 
 Login, paging and retries are dlt's declarative `rest_api`. dlt only extracts here: none of its pipelines runs, so it
-writes no file, keeps no state and reports nothing to anyone (docs/decisions/0026-sources-brought-in.md). What the pages
+writes no file, keeps no state and reports nothing to anyone (docs/decisions/0026-ingested-sources.md). What the pages
 mean is in `zendesk.py`, which calls this.
 """
 

@@ -1,7 +1,7 @@
 """Which lines of a message are greeting, signature or quoted reply, so that they neither make nor hide duplicates.
 
 Rules over lines, in English, German, French and Spanish; what they were measured at is in
-docs/decisions/0009-parts-of-a-message.md. Where a rule is in doubt the line stays: a signature too much costs a
+docs/decisions/0009-message-parts-by-rules.md. Where a rule is in doubt the line stays: a signature too much costs a
 comparison little, a sentence too few makes two questions one. Work grows with the length of the text alone, whatever
 it holds.
 

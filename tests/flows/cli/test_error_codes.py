@@ -23,7 +23,7 @@ def codes_of_the_program(project: Path) -> set[str]:
 
 def test_the_codes_of_the_program_are_those_of_the_documentation(project: Path) -> None:
     used = codes_of_the_program(project)
-    codes = [row.code for row in documented(project / "docs" / "errors.md")]
+    codes = [row.code for row in documented(project / "docs" / "reference" / "errors.md")]
     assert sorted(used - set(codes)) == []
     assert sorted(set(codes) - used) == []
     assert len(codes) == len(set(codes))
@@ -31,8 +31,9 @@ def test_the_codes_of_the_program_are_those_of_the_documentation(project: Path) 
 
 
 def test_each_row_of_the_documentation_is_read_and_belongs_to_its_range(project: Path) -> None:
-    text = (project / "docs" / "errors.md").read_text(encoding="utf-8").partition("\n## Codes of earlier versions")[0]
-    rows = list(documented(project / "docs" / "errors.md"))
+    page = project / "docs" / "reference" / "errors.md"
+    text = page.read_text(encoding="utf-8").partition("\n## Codes of earlier versions")[0]
+    rows = list(documented(page))
     assert len(rows) == len(re.findall(r"^\| TG", text, re.M))
     for section in text.split("\n## ")[1:]:
         assert {code[:4] for code in re.findall(r"^\| (TG\d{4})", section, re.M)} == {section[:4]}
@@ -50,7 +51,7 @@ def test_a_code_of_an_earlier_version_leads_to_its_family(capsys: pytest.Capture
 
 
 def test_each_earlier_code_leads_to_one_of_today(project: Path) -> None:
-    documentation = project / "docs" / "errors.md"
+    documentation = project / "docs" / "reference" / "errors.md"
     today, earlier = {row.code for row in documented(documentation)}, earlier_codes(documentation)
     assert len(earlier) > 150
     assert set(earlier.values()) <= today

@@ -74,13 +74,14 @@ def test_every_form_writes_nothing_and_names_every_node(bare_workplace: Workplac
     assert not bare_workplace.home.exists()
 
 
-def test_the_readme_shows_what_the_command_prints_for_the_demo(
+def test_the_page_shows_what_the_command_prints_for_the_demo(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
     config = project / "pipelines.yaml"
     assert graph(pipeline="support-replies", mermaid=True, config=config) == 0
-    assert f"```mermaid\n{capsys.readouterr().out}```" in (project / "README.md").read_text(encoding="utf-8")
+    page = project / "docs" / "how-to" / "inspect-the-graph.md"
+    assert f"```mermaid\n{capsys.readouterr().out}```" in page.read_text(encoding="utf-8")
 
 
 def test_neither_graph_nor_plan_imports_prefect(bare_workplace: Workplace, project: Path) -> None:

@@ -1,4 +1,4 @@
-"""A help desk without a connector: dlt loads it as docs/sources.md says, and tunegate reads where it lands."""
+"""A help desk without a connector: dlt loads it as docs/how-to/connect-a-source.md says, and tunegate reads it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class desk:
 
 
 def test_a_desk_that_dlt_loads_is_read_by_the_query_of_the_documentation(tmp_path: Path, project: Path) -> None:
-    section = (project / "docs" / "sources.md").read_text().partition("\n## Other help desks\n")[2]
+    section = (project / "docs" / "how-to" / "connect-a-source.md").read_text().partition("\n## Other help desks\n")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     declared = YAML(typ="safe").load(section.partition("```yaml\n")[2].partition("```")[0])["source"]
     source = DuckDBSource.model_validate(declared)

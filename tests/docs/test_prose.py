@@ -1,0 +1,102 @@
+"""The texts of README, docs and the other pages: short lines, links that lead somewhere, a README on one screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from markdown.extensions.toc import slugify
+
+LONGEST_LINE = 120
+README_WORDS = 700
+_LINK = re.compile(r"\]\((?!https?://)(?P<path>[^)#\s]*)(?:#(?P<anchor>[\w-]+))?\)")
+
+
+def texts(project: Path) -> list[Path]:
+    """Everything that people read, decisions and changelog included."""
+    top = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))
+    return [*top, project / "benchmarks" / "README.md", *sorted((project / "docs").rglob("*.md"))]
+
+
+def prose(text: str) -> Iterator[tuple[int, str]]:
+    """Number and text of each line that is in neither a fenced block nor a table."""
+    in_fence = False
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.lstrip().startswith("```"):
+            in_fence = not in_fence
+        elif not in_fence and not line.lstrip().startswith("|"):
+            yield number, line
+
+
+def too_long(line: str) -> bool:
+    """Longer than allowed, although it has a space to break it at after its indent or bullet."""
+    return len(line) > LONGEST_LINE and " " in line.lstrip(" -*")
+
+
+def headings(text: str) -> set[str]:
+    """The anchors of a page."""
+    return {slugify(line.lstrip("# "), "-") for _, line in prose(text) if line.startswith("#")}
+
+
+def test_no_line_of_prose_is_longer_than_120_characters(project: Path) -> None:
+    found = [
+        f"{path.relative_to(project)}:{number} has {len(line)} characters"
+        for path in texts(project)
+        for number, line in prose(path.read_text(encoding="utf-8"))
+        if too_long(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("word " * 25, True),
+        ("- " + "word " * 25, True),
+        ("short", False),
+        ("- https://example.org/" + "x" * 120, False),
+    ],
+)
+def test_a_long_line_is_one_that_could_be_broken(line: str, *, expected: bool) -> None:
+    assert too_long(line) is expected
+
+
+def test_tables_and_code_are_not_prose() -> None:
+    assert [number for number, _ in prose("text\n```bash\ncode\n```\n| a | table |\nmore")] == [1, 6]
+
+
+def test_the_readme_has_at_most_700_words(project: Path) -> None:
+    assert len((project / "README.md").read_text(encoding="utf-8").split()) <= README_WORDS
+
+
+def test_every_link_leads_to_a_file_and_a_heading_that_exist(project: Path) -> None:
+    wrong = []
+    for path in texts(project):
+        for link in _LINK.finditer(path.read_text(encoding="utf-8")):
+            target = (path.parent / link["path"]).resolve() if link["path"] else path
+            if not target.exists():
+                wrong.append(f"{path.relative_to(project)}: {link['path']} does not exist")
+            elif link["anchor"] and link["anchor"] not in headings(target.read_text(encoding="utf-8")):
+                wrong.append(f"{path.relative_to(project)}: {link['path']} has no heading #{link['anchor']}")
+    assert wrong == []
+
+
+def test_every_page_mentioned_in_the_code_exists(project: Path) -> None:
+    mentioned = {
+        page
+        for folder in ("flows", "tasks", "schemas", "infra", "benchmarks", "tests")
+        for path in (project / folder).rglob("*")
+        if path.suffix in {".py", ".yaml", ".yml", ".j2", ".json"}
+        for page in re.findall(r"(?<![\w/.-])docs/[\w/-]+\.md", path.read_text(encoding="utf-8"))
+    }
+    assert len(mentioned) > 10
+    assert sorted(page for page in mentioned if not (project / page).is_file()) == []
+
+
+def test_every_page_is_reachable_from_the_index(project: Path) -> None:
+    index = project / "docs" / "index.md"
+    linked = {(index.parent / link["path"]).resolve() for link in _LINK.finditer(index.read_text(encoding="utf-8"))}
+    pages = {path for path in (project / "docs").rglob("*.md") if path.parent.name != "decisions"}
+    assert sorted(path.name for path in pages - linked - {index}) == []
