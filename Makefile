@@ -69,7 +69,7 @@ bench-read: install ## MB/s of reading JSON Lines beside other libraries, and th
 bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
 	@$(BIN)/python -m benchmarks.scale_model
 
-bench-forget: install ## how long `tunegate forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
+bench-forget: install ## how long `tunegate data forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget
 
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
@@ -120,10 +120,10 @@ stack: install ## start the whole natively: Postgres, Prefect, MLflow with login
 	@$(BIN)/python -m infra.stack up
 
 up: install ## start the local Prefect and MLflow servers (loopback)
-	@$(BIN)/tunegate up
+	@$(BIN)/tunegate ops up
 
 down: install ## stop them
-	@$(BIN)/tunegate down
+	@$(BIN)/tunegate ops down
 
 clean: ## remove caches of tools; state under .tunegate/ stays
 	@rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,4 +1,4 @@
-"""`make bench-forget`: how long `tunegate forget CUSTOMER --plan` takes in a workspace of a million rows.
+"""`make bench-forget`: how long `tunegate data forget CUSTOMER --plan` takes in a workspace of a million rows.
 
 The program's own store creates the workspace: five ticket tables of N rows each as curation leaves them, two splits,
 encoded examples, a snapshot and a published warehouse; texts are short, since the plan reads none. It measures the
@@ -63,7 +63,7 @@ def main() -> None:
     seconds = {
         "the plan, in one process, CPU": [cpu_s for _, cpu_s in plans],
         "the plan, in one process, wall": [wall_s for wall_s, _ in plans],
-        "`tunegate forget CUSTOMER --plan`, wall": [wall_s for wall_s, _ in commands],
+        "`tunegate data forget CUSTOMER --plan`, wall": [wall_s for wall_s, _ in commands],
         "the same, CPU": [cpu_s for _, cpu_s in commands],
     }
     rows = [
@@ -99,10 +99,10 @@ def _plan(settings: Settings) -> None:
 def _command(folder: Path, scratch: Path) -> tuple[float, float]:
     """Wall seconds and CPU seconds."""
     config = folder / "pipelines.yaml"
-    command = [sys.executable, "-m", "flows.cli", "forget", CUSTOMER, "--plan", "--config", config]
+    command = [sys.executable, "-m", "flows.cli", "data", "forget", CUSTOMER, "--plan", "--config", config]
     cost = run_measured(command, limit_s=LIMIT_S, environment=os.environ, folder=PROJECT, scratch=scratch)
     if not cost.complete:
-        sys.exit(f"tunegate forget --plan: {cost.failure}")
+        sys.exit(f"tunegate data forget --plan: {cost.failure}")
     return cost.wall_s, cost.cpu_s
 
 

@@ -1,7 +1,7 @@
 """Create Prefect deployments for `schedule`, `triggers` and `place`, with the limits and the automation they need.
 
 Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
-what a tick does: Prefect only starts it. Called by `tunegate deploy` and `serve`.
+what a tick does: Prefect only starts it. Called by `tunegate ops deploy` and `serve`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
     """Update the server to pipelines.yaml; return the deployments, and the names of those that were removed.
 
     Args:
-        pool: Work pool whose workers run them; None leaves them to `tunegate serve`.
+        pool: Work pool whose workers run them; None leaves them to `tunegate ops serve`.
 
     Raises:
         ConfigError: TG0159, no pipeline has a schedule, a trigger or a placed stage.
@@ -184,7 +184,7 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
         client.read_work_pool(pool)
     except ObjectNotFound:
         raise ServiceError(
-            f"no work pool {pool!r}", code="TG0701", where="tunegate deploy",
+            f"no work pool {pool!r}", code="TG0701", where="tunegate ops deploy",
             hint=f"`prefect work-pool create {pool} --type process` creates it, "
             f"`prefect worker start --pool {pool}` starts a worker",
         ) from None  # fmt: skip

@@ -1,6 +1,6 @@
 """Run one pipeline of `pipelines.yaml` through curate, finetune, assess and release.
 
-`tunegate run`, Prefect deployments and `tunegate serve` all use this. The graph decides what is reused and what may
+`tunegate run`, Prefect deployments and `tunegate ops serve` all use this. The graph decides what is reused and what may
 run in parallel; Prefect shows the flow, its sub-flows and tasks, their states, edges and artifacts.
 """
 
@@ -270,7 +270,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     if last is not None:
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         if _waiting(context, last):
-            reason += f"; its candidate waits for approval: `tunegate approve {last.run_id} --by NAME`"
+            reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
         return _skip(context, skip if tick is None else skip_unchanged(context, tick, reason), _holds(context, last))
     early = None if tick is None else skip_before_curation(context, tick)

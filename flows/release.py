@@ -191,5 +191,5 @@ def register(run: RunContext, *, outcome: Outcome) -> None:
     """Update MLflow; if it is down, only note that."""
     late = synchronise(run.ledger, run.settings)
     if late is not None:
-        why = f"MLflow sync pending: {late.message}; `tunegate reconcile` later"
+        why = f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later"
         run.listeners.noted(f"{outcome.verdict} is recorded, {why}")

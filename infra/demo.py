@@ -51,7 +51,7 @@ def main() -> int:
             return 1
     finally:
         subprocess.run([TUNEGATE, "down"], cwd=PROJECT, check=False, stdout=subprocess.DEVNULL)
-    say(f"\ndemo done in {time.monotonic() - begun:.0f} s; `tunegate up` shows it in Prefect and MLflow")
+    say(f"\ndemo done in {time.monotonic() - begun:.0f} s; `tunegate ops up` shows it in Prefect and MLflow")
     return 0
 
 

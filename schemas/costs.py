@@ -1,4 +1,4 @@
-"""What a model costs and how fast it can be, as plain data: of `tunegate cost`, of a run's report and of `advise`.
+"""What a model costs and how fast it can be, as plain data: of `tunegate study cost` and `advise` and of a report.
 
 `tasks/assess/economics.py` reckons it from measured figures and a dated price book; `flows/views/costs.py` gathers
 those.

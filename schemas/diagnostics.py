@@ -1,7 +1,7 @@
 """What is wrong with a configuration file, shown at the place where it was written.
 
 Knows nothing of YAML or of pipelines: a text, a place in it, a message. Built by `schemas/load.py` and its neighbours,
-printed by `flows/cli.py`.
+printed by `flows/cli/app.py`.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Looser than the specs, which describe a pipeline after merging: a section under `extends` or `defaults` names only what
 it changes, null deletes, and `${env:NAME}` may stand for any plain value. What a schema cannot say (does the metric of
-a gate exist?) stays with `schemas/load.py`. Called by `flows/cli.py` and by the test that compares
+a gate exist?) stays with `schemas/load.py`. Called by `flows/cli/app.py` and by the test that compares
 `schemas/pipelines.schema.json`, which is committed so that an editor needs no installation.
 """
 

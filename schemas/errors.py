@@ -16,7 +16,7 @@
 
 None holds a secret of the environment, whatever it was told. Only ``ServiceError`` and ``ProcessLostError`` are worth a
 retry (``transient``): everything else fails the same way again.
-It knows nothing of the command line; `flows/cli.py` prints these and turns them into exit codes.
+It knows nothing of the command line; `flows/cli/app.py` prints these and turns them into exit codes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What an export is, and what its manifest says of it (`tunegate export`)."""
+"""What an export is, and what its manifest says of it (`tunegate model export`)."""
 
 from __future__ import annotations
 

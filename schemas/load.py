@@ -5,7 +5,7 @@
     pipelines.yaml -> diagnostics.read_source -> yaml_text.read_tree -> merge.merge_pipelines
                    -> check.PipelineCheck (environment.py) -> PipelineFile
 
-Knows nothing of tasks and flows. Called by `flows/cli.py` and by deployments.
+Knows nothing of tasks and flows. Called by `flows/cli/app.py` and by deployments.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What `tunegate endpoint` takes of OpenAI's API: requests for chat and plain completions.
+"""What `tunegate model endpoint` takes of OpenAI's API: requests for chat and plain completions.
 
 Greedy answers are all that was ever judged, so what asks for something else is refused and not passed over in silence;
 what changes nothing here (`seed`, `user`) is accepted. Used by tasks/release/endpoint.py.

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Cause = Literal["schedule", "event", "person"]
-"""What made the tick: the clock, an event, or `tunegate tick`."""
+"""What made the tick: the clock, an event, or `tunegate ops tick`."""
 Code = Literal[
     "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "first", "enough",
     "drift", "waited", "forgotten",

@@ -29,7 +29,9 @@ def check_template(template: str) -> tuple[str, ...]:
     try:
         return template_columns(template)
     except ValueError as error:
-        raise ConfigError(f"template: {error}", code="TG0170", hint="see `tunegate schema` for the columns") from None
+        raise ConfigError(
+            f"template: {error}", code="TG0170", hint="see `tunegate ops schema` for the columns"
+        ) from None
 
 
 def render_text(template: str, row: Mapping[str, object]) -> str:

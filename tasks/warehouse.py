@@ -285,9 +285,9 @@ def _other_version(path: Path | None, has: int, first: int, last: int) -> Storag
         f"({first} to {last})",
         code="TG0519",
         where=str(path),
-        hint="use the newer tunegate that wrote it; its `tunegate migrate` converts it to a version that both read"
+        hint="use the newer tunegate that wrote it; its `tunegate ops migrate` converts it to a version that both read"
         if newer
-        else "EXPORT DATABASE with the DuckDB that wrote it; `tunegate curate PIPELINE` rebuilds a warehouse",
+        else "EXPORT DATABASE with the DuckDB that wrote it; `tunegate data curate PIPELINE` rebuilds a warehouse",
     )
 
 

@@ -1,7 +1,7 @@
 """The storage version of DuckDB files: read it, and rewrite a file in our version.
 
 DuckDB reads more versions than it writes by default, and an older DuckDB reads no newer ones. Called by
-`flows/commands/migrate.py`; `tasks/warehouse.py` has the error for an unsupported version.
+`flows/cli/migration.py`; `tasks/warehouse.py` has the error for an unsupported version.
 """
 
 from __future__ import annotations

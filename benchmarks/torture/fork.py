@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 PIPELINE = "desk"
 PRELOADED = (
     "torch", "transformers", "peft", "mlflow", "mlflow.store.tracking.sqlalchemy_store", "sklearn.linear_model",
-    "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.commands.run",
+    "scipy.stats", "pandas", "datasets", "duckdb", "pyarrow.parquet", "flows.pipeline", "flows.cli.running",
 )  # fmt: skip
 limit_s = 120.0
 """A run that takes longer on a quiet machine is stuck; an undisturbed toy run takes five seconds."""
@@ -221,7 +221,7 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
 
 
 def reconciliation(_acks: Acks) -> int:
-    """The work of `tunegate reconcile`."""
+    """The work of `tunegate ops reconcile`."""
     from flows.champion.mlflow_sync import reconcile
     from flows.ledger.ledger import Ledger
     from flows.workspace.settings import load_settings

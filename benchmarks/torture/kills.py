@@ -31,7 +31,7 @@ ELSEWHERE = {
     **{place: _FETCHING for place in PLACES if place.startswith("ingest.")},
     **{place: _COPYING for place in PLACES if place.startswith("copies.")},
     **{
-        place: "only `tunegate forget` gets there; tests/system/flows/commands/test_forget.py kills there"
+        place: "only `tunegate data forget` gets there; tests/system/flows/cli/test_forget.py kills there"
         for place in PLACES
         if place.startswith("forget.")
     },

@@ -104,12 +104,9 @@ def dead_prefect(trial: Trial) -> Iterator[str]:
 
 
 def _command(_acks: Acks) -> int:
-    from flows.commands.run import run
+    from flows.cli.running import RunRequest, run_pipeline
 
-    return run(
-        pipeline=PIPELINE, config=Path("pipelines.yaml"), again=False, until="release", wait_s=0.0,
-        require_mlflow=False, as_json=True,
-    )  # fmt: skip
+    return run_pipeline(RunRequest(PIPELINE, Path("pipelines.yaml"), as_json=True))
 
 
 def _hold_pipeline(home: Path) -> Work:
@@ -306,7 +303,7 @@ def killed_command(trial: Trial) -> Iterator[str]:
     target, after = TARGETS[trial.number % len(TARGETS)], trial.rng.uniform(0, TYPICAL_S)
     output = trial.folder / "command.txt"
     trial.stack.callback(
-        subprocess.run, [TUNEGATE, "down"], cwd=trial.place, env=environ, capture_output=True, check=False
+        subprocess.run, [TUNEGATE, "ops", "down"], cwd=trial.place, env=environ, capture_output=True, check=False
     )
     with output.open("w") as stream:
         command = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Approve or reject a candidate that waits: check its files, move the champion, update MLflow.
 
-The command line (`tunegate approve`) and Prefect's page (`flows/schedule/approval.py`) both call this; the ledger
+The command line (`tunegate model approve`) and Prefect's page (`flows/schedule/approval.py`) both call this; the ledger
 records who, when and why. Neither authenticates the person: `by` is the name that was given.
 """
 

@@ -1,7 +1,7 @@
 """Copy runs, versions and aliases from the ledger to MLflow.
 
 Every change is put into the ledger's outbox in the transaction that made it, sent from here, and may be sent twice. If
-MLflow is down, the run prints a note and keeps its verdict: `tunegate reconcile` catches up.
+MLflow is down, the run prints a note and keeps its verdict: `tunegate ops reconcile` catches up.
 """
 
 from __future__ import annotations

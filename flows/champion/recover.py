@@ -24,6 +24,6 @@ def recover_promotion(run: RunContext) -> Outcome | None:
         return None
     late = synchronise(run.ledger, run.settings)
     if late is not None:
-        run.listeners.noted(f"MLflow sync pending: {late.message}; `tunegate reconcile` later")
+        run.listeners.noted(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
     reason = f"run {last.run_id} was interrupted after its promotion; its verdict holds"
     return outcome_of(run.ledger, run.run_id, "PROMOTE", reason, version=champion.version)

@@ -1,13 +1,15 @@
 """The feedback on a registered model: where it is stored, and how it is ingested.
 
-It arrives by `tunegate feedback` and at the endpoint's `/v1/feedback`. Curation uses it in a step after redaction
+It arrives by `tunegate model feedback` and at the endpoint's `/v1/feedback`. Curation uses it in a step after redaction
 (`flows/curation_steps.py`), the gate as a parameter (`flows/context/registry_state.py`). A run uses the state at its
 beginning; what arrives meanwhile belongs to the next run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from flows.ledger.opened import open_ledger
@@ -15,8 +17,11 @@ from flows.privacy.keys import load_forgotten
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.feedback import Acceptance, FeedbackSpec
 from schemas.pipeline import PipelineSpec
-from tasks.watch.feedback import FeedbackState, Ingested, feedback_state, ingest_feedback
+from schemas.regular_file import open_regular
+from tasks.watch.feedback import FeedbackState, Ingested, acceptance_of, feedback_state, ingest_feedback
 
 
 def feedback_database(home: Path, name: str) -> Path:
@@ -50,6 +55,27 @@ def take_in(
         forgotten=load_forgotten(settings),
         wait_s=wait_s,
     )
+
+
+def take_in_file(file: Path, *, spec: PipelineSpec, settings: Settings, wait_s: float) -> Ingested:
+    """As `take_in`, from a file, or from stdin for `-`.
+
+    Raises:
+        ConfigError: TG0110, it cannot be read; TG0164, no line can be used.
+    """
+    source = "stdin" if str(file) == "-" else str(file)
+    try:
+        with nullcontext(sys.stdin.buffer) if source == "stdin" else open_regular(file) as stream:
+            return take_in(stream, source=source, spec=spec, settings=settings, wait_s=wait_s)
+    except OSError as error:
+        raise ConfigError(f"the feedback cannot be read: {error.strerror}", code="TG0110", where=source) from None
+
+
+def acceptance(spec: PipelineSpec, home: Path) -> Sequence[Acceptance]:
+    """How often each version's suggestions were accepted, as `feedback` declares or by its defaults."""
+    database = feedback_database(home, spec.registry.name)
+    state = feedback_state(database)
+    return acceptance_of(database, spec.feedback or FeedbackSpec(), upto=state.last) if state else ()
 
 
 def state_of(spec: PipelineSpec, home: Path) -> FeedbackState | None:

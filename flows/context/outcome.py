@@ -68,5 +68,5 @@ def held(outcome: Outcome, event: EventRow) -> Outcome:
     if event.action == "reject":
         reason = f"PROMOTE was rejected by {event.actor} at {event.at}{f': {event.reason}' if event.reason else ''}"
     else:
-        reason = f"PROMOTE waits for approval: {event.reason}; `tunegate approve {event.run_id} --by NAME`"
+        reason = f"PROMOTE waits for approval: {event.reason}; `tunegate model approve {event.run_id} --by NAME`"
     return outcome.model_copy(update={"verdict": "HOLD", "reason": reason, "waits": event.action == "wait"})

@@ -21,6 +21,9 @@ def published_database(home: Path, pipeline: str) -> Path:
     database = warehouse_folder(home, pipeline) / "warehouse.duckdb"
     if not database.is_file():
         raise ConfigError(
-            f"{pipeline} has no warehouse yet", code="TG0159", where=str(database), hint=f"tunegate curate {pipeline}"
+            f"{pipeline} has no warehouse yet",
+            code="TG0159",
+            where=str(database),
+            hint=f"tunegate data curate {pipeline}",
         )
     return database

@@ -122,6 +122,6 @@ def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
             f"gates.anchor.version is {version}, and {name} has no such candidate; candidates: {known}",
             code="TG0196",
             where=f"{spec.name}.gates.anchor",
-            hint="name a version of `tunegate champion`, or `first`",
+            hint="name a version of `tunegate model champion`, or `first`",
         )
     return row.ref

@@ -354,7 +354,7 @@ def _check_given(node: Node) -> None:
         if isinstance(given, Artifact) and verify(given.root) != given.digest:
             raise StorageError(
                 f"{name} of step {node.name} has changed", code="TG0549", where=str(given.root),
-                hint="restore it from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+                hint="restore it from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
             )  # fmt: skip
 
 
@@ -544,7 +544,7 @@ def safe_errors(step: str) -> Iterator[None]:
         raise
     except (ConnectionError, TimeoutError) as error:
         raise ServiceError(
-            f"{type(error).__name__} in step {step}", code="TG0704", where=step, hint="tunegate doctor"
+            f"{type(error).__name__} in step {step}", code="TG0704", where=step, hint="tunegate ops doctor"
         ) from None
     except Exception as error:
         raise TunegateError(

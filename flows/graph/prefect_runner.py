@@ -178,7 +178,7 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
     except ObjectNotFound:
         raise ServiceError(
             f"stage {placed.stage} is placed on pool {placed.pool!r}, and the server has no deployment of it",
-            code="TG0701", where=placed.deployment, hint="`tunegate deploy` creates it",
+            code="TG0701", where=placed.deployment, hint="`tunegate ops deploy` creates it",
         ) from None  # fmt: skip
     # Like Prefect's own `run_deployment`, which takes edges only from parameters and waits forever.
     edges: list[Any] = [parent.state_details.to_run_result(RunType.FLOW_RUN) for parent in parents]

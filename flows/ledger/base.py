@@ -148,7 +148,7 @@ class LedgerBase:
 
 def _check_lock(holds: Holds) -> None:
     if not holds():
-        raise ServiceError("another process is updating MLflow", code="TG0710", hint="`tunegate reconcile` later")
+        raise ServiceError("another process is updating MLflow", code="TG0710", hint="`tunegate ops reconcile` later")
 
 
 def _holder(run_id: str) -> Holder:

@@ -2,7 +2,7 @@
 
 Altering, removing or inserting an event breaks the chain at that place, and cutting off its end contradicts the
 table of champions. (Whoever can write the file can forge the whole chain. To notice that, keep its last hash elsewhere:
-`tunegate history` prints it, and MLflow's champion has it as a tag.)
+`tunegate model history` prints it, and MLflow's champion has it as a tag.)
 Works inside the transactions of its only callers, `flows/ledger/champions.py` and `promotions.py`.
 """
 

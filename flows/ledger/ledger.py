@@ -2,8 +2,8 @@
 
 `Runs` (`flows/ledger/runs.py`), `Ticks` (`ticks.py`), `Approvals` (`promotions.py`, on `champions.py`) and `Erasures`
 (`erasures.py`) over one SQLite file, `ledger.sqlite` in the home folder, or over a Postgres that several hosts share.
-Here are `Tallies`, figures over all runs for `tunegate metrics`, and `Acceptances`: a person's decisions to accept a
-ledger that is not the one that was here before.
+Here are `Tallies`, figures over all runs for `tunegate ops metrics`, and `Acceptances`: a person's decisions to accept
+a ledger that is not the one that was here before.
 """
 
 from __future__ import annotations

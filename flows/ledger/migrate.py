@@ -1,7 +1,7 @@
 """Upgrade a ledger of an older version after a backup, and copy a ledger from one place to another.
 
 Copying moves a ledger from its file into Postgres, and backs up one in Postgres to a file: in one transaction, with the
-same events and the same hashes. Called by `flows/commands/migrate.py`.
+same events and the same hashes. Called by `flows/cli/migration.py`.
 """
 
 from __future__ import annotations

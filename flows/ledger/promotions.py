@@ -2,7 +2,7 @@
 
 Each is one compare-and-set transaction that also writes the event and the change for MLflow, so that it is never half
 done. Each is idempotent: after a kill it is simply repeated. `flows/release.py` promotes,
-`flows/commands/registry.py` executes what a person decides.
+`flows/cli/decisions.py` executes what a person decides.
 
 A candidate waits because its pipeline requires approval, because of a cooldown, or because it was rolled back before.
 `Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
@@ -236,7 +236,7 @@ def _answered(events: Sequence[EventRow], name: str, version: str, run_id: str, 
 
 def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None, to: str | None) -> str:
     if champion is None:
-        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate champion`")
+        raise ConfigError(f"{name} has no champion", code="TG0159", where=name, hint="`tunegate model champion`")
     entries = entries_of(events, name)
     target = to if to is not None else previous_of(events, name)
     if target is None:
@@ -250,7 +250,7 @@ def _rollback_target(events: Sequence[EventRow], name: str, champion: str | None
             f"v{target} {state}; earlier champions: {allowed}",
             code="TG0159",
             where=name,
-            hint="`tunegate champion` shows the history",
+            hint="`tunegate model champion` shows the history",
         )
     return target
 
@@ -268,7 +268,7 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
         f"v{version} of {name} {state}",
         code="TG0621",
         where=name,
-        hint="`tunegate history PIPELINE` lists the candidates",
+        hint="`tunegate model history PIPELINE` lists the candidates",
     )
 
 
@@ -280,7 +280,7 @@ def check_expected(db: Database, name: str, expected: str | None) -> None:
             f"the champion is {f'v{champion}' if champion is not None else 'none'}, and v{expected} was expected",
             code="TG0620",
             where=name,
-            hint="`tunegate history PIPELINE` shows who moved it, and why",
+            hint="`tunegate model history PIPELINE` shows who moved it, and why",
         )
 
 
@@ -324,7 +324,7 @@ class Approvals(Promotions):
                     f"run {run_id} was rejected by {last.actor} at {last.at}: {last.reason}",
                     code="TG0621",
                     where=request.name,
-                    hint="`tunegate promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
+                    hint="`tunegate model promote PIPELINE VERSION --force --reason ...` overrules it, on the record",
                 )
             check_expected(db, request.name, expected)
             champion = champion_version(db, request.name)
@@ -373,7 +373,7 @@ def _find_request(events: Sequence[EventRow], run_id: str) -> EventRow:
             f"run {run_id} does not wait for approval; runs that do: {others}",
             code="TG0621",
             where=run_id,
-            hint="`tunegate history PIPELINE` shows approvals and rejections",
+            hint="`tunegate model history PIPELINE` shows approvals and rejections",
         )
     return requests[-1]
 
@@ -390,5 +390,5 @@ def _replaced(request: EventRow, last: EventRow) -> GateError:
         f" by {last.actor}{f', run {last.run_id}' if last.run_id else ''}",
         code="TG0621",
         where=request.name,
-        hint="`tunegate history PIPELINE` shows what may be approved",
+        hint="`tunegate model history PIPELINE` shows what may be approved",
     )

@@ -188,7 +188,7 @@ def check_version(version: int, place: str) -> bool:
             f"the ledger has version {version} of an older tunegate, this one reads version {VERSION}",
             code="TG0530",
             where=place,
-            hint="`tunegate migrate` makes a backup and upgrades it; older versions cannot read it afterwards",
+            hint="`tunegate ops migrate` makes a backup and upgrades it; older versions cannot read it afterwards",
         )
     return version == VERSION
 

@@ -1,6 +1,6 @@
 """Upgrade ledgers of earlier versions in place: in one transaction, all of it or nothing.
 
-Called by `tunegate migrate` (`flows/ledger/migrate.py`), after a backup. The statements are frozen: a
+Called by `tunegate ops migrate` (`flows/ledger/migrate.py`), after a backup. The statements are frozen: a
 later version of the tables gets its own function here.
 """
 

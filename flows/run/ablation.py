@@ -1,7 +1,7 @@
 """A data ablation: the same training on curated, raw and less curated tickets, judged on the same held-out items.
 
 Every step uses the store, so that equal results are shared and a killed ablation continues. It reads the ledger (for
-the previous split) and writes nothing there: no run, no candidate, no verdict. Called by `tunegate ablate`.
+the previous split) and writes nothing there: no run, no candidate, no verdict. Called by `tunegate study ablate`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
 from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, Scores, TicketTable
 from schemas.checks import ContaminationSpec
@@ -33,6 +34,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
+from tasks.files import sha256_json, write_json
 
 CURATED = "curated"
 Report = Callable[[str, Node, float, bool], None]
@@ -306,3 +308,11 @@ def _with_steps(spec: PipelineSpec, n_steps: int, n_examples: int) -> PipelineSp
     )
     changed = train.model_copy(update={"max_steps": n_steps, "epochs": -(-n_steps // each)})
     return spec.model_copy(update={"train": changed})
+
+
+def keep_table(table: AblationTable, settings: Settings) -> Path:
+    """Write the table under the digest of its content, so that the same table is the same file; returns its path."""
+    content = table.model_dump(mode="json")
+    place = private_folder(settings.home / "ablations" / table.pipeline) / f"{sha256_json(content)[:16]}.json"
+    write_json(place, content)
+    return place

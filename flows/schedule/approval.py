@@ -1,9 +1,9 @@
 """Approval in Prefect: a deployed run whose candidate waits is suspended and asks for approval on its page.
 
 While it is suspended, no process runs. The candidate is in the ledger and the form in Prefect's database, so that
-neither a killed `tunegate serve` nor a restarted server loses it. On resuming, Prefect starts the flow from the top: it
-finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`) nothing is
-suspended: the run ends with HOLD, and a person answers with `tunegate approve`.
+neither a killed `tunegate ops serve` nor a restarted server loses it. On resuming, Prefect starts the flow from the
+top: it finds its own run in the ledger and goes straight to the answer. Without a deployment (`tunegate run`) nothing
+is suspended: the run ends with HOLD, and a person answers with `tunegate model approve`.
 """
 
 from __future__ import annotations

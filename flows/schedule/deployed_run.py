@@ -38,7 +38,7 @@ def check_bound(pipeline: str, config: str) -> None:
                 f"this deployment was started with {name}={value!r}; only its own is allowed: {allowed[name]!r}",
                 code="TG0840",
                 where=f"deployment {deployment_id}",
-                hint="`tunegate deploy` creates a deployment per pipeline; start that one, without these parameters",
+                hint="`tunegate ops deploy` makes one per pipeline; start that one, without these parameters",
             )
 
 
@@ -106,7 +106,7 @@ def hold_resource(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     except ConcurrencySlotAcquisitionError:
         raise ServiceError(
             f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
-            where=f"{spec.name}.schedule.resource", hint="`tunegate deploy` creates it",
+            where=f"{spec.name}.schedule.resource", hint="`tunegate ops deploy` creates it",
         ) from None  # fmt: skip
     try:
         yield

@@ -1,4 +1,4 @@
-"""Find the shapes of a pipeline's base model before it is fetched, for `tunegate estimate` and `tunegate advise`."""
+"""Find the shapes of a pipeline's base model before it is fetched, for `study estimate` and `study advise`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Check that the champion's files are those of its promotion. Used by `tunegate history` and `doctor`."""
+"""Check that the champion's files are those of its promotion. Used by `tunegate model history` and `doctor`."""
 
 from __future__ import annotations
 
@@ -41,5 +41,5 @@ def check_champion(ledger: Ledger, name: str) -> None:
                 f"the {what} of v{champion.version} is not the one that was promoted at {event.at}",
                 code="TG0549",
                 where=str(part.root),
-                hint="restore it from a backup, or go back to an earlier champion: `tunegate rollback PIPELINE`",
+                hint="restore it from a backup, or go back to an earlier champion: `tunegate model rollback PIPELINE`",
             )

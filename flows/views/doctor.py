@@ -1,9 +1,9 @@
-"""The checks of `tunegate doctor`, one small function each; `flows/commands/doctor.py` prints their findings.
+"""The checks of `tunegate ops doctor`, one small function each; `flows/cli/examination.py` runs them.
 
 In this order: the machine (Python, packages, torch and its devices, disk, clock), the state folder (locks, ledger,
 warehouses, MLflow's store, the champions' files), and the servers. Nothing is repaired, but runs whose process is gone
 are marked, as by `tunegate runs`; nothing is started, and nothing is sent except health requests.
-`flows/commands/exposure.py` reports who else can reach the servers.
+`flows/views/exposure.py` reports who else can reach the servers.
 """
 
 from __future__ import annotations
@@ -185,7 +185,9 @@ def pending_sync(patient: Patient) -> Iterator[Finding]:
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
     state = f"{n_pending} changes are pending" if n_pending else "is up to date"
-    yield Finding("sync", "warn" if n_pending else "ok", f"MLflow: {state}", "tunegate reconcile" if n_pending else "")
+    yield Finding(
+        "sync", "warn" if n_pending else "ok", f"MLflow: {state}", "tunegate ops reconcile" if n_pending else ""
+    )
 
 
 def warehouses(patient: Patient) -> Iterator[Finding]:
@@ -195,7 +197,7 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
         path = warehouse_folder(home, folder.name) / "warehouse.duckdb"
         if not path.exists():
             continue
-        fix = f"tunegate curate {folder.name}"
+        fix = f"tunegate data curate {folder.name}"
         try:
             with connect(path, read_only=True) as client:
                 row = client.execute("SELECT count(*), (SELECT n_read FROM snapshot) FROM fate").fetchone()
@@ -224,7 +226,7 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
     except sqlite3.Error as error:
         answer = str(error)
     whole = answer == "ok"
-    fix = "" if whole else "move it away: `tunegate reconcile` fills a new one"
+    fix = "" if whole else "move it away: `tunegate ops reconcile` fills a new one"
     yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is intact" if whole else answer, fix)
 
 
@@ -234,7 +236,7 @@ def champions(patient: Patient) -> Iterator[Finding]:
         return
     for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
-        fix = f"tunegate rollback PIPELINE --reason 'damaged files of v{champion.version}'"
+        fix = f"tunegate model rollback PIPELINE --reason 'damaged files of v{champion.version}'"
         try:
             parts = (champion.bundle, champion.trained, champion.model)
             wrong = [part.root.parent.name for part in parts if verify(part.root) != part.digest]
@@ -254,11 +256,11 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
     servers = running(patient.settings.home)
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
-        fix = "" if answers else f"tunegate down, then tunegate up; its log: {server.log}"
+        fix = "" if answers else f"tunegate ops down, then tunegate ops up; its log: {server.log}"
         message = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
         yield Finding("server", "ok" if answers else "warn", message, fix)
     if not servers:
-        yield Finding("servers", "ok", "none is running; a run starts what it needs, `tunegate up` starts both")
+        yield Finding("servers", "ok", "none is running; a run starts what it needs, `tunegate ops up` starts both")
 
 
 def prefect(patient: Patient) -> Iterator[Finding]:

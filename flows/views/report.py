@@ -115,7 +115,7 @@ def gather(
             )
             for step in recorded.steps
         ),
-        reproduce=f"tunegate reproduce {row.run_id}",
+        reproduce=f"tunegate study reproduce {row.run_id}",
     )  # fmt: skip
     return report, (card.root / "card.html").read_text(encoding="utf-8") if card else ""
 

@@ -2,7 +2,7 @@
 
 `20260601-0523` is a run (or the start of its id); `support-replies@champion`, `@previous` and `@3` are a pipeline's.
 Only candidates with a verdict are found: a run without one, or with ERROR, has nothing to export or serve. Used by
-`tunegate export` and `tunegate endpoint`.
+`tunegate model export` and `tunegate model endpoint`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _of_version(name: str, which: str, ledger: Ledger, text: str) -> ResolvedCan
             f"{name} has no {which!r}; choose from: {known}",
             code="TG0159",
             where=text,
-            hint="`tunegate history PIPELINE` shows the versions",
+            hint="`tunegate model history PIPELINE` shows the versions",
         )
     return _verified(row, ledger.run(row.ref.run_id), ledger)
 

@@ -1,4 +1,4 @@
-"""Decisions of ticks, for people: rows of `tunegate history` and lines of `tunegate show`."""
+"""Decisions of ticks, for people: rows of `tunegate model history` and lines of `tunegate show`."""
 
 from __future__ import annotations
 

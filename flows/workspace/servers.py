@@ -2,8 +2,8 @@
 
 Both listen on loopback, send no telemetry, get none of the operator's secrets, keep their logs under the home folder
 and are found again through a small state file. Prefect asks for a login (`flows/workspace/prefect_login.py`). `tunegate
-run` starts Prefect when PREFECT_API_URL names no other server; `tunegate up` and `down` start and stop both. It knows
-nothing about pipelines.
+run` starts Prefect when PREFECT_API_URL names no other server; `tunegate ops up` and `down` start and stop both. It
+knows nothing about pipelines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Play the story of `weeks.py`: each Monday the export is written, `tunegate tick` decides, and agents work.
+"""Play the story of `weeks.py`: each Monday the export is written, `tunegate ops tick` decides, and agents work.
 
 Every tick is a separate process, a fork of this one, which has imported the libraries. The clock is TUNEGATE_NOW.
 With RECORD=1 the table is written to `benchmarks/results/schedule.md` and the chart to `docs/plots/weeks.svg`.
@@ -85,7 +85,7 @@ class Demo:
 
     def _tick(self, now: str, **environ: str) -> int:
         def tick() -> int:
-            from flows.commands.tick import tick
+            from flows.cli.ops import tick
 
             return tick(pipeline=NAME, cause="schedule", config=self.folder / "pipelines.yaml", as_json=False)
 
@@ -131,7 +131,7 @@ class Demo:
         path.write_text("".join(lines))
 
         def feedback() -> int:
-            from flows.commands.feedback import feedback
+            from flows.cli.model import feedback
 
             return feedback(pipeline=NAME, file=path, config=self.folder / "pipelines.yaml", as_json=False)
 
@@ -256,7 +256,7 @@ def _import_all() -> None:
     import importlib
 
     for name in ("torch", "transformers", "peft", "mlflow", "sklearn.linear_model", "scipy.stats", "prefect",
-                 "flows.pipeline", "flows.commands.run"):  # fmt: skip
+                 "flows.pipeline", "flows.cli.running"):  # fmt: skip
         importlib.import_module(name)
 
 

@@ -25,7 +25,7 @@ from tasks.files import files_below, seal, sha256_json, verify, write_json
 
 DUMPED = ("prefect", "mlflow", "mlflow_auth")
 LEFT_OUT = ("stack", "locks", "backups", "tmp", "scratch", "prefect", "mlflow")
-"""In the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate up`."""
+"""In the home folder: the stack itself is dumped, the rest is made again or belongs to servers of `tunegate ops up`."""
 
 
 def backup(place: Place, to: Path) -> dict[str, str]:

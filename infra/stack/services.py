@@ -90,7 +90,7 @@ def services(place: Place) -> tuple[Service, ...]:
     ]  # fmt: skip
     pipeline = _with_champion(place)
     if pipeline is not None:
-        answer = (*python, "flows.cli", "endpoint", pipeline, *loopback, str(ports["endpoint"]))
+        answer = (*python, "flows.cli", "model", "endpoint", pipeline, *loopback, str(ports["endpoint"]))
         health_url = f"http://127.0.0.1:{ports['endpoint']}/health"
         found.append(Service("endpoint", answer, client, lambda: answers(health_url)))
     return tuple(found)

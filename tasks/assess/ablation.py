@@ -62,7 +62,7 @@ class AblationRow(BaseModel, frozen=True, extra="forbid"):
 
 
 class AblationTable(BaseModel, frozen=True, extra="forbid"):
-    """All arms, and the answer. Kept as JSON in `.tunegate/ablations`, and read by `tunegate advise`."""
+    """All arms, and the answer. Kept as JSON in `.tunegate/ablations`, and read by `tunegate study advise`."""
 
     pipeline: str
     metric: str

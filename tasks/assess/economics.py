@@ -292,7 +292,7 @@ def _notes(known: Measures, machine: str | None, prompted: str | None, queries: 
     measured, batched = bool(known.measured), known.batched_seconds is not None
     says = (
         (known.assumed,
-         "the traffic is assumed and nothing was measured: `tunegate cost PIPELINE` reckons with a run's figures"),
+         "the traffic is assumed and nothing was measured: `tunegate study cost PIPELINE` takes a run's figures"),
         (not known.assumed and "tokens_per_s" not in known.measured,
          "seconds of one answer at a time were not measured: declare `gates.latency` and run"),
         (not known.assumed and machine is None,

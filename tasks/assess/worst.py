@@ -1,7 +1,7 @@
 """The held-out items on which a candidate did worst, with what was asked, wanted and answered, side by side.
 
 The one place of assessment that hands out ticket text: for a person's screen, never for a log, an error or a file.
-Called by `flows/commands/gate.py`.
+Called by `flows/cli/gate.py`.
 """
 
 from __future__ import annotations

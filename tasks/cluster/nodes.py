@@ -2,7 +2,7 @@
 
 A node is fit if it has the same Python, libraries and source and can access the shared storage. A function that is sent
 by value inspects each node, so a node without our packages can answer too. A worker needs CPUs for its compute threads,
-and a card if there are any. Called before any work is sent out, and by `tunegate doctor`.
+and a card if there are any. Called before any work is sent out, and by `tunegate ops doctor`.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ class Shared:
                 f"the shared storage cannot be used: {type(error).__name__}: {getattr(error, 'strerror', None) or ''}",
                 code="TG0568",
                 where=self.url,
-                hint="is it mounted, writable, and the same on every node? `tunegate doctor` checks each",
+                hint="is it mounted, writable, and the same on every node? `tunegate ops doctor` checks each",
             ) from None
 
 

@@ -1,7 +1,7 @@
 """Questions about a published warehouse: what was removed, what became of one ticket, what rows look like.
 
 The database is opened read-only and locked down, so that a question can read it and nothing else. It knows nothing of
-runs or folders. Called by `flows/commands/curation.py` and by the report.
+runs or folders. Called by `flows/cli/data.py` and by the report.
 """
 
 from __future__ import annotations

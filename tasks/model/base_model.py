@@ -1,7 +1,7 @@
 """The base model: fetched once, checked, stored as a Hugging Face directory in float32, and loaded strictly.
 
 It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer`
-of flows/selection.py; tasks/model and tasks/train use `load_base` and `load_tokenizer`, `tunegate doctor` uses
+of flows/selection.py; tasks/model and tasks/train use `load_base` and `load_tokenizer`, `tunegate ops doctor` uses
 `torch_facts`.
 """
 

@@ -1,6 +1,6 @@
 """Training examples as the model sees them, decoded for people: runs of text, each with or without loss.
 
-It knows nothing of terminals. Called by `tunegate preview`.
+It knows nothing of terminals. Called by `tunegate data preview`.
 """
 
 from __future__ import annotations

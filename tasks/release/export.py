@@ -1,8 +1,8 @@
 """A registered candidate in the form of another program: a folder with a manifest, complete or not there at all.
 
 The folder is written aside, compared with what the gate judged, sealed and renamed. Its MANIFEST.json names every file
-with its sha256, and under `export` where it comes from and whether it was ever promoted. Called by `flows/commands/
-export.py`, which knows the ledger; this does not.
+with its sha256, and under `export` where it comes from and whether it was ever promoted. Called by `flows/cli/
+exporting.py`, which knows the ledger; this does not.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def _check(artifact: BundleRef | ModelRef) -> None:
             f"the model has sha256 {got[:12]}, but {artifact.digest[:12]} was evaluated",
             code="TG0549",
             where=str(artifact.root),
-            hint="`tunegate doctor` finds the damage; `tunegate rollback` returns to the previous version",
+            hint="`tunegate ops doctor` finds the damage; `tunegate model rollback` returns to the previous version",
         )
 
 

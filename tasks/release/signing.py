@@ -2,7 +2,7 @@
 
 A manifest proves that files are intact, a signature also who made them. The signature is next to the folder, as
 `FOLDER.sig`, and covers every file in it, including the manifest. The extra `signing` is imported inside functions. It
-knows nothing of candidates. Called by `flows/commands/export.py` and `flows/commands/verify.py`.
+knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/model.py`.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def check_signature(folder: Path, *, key: Path, signature: Path | None = None) -
             "the folder has no signature",
             code="TG0824",
             where=str(signature),
-            hint="`tunegate export ... --sign KEY.pem` writes one",
+            hint="`tunegate model export ... --sign KEY.pem` writes one",
         )
     try:
         verifier = verifying.Config().use_elliptic_key_verifier(public_key=key)

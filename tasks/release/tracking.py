@@ -272,7 +272,7 @@ def as_service_error(uri: str) -> Iterator[None]:
             f"MLflow failed: {type(error).__name__}{detail}",
             code="TG0710",
             where=_without_login(uri),
-            hint="once it works again, `tunegate reconcile` brings it up to date",
+            hint="once it works again, `tunegate ops reconcile` brings it up to date",
         ) from error
 
 

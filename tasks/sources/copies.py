@@ -186,7 +186,7 @@ def need_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ..
             "not all files of this source are here",
             code="TG0270",
             where=", ".join(source.urls),
-            hint="tunegate curate PIPELINE fetches them; plan and reproduce never do",
+            hint="tunegate data curate PIPELINE fetches them; plan and reproduce never do",
         )
     return tuple(sorted(files, key=lambda file: file.name))
 

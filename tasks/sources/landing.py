@@ -265,7 +265,7 @@ def need_landing(landing: Landing | None, *, where: str) -> Landing:
             "this source has not been ingested completely yet",
             code="TG0270",
             where=where,
-            hint="tunegate curate PIPELINE opens the connection; plan and reproduce never do",
+            hint="tunegate data curate PIPELINE opens the connection; plan and reproduce never do",
         )
     return landing
 

@@ -1,9 +1,9 @@
 """How much memory a training needs, whether this machine or a card has it, and if not, what would fit.
 
-Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate estimate` use it before anything
-is loaded. In this order: shapes, trainable weights and bytes on a card (decoders with gated feed-forward layers: Llama,
-Mistral, Qwen2); the peak resident set of a process on a CPU, by term; the memory that is free here (/proc, control
-groups and, if there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
+Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate study estimate` use it before
+anything is loaded. In this order: shapes, trainable weights and bytes on a card (decoders with gated feed-forward
+layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by term; the memory that is free here
+(/proc, control groups and, if there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
 
 The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
 (see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps

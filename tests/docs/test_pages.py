@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from flows.cli import app
+from flows.cli.app import app
 from schemas.load import load_file
 from tests.support.documentation import COMMANDS, blocks, inline_commands, pages, unknown
 from tests.system.docs import test_scenes

@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from flows.build import build
-from flows.commands.config import validate
+from flows.cli.weekly import validate
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef

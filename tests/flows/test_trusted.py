@@ -72,21 +72,21 @@ def test_another_versions_files_are_not_the_champions(workplace: Workplace, tmp_
     ):  # fmt: skip
         done = workplace.run(*command)
         assert (done.returncode, "TG0580" in done.stderr) == (1, True), (command, done.stderr)
-    assert workplace.run("doctor").returncode == 1
+    assert workplace.run("ops", "doctor").returncode == 1
 
 
 def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -> None:
     two_champions(workplace)
-    champion = workplace.json("champion", "small")["champion"]
+    champion = workplace.json("model", "champion", "small")["champion"]
     other = Ledger(workplace.home).candidate("small", "1")
     assert other is not None
     bundle = Path(champion["bundle"]["root"])
     shutil.rmtree(bundle)
     shutil.copytree(other.ref.bundle.root, bundle)
-    done = workplace.run("history", "small")
+    done = workplace.run("model", "history", "small")
     assert (done.returncode, "TG0549" in done.stderr) == (1, True), done.stderr
     shutil.rmtree(bundle)
-    assert "files are not there" in workplace.run("history", "small").stderr
+    assert "files are not there" in workplace.run("model", "history", "small").stderr
 
 
 def test_a_promotion_of_what_was_blocked_under_other_gates_says_so(workplace: Workplace) -> None:
@@ -120,7 +120,7 @@ def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     for file in workplace.home.glob("ledger.sqlite*"):
         file.unlink()
-    for command in (("run", "small"), ("doctor",), ("history", "small")):
+    for command in (("run", "small"), ("ops", "doctor"), ("model", "history", "small")):
         done = workplace.run(*command)
         assert done.returncode == 1, command
         assert "TG0581" in done.stderr + done.stdout, command
@@ -129,7 +129,7 @@ def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert (outcome["verdict"], outcome["mlflow_pending"]) == ("PROMOTE", 0)
     shown = workplace.json("history", "small")
     assert [(row["kind"], row["reason"]) for row in shown["accepted"][-1:]] == [("new", "the disk is gone")]
-    assert "a new ledger was begun" in workplace.run("history", "small").stdout
+    assert "a new ledger was begun" in workplace.run("model", "history", "small").stdout
 
 
 def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace, tmp_path: Path) -> None:
@@ -143,11 +143,11 @@ def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace
     shutil.copytree(tmp_path / "backup", workplace.home)
     shutil.rmtree(mlflow)
     shutil.move(tmp_path / "mlflow", mlflow)
-    for command in (("run", "small"), ("rollback", "small", "--reason", "r"), ("reconcile",)):
+    for command in (("run", "small"), ("model", "rollback", "small", "--reason", "r"), ("ops", "reconcile")):
         done = workplace.run(*command)
         assert (done.returncode, "TG0581" in done.stderr) == (1, True), (command, done.stderr)
     assert workplace.json("run", "small", "--accept-ledger", "--reason", "backup of Monday")["champion"] == "2"
-    assert workplace.json("history", "small")["accepted"][-1]["kind"] == "restored"
+    assert workplace.json("model", "history", "small")["accepted"][-1]["kind"] == "restored"
 
 
 def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: Path) -> None:
@@ -165,10 +165,10 @@ def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: P
 
 def test_two_people_in_one_incident_roll_back_once(workplace: Workplace) -> None:
     two_champions(workplace)
-    first = workplace.run("rollback", "small", "--reason", "customers complain", "--expect", "2")
-    second = workplace.run("rollback", "small", "--reason", "customers complain", "--to", "2", "--expect", "2")
+    first = workplace.run("model", "rollback", "small", "--reason", "customers complain", "--expect", "2")
+    second = workplace.run("model", "rollback", "small", "--reason", "customers complain", "--to", "2", "--expect", "2")
     assert first.returncode == 0
     assert (second.returncode, "TG0620" in second.stderr) == (9, True), second.stderr
-    forced = workplace.run("promote", "small", "2", "--force", "--reason", "r", "--expect", "2")
+    forced = workplace.run("model", "promote", "small", "2", "--force", "--reason", "r", "--expect", "2")
     assert (forced.returncode, "TG0620" in forced.stderr) == (9, True)
-    assert workplace.json("champion", "small")["champion"]["version"] == "1"
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"

@@ -12,7 +12,7 @@ from schemas.editor import editor_schema, editor_schema_text
 
 def test_the_committed_schema_is_the_one_of_the_specs(project: Path) -> None:
     committed = (project / "schemas" / "pipelines.schema.json").read_text(encoding="utf-8")
-    assert committed == editor_schema_text(), "run: tunegate schema > schemas/pipelines.schema.json"
+    assert committed == editor_schema_text(), "run: tunegate ops schema > schemas/pipelines.schema.json"
 
 
 def errors(pipeline: object, **top: object) -> list[str]:

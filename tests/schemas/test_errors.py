@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from flows.commands.explain import documented
+from flows.cli.error_codes import documented
 from schemas import errors
 from schemas.errors import TunegateError
 

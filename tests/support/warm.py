@@ -31,7 +31,7 @@ PRELOADED = (
     "transformers.models.llama.modeling_llama", "transformers.models.auto.tokenization_auto", "pyarrow.parquet",
     "transformers.generation.utils", "mlflow.store.tracking.sqlalchemy_store", "sqlalchemy.orm", "jsonschema", "httpx",
     "torch.utils.checkpoint", "torch.distributed.fsdp", "sklearn.feature_extraction.text", "rich.console",
-    "flows.cli", "flows.pipeline", "flows.commands.run",
+    "flows.cli", "flows.pipeline", "flows.cli.running",
 )  # fmt: skip
 FRESH_WORKER = "FRESH_WORKER"
 _POLL_S = 0.01

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pytest
 
-from flows.commands.config import validate
-from flows.commands.doctor import doctor
-from flows.commands.plan import plan
+from flows.cli.ops import doctor
+from flows.cli.weekly import plan, validate
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.sources.ingest import ingest_source
@@ -53,7 +52,7 @@ def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehous
     text = desk.comments[7][0]["plain_body"]
     desk.touch(7, status="deleted", subject="SCRUBBED")
 
-    curated = workplace.json("curate", "small")
+    curated = workplace.json("data", "curate", "small")
     first = curated["funnel"][0]
     assert (first["n_in"], first["n_out"], first["n_dropped"]) == (30, 29, 1)
     with duckdb.connect(curated["warehouse"], read_only=True) as client:
@@ -141,12 +140,12 @@ def test_another_snapshot_of_an_iceberg_table_is_curated_again_without_what_it_d
         first = lake.append(range(30))
         declared = {"kind": "iceberg", "catalog": str(lake.database), "table": NAME, "columns": {"body": "question"}}
         workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
-        done = workplace.json("curate", "small")["funnel"][0]
+        done = workplace.json("data", "curate", "small")["funnel"][0]
         assert (done["n_in"], done["n_out"]) == (30, 30)
         assert workplace.json("plan", "small")["steps"][0]["state"] == "reused"
         lake.delete_positions({first: [7]})
         assert workplace.json("plan", "small")["steps"][0]["state"] == "run"
-        curated = workplace.json("curate", "small")
+        curated = workplace.json("data", "curate", "small")
         assert curated["funnel"][0]["n_in"] == 29
         with duckdb.connect(curated["warehouse"], read_only=True) as client:
             assert client.sql("SELECT count(*) FROM raw_tickets WHERE ticket_id = 't7'").fetchall() == [(0,)]
@@ -168,7 +167,7 @@ def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_comma
         }  # fmt: skip
         workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
         workplace.environ |= {"S3_ID": KEY_ID, "S3_SECRET": SECRET}
-        first = workplace.json("curate", "small")["funnel"][0]
+        first = workplace.json("data", "curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_out"]) == (30, 30)
         del remote.files["/desk/b.jsonl"]
         done = workplace.run("curate", "small")

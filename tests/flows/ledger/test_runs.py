@@ -125,7 +125,7 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
     assert tree(tmp_path) == before
 
 
-@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate migrate")])
+@pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate ops migrate")])
 def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
     begin(ledger, "a")
     if isinstance(ledger.kept, LedgerPostgres):

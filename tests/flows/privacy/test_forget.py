@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from flows.commands.forget import forget as command
+from flows.cli.data import forget as command
 from flows.context.feedback import feedback_database
 from flows.graph.store import Store
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting

@@ -1,4 +1,4 @@
-"""The rules of `tunegate advise`: what each says of its evidence, and which conclusion follows."""
+"""The rules of `tunegate study advise`: what each says of its evidence, and which conclusion follows."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from flows.champion.mlflow_sync import synchronise
-from flows.commands.metrics import metrics
+from flows.cli.ops import metrics
 from flows.views.metrics import exposition
 from tasks.curate.ask import funnel_of
 from tasks.release.endpoint import Limits, build_endpoint
@@ -71,7 +71,7 @@ def test_an_altered_history_is_a_metric_that_can_alarm(place: Place) -> None:
 def test_rows_by_fate_are_those_of_the_funnel_and_hold_no_text(
     empty_workplace: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert empty_workplace.run("curate", "small").returncode == 0
+    assert empty_workplace.run("data", "curate", "small").returncode == 0
     monkeypatch.setenv("TUNEGATE_HOME", str(empty_workplace.home))
     assert metrics(config=empty_workplace.folder / "pipelines.yaml") == 0
     text = capsys.readouterr().out

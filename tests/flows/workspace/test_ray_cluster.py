@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.doctor import examine
-from flows.commands.plan import plan
+from flows.cli.examination import examine
+from flows.cli.weekly import plan
 from flows.run.open_run import open_run
 from flows.views import doctor as health
 from flows.views.doctor import Patient

@@ -28,7 +28,7 @@ from tests.support.candidates import Candidates
 from tests.support.documentation import Block, blocks
 from tests.support.project import PROJECT
 from tests.support.ray_cluster import two_nodes
-from tests.system.flows.commands.test_init import write_export
+from tests.system.flows.cli.test_weekly_init import write_export
 
 if TYPE_CHECKING:
     from tests.support.postgres import Postgres

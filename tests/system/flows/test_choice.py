@@ -95,7 +95,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     steps = {row["step"]: row for row in shown["steps"]}
     assert "train_rung_full" not in steps
     assert steps["train"]["digest"] == steps["train_rung_larger"]["digest"] == rows["rung_larger"]["trained"]
-    champion = empty_workplace.json("champion", "small")["champion"]
+    champion = empty_workplace.json("model", "champion", "small")["champion"]
     assert champion["model"]["uri"] == base
     assert champion["trained"]["digest"] == steps["train"]["digest"]
     assert children(empty_workplace.home) == [("rung_larger", "FINISHED"), ("rung_short", "FINISHED")]
@@ -141,13 +141,15 @@ def test_a_killed_sweep_continues_its_trial_and_ends_with_the_bytes_of_a_whole_o
     assert all(row["seconds"] > 0 for row in shown["choice"]["rows"])  # what was reused took its time before
     assert steps["train"]["digest"] == steps["train_trial_02"]["digest"]
     # Repeated from nothing, in one go, each trial and what is chosen from them has the same bytes.
-    again = {row["step"]: row["state"] for row in empty_workplace.json("reproduce", outcome["run_id"])["steps"]}
+    again = {
+        row["step"]: row["state"] for row in empty_workplace.json("study", "reproduce", outcome["run_id"])["steps"]
+    }
     assert {again[name] for name in ("train_trial_01", "train_trial_02", "trial_02", "choice")} == {"same"}
 
     assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
     with Ledger(empty_workplace.home).write() as db:
         db.execute("UPDATE projections SET done_at = NULL")
-    assert empty_workplace.run("reconcile").returncode == 0
+    assert empty_workplace.run("ops", "reconcile").returncode == 0
     assert children(empty_workplace.home) == [("trial_01", "FINISHED"), ("trial_02", "FINISHED")]
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"
 

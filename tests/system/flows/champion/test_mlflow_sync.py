@@ -132,7 +132,7 @@ def registered_files(place: Place) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(place: Place) -> Iterator[str]:
-    """`tunegate up`'s MLflow server over the place's own files."""
+    """`tunegate ops up`'s MLflow server over the place's own files."""
     yield ensure_mlflow(place.home).url
     stop_all(place.home)
 

@@ -195,7 +195,7 @@ def test_text_that_postgres_cannot_keep_is_kept_without_it(hosts):
 
 
 def test_every_command_asks_the_settings_where_the_ledger_is(project):
-    for folder in ("flows", "flows/commands"):
+    for folder in ("flows", "flows/cli"):
         for path in (project / folder).glob("*.py"):
-            if path.name not in ("settings.py", "migrate.py"):
+            if path.name not in ("settings.py", "migration.py"):
                 assert "Ledger(" not in path.read_text().replace("open_ledger(", ""), path

@@ -41,7 +41,7 @@ class Pools:
             small["train"] |= train
 
         self.workplace.declare(place)
-        done = self.workplace.run("deploy")
+        done = self.workplace.run("ops", "deploy")
         assert done.returncode == 0, done.stderr
 
     def worker(self, pool: str, name: str) -> Any:

@@ -48,7 +48,7 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert done.returncode == 8, done.stderr
     waits = json.loads(done.stdout)
     assert (waits["verdict"], waits["version"], waits["champion"], waits["waits"]) == ("HOLD", "1", None, True)
-    assert f"tunegate approve {waits['run_id']} --by NAME" in done.stderr
+    assert f"tunegate model approve {waits['run_id']} --by NAME" in done.stderr
     again = empty_workplace.json("run", "small")
     assert again["verdict"] == "SKIP"
     assert "waits for approval" in again["reason"]
@@ -58,7 +58,7 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
 
     empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
     assert empty_workplace.json("run", "small")["champion"] == "2"
-    back = empty_workplace.run("rollback", "small", "--reason", "customers complain", "--by", "bob")
+    back = empty_workplace.run("model", "rollback", "small", "--reason", "customers complain", "--by", "bob")
     assert back.returncode == 0
     assert "nobody is promoted without a person until" in back.stdout
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
@@ -66,8 +66,10 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert (held["verdict"], held["exit_code"], held["champion"]) == ("HOLD", 8, "1")
     assert "was rolled back (customers complain)" in held["reason"]
 
-    assert empty_workplace.run("promote", "small", "2").returncode == 9
-    forced = empty_workplace.json("promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve")
+    assert empty_workplace.run("model", "promote", "small", "2").returncode == 9
+    forced = empty_workplace.json(
+        "model", "promote", "small", "2", "--force", "--reason", "it was the network", "--by", "eve"
+    )
     assert (forced["champion"], forced["event"]["forced"], forced["mlflow_pending"]) == ("2", True, False)
 
     history = empty_workplace.json("history", "small")
@@ -79,10 +81,10 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
         db.execute("DROP TRIGGER champion_events_no_update")
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
-    broken = empty_workplace.run("history", "small", "--verify")
+    broken = empty_workplace.run("model", "history", "small", "--verify")
     assert broken.returncode == 1
     assert "event 6 (force v2" in broken.stderr
-    assert empty_workplace.run("doctor").returncode == 1
+    assert empty_workplace.run("ops", "doctor").returncode == 1
 
 
 def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
@@ -153,7 +155,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
 
         wait_for(lambda: state() in {"Suspended", "Failed", "Crashed", "PROMOTE"}, served)
         assert state() == "Suspended"
-        assert empty_workplace.json("champion", "small")["champion"] is None
+        assert empty_workplace.json("model", "champion", "small")["champion"] is None
         [waits] = empty_workplace.json("runs")["runs"]
         assert (waits["status"], waits["verdict"]) == ("DONE", "HOLD")
         assert empty_workplace.json("status")["running"] == []  # it holds no lock while it waits
@@ -169,12 +171,12 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         assert prefect_server.ask(f"/flow_runs/{flow_run}/resume", answer)["status"] == "ACCEPT"
         wait_for(lambda: state() in {"Failed", "Crashed", "PROMOTE"}, served)
         assert state() == "PROMOTE"
-        history = empty_workplace.json("history", "small")["events"]
+        history = empty_workplace.json("model", "history", "small")["events"]
         assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
             ("approve", "ada", "on the page")
         ]
         assert len(empty_workplace.json("runs")["runs"]) == 1  # nothing was computed again
-        [tick] = empty_workplace.json("history", "small")["ticks"]
+        [tick] = empty_workplace.json("model", "history", "small")["ticks"]
         assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
     finally:
         os.killpg(served.pid, signal.SIGKILL)

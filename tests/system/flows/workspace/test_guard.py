@@ -18,9 +18,9 @@ SECRET = "secret-token-4711"
 def test_the_command_says_no_secret_even_with_debug(tmp_path: Path, project: Path, debug: list[str]) -> None:
     """A secret that reaches an internal error by way of a file's name: the worst that a person can do."""
     code = (
-        "import flows.commands.config as c, flows.cli as f, os, sys\n"
-        "def broken(**_): raise KeyError(os.environ['MY_TOKEN'])\n"
-        "c.validate = broken\n"
+        "import flows.cli.validation as v, flows.cli as f, os, sys\n"
+        "def broken(_): raise KeyError(os.environ['MY_TOKEN'])\n"
+        "v.faults_of = broken\n"
         f"f.main({[*debug, 'validate', '--json']!r})\n"
     )
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """The private Prefect server under attack: by a page of another origin and by another user of this machine.
 
-And what its operator sees: the address that `tunegate up` prints opens its pages in a real browser.
+And what its operator sees: the address that `tunegate ops up` prints opens its pages in a real browser.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture
 def deployed(empty_workplace: ForkedWorkplace, client: SyncPrefectClient) -> str:
-    """The id of a deployment as `tunegate deploy` makes it."""
+    """The id of a deployment as `tunegate ops deploy` makes it."""
     name = empty_workplace.folder.name.lower().replace("_", "-")[:60]
 
     def change(document: dict[str, Any]) -> None:

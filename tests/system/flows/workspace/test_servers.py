@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.exposure import reachable_from_elsewhere
 from flows.deployments import deployments
+from flows.views.exposure import reachable_from_elsewhere
 from flows.workspace.servers import (
     Server,
     client_environment,

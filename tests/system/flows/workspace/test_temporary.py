@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.commands.forget import forget
+from flows.cli.data import forget
 from flows.workspace.temporary import ABANDONED_S, temporary_files_below
 from tests.support.commands import run_here
 from tests.support.forgetful_workspace import CUSTOMER, KEY, build

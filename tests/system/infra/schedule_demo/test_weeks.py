@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from flows.commands import history, registry
+from flows.cli import model, weekly
 from flows.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -66,9 +66,9 @@ def test_three_weeks_are_killed_skipped_and_blocked(
         show(config=config, as_json=True, **arguments)
         return json.loads(capsys.readouterr().out)
 
-    ticks = printed(registry.history, pipeline="replies", verify_only=False)["ticks"]
+    ticks = printed(model.history, pipeline="replies")["ticks"]
     assert [one["code"] for one in ticks] == ["first", "first", "few", "enough"]
-    shown = printed(history.show, run_id=poisoned.run_id)
+    shown = printed(weekly.show, run_id=poisoned.run_id)
     assert shown["snapshot"]["snapshot_id"] == poisoned.decision.arrivals.snapshot_id
     # What agents did with the champion's suggestions reached the gate.
     [live] = [finding for finding in shown["findings"] if finding["part"] == "live"]

@@ -273,7 +273,7 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
     place = used.place
     up(place, report=silent)
     assert set(status(place).values()) == {"works"}
-    used.run("flows.cli", "deploy", "--pool", "tunegate")
+    used.run("flows.cli", "ops", "deploy", "--pool", "tunegate")
     assert used.deploy_and_run() == ("DONE", "PROMOTE")
     assert used.mlflow_alias() == "1"
     assert used.ledger.pending_projections() == ()
@@ -301,4 +301,4 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
     assert moved.answer() == answer
     assert moved.mlflow_alias() == "1"
     assert moved.deploy_and_run() == ("SKIPPED", "")
-    assert moved.run("flows.cli", "doctor").count("every file has its sha256") == 1
+    assert moved.run("flows.cli", "ops", "doctor").count("every file has its sha256") == 1

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from flows.commands.doctor import examine
+from flows.cli.examination import examine
 from flows.context.graph_context import GraphContext
 from flows.curate import curate
 from flows.graph.execute import Outcome, Run, drive, run_plainly

@@ -64,7 +64,7 @@ def report(**change: object) -> RunReport:
         worst=(example,), changes=(Change(what="train.seed", champion="1", candidate=HOSTILE),),
         costs=COSTS,
         steps=(StepLine(step="extract", state="done", n_in=5, n_out=5, seconds=0.1, digest="d" * 64),),
-        reproduce="tunegate reproduce 20260101-000000-abcd",
+        reproduce="tunegate study reproduce 20260101-000000-abcd",
     )  # fmt: skip
     return plain.model_copy(update=change)
 

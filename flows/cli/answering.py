@@ -1,0 +1,71 @@
+"""What `tunegate predict` does: a ticket from a file or stdin, and the champion's answer."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+from flows.ledger.ledger import Ledger
+from schemas.artifacts import ChampionRef
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
+from schemas.regular_file import open_regular
+from tasks.curate.redact import redact_row
+from tasks.files import verify
+from tasks.sources.readers.records import MAX_ROW_BYTES
+
+
+def champion_of(spec: PipelineSpec, ledger: Ledger) -> ChampionRef:
+    """The champion of the pipeline's registered model.
+
+    Raises:
+        ConfigError: TG0159, there is none yet.
+    """
+    name = spec.registry.name
+    current = ledger.champion(name)
+    if current is None:
+        raise ConfigError(
+            f"{name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
+        )
+    return current
+
+
+def read_ticket(file: Path | None) -> str:
+    """The text of a ticket; of stdin where no file is given.
+
+    Raises:
+        ConfigError: TG0110, it cannot be read; TG0164, it is empty.
+    """
+    where = str(file or "stdin")
+    try:
+        with nullcontext(sys.stdin.buffer) if file is None else open_regular(file) as stream:
+            data = stream.read(MAX_ROW_BYTES + 1)
+        if len(data) > MAX_ROW_BYTES:
+            raise ConfigError(f"the ticket has more than {MAX_ROW_BYTES >> 20} MiB", code="TG0110", where=where)
+        body = data.decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        what = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(f"the ticket cannot be read: {what}", code="TG0110", where=where) from None
+    if not body:
+        raise ConfigError("the ticket is empty", code="TG0164", where=where)
+    return body
+
+
+def answer_ticket(spec: PipelineSpec, champion: ChampionRef, *, subject: str, body: str) -> str:
+    """Answer one ticket as the gate saw the champion answer: redacted as the held-out tickets were.
+
+    Raises:
+        StorageError: TG0510, the champion's files are damaged.
+    """
+    for artifact in (champion.bundle, champion.model):
+        verify(artifact.root)
+    from tasks.release.serve import load_bundle  # torch: only for files that are whole
+
+    served = load_bundle(champion.bundle.root, base=champion.model.root)
+    ticket: dict[str, str | None] = {"subject": subject, "body": body}
+    for step in spec.curate.steps:
+        if isinstance(step, RedactStep):
+            ticket, _ = redact_row(ticket, step)
+    return served.answer([ticket])[0]

@@ -1,0 +1,66 @@
+"""How a function becomes a command: its example, and the state folder that it works in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+F = TypeVar("F", bound=Callable[..., int])
+
+
+def group(summary: str, **settings: Any) -> typer.Typer:
+    """An application without commands yet.
+
+    Its help is plain text: rich's panels take 0.35 s to import and need more lines than a terminal has.
+    """
+    return typer.Typer(help=summary, no_args_is_help=True, rich_markup_mode=None, **settings)
+
+
+def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
+    """Make a function a command of `app`: its name is the command's, its docstring the help.
+
+    Args:
+        app: The group.
+        example: A line that a person may type, shown under the help.
+    """
+
+    def register(function: F) -> F:
+        @functools.wraps(function)
+        def run_command(**arguments: Any) -> int:
+            config = arguments.get("config")
+            if not isinstance(config, Path):
+                return function(**arguments)
+            import tasks.kinds  # noqa: F401  the file may name every registered step, metric and check
+
+            with _workspace(config):
+                return function(**arguments)
+
+        app.command(epilog=f"Example: {example}")(run_command)
+        return function
+
+    return register
+
+
+@contextmanager
+def _workspace(config: Path) -> Iterator[None]:
+    """Put temporary files where the next command sweeps what a killed one leaves, and name what the disk refuses.
+
+    They lie below the state folder, if there is one, else below the cache.
+    """
+    from flows.workspace.disk import named_disk_errors, need_folder, private_folder
+    from flows.workspace.settings import load_settings
+    from flows.workspace.temporary import sweep, temporary_files_below
+
+    settings = load_settings(config)
+    home, cache = settings.home, settings.cache
+    with named_disk_errors(home):
+        need_folder(home)
+        with suppress(OSError):  # then temporary files stay where the system has them
+            sweep(cache) if home.is_dir() else private_folder(cache)
+        with temporary_files_below(home if home.is_dir() else cache):
+            yield

@@ -1,0 +1,255 @@
+"""`tunegate data`: a pipeline's tickets, before and without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.command import command, group
+from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
+from flows.cli.output import out, print_json, print_rows
+
+FUNNEL_COLUMNS = ("step", "n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
+REASON_COLUMNS = ("step", "outcome", "code", "n_rows", "example")
+QUARANTINE_COLUMNS = ("step", "code", "source", "source_line", "byte_offset", "field", "reason", "ticket_id")
+
+app = group("Curate tickets, look at them, trace and forget them.")
+
+
+@command(app, example="tunegate data curate support-replies")
+def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_json: Json = False) -> int:
+    """Run the first stage alone: tickets to splits.
+
+    Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
+    """
+    from flows.cli.running import RunRequest, run_pipeline
+    from tasks.curate.ask import funnel_of
+
+    code = run_pipeline(RunRequest(pipeline, config, until="curate", wait_s=wait))
+    if code:
+        return code
+    database = _database(pipeline, config)
+    rows, card = funnel_of(database), _card(database)
+    if as_json:
+        print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows})
+        return 0
+    print_rows(rows, FUNNEL_COLUMNS)
+    out().print(f"\n{database}\n{card}", markup=False, soft_wrap=True)
+    return 0
+
+
+@command(app, example="tunegate data funnel support-replies --reasons")
+def funnel(
+    pipeline: Pipeline,
+    reasons: Annotated[bool, typer.Option("--reasons", help="Also how many rows each rule took.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Show what became of the rows, step by step."""
+    from tasks.curate.ask import funnel_of, reasons_of
+
+    database = _database(pipeline, config)
+    rows = funnel_of(database)
+    codes = reasons_of(database) if reasons else []
+    if as_json:
+        card = {"card": str(_card(database))}
+        print_json({"pipeline": pipeline, "funnel": rows, **card, **({"reasons": codes} if reasons else {})})
+        return 0
+    print_rows(rows, FUNNEL_COLUMNS)
+    if reasons:
+        out().print()
+        print_rows(codes, REASON_COLUMNS)
+    return 0
+
+
+@command(
+    app,
+    example='tunegate data quarantine support-replies --sql "SELECT code, count(*) AS n FROM removed GROUP BY code"',
+)
+def quarantine(
+    pipeline: Pipeline,
+    sql: Annotated[
+        str | None, typer.Option(help="One SELECT over the warehouse instead of the list.", show_default=False)
+    ] = None,
+    limit: Limit = 50,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """List faulty rows with place and reason, or query in SQL."""
+    from tasks.curate.ask import quarantine_of, select_rows
+
+    database = _database(pipeline, config)
+    rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
+    if as_json:
+        print_json({"pipeline": pipeline, "rows": rows})
+    elif not rows:
+        out().print("no row")
+    else:
+        print_rows(rows, QUARANTINE_COLUMNS if sql is None else tuple(rows[0]))
+    return 0
+
+
+@command(app, example="tunegate data sample support-replies --where \"category = 'billing'\" -n 3")
+def sample(
+    pipeline: Pipeline,
+    where: Annotated[
+        str | None, typer.Option(help="SQL predicate over the ticket columns.", show_default=False)
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--rows", min=1, max=10_000, help="Rows to show.")] = 5,
+    seed: Annotated[int, typer.Option(help="Another seed, other rows.")] = 0,
+    raw: Annotated[bool, typer.Option("--raw", help="Rows as they came: shows personal data.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Show some curated tickets, the same for the same seed."""
+    from tasks.curate.ask import sample_rows
+
+    database = _database(pipeline, config)
+    rows = sample_rows(database, table="raw_tickets" if raw else "curated", where=where, n_rows=n, seed=seed)
+    if as_json:
+        print_json({"pipeline": pipeline, "rows": rows})
+        return 0
+    for row in rows:
+        for name, value in row.items():
+            if value is not None:
+                out().print(f"{name:<18} {value}", markup=False, soft_wrap=True)
+        out().print()
+    out().print(f"{len(rows)} rows", markup=False)
+    return 0
+
+
+@command(app, example="tunegate data preview support-replies -n 2")
+def preview(
+    pipeline: Pipeline,
+    n: Annotated[int, typer.Option("-n", "--examples", min=1, max=1000, help="Examples to show.")] = 3,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Show train examples as the model sees them, token by token.
+
+    Text, token ids, and which tokens carry loss. What is missing up to the encoded examples is made first; nothing is
+    trained, and the ledger gets no run.
+    """
+    from dataclasses import asdict
+
+    from flows.cli.encoding import encode_examples
+    from flows.cli.text.preview import print_examples
+    from tasks.model.preview import show_examples
+
+    dataset, model = encode_examples(pipeline, config)
+    shown = show_examples(dataset=dataset, model=model, n_examples=n)
+    if as_json:
+        print_json({"pipeline": pipeline, "n_train": dataset.n_train, "examples": [asdict(each) for each in shown]})
+    else:
+        print_examples(shown, dataset)
+    return 0
+
+
+@command(app, example="tunegate data lineage T-000004 --pipeline support-replies")
+def lineage(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|TICKET|CUSTOMER",
+            help="NAME/VERSION or NAME of a model, a ticket's id, or a customer's, as in the source.",
+            show_default=False,
+        ),
+    ],
+    pipeline: Annotated[
+        str | None,
+        typer.Option(help="Only this pipeline; else all that have a warehouse.", autocompletion=complete_pipeline),
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Trace a ticket, a customer's tickets or a model.
+
+    What became of the tickets and which models learned from them, or what a model was made from.
+    """
+    from dataclasses import asdict
+
+    from flows.cli.text.lineage import lineage_lines
+    from flows.views.lineage import find_lineage
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    found = find_lineage(what, load_file(config), load_settings(config), pipeline=pipeline)
+    if as_json:
+        tickets = {"ticket_id": what, "pipelines": {name: asdict(each) for name, each in found.tickets.items()}}
+        print_json({**(tickets if found.tickets else {}), "model": found.model, "customer": found.customer})
+        return 0
+    for line in lineage_lines(found):
+        out().print(line, markup=False, soft_wrap=True)
+    return 0
+
+
+@command(app, example="tunegate data forget CUSTOMER --plan")
+def forget(
+    customer: Annotated[
+        str | None, typer.Argument(help="The customer's id, as in the source.", show_default=False)
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what is held where; remove nothing.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", help="Remove it, and keep the customer out from now on.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Repeat every earlier removal, after a backup was restored.")
+    ] = False,
+    reason: Reason = "",
+    by: By = None,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Keep out a customer of whom nothing is held, too.")
+    ] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Find or remove everything that is held of a customer.
+
+    The models that learned from it are marked. One of --plan, --apply and --again is needed.
+    """
+    from flows.cli.text.forget import print_done, print_holdings
+    from flows.privacy.forget import forget as forget_customer
+    from flows.privacy.forget import forget_again, plan_forgetting
+    from flows.workspace.settings import load_settings
+    from schemas.errors import SecurityError
+    from schemas.load import load_file
+
+    if plan + apply + again != 1 or (customer is None) != again:
+        raise SecurityError(
+            "say one of: CUSTOMER --plan, CUSTOMER --apply, --again", code="TG0833", where="forget",
+            hint="tunegate data forget CUSTOMER --plan",
+        )  # fmt: skip
+    loaded, settings = load_file(config), load_settings(config)
+    specs = [loaded.get(name) for name in sorted(loaded.pipelines)]
+    if plan:
+        held = plan_forgetting(settings, specs, customer or "")
+        if as_json:
+            print_json(held.model_dump(mode="json"))
+        else:
+            print_holdings(held)
+        return 0
+    if again:
+        done = list(forget_again(settings, specs))
+    else:
+        done = [forget_customer(settings, specs, customer or "", reason=reason, actor=by or login(), unknown=unknown)]
+    print_done(done, settings, specs, as_json=as_json)
+    return 0
+
+
+def _card(database: Path) -> Path:
+    """The curation card next to it."""
+    return database.with_name("card.html")
+
+
+def _database(pipeline: str, config: Path) -> Path:
+    """The pipeline's published database.
+
+    Raises:
+        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
+    """
+    from flows.context.published import published_database
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    load_file(config).get(pipeline)
+    return published_database(load_settings(config).home, pipeline)

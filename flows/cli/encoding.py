@@ -1,0 +1,35 @@
+"""The encoded train examples that `tunegate data preview` shows, made where they are missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.build import build
+from flows.cli.text.progress import StepTimes
+from flows.context.graph_context import context_of
+from flows.context.previous_run import find_previous_run
+from flows.context.registry_state import registry_state_of
+from flows.context.run_context import new_run_id
+from flows.graph.budget import budget_of
+from flows.graph.execute import Run, run_plainly
+from flows.ledger.opened import open_ledger, open_store
+from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.settings import load_settings
+from schemas.artifacts import DatasetRef, ModelRef
+from schemas.load import load_file
+
+
+def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
+    """The encoded train split and the base model, from the store where they are there already."""
+    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    store, ledger = open_store(settings), open_ledger(settings)
+    with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
+        state, previous = registry_state_of(spec, ledger), find_previous_run(ledger, store, pipeline)
+        context = context_of(spec, settings, root=config.resolve().parent, registry_state=state, previous_run=previous)
+        declared = build(spec, context)
+        run = Run(
+            declared.graph, store, observer=StepTimes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)
+        )
+        tuned = declared.tuned
+        run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
+    return run.result(tuned.first_dataset), run.result(tuned.first_model)

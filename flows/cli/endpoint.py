@@ -1,0 +1,209 @@
+"""What `tunegate model endpoint` serves: a pipeline's champion over an OpenAI-compatible API, under the aliases of the
+ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import orjson
+
+from flows.cli.listening import listen, run_server
+from flows.cli.output import print_json, talk
+from flows.context.feedback import take_in
+from flows.ledger.history import entries_of
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.views.metrics import exposition
+from flows.views.resolve_candidate import VERIFIED, aliases_of
+from flows.workspace.disk import keep_private, private_folder
+from flows.workspace.settings import load_settings
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.load import load_file
+from schemas.pipeline import PipelineSpec
+from schemas.secrets import know_secret
+from tasks.curate.redact import redact_row
+from tasks.prompts import Message, dump_messages
+
+if TYPE_CHECKING:
+    from tasks.release.live import Offer
+
+TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
+MIN_TOKEN_CHARS = 16
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Token:
+    """What a request must bring as `Authorization: Bearer`; nothing where there is no value."""
+
+    value: str | None = None
+    kept: Path | None = None
+    """Where it was made and is kept; None for one of the environment."""
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class EndpointRequest:
+    """What is served, and where.
+
+    Attributes:
+        port: 0 takes any that is free.
+        max_tokens: Most new tokens of one answer.
+        candidates: Also versions that were never promoted.
+        no_token: Answer any caller; on loopback only.
+    """
+
+    pipeline: str
+    config: Path
+    host: str
+    port: int
+    max_tokens: int
+    candidates: bool = False
+    no_token: bool = False
+    as_json: bool = False
+
+
+def run_endpoint(request: EndpointRequest) -> int:
+    """Answer until interrupted. Callers need a token, unless `no_token`.
+
+    Raises:
+        ConfigError: TG0159, no champion yet; TG0193, it may not or cannot listen there.
+        StorageError: the champion's files are damaged.
+    """
+    spec = load_file(request.config).get(request.pipeline)
+    settings = load_settings(request.config)
+    ledger, name = open_ledger(settings), spec.registry.name
+    _check_place(request.host, no_token=request.no_token)
+    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
+    from tasks.release.endpoint import Limits, build_endpoint
+    from tasks.release.live import LiveModels
+
+    models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
+    if models.find("champion") is None:
+        raise ConfigError(
+            f"{name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
+        )
+    token = Token() if request.no_token else _token(settings.home)
+    app = build_endpoint(
+        models,
+        limits=Limits(max_tokens=request.max_tokens),
+        redact=redact_turns(spec),
+        token=token.value,
+        hosts=LOOPBACK_NAMES if request.host in LOOPBACK else ("*",),
+        extra_metrics=lambda: exposition(settings),
+        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).to_json(),
+    )
+    with listen(request.host, request.port) as listener:
+        _announce(listener, sorted(models.offers()), token, as_json=request.as_json)
+        _log_to_stderr()
+        run_server(app, listener)
+    return 0
+
+
+def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
+    """What may be asked for this moment: aliases first, then every version that ever was champion, the newest first.
+
+    Args:
+        ledger: The truth about both.
+        name: Registered model.
+        candidates: Versions that were never promoted, too.
+    """
+    from tasks.release.live import Offer
+
+    entered = entries_of(ledger.history(name), name)
+    known = {
+        row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)
+        for row in ledger.candidates(name)
+        if row.verdict in VERIFIED
+    }
+    allowed = {version: offer for version, offer in known.items() if candidates or version in entered}
+    aliases = {alias: allowed[v] for alias, v in aliases_of(ledger, name).items() if v in allowed}
+    return {**aliases, **{f"version-{version}": offer for version, offer in allowed.items()}}
+
+
+def redact_turns(spec: PipelineSpec) -> Callable[[list[Message]], list[Message]]:
+    """What the pipeline's `redact` steps make of a conversation, as of the tickets that were learned from."""
+    steps = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
+
+    def redact(turns: list[Message]) -> list[Message]:
+        row: Mapping[str, str | None] = {"messages": dump_messages(turns)}
+        for step in steps:
+            row, _ = redact_row(row, step)
+        redacted: list[Message] = orjson.loads(row["messages"] or "[]")
+        return redacted
+
+    return redact
+
+
+def token_file(home: Path) -> Path:
+    """Where the token is kept that was made at the endpoint's first start."""
+    return home / "endpoint" / "token"
+
+
+def _token(home: Path) -> Token:
+    """The one of the environment, else the one of this home folder, which the first start makes."""
+    given = os.environ.get(TOKEN)
+    if given:
+        _check_length(given, TOKEN)
+        return Token(given)
+    path, fresh = token_file(home), secrets.token_urlsafe(32)
+    private_folder(path.parent)
+    keep_private(path, fresh)
+    kept = path.read_text().strip()
+    _check_length(kept, str(path))
+    know_secret(kept, shown=f"(the token in {path})")
+    return Token(kept, path, is_new=kept == fresh)
+
+
+def _check_length(token: str, where: str) -> None:
+    if len(token) < MIN_TOKEN_CHARS:
+        raise ConfigError(
+            f"the token has {len(token)} characters; allowed are {MIN_TOKEN_CHARS} or more",
+            code="TG0193",
+            where=where,
+            hint=f'export {TOKEN}="$(openssl rand -hex 32)"',
+        )
+
+
+def _check_place(host: str, *, no_token: bool) -> None:
+    """Beyond loopback the operator chooses the token: one that is made here would stand in the log of a container."""
+    if host in LOOPBACK or (os.environ.get(TOKEN) and not no_token):
+        return
+    why = "nothing would be asked of who calls" if no_token else f"{TOKEN} is not set"
+    raise ConfigError(
+        f"{host} can be reached from other machines, and {why}; allowed so: {', '.join(LOOPBACK)}",
+        code="TG0193",
+        where="--host",
+        hint=f'export {TOKEN}="$(openssl rand -hex 32)", and put a proxy with TLS before it',
+    )
+
+
+def _announce(listener: socket.socket, names: list[str], token: Token, *, as_json: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    if token.is_new:
+        talk().print(f"token: {token.value}   (kept in {token.kept}, not shown again)", markup=False, soft_wrap=True)
+    if as_json:
+        print_json({"url": url, "models": names, "token_file": token.kept})
+        sys.stdout.flush()  # whoever reads it waits for this line
+        return
+    talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
+    if token.value is None:
+        talk().print("warning it answers whoever calls from this machine", markup=False)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name in ("tunegate", "uvicorn.error"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("tunegate").setLevel(logging.INFO)

@@ -1,0 +1,79 @@
+"""What `tunegate explain` reads: the documentation of error codes.
+
+It knows no code itself: the rows are read from docs/reference/errors.md, which lies beside the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import ConfigError, StorageError
+from schemas.names import nearest
+
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "reference" / "errors.md"
+_ROW = re.compile(r"\| (?P<code>TG\d{4}) \| (?P<meaning>[^|]+) \| (?P<what_to_do>[^|]+) \|")
+_EARLIER = re.compile(r"^\| (?P<codes>TG\d{4}(?:, TG\d{4})*) \| (?P<now>TG\d{4}) \|$", re.MULTILINE)
+_EXIT = re.compile(r"\| (?P<exit_code>\d) \| .*\((?P<ranges>TG[^)]*)\) \|")
+_SHORTEST = 4
+"""Characters that name a range: `TG02` prints all of its codes."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One error code as it is documented."""
+
+    code: str
+    range: str
+    meaning: str
+    what_to_do: str
+    exit_code: int
+
+
+def rows_of(code: str) -> list[Row]:
+    """The rows of the code, or of the range that it begins.
+
+    Raises:
+        ConfigError: TG0103, there is no such code.
+        StorageError: TG0517, the documentation is not next to the program.
+    """
+    wanted = code.strip().upper()
+    rows = list(documented(DOCUMENTATION))
+    # Codes are kept in ledgers and warehouses: one that is now part of a family leads to it.
+    wanted = earlier_codes(DOCUMENTATION).get(wanted, wanted)
+    found = [row for row in rows if row.code.startswith(wanted)] if len(wanted) >= _SHORTEST else []
+    if not found:
+        hint = nearest(wanted, [row.code for row in rows]) or f"all codes are in {DOCUMENTATION}"
+        raise ConfigError(f"no error code {code!r}", code="TG0103", where="explain", hint=hint)
+    return found
+
+
+def earlier_codes(path: Path) -> dict[str, str]:
+    """Code of an earlier version -> code of its family today."""
+    rows = _EARLIER.finditer(path.read_text(encoding="utf-8"))
+    return {code: row["now"] for row in rows for code in row["codes"].split(", ")}
+
+
+def documented(path: Path) -> Iterator[Row]:
+    """Every row of the tables, in the file's order.
+
+    Raises:
+        StorageError: TG0517, the file cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise StorageError(f"no documentation: {error.strerror}", code="TG0517", where=str(path)) from None
+    heading = ""
+    exits: dict[str, int] = {}
+    for line in lines:
+        if line.startswith("## "):
+            heading = line.removeprefix("## ").partition(" ")[2]
+        elif told := _EXIT.fullmatch(line):
+            marks = re.findall(r"TG\d{2}(?:: marked \*locked\*)?", told["ranges"])
+            exits |= {mark: int(told["exit_code"]) for mark in marks}
+        elif row := _ROW.fullmatch(line):
+            mark = row["code"][:4] + (": marked *locked*" if row["meaning"].startswith("*locked*") else "")
+            yield Row(range=heading, exit_code=exits.get(mark, 1), **row.groupdict())

@@ -1,0 +1,48 @@
+"""What `tunegate ops doctor` examines: is this machine fit, and is the state folder whole? The checks are in
+`flows/views/doctor.py` and `flows/views/exposure.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flows.views import doctor as health
+from flows.views.doctor import Check, Finding, Patient
+from flows.views.exposure import check_exposure, check_rights
+from flows.workspace.disk import named_disk_errors
+from schemas.errors import TunegateError
+
+
+def rights(patient: Patient) -> Iterator[Finding]:
+    """Who may look into the state folder?"""
+    yield from check_rights(patient.settings, patient.config)
+
+
+def exposure(patient: Patient) -> Iterator[Finding]:
+    """Who else can reach the servers?"""
+    yield from check_exposure(patient.settings, patient.config)
+
+
+CHECKS: tuple[Check, ...] = (
+    health.python, health.packages, health.name_clashes, health.torch, health.config, health.disk, health.clock,
+    rights, health.locks, health.ledger, health.interrupted, health.warehouses, health.mlflow_store,
+    health.champions, health.pending_sync,
+    health.local_servers, health.prefect, health.mlflow, health.sources, health.cluster, exposure,
+)  # fmt: skip
+
+
+def examine_all(patient: Patient) -> list[Finding]:
+    """What all checks find, in their order."""
+    return [finding for check in CHECKS for finding in examine(check, patient)]
+
+
+def examine(check: Check, patient: Patient) -> Iterator[Finding]:
+    """What one check finds; its error is a finding too, and ends no other check."""
+    try:
+        with named_disk_errors(patient.settings.home):
+            yield from check(patient)
+    except TunegateError as error:
+        fix = error.hint or f"tunegate explain {error.code}"
+        yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", fix)
+    except Exception as error:  # of what lies there, which may be damaged in any way; its words may quote a ticket
+        told = f"cannot be checked ({type(error).__name__})"
+        yield Finding(check.__name__, "bad", told, "put it back from a backup, or report this")

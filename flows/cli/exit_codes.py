@@ -1,0 +1,10 @@
+"""Exit codes that belong to no error class; the others come from `schemas/errors.py` and the verdicts."""
+
+ABORTED = 130
+"""As after SIGINT, by which a person interrupts."""
+BROKEN_PIPE = 141
+"""As after SIGPIPE: whoever read the output has stopped."""
+TERMINATED = 143
+"""As after SIGTERM: ended from outside."""
+HOLD = 8
+"""There is not enough evidence."""

@@ -1,0 +1,129 @@
+"""What `tunegate model export` does: a candidate in another program's form, and how far it was let into service."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger, open_store
+from flows.views.resolve_candidate import ResolvedCandidate, aliases_of, resolve_candidate
+from flows.views.run_reader import spec_of
+from flows.workspace.disk import named_disk_errors
+from flows.workspace.settings import load_settings
+from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
+from schemas.curation_steps import RedactStep
+from schemas.errors import ConfigError
+from schemas.export import ExportOrigin
+from schemas.load import load_file
+from tasks.release.export import Export, export_candidate
+from tasks.release.export_format import Exported, ExportFormat, Stored, format_of
+from tasks.release.signing import check_signing_key, sign_folder
+
+A = TypeVar("A", bound=Artifact)
+
+
+@dataclass(frozen=True)
+class ExportRequest:
+    """What is to be exported, and how.
+
+    Attributes:
+        what: A run, or a version of a pipeline.
+        form: For which program.
+        to: Folder to make.
+        stored: Type of the weights of `merged` and `ollama`.
+        sign: Private key to sign with.
+    """
+
+    what: str
+    form: str
+    to: Path
+    stored: Stored = "bfloat16"
+    sign: Path | None = None
+
+
+def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | None]:
+    """Write the folder; returns what is in it, and its signature.
+
+    Raises:
+        ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0159, there is nothing verified of that name;
+            TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as
+            this version does not read; and as `tasks.release.export.export_candidate`.
+        StorageError: TG0580 or TG0581, the ledger was altered or is another one.
+        SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
+    """
+    form, to = request.form, request.to
+    if form == "gguf":
+        raise ConfigError(
+            "GGUF files are not written here any more; llama.cpp's own converter writes them from a merged export",
+            code="TG0100",
+            where="export --format",
+            hint=f"`tunegate model export {request.what} --format merged --out DIR`, then llama.cpp's "
+            "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
+        )
+    chosen = format_of(form)
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    ledger.check()
+    named = resolve_candidate(request.what, ledger, load_file(config))
+    spec = spec_of(named.run)
+    if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
+        raise ConfigError(
+            "the training set was never redacted, and only redacted texts leave the house",
+            code="TG0185",
+            where=f"{spec.name}.curate.steps",
+            hint="add `- {uses: redact}` to the steps and run the pipeline again",
+        )
+    if request.sign is not None:
+        check_signing_key(request.sign)
+    source = _source(named, ledger, open_store(settings), request.stored)
+    with named_disk_errors(to.absolute().parent):
+        done = export_candidate(source, _origin(named, chosen, source), out=to)
+        signature = sign_folder(done.root, key=request.sign) if request.sign is not None else None
+    return done, signature
+
+
+def _source(named: ResolvedCandidate, ledger: Ledger, store: Store, stored: Stored) -> Exported:
+    digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
+
+    def result(step: str, folder: str, kind: type[A]) -> A | None:
+        return store.with_digest(folder, digests[step], kind) if digests.get(step) else None
+
+    ref = named.row.ref
+    return Exported(
+        model=ref.model,
+        trained=ref.trained,
+        bundle=ref.bundle,
+        prompts=result("prompts_tuned", "prompts", PromptSet),
+        dataset=result("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
+        splits=result("decontaminate", "decontaminate", Splits),
+        aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
+        version=ref.version,
+        stored=stored,
+    )
+
+
+def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> ExportOrigin:
+    row, run = named.row, named.run
+    return ExportOrigin(
+        format=form.name,
+        name=row.ref.name,
+        version=row.ref.version,
+        standing=named.standing,
+        promoted=named.standing != "never promoted",
+        let_in_by=named.let_in_by,
+        verdict=row.verdict,
+        reason=row.reason,
+        run_id=run.run_id,
+        pipeline=run.pipeline,
+        method=row.ref.trained.method,
+        base_uri=row.ref.model.uri,
+        base_sha256=row.ref.model.digest,
+        trained_sha256=row.ref.trained.digest,
+        bundle_sha256=row.ref.bundle.digest,
+        verdict_sha256=row.ref.verdict_digest,
+        run_sha256=run.input_digest,
+        training_set_sha256=source.dataset.digest if form.holds_tickets and source.dataset else "",
+    )

@@ -1,0 +1,254 @@
+"""`tunegate ops`: servers, scheduled runs, health and maintenance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+import typer
+
+from flows.cli.command import command, group
+from flows.cli.options import CONFIG, Config, Json, Pipeline
+from flows.cli.output import out, print_json, print_rows, talk, warn
+
+app = group("Servers, scheduled runs, health and maintenance.")
+
+
+@command(app, example="tunegate ops up")
+def up(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Start the local Prefect and MLflow servers, loopback only.
+
+    What runs already is left alone, as is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages
+    logs a browser in; JSON, which programs keep, has the plain one.
+    """
+    from flows.workspace.prefect_login import login_url
+    from flows.workspace.servers import ensure_mlflow, ensure_prefect
+    from flows.workspace.settings import load_settings
+
+    home = load_settings(config).home
+    servers = [server for server in (ensure_prefect(home), ensure_mlflow(home)) if server is not None]
+    if as_json:
+        print_json({"servers": [asdict(server) for server in servers]})
+        return 0
+    for server in servers:
+        url = login_url(server.url, home / "prefect") if server.kind == "prefect" else server.url
+        out().print(f"{server.kind:<8} {url}   log: {server.log}", markup=False, soft_wrap=True)
+    return 0
+
+
+@command(app, example="tunegate ops down")
+def down(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Stop the local servers."""
+    from flows.workspace.servers import stop_all
+    from flows.workspace.settings import load_settings
+
+    stopped = stop_all(load_settings(config).home)
+    if as_json:
+        print_json({"stopped": [asdict(server) for server in stopped]})
+    else:
+        out().print(f"stopped: {', '.join(server.kind for server in stopped) or 'nothing was running'}")
+    return 0
+
+
+@command(app, example="tunegate ops serve")
+def serve(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Run pipelines at their `schedule` and `triggers`.
+
+    Each is a Prefect deployment of this process, until interrupted. With --json, one object says what is served before
+    the first tick.
+    """
+    from flows.deployments import automatic_pipelines, deployments, prepare
+    from flows.workspace.servers import client_environment, ensure_prefect
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    loaded = load_file(config)
+    served: dict[str, list[str]] = {}
+    for name, spec in automatic_pipelines(loaded).items():
+        served[name] = [f"{spec.schedule.cron} ({spec.schedule.timezone})"] if spec.schedule is not None else []
+        served[name] += [f"event {trigger.event}" for trigger in spec.triggers]
+        talk().print(f"{name}: {', '.join(served[name])}", markup=False)
+    server = ensure_prefect(load_settings(config).home)
+    # Prefect reads its settings when it is first imported: only now.
+    os.environ.update(client_environment(server))
+    import prefect
+
+    prepare(loaded)
+    if as_json:
+        print_json({"serving": served})
+        sys.stdout.flush()  # whoever reads it waits for this line
+    prefect.serve(*deployments(loaded, config), pause_on_shutdown=False, print_starting_message=False)
+    return 0
+
+
+@command(app, example="tunegate ops tick support-replies")
+def tick(
+    pipeline: Pipeline,
+    cause: Annotated[
+        Literal["schedule", "event", "person"], typer.Option(help="What made it; kept in the ledger.")
+    ] = "person",
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Decide as the schedule does: run the pipeline, or skip.
+
+    `retrain` says what a run must be worth; a skip says until when.
+    """
+    from flows.cli.running import RunRequest, run_pipeline
+    from flows.run.console import print_verdict
+    from flows.schedule.ticks import Tick, skip_without_lock, tick_wait_s
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    spec = load_file(config).get(pipeline)
+    skipped = skip_without_lock(spec, load_settings(config), Tick(cause))
+    if skipped is None:
+        return run_pipeline(RunRequest(pipeline, config, wait_s=tick_wait_s(spec), cause=cause, as_json=as_json))
+    print_verdict(talk(), "SKIP", skipped.reason, details=[f"tunegate model history {pipeline}"])
+    if as_json:
+        print_json({**skipped.model_dump(), "exit_code": 0, "mlflow_pending": 0})
+    return 0
+
+
+@command(app, example="tunegate ops deploy --pool gpus")
+def deploy(
+    pool: Annotated[
+        str | None, typer.Option(help="Work pool whose workers run them; `tunegate ops serve` if not given.")
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Bring Prefect's deployments in line with pipelines.yaml.
+
+    Limits and automations, too; what is not declared any more is removed. May be repeated.
+    """
+    from flows.deployments import automatic_pipelines, register
+    from flows.workspace.prefect_login import login_file
+    from flows.workspace.servers import client_environment, ensure_prefect
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    loaded = load_file(config)
+    automatic_pipelines(loaded)  # refuses a file without schedules before any server is started
+    home = load_settings(config).home
+    server = ensure_prefect(home)
+    os.environ.update(client_environment(server))
+    done, removed = register(loaded, config, pool=pool)
+    rows = [{**asdict(each), "events": ", ".join(each.events)} for each in done]
+    if as_json:
+        print_json({"deployments": [asdict(each) for each in done], "removed": removed, "pool": pool})
+        return 0
+    print_rows(rows, ("pipeline", "stage", "pool", "schedule", "events", "deployment_id"))
+    if removed:
+        out().print(f"removed: {', '.join(removed)}", markup=False)
+    pools = sorted({each.pool for each in done if each.pool})
+    workers = ", ".join(f"`prefect worker start --pool {each}`" for each in pools)
+    runners = [f"{workers} runs what has a pool"] if pools else []
+    runners += ["`tunegate ops serve` runs the others"] if any(not each.pool for each in done) else []
+    sentence = "; ".join(runners)
+    if pools and server is not None:
+        login = login_file(home / "prefect")
+        sentence += f", with PREFECT_API_URL={server.url}/api and what {login} holds as PREFECT_API_AUTH_STRING"
+    out().print(sentence, markup=False, soft_wrap=True)
+    return 0
+
+
+@command(app, example="tunegate ops doctor --json")
+def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Check the machine, the state folder and the servers.
+
+    Also whether the champion's files are whole. Exit code 1 when a finding is bad.
+    """
+    from flows.cli.examination import examine_all
+    from flows.views.doctor import Patient
+    from flows.workspace.settings import load_settings
+
+    findings = examine_all(Patient(load_settings(config), config, os.environ))
+    fit = all(finding.state != "bad" for finding in findings)
+    if as_json:
+        print_json({"fit": fit, "findings": [asdict(finding) for finding in findings]})
+    else:
+        marks = {"ok": "ok  ", "warn": "warn", "bad": "bad "}
+        for each in findings:
+            fix = f"   -> {each.fix}" if each.fix else ""
+            out().print(f"{marks[each.state]} {each.what:<14} {each.message}{fix}", markup=False, soft_wrap=True)
+    return 0 if fit else 1
+
+
+@command(app, example="tunegate ops reconcile")
+def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Bring MLflow up to date with the ledger; may be repeated.
+
+    Aliases that others moved are put back. Exit code 7 when MLflow does not answer.
+    """
+    from flows.champion.mlflow_sync import reconcile as reconcile_ledger
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
+
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    ledger.check()
+    done = reconcile_ledger(ledger, settings)
+    if done.late is not None:
+        raise done.late
+    if as_json:
+        print_json({"told": done.n_synced, "repaired": list(done.repaired)})
+        return 0
+    out().print(f"MLflow is up to date ({done.n_synced} changes synchronised)")
+    for alias in done.repaired:
+        warn(f"{alias} was elsewhere in MLflow: somebody moved it past the ledger")
+    return 0
+
+
+@command(app, example="tunegate ops migrate --json")
+def migrate(
+    ledger_to: Annotated[
+        str | None,
+        typer.Option(help="Copy the ledger there: postgresql://... or a folder; empty so far.", show_default=False),
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Bring the state folder of another version up to date.
+
+    The ledger and the DuckDB files, each after a backup below `backups/`.
+    """
+    from flows.cli.migration import migrate_home
+    from flows.workspace.settings import load_settings
+
+    done = migrate_home(load_settings(config), ledger_to=ledger_to)
+    if as_json:
+        print_json([asdict(each) for each in done])
+        return 0
+    for each in done:
+        kept = f"   as it was: {each.backup}" if each.backup else ""
+        out().print(f"{each.what}: {each.told}{kept}", markup=False)
+    return 0
+
+
+@command(app, example="tunegate ops metrics > tunegate.prom")
+def metrics(config: Config = CONFIG) -> int:
+    """Print the ledger's figures as Prometheus metrics.
+
+    Runs, champions, rows, times, and what MLflow was not told.
+    """
+    from flows.views.metrics import exposition
+    from flows.workspace.settings import load_settings
+
+    sys.stdout.write(exposition(load_settings(config)).decode())
+    return 0
+
+
+@command(app, example="tunegate ops schema > pipelines.schema.json")
+def schema(_as_json: Json = False) -> int:
+    """Print the JSON Schema of pipelines.yaml, for editors.
+
+    Byte for byte as it is committed; it is JSON with and without --json.
+    """
+    import tasks.kinds  # noqa: F401  the file may name every registered step, metric and check
+    from schemas.editor import editor_schema_text
+
+    sys.stdout.write(editor_schema_text())
+    return 0

@@ -1,0 +1,73 @@
+"""How commands print: data to stdout (text or JSON), everything else to stderr.
+
+All of it is written here, so that no ticket and no file controls the terminal: what is no visible character, such as
+the escape that begins a command to it, is shown as a mark, in JSON as an escape of JSON.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TextIO
+
+import orjson
+
+from tasks.visible import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_NOT_IN_JSON = re.compile("[\x7f-\x9f\u061c\u2028-\u202e\u2066-\u2069]")
+"""What JSON allows in a text and a terminal or a reader's eye takes for something else; those below 0x20 it escapes."""
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(to_json(value, option=orjson.OPT_INDENT_2) + "\n")
+
+
+def to_json(value: Any, *, option: int = 0) -> str:
+    """The value as JSON that a terminal shows as it is.
+
+    >>> to_json("a\x9bb")
+    '"a\\\\u009bb"'
+    """
+    text = orjson.dumps(value, default=str, option=option).decode()
+    return _NOT_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def write(text: str, stream: TextIO) -> None:
+    """Write text as it is, neither wrapped nor coloured, but nothing that a terminal would obey."""
+    stream.write(visible(text))
+
+
+def out() -> Console:
+    """The console for data; plain when stdout is not a terminal or NO_COLOR is set."""
+    from flows.cli.console import open_console
+
+    return open_console(stderr=False)
+
+
+def talk() -> Console:
+    """The console for everything that is not data."""
+    from flows.cli.console import open_console
+
+    return open_console(stderr=True)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Rows as an aligned table on stdout."""
+    from flows.cli.console import table_of
+
+    out().print(table_of(rows, columns))
+
+
+def warn(message: str) -> None:
+    """One warning on stderr, on one line."""
+    talk().print(f"warning {message}", markup=False, soft_wrap=True)
+
+
+def note(message: str) -> None:
+    """One remark on stderr, on one line."""
+    talk().print(f"note {message}", markup=False, soft_wrap=True)

@@ -1,0 +1,178 @@
+"""What `tunegate plan` shows: what would run and why, how large, how long. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.context.ingest import ingested_summary
+from flows.finetune import Tuned
+from flows.graph.execute import Run
+from flows.graph.plan import PlannedNode
+from flows.graph.schedule import times
+from flows.run.console import describe
+from flows.run.planned_run import PlannedRun, plan_pipeline
+from flows.schedule.work_pools import where_stages_run
+from flows.views.plan_calls import planned_calls
+from flows.views.power import gate_power
+from flows.views.selection_report import changes_text
+from schemas.candidates import candidates
+from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
+from schemas.training_advice import training_advice
+from schemas.trials import TrialRef
+from tasks.assess.plan_checks import Calls
+from tasks.assess.plan_gate import RulePower
+from tasks.train.memory import Forecast, forecast, workload_of
+
+
+@dataclass(frozen=True)
+class PlanView:
+    """A plan as it is shown.
+
+    Attributes:
+        champion: Version of today's champion.
+        rows: One for each step: id, state, seconds, result, why.
+        figures: Rows, tokens, minutes and GiB by name; null before curation has run.
+        source: A remark on a source that a plan does not ask; null for the others.
+        places: Stage -> where it runs.
+    """
+
+    spec: PipelineSpec
+    champion: str | None
+    rows: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Any]
+    power: Sequence[RulePower]
+    source: str | None
+    places: Mapping[str, str]
+    calls: Sequence[Calls]
+    memory: Forecast | None
+    resources: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `tunegate plan --json` prints it."""
+        return {
+            "pipeline": self.spec.name,
+            "champion": self.champion,
+            "steps": self.rows,
+            **self.figures,
+            "gates": [{**asdict(row), "underpowered": row.underpowered} for row in self.power],
+            "source": self.source,
+            "places": self.places,
+            "calls": [asdict(each) for each in self.calls],
+            "warnings": training_advice(self.spec.train),
+        }
+
+
+def view_plan(pipeline: str, config: Path) -> PlanView:
+    """Walk the same steps as a run would; writes nothing."""
+    found = plan_pipeline(pipeline, config)
+    spec, settings, champion = found.spec, found.settings, found.registry_state.champion
+    planned = tuple(each for each in found.nodes if each.node.kind != "act")
+    seconds = {this.id: found.seconds[this.node.name] for this in planned}
+    tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
+    memory = _memory(spec, found.run, found.pipeline.tuned)
+    splits = found.run.find(found.pipeline.curated.clean)
+    return PlanView(
+        spec=spec,
+        champion=champion.version if champion is not None else None,
+        rows=[_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned],
+        figures=_figures(found, planned, seconds, memory),
+        power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store),
+        source=ingested_summary(spec, settings),
+        places=where_stages_run(spec, settings.home),
+        calls=planned_calls(
+            spec, planned, settings=settings, root=config.resolve().parent, has_champion=champion is not None
+        ),
+        memory=memory,
+        resources=found.run.budget,
+    )
+
+
+def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
+    return {
+        "step": this.id,
+        "state": this.state,
+        "seconds": 0.0 if this.state == "reused" else seconds and round(seconds, 1),
+        "result": describe(this.artifact) if this.artifact is not None else changes,
+        "why": "; ".join(this.reasons),
+    }
+
+
+def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
+    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
+
+    On a cluster each node asks for itself.
+    """
+    if spec.engine == "ray":
+        return None
+    train = spec.train.first()
+    dataset, model = run.find(tuned.first_dataset), run.find(tuned.first_model)
+    if model is None:
+        return None
+    if dataset is not None:
+        share = dataset.n_supervised / max(1, dataset.n_tokens)
+        work = workload_of(model, max_tokens=dataset.max_tokens, supervised_share=share)
+    else:
+        work = workload_of(model, max_tokens=train.max_length)
+    return forecast(work, train) if work else None
+
+
+def _figures(
+    found: PlannedRun,
+    planned: tuple[PlannedNode, ...],
+    seconds: dict[str, float | None],
+    memory: Forecast | None,
+) -> dict[str, Any]:
+    """Rows, tokens, steps, minutes and memory, as far as stored results tell."""
+    spec, run = found.spec, found.run
+    splits, dataset = run.find(found.pipeline.curated.clean), run.find(found.pipeline.tuned.first_dataset)
+    train = spec.train.first()
+    n_train = None if dataset is None else dataset.n_train
+    if n_train is None and splits is not None:
+        n_train = min(splits.n_train, train.max_examples or splits.n_train)
+    steps = None if n_train is None else _optimiser_steps(n_train, train)
+    usual = _usual_seconds(planned, seconds)
+    total = None if usual is None else times(run.graph, usual, run.budget)
+    several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
+    return {
+        **several,
+        "train_examples": n_train,
+        "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
+        "optimiser_steps": steps,
+        "held_out_items": min(spec.evaluate.max_items, splits.n_test) if splits is not None else None,
+        "minutes_from_past_runs": total and _minutes(total.side_by_side),
+        "minutes_one_by_one": total and _minutes(total.one_by_one),
+        "minutes_on_enough_cores": total and _minutes(total.critical_path),
+        "training_memory_gib": memory and round(memory.predicted / 2**30, 2),
+        "memory_at_hand_gib": memory and round(memory.available / 2**30, 2),
+    }
+
+
+def _usual_seconds(planned: tuple[PlannedNode, ...], seconds: dict[str, float | None]) -> dict[str, float] | None:
+    """Node's name -> what it usually takes, of those that will or may run; None where one has never run."""
+    usual: dict[str, float] = {}
+    for this in planned:
+        if this.state not in ("run", "maybe"):
+            continue
+        if this.node.kind == "grow" and this.id != "gate":
+            if this.node.returns is TrialRef:  # of Optuna: its training is not known yet
+                return None
+            continue  # it becomes the result of another node
+        taken = seconds[this.id]
+        if taken is None:
+            return None
+        usual[this.node.name] = taken
+    return usual
+
+
+def _minutes(seconds: float) -> float:
+    return round(seconds / 60, 1)
+
+
+def _optimiser_steps(n_train: int, train: TrainSpec) -> int:
+    per_step = train.batch_size * train.processes * train.gradient_accumulation_steps
+    steps = -(-n_train // per_step) * train.epochs
+    return min(steps, train.max_steps or steps)

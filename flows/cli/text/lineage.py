@@ -1,0 +1,84 @@
+"""Lineage for people, as lines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from flows.views.lineage import Found
+from tasks.curate.ask import Lineage
+
+SHOWN_TICKETS = 20
+
+
+def lineage_lines(found: Found) -> Iterator[str]:
+    """Everything that was found, the model first."""
+    if found.model:
+        yield from _model_lines(found.model)
+    for name, each in found.tickets.items():
+        yield f"{name}  snapshot {each.snapshot_id}"
+        yield from (f"  {line}" for line in _fate_lines(each))
+    if found.customer:
+        yield from _customer_lines(found.customer)
+
+
+def _model_lines(model: Mapping[str, Any]) -> list[str]:
+    title = f"{model['name']} v{model['version']}{', champion' if model['is_champion'] else ''}: {model['verdict']}"
+    examples, tickets, trained = model["examples"], model["tickets"], model["trained"]
+    gone = "not in the store any more"
+    lines = [
+        f"{title} in run {model['run_id']} of {model['pipeline']}",
+        f"snapshot {model['snapshot_id'] or gone}",
+        f"tickets {_counts(tickets) if tickets else gone}",
+        f"examples {_counts(examples) if examples else gone}",
+        f"base {model['base']['uri']} ({model['base']['digest'][:16]})",
+        f"trained {trained['method']}, {trained['steps']:,} steps ({trained['digest'][:16]})",
+        f"goes on from {', '.join(model['goes_on_from']) or 'no other training'}",
+        f"bundle {model['bundle'][:16]}",
+    ]
+    return [*lines, *model["marked"]]
+
+
+def _customer_lines(customer: Mapping[str, Any]) -> Iterator[str]:
+    if customer["forgotten_at"]:
+        yield f"forgotten at {customer['forgotten_at']}"
+    for name, fates in customer["pipelines"].items():
+        counts = Counter(fate["split"] or f"{fate['outcome']} by {fate['step']}" for fate in fates)
+        summary = ", ".join(f"{n:,} {where}" for where, n in sorted(counts.items()))
+        yield f"{name}  {len(fates):,} tickets: {summary}"
+        for fate in fates[:SHOWN_TICKETS]:
+            where = f"in {fate['split']}" if fate["split"] else f"{fate['outcome']} by {fate['step']} as {fate['code']}"
+            yield f"  {fate['ticket_id']} from {fate['source']}:{fate['source_line']}, {where}"
+        if len(fates) > SHOWN_TICKETS:
+            yield f"  and {len(fates) - SHOWN_TICKETS:,} more"
+    for version in customer["learned_by"]:
+        yield f"{version['name']} v{version['version']} learned {version['how']} from {version['n_rows']:,} examples"
+    if not customer["learned_by"]:
+        yield "no registered model learned from them"
+
+
+def _fate_lines(found: Lineage) -> list[str]:
+    lines = []
+    for fate in found.fates:
+        lines.append(f"read from {fate['source']}:{fate['source_line']}")
+        lines.append(_ending(fate, found.steps))
+    if found.merged_into_it:
+        members = ", ".join(f"{row['ticket_id']} ({row['score']:.3f})" for row in found.merged_into_it[:10])
+        more = len(found.merged_into_it) - 10
+        lines.append(f"kept in place of {members}{f' and {more} more' if more > 0 else ''}")
+    return lines
+
+
+def _ending(fate: dict[str, Any], steps: tuple[str, ...]) -> str:
+    if fate["step"] is None:
+        return f"passed {', '.join(steps)}; it is in {fate['split']}"
+    passed = steps[: steps.index(fate["step"])]
+    way = f"passed {', '.join(passed)}; " if passed else ""
+    kept = f"; the other ticket is {fate['kept_id']}" if fate["kept_id"] else ""
+    score = f" (similarity {fate['score']:.3f})" if fate["score"] is not None else ""
+    return f"{way}{fate['outcome']} by {fate['step']} as {fate['code']}: {fate['reason']}{kept}{score}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())

@@ -1,0 +1,24 @@
+"""Steps on stderr while a command makes them."""
+
+from __future__ import annotations
+
+from flows.cli.output import talk
+from flows.graph.execute import Observer, Outcome
+from flows.graph.graph import Node
+
+
+class StepTimes(Observer):
+    """Prints each step that was made, with its seconds."""
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        """Print it, unless it was there already or left out."""
+        if not outcome.reused and not outcome.skipped:
+            talk().print(f"  {node.name:<18} {outcome.seconds:.1f} s", style="dim", markup=False)
+
+
+class StepNames(Observer):
+    """Prints each step when it begins."""
+
+    def started(self, node: Node) -> None:
+        """Print its name."""
+        talk().print(f"  {node.name} ...", style="dim", markup=False)

@@ -1,0 +1,407 @@
+"""The commands of the top level: what a user of a pipeline does every week."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.cli.command import command, group
+from flows.cli.options import (
+    CONFIG,
+    Config,
+    Items,
+    Json,
+    Limit,
+    Pipeline,
+    RunArgument,
+    Wait,
+    complete_pipeline,
+)
+from flows.cli.output import out, print_json, print_rows, talk, write
+
+RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
+
+app = group("What a user of a pipeline does every week.")
+
+
+@command(app, example="tunegate init --from tickets.csv")
+def init(
+    source: Annotated[
+        Path,
+        typer.Option(
+            "--from",
+            help="CSV, JSON lines or Parquet (also .gz, .zst) of tickets or conversations.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="Name of the pipeline; by the file's name if not given.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a pipelines.yaml that exists.")] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Propose a commented pipelines.yaml for a file of tickets.
+
+    The file is checked by the loader before it is written. What was inferred, and how surely, is printed.
+    """
+    import tempfile
+
+    from flows.cli.text.proposal import print_proposal, proposal_json
+    from schemas.errors import ConfigError
+    from schemas.load import load_file
+    from tasks.files import write_atomic
+    from tasks.start.pipeline_yaml import write_pipeline
+    from tasks.start.propose import propose_pipeline
+
+    target = config.absolute()
+    if target.exists() and not force:
+        hint = "--force replaces it, --config OTHER.yaml writes elsewhere"
+        raise ConfigError(f"{config} is there already", code="TG0189", where=str(target), hint=hint)
+    proposal = propose_pipeline(source, name=name, root=target.parent)
+    text = write_pipeline(proposal)
+    with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
+        path = Path(aside) / target.name
+        path.write_text(text, encoding="utf-8")
+        load_file(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, text.encode())
+    if as_json:
+        print_json(proposal_json(proposal, config))
+    else:
+        print_proposal(proposal, config)
+    return 0
+
+
+@command(app, example="tunegate validate --config other.yaml")
+def validate(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Check pipelines.yaml: all errors at once, each with its place.
+
+    The sources, the SQL and the functions that the file names are checked, too.
+    """
+    from rich.markup import escape
+
+    from flows.cli.validation import advice_by_pipeline, faults_of
+    from schemas.load import load_file
+
+    loaded = load_file(config)
+    faults, names = faults_of(loaded), sorted(loaded.pipelines)
+    for fault in faults[1:]:
+        talk().print(f"{fault}\n", markup=False, soft_wrap=True)
+    if faults:
+        raise faults[0]
+    advice = advice_by_pipeline(loaded.pipelines)
+    for sentence, where in advice.items():
+        talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
+    if as_json:
+        print_json({"file": str(config), "pipelines": names, "warnings": list(advice)})
+    else:
+        out().print(f"{config}: {len(names)} pipelines are valid: {', '.join(names)}")
+    return 0
+
+
+@command(app, example="tunegate plan support-replies --json")
+def plan(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
+    """Show what would run and why, how long and how large it is.
+
+    Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
+    has too few held-out items.
+    """
+    from flows.cli.plan_view import view_plan
+    from flows.cli.text.plan import print_plan
+
+    view = view_plan(pipeline, config)
+    if as_json:
+        print_json(view.to_json())
+        return 2 if view.spec.gates.strict_power and any(row.underpowered for row in view.power) else 0
+    print_plan(view)
+    return 0
+
+
+@command(app, example="tunegate run support-replies")
+def run(
+    pipeline: Pipeline,
+    config: Config = CONFIG,
+    again: Annotated[bool, typer.Option("--again", help="Run even if nothing changed.")] = False,
+    until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
+    wait: Wait = 0.0,
+    require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
+    new_ledger: Annotated[
+        bool, typer.Option("--new-ledger", help="The ledger is lost: begin a new one, without champion and history.")
+    ] = False,
+    accept_ledger: Annotated[
+        bool, typer.Option("--accept-ledger", help="The ledger was restored from a backup: continue with it.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why the ledger is another; kept in the history.")] = "",
+    as_json: Json = False,
+) -> int:
+    """Run a pipeline from tickets to a verdict.
+
+    The champion moves only with PROMOTE. What is in the store already is reused.
+    """
+    from flows.cli.running import RunRequest, run_pipeline
+
+    return run_pipeline(
+        RunRequest(
+            pipeline, config, again=again, until=until, wait_s=wait, require_mlflow=require_mlflow,
+            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_json=as_json,
+        )
+    )  # fmt: skip
+
+
+@command(app, example="tunegate status --json")
+def status(config: Config = CONFIG, as_json: Json = False) -> int:
+    """Show what is running, who is champion and which servers are up."""
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.servers import running
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    ledger.mark_interrupted()
+    holders = {name: ledger.holder_of(name) for name in sorted(load_file(config).pipelines)}
+    busy = [{"pipeline": name, "run_id": held.run, "pid": str(held.pid)} for name, held in holders.items() if held]
+    champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
+    events = [event for name in ledger.names() for event in ledger.waiting(name)]
+    waiting = [{"name": e.name, "version": e.to_version, "run_id": e.run_id, "why": e.reason} for e in events]
+    servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in running(settings.home)]
+    pending = len(ledger.pending_projections())
+    if as_json:
+        print_json(
+            {
+                "home": str(settings.home),
+                "running": busy,
+                "champions": champions,
+                "waiting": waiting,
+                "servers": servers,
+                "mlflow_pending": pending,
+            }
+        )
+        return 0
+    lines = [("home", str(settings.home))]
+    lines += [("running", f"{each['pipeline']}  run {each['run_id']}, pid {each['pid']}") for each in busy]
+    lines += [("champion", f"{each['name']} v{each['version']} since {each['since']}") for each in champions]
+    lines += [
+        ("waiting", f"{each['name']} v{each['version']}: {each['why']}; "
+                    f"`tunegate model approve {each['run_id']} --by NAME`")
+        for each in waiting
+    ]  # fmt: skip
+    lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
+    if pending:
+        lines.append(("MLflow", f"sync pending: {pending} changes not told; `tunegate ops reconcile`"))
+    lines += [(name, "none") for name in ("running", "champion", "server") if name not in dict(lines)]
+    for name, text in lines:
+        out().print(f"{name:<10} {text}", markup=False)
+    return 0
+
+
+@command(app, example="tunegate runs support-replies --limit 5")
+def runs(
+    pipeline: Annotated[
+        str | None, typer.Argument(help="Only this pipeline.", show_default=False, autocompletion=complete_pipeline)
+    ] = None,
+    limit: Limit = 20,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """List runs, newest first."""
+    from dataclasses import asdict
+
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
+
+    ledger = open_ledger(load_settings(config))
+    ledger.mark_interrupted()
+    rows = [asdict(row) for row in ledger.runs(limit=limit, pipeline=pipeline)]
+    if as_json:
+        print_json({"runs": [{name: row[name] for name in RUN_COLUMNS} for row in rows]})
+    else:
+        print_rows(rows, RUN_COLUMNS)
+    return 0
+
+
+@command(app, example="tunegate show 20261126-074621")
+def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
+    """Show one run: its steps, what was reused, the gate's findings."""
+    from dataclasses import asdict
+
+    from flows.context.timings import memory_sentence, read_timings
+    from flows.ledger.opened import open_ledger
+    from flows.run.console import gate_table
+    from flows.views.run_reader import Recorded
+    from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
+    from flows.views.tick_report import tick_json, tick_lines
+    from flows.workspace.settings import load_settings
+
+    settings = load_settings(config)
+    ledger = open_ledger(settings)
+    ledger.mark_interrupted()
+    recorded = Recorded(settings, run_id)
+    row, steps, decision = recorded.row, recorded.steps, recorded.decision()
+    chosen = choice_of(ledger, recorded.store, row.run_id)
+    memory = read_timings(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
+    tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
+    if as_json:
+        columns = (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")
+        print_json(
+            {
+                **{name: getattr(row, name) for name in columns},
+                "steps": [asdict(step) for step in steps],
+                "findings": [] if decision is None else [finding.model_dump() for finding in decision.findings],
+                "choice": None if chosen is None else choice_json(*chosen),
+                **memory,
+                "tick": tick and tick_json(tick),
+                "snapshot": mark and asdict(mark),
+            }
+        )
+        return 0
+    console = out()
+    console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
+    for line in tick_lines(tick, mark):
+        console.print(line, markup=False, soft_wrap=True)
+    shown = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
+    print_rows(shown, ("step", "state", "n_in", "n_out", "seconds", "digest", "error"))
+    if sentence := memory_sentence(memory):
+        console.print(f"\nmemory of training: {sentence}", markup=False)
+    if chosen is not None:
+        console.print(f"\nchosen on validation: {chosen[0].why}", markup=False, soft_wrap=True)
+        print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows], CHOICE_COLUMNS)
+    if decision is not None:
+        console.print()
+        console.print(gate_table(decision))
+    return 0
+
+
+@command(app, example="tunegate report --last support-replies --out report.html")
+def report(
+    run_id: Annotated[str | None, typer.Argument(metavar="RUN", help="Run id, or the start of one.")] = None,
+    last: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIPELINE",
+            help="The pipeline's last run with a verdict.",
+            show_default=False,
+            autocompletion=complete_pipeline,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Write the page here as well.", show_default=False)
+    ] = None,
+    items: Items = 5,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Write a run's report: a page, JSON, a comment and a JUnit file."""
+    from flows.ledger.opened import open_ledger
+    from flows.views.report import gather, report_folder, write_report
+    from flows.workspace.settings import load_settings
+    from schemas.errors import ConfigError
+    from tasks.files import write_atomic
+
+    settings = load_settings(config)
+    if (run_id is None) == (last is None):
+        raise ConfigError(
+            "which run? give one RUN, or --last PIPELINE", code="TG0139", where="report",
+            hint="`tunegate runs` lists them",
+        )  # fmt: skip
+    if run_id is None:
+        rows = open_ledger(settings).runs(limit=1000, pipeline=last)
+        run_id = next((row.run_id for row in rows if row.verdict), None)
+    if run_id is None:
+        raise ConfigError(
+            f"pipeline {last!r} has no run with a verdict", code="TG0139", where="--last",
+            hint="`tunegate runs` lists all runs; give the id of one",
+        )  # fmt: skip
+    found, card = gather(settings, run_id, n_items=items)
+    page = write_report(found, card, report_folder(settings.home, found.run_id))["report.html"]
+    if to is not None:
+        write_atomic(to, page.read_bytes())
+        page = to
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+    else:
+        out().print(f"{found.verdict}  {found.sentence}\n{page}", markup=False, soft_wrap=True)
+    return 0
+
+
+@command(app, example="tunegate predict support-replies --file ticket.txt")
+def predict(
+    pipeline: Pipeline,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Ticket text; stdin if not given.")] = None,
+    subject: Annotated[str, typer.Option(help="Subject line of the ticket.")] = "",
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Let the champion answer a ticket, redacted as it was trained."""
+    from flows.cli.answering import answer_ticket, champion_of, read_ticket
+    from flows.ledger.opened import open_ledger
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    spec = load_file(config).get(pipeline)
+    champion = champion_of(spec, open_ledger(load_settings(config)))
+    reply = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
+    if as_json:
+        print_json({"name": spec.registry.name, "version": champion.version, "reply": reply})
+    else:
+        write(reply + "\n", sys.stdout)
+    return 0
+
+
+@command(app, example="tunegate graph support-replies --mermaid")
+def graph(
+    pipeline: Pipeline,
+    mermaid: Annotated[bool, typer.Option("--mermaid", help="Print it as a Mermaid flowchart.")] = False,
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Run id, or the start of one; what a run would do now if not given."),
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Draw the pipeline's steps and what they take from each other.
+
+    Each step is reused, left out, or to be run; writes nothing.
+    """
+    from flows.cli.pictures import picture_of_now, picture_of_run
+    from flows.graph.draw import as_mermaid, as_text
+    from schemas.errors import ConfigError
+
+    if mermaid and as_json:
+        raise ConfigError(
+            "one form at a time: --mermaid or --json", code="TG0139", where="graph", hint="tunegate graph --help"
+        )
+    picture = picture_of_now(pipeline, config) if run is None else picture_of_run(pipeline, run, config)
+    if as_json:
+        print_json(picture.to_json())
+    elif mermaid:
+        write(as_mermaid(picture), sys.stdout)
+    else:
+        write(as_text(picture, width=out().width) + "\n", sys.stdout)
+        counts = ", ".join(f"{n} {state}" for state, n in picture.counts().items())
+        talk().print(f"{len(picture.nodes)} nodes: {counts}", markup=False)
+    return 0
+
+
+@command(app, example="tunegate explain TG0220")
+def explain(
+    code: Annotated[str, typer.Argument(help="Error code, such as TG0220; TG02 gives its range.", show_default=False)],
+    as_json: Json = False,
+) -> int:
+    """Explain an error code and what to do about it."""
+    from dataclasses import asdict
+
+    from flows.cli.error_codes import rows_of
+
+    found = rows_of(code)
+    if as_json:
+        print_json({"codes": [asdict(row) for row in found]})
+        return 0
+    for row in found:
+        text = f"{row.code} ({row.range}): {row.meaning}\n  {row.what_to_do}\n  exit code {row.exit_code}"
+        out().print(text, markup=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,171 @@
+"""Where a ticket, a customer's tickets or a model came from and what became of them. Reads only.
+
+`tunegate data lineage` prints it (`flows/cli/text/lineage.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.context.published import warehouse_folder
+from flows.ledger.ledger import Ledger
+from flows.ledger.opened import open_ledger
+from flows.ledger.rows import CandidateRow
+from flows.privacy.index import Graph, Node
+from flows.privacy.keys import hashes_of, load_hashes, names_of
+from flows.privacy.trace import Tracer
+from flows.views.run_reader import Recorded
+from flows.workspace.settings import Settings
+from schemas.artifacts import Artifact, DatasetRef, Splits, WarehouseRef
+from schemas.errors import DataError
+from schemas.load import PipelineFile
+from schemas.pipeline import PipelineSpec
+from tasks.curate.ask import Lineage, customer_fates, lineage_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known under a name: as a model, as a ticket by pipeline, as a customer."""
+
+    model: Mapping[str, Any] | None
+    tickets: Mapping[str, Lineage]
+    customer: Mapping[str, Any] | None
+
+
+def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipeline: str | None) -> Found:
+    """Find whatever has this name.
+
+    Args:
+        what: `NAME/VERSION` or `NAME` of a model, or the id of a ticket or a customer as in the source.
+        pipeline: Only this one; null looks at all that have a warehouse.
+
+    Raises:
+        DataError: TG0265, it is none of them.
+        ConfigError: TG0190, a pipeline makes pseudonyms of customers, and their key is not in the environment.
+    """
+    names = [pipeline] if pipeline is not None else sorted(loaded.pipelines)
+    specs = [loaded.get(name) for name in names]
+    row = find_version(open_ledger(settings), what)
+    model = None if row is None else model_lineage(settings, row)
+    databases = dict(_databases(settings, names, asked_for=pipeline is not None))
+    tickets = {name: found for name, file in databases.items() if (found := lineage_of(file, what)) is not None}
+    customer = None if model or tickets else _customer(settings, specs, databases, what)
+    if not model and not tickets and not customer:
+        raise DataError(
+            "no ledger knows this model, no warehouse this ticket or this customer",
+            code="TG0265",
+            where=what,
+            hint="`tunegate data curate PIPELINE` first; ids are those of the source, made ones are FILE-LINE; "
+            "models are NAME or NAME/VERSION",
+        )
+    return Found(model, tickets, customer)
+
+
+def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
+    """`NAME/VERSION`, or `NAME` for its champion, or its newest candidate where it has none."""
+    name, slash, version = what.rpartition("/")
+    if slash and version.isdecimal():
+        return ledger.candidate(name, version)
+    champion = ledger.champion(what)
+    if champion is not None:
+        return ledger.candidate(what, champion.version)
+    return next(iter(ledger.candidates(what)), None)
+
+
+def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
+    """Everything that is known of how the version came to be; what is gone from the store is null."""
+    ledger, ref = open_ledger(settings), row.ref
+    graph = Graph(settings.home, ledger)
+    recorded = Recorded(settings, ref.run_id)
+    mark = ledger.mark_of(ref.run_id)
+    warehouse = recorded.result("warehouse", WarehouseRef)
+    clean = recorded.result("decontaminate", Splits)
+    trained = next((node for node in graph.nodes if node.key == ref.trained.root.name and node.step == "train"), None)
+    dataset = _stored(recorded, _source(graph, trained, "n_supervised"), DatasetRef)
+    champion = ledger.champion(ref.name)
+    return {
+        "name": ref.name,
+        "version": ref.version,
+        "is_champion": champion is not None and champion.version == ref.version,
+        "verdict": row.verdict,
+        "run_id": ref.run_id,
+        "pipeline": recorded.row.pipeline,
+        "recorded_at": row.recorded_at,
+        "mlflow_version": row.mlflow_version,
+        "snapshot_id": mark.snapshot_id if mark else warehouse.snapshot_id if warehouse else None,
+        "tickets": {"train": clean.n_train, "validation": clean.n_validation, "test": clean.n_test} if clean else None,
+        "examples": (
+            {"train": dataset.n_train, "validation": dataset.n_validation, "tokens": dataset.n_tokens}
+            if dataset
+            else None
+        ),
+        "base": {"uri": ref.model.uri, "digest": ref.model.digest},
+        "trained": {
+            "method": ref.trained.method, "format": ref.trained.format, "steps": ref.trained.n_steps,
+            "digest": ref.trained.digest,
+        },
+        "goes_on_from": _parents(graph, trained, ledger),
+        "bundle": ref.bundle.digest,
+        "marked": [mark.summary for mark in ledger.marked(ref.name, ref.version)],
+    }  # fmt: skip
+
+
+def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
+    """Earlier trainings whose weights it began with, as versions where they are registered."""
+    if trained is None:
+        return []
+    versions = {
+        row.ref.trained.root.name: f"{row.ref.name} v{row.ref.version}"
+        for name in ledger.model_names()
+        for row in ledger.candidates(name)
+    }
+    sources = [node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])]
+    return [versions.get(node.key, node.place) for node in sources if _says(graph, node, "n_trainable")]
+
+
+def _source(graph: Graph, trained: Node | None, field: str) -> Node | None:
+    inputs = sorted(trained.inputs) if trained is not None else []
+    sources = (node for digest in inputs for node in graph.by_digest.get(digest, []))
+    return next((node for node in sources if _says(graph, node, field)), None)
+
+
+def _says(graph: Graph, node: Node, field: str) -> bool:
+    """Has the result's reference this field? False for one that is gone."""
+    return field in graph.reference(node)
+
+
+def _stored(recorded: Recorded, node: Node | None, kind: type[DatasetRef]) -> DatasetRef | None:
+    found: Artifact | object = recorded.store.look(node.step, node.key, kind) if node is not None else None
+    return found if isinstance(found, kind) else None
+
+
+def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iterator[tuple[str, Path]]:
+    for name in names:
+        database = warehouse_folder(settings.home, name) / "warehouse.duckdb"
+        if database.is_file() or asked_for:
+            yield name, database
+
+
+def _customer(
+    settings: Settings, specs: list[PipelineSpec], databases: dict[str, Path], what: str
+) -> dict[str, Any] | None:
+    """Fates of a customer's tickets by pipeline, and the versions that learned from them; null for nobody's id."""
+    fates = {
+        spec.name: customer_fates(databases[spec.name], names_of(what, [spec]))
+        for spec in specs
+        if spec.name in databases
+    }
+    owner, forgotten = hashes_of(what, specs, load_hashes(settings))
+    tracer = Tracer(settings, forgotten, skip_locked=True)
+    versions = list(tracer.versions(tracer.found(sorted(forgotten.owners))))
+    buried = [each.at for each in tracer.ledger.tombstones() if each.id == owner]
+    if not any(fates.values()) and not versions and not buried:
+        return None
+    return {
+        "pipelines": {name: list(rows) for name, rows in fates.items() if rows},
+        "learned_by": [version.model_dump(mode="json") for version in versions],
+        "forgotten_at": buried[0] if buried else None,
+    }

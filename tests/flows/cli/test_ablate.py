@@ -1,0 +1,248 @@
+"""`cost`, `compare`, `advise`, `ablate` and the report's costs, on two recorded runs of a small world with bad tickets.
+
+Three of eight tickets before the cut carry the other category, and say so in their subject: a rule takes them. The
+runs go through the real steps; only the training process is forked from this one, which has torch loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import toy
+from benchmarks.forked import ALONE, Forked
+from benchmarks.regressions import merged, toy_world
+from flows.build import STAGES
+from flows.cli import main
+from flows.graph.execute import run_plainly
+from flows.run.ablation import Ablation, arms_of, learnable
+from flows.run.open_run import open_run
+from flows.views.report import gather
+from flows.workspace.settings import load_settings
+from schemas.choice import TrainSection
+from schemas.curation import CurateSpec
+from schemas.curation_steps import RuleStep
+from schemas.load import load_file
+from tasks.release.reports.page import draw_page
+from tasks.train import launch
+
+STEPS = {"epochs": 8, "max_steps": 100}
+RULES = [
+    {"uses": "rule", "name": "no_junk", "keep": "subject <> 'junk'"},
+    {"uses": "rule", "name": "has_body", "keep": "length(body) > 3"},
+]
+
+JUDGE = {"base_url": "http://127.0.0.1:9/v1", "model": "small"}
+
+
+def write_world(folder: Path) -> Path:
+    world = toy_world(folder)
+    rows = []
+    for number, row in enumerate(world.rows):
+        rows.append(row)
+        if row["created_at"] < world.cut and number % 5 < 3:
+            other = dict.fromkeys(("ticket_id", "thread_id", "customer_id"), f"j{number:05}")
+            rows.append(toy.relabel(row) | other | {"subject": "junk"})
+    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    desk = merged(
+        world.pipeline,
+        {
+            "source": {"kind": "files", "paths": ["tickets.jsonl"]},
+            "curate": {"steps": [*RULES, {"uses": "redact"}, {"uses": "dedup"}]},
+            "train": STEPS,
+            "evaluate": {"arms": ["zero_shot", "few_shot", "tfidf"]},
+            "gates": {
+                "forgetting": None,
+                "slices": None,
+                "rules": [
+                    {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}},
+                    {"metric": "exact", "value_threshold": 0.7},
+                ],
+            },
+        },
+    )
+    leaked = "".join(json.dumps(row) + "\n" for row in world.files()["leaked"])
+    (folder / "leaked.jsonl").write_text(leaked)
+    unguarded = {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}
+    pipelines = {
+        "desk": desk,
+        "short": merged(desk, {"train": {"max_steps": 30}}),
+        "fresh": merged(desk, {"train": {"seed": 9}}),
+        "judged": merged(desk, {"gates": {"judge": {"endpoint": JUDGE, "n_items": 50}}}),
+        "bare": merged(desk, {"curate": {"steps": []}}),
+        "leaky": merged(desk, {"source": {"paths": ["leaked.jsonl"]}, "curate": {"decontaminate": unguarded}}),
+    }
+    path = folder / "pipelines.yaml"
+    path.write_text(json.dumps({"version": 1, "pipelines": pipelines}))
+    return path
+
+
+class World:
+    """The folder and the ids of its two runs."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+        self.settings = load_settings(config)
+        self.runs = {name: self._run(name) for name in ("desk", "short")}
+
+    def _run(self, pipeline: str) -> str:
+        spec = load_file(self.config).get(pipeline)
+        with open_run(spec, self.settings, root=self.config.parent) as opened:
+            for stage in STAGES[:3]:
+                run_plainly(opened.run, stage=stage)
+            return opened.context.run_id
+
+    def say(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+        """What the command prints to stdout."""
+        with pytest.raises(SystemExit) as ended:
+            main([*arguments, "--config", str(self.config)])
+        told = capsys.readouterr()
+        assert ended.value.code == code, told.err
+        return told.out if code in (0, 8) else told.err
+
+    def json(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.say(capsys, *arguments, "--json", code=code))
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    folder = tmp_path_factory.mktemp("deciding")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "_start", Forked)
+        for name, value in ALONE.items():
+            patch.setenv(name, value)
+        patch.setenv("NO_COLOR", "1")
+        for name in ("TUNEGATE_HOME", "TUNEGATE_CONFIG"):
+            patch.delenv(name, raising=False)
+        yield World(write_world(folder))
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_costs_of_a_run_are_its_own_tokens_and_seconds_and_the_cheap_api_is_there(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = world.json(capsys, "cost", "desk", "--queries", "1000")
+    assert told["machine"] == "l4"  # as gates.cost declares
+    assert told["saved_tokens"] == pytest.approx(told["prompt_tokens"]["few_shot"] - told["prompt_tokens"]["tuned"])
+    assert told["saved_tokens"] > 50  # three examples
+    lines = {line["what"]: line for line in told["queries"]}
+    small = lines["API small, few_shot prompt"]
+    few, reply = told["prompt_tokens"]["few_shot"], told["reply_tokens"]
+    assert small["usd"] == pytest.approx((few * 0.15 + reply * 0.60) / 1e6)
+    assert small["usd_per_month"] == pytest.approx(1000 * small["usd"])
+    alone = lines["own model, one at a time, on l4"]
+    assert alone["seconds"] == pytest.approx(reply / told["measured"]["tokens_per_s"])
+    assert alone["usd"] == pytest.approx(0.80 * alone["seconds"] / 3600)
+    assert told["training_seconds"] > 0
+    assert {line["api"]: line["days"] for line in told["payback"]} == {"small": None, "large": None}
+    text = world.say(capsys, "cost", "--run", world.runs["desk"])
+    assert "API small, few_shot prompt" in text
+    assert "\x1b[" not in text
+
+
+def test_costs_need_a_run_or_a_known_base_and_a_card_of_the_book(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "TG0159" in world.say(capsys, "cost", "fresh", code=2)
+    assert "TG0159" in world.say(capsys, "cost", code=2)
+    assert "TG0103" in world.say(capsys, "cost", "desk", "--machine", "mainframe", code=2)
+    assert "TG0171" in world.say(capsys, "cost", "--base", "nobodys-7b", code=2)
+    told = world.json(capsys, "cost", "--base", "llama-2-7b")
+    assert [round(card["least_seconds"], 1) for card in told["cards"]] == [9.0, 4.5, 1.3, 0.8]
+    assert told["queries"][0]["usd"] == pytest.approx(0.000195)
+
+
+def test_two_runs_side_by_side_show_what_differs_and_intervals_on_common_items(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = world.json(capsys, "compare", world.runs["desk"], world.runs["short"])
+    assert {each["what"] for each in told["settings"]} == {"name", "train.max_steps"}
+    assert told["runs"][0]["snapshot"] == told["runs"][1]["snapshot"] is not None
+    taken = {each["code"]: (each["first"], each["second"]) for each in told["data"]["reasons"]}
+    assert taken["no_junk"] == (132, 132)
+    assert told["data"]["trained_here_held_out_there"] == 0
+    assert told["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
+    exact = next(line for line in told["metrics"]["lines"] if line["metric"] == "exact")
+    assert (exact["n_common"], exact["told"]) == (160, "worse")
+    assert exact["upper"] < 0
+    differ = {each["step"] for each in told["digests"] if not each["same"]}
+    assert {"train", "answers_tuned"} <= differ
+    assert {"extract", "decontaminate", "encode", "answers_zero_shot"}.isdisjoint(differ)
+    text = world.say(capsys, "compare", world.runs["desk"], world.runs["short"])
+    assert "train.max_steps" in text
+    ticket = toy.tickets(1)[0]
+    assert ticket["body"] not in text
+    assert "TG0151" in world.say(capsys, "compare", world.runs["desk"], "nobody", code=2)
+
+
+def test_the_page_of_a_run_has_its_cost_latency_and_break_even(world: World) -> None:
+    report, _ = gather(world.settings, world.runs["desk"])
+    assert report.costs is not None
+    assert report.costs.measured["latency_p95_s"] > 0
+    page = draw_page(report, card="")
+    for words in ("Cost and latency", "API small, few_shot prompt", "cheaper than API large from", "latency p95 s"):
+        assert words in page
+
+
+def test_advice_is_drawn_from_the_run_and_names_what_is_missing(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = world.json(capsys, "advise", "desk", "--queries", "1000")
+    assert told["answer"] == "lora"
+    says = {reason["rule"]: reason["says"] for reason in told["reasons"]}
+    assert says["tuned"] == "tuning"
+    assert says["cost"] == "API"
+    assert told["means"]["tuned"] > told["means"]["zero_shot"]
+    missing = {reason["rule"]: reason["get"] for reason in told["missing"]}
+    assert missing["retrieval"] == "add both to evaluate.arms, then run"
+    text = world.say(capsys, "advise", "desk")
+    assert "would change it" in text
+    assert "--queries N" in text
+    nothing = world.json(capsys, "advise", "fresh", code=8)
+    assert (nothing["answer"], nothing["run_id"]) == ("not known", None)
+    assert {reason["rule"]: reason["get"] for reason in nothing["missing"]}["tuned"] == "tunegate run fresh"
+
+
+def test_a_plan_says_how_often_a_judge_and_the_latency_check_will_be_asked(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (judge,) = world.json(capsys, "plan", "judged")["calls"]  # the latency of these weights is known
+    assert (judge["what"], judge["calls"], judge["tokens_out"], judge["usd"]) == ("judge small", 100, 800, None)
+    assert judge["tokens_in"] > 1000
+    (latency,) = world.json(capsys, "plan", "fresh")["calls"]
+    assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10, None)
+    assert "the base model" in latency["told"]
+    assert world.json(capsys, "plan", "desk")["calls"] == []
+    assert "judge small" in world.say(capsys, "plan", "judged")
+
+
+def test_every_arm_is_one_training_to_its_end_and_has_a_name_of_its_own(world: World) -> None:
+    spec = load_file(world.config).get("desk")
+    changed = {**spec.train.model_dump(), "early_stopping": {}}
+    changed["sweep"] = {"kind": "grid", "metric": "exact", "over": {"learning_rate": [1.5e-3, 1e-3]}}
+    curate = CurateSpec.model_validate({"steps": [*RULES, *[{"uses": "cap", "per": ["day"], "max_rows": 9}] * 2]})
+    spec = spec.model_copy(update={"train": TrainSection.model_validate(changed), "curate": curate})
+    ablation = Ablation(spec, world.settings, world.config.parent, lambda *_: None)
+    assert ablation.spec.train.choice is None
+    assert ablation.spec.train.early_stopping is None
+    arms = arms_of(spec)
+    names = ["raw", "raw-k", "without-no_junk", "without-has_body", "without-cap", "without-cap_2"]
+    assert [arm.name for arm in arms] == names
+    assert [len(arm.steps) for arm in arms] == [0, 0, 3, 3, 3, 3]
+    last = learnable(arms[0].steps, spec)[-1]
+    assert isinstance(last, RuleStep)
+    assert last.keep == "messages is not null or reply is not null"
+
+
+def test_an_ablation_refuses_what_it_cannot_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "without-no_junk" in world.say(capsys, "study", "ablate", "desk", "--only", "without-nothing", code=2)
+    assert "TG0103" in world.say(capsys, "study", "ablate", "desk", "--metric", "beauty", code=2)
+    assert "TG0159" in world.say(capsys, "study", "ablate", "bare", code=2)
+    assert "TG0623" in world.say(capsys, "study", "ablate", "leaky", code=9)
+    assert not list((world.settings.home / "ablations").glob("leaky/*"))

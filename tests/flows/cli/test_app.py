@@ -1,0 +1,153 @@
+"""The command line: exit codes, JSON, and errors a person can act on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.commands import run_here
+
+BROKEN = """\
+version: 1
+pipelines:
+  replies:
+    source: {kind: generated}
+    train: {base_model: "file:models/x", lerning_rate: 1e-3}
+    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
+    register: {name: replies}
+"""
+FINE = BROKEN.replace("lerning_rate", "learning_rate")
+
+
+def tunegate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return run_here(arguments, cwd=cwd, environ=dict(os.environ))
+
+
+def test_errors_are_objects_with_json(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(BROKEN)
+    done = tunegate("validate", "--json", cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert report["exit_code"] == 2
+    assert report["error"]["code"].startswith("TG01")
+
+
+def test_a_valid_file_is_told_with_its_pipelines(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("validate", "--json", cwd=tmp_path)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["pipelines"] == ["replies"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "model champion", "predict"])
+def test_an_unknown_pipeline_is_named_with_its_likely_name(tmp_path: Path, command: str) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate(*command.split(), "replis", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "did you mean `replies`" in done.stderr
+
+
+def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "pipelines.yaml" in done.stderr
+
+
+def test_a_usage_error_ends_with_code_2(tmp_path: Path) -> None:
+    assert tunegate("run", cwd=tmp_path).returncode == 2
+    assert tunegate("no-such-command", cwd=tmp_path).returncode == 2
+    told = json.loads(tunegate("run", "--json", cwd=tmp_path).stdout)
+    assert (told["exit_code"], told["error"]["code"]) == (2, "usage")
+
+
+def test_plan_writes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE.replace("file:models/x", "file:."))
+    before = sorted(tmp_path.rglob("*"))
+    done = tunegate("plan", "replies", "--json", cwd=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    # an empty folder is no model: the plan says so instead of promising a run
+    assert done.returncode == 2, done.stderr
+
+
+def test_an_unknown_stage_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("run", "replies", "--until", "finetuning", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "allowed: curate, finetune, assess, release" in done.stderr
+    assert not (tmp_path / ".tunegate").exists()
+
+
+def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    assert json.loads(tunegate("runs", "--json", cwd=tmp_path).stdout) == {"runs": []}
+    report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
+    assert report["running"] == []
+    assert report["champions"] == []
+    assert json.loads(tunegate("ops", "down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
+
+
+def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    done = tunegate("model", "rollback", "replies", "--reason", "just trying", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no champion" in done.stderr
+
+
+def test_the_schema_command_prints_the_committed_schema(tmp_path: Path, project: Path) -> None:
+    printed = json.loads(tunegate("ops", "schema", "--json", cwd=tmp_path).stdout)
+    assert printed == json.loads((project / "schemas" / "pipelines.schema.json").read_text())
+
+
+def test_explain_prints_the_row_of_a_code_and_the_rows_of_a_range(tmp_path: Path) -> None:
+    done = tunegate("explain", "tg0220", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("TG0220 (data): The quarantined fraction is over `schema.fail_above`\n  Correct the")
+    ranged = json.loads(tunegate("explain", "TG02", "--json", cwd=tmp_path).stdout)["codes"]
+    assert {"TG0201", "TG0220", "TG0221"} <= {row["code"] for row in ranged}
+    assert {row["range"] for row in ranged} == {"data"}
+
+
+def test_explain_names_the_nearest_code_when_there_is_none(tmp_path: Path) -> None:
+    done = tunegate("explain", "TG0902", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "error[TG0103]: no error code 'TG0902'" in done.stderr
+    assert "did you mean `TG0" in done.stderr
+    assert tunegate("explain", "T", cwd=tmp_path).returncode == 2
+
+
+def test_validate_checks_the_sql_and_the_functions_that_the_file_names(tmp_path: Path) -> None:
+    steps = """
+    curate:
+      steps:
+        - {uses: rule, name: typed, keep: length(bodyy) > 3}
+        - {uses: rule, name: closed, keep: "body is null or exists (select 1)"}
+        - {uses: sql, name: chosen, file: chosen.sql}
+        - {uses: python, name: own, entry_point: "absent:keep"}
+"""
+    child = "  child: {extends: replies, register: {name: child}}\n"
+    (tmp_path / "pipelines.yaml").write_text(FINE.rstrip() + steps + child)
+    (tmp_path / "chosen.sql").write_text("SELECT * FROM tickets; DROP TABLE tickets")
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    found = re.findall(r"^error\[(TG\d+)\]: .*\n  --> (.*)$", done.stderr, re.MULTILINE)
+    assert len(found) == 4
+    for code, place in (
+        ("TG0120", "replies.curate.rule.typed"),
+        ("TG0811", "curate.rule.closed"),
+        ("TG0811", "chosen.sql"),
+        ("TG0128", "absent"),
+    ):
+        assert any(got == code and place in where for got, where in found), (code, found)
+    assert "did you mean body?" in done.stderr
+
+
+def test_a_fault_of_the_program_is_named_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pipelines.yaml").write_text(FINE)
+    monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # pathlib raises what no code of ours expects
+    done = tunegate("runs", cwd=tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.startswith("error[TG0001]: internal error: RuntimeError")

@@ -1,0 +1,152 @@
+"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+if TYPE_CHECKING:
+    from tests.support.workplace import Workplace
+
+
+Tickets = list[dict[str, Any]]
+
+
+def words(start: int) -> str:
+    return " ".join(f"w{(start + k * k * 13) % 997}" for k in range(12))
+
+
+def week(number: int, *, n_tickets: int = 120, n_customers: int = 40) -> Tickets:
+    """Tickets of one week: every third customer writes each week, texts share nothing but their form."""
+    return [
+        {
+            "ticket_id": f"w{number}-{index:03d}",
+            "customer_id": f"c{(index * 7 + number) % n_customers}",
+            "created_at": f"2026-06-{1 + 7 * (number - 1) + index % 7:02d}T{index % 24:02d}:00:00Z",
+            "body": f"{number} {index} " + words(index * 31 + number * 57),
+            "reply": f"We looked into case {index} and it is settled now.",
+            "category": ("billing", "delivery")[index % 2],
+        }
+        for index in range(n_tickets)
+    ]  # fmt: skip
+
+
+def write_tickets(workplace: Workplace, tickets: Tickets) -> None:
+    text = "".join(json.dumps(ticket) + "\n" for ticket in tickets)
+    (workplace.folder / "tickets.jsonl").write_text(text)
+
+
+def from_file(**curate: Any) -> Callable[[dict[str, Any]], None]:
+    """The small pipeline on tickets.jsonl."""
+
+    def change(document: dict[str, Any]) -> None:
+        pipeline = document["pipelines"]["small"]
+        pipeline["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
+        pipeline["curate"] |= curate
+
+    return change
+
+
+def placed(workplace: Workplace) -> dict[str, str]:
+    """Ticket id -> train, validation or test, from the published warehouse."""
+    told = workplace.json("data", "quarantine", "small", "--limit", "9999", "--sql", "SELECT * FROM splits")
+    return {row["ticket_id"]: row["split"] for row in told["rows"]}
+
+
+def test_lineage_says_why_a_ticket_is_not_in_the_training_set(workplace: Workplace) -> None:
+    workplace.json("data", "curate", "small")
+    gone = workplace.json(
+        "data", "quarantine", "small", "--sql",
+        "SELECT ticket_id, step, code FROM not_curated WHERE step = 'dedup' AND code = 'exact_duplicate' LIMIT 1",
+    )["rows"][0]  # fmt: skip
+    told = workplace.run("data", "lineage", gone["ticket_id"])
+    assert "merged by dedup as exact_duplicate" in told.stdout
+    assert "the other ticket is" in told.stdout
+    fate = workplace.json("data", "lineage", gone["ticket_id"])["pipelines"]["small"]["fates"][0]
+    assert (fate["split"], fate["outcome"]) == (None, "merged")
+    unknown = workplace.run("data", "lineage", "nobody")
+    assert unknown.returncode == 3
+    assert "TG0265" in unknown.stderr
+
+
+def test_asking_before_curating_says_what_to_do(workplace: Workplace) -> None:
+    done = workplace.run("data", "funnel", "small")
+    assert done.returncode == 2
+    assert "hint: tunegate data curate small" in done.stderr
+
+
+def test_samples_show_curated_text_unless_asked_for_raw(workplace: Workplace) -> None:
+    workplace.json("data", "curate", "small")
+    rows = workplace.json("data", "sample", "small", "-n", "50", "--where", "body like '%[EMAIL_%'")["rows"]
+    assert rows
+    assert all("@" not in row["body"] for row in rows)
+    assert workplace.json("data", "sample", "small", "--raw", "--where", "body like '%@%'")["rows"]
+
+
+def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> None:
+    workplace.declare(from_file())
+    seen: dict[str, str] = {}
+    for number in (1, 2, 3):
+        write_tickets(workplace, [ticket for each in range(1, number + 1) for ticket in week(each)])
+        workplace.json("data", "curate", "small")
+        now = placed(workplace)
+        assert now.keys() - seen.keys()
+        for ticket, split in seen.items():
+            side = "test" if split == "test" else "train"
+            assert ticket not in now or ("test" if now[ticket] == "test" else "train") == side, ticket
+        seen |= now
+
+
+def test_the_same_tickets_again_reuse_the_split(workplace: Workplace) -> None:
+    workplace.declare(from_file())
+    write_tickets(workplace, week(1) + week(2))
+    workplace.json("data", "curate", "small")
+    planned = {row["step"]: row["state"] for row in workplace.json("plan", "small")["steps"]}
+    assert planned["split"] == planned["decontaminate"] == planned["warehouse"] == "reused"
+
+
+def test_raw_texts_go_when_their_days_are_over(empty_workplace: Workplace) -> None:
+    empty_workplace.declare(from_file(keep_raw_days=0))
+    tickets = week(1) + week(2)
+    tickets[5]["body"] += " call me at someone@example.org"
+    write_tickets(empty_workplace, tickets)
+    curated = empty_workplace.json("data", "curate", "small")
+    holders = [
+        path for path in empty_workplace.home.rglob("*") if path.is_file() and b"someone@example" in path.read_bytes()
+    ]
+    assert holders == []
+    assert list((empty_workplace.home / "store" / "extract").iterdir()) == []
+    with duckdb.connect(curated["warehouse"], read_only=True) as client:
+        assert client.sql("SELECT count(*), count(body) FROM raw_tickets").fetchall() == [(240, 0)]
+    assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
+
+
+def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(empty_workplace: Workplace) -> None:
+    def change(document: dict[str, Any]) -> None:
+        from_file(keep_raw_days=0)(document)
+        # The base model is fetched before `redact` when perplexity is measured first.
+        document["pipelines"]["small"]["curate"]["steps"].insert(0, {"uses": "quality", "perplexity": True})
+
+    empty_workplace.declare(change)
+    write_tickets(empty_workplace, week(1) + week(2) + week(3))
+    assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
+    empty_workplace.json("data", "curate", "small")
+    for step in ("extract", "validate", "quality", "warehouse"):
+        assert list((empty_workplace.home / "store" / step).iterdir()) == [], step
+    for step in ("base_model", "redact", "split", "train", "bundle"):
+        assert list((empty_workplace.home / "store" / step).iterdir()) != [], step
+    assert empty_workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 0
+
+
+def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> None:
+    workplace.declare(from_file(keep_raw_days=7, steps=[{"uses": "dedup"}]))
+    done = workplace.run("validate")
+    assert done.returncode == 2
+    assert "`keep_raw_days` needs a step `redact`" in done.stderr
+
+
+def test_the_funnel_of_a_pipeline_that_never_ran_is_refused(refusal: Callable[..., str]) -> None:
+    assert "error[TG0159]" in refusal("data", "funnel", "replies")

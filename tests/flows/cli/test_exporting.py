@@ -1,0 +1,278 @@
+"""`tunegate model export`: a candidate in every form, by the real command, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.cli.app import app
+from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError, SecurityError, StorageError
+from tasks.files import MANIFEST, seal, sha256_file, verify
+from tests.support.candidates import TICKETS, Candidates
+from tests.support.workplace import small_document
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+Export = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Candidates:
+    """v1 was champion, v2 is; v3 was blocked."""
+    folder = tmp_path_factory.mktemp("export")
+    document = small_document(str(tiny_model.root))
+    document["pipelines"]["small"]["train"]["prompt"] = {"system": "Answer briefly.", "user": "{subject}: {body}"}
+    with (folder / "pipelines.yaml").open("w") as stream:
+        YAML().dump(document, stream)
+    made = Candidates(folder, tiny_model)
+    assert [made.add(1), made.add(2), made.add(3, "BLOCK")] == ["1", "2", "3"]
+    return made
+
+
+@pytest.fixture
+def export(made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Export:
+    """The command's JSON, after its folder was checked against its manifest; stderr is under `stderr`."""
+
+    def run(name: str, form: str, *options: str) -> dict[str, Any]:
+        out = tmp_path / form
+        arguments = [
+            "model",
+            "export",
+            name,
+            "--format",
+            form,
+            "--out",
+            str(out),
+            "--json",
+            "-c",
+            str(made.config),
+            *options,
+        ]
+        assert app(arguments, standalone_mode=False) == 0
+        said = capsys.readouterr()
+        told: dict[str, Any] = json.loads(said.out)
+        assert told["sha256"] == verify(out)
+        manifest = json.loads((out / MANIFEST).read_bytes())
+        assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == told["files"]
+        assert manifest["export"]["format"] == form
+        assert not list(tmp_path.glob(".*"))  # nothing is left aside
+        return {**told, "export": manifest["export"], "out": out, "stderr": said.err}
+
+    return run
+
+
+def test_peft_is_what_was_registered_with_the_digests_of_all_that_made_it(made: Candidates, export: Export) -> None:
+    done, champion = export("small@champion", "peft"), made.ledger.champion("small")
+    assert champion is not None
+    for name in ("adapter_model.safetensors", "adapter_config.json", "serving.json"):
+        assert sha256_file(done["out"] / name) == sha256_file(champion.bundle.root / name)
+    told = done["export"]
+    assert (told["version"], told["standing"], told["promoted"], told["let_in_by"]) == (
+        "2",
+        "champion",
+        True,
+        "promote",
+    )
+    assert told["base_sha256"] == champion.model.digest
+    assert told["trained_sha256"] == champion.trained.digest
+    assert told["bundle_sha256"] == champion.bundle.digest
+    assert told["verdict_sha256"] == champion.verdict_digest
+    assert told["run_sha256"] == "inputs-2"
+    assert done["stderr"] == ""
+
+
+def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_changed(
+    export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, private, public = ec.generate_private_key(ec.SECP256R1()), tmp_path / "k.pem", tmp_path / "k.pub"
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    with pytest.raises(SecurityError, match="TG0824"):
+        export("small@champion", "peft", "--sign", str(public))
+    assert not (tmp_path / "peft").exists()  # told before anything was written
+    done = export("small@champion", "peft", "--sign", str(private))
+    assert done["signature"] == str(tmp_path / "peft.sig")
+
+    def check(*options: str) -> tuple[dict[str, Any], str]:
+        assert app(["model", "verify", str(done["out"]), "--json", *options], standalone_mode=False) == 0
+        said = capsys.readouterr()
+        return json.loads(said.out), said.err
+
+    told, _ = check("--key", str(public))
+    assert (told["signed"], told["version"], told["sha256"]) == (True, "2", done["sha256"])
+    assert app(["model", "verify", str(done["out"])], standalone_mode=False) == 0
+    assert "its signature was not checked: give --key" in capsys.readouterr().err
+    (done["out"] / "serving.json").write_text("{}")
+    with pytest.raises(StorageError, match="TG0510"):
+        check()
+    seal(done["out"])  # whoever changes a file can make the manifest anew, the signature they cannot
+    check()
+    with pytest.raises(SecurityError, match="TG0824"):
+        check("--key", str(public))
+
+
+def test_a_run_its_version_and_its_alias_are_the_same_export(export: Export, tmp_path: Path) -> None:
+    first = export("run-1", "peft")
+    assert first["export"]["standing"] == "former champion"
+    for again in ("small@previous", "small@1"):
+        (tmp_path / "peft").rename(tmp_path / again)
+        assert export(again, "peft")["sha256"] == first["sha256"]
+        assert (tmp_path / again / MANIFEST).read_bytes() == (tmp_path / "peft" / MANIFEST).read_bytes()
+
+
+def test_what_was_never_promoted_is_marked_and_said(export: Export) -> None:
+    done = export("small@3", "peft")
+    assert done["export"]["promoted"] is False
+    assert (done["export"]["standing"], done["export"]["verdict"]) == ("never promoted", "BLOCK")
+    assert "was never promoted (verdict BLOCK)" in done["stderr"]
+
+
+def test_merged_answers_as_base_and_adapter_and_stops_where_training_did(made: Candidates, export: Export) -> None:
+    from transformers import AutoTokenizer, GenerationConfig
+
+    done = export("small@champion", "merged", "--stored", "float32")
+    assert done["export"]["checked"]["argmax_agreement"] == 1.0
+    assert done["export"]["checked"]["adapter_effect"] > 0.05
+    tokenizer = AutoTokenizer.from_pretrained(done["out"])
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(made.model.root).chat_template
+    assert GenerationConfig.from_pretrained(done["out"]).eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+def test_ollama_gets_checked_weights_and_a_modelfile_over_them(export: Export) -> None:
+    done = export("small@champion", "ollama")
+    assert {"Modelfile", "model.safetensors", "config.json", "tokenizer.json"} <= set(done["files"])
+    assert done["export"]["checked"]["argmax_agreement"] >= 0.97
+    lines = [line for line in (done["out"] / "Modelfile").read_text().splitlines() if not line.startswith("#")]
+    assert lines[0] == "FROM ."
+    assert lines[1] == 'TEMPLATE """{{ if .System }}<|im_start|>system'
+    for line in ('SYSTEM """Answer briefly."""', 'PARAMETER stop "<|im_end|>"', "PARAMETER temperature 0"):
+        assert line in lines
+    assert f"PARAMETER num_predict {4}" in lines
+    (done["out"]).rename(done["out"].with_name("first"))
+    assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # the same again, byte for byte
+
+
+def test_gguf_names_the_converter_that_writes_it(made: Candidates, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    for options in ([], ["--gguf-type", "q8_0"]):
+        with pytest.raises(ConfigError, match="not written here any more") as caught:
+            app(
+                ["model", "export", "small@champion", "-f", "gguf", *options, "-o", str(out), "-c", str(made.config)],
+                standalone_mode=False,
+            )
+        assert caught.value.code == "TG0100"
+        assert "convert_hf_to_gguf.py DIR --outfile model.gguf" in str(caught.value.hint)
+    assert not out.exists()
+
+
+def test_vllm_gets_the_adapter_under_its_alias_and_its_version(made: Candidates, export: Export) -> None:
+    done = export("small@champion", "vllm")
+    script = (done["out"] / "serve.sh").read_text()
+    assert "--lora-modules champion=adapter version-2=adapter" in script
+    assert "--max-lora-rank 8 " in script
+    assert "--chat-template chat_template.jinja" in script
+    assert (done["out"] / "chat_template.jinja").read_text()
+    assert (done["out"] / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_openai_files_hold_the_training_set_and_are_read_back(export: Export, made: Candidates) -> None:
+    done = export("small@champion", "openai-jsonl")
+    lines = [json.loads(line) for line in (done["out"] / "train.jsonl").read_text().splitlines()]
+    assert [row["messages"] for row in lines] == [
+        [
+            {"role": "system", "content": "Answer briefly."},
+            {"role": "user", "content": f"{subject}: {body}"},
+            {"role": "assistant", "content": reply},
+        ]
+        for _, subject, body, reply in TICKETS
+    ]
+    assert done["export"]["checked"] == {"n_train": 3.0, "n_validation": 1.0}
+    assert len(done["export"]["training_set_sha256"]) == 64
+
+
+def test_texts_that_were_never_redacted_stay(made: Candidates, tmp_path: Path) -> None:
+    made.add(9, "HOLD", spec={"curate": {"steps": []}})
+    with pytest.raises(ConfigError, match="never redacted") as caught:
+        _export(made, "run-9", tmp_path / "out", "openai-jsonl")
+    assert caught.value.code == "TG0185"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("small@7", "no '7'; choose from: champion, previous, "),
+        ("small@challenger", "no 'challenger'"),
+        ("run-4", "run run-4 is RUNNING"),
+        ("run-5", "run run-5 is ERROR"),
+        ("run-6", "recorded no candidate"),
+    ],
+)
+def test_what_is_not_complete_or_not_verified_is_refused(
+    made: Candidates, tmp_path: Path, name: str, message: str
+) -> None:
+    runs = {run.run_id for run in made.ledger.runs()}
+    for number, verdict in (("4", None), ("5", "ERROR"), ("6", "HOLD")):
+        if f"run-{number}" not in runs:
+            made.ledger.start_run(
+                f"run-{number}", pipeline="small", model_name="small", input_digest="", config_json="{}"
+            )
+            if verdict is not None:
+                made.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=message) as caught:
+        _export(made, name, tmp_path / "out")
+    assert caught.value.code == "TG0159"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
+    tmp_path: Path, made: Candidates, tiny_model: ModelRef
+) -> None:
+    own = Candidates(tmp_path / "home", tiny_model)
+    own.folder.mkdir()
+    own.config.write_bytes(made.config.read_bytes())
+    own.add(1)
+    champion = own.ledger.champion("small")
+    assert champion is not None
+    weights = champion.bundle.root / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(StorageError, match="file changed") as caught:
+        _export(own, "small@champion", tmp_path / "out")
+    assert caught.value.code == "TG0510"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
+
+
+def test_a_taken_folder_is_never_written_into(made: Candidates, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    with pytest.raises(ConfigError, match="is taken") as caught:
+        _export(made, "small@champion", tmp_path / "out")
+    assert caught.value.code == "TG0189"
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
+def _export(made: Candidates, name: str, out: Path, form: str = "peft") -> None:
+    app(["model", "export", name, "--format", form, "--out", str(out), "-c", str(made.config)], standalone_mode=False)
+
+
+def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
+    made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made.add(10, "HOLD", spec={"a_key_of_an_older_version": 1})
+    with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
+        app(["model", "export", "run-10", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
+            standalone_mode=False)  # fmt: skip
+    capsys.readouterr()

@@ -1,0 +1,198 @@
+"""Every command keeps the same rules: `--json`, a help text with an example that parses, options that mean the same."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from flows.cli.app import app
+from flows.cli.old_names import GROUP_OF, REMOVED_COMMANDS, refuse_removed
+from schemas.errors import ConfigError
+from tests.support.commands import run_here
+
+WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
+"""Command -> why it has no `--json`; a new one needs its reason here."""
+WITHOUT_CONFIG = {
+    "explain": "it reads the documentation of the program",
+    "model verify": "it reads a folder that may come from elsewhere",
+    "ops schema": "it prints what is the same for every file",
+}
+"""Command -> why it has no `--config`; a new one needs its reason here."""
+HELP_DIFFERS = {
+    "--again": "once more, although nothing changed or it was removed already",
+    "--by": "an approval needs a name, other decisions take the login's",
+    "--force": "past what would refuse: a file that exists, a gate",
+    "--out": "what is written there: a copy of a page, or a folder",
+    "-o": "as --out",
+    "-n": "how many are shown: rows or examples",
+    "--reason": "why, of a decision or of another ledger",
+    "--run": "without it, a plan is drawn or the newest run is taken",
+}
+"""Option -> what it means everywhere, where its help has to say it in the command's own words."""
+PARSER: Any = typer.main.get_command(app)
+
+
+def commands(command: Any = PARSER, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command that does something, with its words."""
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield name, command
+    for key, each in inner.items():
+        yield from commands(each, f"{name} {key}".strip())
+
+
+ALL = dict(commands())
+
+
+def options(name: str) -> dict[str, Any]:
+    """Spelling -> option, of those that are shown."""
+    shown = [parameter for parameter in ALL[name].params if not getattr(parameter, "hidden", False)]
+    return {spelling: parameter for parameter in shown for spelling in parameter.opts if spelling.startswith("-")}
+
+
+def test_the_top_level_has_what_is_done_weekly_and_the_rest_is_in_groups() -> None:
+    groups = {name.split()[0] for name in ALL if " " in name}
+    assert groups == {"data", "gate", "model", "study", "ops"}
+    assert [name for name in ALL if " " not in name] == [
+        "init", "validate", "plan", "run", "status", "runs", "show", "report", "predict", "graph", "explain"
+    ]  # fmt: skip
+    assert not groups & (GROUP_OF.keys() | REMOVED_COMMANDS.keys())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_prints_json_on_request_and_reads_the_file_that_it_is_given(name: str) -> None:
+    assert ("--json" in options(name)) != (name in WITHOUT_JSON)
+    assert ("--config" in options(name)) != (name in WITHOUT_CONFIG)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_command_says_what_it_does_on_one_line_and_shows_how(name: str) -> None:
+    command = ALL[name]
+    assert len(command.help) > 15
+    assert not command.get_short_help_str(66).endswith("..."), "its line in the list of commands is cut"
+    assert "Raises:" not in command.help
+    assert command.epilog.startswith(f"Example: tunegate {name}")
+    for parameter in command.params:
+        assert getattr(parameter, "help", ""), f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
+    example = ALL[name].epilog.removeprefix("Example: ")
+    words = shlex.split(example.partition(" > ")[0])
+    n_words = len(name.split())
+    assert words[: 1 + n_words] == ["tunegate", *name.split()]
+    assert ALL[name].make_context(name, words[1 + n_words :]).params
+
+
+def test_an_option_means_the_same_in_every_command_that_has_it() -> None:
+    meanings: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
+    helps: dict[str, set[str]] = defaultdict(set)
+    for name in ALL:
+        for spelling, option in options(name).items():
+            meanings[spelling].add((option.is_flag, option.multiple, option.type_descriptor.annotation))
+            helps[spelling].add(option.help)
+    assert {spelling: each for spelling, each in meanings.items() if len(each) > 1} == {}
+    assert {spelling for spelling, each in helps.items() if len(each) > 1} == HELP_DIFFERS.keys()
+
+
+def test_no_command_asks_a_question_so_none_needs_yes() -> None:
+    assert not [name for name in ALL if any(getattr(each, "prompt", None) for each in ALL[name].params)]
+    assert not [name for name in ALL if "--yes" in options(name)]
+
+
+def test_the_help_of_the_top_level_fits_a_terminal_and_needs_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        "try:\n    main(['--help'])\n"
+        "finally:\n    print(sorted({name.partition('.')[0] for name in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "80"},
+    )  # fmt: skip
+    lines = done.stdout.splitlines()
+    assert len(lines) < 24, "a line is left for the prompt"
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]
+    for name in {*PARSER.commands}:
+        assert any(line.startswith(f"  {name} ") for line in lines), name
+    heavy = {"prefect", "torch", "transformers", "mlflow", "duckdb", "pydantic", "pandas", "numpy", "pyarrow", "rich"}
+    assert not heavy & set(done.stderr.translate(str.maketrans("[],'", "    ")).split())
+
+
+@pytest.mark.parametrize("name", GROUP_OF)
+def test_an_old_name_is_a_hidden_alias_that_says_the_new_one(name: str, tmp_path: Path) -> None:
+    new = [GROUP_OF[name], name]
+    assert " ".join(new) in ALL
+    assert name not in PARSER.commands
+    helps = [run_here([*words, "--help"], cwd=tmp_path, environ=dict(os.environ)) for words in ([name], new)]
+    assert helps[0].stdout == helps[1].stdout
+    # Without arguments: some are refused by the parser, some by the folder that has no pipelines.yaml.
+    words = [] if name not in ("up", "down", "metrics", "schema", "migrate", "doctor", "reconcile") else ["--nothing"]
+    old, today = (run_here([*each, *words, "--json"], cwd=tmp_path, environ=dict(os.environ)) for each in ([name], new))
+    assert (old.returncode, old.stdout) == (today.returncode, today.stdout)
+    line, _, rest = old.stderr.partition("\n")
+    assert line == f"note `tunegate {name}` is now `tunegate {' '.join(new)}`; the next version drops the old name"
+    assert rest == today.stderr
+
+
+def test_an_old_spelling_of_an_option_still_parses() -> None:
+    given = ALL["model export"].make_context("export", ["x", "-f", "merged", "--out", "there"]).params
+    assert given["_form"] == "merged"
+
+
+def test_a_removed_command_names_its_replacement(tmp_path: Path) -> None:
+    for name, hint in REMOVED_COMMANDS.items():
+        with pytest.raises(ConfigError, match=f"`tunegate {name}` was removed") as error:
+            refuse_removed(name)
+        assert (error.value.code, error.value.hint) == ("TG0100", hint)
+        done = run_here(["--debug", name, "--json"], cwd=tmp_path, environ=dict(os.environ))
+        assert done.returncode == 2
+        assert "error[TG0100]" in done.stderr
+    refuse_removed("report")
+
+
+def test_a_removed_command_is_no_command() -> None:
+    assert not REMOVED_COMMANDS.keys() & {name.split()[0] for name in ALL}
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("tunegate pre", ["predict"]),
+        ("tunegate cha", []),
+        ("tunegate model cha", ["champion"]),
+        ("tunegate champion support-replies-m", ["support-replies-mislabelled"]),
+        ("tunegate model champion support-replies-m", ["support-replies-mislabelled"]),
+        ("tunegate run support-replies-m", ["support-replies-mislabelled"]),
+        ("tunegate runs -c other.yaml ", ["alpha", "beta"]),
+        ("tunegate study cost -c other.yaml ", ["alpha", "beta"]),
+        ("tunegate report -c other.yaml --last ", ["alpha", "beta"]),
+        ("tunegate runs -c absent.yaml ", []),
+        ("tunegate run --unt", ["--until"]),
+        ("tunegate model export x --format g", ["gguf"]),
+        ("tunegate gate ", ["explain"]),
+        ("tunegate gate explain --met", ["--metric"]),
+        ("tunegate init --from tick", []),
+    ],
+)
+def test_commands_options_choices_and_pipelines_are_completed(
+    words: str, wanted: list[str], project: Path, tmp_path: Path
+) -> None:
+    text = "pipelines:\n  alpha:\n    a: 1\n\n# broken: [\n  beta: {}\nother:\n  gamma: 1\n"
+    (tmp_path / "other.yaml").write_text(text)
+    asked = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TUNEGATE_COMPLETE": "complete_bash"}
+    config = {"TUNEGATE_CONFIG": str(project / "pipelines.yaml")}
+    done = run_here((), cwd=tmp_path, environ={**os.environ, **config, **asked})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == wanted

@@ -1,0 +1,128 @@
+"""`tunegate run` from tickets to a verdict, with every part real and the model tiny."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.files import seal
+
+if TYPE_CHECKING:
+    from tests.support.workplace import Workplace
+
+NOWHERE = "http://127.0.0.1:9"
+"""A port that nothing listens on."""
+
+
+def steps_of(workplace: Workplace, run_id: str) -> dict[str, dict[str, Any]]:
+    """Step name -> its row, of one run."""
+    return {row["step"]: row for row in workplace.json("show", run_id)["steps"]}
+
+
+def aliases(home: Path) -> dict[str, int]:
+    """MLflow's aliases of the model `small`: alias -> version."""
+    with sqlite3.connect(home / "mlflow" / "mlflow.db") as db:
+        return dict(db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = 'small'"))
+
+
+def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace: Workplace) -> None:
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(batch_size=2**24))
+    planned = workplace.run("plan", "small")
+    assert "warning the training will be refused" in " ".join(planned.stderr.split())
+    refused = workplace.run("run", "small")
+    assert refused.returncode == 4
+    assert "TG0405" in refused.stderr
+    assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
+
+
+def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace) -> None:
+    done = workplace.run("run", "small", "--json", MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["verdict"] == "PROMOTE"
+    assert outcome["mlflow_pending"] > 0
+    assert "sync pending" in done.stderr
+    assert "tunegate ops reconcile" in done.stderr
+    assert workplace.run("ops", "reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("ops", "reconcile").returncode == 0
+    assert aliases(workplace.home) == {"champion": 1}
+
+
+def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
+    done = workplace.run("run", "small", "--require-mlflow", MLFLOW_TRACKING_URI=NOWHERE)
+    assert done.returncode == 7, done.stderr
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
+
+
+def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))
+    done = workplace.run("run", "small")
+    assert done.returncode == 3, done.stderr
+    assert "TG0220" in done.stderr
+    assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
+
+
+def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
+    outcome = workplace.json("run", "small", "--until", "curate")
+    assert outcome["verdict"] == "DONE"
+    rows = steps_of(workplace, outcome["run_id"])
+    assert list(rows) == [
+        "extract", "validate", "redact", "rules", "dedup", "split", "decontaminate", "warehouse", "card",
+    ]  # fmt: skip
+    for row in rows.values():
+        if row["n_in"] is not None:
+            assert row["n_out"] <= row["n_in"]
+
+
+def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
+    assert workplace.json("run", "small")["champion"] == "1"
+    earlier = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))  # trained already
+    assert workplace.json("run", "small")["champion"] == "2"
+    (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
+    answer = workplace.json("predict", "small", "--file", "ticket.txt")
+    assert answer["version"] == "2"
+    assert isinstance(answer["reply"], str)
+    assert workplace.run("predict", "small", "--file", "ticket.txt").stdout == answer["reply"] + "\n"
+    (workplace.folder / "latin.txt").write_bytes("Grüße".encode("latin-1"))
+    for name in ("latin.txt", "absent.txt"):
+        done = workplace.run("predict", "small", "--file", name)
+        assert done.returncode == 2
+        assert "TG0110" in done.stderr
+
+    serving = earlier / "serving.json"
+    kept = serving.read_bytes()
+    serving.write_bytes(kept + b" ")
+    assert workplace.run("model", "rollback", "small", "--reason", "worse in production").returncode == 1
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "2"
+    serving.write_bytes(kept)
+    assert workplace.run("model", "rollback", "small", "--reason", "worse in production").returncode == 0
+    assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
+    assert aliases(workplace.home)["champion"] == 1
+    assert workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 0
+
+
+def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> None:
+    workplace.json("run", "small")
+    bundle = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
+    weights = bundle / "adapter_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(bytes(data))
+    (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
+    done = workplace.run("predict", "small", "--file", "ticket.txt")
+    assert done.returncode == 1
+    assert "adapter_model.safetensors" in done.stderr
+    assert workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 1
+    seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
+    told = json.loads(workplace.run("ops", "doctor", "--json", PREFECT_API_URL="").stdout)
+    assert not told["fit"]
+    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["message"]] == ["bad"]
+
+
+def test_a_step_that_no_pipeline_has_is_refused(refusal: Callable[..., str]) -> None:
+    assert "error[TG0103]" in refusal("run", "replies", "--until", "finetuning")

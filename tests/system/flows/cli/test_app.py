@@ -1,0 +1,77 @@
+"""The command line: exit codes, JSON, and errors a person can act on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from schemas.artifacts import ModelRef
+from tests.flows.cli.test_app import BROKEN
+from tests.support.commands import NOWHERE
+from tests.support.project import PROJECT
+from tests.support.workplace import Workplace, environment, give_results
+
+
+def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ}, timeout=120,
+    )  # fmt: skip
+
+
+def test_help_is_printed_by_a_process_of_its_own(tmp_path: Path) -> None:
+    done = tunegate("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "Champions: decide, roll back" in done.stdout
+
+
+def test_a_wrong_file_ends_with_code_2_and_shows_the_place(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(BROKEN)
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "pipelines.yaml:5" in done.stderr
+    assert "lerning_rate" in done.stderr
+    assert "did you mean `learning_rate`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef, finished: Path) -> Workplace:
+    """A workspace with one run and its champion."""
+    folder = tmp_path_factory.mktemp("finished-run")
+    workplace = Workplace(folder, {**environment(tiny_model.root, folder / "cache"), "PREFECT_API_URL": NOWHERE})
+    give_results(workplace.home, finished)
+    workplace.declare()
+    (folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
+    assert workplace.run("run", "small").returncode == 0
+    return workplace
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "model champion small", "data funnel small", "gate explain RUN", "data lineage small/1",
+        "predict small --file ticket.txt", "data preview small -n 1", "data quarantine small", "report RUN", "runs",
+        "data sample small", "show RUN", "validate",
+    ],
+)  # fmt: skip
+def test_a_process_of_its_own_says_what_a_command_says_in_the_process_of_the_tests(
+    finished_run: Workplace, command: str
+) -> None:
+    run_id = finished_run.json("runs")["runs"][0]["run_id"]
+    arguments = [run_id if word == "RUN" else word for word in command.split()]
+    here = finished_run.run(*arguments, "--json")
+    apart = subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments, "--json"],
+        cwd=finished_run.folder, capture_output=True, text=True, check=False,
+        env={**finished_run.environ, "PYTHONPATH": str(PROJECT)}, timeout=300,
+    )  # fmt: skip
+    assert (apart.returncode, json.loads(apart.stdout)) == (here.returncode, json.loads(here.stdout)), apart.stderr
+    assert here.returncode == 0

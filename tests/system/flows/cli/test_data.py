@@ -1,0 +1,56 @@
+"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+import pytest
+
+from tests.flows.cli.test_data import from_file, week, write_tickets
+
+if TYPE_CHECKING:
+    from tests.support.workplace import ForkedWorkplace
+
+pytestmark = pytest.mark.server
+
+
+def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(empty_workplace: ForkedWorkplace) -> None:
+    empty_workplace.declare(from_file())
+    write_tickets(empty_workplace, week(1) + week(2))
+    database = Path(empty_workplace.json("data", "curate", "small")["warehouse"])
+    before = database.read_bytes()
+    write_tickets(empty_workplace, week(1) + week(2) + week(3))
+    killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="snapshot.copied")
+    assert killed.returncode < 0, killed.stderr
+    assert database.read_bytes() == before
+    after = empty_workplace.json("data", "curate", "small")
+    assert after["funnel"][0]["n_in"] == 360
+    assert list(database.parent.rglob(".*.tmp")) == []
+
+
+def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: ForkedWorkplace) -> None:
+    curated = empty_workplace.json("data", "curate", "small")
+    database = Path(curated["warehouse"])
+    assert [row["step"] for row in curated["funnel"]][:3] == ["extract", "validate", "redact"]
+    for row in curated["funnel"]:
+        assert row["n_in"] == row["n_out"] + row["n_quarantined"] + row["n_dropped"] + row["n_merged"]
+    for before, after in zip(curated["funnel"], curated["funnel"][1:], strict=False):
+        assert after["n_in"] == before["n_out"]
+    with duckdb.connect(str(database), read_only=True) as client:
+        n_read, n_curated = client.sql("SELECT n_read, n_curated FROM snapshot").fetchall()[0]
+        assert client.sql("SELECT count(*) FROM fate").fetchall() == [(n_read,)]
+        assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
+        # A reader is in nobody's way: the next run publishes beside it.
+        assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
+        assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
+    (snapshot,) = (database.parent / "snapshots").iterdir()
+    assert {path.stem for path in snapshot.glob("*.parquet")} == {
+        "raw_tickets", "train", "validation", "test", "removed", "duplicates", "splits", "funnel",
+    }  # fmt: skip
+    assert database.stat().st_mode & 0o077 == 0
+    card = json.loads((database.parent / "card.json").read_text())
+    assert (card["n_read"], card["n_train"] + card["n_validation"] + card["n_test"]) == (n_read, n_curated)
+    assert "<script" not in Path(curated["card"]).read_text()

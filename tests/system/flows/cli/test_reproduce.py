@@ -1,0 +1,43 @@
+"""`tunegate study reproduce` repeats a run from its inputs and finds the first byte that differs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tasks.files import sha256_json
+
+if TYPE_CHECKING:
+    from tests.support.workplace import ForkedWorkplace
+
+pytestmark = pytest.mark.server
+
+
+def test_a_run_is_reproduced_and_a_changed_one_is_not(empty_workplace: ForkedWorkplace) -> None:
+    run = empty_workplace.json("run", "small")["run_id"]
+    told = empty_workplace.json("study", "reproduce", run)
+    assert told["reproduced"]
+    repeated = {row["step"]: row["state"] for row in told["steps"]}
+    assert {"extract", "dedup", "split", "decontaminate", "base_model", "encode", "train"} <= repeated.keys()
+    assert set(repeated.values()) == {"same"}
+
+    # Another configuration in the file is not the run's: the recorded one is repeated.
+    empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=99))
+    assert empty_workplace.json("study", "reproduce", run)["reproduced"]
+
+    # A weight that is not what this training gives is found, in the step and the file where it arises.
+    (trained,) = (empty_workplace.home / "store" / "train").iterdir()
+    weights = trained / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    manifest = trained / "MANIFEST.json"
+    entries = json.loads(manifest.read_bytes())
+    entries["files"][weights.name]["sha256"] = hashlib.sha256(weights.read_bytes()).hexdigest()
+    entries["digest"] = sha256_json(entries["files"])
+    manifest.write_text(json.dumps(entries))
+    done = empty_workplace.run("study", "reproduce", run)
+    assert done.returncode == 1
+    assert "train              differs  adapter_model.safetensors: sha256" in done.stdout
+    assert "NOT reproduced" in done.stdout
