@@ -35,8 +35,6 @@ def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
             config = arguments.get("config")
             if not isinstance(config, Path):
                 return function(**arguments)
-            import tasks.kinds  # noqa: F401  the file may name every registered step, metric and check
-
             with _workspace(config):
                 return function(**arguments)
 
