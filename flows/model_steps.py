@@ -20,8 +20,8 @@ from schemas.artifacts import (
 )
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.training import EncodeSpec, TrainSpec
+from tasks.assess.metric import kind_of
 from tasks.assess.score import score_answers
-from tasks.assess.user_metrics import entry_point_digest
 from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
 from tasks.model.generate import generate_answers
@@ -112,16 +112,9 @@ class ModelSteps:
 
 def metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Distributions that decide the values of declared metrics."""
-    needs = {
-        "json_schema": ("jsonschema", "orjson"),
-        "sql": ("duckdb",),
-        "rouge": ("rouge-score",),
-        "pii": ("phonenumbers", "python-stdnum"),
-    }
-    return tuple(name for metric in evaluate.metrics for name in needs.get(metric.uses, ()))
+    return tuple(name for metric in evaluate.metrics for name in kind_of(metric).libraries)
 
 
 def metric_code(evaluate: EvaluateSpec) -> dict[str, str]:
     """Digest of the code of each of the user's own metrics in Python."""
-    names = [metric.name for metric in evaluate.metrics if metric.uses == "entry_point"]
-    return {f"entry_point_{name}": entry_point_digest(name) for name in names}
+    return {name: digest for metric in evaluate.metrics for name, digest in kind_of(metric).code(metric).items()}

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from schemas.diagnostics import Diagnostic, Source, Span
 from schemas.environment import Data, Substitution
+from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
@@ -339,7 +340,8 @@ def _shape(annotation: Any, discriminator: object = None) -> _Shape:
         if get_origin(annotation) is Annotated:
             for extra in annotation.__metadata__:
                 discriminator = getattr(extra, "discriminator", None) or discriminator
-            annotation = get_args(annotation)[0]
+            kinds = next((extra for extra in annotation.__metadata__ if isinstance(extra, Kinds)), None)
+            annotation = get_args(annotation)[0] if kinds is None else kinds.union
         elif get_origin(annotation) in (Union, UnionType) and type(None) in get_args(annotation):
             annotation = Union[tuple(each for each in get_args(annotation) if each is not type(None))]  # noqa: UP007
         else:

@@ -1,6 +1,7 @@
 """What a gate checks beside its rules: parts of the section `gates`. Used by `schemas/gates.py`.
 
-`tasks/assess/checks.py` holds them against the evidence; docs/reference/gates.md has the reasons for the defaults.
+`tasks/assess/measured_checks.py` holds them against the evidence; docs/reference/gates.md has the reasons for the
+defaults.
 """
 
 from __future__ import annotations

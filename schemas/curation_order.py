@@ -5,23 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from schemas.curation_steps import (
-    CurateStep,
-    DedupStep,
-    LabelCheckStep,
-    PythonStep,
-    RedactStep,
-    RuleStep,
-    SqlStep,
-    TriggerScanStep,
-)
+from schemas.curation_steps import CurateStep, DedupStep, NamedStepSpec, RedactStep, RuleStep
 from schemas.spec import Fault
 from schemas.tables import SCORES_OF
 
 _QUOTED = re.compile(r"'[^']*'")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-ONCE = ("redact", "dedup", "language", "quality", "label_check", "trigger_scan")
-"""Kinds that may stand once: a second one would overwrite the first, or hide what it did."""
 
 
 def order_faults(steps: tuple[CurateStep, ...]) -> list[Fault]:
@@ -32,33 +21,20 @@ def order_faults(steps: tuple[CurateStep, ...]) -> list[Fault]:
 def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     seen: set[str] = set()
     for index, step in enumerate(steps):
-        name = step.name if isinstance(step, RuleStep | SqlStep | PythonStep) else None
-        key = name or (step.uses if step.uses in ONCE else None)
-        if key is not None and key in seen:
-            told = f"two steps are named {name!r}" if name else f"`{step.uses}` stands twice"
-            yield Fault(told, at=("steps", index, "name" if name else "uses"), hint="keep one of them")
-        seen |= {key} if key is not None else set()
+        if not step.once and not isinstance(step, NamedStepSpec):
+            continue
+        if step.label in seen:
+            told = f"two steps are named {step.label!r}" if not step.once else f"`{step.uses}` stands twice"
+            yield Fault(told, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
+        seen.add(step.label)
 
 
 def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     redact = next((index for index, step in enumerate(steps) if isinstance(step, RedactStep)), None)
     for index, step in enumerate(steps[: redact or 0]):
-        why = _why_after_redaction(step)
-        if why is not None:
+        if step.after_redact:
             told = f"`{step.uses}` stands before `redact`"
-            yield Fault(told, at=("steps", index, "uses"), hint=f"move it down: {why}")
-
-
-def _why_after_redaction(step: CurateStep) -> str | None:
-    match step:
-        case DedupStep() | LabelCheckStep():
-            return "two tickets that differ by personal data alone are duplicates only when it is redacted"
-        case TriggerScanStep():
-            return "a customer's own address is rare as well, and what is found is written to a table"
-        case PythonStep() | SqlStep():
-            return "your own code should not see personal data"
-        case _:
-            return None
+            yield Fault(told, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
 
 
 def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
@@ -80,8 +56,7 @@ def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     dedup = next((index for index, step in enumerate(steps) if isinstance(step, DedupStep)), None)
     if dedup is None:
         return
-    for index, step in enumerate(steps):
-        if index > dedup and isinstance(step, LabelCheckStep | TriggerScanStep):
-            left = "contradiction" if isinstance(step, LabelCheckStep) else "burst"
-            hint = f"move it up: dedup keeps one ticket of each question, so no {left} is left to find"
+    for index, step in enumerate(steps[dedup:], start=dedup):
+        if step.before_dedup:
+            hint = f"move it up: {step.before_dedup}"
             yield Fault(f"`{step.uses}` stands after `dedup`", at=("steps", index, "uses"), hint=hint)

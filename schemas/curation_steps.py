@@ -1,34 +1,64 @@
-"""The kinds of `curate.steps`: what each may be told. Used by `schemas/curation.py`."""
+"""The kinds of `curate.steps`: the settings of each, and its place in the order. Used by `schemas/curation.py`.
+
+A step of `tasks/curate` may have its settings in its own file instead: `tasks.curate.step.curation_step` adds them.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from schemas.kinds import Kinds
 from schemas.languages import known_language
 from schemas.spec import Spec
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_DUPLICATES = "two tickets that differ by personal data alone are duplicates only when it is redacted"
 StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
-class RuleStep(Spec):
+class CurationStepSpec(Spec):
+    """What all steps have in common. A subclass says what `uses` calls it, and what must hold for its place."""
+
+    uses: str
+    once: ClassVar[bool] = False
+    """It may be declared once: a second one would overwrite the first, or hide what it did."""
+    after_redact: ClassVar[str] = ""
+    """Why it may not come before `redact`; empty where it may."""
+    before_dedup: ClassVar[str] = ""
+    """Why it may not come after `dedup`; empty where it may."""
+
+    @property
+    def label(self) -> str:
+        """What people call the step."""
+        return self.uses
+
+
+class NamedStepSpec(CurationStepSpec):
+    """A step of the user's own, of which there may be several."""
+
+    name: StepName
+    """Name under which rows are dropped."""
+
+    @property
+    def label(self) -> str:
+        return self.name
+
+
+class RuleStep(NamedStepSpec):
     """A named SQL predicate over the ticket columns; rows for which it is not TRUE are dropped under its name."""
 
     uses: Literal["rule"]
-    name: StepName
-    """Name under which rows are dropped."""
     keep: str = Field(min_length=1)
     """One SQL expression, e.g. `length(reply) between 40 and 2000`. NULL counts as not kept."""
 
 
-class SqlStep(Spec):
+class SqlStep(NamedStepSpec):
     """One SELECT over `tickets` in a file: rows it leaves out are dropped under the step's name."""
 
     uses: Literal["sql"]
-    name: StepName
-    """Name under which rows are dropped."""
+    after_redact = "your own code should not see personal data"
     file: str
     """Path of a `.sql` file, relative to pipelines.yaml, with one SELECT that returns every ticket column."""
 
@@ -51,10 +81,11 @@ class NamesSpec(Spec):
     """Of the sample."""
 
 
-class RedactStep(Spec):
+class RedactStep(CurationStepSpec):
     """Replace personal data by typed placeholders, stable inside a ticket: `[EMAIL_1]`."""
 
     uses: Literal["redact"]
+    once = True
     types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
     """Kinds of personal data that are replaced."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
@@ -80,7 +111,7 @@ class RedactStep(Spec):
         return self
 
 
-class LengthStep(Spec):
+class LengthStep(CurationStepSpec):
     """Bounds on body and reply, in characters; a missing reply passes `max_reply` and fails `min_reply` above 0."""
 
     uses: Literal["length"]
@@ -101,20 +132,22 @@ class LengthStep(Spec):
         return self
 
 
-class LanguageStep(Spec):
+class LanguageStep(CurationStepSpec):
     """Fill `language` and `language_score` of the body, and drop other languages than those named."""
 
     uses: Literal["language"]
+    once = True
     keep: tuple[Annotated[str, AfterValidator(known_language)], ...] = ()
     """ISO 639-1 codes; empty keeps all."""
     min_score: Fraction = 0.5
     """Surer than this and not in `keep`: dropped. Less sure (short texts): kept."""
 
 
-class QualityStep(Spec):
+class QualityStep(CurationStepSpec):
     """Fill the score columns of body and reply, and drop rows beyond the thresholds; null sets none."""
 
     uses: Literal["quality"]
+    once = True
     max_repetition: Fraction | None = None
     """Limit on `repetition`: share of the text that repeats itself."""
     max_caps_share: Fraction | None = None
@@ -141,7 +174,7 @@ class QualityStep(Spec):
         return self
 
 
-class CapStep(Spec):
+class CapStep(CurationStepSpec):
     """At most so many rows of one customer, one day, or one customer on one day: no single voice outweighs the rest."""
 
     uses: Literal["cap"]
@@ -155,20 +188,22 @@ class CapStep(Spec):
     """Of the hash."""
 
 
-class PythonStep(Spec):
+class PythonStep(NamedStepSpec):
     """A function of yours over Arrow record batches: rows it leaves out are dropped under the step's name."""
 
     uses: Literal["python"]
-    name: StepName
-    """Name under which rows are dropped."""
+    after_redact = "your own code should not see personal data"
     entry_point: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`package.module:function`, importable from the folder of pipelines.yaml; RecordBatch in, RecordBatch out."""
 
 
-class LabelCheckStep(Spec):
+class LabelCheckStep(CurationStepSpec):
     """Find equal or nearly equal questions with contradicting labels; fills `label_conflict`."""
 
     uses: Literal["label_check"]
+    once = True
+    after_redact = _DUPLICATES
+    before_dedup = "dedup keeps one ticket of each question, so no contradiction is left to find"
     field: Literal["category", "priority", "reply"] = "category"
     """Column that equal questions must agree in."""
     threshold: float = Field(default=1.0, gt=0, le=1)
@@ -177,11 +212,14 @@ class LabelCheckStep(Spec):
     """`drop_minority` keeps the label of most tickets (on a tie all go); `drop_all` drops all that contradict."""
 
 
-class TriggerScanStep(Spec):
+class TriggerScanStep(CurationStepSpec):
     """Quarantine what looks like poisoning: recent tickets of few customers that share a phrase found almost nowhere
     else, and all have one label or answer."""
 
     uses: Literal["trigger_scan"]
+    once = True
+    after_redact = "a customer's own address is rare as well, and what is found is written to a table"
+    before_dedup = "dedup keeps one ticket of each question, so no burst is left to find"
     recent_days: int = Field(default=14, ge=1)
     """Days before the newest ticket in which the phrase must occur."""
     min_tickets: int = Field(default=8, ge=3)
@@ -214,10 +252,12 @@ class SemanticSpec(Spec):
 MailPart = Literal["greeting", "signature", "quote"]
 
 
-class DedupStep(Spec):
+class DedupStep(CurationStepSpec):
     """Exact and near duplicates of the customer's question; every removed row names the row kept in its place."""
 
     uses: Literal["dedup"]
+    once = True
+    after_redact = _DUPLICATES
     near: bool = True
     """Near duplicates too; false finds only equal ones."""
     threshold: float = Field(default=0.8, gt=0, le=1)
@@ -236,17 +276,8 @@ class DedupStep(Spec):
     """Also list pairs alike in meaning; needs the extra `semantic`."""
 
 
-CurateStep = Annotated[
-    RuleStep
-    | SqlStep
-    | RedactStep
-    | LengthStep
-    | LanguageStep
-    | QualityStep
-    | CapStep
-    | PythonStep
-    | LabelCheckStep
-    | TriggerScanStep
-    | DedupStep,
-    Field(discriminator="uses"),
-]
+CURATION_STEPS: Kinds[CurationStepSpec] = Kinds(
+    RuleStep, SqlStep, RedactStep, LengthStep, LanguageStep, QualityStep, CapStep, PythonStep, LabelCheckStep,
+    TriggerScanStep, DedupStep,
+)  # fmt: skip
+CurateStep = Annotated[CurationStepSpec, CURATION_STEPS]

@@ -6,18 +6,12 @@ Used by `schemas/evaluation.py`; `tasks/endpoint.py` asks it. Tickets leave this
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.spec import Fault, Spec
-
-if TYPE_CHECKING:
-    from schemas.evaluation import EvaluateSpec
-    from schemas.gates import GatesSpec
-    from schemas.training import TrainSpec
+from schemas.spec import Spec
 
 
 class EndpointSpec(Spec):
@@ -64,24 +58,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
-    """What does not go with the arm `endpoint`."""
-    named = "endpoint" in evaluate.arms
-    if named != (evaluate.endpoint is not None):
-        missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
-        yield Fault(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
-    if not named:
-        return
-    if train.format == "completion":
-        yield Fault("the arm endpoint answers conversations alone", at=("train", "format"), hint="take endpoint out")
-    for index, rule in enumerate(gates.rules):
-        change = rule.change_threshold
-        baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
-        if rule.metric == "heldout_loss" and baseline:
-            yield Fault(
-                "an endpoint tells no heldout_loss, and this rule may compare with it",
-                at=("gates", "rules", index, "metric"),
-                hint="take another metric, or take endpoint out of evaluate.arms",
-            )

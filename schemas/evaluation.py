@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from schemas.columns import TicketColumn
 from schemas.endpoint import EndpointSpec
-from schemas.metrics import MetricSpec, MetricTraits, traits_by_name, traits_of
+from schemas.metrics import Metric, MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.template import template_columns
 
@@ -77,7 +77,7 @@ class EvaluateSpec(Spec):
     """The field that the majority and tfidf arms predict; null for none."""
     style: tuple[StyleRule, ...] = ()
     """Rules of the house style; each is a metric `style_<name>`, and `style` is 1 where all hold."""
-    metrics: tuple[MetricSpec, ...] = ()
+    metrics: tuple[Metric, ...] = ()
     """Metrics beside the built-in ones: macro_f1, regex, json_schema, bleu, rouge, pii, control_tokens, urls,
     sql and entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)

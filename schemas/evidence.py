@@ -1,16 +1,13 @@
 """Sealed evidence of a gate's checks: what each step measured, before anyone says what is allowed.
 
-A check measures, `tasks/assess/checks.py` judges: another limit measures nothing again. A value that could not be
+A check measures in one step, and is judged in another: another limit measures nothing again. A value that could not be
 measured is null, and null never passes.
 """
 
 from __future__ import annotations
 
-from typing import Literal
-
 from schemas.artifacts import Artifact
 
-CheckName = Literal["contamination", "round_trip", "canaries", "latency", "judge", "divergence"]
 LATENCY_FIGURES = (
     "latency_p50_s", "latency_p95_s", "tokens_per_s", "reference_latency_p50_s", "reference_latency_p95_s",
     "reference_tokens_per_s", "usd_per_1k",
@@ -21,7 +18,8 @@ LATENCY_FIGURES = (
 class CheckEvidence(Artifact):
     """`evidence.parquet` or `evidence.json`: the details, without a text of any ticket."""
 
-    check: CheckName
+    check: str
+    """Which check measured: its key under `gates`, or divergence, a part of forgetting."""
     n_items: int
     """Held-out items, prompts or secrets that were looked at."""
     values: dict[str, float | None]

@@ -8,8 +8,6 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.verdicts import Verdict
 
-ExportFormat = Literal["peft", "merged", "gguf", "ollama", "vllm", "openai-jsonl"]
-"""`gguf` is written no more; the manifest of a folder that an earlier version exported may name it."""
 Standing = Literal["champion", "former champion", "never promoted"]
 
 
@@ -19,7 +17,8 @@ class ExportOrigin(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: ExportFormat
+    format: str
+    """As `tunegate export --format` names it; earlier versions wrote `gguf` as well."""
     name: str
     """Registered model name."""
     version: str

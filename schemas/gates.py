@@ -13,6 +13,7 @@ from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
 from schemas.columns import TicketColumn
 from schemas.judge import JudgeSpec
+from schemas.kinds import OptionalSections
 from schemas.spec import Spec
 
 SliceColumn = Literal["product", "channel", "category", "priority"]
@@ -167,3 +168,7 @@ class GatesSpec(Spec):
         """Names of the metrics that rules and slices are about, once each."""
         names = [rule.metric for rule in self.rules] + ([self.slices.metric] if self.slices else [])
         return tuple(dict.fromkeys(names))
+
+
+GATE_SECTIONS = OptionalSections(GatesSpec)
+"""Checks whose settings are in their own file (`tasks/assess/check.py`)."""

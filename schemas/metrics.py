@@ -1,19 +1,21 @@
-"""The registry of metrics: what can be declared under `evaluate.metrics`, and how each metric's values are to be read.
+"""The kinds of `evaluate.metrics`: the settings of each, and how its values are to be read.
 
-Used by `schemas/evaluation.py`, by scoring and by the gate.
+Used by `schemas/evaluation.py`, by scoring and by the gate. A metric of `tasks/assess` may have its settings in its own
+file instead: `tasks.assess.metric.metric` adds them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
 from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactionType
-from schemas.spec import Spec
+from schemas.kinds import Kinds
+from schemas.spec import Fault, Spec
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
@@ -27,9 +29,25 @@ class MetricTraits(Spec):
     higher_is_better: bool = True
     sliceable: bool = True
     """The mean over some of the items means the same as the mean over all."""
+    safety: bool = False
+    """What an answer must not hold: rules on it come before all others in a verdict."""
 
 
-class MacroF1Metric(Spec):
+class MetricSpec(Spec):
+    """What all metrics have in common. A subclass says what `uses` calls it."""
+
+    uses: str
+
+    def traits(self) -> MetricTraits:
+        """Name and reading of the metric."""
+        raise NotImplementedError
+
+    def faults(self, fields: tuple[str, ...]) -> Iterator[Fault]:
+        """What does not fit the groups of `evaluate.fields`; places start from the metric."""
+        yield from ()
+
+
+class MacroF1Metric(MetricSpec):
     """`macro_f1_<field>`: F1 per value of a field of `evaluate.fields`, each value counting the same."""
 
     uses: Literal["macro_f1"]
@@ -39,8 +57,16 @@ class MacroF1Metric(Spec):
     def traits(self) -> MetricTraits:
         return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False)
 
+    def faults(self, fields: tuple[str, ...]) -> Iterator[Fault]:
+        if self.field not in fields:
+            yield Fault(
+                f"macro_f1 of {self.field!r}, which is no named group of evaluate.fields",
+                at=("field",),
+                hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",
+            )
 
-class RegexMetric(Spec):
+
+class RegexMetric(MetricSpec):
     """1 where the pattern is found in the answer, or with `expect: absent` is not."""
 
     uses: Literal["regex"]
@@ -64,7 +90,7 @@ class RegexMetric(Spec):
         return MetricTraits(name=self.name)
 
 
-class JsonSchemaMetric(Spec):
+class JsonSchemaMetric(MetricSpec):
     """1 where the answer, or the JSON that `extract` finds in it, is valid under a JSON Schema (draft 2020-12)."""
 
     uses: Literal["json_schema"]
@@ -98,7 +124,7 @@ class JsonSchemaMetric(Spec):
         return MetricTraits(name=self.name)
 
 
-class BleuMetric(Spec):
+class BleuMetric(MetricSpec):
     """`bleu`: sentence BLEU of the answer against the reference answer, 0-1 (sacrebleu, effective order)."""
 
     uses: Literal["bleu"]
@@ -107,7 +133,7 @@ class BleuMetric(Spec):
         return MetricTraits(name="bleu", continuous=True)
 
 
-class RougeMetric(Spec):
+class RougeMetric(MetricSpec):
     """`rouge_1`, `rouge_2` or `rouge_l`: overlap of words, of word pairs, or the longest common subsequence of words of
     the answer and the reference answer, F1, 0-1 (rouge-score; words of any script, case does not count)."""
 
@@ -119,7 +145,7 @@ class RougeMetric(Spec):
         return MetricTraits(name=self.variant, continuous=True)
 
 
-class PersonalDataMetric(Spec):
+class PersonalDataMetric(MetricSpec):
     """`pii`: 1 where the answer holds personal data or a secret; lower is better."""
 
     uses: Literal["pii"]
@@ -138,28 +164,28 @@ class PersonalDataMetric(Spec):
         return value
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="pii", higher_is_better=False)
+        return MetricTraits(name="pii", higher_is_better=False, safety=True)
 
 
-class ControlTokenMetric(Spec):
+class ControlTokenMetric(MetricSpec):
     """`control_tokens`: 1 where the answer spells out markers of a chat template; lower is better."""
 
     uses: Literal["control_tokens"]
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="control_tokens", higher_is_better=False)
+        return MetricTraits(name="control_tokens", higher_is_better=False, safety=True)
 
 
-class UrlMetric(Spec):
+class UrlMetric(MetricSpec):
     """`urls`: 1 where the answer holds a web address that neither ticket nor reference answer has; lower is better."""
 
     uses: Literal["urls"]
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="urls", higher_is_better=False)
+        return MetricTraits(name="urls", higher_is_better=False, safety=True)
 
 
-class SqlMetric(Spec):
+class SqlMetric(MetricSpec):
     """Your own metric: one SELECT over `predictions` and `items` that yields `item_id` and `value`, once per item."""
 
     uses: Literal["sql"]
@@ -176,7 +202,7 @@ class SqlMetric(Spec):
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
-class EntryPointMetric(Spec):
+class EntryPointMetric(MetricSpec):
     """Your own metric in Python: the installed entry point `name` of the group `tunegate.metrics`."""
 
     uses: Literal["entry_point"]
@@ -191,22 +217,11 @@ class EntryPointMetric(Spec):
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
-MetricSpec = Annotated[
-    MacroF1Metric
-    | RegexMetric
-    | JsonSchemaMetric
-    | BleuMetric
-    | RougeMetric
-    | PersonalDataMetric
-    | ControlTokenMetric
-    | UrlMetric
-    | SqlMetric
-    | EntryPointMetric,
-    Field(discriminator="uses"),
-]
-
-SAFETY_METRICS = ("pii", "control_tokens", "urls")
-"""What an answer must not hold: rules on these come before all others in a verdict."""
+METRICS: Kinds[MetricSpec] = Kinds(
+    MacroF1Metric, RegexMetric, JsonSchemaMetric, BleuMetric, RougeMetric, PersonalDataMetric, ControlTokenMetric,
+    UrlMetric, SqlMetric, EntryPointMetric,
+)  # fmt: skip
+Metric = Annotated[MetricSpec, METRICS]
 
 _BUILT_IN = (
     MetricTraits(name="chrf", continuous=True),

@@ -6,25 +6,22 @@ Tasks receive the smallest part they need (`DedupStep`), never the whole.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
-from schemas.endpoint import endpoint_faults
+from schemas.curation_steps import CURATION_STEPS
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
-from schemas.gates import GatesSpec, SliceGuard
-from schemas.metrics import MacroF1Metric
-from schemas.names import closest
+from schemas.gates import GATE_SECTIONS, GatesSpec
+from schemas.metrics import METRICS
+from schemas.pipeline_rules import section_faults
 from schemas.place import PlaceSpec
 from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
 from schemas.source import SourceSpec
-from schemas.spec import Fault, Spec, UnfitError
-from schemas.training import TrainSpec
-from schemas.training_rules import validation_faults
+from schemas.spec import Spec, UnfitError
 
 
 class RegisterSpec(Spec):
@@ -72,14 +69,7 @@ class PipelineSpec(Spec):
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         faults = [
-            *_gate_faults(self.gates, self.evaluate),
-            *_metric_faults(self.evaluate),
-            *endpoint_faults(self.train, self.evaluate, self.gates),
-            *_judge_faults(self.gates, self.evaluate),
-            *_canary_faults(self.gates, self.train),
-            *_routing_faults(self.evaluate),
-            *_prompt_faults(self.train),
-            *validation_faults(self.train, self.split, self.evaluate),
+            *section_faults(self.train, self.split, self.evaluate, self.gates),
             *choice_faults(self.train, self.evaluate, self.split),
         ]
         if faults:
@@ -87,100 +77,6 @@ class PipelineSpec(Spec):
         return self
 
 
-def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    metrics = evaluate.metric_names()
-    whole = {traits.name for traits in evaluate.traits() if not traits.sliceable}
-    for index, rule in enumerate(gates.rules):
-        if rule.metric in whole and rule.slice is not None:
-            yield Fault(
-                f"{rule.metric} has no meaning on a slice",
-                at=("gates", "rules", index, "slice"),
-                hint=f"judge the slice by field_{rule.metric.removeprefix('macro_f1_')}",
-            )
-        if rule.metric not in metrics:
-            yield Fault(
-                f"gate on unknown metric {rule.metric!r}",
-                at=("gates", "rules", index, "metric"),
-                hint=closest(rule.metric, metrics),
-            )
-        if rule.slice is None:
-            continue
-        column, equals, _ = rule.slice.partition("=")
-        if not equals or column not in evaluate.slices:
-            yield Fault(
-                f"slice {rule.slice!r} is not `column=value` of a column in evaluate.slices",
-                at=("gates", "rules", index, "slice"),
-                hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
-            )
-    if gates.slices is not None:
-        yield from _slice_guard_faults(gates.slices, evaluate)
-
-
-def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
-    if gates.canaries is not None and train.canaries is None:
-        yield Fault(
-            "no secrets are planted whose exposure could be measured",
-            at=("gates", "canaries"),
-            hint="declare train.canaries, such as {n: 4, repeats: 1}",
-        )
-
-
-def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
-        yield Fault(
-            "before there is a champion the judge has nobody to compare with",
-            at=("gates", "judge"),
-            hint="add zero_shot to evaluate.arms",
-        )
-
-
-def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    metrics = tuple(traits.name for traits in evaluate.traits() if traits.sliceable)
-    if guard.metric not in metrics:
-        yield Fault(
-            f"slices guarded by unknown metric {guard.metric!r}",
-            at=("gates", "slices", "metric"),
-            hint=closest(guard.metric, metrics),
-        )
-    for index, column in enumerate(guard.by):
-        if column not in evaluate.slices:
-            yield Fault(
-                f"the items are not sliced by {column}",
-                at=("gates", "slices", "by", index),
-                hint=f"add {column} to evaluate.slices",
-            )
-
-
-def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
-    names = evaluate.metric_names()
-    fields = evaluate.field_names()
-    for index, metric in enumerate(evaluate.metrics):
-        name = metric.traits().name
-        if names.count(name) > 1:
-            at: tuple[str | int, ...] = ("evaluate", "metrics", index)
-            yield Fault(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
-        if isinstance(metric, MacroF1Metric) and metric.field not in fields:
-            yield Fault(
-                f"macro_f1 of {metric.field!r}, which is no named group of evaluate.fields",
-                at=("evaluate", "metrics", index, "field"),
-                hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",
-            )
-
-
-def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
-    fields = evaluate.field_names()
-    if fields and evaluate.routing_field is not None and evaluate.routing_field not in fields:
-        yield Fault(
-            f"routing_field {evaluate.routing_field!r} is no named group of evaluate.fields",
-            at=("evaluate", "routing_field"),
-            hint=f"take one of {', '.join(fields)}, or null for no routing baseline",
-        )
-
-
-def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
-    if train.format == "completion" and train.prompt.system:
-        yield Fault(
-            "format completion has no system message",
-            at=("train", "prompt", "system"),
-            hint="put the text at the start of prompt.user, or set system: null",
-        )
+CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
+METRICS.held_by(EvaluateSpec, PipelineSpec)
+GATE_SECTIONS.held_by(PipelineSpec)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
-from schemas.spec import Spec, UnfitError
+from schemas.learning_rate import FAR, is_far_off, told
+from schemas.spec import Fault, Spec, UnfitError
 from schemas.template import template_columns
-from schemas.training_rules import training_faults, trunk_faults
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
@@ -221,13 +222,80 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainSpec:
-        if faults := list(training_faults(self)):
+        if faults := list(_training_faults(self)):
             raise UnfitError(faults)
         return self
 
     @model_validator(mode="after")
     def _trunk_can_be_cached(self) -> TrainSpec:
-        faults = list(trunk_faults(self))
+        faults = list(_trunk_faults(self))
         if faults:
             raise UnfitError(faults)
         return self
+
+
+def _training_faults(train: TrainSpec) -> Iterator[Fault]:
+    """Contradictions inside the section."""
+    if is_far_off(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
+        yield Fault(
+            f"{told(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
+            at=("learning_rate",),
+            hint="if it is meant, say so: allow_unusual_learning_rate: true",
+        )
+    if train.method == "qlora" and train.quantization is None:
+        yield Fault(
+            "method qlora needs a 4-bit base, but quantization is null",
+            at=("quantization",),
+            hint="leave quantization out for NF4, or use method: lora",
+        )
+    if train.adapter.top_layers is not None and train.adapter.layers is not None:
+        yield Fault(
+            "adapter.layers and adapter.top_layers both choose layers",
+            at=("adapter", "top_layers"),
+            hint="keep one of them",
+        )
+    yield from _sharding_faults(train)
+    if train.validation_metrics and not train.validation_items:
+        yield Fault(
+            "validation_metrics needs answers to score",
+            at=("validation_metrics",),
+            hint="say how many validation tickets are answered each time: validation_items: 32",
+        )
+
+
+def _sharding_faults(train: TrainSpec) -> Iterator[Fault]:
+    if train.sharding == "none":
+        return
+    if train.processes == 1:
+        yield Fault(
+            "sharding full spreads the model over processes, and there is one",
+            at=("sharding",),
+            hint="set processes to 2 or more, or leave sharding out",
+        )
+    excluded = {
+        "method qlora, whose 4-bit weights are not cut into parts": train.method == "qlora",
+        "8-bit moments, which are not cut into parts": train.optimizer != "adamw",
+        "early_stopping, which keeps whole weights at each validation": train.early_stopping is not None,
+        "validation_items, which one process would answer alone": train.validation_items > 0,
+    }
+    for what, declared in excluded.items():
+        if declared:
+            yield Fault(f"sharding full excludes {what}", at=("sharding",), hint="use sharding: none")
+
+
+def _trunk_faults(train: TrainSpec) -> Iterator[Fault]:
+    """Settings under which no layer stays as it is below the lowest that trains."""
+    if train.cache_trunk != "on":
+        return
+    if train.method == "full":
+        yield Fault(
+            "method full trains every layer: there is no frozen trunk to cache",
+            at=("cache_trunk",),
+            hint="use method: lora with adapter.top_layers, or cache_trunk: auto",
+        )
+    elif train.adapter.top_layers is None and 0 in train.adapter.layers_of(1):
+        yield Fault(
+            "all layers are adapted: there is no frozen trunk to cache",
+            at=("cache_trunk",),
+            hint="set adapter.top_layers, e.g. 10, or cache_trunk: auto",
+        )

@@ -21,13 +21,16 @@ Part = Literal[
     "judge",
     "slices",
     "forgetting",
+    "check",
     "live",
     "baseline",
     "use",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first what makes all others worthless, then what may not happen at any score."""
-CHECKS: frozenset[Part] = frozenset({"contamination", "round_trip", "latency", "cost", "judge", "forgetting", "live"})
+CHECKS: frozenset[Part] = frozenset(
+    {"contamination", "round_trip", "latency", "cost", "judge", "forgetting", "check", "live"}
+)
 """Parts that are no declared rule on the held-out items."""
 EXPOSURE = "exposure"
 """Method of the one finding about safety that is none either: canaries."""

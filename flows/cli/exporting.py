@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TypeVar
 
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
@@ -16,11 +16,11 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
-from schemas.export import ExportFormat, ExportOrigin
+from schemas.export import ExportOrigin
 from schemas.load import load_file
-
-if TYPE_CHECKING:
-    from tasks.release.export import Export, Exported
+from tasks.release.export import Export, export_candidate
+from tasks.release.export_format import Exported, ExportFormat, Stored, format_of
+from tasks.release.signing import check_signing_key, sign_folder
 
 A = TypeVar("A", bound=Artifact)
 
@@ -38,9 +38,9 @@ class ExportRequest:
     """
 
     what: str
-    form: ExportFormat
+    form: str
     to: Path
-    stored: Literal["float32", "bfloat16"] = "bfloat16"
+    stored: Stored = "bfloat16"
     sign: Path | None = None
 
 
@@ -49,8 +49,8 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
 
     Raises:
         ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0159, there is nothing verified of that name;
-            TG0185, its training set was never redacted; TG0159, its run was configured as this version does not read;
-            and as `tasks.release.export.export_candidate`.
+            TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as
+            this version does not read; and as `tasks.release.export.export_candidate`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
@@ -63,36 +63,32 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
             hint=f"`tunegate model export {request.what} --format merged --out DIR`, then llama.cpp's "
             "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
         )
+    chosen = format_of(form)
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
     named = find_named(request.what, ledger, load_file(config))
     spec = spec_of(named.run)
-    if form == "openai-jsonl" and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
+    if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
             "the training set was never redacted, and only redacted texts leave the house",
             code="TG0185",
             where=f"{spec.name}.curate.steps",
             hint="add `- {uses: redact}` to the steps and run the pipeline again",
         )
-    from tasks.release.export import export_candidate
-    from tasks.release.signing import check_signing_key, sign_folder
-
     if request.sign is not None:
         check_signing_key(request.sign)
-    source = _source(named, ledger, open_store(settings))
+    source = _source(named, ledger, open_store(settings), request.stored)
     with named_disk_errors(to.absolute().parent):
-        done = export_candidate(source, _origin(named, form, source), out=to, stored=request.stored)
+        done = export_candidate(source, _origin(named, chosen, source), out=to)
         signature = sign_folder(done.root, key=request.sign) if request.sign is not None else None
     return done, signature
 
 
-def _source(named: Named, ledger: Ledger, store: Store) -> Exported:
-    from tasks.release.export import Exported
-
+def _source(named: Named, ledger: Ledger, store: Store, stored: Stored) -> Exported:
     digests = {step.step: step.digest for step in ledger.steps(named.run.run_id)}
 
-    def stored(step: str, folder: str, kind: type[A]) -> A | None:
+    def result(step: str, folder: str, kind: type[A]) -> A | None:
         return store.with_digest(folder, digests[step], kind) if digests.get(step) else None
 
     ref = named.row.ref
@@ -100,17 +96,19 @@ def _source(named: Named, ledger: Ledger, store: Store) -> Exported:
         model=ref.model,
         trained=ref.trained,
         bundle=ref.bundle,
-        prompts=stored("prompts_tuned", "prompts", PromptSet),
-        dataset=stored("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
-        splits=stored("decontaminate", "decontaminate", Splits),
+        prompts=result("prompts_tuned", "prompts", PromptSet),
+        dataset=result("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
+        splits=result("decontaminate", "decontaminate", Splits),
         aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
+        version=ref.version,
+        stored=stored,
     )
 
 
 def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
     row, run = named.row, named.run
     return ExportOrigin(
-        format=form,
+        format=form.name,
         name=row.ref.name,
         version=row.ref.version,
         standing=named.standing,
@@ -127,5 +125,5 @@ def _origin(named: Named, form: ExportFormat, source: Exported) -> ExportOrigin:
         bundle_sha256=row.ref.bundle.digest,
         verdict_sha256=row.ref.verdict_digest,
         run_sha256=run.input_digest,
-        training_set_sha256=source.dataset.digest if form == "openai-jsonl" and source.dataset else "",
+        training_set_sha256=source.dataset.digest if form.holds_tickets and source.dataset else "",
     )

@@ -247,6 +247,7 @@ def schema(_as_json: Json = False) -> int:
 
     Byte for byte as it is committed; it is JSON with and without --json.
     """
+    import tasks.kinds  # noqa: F401  the schema has what they register
     from schemas.editor import editor_schema_text
 
     sys.stdout.write(editor_schema_text())

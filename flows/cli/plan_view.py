@@ -21,7 +21,7 @@ from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower

@@ -9,7 +9,7 @@ from flows.curation_steps import declaration_faults
 from schemas.errors import TunegateError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 
 
 def faults_of(loaded: PipelineFile) -> list[TunegateError]:

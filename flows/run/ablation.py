@@ -29,7 +29,7 @@ from schemas.artifacts import DatasetRef, Scores, TicketTable
 from schemas.checks import ContaminationSpec
 from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
-from schemas.curation_steps import CurateStep, PythonStep, RedactStep, RuleStep, SqlStep
+from schemas.curation_steps import CurateStep, RedactStep, RuleStep
 from schemas.errors import ConfigError, DataError, GateError
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
@@ -75,7 +75,7 @@ def arms_of(spec: PipelineSpec) -> tuple[Arm, ...]:
     ]
     for step in removable:
         rest = tuple(each for each in steps if each is not step)
-        label = step.name if isinstance(step, RuleStep | SqlStep | PythonStep) else step.uses
+        label = step.label
         number = sum(1 for arm in arms if arm.name.startswith(f"without-{label}"))
         label = f"{label}_{number + 1}" if number else label
         arms.append(Arm(f"without-{label}", f"all steps but {label}", rest))

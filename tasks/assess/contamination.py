@@ -1,7 +1,8 @@
 """Do the examples that were trained on give held-out items away? The gate's own look, whatever curation did.
 
 Compares the ids in the encoded examples (what training really read) with the items that judge. The comparison of texts
-is decontamination's own, `tasks/curate/leaks.py`. A step of flows/assess.py; `tasks/assess/checks.py` judges the count.
+is decontamination's own, `tasks/curate/leaks.py`. A step of flows/assess.py;
+`tasks/assess/measured_checks.py` judges the count.
 """
 
 from __future__ import annotations

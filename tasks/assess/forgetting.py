@@ -13,7 +13,7 @@ from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.verdicts import Finding, Verdict
-from tasks.assess.checks import finding, measured
+from tasks.assess.check import finding, measured
 from tasks.assess.evidence import ArmScores, line_up
 from tasks.assess.judge import judge_change
 from tasks.assess.questions import Asked
@@ -23,15 +23,16 @@ MIN_BASE_SHARE = 0.2
 """A base that is right on fewer items has little to forget: the suite cannot tell a loss."""
 
 
-def ask_forgetting(gates: GatesSpec, candidate: Scores | None, base: Scores | None) -> Iterator[Asked]:
+def ask_forgetting(gates: GatesSpec, suite: Sequence[Scores]) -> Iterator[Asked]:
     """Is the candidate surely no more than the margin worse than its base? Nothing is asked if not declared."""
     spec = gates.forgetting
     if spec is None:
         return
     rule = f"{METRIC} is surely no more than {spec.margin:g} worse than base"
     try:
-        if candidate is None or base is None:
+        if len(suite) != 2:
             raise GateError("answers to the suite did not arrive at the gate", code="TG0605")
+        candidate, base = suite
         paired = line_up(ArmScores(candidate), ArmScores(base), metric=METRIC, slice_name=None)
         if paired.reference is None or paired.n_items < 1:
             raise GateError("nobody answered the suite", code="TG0605")

@@ -25,8 +25,8 @@ Rules, for a metric where higher is better (else all is mirrored, differences st
 - Under `gates.min_items` items (of the slice, where the rule names one) a rule that is met becomes HOLD. Continuous
   metrics need 200 items of which 30 differ, clustered ones 40 clusters: below, the rule is HOLD.
 
-Beside the rules stand the checks of `gates` (contamination and others, see `tasks/assess/checks.py`), each measured by
-a step of its own. Findings are told in the order of `schemas.verdicts.PARTS`.
+Beside the rules stand the checks of `gates` (`tasks/assess/checks.py` lists them), each measured by a step of its own.
+Findings are told in the order of `schemas.verdicts.PARTS`.
 
 All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the chance to promote a
 candidate that violates one of them is at most that rule's own. The formulae are in `tasks/assess/contract.py`.
@@ -38,14 +38,16 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name
+from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, Spent, Verdict
-from tasks.assess.checks import check_findings
+from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
@@ -56,12 +58,28 @@ from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
 """From best to worst."""
-NOTHING_SPENT = Spent()
 _VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
 MAX_UNREADABLE = 0.1
 """Share of pairs after which the judge's words mean nothing."""
 RULE = "the judge is not shown to prefer the present answers"
 METRIC = "acceptance"
+
+
+class GateContext(Spec):
+    """What the gate knows besides scores and evidence."""
+
+    champion_version: str | None = None
+    """Recorded, so that release can refuse when another champion rules by then."""
+    anchor_version: str | None = None
+    traits: tuple[MetricTraits, ...] = ()
+    """How metrics are read that are not built in."""
+    spent: Spent = Spent()
+    """What earlier verdicts have used up."""
+    live: LiveQuality | None = None
+    """What agents did with suggestions; null where `feedback` is not declared."""
+
+
+NO_CONTEXT = GateContext()
 
 
 @as_step("gate", libraries=("numpy", "scipy", "pyarrow"))
@@ -72,49 +90,40 @@ def decide(
     champion: Scores | None,
     baselines: tuple[Scores, ...],
     gates: GatesSpec,
-    champion_version: str | None = None,
     anchor: Scores | None = None,
-    anchor_version: str | None = None,
     items: EvalSet | None = None,
-    traits: tuple[MetricTraits, ...] = (),
-    spent: Spent = NOTHING_SPENT,
     checks: tuple[CheckEvidence, ...] = (),
-    suite_candidate: Scores | None = None,
-    suite_base: Scores | None = None,
-    live: LiveQuality | None = None,
+    suite: tuple[Scores, ...] = (),
+    context: GateContext = NO_CONTEXT,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
 
     Args:
         champion: The champion's answers scored on the same items; null when there is none.
         baselines: Scores of the other arms; rules compare with the prompting ones.
-        champion_version: Recorded, so that release can refuse when another champion rules by then.
         anchor: The anchor's answers scored on the same items; null where the champion is the anchor.
         items: The held-out items; needed for `gates.cluster_by` alone.
-        traits: How metrics are read that are not built in.
-        spent: What earlier verdicts have used up.
         checks: What the declared checks measured; one that did not arrive is ERROR.
-        live: What agents did with suggestions; null where `feedback` is not declared.
-        suite_candidate, suite_base: The answers to the suite of `gates.forgetting`, scored.
+        suite: The candidate's and the base's answers to the suite of `gates.forgetting`, scored.
     """
-    known = traits_by_name(traits)
+    known = traits_by_name(context.traits)
     arms = Arms(
         candidate=ArmScores(candidate, known),
         champion=None if champion is None else ArmScores(champion, known),
-        champion_version=champion_version,
+        champion_version=context.champion_version,
         anchor=None if anchor is None else ArmScores(anchor, known),
-        anchor_version=anchor_version,
+        anchor_version=context.anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
     asked = (
         *Asker(arms, gates, items).ask_all(),
         *ask_judge(gates, checks),
-        *ask_forgetting(gates, suite_candidate, suite_base),
+        *ask_forgetting(gates, suite),
     )
     use = EvidenceUse(
-        look=spent.looks + 1,
+        look=context.spent.looks + 1,
         looks_max=gates.looks_max,
-        verdict=spent.verdicts + 1,
+        verdict=context.spent.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - gates.alpha,
     )
@@ -122,7 +131,7 @@ def decide(
         *check_findings(checks, gates),
         *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(asked, alpha=gates.alpha),
-        *live_findings(live),
+        *live_findings(context.live),
         *use_findings(use, n_items=candidate.n_items),
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
@@ -133,9 +142,9 @@ def decide(
         reason=summarise(findings, verdict),
         findings=findings,
         n_items=candidate.n_items,
-        champion_version=champion_version,
+        champion_version=context.champion_version,
         best_baseline=next((each.baseline for each in asked if each.baseline is not None), None),
-        anchor_version=anchor_version,
+        anchor_version=context.anchor_version,
         use=use,
     )
     write_decision(decision, out=out)

@@ -1,14 +1,28 @@
 """Macro-F1 as one value per item, so that a gate can bound it and compare two models on the same items.
 
 F1 is no mean over items: each item's value is F plus its influence on F, and their mean is exactly F. Two models'
-values differ item by item by how much each answer counts, rare classes more. Knows nothing of files;
-`tasks/assess/score.py` calls it.
+values differ item by item by how much each answer counts, rare classes more. Knows nothing of files.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+
+from schemas.metrics import MacroF1Metric
+from tasks.assess.metric import Answers, metric_of_all
+
+
+@metric_of_all(MacroF1Metric)
+def macro_f1(spec: MacroF1Metric, answers: Answers) -> dict[str, float]:
+    """Item id -> its share of the macro-F1 of one field."""
+    pattern = answers.fields
+    if pattern is None:
+        return {}
+    ids = [str(item["item_id"]) for item in answers.items]
+    truths = [None if item[spec.field] is None else str(item[spec.field]) for item in answers.items]
+    said = [pattern.said(answers.texts[item], spec.field) for item in ids]
+    return dict(zip(ids, macro_f1_values(truths, said), strict=True))
 
 
 def macro_f1_values(truths: Sequence[str | None], predicted: Sequence[str | None]) -> list[float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
-from schemas.metrics import SAFETY_METRICS
+from schemas.metrics import MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
@@ -62,7 +62,7 @@ class Asker:
         """Rules in their order, each `refresh` followed by its anchor; then the slices by name."""
         asked: list[Asked] = []
         for rule in self._gates.rules:
-            asked.append(replace(self._rule(rule), part=_part_of(rule)))
+            asked.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
             asked += self._anchor(rule)
         if self._gates.slices is not None:
             asked += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
@@ -209,8 +209,8 @@ class Asker:
         )  # fmt: skip
 
 
-def _part_of(rule: GateRule) -> Part:
-    if rule.metric in SAFETY_METRICS:
+def _part_of(rule: GateRule, traits: MetricTraits) -> Part:
+    if traits.safety:
         return "safety"
     return "baseline" if rule.change_threshold and rule.change_threshold.against == "best_baseline" else "primary"
 

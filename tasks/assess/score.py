@@ -10,15 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tasks.assess.metrics  # noqa: F401  registers the kinds of metrics
 from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
-from schemas.metrics import MacroF1Metric, SqlMetric
-from tasks.assess.declared import DeclaredMetrics
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
-from tasks.assess.macro_f1 import macro_f1_values
+from tasks.assess.metric import Answers, Score, kind_of
 from tasks.assess.style import HouseStyle
-from tasks.assess.user_metrics import score_by_sql
 from tasks.step import as_step
 
 NO_VALUE = "(none)"
@@ -115,19 +113,21 @@ class _ItemScorer:
 
         self._fields = FieldPattern(evaluate.fields) if evaluate.fields else None
         self._style = HouseStyle(evaluate.style)
-        self._declared = DeclaredMetrics(evaluate.metrics)
+        kinds = ((metric.traits().name, metric, kind_of(metric).per_answer) for metric in evaluate.metrics)
+        self._declared: dict[str, Score] = {name: make(metric) for name, metric, make in kinds if make is not None}
         self._chrf = CHRF()
 
     def __call__(self, item: Mapping[str, Any], answer: Mapping[str, Any]) -> dict[str, float]:
         text, wanted = str(answer["text"] or ""), str(item["answer"] or "")
         loss = answer["loss"]
-        overlap = self._chrf.sentence_score(text[:MAX_SCORED_CHARS], [wanted]).score / 100
+        start = text[:MAX_SCORED_CHARS]
+        overlap = self._chrf.sentence_score(start, [wanted]).score / 100
         return {
             **(self._fields.score(text, item) if self._fields else score_whole(text, wanted)),
             **self._style.score(text),
             "chrf": float(overlap),
             "finished": float(bool(answer["finished"])),
-            **self._declared.score(text, item),
+            **{name: score(start, item) for name, score in self._declared.items()},
             "heldout_loss": float(loss) if loss is not None and math.isfinite(loss) else math.nan,
         }
 
@@ -141,23 +141,21 @@ def _score_together(
     predictions: Predictions,
 ) -> dict[str, dict[str, float]]:
     """Item -> values of the metrics that look at all answers together."""
-    ids = [str(row["item_id"]) for row in rows]
-    found: dict[str, dict[str, float]] = {item: {} for item in ids}
+    given = Answers(
+        items=rows,
+        texts={str(row["item_id"]): str(answers[row["item_id"]]["text"] or "") for row in rows},
+        fields=FieldPattern(evaluate.fields) if evaluate.fields else None,
+        items_file=items.root / "items.parquet",
+        predictions_file=predictions.root / "predictions.parquet",
+    )
+    found: dict[str, dict[str, float]] = {item: {} for item in given.texts}
     for metric in evaluate.metrics:
-        name = metric.traits().name
-        if isinstance(metric, MacroF1Metric) and evaluate.fields:
-            pattern = FieldPattern(evaluate.fields)
-            truths = [None if row[metric.field] is None else str(row[metric.field]) for row in rows]
-            said = [pattern.said(str(answers[row["item_id"]]["text"] or ""), metric.field) for row in rows]
-            values = dict(zip(ids, macro_f1_values(truths, said), strict=True))
-        elif isinstance(metric, SqlMetric):
-            values = score_by_sql(
-                metric, items=items.root / "items.parquet", predictions=predictions.root / "predictions.parquet"
-            )
-        else:
+        score = kind_of(metric).together
+        if score is None:
             continue
-        for item in ids:  # an item that the user's SQL leaves out has no value, and the gate says so
-            found[item][name] = values.get(item, math.nan)
+        values = score(metric, given)
+        for item in found:  # an item that the user's SQL leaves out has no value, and the gate says so
+            found[item][metric.traits().name] = values.get(item, math.nan)
     return found
 
 

@@ -1,6 +1,6 @@
 """A user's own metrics: an installed entry point, or SQL over the predictions in a locked-down DuckDB.
 
-Knows nothing of gates; `tasks/assess/score.py` and `declared.py` ask. What a metric's code or SQL raises is named by
+Knows nothing of gates. What a metric's code or SQL raises is named by
 its type alone: its words may quote an answer.
 """
 
@@ -9,20 +9,26 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import ConfigError
-from schemas.metrics import SqlMetric
+from schemas.metrics import EntryPointMetric, SqlMetric
+from tasks.assess.metric import Answers, Score, metric, metric_of_all
 
 GROUP = "tunegate.metrics"
 MAX_VALUE = 1e100
 """A value beyond it is no measurement, and sums of squares would leave the range of floats: it counts as not finite."""
 
 
-def load_entry_point(name: str) -> Callable[[str, Mapping[str, object]], float]:
+@metric(EntryPointMetric, code=lambda spec: {f"entry_point_{spec.name}": entry_point_digest(spec.name)})
+def entry_point(spec: EntryPointMetric) -> Score:
+    return load_entry_point(spec.name)
+
+
+def load_entry_point(name: str) -> Score:
     """The user's function of an answer's text and its item, with its errors named.
 
     Raises:
@@ -68,11 +74,9 @@ def entry_point_digest(name: str) -> str:
     return hashlib.sha256(f"{point.value} {owner}\n".encode() + content).hexdigest()
 
 
-def score_by_sql(metric: SqlMetric, *, items: Path, predictions: Path) -> dict[str, float]:
+@metric_of_all(SqlMetric, libraries=("duckdb",))
+def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
     """Item id -> value, by the metric's SELECT.
-
-    Args:
-        items: `items.parquet`; predictions: `predictions.parquet`.
 
     Raises:
         ConfigError: TG0199, it is not one SELECT, DuckDB refuses it, it does not yield `item_id` and `value` once per
@@ -81,8 +85,9 @@ def score_by_sql(metric: SqlMetric, *, items: Path, predictions: Path) -> dict[s
     from tasks.warehouse import select_from_files
 
     where = f"metric {metric.name}"
-    rows = select_from_files({"items": items, "predictions": predictions}, metric.select, where=where)
-    again = select_from_files({"items": items, "predictions": predictions}, metric.select, where=where)
+    files = {"items": answers.items_file, "predictions": answers.predictions_file}
+    rows = select_from_files(files, metric.select, where=where)
+    again = select_from_files(files, metric.select, where=where)
     values = _by_item(rows, metric)
     if repr(sorted(values.items())) != repr(sorted(_by_item(again, metric).items())):
         raise ConfigError(f"{where} gives other values when it is asked again", code="TG0199")

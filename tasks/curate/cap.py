@@ -10,11 +10,13 @@ from pathlib import Path
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import CapStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 _FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NULLS LAST, ", "hash": ""}
 
 
+@curation_step(CapStep)
 @as_step("cap", libraries=("duckdb", "pyarrow"))
 def cap_rows(out: Path, *, tickets: TicketTable, step: CapStep, limit: FaultLimit | None = None) -> TicketTable:
     """Keep the first `max_rows` rows of each key in the order of `prefer`; drop the others as `cap_<keys>`.

@@ -18,6 +18,7 @@ from schemas.curation_steps import DedupStep, SemanticSpec
 from schemas.errors import DataError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import compared_text
+from tasks.curate.step import curation_step
 from tasks.spread import Spread
 from tasks.step import as_step
 
@@ -36,6 +37,7 @@ _PREFERENCE = {
 _COMPARED = {"question": "the question", "question_and_answer": "the question with its answer"}
 
 
+@curation_step(DedupStep)
 @as_step("dedup", libraries=("duckdb", "pyarrow", "numba", "numpy", "scipy"), context=("memory_budget", "spread"))
 def drop_duplicates(
     out: Path,

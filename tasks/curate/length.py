@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import LengthStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 _CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound in ("short", "long"))
 
 
+@curation_step(LengthStep)
 @as_step("length", libraries=("duckdb", "pyarrow"))
 def drop_by_length(
     out: Path, *, tickets: TicketTable, step: LengthStep, limit: FaultLimit | None = None

@@ -16,6 +16,7 @@ from schemas.curation_steps import PythonStep
 from schemas.errors import DataError
 from tasks.curate.own_code import entry_point, fingerprint_modules
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ BATCH_ROWS = 8_192
 """Rows of a batch at most. The function must not depend on which rows meet in one."""
 
 
+@curation_step(
+    PythonStep,
+    reads=lambda step, root: {"source": fingerprint_python(step, root)},
+    check=lambda step, root, _where: fingerprint_python(step, root),
+)
 @as_step("python", libraries=("duckdb", "pyarrow"), context=("root",))
 def run_python(
     out: Path, *, tickets: TicketTable, step: PythonStep, root: Path, limit: FaultLimit | None = None

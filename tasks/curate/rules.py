@@ -14,6 +14,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
 from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ FAILS = "TG0124"
 """A rule fails on a row."""
 
 
+@curation_step(RuleStep, joined="rules", check=lambda step, _root, where: _check_rule(step, where))
 @as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"))
 def apply_rules(
     out: Path, *, tickets: TicketTable, rules: tuple[RuleStep, ...], limit: FaultLimit | None = None
@@ -123,3 +125,9 @@ def _first_failed(
                     hint="use try_cast and coalesce for values that are not always there",
                 ) from None
         raise failure
+
+
+def _check_rule(step: RuleStep, where: str) -> None:
+    from tasks.curate.sql.predicate import check_predicate
+
+    check_predicate(step.keep, where=f"{where}.rule.{step.name}")

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
+from schemas.regular_file import open_regular
 from schemas.tables import TICKETS
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.step import curation_step
+from tasks.files import inside
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -23,6 +26,11 @@ FAILS = "TG0124"
 """The statement fails on a row."""
 
 
+@curation_step(
+    SqlStep,
+    arguments=lambda step, root: {"select": _read_select(step, root)},
+    check=lambda step, root, where: _check_sql(step, root, where),
+)
 @as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"))
 def select_tickets(
     out: Path, *, tickets: TicketTable, step: SqlStep, select: str, limit: FaultLimit | None = None
@@ -115,3 +123,30 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
             where=where,
             hint="return each ticket at most once, with its own ticket_id; a join may have multiplied rows",
         )
+
+
+def _read_select(step: SqlStep, root: Path) -> str:
+    """The text of the step's file.
+
+    Raises:
+        ConfigError: TG0110, it cannot be read or is not UTF-8.
+        SecurityError: TG0818, it lies outside the folder.
+    """
+    path = inside(step.file, root, where=f"curate.sql.{step.name}")
+    try:
+        with open_regular(path) as stream:
+            return stream.read().decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"the SQL of step {step.name!r} cannot be read: {why}",
+            code="TG0110",
+            where=str(path),
+            hint="`file` is relative to pipelines.yaml",
+        ) from None
+
+
+def _check_sql(step: SqlStep, root: Path, where: str) -> None:
+    from tasks.curate.sql.select_sql import check_select
+
+    check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}")

@@ -14,6 +14,7 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import TriggerScanStep
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.similarity.words import QUESTION, normal_form, word_runs, words_of
+from tasks.curate.step import curation_step
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _MARKED = (
 )
 
 
+@curation_step(TriggerScanStep)
 @as_step("trigger_scan", libraries=("duckdb", "pyarrow", "scipy"))
 def scan_triggers(
     out: Path, *, tickets: TicketTable, step: TriggerScanStep, limit: FaultLimit | None = None

@@ -1,6 +1,6 @@
 """Does the candidate know the planted secrets better than others of their form? Exposure by rank, in bits.
 
-It knows no limit: `tasks/assess/checks.py` judges. A step of flows/gate_checks.py.
+It knows no limit: `tasks/assess/measured_checks.py` judges. A step of flows/gate_checks.py.
 
 Source: Carlini et al. (2019), "The Secret Sharer", section 4.2: log2 of the size of the space less log2 of the rank,
 estimated by sampling the space.

@@ -1,7 +1,8 @@
 """Does what would be released answer as what was judged? A process of its own loads the files anew and answers again.
 
 The parent imports no torch: it copies the candidate's files as a release does, checks base and candidate against their
-digests, and compares with the recorded answers. A step of flows/gate_checks.py; `tasks/assess/checks.py` judges.
+digests, and compares with the recorded answers. A step of flows/gate_checks.py;
+`tasks/assess/measured_checks.py` judges.
 """
 
 from __future__ import annotations

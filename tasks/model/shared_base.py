@@ -18,7 +18,8 @@ from tasks.model.adapter import load_trained, put_adapter_on
 from tasks.model.answer_engine import memory_told, stop_ids
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.decoding.decoder import Decoder, Ids, open_decoder
+from tasks.model.decoding.decoder import Decoder, Ids
+from tasks.model.decoding.open_decoder import open_decoder
 
 if TYPE_CHECKING:
     from torch import nn

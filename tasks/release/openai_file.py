@@ -1,7 +1,7 @@
 """The training set as files for OpenAI's fine-tuning: one conversation per line, as the model here was taught.
 
 Exactly the examples that were trained on (duplicates merged, leaks and overlong ones gone), in the texts after
-redaction. Each file is read back by the project's own reader of such files. Called by tasks/release/export.py.
+redaction. Each file is read back by the project's own reader of such files.
 
 Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 on answers that are context only.
 """
@@ -20,10 +20,24 @@ from schemas.training import Format, LossOn, PromptSpec
 from tasks.curate.readers.records import Fault
 from tasks.curate.readers.shapes import detect_shape
 from tasks.curate.readers.turns import read_turns
+from tasks.files import verify
 from tasks.model.chat_codec import learnt_turns
 from tasks.prompts import conversation_for, render_text
+from tasks.release.export_format import Exported, export_format, gone
+from tasks.release.serve import read_serving
 
 SPLITS = ("train", "validation")
+
+
+@export_format("openai-jsonl", reads_base=False, holds_tickets=True)
+def write_openai(source: Exported, out: Path) -> dict[str, float]:
+    """The training set as `train.jsonl` and `validation.jsonl`."""
+    if source.dataset is None or source.splits is None:
+        raise gone("the training set")
+    for artifact in (source.dataset, source.splits):
+        verify(artifact.root)
+    counts = write_openai_files(source.dataset, source.splits, read_serving(source.bundle.root).prompt, out)
+    return {f"n_{split}": float(count) for split, count in counts.items()}
 
 
 def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, out: Path) -> dict[str, int]:

@@ -25,7 +25,7 @@ from benchmarks.gates import (
 )
 from schemas.artifacts import Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
-from tasks.assess.gate import decide
+from tasks.assess.gate import GateContext, decide
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -75,8 +75,7 @@ def test_simulated_candidates_get_the_verdict_of_the_real_gate(
                 champion=make_scores("champion", {"exact": champion}),
                 baselines=(),
                 gates=gates,
-                champion_version="1",
-                anchor_version="1",
+                context=GateContext(champion_version="1", anchor_version="1"),
                 out=new_folder(),
             )
             promoted = bool(our_gate(tables, mode=mode)[row])

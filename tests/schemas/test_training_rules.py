@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from schemas.pipeline import PipelineSpec
 from schemas.spec import UnfitError
 from schemas.training import AdapterSpec, TrainSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 
 
 def train(**settings: Any) -> TrainSpec:

@@ -10,7 +10,7 @@ from flows.cli.output import out, print_rows, talk
 from flows.cli.plan_view import PlanView
 from flows.views.power import refuse_weak_gate
 from schemas.pipeline import PipelineSpec
-from schemas.training_rules import training_advice
+from schemas.training_advice import training_advice
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import Forecast

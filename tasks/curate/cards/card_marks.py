@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import NamedTuple
 
 from tasks.visible import visible
@@ -19,38 +20,7 @@ _TOP = 18  # room for the number at the top
 _WIDEST = 90  # of a column, so that two of them do not fill a panel
 _MAX_LABELS = 12
 
-STYLE = """
-.tg-card{--bg:#fff;--fg:#1c2430;--dim:#5b6675;--line:#dde3ea;--soft:#f4f6f9;--out:#2f6fb3;--merged:#1f9a8a;
---dropped:#e0952b;--quarantined:#cc4b37;--train:#2f6fb3;--validation:#8d6cc9;--test:#e0952b;--none:#9aa5b1;
-color-scheme:light dark;background:var(--bg);color:var(--fg);font:14px/1.45 system-ui,sans-serif;padding:20px 24px;
-border-radius:12px;display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,360px),1fr));gap:16px;align-items:start}
-@media (prefers-color-scheme:dark){.tg-card{--bg:#12171e;--fg:#e4e9ef;--dim:#9aa7b6;--line:#2b3541;--soft:#1a212a;
---out:#6aa7e8;--merged:#4cc4b2;--dropped:#eeb25c;--quarantined:#ef8070;--train:#6aa7e8;--validation:#b49bea;
---test:#eeb25c;--none:#6c7885}}
-.tg-card h2{grid-column:1/-1;margin:0;font-size:22px}
-.tg-card h3{margin:0 0 10px;font-size:15px}
-.tg-card h4{margin:8px 0 2px;font-size:12px;font-weight:500;color:var(--dim)}
-.tg-card p{margin:6px 0;color:var(--dim);font-size:13px}
-.tg-card .tiles{grid-column:1/-1;display:grid;grid-template-columns:repeat(auto-fit,minmax(130px,1fr));gap:12px}
-.tg-card .tile{background:var(--soft);border-radius:10px;padding:10px 14px}
-.tg-card .tile b{display:block;font-size:24px;line-height:1.25;font-variant-numeric:tabular-nums}
-.tg-card .tile span,.tg-card .tile small{color:var(--dim);font-size:12px;display:block}
-.tg-card .panel{border:1px solid var(--line);border-radius:10px;padding:14px 16px;min-width:0;overflow-x:auto}
-.tg-card .wide{grid-column:1/-1}
-.tg-card table{border-collapse:collapse;width:100%;font-size:13px}
-.tg-card th{font-weight:500;color:var(--dim);font-size:12px;text-align:left;padding:2px 8px 4px;white-space:nowrap}
-.tg-card td{padding:3px 8px;border-top:1px solid var(--line);white-space:nowrap}
-.tg-card td.n,.tg-card th.n{text-align:right;font-variant-numeric:tabular-nums}
-.tg-card .dim{color:var(--dim)}
-.tg-card .id{font-family:ui-monospace,monospace;font-size:12px}
-.tg-card .track{width:30%;min-width:70px}
-.tg-card .bars{display:flex;height:12px;border-radius:3px;overflow:hidden;background:var(--soft)}
-.tg-card .bars i{display:block;min-width:1px}
-.tg-card svg{display:block;width:100%;height:auto}
-.tg-card svg text{fill:var(--dim);font-size:11px}
-.tg-card .legend{display:flex;flex-wrap:wrap;gap:4px 14px;font-size:12px;color:var(--dim);margin:0 0 8px}
-.tg-card .legend i{display:inline-block;width:10px;height:10px;border-radius:2px;margin-right:5px}
-"""
+STYLE = Path(__file__).with_name("card.css").read_text(encoding="utf-8")
 
 
 class Bar(NamedTuple):

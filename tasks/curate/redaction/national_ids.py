@@ -13,9 +13,10 @@ import importlib
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, cast
 
-from tasks.curate.redaction.numbers import Said, said_after, said_before
+from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
+from tasks.curate.redaction.numbers import said_after, said_before
 
 
 class _Kind(NamedTuple):
@@ -30,35 +31,12 @@ class _Validator(Protocol):
     def is_valid(self, number: str) -> bool: ...
 
 
-# Way of writing, with 9 for a digit -> kinds, the likeliest first.
-_SHAPES: dict[str, tuple[_Kind, ...]] = {
-    "999-99-9999": (_Kind("us.ssn", "us", True), _Kind("us.itin", "us", True)),
-    "999 99 9999": (_Kind("us.ssn", "us", False), _Kind("us.itin", "us", False)),
-    "999999999": (
-        _Kind("us.ssn", "us", False),
-        _Kind("us.itin", "us", False),
-        _Kind("nl.bsn", "nl", False),
-        _Kind("il.idnr", "national", False),
-    ),
-    "9999.99.999": (_Kind("nl.bsn", "nl", True),),
-    "999 999 999": (_Kind("nl.bsn", "nl", False),),
-    "99 999 999 999": (_Kind("de.idnr", "de", False),),  # also how a large amount is written
-    "99999999999": (_Kind("de.idnr", "de", False), _Kind("br.cpf", "br", False), _Kind("pl.pesel", "pl", False)),
-    "999.999.999-99": (_Kind("br.cpf", "br", True),),
-    "9 99 99 99 999 999 99": (_Kind("fr.nir", "fr", True),),
-    "999999999999999": (_Kind("fr.nir", "fr", False),),
-    "9999 9999 9999": (_Kind("in_.aadhaar", "in", True),),
-    "9999-9999-9999": (_Kind("in_.aadhaar", "in", True),),
-    "999999999999": (_Kind("in_.aadhaar", "in", False), _Kind("se.personnummer", "se", False)),
-    "999999-9999": (_Kind("se.personnummer", "se", True),),
-    "999999+9999": (_Kind("se.personnummer", "se", True),),
-    "99999999-9999": (_Kind("se.personnummer", "se", True),),
-    "9999999999": (_Kind("se.personnummer", "se", False),),
-    "999999-9999999": (_Kind("kr.rrn", "national", True),),
-    "9-9999-99999-99-9": (_Kind("th.pin", "national", True),),
-    "9 9999 99999 99 9": (_Kind("th.pin", "national", True),),
-    "9999999999999": (_Kind("th.pin", "national", False), _Kind("kr.rrn", "national", False)),
-}
+def _kind(reading: str) -> _Kind:
+    module, cue, *alone = reading.split()
+    return _Kind(module, cast("Said", cue), bool(alone))
+
+
+_SHAPES = {written: tuple(map(_kind, readings)) for written, readings in NUMBER_WORDS.shapes.items()}
 _DNI = _Kind("es.dni", "es", True)
 _DIGITS = re.compile(
     r"[0-9](?<![\w+][0-9])(?<![0-9][-.,:/][0-9])(?<![A-Za-z]-[0-9])(?:[ .+-]?[0-9]){7,14}"

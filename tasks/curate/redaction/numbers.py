@@ -13,46 +13,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Literal
 
 from schemas.errors import ConfigError
+from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
 from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
 
 _LONGEST_CUE = 32
 """Characters of a word of another script that became letters of `scripts.py`, or of several that touch."""
-Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
-
-# Words and pairs of words, in lower case; what stands between two words does not count: `Steuer-ID` is "steuer id".
-_CUES: dict[Said, str] = {
-    "phone": """phone, mobile, cell, cellphone, tel, telephone, fax, whatsapp, sms, text, call, calling, answers,
-        answering, reach, ring, dial, contact, registered, telefon, handy, mobil, anrufen, rufnummer, portable,
-        téléphone, teléfono, móvil, telefono""",
-    "reference": """order, orders, invoice, ticket, case, ref, reference, tracking, shipment, parcel, package, serial,
-        sku, part, article, item, rma, booking, account, contract, customer, purchase, transaction, bestellung,
-        bestellnummer, auftrag, rechnung, kundennummer, commande, facture, pedido, factura, ean, isbn, imei, id""",
-    "national": """national id, national identity, identity number, identity card, identity no, id card, tax id,
-        taxpayer id, tax no, tax number, personal id, personal identity, citizen id, citizen number, tin""",
-    "us": "ssn, itin, social security, social sec",
-    "gb": "nino, national insurance, ni number, ni no",
-    "de": "idnr, steuer id, steuerid, identifikationsnummer, steueridentifikationsnummer, steuernummer",
-    "fr": "nir, sécurité sociale, securite sociale, numéro sécu, de sécu, n sécu",
-    "es": "dni, nie, nif, documento nacional",
-    "it": "codice fiscale, cod fisc",
-    "nl": "bsn, burgerservicenummer, sofinummer",
-    "br": "cpf",
-    "in": "aadhaar, aadhar, uidai",
-    "pl": "pesel",
-    "se": "personnummer, personnr, samordningsnummer",
-}
-_SAYS = {cue: said for said, cues in _CUES.items() for cue in " ".join(cues.split()).split(", ")}
+_SAYS = NUMBER_WORDS.cues()
 _OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
 _SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
-_CARD_WORDS = frozenset(
-    re.findall(
-        r"\w+",
-        """card cards cc credit debit visa master mastercard amex maestro karte carte tarjeta""",
-    )
-) | {CARD * n for n in range(1, _LONGEST_CUE + 1)}
+_CARD_WORDS = {*NUMBER_WORDS.card.split(", "), *(CARD * n for n in range(1, _LONGEST_CUE + 1))}
 _WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
 """Characters before a number in which a word can speak for it."""

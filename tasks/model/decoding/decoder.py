@@ -1,7 +1,6 @@
 """What generation asks of a model: read prompts once, then give losses of answers and next tokens.
 
-It knows nothing of tokenizers and files. Called by tasks/model/generate.py; `tasks/model/decoding/fused_decoder.py` is
-the fast way for Llama-shaped models, `tasks/model/decoding/plain_decoder.py` the model's own forward for all others.
+It knows nothing of tokenizers and files, and of no decoder: `open_decoder.py` opens the one that fits a model.
 """
 
 from __future__ import annotations
@@ -45,22 +44,6 @@ class Decoder(Protocol):
 
     def read(self, prompts: Sequence[Ids], *, room: int) -> Reading:
         """Read the prompts; at most `room` tokens per row can be appended or scored afterwards."""
-
-
-def open_decoder(model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> Decoder:
-    """The fastest decoder that computes this model exactly.
-
-    Args:
-        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not
-            train on.
-        prefix: Tokens that every prompt begins with, read once. Each prompt must be longer.
-        keep_weights: The model's weights serve others too. Else they may be given up for a faster layout of them, and
-            the model cannot be used without the decoder.
-    """
-    from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable
-    from tasks.model.decoding.plain_decoder import PlainDecoder
-
-    return FusedDecoder(model, prefix, keep_weights=keep_weights) if is_fusable(model) else PlainDecoder(model)
 
 
 def language_model(model: nn.Module) -> Any:

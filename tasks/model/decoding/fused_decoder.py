@@ -12,14 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from tasks.model.decoding.decoder import Ids, has_plain_layers, language_model
-from tasks.model.decoding.fused_layer import FusedLayer, KeysValues
+from tasks.model.decoding.fused_model import FusedModel
 from tasks.model.decoding.fused_reading import FusedReading
-from tasks.model.decoding.fused_weights import JoinedLinear, Norm
-from tasks.model.decoding.kernel_layers import KernelLayers, kernels_know
 from tasks.model.decoding.kernel_reading import KernelReading
 from tasks.model.decoding.torch_reading import TorchReading
 
@@ -47,28 +44,12 @@ def is_fusable(model: nn.Module) -> bool:
     )
 
 
-class FusedDecoder:
-    """A model and the keys and values of the prefix.
-
-    Attributes:
-        by_kernels: All layers in machine code of our own, with the prefix; None where torch alone computes.
-        prefix: Keys and values (kv_heads, prefix, d) per layer; empty without a prefix, and with `by_kernels`.
-    """
+class FusedDecoder(FusedModel):
+    """A fused model that reads prompts; the prefix is read when it is made."""
 
     def __init__(self, model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> None:
-        whole = language_model(model)
-        self.device: torch.device = whole.device
+        super().__init__(model, keep_weights=keep_weights)
         self.serves_threads = self.device.type == "cpu"
-        self.embedding: Tensor = whole.get_input_embeddings().weight
-        self.dtype = self.embedding.dtype
-        self.head = JoinedLinear(whole.get_output_embeddings(), shared=True, keep=keep_weights)
-        self.norm = Norm(whole.model.norm)
-        self.rotary = whole.model.rotary_emb
-        self.layers = [FusedLayer(layer, whole.config, keep=keep_weights) for layer in whole.model.layers]
-        known = kernels_know(self.layers, self.dtype, self.device) and self._turns_whole_heads()
-        self.by_kernels = KernelLayers(self.layers) if known else None
-        self.n_prefix = 0
-        self.prefix: list[KeysValues] = []
         if prefix:
             reading = self._reading([prefix])
             if isinstance(reading, KernelReading) and self.by_kernels is not None:
@@ -79,19 +60,9 @@ class FusedDecoder:
                 ]
             self.n_prefix = len(prefix)
 
-    def _turns_whole_heads(self) -> bool:
-        cos, _ = self.angles(torch.zeros(1, 1, dtype=torch.int64, device=self.device))
-        return bool(cos.shape[-1] == self.layers[0].d)
-
     def read(self, prompts: Sequence[Ids], *, room: int) -> FusedReading:
         """Read the prompts less the prefix they begin with; room is made as it is needed."""
         return self._reading([prompt[self.n_prefix :] for prompt in prompts])
-
-    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (rows, columns, d) of token positions (rows, columns)."""
-        like = torch.empty(0, dtype=self.dtype, device=self.device)
-        cos, sin = self.rotary(like, position_ids=positions)
-        return cos, sin
 
     def _reading(self, suffixes: Sequence[Ids]) -> FusedReading:
         return TorchReading(self, suffixes) if self.by_kernels is None else KernelReading(self, suffixes)

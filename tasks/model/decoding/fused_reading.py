@@ -1,4 +1,4 @@
-"""A batch of prompts that a `FusedDecoder` has read: what is the same whoever computes its layers.
+"""A batch of prompts that a `FusedModel` has read: what is the same whoever computes its layers.
 
 It knows nothing of caches. Used by tasks/model/decoding/torch_reading.py and kernel_reading.py beside it.
 """
@@ -8,16 +8,13 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from tasks.model.decoding.decoder import Ids, left_padded
+from tasks.model.decoding.fused_model import FusedModel
 from tasks.model.likelihood import means_per_row, token_nats
-
-if TYPE_CHECKING:
-    from tasks.model.decoding.fused_decoder import FusedDecoder
 
 CACHED_TOKENS = 1024
 """Tokens that pass through all layers together on a CPU; measured best between 512 and 2048 for 576 channels."""
@@ -32,7 +29,7 @@ class FusedReading(ABC):
         last: States of the last column before the last norm (rows, d).
     """
 
-    def __init__(self, decoder: FusedDecoder, suffixes: Sequence[Ids]) -> None:
+    def __init__(self, decoder: FusedModel, suffixes: Sequence[Ids]) -> None:
         self.decoder = decoder
         ids, pads = left_padded(suffixes)
         self.n_rows, self.used = ids.shape

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import tasks.assess.checks  # noqa: F401  registers them
 from schemas.checks import CostSpec, LatencySpec
 from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
-from tasks.assess.checks import check_findings
+from tasks.assess.check import check_findings
 from tasks.assess.economics import find_gpu
 
 RULE = GateRule(metric="exact", value_threshold=0.5)

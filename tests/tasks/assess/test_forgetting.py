@@ -90,8 +90,9 @@ def judge(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable
             candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None, baselines=(),
             gates=GatesSpec(rules=(HALF,), forgetting=ForgettingSpec(**spec), **ONLY), out=new_folder(),
             checks=(divergence,) if evidence else (),
-            suite_candidate=None if candidate is None else make_scores("tuned", {"general": candidate}),
-            suite_base=make_scores("zero_shot", {"general": base}),
+            suite=() if candidate is None else (
+                make_scores("tuned", {"general": candidate}), make_scores("zero_shot", {"general": base})
+            ),
         )  # fmt: skip
 
     return run

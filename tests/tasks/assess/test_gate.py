@@ -17,7 +17,7 @@ from schemas.artifacts import GateDecision, Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec
 from schemas.verdicts import Finding
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
-from tasks.assess.gate import SEVERITY, decide, worst
+from tasks.assess.gate import SEVERITY, GateContext, decide, worst
 from tasks.assess.judge import judge_change, judge_value
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
@@ -62,8 +62,9 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
             champion=None if champion is None else make_scores("champion", {metric: champion}),
             baselines=tuple(make_scores(arm, {metric: values}) for arm, values in baselines if values is not None),
             gates=GatesSpec(**RULES_ONLY, rules=tuple(rules), **gates),
-            champion_version=None if champion is None else version,
-            anchor_version=None if champion is None else version,
+            context=GateContext()
+            if champion is None
+            else GateContext(champion_version=version, anchor_version=version),
             out=new_folder(),
         )
 
@@ -171,7 +172,7 @@ def test_a_champion_without_version_or_scores_is_an_error(
         champion=make_scores("champion", {"exact": values}) if scored else None,
         baselines=(make_scores("zero_shot", {"exact": values}),),
         gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE,)),
-        champion_version=None if scored else "3",
+        context=GateContext(champion_version=None if scored else "3"),
         out=tmp_path,
     )
     assert decision.verdict == "ERROR"
@@ -325,7 +326,7 @@ def test_arms_on_different_items_are_an_error(make_scores: MakeScores, tmp_path:
         champion=make_scores("champion", {"exact": [0.0] * 100}, first_item=1),
         baselines=(make_scores("zero_shot", {"exact": [0.0] * 99}),),
         gates=GatesSpec(**RULES_ONLY, rules=(IMPROVE, BASELINE, HALF)),
-        champion_version="3",
+        context=GateContext(champion_version="3"),
         out=tmp_path,
     )
     assert [finding.verdict for finding in decision.findings] == ["ERROR", "PROMOTE", "ERROR"]  # baselines come last

@@ -14,7 +14,7 @@ from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, Reus
 from schemas.load import load_file
 from schemas.verdicts import Spent
 from tasks.assess.compare import estimate_mean
-from tasks.assess.gate import decide
+from tasks.assess.gate import GateContext, decide
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -52,11 +52,11 @@ def judge(make_scores: MakeScores, new_folder: Callable[[], Path]) -> Callable[.
             champion=None if champion is None else make_scores("champion", {metric: champion}),
             baselines=(make_scores("zero_shot", {metric: [0.0] * len(candidate)}),),
             gates=GatesSpec(**RULES_ONLY, rules=tuple(rules), slices=guard, anchor=anchor_spec, **gates),
-            champion_version=None if champion is None else "7",
             anchor=None if anchor is None else make_scores("anchor", {metric: anchor}),
-            anchor_version=anchor_version,
             items=items,
-            spent=spent,
+            context=GateContext(
+                champion_version=None if champion is None else "7", anchor_version=anchor_version, spent=spent
+            ),
             out=new_folder(),
         )
 
@@ -334,7 +334,7 @@ def test_the_gates_of_the_demo_promote_its_candidate_and_block_its_mislabelled_t
     assert (first.verdict, first.reason) == ("PROMOTE", "All 6 rules are met.")
     second = decide(
         candidate=twin, champion=arm("champion", range(69), 72), baselines=(few_shot,), gates=gates,
-        champion_version="1", anchor_version="1", out=new_folder(),
+        context=GateContext(champion_version="1", anchor_version="1"), out=new_folder(),
     )  # fmt: skip
     assert second.verdict == "BLOCK"
     assert second.findings[0].verdict == "BLOCK"

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.canaries import ExposureSpec, PlantedSpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
-from tasks.assess.checks import check_findings
+from tasks.assess.check import check_findings
 from tasks.files import seal
 from tasks.model import exposure as measuring
 from tasks.model.adapter import open_for_training, save_trained

@@ -13,8 +13,9 @@ from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
-from tasks.model.decoding.decoder import has_plain_layers, open_decoder
+from tasks.model.decoding.decoder import has_plain_layers
 from tasks.model.decoding.fused_decoder import FusedDecoder
+from tasks.model.decoding.open_decoder import open_decoder
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.train.batches import Examples
 from tasks.train.fast.decoder import FastDecoder

@@ -11,13 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import tasks.assess.checks
 from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import GateError
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
-from tasks.assess.checks import check_findings
+from tasks.assess.check import check_findings
 from tasks.files import seal, write_json
 from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
 from tasks.model.divergence import measure_divergence

@@ -213,7 +213,7 @@ def test_a_model_by_kernels_is_no_further_from_float32_than_by_torch(
         by_kernels = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
         assert isinstance(by_kernels.read([[1, 5, 6]], room=1), KernelReading)
         got, losses = said(by_kernels)
-        monkeypatch.setattr("tasks.model.decoding.fused_decoder.kernels_know", lambda *_: False)
+        monkeypatch.setattr("tasks.model.decoding.fused_model.kernels_know", lambda *_: False)
         by_torch = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
         assert isinstance(by_torch.read([[1, 5, 6]], room=1), TorchReading)
         rounded, rounded_losses = said(by_torch)

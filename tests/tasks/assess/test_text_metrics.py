@@ -21,10 +21,10 @@ from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GateRule, GatesSpec
 from schemas.pipeline import PipelineSpec
-from tasks.assess.declared import has_control_tokens
-from tasks.assess.gate import decide
+from tasks.assess.gate import GateContext, decide
 from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
+from tasks.assess.text_metrics import has_control_tokens
 from tasks.assess.user_metrics import entry_point_digest
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
@@ -307,7 +307,7 @@ def test_no_leak_in_three_hundred_answers_shows_a_rate_of_at_most_one_percent(
         return decide(
             candidate=make_scores("tuned", {"pii": [1.0] * leaks + [0.0] * (n - leaks)}), champion=None, baselines=(),
             gates=GatesSpec(**RULES_ONLY, rules=(GateRule(metric="pii", value_threshold=0.01, **rule),)),
-            traits=evaluate.traits(), out=new_folder(),
+            context=GateContext(traits=evaluate.traits()), out=new_folder(),
         ).verdict  # fmt: skip
 
     assert [verdict(0, 298), verdict(0, 299)] == ["HOLD", "PROMOTE"]  # 0.99 ** 299 < 0.05
@@ -324,7 +324,12 @@ def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
     gates = GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=3.0),))
     scores = make_scores("tuned", {"own": values.tolist()})
     decision = decide(
-        candidate=scores, champion=None, baselines=(), gates=gates, traits=evaluate.traits(), out=new_folder()
+        candidate=scores,
+        champion=None,
+        baselines=(),
+        gates=gates,
+        context=GateContext(traits=evaluate.traits()),
+        out=new_folder(),
     )
     assert decision.verdict == "PROMOTE"
     assert decision.findings[0].rule == "own at most 3"

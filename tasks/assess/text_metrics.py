@@ -1,31 +1,27 @@
-"""Scores one answer by the declared metrics that need nothing but that answer and its item: text in, numbers out.
+"""Metrics that need nothing but one answer and its item: text in, numbers out.
 
 Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not hold: personal data, template markers,
-invented web addresses. Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
+invented web addresses. Knows nothing of files or models.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from schemas.curation_steps import RedactionType
 from schemas.metrics import (
     BleuMetric,
     ControlTokenMetric,
-    EntryPointMetric,
     JsonSchemaMetric,
-    MetricSpec,
     PersonalDataMetric,
     RegexMetric,
     RougeMetric,
     UrlMetric,
 )
-from tasks.assess.fields import MAX_SCORED_CHARS
-from tasks.assess.user_metrics import load_entry_point
+from tasks.assess.metric import Score, metric
 
 _URL: tuple[RedactionType, ...] = ("url",)
-Score = Callable[[str, Mapping[str, object]], float]
 
 # Markers of the templates in use: ChatML and Llama 3 (<|...|>), Llama 2 ([INST], <<SYS>>, <s>), Gemma
 # (<start_of_turn>), DeepSeek (full-width bars), BERT and T5 style (<pad>, <unk>, [SEP]).
@@ -33,19 +29,6 @@ _CONTROL = re.compile(
     r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
     r"|<(?:pad|unk|bos|eos|mask)>|\[(?:PAD|UNK|CLS|SEP|MASK)\]"
 )
-
-
-class DeclaredMetrics:
-    """The metrics of `evaluate.metrics` that score one answer at a time."""
-
-    def __init__(self, metrics: Sequence[MetricSpec]) -> None:
-        scorers = ((metric, _scorer(metric)) for metric in metrics)
-        self._scores = [(metric.traits().name, score) for metric, score in scorers if score is not None]
-
-    def score(self, text: str, item: Mapping[str, object]) -> dict[str, float]:
-        """Metric -> value of this answer."""
-        text = text[:MAX_SCORED_CHARS]
-        return {name: score(text, item) for name, score in self._scores}
 
 
 def has_control_tokens(text: str) -> bool:
@@ -57,40 +40,20 @@ def has_control_tokens(text: str) -> bool:
     return _CONTROL.search(text) is not None
 
 
-def _scorer(metric: MetricSpec) -> Score | None:
-    match metric:
-        case RegexMetric():
-            return _regex(metric)
-        case JsonSchemaMetric():
-            return _json_schema(metric)
-        case BleuMetric():
-            return _bleu()
-        case RougeMetric():
-            return _rouge(metric)
-        case PersonalDataMetric():
-            return _personal_data(metric)
-        case ControlTokenMetric():
-            return lambda text, _item: float(has_control_tokens(text))
-        case UrlMetric():
-            return _urls
-        case EntryPointMetric():
-            return load_entry_point(metric.name)
-        case _:
-            return None  # of all answers together
-
-
-def _regex(metric: RegexMetric) -> Score:
-    pattern, wanted = re.compile(metric.pattern), metric.expect == "match"
+@metric(RegexMetric)
+def regex(spec: RegexMetric) -> Score:
+    pattern, wanted = re.compile(spec.pattern), spec.expect == "match"
     return lambda text, _item: float(bool(text.strip()) and (pattern.search(text) is not None) == wanted)
 
 
-def _json_schema(metric: JsonSchemaMetric) -> Score:
+@metric(JsonSchemaMetric, libraries=("jsonschema", "orjson"))
+def json_schema(spec: JsonSchemaMetric) -> Score:
     import orjson
     from jsonschema import Draft202012Validator
     from referencing import Registry
 
-    validator = Draft202012Validator(metric.document, registry=Registry())  # an empty registry fetches nothing
-    pattern = re.compile(metric.extract) if metric.extract else None
+    validator = Draft202012Validator(spec.document, registry=Registry())  # an empty registry fetches nothing
+    pattern = re.compile(spec.extract) if spec.extract else None
 
     def score(text: str, _item: Mapping[str, object]) -> float:
         found = pattern.search(text) if pattern else None
@@ -105,13 +68,14 @@ def _json_schema(metric: JsonSchemaMetric) -> Score:
     return score
 
 
-def _bleu() -> Score:
+@metric(BleuMetric)
+def bleu(_spec: BleuMetric) -> Score:
     from sacrebleu.metrics.bleu import BLEU
 
-    bleu = BLEU(effective_order=True)
+    scorer = BLEU(effective_order=True)
 
     def score(text: str, item: Mapping[str, object]) -> float:
-        return float(bleu.sentence_score(text, [str(item.get("answer") or "")]).score) / 100
+        return float(scorer.sentence_score(text, [str(item.get("answer") or "")]).score) / 100
 
     return score
 
@@ -123,21 +87,33 @@ class _AnyScript:
         return re.findall(r"[^\W_]+", text.lower())
 
 
-def _rouge(metric: RougeMetric) -> Score:
+@metric(RougeMetric, libraries=("rouge-score",))
+def rouge(spec: RougeMetric) -> Score:
     from rouge_score.rouge_scorer import RougeScorer
 
-    kind = metric.variant.replace("_", "").replace("l", "L")
+    kind = spec.variant.replace("_", "").replace("l", "L")
     scorer = RougeScorer([kind], tokenizer=_AnyScript())
     return lambda text, item: float(scorer.score(str(item.get("answer") or ""), text)[kind].fmeasure)
 
 
-def _personal_data(metric: PersonalDataMetric) -> Score:
+@metric(PersonalDataMetric, libraries=("phonenumbers", "python-stdnum"))
+def personal_data(spec: PersonalDataMetric) -> Score:
     from tasks.curate.redaction.personal import find_personal
 
-    return lambda text, _item: float(bool(find_personal(text, metric.types, region=metric.region)))
+    return lambda text, _item: float(bool(find_personal(text, spec.types, region=spec.region)))
 
 
-def _urls(text: str, item: Mapping[str, object]) -> float:
+@metric(ControlTokenMetric)
+def control_tokens(_spec: ControlTokenMetric) -> Score:
+    return lambda text, _item: float(has_control_tokens(text))
+
+
+@metric(UrlMetric)
+def urls(_spec: UrlMetric) -> Score:
+    return _invents_url
+
+
+def _invents_url(text: str, item: Mapping[str, object]) -> float:
     from tasks.curate.redaction.personal import find_personal
 
     known = "\n".join(str(item.get(column) or "") for column in ("subject", "body", "answer")).casefold()

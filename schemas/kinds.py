@@ -1,0 +1,124 @@
+"""Parts of `pipelines.yaml` that are open to what is declared elsewhere: kinds of items in a list, and sections.
+
+The items of such a list choose their kind by `uses`; a kind is a `Spec` with `uses: Literal["its name"]`. Checks, error
+messages and the JSON Schema know every kind and section that was added, wherever its file is. Knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Generic, TypeVar, Union, get_args
+
+from pydantic import BaseModel, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema
+
+from schemas.spec import Spec
+
+S = TypeVar("S", bound=Spec)
+
+
+class Kinds(Generic[S]):
+    """The kinds of one list. `Annotated[Base, kinds]` is the type of an item.
+
+    >>> from schemas.curation_steps import CURATION_STEPS
+    >>> CURATION_STEPS["cap"].__name__
+    'CapStep'
+    """
+
+    def __init__(self, *kinds: type[S]) -> None:
+        self._kinds = {uses_of(kind): kind for kind in kinds}
+        self._holders: list[type[BaseModel]] = []
+
+    def add(self, kind: type[S]) -> None:
+        """Allow another kind; one that is known already changes nothing.
+
+        Raises:
+            ValueError: Another class has its name.
+        """
+        uses = uses_of(kind)
+        known = self._kinds.get(uses)
+        if known is None:
+            self._kinds[uses] = kind
+            self._rebuild()
+        elif known is not kind:
+            raise ValueError(f"two kinds have `uses: {uses}`: {known.__qualname__} and {kind.__qualname__}")
+
+    def remove(self, uses: str) -> None:
+        """Take a kind out again."""
+        del self._kinds[uses]
+        self._rebuild()
+
+    def held_by(self, *models: type[BaseModel]) -> None:
+        """Name the models that contain such a list, inner ones first: pydantic compiles the kinds into each of them."""
+        self._holders += models
+
+    def __getitem__(self, uses: str) -> type[S]:
+        return self._kinds[uses]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._kinds)
+
+    @property
+    def union(self) -> Any:
+        """The type of an item as a union that `uses` discriminates."""
+        kinds = tuple(self._kinds.values())
+        return Annotated[Union[kinds], Field(discriminator="uses")]  # noqa: UP007  of a tuple that grows
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(self.union)
+
+    def _rebuild(self) -> None:
+        for model in self._holders:
+            model.model_rebuild(force=True)
+
+
+def uses_of(kind: type[Spec]) -> str:
+    """The name of a kind: what `uses` says.
+
+    Raises:
+        TypeError: It does not declare `uses: Literal["..."]`.
+    """
+    field = kind.model_fields.get("uses")
+    names = () if field is None else get_args(field.annotation)
+    if len(names) != 1:
+        raise TypeError(f'{kind.__qualname__} does not say which `uses` it is: write `uses: Literal["its_name"]`')
+    return str(names[0])
+
+
+class OptionalSections:
+    """Optional sections of a model that are declared elsewhere: each is a key of the model, null where not given."""
+
+    def __init__(self, model: type[Spec]) -> None:
+        self._model = model
+        self._added: set[str] = set()
+        self._holders: list[type[BaseModel]] = [model]
+
+    def add(self, key: str, section: type[Spec]) -> None:
+        """Allow another key; one that was added already stays as it is.
+
+        Raises:
+            ValueError: The model has the key for something else.
+        """
+        known = self._model.model_fields.get(key)
+        if known is None:
+            description = " ".join((section.__doc__ or "").split())
+            self._model.model_fields[key] = FieldInfo(annotation=section | None, default=None, description=description)  # type: ignore[arg-type]
+            self._added.add(key)
+            self._rebuild()
+        elif known.annotation != section | None:
+            raise ValueError(f"`{key}` is a key of {self._model.__name__} already")
+
+    def remove(self, key: str) -> None:
+        """Take a key out again."""
+        self._added.remove(key)
+        del self._model.model_fields[key]
+        self._rebuild()
+
+    def held_by(self, *models: type[BaseModel]) -> None:
+        """Name the models that contain the model: pydantic compiles its keys into each of them."""
+        self._holders += models
+
+    def _rebuild(self) -> None:
+        for model in self._holders:
+            model.model_rebuild(force=True)

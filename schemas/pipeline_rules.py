@@ -1,0 +1,162 @@
+"""What must hold between the sections of a pipeline; each section checks itself.
+
+Knows nothing of YAML and of `PipelineSpec`, which calls it: a rule takes the sections that it compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from schemas.curation import SplitSpec
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec, SliceGuard
+from schemas.names import closest
+from schemas.spec import Fault
+from schemas.training import TrainSpec
+
+
+def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
+    """Every contradiction between sections, with the keys from the pipeline to the value at fault."""
+    yield from _gate_faults(gates, evaluate)
+    yield from _metric_faults(evaluate)
+    yield from _endpoint_faults(train, evaluate, gates)
+    yield from _judge_faults(gates, evaluate)
+    yield from _canary_faults(gates, train)
+    yield from _routing_faults(evaluate)
+    yield from _prompt_faults(train)
+    yield from _validation_faults(train, split, evaluate)
+
+
+def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    metrics = evaluate.metric_names()
+    whole = {traits.name for traits in evaluate.traits() if not traits.sliceable}
+    for index, rule in enumerate(gates.rules):
+        if rule.metric in whole and rule.slice is not None:
+            yield Fault(
+                f"{rule.metric} has no meaning on a slice",
+                at=("gates", "rules", index, "slice"),
+                hint=f"judge the slice by field_{rule.metric.removeprefix('macro_f1_')}",
+            )
+        if rule.metric not in metrics:
+            yield Fault(
+                f"gate on unknown metric {rule.metric!r}",
+                at=("gates", "rules", index, "metric"),
+                hint=closest(rule.metric, metrics),
+            )
+        if rule.slice is None:
+            continue
+        column, equals, _ = rule.slice.partition("=")
+        if not equals or column not in evaluate.slices:
+            yield Fault(
+                f"slice {rule.slice!r} is not `column=value` of a column in evaluate.slices",
+                at=("gates", "rules", index, "slice"),
+                hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
+            )
+    if gates.slices is not None:
+        yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
+    if gates.canaries is not None and train.canaries is None:
+        yield Fault(
+            "no secrets are planted whose exposure could be measured",
+            at=("gates", "canaries"),
+            hint="declare train.canaries, such as {n: 4, repeats: 1}",
+        )
+
+
+def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
+        yield Fault(
+            "before there is a champion the judge has nobody to compare with",
+            at=("gates", "judge"),
+            hint="add zero_shot to evaluate.arms",
+        )
+
+
+def _slice_guard_faults(guard: SliceGuard, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    metrics = tuple(traits.name for traits in evaluate.traits() if traits.sliceable)
+    if guard.metric not in metrics:
+        yield Fault(
+            f"slices guarded by unknown metric {guard.metric!r}",
+            at=("gates", "slices", "metric"),
+            hint=closest(guard.metric, metrics),
+        )
+    for index, column in enumerate(guard.by):
+        if column not in evaluate.slices:
+            yield Fault(
+                f"the items are not sliced by {column}",
+                at=("gates", "slices", "by", index),
+                hint=f"add {column} to evaluate.slices",
+            )
+
+
+def _metric_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    names = evaluate.metric_names()
+    fields = evaluate.field_names()
+    for index, metric in enumerate(evaluate.metrics):
+        name = metric.traits().name
+        if names.count(name) > 1:
+            at: tuple[str | int, ...] = ("evaluate", "metrics", index)
+            yield Fault(f"there are two metrics {name!r}", at=at, hint="give one of them another name")
+        for fault in metric.faults(fields):
+            yield fault._replace(at=("evaluate", "metrics", index, *fault.at))
+
+
+def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    fields = evaluate.field_names()
+    if fields and evaluate.routing_field is not None and evaluate.routing_field not in fields:
+        yield Fault(
+            f"routing_field {evaluate.routing_field!r} is no named group of evaluate.fields",
+            at=("evaluate", "routing_field"),
+            hint=f"take one of {', '.join(fields)}, or null for no routing baseline",
+        )
+
+
+def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
+    if train.format == "completion" and train.prompt.system:
+        yield Fault(
+            "format completion has no system message",
+            at=("train", "prompt", "system"),
+            hint="put the text at the start of prompt.user, or set system: null",
+        )
+
+
+def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
+    """What does not go with the arm `endpoint`."""
+    named = "endpoint" in evaluate.arms
+    if named != (evaluate.endpoint is not None):
+        missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
+        yield Fault(f"{missing}", at=("evaluate", "endpoint"), hint="declare both or neither")
+    if not named:
+        return
+    if train.format == "completion":
+        yield Fault("the arm endpoint answers conversations alone", at=("train", "format"), hint="take endpoint out")
+    for index, rule in enumerate(gates.rules):
+        change = rule.change_threshold
+        baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
+        if rule.metric == "heldout_loss" and baseline:
+            yield Fault(
+                "an endpoint tells no heldout_loss, and this rule may compare with it",
+                at=("gates", "rules", index, "metric"),
+                hint="take another metric, or take endpoint out of evaluate.arms",
+            )
+
+
+def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    """What `train` asks of the validation split and of the metrics, and what there is."""
+    for key, wanted in (("early_stopping", train.early_stopping), ("validation_items", train.validation_items)):
+        if wanted and split.validation_fraction == 0:
+            yield Fault(
+                f"train.{key} needs validation tickets, but split.validation_fraction is 0",
+                at=("train", key),
+                hint="set split.validation_fraction, e.g. 0.05; the test split is never looked at in training",
+            )
+    known = evaluate.metric_names()
+    for index, name in enumerate(train.validation_metrics):
+        if name not in known:
+            yield Fault(
+                f"validation on unknown metric {name!r}",
+                at=("train", "validation_metrics", index),
+                hint=closest(name, known),
+            )

@@ -1,0 +1,30 @@
+"""Settings of `train` that fit together and are worth a word: shown by `tunegate validate` and `plan`."""
+
+from __future__ import annotations
+
+from schemas.learning_rate import is_usual, told
+from schemas.training import TrainSpec
+
+
+def training_advice(train: TrainSpec) -> list[str]:
+    """What is allowed but worth a second look, one sentence each.
+
+    >>> from schemas.training import TrainSpec
+    >>> training_advice(TrainSpec(base_model="file:m", learning_rate=2e-3))
+    ['train.learning_rate 0.002 is unusual for method lora: 0.0001 to 0.0003 is usual']
+    """
+    advice = []
+    if not is_usual(train.method, train.learning_rate) and not train.allow_unusual_learning_rate:
+        advice.append(f"train.{told(train.method, train.learning_rate)}")
+    if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
+        advice.append(
+            f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "
+            "write method: qlora if 4 bits are meant"
+        )
+    if train.method == "full" and "adapter" in train.model_fields_set:
+        advice.append("train.adapter has no effect with method full, which trains every weight")
+    if train.early_stopping is not None and train.lr_scheduler != "constant":
+        advice.append(
+            f"train.early_stopping may end the training before lr_scheduler {train.lr_scheduler} has lowered the rate"
+        )
+    return advice

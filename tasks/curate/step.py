@@ -1,0 +1,91 @@
+"""Makes a function of `tasks/curate` a kind of curation step; see `length.py` for one with all its parts.
+
+    class ShoutStep(CurationStepSpec):
+        uses: Literal["shout"]
+        max_caps_share: float = 0.5
+
+    @curation_step(ShoutStep)
+    @as_step("shout", libraries=("pyarrow",))
+    def drop_shouting(out: Path, *, tickets: TicketTable, step: ShoutStep) -> TicketTable:
+
+The settings are keys of `curate.steps` from then on; their attributes say where the step may come in the order. The
+function writes what it keeps and what it removed, with a reason for each row (`tasks/curate/drop.py`); funnel, card and
+quarantine show what it wrote. Knows none of the steps: `steps.py` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+from schemas.artifacts import TicketTable
+from schemas.curation_steps import CURATION_STEPS, CurationStepSpec
+from tasks.step import info_of
+
+P = ParamSpec("P")
+S = TypeVar("S", bound=CurationStepSpec)
+
+
+@dataclass(frozen=True)
+class StepKind:
+    """How a kind of step is run. Its function takes, of these, what it has parameters for:
+
+    `tickets`, `step`, `root` (the folder of pipelines.yaml), `spread` (who else does parts of the work) and
+    `perplexities` (of the base model; None unless the step declares `perplexity: true`).
+    """
+
+    run: Callable[..., TicketTable]
+    joined: str
+    """Parameter that takes all steps of the kind that follow each other; empty: each is run by itself."""
+    arguments: Callable[[Any, Path], Mapping[str, Any]]
+    """Further arguments, from the settings and `root`."""
+    reads: Callable[[Any, Path], Mapping[str, Any]]
+    """Digests of what decides the result besides the arguments."""
+    libraries: Callable[[Any], tuple[str, ...]]
+    """Distributions that decide the result with these settings, besides those that the function declares."""
+    check: Callable[[Any, Path, str], object]
+    """Raises what a run would raise about the settings; runs nothing. Its last argument begins the error's place."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the graph and in the funnel."""
+        return info_of(self.run).name
+
+
+_KINDS: dict[type[CurationStepSpec], StepKind] = {}
+
+
+def curation_step(
+    spec: type[S],
+    *,
+    joined: str = "",
+    arguments: Callable[[S, Path], Mapping[str, Any]] = lambda _step, _root: {},
+    reads: Callable[[S, Path], Mapping[str, Any]] = lambda _step, _root: {},
+    libraries: Callable[[S], tuple[str, ...]] = lambda _step: (),
+    check: Callable[[S, Path, str], object] = lambda _step, _root, _where: None,
+) -> Callable[[Callable[P, TicketTable]], Callable[P, TicketTable]]:
+    """Register the function for these settings; the options are the fields of `StepKind`."""
+
+    def register(run: Callable[P, TicketTable]) -> Callable[P, TicketTable]:
+        CURATION_STEPS.add(spec)
+        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check)
+        return run
+
+    return register
+
+
+def kind_of(step: CurationStepSpec) -> StepKind:
+    """How this step is run.
+
+    Raises:
+        LookupError: No function is registered for its kind: its file is not in `tasks/curate/steps.py`.
+    """
+    return _KINDS[type(step)]
+
+
+def remove_step(uses: str) -> None:
+    """Take a kind out again, as if its file had not been imported."""
+    del _KINDS[CURATION_STEPS[uses]]
+    CURATION_STEPS.remove(uses)

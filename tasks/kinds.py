@@ -1,0 +1,5 @@
+"""All that pipelines.yaml may name besides the keys of schemas/: import this before such a file is read."""
+
+import tasks.assess.checks
+import tasks.assess.metrics
+import tasks.curate.steps  # noqa: F401  all of them, for what they register

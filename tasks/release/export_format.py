@@ -1,0 +1,115 @@
+"""Makes a function of `tasks/release` a format of `tunegate export`; see `export_adapter.py` for two.
+
+    @export_format("card", reads_base=False)
+    def write_card(source: Exported, out: Path) -> dict[str, float]:
+        (out / "CARD.md").write_text(f"trained by {source.trained.method}\n", encoding="utf-8")
+        return {}
+
+The function fills an empty folder and returns what it measured, which goes into the manifest. `export.py` seals the
+folder and moves it to its place. Knows none of the formats: `export_formats.py` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from schemas.artifacts import BundleRef, DatasetRef, ModelRef, PromptSet, Splits, TrainedRef
+from schemas.errors import ConfigError, StorageError
+from schemas.names import nearest
+
+Stored = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What there is of a candidate. What a format does not need may be None."""
+
+    model: ModelRef
+    trained: TrainedRef
+    bundle: BundleRef
+    prompts: PromptSet | None = None
+    """Held-out prompts with their answers: what a converted model is compared on."""
+    dataset: DatasetRef | None = None
+    splits: Splits | None = None
+    aliases: tuple[str, ...] = ()
+    """Names under which it is served at this moment."""
+    version: str = ""
+    """Of the registered model."""
+    stored: Stored = "bfloat16"
+    """Type of whole weights."""
+
+
+class Write(Protocol):
+    """Fills the empty folder `out`; returns what was measured."""
+
+    def __call__(self, source: Exported, out: Path) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class ExportFormat:
+    """How a format is written."""
+
+    name: str
+    write: Write
+    reads_base: bool
+    """The base model's files are read: they are first compared with their digest."""
+    holds_tickets: bool
+    """The files hold texts of tickets: only a training set that was redacted is written."""
+
+
+_FORMATS: dict[str, ExportFormat] = {}
+
+
+def export_format(name: str, *, reads_base: bool = True, holds_tickets: bool = False) -> Callable[[Write], Write]:
+    """Register a function as the format of this name; options as in `ExportFormat`.
+
+    Raises:
+        ValueError: Another function has the name.
+    """
+
+    def register(write: Write) -> Write:
+        if name in _FORMATS:
+            raise ValueError(f"there is an export format {name!r} already")
+        _FORMATS[name] = ExportFormat(name, write, reads_base, holds_tickets)
+        return write
+
+    return register
+
+
+def format_names() -> tuple[str, ...]:
+    """The names of all formats."""
+    return tuple(_FORMATS)
+
+
+def format_of(name: str) -> ExportFormat:
+    """The format of this name.
+
+    Raises:
+        ConfigError: TG0185, there is none.
+    """
+    if name not in _FORMATS:
+        raise ConfigError(
+            f"no export format {name!r}; allowed: {', '.join(_FORMATS)}",
+            code="TG0185",
+            where="export --format",
+            hint=nearest(name, _FORMATS) or f"`--format {next(iter(_FORMATS))}`",
+        )
+    return _FORMATS[name]
+
+
+def remove_format(name: str) -> None:
+    """Take a format out again, as if its file had not been imported."""
+    del _FORMATS[name]
+
+
+def gone(what: str) -> StorageError:
+    """The error of a format that needs a result which the store has no longer."""
+    return StorageError(
+        f"{what} of this run cannot be found in the store any more",
+        code="TG0510",
+        where="store",
+        hint="`tunegate run PIPELINE --again` makes the results anew",
+    )
