@@ -175,13 +175,6 @@ def rollback(
     return report_decision(event, f"champion of {name} is v{back.version} again{rest}", late, as_json=as_json)
 
 
-def complete_format(incomplete: str) -> list[str]:
-    """Names of formats for the shell; `gguf` names llama.cpp's converter."""
-    from tasks.release.export import format_names
-
-    return [name for name in (*format_names(), "gguf") if name.startswith(incomplete)]
-
-
 @command(app, example="tunegate model export support-replies@champion --format merged --out handed-out")
 def export(
     run: Annotated[
