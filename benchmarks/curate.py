@@ -177,6 +177,7 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
     They come last: the first reader of a table that this process wrote gets it from memory, and in a run that is the
     next step.
     """
+    from tasks.sources.kind import Place
     from tasks.sources.registry import fingerprint_source
 
     stage = Stage(folder)
@@ -186,7 +187,7 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
         print_of = fingerprint_source(source, root=path.parent)
         tickets = stage.run(
             f"extract {kind}", "extract:extract_tickets", counts=False, source=source, fingerprint=print_of,
-            root=path.parent,
+            place=Place(path.parent),
         )  # fmt: skip
 
     def step(name: str, place: str, *, counts: bool = True, **options: Any) -> None:
