@@ -1,4 +1,4 @@
-"""All that pipelines.yaml may name besides the keys of schemas/: import this before such a file is read."""
+"""All that pipelines.yaml may name besides the keys of schemas/: imported when the first file is read, by flows."""
 
 import tasks.assess.checks
 import tasks.assess.metrics

@@ -16,7 +16,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from flows.cli import data, gate, model, ops, study, weekly
+import flows.cli.data as data
+import flows.cli.gate as gate
+import flows.cli.model as model
+import flows.cli.ops as ops
+import flows.cli.study as study
+import flows.cli.weekly as weekly
 from flows.cli.command import group
 from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
 from flows.cli.old_names import GROUP_OF, refuse_removed

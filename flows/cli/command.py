@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import typer
+
+from flows.cli.options import CONFIG
 
 F = TypeVar("F", bound=Callable[..., int])
 
@@ -30,18 +33,17 @@ def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
     """
 
     def register(function: F) -> F:
+        reads_config = "config" in inspect.signature(function).parameters
+
         @functools.wraps(function)
         def run_command(**arguments: Any) -> int:
-            config = arguments.get("config")
-            if not isinstance(config, Path):
+            if not reads_config:
                 return function(**arguments)
-            import tasks.kinds  # noqa: F401  the file may name every registered step, metric and check
-
-            with _workspace(config):
+            with _workspace(arguments.get("config", CONFIG)):
                 return function(**arguments)
 
         app.command(epilog=f"Example: {example}")(run_command)
-        return function
+        return cast("F", run_command)
 
     return register
 

@@ -20,6 +20,13 @@ FEEDBACK_WAIT_S = 60.0
 app = group("Champions: decide, roll back, export, serve.")
 
 
+def complete_format(incomplete: str) -> list[str]:
+    """Names of formats for the shell; `gguf` names llama.cpp's converter."""
+    from tasks.release.export import format_names
+
+    return [name for name in (*format_names(), "gguf") if name.startswith(incomplete)]
+
+
 @command(app, example="tunegate model champion support-replies")
 def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show the champion and how it came to be."""
@@ -168,13 +175,6 @@ def rollback(
     return report_decision(event, f"champion of {name} is v{back.version} again{rest}", late, as_json=as_json)
 
 
-def complete_format(incomplete: str) -> list[str]:
-    """Names of formats for the shell; `gguf` names llama.cpp's converter."""
-    from tasks.release.export import format_names
-
-    return [name for name in (*format_names(), "gguf") if name.startswith(incomplete)]
-
-
 @command(app, example="tunegate model export support-replies@champion --format merged --out handed-out")
 def export(
     run: Annotated[
@@ -193,10 +193,7 @@ def export(
         ),
     ] = "peft",
     # In the version before, `-f` was short for `--format` here and for `--file` in `predict`.
-    _form: Annotated[
-        str | None,
-        typer.Option("-f", hidden=True, help="Use `--format`."),
-    ] = None,
+    _form: Annotated[str | None, typer.Option("-f", hidden=True, help="Use `--format`.")] = None,
     stored: Annotated[
         Literal["bfloat16", "float32"], typer.Option(help="Weights of `merged` and `ollama`.")
     ] = "bfloat16",

@@ -247,7 +247,6 @@ def schema(_as_json: Json = False) -> int:
 
     Byte for byte as it is committed; it is JSON with and without --json.
     """
-    import tasks.kinds  # noqa: F401  the file may name every registered step, metric and check
     from schemas.editor import editor_schema_text
 
     sys.stdout.write(editor_schema_text())

@@ -20,7 +20,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tasks.kinds  # noqa: F401  pipelines.yaml may name all of them
 from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.lock import hold
