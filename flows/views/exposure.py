@@ -1,7 +1,7 @@
-"""What `tunegate ops doctor` says of who else may reach the state folder and the servers.
+"""Check for `tunegate ops doctor` who else can reach the state folder and the servers.
 
-The servers started here listen on loopback; yours may not. Neither Prefect nor MLflow asks who calls unless it is told
-to. Looking changes nothing: one request without credentials tells whether a server answers anybody.
+The servers started here listen on loopback; yours may not. Prefect and MLflow require a login only if configured to.
+The checks change nothing: one request without credentials shows whether a server answers anyone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from schemas.load import load_file
 
 TIMEOUT_S = 2.0
 _LISTENING = "0A"
-_ASKED = {"prefect": "/admin/version", "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1"}
-"""Something that a server with logins tells nobody without."""
+_PROTECTED = {"prefect": "/admin/version", "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1"}
+"""A path that a server with logins answers only with one."""
 _LOGIN = {
     "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
     "mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
@@ -38,50 +38,50 @@ _FIX = {
 
 
 def check_rights(settings: Settings, _config: Path) -> Iterator[Finding]:
-    """The state folder holds ticket text and weights: it is its user's alone."""
+    """Check that only its user can read the state folder: it holds ticket text and weights."""
     if not settings.home.is_dir():
         return
     mode = stat.S_IMODE(settings.home.stat().st_mode)
     if mode & 0o077:
-        told = f"other users of this machine may look into {settings.home} (mode {mode:04o})"
-        yield Finding("rights", "warn", told, f"chmod 700 {settings.home}")
+        message = f"other users of this machine can read {settings.home} (mode {mode:04o})"
+        yield Finding("rights", "warn", message, f"chmod 700 {settings.home}")
     else:
-        yield Finding("rights", "ok", f"{settings.home} is this user's alone")
+        yield Finding("rights", "ok", f"only this user can read {settings.home}")
 
 
 def check_exposure(settings: Settings, config: Path) -> Iterator[Finding]:
-    """Every server that runs are told to, and those started here: reachable from elsewhere, and then for whom?"""
+    """Check the servers that runs use and those started here: can other machines reach them, and without a login?"""
     for kind, url in sorted(set(_servers(settings, config))):
         yield from judge_server(kind, url)
 
 
 def judge_server(kind: str, url: str, *, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
-    """What is to be said of one server; nothing of one that this machine alone can reach."""
+    """Yield findings about one server; none if only this machine can reach it."""
     parts = urllib.parse.urlsplit(url)
-    place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)  # never the login of an address
+    place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)  # without the login in the address
     remote = not is_loopback(parts.hostname or "")
     if not remote and not reachable_from_elsewhere(parts.port or 80):
         return
-    answers = answers_anybody(kind, url)
+    answers = answers_anyone(kind, url)
     if answers is None and any(environ.get(name) for name in _LOGIN[kind]):
         answers = False
     if answers is False:
         yield Finding(kind, "ok", f"{place} can be reached from other machines and asks for a login")
     else:
-        told = "answers whoever asks" if answers else "does not answer, and no login is set here"
-        yield Finding(kind, "warn", f"{place} can be reached from other machines and {told}", _FIX[kind])
+        state = "answers anyone" if answers else "does not answer, and no login is set here"
+        yield Finding(kind, "warn", f"{place} can be reached from other machines and {state}", _FIX[kind])
     if remote and parts.scheme == "http":
-        told = f"logins and figures travel to {place} in clear"
-        yield Finding(kind, "warn", told, "put a proxy with TLS before it, and use https")
+        message = f"logins and figures are sent to {place} unencrypted"
+        yield Finding(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
 
 
-def answers_anybody(kind: str, url: str) -> bool | None:
-    """Does it answer a request without credentials? None when it does not answer at all."""
+def answers_anyone(kind: str, url: str) -> bool | None:
+    """Return whether it answers a request without credentials; None if it does not answer at all."""
     parts = urllib.parse.urlsplit(url)
     bare = parts._replace(netloc=(parts.netloc.rpartition("@")[2]), query="", fragment="").geturl()
     direct = urllib.request.ProxyHandler({} if is_loopback(parts.hostname or "") else None)
     try:
-        with urllib.request.build_opener(direct).open(bare.rstrip("/") + _ASKED[kind], timeout=TIMEOUT_S):
+        with urllib.request.build_opener(direct).open(bare.rstrip("/") + _PROTECTED[kind], timeout=TIMEOUT_S):
             return True
     except urllib.error.HTTPError as error:
         error.close()
@@ -91,7 +91,7 @@ def answers_anybody(kind: str, url: str) -> bool | None:
 
 
 def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
-    """Does something on this machine listen on the port at another address than loopback? Only Linux tells."""
+    """Return whether something on this machine listens on the port at an address other than loopback (Linux only)."""
     for table in ("net/tcp", "net/tcp6"):
         try:
             lines = (proc / table).read_text().splitlines()[1:]
@@ -105,9 +105,9 @@ def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
     return False
 
 
-def _address(told: str) -> IPv4Address | IPv6Address:
-    """The kernel writes each 32 bits of an address in the machine's own order."""
-    words = [socket.htonl(int(told[start : start + 8], 16)).to_bytes(4, "big") for start in range(0, len(told), 8)]
+def _address(digits: str) -> IPv4Address | IPv6Address:
+    # The kernel writes each 32 bits of an address in the machine's byte order.
+    words = [socket.htonl(int(digits[start : start + 8], 16)).to_bytes(4, "big") for start in range(0, len(digits), 8)]
     address = ip_address(b"".join(words))
     return getattr(address, "ipv4_mapped", None) or address
 

@@ -1,4 +1,4 @@
-"""Where a ticket, a customer's tickets or a model came from and what became of them. Reads only.
+"""Trace where a ticket, a customer's tickets or a model came from, and what became of them. Only reads.
 
 `tunegate data lineage` prints it (`flows/cli/text/lineage.py`).
 """
@@ -28,7 +28,7 @@ from tasks.curate.ask import Lineage, customer_fates, lineage_of
 
 @dataclass(frozen=True)
 class Found:
-    """What is known under a name: as a model, as a ticket by pipeline, as a customer."""
+    """What has this name: a model, a ticket by pipeline, a customer."""
 
     model: Mapping[str, Any] | None
     tickets: Mapping[str, Lineage]
@@ -40,10 +40,10 @@ def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipelin
 
     Args:
         what: `NAME/VERSION` or `NAME` of a model, or the id of a ticket or a customer as in the source.
-        pipeline: Only this one; null looks at all that have a warehouse.
+        pipeline: Only this one; None for all that have a warehouse.
 
     Raises:
-        DataError: TG0265, it is none of them.
+        DataError: TG0265, nothing has this name.
         ConfigError: TG0190, a pipeline makes pseudonyms of customers, and their key is not in the environment.
     """
     names = [pipeline] if pipeline is not None else sorted(loaded.pipelines)
@@ -65,7 +65,7 @@ def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipelin
 
 
 def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
-    """`NAME/VERSION`, or `NAME` for its champion, or its newest candidate where it has none."""
+    """Return `NAME/VERSION`; for `NAME` its champion, or its newest candidate if it has none."""
     name, slash, version = what.rpartition("/")
     if slash and version.isdecimal():
         return ledger.candidate(name, version)
@@ -76,7 +76,7 @@ def find_version(ledger: Ledger, what: str) -> CandidateRow | None:
 
 
 def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
-    """Everything that is known of how the version came to be; what is gone from the store is null."""
+    """Return everything that is known about the version's origin; what is gone from the store is None."""
     ledger, ref = open_ledger(settings), row.ref
     graph = Graph(settings.home, ledger)
     recorded = Recorded(settings, ref.run_id)
@@ -114,7 +114,7 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
 
 
 def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
-    """Earlier trainings whose weights it began with, as versions where they are registered."""
+    """Return the trainings whose weights it started from, as versions if they are registered."""
     if trained is None:
         return []
     versions = {
@@ -123,17 +123,17 @@ def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
         for row in ledger.candidates(name)
     }
     sources = [node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])]
-    return [versions.get(node.key, node.place) for node in sources if _says(graph, node, "n_trainable")]
+    return [versions.get(node.key, node.place) for node in sources if _has_field(graph, node, "n_trainable")]
 
 
 def _source(graph: Graph, trained: Node | None, field: str) -> Node | None:
     inputs = sorted(trained.inputs) if trained is not None else []
     sources = (node for digest in inputs for node in graph.by_digest.get(digest, []))
-    return next((node for node in sources if _says(graph, node, field)), None)
+    return next((node for node in sources if _has_field(graph, node, field)), None)
 
 
-def _says(graph: Graph, node: Node, field: str) -> bool:
-    """Has the result's reference this field? False for one that is gone."""
+def _has_field(graph: Graph, node: Node, field: str) -> bool:
+    """Return whether the result's reference has this field; False if the result is gone."""
     return field in graph.reference(node)
 
 
@@ -152,7 +152,7 @@ def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iter
 def _customer(
     settings: Settings, specs: list[PipelineSpec], databases: dict[str, Path], what: str
 ) -> dict[str, Any] | None:
-    """Fates of a customer's tickets by pipeline, and the versions that learned from them; null for nobody's id."""
+    """Return the fates of a customer's tickets by pipeline, and versions that learned from them; None if unknown."""
     fates = {
         spec.name: customer_fates(databases[spec.name], names_of(what, [spec]))
         for spec in specs
@@ -161,11 +161,11 @@ def _customer(
     owner, forgotten = hashes_of(what, specs, load_hashes(settings))
     tracer = Tracer(settings, forgotten, skip_locked=True)
     versions = list(tracer.versions(tracer.found(sorted(forgotten.owners))))
-    buried = [each.at for each in tracer.ledger.tombstones() if each.id == owner]
-    if not any(fates.values()) and not versions and not buried:
+    forgotten_at = [each.at for each in tracer.ledger.tombstones() if each.id == owner]
+    if not any(fates.values()) and not versions and not forgotten_at:
         return None
     return {
         "pipelines": {name: list(rows) for name, rows in fates.items() if rows},
         "learned_by": [version.model_dump(mode="json") for version in versions],
-        "forgotten_at": buried[0] if buried else None,
+        "forgotten_at": forgotten_at[0] if forgotten_at else None,
     }

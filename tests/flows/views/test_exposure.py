@@ -50,7 +50,7 @@ def test_a_server_on_loopback_needs_no_word(start: Start, kind: str) -> None:
 def test_a_server_that_listens_to_all_and_asks_nobody_is_a_warning(start: Start, kind: str, fix: str) -> None:
     (finding,) = judge_server(kind, start("0.0.0.0", status=200, kind=kind), environ={})  # noqa: S104 - that is the point
     assert (finding.what, finding.state) == (kind, "warn")
-    assert "answers whoever asks" in finding.message
+    assert "answers anyone" in finding.message
     assert fix in finding.fix
 
 
@@ -64,7 +64,7 @@ def test_a_remote_server_in_clear_text_is_a_warning_and_its_login_is_not_shown()
     found = list(judge_server("mlflow", "http://me:tell-nobody@mlflow.invalid:5000", environ={}))
     assert [finding.state for finding in found] == ["warn", "warn"]
     assert "does not answer, and no login is set here" in found[0].message
-    assert "in clear" in found[1].message
+    assert "unencrypted" in found[1].message
     assert "tell-nobody" not in repr(found)
     guarded = list(judge_server("prefect", "https://p.invalid/api", environ={"PREFECT_API_AUTH_STRING": "a:b"}))
     assert [finding.state for finding in guarded] == ["ok"]
@@ -111,7 +111,7 @@ def test_the_doctor_looks_at_every_server_that_runs_are_told_to(
     assert doctor(config=project / "pipelines.yaml", as_json=True) == 0
     found = json.loads(capsys.readouterr().out)["findings"]
     warned = {
-        finding["what"] for finding in found if finding["state"] == "warn" and "whoever asks" in finding["message"]
+        finding["what"] for finding in found if finding["state"] == "warn" and "answers anyone" in finding["message"]
     }
     assert warned == {"prefect", "mlflow"}
 
