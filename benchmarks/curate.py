@@ -154,9 +154,9 @@ class Stage:
         self._folder = folder
         self.lines: list[Line] = []
 
-    def run(self, name: str, place: str, *, counts: bool = True, keep: Any = None, **options: Any) -> Any:
+    def run(self, name: str, target: str, *, counts: bool = True, keep: Any = None, **options: Any) -> Any:
         """Call `module:function` and return its result, or `keep` if there is no such function."""
-        module, function = place.split(":")
+        module, function = target.split(":")
         try:
             step: Callable[..., Any] = getattr(import_module(f"tasks.curate.{module}"), function)
         except (ImportError, AttributeError):
@@ -190,12 +190,12 @@ def run_stage(parquet: Path, jsonl: Path, folder: Path) -> list[Line]:
             place=Place(path.parent),
         )  # fmt: skip
 
-    def step(name: str, place: str, *, counts: bool = True, **options: Any) -> None:
+    def step(name: str, target: str, *, counts: bool = True, **options: Any) -> None:
         nonlocal tickets
-        tickets = stage.run(name, place, counts=counts, keep=tickets, tickets=tickets, **options)
+        tickets = stage.run(name, target, counts=counts, keep=tickets, tickets=tickets, **options)
 
-    def apart(name: str, place: str, of: Any, **options: Any) -> None:
-        stage.run(name, place, counts=False, tickets=of, **options)
+    def apart(name: str, target: str, of: Any, **options: Any) -> None:
+        stage.run(name, target, counts=False, tickets=of, **options)
 
     step("validate", "validate:validate_tickets", counts=False, table=TableSpec())
     step("redact (RE2)", "redact:redact_tickets", step=RedactStep(uses="redact"))
