@@ -258,9 +258,14 @@ def test_two_kinds_of_one_name_are_refused(added: Workplace) -> None:
 
 def test_the_command_line_knows_all_kinds_before_it_reads_a_pipeline() -> None:
     program = (
-        "import sys, flows.commands\n"
-        "print([name for name in ('tasks.curate.steps', 'tasks.assess.metrics', 'tasks.assess.checks') "
-        "if name not in sys.modules])"
+        "import sys, schemas.load\n"
+        "def look(_path):\n"
+        "    kinds = ('tasks.curate.steps', 'tasks.assess.metrics', 'tasks.assess.checks')\n"
+        "    print([name for name in kinds if name not in sys.modules])\n"
+        "    sys.exit()\n"
+        "schemas.load.load_file = look\n"
+        "from flows.cli.weekly import validate\n"
+        "validate()"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
