@@ -18,7 +18,7 @@ class ExportOrigin(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
-    """As `tunegate export --format` names it; earlier versions wrote `gguf` as well."""
+    """As `tunegate model export --format` names it; earlier versions wrote `gguf` as well."""
     name: str
     """Registered model name."""
     version: str

@@ -1,4 +1,4 @@
-"""Makes a function of `tasks/release` a format of `tunegate export`; see `export_adapter.py` for two.
+"""Makes a function of `tasks/release` a format of `tunegate model export`; see `export_adapter.py` for two.
 
     @export_format("card", reads_base=False)
     def write_card(source: Exported, out: Path) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The formats of `tunegate export`, registered by their import. A new one is a file like `export_adapter.py` and
+"""The formats of `tunegate model export`, registered by their import. A new one is a file like `export_adapter.py` and
 a line here.
 """
 
