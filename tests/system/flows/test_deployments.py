@@ -116,4 +116,4 @@ def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, c
 def test_a_file_without_schedules_is_refused(empty_workplace: ForkedWorkplace) -> None:
     config = empty_workplace.folder / "pipelines.yaml"
     with pytest.raises(ConfigError, match="TG0159"):
-        deploy.wanted(load_file(config))
+        deploy.automatic_pipelines(load_file(config))

@@ -301,7 +301,7 @@ def test_real_files_are_proposed_for_or_refused_with_a_reason(shared_data: Path,
     assert columns(bitext) == {"body": "instruction", "reply": "response", "category": "category"}
     banking = proposed(shared_data / "banking77" / "train.csv")
     assert (columns(banking), banking.has_reply) == ({"body": "text", "category": "category"}, False)
-    assert banking.look.columns["category"].n_distinct == 77
+    assert banking.profile.columns["category"].n_distinct == 77
     for each in (bitext, banking):
         loaded(each, tmp_path)
     outcomes: dict[str, str] = {}
