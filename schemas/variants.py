@@ -6,9 +6,10 @@ Such a module is imported when the first pipeline file is read, not before: `--h
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, Union, get_args
+from typing import TYPE_CHECKING, Any, Union, get_args
 
-from schemas.spec import Spec
+if TYPE_CHECKING:  # pydantic takes a tenth of a second, and every command imports this module
+    from schemas.spec import Spec
 
 _modules: list[str] = []  # still to be imported
 _added: dict[str, list[type[Spec]]] = {}  # field of a pipeline -> variants that it does not know yet
