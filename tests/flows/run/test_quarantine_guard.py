@@ -142,8 +142,8 @@ def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_and_counts_as_fa
     prompts = pipeline.assessed.arms.prompts
     assert set(prompts) == {"zero_shot", "few_shot", "tuned"}
     for each in prompts.values():
-        prompted = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
-        assert prompted == ids[1:]
+        found = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
+        assert found == ids[1:]
     for _ in range(2):  # not made because of the limit, then reused
         with pytest.raises(DataError, match=r"TG0220.*4 of 50 rows read.*KeyError in step items"):
             prompted(fail_above=0.07)

@@ -159,7 +159,7 @@ def test_models_are_aliases_and_versions_that_were_let_into_service(endpoint: En
 
 @pytest.mark.parametrize("name", ["version-3", "nobody", ""])
 def test_an_unknown_model_is_not_found(endpoint: Endpoint, name: str) -> None:
-    with pytest.raises(openai.NotFoundError, match="no such model; there are: champion, previous") as caught:
+    with pytest.raises(openai.NotFoundError, match="no such model; available: champion, previous") as caught:
         endpoint.ask(name)
     assert caught.value.code == "model_not_found"
 
