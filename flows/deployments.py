@@ -239,14 +239,14 @@ def _zombies() -> AutomationCore:
 def _repeat_crashed() -> AutomationCore:
     """Make the automation that repeats a crashed run of a deployment: a new flow run that continues from the store."""
     # A new flow run, not another attempt of the same: a worker that still watches the first attempt ends the second.
-    # The new run decides whether it may continue (`may_repeat`), since this may fire twice for one crash.
+    # The new run decides whether it may continue (`crashed_parameters`), since this may fire twice for one crash.
     from prefect.events.actions import RunDeployment
     from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
     from prefect.events.schemas.events import ResourceSpecification
 
     return AutomationCore(
         name=REPEAT,
-        description="A crashed run of a schedule is repeated, once; the repeat continues from what is in the store.",
+        description="A crashed run of a deployment is repeated, once; the repeat continues from what is in the store.",
         tags=[TAG],
         trigger=EventTrigger(
             expect={"prefect.flow-run.Crashed"},

@@ -48,7 +48,7 @@ from flows.run.placement import (
 from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
 from flows.schedule.approval import resume_approval, suspend_if_waiting
-from flows.schedule.deployed_run import check_bound, hold_resource, may_repeat
+from flows.schedule.deployed_run import check_bound, crashed_parameters, hold_resource
 from flows.schedule.ticks import (
     Tick,
     decide_after_curation,
@@ -126,13 +126,19 @@ def run_pipeline(
     suspends the run (`flows/schedule/approval.py`).
     """
     check_bound(pipeline, config)
-    if crashed is not None and not may_repeat(crashed):
-        return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
     path = Path(config)
     spec, settings = load_file(path).get(pipeline), load_settings(path)
     resumed = resume_approval(spec, settings)
     if resumed is not None:
         return _state(resumed)
+    if crashed is not None:
+        # The automation that starts a repeat gives it the deployment's parameters, not those of the crashed run.
+        given = crashed_parameters(crashed)
+        if given is None:
+            return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
+        again, until, tick = (
+            given.get(name, now) for name, now in (("again", again), ("until", until), ("tick", tick))
+        )
     request = Request(again, until, _tick_of(tick))
     if request.tick is not None:
         skipped = skip_without_lock(spec, settings, request.tick)

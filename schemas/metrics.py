@@ -229,6 +229,10 @@ _BUILT_IN = (
 )
 
 
+SAFETY_NAMES = ("pii", "control_tokens", "urls")
+"""Rules on metrics of these names are about safety, also where somebody's own metric has the name."""
+
+
 def traits_by_name(declared: Iterable[MetricTraits] = ()) -> Mapping[str, MetricTraits]:
     """Metric -> traits: the built-in ones that are not plain 0/1, and those declared. Ask with `traits_of`."""
     return {traits.name: traits for traits in (*_BUILT_IN, *declared)}

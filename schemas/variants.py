@@ -32,7 +32,8 @@ def take_variants(pipeline: type[Spec]) -> None:
         ValueError: two variants of a field have one name.
     """
     while _modules:
-        import_module(_modules.pop())
+        import_module(_modules[-1])  # one that cannot be imported is tried again, not forgotten
+        _modules.pop()
     while _added:
         field, added = _added.popitem()
         info = pipeline.model_fields[field]

@@ -14,7 +14,6 @@ from flows.cli.options import (
     Config,
     Items,
     Json,
-    Limit,
     Pipeline,
     RunArgument,
     Wait,
@@ -204,7 +203,7 @@ def runs(
     pipeline: Annotated[
         str | None, typer.Argument(help="Only this pipeline.", show_default=False, autocompletion=complete_pipeline)
     ] = None,
-    limit: Limit = 20,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Rows shown at most.")] = 20,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 from schemas.errors import SecurityError, ServiceError
@@ -42,11 +43,12 @@ def check_bound(pipeline: str, config: str) -> None:
             )
 
 
-def may_repeat(crashed: str) -> bool:
-    """Return whether this flow run may repeat the crashed run, which is repeated once.
+def crashed_parameters(crashed: str) -> dict[str, Any] | None:
+    """Return the parameters of the crashed run if this flow run is the one that repeats it; else None.
 
-    Prefect may fire twice for one crash (the worker and the automation for lost runs both report it), and a repeat may
-    crash too: only the first repeat of a crash continues, and the crash of a repeat is not repeated.
+    A crashed run is repeated once. Prefect may fire twice for one crash (the worker and the automation for lost runs
+    both report it), and what repeats a run may crash too: only the first flow run made for a crash goes on, and no
+    crash of a repeat is repeated.
 
     Args:
         crashed: Resource of the crashed flow run, `prefect.flow-run.ID`.
@@ -58,25 +60,29 @@ def may_repeat(crashed: str) -> bool:
         FlowRunFilterExpectedStartTime,
     )
     from prefect.client.schemas.sorting import FlowRunSort
+    from prefect.exceptions import ObjectNotFound
     from prefect.runtime import deployment, flow_run
 
     deployment_id, own_id = deployment.get_id(), flow_run.get_id()
     if not deployment_id or not own_id:
-        return False
-    soon = datetime.now(UTC) + timedelta(minutes=1)  # future ticks are flow runs too
+        return None
+    soon = datetime.now(UTC) + timedelta(minutes=1)  # the ticks to come are flow runs too
     with get_client(sync_client=True) as client:
-        runs = client.read_flow_runs(
+        try:
+            original = client.read_flow_run(UUID(crashed.removeprefix("prefect.flow-run.")))
+        except (ObjectNotFound, ValueError):
+            return None
+        recent = client.read_flow_runs(
             flow_run_filter=FlowRunFilter(
                 deployment_id=FlowRunFilterDeploymentId(any_=[UUID(deployment_id)]),
                 expected_start_time=FlowRunFilterExpectedStartTime(before_=soon),
             ),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         )
-    original = next((run for run in runs if crashed == f"prefect.flow-run.{run.id}"), None)
-    if original is None or original.parameters.get("crashed"):
-        return False
-    repeats = [(run.created, str(run.id)) for run in runs if run.parameters.get("crashed") == crashed and run.created]
-    return bool(repeats) and min(repeats)[1] == own_id
+    if str(original.deployment_id) != deployment_id or original.parameters.get("crashed"):
+        return None
+    repeats = [(run.created, str(run.id)) for run in recent if run.parameters.get("crashed") == crashed and run.created]
+    return dict(original.parameters) if repeats and min(repeats)[1] == own_id else None
 
 
 def limit_name(resource: str) -> str:

@@ -170,7 +170,10 @@ def _overlap(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
             (
                 row
                 for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name)
-                if row.status != "SKIPPED" and row.ended_at is not None and row.started_at <= due < row.ended_at
+                # The end of an interrupted run is when somebody noticed.
+                if row.status not in ("SKIPPED", "INTERRUPTED")
+                and row.ended_at is not None
+                and row.started_at <= due < row.ended_at
             ),
             None,
         )

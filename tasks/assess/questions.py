@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
-from schemas.metrics import MetricTraits
+from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
@@ -210,7 +210,7 @@ class Asker:
 
 
 def _part_of(rule: GateRule, traits: MetricTraits) -> Part:
-    if traits.safety:
+    if traits.safety or rule.metric in SAFETY_NAMES:
         return "safety"
     return "baseline" if rule.change_threshold and rule.change_threshold.against == "best_baseline" else "primary"
 

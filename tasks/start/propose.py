@@ -118,7 +118,7 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
     if 2 * n_odd > len(profile.top):
         raise _too_little(
             profile,
-            f"the first row does not profile like a header: {n_odd} of {len(profile.top)} are not names",
+            f"the first row does not look like a header: {n_odd} of {len(profile.top)} are not names",
             hint="put the column names in the first row",
         )
     roles = assign_roles(profile)

@@ -81,7 +81,7 @@ def assign_roles(profile: Profile) -> Roles:
     """Propose a ticket column for each suitable column of the file."""
     for desk in KNOWN.desks:
         if set(desk.keys).issubset(profile.top):
-            return Roles("ticket", f"rows profile like {desk.name}", tuple(_of_desk(desk, profile)))
+            return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, profile)))
     by_form: dict[str, ColumnFacts] = {}
     for name, facts in profile.columns.items():
         by_form.setdefault(plain_form(name), facts)

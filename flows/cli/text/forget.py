@@ -11,7 +11,7 @@ from flows.workspace.settings import Settings
 from schemas.forget import Certificate, Holdings
 from schemas.pipeline import PipelineSpec
 
-COLUMNS = ("kind", "place", "n_rows", "fate", "told")
+COLUMNS = ("kind", "place", "n_rows", "fate", "note")
 VERSION_COLUMNS = ("name", "version", "how", "n_rows", "is_champion", "run_id")
 
 

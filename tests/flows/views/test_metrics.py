@@ -88,7 +88,7 @@ def test_rows_by_fate_are_those_of_the_funnel_and_hold_no_text(
 def test_the_endpoint_counts_requests_by_route_and_asks_for_its_token() -> None:
     app = build_endpoint(
         LiveModels(dict), limits=Limits(max_tokens=4), redact=lambda turns: turns, token="t" * 16,
-        told=lambda: b"# TYPE other gauge\nother 3\n",
+        extra_metrics=lambda: b"# TYPE other gauge\nother 3\n",
     )  # fmt: skip
     with TestClient(app, base_url="http://localhost") as client:
         assert client.get("/metrics").status_code == 401
