@@ -136,9 +136,7 @@ def run_pipeline(
         given = crashed_parameters(crashed)
         if given is None:
             return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
-        again, until, tick = (
-            given.get(name, now) for name, now in (("again", again), ("until", until), ("tick", tick))
-        )
+        again, until, tick = given.get("again", again), given.get("until", until), given.get("tick", tick)
     request = Request(again, until, _tick_of(tick))
     if request.tick is not None:
         skipped = skip_without_lock(spec, settings, request.tick)
