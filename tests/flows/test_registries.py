@@ -256,12 +256,23 @@ def test_two_kinds_of_one_name_are_refused(added: Workplace) -> None:
         importlib.reload(sys.modules["mention_step"])
 
 
-def test_the_command_line_knows_all_kinds_before_it_reads_a_pipeline() -> None:
-    program = (
-        "import contextlib, sys\nfrom flows.cli import main\n"
-        "with contextlib.suppress(SystemExit):\n    main(['validate', '--config', 'absent.yaml'])\n"
-        "print([name for name in ('tasks.curate.steps', 'tasks.assess.metrics', 'tasks.assess.checks') "
-        "if name not in sys.modules])"
-    )
+REGISTRIES = (
+    "print([name for name in ('tasks.curate.steps', 'tasks.assess.metrics', 'tasks.assess.checks', "
+    "'tasks.sources.registry') if name not in sys.modules])"
+)
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [
+        "from flows.cli import main\nwith contextlib.suppress(SystemExit):\n"
+        "    main(['validate', '--config', 'absent.yaml'])\n",
+        "from types import SimpleNamespace\nfrom flows.views.run_reader import spec_of\n"
+        "with contextlib.suppress(Exception):\n    spec_of(SimpleNamespace(config_json=b'{}', run_id='1'))\n",
+    ],
+    ids=["a file", "a recorded run"],
+)
+def test_all_kinds_are_known_before_a_pipeline_is_read(reads: str) -> None:
+    program = f"import contextlib, sys\n{reads}{REGISTRIES}"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
