@@ -172,7 +172,7 @@ def test_an_unknown_model_is_not_found(endpoint: Endpoint, name: str) -> None:
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools: Extra inputs are not permitted"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 1025}, "allowed are 1 to 1024"),
-        ({"max_tokens": 500}, "the model's context has 512"),
+        ({"max_tokens": 500}, "the model's context of 512 tokens"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": MARKER}]}, "ending with the user"),
         ({"messages": [{"role": "tool", "content": MARKER}]}, "role"),
