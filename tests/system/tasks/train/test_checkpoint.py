@@ -103,7 +103,7 @@ def test_checkpoints_of_other_settings_are_ignored(
 ) -> None:
     assert run(_job(dataset, tiny_model, make_spec(), tmp_path / "scratch"), "train.checkpoint.renamed") == -9
     assert run(_job(dataset, tiny_model, make_spec(seed=4), tmp_path / "scratch")) == 0
-    assert "other settings" in str(_events(tmp_path / "scratch", "warning")[0]["message"])
+    assert "different settings" in str(_events(tmp_path / "scratch", "warning")[0]["message"])
     assert [event["step"] for event in _events(tmp_path / "scratch", "started")] == [0, 0]
 
 
