@@ -34,7 +34,7 @@ class Process(NamedTuple):
     def word(self) -> str:
         return self.popen.stdout.readline().strip()
 
-    def resume_approval(self) -> None:
+    def resume(self) -> None:
         self.popen.stdin.write("go on\n")
         self.popen.stdin.flush()
 
@@ -121,7 +121,7 @@ def test_a_host_that_is_cut_off_for_a_moment_keeps_its_pipeline(hosts):
     assert "run-1" in refused["message"]
     hosts.network.join("a")
     assert hosts.on("b", "run", 2).answer()["code"] == "TG0520"
-    a.resume_approval()
+    a.resume()
     assert a.answer() == {"version": "1"}
     assert hosts.promoted() == [[None, "1"]]
 
@@ -136,10 +136,10 @@ def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_p
     assert b.word() == "holding"
     assert HOLDER_SILENCE_S / 2 < time.monotonic() - cut < HOLDER_SILENCE_S + LATER_S
     assert hosts.on("db", "look").answer()["runs"] == {"run-1": "INTERRUPTED", "run-2": "RUNNING"}
-    b.resume_approval()
+    b.resume()
     assert b.answer() == {"version": "2"}
     hosts.network.join("a")
-    a.resume_approval()
+    a.resume()
     assert a.answer()["code"] == "TG0620"
     assert hosts.promoted() == [[None, "2"]]
 
@@ -151,10 +151,10 @@ def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is
     b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
     assert b.word() == "holding"
     hosts.network.join("a")
-    a.resume_approval()
+    a.resume()
     assert a.answer() == {"version": "1"}
     assert hosts.on("db", "look").answer()["runs"]["run-1"] == "DONE"
-    b.resume_approval()
+    b.resume()
     assert b.answer()["code"] == "TG0620"
     assert hosts.promoted() == [[None, "1"]]
 
@@ -163,7 +163,7 @@ def test_a_promotion_whose_commit_is_held_up_arrives_once(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.cut("a")
-    a.resume_approval()
+    a.resume()
     b = hosts.on("b", "release", 2, "")
     time.sleep(SILENCE_S / 4)
     hosts.network.join("a")
@@ -176,7 +176,7 @@ def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(ho
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.cut("a")
-    a.resume_approval()
+    a.resume()
     cut = time.monotonic()
     assert a.answer()["code"] == "TG0709"
     assert time.monotonic() - cut < SILENCE_S + LATER_S
@@ -190,7 +190,7 @@ def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_se
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
     assert a.word() == "ledger.promote.written"
     hosts.network.silence("db", "a")
-    a.resume_approval()
+    a.resume()
     assert a.answer()["code"] == "TG0709"
     assert hosts.promoted() == [[None, "1"]]
     hosts.network.unsilence("db", "a")
@@ -227,7 +227,7 @@ def test_one_host_at_a_time_updates_mlflow_and_one_that_was_cut_off_learns_that_
     b = hosts.on("b", "teller", HOLDER_SILENCE_S + LATER_S)
     assert b.word() == "telling"
     hosts.network.join("a")
-    a.resume_approval()
+    a.resume()
     assert a.answer()["code"] == "TG0710"
-    b.resume_approval()
+    b.resume()
     assert b.answer() == {"synced": True}
