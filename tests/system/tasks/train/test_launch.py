@@ -239,7 +239,7 @@ def test_a_killed_process_is_reported_with_advice(
 def test_a_training_over_its_time_is_stopped(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    with pytest.raises(TrainingError, match=r"after 0\.02 minutes") as caught:
+    with pytest.raises(TrainingError, match=r"within 0\.02 minutes") as caught:
         train_with(dataset, tiny_model, make_spec(timeout_minutes=0.02), tmp_path)
     assert caught.value.code == "TG0406"
 
