@@ -7,5 +7,5 @@ checks the order in which they may import each other.
 from schemas.variants import add_on_load
 
 # What pipelines.yaml may say is known to registries of `tasks`, which `schemas` must not import.
-add_on_load("tasks.sources.registry")
-add_on_load("tasks.kinds")
+for registry in ("tasks.sources.registry", "tasks.curate.steps", "tasks.assess.metrics", "tasks.assess.checks"):
+    add_on_load(registry)

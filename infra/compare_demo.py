@@ -77,10 +77,7 @@ def _run(tree: Path, pipeline: str) -> dict[str, Any]:
             [tunegate, "run", pipeline, "--json"], cwd=tree, env=environment, check=False, stdout=subprocess.PIPE
         )
         run = json.loads(done.stdout)
-        if run.get("verdict") in (
-            None,
-            "SKIP",
-        ):  # a comparison was interrupted after its run
+        if run.get("verdict") in (None, "SKIP"):  # a comparison was interrupted after its run
             raise SystemExit(f"{pipeline} ended with {done.returncode}: {run}\nhint: remove {tree}, then compare again")
         show = json.loads(_output([tunegate, "show", run["run_id"], "--json"], tree, environment))
         outcome = {

@@ -7,7 +7,9 @@ messages and the JSON Schema know every kind and section that was added, whereve
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Generic, TypeVar, Union, get_args
+from functools import reduce
+from operator import or_
+from typing import Annotated, Any, Generic, TypeVar, get_args
 
 from pydantic import BaseModel, Field, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
@@ -62,8 +64,8 @@ class Kinds(Generic[S]):
     @property
     def union(self) -> Any:
         """The type of an item as a union that `uses` discriminates."""
-        kinds = tuple(self._kinds.values())
-        return Annotated[Union[kinds], Field(discriminator="uses")]  # noqa: UP007  of a tuple that grows
+        kinds: Any = reduce(or_, self._kinds.values())
+        return Annotated[kinds, Field(discriminator="uses")]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return handler.generate_schema(self.union)
