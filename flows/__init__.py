@@ -4,7 +4,7 @@ The stages are at the top (`pipeline.py` first); everything else has a room, nam
 checks the order in which they may import each other.
 """
 
-from schemas.variants import add_on_load
+from schemas.registries import add_on_load
 
 # What pipelines.yaml may say is known to registries of `tasks`, which `schemas` must not import.
 for registry in ("tasks.sources.registry", "tasks.curate.steps", "tasks.assess.metrics", "tasks.assess.checks"):

@@ -324,7 +324,8 @@ def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
             arguments = get_args(shape.type)
             if field is not None:
                 meaning = field.description or ""
-                shape = _shape(field.annotation, field.discriminator)
+                # pydantic keeps what a field's type is annotated with apart from the type
+                shape = _shape(Annotated[(field.annotation, None, *field.metadata)], field.discriminator)
             elif get_origin(shape.type) is dict:
                 known = tuple(get_args(arguments[0]))
                 shape = _shape(arguments[1])

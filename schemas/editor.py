@@ -13,7 +13,7 @@ from typing import Any
 
 from schemas.merge import VERSION
 from schemas.pipeline import PipelineSpec
-from schemas.variants import take_variants
+from schemas.registries import load_registries
 
 Schema = dict[str, Any]
 
@@ -28,7 +28,7 @@ _NULL: Schema = {"type": "null"}
 
 def editor_schema() -> Schema:
     """The schema, draft 7, as plain JSON data; equal specs give equal data."""
-    take_variants(PipelineSpec)
+    load_registries()
     strict = PipelineSpec.model_json_schema(by_alias=True)
     definitions: Schema = {name: _section(each) for name, each in strict["$defs"].items()}
     pipeline = _section({key: value for key, value in strict.items() if key != "$defs"})

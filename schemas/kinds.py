@@ -1,6 +1,6 @@
-"""Parts of `pipelines.yaml` that are open to what is declared elsewhere: kinds of items in a list, and sections.
+"""Parts of `pipelines.yaml` that are open to what is declared elsewhere: kinds that a key chooses, and sections.
 
-The items of such a list choose their kind by `uses`; a kind is a `Spec` with `uses: Literal["its name"]`. Checks, error
+What is chosen names its kind by a key: a kind is a `Spec` with, say, `uses: Literal["its name"]`. Checks, error
 messages and the JSON Schema know every kind and section that was added, wherever its file is. Knows none of them.
 """
 
@@ -21,15 +21,16 @@ S = TypeVar("S", bound=Spec)
 
 
 class Kinds(Generic[S]):
-    """The kinds of one list. `Annotated[Base, kinds]` is the type of an item.
+    """The kinds among which a key chooses. `Annotated[Base, kinds]` is the type of what is chosen.
 
     >>> from schemas.curation_steps import CURATION_STEPS
     >>> CURATION_STEPS["cap"].__name__
     'CapStep'
     """
 
-    def __init__(self, *kinds: type[S]) -> None:
-        self._kinds = {uses_of(kind): kind for kind in kinds}
+    def __init__(self, *kinds: type[S], key: str = "uses") -> None:
+        self.key = key
+        self._kinds = {self.name_of(kind): kind for kind in kinds}
         self._holders: list[type[BaseModel]] = []
 
     def add(self, kind: type[S]) -> None:
@@ -38,34 +39,46 @@ class Kinds(Generic[S]):
         Raises:
             ValueError: Another class has its name.
         """
-        uses = uses_of(kind)
-        known = self._kinds.get(uses)
+        name = self.name_of(kind)
+        known = self._kinds.get(name)
         if known is None:
-            self._kinds[uses] = kind
+            self._kinds[name] = kind
             self._rebuild()
         elif known is not kind:
-            raise ValueError(f"two kinds have `uses: {uses}`: {known.__qualname__} and {kind.__qualname__}")
+            raise ValueError(f"two kinds have `{self.key}: {name}`: {known.__qualname__} and {kind.__qualname__}")
 
-    def remove(self, uses: str) -> None:
+    def remove(self, name: str) -> None:
         """Take a kind out again."""
-        del self._kinds[uses]
+        del self._kinds[name]
         self._rebuild()
 
     def held_by(self, *models: type[BaseModel]) -> None:
-        """Name the models that contain such a list, inner ones first: pydantic compiles the kinds into each of them."""
+        """Name the models that contain such a choice, inner ones first: pydantic compiles the kinds into each."""
         self._holders += models
 
-    def __getitem__(self, uses: str) -> type[S]:
-        return self._kinds[uses]
+    def name_of(self, kind: type[Spec]) -> str:
+        """The name of a kind: what the key says.
+
+        Raises:
+            TypeError: It does not declare its key as a `Literal` of one text.
+        """
+        field = kind.model_fields.get(self.key)
+        names = () if field is None else get_args(field.annotation)
+        if len(names) != 1:
+            raise TypeError(f'{kind.__qualname__} has no name: write `{self.key}: Literal["its_name"]`')
+        return str(names[0])
+
+    def __getitem__(self, name: str) -> type[S]:
+        return self._kinds[name]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._kinds)
 
     @property
     def union(self) -> Any:
-        """The type of an item as a union that `uses` discriminates."""
+        """The type of what is chosen, as a union that the key discriminates."""
         kinds: Any = reduce(or_, self._kinds.values())
-        return Annotated[kinds, Field(discriminator="uses")]
+        return Annotated[kinds, Field(discriminator=self.key)]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return handler.generate_schema(self.union)
@@ -73,19 +86,6 @@ class Kinds(Generic[S]):
     def _rebuild(self) -> None:
         for model in self._holders:
             model.model_rebuild(force=True)
-
-
-def uses_of(kind: type[Spec]) -> str:
-    """The name of a kind: what `uses` says.
-
-    Raises:
-        TypeError: It does not declare `uses: Literal["..."]`.
-    """
-    field = kind.model_fields.get("uses")
-    names = () if field is None else get_args(field.annotation)
-    if len(names) != 1:
-        raise TypeError(f'{kind.__qualname__} does not say which `uses` it is: write `uses: Literal["its_name"]`')
-    return str(names[0])
 
 
 class OptionalSections:

@@ -23,8 +23,8 @@ from schemas.errors import ConfigError
 from schemas.merge import merge_pipelines
 from schemas.names import closest
 from schemas.pipeline import PipelineSpec
+from schemas.registries import load_registries
 from schemas.secrets import know_secrets
-from schemas.variants import take_variants
 from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
 
 __all__ = ["ConfigErrors", "PipelineFile", "load_file"]
@@ -68,7 +68,7 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
     Raises:
         ConfigErrors: The file, or any pipeline in it, is wrong. A fault that several pipelines inherit is told once.
     """
-    take_variants(PipelineSpec)
+    load_registries()
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
     tree = read_tree(source)
     merged, faults = merge_pipelines(tree, source)

@@ -20,7 +20,7 @@ from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
 from schemas.place import PlaceSpec
 from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
-from schemas.source import SourceSpec
+from schemas.source import SOURCES, SourceSpec
 from schemas.spec import Spec, UnfitError
 
 
@@ -77,6 +77,7 @@ class PipelineSpec(Spec):
         return self
 
 
+SOURCES.held_by(PipelineSpec)
 CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
 METRICS.held_by(EvaluateSpec, PipelineSpec)
 GATE_SECTIONS.held_by(PipelineSpec)

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.columns import Shape, TicketColumn
 from schemas.file_reading import FileReading, Source
 from schemas.iceberg import IcebergSource
+from schemas.kinds import Kinds
 from schemas.remote_files import RemoteFilesSource
 from schemas.remote_source import PostgresSource, ZendeskSource, is_a_day
 
@@ -98,14 +99,8 @@ class GeneratedSource(Source):
     _day = field_validator("start")(is_a_day)
 
 
-SourceSpec = Annotated[
-    FilesSource
-    | RemoteFilesSource
-    | DuckDBSource
-    | IcebergSource
-    | HuggingFaceSource
-    | GeneratedSource
-    | ZendeskSource
-    | PostgresSource,
-    Field(discriminator="kind"),
-]
+SOURCES: Kinds[Source] = Kinds(
+    FilesSource, RemoteFilesSource, DuckDBSource, IcebergSource, HuggingFaceSource, GeneratedSource, ZendeskSource,
+    PostgresSource, key="kind",
+)  # fmt: skip
+SourceSpec = Annotated[Source, SOURCES]

@@ -74,5 +74,5 @@ def ingested_summary(spec: PipelineSpec, settings: Settings) -> str | None:
         return None
     here = ingested(spec.source, landed=landed_folder(settings, spec.name))
     if here is None:
-        return f"{spec.source.kind}: nothing has been ingested yet; a plan contacts no service, the next run does"
+        return f"{kind.name}: nothing has been ingested yet; a plan contacts no service, the next run does"
     return f"{kind.summary(spec.source, here)}; a plan contacts no service, the next run does"

@@ -19,7 +19,7 @@ from schemas.curation_card import CardNumbers
 from schemas.errors import ConfigError
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
-from schemas.variants import take_variants
+from schemas.registries import load_registries
 from schemas.verdicts import Finding
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
@@ -144,7 +144,7 @@ def spec_of(row: RunRow) -> PipelineSpec:
     Raises:
         ConfigError: TG0159, this version cannot read it.
     """
-    take_variants(PipelineSpec)  # the run may have used registered steps, sources or metrics
+    load_registries()  # the run may have used registered steps, sources or metrics
     try:
         return PipelineSpec.model_validate(orjson.loads(row.config_json))
     except ValidationError as error:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, T
 
 from schemas.columns import Shape, TicketColumn
 from schemas.file_reading import Source
-from schemas.variants import variant_name
+from schemas.source import SOURCES
 from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -103,6 +103,11 @@ class SourceKind(Generic[S]):
     is_remote: bool = False
     """It is reached over a connection, which only a run opens: plan, report and reproduce never do."""
 
+    @property
+    def name(self) -> str:
+        """What `kind` says."""
+        return SOURCES.name_of(self.spec)
+
     def describe(self, source: S) -> str:
         """The source in a few words, for errors and names of rows; never a secret."""
         raise NotImplementedError
@@ -149,6 +154,4 @@ class SourceKind(Generic[S]):
     def summary(self, source: S, here: Ingested) -> str:
         """What was ingested, in words."""
         gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
-        return (
-            f"{variant_name(self.spec, 'kind')}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"
-        )
+        return f"{self.name}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"

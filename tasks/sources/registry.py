@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from schemas.file_reading import Source
-from schemas.source import SourceSpec
-from schemas.variants import add_variant, variant_name
+from schemas.source import SOURCES
 from tasks.files import sha256_json
 from tasks.sources.kind import Place, SourceKind
 
@@ -34,17 +33,16 @@ def register(module: str) -> None:
     Raises:
         ValueError: another kind has the same name.
     """
-    spec = _kind(module).spec
-    name = variant_name(spec, "kind")
-    if name in _SHIPPED or _MODULES.get(name, module) != module:
-        raise ValueError(f"{module}: there is a kind of source {name!r} already")
-    add_variant("source", spec)
-    _MODULES[name] = module
+    kind = _kind(module)
+    if _MODULES.get(kind.name, module) != module:
+        raise ValueError(f"{module}: there is a kind of source {kind.name!r} already")
+    SOURCES.add(kind.spec)
+    _MODULES[kind.name] = module
 
 
 def kind_of(source: Source) -> SourceKind[Any]:
     """The kind of a source."""
-    return _kind(_MODULES[variant_name(type(source), "kind")])
+    return _kind(_MODULES[SOURCES.name_of(type(source))])
 
 
 def place_of(source: Source, *, root: Path, landed: Path | None) -> Place:
@@ -57,7 +55,7 @@ def place_of(source: Source, *, root: Path, landed: Path | None) -> Place:
     identity = kind_of(source).identity(source)
     if identity is None or landed is None:
         return Place(root)
-    return Place(root, landed / f"{variant_name(type(source), 'kind')}-{sha256_json(identity)[:16]}")
+    return Place(root, landed / f"{SOURCES.name_of(type(source))}-{sha256_json(identity)[:16]}")
 
 
 def fingerprint_source(source: Source, *, root: Path, landed: Path | None = None) -> str:
@@ -81,6 +79,5 @@ def _kind(module: str) -> SourceKind[Any]:
 
 
 # Kinds with a section in `schemas/source.py`; all others bring theirs in their own file.
-_SHIPPED = {variant_name(each, "kind") for each in get_args(get_args(SourceSpec)[0])}
-for _name in sorted(_MODULES.keys() - _SHIPPED):
+for _name in sorted(_MODULES.keys() - set(SOURCES)):
     register(_MODULES[_name])

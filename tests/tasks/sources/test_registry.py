@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
-from schemas.source import SourceSpec
+from schemas.source import SOURCES
 from tasks.sources.registry import kind_of, register
 
 
-@pytest.mark.parametrize("spec", get_args(get_args(SourceSpec)[0]), ids=lambda spec: spec.__name__)
+@pytest.mark.parametrize("spec", [SOURCES[name] for name in SOURCES], ids=lambda spec: spec.__name__)
 def test_every_kind_that_can_be_declared_has_a_file(spec: type) -> None:
     assert kind_of(spec.model_construct()).spec is spec
 
