@@ -24,6 +24,7 @@ from tasks.step import as_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.curate.redaction.batches import Redactions
     from tasks.curate.redaction.pseudonyms import Pseudonyms
     from tasks.curate.redaction.ticket import TicketRedactor
 
@@ -47,9 +48,11 @@ def redact_tickets(
 ) -> TicketTable:
     """Redact subject, body, reply and messages; every row stays on which that does not raise.
 
-    A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
+    Labels (`category` and the like) are redacted too. A value equal to the ticket's `reference` is kept, because the
+    answer must repeat it, unless the reference is an e-mail address or the like. Numbers go on after placeholders
     that the text already holds. One pass in SQL finds the rows that may hold anything; only those become Python
-    objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled` and
+    objects. Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows,
+    `labels_redacted` the values replaced in other columns (where there are any); `names_sampled` and
     `names_found_permille` say in how many of a thousand sampled tickets a name is left.
 
     Held are one row group at a time and the sampled rows; all rows where `ticket_id` becomes a pseudonym, by which
@@ -75,13 +78,15 @@ def redact_tickets(
 
 
 def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.batches import NameSample
+    from tasks.curate.redaction.batches import NameSample, Redactions
+    from tasks.curate.redaction.labels import redact_labels
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
 
     pseudonyms = load_pseudonyms(step)
     counts: Counter[str] = Counter()
-    batches = _redacted(tickets.tickets, step, counts, spread)
+    redactions = Redactions()
+    batches = redact_labels(_redacted(tickets.tickets, step, counts, spread, redactions), step, counts)
     sample = None
     if step.names is not None and step.names.mode == "sample":
         sample = NameSample(tickets.tickets, step.names)
@@ -90,7 +95,10 @@ def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | 
         batches = _with_pseudonyms(batches, step, pseudonyms)
     n_rows = _write(batches, step, out)
     write_removed([], out)
+    _write_redactions(redactions, step, pseudonyms, out)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    if counts["labels_redacted"]:
+        notes["labels_redacted"] = counts["labels_redacted"]
     if sample is not None:
         notes |= sample.notes()
     if pseudonyms is not None:
@@ -115,23 +123,27 @@ def _redactor(step: RedactStep) -> TicketRedactor:
     return TicketRedactor(step)
 
 
-def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None) -> Iterator[pa.Table]:
-    """The file's rows in its order, those that pass the gate redacted; adds to `counts`."""
+def _redacted(
+    path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None, redactions: Redactions
+) -> Iterator[pa.Table]:
+    """Yield the file's rows in its order, those that pass the gate redacted; add to `counts` and `redactions`."""
     if spread is None:
-        return _redact_gated(path, step, counts)
+        return _redact_gated(path, step, counts, redactions)
     from tasks.curate.redaction.batches import redact_in_parts
 
-    return redact_in_parts(path, step, counts, spread)
+    return redact_in_parts(path, step, counts, spread, redactions)
 
 
-def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
+def _redact_gated(path: Path, step: RedactStep, counts: Counter[str], redactions: Redactions) -> Iterator[pa.Table]:
     """The same in this process."""
     from tasks.curate.redaction.batches import changed_table, find_changes
     from tasks.curate.redaction.ticket import TicketRedactor
 
     redactor = TicketRedactor(step)
     for batch, gate in _gated(path, step):
-        yield changed_table(batch, find_changes(batch, gate, step, redactor, counts))
+        changes = find_changes(batch, gate, step, redactor, counts)
+        redactions.add(batch, changes)
+        yield changed_table(batch, changes)
 
 
 def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
@@ -172,6 +184,17 @@ def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: 
         for name in step.pseudonymise:
             batch = with_column(batch, name, pseudonyms.of_all(batch.column(name).to_pylist()))
         yield batch
+
+
+def _write_redactions(redactions: Redactions, step: RedactStep, pseudonyms: Pseudonyms | None, out: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tasks.curate.redaction.batches import with_column
+
+    table = redactions.table()
+    if pseudonyms is not None and "ticket_id" in step.pseudonymise:
+        table = with_column(table, "ticket_id", pseudonyms.of_all(table.column("ticket_id").to_pylist()))
+    pq.write_table(table, out / "redactions.parquet", compression="zstd")
 
 
 def _write(batches: Iterable[pa.Table], step: RedactStep, out: Path) -> int:
