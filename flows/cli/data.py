@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import out, print_json, print_rows
+from flows.cli.output import out, print_json, print_rows, write
 
 FUNNEL_COLUMNS = ("step", "n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
 REASON_COLUMNS = ("step", "outcome", "code", "n_rows", "example")
@@ -233,6 +234,39 @@ def forget(
     else:
         done = [forget_customer(settings, specs, customer or "", reason=reason, actor=by or login(), unknown=unknown)]
     print_done(done, settings, specs, as_json=as_json)
+    return 0
+
+
+@command(app, example="tunegate data dictionary --format dbt --out models/sources.yml")
+def dictionary(
+    format: Annotated[Literal["markdown", "dbt"], typer.Option(help="A page for people, or a dbt sources.yml.")] = (
+        "markdown"
+    ),
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="File to write instead of printing.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Write the data dictionary of the warehouse: every table, view and column.
+
+    With type, key, meaning and PII class; as a dbt source, with the tests that the keys imply.
+    """
+    from schemas.errors import ConfigError
+    from tasks.curate.dictionary import write_dbt_sources, write_markdown
+    from tasks.files import write_atomic
+
+    text = write_dbt_sources() if format == "dbt" else write_markdown()
+    if out_file is not None:
+        if out_file.exists() and not force:
+            raise ConfigError(f"{out_file} exists", code="TG0189", where=str(out_file), hint="--force replaces it")
+        write_atomic(out_file, text.encode())
+    if as_json:
+        print_json({"format": format, "file": None if out_file is None else str(out_file), "text": text})
+    elif out_file is None:
+        write(text, sys.stdout)
+    else:
+        out().print(str(out_file), markup=False, soft_wrap=True)
     return 0
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from flows.privacy.forget import forget, plan_forgetting
-from tasks.curate.publish import TABLES, create_tables
 from tasks.curate.rows import ticket_table, write_tickets
+from tasks.curate.warehouse_tables import TABLES, create_tables
 from tasks.warehouse import connect
 from tests.support.forgetful_workspace import CUSTOMER, KEY, TEXT, WORDS, Workspace, build, pseudonym, rows
 from tests.support.traces import traces
@@ -45,7 +45,7 @@ def publish(here: Workspace) -> Path:
 
 
 def put(db: Any, table: str, values: dict[str, Any]) -> None:
-    needed = {each.name: DEFAULTS.get(each.sql_type) for each in TABLES[table][1] if not each.nullable}
+    needed = {each.name: DEFAULTS.get(each.sql_type) for each in TABLES[table].columns if not each.nullable}
     row = {**needed, **values}
     db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
 
