@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
 from schemas.tables import REMOVED_COLUMNS
-from tasks.curate.warehouse_tables import TABLES, create_tables
+from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
 from tasks.files import sha256_json
 from tasks.step import as_step
 from tasks.warehouse import connect, quote_text
@@ -79,6 +79,7 @@ def publish_warehouse(
         _insert_checks(connection, checks)
         for name in PARQUET:
             connection.execute(f"COPY (SELECT * FROM {name}) TO {quote_text(str(out / f'{name}.parquet'))}")
+        add_keys(connection)
         connection.execute("CHECKPOINT")
     return WarehouseRef(root=out, n_tickets=stages[0].rows.n_in, snapshot_id=snapshot_id)
 

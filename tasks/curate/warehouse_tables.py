@@ -7,6 +7,7 @@ for dbt. Knows nothing of steps and runs.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Table(NamedTuple):
-    """A table: its key is enforced by DuckDB, and so are references to other tables."""
+    """A table with its key and its references to other tables."""
 
     meaning: str
     columns: tuple[Column, ...]
     key: tuple[str, ...] = ()
     """Columns of the primary key."""
     references: Mapping[str, tuple[str, str]] = MappingProxyType({})
-    """Column -> table and column in which each of its values occurs."""
+    """Column -> table and column in which each of its values occurs; DuckDB adds foreign keys to new tables only."""
 
 
 class View(NamedTuple):
@@ -182,7 +183,7 @@ TABLES: dict[str, Table] = {
         ("run_id",),
     ),
 }  # fmt: skip
-"""In an order in which they can be filled: references point backwards."""
+"""References point to earlier tables."""
 
 _FATE = (
     Column("ticket_id", "VARCHAR", True, "pseudonym", "Id in the source; null if the row could not be read that far"),
@@ -241,24 +242,36 @@ VIEWS: dict[str, View] = {
 
 
 def create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create empty tables and views, each documented in the database itself."""
+    """Create empty tables and views, each documented in the database itself; `add_keys` once they are filled."""
     for name, table in TABLES.items():
-        parts = [
+        declared = ", ".join(
             f"{quote_identifier(column.name)} {column.sql_type}{'' if column.nullable else ' NOT NULL'}"
             for column in table.columns
-        ]
-        parts += [f"PRIMARY KEY ({', '.join(map(quote_identifier, table.key))})"] if table.key else []
-        parts += [
-            f"FOREIGN KEY ({quote_identifier(column)}) REFERENCES {other} ({quote_identifier(target)})"
-            for column, (other, target) in table.references.items()
-        ]
-        connection.execute(f"CREATE TABLE {name} ({', '.join(parts)})")
+        )
+        connection.execute(f"CREATE TABLE {name} ({declared})")
         connection.execute(f"COMMENT ON TABLE {name} IS {quote_text(table.meaning)}")
         _comment(connection, name, table.columns)
     for name, view in VIEWS.items():
         connection.execute(f"CREATE VIEW {name} AS {view.select}")
         connection.execute(f"COMMENT ON VIEW {name} IS {quote_text(view.meaning)}")
         _comment(connection, name, view.columns)
+
+
+def add_keys(connection: duckdb.DuckDBPyConnection, *, lenient: bool = False) -> None:
+    """Add the primary keys to filled tables.
+
+    Rows that are inserted into a table with a key are written twice, and the file keeps the space: half as large again.
+
+    Args:
+        lenient: Leave out a key that the rows break, as an earlier version may have written them.
+    """
+    import duckdb
+
+    for name, table in TABLES.items():
+        if not table.key:
+            continue
+        with suppress(*((duckdb.ConstraintException,) if lenient else ())):
+            connection.execute(f"ALTER TABLE {name} ADD PRIMARY KEY ({', '.join(map(quote_identifier, table.key))})")
 
 
 def _comment(connection: duckdb.DuckDBPyConnection, name: str, columns: tuple[Column, ...]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.tables import TICKETS
-from tasks.curate.warehouse_tables import TABLES, create_tables
+from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
 from tasks.files import sha256_json, sync_directory
 from tasks.forget.hashes import Forgotten, Kind
 from tasks.warehouse import connect, quote_identifier, quote_text
@@ -72,6 +72,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         changed = sha256_json([snapshot_id, "forgotten", n_after])[:16]
         db.execute("UPDATE snapshot SET snapshot_id = ?", [changed])
         db.execute("UPDATE snapshot SET n_curated = (SELECT count(*) FROM curated)")
+        add_keys(db, lenient=True)
         return n_before - n_after
 
     return _rewritten(database, write)
@@ -125,7 +126,7 @@ def _put(db: Connection, name: str, values: list[str]) -> None:
 
 
 def _tables_of_old(db: Connection) -> list[str]:
-    """Return the tables of the old file, in an order in which they can be filled; earlier versions had fewer."""
+    """Return the tables of the old file; earlier versions had fewer."""
     names = {
         name for (name,) in db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'").fetchall()
     }
@@ -171,6 +172,7 @@ def forget_raw(database: Path) -> int:
         for name in _tables_of_old(db):
             columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"
             db.execute(f"INSERT INTO {name} SELECT {columns} FROM old.{name}")
+        add_keys(db, lenient=True)
         return _count(db, "raw_tickets")
 
     return _rewritten(database, write)

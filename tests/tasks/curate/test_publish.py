@@ -176,11 +176,17 @@ def test_declared_columns_are_those_of_the_database(warehouse: WarehouseRef) -> 
 def test_keys_are_enforced_by_the_database(warehouse: WarehouseRef) -> None:
     keys = "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' ORDER BY 1"
     assert ask(warehouse, keys) == [(name,) for name in sorted(TABLES) if TABLES[name].key]
-    with connect(warehouse.database) as connection:
-        with pytest.raises(duckdb.ConstraintException):
-            connection.execute("INSERT INTO curated SELECT * FROM curated LIMIT 1")
-        with pytest.raises(duckdb.ConstraintException):
-            connection.execute("INSERT INTO splits VALUES ('unknown', 'train', 'a', 1)")
+    with connect(warehouse.database) as connection, pytest.raises(duckdb.ConstraintException):
+        connection.execute("INSERT INTO curated SELECT * FROM curated LIMIT 1")
+
+
+def test_keys_and_references_hold(warehouse: WarehouseRef) -> None:
+    for name, table in TABLES.items():
+        key = ", ".join(table.key) or "rowid"
+        assert ask(warehouse, f"SELECT {key} FROM {name} GROUP BY ALL HAVING count(*) > 1") == [], name
+        for column, (other, target) in table.references.items():
+            lost = f"SELECT {column} FROM {name} WHERE {column} NOT IN (SELECT {target} FROM {other})"
+            assert ask(warehouse, lost) == []
 
 
 def test_history_shows_runs_and_trends_over_published_states(warehouse: WarehouseRef, tmp_path: Path) -> None:
