@@ -103,6 +103,24 @@ def test_cancelling_a_run_of_a_worker_ends_its_training_with_a_checkpoint(deploy
         assert row["status"] == "INTERRUPTED"
 
 
+@pytest.mark.campaign
+def test_a_run_whose_machine_is_lost_is_found_by_its_silence_and_repeated_elsewhere(deployed: Deployment) -> None:
+    with deployed.worker() as lost:
+        first = deployed.start(until="finetune")
+        wait_for(lambda: bool(deployed.checkpoints()))
+        lost.kill()  # first, so that nothing reports the end of its flow
+        for pid in flow_processes(first):
+            os.kill(pid, signal.SIGKILL)
+    with deployed.worker() as worker:
+        assert deployed.end_of(first)[0] == "CRASHED"
+        wait_for(lambda: bool(deployed.repeats_of(first)))
+        repeat = deployed.repeats_of(first)[0]
+        assert deployed.end_of(repeat) == ("COMPLETED", "Completed"), worker.log.read_text()
+        newest, *_ = deployed.workplace.json("runs", "small")["runs"]
+        steps = {row["step"]: row["state"] for row in deployed.workplace.json("show", newest["run_id"])["steps"]}
+        assert (steps["extract"], steps["train"]) == ("reused", "done")
+
+
 def trainings_below(folder: Path) -> list[str]:
     """Commands of training processes of this folder, whoever their parent is by now."""
     found = []
