@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from flows.workspace.servers import (
     ensure_prefect,
     free_port,
     running,
+    stop,
     stop_all,
 )
 from schemas.errors import ServiceError
@@ -154,6 +156,19 @@ def test_a_stale_state_file_is_no_server(tmp_path: Path) -> None:
     (tmp_path / "prefect" / "server.json").write_text(state)
     assert running(tmp_path) == ()
     assert stop_all(tmp_path) == ()
+
+
+def test_a_copied_home_leaves_the_servers_of_the_original_alone_and_a_moved_one_keeps_its_own(tmp_path: Path) -> None:
+    home, copied, moved = tmp_path / "home", tmp_path / "copied", tmp_path / "moved"
+    server = ensure_mlflow(home, environ=OUTSIDE)
+    try:
+        shutil.copytree(home, copied)
+        assert running(home) == (server,)
+        assert running(copied) == stop_all(copied) == ()
+        home.rename(moved)
+        assert running(moved) == (server,)
+    finally:
+        stop(server)
 
 
 def test_clients_send_no_telemetry_and_use_the_given_server() -> None:
