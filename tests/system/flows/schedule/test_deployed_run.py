@@ -108,11 +108,14 @@ def test_a_run_whose_machine_is_lost_is_found_by_its_silence_and_repeated_elsewh
     with deployed.worker() as lost:
         first = deployed.start(until="finetune")
         wait_for(lambda: bool(deployed.checkpoints()))
-        lost.kill()  # first, so that nothing reports the end of its flow
+        lost.process.send_signal(signal.SIGSTOP)  # it must not report the end of its flow
         for pid in flow_processes(first):
             os.kill(pid, signal.SIGKILL)
+        lost.kill()
+        assert not flow_processes(first)
+        assert deployed.state(first)[0] == "RUNNING"
     with deployed.worker() as worker:
-        assert deployed.end_of(first)[0] == "CRASHED"
+        assert deployed.end_of(first)[0] == "CRASHED", worker.log.read_text()
         wait_for(lambda: bool(deployed.repeats_of(first)))
         repeat = deployed.repeats_of(first)[0]
         assert deployed.end_of(repeat) == ("COMPLETED", "Completed"), worker.log.read_text()
