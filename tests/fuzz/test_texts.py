@@ -15,12 +15,12 @@ from schemas.errors import ConfigError
 from schemas.openai_api import ChatRequest, TextRequest
 from schemas.secrets import know_secrets, masked
 from tasks.curate.redact import redact_row
+from tasks.monitor.feedback import ingest_feedback
 from tasks.sources.readers.read_jsonl import parse_lines
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import Line
 from tasks.sources.readers.turns import read_turns, to_json
 from tasks.warehouse import connect
-from tasks.watch.feedback import ingest_feedback
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROLES = st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "developer", "USER", "", "x"]) | JSON

@@ -39,7 +39,7 @@ from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.splits.assignments import write_assignments
 from tasks.files import sha256_json
-from tasks.watch.feedback import ingest_feedback
+from tasks.monitor.feedback import ingest_feedback
 
 KEY = "a key for pseudonyms of tests"
 CUSTOMER, OTHER = "ann@vq.example", "bob@vq.example"

@@ -17,7 +17,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from tasks.watch.feedback import ingest_feedback
+from tasks.monitor.feedback import ingest_feedback
 
 if TYPE_CHECKING:
     from tests.support.place import Place

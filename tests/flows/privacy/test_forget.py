@@ -21,7 +21,7 @@ from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.files import verify
-from tasks.watch.feedback import feedback_state, ingest_feedback, latest_decisions
+from tasks.monitor.feedback import feedback_state, ingest_feedback, latest_decisions
 from tests.support.forgetful_workspace import CUSTOMER, KEY, OTHER, TEXT, WORDS, Workspace, build, pseudonym
 from tests.support.traces import traces
 

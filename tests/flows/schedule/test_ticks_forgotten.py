@@ -13,7 +13,7 @@ from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
 from schemas.schedule import RetrainSpec
 from schemas.ticks import Arrivals
-from tasks.watch.conditions import Situation, decide
+from tasks.monitor.conditions import Situation, decide
 
 if TYPE_CHECKING:
     from tests.support.place import Place

@@ -24,9 +24,9 @@ from flows.context.feedback import feedback_database
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
+from tasks.monitor.feedback import latest_decisions
 from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
-from tasks.watch.feedback import latest_decisions
 from tests.support.candidates import Candidates
 from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.warm import Warm, WarmProcess

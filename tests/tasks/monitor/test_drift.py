@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.schedule import DriftSpec
 from schemas.ticks import Shift
-from tasks.watch.drift import Window, measure_drift
+from tasks.monitor.drift import Window, measure_drift
 
 WORDS = tuple(f"word{number}" for number in range(60))
 LABELS = ("billing | low", "returns | high", "delivery | normal")

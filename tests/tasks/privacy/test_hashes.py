@@ -11,7 +11,7 @@ import pytest
 from schemas.source import FilesSource
 from tasks.curate import gather
 from tasks.curate.extract import extract_tickets
-from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.sources.kind import Place
 from tasks.sources.registry import fingerprint_source
 

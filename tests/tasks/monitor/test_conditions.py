@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.schedule import DriftSpec, RetrainSpec
 from schemas.ticks import Arrivals, Decision, Shift
-from tasks.watch.conditions import Situation, before_curation, decide
+from tasks.monitor.conditions import Situation, before_curation, decide
 
 NOW = datetime(2026, 7, 13, 5, tzinfo=UTC)
 WEEK = timedelta(days=7)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.watch.arrivals import count_arrivals, newest_time, windows
+from tasks.monitor.arrivals import count_arrivals, newest_time, windows
 from tests.tasks.curate.conftest import MakeSplits
-from tests.tasks.watch.conftest import MakeWarehouse, splits_of, ticket
+from tests.tasks.monitor.conftest import MakeWarehouse, splits_of, ticket
 
 
 def test_everything_is_new_before_the_first_verdict(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:

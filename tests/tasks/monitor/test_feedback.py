@@ -14,11 +14,11 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
-from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
-from tasks.watch.learn import learn_from_feedback
+from tasks.monitor.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
+from tasks.monitor.learn import learn_from_feedback
 from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
-from tests.tasks.watch.conftest import ticket
+from tests.tasks.monitor.conftest import ticket
 
 __all__ = ["make_tickets"]
 VERSIONS = frozenset({"1", "2"})
@@ -168,7 +168,7 @@ def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(da
 def test_a_line_on_which_redaction_fails_is_refused_and_the_others_are_ingested(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.watch import feedback
+    from tasks.monitor import feedback
 
     raise_on(monkeypatch, feedback, "redact_row", lambda given: "Kaboom" in str(given), IndexError)
     bad = line(2, "edited", reply="Kaboom my secret text")
