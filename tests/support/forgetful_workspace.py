@@ -1,6 +1,6 @@
-"""A home folder as runs leave it, in a second and without a model: pseudonyms, splits, examples, trainings, feedback.
+"""A home folder as runs leave it, built in a second without a model: pseudonyms, splits, examples, trainings, feedback.
 
-Store, ledger, keys and tables are made by the program's own code; the trainings are files of three bytes.
+The program's own code makes store, ledger, keys and tables; the trainings are files of three bytes.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ WORDS = (CUSTOMER, pseudonym(CUSTOMER), TEXT, "vq-", TICKET)
 
 @dataclass
 class Workspace:
-    """Where it lies, and what was put there."""
+    """A built workspace: its location and contents."""
 
     settings: Settings
     made: dict[str, Artifact]
@@ -86,7 +86,7 @@ class Workspace:
 
 
 def build(folder: Path) -> Workspace:
-    """Two customers with two tickets each; v1 learned from both, v2 extends v1, v3 is only another's."""
+    """Two customers with two tickets each; v1 learned from both, v2 extends v1, v3 learned only from the other."""
     (folder / "pipelines.yaml").write_text(CONFIG)
     settings = load_settings(folder / "pipelines.yaml", environ={})
     here = Workspace(settings, {})

@@ -1,4 +1,4 @@
-"""A fake server with OpenAI's form: records requests, and answers what the test wants."""
+"""A fake OpenAI-compatible server that records requests and returns scripted answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Desk(ThreadingHTTPServer):
-    """Answers with the last user's words; `script` holds what it does first instead."""
+    """Echoes the last user message; answers in `script` come first."""
 
     daemon_threads = True
 

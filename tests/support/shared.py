@@ -1,4 +1,4 @@
-"""What several workers of pytest-xdist use, made once."""
+"""Things that all pytest-xdist workers share, made once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.workspace.lock import hold
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of this name, filled by the first worker that asks for it; others wait, and only read it."""
+    """The folder of this name, filled by the first worker; other workers wait and only read it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
