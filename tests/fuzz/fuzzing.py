@@ -1,4 +1,4 @@
-"""How long a target is fuzzed: the same few examples in every `make test`, new ones for minutes in `make fuzz`."""
+"""How long to fuzz a target: the same few examples in `make test`, new ones for minutes in `make fuzz`."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Test = Callable[..., None]
 
 
 def fuzz(*strategies: st.SearchStrategy[Any], examples: int = 60) -> Callable[[Test], Test]:
-    """A test of one function over generated values.
+    """Decorate a test of one function over generated values.
 
     Args:
-        examples: In `make test`, where they are the same each time.
+        examples: The number of examples in `make test`, the same each time.
     """
 
     def decorate(check: Test) -> Test:
@@ -50,7 +50,7 @@ def fuzz(*strategies: st.SearchStrategy[Any], examples: int = 60) -> Callable[[T
 
 @st.composite
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """One of the seeds, with pieces cut, repeated, overwritten and inserted; sometimes only noise."""
+    """One of the seeds with pieces cut, repeated, overwritten and inserted; sometimes only noise."""
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(0, 6))):
         start = draw(st.integers(0, len(data)))
@@ -72,7 +72,7 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 def mutated_text(seeds: list[str]) -> st.SearchStrategy[str]:
-    """The same of text; what is no UTF-8 any more is replaced."""
+    """Like `mutated`, for text; invalid UTF-8 is replaced."""
     return mutated([seed.encode() for seed in seeds]).map(lambda data: data.decode("utf-8", "replace"))
 
 
