@@ -1,4 +1,4 @@
-"""MLflow follows the ledger: once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+"""MLflow follows the ledger to the same state: repeated, late, in parts, after a kill, or by two processes at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.place import alias_version
 if TYPE_CHECKING:
     from tests.support.place import Place
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 

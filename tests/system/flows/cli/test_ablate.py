@@ -1,7 +1,7 @@
-"""`cost`, `compare`, `advise`, `ablate` and the report's costs, on two recorded runs of a small world with bad tickets.
+"""`cost`, `compare`, `advise`, `ablate` and the report's costs, on two recorded runs of a toy world with bad tickets.
 
-Three of eight tickets before the cut carry the other category, and say so in their subject: a rule takes them. The
-runs go through the real steps; only the training process is forked from this one, which has torch loaded.
+Three of eight tickets before the cut have the wrong category and the subject "junk", so a rule can drop them. The runs
+use the real steps; only the training process is a fork of this one, which has torch loaded.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The command line: exit codes, JSON, and errors a person can act on."""
+"""The command line: exit codes, JSON, and actionable errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
+"""`tunegate data curate` and the commands that data teams run afterwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.support.postgres import Postgres
 
 
-def test_the_ledger_moves_into_postgres_and_from_there_into_a_folder(
+def test_the_ledger_moves_into_postgres_and_back_into_a_folder(
     home: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = postgres.fresh()

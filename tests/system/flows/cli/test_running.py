@@ -1,4 +1,4 @@
-"""`tunegate run` from tickets to a verdict, with every part real and the model tiny."""
+"""`tunegate run` from tickets to a verdict: every part is real, the model is tiny."""
 
 from __future__ import annotations
 
