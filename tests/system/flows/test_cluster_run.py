@@ -1,4 +1,4 @@
-"""`engine: ray` in a pipeline: which steps go to the cluster, and a whole run there that ends in the same results."""
+"""`engine: ray` in a pipeline: which steps run on the cluster, and a whole run there with the same results."""
 
 from __future__ import annotations
 

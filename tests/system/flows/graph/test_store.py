@@ -1,4 +1,4 @@
-"""The store: complete results or none, one maker per key, damage found and put aside."""
+"""The store: complete results or none, one maker per key, damaged results found and set aside."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is champion: moved in one transaction, by one of many, with a history that shows tampering."""
+"""The champion: one transaction moves it, one of many processes wins, and its history reveals tampering."""
 
 from __future__ import annotations
 

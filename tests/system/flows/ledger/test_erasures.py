@@ -1,4 +1,4 @@
-"""Tombstones, journal and marks, in a file and in Postgres: what was entered stays, and moves with the ledger."""
+"""Tombstones, journal and marks, in a file and in Postgres: entries stay and move with the ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person decides about champions: one transaction each, on the record."""
+"""Decisions of a person about champions: one transaction each, recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process does first: private files, and no secret in any log or traceback."""
+"""What a process sets up first: private files, and no secret in any log or traceback."""
 
 from __future__ import annotations
 
