@@ -117,9 +117,9 @@ def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) 
     for number, expected in ((1, None), (2, "1"), (3, "2")):
         promote(ledger, number, expected)
     registry_state = registry_state_of(spec(), ledger)
-    assert registry_state.promote is not None
+    assert registry_state.champion is not None
     assert registry_state.anchor is not None
-    assert (registry_state.promote.version, registry_state.anchor.version) == ("3", "1")
+    assert (registry_state.champion.version, registry_state.anchor.version) == ("3", "1")
     pinned = registry_state_of(spec(anchor={"version": "2"}), ledger).anchor
     assert pinned is not None
     assert pinned.trained.digest == "t2"

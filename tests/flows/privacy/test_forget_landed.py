@@ -80,7 +80,7 @@ def tickets(workspace: Workspace, source: ZendeskSource | PostgresSource, out: P
     landed = landed_folder(workspace.settings, "small")
     fingerprint = fingerprint_source(source, root=out, landed=landed)
     return extract_tickets(
-        source=source, fingerprint=fingerprint, position=place_of(source, root=out, landed=landed), out=out
+        source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out
     ).rows.n_out
 
 

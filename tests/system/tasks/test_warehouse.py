@@ -1,4 +1,4 @@
-"""The DuckDB connection and its lock-down."""
+"""The DuckDB connection and how it is locked down."""
 
 from __future__ import annotations
 

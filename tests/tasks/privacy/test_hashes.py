@@ -1,4 +1,4 @@
-"""Rows of forgotten customers are dropped where they are read: counted, and without a trace of what they were."""
+"""Rows of forgotten customers are dropped on reading: counted, without a trace of their content."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def row(number: int, customer: object, **more: object) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("held_bytes", [1 << 25, 1], ids=["held", "put aside"])
-def test_their_rows_go_before_anything_is_written(
+def test_rows_of_forgotten_customers_are_dropped_before_anything_is_written(
     tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "HELD_BYTES", held_bytes)
@@ -53,7 +53,7 @@ def test_their_rows_go_before_anything_is_written(
     assert {each["ticket_id"] for each in removed} == {None, "t6"}
 
 
-def test_a_source_without_customers_is_read_as_ever(tmp_path: Path) -> None:
+def test_a_source_without_forgotten_customers_is_read_unchanged(tmp_path: Path) -> None:
     (tmp_path / "tickets.jsonl").write_text('{"ticket_id": "t1", "body": "a", "reply": "b"}\n')
     source = FilesSource(kind="files", paths=("tickets.jsonl",))
     fingerprint = fingerprint_source(source, root=tmp_path)

@@ -1,4 +1,4 @@
-"""One training process works in a folder at a time."""
+"""Only one training process works in a folder at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_second_training_in_one_folder_is_refused(
     write_json(tmp_path / JOB, job.model_dump(mode="json"))
 
     def run(*_: object) -> int:
-        pytest.fail("the second process trains")
+        pytest.fail("the second process would train")
 
     with (tmp_path / "worker.lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

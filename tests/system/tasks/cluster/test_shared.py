@@ -1,4 +1,4 @@
-"""Folders on the shared storage: complete or absent, verified, downloaded once per node."""
+"""Folders on shared storage: complete or absent, verified, downloaded once per node."""
 
 from __future__ import annotations
 

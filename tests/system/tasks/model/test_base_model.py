@@ -1,4 +1,4 @@
-"""A base model comes from where the address says, checked, or not at all."""
+"""A base model is fetched from its address and checked, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages to ids: one way for training and serving, and no ticket ends a turn."""
+"""Messages to ids: the same for training and serving, and no ticket can end a turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batched answers with a shared prefix are those of the plain loop, item by item; a killed run continues."""
+"""Batched answers with a shared prefix equal those of a plain loop; a killed run continues."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""GGUF files: blocks as ggml's own code reads them, names and rotations as transformers wants them, damage refused."""
+"""GGUF files: blocks decoded like ggml does, names and rotations as in transformers, damaged files refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle answers as the gate had it answer: here, in a fresh process through MLflow's champion, or not at all."""
+"""A bundle answers as it did for the gate: in this process, in a new one through MLflow's champion, or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.tasks.release.test_serve import DECODING, MARKER, PROMPT, QUESTIONS, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
+pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
     "ignore:The ..noload.. loader strategy:DeprecationWarning",
     "ignore:.*Any type hint is inferred:UserWarning",
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",

@@ -1,4 +1,4 @@
-"""Several processes that train together, with real processes on the tiny model: the same training, wherever it dies."""
+"""Training with several real processes on the tiny model: the same result, whichever process dies and when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training as a step: results, errors, deadlines and interruptions, each with a real process on the tiny model."""
+"""Training as a step: results, errors, deadlines and interruptions, with real processes on the tiny model."""
 
 from __future__ import annotations
 

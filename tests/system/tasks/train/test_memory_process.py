@@ -1,4 +1,4 @@
-"""The predicted peak of a training process against what real processes reach."""
+"""The predicted peak memory of a training process, compared with real processes."""
 
 from __future__ import annotations
 
