@@ -140,7 +140,7 @@ def slow_release(home: Path, number: str, place: str) -> object:
 def sync_mlflow(home: Path, wait_s: str) -> object:
     with open_here(home).mlflow_lock(wait_s=float(wait_s)) as check_turn:
         check_turn()
-        wait_for_line("telling")
+        wait_for_line("syncing")
         check_turn()
     return {"synced": True}
 

@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -52,14 +51,6 @@ def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Poo
 def flow_processes(run: str) -> list[int]:
     """Processes that Prefect started for this flow run."""
     return [pid for pid in processes_of("python") if _flow_run_of(pid) == run]
-
-
-def wait_for(true: Callable[[], bool], *, seconds: float = 900) -> None:
-    """Poll until something is true; only a very busy machine needs long."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
 
 
 def _session(pid: int) -> int:

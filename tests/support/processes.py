@@ -1,8 +1,10 @@
-"""Finds running processes, for tests that kill some."""
+"""Finds running processes and waits for conditions, for tests that kill some."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -31,3 +33,11 @@ def processes_of(words: str) -> list[int]:
         return number == os.getpid() or (number in parents and is_below(parents[number]))
 
     return [number for number, line in lines.items() if words in line and is_below(number)]
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 900) -> None:
+    """Poll until the condition holds; only a very busy machine needs long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)

@@ -147,9 +147,7 @@ def test_validate_checks_the_sql_and_the_functions_of_the_file(tmp_path: Path) -
 
 def test_an_internal_error_is_reported_without_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    monkeypatch.setenv(
-        "TUNEGATE_HOME", "~no-user-of-this-name/state"
-    )  # pathlib raises an error that our code does not expect
+    monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # an error that our code does not expect
     done = tunegate("runs", cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.startswith("error[TG0001]: internal error: RuntimeError")

@@ -99,9 +99,7 @@ def make_version_1(ledger):
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
         db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
         db.row_factory = sqlite3.Row
-        for row in db.execute(
-            "SELECT * FROM champion_events ORDER BY seq"
-        ).fetchall():  # with the hashes of that version
+        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hash like that version
             event = {**{name: row[name] for name in row.keys() if name != "hash"}, "prev_hash": previous}  # noqa: SIM118
             previous = sha256_json(event)
             db.execute(

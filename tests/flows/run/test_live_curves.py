@@ -17,6 +17,7 @@ from schemas.artifacts import Artifact
 from schemas.pipeline import RegisterSpec
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.step import as_step
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
 
@@ -52,13 +53,6 @@ def run_of(home: Path, tracking_uri: str = "") -> Any:
 
 def finish(curves: LiveCurves, home: Path) -> None:
     curves.ended(TRAIN, Outcome(Artifact(root=home), seconds=1.0))
-
-
-def wait_for(true: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_points_arrive_during_training_and_are_complete_at_its_end(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The JSON Schema for editors fits the file as it is written."""
+"""The JSON Schema for editors matches the shipped file."""
 
 from __future__ import annotations
 

@@ -23,11 +23,7 @@ def test_the_written_file_reaches_a_verdict_with_the_embedded_model(empty_workpl
     (empty_workplace.folder / "pipelines.yaml").unlink()
     empty_workplace.json("init", "--from", "tickets.csv")
     text = (empty_workplace.folder / "pipelines.yaml").read_text()
-    for key, size in {
-        "max_examples": 16,
-        "max_items": 8,
-        "max_new_tokens": 8,
-    }.items():  # takes minutes instead of an hour
+    for key, size in {"max_examples": 16, "max_items": 8, "max_new_tokens": 8}.items():  # minutes instead of an hour
         text = re.sub(rf"\b{key}: \d+", f"{key}: {size}", text)
     (empty_workplace.folder / "pipelines.yaml").write_text(text)
     done = empty_workplace.run("run", "tickets", TUNEGATE_CACHE=os.environ.get("TUNEGATE_CACHE", ""))

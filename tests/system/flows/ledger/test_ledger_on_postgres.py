@@ -1,4 +1,4 @@
-"""Whatever holds for the ledger in a file holds for the one in Postgres: the same tests, again."""
+"""The tests of the ledger in a file, repeated with a ledger in Postgres."""
 
 from __future__ import annotations
 

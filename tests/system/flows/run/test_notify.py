@@ -1,4 +1,4 @@
-"""Notifications are sent, whatever the receiver does: a real server on loopback takes, refuses, redirects, hangs."""
+"""Notifications through a block of a real Prefect server."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.server
-def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_server: PrefectServer) -> None:
+def test_a_notification_block_of_prefect_gets_the_message(hook: Hook, prefect_server: PrefectServer) -> None:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
     from prefect.settings import temporary_settings
 

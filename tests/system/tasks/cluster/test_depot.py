@@ -19,7 +19,7 @@ def shared(tmp_path: Path) -> Shared:
     return Shared(f"file://{tmp_path / 'shared'}")
 
 
-def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
+def test_a_kill_between_a_checkpoint_and_its_note_keeps_the_previous_checkpoint(tmp_path: Path, shared: Shared) -> None:
     depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
     depot.save(scratch, checkpoint(scratch, 2))
     newer = checkpoint(scratch, 4)

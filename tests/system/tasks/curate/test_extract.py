@@ -43,7 +43,7 @@ def extract(source: Any, root: Path) -> TicketTable:
 # The same rows from every kind of source
 
 
-def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
+def test_a_database_that_a_writer_has_open_is_refused_with_its_name(tmp_path: Path) -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""What does not fit the tickets held in memory goes through files aside: the same bytes, and memory stays flat."""
+"""Tickets that exceed the memory limit go through temporary files: same bytes, flat memory."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ def test_a_larger_file_takes_no_more_memory(form: str, tmp_path: Path, project: 
     )  # fmt: skip
     n_small, small_mb, n_large, large_mb = map(int, done.stdout.split())
     assert (n_small, n_large) == (2000, 10_000)
-    assert large_mb - small_mb < 10, "the files hold 4 and 20 MB"
+    assert large_mb - small_mb < 10, "the files have 4 and 20 MB"

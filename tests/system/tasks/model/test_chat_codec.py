@@ -24,7 +24,7 @@ def codec(tiny_model: ModelRef) -> ChatCodec:
 
 
 @pytest.mark.model
-def test_smollm2_ids_are_those_of_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
+def test_smollm2_ids_match_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
     codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")
     for turns in ([USER, ANSWER], [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER, USER, ANSWER]):
         own = codec.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)

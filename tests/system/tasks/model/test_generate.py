@@ -34,7 +34,7 @@ from tests.tasks.model.test_generate import BODIES, SPEC, answers, assert_same, 
 
 
 @pytest.mark.model
-def test_smollm2_answers_as_stock_generate_does(tmp_path: Path, smollm2: ModelRef) -> None:
+def test_smollm2_answers_like_stock_generate(tmp_path: Path, smollm2: ModelRef) -> None:
     spec = SPEC.model_copy(update={"batch_size": 4})
     prompts = prompt_set(tmp_path / "prompts", n=6)
     assert_same(rows(answers(tmp_path, prompts, smollm2, spec, "a")), stock_answers(smollm2, prompts, spec))

@@ -48,7 +48,7 @@ print(json.dumps({"answers": model.predict([{"subject": r["subject"], "body": r[
 """
 
 
-def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
+def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_new_process(
     bundle: BundleRef,
     tiny_model: ModelRef,
     client: MlflowClient,
@@ -64,7 +64,7 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
         client, bundle, name="served", version="1", mlflow_run=run, tags=tags, owner=Owner("ours"), uri=uri
     )
     move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
-    here = load_bundle(bundle.root, base=tiny_model.root)
+    in_this_process = load_bundle(bundle.root, base=tiny_model.root)
     environ = {
         **os.environ,
         "MLFLOW_TRACKING_URI": uri,
@@ -76,9 +76,9 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout)
-    assert there["losses"] == here.losses(TICKETS)
-    assert there["answers"] == here.answer(QUESTIONS)
+    in_new_process = json.loads(done.stdout)
+    assert in_new_process["losses"] == in_this_process.losses(TICKETS)
+    assert in_new_process["answers"] == in_this_process.answer(QUESTIONS)
     assert MARKER not in done.stderr
     for path in (path for path in store_home.rglob("*") if path.is_file()):
         assert path.suffix not in {".pkl", ".pickle", ".joblib", ".pt", ".pth"}

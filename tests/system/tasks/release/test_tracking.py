@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first impor
 )
 
 
-def test_a_new_store_is_created_silently_without_telemetry_and_nothing_else_is_written(tmp_path: Path) -> None:
+def test_a_new_store_is_created_silently_without_telemetry_or_other_files(tmp_path: Path) -> None:
     program = (
         "import sys, os\n"
         "from pathlib import Path\n"

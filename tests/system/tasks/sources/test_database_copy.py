@@ -1,4 +1,4 @@
-"""A DuckDB file that another process has open and writes: whole transactions are read, and the writer is in peace."""
+"""A DuckDB file that another process writes: whole transactions are read, and the writer is not disturbed."""
 
 from __future__ import annotations
 
@@ -69,20 +69,18 @@ def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database:
     assert copy_of(folder).stat().st_mode & 0o077 == 0
 
 
-def test_what_is_committed_but_only_in_the_log_is_read_and_the_file_stays_as_it_is(
-    database: Path, tmp_path: Path
-) -> None:
+def test_commits_that_are_only_in_the_log_are_read_and_the_file_is_not_changed(database: Path, tmp_path: Path) -> None:
     with held(database, HOLDER):
         before = {path: path.read_bytes() for path in (database, log_of(database))}
         assert read(tmp_path) == ["in the log"]
         assert {path: path.read_bytes() for path in (database, log_of(database))} == before
-    # Of the same content the fingerprint is the same, held or not: nothing is curated anew.
+    # Equal content has an equal fingerprint, open or not: nothing is curated again.
     landed = tmp_path / "landed"
     with_copy = fingerprint_source(SOURCE, root=tmp_path, landed=landed)
     assert fingerprint_source(SOURCE, root=tmp_path) == with_copy
 
 
-def test_a_writer_that_never_stands_still_is_told(
+def test_a_writer_that_never_pauses_is_reported(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.sources import database_copy
@@ -90,13 +88,13 @@ def test_a_writer_that_never_stands_still_is_told(
     monkeypatch.setattr(database_copy, "ATTEMPTS", 1)
     copyfile = database_copy.shutil.copyfile
 
-    def merged_meanwhile(path: Path, to: Path) -> None:
+    def copy_during_merge(path: Path, to: Path) -> None:
         copyfile(path, to)
-        with database.open("r+b") as stream:  # what a merge does: the other header becomes the newer one
+        with database.open("r+b") as stream:  # as in a merge, the other header becomes the newer one
             stream.seek(4096)
             stream.write(b"\xff")
 
-    monkeypatch.setattr(database_copy.shutil, "copyfile", merged_meanwhile)
+    monkeypatch.setattr(database_copy.shutil, "copyfile", copy_during_merge)
     with held(database, HOLDER), pytest.raises(DataError, match="TG0203"):
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")
     folder = source_folder(SOURCE, tmp_path / "landed")

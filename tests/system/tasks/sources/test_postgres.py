@@ -1,4 +1,4 @@
-"""A real Postgres as a source: pages by cursor and key, killed at every step, deletions found, nothing ever written."""
+"""A real Postgres as a source: pages by cursor and key, kills at every step, deletions found, nothing written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIRST = (
 
 
 class Desk:
-    """An empty database, and a connection to write to it."""
+    """An empty database, and a connection that writes to it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -90,7 +90,7 @@ def removed(table: TicketTable) -> dict[str | None, str]:
 
 
 def change(desk: Desk) -> None:
-    """One text edited, one row deleted, one inserted late with an old time, one without a cursor."""
+    """Edit a text, delete a row, insert one late with an old time, and one without a cursor."""
     desk.do(
         "UPDATE \"the % tickets\" SET body = 'Edited', updated_at = now() WHERE id = 3",
         'DELETE FROM "the % tickets" WHERE id = 5',
@@ -98,7 +98,7 @@ def change(desk: Desk) -> None:
     )
 
 
-def test_every_row_is_brought_once_though_many_share_a_time(desk: Desk, tmp_path: Path) -> None:
+def test_every_row_is_ingested_once_although_many_share_a_time(desk: Desk, tmp_path: Path) -> None:
     table = sync(source(page_size=3), tmp_path)
     assert bodies(table) == {str(n): f"Question {n}" for n in range(1, 26)}
     assert table.rows.n_in == table.rows.n_out == 25
@@ -111,8 +111,10 @@ DEEP = "(repeat('[', 2000) || repeat(']', 2000))::jsonb"
 
 
 @pytest.mark.parametrize("value", [DEEP, "(repeat('9', 5000))::jsonb", "'[100000000000000000000]'::jsonb"])
-def test_a_row_that_cannot_be_kept_is_quarantined_until_it_is_corrected(desk: Desk, tmp_path: Path, value: str) -> None:
-    """Fields of a help desk hold what its customers write."""
+def test_a_row_that_cannot_be_stored_is_quarantined_until_it_is_corrected(
+    desk: Desk, tmp_path: Path, value: str
+) -> None:
+    """Fields of a help desk contain what its customers write."""
     desk.do('ALTER TABLE "the % tickets" ADD extra jsonb', 'UPDATE "the % tickets" SET extra = \'{"a": [1]}\'')
     desk.do(f'UPDATE "the % tickets" SET extra = {value}, updated_at = now() WHERE id = 7')
     for _ in range(2):
@@ -142,10 +144,10 @@ def test_edits_deletions_late_rows_and_rows_without_a_cursor_are_found(desk: Des
 
 
 def test_killed_at_every_step_no_row_is_lost_or_doubled(desk: Desk, process: Ingests, tmp_path: Path) -> None:
-    """First three pages of rows, killed after each; then edits, tombstones and late rows, killed before, while and
-    after each is written: at the first step, at the second, and so on until a sync has no such step left."""
+    """Ingest three pages of rows with a kill after each; then edits, deletions and late rows with a kill before, during
+    and after each write, until a sync has no such step left."""
     spec, killed = source(), tmp_path / "killed"
-    for _ in range(4):  # the word which database it is, and three pages
+    for _ in range(4):  # the identity of the database, and three pages
         assert not process.ingest(spec, killed, "ingest.committed")
     for is_changed in (False, True):
         if is_changed:
@@ -174,7 +176,7 @@ def test_a_row_written_before_a_sync_and_committed_after_it_is_not_lost(desk: De
 
 
 def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) -> None:
-    """Both columns of a row are always written together; the sync reads pages of one snapshot meanwhile."""
+    """Both columns of a row are always written together, while the sync reads pages of one snapshot."""
     stop = threading.Event()
 
     def write() -> None:
@@ -219,7 +221,7 @@ def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) ->
         ("select nextval('numbers') as id, now() as updated_at", DataError, "TG0209.*read-only"),
     ],
 )  # fmt: skip
-def test_what_is_no_readable_source_is_refused_in_words(
+def test_an_unreadable_source_is_refused_with_a_reason(
     desk: Desk, tmp_path: Path, query: str, kind: type[Exception], told: str
 ) -> None:
     desk.do("CREATE SEQUENCE numbers")
@@ -235,7 +237,7 @@ def test_a_query_with_percent_signs_and_a_number_as_cursor(desk: Desk, tmp_path:
     assert "29" in bodies(sync(spec, tmp_path))
 
 
-def test_another_database_behind_the_same_variable_starts_over(
+def test_another_database_in_the_same_variable_starts_over(
     desk: Desk, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(source(), tmp_path)
@@ -246,7 +248,7 @@ def test_another_database_behind_the_same_variable_starts_over(
     assert bodies(sync(source(), tmp_path)) == {"1": "Elsewhere"}
 
 
-def test_a_refused_login_and_a_lost_server_hold_no_password(
+def test_errors_of_a_refused_login_and_a_lost_server_contain_no_password(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.do("DROP ROLE IF EXISTS nobody_here")

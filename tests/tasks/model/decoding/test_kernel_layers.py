@@ -42,7 +42,7 @@ def model_of(n_heads: int, n_kv: int, *, d: int = 16, dtype: torch.dtype = torch
     return LlamaForCausalLM(config).eval().bfloat16().to(dtype)
 
 
-def told(*tensors: Tensor) -> list[Flat]:
+def flats(*tensors: Tensor) -> list[Flat]:
     return [flat(tensor, tensor.dtype) for tensor in tensors]
 
 
@@ -66,12 +66,12 @@ def test_attention_matches_float64(n_heads: int, n_kv: int, n_new: int, n_prefix
     n_before = (n_prefix + 15) // 16 * 16
     before_keys, before_values = bf16(1, n_kv, d, n_before, seed=5), bf16(1, n_kv, n_before, d, seed=6)
     old_keys, old_values = keys.double(), values.double()
-    capacities = [torch.empty(n_heads // n_kv + 1, d)]
-    capacities += [torch.empty(n_heads // n_kv, width) for width in (n_before, n_columns, d)]
+    buffers = [torch.empty(n_heads // n_kv + 1, d)]
+    buffers += [torch.empty(n_heads // n_kv, width) for width in (n_before, n_columns, d)]
     out = torch.empty(n_rows, n_new, n_heads, d, dtype=torch.bfloat16)
     attend_columns(
-        *told(packed, cos, sin, pads, places, keys, values, before_keys, before_values),
-        n_prefix, start, 0, d**-0.5, *told(*capacities), flat(out), 0, n_rows,
+        *flats(packed, cos, sin, pads, places, keys, values, before_keys, before_values),
+        n_prefix, start, 0, d**-0.5, *flats(*buffers), flat(out), 0, n_rows,
     )  # fmt: skip
 
     wide, half = packed.double(), d // 2
@@ -140,12 +140,12 @@ def test_a_nan_is_not_lost_in_attention(spoilt: str) -> None:
     packed, keys, values = bf16(2, 1, 5, 64), bf16(2, 1, 64, 16), bf16(2, 1, 16, 64)
     {"packed": packed[1, 0, 0], "keys": keys[1, 0, 3], "values": values[1, 0, 2]}[spoilt][2] = float("nan")
     ones, none = torch.ones(2, 1, 64).bfloat16(), torch.zeros(2, dtype=torch.int64)
-    capacities = [torch.empty(4, 64), torch.empty(3, 0), torch.empty(3, 16), torch.empty(3, 64)]
+    buffers = [torch.empty(4, 64), torch.empty(3, 0), torch.empty(3, 16), torch.empty(3, 64)]
     out = torch.empty(2, 1, 3, 64).bfloat16()
     prefix = torch.empty(1, 1, 64, 0).bfloat16(), torch.empty(1, 1, 0, 64).bfloat16()
     attend_columns(
-        *told(packed, ones, ones, none, torch.arange(2), keys, values, *prefix),
-        0, 5, 0, 0.125, *told(*capacities), flat(out), 0, 2,
+        *flats(packed, ones, ones, none, torch.arange(2), keys, values, *prefix),
+        0, 5, 0, 0.125, *flats(*buffers), flat(out), 0, 2,
     )  # fmt: skip
     assert out[1].isnan().any()
     assert not out[0].isnan().any()
@@ -277,12 +277,12 @@ def test_free_and_padding_columns_are_never_read() -> None:
         keys[..., 4:20], values[:, :, 4:20] = bf16(2, 1, 64, 16, seed=9), bf16(2, 1, 16, 64, seed=9)
         before = bf16(1, 1, 64, 16, seed=seed), bf16(1, 1, 16, 64, seed=seed)
         before[0][..., :3], before[1][:, :, :3] = bf16(1, 1, 64, 3, seed=8), bf16(1, 1, 3, 64, seed=8)
-        capacities = [torch.empty(4, 64), torch.empty(3, 16), torch.empty(3, 32), torch.empty(3, 64)]
+        buffers = [torch.empty(4, 64), torch.empty(3, 16), torch.empty(3, 32), torch.empty(3, 64)]
         out = torch.empty(2, 1, 3, 64).bfloat16()
         ones = torch.ones(2, 1, 64).bfloat16()
         attend_columns(
-            *told(bf16(2, 1, 5, 64, seed=4), ones, ones, torch.tensor([4, 4]), torch.arange(2), keys, values, *before),
-            3, 20, 0, 0.125, *told(*capacities), flat(out), 0, 2,
+            *flats(bf16(2, 1, 5, 64, seed=4), ones, ones, torch.tensor([4, 4]), torch.arange(2), keys, values, *before),
+            3, 20, 0, 0.125, *flats(*buffers), flat(out), 0, 2,
         )  # fmt: skip
         found.append(out.view(torch.int16).numpy())
     assert np.array_equal(found[0], found[1])
