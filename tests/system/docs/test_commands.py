@@ -7,16 +7,12 @@ the warm process, all other commands run in this one; `make campaign` runs every
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 import pytest
-from ruamel.yaml import YAML
 
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import ModelRef
 from tests.docs.test_commands import (
     SMALL,
     Page,
@@ -25,7 +21,6 @@ from tests.docs.test_commands import (
     failed_commands,
     folder,
 )
-from tests.support.documentation import blocks
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace

@@ -6,11 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jsonschema
-import pytest
-
-from schemas.editor import editor_schema, editor_schema_text
-
 
 def check(project: Path, file: Path) -> subprocess.CompletedProcess[str]:
     schema = project / "schemas" / "pipelines.schema.json"

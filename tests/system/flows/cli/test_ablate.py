@@ -10,20 +10,17 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from benchmarks import toy
-from benchmarks.forked import ALONE, Forked
 from flows.cli import main
 from flows.graph.graph import Node
 from flows.ledger.ledger import Ledger
 from flows.run.ablation import Ablation, arms_of
 from flows.workspace.settings import load_settings
 from schemas.load import load_file
-from tasks.train import launch
 from tests.flows.cli.test_ablate import World, world, write_world
 
 

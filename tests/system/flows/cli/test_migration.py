@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import duckdb
 import pytest
 
-from flows.cli.ops import migrate
 from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
 from tests.flows.cli.test_migration import home, migrated

@@ -7,8 +7,6 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest

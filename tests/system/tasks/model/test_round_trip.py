@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import tasks.assess.checks
+import tasks.assess.checks  # registers the checks
 from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import GateError
 from schemas.evaluation import DecodingSpec

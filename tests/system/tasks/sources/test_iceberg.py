@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.support.iceberg_table import Lake
 from tests.tasks.sources.test_iceberg import lake, source

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ServiceError
-from tasks.sources import web
 from tasks.sources.copies import FETCHED, FILES
 from tasks.sources.ingest import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, sync, tickets
 from tests.tasks.sources.test_remote_files import PATTERN, afar, folder_of, rows, source
 

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sources import web
 from tasks.sources.copies import FETCHED, FILES
-from tests.support.file_server import FileServer, file_server
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.file_server import FileServer
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, tickets
 from tests.tasks.sources.test_remote_files_parallel import N_FILES, afar, folder_of, row, source
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from schemas.remote_source import ZendeskSource
-from tasks.sources import zendesk_api
 from tasks.sources.landing import FILE
 from tasks.sources.registry import fingerprint_source
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, removed, sync, tickets
-from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
+from tests.support.zendesk_desk import ZendeskDesk
 from tests.tasks.sources.test_zendesk import VARIABLE, busy, change, database, desk, gone_texts, source
 
 

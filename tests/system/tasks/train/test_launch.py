@@ -8,21 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
+from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import ConfigError, ProcessLostError, TrainingError
-from schemas.training import AdapterSpec, TrainSpec
+from schemas.training import AdapterSpec
 from tasks.children import Children
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
-from tasks.train.launch import train_model
 from tasks.train.place import ThisMachine, worker_environment
 from tests.support.processes import is_running, processes_of
 from tests.tasks.train.conftest import Run

@@ -7,23 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Lines
-
-
-# Values
-
-
-# Rows
-
-
-# Paths
-
-
-# Text
-
-
-# Memory
-
 READ_LONG_LINES = """
 import resource, sys
 from pathlib import Path
