@@ -113,7 +113,7 @@ def hold(home: Path, name: str, seconds: str) -> object:
     ledger = open_here(home)
     with ledger.pipeline_lock(name, wait_s=0, run_id=f"run-{os.getpid()}"):
         ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
-        say("holding")
+        send_line("holding")
         time.sleep(float(seconds))
     return {}
 
@@ -156,7 +156,7 @@ def look(home: Path) -> object:
 
 
 def wait_for_line(text: str) -> None:
-    say(text)
+    send_line(text)
     if not sys.stdin.readline():
         sys.exit("the other process is gone")
 
@@ -165,7 +165,7 @@ def key(_home: Path) -> object:
     return {"key": step_key(table_node(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
 
 
-def say(text: str) -> None:
+def send_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -176,8 +176,8 @@ def main() -> int:
     programs |= {"run": whole_run, "slow_release": slow_release, "sync_mlflow": sync_mlflow, "look": look}
     programs |= {name: partial(decide, name) for name in ("approve", "force", "rollback")}
     try:
-        say(json.dumps(programs[command](Path(home), *arguments)))
+        send_line(json.dumps(programs[command](Path(home), *arguments)))
     except TunegateError as error:
-        say(json.dumps(error.to_json()))
+        send_line(json.dumps(error.to_json()))
         return error.exit_code
     return 0

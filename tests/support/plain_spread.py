@@ -43,8 +43,8 @@ class PlainSpread:
     def hold(
         self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
     ) -> list[tuple[Any, ...]]:
-        held = []
+        handles = []
         for outputs in self.each(work, parts):
             assert len(outputs) == n_outputs
-            held.append(tuple(Held(output) for output in outputs))
-        return held
+            handles.append(tuple(Held(output) for output in outputs))
+        return handles

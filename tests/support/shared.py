@@ -17,11 +17,11 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    folder, aside = base / name, base / f"{name}.incomplete"
+    folder, incomplete = base / name, base / f"{name}.incomplete"
     with hold(base / f"{name}.lock"):
         if not folder.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(mode=0o700)
-            make(aside)
-            aside.rename(folder)
+            shutil.rmtree(incomplete, ignore_errors=True)
+            incomplete.mkdir(mode=0o700)
+            make(incomplete)
+            incomplete.rename(folder)
     return folder

@@ -28,7 +28,7 @@ FINISHED = ("store", "keys", "measured")
 
 @dataclass
 class Workplace:
-    """A folder with a pipelines.yaml of its own, and commands that run in this process."""
+    """A folder with its own pipelines.yaml, and commands that run in this process."""
 
     folder: Path
     environ: dict[str, str]

@@ -46,7 +46,7 @@ class ZendeskDesk:
             "via": {"channel": "email"}, "satisfaction_rating": {"score": "good"}, "tags": ["a"],
             "custom_fields": [{"id": 360001, "value": "billing"}], "description": f"Description {number}", **changes,
         }  # fmt: skip
-        said = [
+        comments = [
             (100 + number, True, body or f"Question {number}, please help."),
             (AGENT, False, f"Note {number}"),
             (AGENT, True, reply or f"Answer {number} of the desk."),
@@ -54,7 +54,7 @@ class ZendeskDesk:
         self.comments[number] = [
             {"id": number * 10 + place, "author_id": author, "public": public, "plain_body": text,
              "body": f"**{text}**", "created_at": f"2026-06-{1 + number % 28:02d}T10:{place:02d}:00Z"}
-            for place, (author, public, text) in enumerate(said)
+            for place, (author, public, text) in enumerate(comments)
         ]  # fmt: skip
         self.touch(number)
 

@@ -78,9 +78,9 @@ def test_a_transient_failure_is_retried_and_then_an_error(desk: Desk) -> None:
         patient.ask(MESSAGES, max_new_tokens=9)
     assert raised.value.code == "TG0616"
     assert "parcel" not in str(raised.value)
-    nobody = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
+    unreachable = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
     with pytest.raises(GateError) as raised:
-        nobody.ask(MESSAGES, max_new_tokens=1)
+        unreachable.ask(MESSAGES, max_new_tokens=1)
     assert raised.value.code == "TG0616"
 
 

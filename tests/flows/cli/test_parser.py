@@ -23,7 +23,7 @@ WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
 """Command -> why it has no `--json`; a new one needs its reason here."""
 WITHOUT_CONFIG = {
     "explain": "it reads the documentation of the program",
-    "model verify": "it reads a folder that may come from elsewhere",
+    "model verify": "it reads a folder that may come from another machine",
     "ops schema": "it prints what is the same for every file",
 }
 """Command -> why it has no `--config`; a new one needs its reason here."""
@@ -37,7 +37,7 @@ HELP_DIFFERS = {
     "--reason": "why, of a decision or of another ledger",
     "--run": "without it, a plan is drawn or the newest run is taken",
 }
-"""Option -> what it means everywhere, where its help has to say it in the command's own words."""
+"""Option -> its meaning in every command, if its help is specific to the command."""
 PARSER: Any = typer.main.get_command(app)
 
 

@@ -132,9 +132,12 @@ def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit):
     ledger.rollback("replies", reason="customers complain", cooldown_days=1.5, at=begin)
     assert ledger.history()[-1].until == "2026-03-02T12:00:00+00:00"
     day = timedelta(days=1)
-    held = submit(3, "1", at=begin + day)
-    assert (held.action, held.reason) == ("wait", "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2")
-    assert ledger.held("replies", "3", approval=False, at=begin + day) == held.reason
+    waiting = submit(3, "1", at=begin + day)
+    assert (waiting.action, waiting.reason) == (
+        "wait",
+        "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2",
+    )
+    assert ledger.held("replies", "3", approval=False, at=begin + day) == waiting.reason
     assert ledger.held("replies", "3", approval=False, at=begin + 2 * day) == ""
     assert submit(3, "1", at=begin + 2 * day).action == "promote"
     assert ledger.champion("replies").version == "3"
@@ -155,8 +158,8 @@ def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit
     submit(1, None)
     submit(2, "1")
     ledger.rollback("replies", reason="customers complain")
-    held = submit(2, "1", run_id="run-later", at=datetime.now(UTC) + timedelta(days=999))
-    assert held.action == "wait"
-    assert "rolled back (customers complain)" in held.reason
+    waiting = submit(2, "1", run_id="run-later", at=datetime.now(UTC) + timedelta(days=999))
+    assert waiting.action == "wait"
+    assert "rolled back (customers complain)" in waiting.reason
     assert ledger.approve("run-later", actor="ada").to_version == "2"
     assert ledger.previous("replies") == "1"

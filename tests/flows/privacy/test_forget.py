@@ -37,10 +37,10 @@ def traces_left(workspace: Workspace) -> list[str]:
 
 
 def test_a_plan_finds_pseudonyms_and_what_models_inherited(workspace: Workspace) -> None:
-    held = plan_forgetting(workspace.settings, workspace.specs, CUSTOMER)
+    holdings = plan_forgetting(workspace.settings, workspace.specs, CUSTOMER)
     fates = {
         (each.kind, each.place.split("/")[1] if "/" in each.place else each.place): each.fate
-        for each in held.held
+        for each in holdings.held
         if "/train/" not in each.place
     }
     assert fates == {
@@ -48,12 +48,12 @@ def test_a_plan_finds_pseudonyms_and_what_models_inherited(workspace: Workspace)
         ("result", "prompts"): "removed", ("result", "split"): "rewritten",
         ("feedback", "small"): "rewritten", ("source", "tickets.jsonl"): "yours",
     }  # fmt: skip
-    training_fates = sorted(each.fate for each in held.held if "/train/" in each.place)
+    training_fates = sorted(each.fate for each in holdings.held if "/train/" in each.place)
     assert training_fates == ["removed", "rewritten", "rewritten"], "a trial is not a version"
-    assert [(each.version, each.how, each.n_rows) for each in held.versions] == [
+    assert [(each.version, each.how, each.n_rows) for each in holdings.versions] == [
         ("1", "directly", 1), ("2", "by inheritance", 1),
     ]  # fmt: skip
-    assert held.n_tickets == 2
+    assert holdings.n_tickets == 2
     assert plan_forgetting(workspace.settings, workspace.specs, "unknown").held == ()
 
 

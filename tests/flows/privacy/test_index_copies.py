@@ -81,10 +81,12 @@ def test_copies_with_rows_of_the_customer_are_removed_and_later_ones_live_only_d
     source = declared(remote)
     ingest(workspace, source)
     (next((workspace.settings.home / "ingest").glob("*/*")) / "part-999999999.tmp").write_text("amber ibis, cut off")
-    held = [each for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held if each.kind == "landed"]
-    assert [(each.n_rows, each.fate) for each in held] == [(2, "removed")]
+    holdings = [
+        each for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held if each.kind == "landed"
+    ]
+    assert [(each.n_rows, each.fate) for each in holdings] == [(2, "removed")]
     certificate = forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
-    assert [each.n_rows for each in certificate.removals if each.place == held[0].place] == [2]
+    assert [each.n_rows for each in certificate.removals if each.place == holdings[0].place] == [2]
     assert (traces_left(workspace), copies(workspace)) == ([], 1)
     for number in range(2):
         assert run(workspace, source, tmp_path / f"out-{number}") == (3, 2)

@@ -20,14 +20,14 @@ SECRET = "secret-token-4711"
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
     """Output of a handler added before the guard and one added after it."""
-    made, said = logging.getLogRecordFactory(), io.StringIO()
-    first = logging.StreamHandler(said)
+    factory, stream = logging.getLogRecordFactory(), io.StringIO()
+    first = logging.StreamHandler(stream)
     logging.getLogger().addHandler(first)
     know_secrets({"MY_TOKEN": SECRET})
     guard_logs()
-    yield said
+    yield stream
     logging.getLogger().removeHandler(first)
-    logging.setLogRecordFactory(made)
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.mark.parametrize("name", ["", "tunegate.store", "prefect.flow_runs", "urllib3.connectionpool", "made.later"])

@@ -132,19 +132,19 @@ def test_scene_clone(tmp_path: Path) -> None:
     shell.run(f"git clone --quiet {PROJECT} clone")
     shell.folder = tmp_path / "clone"
     del shell.environ["PYTHONPATH"]
-    told = {}
+    outputs = {}
     for command in dict.fromkeys(command for block in scene("clone") for command in block.commands()):
         target = command.split()[1]
         if target in ONLY_LOOKED_UP:
             continue
         # The short form of benchmarks: 20,000 tickets are enough to show that the command works.
-        told[target] = shell.run(command if not target.startswith("bench") else f"{command} QUICK=1", timeout_s=3600)
-    assert {"install", "check", "demo", "docs", "bench-curate", "bench-read", "bench-gates"} <= told.keys()
+        outputs[target] = shell.run(command if not target.startswith("bench") else f"{command} QUICK=1", timeout_s=3600)
+    assert {"install", "check", "demo", "docs", "bench-curate", "bench-read", "bench-gates"} <= outputs.keys()
     assert (shell.folder / ".tunegate" / "site" / "index.html").is_file()
-    for name, output in told.items():
+    for name, output in outputs.items():
         if name.startswith("bench"):
             json.loads(output.splitlines()[-1])
-    assert "PROMOTE" in told["demo"]
+    assert "PROMOTE" in outputs["demo"]
 
 
 def test_scene_signing(used: Shell) -> None:
@@ -160,11 +160,11 @@ def test_scene_endpoint(used: Shell) -> None:
     process = used.start(script_of(serve))
     try:
         wait_for(lambda: urllib.request.urlopen("http://127.0.0.1:8399/health", timeout=5).status == 200, process)
-        told = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
+        first = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
         again = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
     finally:
         used.interrupt(process)
-    assert (told["new"], again["new"], again["known"]) == (1, 0, 1)
+    assert (first["new"], again["new"], again["known"]) == (1, 0, 1)
     assert process.returncode == 0
 
 
@@ -254,9 +254,9 @@ def test_scene_postgres(
     shell = Shell(tmp_path, empty_workplace.environ)
     address, *others = script_of(block).splitlines()
     assert address.startswith("url='postgresql://")
-    told = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
+    output = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
         "tunegate model champion small"]))  # fmt: skip
-    assert "version 1" in told.splitlines()[-1] or "1" in told
+    assert "version 1" in output.splitlines()[-1] or "1" in output
 
 
 @pytest.fixture

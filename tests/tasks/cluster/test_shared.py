@@ -32,7 +32,7 @@ def test_a_sealed_folder_keeps_its_manifest(storage: Shared, tmp_path: Path) -> 
     digest = seal(folder)
     address = storage.put(folder)
     assert storage.put(folder) == address
-    downloaded = storage.download(address, tmp_path / "brought")
+    downloaded = storage.download(address, tmp_path / "downloaded")
     assert verify(downloaded) == digest
     assert storage.cached(address) == storage.cached(address)
     assert verify(storage.cached(address)) == digest
@@ -50,9 +50,9 @@ def test_a_removed_folder_is_absent(storage: Shared, tmp_path: Path) -> None:
     storage.remove(address)
     assert not storage.has(address)
     with pytest.raises(StorageError) as caught:
-        storage.download(address, tmp_path / "brought")
+        storage.download(address, tmp_path / "downloaded")
     assert caught.value.code == "TG0568"
-    assert not (tmp_path / "brought").exists()
+    assert not (tmp_path / "downloaded").exists()
 
 
 def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +74,7 @@ def test_an_interrupted_upload_is_absent_until_it_is_repeated(tmp_path: Path) ->
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"torn")
     assert not storage.has(address)
     assert storage.put(folder) == address
-    assert (storage.download(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
+    assert (storage.download(address, tmp_path / "downloaded") / "a.bin").read_bytes() == b"a" * 1000
 
 
 def test_read_only_storage_is_an_error(tmp_path: Path) -> None:

@@ -256,7 +256,7 @@ def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     for flag, wanted in (("avx2", torch.float32), ("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):
         cpuinfo = f"processor\t: 0\nflags\t\t: fpu {flag} sse\n"
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", lambda _path, said=cpuinfo: said)
+            patch.setattr(Path, "read_text", lambda _path, text=cpuinfo: text)
             assert resolve_dtype("auto") == wanted
 
 

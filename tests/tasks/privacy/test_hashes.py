@@ -23,7 +23,7 @@ def row(number: int, customer: object, **more: object) -> dict[str, object]:
     return {"ticket_id": f"t{number}", "customer_id": customer, "body": f"text of {customer}", "reply": "Yes.", **more}
 
 
-@pytest.mark.parametrize("held_bytes", [1 << 25, 1], ids=["held", "put aside"])
+@pytest.mark.parametrize("held_bytes", [1 << 25, 1], ids=["held", "set aside"])
 def test_rows_of_forgotten_customers_are_dropped_before_anything_is_written(
     tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

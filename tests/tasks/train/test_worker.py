@@ -25,7 +25,7 @@ def test_a_second_training_in_one_folder_is_refused(
     def run(*_: object) -> int:
         pytest.fail("the second process would train")
 
-    with (tmp_path / "worker.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with (tmp_path / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(tmp_path / JOB, lock_wait_s=0.0, run=run) == 1
     assert orjson.loads((tmp_path / ERROR).read_bytes())["code"] == "TG0520"

@@ -70,10 +70,10 @@ def traces_left(workplace: ForkedWorkplace) -> list[str]:
 def test_no_trace_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplace, tmp_path: Path) -> None:
     declare(empty_workplace)
     assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
-    held = traces_left(empty_workplace)
-    kinds = {name.split("/")[1] for name in held if name.startswith("store/")}
+    traces_before = traces_left(empty_workplace)
+    kinds = {name.split("/")[1] for name in traces_before if name.startswith("store/")}
     assert kinds >= {"extract", "redact", "split", "decontaminate", "encode", "warehouse"}, kinds
-    assert any(name.startswith("warehouse/small/snapshots") for name in held)
+    assert any(name.startswith("warehouse/small/snapshots") for name in traces_before)
     backup = tmp_path / "backup"
     shutil.copytree(empty_workplace.home, backup)
 
@@ -83,7 +83,7 @@ def test_no_trace_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkpla
         ("small", "1", "directly", True)
     ]
     assert {each["kind"] for each in plan["held"]} >= {"result", "snapshot", "warehouse", "report", "source"}
-    assert traces_left(empty_workplace) == held, "a plan removes nothing"
+    assert traces_left(empty_workplace) == traces_before, "a plan removes nothing"
     lineage = empty_workplace.json("data", "lineage", CUSTOMER)["customer"]
     assert len(lineage["pipelines"]["small"]) == N_TICKETS
     assert lineage["learned_by"] == plan["versions"]

@@ -22,11 +22,11 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from tests.support.commands import run_here
-said = []
+results = []
 for words in json.loads(sys.argv[1]):
     done = run_here(words, cwd=Path(sys.argv[2]), environ=dict(os.environ))
-    said.append([done.returncode, done.stdout, done.stderr])
-print(json.dumps(said))
+    results.append([done.returncode, done.stdout, done.stderr])
+print(json.dumps(results))
 """
 
 

@@ -38,9 +38,9 @@ class Served(NamedTuple):
     port: int
     log: Path
 
-    def connect(self, said: bytes = b"") -> socket.socket:
+    def connect(self, data: bytes = b"") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
-        client.sendall(said)
+        client.sendall(data)
         return client
 
     def hello(self) -> str:

@@ -62,9 +62,9 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
     assert back.returncode == 0
     assert "nobody is promoted without a person until" in back.stdout
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
-    held = empty_workplace.json("run", "small", "--again")
-    assert (held["verdict"], held["exit_code"], held["champion"]) == ("HOLD", 8, "1")
-    assert "was rolled back (customers complain)" in held["reason"]
+    waiting = empty_workplace.json("run", "small", "--again")
+    assert (waiting["verdict"], waiting["exit_code"], waiting["champion"]) == ("HOLD", 8, "1")
+    assert "was rolled back (customers complain)" in waiting["reason"]
 
     assert empty_workplace.run("model", "promote", "small", "2").returncode == 9
     forced = empty_workplace.json(

@@ -46,9 +46,9 @@ def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
 
 def test_held_outputs_stay_with_the_workers_and_arrive_unchanged(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
-    held = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
-    assert [len(handles) for handles in held] == [2, 2]
-    joined = list(spread.each(work.join, [tuple(handles[side] for handles in held) for side in (0, 1)]))
+    outputs = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
+    assert [len(handles) for handles in outputs] == [2, 2]
+    joined = list(spread.each(work.join, [tuple(handles[side] for handles in outputs) for side in (0, 1)]))
     assert joined == [b"abcd" * 50_000 + b"wxyz" * 50_000] * 2
 
 
@@ -80,10 +80,10 @@ def test_data_of_a_killed_node_are_recomputed(
 ) -> None:
     spread = RaySpread(both.place)
     texts = [letter.encode() * 400_000 for letter in "abcdef"]
-    held = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
+    outputs = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
     n_done = len(list(tmp_path.iterdir()))
     both.kill(both.second)
-    joined = list(spread.each(work.join, [tuple(handles[0] for handles in held)]))
+    joined = list(spread.each(work.join, [tuple(handles[0] for handles in outputs)]))
     assert joined == [b"".join(text[:200_000] for text in texts)]
     assert n_done == 6
     assert len(list(tmp_path.iterdir())) > 6  # some were on the killed node

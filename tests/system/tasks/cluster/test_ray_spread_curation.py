@@ -99,10 +99,10 @@ class Killing(RaySpread):
     def hold(
         self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
     ) -> list[tuple[Any, ...]]:
-        held = super().hold(work, parts, n_outputs=n_outputs)
+        handles = super().hold(work, parts, n_outputs=n_outputs)
         if work.__name__ in ("shingle_piece", "mark_bucket"):
             self._kill()
-        return held
+        return handles
 
     def _kill(self) -> None:
         if self.n_killed < 3:

@@ -26,8 +26,8 @@ for name in ("small", "large"):
     source = FilesSource(kind="files", paths=(f"{name}.{sys.argv[2]}",))
     out = root / f"{name}-{sys.argv[2]}"
     out.mkdir()
-    told = fingerprint_source(source, root=root)
-    print(extract_tickets(source=source, fingerprint=told, place=Place(root), out=out).rows.n_out)
+    fingerprint = fingerprint_source(source, root=root)
+    print(extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=out).rows.n_out)
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     print(int(peak.split()[1]) // 1024)
 """

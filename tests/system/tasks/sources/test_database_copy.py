@@ -42,7 +42,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+def database_open_in(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", program, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -55,7 +55,7 @@ def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database: Path, tmp_path: Path) -> None:
     n_before = 0
-    with held(database, WRITER) as writer:
+    with database_open_in(database, WRITER) as writer:
         for number in range(3):
             found = read(tmp_path, number)
             n_pairs = len(found) // 2
@@ -69,7 +69,7 @@ def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database:
 
 
 def test_commits_that_are_only_in_the_log_are_read_and_the_file_is_not_changed(database: Path, tmp_path: Path) -> None:
-    with held(database, HOLDER):
+    with database_open_in(database, HOLDER):
         before = {path: path.read_bytes() for path in (database, log_of(database))}
         assert read(tmp_path) == ["in the log"]
         assert {path: path.read_bytes() for path in (database, log_of(database))} == before
@@ -94,7 +94,7 @@ def test_a_writer_that_never_pauses_is_reported(
             stream.write(b"\xff")
 
     monkeypatch.setattr(database_copy.shutil, "copyfile", copy_during_merge)
-    with held(database, HOLDER), pytest.raises(DataError, match="TG0203"):
+    with database_open_in(database, HOLDER), pytest.raises(DataError, match="TG0203"):
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")
     folder = source_folder(SOURCE, tmp_path / "landed")
     assert folder is not None

@@ -135,10 +135,10 @@ def test_edits_deletions_late_rows_and_rows_without_a_cursor_are_found(desk: Des
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined, table.rows.n_dropped) == (27, 25, 1, 1)
     folder = source_folder(source(), tmp_path / "landed")
     assert folder is not None
-    held = (folder / FILE).read_bytes()
-    assert b"Question 4" in held
-    assert b"Question 5" not in held
-    assert b'"Question 3"' not in held
+    content = (folder / FILE).read_bytes()
+    assert b"Question 4" in content
+    assert b"Question 5" not in content
+    assert b'"Question 3"' not in content
     desk.do("INSERT INTO \"the % tickets\" VALUES (5, 'Back', 'Answer', '2026-05-01')")
     assert bodies(sync(source(), tmp_path))["5"] == "Back"
 
@@ -206,7 +206,7 @@ def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("query", "kind", "told"),
+    ("query", "kind", "message"),
     [
         ("delete from t", SecurityError, "TG0811"),
         ("select 1 as id, now() as updated_at; drop table t", SecurityError, "TG0811"),
@@ -222,10 +222,10 @@ def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) ->
     ],
 )  # fmt: skip
 def test_an_unreadable_source_is_refused_with_a_reason(
-    desk: Desk, tmp_path: Path, query: str, kind: type[Exception], told: str
+    desk: Desk, tmp_path: Path, query: str, kind: type[Exception], message: str
 ) -> None:
     desk.do("CREATE SEQUENCE numbers")
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         ingest_source(source(query=query, statement_timeout_s=1), root=tmp_path, landed=tmp_path / "landed")
 
 
@@ -252,12 +252,12 @@ def test_errors_of_a_refused_login_and_a_lost_server_contain_no_password(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.do("DROP ROLE IF EXISTS nobody_here")
-    for url, told in (
+    for url, message in (
         (desk.url.replace("tunegate@", "nobody_here:hunter2@"), "TG0707|TG0709"),
         ("postgresql://tunegate:hunter2@127.0.0.1:1/nowhere", "TG0709"),
     ):
         monkeypatch.setenv(VARIABLE, url)
-        with pytest.raises(ServiceError, match=told) as raised:
+        with pytest.raises(ServiceError, match=message) as raised:
             ingest_source(source(), root=tmp_path, landed=tmp_path / "landed")
         assert "hunter2" not in str(raised.value)
     monkeypatch.setenv(VARIABLE, "not an address with hunter2")

@@ -31,12 +31,12 @@ def test_the_fake_storage_works_with_the_client_of_aws(afar: FileServer) -> None
         "for each in s.get_file_info(fs.FileSelector('desk/exports')):\n"
         "    print(each.path, s.open_input_stream(each.path).read().decode().count(chr(10)))\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, afar.url.removeprefix("http://"), KEY_ID, SECRET],
         check=True, capture_output=True, text=True, timeout=120,
         env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
     )  # fmt: skip
-    assert told.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
+    assert done.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
 
 
 def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
