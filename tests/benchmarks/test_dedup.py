@@ -28,7 +28,7 @@ from benchmarks.engines.dedup import LIBRARIES
 from benchmarks.measure import PEERS, MissingError, find_python, pinned
 
 TRUTH = np.array([0, 0, 0, 3, 3, 5])
-"""Four pairs: three of the first cluster, one of the second; three tickets should go."""
+"""Four pairs: three in the first cluster, one in the second; three tickets should be removed."""
 
 
 def test_the_truth_scores_perfectly_whatever_its_cluster_ids() -> None:

@@ -34,7 +34,7 @@ GROUPS = ("data", "model", "study", "ops")
 FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
 LOOKS = ("validate", "plan", "graph", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
-"""Commands that need no run before them."""
+"""Commands that need no earlier run."""
 SERVES = ("serve", "endpoint", "up", "down")
 """Commands that run until interrupted, and commands that start or stop those."""
 NOT_RUN = {

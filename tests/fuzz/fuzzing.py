@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
 TARGETS: list[str] = []
-"""Among which the minutes are divided: all are known before the first one runs."""
+"""Targets that share the minutes; all are registered before the first one runs."""
 LEAK = "zqleakq"
 """Text of a ticket that no message may repeat."""
 
@@ -81,4 +81,4 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-"""Anything that JSON can hold."""
+"""Any JSON value."""

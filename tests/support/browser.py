@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync")  # fmt: skip
-"""Without these it asks its maker's servers, which is none of a test's business."""
+"""Without these options, the browser contacts its maker's servers."""
 WIDE, NARROW = (1280, 900), (390, 844)
 
 

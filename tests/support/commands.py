@@ -23,7 +23,7 @@ from flows.workspace import servers
 from tasks.train import launch
 
 NOWHERE = "http://127.0.0.1:9/api"
-"""A Prefect server that does not answer: a run does without it, as it does for users."""
+"""A Prefect server that does not answer; runs continue without it, as for users."""
 
 
 def run_here(arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:

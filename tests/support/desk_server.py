@@ -87,7 +87,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
     finally:
         server.shutdown()
         thread.join()
-        for connection in tuple(open_connections):  # a client keeps it alive: its thread would wait for another request
+        for connection in tuple(open_connections):  # a client may keep it alive
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         server.server_close()

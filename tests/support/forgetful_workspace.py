@@ -66,7 +66,7 @@ def pseudonym(value: str) -> str:
 TICKET = pseudonym("vq-1")
 SOURCE = (("vq-1", CUSTOMER, TEXT), ("vq-2", CUSTOMER, TEXT), ("t-1", OTHER, "grey"), ("t-2", OTHER, "grey"))
 WORDS = (CUSTOMER, pseudonym(CUSTOMER), TEXT, "vq-", TICKET)
-"""What must not be found anywhere afterwards."""
+"""Texts that must not remain anywhere."""
 
 
 @dataclass

@@ -13,7 +13,7 @@ import os, sys, traceback
 from pathlib import Path
 
 class Forked:
-    # What tasks.train.place asks of a process, with torch loaded already.
+    # The process interface that tasks.train.place uses, with torch already loaded.
     def __init__(self, command, *, env, stdin, pass_fds):
         self.returncode = None
         self.pid = os.fork()

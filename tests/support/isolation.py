@@ -15,7 +15,7 @@ from pathlib import Path
 from schemas import secrets
 
 KEPT = re.compile(r"asyncio_\d+|kernel_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*")
-"""Threads that are kept for the life of a process; they wait for work, and use no global random numbers."""
+"""Threads that live as long as the process; they wait for work and use no global random numbers."""
 OWN = re.compile(r"PYTEST_|COV_")
 """Variables that pytest itself changes."""
 GRACE_S = 30.0

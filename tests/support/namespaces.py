@@ -20,7 +20,7 @@ PREFIX = "tunegate-test"
 NETWORK = "10.77.0.0/24"
 PORT = "eth0"
 UNUSED_MAC = "02:00:00:00:00:01"
-"""An address of a card that nothing here has."""
+"""A MAC address that no device here has."""
 _networks = count(1)
 
 

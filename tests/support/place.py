@@ -36,7 +36,7 @@ class Place:
     settings: Settings
 
     def at(self, home: Path) -> Place:
-        """This place in another home folder."""
+        """The same place in another home folder."""
         return Place(replace(self.settings, home=home))
 
     @property

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 SECRET = "my secret text"
-"""The exception's words: they may be seen nowhere."""
+"""The exception's message, which must not appear anywhere."""
 
 
 def raise_on(

@@ -40,8 +40,8 @@ class TwoNodes:
 
         self._ray = ray
         self._store_bytes = store_bytes
-        # Ray notes the newest cluster in /tmp/ray. Sockets lie in our folder, and their paths may have 107 characters:
-        # pytest's own folders are too deep.
+        # Ray records the newest cluster in /tmp/ray. Socket paths may have at most 107 characters, and pytest's own
+        # folders are too deep for that.
         self._temporary = tempfile.mkdtemp(prefix="tg-ray-", dir="/tmp")
         Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108
         head = {"include_dashboard": False, "temp_dir": self._temporary}

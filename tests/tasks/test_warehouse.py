@@ -166,7 +166,7 @@ def test_endless_sql_is_stopped_at_its_deadline() -> None:
     began = time.monotonic()
     with connect() as connection, pytest.raises(SecurityError, match=r"TG0837.*did not end within 0\.3 s"):
         in_bounds(connection, lambda: connection.sql(ENDLESS).fetchall(), where="--sql", timeout_s=0.3)
-    assert time.monotonic() - began < 60  # the deadline, on a busy machine; without it the query never ends
+    assert time.monotonic() - began < 60  # generous for a busy machine; without the deadline the query never ends
 
 
 @pytest.mark.parametrize("text", ["repeat('x', 2000000000)", "string_agg(repeat('x', 1000000), '')"])

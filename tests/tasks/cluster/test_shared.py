@@ -11,7 +11,7 @@ from tasks.cluster.shared import LISTED, Shared
 from tasks.files import seal, verify
 
 URLS = ("file://{}", "memory://{}")
-"""A folder that is mounted, and a store of objects without folders or renames."""
+"""A mounted folder, and an object store without folders or renames."""
 
 
 @pytest.fixture(params=URLS)

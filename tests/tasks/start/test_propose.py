@@ -106,7 +106,7 @@ def test_without_known_names_only_unambiguous_roles_are_guessed_and_marked(write
 @pytest.mark.parametrize(
     "rows",
     [
-        [{"description": f"my xylophone is broken again {number}"} for number in range(40)],  # nothing to learn
+        [{"description": f"my xylophone is broken again {number}"} for number in range(40)],  # no replies to learn from
         [{"colour": "red", "size": number} for number in range(40)],  # no text
         [{"2026-01-02": "x", "anne@example.org": "y", "my xylophone, it broke": "z"} for _ in range(40)],  # no header
     ],

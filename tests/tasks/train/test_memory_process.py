@@ -22,7 +22,7 @@ PEAKS = [
     ("full", 4, 128, 4, True, 3546),
     ("full", 2, 128, 2, False, 3710),
 ]
-"""Peak resident sets of three steps; half of the tokens carried loss."""
+"""Peak resident set sizes over three steps with loss on half of the tokens."""
 
 
 @pytest.mark.parametrize(("method", "batch", "tokens", "number", "checkpointing", "measured"), PEAKS)

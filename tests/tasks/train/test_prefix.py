@@ -23,7 +23,7 @@ from tasks.train.prefix import shared_prefix
 MakeSpec = Callable[..., TrainSpec]
 
 FLOAT32 = 5e-6
-"""Relative distance of gradients in float32: another order of sums of a few hundred terms of 2^-24 each."""
+"""Relative distance of gradients in float32: sums of a few hundred terms in another order, 2^-24 each."""
 
 
 def _batch(lengths: Sequence[int], *, shared: int = 12, supervised: int = 3, seed: int = 0) -> Batch:

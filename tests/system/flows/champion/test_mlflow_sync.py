@@ -31,9 +31,9 @@ pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first impor
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
 MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
-"""Where MLflow's champion has moved already. The first change is the candidate, the second the champion."""
+"""Places at which MLflow's champion has already moved. The first change is the candidate, the second the champion."""
 HALF = "half a file"
-"""A place that is not in the code: MLflow has copied half of the bundle's only file."""
+"""An extra place: MLflow has copied half of the bundle's only file."""
 PROMOTE_AND_SYNC = """
 import json, os, shutil, sys
 from pathlib import Path

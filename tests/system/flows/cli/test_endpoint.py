@@ -27,8 +27,8 @@ from schemas.errors import ConfigError, StorageError
 from tasks.monitor.feedback import latest_decisions
 from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
+from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.candidates import Candidates
-from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.warm import Warm, WarmProcess
 from tests.support.workplace import small_document
 

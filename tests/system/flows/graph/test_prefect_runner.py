@@ -51,7 +51,7 @@ class FlowRun:
         return {(names[parent["id"]], names[key]) for key, node in nodes.items() for parent in node["parents"]}
 
     def stage(self, name: str) -> FlowRun:
-        """The sub-flow of this run that is a stage."""
+        """The sub-flow of a stage."""
         found = next(key for key, node in self.nodes().items() if node["label"].partition(" / ")[0] == name)
         return FlowRun(self.server, self.server.ask(f"/flow_runs/{found}"))
 

@@ -18,9 +18,9 @@ from flows import deployments as deploy
 from flows.workspace.prefect_login import login_file, login_url
 from flows.workspace.servers import client_environment, ensure_prefect, read_state, running, start_time, stop_all
 from schemas.load import load_file
+from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.browser import open_browser
 from tests.support.prefect_server import PrefectServer
-from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.system.flows.workspace.test_servers import OUTSIDE
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 _FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
-"""Tags of which a browser fetches an address by itself."""
+"""Tags whose address a browser fetches automatically."""
 
 
 @pytest.fixture(scope="module")

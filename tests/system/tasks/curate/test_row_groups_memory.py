@@ -27,7 +27,7 @@ def batches(n_rows):
     for start in range(0, n_rows, 100):
         yield ticket_table(
             {
-                # Two letters that become one, which comes later: the order of ids does not hold.
+                # Two letters that are normalised to a later one, which breaks the order of ids.
                 "ticket_id": ("A\\u030a" if step == "sort" and n % 1000 == 7 else "B") + f"{n:06d}",
                 "customer_id": f"c{n // 3}",
                 "created_at": datetime(2026, 1, 1) + timedelta(minutes=n),

@@ -22,7 +22,7 @@ from tasks.model.decoding.kernels import attend_columns
 from tasks.model.decoding.torch_reading import TorchReading
 
 HALF_STEP = 2**-8
-"""Largest relative difference between a number and the bfloat16 next to it."""
+"""Largest relative difference between a number and the nearest bfloat16."""
 
 
 def bf16(*shape: int, seed: int = 0) -> Tensor:

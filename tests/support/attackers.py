@@ -40,16 +40,16 @@ _LISTEN = """
 """
 _AS_ANOTHER = f"""
 import encodings.idna, json, os, sys, urllib.error, urllib.request
-os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie out of their reach
-wish = json.loads(sys.argv[1])
-if "file" in wish:
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: they may have no access to this Python
+task = json.loads(sys.argv[1])
+if "file" in task:
     try:
-        reply = {{"status": 200, "text": open(wish["file"]).read()}}
+        reply = {{"status": 200, "text": open(task["file"]).read()}}
     except PermissionError as error:
         reply = {{"status": 403, "text": str(error)}}
 else:
-    body = wish["body"]
-    request = urllib.request.Request(wish["url"], None if body is None else body.encode(), wish["headers"])
+    body = task["body"]
+    request = urllib.request.Request(task["url"], None if body is None else body.encode(), task["headers"])
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(request, timeout=60) as answer:
             reply = {{"status": answer.status, "text": answer.read().decode()}}
@@ -124,12 +124,12 @@ def may_read_as_another_user(path: str) -> bool:
     return bool(_as_another({"file": path})["status"] == 200)
 
 
-def _as_another(wish: dict[str, Any]) -> dict[str, Any]:
+def _as_another(task: dict[str, Any]) -> dict[str, Any]:
     """Make the request as the user `nobody`; skip if this process may not become another user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user of this machine")
     done = subprocess.run(
-        [sys.executable, "-c", _AS_ANOTHER, json.dumps(wish)], cwd="/", capture_output=True, text=True, check=False,
+        [sys.executable, "-c", _AS_ANOTHER, json.dumps(task)], cwd="/", capture_output=True, text=True, check=False,
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
