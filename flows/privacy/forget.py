@@ -130,7 +130,7 @@ def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterato
     ledger = open_ledger(settings)
     with ExitStack() as stack:
         for name in (LOCK_NAME, *sorted(spec.name for spec in specs)):
-            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate forget"))
+            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate data forget"))
         yield
 
 
