@@ -1,6 +1,6 @@
 """What agents did with the champion's suggestions: the section `feedback` of `pipelines.yaml`, and one line of it.
 
-`tunegate model feedback` takes the lines in (`tasks/watch/feedback.py`).
+`tunegate model feedback` takes the lines in (`tasks/monitor/feedback.py`).
 """
 
 from __future__ import annotations

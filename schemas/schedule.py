@@ -1,7 +1,7 @@
 """When a pipeline runs by itself: the sections `schedule`, `triggers`, `retrain` and `notify` of `pipelines.yaml`.
 
 None of them changes what a run makes of its tickets, so none of them is part of what decides a verdict.
-`flows/deployments.py` turns the first two into Prefect deployments, `tasks/watch/conditions.py` decides by the third.
+`flows/deployments.py` turns the first two into Prefect deployments, `tasks/monitor/conditions.py` decides by the third.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Remov
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
 from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
-from tasks.forget.hashes import Forgotten, KeyedHash
-from tasks.forget.results import empty_answers, is_split, rewrite_split
+from tasks.privacy.hashes import Forgotten, KeyedHash
+from tasks.privacy.results import empty_answers, is_split, rewrite_split
 
 LOCK_NAME = "forget"
 PASSES = 3
@@ -201,7 +201,7 @@ def _remove(
     forgotten: Forgotten,
 ) -> None:  # fmt: skip
     from tasks.cluster.depot import clear_marked
-    from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
+    from tasks.privacy.databases import rewrite_feedback, rewrite_warehouse
     from tasks.sources.row_owner import remove_landed
 
     path = settings.home / place
