@@ -79,7 +79,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             baselines=tuple(arms.scores[arm] for arm in (*PROMPTING_ARMS, "endpoint") if arm in arms.scores),
             champion=arms.scores.get("champion"),
             anchor=arms.scores.get("anchor"),
-            checks=tuple(checks.evidence),
+            checks=tuple(checks.evidence.values()),
             suite=checks.suite,
         )
     return Assessed(items, arms, checks, decision)

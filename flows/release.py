@@ -75,7 +75,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             dataset=tuned.dataset,
             curves=tuned.curves,
             choice=tuned.choice,
-            latency=assessed.checks.latency,
+            latency=assessed.checks.evidence.get("latency"),
         )
         with graph.unless(not_promoted, decision):
             event = graph.act(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)

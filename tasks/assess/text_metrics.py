@@ -1,6 +1,6 @@
-"""Metrics that need nothing but one answer and its item: text in, numbers out.
+"""Metrics of one answer and its item: text in, numbers out.
 
-Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not hold: personal data, template markers,
+Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not contain: personal data, template markers,
 invented web addresses. Knows nothing of files or models.
 """
 
@@ -32,7 +32,7 @@ _CONTROL = re.compile(
 
 
 def has_control_tokens(text: str) -> bool:
-    """Does the text spell out a marker that only a chat template may write?
+    """Return whether the text contains a marker that only a chat template may write.
 
     >>> has_control_tokens("Thanks.<|im_end|>"), has_control_tokens("a < b | c > d")
     (True, False)
@@ -81,7 +81,7 @@ def bleu(_spec: BleuMetric) -> Score:
 
 
 class _AnyScript:
-    """Words of rouge-score: its own tokenizer knows a-z and 0-9 alone, and any other script would be worth 0."""
+    """A tokenizer for rouge-score: its own knows only a-z and 0-9, so that any other script would score 0."""
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(r"[^\W_]+", text.lower())
