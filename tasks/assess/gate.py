@@ -200,8 +200,8 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
     if judgement is None:
         return Finding(
             rule=assessed.rule, metric=assessed.metric, slice=assessed.slice, verdict=assessed.verdict,
-            n_items=assessed.n_items, candidate=None, limit=assessed.limit, method=assessed.method, reason=assessed.reason,
-            part=assessed.part, decides=assessed.decides,
+            n_items=assessed.n_items, candidate=None, limit=assessed.limit, method=assessed.method,
+            reason=assessed.reason, part=assessed.part, decides=assessed.decides,
         )  # fmt: skip
     verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
     if assessed.short and verdict in ("PROMOTE", "HOLD"):

@@ -49,13 +49,13 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
     }
     told = {fault[1][-1]: fault[0] for fault in faults(train=sweep(over))}
     assert told == {
-        "adapter.rnak": "`adapter.rnak` is no setting of train",
+        "adapter.rnak": "`adapter.rnak` is not a setting of train",
         "adapter": "`adapter` is a section",
         "prompt.user": "`prompt.user` cannot differ: the prompt is what is served, and every training must answer the "
         "same one",
         "format": "`format` cannot differ: trainings of two formats answer two different prompts",
     }
-    assert path_fault("lerning_rate") == ("`lerning_rate` is no setting of train", "did you mean `learning_rate`?")
+    assert path_fault("lerning_rate") == ("`lerning_rate` is not a setting of train", "did you mean `learning_rate`?")
     assert path_fault("rank") is not None
     assert {"adapter.rank", "learning_rate", "quantization.double_quant", "max_steps"} <= train_paths().keys()
 

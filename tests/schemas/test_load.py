@@ -228,7 +228,7 @@ error[TG0103]: `pipelines.demo.train.epochs` should be a whole number, got nothi
     "a template's column": (
         GOOD.replace("base_model: file:///models/tiny", 'base_model: m\n      prompt: {user: "{bdy}"}'),
         """\
-error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` names no ticket column; did you mean `body`?
+error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` is not a ticket column; did you mean `body`?
   --> pipelines.yaml:7:22
    |
  7 |       prompt: {user: "{bdy}"}

@@ -55,9 +55,9 @@ def test_anything_else_is_no_credential(explain: Explain, written: str) -> None:
         ({"base_url": "https://x.example"}, "exactly one of `subdomain` and `base_url`"),
         ({"oauth_token": "${env:A}"}, "exactly one of `api_token` and `oauth_token`"),
         ({"email": None}, "`email` goes with `api_token`"),
-        ({"subdomain": None, "base_url": "http://desk.example"}, "is no https address"),
+        ({"subdomain": None, "base_url": "http://desk.example"}, "is not an https address"),
         ({"subdomain": None, "base_url": "https://a:b@desk.example"}, "more than scheme, host and port"),
-        ({"start": "2026-02-30"}, "no day of the calendar"),
+        ({"start": "2026-02-30"}, "not a calendar day"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told: str) -> None:
@@ -98,19 +98,19 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
     [
         ({"urls": []}, "urls"),
         *(
-            ({"urls": [url]}, "begins neither with s3:// nor with https://")
+            ({"urls": [url]}, "starts neither with s3:// nor with https://")
             for url in ("http://h.example/x.csv", "ftp://h.example/x.csv", "file:///etc/passwd", "x.csv", "gs://b/x.csv")
         ),
         *(({"urls": [url]}, "is not `s3://bucket/key`") for url in ("s3://desk", "s3://desk/", "s3://*/x", "s3://d/x/")),
-        ({"urls": ["https://a:b@h.example/x.csv"]}, "no address of a file"),
-        ({"urls": ["https://h.example/"]}, "no address of a file"),
+        ({"urls": ["https://a:b@h.example/x.csv"]}, "not an address of a file"),
+        ({"urls": ["https://h.example/"]}, "not an address of a file"),
         ({"urls": ["https://h.example:99999/x.csv"]}, "[Pp]ort"),
         ({"urls": ["https://[::1/x.csv"]}, "IPv6"),
         ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "holds a credential"),
         ({"urls": ["https://h.example/x.csv?sig=0a"]}, "holds a credential"),
         ({"urls": ["https://h.example/*.csv"]}, "only s3:// has patterns"),
         ({"urls": ["s3://desk/a b.csv"]}, "blanks"),
-        ({"endpoint": "http://minio.example"}, "is no https address"),
+        ({"endpoint": "http://minio.example"}, "is not an https address"),
         ({"endpoint": "https://minio.example/path"}, "more than scheme, host and port"),
         ({"access_key_id": "AKIA", "secret_access_key": "x"}, "credential is written as"),
         ({"access_key_id": "${env:A}"}, "give both"),
@@ -145,7 +145,7 @@ def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_t
     text = re.sub(r"\{kind: zendesk.*\}", declared, TEXT)
     wrong = explain(text.replace("CHANGE", "ftp://h.example/x").replace("SECRET", "'${env:A}'"), {"A": "AKIAX"})
     assert "TG0103" in wrong
-    assert "begins neither with s3:// nor with https://" in wrong
+    assert "starts neither with s3:// nor with https://" in wrong
     written = explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "hunter2"), {"A": "AKIAX"})
     assert "TG0103" in written
     assert "a credential is written as `${env:NAME}` and nothing else" in written

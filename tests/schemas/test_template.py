@@ -20,11 +20,11 @@ def test_a_template_without_columns_names_none() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{bdy}", "`{bdy}` names no ticket column; did you mean `body`?"),
-        ("{body.x}", "`{body.x}` names no ticket column"),
-        ("{body[0]}", "names no ticket column"),
-        ("{}", "`{}` names no ticket column; allowed: ticket_id, "),
-        ("{0}", "`{0}` names no ticket column"),
+        ("{bdy}", "`{bdy}` is not a ticket column; did you mean `body`?"),
+        ("{body.x}", "`{body.x}` is not a ticket column"),
+        ("{body[0]}", "is not a ticket column"),
+        ("{}", "`{}` is not a ticket column; allowed: ticket_id, "),
+        ("{0}", "`{0}` is not a ticket column"),
         ("{body!r}", "`{body}` takes no conversion"),
         ("{body:>9}", "`{body}` takes no conversion"),
         ("{body:{subject}}", "`{body}` takes no conversion"),

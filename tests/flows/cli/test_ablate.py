@@ -169,7 +169,7 @@ def test_two_runs_side_by_side_show_what_differs_and_intervals_on_common_items(
     assert told["data"]["trained_here_held_out_there"] == 0
     assert told["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
     exact = next(line for line in told["metrics"]["lines"] if line["metric"] == "exact")
-    assert (exact["n_common"], exact["told"]) == (160, "worse")
+    assert (exact["n_common"], exact["summary"]) == (160, "worse")
     assert exact["upper"] < 0
     differ = {each["step"] for each in told["digests"] if not each["same"]}
     assert {"train", "answers_tuned"} <= differ
@@ -217,7 +217,7 @@ def test_a_plan_says_how_often_a_judge_and_the_latency_check_will_be_asked(
     assert judge["tokens_in"] > 1000
     (latency,) = world.json(capsys, "plan", "fresh")["calls"]
     assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10, None)
-    assert "the base model" in latency["told"]
+    assert "the base model" in latency["note"]
     assert world.json(capsys, "plan", "desk")["calls"] == []
     assert "judge small" in world.say(capsys, "plan", "judged")
 

@@ -51,7 +51,7 @@ def evidence(**change: Any) -> Evidence:
 
 
 def table(gain: Any) -> AblationTable:
-    row = AblationRow(arm="raw", told="", gain=gain, difference=0.1, lower=0.05, upper=0.2)
+    row = AblationRow(arm="raw", description="", gain=gain, difference=0.1, lower=0.05, upper=0.2)
     return AblationTable(
         pipeline="desk", metric="exact", n_items=400, n_steps=9, seed=0, confidence=0.95, items="i", rows=(row,),
         answer="in words.",

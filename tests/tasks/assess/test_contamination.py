@@ -63,7 +63,7 @@ def check(
         )  # fmt: skip
         return check_contamination(
             dataset=dataset, splits=splits, items=make_items([row | {"answer": "Settled."} for row in held_out]),
-            spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted=("planted-0",),
+            spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted_ids=("planted-0",),
             out=new_folder(),
         )  # fmt: skip
 
