@@ -19,6 +19,7 @@ from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import (
     Artifact,
@@ -102,7 +103,7 @@ def build(folder: Path) -> Workspace:
         _keep(here, "train", (source,), TrainedRef, lambda out, name=name: _trained(name, out), name=name)
     for number, name in enumerate(("one", "two", "three"), start=1):
         _record(here, number, name)
-    here.ledger.promote("small", expected=None, version="1", run_id="run-1", reason="better")
+    here.ledger.promote("small", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
     here.ledger.finish_run("run-1", status="DONE", exit_code=0)
     lines = [
         json.dumps({"ticket_id": ticket, "version": "1", "outcome": "edited", "at": "2026-06-01", "reply": reply})

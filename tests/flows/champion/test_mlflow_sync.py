@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
 from tasks.failpoint import PLACES
@@ -116,7 +117,7 @@ def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
 def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
     place.promote(1, after=None)
     version = place.record(2, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version=version, run_id="run-2", reason="better", approval=True)
+    place.ledger.promote("replies", expected="1", version=version, verdict=RunVerdict("run-2", "better"), approval=True)
     assert synchronise(place.ledger, place.settings) is None
     assert [place.mlflow_state()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
     place.ledger.approve("run-2", actor="ada")

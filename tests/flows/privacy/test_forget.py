@@ -12,6 +12,7 @@ import pytest
 from flows.cli.data import forget as command
 from flows.context.feedback import feedback_database
 from flows.graph.store import Store
+from flows.ledger.rows import RunVerdict
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
 from flows.workspace.lock import pipeline_lock
@@ -86,8 +87,8 @@ def test_all_rows_go_everybody_elses_stay_and_versions_are_marked(here: Workspac
     again = go(here)
     assert (again.removals, len(again.versions)) == ((), 2)
     with pytest.raises(SecurityError, match="TG0832"):
-        here.ledger.promote("small", expected="1", version="2", run_id="r", reason="better")
-    assert here.ledger.promote("small", expected="1", version="3", run_id="r", reason="better").to_version == "3"
+        here.ledger.promote("small", expected="1", version="2", verdict=RunVerdict("r", "better"))
+    assert here.ledger.promote("small", expected="1", version="3", verdict=RunVerdict("r", "better")).to_version == "3"
     with pytest.raises(SecurityError, match="TG0832"):
         here.ledger.rollback("small", reason="worse")
 
