@@ -20,7 +20,7 @@ from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import Line
 from tasks.sources.readers.turns import read_turns, to_json
 from tasks.warehouse import connect
-from tasks.watch.feedback import ingest_feedback
+from tasks.watch.feedback import FeedbackRules, ingest_feedback
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROLES = st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "developer", "USER", "", "x"]) | JSON
@@ -87,7 +87,7 @@ def test_feedback(data: bytes) -> None:
     with TemporaryDirectory() as folder:
         database = Path(folder, "feedback.duckdb")
         try:
-            found = ingest_feedback([data], source="f", database=database, versions=frozenset({"1"}), redact=[])
+            found = ingest_feedback([data], FeedbackRules(frozenset({"1"})), source="f", database=database)
         except ConfigError as error:
             assert (error.code, LEAK in str(error)) == ("TG0164", False)
         else:

@@ -40,7 +40,7 @@ from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.splits.assignments import write_assignments
 from tasks.files import sha256_json
-from tasks.watch.feedback import ingest_feedback
+from tasks.watch.feedback import FeedbackRules, ingest_feedback
 
 KEY = "a key for pseudonyms of tests"
 CUSTOMER, OTHER = "ann@vq.example", "bob@vq.example"
@@ -112,9 +112,8 @@ def build(folder: Path) -> Workspace:
     database = feedback_database(settings.home, "small")
     database.parent.mkdir(parents=True)
     step = RedactStep(uses="redact", pseudonymise=("customer_id", "ticket_id"), key_env="VQ_KEY")
-    ingest_feedback(
-        [line.encode() for line in lines], source="f", database=database, versions=frozenset("1"), redact=[step]
-    )
+    rules = FeedbackRules(frozenset("1"), [step])
+    ingest_feedback([line.encode() for line in lines], rules, source="f", database=database)
     return here
 
 

@@ -22,7 +22,7 @@ from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.files import verify
-from tasks.watch.feedback import feedback_state, ingest_feedback, latest_decisions
+from tasks.watch.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
 from tests.support.forgetful_workspace import CUSTOMER, KEY, OTHER, TEXT, WORDS, Workspace, build, pseudonym
 from tests.support.traces import traces
 
@@ -120,10 +120,8 @@ def test_feedback_on_their_tickets_does_not_come_back(here: Workspace) -> None:
     go(here)
     database = feedback_database(here.settings.home, "small")
     line = b'{"ticket_id": "vq-2", "version": "1", "outcome": "accepted", "at": "2026-06-02"}'
-    done = ingest_feedback(
-        [line], source="f", database=database, versions=frozenset("1"), redact=[],
-        forgotten=load_forgotten(here.settings),
-    )  # fmt: skip
+    rules = FeedbackRules(frozenset("1"), forgotten=load_forgotten(here.settings))
+    done = ingest_feedback([line], rules, source="f", database=database)
     assert done.refused == ((1, "the customer was forgotten"),)
     state = feedback_state(database)
     assert state is not None
