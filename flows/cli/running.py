@@ -95,7 +95,7 @@ def run_pipeline(request: RunRequest) -> int:
                 cast("Stage", request.until),
                 tick=None if request.cause is None else Tick(request.cause),
                 wait_s=request.wait_s,
-            ),  # fmt: skip
+            ),
             listeners=lambda context: (screen, LiveCurves(context)),
             in_prefect=silent is None,
         )
