@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import tasks.assess.checks  # noqa: F401  registers them
@@ -57,25 +58,9 @@ class Checked:
     """Of the candidate, and of its base."""
 
 
-def add_checks(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, items: EvalSet, tuned: Tuned, arms: Arms
-) -> Checked:
-    """Add a step for each declared check."""
-    adder = _CheckAdder(graph, spec, context, splits, items, tuned, arms)
-    for name, measure in MEASURES.items():
-        if (declared := getattr(spec.gates, name)) is not None:
-            adder.measure(name, measure, declared)
-    if spec.gates.forgetting is not None:
-        adder.forgetting(spec.gates.forgetting)
-    for check in declared_checks(spec.gates):
-        if check.measure is not None:
-            adder.measure(check.name, check.measure, check.declared(spec.gates))
-    return adder.found
-
-
 @dataclass(frozen=True)
-class _CheckAdder:
-    """Adds the steps of the checks."""
+class CheckAdder:
+    """Adds the steps of the declared checks."""
 
     graph: Graph
     spec: PipelineSpec
@@ -86,14 +71,28 @@ class _CheckAdder:
     arms: Arms
     found: Checked = field(default_factory=Checked)
 
-    def measure(self, name: str, measure: Callable[..., CheckEvidence], declared: Spec) -> None:
+    def add_all(self) -> Checked:
+        """Add a step for each declared check."""
+        gates = self.spec.gates
+        for name, measure in MEASURES.items():
+            if (declared := getattr(gates, name)) is not None:
+                self._measure(name, measure, declared)
+        if gates.forgetting is not None:
+            self._forgetting(gates.forgetting)
+        for check in declared_checks(gates):
+            if check.measure is not None:
+                self._measure(check.name, check.measure, check.declared(gates))
+        return self.found
+
+    def _measure(self, name: str, measure: Callable[..., CheckEvidence], declared: Spec) -> None:
         """Add one step, with the arguments that it has parameters for."""
-        offered = {**dict(declared), "spec": declared, **self._offered()}
+        offered = {**dict(declared), "spec": declared, **self._offered}
         taken = inspect.signature(measure).parameters
         arguments = {argument: value for argument, value in offered.items() if argument in taken}
         reads = {"labels": labels_digest(declared, root=self.context.root)} if isinstance(declared, JudgeSpec) else {}
         self.found.evidence[name] = self.graph.named(info_of(measure).name, reads=reads).add(measure, **arguments)
 
+    @cached_property
     def _offered(self) -> dict[str, Any]:
         """Arguments for the steps, besides their settings."""
         spec, tuned, prompts, answers = self.spec, self.tuned, self.arms.prompts, self.arms.answers
@@ -124,7 +123,7 @@ class _CheckAdder:
             "reference": None if before is None else answers[before],
         }
 
-    def forgetting(self, declared: ForgettingSpec) -> None:
+    def _forgetting(self, declared: ForgettingSpec) -> None:
         """Let base and candidate answer the suite. Answers are keyed like all others, so a base answers it once."""
         suite = self.graph.add(
             build_suite,
