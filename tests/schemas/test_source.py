@@ -54,7 +54,7 @@ def test_anything_else_is_no_credential(explain: Explain, written: str) -> None:
     [
         ({"base_url": "https://x.example"}, "exactly one of `subdomain` and `base_url`"),
         ({"oauth_token": "${env:A}"}, "exactly one of `api_token` and `oauth_token`"),
-        ({"email": None}, "`email` goes with `api_token`"),
+        ({"email": None}, "`email` and `api_token` need each other"),
         ({"subdomain": None, "base_url": "http://desk.example"}, "is not an https address"),
         ({"subdomain": None, "base_url": "https://a:b@desk.example"}, "more than scheme, host and port"),
         ({"start": "2026-02-30"}, "not a calendar day"),
@@ -72,8 +72,8 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told:
     [
         ({"path": None}, "exactly one of `path` and `catalog`"),
         ({"catalog": "c.db", "table": "a.b"}, "exactly one of `path` and `catalog`"),
-        ({"table": "a.b"}, "`table` goes with `catalog`"),
-        ({"path": None, "catalog": "c.db"}, "`table` goes with `catalog`"),
+        ({"table": "a.b"}, "`table` and `catalog` need each other"),
+        ({"path": None, "catalog": "c.db"}, "`table` and `catalog` need each other"),
         ({"path": None, "catalog": "c.db", "table": "b"}, "table"),
         ({"snapshot_id": -1}, "snapshot_id"),
     ],
@@ -106,27 +106,27 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
         ({"urls": ["https://h.example/"]}, "not an address of a file"),
         ({"urls": ["https://h.example:99999/x.csv"]}, "[Pp]ort"),
         ({"urls": ["https://[::1/x.csv"]}, "IPv6"),
-        ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "holds a credential"),
-        ({"urls": ["https://h.example/x.csv?sig=0a"]}, "holds a credential"),
-        ({"urls": ["https://h.example/*.csv"]}, "only s3:// has patterns"),
+        ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "has a credential"),
+        ({"urls": ["https://h.example/x.csv?sig=0a"]}, "has a credential"),
+        ({"urls": ["https://h.example/*.csv"]}, "only s3:// can have patterns"),
         ({"urls": ["s3://desk/a b.csv"]}, "blanks"),
         ({"endpoint": "http://minio.example"}, "is not an https address"),
         ({"endpoint": "https://minio.example/path"}, "more than scheme, host and port"),
         ({"access_key_id": "AKIA", "secret_access_key": "x"}, "credential is written as"),
         ({"access_key_id": "${env:A}"}, "give both"),
-        ({"session_token": "${env:A}"}, "goes with `access_key_id`"),
+        ({"session_token": "${env:A}"}, "needs `access_key_id`"),
         ({"profile": "a", "access_key_id": "${env:A}", "secret_access_key": "${env:A}"}, "not both"),
         ({"profile": "a]\n[b"}, "profile"),
         ({"parallel": 0}, "parallel"),
         ({"parallel": 33}, "parallel"),
         ({"bearer_token": "${env:A}", "urls": ["s3://desk/x.csv"]}, "of one host; there are 0"),
         ({"bearer_token": "${env:A}", "urls": ["https://a.example/x", "https://b.example/x"]}, "there are 2"),
-        ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "none of `urls`"),
+        ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "not in `urls`"),
         ({"sha256": {"s3://desk/x.csv": "00"}}, "sha256"),
         ({"max_total_mb": 0}, "max_total_mb"),
     ],
 )  # fmt: skip
-def test_files_from_afar_are_declared_by_safe_addresses(changes: dict[str, object], told: str) -> None:
+def test_remote_files_have_safe_addresses(changes: dict[str, object], told: str) -> None:
     whole = RemoteFilesSource.model_validate({**AFAR, "sha256": {"s3://desk/x.csv": "0" * 64}})
     assert whole.model_dump()["sha256"] == {"s3://desk/x.csv": "0" * 64}
     with pytest.raises(ValidationError, match=told):

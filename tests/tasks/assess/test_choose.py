@@ -128,7 +128,7 @@ def test_the_first_rung_that_meets_the_target_wins_even_when_a_later_one_is_bett
     assert (choice.winner, choice.met) == ("rung_b", True)
     assert [row.state for row in choice.rows] == ["done", "chosen", "not_started"]
     assert choice.rows[2].changes == {"method": "full"}
-    assert choice.why.startswith("rung_b is the first rung that meets the target (met: the mean 0.5, without a bound")
+    assert choice.why.startswith("rung_b is the first rung that meets the target (met: the mean is 0.5 (no bound)")
     assert pq.read_table(choice.root / "ladder.parquet").num_rows == 3
 
 
