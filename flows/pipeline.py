@@ -89,6 +89,8 @@ class Request:
     """Last stage to run."""
     tick: Tick | None = None
     """What started the run, which then decides first whether it is worth running; None runs in any case."""
+    wait_s: float = 0.0
+    """Seconds to wait for another run of the pipeline."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -158,7 +160,6 @@ def run_here(
     *,
     root: Path,
     request: Request,
-    wait_s: float,
     listeners: Callable[[RunContext], tuple[Listener, ...]],
     in_prefect: bool,
 ) -> tuple[Outcome, GateDecision | None]:
@@ -174,7 +175,7 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger records the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=wait_s, listeners=listeners) as opened:
+    with open_run(spec, settings, root=root, wait_s=request.wait_s, listeners=listeners) as opened:
         context = opened.context
         context.in_prefect = in_prefect
         outcome = _run_as_flow(opened, request) if in_prefect else None

@@ -94,7 +94,7 @@ from pydantic import Field
 from schemas.artifacts import Predictions
 from schemas.evidence import CheckEvidence
 from schemas.spec import Spec
-from tasks.assess.check import finding, gate_check, measured
+from tasks.assess.check import Measurement, finding, gate_check, measured
 from tasks.step import as_step
 
 
@@ -108,10 +108,9 @@ class LongestSpec(Spec):
 def judge(evidence, spec):
     longest = measured(evidence, "longest")
     met = longest is not None and longest <= spec.characters
-    yield finding(
-        "check", "no answer is too long", "PROMOTE" if met else "BLOCK", n_items=evidence.n_items, value=longest,
-        limit=spec.characters, method="count", reason=f"the longest answer has {longest:.0f} characters.",
-    )
+    value = Measurement(longest, n_items=evidence.n_items, limit=spec.characters, method="count")
+    reason = f"the longest answer has {longest:.0f} characters."
+    yield finding("check", "no answer is too long", "PROMOTE" if met else "BLOCK", value, reason=reason)
 
 
 @gate_check("longest_answer", LongestSpec, judge=judge)

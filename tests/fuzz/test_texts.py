@@ -15,7 +15,7 @@ from schemas.errors import ConfigError
 from schemas.openai_api import ChatRequest, TextRequest
 from schemas.secrets import know_secrets, masked
 from tasks.curate.redact import redact_row
-from tasks.monitor.feedback import ingest_feedback
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 from tasks.sources.readers.read_jsonl import parse_lines
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import Line
@@ -87,7 +87,7 @@ def test_feedback(data: bytes) -> None:
     with TemporaryDirectory() as folder:
         database = Path(folder, "feedback.duckdb")
         try:
-            found = ingest_feedback([data], source="f", database=database, versions=frozenset({"1"}), redact=[])
+            found = ingest_feedback([data], FeedbackRules(frozenset({"1"})), source="f", database=database)
         except ConfigError as error:
             assert (error.code, LEAK in str(error)) == ("TG0164", False)
         else:

@@ -16,6 +16,7 @@ import orjson
 
 from flows.graph.store import Obtained, Store
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import (
     Artifact,
     BundleRef,
@@ -110,8 +111,8 @@ class Candidates:
         if verdict == "PROMOTE":
             now = ledger.champion(spec.registry.name)
             ledger.promote(
-                spec.registry.name, expected=now.version if now else None, version=version, run_id=run_id,
-                reason="because", verdict_digest=decision.digest,
+                spec.registry.name, expected=now.version if now else None, version=version,
+                verdict=RunVerdict(run_id, "because", decision.digest),
             )  # fmt: skip
         ledger.finish_run(run_id, status="DONE", verdict=verdict, reason="because", exit_code=0)
         return version

@@ -18,6 +18,7 @@ from flows.graph.keys import step_key
 from flows.graph.store import Store
 from flows.ledger import promotions
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
@@ -90,7 +91,7 @@ def release(home: Path, number: str, expected: str, start_at: str = "0") -> obje
     while time.time() < float(start_at):  # several processes promote at the same moment
         time.sleep(0.001)
     promoted = ledger.promote(
-        "replies", expected=expected or None, version=version, run_id=candidate.run_id, reason="better"
+        "replies", expected=expected or None, version=version, verdict=RunVerdict(candidate.run_id, "better")
     )
     return {"version": promoted.to_version}
 
@@ -126,7 +127,9 @@ def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") ->
         ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
         version = ledger.record_candidate(candidate_ref(home, int(number)), verdict="PROMOTE", reason="better")
         wait_for_line("holding")
-        promoted = ledger.promote("replies", expected=expected or None, version=version, run_id=run_id, reason="better")
+        promoted = ledger.promote(
+            "replies", expected=expected or None, version=version, verdict=RunVerdict(run_id, "better")
+        )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0)
     return {"version": promoted.to_version}
 

@@ -19,6 +19,7 @@ from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import (
     Artifact,
@@ -39,7 +40,7 @@ from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.splits.assignments import write_assignments
 from tasks.files import sha256_json
-from tasks.monitor.feedback import ingest_feedback
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 
 KEY = "a key for pseudonyms of tests"
 CUSTOMER, OTHER = "ann@vq.example", "bob@vq.example"
@@ -102,7 +103,7 @@ def build(folder: Path) -> Workspace:
         _keep(workspace, "train", (source,), TrainedRef, lambda out, name=name: _trained(name, out), name=name)
     for number, name in enumerate(("one", "two", "three"), start=1):
         _record(workspace, number, name)
-    workspace.ledger.promote("small", expected=None, version="1", run_id="run-1", reason="better")
+    workspace.ledger.promote("small", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
     workspace.ledger.finish_run("run-1", status="DONE", exit_code=0)
     lines = [
         json.dumps({"ticket_id": ticket, "version": "1", "outcome": "edited", "at": "2026-06-01", "reply": reply})
@@ -111,9 +112,8 @@ def build(folder: Path) -> Workspace:
     database = feedback_database(settings.home, "small")
     database.parent.mkdir(parents=True)
     step = RedactStep(uses="redact", pseudonymise=("customer_id", "ticket_id"), key_env="VQ_KEY")
-    ingest_feedback(
-        [line.encode() for line in lines], source="f", database=database, versions=frozenset("1"), redact=[step]
-    )
+    rules = FeedbackRules(frozenset("1"), [step])
+    ingest_feedback([line.encode() for line in lines], rules, source="f", database=database)
     return workspace
 
 

@@ -14,6 +14,7 @@ from flows.context.registry_state import RegistryState
 from flows.context.run_context import RunContext
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
@@ -98,7 +99,7 @@ class Place:
     def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
         """Record a candidate and promote it; return the version."""
         version = self.record(number, "PROMOTE", name=name, experiment=experiment)
-        self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
+        self.ledger.promote(name, expected=after, version=version, verdict=RunVerdict(f"run-{number}", "better"))
         return version
 
     def mlflow_state(self, name: str = "replies") -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_a_missing_key_is_named(desk: Desk) -> None:
         ({"base_url": "http://127.0.0.1.example.org/v1"}, "privacy local"),
         ({"base_url": "http://api.example.org/v1", "privacy": "external"}, "needs https"),
         ({"base_url": "https://user:word@api.example.org/v1", "privacy": "external"}, "more than host and path"),
-        ({"base_url": "file:///etc/passwd"}, "no http or https"),
+        ({"base_url": "file:///etc/passwd"}, "not an http or https"),
     ],
 )
 def test_a_forbidden_address_is_refused_when_the_file_is_read(settings: dict[str, str], message: str) -> None:

@@ -169,7 +169,7 @@ def test_compare_shows_what_differs_and_intervals_on_common_items(
     assert result["data"]["trained_here_held_out_there"] == 0
     assert result["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
     exact = next(line for line in result["metrics"]["lines"] if line["metric"] == "exact")
-    assert (exact["n_common"], exact["told"]) == (160, "worse")
+    assert (exact["n_common"], exact["summary"]) == (160, "worse")
     assert exact["upper"] < 0
     differ = {each["step"] for each in result["digests"] if not each["same"]}
     assert {"train", "answers_tuned"} <= differ
@@ -215,7 +215,7 @@ def test_a_plan_counts_the_calls_of_the_judge_and_the_latency_check(
     assert judge["tokens_in"] > 1000
     (latency,) = world.json(capsys, "plan", "fresh")["calls"]
     assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10, None)
-    assert "the base model" in latency["told"]
+    assert "the base model" in latency["note"]
     assert world.json(capsys, "plan", "desk")["calls"] == []
     assert "judge small" in world.run(capsys, "plan", "judged")
 

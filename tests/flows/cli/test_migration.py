@@ -43,12 +43,12 @@ def test_each_file_is_backed_up_and_then_updated(home: Path, capsys: pytest.Capt
     feedback = home / "feedback" / "replies" / "feedback.duckdb"
     before = feedback.read_bytes()
     ledger, database = migrated(capsys)
-    assert (ledger["told"], ledger["backup"]) == ("nothing to do", "")
-    assert database["told"] == f"storage version 64 was written anew as {OURS}"
+    assert (ledger["message"], ledger["backup"]) == ("nothing to do", "")
+    assert database["message"] == f"storage version 64 was rewritten as {OURS}"
     assert database["backup"] == str(home / "backups" / "replies-feedback-20260601-050000.duckdb")
     assert Path(database["backup"]).read_bytes() == before
     assert storage_version(feedback) == OURS
-    assert {one["told"] for one in migrated(capsys)} == {"nothing to do"}
+    assert {one["message"] for one in migrated(capsys)} == {"nothing to do"}
     assert len(list((home / "backups").iterdir())) == 1
     assert migrate(ledger_to=None, config=Path("pipelines.yaml"), as_json=False) == 0
     assert capsys.readouterr().out.count("nothing to do") == 2

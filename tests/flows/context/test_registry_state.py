@@ -10,6 +10,7 @@ import pytest
 from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
@@ -108,7 +109,7 @@ def promote(ledger: Ledger, number: int, expected: str | None) -> None:
         verdict_digest="v", promoted_at="",
     )  # fmt: skip
     version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-    ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
+    ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
 
 
 def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) -> None:

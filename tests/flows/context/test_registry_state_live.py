@@ -17,7 +17,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from tasks.monitor.feedback import ingest_feedback
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 
 if TYPE_CHECKING:
     from tests.support.place import Place
@@ -38,7 +38,7 @@ def ingest(home: Path, *ticket_ids: str) -> None:
         json.dumps({"ticket_id": one, "version": "1", "outcome": "rejected", "at": "2026-07-01T10:00:00Z"}).encode()
         for one in ticket_ids
     ]
-    ingest_feedback(lines, source="file", database=database, versions=frozenset({"1"}), redact=())
+    ingest_feedback(lines, FeedbackRules(frozenset({"1"})), source="file", database=database)
 
 
 def test_a_candidate_that_served_before_is_recognised_by_what_it_answers_with(place: Place) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, GateError, StorageError
 
 INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
@@ -23,7 +24,7 @@ def promote(kit, ledger):
     def promote(number, expected):
         ref = kit.candidate_ref(ledger.root, number)
         version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-        ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
+        ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
         return version
 
     return promote
@@ -85,7 +86,7 @@ def test_only_the_verdict_promote_is_promoted(kit, ledger, verdict):
     version = ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict=verdict, reason="x")
     for candidate in (version, "7"):
         with pytest.raises(GateError, match="TG0621"):
-            ledger.promote("replies", expected=None, version=candidate, run_id="r", reason="x")
+            ledger.promote("replies", expected=None, version=candidate, verdict=RunVerdict("r", "x"))
     assert ledger.champion("replies") is None
     assert ledger.history() == ()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.errors import SecurityError
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
@@ -60,4 +61,4 @@ def test_a_marked_version_is_sent_once_and_never_promoted(ledger: Ledger, kit: A
     assert len(ledger.pending_projections()) == before + 1
     assert [(each.version, each.n_rows) for each in ledger.marked("replies", "1")] == [("1", 7)]
     with pytest.raises(SecurityError, match="TG0832"):
-        ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+        ledger.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))

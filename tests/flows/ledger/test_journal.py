@@ -9,6 +9,7 @@ import pytest
 
 from flows.ledger.journal import check_books
 from flows.ledger.postgres import LedgerPostgres, _Postgres
+from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import Seen
 from flows.ledger.tables import BOOKS
 from schemas.errors import StorageError
@@ -30,7 +31,7 @@ def full(ledger, kit):
         )
         champion = ledger.champion("replies")
         ledger.promote(
-            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
+            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
         )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
     ledger.record_held_out("digest", ["t1", "t2"])

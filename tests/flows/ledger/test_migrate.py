@@ -12,6 +12,7 @@ from flows.ledger.history import FIRST_HASH
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest, upgrade_file
 from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import Seen
 from flows.ledger.tables import VERSION
 from schemas.errors import StorageError
@@ -56,7 +57,7 @@ def fill(ledger, kit, numbers):
         version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
         champion = ledger.champion("replies")
         ledger.promote(
-            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
+            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
         )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
 

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.ledger.rows import RunVerdict
+from flows.workspace import clock
 from schemas.errors import ConfigError, GateError
 
 
@@ -23,10 +25,10 @@ def record(kit, ledger):
 def submit(ledger, record):
     """Record candidate number N with PROMOTE, submit it, and return the ledger's answer."""
 
-    def submit(number, expected, *, run_id="", **options):
+    def submit(number, expected, *, run_id="", digest="", approval=False):
         version = record(number)
-        run_id = run_id or f"run-{number}"
-        return ledger.promote("replies", expected=expected, version=version, run_id=run_id, reason="better", **options)
+        verdict = RunVerdict(run_id or f"run-{number}", "better", digest)
+        return ledger.promote("replies", expected=expected, version=version, verdict=verdict, approval=approval)
 
     return submit
 
@@ -68,7 +70,7 @@ def test_a_rejected_verdict_stays_rejected_and_a_new_one_waits_again(ledger, sub
         ledger.approve("run-1", actor="bob")
     for approval in (True, False):
         assert submit(1, None, run_id="run-again", approval=approval) == event
-    assert submit(1, None, run_id="run-new", verdict_digest="other items", approval=True).action == "wait"
+    assert submit(1, None, run_id="run-new", digest="other items", approval=True).action == "wait"
     assert ledger.approve("run-new", actor="bob").action == "approve"
 
 
@@ -88,7 +90,7 @@ def test_approving_a_stale_verdict_is_refused(ledger, record, submit):
     with pytest.raises(GateError, match=r"TG0621.*has verdict BLOCK"):
         ledger.approve("run-4", actor="ada")
     record(4, "PROMOTE")
-    submit(4, "3", run_id="run-4b", verdict_digest="other items", approval=True)
+    submit(4, "3", run_id="run-4b", digest="other items", approval=True)
     for answer in (ledger.approve, ledger.reject):
         with pytest.raises(GateError, match=r"TG0621.*run-4b"):
             answer("run-4", actor="ada")
@@ -125,21 +127,24 @@ def test_a_forced_promotion_skips_the_gate_and_is_recorded(ledger, record, submi
     assert ledger.rollback("replies", reason="was wrong after all").version == "1"
 
 
-def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit):
+def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit, monkeypatch):
     begin = datetime(2026, 3, 1, tzinfo=UTC)
+    monkeypatch.setenv(clock.VARIABLE, begin.isoformat())
     submit(1, None)
     submit(2, "1")
-    ledger.rollback("replies", reason="customers complain", cooldown_days=1.5, at=begin)
+    ledger.rollback("replies", reason="customers complain", cooldown_days=1.5)
     assert ledger.history()[-1].until == "2026-03-02T12:00:00+00:00"
     day = timedelta(days=1)
-    waiting = submit(3, "1", at=begin + day)
+    monkeypatch.setenv(clock.VARIABLE, (begin + day).isoformat())
+    waiting = submit(3, "1")
     assert (waiting.action, waiting.reason) == (
         "wait",
         "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2",
     )
     assert ledger.held("replies", "3", approval=False, at=begin + day) == waiting.reason
     assert ledger.held("replies", "3", approval=False, at=begin + 2 * day) == ""
-    assert submit(3, "1", at=begin + 2 * day).action == "promote"
+    monkeypatch.setenv(clock.VARIABLE, (begin + 2 * day).isoformat())
+    assert submit(3, "1").action == "promote"
     assert ledger.champion("replies").version == "3"
 
 
@@ -154,11 +159,12 @@ def test_approval_and_force_work_during_a_cooldown(ledger, record, submit):
     assert ledger.force("replies", expected="1", version="4", reason="r", actor="ada").action == "force"
 
 
-def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit):
+def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit, monkeypatch):
     submit(1, None)
     submit(2, "1")
     ledger.rollback("replies", reason="customers complain")
-    waiting = submit(2, "1", run_id="run-later", at=datetime.now(UTC) + timedelta(days=999))
+    monkeypatch.setenv(clock.VARIABLE, (datetime.now(UTC) + timedelta(days=999)).isoformat())
+    waiting = submit(2, "1", run_id="run-later")
     assert waiting.action == "wait"
     assert "rolled back (customers complain)" in waiting.reason
     assert ledger.approve("run-later", actor="ada").to_version == "2"

@@ -12,6 +12,7 @@ import pytest
 from flows.cli.data import forget as command
 from flows.context.feedback import feedback_database
 from flows.graph.store import Store
+from flows.ledger.rows import RunVerdict
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
 from flows.workspace.lock import pipeline_lock
@@ -21,7 +22,7 @@ from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
 from tasks.files import verify
-from tasks.monitor.feedback import feedback_state, ingest_feedback, latest_decisions
+from tasks.monitor.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
 from tests.support.forgetful_workspace import CUSTOMER, OTHER, TEXT, WORDS, Workspace, pseudonym
 from tests.support.traces import traces
 
@@ -85,8 +86,11 @@ def test_only_the_customers_rows_are_removed_and_versions_are_marked(workspace: 
     again = forget_customer(workspace)
     assert (again.removals, len(again.versions)) == ((), 2)
     with pytest.raises(SecurityError, match="TG0832"):
-        workspace.ledger.promote("small", expected="1", version="2", run_id="r", reason="better")
-    assert workspace.ledger.promote("small", expected="1", version="3", run_id="r", reason="better").to_version == "3"
+        workspace.ledger.promote("small", expected="1", version="2", verdict=RunVerdict("r", "better"))
+    assert (
+        workspace.ledger.promote("small", expected="1", version="3", verdict=RunVerdict("r", "better")).to_version
+        == "3"
+    )
     with pytest.raises(SecurityError, match="TG0832"):
         workspace.ledger.rollback("small", reason="worse")
 
@@ -118,10 +122,8 @@ def test_feedback_on_a_forgotten_customers_tickets_is_refused(workspace: Workspa
     forget_customer(workspace)
     database = feedback_database(workspace.settings.home, "small")
     line = b'{"ticket_id": "vq-2", "version": "1", "outcome": "accepted", "at": "2026-06-02"}'
-    done = ingest_feedback(
-        [line], source="f", database=database, versions=frozenset("1"), redact=[],
-        forgotten=load_forgotten(workspace.settings),
-    )  # fmt: skip
+    rules = FeedbackRules(frozenset("1"), forgotten=load_forgotten(workspace.settings))
+    done = ingest_feedback([line], rules, source="f", database=database)
     assert done.refused == ((1, "the customer was forgotten"),)
     state = feedback_state(database)
     assert state is not None

@@ -46,10 +46,10 @@ def test_a_third_champion_is_compared_with_the_first_and_every_verdict_on_its_it
     assert steps["answers_anchor"]["state"] == "reused"  # the first champion's answers as a candidate
     explained = empty_workplace.json("gate", "explain", third["run_id"])
     rules = [finding["rule"] for finding in explained["findings"]]
-    assert rules[0] == "no trained ticket gives a held-out item away"
+    assert rules[0] == "no train/test leakage"
     assert rules[1] == "pii at most 0.9"  # safety takes precedence over quality
     assert rules[2].startswith("format is better than champion (version 2)")
-    assert rules[3] == "format is surely no more than 0.5 worse than anchor (version 1)"
+    assert rules[3] == "format is at most 0.5 worse than anchor (version 1) at the confidence"
     assert all(not finding["decides"] for finding in explained["findings"][4:])  # slices of 12 items are too small
     assert third["verdict"] == "HOLD"
     shown = empty_workplace.run("gate", "explain", third["run_id"]).stdout

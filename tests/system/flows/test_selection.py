@@ -79,7 +79,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_releases_that_rung(
     assert choice["why"].startswith("rung_larger is the first rung that meets the target (met: the mean ")
     rows = {row["name"]: row for row in choice["rows"]}
     assert [row["state"] for row in rows.values()] == ["done", "chosen", "not_started"]
-    assert "without a bound, against at most 6.1" in rows["rung_short"]["summary"]
+    assert "(no bound); the target is at most 6.1" in rows["rung_short"]["summary"]
     assert rows["rung_larger"]["gain"] is None  # 20 losses are too few to bound a gain
     assert rows["rung_larger"]["value"] < rows["rung_short"]["value"]
     assert rows["rung_larger"]["gain_lower"] is None  # 20 items are too few to bound a loss

@@ -14,7 +14,14 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
-from tasks.monitor.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
+from tasks.monitor.feedback import (
+    FeedbackRules,
+    Ingested,
+    acceptance_of,
+    feedback_state,
+    ingest_feedback,
+    latest_decisions,
+)
 from tasks.monitor.learn import learn_from_feedback
 from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
@@ -35,7 +42,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def ingest(database: Path, *lines: bytes, redact: tuple[RedactStep, ...] = ()) -> Ingested:
-    return ingest_feedback(lines, source="file", database=database, versions=VERSIONS, redact=redact)
+    return ingest_feedback(lines, FeedbackRules(VERSIONS, redact), source="file", database=database)
 
 
 def state(database: Path) -> int:
@@ -157,9 +164,8 @@ def test_writers_and_readers_wait_for_an_endpoint_that_holds_the_database(databa
         assert state(database) == 1
     with duckdb.connect(str(database)) as endpoint:
         threading.Timer(0.3, endpoint.close).start()
-        taken = ingest_feedback(
-            [line(2)], source="a file", database=database, versions=frozenset("123"), redact=(), wait_s=30
-        )
+        rules = FeedbackRules(frozenset("123"))
+        taken = ingest_feedback([line(2)], rules, source="a file", database=database, wait_s=30)
     assert taken.n_new == 1
     with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0520"):
         ingest(database, line(3))

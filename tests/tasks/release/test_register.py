@@ -17,6 +17,7 @@ from tasks.release.register import (
     EVENT_TAG,
     OWNER_TAG,
     VERSION_TAG,
+    NewVersion,
     Owner,
     check_owner,
     find_version,
@@ -48,9 +49,7 @@ def register(client: MlflowClient, uri: str, make_record: Callable[..., RunRecor
     ) -> str:
         run = begin_run(client, make_record(f"{name}-{version}"), experiment="tunegate", uri=uri)
         tags = {"tunegate.verdict": verdict, BUNDLE_TAG: bundle.digest, **tags}
-        return register_version(
-            client, bundle, name=name, version=version, mlflow_run=run, tags=tags, owner=owner, uri=uri
-        )
+        return register_version(client, NewVersion(version, bundle, run, tags), name=name, owner=owner, uri=uri)
 
     return register
 

@@ -20,6 +20,7 @@ from schemas.errors import ServiceError
 from schemas.release import RunRecord
 from tasks.release.tracking import (
     RUN_TAG,
+    RunFiles,
     as_service_error,
     begin_run,
     choose_uri,
@@ -72,7 +73,7 @@ def test_logging_a_run_twice_makes_one_run(
     logged = []
     for _ in range(2):
         run = begin_run(client, record, experiment="tunegate", uri=uri)
-        complete_run(client, run, record, files=[tmp_path / "decision.md"], curves=curves, uri=uri)
+        complete_run(client, run, record, files=RunFiles([tmp_path / "decision.md"], curves), uri=uri)
         logged.append((run, everything(client, run)))
     assert logged[0] == logged[1]
     seen = logged[0][1]
@@ -91,7 +92,7 @@ def test_points_sent_live_are_kept_and_missing_ones_are_added(
     run = begin_run(client, record, experiment="tunegate", uri=uri)
     log_points(client, run, [(1, {"loss": 3.04}), (3, {"loss": 1.04}), (4, {"loss": math.nan})], uri=uri)
     assert client.get_run(run).info.status == "RUNNING"
-    complete_run(client, run, record, curves=curves, uri=uri)
+    complete_run(client, run, record, files=RunFiles(curves=curves), uri=uri)
     history = everything(client, run)["curves"]
     assert sorted(history["loss"]) == [(1, 3.04), (2, 2.0), (3, 1.04)]  # type: ignore[index]
     assert history["validation_loss"] == [(3, 1.5)]  # type: ignore[index]

@@ -18,6 +18,7 @@ from tasks.train.engine import Outcome, count_steps, train
 from tasks.train.forward import losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
+from tasks.train.setup import Checkpoints, Hooks, TrainData
 from tasks.train.validation import validation_loss
 
 MakeSpec = Callable[..., TrainSpec]
@@ -30,11 +31,9 @@ def _train(
     outcome = train(
         opened,
         spec,
-        train_folder=dataset.root / "train",
-        validation_folder=None,
-        checkpoints=folder / "checkpoints",
-        key="",
-        log=ProgressLog(folder / "progress.jsonl"),
+        data=TrainData(dataset.root / "train"),
+        checkpoints=Checkpoints(folder / "checkpoints", key=""),
+        hooks=Hooks(ProgressLog(folder / "progress.jsonl")),
     )
     return trainable_tensors(opened), outcome
 
@@ -84,9 +83,9 @@ def test_every_example_is_seen_once_per_epoch_in_another_order_and_with_little_p
 
 def test_a_resumed_order_is_the_rest_of_the_full_order() -> None:
     lengths = list(range(10, 33))
-    whole = list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, first_step=1, last_step=9))
+    whole = list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, steps=range(1, 10)))
     assert [step for step, _ in whole] == list(range(1, 10))
-    assert list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, first_step=6, last_step=9)) == whole[5:]
+    assert list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, steps=range(6, 10))) == whole[5:]
 
 
 def test_steps_are_counted_over_epochs_and_capped() -> None:
@@ -97,10 +96,11 @@ def test_steps_are_counted_over_epochs_and_capped() -> None:
 
 @pytest.mark.parametrize(("scheduler", "last"), [("constant", 1.0), ("linear", 0.1), ("cosine", 0.02447174)])
 def test_the_learning_rate_warms_up_and_ends_above_zero(scheduler: str, last: float) -> None:
-    rates = [
-        learning_rate_at(step, n_steps=11, peak=1.0, warmup_ratio=0.1, scheduler=scheduler)  # type: ignore[arg-type]
-        for step in range(1, 12)
-    ]
+    spec = TrainSpec.model_validate(
+        {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup_ratio": 0.1,
+         "lr_scheduler": scheduler}
+    )  # fmt: skip
+    rates = [learning_rate_at(step, spec, n_steps=11) for step in range(1, 12)]
     assert rates[:2] == [0.5, 1.0]
     assert rates[-1] == pytest.approx(last)
     assert all(rate > 0 for rate in rates)

@@ -19,6 +19,7 @@ from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
+from tasks.train.setup import Checkpoints, Hooks, TrainData
 
 MakeSpec = Callable[..., TrainSpec]
 Weights = Mapping[str, torch.Tensor]
@@ -62,11 +63,11 @@ def _train(
     outcome = train(
         opened,
         spec,
-        train_folder=dataset.root / "train",
-        validation_folder=dataset.root / "validation" if validation else None,
-        checkpoints=folder / CHECKPOINTS,
-        key="k",
-        log=_Poison(folder / PROGRESS, trainable_tensors(opened)) if poisoned else ProgressLog(folder / PROGRESS),
+        data=TrainData(dataset.root / "train", dataset.root / "validation" if validation else None),
+        checkpoints=Checkpoints(folder / CHECKPOINTS, key="k"),
+        hooks=Hooks(
+            _Poison(folder / PROGRESS, trainable_tensors(opened)) if poisoned else ProgressLog(folder / PROGRESS)
+        ),
     )
     return trainable_tensors(opened), outcome
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
@@ -44,7 +45,7 @@ from flows.workspace.settings import Settings
 
 def promote_and_tell(home):
     ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
-    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
     synchronise(ledger, settings)
 
 def copy_half(source, target, **_named):
@@ -79,7 +80,7 @@ def test_after_a_kill_anywhere_between_verdict_and_alias_a_rerun_reaches_the_sam
         assert left.ledger.pending_projections() != ()
         assert left.mlflow_state()["champion"] == ("2" if name in MOVED else "1"), name
         for _ in range(2):  # repeated runs change nothing
-            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+            left.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
             assert synchronise(left.ledger, left.settings) is None
         assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
         assert left.mlflow_state() == {
@@ -92,7 +93,7 @@ def test_after_a_kill_during_registration_reconcile_reaches_the_same_state(place
     killed = killed_at(["mlflow.run", HALF, "mlflow.artifacts", "mlflow.version"], place, project)
     whole = place.at(place.home.with_name("whole"))
     shutil.copytree(place.home, whole.home)
-    whole.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    whole.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
     assert reconcile(whole.ledger, whole.settings).late is None
     for name, left in killed.items():
         assert left.mlflow_state() != whole.mlflow_state(), name

@@ -13,6 +13,7 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import HOLDER_SILENCE_S, SILENCE_S, without_password
+from flows.ledger.rows import RunVerdict
 from flows.ledger.sqlite import BUSY_TIMEOUT_S
 from schemas.errors import ConfigError, LockedError, ServiceError
 from tests.support.postgres import running_postgres
@@ -41,7 +42,7 @@ def test_one_host_reads_what_the_other_writes(hosts, kit):
     begin(one, "a")
     ref = kit.candidate_ref(one.root, 1)
     one.record_candidate(ref, verdict="PROMOTE", reason="better")
-    one.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+    one.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
     assert two.run("a").status == "RUNNING"
     assert two.champion("replies").version == "1"
     assert two.champion("replies").bundle.root.is_relative_to(two.root)  # each host finds the files in its own folder
@@ -144,7 +145,7 @@ def test_a_killed_and_restarted_database_has_what_was_committed(tmp_path, kit, m
         starting.start()
         assert ledger.candidate("replies", "1").reason == "better"  # waited for the server
         starting.join()
-        ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+        ledger.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
         assert len(ledger.history()) == 1
         server.stop()
         monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 0.3)

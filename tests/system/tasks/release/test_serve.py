@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas.artifacts import BundleRef, ModelRef
-from tasks.release.register import Owner, move_alias, register_version
+from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.training import AdapterSpec, Format, Method, TrainSpec
+from tasks.files import seal
+from tasks.release.bundle import bundle_candidate
+from tasks.release.register import NewVersion, Owner, move_alias, register_version
 from tasks.release.serve import BASE_VARIABLE, load_bundle
 from tasks.release.tracking import begin_run, complete_run
 from tests.support.project import PROJECT
@@ -57,9 +60,8 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_new_process(
     run = begin_run(client, make_record("served"), experiment="tunegate", uri=uri)
     complete_run(client, run, make_record("served"), uri=uri)
     tags = {"tunegate.verdict": "PROMOTE"}
-    version = register_version(
-        client, bundle, name="served", version="1", mlflow_run=run, tags=tags, owner=Owner("ours"), uri=uri
-    )
+    new = NewVersion("1", bundle, run, tags)
+    version = register_version(client, new, name="served", owner=Owner("ours"), uri=uri)
     move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
     in_this_process = load_bundle(bundle.root, base=tiny_model.root)
     environ = {

@@ -14,14 +14,14 @@ import pytest
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
-from tasks.assess.economics import Measures, read_prices, reckon_costs
+from tasks.assess.economics import Measures, compute_costs, read_prices
 from tasks.release.reports import charts
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.page import MAX_WORDS, draw_page, marked
 from tasks.release.reports.read import read_curves, token_lengths
 
-COSTS = reckon_costs(
+COSTS = compute_costs(
     read_prices(),
     Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}, measured={"tokens_per_s": 20.0}),
     machine="l4",
