@@ -29,7 +29,7 @@ from tasks.curate.history import write_history
 from tasks.curate.publish import PARQUET, publish_warehouse
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.curate.warehouse_tables import TABLES, VIEWS
-from tasks.forget.databases import forget_raw, has_raw_texts
+from tasks.privacy.databases import forget_raw, has_raw_texts
 from tasks.warehouse import connect
 
 CHECK = CheckResult(
