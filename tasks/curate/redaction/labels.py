@@ -46,8 +46,7 @@ def _personal_references(column: pa.Array) -> pa.Array:
 def _redacted(values: pa.Array, step: RedactStep, redactor: TicketRedactor) -> pa.Array:
     """Return the values with what is personal in them replaced."""
     if len(values) <= FEW_VALUES:
-        texts = (redactor.redact({"body": value})[0]["body"] for value in values.to_pylist())
-        return pa.array(texts, pa.string())
+        return pa.array([redactor.redact({"body": value})[0]["body"] for value in values.to_pylist()], pa.string())
     nothing = pa.nulls(len(values), pa.string())
     table = pa.table({name: values if name == "body" else nothing for name in READ})
     with connect(threads=1) as connection:
