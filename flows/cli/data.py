@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
@@ -237,36 +237,34 @@ def forget(
     return 0
 
 
-@command(app, example="tunegate data dictionary --format dbt --out models/sources.yml")
+@command(app, example="tunegate data dictionary --dbt --out models/sources.yml")
 def dictionary(
-    format: Annotated[Literal["markdown", "dbt"], typer.Option(help="A page for people, or a dbt sources.yml.")] = (
-        "markdown"
-    ),
-    out_file: Annotated[
-        Path | None, typer.Option("--out", help="File to write instead of printing.", show_default=False)
+    dbt: Annotated[bool, typer.Option("--dbt", help="A sources.yml of dbt instead of a page.")] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write instead of printing.", show_default=False)
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> int:
-    """Write the data dictionary of the warehouse: every table, view and column.
+    """Describe every table, view and column of the warehouse.
 
-    With type, key, meaning and PII class; as a dbt source, with the tests that the keys imply.
+    With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
     from schemas.errors import ConfigError
     from tasks.curate.dictionary import write_dbt_sources, write_markdown
     from tasks.files import write_atomic
 
-    text = write_dbt_sources() if format == "dbt" else write_markdown()
-    if out_file is not None:
-        if out_file.exists() and not force:
-            raise ConfigError(f"{out_file} exists", code="TG0189", where=str(out_file), hint="--force replaces it")
-        write_atomic(out_file, text.encode())
+    text = write_dbt_sources() if dbt else write_markdown()
+    if to is not None:
+        if to.exists() and not force:
+            raise ConfigError(f"{to} exists", code="TG0189", where=str(to), hint="--force replaces it")
+        write_atomic(to, text.encode())
     if as_json:
-        print_json({"format": format, "file": None if out_file is None else str(out_file), "text": text})
-    elif out_file is None:
+        print_json({"file": None if to is None else str(to), "text": text})
+    elif to is None:
         write(text, sys.stdout)
     else:
-        out().print(str(out_file), markup=False, soft_wrap=True)
+        out().print(str(to), markup=False, soft_wrap=True)
     return 0
 
 

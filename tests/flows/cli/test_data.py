@@ -194,7 +194,7 @@ def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(emp
 def test_the_dictionary_names_every_table_for_people_and_for_dbt(empty_workplace: Workplace) -> None:
     page = empty_workplace.run("data", "dictionary").stdout
     assert "| `body` | VARCHAR | yes | personal | The customer's text |" in page
-    assert empty_workplace.run("data", "dictionary", "--format", "dbt", "--out", "sources.yml").returncode == 0
+    assert empty_workplace.run("data", "dictionary", "--dbt", "--out", "sources.yml").returncode == 0
     assert empty_workplace.run("data", "dictionary", "--out", "sources.yml").returncode == 2
     (source,) = YAML(typ="safe").load(empty_workplace.folder / "sources.yml")["sources"]
     tables = {table["name"]: {column["name"]: column for column in table["columns"]} for table in source["tables"]}
