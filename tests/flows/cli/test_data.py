@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pytest
 from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
@@ -212,3 +214,22 @@ def test_a_comparison_with_null_is_shown_by_validate_and_plan(empty_workplace: W
     (advice,) = empty_workplace.json("validate")["warnings"]
     assert advice.startswith("curate.rule.labelled: `category <> NULL` is never true")
     assert empty_workplace.json("plan", "small")["warnings"] == [advice]
+
+
+@pytest.mark.campaign
+def test_tickets_grow_stale_also_in_a_run_that_is_skipped_as_unchanged(workplace: Workplace) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["checks"] = [{"uses": "freshness", "max_age_hours": 48}]
+
+    workplace.declare(change)
+    newest = "SELECT max(created_at) AS newest FROM raw_tickets"
+    workplace.run("data", "curate", "small")  # stale by the machine's clock, and published nevertheless
+    (row,) = workplace.json("data", "quarantine", "small", "--sql", newest)["rows"]
+    moment = datetime.fromisoformat(row["newest"]).replace(tzinfo=UTC)
+    fresh, stale = ((moment + timedelta(hours=hours)).isoformat() for hours in (1, 49))
+    assert workplace.run("run", "small", TUNEGATE_NOW=fresh).returncode == 0
+    skipped = workplace.run("run", "small", TUNEGATE_NOW=fresh)
+    assert "nothing changed since run" in skipped.stderr + skipped.stdout
+    done = workplace.run("run", "small", TUNEGATE_NOW=stale)
+    assert done.returncode == 3
+    assert "freshness_created_at: the newest ticket is 49.0 hours old; at most 48 are allowed" in done.stderr
