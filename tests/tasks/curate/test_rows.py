@@ -213,5 +213,5 @@ def test_values_beside_come_with_their_rows(tmp_path: Path, monkeypatch: pytest.
     for batch, column, array in seen:
         assert batch["source_line"].to_pylist() == column.to_pylist() == array.tolist()
     for wrong in (lines.slice(1), pa.chunked_array([*lines.chunks, pa.array([1])])):
-        with pytest.raises(ValueError, match="50 rows, and not as many values"):
+        with pytest.raises(ValueError, match="50 rows, and another number of values"):
             list(read_beside(path, wrong))
