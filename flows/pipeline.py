@@ -30,7 +30,7 @@ from flows.context.listener import Listener
 from flows.context.outcome import Ending, Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.graph.execute import RunEndedError, run_plainly
-from flows.graph.prefect_runner import Placed, cancellation, run_nodes, run_on_pool, run_stage
+from flows.graph.prefect_runner import Placed, cancellation, no_heartbeats, run_nodes, run_on_pool, run_stage
 from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
@@ -226,7 +226,7 @@ def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
     """
     context = opened.context
     context.ledger.name_run(context.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-    with cancellation(opened.run.cancel):
+    with cancellation(opened.run.cancel), no_heartbeats():
         try:
             context.outcome = _run(opened, request)
         except Exception as error:

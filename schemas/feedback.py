@@ -1,6 +1,6 @@
 """What agents did with the champion's suggestions: the section `feedback` of `pipelines.yaml`, and a line of feedback.
 
-`tunegate model feedback` ingests the lines (`tasks/watch/feedback.py`).
+`tunegate model feedback` ingests the lines (`tasks/monitor/feedback.py`).
 """
 
 from __future__ import annotations

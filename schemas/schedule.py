@@ -1,7 +1,7 @@
 """Scheduled and triggered runs: the sections `schedule`, `triggers`, `retrain` and `notify` of `pipelines.yaml`.
 
 They do not affect results, so they are not part of what a verdict depends on. `flows/deployments.py` makes Prefect
-deployments of the first two, `tasks/watch/conditions.py` applies the third.
+deployments of the first two, `tasks/monitor/conditions.py` applies the third.
 """
 
 from __future__ import annotations

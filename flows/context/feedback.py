@@ -21,7 +21,14 @@ from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackSpec
 from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
-from tasks.watch.feedback import FeedbackRules, FeedbackState, Ingested, acceptance_of, feedback_state, ingest_feedback
+from tasks.monitor.feedback import (
+    FeedbackRules,
+    FeedbackState,
+    Ingested,
+    acceptance_of,
+    feedback_state,
+    ingest_feedback,
+)
 
 
 def feedback_database(home: Path, name: str) -> Path:

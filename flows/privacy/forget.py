@@ -37,8 +37,8 @@ from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Remov
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
 from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
-from tasks.forget.hashes import Forgotten, KeyedHash
-from tasks.forget.results import empty_answers, is_split, rewrite_split
+from tasks.privacy.hashes import Forgotten, KeyedHash
+from tasks.privacy.results import empty_answers, is_split, rewrite_split
 
 LOCK_NAME = "forget"
 PASSES = 3
@@ -131,7 +131,7 @@ def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterato
     ledger = open_ledger(settings)
     with ExitStack() as stack:
         for name in (LOCK_NAME, *sorted(spec.name for spec in specs)):
-            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate forget"))
+            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate data forget"))
         yield
 
 
@@ -199,7 +199,7 @@ def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str
 
 def _remove(settings: Settings, store: RewritingStore, ledger: Ledger, line: ErasureRow, forgotten: Forgotten) -> None:
     from tasks.cluster.depot import clear_marked
-    from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
+    from tasks.privacy.databases import rewrite_feedback, rewrite_warehouse
     from tasks.sources.row_owner import remove_landed
 
     kind, place, digest = line.kind, line.place, line.digest

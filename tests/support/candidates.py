@@ -1,7 +1,7 @@
-"""A home folder with real candidates of a tiny model, as runs leave it, in a second: nothing is trained or judged.
+"""A home folder with real candidates of a tiny model, as runs leave it, built in a second without training or judging.
 
-Store, ledger, bundles and prompts are made by the program's own code; only the weights are disturbed instead of
-trained, and the verdicts are given.
+The program's own code makes store, ledger, bundles and prompts; only the weights are perturbed instead of trained, and
+the verdicts are fixed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ TICKETS = [
 
 @dataclass
 class Candidates:
-    """Makes one candidate after the other under the name of the pipeline `small`."""
+    """Adds candidates under the name of the pipeline `small`."""
 
     folder: Path
     model: ModelRef
@@ -64,7 +64,7 @@ class Candidates:
         return self.folder / "pipelines.yaml"
 
     def add(self, seed: int, verdict: Verdict = "PROMOTE", *, method: Method = "lora", **changes: Any) -> str:
-        """A run with a candidate; with PROMOTE it becomes champion. Returns its version, the run is `run-SEED`."""
+        """Add a run, `run-SEED`, with a candidate; PROMOTE makes it champion. Returns the version."""
         spec = load_file(self.config).get("small")
         run_id, ledger = f"run-{seed}", self.ledger
         ledger.start_run(

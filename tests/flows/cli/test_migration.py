@@ -1,4 +1,4 @@
-"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with a ledger, and what agents said in a DuckDB file of an older version."""
+    """A home folder with a ledger, and feedback in a DuckDB file of an older version."""
     monkeypatch.setenv("TUNEGATE_HOME", str(place.home))
     monkeypatch.setenv("TUNEGATE_NOW", "2026-06-01T05:00:00Z")
     monkeypatch.delenv("TUNEGATE_LEDGER_URL", raising=False)
@@ -39,7 +39,7 @@ def migrated(capsys: pytest.CaptureFixture[str], *, ledger_to: str | None = None
     return list(json.loads(capsys.readouterr().out))
 
 
-def test_each_file_is_backed_up_and_then_of_this_version(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_file_is_backed_up_and_then_updated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     feedback = home / "feedback" / "replies" / "feedback.duckdb"
     before = feedback.read_bytes()
     ledger, database = migrated(capsys)
@@ -54,7 +54,7 @@ def test_each_file_is_backed_up_and_then_of_this_version(home: Path, capsys: pyt
     assert capsys.readouterr().out.count("nothing to do") == 2
 
 
-def test_a_newer_ledger_ends_it_before_anything_is_changed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_ledger_stops_the_migration_before_any_change(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(sqlite3.connect(home / "ledger.sqlite")) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StorageError, match="TG0530"):
@@ -63,7 +63,7 @@ def test_a_newer_ledger_ends_it_before_anything_is_changed(home: Path, capsys: p
     assert not (home / "backups").exists()
 
 
-def test_nothing_yet_is_nothing_to_migrate(
+def test_an_empty_home_has_nothing_to_migrate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""The loop: order, gradients of a step, divergence, validation, weight decay."""
+"""The training loop: order, gradients of a step, divergence, validation, weight decay."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_example_is_seen_once_per_epoch_in_another_order_and_with_little_p
     assert orders[0] == epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
 
 
-def test_a_resumed_order_is_the_tail_of_the_whole_one() -> None:
+def test_a_resumed_order_is_the_rest_of_the_full_order() -> None:
     lengths = list(range(10, 33))
     whole = list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, steps=range(1, 10)))
     assert [step for step, _ in whole] == list(range(1, 10))
@@ -117,7 +117,7 @@ def test_norms_do_not_decay(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     assert decay[(128, 64)] == 0.1
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_and_changes_no_weight(
+def test_a_loss_that_is_not_finite_ends_the_training_without_changing_weights(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(
@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_changes_no_weight(
     assert all(math.isfinite(entry["loss"]) for entry in steps)
 
 
-def test_validation_is_the_mean_over_tokens_without_dropout_and_leaves_the_model_training(
+def test_validation_is_the_mean_over_tokens_without_dropout_and_keeps_training_mode(
     dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(method="qlora", adapter=AdapterSpec(rank=4, dropout=0.5))
@@ -153,7 +153,7 @@ def test_validation_is_the_mean_over_tokens_without_dropout_and_leaves_the_model
     noisy.mean().backward()  # type: ignore[no-untyped-call]
 
 
-def test_no_examples_are_an_error(
+def test_a_data_set_without_examples_is_an_error(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -161,7 +161,7 @@ def test_no_examples_are_an_error(
     assert caught.value.code == "TG0308"
 
 
-def test_a_step_with_nothing_to_learn_is_refused(
+def test_a_step_without_supervised_tokens_is_refused(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
     without_answers = make_dataset(half_tokens=(0, 0), n_prefix=4)

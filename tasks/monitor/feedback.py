@@ -23,7 +23,7 @@ from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
 from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.files import sha256_json
-from tasks.forget.hashes import Forgotten
+from tasks.privacy.hashes import Forgotten
 
 if TYPE_CHECKING:
     from tasks.warehouse import Connection
