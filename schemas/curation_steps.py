@@ -64,7 +64,8 @@ class SqlStep(NamedStepSpec):
 
 
 RedactionType = Literal[
-    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "order_number", "name"
+    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
+    "account", "mac", "address", "order_number", "name",
 ]  # fmt: skip
 
 
@@ -86,7 +87,10 @@ class RedactStep(CurationStepSpec):
 
     uses: Literal["redact"]
     once = True
-    types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+    types: tuple[RedactionType, ...] = (
+        "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport",
+        "driving_licence", "account", "mac", "address",
+    )  # fmt: skip
     """Kinds of personal data that are replaced."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country in which phone numbers without a country code are read."""

@@ -108,6 +108,23 @@ def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[st
     return redacted, placeholders.counts
 
 
+def redact_text(text: str, step: RedactStep) -> tuple[str, Counter[str]]:
+    """One string redacted as the body of a ticket of its own, and the values replaced per type.
+
+    >>> redact_text("4111 1111 1111 1111 of ann@example.org", RedactStep(uses="redact"))
+    ('[CARD_1] of [EMAIL_1]', Counter({'email': 1, 'card': 1}))
+    """
+    redacted, counts = redact_row({"body": text}, step)
+    return redacted["body"] or "", counts
+
+
+def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:
+    """Each string of an Arrow array redacted by itself, and the values replaced per type; null stays null."""
+    from tasks.curate.redaction import batches
+
+    return batches.redact_strings(texts, step)
+
+
 @cache
 def _redactor(step: RedactStep) -> TicketRedactor:
     from tasks.curate.redaction.ticket import TicketRedactor  # its patterns and words take long to load

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import NamesSpec, RedactStep
-from tasks.curate.redaction.gates import gate_bits, other_bits
+from tasks.curate.redaction.gates import gate_bits, may_hold, other_bits
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
@@ -68,6 +68,31 @@ def find_changes(
         counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
         counts["redacted_tickets"] += 1
     return changes
+
+
+def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:
+    """Each string redacted as if it were the body of a ticket of its own, and the values replaced per type.
+
+    Null stays null. Equal strings are read once, so a column of labels costs as much as its labels.
+    """
+    encoded = texts.dictionary_encode()
+    strings = encoded.dictionary.cast(pa.string())
+    n_rows = np.bincount(pc.drop_null(encoded.indices).to_numpy(), minlength=len(strings))
+    passed = pc.indices_nonzero(may_hold(strings, step))
+    redactor, counts = TicketRedactor(step), Counter[str]()
+    places, changed = [], []
+    for place, text in zip(passed.to_pylist(), strings.take(passed).to_pylist(), strict=True):
+        redacted, placeholders = redactor.redact({"body": text})
+        if placeholders.counts:
+            places.append(place)
+            changed.append(redacted["body"])
+            counts.update({type_: n * int(n_rows[place]) for type_, n in placeholders.counts.items()})
+    if not places:
+        return texts, counts
+    mask = np.zeros(len(strings), bool)
+    mask[places] = True
+    strings = pc.replace_with_mask(strings, pa.array(mask), pa.array(changed, pa.string()))
+    return strings.take(encoded.indices).cast(texts.type), counts
 
 
 def changed_table(

@@ -7,11 +7,14 @@ nothing of how values are found. Called by `tasks/curate/redact.py`.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from schemas.curation_steps import RedactionType, RedactStep
+from tasks.curate.redaction import addresses, announced
+from tasks.curate.redaction.credentials import PASSWORDS
 from tasks.curate.redaction.numbers import IBAN_COUNTRIES
 from tasks.curate.redaction.scripts import OTHER_DIGIT, OTHER_GAP, PASSWORD_WORDS
+from tasks.curate.redaction.separators import ENTITY, INVISIBLE, UNUSUAL_SPACES, WIDEST_GAP
 from tasks.warehouse import quote_text
 
 if TYPE_CHECKING:
@@ -19,35 +22,51 @@ if TYPE_CHECKING:
 
 # \s, \w and \d of Python know all of Unicode, those of RE2 only ASCII: neither stands here. RE2's matching costs the
 # same for one pattern as for ten joined by |, so every type has one pattern and all of them are one.
+_GAP = " \u00a0\\t\\r\\n"
+_MANY = f"{{0,{WIDEST_GAP}}}"
 _GATES: dict[str, tuple[str, ...]] = {
     "email": ("[@＠]", r"[(\[](?s:.?)(?i:at)(?s:.?)[)\]]"),
     "url": ("://", r"(?i:www)\."),
     "secret": (
         "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-",
         "xox[a-z]-", "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
-        r"(?i:password|passwd|passwort|passcode|passphrase|pwd|pw|token|secret|key)[^A-Za-z0-9]*(?:[:=]|(?i:is))",
+        f"(?i:{PASSWORDS}|passcode|pass|clave|token|secret|key)[^A-Za-z0-9]*(?:[:=]|(?i:is|lautet|est?|wa[sr]))",
+        f"(?i:{PASSWORDS})[^A-Za-z0-9](?i:for|of|to|on|für|pour|para)[^A-Za-z0-9]",
+        # Any sign of a password that follows without ":".
+        f"(?i:{PASSWORDS})[^A-Za-z0-9]{{1,3}}(?:(?i:from|to|auf|in)[^A-Za-z0-9]{{1,2}})?[^ ]*[0-9!@#$%^*+=]",
+        "(?i:credentials|zugangsdaten|identifiants|credenciales|login data)[^A-Za-z0-9]*[:=]",
+        "(?i:user(?:name)?)[^A-Za-z0-9]?/[^A-Za-z0-9]?(?i:pass)", "(?i:authorization)[^A-Za-z0-9]*(?i:basic)",
+        "(?i:mysql).*-p",
         "(?i:pin|otp|passcode|cvv2?|cvc2?)[^A-Za-z0-9]",
         "://[^ ]+@",
     ),
-    "iban": (f"(?i:{'|'.join(IBAN_COUNTRIES)})[0-9]{{2}}[ -]?[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{10}}",),
+    "iban": (f"(?i:{'|'.join(IBAN_COUNTRIES)})[0-9]{{2}}(?:[-{_GAP}]{_MANY}[A-Za-z0-9]){{11}}",),
     "ip": (
         r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "::[0-9A-Fa-f]", "[0-9A-Fa-f]::", "(?:[0-9A-Fa-f]{1,4}:){7}",
     ),
     "national_id": (
-        "[0-9](?:[ .+-]?[0-9]){7}", "[A-Za-z]{2} ?[0-9]{2} ?[0-9]{2} ?[0-9]{2} ?[A-Da-d]", "[XYZxyz][ -]?[0-9]{7}",
+        f"[0-9](?:[-.+{_GAP}]{_MANY}[0-9]){{7}}", "[A-Za-z]{2} {0,3}(?:[0-9]{2} {0,3}){3}[A-Da-d]",
+        "[XYZxyz][ -]{0,3}[0-9]{7}",
         "[A-Za-z]{6}[0-9LMNP-Vlmnp-v]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{3}[A-Za-z]",
     ),
-    "card": ("[0-9](?:[ .-]?[0-9]){11}",),
-    "phone": ("[0-9](?:[ .\\-/()\u00a0]{0,3}[0-9]){6}",),
+    "card": (f"[0-9](?:[-.{_GAP}]{_MANY}[0-9]){{11}}",),
+    "phone": (f"[0-9](?:[-./(){_GAP}]{_MANY}[0-9]){{6}}",),
+    "mac": ("[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]", "[0-9A-Fa-f]{4}[.][0-9A-Fa-f]{4}[.][0-9A-Fa-f]{4}"),
+    "address": addresses.GATE,
+    **{kind: announced.GATES[kind] for kind in announced.GATES if kind != "secret"},
 }  # fmt: skip
-_OTHER_GATES: dict[str, tuple[RedactionType, ...]] = {
-    f"{OTHER_DIGIT}|{OTHER_GAP}": ("iban", "ip", "national_id", "card", "phone"),
-    "|".join(PASSWORD_WORDS): ("secret",),
+_GATES["secret"] += announced.GATES["secret"]
+_SLOTS = dict.fromkeys(("birth_date", "passport", "driving_licence", "account"), "announced")
+"""Types that share a bit, for more types than there are bits; every other type has its own."""
+_OTHER_GATES: dict[str, frozenset[RedactionType]] = {
+    f"{OTHER_DIGIT}|{OTHER_GAP}": frozenset({"iban", "ip", "national_id", "card", "phone", "account", "secret"}),
+    f"[{INVISIBLE}{UNUSUAL_SPACES}]": frozenset(get_args(RedactionType)) - {"name"},
+    "|".join(PASSWORD_WORDS): frozenset({"secret"}),
 }
 """Pattern -> types: asked as well of texts that are not ASCII alone."""
 TEXTS = ("subject", "body", "reply", "messages")
 TEXT_BITS = 15
-"""Bits of one text: more than there are types, and four times as many still fit a BIGINT."""
+"""Bits of one text: more than there are slots, and four times as many still fit a BIGINT."""
 NAME_GATE = (
     r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed"
     r"|gr(?:ü|ue|u)(?:ß|ss)e?n?|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
@@ -58,8 +77,8 @@ NAME_GATE = (
 def gate_bits(step: RedactStep, *, orders: str | None) -> str:
     """An SQL expression over ticket columns: in which of a ticket's texts which types may be found, 0 for none.
 
-    Bit `TEXT_BITS * text + type` speaks of a text of `TEXTS` and a type of the step, by their places. Names depend on
-    the whole ticket, so theirs is set for all texts or for none.
+    Bit `TEXT_BITS * text + slot` is for a text of `TEXTS` and a slot of the step (`slots_of`), by their places. Names
+    depend on the whole ticket, so theirs is set for all texts or for none.
 
     Args:
         step: Its types and how names are found.
@@ -70,7 +89,7 @@ def gate_bits(step: RedactStep, *, orders: str | None) -> str:
     any_type = " OR ".join([*([_matches(_ALL_TEXT, together)] if together else []), *alone]) or "FALSE"
     bits = [_text_bits(place, name, step, orders) for place, name in enumerate(TEXTS)]
     if "name" in step.types and (of_ticket := _condition("name", step, orders, _ALL_TEXT)) != "FALSE":
-        shifts = (TEXT_BITS * place + step.types.index("name") for place in range(len(TEXTS)))
+        shifts = (TEXT_BITS * place + list(slots_of(step)).index("name") for place in range(len(TEXTS)))
         bits.append(f"CASE WHEN {of_ticket} THEN {sum(1 << shift for shift in shifts)} ELSE 0 END")
     # The first branch that holds decides: only rows that pass the one pattern of all types are asked text by text.
     return f"CASE WHEN {_ESCAPED} OR {any_type} THEN {' | '.join(bits)} ELSE 0 END"
@@ -86,6 +105,7 @@ def other_bits(table: pa.Table, step: RedactStep) -> pa.Array:
     import pyarrow.compute as pc
 
     bits = np.zeros(table.num_rows, np.int64)
+    slots = list(slots_of(step).values())
     for place, name in enumerate(TEXTS):
         texts = table.column(name).combine_chunks()
         others = pc.indices_nonzero(pc.invert(pc.fill_null(pc.string_is_ascii(texts), True)))
@@ -93,30 +113,60 @@ def other_bits(table: pa.Table, step: RedactStep) -> pa.Array:
             continue
         some = texts.take(others)
         for pattern, types in _OTHER_GATES.items():
-            mask = sum(1 << (TEXT_BITS * place + step.types.index(type_)) for type_ in types if type_ in step.types)
+            mask = sum(
+                1 << (TEXT_BITS * place + number) for number, slot in enumerate(slots) if not types.isdisjoint(slot)
+            )
             found = others.filter(pc.match_substring_regex(some, pattern)).to_numpy()
             bits[found] |= mask
     return pa.array(bits)
 
 
+def may_hold(texts: pa.Array, step: RedactStep) -> pa.Array:
+    """Whether each text may hold a value of the step's types, each text by itself."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if step.order_numbers or (step.names is not None and step.names.mode == "all"):
+        return pc.is_valid(texts)
+    patterns = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
+    patterns += [pattern for pattern, types in _OTHER_GATES.items() if not types.isdisjoint(step.types)]
+    if not patterns:
+        return pa.repeat(False, len(texts))
+    return pc.fill_null(pc.match_substring_regex(texts, "|".join(patterns)), False)
+
+
+def slots_of(step: RedactStep) -> dict[str, tuple[RedactionType, ...]]:
+    """The bits of a text, lowest first, each with the types of the step that it speaks of."""
+    slots: dict[str, tuple[RedactionType, ...]] = {}
+    for type_ in step.types:
+        slot = _SLOTS.get(type_, type_)
+        slots[slot] = (*slots.get(slot, ()), type_)
+    return slots
+
+
 def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> str:
     """The bits of one text: asked type by type only where the one pattern of all types is in it."""
     text = _MESSAGES if name == "messages" else name
-    types = [(1 << (TEXT_BITS * place + number), type_) for number, type_ in enumerate(step.types) if type_ != "name"]
+    types = [
+        (1 << (TEXT_BITS * place + number), type_)
+        for number, types_ in enumerate(slots_of(step).values())
+        for type_ in types_
+        if type_ != "name"
+    ]
     alone = [condition for _, type_ in types if (condition := _alone(type_, step, orders, name))]
     together = [pattern for _, type_ in types for pattern in _patterns(type_, step)]
     any_type = " OR ".join([*([_matches(text, together)] if together else []), *alone]) or "FALSE"
     each = (f"CASE WHEN {_condition(type_, step, orders, text)} THEN {bit} ELSE 0 END" for bit, type_ in types)
-    told = f"CASE WHEN {any_type} THEN {' | '.join(each) or 0} ELSE 0 END"
+    bits = f"CASE WHEN {any_type} THEN {' | '.join(each) or 0} ELSE 0 END"
     if name != "messages":
-        return f"({told})"
-    return f"(CASE WHEN {_ESCAPED} THEN {sum(bit for bit, _ in types)} ELSE {told} END)"
+        return f"({bits})"
+    return f"(CASE WHEN {_ESCAPED} THEN {sum({bit for bit, _ in types})} ELSE {bits} END)"
 
 
 def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
     if type_ == "name" and step.names is not None and step.names.mode == "gate":
         return (NAME_GATE,)
-    return _GATES.get(type_, ())
+    return (*_GATES[type_], ENTITY) if type_ in _GATES else ()
 
 
 def _condition(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:

@@ -57,24 +57,28 @@ _LONGEST_BEFORE, _LONGEST = 7, 20
 _LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids are written as phone numbers are
 
 
-def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, int, str]]:
+def find_national_ids(text: str, *, digits: bool = True, announced: bool = False) -> Iterator[tuple[int, int, str]]:
     """Spans of the numbers, each with its compact form.
 
     Args:
         text: The text.
         digits: Whether it holds a number of seven digits or more at all; else only ids that begin with letters.
+        announced: Only numbers with a word such as "SSN" before or after them, whatever their form.
 
     >>> text = "SSN 460-89-9847, CPF 390.533.447-05, order 460899847"
     >>> [text[start:end] for start, end, _ in find_national_ids(text)]
     ['460-89-9847', '390.533.447-05']
     """
+    if announced:
+        yield from _by_digits(text, announced=True)
+        return
     if digits:
         yield from _chinese(text)
         yield from _by_digits(text)
     yield from _by_letters(text)
 
 
-def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
+def _by_digits(text: str, *, announced: bool = False) -> Iterator[tuple[int, int, str]]:
     for match in _DIGITS.finditer(text):
         end = match.end()
         kinds: tuple[_Kind, ...] = (_DNI,) if match["letter"] and _DNI_FORM.fullmatch(match[0]) else ()
@@ -82,6 +86,8 @@ def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
             end = match.start("letter") if match["letter"] else end
             kinds = _SHAPES.get(re.sub("[0-9]", "9", text[match.start() : end]), ())
         compact = re.sub(r"[ .-]", "", text[match.start() : end])
+        if announced:
+            kinds = tuple(kind._replace(alone=False) for kind in kinds)
         if kinds and _any_holds(kinds, compact, text, match.start(), end):
             yield match.start(), end, compact.upper()
 
@@ -118,9 +124,9 @@ def _any_holds(kinds: tuple[_Kind, ...], compact: str, text: str, start: int, en
     if said in {None, "phone", "reference"}:
         said = said_after(text, end) or said
     for kind in kinds:
-        told = said in {kind.cue, "national"}
-        told_else = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
-        if (told or (kind.alone and not told_else)) and _validator(kind.module).is_valid(compact):
+        is_announced = said in {kind.cue, "national"}
+        is_another = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
+        if (is_announced or (kind.alone and not is_another)) and _validator(kind.module).is_valid(compact):
             return True
     return False
 

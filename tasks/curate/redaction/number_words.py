@@ -22,6 +22,8 @@ class NumberWords(Spec):
     """The whole file; comments there say what each section is for."""
 
     says: dict[Said, Words]
+    links: Words
+    number: Words
     card: Words
     shapes: dict[Annotated[str, Field(pattern=r"^[9 .+-]+$")], tuple[Reading, ...]]
 

@@ -23,11 +23,15 @@ _LONGEST_CUE = 32
 _SAYS = NUMBER_WORDS.cues()
 _OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
 _SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
+_LINKS = frozenset(NUMBER_WORDS.links.split(", "))
+_NUMBER = frozenset(NUMBER_WORDS.number.split(", "))
 _CARD_WORDS = {*NUMBER_WORDS.card.split(", "), *(CARD * n for n in range(1, _LONGEST_CUE + 1))}
 _WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
 """Characters before a number in which a word can speak for it."""
 _REACH_WORDS = 5
+_SENTENCE_END = re.compile(r"(?i)(?<!\bno)(?<!\bnr)(?<!\bref)(?<!\bart)(?<!\bn)[.!?;]\s")
+_NOTHING_AFTER = re.compile(r"\.?[ \t]*(?:$|\n\s*(?![0-9\s]))")
 _PHONE_AFTER = re.compile(
     r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
 )
@@ -68,6 +72,7 @@ _FORMS = re.compile(
     (?:1[ .-]?)?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}    # North America
   | [0-9]{2}(?:([ .-])[0-9]{2})(?:\1[0-9]{2}){2,3}                                   # pairs: Denmark, France
   | [5-9][0-9]{2}[ ][0-9]{3}[ ](?!000)[0-9]{3}                                       # Spain, Poland
+  | 9[0-9][ ][0-9]{3}[ ][0-9]{2}[ ][0-9]{2} | [679][0-9]{2}(?:[ ][0-9]{2}){3}        # Spain
   | \([0-9]{1,5}\)[0-9 .\-/\u00a0]+                                                  # area code in brackets
     """,
     re.VERBOSE,
@@ -75,6 +80,7 @@ _FORMS = re.compile(
 _DIGITS = re.compile(r"[^0-9]")
 _IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
 _FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
+_DECIMALS = re.compile(r"[0-9]+\.[0-9]+(?:[ \u00a0]+[0-9]+\.[0-9]+)+$")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
 _MOST_GROUPS_BEFORE = 2
 _FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
@@ -98,6 +104,32 @@ def said_before(text: str, start: int) -> Said | None:
     return None
 
 
+def _said_of_phone(text: str, start: int, *, in_groups: bool) -> Said | None:
+    """As `said_before`, but a word such as "order" speaks only for a number in its own sentence.
+
+    For a number in groups that is not enough: "order 415-873-2700" is a reference, "the order is late 415-873-2700" is
+    not, for nothing but words such as "number" may stand between.
+    """
+    line = _line_before(text, start)
+    words = list(_WORD.finditer(line.lower()))[-_REACH_WORDS:]
+    for place in range(len(words) - 1, -1, -1):
+        pair = " ".join(word[0] for word in words[max(0, place - 1) : place + 1])
+        said = _SAYS.get(pair) or _SAYS.get(words[place][0])
+        if said == "reference" and (
+            _SENTENCE_END.search(line, words[place].end())
+            or (in_groups and not _leads_to_number([word[0] for word in words[place + 1 :]]))
+        ):
+            continue
+        if said is not None:
+            return said
+    return None
+
+
+def _leads_to_number(words: list[str]) -> bool:
+    """Whether these words, after one such as "order", announce its number: "number of the lamp is", "no", "and 4711"."""
+    return all(word in _LINKS or word[0].isdigit() for word in words) or (words[0] in _NUMBER)
+
+
 def says_card(text: str, start: int) -> bool:
     """Whether a word for a payment card stands before `start`, with at most four words between."""
     return not _CARD_WORDS.isdisjoint(words_before(text, start))
@@ -119,10 +151,14 @@ def said_after(text: str, end: int) -> Said | None:
 
 def words_before(text: str, start: int) -> list[str]:
     """The last five words before `start` on its line, in lower case; of the line above where that ends in a colon."""
+    return _WORD.findall(_line_before(text, start).lower())[-_REACH_WORDS:]
+
+
+def _line_before(text: str, start: int) -> str:
     before, _, line = text[max(0, start - _REACH) : start].rpartition("\n")
     if not line.strip() and before.rstrip().endswith(":"):
-        line = before.rstrip().rpartition("\n")[2]
-    return _WORD.findall(line.lower())[-_REACH_WORDS:]
+        return before.rstrip().rpartition("\n")[2]
+    return line
 
 
 def passes_luhn(digits: str) -> bool:
@@ -190,9 +226,9 @@ def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
     """
     if text[start] == "+":
         return start if _is_international(_without_extension(text[start:end])) else None
-    if _FOUR_NUMBERS.match(text[start:end]):
-        return None  # an address or a version
-    said = said_before(text, start)
+    if _FOUR_NUMBERS.match(text[start:end]) or _DECIMALS.match(text[start:end]):
+        return None  # an address, a version or a load average
+    said = _said_of_phone(text, start, in_groups=_IN_GROUPS.search(text[start:end]) is not None)
     if said is not None and said != "phone":
         number = _without_extension(text[start:end])
         is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
@@ -202,15 +238,37 @@ def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
     if beside and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
         return start
     for _ in range(_MOST_GROUPS_BEFORE + 1):
-        number = _without_extension(text[start:end])
-        if _has_form(number) or _is_valid_in(number, region):
+        number = text[start:end]
+        if is_phone_alone(number, region=region):
             return start
         # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
         gap = re.match(r"[0-9]+[ \u00a0]", number)
         if gap is None:
             break
         start += gap.end()
-    return None
+    number = text[start:end]
+    return start if number.isdigit() and _is_valid(number, region) and _is_a_line(text, start, end) else None
+
+
+def _is_a_line(text: str, start: int, end: int) -> bool:
+    """Whether nothing else is on the line or in the sentence of the number, as in a signature.
+
+    Not after a question ("Where is order? 4158732700"), a heading ("Order number") or in a column of numbers.
+    """
+    if not _NOTHING_AFTER.match(text, end):
+        return False
+    before = text[max(0, start - _REACH) : start].rstrip(" ")
+    if not before.endswith("\n"):
+        return before.endswith((".", "!")) and len(before) > 1
+    line = before.rstrip().rpartition("\n")[2]
+    words = _WORD.findall(line.lower())
+    return bool(words) and not words[-1][0].isdigit() and all(_SAYS.get(word) != "reference" for word in words[-3:])
+
+
+def is_phone_alone(number: str, *, region: str) -> bool:
+    """Whether the way of writing is evidence enough: 0151 2345678, (905) 674-3793, or groups dialled in `region`."""
+    number = _without_extension(number)
+    return _has_form(number) or _is_valid_in(number, region)
 
 
 def _has_form(number: str) -> bool:
@@ -244,6 +302,10 @@ def _is_valid_in(number: str, region: str) -> bool:
         or not _FEWEST_DIGITS <= _n_digits(number) <= _MOST_DIGITS
     ):
         return False
+    return _is_valid(number, region)
+
+
+def _is_valid(number: str, region: str) -> bool:
     import phonenumbers
 
     try:

@@ -1,8 +1,8 @@
 """Find personal data and secrets in a text: where, and of which type. Patterns propose, checks decide.
 
 A card must pass Luhn, an IBAN its country's length and mod 97, an address must parse, a number is a phone only by its
-form or beside a word that says so. What one finder took is hidden from the next. Dates, UUIDs, order numbers and
-placeholders are left alone. Names are found by `names.py`; postal addresses are not found: no pattern can.
+form or after a word that says so. What one finder took is hidden from the next. Dates, UUIDs, order numbers and
+placeholders are left alone. Names are found by `names.py`.
 
 It knows nothing of tables. Called by `tasks/curate/redact.py`.
 """
@@ -12,13 +12,25 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, get_args
 
 from schemas.curation_steps import RedactionType
+from tasks.curate.redaction.addresses import find_addresses
+from tasks.curate.redaction.announced import AnnouncedType, find_announced, kinds_announced
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
 from tasks.curate.redaction.national_ids import find_national_ids
-from tasks.curate.redaction.numbers import OrderNumbers, card_digits, iban_end, phone_start, words_before
+from tasks.curate.redaction.numbers import (
+    OrderNumbers,
+    card_digits,
+    iban_end,
+    is_phone_alone,
+    phone_start,
+    said_before,
+    words_before,
+)
 from tasks.curate.redaction.scripts import as_read, is_read_otherwise
+from tasks.curate.redaction.separators import View, on_one_line, shown
 
 
 class Found(NamedTuple):
@@ -74,6 +86,12 @@ _PHONE = re.compile(
     r"(?:(?<=\+)\s?\(?[0-9]|(?<=\()[0-9]|(?<=[0-9]))(?:[ .\-/()\u00a0]{0,3}[0-9]){6,16}+"
     r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|[-:][0-9])"
 )
+_MAC = re.compile(
+    r"(?<![\w:.-])(?:[0-9A-Fa-f]{2}(?P<mark>[:-])(?:[0-9A-Fa-f]{2}(?P=mark)){4}[0-9A-Fa-f]{2}"
+    r"|[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2})(?![\w-]|[:.]\w)"
+)
+_MAC_CUE = re.compile(r"(?i)(?<![^\W_])(?:mac|wi-?fi|hardware|ethernet|ether|bluetooth)[^\n]{0,24}$")
+_HEX_LETTER = re.compile("[A-Fa-f]")
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _HARMLESS = re.compile(
     rf"[0-9](?<![0-9][0-9])(?:(?<=[12])(?:(?<=1)9|(?<=2)0)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}"
@@ -81,9 +99,10 @@ _HARMLESS = re.compile(
     r"(?:[T_-][0-9]{1,2}(?:[:.-][0-9]{2,3}){1,4})?(?![0-9])"
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
-_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,12}_[0-9]{1,6}\]")
+_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,16}_[0-9]{1,6}\]")
 _SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
 _DIGIT = re.compile(r"[0-9]")
+_LINE_BREAK = re.compile(r"[\t\r\n]")
 
 
 def find_personal(
@@ -101,6 +120,14 @@ def find_personal(
     >>> [(found.type, found.key) for found in find_personal(text, ["email", "phone"])]
     [('email', 'ann@example.org')]
     """
+    view = shown(text)
+    if view is None:
+        return _find(text, types, region, orders)
+    found = _find(view.text, types, region, orders)
+    return [Found(*view.original(each.start, each.end), each.type, each.key) for each in found]
+
+
+def _find(text: str, types: Collection[RedactionType], region: str, orders: OrderNumbers | None) -> list[Found]:
     found: list[Found] = []
     rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
     other = is_read_otherwise(text)
@@ -115,9 +142,16 @@ def find_personal(
         rest = _hide(rest, (number[:2] for number in numbers))
         found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
     rest = as_read(rest) if other else rest
+    lines = on_one_line(rest)
+    if lines is not None:
+        rest = _take_over_lines(rest, lines, types, region, found)
+    has_digit = _DIGIT.search(rest) is not None
     for type_, finder in _NUMBERS:
-        if type_ in types:
+        if type_ in types and (has_digit or type_ == "mac"):
             rest = _take(finder, type_, rest, found)
+    announced = _ANNOUNCED & set(types) if has_digit else set()
+    for kind in sorted(announced & kinds_announced(rest)) if announced else ():
+        rest = _take(partial(find_announced, kind=kind), kind, rest, found)
     if "national_id" in types:
         rest = _take(lambda hidden: find_national_ids(hidden, digits=has_long_number), "national_id", rest, found)
     if has_long_number and ("card" in types or "phone" in types):
@@ -134,6 +168,36 @@ def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list
         if type_ in types:
             hidden = _take(finder, type_, as_read(rest), found)
             rest = "".join(HIDDEN if mark == HIDDEN else each for mark, each in zip(hidden, rest, strict=True))
+    return rest
+
+
+def _take_over_lines(
+    rest: str, lines: View, types: Collection[RedactionType], region: str, found: list[Found]
+) -> str:
+    """Take the numbers that a tab or a line break divides; columns of a table look the same, so only on evidence."""
+    text = lines.text
+    text = _hide(text, _harmless(text))
+    finders: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
+        ("iban", _ibans),
+        ("national_id", lambda hidden: find_national_ids(hidden, announced=True)),
+        ("card", _cards),
+        ("phone", lambda hidden: _announced_phones(hidden, region)),
+    )
+    for type_, finder in finders:
+        if type_ not in types:
+            continue
+        spans = []
+        for start, end, key in finder(text):
+            first, last = lines.original(start, end)
+            piece = rest[first:last]
+            # A number that is whole before the break is found without this; the next line is none of it.
+            before = end - start if (gap := _LINE_BREAK.search(piece)) is None else gap.start()
+            if gap is None or (type_ == "phone" and is_phone_alone(piece[:before].rstrip(), region=region)):
+                continue
+            found.append(Found(first, last, type_, key))
+            spans.append((start, end))
+            rest = _hide(rest, [(first, last)])
+        text = _hide(text, spans)
     return rest
 
 
@@ -191,7 +255,7 @@ def _ibans(text: str) -> Spans:
             yield match.start(), end, re.sub(r"[ -]", "", text[match.start() : end]).upper()
 
 
-def _addresses(text: str) -> Spans:
+def _ip_addresses(text: str) -> Spans:
     matches = [*_IPV4.finditer(text), *(_IPV6.finditer(text) if text.count(":") > 1 else ())]
     for match in matches:
         try:
@@ -218,6 +282,15 @@ def _is_version(text: str, start: int) -> bool:
     return not _VERSION.isdisjoint(words) and _ADDRESS.isdisjoint(words)
 
 
+def _mac_addresses(text: str) -> Spans:
+    if text.count(":") < 5 and text.count("-") < 5 and text.count(".") < 2:
+        return
+    for match in _MAC.finditer(text):
+        # Six pairs of digits with hyphens, or three groups with dots, are other numbers more often.
+        if match["mark"] == ":" or _HEX_LETTER.search(match[0]) or _MAC_CUE.search(text, 0, match.start()):
+            yield match.start(), match.end(), re.sub("[:.-]", "", match[0]).lower()
+
+
 def _cards(text: str) -> Spans:
     for match in _CARD.finditer(text):
         digits = card_digits(text, match.start(), match.end())
@@ -232,6 +305,15 @@ def _phones(text: str, region: str) -> Spans:
             yield start, match.end(), re.sub(r"[^0-9+]", "", text[start : match.end()])
 
 
+def _announced_phones(text: str, region: str) -> Spans:
+    """Phones that have a country code, or a form of their own after a word such as "call"."""
+    for start, end, key in _phones(text, region):
+        if key.startswith("+") or (
+            said_before(text, start) == "phone" and is_phone_alone(text[start:end], region=region)
+        ):
+            yield start, end, key
+
+
 _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("secret", find_known_secrets),
     ("url", _urls),
@@ -240,5 +322,8 @@ _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
 )
 _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("iban", _ibans),
-    ("ip", _addresses),
+    ("ip", _ip_addresses),
+    ("mac", _mac_addresses),
+    ("address", find_addresses),
 )
+_ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))

@@ -15,7 +15,7 @@ from typing import get_args
 import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
-from tasks.curate.redaction.gates import TEXT_BITS, TEXTS
+from tasks.curate.redaction.gates import TEXT_BITS, TEXTS, slots_of
 from tasks.curate.redaction.names import find_names, selects
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.personal import Found, find_personal
@@ -115,7 +115,8 @@ class TicketRedactor:
 
     def _types(self, bits: int) -> frozenset[RedactionType]:
         if bits not in self._types_of:
-            self._types_of[bits] = frozenset(t for place, t in enumerate(self._step.types) if bits & (1 << place))
+            slots = enumerate(slots_of(self._step).values())
+            self._types_of[bits] = frozenset(type_ for place, types in slots if bits & (1 << place) for type_ in types)
         return self._types_of[bits]
 
     def _find(self, text: str, types: Collection[RedactionType], names: NamesSpec | None) -> list[Found]:
