@@ -24,8 +24,8 @@ def read_phrases() -> dict[str, Any]:
     return dict(YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8")))
 
 
-def announced_texts(kind: str, *, n_texts: int) -> list[Marked]:
-    """Texts of one kind, every sentence about as often as the others."""
+def labelled_texts(kind: str, *, n_texts: int) -> list[Marked]:
+    """Texts with one value of the kind each, every sentence about as often as the others."""
     return list(_texts(kind, "sentences", n_texts))
 
 
@@ -35,10 +35,9 @@ def decoy_texts(kind: str, *, n_texts: int) -> list[Marked]:
 
 
 def separated_texts(kind: str) -> list[Marked]:
-    """A card, phone number, national id, IBAN or address with every separator between or inside its groups."""
+    """Every sentence with every value of the kind, each separator between or inside its groups."""
     phrases = read_phrases()["separators"]
     spec = phrases[kind]
-    draw = random.Random(_SEED)  # noqa: S311
     values: list[str] = []
     for groups in spec["values"]:
         if "at" in spec:
@@ -48,12 +47,7 @@ def separated_texts(kind: str) -> list[Marked]:
             values += [gap.join(groups) for gap in phrases["between"]]
             values += [mark.join("".join(groups)) for mark in phrases["inside"]]
             values += [f"{mark} ".join(groups) for mark in phrases["inside"]]
-    texts = [
-        _marked(sentence, _seen_alone(value), kind)
-        for value in values
-        for sentence in (spec["sentences"] if len(values) * len(spec["sentences"]) < 600 else [draw.choice(spec["sentences"])])
-    ]
-    return texts
+    return [_marked(sentence, value, kind) for value in values for sentence in spec["sentences"]]
 
 
 def separator_decoys() -> list[Marked]:
@@ -69,17 +63,14 @@ def _texts(kind: str, of: str, n_texts: int) -> Iterator[Marked]:
         group, sentence = sentences[number % len(sentences)]
         words = phrases["words"] | group.get("words", {})
         value = _value(group, words, draw)
-        sentence = _SLOT.sub(lambda slot: slot[0] if slot[1] == "value" else draw.choice(words[slot[1]]), sentence)  # noqa: B023
+        for slot in {slot for slot in _SLOT.findall(sentence) if slot != "value"}:
+            sentence = sentence.replace(f"{{{slot}}}", draw.choice(words[slot]))
         yield _marked(sentence, value, kind) if of == "sentences" else (sentence.replace("{value}", value), [])
 
 
 def _marked(sentence: str, value: str, kind: str) -> Marked:
     before, _, after = sentence.partition("{value}")
     return before + value + after, [(len(before), len(before) + len(value), kind)]
-
-
-def _seen_alone(value: str) -> str:
-    return value
 
 
 def _value(group: Mapping[str, Any], words: Mapping[str, list[str]], draw: random.Random) -> str:

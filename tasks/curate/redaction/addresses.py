@@ -21,7 +21,7 @@ Words = Annotated[str, Field(pattern=r"^[^,]+(, [^,]+)*$")]
 
 
 class _AddressWords(Spec):
-    """The whole file; comments there say what each section is for."""
+    """The file; its comments describe each section."""
 
     english: Words
     german: Words
@@ -64,13 +64,15 @@ _BY_POSTCODE = re.compile(
 )
 _GERMAN = re.compile(
     rf"""(?x)(?<![\w-])(?:(?P<certain>(?:{_NAME}[ -]){{0,2}}\w{{0,30}}?(?:{_any_of(_WORDS.german)}))
-    | (?P<common>[A-ZÄÖÜ]\w{{2,24}}?(?:{_any_of(_WORDS.german_common)}) | (?:Am|An[ ]der|Im|Auf[ ]der|Zum|Zur)[ ]{_NAME}))
+    | (?P<common>[A-ZÄÖÜ]\w{{2,24}}?(?:{_any_of(_WORDS.german_common)})
+      | (?:Am|An[ ]der|Im|Auf[ ]der|Zum|Zur)[ ]{_NAME}))
     [ ]?[0-9]{{1,4}}(?:[ ]?[a-h](?!\w))?(?:[ ]?-[ ]?[0-9]{{1,4}}[a-h]?)?(?![\w%€]|[.,:][0-9])
     (?P<more>{_NEXT}(?:D-)?[0-9]{{5}}[ ]{_TOWN}(?:[ ](?:am|an[ ]der|im|in[ ]der)[ ]{_NAME})?)?"""
 )
 _FRENCH = re.compile(
     rf"""(?x){_NOT_INSIDE}[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ](?i:{_any_of(_WORDS.french)})[ ]
-    (?:(?:de[ ]la|de|du|des|la|le|les)[ ])?(?:[dl]['’])?{_NAME}(?:[ -](?:(?:de[ ]la|de|du|des|la|le|et)[ ])?{_NAME}){{0,4}}
+    (?:(?:de[ ]la|de|du|des|la|le|les)[ ])?(?:[dl]['’])?{_NAME}
+    (?:[ -](?:(?:de[ ]la|de|du|des|la|le|et)[ ])?{_NAME}){{0,4}}
     (?P<more>{_NEXT}[0-9]{{5}}[ ]{_TOWN})?"""
 )
 _BEFORE = re.compile(rf"(?i:(?<!\w)(?:{_any_of(_WORDS.before)}))[ ]?[:,]?\s{{1,3}}$")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 from ruamel.yaml import YAML
@@ -22,12 +22,13 @@ Words = Annotated[str, Field(pattern=r"^[^,A-Z]+(, [^,A-Z]+)*$")]
 
 
 class _AnnouncedWords(Spec):
-    """The whole file; comments there say what each section is for."""
+    """The file; its comments describe each section."""
 
     links: Words
     cues: dict[AnnouncedType, Words]
     not_after: dict[AnnouncedType, Words]
     months: Words
+    no_passwords: Words
 
 
 WORDS = _AnnouncedWords.model_validate(
@@ -59,7 +60,8 @@ _YEAR = r"(?:19|20)[0-9]{2}"
 _DATE = (
     rf"{_YEAR}(?P<iso>[-/.]){_NUMBER_OF_DAY}(?P=iso){_NUMBER_OF_DAY}"
     rf"|{_NUMBER_OF_DAY}(?P<mark>[-/.] ?){_NUMBER_OF_DAY}(?P=mark)(?:{_YEAR}|[0-9]{{2}})"
-    rf"|{_NUMBER_OF_DAY}(?:st|nd|rd|th|er|\.)?[ -]?(?:of |de )?(?:{_MONTH})\.?,?[ -]?(?:de |del )?(?:{_YEAR}|[0-9]{{2}})"
+    rf"|{_NUMBER_OF_DAY}(?:st|nd|rd|th|er|\.)?[ -]?(?:of |de )?(?:{_MONTH})\.?,?[ -]?(?:de |del )?"
+    rf"(?:{_YEAR}|[0-9]{{2}})"
     rf"|(?:{_MONTH})\.? ?{_NUMBER_OF_DAY}(?:st|nd|rd|th)?,? {_YEAR}"
 )
 _VALUES: dict[AnnouncedType, re.Pattern[str]] = {
@@ -70,16 +72,17 @@ _VALUES: dict[AnnouncedType, re.Pattern[str]] = {
     "account": re.compile(r"(?:[0-9](?:[ -]?[0-9]){5,19})(?:[a-z](?![^\W_]))?(?![^\W_]|-[0-9]|[.,:/][0-9])"),
     "secret": re.compile(r"(?:g-)?(?:[0-9]{3}[ -][0-9]{3}|[0-9]{4,8})(?![^\W_]|[-.,:/][0-9])"),
 }
-_CUES = {
-    kind: re.compile(rf"(?<![^\W_])(?:{any_cue(words)})(?![^\W_]){_GAP}")
-    for kind, words in WORDS.cues.items()
-}
+_CUES = {kind: re.compile(rf"(?<![^\W_])(?:{any_cue(words)})(?![^\W_]){_GAP}") for kind, words in WORDS.cues.items()}
 _STEMS = {
-    kind: tuple(sorted({words.split(" ")[0].replace("'", " ")[:_STEM].split(" ")[0] for words in all_words.split(", ")}))
+    kind: tuple(
+        sorted({words.split(" ")[0].replace("'", " ")[:_STEM].split(" ")[0] for words in all_words.split(", ")})
+    )
     for kind, all_words in WORDS.cues.items()
 }
+
+
 def _prefixes(cue: str) -> Iterator[str]:
-    """Beginnings of words of which one is in every text with the cue: of its longest word, and of all without spaces."""
+    """Beginnings of words, one of which is in every text with the cue: its longest word, or all in one word."""
     parts = _WORD.findall(cue)
     yield max(parts, key=len)[:_STEM]
     yield "".join(parts)[:_STEM]
@@ -90,7 +93,7 @@ for _kind, _words in WORDS.cues.items():
     for _prefix in {prefix for cue in _words.split(", ") for prefix in _prefixes(cue)}:
         _KINDS_BY_PREFIX.setdefault(_prefix, set()).add(_kind)
 _NOT_AFTER = {kind: re.compile(rf"(?:{any_cue(words)})\W{{1,3}}$") for kind, words in WORDS.not_after.items()}
-# A date further from its cue counts when the year says that it is no date of an order.
+# A date further from its cue counts if its year is too early for an order.
 _LATER_DATE = re.compile(rf"[^0-9.!?\n]{{0,48}}(?P<date>{_DATE})(?![^\W_])")
 _LONG_AGO = re.compile(r"(?:19[0-9]{2}|200[0-9])(?![0-9])")
 _BORN = re.compile("geboren")
@@ -98,7 +101,8 @@ _BEFORE_BORN = re.compile(rf"(?<![^\W_])(?P<date>{_DATE})\s(?:in\s\S{{2,24}}\s)?
 # Driver number of Great Britain: five letters of the name, date of birth, initials. Source: DVLA, INF45.
 _DVLA = re.compile(r"(?<![^\W_])[A-Z9]{5}[0-9][0156][0-9][0-3][0-9]{2}[A-Z9]{2}[0-9A-HJ-NP-Z][A-Z]{2}(?![^\W_])")
 _CODE_FIRST = re.compile(
-    r"(?<![^\W_])(?<![-.,:/#][0-9])(?P<use>(?:use|enter|type)\s(?:the\s)?(?:code\s)?)?(?P<code>(?:g-)?(?:[0-9]{3}[ -][0-9]{3}|[0-9]{4,8}))"
+    r"(?<![^\W_])(?<![-.,:/#][0-9])(?P<use>(?:use|enter|type)\s(?:the\s)?(?:code\s)?)?"
+    r"(?P<code>(?:g-)?(?:[0-9]{3}[ -][0-9]{3}|[0-9]{4,8}))"
     r"\s(?:is\s(?:your|the|my)\s(?:[\w-]+\s){0,3}?(?:code|passcode|pin|otp)(?![^\W_])"
     r"|(?(use)(?:to|when\syou)\s(?:sign|log|verify|confirm|complete|finish|unlock)(?![^\W_])|(?!)))"
 )
@@ -195,4 +199,3 @@ _OTHER_FORMS: dict[AnnouncedType, Callable[[str, str], Iterator[tuple[int, int, 
     "driving_licence": _licences_alone,
     "secret": _codes_first,
 }
-assert set(get_args(AnnouncedType)) == set(WORDS.cues)

@@ -1,17 +1,15 @@
-"""Find what opens a door: API keys, tokens, private keys, passwords that are named as such.
-
-It knows nothing of tables. Called by `tasks/curate/redaction/personal.py`.
-"""
+"""Find secrets: API keys, tokens, private keys, and passwords that are named as such."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from tasks.curate.redaction.announced import WORDS
 from tasks.curate.redaction.scripts import PASSWORD
 
 HIDDEN = "\ue000"
-"""Stands for a character that another finder has taken: no pattern matches it."""
+"""Replaces a character that another finder has taken: no pattern matches it."""
 
 _LONGEST_PEM = 10_000
 _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
@@ -65,8 +63,8 @@ _CODE = re.compile(
     (?P<value>[0-9]{3}[ -][0-9]{3}|[0-9]{3,8})(?![^\W_]|[-.,:/][0-9])"""
 )
 NAMES = (
-    "bearer", "pass", "pwd", "pw", "token", "secret", "api", "access", "account", "private", "kennwort", "mot de", "mdp",
-    "contrase", "clave", "wifi", "wi-fi", "wlan", "wpa", "network",
+    "bearer", "pass", "pwd", "pw", "token", "secret", "api", "access", "account", "private", "kennwort", "mot de",
+    "mdp", "contrase", "clave", "wifi", "wi-fi", "wlan", "wpa", "network",
 )  # fmt: skip
 BARE = ("pass", "pwd", "pw", "kennwort", "mot de", "mdp", "contrase", "wifi", "wi-fi", "wlan", "wpa", "network")
 PAIRS = ("credential", "zugangsdaten", "identifiants", "credenciales", "login data", "user", "authorization", "mysql")
@@ -79,30 +77,18 @@ _HAS_DIGIT_OR_SIGN = re.compile(r"[0-9!@#$%^*+=]")
 _TAKEN_OR_CODE = re.compile(rf"{HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # a call in source code
 _MORE_THAN_LETTERS = re.compile(r"[^A-Za-z'’.-]")
 _DATE_OR_TIME = re.compile(r"[0-9]{1,4}([-/.:])[0-9]{1,2}\1[0-9]{1,4}$")
-_NO_PASSWORD = frozenset(
-    re.findall(
-        r"\w+",
-        """expired invalid incorrect wrong required missing empty null none true false reset changed change changes
-    forgot forgotten forget lost locked unlocked always incorrecte incorrect incorrecta oublié
-    correcta case none ungültig gesperrt inkorrekt incorrecto olvidada please again still not never your their this that then than when where what
-    which with without from after before must should cannot will would does only also here there have been
-    protected string text value field optional default unknown number weak strong blank same update updated
-    recovery rejected vergessen falsch abgelaufen oublié
-        accepted working valid needed sent hidden password login username user email char
-    varchar""",
-    )
-)
+_NO_PASSWORD = frozenset(WORDS.no_passwords.split(", "))
 
 
 def find_known_secrets(text: str) -> Iterator[tuple[int, int, str]]:
-    """Keys that their own form gives away, private keys in PEM included."""
+    """Yield keys that are recognised by their form, including private keys in PEM."""
     yield from _private_keys(text)
     for match in _KNOWN.finditer(text):
         yield match.start(), match.end(), match[0]
 
 
 def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
-    """Values after "password:", "token =", "Bearer", "PIN", "user/pass:", and the password inside a URL.
+    """Yield values after "password:", "token =", "Bearer", "PIN", "user/pass:", and the password inside a URL.
 
     A value of letters alone counts only after a word for password and a sign: "password: sunshine", but not "the
     password is wrong" and not "token: expired". Without a sign ("password hunter2") a digit must be in it.

@@ -1,7 +1,6 @@
-"""Which tickets can hold personal data at all: one RE2 pattern per type, necessary and cheap, for all rows in SQL.
+"""Select in SQL the tickets that may contain personal data: one cheap RE2 pattern per type.
 
-A gate may let a text through in which nothing is found; it never holds one back in which something would be. It knows
-nothing of how values are found. Called by `tasks/curate/redact.py`.
+A gate may pass a text in which nothing is found, and never stops one in which something would be found.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, get_args
 
 from schemas.curation_steps import RedactionType, RedactStep
-from tasks.curate.redaction import addresses, announced
+from tasks.curate.redaction import addresses, announced, name_rules
 from tasks.curate.redaction.credentials import PASSWORDS
 from tasks.curate.redaction.numbers import IBAN_COUNTRIES
 from tasks.curate.redaction.scripts import OTHER_DIGIT, OTHER_GAP, PASSWORD_WORDS
@@ -20,8 +19,8 @@ from tasks.warehouse import quote_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# \s, \w and \d of Python know all of Unicode, those of RE2 only ASCII: neither stands here. RE2's matching costs the
-# same for one pattern as for ten joined by |, so every type has one pattern and all of them are one.
+# \s, \w and \d cover Unicode in Python and only ASCII in RE2, so patterns here avoid them, or use \W where matching
+# more is harmless. Ten patterns joined by | cost RE2 as much as one, so all patterns are joined.
 _GAP = " \u00a0\\t\\r\\n"
 _MANY = f"{{0,{WIDEST_GAP}}}"
 _GATES: dict[str, tuple[str, ...]] = {
@@ -51,7 +50,7 @@ _GATES: dict[str, tuple[str, ...]] = {
     ),
     "card": (f"[0-9](?:[-.{_GAP}]{_MANY}[0-9]){{11}}",),
     "phone": (f"[0-9](?:[-./(){_GAP}]{_MANY}[0-9]){{6}}",),
-    "mac": ("[0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-][0-9A-Fa-f]{2}[:-]", "[0-9A-Fa-f]{4}[.][0-9A-Fa-f]{4}[.][0-9A-Fa-f]{4}"),
+    "mac": ("(?:[0-9A-Fa-f]{2}[:-]){3}", "(?:[0-9A-Fa-f]{4}[.]){2}[0-9A-Fa-f]{4}"),
     "address": addresses.GATE,
     **{kind: announced.GATES[kind] for kind in announced.GATES if kind != "secret"},
 }  # fmt: skip
@@ -63,7 +62,7 @@ _OTHER_GATES: dict[str, frozenset[RedactionType]] = {
     f"[{INVISIBLE}{UNUSUAL_SPACES}]": frozenset(get_args(RedactionType)) - {"name"},
     "|".join(PASSWORD_WORDS): frozenset({"secret"}),
 }
-"""Pattern -> types: asked as well of texts that are not ASCII alone."""
+"""Pattern -> types; only for texts with characters that are not ASCII."""
 TEXTS = ("subject", "body", "reply", "messages")
 TEXT_BITS = 15
 """Bits of one text: more than there are slots, and four times as many still fit a BIGINT."""
@@ -71,18 +70,18 @@ NAME_GATE = (
     r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed"
     r"|gr(?:ü|ue|u)(?:ß|ss)e?n?|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
 )
-"""A greeting, a signature or an introduction, and a capital letter. For RE2 and for Python in one meaning."""
+"""An English greeting, signature or introduction, and a capital letter; means the same in RE2 and in Python."""
 
 
 def gate_bits(step: RedactStep, *, orders: str | None) -> str:
-    """An SQL expression over ticket columns: in which of a ticket's texts which types may be found, 0 for none.
+    """Build an SQL expression over ticket columns: which types each text of a ticket may hold, 0 for none.
 
     Bit `TEXT_BITS * text + slot` is for a text of `TEXTS` and a slot of the step (`slots_of`), by their places. Names
     depend on the whole ticket, so theirs is set for all texts or for none.
 
     Args:
         step: Its types and how names are found.
-        orders: The RE2 pattern of the order numbers when they are replaced.
+        orders: The RE2 pattern of the order numbers if they are replaced.
     """
     alone = [condition for type_ in step.types if (condition := _alone(type_, step, orders, _ALL_TEXT))]
     together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
@@ -91,14 +90,15 @@ def gate_bits(step: RedactStep, *, orders: str | None) -> str:
     if "name" in step.types and (of_ticket := _condition("name", step, orders, _ALL_TEXT)) != "FALSE":
         shifts = (TEXT_BITS * place + list(slots_of(step)).index("name") for place in range(len(TEXTS)))
         bits.append(f"CASE WHEN {of_ticket} THEN {sum(1 << shift for shift in shifts)} ELSE 0 END")
-    # The first branch that holds decides: only rows that pass the one pattern of all types are asked text by text.
+    # Only rows that match the one pattern of all types are tested text by text.
     return f"CASE WHEN {_ESCAPED} OR {any_type} THEN {' | '.join(bits)} ELSE 0 END"
 
 
 def other_bits(table: pa.Table, step: RedactStep) -> pa.Array:
-    """The same bits, per row, for values in other digits and words of other scripts.
+    """Compute the same bits, per row, for other digits, unusual spaces and words of other scripts.
 
-    Not a part of the SQL: telling ASCII by ASCII costs Arrow next to nothing, and DuckDB a fifth of the gate.
+    Not a part of the SQL: finding the texts that are not ASCII costs Arrow almost nothing, and DuckDB a fifth of the
+    gate.
     """
     import numpy as np
     import pyarrow as pa
@@ -145,7 +145,7 @@ def slots_of(step: RedactStep) -> dict[str, tuple[RedactionType, ...]]:
 
 
 def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> str:
-    """The bits of one text: asked type by type only where the one pattern of all types is in it."""
+    """The bits of one text: it is tested type by type only if the one pattern of all types matches."""
     text = _MESSAGES if name == "messages" else name
     types = [
         (1 << (TEXT_BITS * place + number), type_)
@@ -164,8 +164,8 @@ def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> s
 
 
 def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
-    if type_ == "name" and step.names is not None and step.names.mode == "gate":
-        return (NAME_GATE,)
+    if type_ == "name" and step.names is not None and step.names.mode in {"gate", "rules"}:
+        return (NAME_GATE, *name_rules.GATE)
     return (*_GATES[type_], ENTITY) if type_ in _GATES else ()
 
 
@@ -179,8 +179,8 @@ def _condition(type_: RedactionType, step: RedactStep, orders: str | None, text:
 def _alone(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:
     """The condition of a type that has no pattern in `_GATES`; '' for none.
 
-    A pattern of order numbers with ^ or $ speaks of one text, so it is tried on each; those inside messages are not
-    unpacked here.
+    A pattern of order numbers may use ^ or $, so each text is tested by itself; all messages pass, because they are
+    not parsed here.
     """
     if type_ == "order_number" and orders is not None:
         texts = TEXTS if text == _ALL_TEXT else ("messages",) if text == _MESSAGES else (text,)
@@ -197,8 +197,8 @@ def _matches(text: str, patterns: Collection[str]) -> str:
     return f"coalesce(regexp_matches({text}, {quote_text('|'.join(patterns))}), FALSE)"
 
 
-# JSON hides characters behind escapes: line breaks and quotes become spaces here (a message that is no JSON is searched
-# as it stands, so that form is kept beside); rows with any other escape always pass.
+# JSON escapes characters: escaped line breaks and quotes become spaces here, in addition to the raw text (a message
+# that is not JSON is searched as it is); rows with any other escape always pass.
 _UNESCAPED = r"""CASE WHEN contains(messages, '\') THEN regexp_replace(messages, '\\[nrtbf"]', ' ', 'g') END"""
 _MESSAGES = f"concat_ws(chr(10), messages, {_UNESCAPED})"
 _ALL_TEXT = f"concat_ws(chr(10), subject, body, reply, {_MESSAGES})"

@@ -1,11 +1,10 @@
-"""What a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
+"""Decide what a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
 
-Told by its form and checksum, by the numbering plans, and by the words next to it: "call", "order", "SSN". The nearest
-one before the number counts. Order numbers are found by the user's own patterns, with RE2 as DuckDB has it: linear
-time, one meaning.
+By form and checksum, by the numbering plans, and by words such as "call", "order" or "SSN", of which the nearest one
+before the number counts. Order numbers are found by the user's patterns, with RE2 as in DuckDB: linear time, the same
+meaning everywhere.
 
-It knows nothing of how candidates are found. Called by the finders of `tasks/curate/redaction`; python-stdnum, which
-has the structure of every country's IBAN, phonenumbers and pyarrow are imported at the first candidate that needs them.
+python-stdnum, phonenumbers and pyarrow are imported at the first candidate that needs them.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
 from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
 
 _LONGEST_CUE = 32
-"""Characters of a word of another script that became letters of `scripts.py`, or of several that touch."""
+"""Characters of a word of another script, or of several that touch, as cue letters of `scripts.py`."""
 _SAYS = NUMBER_WORDS.cues()
 _OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
 _SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
@@ -28,7 +27,7 @@ _NUMBER = frozenset(NUMBER_WORDS.number.split(", "))
 _CARD_WORDS = {*NUMBER_WORDS.card.split(", "), *(CARD * n for n in range(1, _LONGEST_CUE + 1))}
 _WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
-"""Characters before a number in which a word can speak for it."""
+"""Characters before a number in which cues are looked for."""
 _REACH_WORDS = 5
 _SENTENCE_END = re.compile(r"(?i)(?<!\bno)(?<!\bnr)(?<!\bref)(?<!\bart)(?<!\bn)[.!?;]\s")
 _NOTHING_AFTER = re.compile(r"\.?[ \t]*(?:$|\n\s*(?![0-9\s]))")
@@ -85,13 +84,13 @@ _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
 _MOST_GROUPS_BEFORE = 2
 _FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
 
-# Order numbers: what marks a match in the text, and what stands for the marks themselves.
+# Order numbers: marks around a match in the text, and a replacement for these marks in the text itself.
 _BEGIN, _END, _OTHER = "\ue001", "\ue002", "\ue003"
 _WITHOUT_MARKS = str.maketrans({_BEGIN: _OTHER, _END: _OTHER})
 
 
 def said_before(text: str, start: int) -> Said | None:
-    """What the nearest telling word before `start`, with at most four words between, says that a number there is.
+    """What the nearest cue before `start`, with at most four words between, says about a number there.
 
     >>> said_before("call me at 9472 7916", 11), said_before("call about order 9472 7916", 17)
     ('phone', 'reference')
@@ -126,17 +125,17 @@ def _said_of_phone(text: str, start: int, *, in_groups: bool) -> Said | None:
 
 
 def _leads_to_number(words: list[str]) -> bool:
-    """Whether these words, after one such as "order", announce its number: "number of the lamp is", "no", "and 4711"."""
+    """Whether these words after one such as "order" announce its number: "number of the lamp is", "no", "and 4711"."""
     return all(word in _LINKS or word[0].isdigit() for word in words) or (words[0] in _NUMBER)
 
 
 def says_card(text: str, start: int) -> bool:
-    """Whether a word for a payment card stands before `start`, with at most four words between."""
+    """Whether a word for a payment card precedes `start`, with at most four words between."""
     return not _CARD_WORDS.isdisjoint(words_before(text, start))
 
 
 def said_after(text: str, end: int) -> Said | None:
-    """What the words right after `end` say: "9472 7916 is my mobile", "460-89-9847 is my SSN".
+    """What the words right after `end` say about the number: "9472 7916 is my mobile", "460-89-9847 is my SSN".
 
     >>> said_after("460899847 is my SSN", 9)
     'us'
@@ -150,7 +149,7 @@ def said_after(text: str, end: int) -> Said | None:
 
 
 def words_before(text: str, start: int) -> list[str]:
-    """The last five words before `start` on its line, in lower case; of the line above where that ends in a colon."""
+    """The last five words before `start` on its line, in lower case; of the line above if that ends in a colon."""
     return _WORD.findall(_line_before(text, start).lower())[-_REACH_WORDS:]
 
 
@@ -175,10 +174,10 @@ def passes_luhn(digits: str) -> bool:
 
 
 def card_digits(text: str, start: int, end: int) -> str:
-    """The digits of the payment card number in [start, end), '' when it is none: issuer, length, Luhn.
+    """The digits of the payment card number in [start, end), '' if it is not one by issuer, length and Luhn.
 
-    Beside a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
-    length are far more frequent: after a word such as "article" they are no cards. Nor is a longer number without
+    After a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
+    length are far more frequent: after a word such as "article" they are not cards. Nor is a longer number without
     groups right after "order" or "tracking".
     """
     digits = re.sub(r"[^0-9]", "", text[start:end])
@@ -194,7 +193,7 @@ def card_digits(text: str, start: int, end: int) -> str:
 
 
 def iban_end(text: str, start: int) -> int | None:
-    """End of the IBAN that begins at `start`, grouped by spaces or hyphens or not at all; None when there is none.
+    """End of the IBAN that begins at `start`, grouped by spaces or hyphens or not at all; None if there is none.
 
     >>> iban_end("GB82 WEST 1234 5698 7654 32 please", 0)
     27
@@ -206,23 +205,23 @@ def iban_end(text: str, start: int) -> int | None:
 
 @cache
 def _iban_of(length: int) -> re.Pattern[str]:
-    """So many letters and digits, a space or a hyphen between any two of them, and none behind."""
+    """So many letters and digits, with a space or a hyphen between any two, and none after them."""
     return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
 
 
 def _is_iban(written: str) -> bool:
     from stdnum import iban
 
-    # Not `check_country`: a wrong bank code inside does not make the number less personal.
+    # Not `check_country`: with a wrong bank code it is still personal.
     return bool(iban.is_valid(written, check_country=False))
 
 
 def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
-    """Where the phone number inside the candidate [start, end) begins; None when it is no phone number.
+    """Where the phone number inside the candidate [start, end) begins; None if it is not a phone number.
 
-    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), when written in groups and valid in
-    `region`, or, with 7 to 12 digits, beside a word such as "call" or "mobile". After a word such as "order" it is
-    not, unless + or a grouped area code says so.
+    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), if written in groups or alone on its
+    line and valid in `region`, or, with 7 to 12 digits, next to a word such as "call" or "mobile". Right after a word
+    such as "order" it is not, unless it has + or a grouped area code.
     """
     if text[start] == "+":
         return start if _is_international(_without_extension(text[start:end])) else None
@@ -234,14 +233,14 @@ def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
         is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
         in_groups = number.lstrip("(").startswith("0") and not number.isdigit()
         return start if is_dialled and in_groups and _has_form(number) else None
-    beside = said == "phone" or said_after(text, end) == "phone"
-    if beside and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
+    announced = said == "phone" or said_after(text, end) == "phone"
+    if announced and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
         return start
     for _ in range(_MOST_GROUPS_BEFORE + 1):
         number = text[start:end]
         if is_phone_alone(number, region=region):
             return start
-        # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
+        # A leading group may be another number: "2 x 0151 2345678" or "in room 12 0151 2345678".
         gap = re.match(r"[0-9]+[ \u00a0]", number)
         if gap is None:
             break
@@ -284,7 +283,7 @@ def _is_international(number: str) -> bool:
     """Whether a number after + or 00 has a country code and a length that this country knows."""
     import phonenumbers
 
-    # Only the trunk zero in brackets is written and not dialled: +49 (0)151.
+    # The trunk zero in brackets is written but not dialled: +49 (0)151.
     digits = "+" + _DIGITS.sub("", number.replace("(0)", ""))
     if not 8 <= len(digits) - 1 <= _MOST_DIGITS:
         return False
@@ -323,10 +322,10 @@ def _n_digits(number: str) -> int:
 
 
 class OrderNumbers:
-    """The patterns of `order_numbers`, as one.
+    """The patterns of `order_numbers`, joined.
 
     Raises:
-        ConfigError: a pattern is no RE2 pattern, or matches the empty text.
+        ConfigError: a pattern is not RE2, or matches the empty text.
 
     >>> list(OrderNumbers((r"NB-[0-9]{5}", r"\\b7[0-9]{9}\\b")).find("NB-48213 or 7123456789, not NB-482"))
     [(0, 8, 'NB-48213'), (12, 22, '7123456789')]
@@ -338,7 +337,7 @@ class OrderNumbers:
         self.pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
 
     def find(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Spans of the order numbers, left to right, each as it is written."""
+        """Yield the spans of the order numbers, left to right, each as it is written."""
         if not text.isascii():
             text = text.translate(_WITHOUT_MARKS)
         first, *pieces = _marked(text, self.pattern).split(_BEGIN)
@@ -351,7 +350,7 @@ class OrderNumbers:
 
 @cache
 def order_numbers(patterns: tuple[str, ...]) -> OrderNumbers | None:
-    """The patterns checked, once per process; None for none."""
+    """Check and join the patterns, once per process; None if there are none."""
     return OrderNumbers(patterns) if patterns else None
 
 
@@ -372,7 +371,7 @@ def _check(pattern: str) -> None:
         matches_nothing = pc.match_substring_regex(pa.scalar(""), pattern=pattern).as_py()
     except pa.ArrowInvalid as error:
         raise ConfigError(
-            f"no RE2 pattern: `{pattern}`: {error}",
+            f"`{pattern}` is not an RE2 pattern: {error}",
             code="TG0190",
             where=where,
             hint=r"RE2 has no look-around and no back-references; `\b` marks the edge of a word: `\bNB-[0-9]{5}\b`",
@@ -382,5 +381,5 @@ def _check(pattern: str) -> None:
             f"`{pattern}` matches the empty text, so it would match everywhere",
             code="TG0190",
             where=where,
-            hint="ask for at least one character: `[0-9]+` instead of `[0-9]*`",
+            hint="require at least one character: `[0-9]+` instead of `[0-9]*`",
         )

@@ -1,10 +1,8 @@
-"""Find personal data and secrets in a text: where, and of which type. Patterns propose, checks decide.
+"""Find personal data and secrets in a text, with their positions and types. Patterns propose, checks decide.
 
-A card must pass Luhn, an IBAN its country's length and mod 97, an address must parse, a number is a phone only by its
-form or after a word that says so. What one finder took is hidden from the next. Dates, UUIDs, order numbers and
-placeholders are left alone. Names are found by `names.py`.
-
-It knows nothing of tables. Called by `tasks/curate/redact.py`.
+A card must pass Luhn, an IBAN its country's length and mod 97, an IP address must parse, a number is a phone only by
+its form or next to a word that says so. What one finder takes is hidden from the next. Dates, UUIDs, order numbers and
+placeholders are left alone. `name_rules.py` and `names.py` find names.
 """
 
 from __future__ import annotations
@@ -44,9 +42,9 @@ class Found(NamedTuple):
 
 Spans = Iterator[tuple[int, int, str]]
 
-# Time stays linear in the length of the text: a pattern starts once per run of characters (look-behinds) and never
-# gives back (possessive quantifiers). Where the first thing in a pattern is a set of characters, and the look-behind
-# stands after it, Python skips over all other characters several times faster.
+# Time is linear in the length of the text: a pattern starts once per run of characters (look-behinds) and does not
+# backtrack (possessive quantifiers). If a pattern begins with a set of characters, and the look-behind follows it,
+# Python skips all other characters several times faster.
 _URL = re.compile(r"""(?i)(?<![\w@.])(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
 _AT = r"(?:[@＠]|\s?[(\[]\s?at\s?[)\]]\s?)"
 _DOT = r"(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)"
@@ -108,13 +106,13 @@ _LINE_BREAK = re.compile(r"[\t\r\n]")
 def find_personal(
     text: str, types: Collection[RedactionType], *, region: str = "US", orders: OrderNumbers | None = None
 ) -> list[Found]:
-    """Values of the given types, left to right, never overlapping.
+    """Find values of the given types, left to right, without overlaps.
 
     Args:
         text: The text.
-        types: What to look for; `name` is not found here.
-        region: ISO country in which phone numbers without a country code are read.
-        orders: Order numbers; with type `order_number` they are values, without it they are no other number.
+        types: What to look for; names are not found here.
+        region: ISO country of phone numbers without a country code.
+        orders: Order numbers; with type `order_number` they are values, without it they are never another number.
 
     >>> text = "Mail Ann@Example.org about NB-48213 of 2026-06-01"
     >>> [(found.type, found.key) for found in find_personal(text, ["email", "phone"])]
@@ -131,7 +129,7 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     found: list[Found] = []
     rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
     other = is_read_otherwise(text)
-    if other:  # addresses that touch other words first, then those that are of other letters themselves
+    if other:  # first addresses that touch words of other scripts, then those with such letters themselves
         rest = _take_wordy_as_read(rest, types, found)
     for type_, finder in _WORDY:
         if type_ in types:
@@ -171,12 +169,12 @@ def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list
     return rest
 
 
-def _take_over_lines(
-    rest: str, lines: View, types: Collection[RedactionType], region: str, found: list[Found]
-) -> str:
-    """Take the numbers that a tab or a line break divides; columns of a table look the same, so only on evidence."""
-    text = lines.text
-    text = _hide(text, _harmless(text))
+def _take_over_lines(rest: str, lines: View, types: Collection[RedactionType], region: str, found: list[Found]) -> str:
+    """Take the numbers that a tab or a line break divides.
+
+    Columns of a table look the same, so a number needs a checksum or a word before it.
+    """
+    text = _hide(lines.text, _harmless(lines.text))
     finders: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
         ("iban", _ibans),
         ("national_id", lambda hidden: find_national_ids(hidden, announced=True)),
@@ -184,25 +182,24 @@ def _take_over_lines(
         ("phone", lambda hidden: _announced_phones(hidden, region)),
     )
     for type_, finder in finders:
-        if type_ not in types:
-            continue
-        spans = []
-        for start, end, key in finder(text):
+        spans, originals = [], []
+        for start, end, key in finder(text) if type_ in types else ():
             first, last = lines.original(start, end)
-            piece = rest[first:last]
-            # A number that is whole before the break is found without this; the next line is none of it.
-            before = end - start if (gap := _LINE_BREAK.search(piece)) is None else gap.start()
-            if gap is None or (type_ == "phone" and is_phone_alone(piece[:before].rstrip(), region=region)):
+            gap = _LINE_BREAK.search(rest, first, last)
+            if gap is None:
+                continue
+            # A phone number that ends before the break is found on its line; what follows is not a part of it.
+            if type_ == "phone" and is_phone_alone(rest[first : gap.start()].rstrip(), region=region):
                 continue
             found.append(Found(first, last, type_, key))
             spans.append((start, end))
-            rest = _hide(rest, [(first, last)])
-        text = _hide(text, spans)
+            originals.append((first, last))
+        text, rest = _hide(text, spans), _hide(rest, originals)
     return rest
 
 
 def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
-    """Add what the finder finds, without overlaps; return the text with it hidden."""
+    """Add the finder's values, without overlaps; return the text with them hidden."""
     values = list(finder(rest))
     if not values:
         return rest
@@ -226,7 +223,7 @@ def _hide(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _harmless(text: str) -> Iterator[tuple[int, int]]:
-    """Dates, with the time after them, and UUIDs."""
+    """Yield dates, with the time after them, and UUIDs."""
     matches = [*_HARMLESS.finditer(text), *(_UUID.finditer(text) if text.count("-") > 3 else ())]
     place = 0
     for start, end in sorted(map(re.Match.span, matches)):
@@ -271,13 +268,13 @@ def _ip_addresses(text: str) -> Spans:
 
 
 def _is_ipv6(address: ipaddress.IPv6Address) -> bool:
-    """Whether it is written out, or of a range that is in use: `a1::b2` of a program parses as an address, too."""
+    """Whether it is written in full, or of a range that is in use: `a1::b2` in source code is an address, too."""
     n_groups = sum(group != "0" for group in f"{address.compressed}".replace("::", ":").split(":"))
     return n_groups >= _MOST_GROUPS_OF_PROGRAMS or any(address in network for network in _IPV6_IN_USE)
 
 
 def _is_version(text: str, start: int) -> bool:
-    """Whether the words before say that four numbers are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
+    """Whether words before four numbers say that they are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
     words = words_before(text, start)
     return not _VERSION.isdisjoint(words) and _ADDRESS.isdisjoint(words)
 

@@ -15,7 +15,8 @@ INVISIBLE = "\u00ad\u034f\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2064\u20
 UNUSUAL_SPACES = "\u00a0\u1680\u2000-\u200a\u202f\u205f"
 _BLANK = rf"[ {UNUSUAL_SPACES}]"
 _NAMED_ENTITIES = (
-    "nbsp|ensp|emsp|thinsp|numsp|puncsp|hairsp|shy|zwj|zwnj|commat|period|lowbar|hyphen|dash|colon|plus|lpar|rpar|sol|num"
+    "nbsp|ensp|emsp|thinsp|numsp|puncsp|hairsp|shy|zwj|zwnj|commat|period|lowbar|hyphen|dash|colon|plus"
+    "|lpar|rpar|sol|num"
 )
 ENTITY = rf"&(?:#[0-9]{{1,7}}|#[xX][0-9A-Fa-f]{{1,6}}|{_NAMED_ENTITIES});"
 """For Python as for RE2; "&amp;" and "&lt;", which are in every text made from HTML, hide nothing."""
