@@ -107,11 +107,13 @@ _CODE_FIRST = re.compile(
     r"|(?(use)(?:to|when\syou)\s(?:sign|log|verify|confirm|complete|finish|unlock)(?![^\W_])|(?!)))"
 )
 GATES: dict[AnnouncedType, tuple[str, ...]] = {
-    kind: (rf"(?i:{any_cue(words, between='[^A-Za-z0-9]{0,2}')})[^0-9?!]*[0-9]",) for kind, words in WORDS.cues.items()
+    kind: (rf"(?:^|[^A-Za-z0-9])(?i:{any_cue(words, between='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9][^0-9?!]*[0-9]",)
+    for kind, words in WORDS.cues.items()
 }
 """For RE2: a cue, and a digit after it."""
 GATES["secret"] += (
-    "[0-9]{3}[^A-Za-z0-9](?i:is)[^A-Za-z0-9](?i:your|the|my)[^A-Za-z0-9]",
+    "[0-9]{3}[^A-Za-z0-9](?i:is[^A-Za-z0-9](?:your|the|my))[^A-Za-z0-9](?:[^ ]+[^A-Za-z0-9]){0,3}"
+    "(?i:code|pass|pin|otp)",
     "(?i:use|enter|type)[^A-Za-z0-9](?i:the[^A-Za-z0-9])?(?i:code[^A-Za-z0-9])?(?i:g-)?[0-9]{3}",
 )
 GATES["birth_date"] += ("(?i:[0-9][^A-Za-z0-9](?:in.{4,26})?geboren)",)

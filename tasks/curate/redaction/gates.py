@@ -6,6 +6,7 @@ A gate may pass a text in which nothing is found, and never stops one in which s
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import reduce
 from typing import TYPE_CHECKING, get_args
 
 from schemas.curation_steps import RedactionType, RedactStep
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 # \s, \w and \d cover Unicode in Python and only ASCII in RE2, so patterns here avoid them, or use \W where matching
-# more is harmless. Ten patterns joined by | cost RE2 as much as one, so all patterns are joined.
+# more is harmless. Ten patterns joined by | cost RE2 as much as one, so patterns are joined; but in one with all of
+# them it runs out of states and takes forty times as long, so those with many words are apart (`_GROUPS`).
 _GAP = " \u00a0\\t\\r\\n"
 _MANY = f"{{0,{WIDEST_GAP}}}"
 _GATES: dict[str, tuple[str, ...]] = {
@@ -29,7 +31,8 @@ _GATES: dict[str, tuple[str, ...]] = {
     "secret": (
         "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-",
         "xox[a-z]-", "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
-        f"(?i:{PASSWORDS}|passcode|pass|clave|token|secret|key)[^A-Za-z0-9]*(?:[:=]|(?i:is|lautet|est?|wa[sr]))",
+        f"(?i:{PASSWORDS}|passcode|pass|clave|token|secret|key)[^A-Za-z0-9]*(?:(?i:ist?|lautet|est)?[^A-Za-z0-9]*[:=]"
+        "|[^A-Za-z0-9](?i:ist?|lautet|est?|wa[sr])[^A-Za-z])",
         f"(?i:{PASSWORDS})[^A-Za-z0-9](?i:for|of|to|on|für|pour|para)[^A-Za-z0-9]",
         # Any sign of a password that follows without ":".
         f"(?i:{PASSWORDS})[^A-Za-z0-9]{{1,3}}(?:(?i:from|to|auf|in)[^A-Za-z0-9]{{1,2}})?[^ ]*[0-9!@#$%^*+=]",
@@ -66,11 +69,16 @@ _OTHER_GATES: dict[str, frozenset[RedactionType]] = {
 TEXTS = ("subject", "body", "reply", "messages")
 TEXT_BITS = 15
 """Bits of one text: more than there are slots, and four times as many still fit a BIGINT."""
+_WIDE_GAP = r"[0-9A-Z)] {2,3}[0-9A-Z(+]"
 NAME_GATE = (
     r"(?i:dear|hi|hello|hey|regards|sincerely|cheers|thanks|thank you|yours|name is|name:|greetings|signed"
     r"|gr(?:ü|ue|u)(?:ß|ss)e?n?|mr|mrs|ms|dr|miss|i am|i'm|this is)[ \t\r\n,.!:-]{1,6}[A-ZÀ-ÖØ-Þ]"
 )
 """An English greeting, signature or introduction, and a capital letter; means the same in RE2 and in Python."""
+_GROUPS = {pattern: 1 for patterns in announced.GATES.values() for pattern in patterns}
+_GROUPS |= dict.fromkeys(addresses.GATE, 2) | dict.fromkeys((NAME_GATE, *name_rules.GATE), 3)
+"""Patterns that are joined only within their group, not with the others (group 0). Few tickets match them, so they are
+tested once per ticket, and their bits set for all of its texts."""
 
 
 def gate_bits(step: RedactStep, *, orders: str | None) -> str:
@@ -83,15 +91,25 @@ def gate_bits(step: RedactStep, *, orders: str | None) -> str:
         step: Its types and how names are found.
         orders: The RE2 pattern of the order numbers if they are replaced.
     """
-    alone = [condition for type_ in step.types if (condition := _alone(type_, step, orders, _ALL_TEXT))]
-    together = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
-    any_type = " OR ".join([*([_matches(_ALL_TEXT, together)] if together else []), *alone]) or "FALSE"
-    bits = [_text_bits(place, name, step, orders) for place, name in enumerate(TEXTS)]
-    if "name" in step.types and (of_ticket := _condition("name", step, orders, _ALL_TEXT)) != "FALSE":
-        shifts = (TEXT_BITS * place + list(slots_of(step)).index("name") for place in range(len(TEXTS)))
-        bits.append(f"CASE WHEN {of_ticket} THEN {sum(1 << shift for shift in shifts)} ELSE 0 END")
+    slots = list(slots_of(step).values())
+    alone = [condition for type_ in step.types if (condition := _alone(type_, orders, _ALL_TEXT))]
+    in_texts = [_matches(_ALL_TEXT, _patterns(step.types, step, group=0)), *alone]
+    texts = [_text_bits(place, name, step, orders) for place, name in enumerate(TEXTS)]
     # Only rows that match the one pattern of all types are tested text by text.
-    return f"CASE WHEN {_ESCAPED} OR {any_type} THEN {' | '.join(bits)} ELSE 0 END"
+    bits = [f"CASE WHEN {' OR '.join([_ESCAPED, *in_texts])} THEN {' | '.join(texts)} ELSE 0 END"]
+    for group in sorted(set(_GROUPS.values())):
+        in_group = [number for number, types in enumerate(slots) if _patterns(types, step, group=group)]
+        if in_group:
+            condition = _matches(_ALL_TEXT, _patterns(step.types, step, group=group))
+            bits.append(f"CASE WHEN {condition} THEN {_mask(in_group)} ELSE 0 END")
+    if "name" in step.types and step.names is not None and step.names.mode == "all":
+        bits.append(f"{_mask([slots.index(('name',))])}")
+    return " | ".join(f"({each})" for each in bits)
+
+
+def _mask(slots: Collection[int]) -> int:
+    """The bits of these slots in all texts."""
+    return sum(1 << (TEXT_BITS * place + number) for place in range(len(TEXTS)) for number in slots)
 
 
 def other_bits(table: pa.Table, step: RedactStep) -> pa.Array:
@@ -128,11 +146,10 @@ def may_hold(texts: pa.Array, step: RedactStep) -> pa.Array:
 
     if step.order_numbers or (step.names is not None and step.names.mode == "all"):
         return pc.is_valid(texts)
-    patterns = [pattern for type_ in step.types for pattern in _patterns(type_, step)]
-    patterns += [pattern for pattern, types in _OTHER_GATES.items() if not types.isdisjoint(step.types)]
-    if not patterns:
-        return pa.repeat(False, len(texts))
-    return pc.fill_null(pc.match_substring_regex(texts, "|".join(patterns)), False)
+    groups = [_patterns(step.types, step, group=group) for group in (0, *sorted(set(_GROUPS.values())))]
+    groups.append([pattern for pattern, types in _OTHER_GATES.items() if not types.isdisjoint(step.types)])
+    matches = [pc.match_substring_regex(texts, "|".join(patterns)) for patterns in groups if patterns]
+    return pc.fill_null(reduce(pc.or_, matches, pa.repeat(pa.scalar(False), len(texts))), False)
 
 
 def slots_of(step: RedactStep) -> dict[str, tuple[RedactionType, ...]]:
@@ -147,54 +164,54 @@ def slots_of(step: RedactStep) -> dict[str, tuple[RedactionType, ...]]:
 def _text_bits(place: int, name: str, step: RedactStep, orders: str | None) -> str:
     """The bits of one text: it is tested type by type only if the one pattern of all types matches."""
     text = _MESSAGES if name == "messages" else name
-    types = [
-        (1 << (TEXT_BITS * place + number), type_)
-        for number, types_ in enumerate(slots_of(step).values())
-        for type_ in types_
-        if type_ != "name"
+    slots = [
+        (1 << (TEXT_BITS * place + number), types)
+        for number, types in enumerate(slots_of(step).values())
+        if types != ("name",)
     ]
-    alone = [condition for _, type_ in types if (condition := _alone(type_, step, orders, name))]
-    together = [pattern for _, type_ in types for pattern in _patterns(type_, step)]
-    any_type = " OR ".join([*([_matches(text, together)] if together else []), *alone]) or "FALSE"
-    each = (f"CASE WHEN {_condition(type_, step, orders, text)} THEN {bit} ELSE 0 END" for bit, type_ in types)
+    conditions = [(bit, _condition(types, step, orders, text)) for bit, types in slots]
+    any_type = _condition([type_ for _, types in slots for type_ in types], step, orders, text)
+    each = (f"CASE WHEN {condition} THEN {bit} ELSE 0 END" for bit, condition in conditions if condition != "FALSE")
     bits = f"CASE WHEN {any_type} THEN {' | '.join(each) or 0} ELSE 0 END"
     if name != "messages":
         return f"({bits})"
-    return f"(CASE WHEN {_ESCAPED} THEN {sum({bit for bit, _ in types})} ELSE {bits} END)"
+    return f"(CASE WHEN {_ESCAPED} THEN {sum(bit for bit, _ in slots)} ELSE {bits} END)"
 
 
-def _patterns(type_: RedactionType, step: RedactStep) -> tuple[str, ...]:
-    if type_ == "name" and step.names is not None and step.names.mode in {"gate", "rules"}:
-        return (NAME_GATE, *name_rules.GATE)
-    return (*_GATES[type_], ENTITY) if type_ in _GATES else ()
+def _condition(types: Collection[RedactionType], step: RedactStep, orders: str | None, text: str) -> str:
+    """Whether the text itself shows that one of the types may be found in it (an SQL expression)."""
+    patterns = _patterns(types, step, group=0)
+    alone = [condition for type_ in types if (condition := _alone(type_, orders, text))]
+    return " OR ".join([*([_matches(text, patterns)] if patterns else []), *alone]) or "FALSE"
 
 
-def _condition(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:
-    """Whether the type may be found in the text (an SQL expression)."""
-    if patterns := _patterns(type_, step):
-        return _matches(text, patterns)
-    return _alone(type_, step, orders, text) or "FALSE"
+def _patterns(types: Collection[RedactionType], step: RedactStep, *, group: int | None = None) -> list[str]:
+    """The patterns of these types, without repetition; None for those of all groups."""
+    patterns = [pattern for type_ in types for pattern in (*_GATES.get(type_, ()), ENTITY) if type_ in _GATES]
+    if "name" in types and step.names is not None and step.names.mode in {"gate", "rules"}:
+        patterns += (NAME_GATE, *name_rules.GATE)
+    return [pattern for pattern in dict.fromkeys(patterns) if group is None or _GROUPS.get(pattern, 0) == group]
 
 
-def _alone(type_: RedactionType, step: RedactStep, orders: str | None, text: str) -> str:
-    """The condition of a type that has no pattern in `_GATES`; '' for none.
+def _alone(type_: RedactionType, orders: str | None, text: str) -> str:
+    """The condition of order numbers; '' for other types.
 
-    A pattern of order numbers may use ^ or $, so each text is tested by itself; all messages pass, because they are
-    not parsed here.
+    Their pattern may use ^ or $, so each text is tested by itself; all messages pass, because they are not parsed here.
     """
-    if type_ == "order_number" and orders is not None:
-        texts = TEXTS if text == _ALL_TEXT else ("messages",) if text == _MESSAGES else (text,)
-        return " OR ".join(
-            f"({name} IS NOT NULL)"
-            if name == "messages"
-            else f"coalesce(regexp_matches({name}, {quote_text(orders)}), FALSE)"
-            for name in texts
-        )
-    return "TRUE" if type_ == "name" and step.names is not None and step.names.mode == "all" else ""
+    if type_ != "order_number" or orders is None:
+        return ""
+    texts = TEXTS if text == _ALL_TEXT else ("messages",) if text == _MESSAGES else (text,)
+    pattern = f"{orders}|{ENTITY}|{_WIDE_GAP}"
+    return " OR ".join(
+        f"({name} IS NOT NULL)"
+        if name == "messages"
+        else f"coalesce(regexp_matches({name}, {quote_text(pattern)}), FALSE)"
+        for name in texts
+    )
 
 
 def _matches(text: str, patterns: Collection[str]) -> str:
-    return f"coalesce(regexp_matches({text}, {quote_text('|'.join(patterns))}), FALSE)"
+    return f"coalesce(regexp_matches({text}, {quote_text('|'.join(patterns))}), FALSE)" if patterns else "FALSE"
 
 
 # JSON escapes characters: escaped line breaks and quotes become spaces here, in addition to the raw text (a message

@@ -24,7 +24,7 @@ _NOT_SHOWN = re.compile(rf"{ENTITY}|[{INVISIBLE}]")
 # Four blanks or more align columns: their numbers are apart.
 _GAP = re.compile(rf"(?<=[0-9A-Z)]){_BLANK}{{2,3}}(?=[0-9A-Z(+])|[{UNUSUAL_SPACES}]")
 _LINE_GAP = re.compile(r"(?<=[0-9A-Z)]) {0,2}[\t\r\n]{1,2} {0,2}(?=[0-9A-Z(])")
-_DIGITS_OVER_LINES = re.compile(r"[0-9)] {0,2}[\t\r\n]{1,2} {0,2}[0-9(A-Z]")
+_OVER_LINES = re.compile(r"[0-9)] {0,2}[\t\r\n]{1,2} {0,2}[0-9(]|(?<=[A-Z][A-Z][0-9])[0-9] {0,2}[\t\r\n]")
 WIDEST_GAP = 6
 """Characters that one space may stand for."""
 _ZERO_WIDTH = re.compile(f"[{INVISIBLE}]")
@@ -85,7 +85,7 @@ def shown(text: str) -> View | None:
 
 def on_one_line(text: str) -> View | None:
     """The text with a space for tabs and line breaks inside numbers; None where none has one."""
-    return View(text, _LINE_GAP, lambda _: " ", None) if _DIGITS_OVER_LINES.search(text) else None
+    return View(text, _LINE_GAP, lambda _: " ", None) if _OVER_LINES.search(text) else None
 
 
 def _as_shown(written: str) -> str:
