@@ -24,6 +24,7 @@ from tasks.step import as_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.curate.redaction.batches import Redactions
     from tasks.curate.redaction.pseudonyms import Pseudonyms
     from tasks.curate.redaction.ticket import TicketRedactor
 
@@ -47,10 +48,12 @@ def redact_tickets(
 ) -> TicketTable:
     """Redact subject, body, reply and messages; keep every row, except those that raise.
 
-    A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbering continues after
-    placeholders that the text already has. One pass in SQL finds the rows that may hold anything; only those become
-    Python objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled`
-    and `names_found_permille` say how many tickets were sampled, and how many of 1,000 still contain a name.
+    Labels (`category` and the like) are redacted too. A value equal to the ticket's `reference` is kept, because the
+    answer must repeat it, unless the reference is an e-mail address or the like. Numbering continues after placeholders
+    that the text already has. One pass in SQL finds the rows that may hold anything; only those become Python objects.
+    Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows, `labels_redacted` the
+    values replaced in other columns (where there are any); `names_sampled` and `names_found_permille` say how many
+    tickets were sampled, and how many of 1,000 still contain a name.
 
     Memory holds one row group and the sampled rows; all rows if `ticket_id` becomes a pseudonym, because they are then
     sorted by it.
@@ -76,13 +79,15 @@ def redact_tickets(
 
 
 def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.batches import NameSample
+    from tasks.curate.redaction.batches import NameSample, Redactions
+    from tasks.curate.redaction.labels import redact_labels
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
 
     pseudonyms = load_pseudonyms(step)
     counts: Counter[str] = Counter()
-    batches = _redacted(tickets.tickets, step, counts, spread)
+    redactions = Redactions()
+    batches = redact_labels(_redacted(tickets.tickets, step, counts, spread, redactions), step, counts)
     sample = None
     if step.names is not None and step.names.mode == "sample":
         sample = NameSample(tickets.tickets, step.names)
@@ -91,7 +96,10 @@ def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | 
         batches = _with_pseudonyms(batches, step, pseudonyms)
     n_rows = _write(batches, step, out)
     write_removed([], out)
+    _write_redactions(redactions, step, pseudonyms, out)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    if counts["labels_redacted"]:
+        notes["labels_redacted"] = counts["labels_redacted"]
     if sample is not None:
         notes |= sample.notes()
     if pseudonyms is not None:
@@ -133,23 +141,27 @@ def _redactor(step: RedactStep) -> TicketRedactor:
     return TicketRedactor(step)
 
 
-def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None) -> Iterator[pa.Table]:
-    """Yield the file's rows in order, those that pass the gate redacted; add to `counts`."""
+def _redacted(
+    path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None, redactions: Redactions
+) -> Iterator[pa.Table]:
+    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`."""
     if spread is None:
-        return _redact_gated(path, step, counts)
+        return _redact_gated(path, step, counts, redactions)
     from tasks.curate.redaction.batches import redact_in_parts
 
-    return redact_in_parts(path, step, counts, spread)
+    return redact_in_parts(path, step, counts, spread, redactions)
 
 
-def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
+def _redact_gated(path: Path, step: RedactStep, counts: Counter[str], redactions: Redactions) -> Iterator[pa.Table]:
     """As `_redacted`, in this process."""
     from tasks.curate.redaction.batches import changed_table, find_changes
     from tasks.curate.redaction.ticket import TicketRedactor
 
     redactor = TicketRedactor(step)
     for batch, gate in _gated(path, step):
-        yield changed_table(batch, find_changes(batch, gate, step, redactor, counts))
+        changes = find_changes(batch, gate, step, redactor, counts)
+        redactions.add(batch, changes)
+        yield changed_table(batch, changes)
 
 
 def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
@@ -190,6 +202,17 @@ def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: 
         for name in step.pseudonymise:
             batch = with_column(batch, name, pseudonyms.of_all(batch.column(name).to_pylist()))
         yield batch
+
+
+def _write_redactions(redactions: Redactions, step: RedactStep, pseudonyms: Pseudonyms | None, out: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tasks.curate.redaction.batches import with_column
+
+    table = redactions.table()
+    if pseudonyms is not None and "ticket_id" in step.pseudonymise:
+        table = with_column(table, "ticket_id", pseudonyms.of_all(table.column("ticket_id").to_pylist()))
+    pq.write_table(table, out / "redactions.parquet", compression="zstd")
 
 
 def _write(batches: Iterable[pa.Table], step: RedactStep, out: Path) -> int:

@@ -36,8 +36,10 @@ REDACTED = (*TEXT_COLUMNS, "messages")
 READ = (*REDACTED, "reference")
 BATCH_ROWS = 16_384
 """Rows whose texts are Python objects at the same time."""
+REDACTIONS = "redactions"
 Changes = dict[str, tuple[list[int], list[str | None]]]
-"""Text column -> changed rows of the batch, ascending, and their new texts."""
+"""Text column -> changed rows of the batch, ascending, and their new texts. Under `REDACTIONS` a row for each type
+of value that was replaced in it, and type and number as text (`email 2`), which workers return like texts."""
 Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
 """Text column -> changed rows and their new texts; and the notes."""
 
@@ -55,17 +57,21 @@ def find_changes(
     """Find what redaction changes in the rows that pass the gate; add to `counts`."""
     gate = pc.bit_wise_or(bits.combine_chunks(), other_bits(batch, step))
     passed = pc.indices_nonzero(gate)
-    changes: Changes = {name: ([], []) for name in REDACTED}
+    changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     rows = batch.select(list(READ)).take(passed).to_pylist()
     for place, row, row_bits in zip(passed.to_pylist(), rows, gate.take(passed).to_pylist(), strict=True):
         redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
         if not placeholders.counts:
             continue
-        for name, (places, texts) in changes.items():
+        for name in REDACTED:
+            places, texts = changes[name]
             if redacted[name] is not row[name] and redacted[name] != row[name]:
                 places.append(place)
                 texts.append(redacted[name])
-        counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
+        for type_, n_values in placeholders.counts.items():
+            counts[f"redacted_{type_}"] += n_values
+            changes[REDACTIONS][0].append(place)
+            changes[REDACTIONS][1].append(f"{type_} {n_values}")
         counts["redacted_tickets"] += 1
     return changes
 
@@ -100,7 +106,7 @@ def changed_table(
 ) -> pa.Table:
     """Return the batch with the changes applied."""
     for name, (places, texts) in changes.items():
-        if not len(places):
+        if not len(places) or name == REDACTIONS:
             continue
         mask = np.zeros(batch.num_rows, bool)
         mask[places] = True
@@ -150,8 +156,37 @@ class NameSample:
         return hashlib.sha256(f"{self._spec.seed}:{ticket_id}".encode()).hexdigest()
 
 
-def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> Iterator[pa.Table]:
-    """Yield the file's rows in order, those that pass the gate redacted; add to `counts`.
+class Redactions:
+    """How many values of each type were replaced in each ticket."""
+
+    def __init__(self) -> None:
+        self._ids: list[pa.Array] = []
+        self._counts: list[pa.Array] = []
+
+    def add(
+        self, batch: pa.Table, changes: Mapping[str, tuple[Sequence[int], Sequence[str | None] | pa.Array]]
+    ) -> None:
+        """Record what was replaced in the batch."""
+        places, counts = changes[REDACTIONS]
+        if len(places):
+            self._ids.append(batch.column("ticket_id").combine_chunks().take(pa.array(places, pa.int64())))
+            self._counts.append(counts if isinstance(counts, pa.Array) else pa.array(counts, pa.string()))
+
+    def table(self) -> pa.Table:
+        """Return ticket_id, type and n_values, in the order of the tickets."""
+        ids = pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.string())
+        # Few different texts such as `email 2`: each is parsed once.
+        counts = (pa.concat_arrays(self._counts) if self._counts else pa.array([], pa.string())).dictionary_encode()
+        parts = [text.split(" ") for text in counts.dictionary.to_pylist()]
+        types = pa.array([type_ for type_, _ in parts], pa.string()).take(counts.indices)
+        numbers = pa.array([int(n) for _, n in parts], pa.int64()).take(counts.indices)
+        return pa.table({"ticket_id": ids, "type": types, "n_values": numbers})
+
+
+def redact_in_parts(
+    path: Path, step: RedactStep, counts: Counter[str], spread: Spread, redactions: Redactions
+) -> Iterator[pa.Table]:
+    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`.
 
     The file is read twice, for the texts that workers get and for the other columns: as many parts as processors are
     with workers at a time, and keeping their other columns meanwhile would cost memory.
@@ -164,6 +199,7 @@ def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: 
     for rows, (changes, counted) in zip(cut(read_batches(path), ranges), found, strict=True):
         texts = {name: (places, _column(new)) for name, (places, new) in changes.items()}
         counts.update(counted)
+        redactions.add(rows, texts)
         yield changed_table(rows, texts)
 
 
@@ -174,18 +210,18 @@ def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:
         connection.register("piece", table)
         bits = gate_of(connection, "piece", step)
     redactor = TicketRedactor(step)
-    all_changes: Changes = {name: ([], []) for name in REDACTED}
+    all_changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     for start in range(0, table.num_rows, BATCH_ROWS):
         batch = table.slice(start, BATCH_ROWS)
         changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
         for name, (places, texts) in changes.items():
             all_changes[name][0].extend(start + place for place in places)
             all_changes[name][1].extend(texts)
-    return {name: (places, _texts(table, name, texts)) for name, (places, texts) in all_changes.items()}, counts
+    return {name: (places, _texts(texts)) for name, (places, texts) in all_changes.items()}, counts
 
 
-def _texts(table: pa.Table, name: str, texts: list[str | None]) -> pa.Buffer:
-    return packed(pa.table({"texts": pa.array(texts, table.schema.field(name).type)}))
+def _texts(texts: list[str | None]) -> pa.Buffer:
+    return packed(pa.table({"texts": pa.array(texts, pa.string())}))
 
 
 def _column(found: pa.Buffer) -> pa.Array:

@@ -16,6 +16,7 @@ import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redaction.gates import TEXT_BITS, TEXTS, slots_of
+from tasks.curate.redaction.ids import is_personal_id
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, selects
 from tasks.curate.redaction.numbers import order_numbers
@@ -91,7 +92,8 @@ class TicketRedactor:
             types: The step's types that each text may hold (`types_of`); None for all.
         """
         types = self._all_types if types is None else types
-        placeholders = Placeholders(keep=row.get("reference"))
+        reference = row.get("reference")
+        placeholders = Placeholders(keep=None if reference and is_personal_id(reference) else reference)
         for name in TEXTS:
             placeholders.reserve(row.get(name) or "")
         names = self._names if "name" in types["body"] else None
