@@ -182,8 +182,13 @@ def _personal_data(numbers: CardNumbers) -> str:
         [cell(kind.replace("_", " ")), stacked([Bar("out", n, kind)], most), cell(number(n), "n")]
         for kind, n in found.n_values.items()
     ]
-    note = f"<p>Values were replaced by placeholders in {number(found.n_tickets)} tickets.</p>"
-    return panel("Personal data replaced", note + table(("type", "drawn", "values"), rows))
+    names = "many names inside sentences" if "name" in found.n_values else "people's names"
+    summary = (
+        f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders. Not covered: {names}, values "
+        "that neither their form nor a word before them reveals, postal addresses outside the United States, Great "
+        "Britain, Germany and France, attachments.</p>"
+    )
+    return panel("Personal data replaced", summary + table(("type", "drawn", "values"), rows))
 
 
 def _personal_ids(numbers: CardNumbers) -> str:

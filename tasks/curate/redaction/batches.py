@@ -1,8 +1,8 @@
-"""Redaction of batches of rows: the gate in SQL, the changes it leads to, and the batch with them.
+"""Redact batches of rows: run the gate in SQL, find the changes, apply them.
 
-Finding and changing are apart, so that a worker may find what another process changes: with a `Spread`, ranges of rows
-go to workers, and what redaction changes in them comes back. `NameSample` tells from a seeded sample of the tickets how
-many still hold a name after redaction. Called by `tasks/curate/redact.py`, inside functions: it imports pyarrow.
+Finding and applying are separate, so that a worker can find what another process applies: with a `Spread`, ranges of
+rows go to workers, which return the changes. `NameSample` measures on a seeded sample how many tickets still contain a
+name after redaction. It imports pyarrow, so `tasks/curate/redact.py` imports it inside functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import NamesSpec, RedactStep
-from tasks.curate.redaction.gates import gate_bits, other_bits
+from tasks.curate.redaction.gates import gate_bits, may_hold, other_bits
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 REDACTED = (*TEXT_COLUMNS, "messages")
 READ = (*REDACTED, "reference")
 BATCH_ROWS = 16_384
-"""Rows whose texts are Python objects at a time."""
+"""Rows whose texts are Python objects at the same time."""
 REDACTIONS = "redactions"
 Changes = dict[str, tuple[list[int], list[str | None]]]
-"""Text column -> rows of the batch that changed, ascending, and their new texts. Under `REDACTIONS` a row for each type
+"""Text column -> changed rows of the batch, ascending, and their new texts. Under `REDACTIONS` a row for each type
 of value that was replaced in it, and type and number as text (`email 2`), which workers return like texts."""
 Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
-"""Text column -> rows that changed, and their new texts; and the notes."""
+"""Text column -> changed rows and their new texts; and the notes."""
 
 
 def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactStep) -> pa.ChunkedArray:
-    """One number per row, in the relation's order: which types each of its texts may hold, 0 for none."""
+    """Compute the gate bits of each row, in the relation's order: which types each text may hold, 0 for none."""
     orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
     bits = gate_bits(step, orders=orders.pattern if orders else None)
     return connection.sql(f"SELECT ({bits})::BIGINT AS bits FROM {relation}").to_arrow_table().column("bits")
@@ -54,7 +54,7 @@ def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactSt
 def find_changes(
     batch: pa.Table, bits: pa.ChunkedArray, step: RedactStep, redactor: TicketRedactor, counts: Counter[str]
 ) -> Changes:
-    """What redaction changes in the rows that pass the gate; adds to `counts`."""
+    """Find what redaction changes in the rows that pass the gate; add to `counts`."""
     gate = pc.bit_wise_or(bits.combine_chunks(), other_bits(batch, step))
     passed = pc.indices_nonzero(gate)
     changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
@@ -76,10 +76,35 @@ def find_changes(
     return changes
 
 
+def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:
+    """Each string redacted as if it were the body of a ticket of its own, and the values replaced per type.
+
+    Null stays null. Equal strings are read once, so a column of labels costs as much as its labels.
+    """
+    encoded = texts.dictionary_encode()
+    strings = encoded.dictionary.cast(pa.string())
+    n_rows = np.bincount(pc.drop_null(encoded.indices).to_numpy(), minlength=len(strings))
+    passed = pc.indices_nonzero(may_hold(strings, step))
+    redactor, counts = TicketRedactor(step), Counter[str]()
+    places, changed = [], []
+    for place, text in zip(passed.to_pylist(), strings.take(passed).to_pylist(), strict=True):
+        redacted, placeholders = redactor.redact({"body": text})
+        if placeholders.counts:
+            places.append(place)
+            changed.append(redacted["body"])
+            counts.update({type_: n * int(n_rows[place]) for type_, n in placeholders.counts.items()})
+    if not places:
+        return texts, counts
+    mask = np.zeros(len(strings), bool)
+    mask[places] = True
+    strings = pc.replace_with_mask(strings, pa.array(mask), pa.array(changed, pa.string()))
+    return strings.take(encoded.indices).cast(texts.type), counts
+
+
 def changed_table(
     batch: pa.Table, changes: Mapping[str, tuple[Sequence[int], Sequence[str | None] | pa.Array]]
 ) -> pa.Table:
-    """Return the batch with these texts in their places."""
+    """Return the batch with the changes applied."""
     for name, (places, texts) in changes.items():
         if not len(places) or name == REDACTIONS:
             continue
@@ -92,24 +117,24 @@ def changed_table(
 
 
 def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
-    """The table with other values in this column."""
+    """Return the table with other values in this column."""
     place = table.schema.get_field_index(name)
     field = table.schema.field(place)
     return table.set_column(place, field, pa.array(values, field.type) if isinstance(values, list) else values)
 
 
 class NameSample:
-    """The sampled tickets. Which ones depends on their ids and the seed alone."""
+    """A sample of the tickets that depends only on their ids and the seed."""
 
     def __init__(self, path: Path, spec: NamesSpec) -> None:
         self._spec = spec
         ids = (name for batch in read_batches(path, ("ticket_id",)) for name in batch.column("ticket_id").to_pylist())
-        lots = zip((self._lot(name) for name in ids), count())  # of equal ids the first is the first
+        lots = zip((self._lot(name) for name in ids), count())  # of equal ids the first row comes first
         self._wanted = np.array(sorted(row for _, row in heapq.nsmallest(spec.sample_tickets, lots)), np.int64)
         self._tables: list[pa.Table] = []
 
     def watch(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The same batches; of the sampled rows the texts are kept."""
+        """Pass the batches through and keep the texts of the sampled rows."""
         start = 0
         for batch in batches:
             low, high = np.searchsorted(self._wanted, (start, start + batch.num_rows))
@@ -119,7 +144,7 @@ class NameSample:
             yield batch
 
     def notes(self) -> dict[str, int]:
-        """`names_sampled`, and `names_found_permille`: in how many of a thousand of them a name is left."""
+        """`names_sampled`, and `names_found_permille`: how many of 1,000 of them still contain a name."""
         from tasks.curate.redaction.names import find_names
 
         least = self._spec.min_score
@@ -161,10 +186,10 @@ class Redactions:
 def redact_in_parts(
     path: Path, step: RedactStep, counts: Counter[str], spread: Spread, redactions: Redactions
 ) -> Iterator[pa.Table]:
-    """The file's rows in its order, those that pass the gate redacted; adds to `counts` and `redactions`.
+    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`.
 
-    The file is read twice, for what goes out and for what stays: parts on their way are as many as there are
-    processors, and their other columns would be held here meanwhile.
+    The file is read twice, for the texts that workers get and for the other columns: as many parts as processors are
+    with workers at a time, and keeping their other columns meanwhile would cost memory.
     """
     n_rows = count_rows(path)
     n_parts = max(spread.n_parts, -(-n_rows // GROUP_ROWS))
@@ -179,7 +204,7 @@ def redact_in_parts(
 
 
 def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:
-    """What redaction changes in these rows, counted from the first of them."""
+    """Find what redaction changes in these rows, numbered from the first of them."""
     table, counts = unpacked(piece), Counter[str]()
     with connect(threads=1) as connection:
         connection.register("piece", table)
@@ -200,6 +225,6 @@ def _texts(texts: list[str | None]) -> pa.Buffer:
 
 
 def _column(found: pa.Buffer) -> pa.Array:
-    """The texts in one array: a part's texts are less than the 2 GiB that it can hold."""
+    """The texts in one array: those of a part are below its limit of 2 GiB."""
     column = unpacked(found).column("texts")
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

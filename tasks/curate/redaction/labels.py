@@ -13,10 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import RedactStep
-from tasks.curate.redaction.batches import READ, find_changes, gate_of, with_column
+from tasks.curate.redaction.batches import redact_strings, with_column
 from tasks.curate.redaction.ids import LABEL_COLUMNS, PERSONAL_ID, is_personal_id
 from tasks.curate.redaction.ticket import TicketRedactor
-from tasks.warehouse import connect
 
 FEW_VALUES = 2000
 """Up to so many values the gate costs more than it saves: DuckDB compiles its patterns in a tenth of a second."""
@@ -47,16 +46,7 @@ def _redacted(values: pa.Array, step: RedactStep, redactor: TicketRedactor) -> p
     """Return the values with what is personal in them replaced."""
     if len(values) <= FEW_VALUES:
         return pa.array([redactor.redact({"body": value})[0]["body"] for value in values.to_pylist()], pa.string())
-    nothing = pa.nulls(len(values), pa.string())
-    table = pa.table({name: values if name == "body" else nothing for name in READ})
-    with connect(threads=1) as connection:
-        connection.register("labels", table)
-        bits = gate_of(connection, "labels", step)
-    places, texts = find_changes(table, bits, step, redactor, Counter())["body"]
-    changed = values.to_pylist()
-    for place, text in zip(places, texts, strict=True):
-        changed[place] = text
-    return pa.array(changed, pa.string())
+    return redact_strings(values, step)[0]
 
 
 def _replaced(
