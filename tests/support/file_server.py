@@ -1,7 +1,7 @@
 """Fake S3-compatible storage (`/bucket/key`) that also serves the same bytes as a plain web server, and its moods.
 
-It checks signatures by its own reading of the specification; the AWS client inside pyarrow is tested against it as
-well, so that it is no echo of the program's.
+It checks signatures with its own implementation of the specification, which is tested with the AWS client inside
+pyarrow as well.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEY_ID, SECRET = "AKIATEST", "a secret of tests"
 
 @dataclass
 class Request:
-    """One request and what became of it."""
+    """One request and the status of its response."""
 
     path: str
     query: str
@@ -36,9 +36,9 @@ class Request:
 
 @dataclass
 class FileServer:
-    """What it holds and how it behaves.
+    """Its files and how it behaves.
 
-    `moods`: path -> how the next answers go wrong, in turn; `forever` wherever nothing else is said.
+    `moods`: path -> how the next responses fail, in turn; `forever` applies when there are no more.
     """
 
     url: str = ""
@@ -46,7 +46,7 @@ class FileServer:
     headers: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     moods: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     forever: dict[str, str] = field(default_factory=dict)
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     page_size: int = 2
     has_etags: bool = True
     secret: str | None = None
@@ -59,7 +59,7 @@ class FileServer:
         return f'"{hashlib.md5(self.files[path], usedforsecurity=False).hexdigest()}"'
 
     def gets(self, path: str) -> list[Request]:
-        return [each for each in self.asked if each.path == path and each.status in (200, 206)]
+        return [each for each in self.requests if each.path == path and each.status in (200, 206)]
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _answer(server: FileServer, handler: BaseHTTPRequestHandler) -> None:
     parts = urlsplit(handler.path)
     path = unquote(parts.path)
     request = Request(path, parts.query, {name.lower(): value for name, value in handler.headers.items()})
-    server.asked.append(request)
+    server.requests.append(request)
     mood = server.moods[path].pop(0) if server.moods[path] else server.forever.get(path, "")
     if server.secret is not None and not _is_signed(server, handler, parts.path, parts.query):
         _send(handler, request, 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>")

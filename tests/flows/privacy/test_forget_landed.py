@@ -110,14 +110,14 @@ def test_rows_and_bytes_go_and_do_not_come_back(
     everybody = load_forgotten(here.settings)
     assert everybody is not None
     owner = owner_of(source)
-    with open_landing(file.parent, leaves=partial(owner.leaves, forgotten=everybody)) as landing, landing.step():
+    with open_landing(file.parent, skips=partial(owner.skips, forgotten=everybody)) as landing, landing.step():
         if isinstance(source, ZendeskSource):
             landing.put(ticket(4, 4711, "amber ibis")[:1])
             landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # it got another requester
-            assert landing.ask("SELECT count(*) FROM rows") == [(0,)]
+            assert landing.query("SELECT count(*) FROM rows") == [(0,)]
         else:
             landing.put([row(4711, 5, "amber ibis"), row(4711, 1, None)])
-            assert landing.ask("SELECT count(*) FROM rows") == [(1,)]
+            assert landing.query("SELECT count(*) FROM rows") == [(1,)]
 
 
 def test_who_a_customer_is_follows_the_columns_of_the_source() -> None:

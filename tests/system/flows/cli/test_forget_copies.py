@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @pytest.mark.server
 def test_nothing_is_left_although_the_bucket_still_holds_them(empty_workplace: ForkedWorkplace) -> None:
-    with file_server() as afar:
+    with file_server() as storage:
         rows = tickets()
         parts = {"a": rows[:80], "b": [*rows[80:150], "not JSON"], "c": rows[150:]}
         for name, part in parts.items():
-            afar.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
-        declared = {"kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": afar.url}
+            storage.put(f"/desk/{name}.jsonl", "".join(json.dumps(row) + "\n" for row in part))
+        declared = {"kind": "remote_files", "urls": ["s3://desk/*.jsonl"], "endpoint": storage.url}
         empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=declared))
         first = empty_workplace.json("data", "curate", "small")["funnel"][0]
         assert (first["n_in"], first["n_quarantined"], first["n_dropped"]) == (163, 1, 0)
@@ -36,7 +36,7 @@ def test_nothing_is_left_although_the_bucket_still_holds_them(empty_workplace: F
         again = empty_workplace.json("data", "curate", "small")["funnel"][0]
         assert (again["n_in"], again["n_dropped"]) == (163, N_TICKETS)
         assert left(empty_workplace) == []
-        assert [len(afar.gets(f"/desk/{name}.jsonl")) for name in "abc"] == [1, 2, 2]
+        assert [len(storage.gets(f"/desk/{name}.jsonl")) for name in "abc"] == [1, 2, 2]
 
         killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="copies.told")
         assert killed.returncode == -9

@@ -13,7 +13,7 @@ from tests.support.iceberg_table import Lake
 from tests.tasks.sources.test_iceberg import lake, source
 
 
-def test_nothing_is_asked_of_a_network(lake: Lake, project: Path) -> None:
+def test_no_network_is_used(lake: Lake, project: Path) -> None:
     lake.append(range(3))
     code = (
         "import socket, sys; from pathlib import Path\n"
