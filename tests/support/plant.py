@@ -19,7 +19,7 @@ def raise_on(
     is_bad: Callable[[list[Any]], bool],
     error: type[Exception] = KeyError,
 ) -> None:
-    """Make a module's function raise if its arguments are bad, and otherwise work as before."""
+    """Make a module's function raise when `is_bad(arguments)`, and otherwise behave as before."""
     real = getattr(module, function)
 
     def planted(*given: Any, **named: Any) -> Any:
