@@ -14,28 +14,50 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmarks.measure import Bench, table
+from benchmarks.personal_phrases import (
+    Marked,
+    Span,
+    decoy_texts,
+    labelled_texts,
+    separated_texts,
+    separator_decoys,
+)
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.curation_steps import RedactStep
+from schemas.curation_steps import RedactionType, RedactStep
 from schemas.source import GeneratedSource
 from tasks.curate.redact import redact_tickets
+from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, load_analyzer, selects
 from tasks.curate.redaction.personal import find_personal
 
-TYPES = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+TYPES = RedactStep(uses="redact").types
+PUBLIC_TYPES: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+"""Types whose values the public sets label, and secrets."""
 KINDS = {
     "EMAIL_ADDRESS": "email", "PHONE_NUMBER": "phone", "CREDIT_CARD": "card", "IBAN_CODE": "iban", "PERSON": "name",
     "IP_ADDRESS": "ip", "DOMAIN_NAME": "url", "URL": "url", "US_SSN": "national_id", "US_ITIN": "national_id",
 }  # fmt: skip
 """Entity of presidio and its data set -> our type; other entities (places, titles, ages) are not counted."""
-Span = tuple[int, int, str]
-Marked = tuple[str, list[Span]]
-"""A text and its personal data."""
+ALL_KINDS = KINDS | {
+    "US_PASSPORT": "passport", "UK_PASSPORT": "passport", "DE_PASSPORT": "passport",
+    "US_DRIVER_LICENSE": "driving_licence",
+    "US_BANK_NUMBER": "account", "ABA_ROUTING_NUMBER": "account", "MAC_ADDRESS": "mac", "LOCATION": "address",
+    "DATE_TIME": "birth_date",
+}  # fmt: skip
+"""What presidio's entities are compared with on the phrases: any date, any place."""
+PHRASES = {
+    "phone": "phone", "birth_date": "birth_date", "passport": "passport", "driving_licence": "driving_licence",
+    "account": "account", "code": "secret", "mac": "mac", "address": "address", "secret": "secret", "name": "name",
+}  # fmt: skip
+"""Kind of phrases -> type of its values."""
+PHRASE_ENGINES = ("tunegate", "presidio, patterns", "presidio, spaCy sm")
+SEPARATED = ("card", "phone", "national_id", "iban", "email")
 N_CHARACTERS = 760
 Engine = Callable[[str], list[Span]]
 
@@ -169,20 +191,28 @@ def score(engine: Engine, texts: Iterable[Marked]) -> Score:
     return result
 
 
-def ours(text: str) -> list[Span]:
-    return [(found.start, found.end, found.type) for found in find_personal(text, TYPES)]
+def ours(types: Collection[RedactionType], names: Literal["no", "rules", "gate", "all"] = "no") -> Engine:
+    """Our finders, with people's names as the mode `names` of the step has them."""
+
+    def find(text: str) -> list[Span]:
+        spans: list[Span] = [(found.start, found.end, found.type) for found in find_personal(text, types)]
+        people: list[tuple[int, int, str]] = []
+        if names != "no":
+            people += find_names_by_rules(text)
+        if names == "all" or (names == "gate" and selects(text)):
+            people += find_names(text, min_score=0.6)
+        return [*spans, *((start, end, "name") for start, end, _ in people)]
+
+    return find
 
 
-def ours_with_names(text: str) -> list[Span]:
-    return [*ours(text), *((start, end, "name") for start, end, _ in find_names(text, min_score=0.6))]
+def presidio(*, model: bool, kinds: Mapping[str, str] = KINDS) -> Engine:
+    """Presidio with all its default recognizers and its default threshold.
 
-
-def ours_with_gated_names(text: str) -> list[Span]:
-    return ours_with_names(text) if selects(text) else ours(text)
-
-
-def presidio(*, model: bool) -> Engine:
-    """Presidio with all its default recognizers and its default threshold."""
+    Args:
+        model: With spaCy's entities; else with an empty pipeline.
+        kinds: Entities that are looked for -> types.
+    """
     import spacy
     import tldextract
     from presidio_analyzer import AnalyzerEngine
@@ -194,13 +224,13 @@ def presidio(*, model: bool) -> Engine:
     if not model:
         engine.nlp = {"en": spacy.blank("en")}
     analyzer = AnalyzerEngine(nlp_engine=engine)
-    entities = [name for name in analyzer.get_supported_entities() if name in KINDS]
+    entities = [name for name in analyzer.get_supported_entities() if name in kinds]
 
     def analyse(text: str) -> list[Span]:
         results = analyzer.analyze(text, language="en", entities=entities)
         inside_email = [result for result in results if result.entity_type == "EMAIL_ADDRESS"]
         return [
-            (result.start, result.end, KINDS[result.entity_type])
+            (result.start, result.end, kinds[result.entity_type])
             for result in results
             if result.entity_type != "URL"
             or not any(mail.start <= result.start and result.end <= mail.end for mail in inside_email)
@@ -222,7 +252,8 @@ def tickets_of(*, share: float, texts: list[str], n_tickets: int, out: Path) -> 
         except ValueError:
             continue  # the generator damages some lines on purpose
     plain = [f"{row.get('body')} {row.get('reply')}" for row in lines if isinstance(row, dict)]
-    plain = [text for text in plain if not ours(text)]
+    find = ours(TYPES)
+    plain = [text for text in plain if not find(text)]
     rows = []
     for number in range(n_tickets):
         body = draw.choice(texts) + "\n" if draw.random() < share else ""
@@ -264,13 +295,49 @@ def speed(folder: Path, *, share: float, texts: list[str], n_tickets: int, repea
     }
 
 
+def measure_phrases(*, n_texts: int) -> dict[str, dict[str, Any]]:
+    """Recall and false finds of each engine on the phrases of each kind, and on those with unusual separators."""
+    engines: dict[str, Engine] = {
+        "tunegate": ours(TYPES, "rules"),
+        "presidio, patterns": presidio(model=False, kinds=ALL_KINDS),
+        "presidio, spaCy sm": presidio(model=True, kinds=ALL_KINDS),
+    }
+    sets = {
+        kind: (labelled_texts(kind, n_texts=n_texts), decoy_texts(kind, n_texts=n_texts // 2), type_)
+        for kind, type_ in PHRASES.items()
+    }
+    sets |= {
+        f"{kind}, separators": (separated_texts(kind)[:: max(1, 400 // n_texts)], separator_decoys(), kind)
+        for kind in SEPARATED
+    }
+    return {
+        name: {
+            "texts": len(texts),
+            "decoys": len(decoys),
+            **{engine: score_phrases(find, texts, decoys, type_) for engine, find in engines.items()},
+        }
+        for name, (texts, decoys, type_) in sets.items()
+    }
+
+
+def score_phrases(find: Engine, texts: list[Marked], decoys: list[Marked], type_: str) -> dict[str, Any]:
+    """Recall: the share of values that spans of whatever type cover. Wrong finds: spans of the type in the decoys."""
+    n_covered = 0
+    for text, values in texts:
+        [(start, end, _)] = values
+        n_covered += any(first <= start and last >= end for first, last, _ in find(text))
+    n_wrong = sum(kind == type_ for text, _ in decoys for _, _, kind in find(text))
+    return {"recall": round(n_covered / len(texts), 3), "wrong": n_wrong}
+
+
 def measure(data: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
     """The figures of the last line."""
     load_analyzer()  # loading is not part of the figures
     engines: dict[str, Engine] = {
-        "tunegate": ours,
-        "tunegate, names gated": ours_with_gated_names,
-        "tunegate, names in all": ours_with_names,
+        "tunegate": ours(PUBLIC_TYPES),
+        "tunegate, names by rules": ours(PUBLIC_TYPES, "rules"),
+        "tunegate, names gated": ours(PUBLIC_TYPES, "gate"),
+        "tunegate, names in all": ours(PUBLIC_TYPES, "all"),
         "presidio, patterns": presidio(model=False),
         "presidio, spaCy sm": presidio(model=True),
     }
@@ -282,8 +349,12 @@ def measure(data: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
         else:
             absent.append(name)
     figures: dict[str, Any] = {"absent": absent, "quick": quick, "sets": {}, "speed": {}}
+    figures["phrases"] = measure_phrases(n_texts=200 if quick else 400)
+    engines_on = {"hard negatives": engines | {"tunegate, all types": ours(TYPES)}}
     for name, texts in sets.items():
-        figures["sets"][name] = {engine: score(find, texts).as_json() for engine, find in engines.items()}
+        figures["sets"][name] = {
+            engine: score(find, texts).as_json() for engine, find in engines_on.get(name, engines).items()
+        }
     personal = [text for text, values in sets.get("presidio_pii", []) if any(value[2] != "name" for value in values)]
     personal = personal or ["Write to ann@example.org or call +49 151 23456789"]
     for share in (0.17, 1.0):
@@ -306,6 +377,15 @@ def tables(figures: dict[str, Any]) -> Iterator[str]:
         ]
         yield f"## {name}: {n_texts} texts"
         yield table(["engine", "texts/CPU-s", *(f"{kind} ({labelled[kind]})" for kind in kinds)], rows)
+    yield "## Phrases: recall / wrong finds in the decoys"
+    rows = [
+        [
+            f"{name} ({of['texts']}, {of['decoys']})",
+            *(f"{of[engine]['recall']:.3f} / {of[engine]['wrong']}" for engine in PHRASE_ENGINES),
+        ]
+        for name, of in figures["phrases"].items()
+    ]
+    yield table(["kind (texts, decoys)", *PHRASE_ENGINES], rows)
     yield f"## The whole step on tickets of {N_CHARACTERS} characters, types of the default"
     yield table(
         ["tickets", "tickets/CPU-s", "tickets/s", "with a value"],
@@ -333,7 +413,13 @@ and forum posts) labels people only, so finds of other types count as wrong ther
 negatives were written for this benchmark, contain no personal data (every find is wrong), and were in view when the
 rules were written: they are a regression check too. Presidio runs with its default recognizers and threshold,
 restricted to the entities that have a type here; it finds no secrets. CPU seconds depend less on other work on the
-machine than tickets/s."""
+machine than tickets/s.
+
+The phrases (`benchmarks/personal_phrases.yaml`) were written before the rules that they measure, and then in view while
+the rules were corrected. Before any correction recall was: birth_date .950, passport .930, driving_licence 1.000,
+account .973, code .953, mac 1.000, address .963, name .980. A value counts as found if a span of whatever type covers
+it; a find in a decoy is wrong if it has the type of the kind. Names are found by rules here, without the model. On
+these phrases presidio looks for all its entities; a date is taken for a date of birth, a place for an address."""
 
 
 def main() -> None:

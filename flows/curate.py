@@ -1,4 +1,4 @@
-"""Stage one: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
+"""The first stage: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from flows.curation_steps import Named, add_curation_steps
 from flows.finetune import add_base_model
 from flows.graph.graph import Graph
 from flows.workspace.ray_cluster import spread_of
-from schemas.artifacts import CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CheckResults, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep
 from schemas.pipeline import PipelineSpec
 from tasks.curate.card import build_card
+from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.extract import extract_tickets
 from tasks.curate.publish import publish_warehouse
@@ -24,10 +25,10 @@ from tasks.sources.registry import place_of
 
 @dataclass(frozen=True)
 class Curated:
-    """The stage's results; handles while it has not run."""
+    """The stage's results; handles until it has run."""
 
     tables: tuple[tuple[str, TicketTable], ...]
-    """The table after each step, with the step's name: the raw tickets first."""
+    """Name of each step and the table after it; the raw tickets come first."""
     split: Splits
     clean: Splits
     """The split without train/test leakage."""
@@ -35,6 +36,8 @@ class Curated:
     card: CurationCard
     base_model: ModelRef | None
     """Only if a curation step measures perplexity."""
+    checks: CheckResults | None
+    """Only if `checks` are declared."""
 
 
 def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
@@ -62,11 +65,34 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             previous=context.previous_run.split if spec.split.stable else None,
         )
         clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
-        warehouse = graph.add(publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean)
-        card = graph.add(
-            build_card, stages=stages, stage_names=names, split=split, clean=clean, previous=context.previous_run.card
+        checks = _add_checks(graph, spec, context, raw=raw, clean=clean) if spec.checks else None
+        warehouse = graph.add(
+            publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean, checks=checks
         )
-    return Curated(tables, split, clean, warehouse, card, base_model)
+        card = graph.add(
+            build_card,
+            stages=stages,
+            stage_names=names,
+            split=split,
+            clean=clean,
+            checks=checks,
+            previous=context.previous_run.card,
+        )
+    return Curated(tables, split, clean, warehouse, card, base_model, checks)
+
+
+def _add_checks(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, raw: TicketTable, clean: Splits
+) -> CheckResults:
+    return graph.named("checks", reads=digests_of(spec.checks, context.root)).add(
+        check_tickets,
+        raw=raw,
+        clean=clean,
+        checks=spec.checks,
+        texts=texts_of(spec.checks, context.root),
+        root=context.root,
+        previous=context.previous_run.checks,
+    )
 
 
 def measures_perplexity(spec: PipelineSpec) -> bool:

@@ -1,10 +1,11 @@
-"""`curate.steps` of a pipeline as steps of the graph. Called by `flows/curate.py`."""
+"""Add `curate.steps` of a pipeline to the graph. Called by `flows/curate.py`."""
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,7 +24,7 @@ from tasks.monitor.learn import learn_from_feedback
 from tasks.spread import Spread
 
 Named = tuple[str, TicketTable]
-"""A step's name, as the ledger writes it, and the table after it."""
+"""A step's name in the ledger, and the table after it."""
 
 
 def add_curation_steps(
@@ -35,9 +36,9 @@ def add_curation_steps(
     base_model: ModelRef | None,
     spread: Spread | None,
 ) -> tuple[Named, ...]:
-    """One step each, in order; rules that follow each other are one. A second `rules` is named `rules · 2`.
+    """Add the steps in order; consecutive rules are one step. A second step `rules` is named `rules · 2`.
 
-    What agents' feedback brings in comes after the last redaction, or first where nothing is redacted.
+    Tickets from agents' feedback are added after the last redaction, or first if nothing is redacted.
     """
     groups = list(_grouped(spec.curate.steps))
     redactions = [place for place, group in enumerate(groups) if isinstance(group[0], RedactStep)]
@@ -73,13 +74,13 @@ def _grouped(declared: tuple[CurateStep, ...]) -> Iterator[tuple[CurateStep, ...
 
 
 def _learned(graph: Graph, spec: PipelineSpec, context: GraphContext, tickets: TicketTable) -> TicketTable | None:
-    """The tickets with what agents' feedback brings in; None when there is nothing to bring."""
+    """Return the tickets with those from agents' feedback; None if there are none."""
     state, feedback = context.feedback, spec.feedback
     if state is None or feedback is None or not (feedback.learn or feedback.own_answers == "drop"):
         return None
     database = context.feedback_database
     if database is None:
-        raise TypeError("there is feedback, and no database that holds it")
+        raise TypeError("there is feedback, but no database of it")
     return graph.named("feedback", reads={"digest": state.digest}).add(
         learn_from_feedback, tickets=tickets, spec=feedback, upto=state.last, database=database
     )
@@ -87,7 +88,7 @@ def _learned(graph: Graph, spec: PipelineSpec, context: GraphContext, tickets: T
 
 @dataclass(frozen=True)
 class _Adder:
-    """Adds one declared step to the graph, or several that are run together."""
+    """Adds one declared step to the graph, or several that run together."""
 
     graph: Graph
     root: Path
@@ -122,9 +123,9 @@ class _Adder:
 
 
 def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root: Path) -> list[TunegateError]:
-    """What is wrong with the SQL and the functions that the steps name; nothing of them is run.
+    """Return what is wrong with the SQL and the functions that the steps name, without running them.
 
-    A run would find the same, but only when it comes to the step.
+    A run would find the same, but only once it reaches the step.
     """
     faults: list[TunegateError] = []
     for step in declared:
@@ -133,3 +134,13 @@ def declaration_faults(declared: tuple[CurateStep, ...], *, pipeline: str, root:
         except TunegateError as error:
             faults.append(error)
     return faults
+
+
+def declaration_advice(declared: tuple[CurateStep, ...], *, root: Path) -> list[str]:
+    """Return sentences about valid steps that probably do not do what the user wants."""
+    advice: list[str] = []
+    for step in declared:
+        # A step with a fault is reported by `declaration_faults`.
+        with suppress(TunegateError):
+            advice += [f"curate.{step.uses}.{step.label}: {sentence}" for sentence in kind_of(step).advise(step, root)]
+    return advice

@@ -34,6 +34,7 @@ from flows.graph.prefect_runner import Placed, cancellation, no_heartbeats, run_
 from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
+from flows.run.contract import hold_checks
 from flows.run.open_run import OpenRun, open_run
 from flows.run.placement import (
     check_taken,
@@ -273,6 +274,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     context, tick, until = opened.context, request.tick, request.until
     last = None if request.again or until != "release" else _last_valid_run(context)
     if last is not None:
+        hold_checks(context, opened.graph_context.previous_run.checks if context.spec.checks else None)
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
         if _waiting(context, last):
             reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
@@ -323,6 +325,9 @@ def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None
             publish_snapshot(opened)
             index_new_results(settings)
             forget_old_texts(context)
+            # After publishing, so that the tables show what failed.
+            checks = opened.pipeline.curated.checks
+            hold_checks(context, None if checks is None else run.result(checks))
         case "finetune":
             report_choice(context, run.find(opened.pipeline.tuned.choice))
             index_new_results(settings)  # the customers it learned from, while its examples exist

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.data_checks import CheckResult
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
 from schemas.verdicts import EvidenceUse, Finding, Verdict
@@ -134,6 +135,24 @@ class WarehouseRef(Artifact):
     @property
     def database(self) -> Path:
         return self.root / "warehouse.duckdb"
+
+
+class CheckResults(Artifact):
+    """Results of the pipeline's `checks`, also as `checks.json`."""
+
+    results: tuple[CheckResult, ...]
+    n_rows: dict[str, int]
+    """Table -> rows, which the next run's volume is compared with."""
+
+    @property
+    def n_failed(self) -> int:
+        """Checks with severity `fail` that did not pass."""
+        return sum(each.severity == "fail" and not each.passed for each in self.results)
+
+    @property
+    def n_warned(self) -> int:
+        """Checks with severity `warn` that did not pass."""
+        return sum(each.severity == "warn" and not each.passed for each in self.results)
 
 
 class CurationCard(Artifact):

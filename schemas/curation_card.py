@@ -1,7 +1,7 @@
-"""What a curation card tells in numbers: the content of `card.json`. Written by `tasks/curate/card.py`.
+"""The numbers of a curation card: the content of `card.json`. Written by `tasks/curate/card.py`.
 
-No text of a ticket is in it. Values of columns are those of class `none` (`schemas/tables.py`), short ones only; ids of
-tickets name the largest duplicate clusters and nothing else.
+It contains no ticket text. Values of columns are short ones of class `none` (`schemas/tables.py`) that redaction would
+not touch; ids of tickets name the largest duplicate clusters only.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import RowCounts
+from schemas.data_checks import CheckResult
 
 CARD_VERSION: Literal[1] = 1
 """Raised when the content changes so that an older card can no longer be compared with."""
@@ -28,7 +29,7 @@ class FunnelStep(_Part):
 
 
 class Reason(_Part):
-    """Rows that one step took under one code."""
+    """Rows that one step removed under one code."""
 
     step: str
     outcome: Literal["quarantined", "dropped", "merged"]
@@ -50,7 +51,7 @@ class ValueCounts(_Part):
 
 
 class Distribution(_Part):
-    """Tickets per value: the commonest, all others together, and those without a value."""
+    """Tickets per value: the most common ones, all others together, and those without a value."""
 
     values: tuple[ValueCounts, ...]
     other: ValueCounts
@@ -67,14 +68,14 @@ class Cluster(_Part):
     cluster_id: str
     size: int
     kept_id: str
-    """Of several kept tickets the one that stands for most."""
+    """If several tickets were kept, the one that replaces most."""
 
 
 class Duplicates(_Part):
     n_clusters: int
     n_merged: int
     sizes: dict[str, int]
-    """Size -> clusters; large sizes in bands."""
+    """Size -> number of clusters; large sizes in bands."""
     largest: tuple[Cluster, ...]
 
 
@@ -84,7 +85,7 @@ class Score(_Part):
     column: str
     n: int
     quantiles: tuple[float, ...]
-    """At `QUANTILES`; each is a value that some ticket has."""
+    """At `QUANTILES`; each is the value of some ticket."""
 
 
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -93,7 +94,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 class LabelConflicts(_Part):
     n_checked: int
     n_conflicting: int
-    """Tickets of whose question some other ticket says another label."""
+    """Tickets whose question has another label in some other ticket."""
 
 
 class PersonalData(_Part):
@@ -105,18 +106,18 @@ class PersonalData(_Part):
 
 
 class Shift(_Part):
-    """How far one column has moved since the last card."""
+    """How much one column has changed since the last card."""
 
     column: str
     index: float
     """Population stability index."""
     chance: float
-    """What it would be on average if nothing had changed, from the number of tickets alone."""
+    """Its mean if nothing had changed; it depends on the number of tickets only."""
     verdict: Literal["stable", "moderate", "major", "too few tickets"]
 
 
 class Drift(_Part):
-    """The tickets of this card against those of the last one."""
+    """The tickets of this card compared with those of the last one."""
 
     shifts: tuple[Shift, ...]
     n_previous: int
@@ -144,6 +145,10 @@ class CardNumbers(_Part):
     n_undated: int
     duplicates: Duplicates
     personal_data: PersonalData | None
+    personal_ids: dict[str, int] = {}
+    """Column -> tickets of the splits whose id is an e-mail address or the like."""
     scores: tuple[Score, ...]
+    checks: tuple[CheckResult, ...] = ()
+    """Results of the pipeline's `checks`."""
     label_conflicts: LabelConflicts | None
     drift: Drift | None

@@ -64,15 +64,17 @@ class SqlStep(NamedStepSpec):
 
 
 RedactionType = Literal[
-    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "order_number", "name"
+    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
+    "account", "mac", "address", "order_number", "name",
 ]  # fmt: skip
 
 
 class NamesSpec(Spec):
-    """People's names by presidio and a spaCy model: slow, so on tickets that a cheap gate selects, or on a sample."""
+    """People's names: by rules in greetings and signatures, elsewhere by presidio and a spaCy model (slow)."""
 
-    mode: Literal["gate", "sample", "all"] = "gate"
-    """`gate`: tickets with a greeting or a signature. `sample`: no redaction, the leak rate of a sample is measured."""
+    mode: Literal["gate", "rules", "sample", "all"] = "gate"
+    """`rules`: no model. `gate`: the model reads tickets with an English greeting or signature. `all`: it reads every
+    ticket. `sample`: no redaction, the leak rate of a sample is measured."""
     sample_tickets: int = Field(default=500, ge=1)
     """Tickets of the sample, with `mode: sample`."""
     min_score: Fraction = 0.6
@@ -86,7 +88,10 @@ class RedactStep(CurationStepSpec):
 
     uses: Literal["redact"]
     once = True
-    types: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+    types: tuple[RedactionType, ...] = (
+        "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport",
+        "driving_licence", "account", "mac", "address",
+    )  # fmt: skip
     """Kinds of personal data that are replaced."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country in which phone numbers without a country code are read."""
@@ -94,7 +99,7 @@ class RedactStep(CurationStepSpec):
     """RE2 patterns of your order numbers. With type `order_number` they are replaced; without it they are never
     taken for cards, phones or ids."""
     names: NamesSpec | None = None
-    """Needs the extra `names`; null finds no names."""
+    """Needs the extra `names`, but for `mode: rules`; null finds no names."""
     pseudonymise: tuple[Literal["ticket_id", "customer_id", "thread_id"], ...] = ()
     """Columns replaced by a keyed pseudonym (HMAC-SHA256), equal for equal values, so that joins still work."""
     key_env: str = Field(default="TUNEGATE_PSEUDONYM_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")

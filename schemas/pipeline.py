@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from schemas.choice import TrainSection, choice_faults
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.curation_steps import CURATION_STEPS
+from schemas.data_checks import DATA_CHECKS, DataCheck, repeated_checks
 from schemas.evaluation import EvaluateSpec
 from schemas.feedback import FeedbackSpec
 from schemas.gates import GATE_SECTIONS, GatesSpec
@@ -52,6 +53,8 @@ class PipelineSpec(Spec):
     source: SourceSpec
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
+    checks: tuple[DataCheck, ...] = ()
+    """What the tickets must satisfy before anything is trained on them: the contract with the source."""
     split: SplitSpec = SplitSpec()
     train: TrainSection
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -71,6 +74,7 @@ class PipelineSpec(Spec):
         faults = [
             *section_faults(self.train, self.split, self.evaluate, self.gates),
             *choice_faults(self.train, self.evaluate, self.split),
+            *repeated_checks(self.checks),
         ]
         if faults:
             raise UnfitError(faults)
@@ -79,5 +83,6 @@ class PipelineSpec(Spec):
 
 SOURCES.held_by(PipelineSpec)
 CURATION_STEPS.held_by(CurateSpec, PipelineSpec)
+DATA_CHECKS.held_by(PipelineSpec)
 METRICS.held_by(EvaluateSpec, PipelineSpec)
 GATE_SECTIONS.held_by(PipelineSpec)

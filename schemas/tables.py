@@ -1,7 +1,7 @@
-"""Columns of the tables between curation steps, and their pandera models.
+"""Columns of the tables between curation steps.
 
-Every column carries its meaning, unit and PII class (`none`, `pseudonym`, `personal`): the classes decide what may
-appear in logs, reports and MLflow (only `none`).
+Every column has its meaning, unit and PII class (`none`, `pseudonym`, `personal`): only `none` may appear in logs,
+reports and MLflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PiiClass = Literal["none", "pseudonym", "personal"]
 
 @dataclass(frozen=True)
 class Column:
-    """One column: SQL type in DuckDB, whether null is allowed, what it means, how private it is."""
+    """A column: SQL type in DuckDB, whether null is allowed, meaning and PII class."""
 
     name: str
     sql_type: str

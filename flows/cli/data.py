@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import out, print_json, print_rows
+from flows.cli.output import out, print_json, print_rows, write
 
 FUNNEL_COLUMNS = ("step", "n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
 REASON_COLUMNS = ("step", "outcome", "code", "n_rows", "example")
@@ -233,6 +234,37 @@ def forget(
     else:
         done = [forget_customer(settings, specs, customer or "", reason=reason, actor=by or login(), unknown=unknown)]
     print_done(done, settings, specs, as_json=as_json)
+    return 0
+
+
+@command(app, example="tunegate data dictionary --dbt --out models/sources.yml")
+def dictionary(
+    dbt: Annotated[bool, typer.Option("--dbt", help="A sources.yml of dbt instead of a page.")] = False,
+    to: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File to write instead of printing.", show_default=False)
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    as_json: Json = False,
+) -> int:
+    """Describe every table, view and column of the warehouse.
+
+    With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
+    """
+    from schemas.errors import ConfigError
+    from tasks.curate.dictionary import write_dbt_sources, write_markdown
+    from tasks.files import write_atomic
+
+    text = write_dbt_sources() if dbt else write_markdown()
+    if to is not None:
+        if to.exists() and not force:
+            raise ConfigError(f"{to} exists", code="TG0189", where=str(to), hint="--force replaces it")
+        write_atomic(to, text.encode())
+    if as_json:
+        print_json({"file": None if to is None else str(to), "text": text})
+    elif to is None:
+        write(text, sys.stdout)
+    else:
+        out().print(str(to), markup=False, soft_wrap=True)
     return 0
 
 

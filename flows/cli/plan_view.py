@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
 from flows.finetune import Tuned
 from flows.graph.execute import Run
@@ -21,7 +22,6 @@ from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.training import TrainSpec
-from schemas.training_advice import training_advice
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
@@ -50,6 +50,8 @@ class PlanView:
     calls: Sequence[Calls]
     memory: Forecast | None
     resources: Mapping[str, float]
+    advice: Sequence[str]
+    """What is allowed but worth a second look."""
 
     def to_json(self) -> dict[str, Any]:
         """As `tunegate plan --json` prints it."""
@@ -62,7 +64,7 @@ class PlanView:
             "source": self.source,
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
-            "warnings": training_advice(self.spec.train),
+            "warnings": self.advice,
         }
 
 
@@ -88,6 +90,7 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
         ),
         memory=memory,
         resources=found.run.budget,
+        advice=advice_on(spec, root=config.resolve().parent),
     )
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from pathlib import Path
 
 from flows.context.ingest import source_fault
-from flows.curation_steps import declaration_faults
+from flows.curation_steps import declaration_advice, declaration_faults
 from schemas.errors import TunegateError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.training_advice import training_advice
+from tasks.curate.data_checks import check_faults
 
 
 def faults_of(loaded: PipelineFile) -> list[TunegateError]:
@@ -18,15 +19,25 @@ def faults_of(loaded: PipelineFile) -> list[TunegateError]:
     for name, spec in loaded.pipelines.items():
         about_source = source_fault(spec)
         found = declaration_faults(spec.curate.steps, pipeline=name, root=loaded.root)
-        for fault in (*([about_source] if about_source else ()), *found):
+        about_checks = check_faults(spec.checks, loaded.root)
+        for fault in (*([about_source] if about_source else ()), *found, *about_checks):
             faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     return list(faults.values())
 
 
-def advice_by_pipeline(pipelines: Mapping[str, PipelineSpec]) -> dict[str, list[str]]:
-    """Each piece of advice once, with the pipelines that it is for."""
+def advice_on(spec: PipelineSpec, *, root: Path) -> list[str]:
+    """Return what is allowed but worth a second look, one sentence each.
+
+    Args:
+        root: Folder of pipelines.yaml.
+    """
+    return [*training_advice(spec.train), *declaration_advice(spec.curate.steps, root=root)]
+
+
+def advice_by_pipeline(loaded: PipelineFile) -> dict[str, list[str]]:
+    """Return each piece of advice once, with the pipelines that it is for."""
     found: dict[str, list[str]] = {}
-    for name in sorted(pipelines):
-        for sentence in training_advice(pipelines[name].train):
+    for name, spec in sorted(loaded.pipelines.items()):
+        for sentence in advice_on(spec, root=loaded.root):
             found.setdefault(sentence, []).append(name)
     return found

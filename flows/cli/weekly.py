@@ -92,7 +92,7 @@ def validate(config: Config = CONFIG, as_json: Json = False) -> int:
         talk().print(f"{fault}\n", markup=False, soft_wrap=True)
     if faults:
         raise faults[0]
-    advice = advice_by_pipeline(loaded.pipelines)
+    advice = advice_by_pipeline(loaded)
     for sentence, where in advice.items():
         talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
     if as_json:

@@ -1,6 +1,6 @@
 """Results of a pipeline's last complete run that a new run builds on.
 
-Splits stay stable as data grows, and drift is measured against the last card.
+Splits stay stable as data grows, drift is measured against the last card, and volume against the last checks.
 Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import Artifact, CurationCard, Splits
+from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits
 
 RECENT_RUNS = 100
 A = TypeVar("A", bound=Artifact)
@@ -23,6 +23,7 @@ class PreviousRun:
 
     split: Splits | None = None
     card: CurationCard | None = None
+    checks: CheckResults | None = None
 
 
 def find_previous_run(ledger: Ledger, store: Store, pipeline: str) -> PreviousRun:
@@ -38,5 +39,5 @@ def find_previous_run(ledger: Ledger, store: Store, pipeline: str) -> PreviousRu
 
         split = stored("split", Splits)
         if split is not None:
-            return PreviousRun(split=split, card=stored("card", CurationCard))
+            return PreviousRun(split=split, card=stored("card", CurationCard), checks=stored("checks", CheckResults))
     return PreviousRun()

@@ -19,6 +19,7 @@ from flows.graph.graph import Node
 from schemas.artifacts import (
     Artifact,
     BundleRef,
+    CheckResults,
     CurationCard,
     DatasetRef,
     EvalSet,
@@ -153,6 +154,11 @@ def describe(artifact: Artifact) -> str:
             shifted = f", {artifact.n_shifted} columns have shifted a lot since the last" if artifact.n_shifted else ""
             n_kept = artifact.n_train + artifact.n_validation + artifact.n_test
             return f"{artifact.n_read:,} rows read, {n_kept:,} kept{shifted}"
+        case CheckResults():
+            n_passed = sum(each.passed for each in artifact.results)
+            warned = f", {artifact.n_warned} warnings" if artifact.n_warned else ""
+            failed = f", {artifact.n_failed} failed" if artifact.n_failed else ""
+            return f"{n_passed} of {len(artifact.results)} checks passed{warned}{failed}"
         case ModelRef():
             return f"{artifact.n_parameters:,} parameters"
         case DatasetRef():

@@ -32,7 +32,7 @@ from flows.run.open_run import OpenRun
 from flows.run.quarantine_guard import QuarantineGuard
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import Artifact, ChampionRef, CurationCard, Splits
+from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
 from tasks.files import sha256_file, write_json
@@ -75,7 +75,7 @@ class Handover(BaseModel):
     ended: dict[str, Ended]
     """Nodes by name, of earlier stages and those of this one that are done already."""
     previous_run: dict[str, Ended]
-    """`split` and `card` of the last complete run, if there are any."""
+    """`split`, `card` and `checks` of the last complete run, if there are any."""
     champion: dict[str, Any] | None
     anchor: dict[str, Any] | None
     feedback_rows: int | None
@@ -150,7 +150,11 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         previous_run={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
-            for name, found in (("split", previous_run.split), ("card", previous_run.card))
+            for name, found in (
+                ("split", previous_run.split),
+                ("card", previous_run.card),
+                ("checks", previous_run.checks),
+            )
             if found is not None
         },
         champion=_portable(registry_state.champion, root),
@@ -313,7 +317,11 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         root=root,
         cache=settings.cache,
         landed=landed,
-        previous_run=PreviousRun(split=previous("split", Splits), card=previous("card", CurationCard)),
+        previous_run=PreviousRun(
+            split=previous("split", Splits),
+            card=previous("card", CurationCard),
+            checks=previous("checks", CheckResults),
+        ),
         registry_state=RegistryState(
             champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)
         ),

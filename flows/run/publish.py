@@ -1,8 +1,8 @@
 """Publish the warehouse for people: `warehouse/PIPELINE/warehouse.duckdb`, the card, each snapshot's Parquet files.
 
 The database is a copy, renamed into place when complete: readers may keep the old one open as long as they like, and
-changing it cannot damage a stored result. Parquet files are links to stored results. No SQL here
-(`tasks/curate/publish.py` makes the tables). Called by `flows/curate.py`.
+changing it cannot damage a stored result. It also gets the pipeline's history. Parquet files are links to stored
+results.
 """
 
 from __future__ import annotations
@@ -10,18 +10,27 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from flows.context.published import warehouse_folder
+from flows.context.run_context import RunContext
+from flows.ledger.rows import RunRow
 from flows.ledger.runs import now
 from flows.run.open_run import OpenRun
+from flows.workspace.clock import present
 from flows.workspace.disk import named_disk_errors, private_folder
-from schemas.artifacts import Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
+from tasks.curate.data_checks import judge_now
+from tasks.curate.history import SNAPSHOT, write_history
 from tasks.failpoint import reach
-from tasks.files import sync_directory, write_json
+from tasks.files import sha256_json, sync_directory, write_json
 
 CARD = ("card.json", "card.html")
 """Files of the curation card, published next to the database."""
+MAX_RUNS = 1000
+"""Newest runs in the published table."""
 
 
 def publish_snapshot(opened: OpenRun) -> Path:
@@ -33,34 +42,51 @@ def publish_snapshot(opened: OpenRun) -> Path:
     with named_disk_errors(folder):
         _sweep(folder)
         files = _parquet_files(run.result(raw), run.result(curated.clean), warehouse)
-        _publish_parquet(files, warehouse, private_folder(folder / "snapshots"))
+        _publish_parquet(files, warehouse, private_folder(folder / "snapshots"), context)
         for name in CARD:
             _copy(run.result(curated.card).root / name, folder / name)
-        return _publish_database(warehouse, folder)
+        checks = None if curated.checks is None else run.result(curated.checks)
+        return _publish_database(warehouse, folder, lambda copy: _write_history(copy, folder, context, checks))
 
 
 def _sweep(folder: Path) -> None:
-    """Remove what a killed process left; the caller holds the pipeline's lock, so no other process is working there."""
-    for leftover in folder.glob(".*.tmp"):
+    """Remove what a killed process left; the caller holds the pipeline's lock, so no other process works there."""
+    for leftover in (*folder.glob(".*.tmp"), *folder.glob(".*.tmp.wal")):
         leftover.unlink()
     for leftover in (folder / "snapshots").glob(".*.tmp"):
         shutil.rmtree(leftover)
 
 
-def _publish_database(warehouse: WarehouseRef, folder: Path) -> Path:
+def _publish_database(warehouse: WarehouseRef, folder: Path, complete: Callable[[Path], None]) -> Path:
     database = folder / "warehouse.duckdb"
     made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
-    _copy(warehouse.database, database, made_at=made)
+    _copy(warehouse.database, database, made_at=made, complete=complete)
     sync_directory(folder)
     return database
 
 
-def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
-    """Replace the target by a complete copy: its current readers keep the old file, new ones open this."""
+def _write_history(copy: Path, folder: Path, context: RunContext, checks: CheckResults | None) -> None:
+    runs = [
+        {**asdict(row), "config_digest": _config_digest(row)}
+        for row in context.ledger.runs(limit=MAX_RUNS, pipeline=context.spec.name)
+    ]
+    judged = tuple(judge_now(each, present()) for each in checks.results) if checks is not None else ()
+    write_history(copy, snapshots=folder / "snapshots", runs=runs, checks=judged)
+
+
+def _config_digest(row: RunRow) -> str:
+    return sha256_json(row.config_json)[:16]
+
+
+def _copy(
+    source: Path, target: Path, *, made_at: float | None = None, complete: Callable[[Path], None] = lambda _: None
+) -> None:
+    """Replace the target by a copy that is complete: its current readers keep the old file, new ones open this."""
     aside = target.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         shutil.copyfile(source, aside)
         aside.chmod(0o600)
+        complete(aside)
         with aside.open("rb") as stream:
             os.fsync(stream.fileno())
         if made_at is not None:
@@ -69,9 +95,10 @@ def _copy(source: Path, target: Path, *, made_at: float | None = None) -> None:
         aside.replace(target)
     finally:
         aside.unlink(missing_ok=True)
+        aside.with_name(f"{aside.name}.wal").unlink(missing_ok=True)
 
 
-def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots: Path) -> None:
+def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots: Path, context: RunContext) -> None:
     """Write `snapshots/ID/`: raw_tickets, train, validation, test, removed, duplicates, splits, funnel."""
     place = snapshots / warehouse.snapshot_id
     if place.is_dir():
@@ -80,7 +107,13 @@ def _publish_parquet(files: dict[str, Path], warehouse: WarehouseRef, snapshots:
     try:
         for name, path in files.items():
             _link(path, aside / f"{name}.parquet")
-        write_json(aside / "snapshot.json", {"snapshot_id": warehouse.snapshot_id, "made_at": now()})
+        facts = {
+            "snapshot_id": warehouse.snapshot_id,
+            "made_at": now(),
+            "run_id": context.run_id,
+            "config_digest": _config_digest(context.ledger.run(context.run_id)),
+        }
+        write_json(aside / SNAPSHOT, facts)
         aside.rename(place)
     finally:
         shutil.rmtree(aside, ignore_errors=True)

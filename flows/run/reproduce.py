@@ -26,7 +26,7 @@ from flows.ledger.opened import open_ledger
 from flows.ledger.rows import StepRow
 from flows.views.run_reader import spec_of
 from flows.workspace.settings import Settings
-from schemas.artifacts import Artifact, CurationCard, Splits, WarehouseRef
+from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, WarehouseRef
 from schemas.errors import ConfigError
 from tasks.files import MANIFEST
 
@@ -119,7 +119,11 @@ def _previous_run(store: Store, rows: dict[str, StepRow]) -> PreviousRun:
         digest = parts.inputs.get("previous") if parts is not None else None
         return store.with_digest(name, digest, returns) if isinstance(digest, str) else None
 
-    return PreviousRun(split=previous("split", Splits), card=previous("card", CurationCard))
+    return PreviousRun(
+        split=previous("split", Splits),
+        card=previous("card", CurationCard),
+        checks=previous("checks", CheckResults),
+    )
 
 
 def _repeat(run: Run, node: Node, recorded: Artifact) -> RepeatedStep:

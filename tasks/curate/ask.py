@@ -15,7 +15,9 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.report import RemovedExample
 from tasks.curate.redact import redact_row
+from tasks.curate.redaction.ids import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
 from tasks.curate.sql.predicate import check_predicate
+from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.warehouse import QUESTION_MEMORY, QUESTION_TIMEOUT_S, connect, in_bounds, quote_identifier
 
 if TYPE_CHECKING:
@@ -121,15 +123,15 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
                 f"DuckDB refuses the question: {first[:300]}",
                 code="TG0125",
                 where="--sql",
-                hint="tables: raw_tickets, curated, removed, duplicates, splits, funnel, conflicts, "
-                "semantic_pairs, strata; views: quarantine, dropped, "
-                "merged, leaks, fate, not_curated",
+                hint=f"tables: {', '.join(TABLES)}; views: {', '.join(VIEWS)}",
             ) from None
     return rows
 
 
 def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows: int, seed: int) -> list[Row]:
-    """Rows of a ticket table for which the predicate is TRUE, in the order of a hash of seed and place.
+    """Return rows of a ticket table for which the predicate is TRUE, in the order of a hash of seed and place.
+
+    In rows of `curated`, personal data in labels, ids and references is replaced by placeholders.
 
     Raises:
         ConfigError: the predicate does not parse or names an unknown column.
@@ -141,7 +143,19 @@ def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows
         f"ORDER BY sha256(concat_ws(chr(0), '{int(seed)}', source, source_line)) LIMIT {int(n_rows)}"
     )
     with connect(database, read_only=True, memory_limit=_MEMORY) as connection:
-        return _in_bounds(connection, lambda: connection.sql(sql), where="--where")
+        rows = _in_bounds(connection, lambda: connection.sql(sql), where="--where")
+    return rows if table == "raw_tickets" else [_masked(row) for row in rows]
+
+
+def _masked(row: Row) -> Row:
+    """Mask what is no text of the ticket; its texts are shown as the pipeline has redacted them."""
+    redact = RedactStep(uses="redact")
+    masked = dict(row)
+    for name in (*ID_COLUMNS, *LABEL_COLUMNS, "reference"):
+        value = row.get(name)
+        if value and (name in LABEL_COLUMNS or is_personal_id(value)):
+            masked[name] = redact_row({"body": value}, redact)[0]["body"]
+    return masked
 
 
 def lineage_of(database: Path, ticket_id: str) -> Lineage | None:

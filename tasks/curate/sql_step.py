@@ -1,7 +1,6 @@
-"""One SELECT of yours over the tickets: what it leaves out is dropped under the step's name, what it changes is kept.
+"""Run a user's SELECT over the tickets: rows it leaves out are dropped under the step's name, changes are kept.
 
-What the statement may hold is decided in `tasks/curate/sql/select_sql.py`. Called by `flows/curate.py`, which reads
-the file.
+`tasks/curate/sql/select_sql.py` decides what the statement may contain.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ FAILS = "TG0124"
     SqlStep,
     arguments=lambda step, root: {"select": _read_select(step, root)},
     check=lambda step, root, where: _check_sql(step, root, where),
+    advise=lambda step, root: _advise_on_sql(step, root),
 )
 @as_step("sql", libraries=("duckdb", "pyarrow", "sqlglot"))
 def select_tickets(
@@ -37,20 +37,20 @@ def select_tickets(
 ) -> TicketTable:
     """Keep the rows that `select` returns, as it returns them.
 
-    The statement sees the relation `tickets` in the order of ticket_id, on one thread: what SQL leaves open (a LIMIT
-    without an order, `first()`, ties) comes out the same each time. Rows on which it fails (a text that is no number,
-    cast to one) are quarantined, and it sees the others. Notes: `dropped_<name>`, `changed_rows` (rows kept with
-    another value in some column).
+    The statement sees the relation `tickets` in the order of ticket_id, on one thread, so that what SQL leaves open (a
+    LIMIT without an order, `first()`, ties) is the same in each run. Rows on which it fails (a cast of text that is not
+    a number, say) are quarantined, and it runs again on the others. Notes: `dropped_<name>`, `changed_rows` (rows kept
+    with another value in some column).
 
     Args:
         select: Text of the step's file.
 
     Raises:
-        ConfigError: TG0125, it does not parse, or DuckDB refuses it or its columns are not a ticket's; TG0125,
-            it returns ids that were not there, or twice; TG0124, it fails on every row, or on no single one.
+        ConfigError: TG0125, it does not parse, DuckDB rejects it, its columns are not those of a ticket, or it returns
+            unknown or repeated ids; TG0124, it fails on every row, or only on several together.
         DataError: TG0220, it fails on more rows than `limit` allows.
-        SecurityError: TG0811, not exactly one SELECT, or it reaches for something but `tickets`;
-            TG0837, it takes too long or too much memory.
+        SecurityError: TG0811, it is not exactly one SELECT, or reads something other than `tickets`; TG0837, it takes
+            too long or too much memory.
     """
     return keep_sound_rows(
         lambda rows, folder: _select_tickets(rows, step, select, folder),
@@ -81,12 +81,12 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
             made = f"CREATE TABLE selected AS SELECT {', '.join(names)} FROM ({checked})"
             in_bounds(connection, lambda: connection.execute(made).fetchall(), where=where)
         except duckdb.Error as error:
-            # The message itself may quote a ticket.
+            # DuckDB's message may quote a ticket.
             raise ConfigError(
                 f"the SELECT fails on a row: {type(error).__name__}",
                 code="TG0124",
                 where=where,
-                hint="use try_cast and coalesce for values that are not always there",
+                hint="use try_cast and coalesce for values that may be missing or malformed",
             ) from None
         _check_ids(connection, where)
         changed = " OR ".join(f"s.{name} IS DISTINCT FROM t.{name}" for name in names)
@@ -103,7 +103,7 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
 
 
 def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
-    """Each row returned is a row that came in, once: a step can drop tickets, not make any."""
+    """Check that each returned row is an input row, once: a step can drop tickets, not create any."""
     required = " OR ".join(f"{column.name} IS NULL" for column in TICKETS if not column.nullable)
     n_null, n_new, n_twice = connection.execute(
         f"SELECT count(*) FILTER ({required}), "
@@ -112,13 +112,13 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
     ).fetchall()[0]
     faults = [
         (n_null, "rows without ticket_id, source or source_line"),
-        (n_new, "rows with a ticket_id that did not come in"),
-        (n_twice, "rows with a ticket_id that stands there already"),
+        (n_new, "rows with an unknown ticket_id"),
+        (n_twice, "rows with a repeated ticket_id"),
     ]
-    told = [f"{number} {what}" for number, what in faults if number]
-    if told:
+    messages = [f"{number} {what}" for number, what in faults if number]
+    if messages:
         raise ConfigError(
-            f"the SELECT returns {', '.join(told)}",
+            f"the SELECT returns {', '.join(messages)}",
             code="TG0125",
             where=where,
             hint="return each ticket at most once, with its own ticket_id; a join may have multiplied rows",
@@ -126,20 +126,20 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
 
 
 def _read_select(step: SqlStep, root: Path) -> str:
-    """The text of the step's file.
+    """Return the text of the step's file.
 
     Raises:
         ConfigError: TG0110, it cannot be read or is not UTF-8.
-        SecurityError: TG0818, it lies outside the folder.
+        SecurityError: TG0818, it is outside the folder.
     """
     path = inside(step.file, root, where=f"curate.sql.{step.name}")
     try:
         with open_regular(path) as stream:
             return stream.read().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigError(
-            f"the SQL of step {step.name!r} cannot be read: {why}",
+            f"the SQL of step {step.name!r} cannot be read: {reason}",
             code="TG0110",
             where=str(path),
             hint="`file` is relative to pipelines.yaml",
@@ -150,3 +150,9 @@ def _check_sql(step: SqlStep, root: Path, where: str) -> None:
     from tasks.curate.sql.select_sql import check_select
 
     check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}")
+
+
+def _advise_on_sql(step: SqlStep, root: Path) -> list[str]:
+    from tasks.curate.sql.select_sql import advise_on_select
+
+    return advise_on_select(_read_select(step, root))

@@ -15,7 +15,7 @@ quarantine show what it wrote. Knows none of the steps: `steps.py` lists them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -47,6 +47,8 @@ class StepKind:
     """Distributions that decide the result with these settings, besides those that the function declares."""
     check: Callable[[Any, Path, str], object]
     """Raises what a run would raise about the settings; runs nothing. Its last argument begins the error's place."""
+    advise: Callable[[Any, Path], Iterable[str]]
+    """Sentences about valid settings that probably do not do what the user wants."""
 
     @property
     def name(self) -> str:
@@ -65,12 +67,13 @@ def curation_step(
     reads: Callable[[S, Path], Mapping[str, Any]] = lambda _step, _root: {},
     libraries: Callable[[S], tuple[str, ...]] = lambda _step: (),
     check: Callable[[S, Path, str], object] = lambda _step, _root, _where: None,
+    advise: Callable[[S, Path], Iterable[str]] = lambda _step, _root: (),
 ) -> Callable[[Callable[P, TicketTable]], Callable[P, TicketTable]]:
     """Register the function for these settings; the options are the fields of `StepKind`."""
 
     def register(run: Callable[P, TicketTable]) -> Callable[P, TicketTable]:
         CURATION_STEPS.add(spec)
-        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check)
+        _KINDS[spec] = StepKind(run, joined, arguments, reads, libraries, check, advise)
         return run
 
     return register

@@ -1,7 +1,6 @@
-"""In-process cache of freshly written tables: a step that reads what the step before wrote need not decode the file.
+"""In-process cache of tables that were just written: a step that reads the previous step's file need not decode it.
 
-It holds what this process has just written, up to a limit; everything else is read from disk. Called by
-`tasks/curate/rows.py`.
+It holds tables of this process up to a limit; everything else is read from disk. Used by `tasks/curate/rows.py`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from pathlib import Path
 import pyarrow as pa
 
 CACHED_BYTES = 1 << 28
-"""Of all tables that are held."""
-_tables: dict[tuple[int, ...], pa.Table] = {}  # a file -> what was written to it, the oldest first
+"""Maximum bytes of all cached tables."""
+_tables: dict[tuple[int, ...], pa.Table] = {}  # file -> table, oldest first
 
 
 def cache_table(table: pa.Table, path: Path) -> None:
-    """Hold the table for the first reader of the file; the oldest ones go when it is too much."""
+    """Cache the table for the first reader of the file; remove the oldest ones beyond the limit."""
     _tables[_identity(path)] = table
     n_bytes = sum(held.nbytes for held in _tables.values())
     while n_bytes > CACHED_BYTES:
@@ -24,16 +23,16 @@ def cache_table(table: pa.Table, path: Path) -> None:
 
 
 def take_cached(path: Path) -> pa.Table | None:
-    """What was written to this file; it is held no longer."""
+    """Return the table written to this file, and remove it from the cache."""
     return _tables.pop(_identity(path), None)
 
 
 def peek_cached(path: Path) -> pa.Table | None:
-    """The same, and it is still held."""
+    """Return the table written to this file, and keep it in the cache."""
     return _tables.get(_identity(path))
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """The file itself, wherever it is moved to; another one when it is written again."""
+    """Identify the file itself: the same after a move, another one after a write."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

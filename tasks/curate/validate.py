@@ -1,7 +1,4 @@
-"""Valid tickets with one row per ticket_id, and everyone else with the reason.
-
-It knows nothing of where tickets come from. Called by `flows/curate.py`; heavy imports are inside functions.
-"""
+"""Keep valid tickets, one row per ticket_id, and list all other rows with the reason."""
 
 from __future__ import annotations
 
@@ -31,17 +28,17 @@ Fault = tuple[str, str, str]
 
 @as_step("validate", libraries=("duckdb", "pyarrow", "pandera"))
 def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec) -> TicketTable:
-    """Quarantine tickets that are not valid, make one of those that share an id, and hold the limits.
+    """Quarantine invalid tickets, keep one of those that share an id, and enforce the limits.
 
-    Text is brought to one form first (`clean_text`), and blank text becomes null. A row is quarantined for its first
-    fault in the order of the columns. Rows of one ticket_id: equal ones are merged into the first; of differing ones
-    the newest by updated_at stays (later in the source where that ties or is null) and the others are dropped, or all
-    of them are quarantined.
+    Text is normalised first (`clean_text`), and blank text becomes null. A row is quarantined for its first fault in
+    the order of the columns. Rows of one ticket_id: equal ones are merged into the first; of differing ones the newest
+    by updated_at stays (on a tie or null, the later in the source) and the others are dropped, or all of them are
+    quarantined.
 
-    Held are a few row groups and the rows of one ticket_id, and of every removed row its place and reason. Where
-    bringing ticket_ids to one form changes their order, valid rows are sorted in files aside first.
+    Memory holds a few row groups, the rows of one ticket_id, and place and reason of every removed row. If
+    normalisation changes the order of ticket_ids, valid rows are first sorted in temporary files.
 
-    notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
+    Notes: rows per code; `normalised_texts` (fields); `updated_before_created` (rows, kept); `warn_quarantined` = 1
     when the quarantined fraction of the rows read is over `warn_above`.
 
     Raises:
@@ -83,14 +80,14 @@ def _validate(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
     n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
     if n_quarantined > table.warn_above * tickets.rows.n_in:
         notes["warn_quarantined"] = 1
-    _hold_limits(tickets, removed, rows.n_out, table)
+    _check_limits(tickets, removed, rows.n_out, table)
     return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
 
 
 def _valid_in_order(
     path: Path, table: TableSpec, notes: Counter[str], removed: list[Row], *, aside: Path
 ) -> Iterator[pa.Table]:
-    """The valid tickets in the order of ticket_id, batch by batch."""
+    """Yield the valid tickets in the order of ticket_id, batch by batch."""
     from tasks.curate.spill import Part, merge_parts
 
     valid = _valid(path, table, notes, removed)
@@ -100,7 +97,7 @@ def _valid_in_order(
 
 
 def _clean_ids_are_in_order(path: Path) -> bool:
-    """Whether no ticket_id is less than the one before, once all are in one form; a null is nobody's, and removed."""
+    """Return whether the normalised ticket_ids are ascending; nulls do not count, because their rows are removed."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -117,7 +114,7 @@ def _clean_ids_are_in_order(path: Path) -> bool:
 
 
 def _valid(path: Path, table: TableSpec, notes: Counter[str], removed: list[Row]) -> Iterator[pa.Table]:
-    """The valid tickets of each batch; what is changed is counted in the notes, the others come to the removed."""
+    """Yield the valid tickets of each batch; count changes in the notes and add the other rows to `removed`."""
     from tasks.curate.rows import read_batches
 
     for batch in read_batches(path):
@@ -133,16 +130,16 @@ def _normalised(chunk: pa.Table, notes: Counter[str]) -> pa.Table:
         clean, n_changed = _clean(column, messages=name == "messages")
         if n_changed:
             notes["normalised_texts"] += n_changed
-            # The field allows null until the model has looked: a ticket_id of nothing but NULs is null now.
+            # Null is allowed until the model has validated: a ticket_id of only NULs is null now.
             field = chunk.schema.field(name).with_nullable(True)
             chunk = chunk.set_column(chunk.schema.get_field_index(name), field, clean)
     return chunk
 
 
 def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
-    """The column with each text in one form and blank ones null, and how many were not in it.
+    """Return the column with normalised texts and blank ones null, and how many texts changed.
 
-    Only the texts that a pattern picks out are looked at one by one: most hold nothing to change.
+    Only texts that match a pattern are normalised one by one: most need no change.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -161,7 +158,7 @@ def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
 
 
 def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
-    """Row index -> its first fault in the order of the columns."""
+    """Return row index -> its first fault in the order of the columns."""
     import pandas as pd
     import pandera.pandas as pandera
     import pyarrow.compute as pc
@@ -187,7 +184,7 @@ def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
 
 
 def _reason(code: str, column: str, table: TableSpec) -> str:
-    """One sentence without the value: it may be anyone's text."""
+    """Return one sentence without the value, which may be personal."""
     match code:
         case _ if code == NULL:
             return f"Field {column} is required and empty."
@@ -198,7 +195,7 @@ def _reason(code: str, column: str, table: TableSpec) -> str:
         case _ if code == PRIORITY:
             return f"Field {column} is none of: {', '.join(table.priorities)}."
         case _ if code == TIME:
-            return f"Field {column} lies before 1990 or after 2099."
+            return f"Field {column} is before 1990 or after 2099."
     raise ValueError(f"no such check: {code}")
 
 
@@ -229,8 +226,8 @@ def _n_updated_before_created(table: pa.Table) -> int:
     return int(pc.sum(earlier).as_py() or 0)
 
 
-def _hold_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: TableSpec) -> None:
-    """Raise when too many rows were quarantined since reading began, or none is left."""
+def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: TableSpec) -> None:
+    """Raise if too many rows were quarantined since reading began, or none is left."""
     FaultLimit(table.fail_above, (tickets,)).check(more=removed)
     if not n_left:
         raise DataError(

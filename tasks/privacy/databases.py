@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.tables import TICKETS
-from tasks.curate.publish import TABLES, create_tables
+from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
 from tasks.files import sha256_json, sync_directory
 from tasks.monitor.feedback import TABLES as FEEDBACK_TABLES
 from tasks.privacy.hashes import Forgotten, Kind
@@ -36,6 +36,7 @@ _WITHOUT = {
     "AND kept_id NOT IN (FROM tickets) AND cluster_id NOT IN (FROM tickets)",
     "conflicts": "SELECT * FROM old.conflicts WHERE ticket_id NOT IN (FROM tickets) "
     "AND family_id NOT IN (FROM tickets)",
+    "redactions": "SELECT * FROM old.redactions WHERE ticket_id NOT IN (FROM tickets)",
     "semantic_pairs": "SELECT * FROM old.semantic_pairs WHERE ticket_id NOT IN (FROM tickets) "
     "AND other_id NOT IN (FROM tickets)",
 }
@@ -62,7 +63,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         create_tables(db)
         _select_forgotten(db, forgotten)
         n_before, n_after = 0, 0
-        for name in TABLES:
+        for name in _tables_of_old(db):
             db.execute(f"INSERT INTO {name} {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
             if name in ("raw_tickets", "curated"):
                 n_before += _count(db, f"old.{name}")
@@ -71,6 +72,7 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         changed = sha256_json([snapshot_id, "forgotten", n_after])[:16]
         db.execute("UPDATE snapshot SET snapshot_id = ?", [changed])
         db.execute("UPDATE snapshot SET n_curated = (SELECT count(*) FROM curated)")
+        add_keys(db, lenient=True)
         return n_before - n_after
 
     return _rewritten(database, write)
@@ -123,6 +125,14 @@ def _put(db: Connection, name: str, values: list[str]) -> None:
     db.execute(f"CREATE TEMP TABLE {name} AS SELECT unnest(?::VARCHAR[]) AS id", [values])
 
 
+def _tables_of_old(db: Connection) -> list[str]:
+    """Return the tables of the old file; earlier versions had fewer."""
+    names = {
+        name for (name,) in db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'").fetchall()
+    }
+    return [name for name in TABLES if name in names]
+
+
 def _count(db: Connection, table: str) -> int:
     return int(db.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
 
@@ -159,9 +169,10 @@ def forget_raw(database: Path) -> int:
 
     def write(db: Connection) -> int:
         create_tables(db)
-        for name in TABLES:
+        for name in _tables_of_old(db):
             columns = f"* REPLACE ({emptied})" if name == "raw_tickets" else "*"
             db.execute(f"INSERT INTO {name} SELECT {columns} FROM old.{name}")
+        add_keys(db, lenient=True)
         return _count(db, "raw_tickets")
 
     return _rewritten(database, write)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from schemas.curation_steps import RedactionType
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
+from tasks.curate.redaction.ids import ID_COLUMNS, is_personal_id
 from tasks.curate.redaction.personal import find_personal
 from tasks.curate.scores.stub_replies import is_stub
 from tasks.sources.readers.columns import TicketMaker
@@ -80,17 +81,27 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
-        steps=tuple(_curation(tickets, learns, profile.n_sampled)),
+        steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
 
 
-def _curation(tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_rows: int) -> Iterator[Step]:
+def _personal_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the columns of ids in which any value is an e-mail address or the like."""
+    return [name for name in ID_COLUMNS if any(is_personal_id(row[name]) for row in rows if row.get(name))]
+
+
+def _curation(
+    tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_rows: int, *, personal_ids: list[str]
+) -> Iterator[Step]:
     bodies = [ticket["body"] for ticket in tickets if ticket["body"]]
     searched = bodies[:SEARCHED_TEXTS]
     found = (dict.fromkeys(each.type for each in find_personal(body[:20_000], _PERSONAL)) for body in searched)
     kinds = Counter(kind for of_body in found for kind in of_body).most_common()
     personal = ", ".join(f"{kind} in {n:,}" for kind, n in kinds) or "none found"
-    yield {"uses": "redact"}, f"personal data in {len(searched):,} texts searched: {personal}"
+    note = f"personal data in {len(searched):,} texts searched: {personal}"
+    if personal_ids:
+        note += f"; {', '.join(personal_ids)} are personal: set TUNEGATE_PSEUDONYM_KEY (`openssl rand -hex 32`)"
+    yield {"uses": "redact", **({"pseudonymise": personal_ids} if personal_ids else {})}, note
     if languages := _languages(searched):
         code, n_texts = languages.most_common(1)[0]
         note = (

@@ -127,9 +127,8 @@ def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") ->
         ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
         version = ledger.record_candidate(candidate_ref(home, int(number)), verdict="PROMOTE", reason="better")
         wait_for_line("holding")
-        promoted = ledger.promote(
-            "replies", expected=expected or None, version=version, verdict=RunVerdict(run_id, "better")
-        )
+        verdict = RunVerdict(run_id, "better")
+        promoted = ledger.promote("replies", expected=expected or None, version=version, verdict=verdict)
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0)
     return {"version": promoted.to_version}
 

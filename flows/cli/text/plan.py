@@ -10,7 +10,6 @@ from flows.cli.output import out, print_rows, talk
 from flows.cli.plan_view import PlanView
 from flows.views.power import refuse_weak_gate
 from schemas.pipeline import PipelineSpec
-from schemas.training_advice import training_advice
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
 from tasks.train.memory import Forecast
@@ -39,7 +38,7 @@ def print_plan(view: PlanView) -> None:
             ("asked", "calls", "tokens in", "at most out", "USD", "seconds", "how"),
         )
     weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
-    for warning in (weak, memory, *training_advice(view.spec.train)):
+    for warning in (weak, memory, *view.advice):
         if warning is not None:
             talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
 

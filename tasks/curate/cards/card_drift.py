@@ -1,7 +1,4 @@
-"""How far the tickets have moved since the last card: the population stability index of each distribution.
-
-Called by `tasks/curate/card.py` and `tasks/curate/cards/card_numbers.py`.
-"""
+"""Measure how much the tickets have changed since the last card: the population stability index per distribution."""
 
 from __future__ import annotations
 
@@ -18,14 +15,15 @@ from schemas.errors import DataError
 
 MODERATE = 0.1
 MAJOR = 0.25
-"""Below `MODERATE` nothing of note has changed, from `MAJOR` on the population is another one.
-Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006. A rule of thumb, as Yurdakul and Naranjo say (`shift_of`)."""
+"""Below `MODERATE` the change is minor, from `MAJOR` on the population is a different one.
+Source: Siddiqi, "Credit Risk Scorecards", Wiley 2006. A rule of thumb, according to Yurdakul and Naranjo
+(`shift_of`)."""
 LEAST_SHARE = 1e-4
-"""Stands for a share of 0, whose logarithm is none."""
+"""Replaces a share of 0, which has no logarithm."""
 
 
 def read_card(card: CurationCard | None) -> CardNumbers | None:
-    """The numbers of a card; None when there is no card, or it is of another version.
+    """Return the numbers of a card; None without a card, or if it has another version.
 
     Raises:
         DataError: the card is damaged.
@@ -42,14 +40,14 @@ def read_card(card: CurationCard | None) -> CardNumbers | None:
             f"the card of the last run cannot be read: {type(error).__name__}",
             code="TG0231",
             where=str(card.numbers),
-            hint="remove it: the next card is then made without a comparison",
+            hint="remove it: the next card then has no comparison",
         ) from None
 
 
 def stability_index(current: Sequence[int], reference: Sequence[int]) -> float:
-    """Sum over the bins of (p - q) ln(p / q), p and q the shares of current and reference; 0 when they are equal.
+    """Return the sum over the bins of (p - q) ln(p / q), p and q the shares of current and reference; 0 if equal.
 
-    Source: Siddiqi (see `MAJOR`); it is Jeffreys' divergence of the two.
+    Source: Siddiqi (see `MAJOR`). It is Jeffreys' divergence.
 
     >>> round(stability_index([50, 50], [80, 20]), 4)
     0.4159
@@ -66,19 +64,19 @@ def stability_index(current: Sequence[int], reference: Sequence[int]) -> float:
 def shift_of(
     column: str, *, counts: Mapping[str, int], n_missing: int, n: int, reference: Distribution
 ) -> Shift | None:
-    """The column's shift over the reference's bins: its values, all others, none. None where a side has no ticket.
+    """Return the column's shift over the reference's bins: its values, all others, none. None if a side has no ticket.
 
-    Without any change the index is about (k - 1)(1/n + 1/m) on average, for k bins, n and m tickets; where that alone
-    reaches `MODERATE`, no verdict is given.
+    Without any change the mean of the index is about (k - 1)(1/n + 1/m) for k bins and n and m tickets. If that alone
+    reaches `MODERATE`, there is no verdict.
     Source: Yurdakul and Naranjo, "Statistical properties of the population stability index", Journal of Risk
     Model Validation: the index over (1/n + 1/m) is nearly chi-squared with k - 1 degrees of freedom.
 
     Args:
         column: Its name.
-        counts: Value -> tickets now, for the values of the reference at least.
-        n_missing: Tickets without a value now.
-        n: All tickets now.
-        reference: The distribution then.
+        counts: Value -> current tickets, at least for the values of the reference.
+        n_missing: Current tickets without a value.
+        n: All current tickets.
+        reference: The distribution of the last card.
     """
     if not n or not reference.n or (n_missing == n and reference.missing.n == reference.n):
         return None

@@ -1,7 +1,6 @@
-"""The page of a curation card: one HTML fragment for the report, without script and without anything from elsewhere.
+"""Draw a curation card as one HTML fragment for the report, without scripts and external resources.
 
-Every value is escaped: names of categories and ids come from tickets. The parts it is made of are in
-`tasks/curate/cards/card_marks.py`. It counts nothing. Called by `tasks/curate/card.py` alone.
+Every value is escaped, because names of categories and ids come from tickets. `card_marks.py` has the elements.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ _PARTS = ("train", "validation", "test")
 _LABELS = ("category", "priority")
 _OTHERS = ("language", "product", "channel")
 MAX_COLUMNS = 60
-"""Columns of the chart of weeks; of longer times several weeks share one."""
+"""Columns of the chart of weeks; over longer times several weeks share a column."""
 
 
 def draw_card(numbers: CardNumbers) -> str:
-    """The fragment: one `section`, readable in light and dark."""
+    """Return the fragment: one `section`, readable in light and dark mode."""
     parts = [
         _tiles(numbers),
         _funnel(numbers),
@@ -45,7 +44,9 @@ def draw_card(numbers: CardNumbers) -> str:
         *(_balance(name, numbers.distributions[name]) for name in _OTHERS if _is_filled(numbers.distributions[name])),
         _duplicates(numbers),
         _personal_data(numbers),
+        _personal_ids(numbers),
         _conflicts(numbers),
+        _checks(numbers),
         _scores(numbers),
         _drift(numbers.drift),
     ]
@@ -74,8 +75,8 @@ def _funnel(numbers: CardNumbers) -> str:
             "quarantined": step.rows.n_quarantined,
         }
         bars = [Bar("out", step.rows.n_out, "kept"), *(Bar(kind, n, kind) for kind, n in taken.items())]
-        told = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
-        rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in told)])
+        texts = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
+        rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in texts)])
     head = ("step", "drawn", "in", "merged", "dropped", "quarantined", "out")
     return panel("What each step did to the rows", legend(_OUTCOMES) + table(head, rows), wide=True)
 
@@ -94,7 +95,7 @@ def _reasons(numbers: CardNumbers) -> str:
         ]
         for reason in numbers.reasons
     ]
-    return panel("Why rows went", table(("step", "code", "outcome", "drawn", "rows"), rows), wide=True)
+    return panel("Why rows were removed", table(("step", "code", "outcome", "drawn", "rows"), rows), wide=True)
 
 
 def _weeks(numbers: CardNumbers) -> str:
@@ -118,7 +119,7 @@ def _lengths(numbers: CardNumbers) -> Iterator[str]:
         distribution = numbers.distributions[name]
         bins = [(value.value, [Bar("out", value.n, "tickets")]) for value in distribution.values]
         note = f"<p>{number(distribution.missing.n)} tickets have none.</p>" if distribution.missing.n else ""
-        yield panel(title, columns(bins) + "<p>Each column is labelled with where it begins.</p>" + note)
+        yield panel(title, columns(bins) + "<p>Each column is labelled with its lower bound.</p>" + note)
 
 
 def _is_filled(distribution: Distribution) -> bool:
@@ -126,7 +127,7 @@ def _is_filled(distribution: Distribution) -> bool:
 
 
 def _balance(name: str, distribution: Distribution) -> str:
-    """Shares within each split side by side: a label that train lacks and test has is seen at once."""
+    """Draw the shares within each split side by side, which shows a label that test has and train lacks."""
     everything = (*distribution.values, distribution.other, distribution.missing)
     totals = {part: sum(getattr(counts, part) for counts in everything) for part in _PARTS}
     listed = [(cell(trimmed(counts.value)), counts) for counts in distribution.values]
@@ -152,14 +153,14 @@ def _duplicates(numbers: CardNumbers) -> str:
     found = numbers.duplicates
     if not found.n_clusters:
         return ""
-    told = f"<p>{number(found.n_merged)} tickets of {number(found.n_clusters)} clusters were merged into kept ones.</p>"
+    note = f"<p>{number(found.n_merged)} tickets of {number(found.n_clusters)} clusters were merged into kept ones.</p>"
     sizes = columns([(size, [Bar("merged", n, "clusters")]) for size, n in found.sizes.items()])
     rows = [
         [cell(trimmed(cluster.cluster_id), "id"), cell(number(cluster.size), "n"), cell(trimmed(cluster.kept_id), "id")]
         for cluster in found.largest
     ]
     largest = table(("largest clusters", "tickets", "kept ticket"), rows)
-    return panel("Duplicates", f"{told}<h4>Clusters per size</h4>{sizes}{largest}")
+    return panel("Duplicates", f"{note}<h4>Clusters per size</h4>{sizes}{largest}")
 
 
 def _conflicts(numbers: CardNumbers) -> str:
@@ -167,8 +168,8 @@ def _conflicts(numbers: CardNumbers) -> str:
     if found is None:
         return ""
     share = percent(found.n_conflicting, found.n_checked)
-    told = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
-    note = f"<p>{told} have a question that another ticket labels otherwise.</p>"
+    n_of = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
+    note = f"<p>{n_of} have a question with another label in another ticket.</p>"
     return panel("Labels that contradict", note, wide=True)
 
 
@@ -181,8 +182,21 @@ def _personal_data(numbers: CardNumbers) -> str:
         [cell(kind.replace("_", " ")), stacked([Bar("out", n, kind)], most), cell(number(n), "n")]
         for kind, n in found.n_values.items()
     ]
-    told = f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders.</p>"
-    return panel("Personal data replaced", told + table(("type", "drawn", "values"), rows))
+    names = "many names inside sentences" if "name" in found.n_values else "people's names"
+    summary = (
+        f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders. Not covered: {names}, values "
+        "that neither their form nor a word before them reveals, postal addresses outside the United States, Great "
+        "Britain, Germany and France, attachments.</p>"
+    )
+    return panel("Personal data replaced", summary + table(("type", "drawn", "values"), rows))
+
+
+def _personal_ids(numbers: CardNumbers) -> str:
+    if not numbers.personal_ids:
+        return ""
+    rows = [[cell(name), cell(number(n), "n")] for name, n in numbers.personal_ids.items()]
+    note = "<p>These ids are e-mail addresses or the like; `redact.pseudonymise` replaces them.</p>"
+    return panel("Personal ids", note + table(("column", "tickets"), rows))
 
 
 def _scores(numbers: CardNumbers) -> str:
@@ -193,12 +207,31 @@ def _scores(numbers: CardNumbers) -> str:
         [cell(score.column), cell(number(score.n), "n"), *(cell(f"{value:.4g}", "n") for value in score.quantiles)]
         for score in numbers.scores
     ]
-    return panel("Scores: the value below which a share of the tickets lies", table(head, rows), wide=True)
+    return panel("Scores: quantiles over the tickets", table(head, rows), wide=True)
+
+
+def _checks(numbers: CardNumbers) -> str:
+    if not numbers.checks:
+        return ""
+    kinds = {"passed": "out", "failed": "quarantined", "error": "quarantined", "timed": "none"}
+    rows = [
+        [
+            cell(check.name),
+            cell(check.checked_table),
+            cell(check.severity),
+            stacked([Bar(kinds[check.status], 1, check.status)], 1),
+            cell(check.status),
+            cell(check.message),
+        ]
+        for check in numbers.checks
+    ]
+    head = ("check", "table", "severity", "drawn", "status", "result")
+    return panel("Checks of the data", table(head, rows), wide=True)
 
 
 def _drift(drift: Drift | None) -> str:
     if drift is None:
-        return panel("Against the last card", "<p>There is no last card to compare with.</p>", wide=True)
+        return panel("Compared with the last card", "<p>There is no earlier card to compare with.</p>", wide=True)
     most = max([2 * MAJOR, *(shift.index for shift in drift.shifts)])
     kinds = {"stable": "out", "moderate": "dropped", "major": "quarantined"}
     rows = [
@@ -211,13 +244,15 @@ def _drift(drift: Drift | None) -> str:
         ]
         for shift in drift.shifts
     ]
-    told = [f"compared with {number(drift.n_previous)} tickets"]
-    told += [f"{drift.new_tickets:.1%} of the tickets are newer"] if drift.new_tickets is not None else []
-    told += [f"{drift.new_customers:.1%} of the customers are new since"] if drift.new_customers is not None else []
+    facts = [f"compared with {number(drift.n_previous)} tickets"]
+    facts += [f"{drift.new_tickets:.1%} of the tickets are newer"] if drift.new_tickets is not None else []
+    facts += [f"{drift.new_customers:.1%} of the customers are new"] if drift.new_customers is not None else []
     note = (
-        f"<p>{'; '.join(told)}. Population stability index: below {MODERATE} stable, from {MAJOR} on major "
-        "(Siddiqi 2006). By chance: what so few tickets show on average without any change.</p>"
+        f"<p>{'; '.join(facts)}. Population stability index: below {MODERATE} stable, from {MAJOR} on major "
+        "(Siddiqi 2006). By chance: its mean for this number of tickets without any change.</p>"
     )
     return panel(
-        "Against the last card", note + table(("column", "drawn", "index", "by chance", "verdict"), rows), wide=True
+        "Compared with the last card",
+        note + table(("column", "drawn", "index", "by chance", "verdict"), rows),
+        wide=True,
     )

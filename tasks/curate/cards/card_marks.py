@@ -1,8 +1,4 @@
-"""The marks that a curation card is drawn with: tiles, tables, bars, columns, and the style around them.
-
-Everything that is given as text is escaped here, and nowhere else. It knows nothing of tickets. Called by
-`tasks/curate/cards/card_html.py` alone.
-"""
+"""HTML elements of a curation card: tiles, tables, bars, columns and their style. Only here is text escaped."""
 
 from __future__ import annotations
 
@@ -16,15 +12,15 @@ from tasks.visible import visible
 MAX_TEXT = 48
 """Characters of a value that are shown."""
 _WIDTH, _WIDE, _HEIGHT = 460, 960, 130
-_TOP = 18  # room for the number at the top
-_WIDEST = 90  # of a column, so that two of them do not fill a panel
+_TOP = 18  # space for the number at the top
+_WIDEST = 90  # of a column: two of them should not fill a panel
 _MAX_LABELS = 12
 
 STYLE = Path(__file__).with_name("card.css").read_text(encoding="utf-8")
 
 
 class Bar(NamedTuple):
-    """A piece of a bar: its colour's name in the style, how long it is, and what it stands for."""
+    """A segment of a bar: the name of its colour in the style, its length and its title."""
 
     kind: str
     n: float
@@ -48,7 +44,7 @@ def percent(n: float, total: float) -> str:
 
 
 def trimmed(text: str) -> str:
-    """The text as it may be shown: short, and without characters that cannot be seen or that turn lines around.
+    """Return the text for display: short, without invisible characters and without marks that change its direction.
 
     >>> trimmed("bil\\u202eling")
     'bil\\ufffdling'
@@ -62,19 +58,19 @@ def tile(name: str, value: str, note: str) -> str:
 
 
 def panel(title: str, body: str, *, wide: bool = False) -> str:
-    """A titled box around finished HTML; where it is too wide for the screen it scrolls, by keyboard too."""
+    """Return a titled box around HTML; it scrolls, also by keyboard, if it is too wide for the screen."""
     kind = "panel wide" if wide else "panel"
     name = escape(title, quote=True)
     return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}"><h3>{escape(title)}</h3>{body}</div>'
 
 
 def cell(text: str, kind: str = "") -> str:
-    """One table cell with escaped text; `bdi` keeps text of right-to-left scripts from turning its neighbours."""
+    """Return a table cell with escaped text; `bdi` isolates right-to-left text from the text around it."""
     return f'<td class="{kind}"><bdi>{escape(text)}</bdi></td>' if kind else f"<td><bdi>{escape(text)}</bdi></td>"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Cells are finished HTML, names of columns are text; a name stands over its numbers as they stand."""
+    """Return a table of HTML cells under escaped column names, which are aligned like their numbers."""
     kinds = [' class="n"' if rows and cell.startswith('<td class="n"') else "" for cell in (rows[0] if rows else head)]
     names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
@@ -82,9 +78,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def stacked(bars: Sequence[Bar], total: float) -> str:
-    """One table cell with a horizontal bar; its whole width is `total`."""
+    """Return a table cell with a horizontal bar; `total` is its full width."""
     pieces = "".join(
-        f'<i style="width:{100 * bar.n / total:.3f}%;background:var(--{bar.kind})" title="{escape(_told(bar))}"></i>'
+        f'<i style="width:{100 * bar.n / total:.3f}%;background:var(--{bar.kind})" title="{escape(_title(bar))}"></i>'
         for bar in bars
         if bar.n
     )
@@ -97,11 +93,11 @@ def legend(kinds: Sequence[tuple[str, str]]) -> str:
 
 
 def columns(bins: Sequence[tuple[str, Sequence[Bar]]], *, wide: bool = False) -> str:
-    """An SVG column chart; each column may be of several pieces, and is labelled with what stands before a dash.
+    """Return an SVG column chart; columns may have several segments; labels are the names up to a dash.
 
     Args:
-        bins: Name and pieces of each column.
-        wide: It stands in a wide panel: letters are to be of one size on the page.
+        bins: Name and segments of each column.
+        wide: For a wide panel, so that letters have the same size on the whole page.
     """
     width = _WIDE if wide else _WIDTH
     top = max((sum(bar.n for bar in bars) for _, bars in bins), default=0) or 1
@@ -119,8 +115,8 @@ def columns(bins: Sequence[tuple[str, Sequence[Bar]]], *, wide: bool = False) ->
                     f'<rect x="{x + step * 0.08:.2f}" y="{y:.2f}" width="{step * 0.84:.2f}" height="{tall:.2f}" '
                     f'style="fill:var(--{bar.kind})"/>'
                 )
-        told = ", ".join(_told(bar) for bar in bars)
-        marks.append(f"<g><title>{escape(f'{name}: {told}')}</title>{''.join(pieces)}</g>")
+        described = ", ".join(_title(bar) for bar in bars)
+        marks.append(f"<g><title>{escape(f'{name}: {described}')}</title>{''.join(pieces)}</g>")
         if place % every == 0:
             label = name if wide else name.partition("-")[0]
             marks.append(f'<text x="{x + step / 2:.2f}" y="{_HEIGHT + 15}" text-anchor="middle">{escape(label)}</text>')
@@ -132,5 +128,5 @@ def columns(bins: Sequence[tuple[str, Sequence[Bar]]], *, wide: bool = False) ->
     )
 
 
-def _told(bar: Bar) -> str:
+def _title(bar: Bar) -> str:
     return f"{bar.title} {number(bar.n) if isinstance(bar.n, int) else f'{bar.n:.3f}'}"

@@ -7,6 +7,7 @@ All that is counted is a whole number or a value of some ticket, so that threads
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -26,12 +27,16 @@ from schemas.curation_card import (
     Shift,
     ValueCounts,
 )
+from schemas.curation_steps import RedactStep
 from schemas.tables import SCORE_COLUMNS
+from tasks.curate.redact import redact_row
+from tasks.curate.redaction.ids import ID_COLUMNS, PERSONAL_ID, is_personal_id
 
 if TYPE_CHECKING:
     import duckdb
 
 Step = tuple[str, TicketTable | Splits]
+_REDACT = RedactStep(uses="redact")
 PARTS = ("train", "validation", "test")
 CATEGORICAL = ("category", "priority", "product", "channel", "language")
 MAX_VALUES = 20
@@ -82,6 +87,7 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
             n_undated=n_undated,
             duplicates=_duplicates(connection),
             personal_data=_personal_data(steps),
+            personal_ids=_personal_ids(connection, tuple(map(str, files.values()))),
             scores=_scores(connection),
             label_conflicts=_label_conflicts(connection),
             drift=_drift(connection, distributions, reference) if reference else None,
@@ -113,7 +119,8 @@ def distribution(
         f"AND length({column}) <= {MAX_VALUE} GROUP BY {column} ORDER BY count(*) DESC, {column}"
         + ("" if fixed else f" LIMIT {MAX_VALUES}"),
     )
-    found = {row[0]: _counts(*row) for row in rows}
+    # A label that is personal data counts among the other values: pipelines without `redact` have them.
+    found = {row[0]: _counts(*row) for row in rows if fixed or not is_personal(row[0])}
     values = tuple(found.get(value, _counts(value)) for value in fixed) if fixed else tuple(found.values())
     missing = _counts("", *_rows(connection, f"SELECT {_PER_PART} FROM facts WHERE {column} IS NULL")[0])
     total = _counts("", *_rows(connection, f"SELECT {_PER_PART} FROM facts")[0])
@@ -121,6 +128,30 @@ def distribution(
     for counts in values:
         other = {part: other[part] - getattr(counts, part) for part in PARTS}
     return Distribution(values=values, other=ValueCounts(value="", **other), missing=missing)
+
+
+@lru_cache(maxsize=4096)
+def is_personal(value: str) -> bool:
+    """Return whether redaction would replace anything in the value.
+
+    >>> is_personal("billing"), is_personal("ann@example.org")
+    (False, True)
+    """
+    return bool(redact_row({"body": value}, _REDACT)[1])
+
+
+def _personal_ids(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> dict[str, int]:
+    """Tickets per column with an id that is an e-mail address or the like."""
+    found: dict[str, int] = {}
+    for name in ID_COLUMNS:
+        rows = _rows(
+            connection,
+            f"SELECT {name}, count(*) FROM read_parquet($files) WHERE regexp_matches({name}, $pattern) GROUP BY {name}",
+            {"files": list(files), "pattern": PERSONAL_ID},
+        )
+        n = sum(n for value, n in rows if is_personal_id(value))
+        found |= {name: n} if n else {}
+    return found
 
 
 def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files: dict[str, str]) -> None:
@@ -193,8 +224,15 @@ def _duplicates(connection: duckdb.DuckDBPyConnection) -> Duplicates:
         n_clusters=n_clusters,
         n_merged=n_merged,
         sizes={name: sizes[name] for name in band_names(CLUSTER_EDGES) if name in sizes},
-        largest=tuple(Cluster(cluster_id=cluster, size=size, kept_id=kept) for cluster, size, kept in largest),
+        largest=tuple(
+            Cluster(cluster_id=_shown_id(cluster), size=size, kept_id=_shown_id(kept))
+            for cluster, size, kept in largest
+        ),
     )
+
+
+def _shown_id(value: str) -> str:
+    return str(redact_row({"body": value}, _REDACT)[0]["body"]) if is_personal_id(value) else value
 
 
 def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[Score, ...]:

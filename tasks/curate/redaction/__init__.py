@@ -1,1 +1,1 @@
-"""What counts as personal data in a text, and where it stands."""
+"""Find personal data in texts: `personal.find_personal` and `ticket.TicketRedactor`."""

@@ -1,8 +1,8 @@
-"""Redaction of batches of rows: the gate in SQL, the changes it leads to, and the batch with them.
+"""Redact batches of rows: run the gate in SQL, find the changes, apply them.
 
-Finding and changing are apart, so that a worker may find what another process changes: with a `Spread`, ranges of rows
-go to workers, and what redaction changes in them comes back. `NameSample` tells from a seeded sample of the tickets how
-many still hold a name after redaction. Called by `tasks/curate/redact.py`, inside functions: it imports pyarrow.
+Finding and applying are separate, so that a worker can find what another process applies: with a `Spread`, ranges of
+rows go to workers, which return the changes. `NameSample` measures on a seeded sample how many tickets still contain a
+name after redaction. It imports pyarrow, so `tasks/curate/redact.py` imports it inside functions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation_steps import NamesSpec, RedactStep
-from tasks.curate.redaction.gates import gate_bits, other_bits
+from tasks.curate.redaction.gates import gate_bits, may_hold, other_bits
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
@@ -35,15 +35,17 @@ if TYPE_CHECKING:
 REDACTED = (*TEXT_COLUMNS, "messages")
 READ = (*REDACTED, "reference")
 BATCH_ROWS = 16_384
-"""Rows whose texts are Python objects at a time."""
+"""Rows whose texts are Python objects at the same time."""
+REDACTIONS = "redactions"
 Changes = dict[str, tuple[list[int], list[str | None]]]
-"""Text column -> rows of the batch that changed, ascending, and their new texts."""
+"""Text column -> changed rows of the batch, ascending, and their new texts. Under `REDACTIONS` a row for each type
+of value that was replaced in it, and type and number as text (`email 2`), which workers return like texts."""
 Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
-"""Text column -> rows that changed, and their new texts; and the notes."""
+"""Text column -> changed rows and their new texts; and the notes."""
 
 
 def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactStep) -> pa.ChunkedArray:
-    """One number per row, in the relation's order: which types each of its texts may hold, 0 for none."""
+    """Compute the gate bits of each row, in the relation's order: which types each text may hold, 0 for none."""
     orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
     bits = gate_bits(step, orders=orders.pattern if orders else None)
     return connection.sql(f"SELECT ({bits})::BIGINT AS bits FROM {relation}").to_arrow_table().column("bits")
@@ -52,30 +54,59 @@ def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactSt
 def find_changes(
     batch: pa.Table, bits: pa.ChunkedArray, step: RedactStep, redactor: TicketRedactor, counts: Counter[str]
 ) -> Changes:
-    """What redaction changes in the rows that pass the gate; adds to `counts`."""
+    """Find what redaction changes in the rows that pass the gate; add to `counts`."""
     gate = pc.bit_wise_or(bits.combine_chunks(), other_bits(batch, step))
     passed = pc.indices_nonzero(gate)
-    changes: Changes = {name: ([], []) for name in REDACTED}
+    changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     rows = batch.select(list(READ)).take(passed).to_pylist()
     for place, row, row_bits in zip(passed.to_pylist(), rows, gate.take(passed).to_pylist(), strict=True):
         redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
         if not placeholders.counts:
             continue
-        for name, (places, texts) in changes.items():
+        for name in REDACTED:
+            places, texts = changes[name]
             if redacted[name] is not row[name] and redacted[name] != row[name]:
                 places.append(place)
                 texts.append(redacted[name])
-        counts.update({f"redacted_{type_}": n_values for type_, n_values in placeholders.counts.items()})
+        for type_, n_values in placeholders.counts.items():
+            counts[f"redacted_{type_}"] += n_values
+            changes[REDACTIONS][0].append(place)
+            changes[REDACTIONS][1].append(f"{type_} {n_values}")
         counts["redacted_tickets"] += 1
     return changes
+
+
+def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:
+    """Each string redacted as if it were the body of a ticket of its own, and the values replaced per type.
+
+    Null stays null. Equal strings are read once, so a column of labels costs as much as its labels.
+    """
+    encoded = texts.dictionary_encode()
+    strings = encoded.dictionary.cast(pa.string())
+    n_rows = np.bincount(pc.drop_null(encoded.indices).to_numpy(), minlength=len(strings))
+    passed = pc.indices_nonzero(may_hold(strings, step))
+    redactor, counts = TicketRedactor(step), Counter[str]()
+    places, changed = [], []
+    for place, text in zip(passed.to_pylist(), strings.take(passed).to_pylist(), strict=True):
+        redacted, placeholders = redactor.redact({"body": text})
+        if placeholders.counts:
+            places.append(place)
+            changed.append(redacted["body"])
+            counts.update({type_: n * int(n_rows[place]) for type_, n in placeholders.counts.items()})
+    if not places:
+        return texts, counts
+    mask = np.zeros(len(strings), bool)
+    mask[places] = True
+    strings = pc.replace_with_mask(strings, pa.array(mask), pa.array(changed, pa.string()))
+    return strings.take(encoded.indices).cast(texts.type), counts
 
 
 def changed_table(
     batch: pa.Table, changes: Mapping[str, tuple[Sequence[int], Sequence[str | None] | pa.Array]]
 ) -> pa.Table:
-    """The batch with these texts in their places."""
+    """Return the batch with the changes applied."""
     for name, (places, texts) in changes.items():
-        if not len(places):
+        if not len(places) or name == REDACTIONS:
             continue
         mask = np.zeros(batch.num_rows, bool)
         mask[places] = True
@@ -86,24 +117,24 @@ def changed_table(
 
 
 def with_column(table: pa.Table, name: str, values: object) -> pa.Table:
-    """The table with other values in this column."""
+    """Return the table with other values in this column."""
     place = table.schema.get_field_index(name)
     field = table.schema.field(place)
     return table.set_column(place, field, pa.array(values, field.type) if isinstance(values, list) else values)
 
 
 class NameSample:
-    """The sampled tickets. Which ones depends on their ids and the seed alone."""
+    """A sample of the tickets that depends only on their ids and the seed."""
 
     def __init__(self, path: Path, spec: NamesSpec) -> None:
         self._spec = spec
         ids = (name for batch in read_batches(path, ("ticket_id",)) for name in batch.column("ticket_id").to_pylist())
-        lots = zip((self._lot(name) for name in ids), count())  # of equal ids the first is the first
+        lots = zip((self._lot(name) for name in ids), count())  # of equal ids the first row comes first
         self._wanted = np.array(sorted(row for _, row in heapq.nsmallest(spec.sample_tickets, lots)), np.int64)
         self._tables: list[pa.Table] = []
 
     def watch(self, batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """The same batches; of the sampled rows the texts are kept."""
+        """Pass the batches through and keep the texts of the sampled rows."""
         start = 0
         for batch in batches:
             low, high = np.searchsorted(self._wanted, (start, start + batch.num_rows))
@@ -113,7 +144,7 @@ class NameSample:
             yield batch
 
     def notes(self) -> dict[str, int]:
-        """`names_sampled`, and `names_found_permille`: in how many of a thousand of them a name is left."""
+        """`names_sampled`, and `names_found_permille`: how many of 1,000 of them still contain a name."""
         from tasks.curate.redaction.names import find_names
 
         least = self._spec.min_score
@@ -125,11 +156,40 @@ class NameSample:
         return hashlib.sha256(f"{self._spec.seed}:{ticket_id}".encode()).hexdigest()
 
 
-def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: Spread) -> Iterator[pa.Table]:
-    """The file's rows in its order, those that pass the gate redacted; adds to `counts`.
+class Redactions:
+    """How many values of each type were replaced in each ticket."""
 
-    The file is read twice, for what goes out and for what stays: parts on their way are as many as there are
-    processors, and their other columns would be held here meanwhile.
+    def __init__(self) -> None:
+        self._ids: list[pa.Array] = []
+        self._counts: list[pa.Array] = []
+
+    def add(
+        self, batch: pa.Table, changes: Mapping[str, tuple[Sequence[int], Sequence[str | None] | pa.Array]]
+    ) -> None:
+        """Record what was replaced in the batch."""
+        places, counts = changes[REDACTIONS]
+        if len(places):
+            self._ids.append(batch.column("ticket_id").combine_chunks().take(pa.array(places, pa.int64())))
+            self._counts.append(counts if isinstance(counts, pa.Array) else pa.array(counts, pa.string()))
+
+    def table(self) -> pa.Table:
+        """Return ticket_id, type and n_values, in the order of the tickets."""
+        ids = pa.concat_arrays(self._ids) if self._ids else pa.array([], pa.string())
+        # Few different texts such as `email 2`: each is parsed once.
+        counts = (pa.concat_arrays(self._counts) if self._counts else pa.array([], pa.string())).dictionary_encode()
+        parts = [text.split(" ") for text in counts.dictionary.to_pylist()]
+        types = pa.array([type_ for type_, _ in parts], pa.string()).take(counts.indices)
+        numbers = pa.array([int(n) for _, n in parts], pa.int64()).take(counts.indices)
+        return pa.table({"ticket_id": ids, "type": types, "n_values": numbers})
+
+
+def redact_in_parts(
+    path: Path, step: RedactStep, counts: Counter[str], spread: Spread, redactions: Redactions
+) -> Iterator[pa.Table]:
+    """Yield the file's rows in order, those that pass the gate redacted; add to `counts` and `redactions`.
+
+    The file is read twice, for the texts that workers get and for the other columns: as many parts as processors are
+    with workers at a time, and keeping their other columns meanwhile would cost memory.
     """
     n_rows = count_rows(path)
     n_parts = max(spread.n_parts, -(-n_rows // GROUP_ROWS))
@@ -139,31 +199,32 @@ def redact_in_parts(path: Path, step: RedactStep, counts: Counter[str], spread: 
     for rows, (changes, counted) in zip(cut(read_batches(path), ranges), found, strict=True):
         texts = {name: (places, _column(new)) for name, (places, new) in changes.items()}
         counts.update(counted)
+        redactions.add(rows, texts)
         yield changed_table(rows, texts)
 
 
 def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:
-    """What redaction changes in these rows, counted from the first of them."""
+    """Find what redaction changes in these rows, numbered from the first of them."""
     table, counts = unpacked(piece), Counter[str]()
     with connect(threads=1) as connection:
         connection.register("piece", table)
         bits = gate_of(connection, "piece", step)
     redactor = TicketRedactor(step)
-    all_changes: Changes = {name: ([], []) for name in REDACTED}
+    all_changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     for start in range(0, table.num_rows, BATCH_ROWS):
         batch = table.slice(start, BATCH_ROWS)
         changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
         for name, (places, texts) in changes.items():
             all_changes[name][0].extend(start + place for place in places)
             all_changes[name][1].extend(texts)
-    return {name: (places, _texts(table, name, texts)) for name, (places, texts) in all_changes.items()}, counts
+    return {name: (places, _texts(texts)) for name, (places, texts) in all_changes.items()}, counts
 
 
-def _texts(table: pa.Table, name: str, texts: list[str | None]) -> pa.Buffer:
-    return packed(pa.table({"texts": pa.array(texts, table.schema.field(name).type)}))
+def _texts(texts: list[str | None]) -> pa.Buffer:
+    return packed(pa.table({"texts": pa.array(texts, pa.string())}))
 
 
 def _column(found: pa.Buffer) -> pa.Array:
-    """The texts in one array: a part's texts are less than the 2 GiB that it can hold."""
+    """The texts in one array: those of a part are below its limit of 2 GiB."""
     column = unpacked(found).column("texts")
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

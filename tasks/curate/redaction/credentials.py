@@ -1,17 +1,15 @@
-"""Find what opens a door: API keys, tokens, private keys, passwords that are named as such.
-
-It knows nothing of tables. Called by `tasks/curate/redaction/personal.py`.
-"""
+"""Find secrets: API keys, tokens, private keys, and passwords that are named as such."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
+from tasks.curate.redaction.announced import WORDS
 from tasks.curate.redaction.scripts import PASSWORD
 
 HIDDEN = "\ue000"
-"""Stands for a character that another finder has taken: no pattern matches it."""
+"""Replaces a character that another finder has taken: no pattern matches it."""
 
 _LONGEST_PEM = 10_000
 _PEM_BEGIN = re.compile(r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----")
@@ -30,58 +28,83 @@ _KNOWN = re.compile(
     )""",
     re.VERBOSE,
 )
-_WORDS = (
-    r"password|passwd|passwort|passcode|passphrase|pwd|pw|token|secret|(?:api|access|account|secret|private)[_ -]?key"
+PASSWORDS = (
+    "password|passwd|passwort|kennwort|passphrase|pwd|pw|mot[ ]de[ ]passe|mdp|contraseña|contrasena"
+    "|(?:wi-?fi|wlan|wpa2?|network)[ ]key"
 )
+"""For Python as for RE2, in any case."""
+_WORDS = (
+    rf"{PASSWORDS}|passcode|pass(?=[\"']?\s*[:=])|clave(?=\s*[:=]|\ses\s)|token|secret"
+    r"|(?:api|access|account|secret|private)[_ -]?key"
+)
+_VALUE = r"""(?:[^\s"',;<>\[\]{}&]|&(?!\w{1,40}=))"""  # & ends a value of a URL's query
 _NAMED = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
         bearer\s+
       | {PASSWORD}+\s*(?P<other>:)?\s*
-      | (?:{_WORDS})["']?\s*(?P<sign>(?:is\s*)?[:=]|\bis\b)(?P<gap>\s*)["']?
-    )(?P<value>(?:[^\s"',;<>\[\]{{}}&]|&(?!\w{{1,40}}=)){{4,}}+)"""  # & ends a value of a URL's query
+      | (?:(?:{PASSWORDS})\s(?:for|of|to|on|für|pour|para)(?:\s[\w-]{{1,20}}){{1,3}}?(?=\s(?:is|ist|est|es)\s|:\s)
+          | (?:{_WORDS})["']?)
+        \s*(?P<sign>(?:(?:is|ist|lautet|est)\s*)?[:=]|(?:\b(?:is|ist|lautet|est|es|was|war)\b))(?P<gap>\s*)["']?
+    )(?P<value>{_VALUE}{{4,}}+)"""
+)
+_BARE = re.compile(  # "user anna, password hunter2", "changed the password to hunter2"
+    rf"""(?ix)(?<![^\W_])(?:{PASSWORDS})(?:,?[ ]["'“„«]?|\s(?:from|to|auf|in)\s["'“„«]?)(?P<value>{_VALUE}{{5,}}+)"""
+)
+_PAIR = re.compile(
+    rf"""(?ix)(?<![^\W_])(?:
+        (?:credentials|zugangsdaten|identifiants|credenciales|login[ ]data)\s*[:=]\s*[\w.@-]{{1,60}}\s*[/,:|]\s*
+      | user(?:name)?\s?/\s?pass(?:word)?\s*[:=]\s*[\w.@-]{{1,60}}?\s?[/:|]\s?
+      | authorization["']?\s*[:=]\s*["']?basic\s+
+      | (?:mysql|mysqldump|mysqladmin)\s[^\n]{{0,80}}?\s-p(?=\S)
+    )(?P<value>{_VALUE}{{4,}}+)"""
 )
 _CODE = re.compile(
-    r"""(?ix)(?<![^\W_])(?:pin|otp|passcode|cvv2?|cvc2?)(?:[ ](?:code|number))?(?:[ ]is)?\W{1,3}
-    (?P<value>[0-9]{3,8})(?![^\W_]|[-.,:/][0-9])"""
+    r"""(?ix)(?<![^\W_])(?:pin|otp|passcode|cvv2?|cvc2?)(?:[ ](?:code|number))?(?:[ ](?:is|ist))?\W{1,3}
+    (?P<value>[0-9]{3}[ -][0-9]{3}|[0-9]{3,8})(?![^\W_]|[-.,:/][0-9])"""
 )
-NAMES = ("bearer", "pass", "pwd", "pw", "token", "secret", "api", "access", "account", "private")
+NAMES = (
+    "bearer", "pass", "pwd", "pw", "token", "secret", "api", "access", "account", "private", "kennwort", "mot de",
+    "mdp", "contrase", "clave", "wifi", "wi-fi", "wlan", "wpa", "network",
+)  # fmt: skip
+BARE = ("pass", "pwd", "pw", "kennwort", "mot de", "mdp", "contrase", "wifi", "wi-fi", "wlan", "wpa", "network")
+PAIRS = ("credential", "zugangsdaten", "identifiants", "credenciales", "login data", "user", "authorization", "mysql")
 CODES = ("pin", "otp", "passcode", "cvv", "cvc")
-"""In ASCII each match of `_NAMED`, or `_CODE`, begins with one of these, in either case."""
+"""Each match of `_NAMED`, `_BARE`, `_PAIR` or `_CODE` begins with one of these, in either case, but for the letter for
+passwords in other scripts."""
 _IN_URL = re.compile(r"""://[^\s/:@"'<>]{0,255}+:(?P<value>[^\s/@"'<>]{1,255}+)@""")
-_PASS = re.compile(r"(?i)pass|pwd?")
+_PASS = re.compile(r"(?i)pass|pwd?|kennwort|mdp|contrase|clave|mot de|(?:fi|wlan|wpa2?|work) key")
+_HAS_DIGIT_OR_SIGN = re.compile(r"[0-9!@#$%^*+=]")
 _TAKEN_OR_CODE = re.compile(rf"{HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # a call in source code
 _MORE_THAN_LETTERS = re.compile(r"[^A-Za-z'’.-]")
 _DATE_OR_TIME = re.compile(r"[0-9]{1,4}([-/.:])[0-9]{1,2}\1[0-9]{1,4}$")
-_NO_PASSWORD = frozenset(
-    re.findall(
-        r"\w+",
-        """expired invalid incorrect wrong required missing empty null none true false reset changed change changes
-    forgot forgotten forget lost please again still not never your their this that then than when where what
-    which with without from after before must should cannot will would does only also here there have been
-    protected string text value field optional default unknown number weak strong blank same update updated
-    recovery rejected vergessen falsch abgelaufen oublié
-        accepted working valid needed sent hidden password login username user email char
-    varchar""",
-    )
-)
+_NO_PASSWORD = frozenset(WORDS.no_passwords.split(", "))
 
 
 def find_known_secrets(text: str) -> Iterator[tuple[int, int, str]]:
-    """Keys that their own form gives away, private keys in PEM included."""
+    """Yield keys that are recognised by their form, including private keys in PEM."""
     yield from _private_keys(text)
     for match in _KNOWN.finditer(text):
         yield match.start(), match.end(), match[0]
 
 
 def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
-    """Values after "password:", "token =", "Bearer", "PIN", and the password inside a URL.
+    """Yield values after "password:", "token =", "Bearer", "PIN", "user/pass:", and the password inside a URL.
 
     A value of letters alone counts only after a word for password and a sign: "password: sunshine", but not "the
-    password is wrong" and not "token: expired".
+    password is wrong" and not "token: expired". Without a sign ("password hunter2") a digit must be in it.
     """
     for match in find_at(_NAMED, NAMES, text):
-        value = match["value"].rstrip(".!?)")
+        value = _without_end(match["value"])
         if not _TAKEN_OR_CODE.search(value) and _is_secret(value, match):
+            yield match.start("value"), match.start("value") + len(value), value
+    for match in find_at(_BARE, BARE, text):
+        value = _without_end(match["value"]).rstrip("”“»")
+        has_both = _HAS_DIGIT_OR_SIGN.search(value) and not value[0].isdigit() and not _TAKEN_OR_CODE.search(value)
+        if has_both and len(value) >= 6 and value.lower() not in _NO_PASSWORD:
+            yield match.start("value"), match.start("value") + len(value), value
+    for match in find_at(_PAIR, PAIRS, text):
+        value = _without_end(match["value"])
+        if not _TAKEN_OR_CODE.search(value) and value.lower() not in _NO_PASSWORD:
             yield match.start("value"), match.start("value") + len(value), value
     for match in find_at(_CODE, CODES, text):
         yield match.start("value"), match.end("value"), match["value"]
@@ -91,14 +114,17 @@ def find_named_secrets(text: str) -> Iterator[tuple[int, int, str]]:
                 yield match.start("value"), match.end("value"), match["value"]
 
 
+_ALSO_ASCII = re.compile(f"[\u017f\u212a\u0130\u0131{PASSWORD}]")
+
+
 def find_at(pattern: re.Pattern[str], words: tuple[str, ...], text: str) -> Iterator[re.Match[str]]:
-    """`pattern.finditer(text)`, tried in ASCII only where one of the words stands: Python finds a word many times
-    faster than it tries a pattern that ignores case at each character."""
-    if not text.isascii():
+    """`pattern.finditer(text)`, tried only at these words: Python finds a word many times faster than it tries a
+    pattern that ignores case at each character. Some letters are other letters for such a pattern: ſ is s."""
+    lower, place = text.lower(), 0
+    if not text.isascii() and (len(lower) != len(text) or _ALSO_ASCII.search(text)):
         yield from pattern.finditer(text)
         return
-    lower, place = text.lower(), 0
-    for start in sorted(start for word in words for start in _places(lower, word)):
+    for start in sorted(start for word in words if word in lower for start in _places(lower, word)):
         if start >= place and (match := pattern.match(text, start)):
             yield match
             place = match.end()
@@ -111,10 +137,21 @@ def _places(text: str, word: str) -> Iterator[int]:
         at = text.find(word, at + 1)
 
 
+def _without_end(value: str) -> str:
+    """The value without the end of its sentence; an exclamation mark after digits belongs to a password."""
+    return value.rstrip(".?)" if _HAS_DIGIT_OR_SIGN.search(value[:-1]) else ".!?)")
+
+
 def _is_secret(value: str, match: re.Match[str]) -> bool:
     gap = match["gap"] or ""
     if _MORE_THAN_LETTERS.search(value):
-        return len(value) >= 6 and gap.count("\n") < 2 and not _DATE_OR_TIME.match(value)
+        at_once = match["sign"] == "=" and not gap  # in a configuration even a short value is one
+        return (
+            (len(value) >= 6 or at_once)
+            and (len(value) >= 6 or _PASS.search(match[0]) is not None)
+            and gap.count("\n") < 2
+            and not _DATE_OR_TIME.match(value)
+        )
     if match["other"]:
         return len(value) >= 4 and gap.count("\n") < 2
     named = match["sign"] is not None and match["sign"][-1] in ":=" and _PASS.search(match[0]) is not None

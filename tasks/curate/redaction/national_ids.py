@@ -1,10 +1,9 @@
-"""Find numbers that a state gave to a person: social security, tax and identity numbers of fifteen countries.
+"""Find social security, tax and identity numbers of fifteen countries.
 
-A number is one by its checksum (python-stdnum) and its way of writing. A bare run of digits needs a word that says so
-before or after it: one order number in ten passes a check digit. A word such as "order" speaks against it.
+They are recognised by checksum (python-stdnum) and form. A run of digits also needs a word such as "SSN" before or
+after it, because one order number in ten passes a check digit; after a word such as "order" it is not one.
 
-It knows nothing of tables. Called by `tasks/curate/redaction/personal.py`; python-stdnum is imported at the first
-candidate.
+python-stdnum is imported at the first candidate.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tasks.curate.redaction.numbers import said_after, said_before
 
 
 class _Kind(NamedTuple):
-    """A module of python-stdnum, the cue of its country, and whether the writing alone is enough evidence."""
+    """A module of python-stdnum, the cue of its country, and whether the form alone is enough evidence."""
 
     module: str
     cue: Said
@@ -54,27 +53,32 @@ _LETTERS = re.compile(
     )(?![^\W_])"""
 )
 _LONGEST_BEFORE, _LONGEST = 7, 20
-_LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids are written as phone numbers are
+_LIKE_PHONES = frozenset({"in", "se"})  # countries whose ids look like phone numbers
 
 
-def find_national_ids(text: str, *, digits: bool = True) -> Iterator[tuple[int, int, str]]:
-    """Spans of the numbers, each with its compact form.
+def find_national_ids(text: str, *, digits: bool = True, announced: bool = False) -> Iterator[tuple[int, int, str]]:
+    """Yield the spans of the numbers, each with its compact form.
 
     Args:
         text: The text.
-        digits: Whether it holds a number of seven digits or more at all; else only ids that begin with letters.
+        digits: Whether the text has a number of seven or more digits; without one only ids that begin with letters
+            are searched.
+        announced: Only numbers with a word such as "SSN" before or after them, whatever their form.
 
     >>> text = "SSN 460-89-9847, CPF 390.533.447-05, order 460899847"
     >>> [text[start:end] for start, end, _ in find_national_ids(text)]
     ['460-89-9847', '390.533.447-05']
     """
+    if announced:
+        yield from _by_digits(text, announced=True)
+        return
     if digits:
         yield from _chinese(text)
         yield from _by_digits(text)
     yield from _by_letters(text)
 
 
-def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
+def _by_digits(text: str, *, announced: bool = False) -> Iterator[tuple[int, int, str]]:
     for match in _DIGITS.finditer(text):
         end = match.end()
         kinds: tuple[_Kind, ...] = (_DNI,) if match["letter"] and _DNI_FORM.fullmatch(match[0]) else ()
@@ -82,12 +86,14 @@ def _by_digits(text: str) -> Iterator[tuple[int, int, str]]:
             end = match.start("letter") if match["letter"] else end
             kinds = _SHAPES.get(re.sub("[0-9]", "9", text[match.start() : end]), ())
         compact = re.sub(r"[ .-]", "", text[match.start() : end])
+        if announced:
+            kinds = tuple(kind._replace(alone=False) for kind in kinds)
         if kinds and _any_holds(kinds, compact, text, match.start(), end):
             yield match.start(), end, compact.upper()
 
 
 def _chinese(text: str) -> Iterator[tuple[int, int, str]]:
-    """Resident identity numbers: place, day of birth and check digit stand in the number, so no word is needed."""
+    """Resident identity numbers: they contain a place, a day of birth and a check digit, so they need no cue."""
     for match in _CHINESE.finditer(text):
         if said_before(text, match.start()) != "reference" and _validator("cn.ric").is_valid(match[0]):
             yield match.start(), match.end(), match[0].upper()
@@ -118,9 +124,9 @@ def _any_holds(kinds: tuple[_Kind, ...], compact: str, text: str, start: int, en
     if said in {None, "phone", "reference"}:
         said = said_after(text, end) or said
     for kind in kinds:
-        told = said in {kind.cue, "national"}
-        told_else = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
-        if (told or (kind.alone and not told_else)) and _validator(kind.module).is_valid(compact):
+        is_announced = said in {kind.cue, "national"}
+        is_another = said == "reference" or (said == "phone" and kind.cue in _LIKE_PHONES)
+        if (is_announced or (kind.alone and not is_another)) and _validator(kind.module).is_valid(compact):
             return True
     return False
 

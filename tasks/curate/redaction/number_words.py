@@ -1,5 +1,4 @@
-"""The words that say what a number is, and the ways in which personal numbers are written: `number_words.yaml`, read
-once."""
+"""Read `number_words.yaml`: words that say what a number is, and the forms of national ids."""
 
 from __future__ import annotations
 
@@ -13,20 +12,22 @@ from schemas.spec import Spec
 
 Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
 Words = Annotated[str, Field(pattern=r"^[^\W\d_]+( [^\W\d_]+)?(, [^\W\d_]+( [^\W\d_]+)?)*$")]
-"""One or two words each, divided by commas."""
+"""Cues of one or two words, separated by commas."""
 Reading = Annotated[str, Field(pattern=r"^[a-z]{2}_?\.[a-z]+ [a-z]+( alone)?$")]
-"""Module of python-stdnum, the cue, and `alone` where the way of writing is evidence enough."""
+"""Module of python-stdnum, the cue, and `alone` if the form is enough evidence without a cue."""
 
 
 class NumberWords(Spec):
-    """The whole file; comments there say what each section is for."""
+    """The file; its comments describe each section."""
 
     says: dict[Said, Words]
+    links: Words
+    number: Words
     card: Words
     shapes: dict[Annotated[str, Field(pattern=r"^[9 .+-]+$")], tuple[Reading, ...]]
 
     def cues(self) -> dict[str, Said]:
-        """Word or words -> what they say."""
+        """Map each cue to what it says."""
         return {cue: said for said, cues in self.says.items() for cue in cues.split(", ")}
 
 

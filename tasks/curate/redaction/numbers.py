@@ -1,11 +1,10 @@
-"""What a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
+"""Decide what a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
 
-Told by its form and checksum, by the numbering plans, and by the words next to it: "call", "order", "SSN". The nearest
-one before the number counts. Order numbers are found by the user's own patterns, with RE2 as DuckDB has it: linear
-time, one meaning.
+By form and checksum, by the numbering plans, and by words such as "call", "order" or "SSN", of which the nearest one
+before the number counts. Order numbers are found by the user's patterns, with RE2 as in DuckDB: linear time, the same
+meaning everywhere.
 
-It knows nothing of how candidates are found. Called by the finders of `tasks/curate/redaction`; python-stdnum, which
-has the structure of every country's IBAN, phonenumbers and pyarrow are imported at the first candidate that needs them.
+python-stdnum, phonenumbers and pyarrow are imported at the first candidate that needs them.
 """
 
 from __future__ import annotations
@@ -19,15 +18,19 @@ from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
 from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
 
 _LONGEST_CUE = 32
-"""Characters of a word of another script that became letters of `scripts.py`, or of several that touch."""
+"""Characters of a word of another script, or of several that touch, as cue letters of `scripts.py`."""
 _SAYS = NUMBER_WORDS.cues()
 _OF_OTHER_SCRIPTS: dict[str, Said] = {PHONE: "phone", REFERENCE: "reference", NATIONAL: "national"}
 _SAYS |= {letter * n: said for letter, said in _OF_OTHER_SCRIPTS.items() for n in range(1, _LONGEST_CUE + 1)}
+_LINKS = frozenset(NUMBER_WORDS.links.split(", "))
+_NUMBER = frozenset(NUMBER_WORDS.number.split(", "))
 _CARD_WORDS = {*NUMBER_WORDS.card.split(", "), *(CARD * n for n in range(1, _LONGEST_CUE + 1))}
 _WORD = re.compile(r"[0-9]+(?:[.,:][0-9]+)*|[^\W_]+")
 _REACH = 64
-"""Characters before a number in which a word can speak for it."""
+"""Characters before a number in which cues are looked for."""
 _REACH_WORDS = 5
+_SENTENCE_END = re.compile(r"(?i)(?<!\bno)(?<!\bnr)(?<!\bref)(?<!\bart)(?<!\bn)[.!?;]\s")
+_NOTHING_AFTER = re.compile(r"\.?[ \t]*(?:$|\n\s*(?![0-9\s]))")
 _PHONE_AFTER = re.compile(
     r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
 )
@@ -68,6 +71,7 @@ _FORMS = re.compile(
     (?:1[ .-]?)?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}    # North America
   | [0-9]{2}(?:([ .-])[0-9]{2})(?:\1[0-9]{2}){2,3}                                   # pairs: Denmark, France
   | [5-9][0-9]{2}[ ][0-9]{3}[ ](?!000)[0-9]{3}                                       # Spain, Poland
+  | 9[0-9][ ][0-9]{3}[ ][0-9]{2}[ ][0-9]{2} | [679][0-9]{2}(?:[ ][0-9]{2}){3}        # Spain
   | \([0-9]{1,5}\)[0-9 .\-/\u00a0]+                                                  # area code in brackets
     """,
     re.VERBOSE,
@@ -75,17 +79,18 @@ _FORMS = re.compile(
 _DIGITS = re.compile(r"[^0-9]")
 _IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
 _FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
+_DECIMALS = re.compile(r"[0-9]+\.[0-9]+(?:[ \u00a0]+[0-9]+\.[0-9]+)+$")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
 _MOST_GROUPS_BEFORE = 2
 _FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
 
-# Order numbers: what marks a match in the text, and what stands for the marks themselves.
+# Order numbers: marks around a match in the text, and a replacement for these marks in the text itself.
 _BEGIN, _END, _OTHER = "\ue001", "\ue002", "\ue003"
 _WITHOUT_MARKS = str.maketrans({_BEGIN: _OTHER, _END: _OTHER})
 
 
 def said_before(text: str, start: int) -> Said | None:
-    """What the nearest telling word before `start`, with at most four words between, says that a number there is.
+    """What the nearest cue before `start`, with at most four words between, says about a number there.
 
     >>> said_before("call me at 9472 7916", 11), said_before("call about order 9472 7916", 17)
     ('phone', 'reference')
@@ -98,13 +103,39 @@ def said_before(text: str, start: int) -> Said | None:
     return None
 
 
+def _said_of_phone(text: str, start: int, *, in_groups: bool) -> Said | None:
+    """As `said_before`, but a word such as "order" speaks only for a number in its own sentence.
+
+    For a number in groups that is not enough: "order 415-873-2700" is a reference, "the order is late 415-873-2700" is
+    not, for nothing but words such as "number" may stand between.
+    """
+    line = _line_before(text, start)
+    words = list(_WORD.finditer(line.lower()))[-_REACH_WORDS:]
+    for place in range(len(words) - 1, -1, -1):
+        pair = " ".join(word[0] for word in words[max(0, place - 1) : place + 1])
+        said = _SAYS.get(pair) or _SAYS.get(words[place][0])
+        if said == "reference" and (
+            _SENTENCE_END.search(line, words[place].end())
+            or (in_groups and not _leads_to_number([word[0] for word in words[place + 1 :]]))
+        ):
+            continue
+        if said is not None:
+            return said
+    return None
+
+
+def _leads_to_number(words: list[str]) -> bool:
+    """Whether these words after one such as "order" announce its number: "number of the lamp is", "no", "and 4711"."""
+    return all(word in _LINKS or word[0].isdigit() for word in words) or (words[0] in _NUMBER)
+
+
 def says_card(text: str, start: int) -> bool:
-    """Whether a word for a payment card stands before `start`, with at most four words between."""
+    """Whether a word for a payment card precedes `start`, with at most four words between."""
     return not _CARD_WORDS.isdisjoint(words_before(text, start))
 
 
 def said_after(text: str, end: int) -> Said | None:
-    """What the words right after `end` say: "9472 7916 is my mobile", "460-89-9847 is my SSN".
+    """What the words right after `end` say about the number: "9472 7916 is my mobile", "460-89-9847 is my SSN".
 
     >>> said_after("460899847 is my SSN", 9)
     'us'
@@ -118,11 +149,15 @@ def said_after(text: str, end: int) -> Said | None:
 
 
 def words_before(text: str, start: int) -> list[str]:
-    """The last five words before `start` on its line, in lower case; of the line above where that ends in a colon."""
+    """The last five words before `start` on its line, in lower case; of the line above if that ends in a colon."""
+    return _WORD.findall(_line_before(text, start).lower())[-_REACH_WORDS:]
+
+
+def _line_before(text: str, start: int) -> str:
     before, _, line = text[max(0, start - _REACH) : start].rpartition("\n")
     if not line.strip() and before.rstrip().endswith(":"):
-        line = before.rstrip().rpartition("\n")[2]
-    return _WORD.findall(line.lower())[-_REACH_WORDS:]
+        return before.rstrip().rpartition("\n")[2]
+    return line
 
 
 def passes_luhn(digits: str) -> bool:
@@ -139,10 +174,10 @@ def passes_luhn(digits: str) -> bool:
 
 
 def card_digits(text: str, start: int, end: int) -> str:
-    """The digits of the payment card number in [start, end), '' when it is none: issuer, length, Luhn.
+    """The digits of the payment card number in [start, end), '' if it is not one by issuer, length and Luhn.
 
-    Beside a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
-    length are far more frequent: after a word such as "article" they are no cards. Nor is a longer number without
+    After a word such as "card" any issuer counts. Cards of 12 and 13 digits exist, but article numbers (EAN) of that
+    length are far more frequent: after a word such as "article" they are not cards. Nor is a longer number without
     groups right after "order" or "tracking".
     """
     digits = re.sub(r"[^0-9]", "", text[start:end])
@@ -158,7 +193,7 @@ def card_digits(text: str, start: int, end: int) -> str:
 
 
 def iban_end(text: str, start: int) -> int | None:
-    """End of the IBAN that begins at `start`, grouped by spaces or hyphens or not at all; None when there is none.
+    """End of the IBAN that begins at `start`, grouped by spaces or hyphens or not at all; None if there is none.
 
     >>> iban_end("GB82 WEST 1234 5698 7654 32 please", 0)
     27
@@ -170,47 +205,69 @@ def iban_end(text: str, start: int) -> int | None:
 
 @cache
 def _iban_of(length: int) -> re.Pattern[str]:
-    """So many letters and digits, a space or a hyphen between any two of them, and none behind."""
+    """So many letters and digits, with a space or a hyphen between any two, and none after them."""
     return re.compile(rf"[A-Za-z0-9](?:[ -]?[A-Za-z0-9]){{{length - 1}}}(?![A-Za-z0-9])")
 
 
 def _is_iban(written: str) -> bool:
     from stdnum import iban
 
-    # Not `check_country`: a wrong bank code inside does not make the number less personal.
+    # Not `check_country`: with a wrong bank code it is still personal.
     return bool(iban.is_valid(written, check_country=False))
 
 
 def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
-    """Where the phone number inside the candidate [start, end) begins; None when it is no phone number.
+    """Where the phone number inside the candidate [start, end) begins; None if it is not a phone number.
 
-    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), when written in groups and valid in
-    `region`, or, with 7 to 12 digits, beside a word such as "call" or "mobile". After a word such as "order" it is
-    not, unless + or a grouped area code says so.
+    A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), if written in groups or alone on its
+    line and valid in `region`, or, with 7 to 12 digits, next to a word such as "call" or "mobile". Right after a word
+    such as "order" it is not, unless it has + or a grouped area code.
     """
     if text[start] == "+":
         return start if _is_international(_without_extension(text[start:end])) else None
-    if _FOUR_NUMBERS.match(text[start:end]):
-        return None  # an address or a version
-    said = said_before(text, start)
+    if _FOUR_NUMBERS.match(text[start:end]) or _DECIMALS.match(text[start:end]):
+        return None  # an address, a version or a load average
+    said = _said_of_phone(text, start, in_groups=_IN_GROUPS.search(text[start:end]) is not None)
     if said is not None and said != "phone":
         number = _without_extension(text[start:end])
         is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
         in_groups = number.lstrip("(").startswith("0") and not number.isdigit()
         return start if is_dialled and in_groups and _has_form(number) else None
-    beside = said == "phone" or said_after(text, end) == "phone"
-    if beside and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
+    announced = said == "phone" or said_after(text, end) == "phone"
+    if announced and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
         return start
     for _ in range(_MOST_GROUPS_BEFORE + 1):
-        number = _without_extension(text[start:end])
-        if _has_form(number) or _is_valid_in(number, region):
+        number = text[start:end]
+        if is_phone_alone(number, region=region):
             return start
-        # A leading group may be something else: "2 x 0151 2345678" or "in room 12 0151 2345678".
+        # A leading group may be another number: "2 x 0151 2345678" or "in room 12 0151 2345678".
         gap = re.match(r"[0-9]+[ \u00a0]", number)
         if gap is None:
             break
         start += gap.end()
-    return None
+    number = text[start:end]
+    return start if number.isdigit() and _is_valid(number, region) and _is_a_line(text, start, end) else None
+
+
+def _is_a_line(text: str, start: int, end: int) -> bool:
+    """Whether nothing else is on the line or in the sentence of the number, as in a signature.
+
+    Not after a question ("Where is order? 4158732700"), a heading ("Order number") or in a column of numbers.
+    """
+    if not _NOTHING_AFTER.match(text, end):
+        return False
+    before = text[max(0, start - _REACH) : start].rstrip(" ")
+    if not before.endswith("\n"):
+        return before.endswith((".", "!")) and len(before) > 1
+    line = before.rstrip().rpartition("\n")[2]
+    words = _WORD.findall(line.lower())
+    return bool(words) and not words[-1][0].isdigit() and all(_SAYS.get(word) != "reference" for word in words[-3:])
+
+
+def is_phone_alone(number: str, *, region: str) -> bool:
+    """Whether the way of writing is evidence enough: 0151 2345678, (905) 674-3793, or groups dialled in `region`."""
+    number = _without_extension(number)
+    return _has_form(number) or _is_valid_in(number, region)
 
 
 def _has_form(number: str) -> bool:
@@ -226,7 +283,7 @@ def _is_international(number: str) -> bool:
     """Whether a number after + or 00 has a country code and a length that this country knows."""
     import phonenumbers
 
-    # Only the trunk zero in brackets is written and not dialled: +49 (0)151.
+    # The trunk zero in brackets is written but not dialled: +49 (0)151.
     digits = "+" + _DIGITS.sub("", number.replace("(0)", ""))
     if not 8 <= len(digits) - 1 <= _MOST_DIGITS:
         return False
@@ -244,6 +301,10 @@ def _is_valid_in(number: str, region: str) -> bool:
         or not _FEWEST_DIGITS <= _n_digits(number) <= _MOST_DIGITS
     ):
         return False
+    return _is_valid(number, region)
+
+
+def _is_valid(number: str, region: str) -> bool:
     import phonenumbers
 
     try:
@@ -261,10 +322,10 @@ def _n_digits(number: str) -> int:
 
 
 class OrderNumbers:
-    """The patterns of `order_numbers`, as one.
+    """The patterns of `order_numbers`, joined.
 
     Raises:
-        ConfigError: a pattern is no RE2 pattern, or matches the empty text.
+        ConfigError: a pattern is not RE2, or matches the empty text.
 
     >>> list(OrderNumbers((r"NB-[0-9]{5}", r"\\b7[0-9]{9}\\b")).find("NB-48213 or 7123456789, not NB-482"))
     [(0, 8, 'NB-48213'), (12, 22, '7123456789')]
@@ -276,7 +337,7 @@ class OrderNumbers:
         self.pattern = "|".join(f"(?:{pattern})" for pattern in patterns)
 
     def find(self, text: str) -> Iterator[tuple[int, int, str]]:
-        """Spans of the order numbers, left to right, each as it is written."""
+        """Yield the spans of the order numbers, left to right, each as it is written."""
         if not text.isascii():
             text = text.translate(_WITHOUT_MARKS)
         first, *pieces = _marked(text, self.pattern).split(_BEGIN)
@@ -289,7 +350,7 @@ class OrderNumbers:
 
 @cache
 def order_numbers(patterns: tuple[str, ...]) -> OrderNumbers | None:
-    """The patterns checked, once per process; None for none."""
+    """Check and join the patterns, once per process; None if there are none."""
     return OrderNumbers(patterns) if patterns else None
 
 
@@ -310,7 +371,7 @@ def _check(pattern: str) -> None:
         matches_nothing = pc.match_substring_regex(pa.scalar(""), pattern=pattern).as_py()
     except pa.ArrowInvalid as error:
         raise ConfigError(
-            f"no RE2 pattern: `{pattern}`: {error}",
+            f"`{pattern}` is not an RE2 pattern: {error}",
             code="TG0190",
             where=where,
             hint=r"RE2 has no look-around and no back-references; `\b` marks the edge of a word: `\bNB-[0-9]{5}\b`",
@@ -320,5 +381,5 @@ def _check(pattern: str) -> None:
             f"`{pattern}` matches the empty text, so it would match everywhere",
             code="TG0190",
             where=where,
-            hint="ask for at least one character: `[0-9]+` instead of `[0-9]*`",
+            hint="require at least one character: `[0-9]+` instead of `[0-9]*`",
         )

@@ -1,10 +1,8 @@
-"""Find personal data and secrets in a text: where, and of which type. Patterns propose, checks decide.
+"""Find personal data and secrets in a text, with their positions and types. Patterns propose, checks decide.
 
-A card must pass Luhn, an IBAN its country's length and mod 97, an address must parse, a number is a phone only by its
-form or beside a word that says so. What one finder took is hidden from the next. Dates, UUIDs, order numbers and
-placeholders are left alone. Names are found by `names.py`; postal addresses are not found: no pattern can.
-
-It knows nothing of tables. Called by `tasks/curate/redact.py`.
+A card must pass Luhn, an IBAN its country's length and mod 97, an IP address must parse, a number is a phone only by
+its form or next to a word that says so. What one finder takes is hidden from the next. Dates, UUIDs, order numbers and
+placeholders are left alone. `name_rules.py` and `names.py` find names.
 """
 
 from __future__ import annotations
@@ -12,13 +10,25 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, get_args
 
 from schemas.curation_steps import RedactionType
+from tasks.curate.redaction.addresses import find_addresses
+from tasks.curate.redaction.announced import AnnouncedType, find_announced, kinds_announced
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
 from tasks.curate.redaction.national_ids import find_national_ids
-from tasks.curate.redaction.numbers import OrderNumbers, card_digits, iban_end, phone_start, words_before
+from tasks.curate.redaction.numbers import (
+    OrderNumbers,
+    card_digits,
+    iban_end,
+    is_phone_alone,
+    phone_start,
+    said_before,
+    words_before,
+)
 from tasks.curate.redaction.scripts import as_read, is_read_otherwise
+from tasks.curate.redaction.separators import View, on_one_line, shown
 
 
 class Found(NamedTuple):
@@ -32,9 +42,9 @@ class Found(NamedTuple):
 
 Spans = Iterator[tuple[int, int, str]]
 
-# Time stays linear in the length of the text: a pattern starts once per run of characters (look-behinds) and never
-# gives back (possessive quantifiers). Where the first thing in a pattern is a set of characters, and the look-behind
-# stands after it, Python skips over all other characters several times faster.
+# Time is linear in the length of the text: a pattern starts once per run of characters (look-behinds) and does not
+# backtrack (possessive quantifiers). If a pattern begins with a set of characters, and the look-behind follows it,
+# Python skips all other characters several times faster.
 _URL = re.compile(r"""(?i)(?<![\w@.])(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
 _AT = r"(?:[@＠]|\s?[(\[]\s?at\s?[)\]]\s?)"
 _DOT = r"(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)"
@@ -74,6 +84,12 @@ _PHONE = re.compile(
     r"(?:(?<=\+)\s?\(?[0-9]|(?<=\()[0-9]|(?<=[0-9]))(?:[ .\-/()\u00a0]{0,3}[0-9]){6,16}+"
     r"(?:\s?(?:x|ext\.?|extension)\s?[0-9]{1,6})?(?!\w|[-:][0-9])"
 )
+_MAC = re.compile(
+    r"(?<![\w:.-])(?:[0-9A-Fa-f]{2}(?P<mark>[:-])(?:[0-9A-Fa-f]{2}(?P=mark)){4}[0-9A-Fa-f]{2}"
+    r"|[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2})(?![\w-]|[:.]\w)"
+)
+_MAC_CUE = re.compile(r"(?i)(?<![^\W_])(?:mac|wi-?fi|hardware|ethernet|ether|bluetooth)[^\n]{0,24}$")
+_HEX_LETTER = re.compile("[A-Fa-f]")
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _HARMLESS = re.compile(
     rf"[0-9](?<![0-9][0-9])(?:(?<=[12])(?:(?<=1)9|(?<=2)0)[0-9]{{2}}([-/.]){_DAY}\1{_DAY}"
@@ -81,30 +97,39 @@ _HARMLESS = re.compile(
     r"(?:[T_-][0-9]{1,2}(?:[:.-][0-9]{2,3}){1,4})?(?![0-9])"
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
-_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,12}_[0-9]{1,6}\]")
+_PLACEHOLDER = re.compile(r"\[[A-Z_]{2,16}_[0-9]{1,6}\]")
 _SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
 _DIGIT = re.compile(r"[0-9]")
+_LINE_BREAK = re.compile(r"[\t\r\n]")
 
 
 def find_personal(
     text: str, types: Collection[RedactionType], *, region: str = "US", orders: OrderNumbers | None = None
 ) -> list[Found]:
-    """Values of the given types, left to right, never overlapping.
+    """Find values of the given types, left to right, without overlaps.
 
     Args:
         text: The text.
-        types: What to look for; `name` is not found here.
-        region: ISO country in which phone numbers without a country code are read.
-        orders: Order numbers; with type `order_number` they are values, without it they are no other number.
+        types: What to look for; names are not found here.
+        region: ISO country of phone numbers without a country code.
+        orders: Order numbers; with type `order_number` they are values, without it they are never another number.
 
     >>> text = "Mail Ann@Example.org about NB-48213 of 2026-06-01"
     >>> [(found.type, found.key) for found in find_personal(text, ["email", "phone"])]
     [('email', 'ann@example.org')]
     """
+    view = shown(text)
+    if view is None:
+        return _find(text, types, region, orders)
+    found = _find(view.text, types, region, orders)
+    return [Found(*view.original(each.start, each.end), each.type, each.key) for each in found]
+
+
+def _find(text: str, types: Collection[RedactionType], region: str, orders: OrderNumbers | None) -> list[Found]:
     found: list[Found] = []
     rest = _hide(text, map(re.Match.span, _PLACEHOLDER.finditer(text))) if "[" in text else text
     other = is_read_otherwise(text)
-    if other:  # addresses that touch other words first, then those that are of other letters themselves
+    if other:  # first addresses that touch words of other scripts, then those with such letters themselves
         rest = _take_wordy_as_read(rest, types, found)
     for type_, finder in _WORDY:
         if type_ in types:
@@ -115,9 +140,16 @@ def find_personal(
         rest = _hide(rest, (number[:2] for number in numbers))
         found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
     rest = as_read(rest) if other else rest
+    lines = on_one_line(rest)
+    if lines is not None:
+        rest = _take_over_lines(rest, lines, types, region, found)
+    has_digit = _DIGIT.search(rest) is not None
     for type_, finder in _NUMBERS:
-        if type_ in types:
+        if type_ in types and (has_digit or type_ == "mac"):
             rest = _take(finder, type_, rest, found)
+    announced = _ANNOUNCED & set(types) if has_digit else set()
+    for kind in sorted(announced & kinds_announced(rest)) if announced else ():
+        rest = _take(partial(find_announced, kind=kind), kind, rest, found)
     if "national_id" in types:
         rest = _take(lambda hidden: find_national_ids(hidden, digits=has_long_number), "national_id", rest, found)
     if has_long_number and ("card" in types or "phone" in types):
@@ -137,8 +169,37 @@ def _take_wordy_as_read(rest: str, types: Collection[RedactionType], found: list
     return rest
 
 
+def _take_over_lines(rest: str, lines: View, types: Collection[RedactionType], region: str, found: list[Found]) -> str:
+    """Take the numbers that a tab or a line break divides.
+
+    Columns of a table look the same, so a number needs a checksum or a word before it.
+    """
+    text = _hide(lines.text, _harmless(lines.text))
+    finders: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
+        ("iban", _ibans),
+        ("national_id", lambda hidden: find_national_ids(hidden, announced=True)),
+        ("card", _cards),
+        ("phone", lambda hidden: _announced_phones(hidden, region)),
+    )
+    for type_, finder in finders:
+        spans, originals = [], []
+        for start, end, key in finder(text) if type_ in types else ():
+            first, last = lines.original(start, end)
+            gap = _LINE_BREAK.search(rest, first, last)
+            if gap is None:
+                continue
+            # A phone number that ends before the break is found on its line; what follows is not a part of it.
+            if type_ == "phone" and is_phone_alone(rest[first : gap.start()].rstrip(), region=region):
+                continue
+            found.append(Found(first, last, type_, key))
+            spans.append((start, end))
+            originals.append((first, last))
+        text, rest = _hide(text, spans), _hide(rest, originals)
+    return rest
+
+
 def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
-    """Add what the finder finds, without overlaps; return the text with it hidden."""
+    """Add the finder's values, without overlaps; return the text with them hidden."""
     values = list(finder(rest))
     if not values:
         return rest
@@ -162,7 +223,7 @@ def _hide(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _harmless(text: str) -> Iterator[tuple[int, int]]:
-    """Dates, with the time after them, and UUIDs."""
+    """Yield dates, with the time after them, and UUIDs."""
     matches = [*_HARMLESS.finditer(text), *(_UUID.finditer(text) if text.count("-") > 3 else ())]
     place = 0
     for start, end in sorted(map(re.Match.span, matches)):
@@ -191,7 +252,7 @@ def _ibans(text: str) -> Spans:
             yield match.start(), end, re.sub(r"[ -]", "", text[match.start() : end]).upper()
 
 
-def _addresses(text: str) -> Spans:
+def _ip_addresses(text: str) -> Spans:
     matches = [*_IPV4.finditer(text), *(_IPV6.finditer(text) if text.count(":") > 1 else ())]
     for match in matches:
         try:
@@ -207,15 +268,24 @@ def _addresses(text: str) -> Spans:
 
 
 def _is_ipv6(address: ipaddress.IPv6Address) -> bool:
-    """Whether it is written out, or of a range that is in use: `a1::b2` of a program parses as an address, too."""
+    """Whether it is written in full, or of a range that is in use: `a1::b2` in source code is an address, too."""
     n_groups = sum(group != "0" for group in f"{address.compressed}".replace("::", ":").split(":"))
     return n_groups >= _MOST_GROUPS_OF_PROGRAMS or any(address in network for network in _IPV6_IN_USE)
 
 
 def _is_version(text: str, start: int) -> bool:
-    """Whether the words before say that four numbers are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
+    """Whether words before four numbers say that they are a version: "firmware 10.2.3.4", "upgrade to 2.9.10.2"."""
     words = words_before(text, start)
     return not _VERSION.isdisjoint(words) and _ADDRESS.isdisjoint(words)
+
+
+def _mac_addresses(text: str) -> Spans:
+    if text.count(":") < 5 and text.count("-") < 5 and text.count(".") < 2:
+        return
+    for match in _MAC.finditer(text):
+        # Six pairs of digits with hyphens, or three groups with dots, are other numbers more often.
+        if match["mark"] == ":" or _HEX_LETTER.search(match[0]) or _MAC_CUE.search(text, 0, match.start()):
+            yield match.start(), match.end(), re.sub("[:.-]", "", match[0]).lower()
 
 
 def _cards(text: str) -> Spans:
@@ -232,6 +302,15 @@ def _phones(text: str, region: str) -> Spans:
             yield start, match.end(), re.sub(r"[^0-9+]", "", text[start : match.end()])
 
 
+def _announced_phones(text: str, region: str) -> Spans:
+    """Phones that have a country code, or a form of their own after a word such as "call"."""
+    for start, end, key in _phones(text, region):
+        if key.startswith("+") or (
+            said_before(text, start) == "phone" and is_phone_alone(text[start:end], region=region)
+        ):
+            yield start, end, key
+
+
 _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("secret", find_known_secrets),
     ("url", _urls),
@@ -240,5 +319,8 @@ _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
 )
 _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("iban", _ibans),
-    ("ip", _addresses),
+    ("ip", _ip_addresses),
+    ("mac", _mac_addresses),
+    ("address", find_addresses),
 )
+_ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))

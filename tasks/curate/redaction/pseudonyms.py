@@ -1,7 +1,6 @@
 """Replace ids by keyed pseudonyms: equal for equal values, so that joins still work, and meaningless without the key.
 
-HMAC-SHA256, not a plain hash: ids are few enough to try them all. It knows nothing of texts. Called by
-`tasks/curate/redact.py`.
+HMAC-SHA256, not a plain hash: ids are so few that all of them can be tried. It knows nothing of texts.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 
 _PREFIX = "p_"
-_HEX_DIGITS = 24  # 96 bits: two of a billion ids share a pseudonym with a chance of one in 10^11
+_HEX_DIGITS = 24  # 96 bits: the chance that two of a billion ids share a pseudonym is 1 in 10^11
 _SHORTEST_KEY = 16
 
 
@@ -34,7 +33,7 @@ class Pseudonyms:
         return [None if value is None else self._of(value) for value in values]
 
     def __len__(self) -> int:
-        """How many values have one."""
+        """The number of values that have a pseudonym."""
         return len(self._known)
 
     def _of(self, value: str) -> str:
@@ -44,16 +43,16 @@ class Pseudonyms:
 
 
 def load_pseudonyms(step: RedactStep) -> Pseudonyms | None:
-    """The pseudonyms under the key of the environment; None when the step wants none.
+    """Pseudonyms under the key in the environment; None if the step has no `pseudonymise`.
 
     Raises:
-        ConfigError: the variable is not set, or its value is too short to withstand trying all keys.
+        ConfigError: the variable is not set, or the key is short enough to be guessed.
     """
     return Pseudonyms(_key(step)) if step.pseudonymise else None
 
 
 def fingerprint_key(step: RedactStep) -> str:
-    """What changes when the key does, for the key of a stored result: it does not tell the key. '' without pseudonyms.
+    """A digest of the key for the key of a stored result; it does not reveal the key. '' without pseudonyms.
 
     Raises:
         ConfigError: as `load_pseudonyms`.
@@ -66,9 +65,9 @@ def fingerprint_key(step: RedactStep) -> str:
 def _key(step: RedactStep) -> bytes:
     key = os.environ.get(step.key_env, "").encode()
     if len(key) < _SHORTEST_KEY:
-        told = f"has fewer than {_SHORTEST_KEY} characters" if key else "is not set"
+        fault = f"has fewer than {_SHORTEST_KEY} characters" if key else "is not set"
         raise ConfigError(
-            f"pseudonyms of {', '.join(step.pseudonymise)} need a key, and the variable {step.key_env} {told}",
+            f"pseudonyms of {', '.join(step.pseudonymise)} need a key, and the variable {step.key_env} {fault}",
             code="TG0190",
             where="curate.redact.key_env",
             hint=f'export {step.key_env}="$(openssl rand -hex 32)"; keep the key, or joins with earlier runs break',

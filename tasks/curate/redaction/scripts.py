@@ -1,9 +1,8 @@
-"""A text as the finders of numbers read it, whatever script it is written in: every character stays at its place.
+"""Convert a text in any script to the form that the finders of numbers read; every character keeps its position.
 
-They know ASCII digits and hyphens, and tell where a number begins by what is no letter. So other digits (٠٥, ０３, ๐๘)
-become ASCII ones, other dashes hyphens, and letters of scripts that put no space between a word and a number become
-spaces: 電話は03-1234-5678です. Before that, words that say what a number is become ones that `numbers.py` and
-`credentials.py` know. It knows nothing of values. Called by `tasks/curate/redaction/personal.py`.
+They know ASCII digits and hyphens, and expect no letter before a number. So other digits (٠٥, ０３, ๐๘) become ASCII
+digits, other dashes hyphens, and letters of scripts that put no space between a word and a number become spaces:
+電話は03-1234-5678です. Words that say what a number is become cues that `numbers.py` and `credentials.py` know.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import unicodedata
 from functools import cache
 
 PHONE, REFERENCE, NATIONAL, CARD, PASSWORD = "ꜣ", "ꜥ", "ꝁ", "ꝃ", "ꝅ"
-"""Letters that nobody writes; a cue becomes as many of one as it has characters, the last of them a space."""
+"""Letters that texts do not contain; a cue becomes as many of one as it has characters, the last of them a space."""
 _CUES = {
     PASSWORD: """密码 密碼 口令 パスワード 暗証番号 비밀번호 암호 รหัสผ่าน รหัส
         كلمة|المرور كلمة|السر كلمة|مرور סיסמה סיסמא סיסמתי""",
@@ -26,10 +25,10 @@ _CUES = {
         الهوية هوية הזהות זהות""",
     CARD: """信用卡 银行卡 銀行卡 卡号 カード クレジット 신용카드 카드 บัตรเครดิต بطاقة البطاقة אשראי כרטיס""",
 }
-"""Words of these scripts; | stands for the space inside one."""
+"""Words of these scripts; | means a space inside a word."""
 OTHER_DIGIT = r"[^\P{Nd}0-9]"
 OTHER_GAP = r"[0-9][^\x00-\x7f]{1,3}[0-9]"
-"""For RE2: what a number may hold that is not ASCII. `gates.py` lets every text with one of these through."""
+"""For RE2: characters in numbers that are not ASCII. `gates.py` passes every text with one of these."""
 PASSWORD_WORDS = tuple(_CUES[PASSWORD].replace("|", " ").split())
 _GLUED = (
     (0x0590, 0x08FF),  # Hebrew, Arabic, Syriac, Thaana
@@ -45,7 +44,7 @@ _GLUED = (
     (0xFE70, 0xFEFC),
     (0xFF66, 0xFF9D),
 )
-"""Scripts whose words touch numbers: without spaces, or with prefixes and particles that are attached."""
+"""Scripts whose words touch numbers: they have no spaces, or attach prefixes and particles."""
 _DASHES = "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\uff0d"
 _FULL_WIDTH = 0xFEE0
 _READ_OTHERWISE = re.compile(
@@ -54,12 +53,12 @@ _READ_OTHERWISE = re.compile(
 
 
 def is_read_otherwise(text: str) -> bool:
-    """Does `as_read` change anything?"""
+    """Whether `as_read` changes anything."""
     return not text.isascii() and _READ_OTHERWISE.search(text) is not None
 
 
 def as_read(text: str) -> str:
-    """The text with the same number of characters, for finders of e-mail addresses, secrets and numbers.
+    """Convert the text, with the same number of characters, for finders of e-mail addresses, secrets and numbers.
 
     >>> as_read("電話は０３−1234-5678です")
     'ꜣ  03-1234-5678  '
@@ -99,5 +98,5 @@ def _table() -> dict[int, str]:
 
 
 def _joins(code: int) -> bool:
-    """Vowel signs and tone marks belong to the letter before."""
+    """Whether it is a vowel sign or a tone mark, which belongs to the letter before."""
     return unicodedata.category(chr(code)) in ("Mn", "Mc", "Lm")

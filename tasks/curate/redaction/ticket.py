@@ -1,13 +1,13 @@
 """Redact the texts of one ticket: subject, body, reply, and every text inside the messages.
 
-Equal values get the same placeholder inside the ticket, `[EMAIL_1]`; no map from placeholder to value is kept. It knows
-nothing of tables. Called by `tasks/curate/redact.py`.
+Equal values get the same placeholder within the ticket, `[EMAIL_1]`; no map from placeholder to value is kept. It knows
+nothing of tables.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import get_args
@@ -15,19 +15,21 @@ from typing import get_args
 import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
-from tasks.curate.redaction.gates import TEXT_BITS, TEXTS
+from tasks.curate.redaction.gates import TEXT_BITS, TEXTS, slots_of
+from tasks.curate.redaction.ids import is_personal_id
+from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, selects
 from tasks.curate.redaction.numbers import order_numbers
 from tasks.curate.redaction.personal import Found, find_personal
 
 PLACEHOLDER = re.compile(rf"\[({'|'.join(kind.upper() for kind in get_args(RedactionType))})_([0-9]{{1,6}})\]")
 TEXT_COLUMNS = ("subject", "body", "reply")
-"""Plain texts, in the order in which values get their numbers; the conversation in `messages` comes after."""
-_STRUCTURE = frozenset({"role", "type", "id", "tool_call_id"})  # keys of a message whose values are no text
+"""Plain texts in the order in which values are numbered; the conversation in `messages` comes last."""
+_STRUCTURE = frozenset({"role", "type", "id", "tool_call_id"})  # keys of a message whose values are not text
 
 
 class Placeholders:
-    """Numbers of one ticket; no map from number to value leaves it.
+    """The placeholders of one ticket; the map from number to value stays inside.
 
     >>> placeholders = Placeholders()
     >>> people = [Found(0, 9, "email", "ann@x.org"), Found(11, 20, "email", "bob@x.org")]
@@ -42,13 +44,13 @@ class Placeholders:
         self._last: Counter[str] = Counter()
 
     def reserve(self, text: str) -> None:
-        """Leave out the numbers of placeholders that the text holds already."""
+        """Skip the numbers of placeholders that the text already has."""
         if "[" in text:
             for kind, number in PLACEHOLDER.findall(text):
                 self._last[kind.lower()] = max(self._last[kind.lower()], int(number))
 
     def put(self, text: str, values: Iterable[Found]) -> str:
-        """The text with the values replaced, but for the one to keep."""
+        """Replace the values in the text, except the one to keep."""
         pieces = []
         place = 0
         for found in values:
@@ -67,10 +69,10 @@ class Placeholders:
 
 
 class TicketRedactor:
-    """What a `RedactStep` asks for, ready for many tickets.
+    """Redacts tickets as a `RedactStep` says.
 
     Raises:
-        ConfigError: an order number's pattern is no RE2 pattern.
+        ConfigError: an `order_numbers` pattern is not RE2.
     """
 
     def __init__(self, step: RedactStep) -> None:
@@ -83,22 +85,24 @@ class TicketRedactor:
     def redact(
         self, row: Mapping[str, str | None], types: Mapping[str, frozenset[RedactionType]] | None = None
     ) -> tuple[dict[str, str | None], Placeholders]:
-        """The ticket with its texts redacted, its other columns as they are, and the placeholders put into it.
+        """Redact the texts of a ticket; return it, other columns unchanged, and the placeholders put into it.
 
         Args:
             row: The ticket.
-            types: Those of the step's types that each text can hold at all (`types_of`); None for all.
+            types: The step's types that each text may hold (`types_of`); None for all.
         """
         types = self._all_types if types is None else types
-        placeholders = Placeholders(keep=row.get("reference"))
+        reference = row.get("reference")
+        placeholders = Placeholders(keep=None if reference and is_personal_id(reference) else reference)
         for name in TEXTS:
             placeholders.reserve(row.get(name) or "")
         names = self._names if "name" in types["body"] else None
-        if names is not None and names.mode == "gate" and not any(map(selects, texts_of(row))):
-            names = None
+        by_model = names is not None and (
+            names.mode == "all" or (names.mode == "gate" and any(map(selects, texts_of(row))))
+        )
 
         def replace(text: str, found: Collection[RedactionType]) -> str:
-            return placeholders.put(text, self._find(text, found, names))
+            return placeholders.put(text, self._find(text, found, names, by_model=by_model))
 
         redacted = dict(row)
         for name in TEXT_COLUMNS:
@@ -109,25 +113,33 @@ class TicketRedactor:
         return redacted, placeholders
 
     def types_of(self, bits: int) -> dict[str, frozenset[RedactionType]]:
-        """Per text of the ticket the step's types whose bits are set; see `gate_bits`."""
+        """Map each text of the ticket to the step's types whose bits are set; see `gate_bits`."""
         mask = (1 << TEXT_BITS) - 1
         return {name: self._types(bits >> (TEXT_BITS * place) & mask) for place, name in enumerate(TEXTS)}
 
     def _types(self, bits: int) -> frozenset[RedactionType]:
         if bits not in self._types_of:
-            self._types_of[bits] = frozenset(t for place, t in enumerate(self._step.types) if bits & (1 << place))
+            slots = enumerate(slots_of(self._step).values())
+            self._types_of[bits] = frozenset(type_ for place, types in slots if bits & (1 << place) for type_ in types)
         return self._types_of[bits]
 
-    def _find(self, text: str, types: Collection[RedactionType], names: NamesSpec | None) -> list[Found]:
+    def _find(
+        self, text: str, types: Collection[RedactionType], names: NamesSpec | None, *, by_model: bool
+    ) -> list[Found]:
         found = find_personal(text, types, region=self._step.region, orders=self._orders)
         if names is None:
             return found
-        people = (Found(start, end, "name", key) for start, end, key in find_names(text, min_score=names.min_score))
-        return sorted([*found, *(name for name in people if not _overlaps(name, found))])
+        people = [*find_names_by_rules(text), *(find_names(text, min_score=names.min_score) if by_model else ())]
+        # Where rules and model overlap, the name that begins first counts, and of those the longest.
+        for start, end, key in sorted(people, key=lambda name: (name[0], -name[1])):
+            name = Found(start, end, "name", key)
+            if not _overlaps(name, found):
+                insort(found, name)
+        return found
 
 
 def texts_of(row: Mapping[str, str | None]) -> Iterator[str]:
-    """Every text of the ticket, those inside the messages one by one."""
+    """Yield every text of the ticket, those inside the messages one by one."""
     for name in TEXT_COLUMNS:
         if text := row.get(name):
             yield text
@@ -148,7 +160,7 @@ def _overlaps(name: Found, found: list[Found]) -> bool:
 
 
 def _redact_messages(messages: str, redact: Callable[[str], str]) -> str:
-    """The conversation with every text in it redacted; unreadable JSON is redacted as one text, never passed on."""
+    """Redact every text in the conversation; unreadable JSON is redacted as one text, never passed on."""
     try:
         parsed = orjson.loads(messages)
         redacted = _redact_inside(parsed, redact)

@@ -1,1 +1,1 @@
-"""SQL that a person writes in pipelines.yaml: checked before it runs, generated anew from the checked tree."""
+"""SQL that a user writes in pipelines.yaml: checked before it runs, and rewritten from the checked syntax tree."""

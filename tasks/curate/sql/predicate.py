@@ -1,7 +1,7 @@
-"""A rule's SQL is one boolean expression over the ticket columns, and nothing else.
+"""Check a rule's SQL: one boolean expression over the ticket columns, and nothing else.
 
-It knows nothing of the rules' meaning and runs none of them. Called by `tasks/curate/rules.py`. The statement that
-runs is the one that was checked: text is generated anew from the checked tree, never taken from the file.
+The text that runs is generated from the checked syntax tree, never taken from the file. Called by
+`tasks/curate/rules.py` and `tasks/curate/ask.py`; runs nothing on tickets.
 """
 
 from __future__ import annotations
@@ -11,32 +11,24 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKET_COLUMNS, TICKETS
+from tasks.curate.sql.functions import (
+    ROW_FUNCTIONS,
+    closest_function,
+    null_comparisons,
+    refused_by_duckdb,
+    refused_call,
+)
 from tasks.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp
-
-_NAMES = """
-    abs and array array_contains array_has array_length ascii between bit_length case cast ceil ceiling chr coalesce
-    concat concat_ws contains damerau_levenshtein date date_add date_diff date_part date_sub date_trunc datediff day
-    dayname dayofweek dayofyear ends_with endswith epoch exp extract filter floor format greatest hamming hour if ifnull
-    instr isfinite isnan jaccard jaro_similarity jaro_winkler_similarity json_array_length json_exists json_extract
-    json_extract_scalar json_extract_string json_valid last_day least left len length levenshtein list_contains
-    list_has ln log lower lpad ltrim md5 minute mod month nfc_normalize not nullif or ord position power prefix quarter
-    regexp_extract regexp_full_match regexp_ilike regexp_like regexp_matches regexp_replace repeat replace reverse right
-    round rpad rtrim second sha256 sign split split_part sqrt starts_with startswith str_position strip_accents strlen
-    strpos strptime substr substring suffix timestamp_trunc to_timestamp translate trim trunc try_cast try_strptime
-    unicode upper week weekday xor year yearweek
-"""
-FUNCTIONS = frozenset(_NAMES.split())
-"""What a rule may call: deterministic functions of its own row. No clock, no chance, no file, no setting."""
 
 
 def check_predicate(sql: str, *, where: str | None = None) -> str:
     """Return `sql` as checked text: one boolean expression over the ticket columns.
 
     Refused are statements, subqueries, aggregates, windows, parameters, `*`, table names and every function that is
-    not in `FUNCTIONS`: rules decide from their own row, the same way each time.
+    not in `ROW_FUNCTIONS`: a rule decides from its own row, the same way each time.
 
     Args:
         sql: Expression in DuckDB's dialect.
@@ -58,6 +50,13 @@ def check_predicate(sql: str, *, where: str | None = None) -> str:
         raise ConfigError("the rule is nested too deeply", code="TG0120", where=where) from None
     _bind(checked, where)
     return checked
+
+
+def advise_on_predicate(sql: str) -> list[str]:
+    """What a valid rule probably does not mean, one sentence each."""
+    return [
+        f"`{found}` is never true; write `is null` or `is not null`" for found in null_comparisons(_parse(sql, None))
+    ]
 
 
 def _parse(sql: str, where: str | None) -> exp.Expression:
@@ -103,17 +102,14 @@ def _check_node(node: exp.Expr, where: str | None) -> None:
         raise SecurityError(
             f"a rule may not hold {_kind(node)}", code="TG0811", where=where, hint="decide from the row's own columns"
         )
-    elif isinstance(node, exp.Func):
-        names = [node.name] if isinstance(node, exp.Anonymous) else node.sql_names()
-        if not any(name.lower() in FUNCTIONS for name in names):
-            name = names[0].lower()
-            close = difflib.get_close_matches(name, FUNCTIONS, n=1)
-            raise SecurityError(
-                f"a rule may not call {name}()",
-                code="TG0811",
-                where=where,
-                hint=f"did you mean {close[0]}()?" if close else "allowed are deterministic functions of one row",
-            )
+    elif isinstance(node, exp.Func) and (name := refused_call(node, ROW_FUNCTIONS)):
+        raise _refused_function(name, where)
+
+
+def _refused_function(name: str, where: str | None) -> SecurityError:
+    close = closest_function(name, ROW_FUNCTIONS)
+    hint = f"did you mean {close}()?" if close else "a rule may call deterministic functions of one row"
+    return SecurityError(f"a rule may not call {name}()", code="TG0811", where=where, hint=hint)
 
 
 def _check_column(node: exp.Column, where: str | None) -> None:
@@ -147,8 +143,11 @@ def _bind(checked: str, where: str | None) -> None:
     columns = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in TICKETS)
     with connect(threads=1) as connection:
         connection.execute(f"CREATE TABLE tickets ({columns})")
+        select = f"SELECT ({checked}) AS keep FROM tickets"
         try:
-            bound = connection.execute(f"DESCRIBE SELECT ({checked}) AS keep FROM tickets").fetchall()
+            if refused := refused_by_duckdb(connection, select, ROW_FUNCTIONS):
+                raise _refused_function(refused[0], where)
+            bound = connection.execute(f"DESCRIBE {select}").fetchall()
         except duckdb.Error as error:
             raise ConfigError(
                 f"DuckDB refuses the rule: {str(error).partition(chr(10))[0][:200]}", code="TG0120", where=where

@@ -1,73 +1,80 @@
-"""A step's SQL is one SELECT over the relation `tickets`, and nothing else.
+"""Check a step's SQL: one SELECT over the relation `tickets`, and nothing else.
 
-It knows nothing of what the statement is for and runs none on tickets. Called by `tasks/curate/sql_step.py`. The
-statement that runs is the one that was checked: text is generated anew from the checked tree, never taken from the
-file. What no list here foresees is refused: the lists name what is allowed.
+The text that runs is generated from the checked syntax tree, never taken from the file. The lists name what is
+allowed, so everything else is refused. Called by `tasks/curate/sql_step.py`; runs nothing on tickets.
 """
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
-from schemas.tables import TICKETS
-from tasks.curate.sql.predicate import FUNCTIONS as ROW_FUNCTIONS
+from schemas.tables import TICKETS, Column
+from tasks.curate.sql.functions import (
+    ALL_FUNCTIONS,
+    closest_function,
+    null_comparisons,
+    refused_by_duckdb,
+    refused_call,
+)
 from tasks.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
     from sqlglot import exp
 
-_MORE = """
-    any_value arg_max arg_min argmax argmin array_agg array_size array_to_string avg bool_and bool_or
-    count count_if countif cume_dist dense_rank first first_value group_concat lag last last_value lead list
-    list_aggregate list_concat list_distinct list_filter list_position list_reverse_sort list_sort list_transform
-    list_unique listagg logical_and logical_or max max_by median min min_by mode nth_value ntile percent_rank
-    percentile_cont percentile_disc quantile quantile_cont quantile_disc range rank regexp_count regexp_extract_all
-    regexp_split row_number sort_array split_to_array stddev stddev_pop stddev_samp str_split string_agg string_split
-    string_split_regex string_to_array sum transform var_pop var_samp variance variance_pop
-"""
-FUNCTIONS = ROW_FUNCTIONS | frozenset(_MORE.split())
-"""What a step may call: deterministic functions of rows, aggregates and windows. No clock, no chance, no file."""
 _CLAUSES = """
     Alias Aliases All Any Between Boolean Bracket CTE Case ColumnDef Column DataType DataTypeParam Distinct Escape
     Except Exists Extract Fetch Filter From Group Having HavingMax IgnoreNulls In Intersect Interval IntervalSpan Is
     Join Lambda Limit Literal Null Offset Order Ordered Paren Qualify RespectNulls Select SetOperation Slice Star
     Subquery Table TableAlias Tuple Union Values Var Where Window WindowSpec With WithinGroup Identifier Array
-    PropertyEQ Not Neg
+    PropertyEQ Not Neg JSONPath JSONPathKey JSONPathRecursive JSONPathRoot JSONPathSlice JSONPathSubscript
+    JSONPathWildcard
 """
 _ALLOWED = frozenset(_CLAUSES.split())
-RELATION = "tickets"
+Relations = Mapping[str, tuple[Column, ...]]
+"""Name of a table that a SELECT may read -> its columns."""
+_STEP: Relations = {"tickets": TICKETS}
 
 
-def check_select(sql: str, *, where: str | None = None) -> str:
-    """Return `sql` as checked text: one SELECT whose rows come from `tickets` alone.
+def check_select(sql: str, *, where: str | None = None, relations: Relations | None = None) -> str:
+    """Return `sql` as checked text: one SELECT whose rows come from `tickets` only.
 
     Common table expressions, subqueries, joins of `tickets` with itself and constant VALUES are allowed. Refused are
     other statements and relations, files, table functions, settings, macros, parameters, samples, recursion, and
-    every function that is not in `FUNCTIONS`.
+    every function that is not in `ALL_FUNCTIONS`.
 
     Args:
         sql: Statement in DuckDB's dialect.
         where: Place of the file, for the error.
+        relations: Tables that it may read instead of `tickets`; it may then return any columns.
 
     Raises:
-        SecurityError: TG0811, it is not exactly one SELECT, or it reaches for something but `tickets`.
-        ConfigError: TG0125, it does not parse, or DuckDB refuses it, or the columns are not those of a ticket.
+        SecurityError: TG0811, it is not exactly one SELECT, or it reads something else.
+        ConfigError: TG0125, it does not parse, DuckDB rejects it, or it does not return the columns of a ticket.
 
     >>> check_select("select * from tickets where length(body) > 3")
     'SELECT * FROM tickets WHERE LENGTH(body) > 3'
     """
     try:
         tree = _parse(sql, where)
-        known = {RELATION} | {cte.alias.lower() for cte in _ctes(tree)}
+        known = set(relations or _STEP) | {cte.alias.lower() for cte in _ctes(tree)}
         for node in tree.walk():
             _check_node(node, known, where)
         checked = tree.sql(dialect="duckdb", comments=False)
     except RecursionError:
         raise ConfigError("the SELECT is nested too deeply", code="TG0125", where=where) from None
-    _bind(checked, where)
+    found = _bind(checked, relations or _STEP, where)
+    if relations is None:
+        _check_columns(found, where)
     return checked
+
+
+def advise_on_select(sql: str) -> list[str]:
+    """What a valid SELECT probably does not mean, one sentence each."""
+    return [
+        f"`{found}` is never true; write `is null` or `is not null`" for found in null_comparisons(_parse(sql, None))
+    ]
 
 
 def _parse(sql: str, where: str | None) -> exp.Expression:
@@ -110,12 +117,8 @@ def _check_node(node: exp.Expr, known: set[str], where: str | None) -> None:
     elif isinstance(node, exp.With) and node.args.get("recursive"):
         raise _refused("WITH RECURSIVE, which may never end", where)
     elif isinstance(node, exp.Func) and type(node).__name__ not in _ALLOWED:
-        names = [node.name] if isinstance(node, exp.Anonymous) else node.sql_names()
-        if not any(name.lower() in FUNCTIONS for name in names):
-            name = names[0].lower()
-            close = difflib.get_close_matches(name, FUNCTIONS, n=1)
-            hint = f"did you mean {close[0]}()?" if close else "allowed are deterministic functions of rows"
-            raise _refused(f"{name}()", where, hint)
+        if name := refused_call(node, ALL_FUNCTIONS):
+            raise _refused_function(name, where)
     elif type(node).__name__ not in _ALLOWED and (
         isinstance(node, exp.Dot) or not isinstance(node, exp.Binary | exp.Unary | exp.Func)
     ):
@@ -138,29 +141,41 @@ def _check_table(node: exp.Table, known: set[str], where: str | None) -> None:
         raise _refused(f"the table {node.name}", where)
 
 
+def _refused_function(name: str, where: str | None) -> SecurityError:
+    close = closest_function(name, ALL_FUNCTIONS)
+    hint = f"did you mean {close}()?" if close else "a step may call deterministic functions, aggregates and windows"
+    return _refused(f"{name}()", where, hint)
+
+
 def _refused(what: str, where: str | None, hint: str | None = None) -> SecurityError:
     return SecurityError(
         f"the step's SQL may not use {what}",
         code="TG0811",
         where=where,
-        hint=hint or f"select from `{RELATION}`, and from subqueries over it, alone",
+        hint=hint or "select only from the tables of tickets and from subqueries over them",
     )
 
 
-def _bind(checked: str, where: str | None) -> None:
-    """Let DuckDB bind the statement against an empty table, and compare the columns it would return."""
+def _bind(checked: str, relations: Relations, where: str | None) -> list[tuple[str, str]]:
+    """Let DuckDB bind the statement against empty tables; return name and type of the columns it would return."""
     import duckdb
 
-    columns = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in TICKETS)
     with connect(threads=1) as connection:
-        connection.execute(f"CREATE TABLE {RELATION} ({columns})")
+        for name, columns in relations.items():
+            declared = ", ".join(f"{quote_identifier(column.name)} {column.sql_type}" for column in columns)
+            connection.execute(f"CREATE TABLE {name} ({declared})")
         try:
+            if refused := refused_by_duckdb(connection, checked, ALL_FUNCTIONS):
+                raise _refused_function(refused[0], where)
             found = connection.execute(f"DESCRIBE {checked}").fetchall()
         except duckdb.Error as error:
             raise ConfigError(
                 f"DuckDB refuses the SELECT: {str(error).partition(chr(10))[0][:200]}", code="TG0125", where=where
             ) from None
-    got = [(name, kind) for name, kind, *_ in found]
+    return [(name, kind) for name, kind, *_ in found]
+
+
+def _check_columns(got: list[tuple[str, str]], where: str | None) -> None:
     faults = [f"{column.name} is missing" for column in TICKETS if column.name not in dict(got)]
     faults += [
         f"{column.name} is {dict(got)[column.name]}, must be {column.sql_type}"
@@ -168,8 +183,8 @@ def _bind(checked: str, where: str | None) -> None:
         if dict(got).get(column.name, column.sql_type) != column.sql_type
     ]
     wanted = {column.name for column in TICKETS}
-    faults += [f"{name} is no ticket column" for name, _ in got if name not in wanted]
-    faults += [f"{name} stands twice" for name in sorted(wanted) if [first for first, _ in got].count(name) > 1]
+    faults += [f"{name} is not a ticket column" for name, _ in got if name not in wanted]
+    faults += [f"{name} appears twice" for name in sorted(wanted) if [first for first, _ in got].count(name) > 1]
     if faults:
         raise ConfigError(
             f"the SELECT must return every ticket column as it is: {'; '.join(faults)}",

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import duckdb
+import pytest
+from ruamel.yaml import YAML
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace
@@ -150,3 +153,83 @@ def test_keep_raw_days_needs_redaction(workplace: Workplace) -> None:
 
 def test_the_funnel_of_a_pipeline_without_a_run_is_refused(refusal: Callable[..., str]) -> None:
     assert "error[TG0159]" in refusal("data", "funnel", "replies")
+
+
+def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(empty_workplace: Workplace) -> None:
+    checks = [
+        {"uses": "nulls", "column": "category", "table": "curated"},
+        {"uses": "freshness", "max_age_hours": 24, "severity": "warn"},
+        {"uses": "volume", "min_rows": 10_000},
+    ]
+    now = "2026-06-30T00:00:00Z"
+
+    def declare(number: int) -> None:
+        def change(document: dict[str, Any]) -> None:
+            from_file()(document)
+            document["pipelines"]["small"]["checks"] = checks[:number]
+
+        empty_workplace.declare(change)
+
+    declare(3)
+    write_tickets(empty_workplace, week(1) + week(2))
+    done = empty_workplace.run("run", "small", TUNEGATE_NOW=now)
+    assert done.returncode == 3
+    assert "error[TG0222]: 1 of 3 checks failed: volume: 240 rows; at least 10,000 are required" in done.stderr
+    assert "check freshness_created_at: the newest ticket is " in done.stderr
+    asked = empty_workplace.json(
+        "data", "quarantine", "small", "--sql", "SELECT name, status FROM checks ORDER BY name"
+    )
+    assert {row["name"]: row["status"] for row in asked["rows"]} == {
+        "freshness_created_at": "failed", "nulls_category": "passed", "volume": "failed"
+    }  # fmt: skip
+    declare(2)
+    assert empty_workplace.run("data", "curate", "small", TUNEGATE_NOW=now).returncode == 0
+    asked = empty_workplace.json(
+        "data", "quarantine", "small", "--sql", "SELECT run_id, status, config_digest FROM runs ORDER BY status"
+    )["rows"]
+    assert [row["status"] for row in asked] == ["FAILED", "RUNNING"]
+    assert asked[0]["config_digest"] != asked[1]["config_digest"]
+    (state,) = empty_workplace.json("data", "quarantine", "small", "--sql", "SELECT * FROM trends")["rows"]
+    assert (state["n_read"], state["read_change"]) == (240, None)
+
+
+def test_the_dictionary_names_every_table_for_people_and_for_dbt(empty_workplace: Workplace) -> None:
+    page = empty_workplace.run("data", "dictionary").stdout
+    assert "| `body` | VARCHAR | yes | personal | The customer's text |" in page
+    assert empty_workplace.run("data", "dictionary", "--dbt", "--out", "sources.yml").returncode == 0
+    assert empty_workplace.run("data", "dictionary", "--out", "sources.yml").returncode == 2
+    (source,) = YAML(typ="safe").load(empty_workplace.folder / "sources.yml")["sources"]
+    tables = {table["name"]: {column["name"]: column for column in table["columns"]} for table in source["tables"]}
+    assert tables["curated"]["ticket_id"]["data_tests"] == ["not_null", "unique"]
+    assert {"relationships": {"to": "source('tunegate', 'curated')", "field": "ticket_id"}} in (
+        tables["splits"]["ticket_id"]["data_tests"]
+    )
+    assert tables["trends"]["read_change"]["meta"] == {"pii": "none"}
+
+
+def test_a_comparison_with_null_is_shown_by_validate_and_plan(empty_workplace: Workplace) -> None:
+    step = {"uses": "rule", "name": "labelled", "keep": "category != null or true"}
+    empty_workplace.declare(from_file(steps=[step]))
+    write_tickets(empty_workplace, week(1))
+    (advice,) = empty_workplace.json("validate")["warnings"]
+    assert advice.startswith("curate.rule.labelled: `category <> NULL` is never true")
+    assert empty_workplace.json("plan", "small")["warnings"] == [advice]
+
+
+@pytest.mark.campaign
+def test_tickets_grow_stale_also_in_a_run_that_is_skipped_as_unchanged(workplace: Workplace) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["checks"] = [{"uses": "freshness", "max_age_hours": 48}]
+
+    workplace.declare(change)
+    newest = "SELECT max(created_at) AS newest FROM raw_tickets"
+    workplace.run("data", "curate", "small")  # stale by the machine's clock, and published nevertheless
+    (row,) = workplace.json("data", "quarantine", "small", "--sql", newest)["rows"]
+    moment = datetime.fromisoformat(row["newest"]).replace(tzinfo=UTC)
+    fresh, stale = ((moment + timedelta(hours=hours)).isoformat() for hours in (1, 49))
+    assert workplace.run("run", "small", TUNEGATE_NOW=fresh).returncode == 0
+    skipped = workplace.run("run", "small", TUNEGATE_NOW=fresh)
+    assert "nothing changed since run" in skipped.stderr + skipped.stdout
+    done = workplace.run("run", "small", TUNEGATE_NOW=stale)
+    assert done.returncode == 3
+    assert "freshness_created_at: the newest ticket is 49.0 hours old; at most 48 are allowed" in done.stderr

@@ -24,6 +24,7 @@ WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
 WITHOUT_CONFIG = {
     "explain": "it reads the documentation of the program",
     "model verify": "it reads a folder that may come from another machine",
+    "data dictionary": "it describes what is the same for every file",
     "ops schema": "it prints what is the same for every file",
 }
 """Command -> why it has no `--config`; a new one needs its reason here."""

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.privacy.forget import forget, plan_forgetting
-from tasks.curate.publish import TABLES, create_tables
 from tasks.curate.rows import ticket_table, write_tickets
+from tasks.curate.warehouse_tables import TABLES, create_tables
 from tasks.warehouse import connect
 from tests.support.forgetful_workspace import CUSTOMER, TEXT, WORDS, Workspace, pseudonym, rows
 from tests.support.traces import traces
@@ -37,7 +37,7 @@ def publish(workspace: Workspace) -> Path:
 
 
 def insert(db: Any, table: str, values: dict[str, Any]) -> None:
-    needed = {each.name: DEFAULTS.get(each.sql_type) for each in TABLES[table][1] if not each.nullable}
+    needed = {each.name: DEFAULTS.get(each.sql_type) for each in TABLES[table].columns if not each.nullable}
     row = {**needed, **values}
     db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
 
@@ -58,3 +58,15 @@ def test_the_published_warehouse_contains_nothing_of_the_customer(workspace: Wor
         assert db.execute("SELECT count(*) FROM duplicates").fetchall() == [(0,)]
         [(snapshot_id, n_curated)] = db.execute("SELECT snapshot_id, n_curated FROM snapshot").fetchall()
         assert (snapshot_id != "s1", n_curated) == (True, 2)
+
+
+def test_a_warehouse_of_an_earlier_version_is_rewritten_too(workspace: Workspace) -> None:
+    folder = publish(workspace)
+    with connect(folder / "warehouse.duckdb") as db:
+        db.execute("DROP VIEW trends")
+        for table in ("redactions", "checks", "snapshots", "snapshot_funnel", "runs"):
+            db.execute(f"DROP TABLE {table}")
+    forget(workspace.settings, workspace.specs, CUSTOMER, reason="case 17", actor="a person", unknown=False)
+    assert traces(folder, WORDS) == []
+    with connect(folder / "warehouse.duckdb", read_only=True) as db:
+        assert db.execute("SELECT count(*) FROM redactions").fetchall() == [(0,)]

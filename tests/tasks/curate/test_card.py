@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import CurationCard, RowCounts, Splits, TicketTable
+from schemas.artifacts import CheckResults, CurationCard, RowCounts, Splits, TicketTable
 from schemas.curation_card import CardNumbers, Distribution, ValueCounts
+from schemas.data_checks import CheckResult
 from schemas.errors import DataError
 from tasks.curate.card import build_card
 from tasks.curate.cards.card_drift import shift_of, stability_index
@@ -51,6 +52,7 @@ def make_card(
         validation: list[Row] = [],  # noqa: B006
         removed: Mapping[str, list[Row]] | None = None,
         notes: dict[str, int] | None = None,
+        checks: CheckResults | None = None,
         previous: CurationCard | None = None,
     ) -> CurationCard:
         steps = {"extract": [], **(removed or {})}
@@ -65,6 +67,7 @@ def make_card(
             stage_names=tuple(steps),
             split=make_splits(train=train, test=test, validation=validation),
             clean=clean,
+            checks=checks,
             previous=previous,
             out=new_folder(),
         )
@@ -88,6 +91,48 @@ def row(name: str, **columns: object) -> Row:
 
 def shares(distribution: Distribution) -> dict[str, tuple[int, int, int]]:
     return {v.value: (v.train, v.validation, v.test) for v in distribution.values if v.n}
+
+
+def test_no_value_that_redaction_would_replace_is_published(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    personal = "ann.smith@example.org"
+    card = make_card(
+        train=[
+            row("a", customer_id=personal, category=personal, product="4111 1111 1111 1111"),
+            row("b", customer_id=personal, category=f"case of {personal}", channel="+44 20 7946 0958"),
+            row(personal, category="billing", priority="DE89 3704 0044 0532 0130 00"),
+        ],
+        test=[row("d", category="billing")],
+        removed={
+            "dedup": [{"outcome": "merged", "cluster_id": personal, "kept_id": personal, "code": "near_duplicate"}]
+        },
+    )
+    found = numbers_of(card)
+    assert shares(found.distributions["category"]) == {"billing": (1, 0, 1)}
+    assert found.distributions["category"].other.n == 2
+    assert found.personal_ids == {"ticket_id": 1, "customer_id": 3}
+    assert found.duplicates.largest[0].kept_id == "[EMAIL_1]"
+    for file in ("card.json", "card.html"):
+        text = (card.root / file).read_text()
+        assert not [value for value in (personal, "4111", "7946", "3704") if value in text]
+    assert "customer_id is an e-mail address or the like in 3 tickets: add `pseudonymise" in caplog.text
+
+
+def test_checks_of_the_data_are_shown(make_card: Callable[..., CurationCard], new_folder: NewFolder) -> None:
+    result = CheckResult(
+        name="few_nulls", uses="nulls", checked_table="curated", severity="warn", status="failed", observed=0.5,
+        n_rows=2, n_failing=1, message="category is missing in 1 of 2 rows <b>",
+    )  # fmt: skip
+    card = make_card(
+        train=[row("a")],
+        test=[row("b")],
+        checks=CheckResults(root=new_folder(), results=(result,), n_rows={"curated": 2}),
+    )
+    assert numbers_of(card).checks == (result,)
+    page = (card.root / "card.html").read_text()
+    assert "few_nulls" in page
+    assert "1 of 2 rows &lt;b&gt;" in page
 
 
 def test_every_number_of_a_small_card_is_exact(make_card: Callable[..., CurationCard]) -> None:
@@ -321,7 +366,7 @@ def test_a_card_of_nothing_but_ids_is_drawn(make_card: Callable[..., CurationCar
     assert (drift.shifts, drift.new_tickets, drift.new_customers) == ((), None, None)
 
 
-def test_rows_that_got_lost_between_two_steps_are_told(
+def test_rows_that_were_lost_between_two_steps_are_an_error(
     make_stage: Callable[..., TicketTable], make_splits: Callable[..., Splits], new_folder: NewFolder
 ) -> None:
     split = make_splits(train=[row("a")], test=[row("z")])
@@ -329,7 +374,7 @@ def test_rows_that_got_lost_between_two_steps_are_told(
     def build(stage: TicketTable) -> None:
         build_card(stages=(stage,), stage_names=("read",), split=split, clean=split, previous=None, out=new_folder())
 
-    with pytest.raises(DataError, match="read left 3, split began with 2") as caught:
+    with pytest.raises(DataError, match="read returned 3, split received 2") as caught:
         build(make_stage(3))
     assert caught.value.code == "TG0231"
     stage = make_stage(3, [{"outcome": "dropped", "code": "x"}])
@@ -338,7 +383,7 @@ def test_rows_that_got_lost_between_two_steps_are_told(
         build(stage)
 
 
-def test_a_card_of_another_version_is_not_compared_with_and_a_damaged_one_is_told(
+def test_a_card_of_another_version_is_not_compared_with_and_a_damaged_one_is_an_error(
     make_card: Callable[..., CurationCard],
 ) -> None:
     rows: dict[str, Any] = {"train": [row("a")], "test": [row("z")]}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
-from schemas.artifacts import RowCounts, Splits, TicketTable, WarehouseRef
+from schemas.artifacts import CheckResults, RowCounts, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import RedactStep
+from schemas.data_checks import CheckResult
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKETS
 from tasks.curate.ask import (
@@ -22,11 +25,17 @@ from tasks.curate.ask import (
     sample_rows,
     select_rows,
 )
+from tasks.curate.history import write_history
 from tasks.curate.publish import PARQUET, publish_warehouse
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.privacy.databases import forget_raw, has_raw_texts
 from tasks.warehouse import connect
 
+CHECK = CheckResult(
+    name="few", uses="volume", checked_table="curated", severity="warn", status="failed", observed=1.0, n_rows=1,
+    n_failing=None, message="1 row",
+)  # fmt: skip
 SECRET = "my parcel never came, call Ann"
 
 
@@ -134,11 +143,11 @@ def test_conflicts_pairs_of_meaning_triggers_and_strata_are_shown_where_steps_wr
     counts = {"n_train": 1, "n_validation": 1, "n_test": 1}
     pq.write_table(pa.Table.from_pylist([stratum | counts]), clean.strata)
     names = ("extract", "dedup")
-    told = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
-    assert ask(told, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
-    assert ask(told, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
-    assert ask(told, "SELECT * FROM triggers") == [tuple(trigger.values())]
-    assert ask(told, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
+    made = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
+    assert ask(made, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
+    assert ask(made, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
+    assert ask(made, "SELECT * FROM triggers") == [tuple(trigger.values())]
+    assert ask(made, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
 
 
 def test_the_views_show_removed_rows_by_outcome(warehouse: WarehouseRef) -> None:
@@ -149,13 +158,77 @@ def test_the_views_show_removed_rows_by_outcome(warehouse: WarehouseRef) -> None
 def test_every_table_view_and_column_says_what_it_is(warehouse: WarehouseRef) -> None:
     silent = "SELECT table_name FROM duckdb_tables() WHERE comment IS NULL UNION ALL "
     silent += "SELECT view_name FROM duckdb_views() WHERE NOT internal AND comment IS NULL UNION ALL "
-    silent += "SELECT table_name || '.' || column_name FROM duckdb_columns() c WHERE NOT internal AND comment IS NULL "
-    silent += "AND table_name IN (SELECT table_name FROM duckdb_tables())"
+    silent += "SELECT table_name || '.' || column_name FROM duckdb_columns() WHERE NOT internal AND comment IS NULL"
     assert ask(warehouse, silent) == []
-    (told,) = ask(
-        warehouse, "SELECT comment FROM duckdb_columns() WHERE table_name = 'raw_tickets' AND column_name = 'body'"
+    comment = "SELECT comment FROM duckdb_columns() WHERE table_name = '{}' AND column_name = '{}'"
+    assert ask(warehouse, comment.format("raw_tickets", "body")) == [("The customer's text (PII: personal)",)]
+    assert ask(warehouse, comment.format("fate", "outcome")) == [
+        ("curated, quarantined, dropped or merged (PII: none)",)
+    ]
+
+
+def test_declared_columns_are_those_of_the_database(warehouse: WarehouseRef) -> None:
+    for name, relation in (TABLES | VIEWS).items():
+        found = ask(warehouse, f"SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = '{name}'")
+        assert found == [(column.name, column.sql_type) for column in relation.columns]
+
+
+def test_keys_are_enforced_by_the_database(warehouse: WarehouseRef) -> None:
+    keys = "SELECT table_name FROM duckdb_constraints() WHERE constraint_type = 'PRIMARY KEY' ORDER BY 1"
+    assert ask(warehouse, keys) == [(name,) for name in sorted(TABLES) if TABLES[name].key]
+    with connect(warehouse.database) as connection, pytest.raises(duckdb.ConstraintException):
+        connection.execute("INSERT INTO curated SELECT * FROM curated LIMIT 1")
+
+
+def test_keys_and_references_hold(warehouse: WarehouseRef) -> None:
+    for name, table in TABLES.items():
+        key = ", ".join(table.key) or "rowid"
+        assert ask(warehouse, f"SELECT {key} FROM {name} GROUP BY ALL HAVING count(*) > 1") == [], name
+        for column, (other, target) in table.references.items():
+            lost = f"SELECT {column} FROM {name} WHERE {column} NOT IN (SELECT {target} FROM {other})"
+            assert ask(warehouse, lost) == []
+
+
+def test_history_shows_runs_and_trends_over_published_states(warehouse: WarehouseRef, tmp_path: Path) -> None:
+    for number, (name, facts) in enumerate(
+        {
+            "a": {"made_at": "2026-06-01T05:00:00+00:00"},  # of a version without run_id
+            "b": {"made_at": "2026-06-08T07:00:00+02:00", "run_id": "r2", "config_digest": "c"},
+        }.items()
+    ):
+        folder = tmp_path / "snapshots" / name
+        folder.mkdir(parents=True)
+        (folder / "snapshot.json").write_text(json.dumps({"snapshot_id": "as first named", **facts}))
+        with connect(warehouse.database, readable=(folder,)) as connection:
+            rows = f"SELECT * REPLACE (n_in * {number + 1} AS n_in) FROM funnel"
+            connection.execute(f"COPY ({rows}) TO '{folder / 'funnel.parquet'}'")
+    run = {"run_id": "r2", "started_at": "2026-06-08T05:00:00+00:00", "ended_at": None, "status": "RUNNING",
+           "verdict": None, "exit_code": None, "config_digest": "c"}  # fmt: skip
+    for _ in range(2):  # a copy of the copy is as good
+        copy = shutil.copyfile(warehouse.database, tmp_path / "copy.duckdb")
+        write_history(copy, snapshots=tmp_path / "snapshots", runs=[run], checks=(CHECK,))
+    with connect(copy, read_only=True) as connection:
+        columns = "snapshot_id, made_at::VARCHAR, run_id, n_read, n_curated"
+        assert connection.sql(f"SELECT {columns} FROM snapshots").fetchall() == [
+            ("a", "2026-06-01 05:00:00", None, 7, 3), ("b", "2026-06-08 05:00:00", "r2", 14, 3)
+        ]  # fmt: skip
+        assert connection.sql("SELECT read_change, curated_change, merged_share FROM trends").fetchall() == [
+            (None, None, 2 / 7), (1.0, 0.0, 2 / 14)
+        ]  # fmt: skip
+        assert connection.sql("SELECT run_id, status FROM runs").fetchall() == [("r2", "RUNNING")]
+        assert connection.sql("SELECT name, status, message FROM checks").fetchall() == [("few", "failed", "1 row")]
+
+
+def test_results_of_checks_are_a_table(tmp_path: Path, new_folder: Any) -> None:
+    stages, split, clean = stages_of(tmp_path)
+    names = ("extract", "dedup")
+    checks = CheckResults(root=tmp_path, results=(CHECK,), n_rows={})
+    made = publish_warehouse(
+        stages=stages, stage_names=names, split=split, clean=clean, checks=checks, out=new_folder()
     )
-    assert told == ("The customer's text (PII: personal)",)
+    assert ask(made, "SELECT name, severity, status, n_failing, message FROM checks") == [
+        ("few", "warn", "failed", None, "1 row")
+    ]
 
 
 def test_some_tables_lie_beside_it_as_parquet(warehouse: WarehouseRef) -> None:
@@ -223,6 +296,24 @@ def test_a_sample_predicate_stays_in_its_row(warehouse: WarehouseRef) -> None:
         sample_rows(warehouse.database, table="curated", where="(select true)", n_rows=1, seed=0)
 
 
+def test_a_sample_masks_personal_ids_and_labels_unless_it_is_raw(tmp_path: Path, new_folder: Any) -> None:
+    stages, split, clean = stages_of(tmp_path)
+    row = {
+        "ticket_id": "t0", "source": "a.jsonl", "source_line": 1, "body": "ann@example.org", "reference": "NB-1",
+        "customer_id": "ann@example.org", "category": "for ann@example.org", "thread_id": "+1 415-873-2700",
+    }  # fmt: skip
+    for folder, name in ((stages[0].root, "tickets"), (clean.root, "train")):
+        write_tickets(ticket_table([row]), folder, name=f"{name}.parquet")
+    names = ("extract", "dedup")
+    made = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
+    (shown,) = sample_rows(made.database, table="curated", where="ticket_id = 't0'", n_rows=1, seed=0)
+    assert (shown["customer_id"], shown["category"], shown["thread_id"], shown["reference"]) == (
+        "[EMAIL_1]", "for [EMAIL_1]", "[PHONE_1]", "NB-1"
+    )  # fmt: skip
+    (raw,) = sample_rows(made.database, table="raw_tickets", where=None, n_rows=1, seed=0)
+    assert raw["customer_id"] == "ann@example.org"
+
+
 def test_lineage_follows_a_ticket_to_its_end(warehouse: WarehouseRef) -> None:
     merged = lineage_of(warehouse.database, "t4")
     assert merged is not None
@@ -242,9 +333,9 @@ def test_a_pseudonym_leads_to_the_row_it_stands_for(tmp_path: Path, new_folder: 
     names = ("extract", "dedup")
     database = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=out).database
     for name in ("p_1", "t0"):
-        told = lineage_of(database, name)
-        assert told is not None
-        assert (told.fates[0]["ticket_id"], told.fates[0]["split"]) == ("t0", "train")
+        made = lineage_of(database, name)
+        assert made is not None
+        assert (made.fates[0]["ticket_id"], made.fates[0]["split"]) == ("t0", "train")
 
 
 def test_three_redacted_rows_of_each_code_show_what_went(tmp_path: Path, new_folder: Any) -> None:

@@ -1,4 +1,4 @@
-"""A function of one's own over the tickets: where it may come from, what it may return, what is told when it fails."""
+"""A user's function over the tickets: where it may come from, what it may return, and its errors."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_and_comes_back(
 
 
 @pytest.mark.parametrize(
-    ("entry", "source", "told"),
+    ("entry", "source", "message"),
     [
         ("own_steps.absent:keep", KEEP_ODD, "there is no own_steps/absent.py in the folder of pipelines.yaml"),
         ("own_steps.clean:absent", KEEP_ODD, "has no function absent"),
@@ -156,13 +156,13 @@ def test_a_module_of_the_same_name_elsewhere_is_not_taken_and_comes_back(
         ("own_steps..clean:keep", KEEP_ODD, "there is no own_steps//clean.py"),
     ],
 )
-def test_an_entry_point_that_is_not_in_the_folder_is_told(
-    make_tickets: Any, new_folder: Any, root: Path, entry: str, source: str, told: str
+def test_an_entry_point_that_is_not_in_the_folder_is_refused(
+    make_tickets: Any, new_folder: Any, root: Path, entry: str, source: str, message: str
 ) -> None:
     write(root, source)
     with pytest.raises(ConfigError) as error:
         run_python(tickets=make_tickets(ROWS), step=step(entry), root=root, out=new_folder())
-    assert told in error.value.message
+    assert message in error.value.message
     assert error.value.code == "TG0128"
     assert error.value.where == f"curate.python.clean: {entry}"
 
@@ -173,7 +173,7 @@ def test_a_function_cannot_end_the_run_by_itself(make_tickets: Any, new_folder: 
         run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
 
 
-def test_an_exception_is_told_by_type_and_place_and_its_words_are_only_chained(
+def test_an_exception_is_reported_by_type_and_place_and_its_words_are_only_chained(
     make_tickets: Any, new_folder: Any, root: Path
 ) -> None:
     write(root, "def keep(batch):\n    raise KeyError('my secret text')\n")
@@ -186,13 +186,13 @@ def test_an_exception_is_told_by_type_and_place_and_its_words_are_only_chained(
 
 
 @pytest.mark.parametrize(
-    ("body", "code", "told"),
+    ("body", "code", "message"),
     [
         ("return None", "TG0260", "the function returned NoneType"),
         ("return batch.to_pylist()", "TG0260", "the function returned list"),
         ("return batch.drop_columns(['body'])", "TG0260", "body is missing"),
         ("return batch.append_column('extra', batch['body'])", "TG0260", "extra is new"),
-        ("return batch.append_column('body', batch['body'])", "TG0260", "body stands twice"),
+        ("return batch.append_column('body', batch['body'])", "TG0260", "body appears twice"),
         (
             "return batch.set_column(8, 'body', batch['body'].cast('large_string'))",
             "TG0260",
@@ -208,13 +208,13 @@ def test_an_exception_is_told_by_type_and_place_and_its_words_are_only_chained(
     ],
 )
 def test_what_is_no_part_of_the_batch_is_refused(
-    make_tickets: Any, new_folder: Any, root: Path, body: str, code: str, told: str
+    make_tickets: Any, new_folder: Any, root: Path, body: str, code: str, message: str
 ) -> None:
     write(root, f"import pyarrow as pa\nimport pyarrow.compute as pc\n\ndef keep(batch):\n    {body}\n")
     with pytest.raises(DataError) as error:
         run_python(tickets=make_tickets(ROWS), step=step(), root=root, out=new_folder())
     assert error.value.code == code
-    assert told in error.value.message
+    assert message in error.value.message
 
 
 def test_the_fingerprint_moves_with_every_module_of_the_folder_that_is_reached(root: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pyarrow.parquet as pq
+import pytest
+
 from schemas.curation_steps import RedactStep
 from tasks.curate.redact import redact_row, redact_tickets
 
@@ -75,6 +78,50 @@ def test_the_reference_that_the_answer_must_repeat_stays(make_tickets: Any, new_
     rows = rows_of(redact_tickets(tickets=tickets, step=REDACT, out=new_folder()).tickets)
     assert rows["1"]["body"] == body
     assert rows["2"]["body"] == "Where is [CARD_1]?"
+
+
+@pytest.mark.parametrize("column", ["category", "priority", "product", "channel", "reference"])
+@pytest.mark.parametrize(
+    ("value", "redacted"),
+    [
+        ("ann.smith@example.org", "[EMAIL_1]"),
+        ("4111 1111 1111 1111", "[CARD_1]"),
+        ("DE89 3704 0044 0532 0130 00", "[IBAN_1]"),
+        ("billing", "billing"),
+        ("K-4158732700", "K-4158732700"),
+    ],
+)
+def test_labels_and_references_are_redacted(
+    make_tickets: Any, new_folder: Any, rows_of: Any, column: str, value: str, redacted: str
+) -> None:
+    tickets = make_tickets([{"ticket_id": "1", "body": f"It is {value}.", column: value}, {"ticket_id": "2"}] * 2)
+    result = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert {row[column] for row in rows_of(result.tickets).values()} == {redacted, None}
+    assert rows_of(result.tickets)["1"]["body"] == f"It is {redacted}."
+    assert result.notes.get("labels_redacted", 0) == (2 if value != redacted else 0)
+
+
+def test_a_table_says_how_many_values_of_each_type_were_redacted_in_a_ticket(
+    make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "a key of sixteen letters")
+    tickets = make_tickets(
+        [
+            {"ticket_id": "1", "subject": "bob@x.org", "body": "ann@x.org 203.0.113.7", "reply": "ann@x.org"},
+            {"ticket_id": "2", "body": "nothing"},
+            {"ticket_id": "3", "messages": '[{"role": "user", "content": "ann@example.org"}]'},
+        ]
+    )  # fmt: skip
+    result = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert pq.read_table(result.root / "redactions.parquet").to_pylist() == [
+        {"ticket_id": "1", "type": "email", "n_values": 3},
+        {"ticket_id": "1", "type": "ip", "n_values": 1},
+        {"ticket_id": "3", "type": "email", "n_values": 1},
+    ]
+    hidden = REDACT.model_copy(update={"pseudonymise": ("ticket_id",)})
+    result = redact_tickets(tickets=tickets, step=hidden, out=new_folder())
+    ids = pq.read_table(result.root / "redactions.parquet").column("ticket_id").to_pylist()
+    assert set(ids) < set(pq.read_table(result.tickets).column("ticket_id").to_pylist())
 
 
 def test_types_not_named_stay(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:

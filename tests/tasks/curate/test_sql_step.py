@@ -70,16 +70,16 @@ def test_what_sql_leaves_open_comes_out_the_same_in_any_order_of_rows(
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
-        ("select * from tickets union all select * from tickets", "12 rows with a ticket_id that stands there already"),
-        ("select * replace (ticket_id || 'x' as ticket_id) from tickets", "12 rows with a ticket_id that did not"),
+        ("select * from tickets union all select * from tickets", "12 rows with a repeated ticket_id"),
+        ("select * replace (ticket_id || 'x' as ticket_id) from tickets", "12 rows with an unknown ticket_id"),
         ("select * replace (null::varchar as ticket_id) from tickets", "12 rows without ticket_id"),
         ("select * replace (null::bigint as source_line) from tickets", "12 rows without ticket_id, source or"),
     ],
 )
-def test_a_select_that_makes_rows_is_refused(make_tickets: Any, new_folder: Any, sql: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told) as error:
+def test_a_select_that_makes_rows_is_refused(make_tickets: Any, new_folder: Any, sql: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
         select_tickets(tickets=make_tickets(ROWS), step=STEP, select=sql, out=new_folder())
     assert error.value.code == "TG0125"
     assert error.value.where == "curate.sql.latest: sql/latest.sql"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.curation_steps import RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
@@ -322,3 +323,16 @@ def test_real_files_get_a_proposal_or_a_reason(shared_data: Path, tmp_path: Path
     assert outcomes["alpaca.json"] in ("alpaca", "TG0167")
     assert outcomes["ticket_data.csv"] in ("TG0167", "TG0167")
     assert len(outcomes) > 40
+
+
+@pytest.mark.parametrize(
+    ("requester", "found"), [("zebra{0}@mail.example", True), ("+1 415-873-27{0:02d}", True), ("cust{0}", False)]
+)
+def test_ids_that_are_personal_are_pseudonymised(
+    write_csv: WriteCsv, tmp_path: Path, requester: str, found: bool
+) -> None:
+    rows = [{**ticket(number), "Requester": requester.format(number % 40)} for number in range(200)]
+    text, file = loaded(proposed(write_csv(rows)), tmp_path)
+    (redact,) = [step for step in file.get("tickets").curate.steps if isinstance(step, RedactStep)]
+    assert redact.pseudonymise == (("customer_id",) if found else ())
+    assert ("TUNEGATE_PSEUDONYM_KEY" in text) is found

@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
-from schemas.training import AdapterSpec, Format, Method, TrainSpec
-from tasks.files import seal
-from tasks.release.bundle import bundle_candidate
+from schemas.artifacts import BundleRef, ModelRef
 from tasks.release.register import NewVersion, Owner, move_alias, register_version
 from tasks.release.serve import BASE_VARIABLE, load_bundle
 from tasks.release.tracking import begin_run, complete_run

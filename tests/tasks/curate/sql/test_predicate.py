@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
+import yaml
 
 from schemas.errors import ConfigError, SecurityError
-from tasks.curate.sql.predicate import check_predicate
-from tasks.warehouse import connect
+from tasks.curate.sql.functions import ALL_FUNCTIONS, ROW_FUNCTIONS
+from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
+from tasks.curate.sql.select_sql import advise_on_select, check_select
+from tasks.warehouse import connect, quote_text
 from tests.support.codes import code_of
 
 ALLOWED = (
@@ -92,7 +98,61 @@ def test_an_unknown_column_names_the_near_one() -> None:
     assert "did you mean reply?" in caught.value.hint
 
 
-def test_text_in_double_quotes_is_told_apart_from_a_column() -> None:
+CALLS: dict[str, dict[str, str]] = yaml.safe_load(Path(__file__).with_name("function_calls.yaml").read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def two_tickets() -> Any:
+    """A connection with two tickets that every call of a function can take."""
+    with connect(threads=1) as connection:
+        connection.execute(
+            """create table tickets as
+            select col0 as body, col1 as category, col2::double as rating, col3 as reply,
+                col4 as reference, col5 as messages, col6::bigint as source_line,
+                timestamp '2026-05-01 10:11:12' + interval (col6) day as created_at,
+                timestamp '2026-06-03 11:00:00' as updated_at
+            from (values
+                ('my lamp', 'billing', 1, null, '12', '[{"role":"user"}]', 1),
+                ('lamp broken', 'returns', 4, 'yes', 'x', '[]', 2))"""
+        )
+        yield connection
+
+
+def test_every_allowed_function_can_be_called_in_a_rule_and_keeps_its_value(two_tickets: Any) -> None:
+    assert CALLS["rows"].keys() == ROW_FUNCTIONS
+    first = "where source_line = 1"
+    conditions = {}
+    for name, call in CALLS["rows"].items():
+        ((value,),) = two_tickets.execute(f"select ({call})::varchar from tickets {first}").fetchall()
+        conditions[name] = f"({call})::varchar is not distinct from {'null' if value is None else quote_text(value)}"
+    checked = check_predicate(" and ".join(f"coalesce({each}, false)" for each in conditions.values()))
+    assert two_tickets.execute(f"select {checked} from tickets {first}").fetchall() == [(True,)]
+
+
+def test_every_allowed_function_can_be_called_in_a_select_and_keeps_its_value(two_tickets: Any) -> None:
+    calls = CALLS["rows"] | CALLS["aggregates"]
+    assert calls.keys() == ALL_FUNCTIONS
+    rows = [f"({call})::varchar" for call in CALLS["rows"].values()]
+    # Aggregates and windows need a SELECT of their own.
+    rows += [
+        f"(select string_agg(x::varchar, '|' order by x::varchar) from (select {call} as x from tickets) s)"
+        for call in CALLS["aggregates"].values()
+    ]
+    values = ", ".join(f"coalesce({each}, 'null')" for each in rows)
+    select = f"select * replace (concat_ws('\n', {values}) as body) from tickets"
+    written, checked = (two_tickets.sql(sql).fetchall()[0][0].split("\n") for sql in (select, check_select(select)))
+    assert dict(zip(calls, checked, strict=True)) == dict(zip(calls, written, strict=True))
+
+
+@pytest.mark.parametrize("rule", ["category != null", "category <> NULL", "null = category"])
+def test_a_comparison_with_null_causes_a_warning(rule: str) -> None:
+    (advice,) = advise_on_predicate(rule)
+    assert "is never true; write `is null` or `is not null`" in advice
+    assert advise_on_select(f"select * from tickets where {rule}") == [advice]
+    assert advise_on_predicate("category is not null and reply is distinct from null") == []
+
+
+def test_text_in_double_quotes_is_an_unknown_column() -> None:
     with pytest.raises(ConfigError, match="unknown column high") as caught:
         check_predicate('priority = "high"')
     assert "single quotes" in str(caught.value.hint)

@@ -108,25 +108,25 @@ def test_what_reaches_for_something_else_is_refused(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", ["select from", "select * from tickets where (", "selec * from tickets"])
-def test_what_does_not_parse_is_told(sql: str) -> None:
+def test_what_does_not_parse_is_refused(sql: str) -> None:
     with pytest.raises((ConfigError, SecurityError), match=r"TG0125|TG0811"):
         check_select(sql)
 
 
 @pytest.mark.parametrize(
-    ("sql", "told"),
+    ("sql", "message"),
     [
         ("select 1", "ticket_id is missing"),
         ("select * exclude (body) from tickets", "body is missing"),
-        ("select *, 1 as extra from tickets", "extra is no ticket column"),
+        ("select *, 1 as extra from tickets", "extra is not a ticket column"),
         ("select * replace (1 as body) from tickets", "body is INTEGER, must be VARCHAR"),
-        ("select * from tickets a join tickets b on a.ticket_id = b.ticket_id", "body stands twice"),
+        ("select * from tickets a join tickets b on a.ticket_id = b.ticket_id", "body appears twice"),
         ("select * from tickets where bodi = 'x'", 'Referenced column "bodi" not found'),
         ("with a as (select 1) select * from tickets where body in (select * from b)", "b"),
     ],
 )
-def test_columns_that_are_not_a_tickets_are_told(sql: str, told: str) -> None:
-    with pytest.raises((ConfigError, SecurityError), match=told):
+def test_columns_that_are_not_those_of_a_ticket_are_refused(sql: str, message: str) -> None:
+    with pytest.raises((ConfigError, SecurityError), match=message):
         check_select(sql)
 
 

@@ -1,0 +1,41 @@
+"""Act on the results of a pipeline's `checks`: show warnings, and end the run before anything is trained.
+
+Freshness is judged again in every run, because a reused result ages.
+"""
+
+from __future__ import annotations
+
+from flows.context.run_context import RunContext
+from flows.workspace.clock import present
+from schemas.artifacts import CheckResults
+from schemas.data_checks import CheckResult
+from schemas.errors import DataError
+from tasks.curate.data_checks import judge_now
+
+
+def hold_checks(context: RunContext, results: CheckResults | None) -> None:
+    """Note each check that did not pass.
+
+    Raises:
+        DataError: TG0222, a check with severity `fail` did not pass.
+    """
+    if results is None:
+        return
+    now = present()
+    judged = [judge_now(each, now) for each in results.results]
+    open_ones = [each for each in judged if not each.passed]
+    for each in open_ones:
+        if each.severity == "warn":
+            context.listeners.noted(f"check {_sentence(each)}")
+    failed = [each for each in open_ones if each.severity == "fail"]
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(judged)} checks failed: {'; '.join(map(_sentence, failed))}",
+            code="TG0222",
+            where=f"{context.spec.name}.checks",
+            hint=f'tunegate data quarantine {context.spec.name} --sql "SELECT * FROM checks"',
+        )
+
+
+def _sentence(result: CheckResult) -> str:
+    return f"{result.name}: {result.message}"

@@ -1,0 +1,141 @@
+"""Find postal addresses as they are written in the United States, Great Britain, Germany and France.
+
+A street and house number with a postcode or state is an address by its form. A street alone counts after a word such as
+"live at" or "Lieferadresse", or on a line of its own; in Germany and France also where its name is certain. The words
+are in `addresses.yaml`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from ruamel.yaml import YAML
+
+from schemas.spec import Spec
+
+Words = Annotated[str, Field(pattern=r"^[^,]+(, [^,]+)*$")]
+
+
+class _AddressWords(Spec):
+    """The file; its comments describe each section."""
+
+    english: Words
+    german: Words
+    german_common: Words
+    german_no_street: Words
+    french: Words
+    states: Words
+    before: Words
+
+
+_WORDS = _AddressWords.model_validate(
+    YAML(typ="safe", pure=True).load(Path(__file__).with_name("addresses.yaml").read_text(encoding="utf-8"))
+)
+
+
+def _any_of(words: str) -> str:
+    return "|".join(re.escape(word) for word in sorted(words.split(", "), key=len, reverse=True))
+
+
+_NAME = r"(?:[A-ZÀ-ÖØ-ÞŠŽŒ][\w'’-]{0,24}+(?:\.(?=[ ]))?)"
+_NEXT = r"(?:,?[ ]{0,2}\n?[ ]{0,2})(?<=[ \n])"
+"""Between two parts of an address: a comma, spaces, a line break."""
+_STATE = rf"(?:{_any_of(_WORDS.states)})(?!\w)"
+_ZIP = r"[0-9]{5}(?:-[0-9]{4})?(?![\w-])"
+_POSTCODE = r"[A-Z]{1,2}[0-9][0-9A-Z]?[ ]?[0-9][A-Z]{2}(?!\w)"
+_TOWN = rf"{_NAME}(?:[ -]{_NAME}){{0,2}}"
+_NOT_INSIDE = r"(?<![\w.,:/#-])"
+_FLAT = r"(?:(?:Flat|Unit|Apartment)[ ][0-9A-Za-z]{1,4},?[ ])?"
+_ENGLISH = re.compile(
+    rf"""(?x){_NOT_INSIDE}{_FLAT}[0-9]{{1,6}}[A-Za-z]?(?:-[0-9]{{1,5}})?,?[ ]
+    (?:(?:[0-9]{{1,3}}(?:st|nd|rd|th)|{_NAME})[ ]){{1,4}}?(?:{_any_of(_WORDS.english)})(?!\w)\.?
+    (?:[ ][NS]?[NEWS](?!\w))?
+    (?:,?[ ](?:(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Room)\.?[ ]?\#?|\#[ ]?)[0-9A-Za-z-]{{1,6}}+)?
+    (?P<more>{_NEXT}{_TOWN},?[ ]{_STATE}(?:,?[ ]{_ZIP})? | {_NEXT}{_TOWN},?[ ]{_ZIP}
+      | (?:{_NEXT}{_TOWN})?{_NEXT}{_POSTCODE} | {_NEXT}{_ZIP})?(?:,[ ]{_TOWN})?"""
+)
+_BY_POSTCODE = re.compile(
+    rf"(?x){_NOT_INSIDE}{_FLAT}(?:[0-9]{{1,5}}[A-Za-z]?,?[ ])?(?P<name>{_NAME}(?:[ ]{_NAME}){{0,3}}){_NEXT}"
+    rf"(?:{_TOWN}{_NEXT})?{_POSTCODE}"
+)
+_GERMAN = re.compile(
+    rf"""(?x)(?<![\w-])(?:(?P<certain>(?:{_NAME}[ -]){{0,2}}\w{{0,30}}?(?:{_any_of(_WORDS.german)}))
+    | (?P<common>[A-ZÄÖÜ]\w{{2,24}}?(?:{_any_of(_WORDS.german_common)})
+      | (?:Am|An[ ]der|Im|Auf[ ]der|Zum|Zur)[ ]{_NAME}))
+    [ ]?[0-9]{{1,4}}(?:[ ]?[a-h](?!\w))?(?:[ ]?-[ ]?[0-9]{{1,4}}[a-h]?)?(?![\w%€]|[.,:][0-9])
+    (?P<more>{_NEXT}(?:D-)?[0-9]{{5}}[ ]{_TOWN}(?:[ ](?:am|an[ ]der|im|in[ ]der)[ ]{_NAME})?)?"""
+)
+_FRENCH = re.compile(
+    rf"""(?x){_NOT_INSIDE}[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ](?i:{_any_of(_WORDS.french)})[ ]
+    (?:(?:de[ ]la|de|du|des|la|le|les)[ ])?(?:[dl]['’])?{_NAME}
+    (?:[ -](?:(?:de[ ]la|de|du|des|la|le|et)[ ])?{_NAME}){{0,4}}
+    (?P<more>{_NEXT}[0-9]{{5}}[ ]{_TOWN})?"""
+)
+_BEFORE = re.compile(rf"(?i:(?<!\w)(?:{_any_of(_WORDS.before)}))[ ]?[:,]?\s{{1,3}}$")
+_LONGEST_BEFORE = 24
+_END_OF_POSTCODE = re.compile(r"[0-9](?<=[0-9A-Z ][0-9])[A-Z]{2}(?!\w)")
+_NUMBER_AND_NAME = re.compile(rf"[0-9][A-Za-z]?,?[ ](?:{_NAME}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]")
+_NUMBER_AFTER_WORD = re.compile(r"[0-9](?:(?<=[a-zäöüß.] [0-9])|(?<=[a-zäöüß.][0-9]))")
+_GERMAN_ENDS = tuple(f"{_WORDS.german}, {_WORDS.german_common}".split(", "))
+_GERMAN_PREPOSITION = re.compile(r"(?:Am|An der|Im|Auf der|Zum|Zur) [^ ]+$")
+_IN_FRENCH = tuple({f" {word.lower()} " for word in _WORDS.french.split(", ")})
+_NO_STREETS = frozenset(_WORDS.german_no_street.split(", "))
+GATE: tuple[str, ...] = (
+    rf"[0-9][A-Za-z]?,? .* (?:{_any_of(_WORDS.english)})(?:\W|$)",
+    "[A-Z][0-9][0-9A-Z]? ?[0-9][A-Z]{2}",
+    f"(?:{_any_of(_WORDS.german)}|{_any_of(_WORDS.german_common)}) ?[0-9]",
+    "(?:Am|An der|Im|Auf der|Zum|Zur) [^ ]+ ?[0-9]",
+    f"[0-9] ?(?:bis|ter|quater|[A-D])?,? (?i:{_any_of(_WORDS.french)}) ",
+)
+"""For RE2."""
+
+
+def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
+    """Spans of postal addresses, each in lower case with single spaces.
+
+    >>> text = "Ship it to 12 Mill Lane, Leeds, LS1 4AP, not in 12 days. Hauptstraße 5, 50667 Köln"
+    >>> [text[start:end] for start, end, _ in find_addresses(text)]
+    ['12 Mill Lane, Leeds, LS1 4AP', 'Hauptstraße 5, 50667 Köln']
+    """
+    # What a pattern needs is checked first, by means that are many times faster than trying it at each word.
+    patterns = [_ENGLISH] if _NUMBER_AND_NAME.search(text) else []
+    patterns += [_GERMAN] if any(map(_ends_german_street, _NUMBER_AFTER_WORD.finditer(text))) else []
+    lower = text.lower()
+    patterns += [_FRENCH] if any(word in lower for word in _IN_FRENCH) else []
+    matches = [match for pattern in patterns for match in pattern.finditer(text) if _holds(match)]
+    if _END_OF_POSTCODE.search(text):
+        matches += _BY_POSTCODE.finditer(text)
+    place = 0
+    for match in sorted(matches, key=lambda match: (match.start(), -match.end())):
+        if match.start() >= place:
+            place = match.end()
+            yield match.start(), match.end(), " ".join(match[0].casefold().replace(",", " ").split())
+
+
+def _holds(match: re.Match[str]) -> bool:
+    if match["more"] or match.re is _FRENCH:
+        return True
+    if match.re is _GERMAN:
+        if match["certain"]:
+            return True
+        if (match["common"] or "").lower() in _NO_STREETS:
+            return False
+    text, start, end = match.string, match.start(), match.end()
+    if _BEFORE.search(text, max(0, start - _LONGEST_BEFORE), start):
+        return True
+    return _is_own_line(text, start, end)
+
+
+def _ends_german_street(number: re.Match[str]) -> bool:
+    before = number.string[max(0, number.start() - 40) : number.start()].rstrip(" ")
+    return before.endswith(_GERMAN_ENDS) or _GERMAN_PREPOSITION.search(before) is not None
+
+
+def _is_own_line(text: str, start: int, end: int) -> bool:
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    line_end = text.find("\n", end)
+    return not before.strip() and not text[end : len(text) if line_end < 0 else line_end].strip(" ,.")
