@@ -19,7 +19,7 @@ from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.files import files_below
 from tasks.privacy.hashes import Forgotten
 from tasks.privacy.results import EXAMPLES, has_answers, is_split, look_up, places_of
-from tasks.sources.database_copy import cut_off
+from tasks.sources.database_copy import left_by_ended
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights and figures but no rows."""
@@ -220,7 +220,7 @@ def leftovers(home: Path) -> list[Holding]:
         *(
             Holding(kind="landed", place=file.relative_to(home).as_posix(), fate="removed", note=note)
             for folder in sorted((home / "ingest").glob("*/*"))
-            for file in cut_off(folder)
+            for file in left_by_ended(folder)
         ),
         *(
             Holding(kind="result", place=name, fate="removed", note=note)

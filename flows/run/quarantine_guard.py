@@ -37,7 +37,7 @@ class QuarantineGuard:
             return
         left = self._left(before)
         if left is not None and count_faulty(result):
-            left.hold(result)
+            left.check(result)
 
     def _left(self, before: list[Any]) -> FaultLimit | None:
         stages = tuple(result for result in before if isinstance(result, TicketTable | Splits))

@@ -14,8 +14,9 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
-from tasks.curate.row_faults import Entry, FaultLimit, is_row_fault, row_fault
+from tasks.curate.row_faults import Entry, FaultLimit
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
+from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
 
 ROW_CODES = ("TG0301",)
@@ -155,7 +156,7 @@ def _take_valid(
                 first = first or error
                 faulty.append(_quarantined(row, error))
         if limit is not None and faulty:
-            limit.hold(more=faulty)
+            limit.check(more=faulty)
     if not answers and first is not None:
         raise first
     table = pa.concat_tables(tables)

@@ -16,8 +16,8 @@ from schemas.errors import ConfigError, DataError
 from schemas.training import Format, PromptSpec
 from tasks.assess.items import ROW_CODES, hash_rank
 from tasks.assess.retrieval import nearest_examples
-from tasks.curate.row_faults import is_row_fault
 from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
+from tasks.row_fault import is_row_fault
 from tasks.step import as_step
 
 BLOCK_BREAK = "\n\n"

@@ -1,7 +1,7 @@
-"""Read the source: every row either becomes a ticket or is quarantined with its place and reason.
+"""Read the source: every row becomes a ticket or is quarantined with its place and reason.
 
 It knows nothing of what a valid ticket is (`validate` does). Called by `flows/curate.py`; heavy imports are inside
-functions so that importing it costs nothing.
+functions, so importing it is cheap.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ def extract_tickets(
 ) -> TicketTable:
     """Write every row of the source to `tickets.parquet`, or to `removed.parquet` as quarantined.
 
-    What a service has deleted is in `removed.parquet` too, dropped as `deleted_upstream`.
+    Rows that a service has deleted are in `removed.parquet` as well, dropped as `deleted_upstream`.
 
-    Rows without a ticket_id get one, `<file stem>-<line>`, where the whole file has none. ticket_ids may repeat here.
+    If no row of a file has a ticket_id, each gets one, `<file stem>-<line>`. ticket_ids may repeat here.
     notes: rows per shape, ignored columns, files, ids made.
 
     Args:
         source: What to read.
-        fingerprint: `fingerprint_source` as the plan saw it; the source must still have it after reading.
+        fingerprint: `fingerprint_source` of the plan; the source must still have it after reading.
         place: Where the source is read (`place_of`).
         out: Directory to write to.
-        forgotten: Customers who were forgotten: their rows are dropped as `forgotten` before anything is written.
-        progress: Receives the rows read so far.
+        forgotten: Forgotten customers; their rows are dropped as `forgotten` before anything is written.
+        progress: Called with the number of rows read so far.
 
     Raises:
-        DataError: TG0201 no such file; TG0202 a file is damaged or of another kind; TG0203 the source changed while it
-            was read, twice; TG0204 header, shapes and columns; TG0221 the source holds no row.
-        ConfigError: the source's settings do not fit what lies there.
+        DataError: TG0201 no such file; TG0202 a file is damaged or of another kind; TG0203 the source changed twice
+            while it was read; TG0204 header, shapes and columns; TG0221 the source holds no row.
+        ConfigError: The source's settings do not fit its files.
     """
-    with tempfile.TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        gathered = _read_unchanged(source, fingerprint, place, progress, Path(aside), forgotten)
+    with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
+        gathered = _read_unchanged(source, fingerprint, place, progress, Path(scratch), forgotten)
         return _write(gathered, source, out)
 
 
@@ -76,7 +76,7 @@ def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
             "the source holds no row",
             code="TG0221",
             where=kind_of(source).describe(source),
-            hint="a header alone or an empty file gives nothing to train on",
+            hint="an empty file, or a header alone, is nothing to train on",
         )
     n_out = gathered.write(out)
     n_removed, n_dropped = write_removed(gathered.removed(), out), gathered.n_dropped
@@ -85,9 +85,9 @@ def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
 
 
 def _read_unchanged(
-    source: Source, fingerprint: str, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None
+    source: Source, fingerprint: str, place: Place, progress: Progress, scratch: Path, forgotten: Forgotten | None
 ) -> Gathered:
-    """Read between two equal fingerprints; when the source moved, read once more, then give up."""
+    """Read between two equal fingerprints; if the source changed, read once more, then give up."""
     kind = kind_of(source)
     for attempt in range(ATTEMPTS):
         if attempt:
@@ -96,9 +96,9 @@ def _read_unchanged(
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, place, progress, aside / str(attempt), forgotten)
+            result = _read(source, place, progress, scratch / str(attempt), forgotten)
         except DataError as error:
-            result = error  # perhaps half a file: raised only if the source did not change
+            result = error  # perhaps of a file half written: raised only if the source did not change
         if kind.fingerprint(source, place) == fingerprint:
             if isinstance(result, DataError):
                 raise result
@@ -107,17 +107,17 @@ def _read_unchanged(
         "the source changed while it was read, or since the run began",
         code="TG0203",
         where=kind.describe(source),
-        hint="let the program that writes it finish, then run again; writing aside and renaming is safe",
+        hint="let its writer finish, then run again; a writer that renames a finished file is safe",
     )
 
 
-def _read(source: Source, place: Place, progress: Progress, aside: Path, forgotten: Forgotten | None) -> Gathered:
+def _read(source: Source, place: Place, progress: Progress, scratch: Path, forgotten: Forgotten | None) -> Gathered:
     from tasks.curate.gather import Gathered
     from tasks.sources.readers.columns import TicketMaker
 
     kind = kind_of(source)
-    aside.mkdir()
-    gathered = Gathered(TicketMaker(kind.row_reading(source)), aside=aside, forgotten=forgotten)
+    scratch.mkdir()
+    gathered = Gathered(TicketMaker(kind.row_reading(source)), aside=scratch, forgotten=forgotten)
     for part in kind.parts(source, place):
         gathered.read(part.name, part.prefix, _reported(part.batches, gathered, progress))
     gathered.finish()

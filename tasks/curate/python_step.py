@@ -15,8 +15,9 @@ from schemas.artifacts import TicketTable
 from schemas.curation_steps import PythonStep
 from schemas.errors import DataError
 from tasks.curate.own_code import entry_point, fingerprint_modules
-from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
+from tasks.row_fault import find_faulty
 from tasks.step import as_step
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from schemas.artifacts import Perplexities, TicketTable
 from schemas.curation_steps import QualityStep
 from schemas.errors import DataError
 from schemas.tables import SCORES_OF
-from tasks.curate.row_faults import CODE, FaultLimit, keep_sound_rows
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
 from tasks.curate.step import curation_step
+from tasks.row_fault import CODE
 from tasks.step import as_step
 
 if TYPE_CHECKING:

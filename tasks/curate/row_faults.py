@@ -1,11 +1,11 @@
 """An exception on one row quarantines that row, not the run.
 
-A step works on its whole table as fast as it can and knows nothing of this. Only when it raises are the rows at fault
-searched for, by running the step on ever smaller slices; then it runs once more without them. So nothing is paid while
-all rows are sound, and the other rows come out as if the faulty ones had never been there.
+A step processes its whole table at once and knows nothing of this. Only if it raises are the faulty rows searched for,
+by running the step on smaller and smaller slices; then it runs once more without them. So valid tables cost nothing
+extra, and the other rows come out as if the faulty ones had never been there.
 
-What belongs to no row still ends the run: a full disk, memory, a missing library, a service, a wrong configuration.
-Used by every step that looks into rows; readers, which have no table yet, use `is_row_fault` and `find_faulty`.
+Faults that no row can cause still end the run: a full disk, memory, a missing library, a service, a wrong
+configuration (`tasks/row_fault.py`). Used by every step that examines rows.
 """
 
 from __future__ import annotations
@@ -21,93 +21,50 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from schemas.artifacts import DatasetRef, EvalSet, RowCounts, Splits, TicketTable
-from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
+from schemas.errors import ConfigError, DataError, SecurityError
+from tasks.row_fault import find_faulty, is_row_fault, raised_by, row_fault
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 Rows = TicketTable | Splits
 Made = DatasetRef | EvalSet
-"""What is made of the rows that curation leaves; it lists those of which nothing can be made."""
+"""What is made from curated rows; it lists the rows from which nothing can be made."""
 G = TypeVar("G", TicketTable, Splits)
 R = TypeVar("R", TicketTable, Splits)
 Entry = dict[str, Any]
 """A row for `removed.parquet`."""
 
-CODE = "TG0218"
 N_TRIED = 64
-"""Rows from all over the table. When each of them raises alone, the step is at fault and not its rows."""
+"""Rows spread over the table that are tried alone. If every one raises, the step is at fault and not its rows."""
 _TOP = 3
 _PLACE = ("ticket_id", "source", "source_line")
 
 
-def is_row_fault(error: Exception, codes: Collection[str] = ()) -> bool:
-    """Whether a row can have caused the error, as against the machine, the installation or the configuration.
-
-    Args:
-        codes: Errors of ours that speak of a row: the function of a `python` step raised, say.
-    """
-    if isinstance(error, TunegateError):
-        return error.code in codes and not any(map(_is_of_the_machine, _causes(error)))
-    return not any(map(_is_of_the_machine, _causes(error)))
-
-
-def row_fault(error: Exception, step: str) -> tuple[str, str]:
-    """Code and reason for the quarantine: never the words of an exception, which may quote the row."""
-    if isinstance(error, TunegateError):  # ours hold no text of a ticket
-        return error.code, f"{error.where}: {error.message}" if error.where else error.message
-    return CODE, f"{type(error).__name__} in step {step}."
-
-
-def find_faulty(
-    work: Callable[[int, int], object], start: int, stop: int, codes: Collection[str] = ()
-) -> Iterator[tuple[int, Exception]]:
-    """The rows of a range on which `work` raises although they are alone, in their order, each with its exception.
-
-    Costs about log2(n) calls for each of them, and one call for a range without any.
-
-    Args:
-        work: Called with the begin and end of a range.
-        codes: As for `is_row_fault`.
-
-    Raises:
-        Exception: what `work` raised, where no row can be the cause.
-    """
-    error = _raised(work, start, stop, codes)
-    if error is None or start == stop:
-        return
-    if stop - start == 1:
-        yield start, error
-        return
-    middle = (start + stop) // 2
-    yield from find_faulty(work, start, middle, codes)
-    yield from find_faulty(work, middle, stop, codes)
-
-
 @dataclass(frozen=True)
 class FaultLimit:
-    """`schema.fail_above` on the way through the steps: which share of the rows read may be quarantined as faulty."""
+    """`schema.fail_above` over all steps: the fraction of the rows read that may be quarantined as faulty."""
 
     fail_above: float
     stages: tuple[Rows, ...]
-    """What the steps so far have left; the first is what was read."""
+    """Results of the steps so far; the first is what was read."""
     made: tuple[Made, ...] = ()
-    """What was made of these. A row that is faulty in several of them counts once."""
+    """What was made from these. A row that is faulty in several of them counts once."""
 
     def n_left(self) -> int:
         """How many more rows may be faulty."""
         n_faulty = sum(map(count_faulty, self.stages)) + len(_each_once(self.made))
         return math.floor(self.fail_above * self.stages[0].rows.n_in) - n_faulty
 
-    def hold(self, stage: Rows | Made | None = None, more: Sequence[Entry] = ()) -> None:
-        """Do nothing while the share is within the limit.
+    def check(self, stage: Rows | Made | None = None, more: Sequence[Entry] = ()) -> None:
+        """Raise if more rows are faulty than the limit allows.
 
         Args:
-            stage: What one more step has left.
-            more: Further removed rows, of a step that is not done.
+            stage: The result of one more step.
+            more: Further removed rows, of a step that has not finished.
 
         Raises:
-            DataError: TG0220, it is not; names the commonest faults and where each is first.
+            DataError: TG0220, too many are; names the most common faults and where each occurs first.
         """
         n_read = self.stages[0].rows.n_in
         stages = [*self.stages, *([stage] if isinstance(stage, TicketTable | Splits) else [])]
@@ -122,14 +79,14 @@ class FaultLimit:
             f"fail_above {self.fail_above:.1%}: {top_codes(files, singly, keep=_is_faulty)}",
             code="TG0220",
             where=str(files[-1] if stage is None else stage.root / "removed.parquet"),
-            hint="correct the source or `columns`, or raise `schema.fail_above` if these rows may go",
+            hint="correct the source or `columns`; raise `schema.fail_above` only if you can do without these rows",
         )
 
 
 def count_faulty(stage: Rows | Made) -> int:
     """Rows that a step quarantined because they could not be read, are not valid, or raised.
 
-    Not those that a rule set aside as suspect, such as `planted_trigger`: nothing is wrong with the source there.
+    Rows that a rule quarantined as suspect, such as `planted_trigger`, do not count: the source is not at fault there.
     """
     if not _n_removed(stage):
         return 0
@@ -143,7 +100,7 @@ def count_faulty(stage: Rows | Made) -> int:
 
 
 def _n_removed(stage: Rows | Made) -> int:
-    """Rows among which the faulty ones are; no file has to be read where there are none."""
+    """Removed rows, the faulty ones among them; if there are none, no file has to be read."""
     match stage:
         case DatasetRef():
             return stage.n_dropped
@@ -153,7 +110,7 @@ def _n_removed(stage: Rows | Made) -> int:
 
 
 def _each_once(made: Sequence[Made], more: Sequence[Entry] = ()) -> list[Entry]:
-    """The faulty rows of these, each once: token ids are made for every training that is tried, of the same rows."""
+    """The faulty rows of these, each once: token ids are made from the same rows for every training tried."""
     from tasks.curate.rows import read_rows
 
     listed = [row for each in made if _n_removed(each) for row in read_rows(each.root / "removed.parquet").to_pylist()]
@@ -163,7 +120,7 @@ def _each_once(made: Sequence[Made], more: Sequence[Entry] = ()) -> list[Entry]:
 def top_codes(
     files: Sequence[Path], more: Sequence[Entry] = (), *, keep: Callable[[Mapping[str, Any]], bool] | None = None
 ) -> str:
-    """The commonest faults of removed rows, each with its count, reason and first place."""
+    """The most common faults of removed rows, each with its count, reason and first place."""
     from tasks.curate.rows import read_rows
 
     faulty = [*(row for file in files for row in read_rows(file).to_pylist()), *more]
@@ -177,7 +134,7 @@ def top_codes(
         first = next(row for row in faulty if (row["code"], row.get("field")) == fault)
         place = f"{first['source']}:{first['source_line']}"
         parts.append(f"{fault[0]} {n_rows:,} times, first at {place} ({first['reason']})")
-    return "; ".join(parts) or "there was none"
+    return "; ".join(parts) or "there were none"
 
 
 def keep_sound_rows(
@@ -196,31 +153,31 @@ def keep_sound_rows(
     The result counts them as `n_quarantined` and in the note `row_faults`, and lists them in `removed.parquet`.
 
     Args:
-        run: The step: called with the rows and an empty directory, perhaps several times.
+        run: The step; called with the rows and an empty directory, possibly several times.
         given: The rows.
         step: Its name, for the reason.
         out: The empty directory to write to.
         codes: As for `is_row_fault`.
-        limit: Ends the search, and the run, when more rows are faulty than may be.
-        probe: The step as it is tried on few rows; None: as it is run.
-        search: Gives the rows that raise, by number and in their order: for a step that finds them for less than by
-            being run on slices, each of which costs it some SQL and files. What it does not find is searched for so.
+        limit: Ends the search, and the run, when too many rows are faulty.
+        probe: The step to try on few rows; None is `run`.
+        search: Yields the rows that raise, by number and in order; for a step that finds them more cheaply than by
+            running on slices. Rows that it misses are found by running on slices.
 
     Raises:
         DataError: TG0220, more rows are faulty than `limit` allows.
-        Exception: what the step raised, where no single row is to blame or every row would be.
+        Exception: What the step raised, where no single row is at fault or every row is.
     """
     try:
         return run(given, out)
     except Exception as error:
         if not is_row_fault(error, codes):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the rows
+        traceback.clear_frames(error.__traceback__)  # the frames hold the rows
         first = error
     for path in out.iterdir():
         _remove(path)
-    with TemporaryDirectory(prefix="aside-", dir=out) as aside:
-        found = _Search(probe or run, given, step=step, aside=Path(aside), codes=codes, limit=limit)
+    with TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
+        found = _Search(probe or run, given, step=step, scratch=Path(scratch), codes=codes, limit=limit)
         faulty = found.find(first, search and search(given))
         if not faulty:
             raise first
@@ -228,43 +185,12 @@ def keep_sound_rows(
     return _with_quarantined(result, faulty, out)
 
 
-def _raised(work: Callable[[int, int], object], start: int, stop: int, codes: Collection[str]) -> Exception | None:
-    try:
-        work(start, stop)
-    except Exception as error:
-        if not is_row_fault(error, codes):
-            raise
-        traceback.clear_frames(error.__traceback__)  # they hold the rows
-        return error
-    return None
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    seen: BaseException | None = error
-    while seen is not None:
-        yield seen
-        seen = seen.__cause__ or seen.__context__
-
-
-def _is_of_the_machine(error: BaseException) -> bool:
-    import duckdb
-    import pyarrow as pa
-
-    if isinstance(error, MemoryError | OSError | ImportError):
-        return True
-    if isinstance(error, duckdb.Error):
-        # Conversion, overflow, invalid input and the like come from a value; these do not.
-        machine = duckdb.OperationalError | duckdb.InternalError | duckdb.FatalException | duckdb.InterruptException
-        return isinstance(error, machine)
-    return isinstance(error, pa.ArrowCancelled) or type(error).__name__ == "OutOfMemoryError"  # torch's
-
-
 def _is_faulty(row: Mapping[str, Any]) -> bool:
     return bool(row["outcome"] == "quarantined" and row["code"].startswith("TG"))
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or folder, and the tables in it from memory (`tasks/curate/table_cache.py`): nobody reads them."""
+    """Remove a file or folder, and its tables from the cache (`tasks/curate/table_cache.py`), where none is read."""
     from tasks.curate.table_cache import take_cached
 
     for table in path.rglob("*.parquet") if path.is_dir() else (path,):
@@ -273,7 +199,7 @@ def _remove(path: Path) -> None:
 
 
 class _Search:
-    """Finds the rows of a step's input on which it raises, and writes that input without them."""
+    """Finds the rows of a step's input on which the step raises, and writes the input without them."""
 
     def __init__(
         self,
@@ -281,23 +207,23 @@ class _Search:
         given: G,
         *,
         step: str,
-        aside: Path,
+        scratch: Path,
         codes: Collection[str],
         limit: FaultLimit | None,
     ) -> None:
         self._run: Callable[[Any, Path], object] = run
         self._given: Rows = given
         self._step = step
-        self._aside = aside
+        self._scratch = scratch
         self._codes = codes
         self._limit = limit
         self._n_left = None if limit is None else limit.n_left()
-        # Held-out rows first: the rows of train are compared with them, so these must be sound by then.
+        # Held-out rows first: rows of train are compared with them, so they must be valid by then.
         self._parts: tuple[str, ...] = ("test", "train", "validation") if isinstance(given, Splits) else ("tickets",)
         self._found: dict[str, set[int]] = {part: set() for part in self._parts}
 
     def find(self, first: Exception, known: Iterator[tuple[int, Exception]] | None) -> list[Entry]:
-        """The faulty rows as they go into the quarantine.
+        """The faulty rows as entries of the quarantine.
 
         Args:
             first: What the step raised.
@@ -305,7 +231,7 @@ class _Search:
 
         Raises:
             DataError: TG0220, more than are allowed.
-            Exception: `first`, when every row raises.
+            Exception: `first`, if every row raises.
         """
         if known is not None and (entries := self._known(first, known)):
             return entries
@@ -319,16 +245,16 @@ class _Search:
                 def work(low: int, high: int, part: str = part, table: pa.Table = table) -> None:
                     self._try(part, table.slice(low, high - low))
 
-                is_of_the_step = _raised(work, 0, 0, self._codes) is not None
-                if is_of_the_step or (not tried and self._raises_everywhere(work, table.num_rows)):
+                is_step_fault = raised_by(work, 0, 0, self._codes) is not None
+                if is_step_fault or (not tried and self._raises_everywhere(work, table.num_rows)):
                     raise first
                 tried = tried or table.num_rows > 0
                 for row, error in find_faulty(work, 0, table.num_rows, self._codes):
                     self._found[part].add(start + row)
                     entries.append(self._entry(table, row, error))
-                    self._hold(entries)
+                    self._check(entries)
             if part == "test":
-                self._write("test", self._aside / "test")
+                self._write("test", self._scratch / "test")
         if len(entries) == n_rows:
             raise first
         return entries
@@ -345,17 +271,17 @@ class _Search:
         for row, error in known:
             self._found[part].add(row)
             entries.append(self._entry(places, row, error))
-            self._hold(entries)
+            self._check(entries)
         if len(entries) == places.num_rows:
             raise first
         return entries
 
-    def _hold(self, entries: Sequence[Entry]) -> None:
+    def _check(self, entries: Sequence[Entry]) -> None:
         if self._limit is not None and self._n_left is not None and len(entries) > self._n_left:
-            self._limit.hold(more=entries)
+            self._limit.check(more=entries)
 
     def sound(self, faulty: Sequence[Entry]) -> Any:
-        """What the step was given, without these rows: as though they had been quarantined before."""
+        """The step's input without these rows, as if they had been quarantined before."""
         import pyarrow as pa
 
         from tasks.curate.rows import read_rows, removed_table, write_removed
@@ -383,11 +309,11 @@ class _Search:
             start += table.num_rows
 
     def _raises_everywhere(self, work: Callable[[int, int], object], n_rows: int) -> bool:
-        """Whether rows from all over the range raise, one and all: that is no fault of a row."""
-        if n_rows < N_TRIED or _raised(work, 0, n_rows, self._codes) is None:
+        """True if every one of the rows tried across the range raises: then no row is at fault."""
+        if n_rows < N_TRIED or raised_by(work, 0, n_rows, self._codes) is None:
             return False
         rows = (number * (n_rows - 1) // (N_TRIED - 1) for number in range(N_TRIED))
-        return all(_raised(work, row, row + 1, self._codes) is not None for row in rows)
+        return all(raised_by(work, row, row + 1, self._codes) is not None for row in rows)
 
     def _try(self, part: str, table: pa.Table) -> None:
         """Run the step on these rows."""
@@ -398,7 +324,7 @@ class _Search:
         except (ConfigError, DataError, SecurityError) as error:
             if error.code in self._codes:
                 raise
-            # Of a few rows a step may say what it does not say of all: that none is left, say.
+            # Errors that only a small slice causes, such as that no row is left.
 
     def _of(self, part: str, table: pa.Table, folder: Path) -> Rows:
         from tasks.curate.rows import write_removed, write_tickets
@@ -406,7 +332,7 @@ class _Search:
         write_removed([], folder)
         for name in self._parts:
             if name == "test" and part != "test":
-                (folder / "test.parquet").hardlink_to(self._aside / "test" / "test.parquet")
+                (folder / "test.parquet").hardlink_to(self._scratch / "test" / "test.parquet")
             else:
                 write_tickets(table if name == part else table.slice(0, 0), folder, name=f"{name}.parquet")
         if isinstance(self._given, Splits):
@@ -443,8 +369,8 @@ class _Search:
         return {**place, "outcome": "quarantined", "code": code, "reason": reason}
 
     def _folder(self, name: str) -> Path:
-        """An empty one."""
-        folder = self._aside / name
+        """An empty folder."""
+        folder = self._scratch / name
         if folder.exists():
             _remove(folder)
         folder.mkdir()

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import RuleStep
 from schemas.errors import ConfigError
-from tasks.curate.row_faults import FaultLimit, find_faulty, keep_sound_rows
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.step import curation_step
+from tasks.row_fault import find_faulty
 from tasks.step import as_step
 
 if TYPE_CHECKING:

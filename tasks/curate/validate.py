@@ -228,7 +228,7 @@ def _n_updated_before_created(table: pa.Table) -> int:
 
 def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: TableSpec) -> None:
     """Raise if too many rows were quarantined since reading began, or none is left."""
-    FaultLimit(table.fail_above, (tickets,)).hold(more=removed)
+    FaultLimit(table.fail_above, (tickets,)).check(more=removed)
     if not n_left:
         raise DataError(
             f"no valid ticket is left of {tickets.rows.n_in:,} rows read: {top_codes([tickets.removed], removed)}",

@@ -219,7 +219,7 @@ def _encode(row: Row, codec: ChatCodec, encoding: EncodeSpec, *, cut: int) -> En
 
 def _quarantined(row: Row, error: Exception) -> dict[str, object]:
     """The ticket as a quarantined row; re-raises an error that is not the ticket's fault."""
-    from tasks.curate.row_faults import is_row_fault, row_fault
+    from tasks.row_fault import is_row_fault, row_fault
 
     if not is_row_fault(error, ROW_CODES):
         raise error

@@ -147,7 +147,7 @@ def _each_valid(
     Raises:
         Exception: an error of `work` that no single item causes.
     """
-    from tasks.curate.row_faults import is_row_fault
+    from tasks.row_fault import is_row_fault
 
     made: dict[K, V] = {}
     faults: dict[K, str] = {}
@@ -169,7 +169,7 @@ def _each_valid(
 
 
 def _faulty(items: Sequence[K], work: Callable[[Sequence[K]], object]) -> dict[K, str]:
-    from tasks.curate.row_faults import find_faulty
+    from tasks.row_fault import find_faulty
 
     found = find_faulty(lambda start, stop: work(items[start:stop]), 0, len(items))
     return {items[place]: type(error).__name__ for place, error in found}

@@ -21,9 +21,9 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
-from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.files import sha256_json
 from tasks.privacy.hashes import Forgotten
+from tasks.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
     from tasks.warehouse import Connection

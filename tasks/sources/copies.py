@@ -1,7 +1,7 @@
-"""Local copies of remote files: complete ones under their content's name, and a list that tells what they are.
+"""Local copies of remote files: complete files named by their content, and a list that describes them.
 
-`snapshot.json` is what the last whole round brought; `fetched.jsonl` has a line for each file that a round has fetched
-so far. A line is written when its copy is in its place, so a round that is killed resumes after the last complete
+`snapshot.json` is the result of the last complete round; `fetched.jsonl` has a line for each file that a round has
+fetched so far. A line is written once its copy is in place, so a round that is killed resumes after the last complete
 file. It knows nothing of the network. Called by `remote_files.py`, `remote_fetch.py` and `flows/privacy/`.
 """
 
@@ -29,12 +29,12 @@ FILES = "files"
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A remote file as it lies here.
+    """A local copy of a remote file.
 
     Attributes:
-        name: Of the copy, below `files`: digests of url and bytes, and the ending of the url.
+        name: Name of the copy below `files`: digests of url and bytes, and the suffixes of the url.
         size: Bytes.
-        etag: As the server wrote it, quotes included; null where it tells none.
+        etag: As the server sent it, with quotes; None if it sent none.
         modified: `Last-Modified`, likewise.
     """
 
@@ -48,37 +48,38 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the last whole round brought.
+    """Result of the last complete round.
 
     Attributes:
-        asked: Digest of the urls that it was for.
-        gone: Urls whose files were here in the round before, or earlier where they are named one by one.
+        urls_digest: Digest of the urls that it fetched.
+        gone: Urls whose files were there in the previous round, or earlier if they are named one by one.
         finished_at: UTC, ISO 8601.
     """
 
-    asked: str
+    urls_digest: str
     copies: tuple[Copy, ...]
     gone: tuple[str, ...]
     finished_at: str
 
 
-def asked_for(source: RemoteFilesSource) -> str:
-    """Digest of the urls; with others the last snapshot is not what the source holds."""
+def digest_urls(source: RemoteFilesSource) -> str:
+    """Digest of the urls; a snapshot with another digest is not one of this source."""
     return sha256_json(sorted(source.urls))
 
 
 def read_snapshot(folder: Path) -> Snapshot | None:
-    """The last whole round; None where there was none, or its list is unreadable."""
+    """The last complete round; None if there was none or its list cannot be read."""
     try:
         stored = orjson.loads((folder / SNAPSHOT).read_bytes())
         copies = tuple(Copy(**each) for each in stored["copies"])
-        return Snapshot(str(stored["asked"]), copies, tuple(stored["gone"]), str(stored["finished_at"]))
+        digest = stored["urls_digest"] if "urls_digest" in stored else stored["asked"]  # name in earlier homes
+        return Snapshot(str(digest), copies, tuple(stored["gone"]), str(stored["finished_at"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def known_copies(folder: Path) -> dict[str, Copy]:
-    """Url -> the newest copy, of the last round and of one that was cut off; whole by its size and sha256."""
+    """Url -> the newest copy, of the last round or of an interrupted one, whose size and sha256 are right."""
     last = read_snapshot(folder)
     found = {copy.url: copy for copy in (last.copies if last else ())}
     found |= {copy.url: copy for copy in _lines(folder / FETCHED)}
@@ -86,7 +87,7 @@ def known_copies(folder: Path) -> dict[str, Copy]:
 
 
 def is_whole(folder: Path, copy: Copy) -> bool:
-    """Does the copy lie here with the bytes that were fetched?"""
+    """True if the copy exists with the bytes that were fetched."""
     path = folder / FILES / copy.name
     try:
         return path.stat().st_size == copy.size and sha256_file(path) == copy.sha256
@@ -94,13 +95,13 @@ def is_whole(folder: Path, copy: Copy) -> bool:
         return False
 
 
-def aside(folder: Path, number: int) -> Path:
-    """Where this process writes the file of this number while it is fetching it."""
+def partial_path(folder: Path, number: int) -> Path:
+    """Where this process writes the file of this number while it fetches it."""
     return folder / f"part-{os.getpid()}-{number}.tmp"
 
 
-def keep(folder: Path, part: Path, copy: Copy) -> None:
-    """Put a whole file, fsynced by who wrote it, in its place, and note it."""
+def store_copy(folder: Path, part: Path, copy: Copy) -> None:
+    """Move a complete file, which its writer has fsynced, into place and record it."""
     reach("copies.fetched")
     part.chmod(0o600)
     part.replace(folder / FILES / copy.name)
@@ -114,17 +115,17 @@ def keep(folder: Path, part: Path, copy: Copy) -> None:
 
 
 def copy_name(url: str, sha256: str, *, packed: str = "") -> str:
-    """Name of a copy: no two urls and no two contents share one, and its ending tells the format.
+    """Name of a copy, different for each url and content, with the suffixes that give the format.
 
     Args:
-        packed: Ending of the form in which the server packed it on the way, where the url does not tell.
+        packed: Suffix of the compression that the server applied in transit, if the url lacks it.
     """
     ending = ending_of(url.partition("?")[0] if not url.startswith("s3://") else url)
     return f"{sha256_json(url)[:16]}-{sha256[:16]}{ending}{'' if ending.endswith(packed) else packed}"
 
 
-def finish(folder: Path, snapshot: Snapshot) -> None:
-    """Say that the round is whole, then let go what it does not hold."""
+def finish_round(folder: Path, snapshot: Snapshot) -> None:
+    """Record that the round is complete, then remove files that are not part of it."""
     write_json(folder / SNAPSHOT, asdict(snapshot))
     reach("copies.told")
     (folder / FETCHED).unlink(missing_ok=True)
@@ -136,14 +137,14 @@ def finish(folder: Path, snapshot: Snapshot) -> None:
 
 
 def note_reading(folder: Path, source: RemoteFilesSource) -> None:
-    """Keep how the copies are read next to them: finding a customer's rows must work without the pipeline."""
+    """Store the reading settings with the copies: finding a customer's rows must work without the pipeline."""
     reading = source.model_dump(mode="json", include={"format", "shape", "columns"})
     write_atomic(folder / READING, orjson.dumps(reading, option=orjson.OPT_SORT_KEYS))
 
 
 @contextmanager
-def prepared(folder: Path) -> Iterator[None]:
-    """The folder is there, and this process's alone while the block runs.
+def locked(folder: Path) -> Iterator[None]:
+    """Create the folder, and lock it while the block runs.
 
     Raises:
         LockedError: TG0520, another process ingests the same source.
@@ -166,24 +167,24 @@ def prepared(folder: Path) -> Iterator[None]:
 
 
 def copies_fingerprint(source: RemoteFilesSource, folder: Path) -> str:
-    """Digest of urls and bytes of the last round; one of its own while none was whole. Reads no copy."""
+    """Digest of urls and bytes of the last round, or a fixed one if none was complete. Reads no copy."""
     last = read_snapshot(folder)
-    if last is None or last.asked != asked_for(source):
+    if last is None or last.urls_digest != digest_urls(source):
         return sha256_json({"complete": None})
     return sha256_json({copy.url: copy.sha256 for copy in last.copies})
 
 
-def need_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ...]:
-    """The copies under their urls, ordered by these.
+def require_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ...]:
+    """The copies, named and ordered by their urls.
 
     Raises:
-        DataError: TG0270, the urls were never fetched, or a copy is gone.
+        DataError: TG0270, the urls were never fetched, or a copy is missing.
     """
     last = read_snapshot(folder)
     files = [SourceFile(copy.url, folder / FILES / copy.name) for copy in (last.copies if last else ())]
-    if last is None or last.asked != asked_for(source) or not all(file.path.is_file() for file in files):
+    if last is None or last.urls_digest != digest_urls(source) or not all(file.path.is_file() for file in files):
         raise DataError(
-            "not all files of this source are here",
+            "not all files of this source have been fetched",
             code="TG0270",
             where=", ".join(source.urls),
             hint="tunegate data curate PIPELINE fetches them; plan and reproduce never do",
@@ -192,7 +193,7 @@ def need_copies(source: RemoteFilesSource, folder: Path) -> tuple[SourceFile, ..
 
 
 def _lines(path: Path) -> Iterable[Copy]:
-    """Whole lines; a kill leaves half a one at the end."""
+    """The complete lines; a kill may leave a partial one at the end."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""A DuckDB file that another program has open for writing: a copy of its last committed state, as files.
+"""Copies of DuckDB files that another program has open for writing, in their last committed state.
 
-DuckDB writes new blocks, then one of two headers, then empties its log. While both headers stand still the file is one
-state, and the log next to it holds whole transactions and perhaps the beginning of one, which DuckDB leaves out. It
-knows nothing of tables. Called by `duckdb_file.py`.
+DuckDB writes new blocks, then one of two headers, then empties its log. While neither header changes, the file is one
+state, and its log has whole transactions and perhaps the beginning of one, which DuckDB ignores. It knows nothing of
+tables. Called by `duckdb_file.py`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from tasks.warehouse import connect
 ATTEMPTS = 20
 DELAY_S = 0.1
 _HEADERS = 3 * 4096
-"""Bytes of the file's own header and the two of its states."""
+"""Size in bytes of the file's header and the two headers of its states."""
 
 
 def fingerprint_database(database: Path) -> str:
-    """sha256 of the file and of what a writer has not yet merged into it.
+    """sha256 of the file and of its log, which a writer has not yet merged into it.
 
     Raises:
         DataError: TG0201, there is no such file, or it has 0 bytes.
-        StorageError: TG0519, it is no DuckDB database.
+        StorageError: TG0519, it is not a DuckDB database.
     """
-    need_database(database)
-    is_held(database)  # held or not, it must be a database
+    require_database(database)
+    is_held(database)  # raises if it is no database
     files = [SourceFile("database", database), SourceFile("log", log_of(database))]
     return fingerprint_files(file for file in files if file.path.is_file())
 
 
-def need_database(database: Path) -> None:
-    """Raise where there is none; a kill while DuckDB makes a file leaves 0 bytes, which is none.
+def require_database(database: Path) -> None:
+    """Check that the database exists; a kill while DuckDB creates a file leaves 0 bytes.
 
     Raises:
-        DataError: TG0201.
+        DataError: TG0201, it does not.
     """
     if not database.is_file() or not database.stat().st_size:
         raise DataError(
@@ -51,10 +51,10 @@ def need_database(database: Path) -> None:
 
 
 def is_held(database: Path) -> bool:
-    """Is it open for writing elsewhere?
+    """True if another program has it open for writing.
 
     Raises:
-        StorageError: TG0519, it is no DuckDB database, or its log is damaged.
+        StorageError: TG0519, it is not a DuckDB database, or its log is damaged.
     """
     try:
         with connect(database, read_only=True, threads=1):
@@ -64,7 +64,7 @@ def is_held(database: Path) -> bool:
 
 
 def copy_database(database: Path, folder: Path) -> Path:
-    """Copy file and log into the folder as they are; returns the copy, which no other process has open.
+    """Copy the file and its log into the folder; returns the copy, which no other process has open.
 
     Raises:
         DataError: TG0203, its writer changes it faster than it can be copied.
@@ -83,40 +83,42 @@ def copy_database(database: Path, folder: Path) -> Path:
             continue
         try:
             is_held(copy)
-        except StorageError as error:  # perhaps half a transaction in the log
+        except StorageError as error:  # the log may end in half a transaction
             damage = error
             continue
         return copy
-    forget_copy(folder)
+    remove_copy(folder)
     if damage is not None:
         raise damage
     raise DataError(
-        f"the DuckDB file was merged again during each of {ATTEMPTS} copies",
+        f"the DuckDB file changed during each of {ATTEMPTS} attempts to copy it",
         code="TG0203",
         where=str(database),
-        hint="run when its writer is quieter, or let it write a copy for you: `COPY FROM DATABASE`",
+        hint="run when its writer is less busy, or have it write a copy: `COPY FROM DATABASE`",
     )
 
 
 def copy_of(folder: Path) -> Path:
-    """Where this process keeps its copy."""
+    """Path of this process's copy."""
     return folder / f"copy-{os.getpid()}.duckdb"
 
 
-def forget_copy(folder: Path) -> None:
-    """Remove this process's copy, and those of processes that are no more."""
-    for path in (*folder.glob(f"copy-{os.getpid()}.*"), *_of_the_dead(folder, "copy-*", "-")):
+def remove_copy(folder: Path) -> None:
+    """Remove the copies of this process and of processes that have ended."""
+    for path in (*folder.glob(f"copy-{os.getpid()}.*"), *_of_ended_processes(folder, "copy-*", "-")):
         path.unlink(missing_ok=True)
 
 
-def cut_off(folder: Path) -> list[Path]:
-    """Files of processes that are no more: copies, parts of files, and databases that were being rewritten."""
+def left_by_ended(folder: Path) -> list[Path]:
+    """Files of processes that have ended: copies, partial files, and databases that were being rewritten."""
     patterns = {"copy-*": "-", "part-*": "-", ".ingest.duckdb.*": "duckdb."}
-    return [path for pattern, before_pid in patterns.items() for path in _of_the_dead(folder, pattern, before_pid)]
+    return [
+        path for pattern, before_pid in patterns.items() for path in _of_ended_processes(folder, pattern, before_pid)
+    ]
 
 
-def _of_the_dead(folder: Path, pattern: str, before_pid: str) -> list[Path]:
-    """The files whose name tells a process that is no more."""
+def _of_ended_processes(folder: Path, pattern: str, before_pid: str) -> list[Path]:
+    """The files whose name has the id of a process that has ended."""
     return [
         path
         for path in sorted(folder.glob(pattern))
@@ -128,14 +130,14 @@ def _copy(path: Path, to: Path) -> None:
     to.unlink(missing_ok=True)
     try:
         shutil.copyfile(path, to)
-    except FileNotFoundError:  # of a log: nothing is committed beyond the file, or it was merged just now
+    except FileNotFoundError:  # a log is missing when everything is merged into the file
         to.unlink(missing_ok=True)
     else:
         to.chmod(0o600)
 
 
 def log_of(database: Path) -> Path:
-    """Where DuckDB keeps what is committed and not yet merged."""
+    """Where DuckDB keeps transactions that are not yet merged into the file."""
     return database.with_name(f"{database.name}.wal")
 
 

@@ -17,9 +17,9 @@ from tasks.sources.database_copy import (
     copy_database,
     copy_of,
     fingerprint_database,
-    forget_copy,
     is_held,
-    need_database,
+    remove_copy,
+    require_database,
 )
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     import duckdb
 
 LAKE = "ducklake_snapshot"
-"""A table of every DuckLake's catalog."""
+"""A table that every catalog of a DuckLake has."""
 
 
 class DuckDBFile(SourceKind[DuckDBSource]):
-    """A DuckDB file, and a copy of it for as long as the run lasts while others write it."""
+    """A DuckDB file; while other programs write it, a copy that lasts as long as the run."""
 
     spec = DuckDBSource
 
@@ -44,7 +44,7 @@ class DuckDBFile(SourceKind[DuckDBSource]):
         return source.database
 
     def fingerprint(self, source: DuckDBSource, place: Place) -> str:
-        """Of the file and its log."""
+        """Digest of the file and its log."""
         return fingerprint_database(_database(source, place))
 
     def parts(self, source: DuckDBSource, place: Place) -> Iterator[Part]:
@@ -57,15 +57,15 @@ class DuckDBFile(SourceKind[DuckDBSource]):
         return {"database": source.database}
 
     def ingest(self, source: DuckDBSource, ingestion: Ingestion) -> Ingested | None:
-        """Copy the file if it is open for writing elsewhere.
+        """Copy the file if another program has it open for writing.
 
         Raises:
-            DataError: TG0201, there is none; TG0203, it changes faster than it can be copied.
-            StorageError: TG0519, it is no DuckDB database.
+            DataError: TG0201, there is no such file; TG0203, it changes faster than it can be copied.
+            StorageError: TG0519, it is not a DuckDB database.
         """
         database = _declared(source, ingestion.root)
-        forget_copy(ingestion.folder)
-        need_database(database)
+        remove_copy(ingestion.folder)
+        require_database(database)
         if not is_held(database):
             return None
         copy_database(database, ingestion.folder)
@@ -73,11 +73,11 @@ class DuckDBFile(SourceKind[DuckDBSource]):
 
     def release(self, folder: Path) -> None:
         """Remove the copy."""
-        forget_copy(folder)
+        remove_copy(folder)
 
     def summary(self, source: DuckDBSource, here: Ingested) -> str:
-        """That it is a copy."""
-        return "the DuckDB file is open for writing elsewhere: reading a copy of its last committed state"
+        """A note that a copy is read."""
+        return "another program has the DuckDB file open for writing: reading a copy of its last committed state"
 
 
 KIND = DuckDBFile()
@@ -103,9 +103,9 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
     Raises:
         ConfigError: TG0130, no such table; TG0125, the query does not parse.
         DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column occurs twice.
-        SecurityError: TG0811, the query is not exactly one SELECT; TG0837, it takes too long or too much memory.
+        SecurityError: TG0811, the query is not a single SELECT; TG0837, it takes too long or too much memory.
         LockedError: TG0520, another process holds the file for writing.
-        StorageError: TG0519, the file is absent or no DuckDB file.
+        StorageError: TG0519, the file is missing or not a DuckDB file.
     """
     import duckdb
 
@@ -119,13 +119,13 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
             broken = duckdb.IOException | duckdb.FatalException | duckdb.SerializationException
             if isinstance(error, broken) or "Corrupt database" in str(error):
                 raise DataError(
-                    f"the DuckDB file is damaged, or its disk fails: {str(error).partition(chr(10))[0][:200]}",
+                    f"the DuckDB file is damaged, or its disk is failing: {str(error).partition(chr(10))[0][:200]}",
                     code="TG0202",
                     where=str(database),
                     hint="restore it from a copy; nothing was read from it",
                 ) from None
             raise DataError(
-                f"DuckDB refuses the source's query: {str(error).partition(chr(10))[0][:200]}",
+                f"DuckDB rejects the source's query: {str(error).partition(chr(10))[0][:200]}",
                 code="TG0209",
                 where=str(database),
             ) from None
@@ -133,7 +133,7 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
-    """The catalogue's table or view of that name, quoted; `schema.table` where it is not in `main`."""
+    """The table or view of that name, quoted; `schema.table` if it is not in `main`."""
     found = connection.sql(
         "SELECT table_schema, table_name FROM information_schema.tables "
         "WHERE table_catalog = current_catalog() ORDER BY ALL"
@@ -142,8 +142,8 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
     if name not in known:
         hint = did_you_mean(name, known)
         if LAKE in known:
-            hint = f"this is the catalog of a DuckLake, which is not read: COPY (FROM lake.{name}) TO 'x.parquet' there"
-        raise ConfigError(f"no table {name!r}; there are: {listing(known)}", code="TG0130", hint=hint)
+            hint = f"DuckLake catalogs are not read; export the table there: COPY (FROM lake.{name}) TO 'x.parquet'"
+        raise ConfigError(f"no table {name!r}; tables are: {listing(known)}", code="TG0130", hint=hint)
     return ".".join(quote_identifier(part) for part in known[name])
 
 
@@ -157,5 +157,5 @@ def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
             f"the source's query does not parse: {str(error).partition(chr(10))[0][:200]}", code="TG0125"
         ) from None
     if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise SecurityError("the source's query must be exactly one SELECT", code="TG0811", where=source.database)
+        raise SecurityError("the source's query must be a single SELECT", code="TG0811", where=source.database)
     return statements[0].query

@@ -1,7 +1,4 @@
-"""The packages that only some kinds of source need: is the one of this kind there?
-
-Called by the kinds of source that have an extra, before they import its package.
-"""
+"""Optional packages of single kinds of source: checked before a kind imports its own."""
 
 from __future__ import annotations
 
@@ -11,10 +8,10 @@ from schemas.errors import ConfigError
 
 
 def need_package(package: str, *, kind: str) -> None:
-    """Refuse a kind of source whose package is not installed; the extra bears the kind's name.
+    """Check that the package of a kind of source is installed; the extra has the name of the kind.
 
     Raises:
-        ConfigError: TG0112.
+        ConfigError: TG0112, it is not.
     """
     if util.find_spec(package) is None:
         raise ConfigError(

@@ -46,7 +46,7 @@ def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
     Raises:
         DataError: TG0201, a path or glob matches no file; says where it looked.
         ConfigError: TG0130, a path is a folder, something else that is no regular file, or a link to itself.
-        SecurityError: TG0818, a link that a glob found leads out of the glob's folder.
+        SecurityError: TG0818, a link that a glob matched leads out of the glob's folder.
     """
     found: dict[Path, SourceFile] = {}
     for pattern in source.paths:
@@ -60,10 +60,10 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     if literal.is_file():
         return [literal]
     if _is_loop(literal):
-        raise ConfigError(f"{pattern!r} is or holds a link back to itself", code="TG0130", where=str(literal))
+        raise ConfigError(f"{pattern!r} is or contains a link back to itself", code="TG0130", where=str(literal))
     if literal.exists():
         raise ConfigError(
-            f"{pattern!r} is {'a folder' if literal.is_dir() else 'no regular file'}",
+            f"{pattern!r} is {'a folder' if literal.is_dir() else 'not a regular file'}",
             code="TG0130",
             where=str(literal),
             hint=f"name the files in it: {pattern.rstrip('/')}/*.jsonl" if literal.is_dir() else None,
@@ -85,7 +85,7 @@ def _is_loop(path: Path) -> bool:
 
 
 def _matches(literal: Path) -> Iterator[Path]:
-    """What the glob matches. `**` follows no link to a folder: two that lead back would never end."""
+    """What the glob matches. `**` does not follow links to folders, which may form a circle."""
     fixed = _fixed(literal)
     wanted = literal.relative_to(fixed).parts
     if not wanted:
@@ -101,27 +101,27 @@ def _fixed(literal: Path) -> Path:
 
 
 def _refuse_links_out(files: list[Path], pattern: str, literal: Path) -> None:
-    """Whoever may drop files into a folder of exports must not make us read another one by a link."""
+    """A link in a folder of exports must not make us read a file outside of it."""
     fixed = os.path.realpath(_fixed(literal))
     for file in files:
         if file.is_symlink() and not Path(os.path.realpath(file)).is_relative_to(fixed):
             raise SecurityError(
-                f"{file.name!r}, which {pattern!r} matches, is a link that leads out of {fixed}",
+                f"{file.name!r}, which {pattern!r} matches, is a link to a file outside of {fixed}",
                 code="TG0818",
                 where=str(file),
-                hint="if it is meant, name the file that it leads to",
+                hint="if that is intended, name the target of the link",
             )
 
 
 def _nearby(wanted: Path) -> str:
-    """What lies where the file was looked for."""
+    """A hint with the files that are there instead."""
     folder = wanted.parent
     while not folder.is_dir() and folder != folder.parent:
         folder = folder.parent
     names = sorted(path.name for path in folder.iterdir())
     part = wanted.name if folder == wanted.parent else wanted.relative_to(folder).parts[0]
     near = did_you_mean(part, names)
-    return near or (f"{folder} holds: {', '.join(names[:10])}" if names else f"{folder} is empty")
+    return near or (f"{folder} contains: {', '.join(names[:10])}" if names else f"{folder} is empty")
 
 
 def _name(path: Path, root: Path) -> str:

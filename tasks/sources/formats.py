@@ -1,6 +1,6 @@
-"""Files of tickets, wherever they lie: which format one has, what reads it, which prefix made ids get.
+"""Formats of files of tickets: which one a file has, what reads it, and the prefix of ids made for its rows.
 
-It knows nothing of paths in pipelines.yaml. Called by the kinds of source that hold files, and by who looks at a file.
+It knows nothing of paths in pipelines.yaml. Called by the kinds of source that have files, and by `tunegate init`.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _ENDING = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", re.
 
 @dataclass(frozen=True, slots=True)
 class SourceFile:
-    """A file and the name rows keep of it: relative to pipelines.yaml where it lies below it."""
+    """A file and the name that its rows keep: relative to pipelines.yaml if it is below it."""
 
     name: str
     path: Path
 
 
 def ending_of(name: str) -> str:
-    """The endings of the name that say how the file is read; empty where none does.
+    """The suffixes that determine how the file is read, in lower case; empty if there are none.
 
     >>> ending_of("exports/2026.06/tickets.CSV.gz"), ending_of("tickets")
     ('.csv.gz', '')
@@ -59,19 +59,19 @@ def file_format(file: SourceFile, declared: DeclaredFormat) -> FileFormat:
     found: FileFormat | None = declared if declared != "auto" else _SUFFIXES.get(plain[-1]) if plain else None
     if found is None:
         raise ConfigError(
-            f"the suffix of {file.path.name!r} names no format; known are {', '.join(_SUFFIXES)}, each also with "
+            f"{file.path.name!r} has no known suffix; known are {', '.join(_SUFFIXES)}, each also with "
             f"{' or '.join(COMPRESSED)}",
             code="TG0130",
             where=file.name,
             hint="set `format: csv`, `jsonl` or `parquet`",
         )
     if found == "parquet" and squeezed:
-        raise ConfigError("Parquet compresses inside; unpack the file", code="TG0130", where=file.name)
+        raise ConfigError("Parquet files are compressed inside; decompress this one", code="TG0130", where=file.name)
     return found
 
 
 def id_prefixes(files: Iterable[SourceFile]) -> dict[str, str]:
-    """File name -> prefix of the ids made for its rows: its stem, or more of its name where stems repeat.
+    """File name -> prefix of the ids made for its rows: its stem, or its whole path where stems repeat.
 
     >>> files = [SourceFile(name, Path(name)) for name in ("a/x.jsonl", "b/x.jsonl.gz")]
     >>> id_prefixes(files)
@@ -94,7 +94,7 @@ def fingerprint_files(files: Iterable[SourceFile]) -> str:
 
 
 def file_parts(files: Iterable[SourceFile], declared: DeclaredFormat) -> Iterator[Part]:
-    """The rows of each file, with ids made of its name where it has none.
+    """The rows of each file.
 
     Raises:
         ConfigError: as `file_format`.
@@ -108,7 +108,7 @@ def file_parts(files: Iterable[SourceFile], declared: DeclaredFormat) -> Iterato
 
 
 def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
-    """What reads a file of this format, batch by batch; also for `tunegate init`, which only looks at it."""
+    """The function that reads files of this format in batches; `tunegate init` uses it as well."""
     from tasks.sources.readers.read_arrow import read_parquet
     from tasks.sources.readers.read_csv import read_csv
     from tasks.sources.readers.read_jsonl import read_json, read_jsonl

@@ -11,16 +11,16 @@ from tasks.sources.kind import Part, Place, RowReading, SourceKind
 
 
 class Generated(SourceKind[GeneratedSource]):
-    """Tickets that are made, not read."""
+    """Tickets that are generated."""
 
     spec = GeneratedSource
 
     def describe(self, source: GeneratedSource) -> str:
-        """That it is the generated one."""
+        """Always `generated`."""
         return "generated"
 
     def fingerprint(self, source: GeneratedSource, place: Place) -> str:
-        """Of seed and sizes; equal ones give equal tickets."""
+        """Digest of the settings; equal ones give equal tickets."""
         return sha256_json(source.model_dump(mode="json"))
 
     def parts(self, source: GeneratedSource, place: Place) -> Iterator[Part]:
@@ -32,7 +32,7 @@ class Generated(SourceKind[GeneratedSource]):
         yield Part("generated", "generated", parse_blocks(blocks_of(generate_tickets(source))))
 
     def row_reading(self, source: GeneratedSource) -> RowReading:
-        """Its columns have the canonical names."""
+        """The defaults: its columns have the canonical names."""
         return FileReading()
 
 

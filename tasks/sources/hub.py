@@ -1,14 +1,14 @@
-"""`source.kind: hf`: a dataset of the Hugging Face hub at a commit, or a local directory in its form.
+"""`source.kind: hf`: a dataset of the Hugging Face hub at a commit, or a local directory in the same layout.
 
-It knows nothing of tickets. Nothing is fetched unless the source allows it.
+It knows nothing of tickets. Nothing is downloaded unless the source allows it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.source import HuggingFaceSource
@@ -16,26 +16,23 @@ from tasks.files import sha256_json
 from tasks.sources.formats import SourceFile, fingerprint_files
 from tasks.sources.kind import Part, Place, SourceKind
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
-from tasks.sources.readers.read_arrow import arrow_batches
+from tasks.sources.readers.read_arrow import arrow_batches, parquet_batches
 from tasks.sources.readers.records import BATCH_ROWS, Batch
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class Hub(SourceKind[HuggingFaceSource]):
-    """A dataset as the hub keeps it."""
+    """A dataset of the hub, or a local directory in its layout."""
 
     spec = HuggingFaceSource
 
     def describe(self, source: HuggingFaceSource) -> str:
-        """Name or directory."""
+        """The name or directory."""
         return source.path
 
     def fingerprint(self, source: HuggingFaceSource, place: Place) -> str:
-        """Of a local directory names and bytes; a dataset of the hub is known by its commit, so nothing is fetched."""
+        """Digest of names and bytes of a local directory; of a hub dataset its commit, without a download."""
         folder = local_dataset(source, root=place.root)
         if folder:
             paths = sorted(path for path in folder.rglob("*") if path.is_file())
@@ -51,17 +48,17 @@ KIND = Hub()
 
 
 def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Batch]:
-    """Every row of the split, numbered from 1. Nothing is fetched unless the source allows it.
+    """Every row of the split, numbered from 1. Nothing is downloaded unless the source allows it.
 
     Raises:
         ConfigError: TG0130, a hub dataset without permission or commit, or no such split.
-        DataError: TG0202, the directory is neither one that `datasets` saved nor a dataset of Parquet files.
-        ServiceError: TG0720, the hub does not answer, or offline mode forbids asking.
+        DataError: TG0202, the directory is neither saved by `datasets` nor has Parquet files, or a file is damaged.
+        ServiceError: TG0720, the hub does not answer, or offline mode is on.
     """
     folder = local_dataset(source, root=root)
     files = _parquet_files(source, folder) if folder else []
     if files:
-        yield from arrow_batches(_batches_of(files))
+        yield from arrow_batches(batch for path in files for batch in parquet_batches(path))
         return
     dataset = _from_disk(source, folder) if folder else _from_hub(source)
     check_header(dataset.column_names, where=source.path)
@@ -73,7 +70,7 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Bat
 
 
 def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
-    """The directory the source names, or None for a dataset of the hub that may be fetched.
+    """The directory that the source names, or None for a dataset of the hub that may be downloaded.
 
     Raises:
         ConfigError: TG0130, it is neither a directory nor a hub dataset with permission and commit.
@@ -83,7 +80,7 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
         return folder
     if not source.allow_download:
         raise ConfigError(
-            f"no directory {source.path!r}, and nothing is fetched from the hub unless `allow_download` is true",
+            f"no directory {source.path!r}; the hub is used only with `allow_download: true`",
             code="TG0130",
             where=str(folder),
             hint="name a directory saved by `datasets`, or set `allow_download: true` and `revision`",
@@ -93,13 +90,13 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
             f"a hub dataset needs `revision`, a commit sha of 40 hex digits; got {source.revision!r}",
             code="TG0130",
             where=source.path,
-            hint="a branch or tag can move, a commit cannot; the dataset's page lists its commits",
+            hint="branches and tags can move, commits cannot; the dataset's page lists its commits",
         )
     return None
 
 
 def _parquet_files(source: HuggingFaceSource, folder: Path) -> list[Path]:
-    """Files of the split in a folder as the hub keeps datasets: `train-00000-of-00002.parquet`, `train/0.parquet`."""
+    """Files of the split in the hub's layout: `train-00000-of-00002.parquet`, `train/0.parquet`."""
     files = sorted(folder.rglob("*.parquet"))
     split = source.split
     found = [
@@ -110,27 +107,12 @@ def _parquet_files(source: HuggingFaceSource, folder: Path) -> list[Path]:
     if files and not found:
         names = sorted({re.split(r"-\d", file.stem)[0] for file in files})
         raise ConfigError(
-            f"no Parquet file of split {split!r}; there are: {listing(names)}",
+            f"no Parquet file of split {split!r}; splits are: {listing(names)}",
             code="TG0130",
             where=str(folder),
-            hint=did_you_mean(split, names) or "for files that are no split use `kind: files` with a glob",
+            hint=did_you_mean(split, names) or "for files without splits use `kind: files` with a glob",
         )
     return found
-
-
-def _batches_of(files: Iterable[Path]) -> Iterator[pa.RecordBatch]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    for path in files:
-        try:
-            with pq.ParquetFile(path) as file:
-                check_header(file.schema_arrow.names, where=str(path))
-                yield from file.iter_batches(batch_size=BATCH_ROWS)
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(
-                f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}", code="TG0202", where=str(path)
-            ) from None
 
 
 def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
@@ -148,7 +130,7 @@ def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
     if isinstance(loaded, datasets.DatasetDict):
         if source.split not in loaded:
             raise ConfigError(
-                f"no split {source.split!r}; there are: {listing(loaded)}",
+                f"no split {source.split!r}; splits are: {listing(loaded)}",
                 code="TG0130",
                 where=str(folder),
                 hint=did_you_mean(source.split, loaded),
@@ -164,7 +146,7 @@ def _from_hub(source: HuggingFaceSource) -> Any:
         return datasets.load_dataset(source.path, revision=source.revision, split=source.split)
     except (OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
-            f"the hub dataset {source.path!r} was not fetched: {type(error).__name__}: {str(error)[:200]}",
+            f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: {str(error)[:200]}",
             code="TG0720",
             where=source.path,
             hint="check the name, the network and HF_HUB_OFFLINE",

@@ -1,7 +1,7 @@
-"""`source.kind: iceberg`: one snapshot of an Iceberg table, by pyiceberg's plan; what is deleted is counted twice.
+"""`source.kind: iceberg`: one snapshot of an Iceberg table, read by pyiceberg; deleted rows are counted a second time.
 
-Only files inside the table's folder are opened, wherever the table says that they are: a table that was copied here is
-read as well, and no network is used. It knows nothing of tickets.
+Only files inside the table's folder are opened, whatever location the table names: a copied table can be read, and no
+network is used. It knows nothing of tickets.
 
 Source: Apache Iceberg table specification, versions 1 to 3.
 """
@@ -31,6 +31,7 @@ from tasks.sources.readers.records import Batch
 if TYPE_CHECKING:
     import pyarrow as pa
     from pyiceberg.io import FileIO
+    from pyiceberg.manifest import DataFile
     from pyiceberg.table import DataScan
     from pyiceberg.table.metadata import TableMetadata
 
@@ -39,7 +40,7 @@ _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
 @dataclass(frozen=True)
 class _Table:
-    """A table as one file of its metadata tells it."""
+    """A table as described by one of its metadata files."""
 
     folder: Path
     metadata: TableMetadata
@@ -48,20 +49,20 @@ class _Table:
 
 
 class Iceberg(SourceKind[IcebergSource]):
-    """A table whose files lie here."""
+    """A table on this machine."""
 
     spec = IcebergSource
 
     def describe(self, source: IcebergSource) -> str:
-        """Its name, without the file of its metadata."""
+        """Its name, without the suffix of the metadata file."""
         return source.table or Path(source.path or "").name.removesuffix(".metadata.json")
 
     def check(self, source: IcebergSource) -> None:
-        """The extra is installed."""
+        """Check that the extra is installed."""
         need_package("pyiceberg", kind=source.kind)
 
     def fingerprint(self, source: IcebergSource, place: Place) -> str:
-        """Of table, snapshot and schema."""
+        """Digest of table, snapshot and schema."""
         return fingerprint_iceberg(source, root=place.root)
 
     def parts(self, source: IcebergSource, place: Place) -> Iterator[Part]:
@@ -74,10 +75,10 @@ KIND = Iceberg()
 
 
 def fingerprint_iceberg(source: IcebergSource, *, root: Path) -> str:
-    """Digest of table, snapshot and schema: with an equal one the rows are equal, and no data file is read.
+    """Digest of table, snapshot and schema, which determine the rows; no data file is read.
 
     Raises:
-        ConfigError, DataError: as `read_iceberg`.
+        ConfigError, DataError: As `read_iceberg`.
     """
     with _own_errors(source):
         table = _open(source, root)
@@ -88,7 +89,7 @@ def fingerprint_iceberg(source: IcebergSource, *, root: Path) -> str:
 
 
 def snapshot_name(source: IcebergSource, *, root: Path) -> str:
-    """The table's name with the snapshot that is read, as rows name it."""
+    """The table's name and snapshot, as rows name their source."""
     return f"{described(source)}@{_open(source, root).snapshot_id}"
 
 
@@ -98,12 +99,12 @@ def described(source: IcebergSource) -> str:
 
 
 def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[Batch]:
-    """Every row of the snapshot, numbered from 1; data files in the order of their names, rows as they stand there.
+    """Every row of the snapshot, numbered from 1; data files in the order of their names.
 
     Raises:
         ConfigError: TG0112, the extra is not installed; TG0130, there is no such table or snapshot.
-        DataError: TG0201, no metadata; TG0202, a file is damaged; TG0204, a column occurs twice; TG0273, rows are
-            deleted in a way that is not read here, or their number does not add up.
+        DataError: TG0201, no metadata; TG0202, a file is damaged; TG0204, a column occurs twice; TG0273, deletes of an
+            unsupported kind, or row counts that do not add up.
         SecurityError: TG0818, the table names a file outside of its folder.
     """
     with _own_errors(source):
@@ -117,16 +118,34 @@ def _rows(table: _Table, scan: DataScan) -> Iterator[pa.RecordBatch]:
     from pyiceberg.io.pyarrow import ArrowScan
     from pyiceberg.manifest import clear_manifest_cache
 
-    clear_manifest_cache()  # it goes by path alone, and another table may have been at this one
+    clear_manifest_cache()  # its key is the path alone, where another table may have been before
     deletes = Deletes(table.files)
     reader = ArrowScan(table.metadata, table.files, scan.projection(), scan.row_filter)
     for task in sorted(scan.plan_files(), key=lambda task: task.file.file_path):
+        _check_pages(table, task.file)
         expected, n_rows = task.file.record_count - deletes.n_rows(task.file, task.delete_files), 0
         for batch in reader.to_record_batches([task]):
             n_rows += batch.num_rows
             yield batch
         if n_rows != expected:
-            raise inexact(f"a data file gives {n_rows:,} rows, and {expected:,} of it are not deleted")
+            raise inexact(f"a data file yields {n_rows:,} rows, but {expected:,} of its rows are not deleted")
+
+
+def _check_pages(table: _Table, file: DataFile) -> None:
+    """Check the pages of a Parquet file against their checksums: pyiceberg does not, and has no setting for it.
+
+    Raises:
+        OSError: A page has changed since it was written.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from pyiceberg.manifest import FileFormat
+
+    if file.file_format != FileFormat.PARQUET:
+        return
+    with table.files.new_input(file.file_path).open() as stream:
+        for _ in pq.ParquetFile(pa.PythonFile(stream, mode="r"), page_checksum_verification=True).iter_batches():
+            pass
 
 
 def _scan(table: _Table, source: IcebergSource) -> DataScan:
@@ -139,7 +158,7 @@ def _scan(table: _Table, source: IcebergSource) -> DataScan:
 
 
 def _open(source: IcebergSource, root: Path) -> _Table:
-    """The table. Of its properties none is followed: one may name code that is to open the files."""
+    """The table. Its properties are ignored: one may name code for opening the files."""
     need_package("pyiceberg", kind="iceberg")
     from pyiceberg.exceptions import ValidationError
     from pyiceberg.table.metadata import TableMetadataUtil
@@ -149,10 +168,10 @@ def _open(source: IcebergSource, root: Path) -> _Table:
         metadata = TableMetadataUtil.parse_raw(_read(path))
     except OSError as error:
         raise _absent(path, f"the table's metadata cannot be read: {error.strerror}") from None
-    except (ValidationError, ValueError) as error:  # what they tell holds parts of the file
+    except (ValidationError, ValueError) as error:  # their messages contain parts of the file
         raise DataError(
-            f"the table's metadata cannot be understood: {type(error).__name__}", code="TG0202", where=str(path),
-            hint="name another of its *.metadata.json, or write it again with a newer tool",
+            f"the table's metadata cannot be parsed: {type(error).__name__}", code="TG0202", where=str(path),
+            hint="name another *.metadata.json of the table, or write it again with a newer tool",
         ) from None  # fmt: skip
     folder = path.parent.parent if path.parent.name == "metadata" else path.parent
     current = source.snapshot_id if source.snapshot_id is not None else metadata.current_snapshot_id
@@ -163,7 +182,7 @@ def _open(source: IcebergSource, root: Path) -> _Table:
             f"the table has no snapshot {current}; the latest are {latest}",
             code="TG0130",
             where="source.snapshot_id",
-            hint="an expired snapshot is gone; name one that is there, or none for the current one",
+            hint="it may have expired; name another, or none for the current one",
         )
     return _Table(folder, metadata, _files_of(folder, str(metadata.location)), current)
 
@@ -184,27 +203,27 @@ def _metadata_path(source: IcebergSource, root: Path) -> Path:
         current = _read(hint).strip()
     except OSError:
         newest = sorted((path / "metadata").glob("*.metadata.json"), key=lambda each: each.stat().st_mtime)
-        named = f"; the newest is {newest[-1].name}, which may be of a commit that failed" if newest else ""
-        raise _absent(path, f"no metadata/version-hint.text says which metadata is current{named}") from None
+        named = f"; the newest is {newest[-1].name}, which may belong to a failed commit" if newest else ""
+        raise _absent(path, f"no metadata/version-hint.text names the current metadata{named}") from None
     version = f"v{current}" if current.isdecimal() else current
     name = current if current.endswith(".metadata.json") else f"{version}.metadata.json"
     return path / "metadata" / Path(name).name
 
 
 def _in_catalog(database: Path, table: str) -> Path:
-    """Where the catalog says that the table's current metadata is."""
+    """Path of the table's current metadata, from the catalog."""
     if not database.is_file():
-        raise _absent(database, "there is no such catalog")
+        raise _absent(database, "no such catalog")
     query = "SELECT table_namespace || '.' || table_name, metadata_location FROM iceberg_tables"
     try:
         with closing(sqlite3.connect(f"file:{quote(str(database.resolve()))}?mode=ro", uri=True)) as connection:
             found = connection.execute(query).fetchall()
     except sqlite3.Error as error:
-        raise DataError(f"no SQL catalog of Iceberg: {error}", code="TG0202", where=str(database)) from None
+        raise DataError(f"not an SQL catalog of Iceberg: {error}", code="TG0202", where=str(database)) from None
     places = [place for name, place in found if name == table]
     if len(set(places)) != 1:
         names = sorted({str(name) for name, _ in found})
-        reason = "is in several catalogs of this file" if places else f"is not among: {listing(names)}"
+        reason = "is in several catalogs of this file" if places else f"not found; tables are: {listing(names)}"
         raise ConfigError(
             f"table {table!r} {reason}", code="TG0130", where="source.table", hint=did_you_mean(table, names)
         )
@@ -215,13 +234,13 @@ def _in_catalog(database: Path, table: str) -> Path:
 
 
 def _files_of(folder: Path, location: str) -> FileIO:
-    """What opens the table's files: those inside its folder, and no others."""
+    """Opens the table's files, and none outside its folder."""
     from pyiceberg.io.pyarrow import PyArrowFile, PyArrowFileIO
 
     inside, prefix = folder.resolve(), plain_path(location).rstrip("/")
 
     class TableFiles(PyArrowFileIO):  # type: ignore[misc, unused-ignore]
-        """Reads, and only here."""
+        """Reads files inside the folder; writes none."""
 
         def new_input(self, location: str) -> PyArrowFile:
             named = plain_path(location)
@@ -241,26 +260,26 @@ def _files_of(folder: Path, location: str) -> FileIO:
 
 @contextmanager
 def _own_errors(source: IcebergSource) -> Iterator[None]:
-    """What pyiceberg and Arrow raise, as errors of ours, without rows in them."""
+    """Turns errors of pyiceberg and Arrow into ours, without content of rows."""
     try:
         yield
     except TunegateError:
         raise
     except FileNotFoundError as error:
-        raise _absent(Path(described(source)), f"a file of the table is not there: {error.filename or ''}") from None
-    except Exception as error:  # of a damaged file whatever its parser meets: zlib.error, TypeError, SystemError
+        raise _absent(Path(described(source)), f"a file of the table is missing: {error.filename or ''}") from None
+    except Exception as error:  # parsers raise all kinds on damaged files: zlib.error, TypeError, SystemError
         if "equality deletes" in str(error):
-            raise inexact("it has equality deletes, which are not read here", where=described(source)) from None
+            raise inexact("it has equality deletes, which are not supported", where=described(source)) from None
         raise DataError(
             f"the table cannot be read: {type(error).__name__}", code="TG0202", where=described(source),
-            hint="a file of it is damaged, or of a form that is not known; nothing of it was kept",
+            hint="one of its files is damaged or of an unknown format; nothing was read from it",
         ) from None  # fmt: skip
 
 
 def _absent(path: Path, reason: str) -> DataError:
     return DataError(
         reason, code="TG0201", where=str(path),
-        hint="name the *.metadata.json that your catalog calls current; relative paths start at pipelines.yaml",
+        hint="name the *.metadata.json that is current in your catalog; relative paths start at pipelines.yaml",
     )  # fmt: skip
 
 
@@ -269,5 +288,5 @@ def _elsewhere(location: str) -> SecurityError:
         "the table names a file outside of its folder",
         code="TG0818",
         where=location,
-        hint="copy the whole table here (metadata and data), and name its metadata; nothing is fetched for it",
+        hint="copy the whole table here, metadata and data, and name the copy's metadata; nothing is downloaded",
     )

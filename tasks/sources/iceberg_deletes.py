@@ -1,8 +1,7 @@
-"""Which rows of an Iceberg table's data files are deleted, read a second time: what pyiceberg leaves out is held to it.
+"""Which rows of an Iceberg table's data files are deleted, read independently to verify what pyiceberg leaves out.
 
-pyiceberg finds the deletes of a data file by the letters of its path and takes a damaged list for a whole one. Here
-paths have one spelling, pages of Parquet and deletion vectors are checked against their checksums. Called by
-`read_iceberg.py`.
+pyiceberg finds the deletes of a data file by the spelling of its path and does not notice a damaged list. Here paths
+are normalised, and Parquet pages and deletion vectors are checked against their checksums. Called by `iceberg.py`.
 
 Source: Apache Iceberg table specification, "Position Delete Files" and "Deletion Vectors"; Puffin file format.
 """
@@ -23,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class Deletes:
-    """The deletes of one snapshot; each file of them is read once.
+    """The deletes of one snapshot; each file is read once.
 
     Args:
-        files: What opens the table's files.
+        files: Opens the table's files.
     """
 
     def __init__(self, files: FileIO) -> None:
@@ -34,10 +33,10 @@ class Deletes:
         self._known: dict[str, dict[str, set[int]]] = {}
 
     def n_rows(self, data_file: DataFile, deletes: Iterable[DataFile]) -> int:
-        """How many rows of a data file these delete.
+        """How many rows of a data file these deletes remove.
 
         Raises:
-            DataError: TG0273, deletes in a form that is not read; TG0202, a deletion vector is damaged.
+            DataError: TG0273, deletes in an unsupported format; TG0202, a deletion vector is damaged.
         """
         path, gone = plain_path(data_file.file_path), set[int]()
         for each in deletes:
@@ -78,7 +77,7 @@ class Deletes:
             raw = file.get_blob_payload(blob)
             length = int.from_bytes(raw[:4], "big")
             if zlib.crc32(raw[4 : 4 + length]) != int.from_bytes(raw[4 + length : 8 + length], "big"):
-                raise DataError("a deletion vector is damaged: its checksum does not hold", code="TG0202")
+                raise DataError("a deletion vector is damaged: its checksum does not match", code="TG0202")
         places: dict[str, set[int]] = defaultdict(set)
         for vector in deletion_vectors_from_puffin_file(file):
             places[plain_path(vector.referenced_data_file)] |= set(vector.to_vector().to_pylist())
@@ -86,7 +85,7 @@ class Deletes:
 
 
 def plain_path(location: str) -> str:
-    """`file:/a`, `file:///a` and `/a` are one place.
+    """The path of a `file:` location, in one spelling.
 
     >>> plain_path("file:///a/b"), plain_path("file:/a/b"), plain_path("s3://a/b")
     ('/a/b', '/a/b', 's3://a/b')
@@ -95,10 +94,10 @@ def plain_path(location: str) -> str:
 
 
 def inexact(reason: str, *, where: str | None = None) -> DataError:
-    """The error of a table whose deleted rows might be read."""
+    """The error for a table whose deleted rows might be read."""
     return DataError(
         f"deleted rows of the table might be read: {reason}",
         code="TG0273",
         where=where,
-        hint="let the engine that writes it apply deletes to the data files (rewrite_data_files, OPTIMIZE), then run",
+        hint="have the engine that writes it apply deletes to the data files (rewrite_data_files, OPTIMIZE), then run",
     )

@@ -1,6 +1,6 @@
-"""What a kind of source has to say: how it is named, fingerprinted and read, and, where it is ingested, how.
+"""The interface of a kind of source: how it is named, fingerprinted, read and, for some kinds, ingested.
 
-It knows no kind. Each kind's file holds a subclass of `SourceKind` and an instance of it, `KIND`.
+It knows no kind. Each kind's file has a subclass of `SourceKind` and an instance of it, `KIND`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ S = TypeVar("S", bound=Source)
 
 
 class RowReading(Protocol):
-    """Settings by which rows become tickets; most specs have them, with the defaults of `FileReading`."""
+    """Settings for turning rows into tickets; most specs have them, with the defaults of `FileReading`."""
 
     @property
     def shape(self) -> Shape: ...
@@ -39,16 +39,20 @@ class Place:
 
     Attributes:
         root: Folder of pipelines.yaml, from which relative paths start.
-        folder: Where this source is ingested; null where it is read in place.
+        folder: Where this source is ingested; None if it is read in place.
     """
 
     root: Path
     folder: Path | None = None
 
     def ingested(self) -> Path:
-        """The folder of a source that is always ingested."""
+        """The folder of a source that is ingested.
+
+        Raises:
+            ValueError: There is none.
+        """
         if self.folder is None:
-            raise ValueError("the source is ingested, and no folder is given to read it from")
+            raise ValueError("the source is ingested, but no folder was given")
         return self.folder
 
 
@@ -56,20 +60,20 @@ class Part(NamedTuple):
     """One file or table of a source."""
 
     name: str
-    """Kept with its rows as their `source`."""
+    """The `source` of its rows."""
     prefix: str
-    """Of the ids made for its rows, where it has none."""
+    """Prefix of the ids made for its rows, if they have none."""
     batches: Iterator[Batch]
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What is here of an ingested source.
+    """State of an ingested source.
 
     Attributes:
-        n_rows: Tickets, rows or files, those that are gone upstream included; 0 for a copied DuckDB file.
-        n_gone: Of these, deleted upstream.
-        finished_at: When it was complete, UTC, ISO 8601.
+        n_rows: Tickets, rows or files, including those deleted upstream; 0 for a copied DuckDB file.
+        n_gone: How many of these are deleted upstream.
+        finished_at: When ingestion finished, UTC, ISO 8601.
         unit: What was counted.
     """
 
@@ -85,8 +89,8 @@ class Ingestion:
 
     Attributes:
         root: As `Place.root`.
-        folder: Private to this source; what is in it outlives the run.
-        forgotten: Customers whose rows are left out before anything is written.
+        folder: Private to this source; its content outlives the run.
+        forgotten: Customers whose rows are skipped before anything is written.
     """
 
     root: Path
@@ -96,62 +100,62 @@ class Ingestion:
 
 
 class SourceKind(Generic[S]):
-    """A kind of source. Heavy imports belong inside its methods: validating a file must not load them."""
+    """A kind of source. Heavy imports belong inside methods: validating pipelines.yaml must not load them."""
 
     spec: type[S]
-    """Its section of pipelines.yaml; `kind` is a literal, by which the kind is chosen."""
+    """Its section of pipelines.yaml; the literal `kind` selects it."""
     is_remote: bool = False
-    """It is reached over a connection, which only a run opens: plan, report and reproduce never do."""
+    """It needs a connection, which only a run opens; plan, report and reproduce open none."""
 
     @property
     def name(self) -> str:
-        """What `kind` says."""
+        """The value of `kind`."""
         return SOURCES.name_of(self.spec)
 
     def describe(self, source: S) -> str:
-        """The source in a few words, for errors and names of rows; never a secret."""
+        """A short name of the source for errors and rows; never a secret."""
         raise NotImplementedError
 
     def fingerprint(self, source: S, place: Place) -> str:
-        """sha256 of what the source holds now; with an equal one its rows are equal. Opens no connection.
+        """sha256 of the source's present content: equal digests mean equal rows. Opens no connection.
 
-        How rows are mapped plays no part: that is in the spec.
+        It does not cover the mapping of columns, which is part of the spec.
         """
         raise NotImplementedError
 
     def parts(self, source: S, place: Place) -> Iterator[Part]:
-        """Every row, one part for each file or table."""
+        """All rows, one part per file or table."""
         raise NotImplementedError
 
     def row_reading(self, source: S) -> RowReading:
-        """How rows become tickets; the spec itself where it has the settings of `FileReading`."""
+        """Settings for turning rows into tickets; by default the spec itself."""
         return cast(RowReading, source)
 
     def check(self, source: S) -> None:
-        """Raise what can be known to be wrong without reading the source or opening a connection."""
+        """Raise errors that can be detected without reading the source or opening a connection."""
 
     def identity(self, source: S) -> Mapping[str, Any] | None:
-        """What tells one ingested source of this kind from another; None where it is read in place.
+        """Settings that identify an ingested source of this kind; None if it is read in place.
 
-        What only decides how rows are mapped plays no part: with other `columns` nothing is fetched again.
+        Settings of the mapping are left out, so that other `columns` do not fetch everything again.
         """
         return None
 
     def ingest(self, source: S, ingestion: Ingestion) -> Ingested | None:
-        """Make what the source holds now readable in the folder; killed at any moment, the next call resumes.
+        """Bring the folder up to date with the source; after a kill the next call resumes.
 
-        Rows go into a `landing.py`, files into `copies.py`: there a forgotten customer's are found and removed.
+        Store rows with `landing.py` and files with `copies.py`, where those of forgotten customers can be removed.
         """
         raise NotImplementedError
 
     def ingested(self, source: S, folder: Path) -> Ingested | None:
-        """What the last complete call of `ingest` left; None where there is nothing. Opens no connection."""
+        """Result of the last complete `ingest`; None if there was none. Opens no connection."""
         return None
 
     def release(self, folder: Path) -> None:
-        """Remove what only the run that ends now needed."""
+        """Remove what only the ending run needed."""
 
     def summary(self, source: S, here: Ingested) -> str:
-        """What was ingested, in words."""
+        """What was ingested, for the console."""
         gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
         return f"{self.name}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"

@@ -1,8 +1,7 @@
-"""`ingest.duckdb`: rows of a service as they came, each with its state, and how far they were read.
+"""`ingest.duckdb`: rows of a service as they arrived, each with its state, and the position reached.
 
-A page and the place after it are committed together, so after a kill reading resumes after the last whole page. It
-knows nothing of services or tickets. Called by `landed_rows.py`, `zendesk.py` and
-`postgres.py`.
+A page and the position after it are committed together, so after a kill reading resumes after the last complete page.
+It knows nothing of services or tickets. Called by `landed_rows.py`, `zendesk.py` and `postgres.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.errors import DataError
-from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.failpoint import reach
 from tasks.files import sha256_json, sync_directory
+from tasks.row_fault import is_row_fault, row_fault
 from tasks.warehouse import connect, quote_text
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 FILE = "ingest.duckdb"
 FAULTY = "faulty"
-"""State of what stands for a row that could not be used, and stream of those without a key."""
+"""State of a placeholder for a row that could not be used, and stream of placeholders without a key."""
 TABLES = {
     "rows": "stream VARCHAR, key VARCHAR, parent VARCHAR, status VARCHAR, version VARCHAR, fetched VARCHAR, "
     "state VARCHAR, content VARCHAR",
@@ -40,13 +39,13 @@ class Row:
     """One row of a stream.
 
     Attributes:
-        key: Names it in its stream.
-        parent: Key of the row that it belongs to, in another stream.
-        status: What decides, without a look into `content`, whether more of it is wanted.
-        version: Greater when it changed; only equal or greater ones replace it.
-        fetched: Version for which everything below it was fetched.
-        state: `live`, `deleted` or `redacted` upstream, or `faulty`: stands for what could not be used.
-        content: JSON; null where nothing may be kept.
+        key: Unique in its stream.
+        parent: Key of the row in another stream to which it belongs.
+        status: Decides, without reading `content`, if more of it is fetched.
+        version: Increases when the row changes; an older version never replaces a newer one.
+        fetched: Version for which everything below the row was fetched.
+        state: `live`, `deleted` or `redacted` upstream, or `faulty` for a placeholder.
+        content: JSON; None if nothing may be kept.
     """
 
     stream: str
@@ -60,7 +59,7 @@ class Row:
 
 
 def reason_of(error: Exception) -> str:
-    """Why a row is not used on which something raised; an error that no row can cause is raised again."""
+    """Why a row that raised is not used; an error that no row can cause is raised again."""
     if not is_row_fault(error):
         raise error
     return row_fault(error, "ingest")[1]
@@ -69,35 +68,35 @@ def reason_of(error: Exception) -> str:
 class Landing:
     """An open `ingest.duckdb`; made by `open_landing`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, leaves: Callable[[Row], bool] | None = None) -> None:
-        self._connection, self._leaves = connection, leaves
+    def __init__(self, connection: duckdb.DuckDBPyConnection, skips: Callable[[Row], bool] | None = None) -> None:
+        self._connection, self._skips = connection, skips
         self._due: dict[str, str] = {}
         for name, columns in TABLES.items():
             connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
     def mark(self, name: str) -> str | None:
-        """What was noted under this name."""
-        found = self.ask("SELECT value FROM marks WHERE name = ?", name)
+        """The value stored under this name."""
+        found = self.query("SELECT value FROM marks WHERE name = ?", name)
         return found[0][0] if found else None
 
     def note(self, name: str, value: str) -> None:
-        """Set a mark together with whatever is committed next."""
+        """Set a mark with the next commit."""
         if self.mark(name) != value:
             self._due[name] = value
 
-    def ask(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
         """All rows of a SELECT."""
         return self._connection.execute(sql, values).fetchall()
 
     def each(self, sql: str) -> Iterator[tuple[Any, ...]]:
-        """The rows of a SELECT, some thousands in memory at a time; ask nothing else meanwhile."""
+        """The rows of a SELECT, a few thousand in memory at a time; run no other query meanwhile."""
         found = self._connection.execute(sql)
         while some := found.fetchmany(_AT_A_TIME):
             yield from some
 
     @contextmanager
     def step(self, **marks: str | None) -> Iterator[None]:
-        """One transaction: what the block writes, and these marks; null takes a mark away."""
+        """One transaction: what the block writes, and these marks; None removes a mark."""
         self._connection.execute("BEGIN")
         try:
             yield
@@ -114,17 +113,16 @@ class Landing:
         reach("ingest.committed")
 
     def put(self, rows: list[Row]) -> None:
-        """Take in rows of one page. Inside `step`.
+        """Store rows of one page. Inside `step`.
 
-        A row that is older than what is here changes nothing, nor does one that is equal; one of a forgotten customer
-        is left out, and what is here of it goes. Where a text goes, the mark `replaced` says that its bytes are still
-        in the file.
+        Rows that are older than the stored ones, or equal to them, change nothing. Rows of forgotten customers are
+        skipped and removed. Where a text is removed, the mark `replaced` records that its bytes are still in the file.
         """
         import pyarrow as pa
 
         newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
-        if self._leaves is not None:
-            gone = [place for place, row in newest.items() if self._leaves(row)]
+        if self._skips is not None:
+            gone = [place for place, row in newest.items() if self._skips(row)]
             self.drop(gone)
             for place in gone:
                 del newest[place]
@@ -141,43 +139,43 @@ class Landing:
         )
         self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
-        ((n_lost,),) = self.ask("SELECT count(*) FILTER (loses_text) FROM changed")
+        ((n_lost,),) = self.query("SELECT count(*) FILTER (loses_text) FROM changed")
         self._connection.unregister("arrived")
         if n_lost:
             self._replaced()
 
     def remove(self, stream: str, *, parent: str) -> None:
-        """Take all rows of a stream that belong to this parent. Inside `step`."""
-        if self.ask("SELECT 1 FROM rows WHERE stream = ? AND parent = ? LIMIT 1", stream, parent):
+        """Remove all rows of a stream with this parent. Inside `step`."""
+        if self.query("SELECT 1 FROM rows WHERE stream = ? AND parent = ? LIMIT 1", stream, parent):
             self._connection.execute("DELETE FROM rows WHERE stream = ? AND parent = ?", [stream, parent])
             self._replaced()
 
     def drop(self, rows: Iterable[tuple[str, str]]) -> None:
         """Take rows by stream and key, with everything that belongs to them. Inside `step`."""
         for stream, key in rows:
-            if self.ask("SELECT 1 FROM rows WHERE stream = ? AND key = ?", stream, key):
+            if self.query("SELECT 1 FROM rows WHERE stream = ? AND key = ?", stream, key):
                 self._connection.execute("DELETE FROM rows WHERE stream = ? AND key = ?", [stream, key])
                 self._replaced()
             if stream == "ticket":
                 self.remove("comment", parent=key)
 
     def clear(self, stream: str) -> None:
-        """Take all rows of a stream. Inside `step`."""
+        """Remove all rows of a stream. Inside `step`."""
         self._connection.execute("DELETE FROM rows WHERE stream = ?", [stream])
 
     def set_fetched(self, stream: str, key: str) -> None:
-        """Everything below this row was fetched for its version. Inside `step`."""
+        """Record that everything below this row was fetched for its version. Inside `step`."""
         self._connection.execute("UPDATE rows SET fetched = version WHERE stream = ? AND key = ?", [stream, key])
 
     def digest(self) -> str:
-        """sha256 over what the rows say: equal content, equal digest, in whatever order and however often it came."""
+        """sha256 of the rows' content, whatever the order in which they arrived and however often."""
         fields = "stream, key, coalesce(parent, ''), coalesce(status, ''), state, coalesce(content, '')"
         row = f"sha256(concat_ws(chr(31), {fields}))"
-        found = self.ask(f"SELECT sha256(coalesce(string_agg({row}, '' ORDER BY stream, key), '')) FROM rows")
+        found = self.query(f"SELECT sha256(coalesce(string_agg({row}, '' ORDER BY stream, key), '')) FROM rows")
         return str(found[0][0])
 
     def finish(self, *, at: str) -> str:
-        """Everything is here: note the digest, under which readers find it."""
+        """Record that everything has arrived, and the digest of it."""
         digest = self.digest()
         with self.step(complete=digest, finished_at=at):
             pass
@@ -190,11 +188,11 @@ class Landing:
 
 
 @contextmanager
-def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -> Iterator[Landing]:
-    """The folder's `ingest.duckdb`, made when it is absent.
+def open_landing(folder: Path, *, skips: Callable[[Row], bool] | None = None) -> Iterator[Landing]:
+    """The folder's `ingest.duckdb`, created if it is missing.
 
     Args:
-        leaves: Says of a row that arrives whether it is left out.
+        skips: True for an arriving row that is not stored.
 
     Raises:
         LockedError: TG0520, another process ingests the same source.
@@ -203,12 +201,12 @@ def open_landing(folder: Path, *, leaves: Callable[[Row], bool] | None = None) -
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connect(folder / FILE, threads=1) as connection:
         (folder / FILE).chmod(0o600)
-        yield Landing(connection, leaves)
+        yield Landing(connection, skips)
 
 
 @contextmanager
 def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | None]:
-    """The same for reading; None where nothing was ever ingested, or (if `complete`) not to its end."""
+    """The same for reading; None if nothing was ingested or, with `complete`, not completely."""
     path = folder / FILE
     if not path.is_file() or not path.stat().st_size:
         yield None
@@ -221,10 +219,10 @@ def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | N
 
 
 def rewrite_if_replaced(folder: Path) -> bool:
-    """Leave no byte of a text that went; returns whether there was one. A reader keeps the file that it has open.
+    """Remove the bytes of removed texts; returns whether there were any. Readers keep the file that they have open.
 
-    DuckDB leaves the bytes of replaced and removed rows in its file, so the file is written again without them: when
-    everything is in, and first thing after a kill.
+    DuckDB leaves the bytes of replaced and removed rows in its file, so the file is rewritten without them: at the end
+    of an ingestion, and first after a kill.
     """
     for left in folder.glob(f".{FILE}.*"):
         left.unlink()
@@ -232,8 +230,8 @@ def rewrite_if_replaced(folder: Path) -> bool:
         if landing.mark("replaced") is None:
             return False
     path = folder / FILE
-    aside = folder / f".{FILE}.{os.getpid()}.rewrite"
-    with connect(aside, readable=(folder,), threads=1) as connection:
+    rewritten = folder / f".{FILE}.{os.getpid()}.rewrite"
+    with connect(rewritten, readable=(folder,), threads=1) as connection:
         connection.execute(f"ATTACH {quote_text(str(path.resolve()))} AS old (READ_ONLY)")
         for name, columns in TABLES.items():
             connection.execute(f"CREATE TABLE {name} ({columns})")
@@ -241,28 +239,28 @@ def rewrite_if_replaced(folder: Path) -> bool:
             connection.execute(f"INSERT INTO {name} SELECT * FROM old.{name}{kept}")
         connection.execute("DETACH old")
         connection.execute("CHECKPOINT")
-    aside.chmod(0o600)
+    rewritten.chmod(0o600)
     reach("ingest.rewritten")
-    aside.replace(path)
+    rewritten.replace(path)
     sync_directory(folder)
     return True
 
 
 def landed_fingerprint(folder: Path) -> str:
-    """The digest of what is here; one of its own while nothing is complete."""
+    """The digest of what was ingested, or a fixed one while it is incomplete."""
     with read_landing(folder) as landing:
         return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
 
 
-def need_landing(landing: Landing | None, *, where: str) -> Landing:
-    """What was ingested.
+def require_landing(landing: Landing | None, *, where: str) -> Landing:
+    """The landing, if everything was ingested.
 
     Raises:
-        DataError: TG0270, nothing was.
+        DataError: TG0270, it was not.
     """
     if landing is None:
         raise DataError(
-            "this source has not been ingested completely yet",
+            "this source has not been ingested completely",
             code="TG0270",
             where=where,
             hint="tunegate data curate PIPELINE opens the connection; plan and reproduce never do",

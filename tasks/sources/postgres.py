@@ -1,7 +1,7 @@
 """`source.kind: postgres`: a table or SELECT, ingested page by page in the order of cursor and key.
 
-Each page and the place after it are committed in one transaction, and all are read in one read-only snapshot of the
-database. It knows nothing of tickets; statements are made in `postgres_sql.py`.
+Each page and the position after it are committed in one transaction, and all are read in one read-only snapshot of the
+database. It knows nothing of tickets; the statements are in `postgres_sql.py`.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ _TOO_LONG = "57014"
 _ARRIVED = "arrived"
 _EXACT = 2**53
 _TIME_TYPES = (1082, 1083, 1114, 1184, 1186, 1266)
-"""Dates, times and intervals: taken as text, since Postgres knows some that Python does not."""
+"""Dates, times and intervals; read as text, since Postgres has some that Python cannot represent."""
 
 
 class Postgres(SourceKind[PostgresSource]):
-    """A table of a database, or a SELECT there."""
+    """A table of a database, or a SELECT."""
 
     spec = PostgresSource
     is_remote = True
@@ -54,38 +54,38 @@ class Postgres(SourceKind[PostgresSource]):
         return source.table or "query"
 
     def check(self, source: PostgresSource) -> None:
-        """The extra is installed, the address can be read, and the query is one SELECT.
+        """Check that the extra is installed, the address parses, and the query is a single SELECT.
 
         Raises:
-            ConfigError: TG0112; TG0106, the variable of `dsn` is not set; TG0103, it holds no address of a database;
+            ConfigError: TG0112; TG0106, the variable of `dsn` is not set; TG0103, it is not the address of a database;
                 TG0125, the query does not parse.
-            SecurityError: TG0811, the query is not one SELECT.
+            SecurityError: TG0811, the query is not a single SELECT.
         """
         origin_of(source)
         check_query(source)
 
     def fingerprint(self, source: PostgresSource, place: Place) -> str:
-        """Of what is here."""
+        """Digest of what was ingested."""
         return landed_fingerprint(place.ingested())
 
     def parts(self, source: PostgresSource, place: Place) -> Iterator[Part]:
-        """The rows, ordered by their key and numbered in that order."""
+        """The rows, ordered and numbered by key."""
         name = self.describe(source)
         yield Part(f"{source.kind}:{name}", name, read_landed(place.ingested(), partial(_rows, source)))
 
     def identity(self, source: PostgresSource) -> Mapping[str, Any]:
-        """The rows, and how they are followed."""
+        """The table or query, with key and cursor."""
         return source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
 
     def ingest(self, source: PostgresSource, ingestion: Ingestion) -> Ingested | None:
         """Fetch what changed since the last call."""
-        _start_over_elsewhere(source, ingestion.folder)
+        _discard_other_origin(source, ingestion.folder)
         return ingest_rows(
             ingestion, owner_of(source), lambda landing: sync_postgres(source, landing, progress=ingestion.progress)
         )
 
     def ingested(self, source: PostgresSource, folder: Path) -> Ingested | None:
-        """Rows, and how many of them are gone upstream."""
+        """Numbers of rows and of those deleted upstream."""
         return ingested_rows(folder)
 
 
@@ -93,26 +93,26 @@ KIND = Postgres()
 
 
 def owner_of(source: PostgresSource) -> RowOwner:
-    """Where a row names its customer, and where its key does."""
+    """The column that names the customer, and its place in the key."""
     customer, ticket = (source.columns.get(name, name) for name in ("customer_id", "ticket_id"))
     places = {name: place for place, name in enumerate(source.key)}
     return RowOwner(customer, places.get(customer), places.get(ticket))
 
 
 def sync_postgres(source: PostgresSource, landing: Landing, *, progress: Progress = silent) -> None:
-    """Fetch what the cursor shows since the place that is committed, then compare the keys.
+    """Fetch rows after the committed position, then compare the keys.
 
     Raises:
-        ConfigError: TG0112, the extra is not installed; TG0130, key or cursor are not what they must be; TG0106, the
+        ConfigError: TG0112, the extra is not installed; TG0130, key or cursor do not fit the table; TG0106, the
             variable of `dsn` is not set; TG0130, there is no such table; TG0125, the query does not parse.
         DataError: TG0209, the server refuses the query.
         ServiceError: TG0707, the login is refused; TG0709, there is no connection, or it was lost.
-        SecurityError: TG0811, the query is not one SELECT.
+        SecurityError: TG0811, the query is not a single SELECT.
     """
     check_query(source)
     with _own_errors(source), _snapshot(source) as connection:
         statements = Statements(source, _columns(source, connection))
-        _refuse_doubles(source, connection, statements)
+        _check_key(source, connection, statements)
         _fetch_pages(source, connection, landing, statements, progress)
         _fetch_faulty(connection, landing, statements)
         if source.deletions == "compare":
@@ -123,20 +123,20 @@ def _fetch_pages(
     source: PostgresSource, connection: Connection, landing: Landing, statements: Statements, progress: Progress
 ) -> None:
     begin = landing.mark("position") or landing.mark("again_from")
-    place: list[str] | None = orjson.loads(begin) if begin else None
-    began = landing.mark("began") or _ask(connection, "SELECT now()::text")[0][0]
+    position: list[str] | None = orjson.loads(begin) if begin else None
+    began = landing.mark("began") or _query(connection, "SELECT now()::text")[0][0]
     n_read = 0
     while True:
-        rows = _ask(connection, *statements.page(place))
+        rows = _query(connection, *statements.page(position))
         if rows:
             reach("ingest.fetched")
-            place = [str(value) for value in rows[-1][: len(source.key) + 1]]
+            position = [str(value) for value in rows[-1][: len(source.key) + 1]]
             n_read += len(rows)
         ended = len(rows) < source.page_size
-        position = None if ended or place is None else orjson.dumps(place).decode()
-        marks = {"position": position, "began": None if ended else began}
-        if ended and place is not None:
-            marks["again_from"] = _again_from(source, connection, statements, place[0], str(began))
+        reached = None if ended or position is None else orjson.dumps(position).decode()
+        marks = {"position": reached, "began": None if ended else began}
+        if ended and position is not None:
+            marks["again_from"] = _resume_at(source, connection, statements, position[0], str(began))
         with landing.step(**marks):
             landing.put([_row(values, statements) for values in rows])
         progress(n_read, None, "rows")
@@ -145,10 +145,10 @@ def _fetch_pages(
 
 
 def _fetch_faulty(connection: Connection, landing: Landing, statements: Statements) -> None:
-    """Rows without key or cursor: they cannot be followed, so each sync reads them again."""
-    ((n_rows,),) = _ask(connection, statements.count_unplaced())
+    """Store placeholders for rows with a null in key or cursor, whose changes cannot be followed."""
+    ((n_rows,),) = _query(connection, statements.count_nulls())
     reason = orjson.dumps("A column of the key, or the cursor, is null.").decode()
-    known = landing.ask("SELECT count(*) FROM rows WHERE stream = 'faulty'")[0][0]
+    known = landing.query("SELECT count(*) FROM rows WHERE stream = 'faulty'")[0][0]
     if n_rows != known:
         with landing.step():
             landing.clear("faulty")
@@ -156,9 +156,9 @@ def _fetch_faulty(connection: Connection, landing: Landing, statements: Statemen
 
 
 def _compare_keys(source: PostgresSource, connection: Connection, landing: Landing, statements: Statements) -> None:
-    """Rows that are gone become tombstones; rows that were never seen are fetched by their key."""
+    """Turn rows that are gone into tombstones, and fetch rows that were never seen by their key."""
     upstream = {_key(values) for values in _stream(connection, statements.keys(), source.page_size)}
-    here = dict(landing.ask("SELECT key, state FROM rows WHERE stream = 'row'"))
+    here = dict(landing.query("SELECT key, state FROM rows WHERE stream = 'row'"))
     gone = [Row("row", key, None, state="deleted") for key, state in here.items() if key not in upstream]
     missing = sorted(key for key in upstream if here.get(key, "deleted") == "deleted")
     fresh = [row for row in gone if here[row.key] != "deleted"]
@@ -168,23 +168,21 @@ def _compare_keys(source: PostgresSource, connection: Connection, landing: Landi
             landing.put(fresh)
     for start in range(0, len(missing), source.page_size):
         some = [orjson.loads(key) for key in missing[start : start + source.page_size]]
-        rows = _ask(connection, *statements.by_keys(some))
+        rows = _query(connection, *statements.by_keys(some))
         reach("ingest.fetched")
         with landing.step():
             landing.put([_row(values, statements) for values in rows])
 
 
-def _again_from(
-    source: PostgresSource, connection: Connection, statements: Statements, highest: str, began: str
-) -> str:
-    """The place from which the next sync reads: the highest cursor seen. Where it is a time, not later than this sync
-    began, and the overlap earlier, for rows that were written before and committed after."""
-    ((value,),) = _ask(connection, *statements.earlier(highest, began, source.overlap_s))
+def _resume_at(source: PostgresSource, connection: Connection, statements: Statements, highest: str, began: str) -> str:
+    """Where the next sync starts: the highest cursor seen. A time is limited to the start of this sync, minus the
+    overlap, for rows that were written before it and committed after it."""
+    ((value,),) = _query(connection, *statements.resume_at(highest, began, source.overlap_s))
     return orjson.dumps([str(value)]).decode()
 
 
 def _row(values: Sequence[Any], statements: Statements) -> Row:
-    """What is kept of a row, or what stands for one on which that raises."""
+    """The row to store, or a placeholder for one that raises."""
     n_first = len(statements.key) + 1
     key = _key(values[1:n_first])
     try:
@@ -199,7 +197,7 @@ def _key(values: Sequence[Any]) -> str:
 
 
 def _plain(value: object) -> object:
-    """A value of Postgres that JSON has no word for."""
+    """A value of Postgres as one that JSON has."""
     if isinstance(value, Exception):
         raise value
     if isinstance(value, Decimal):
@@ -213,7 +211,7 @@ def _plain(value: object) -> object:
 
 
 def _loaded(text: str) -> object:
-    """A value of type json; what cannot be read is an exception that `_row` meets, for here it would end the page."""
+    """A value of type json, or the exception for `_row` to raise: raised here it would end the page."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -221,41 +219,41 @@ def _loaded(text: str) -> object:
 
 
 def _columns(source: PostgresSource, connection: Connection) -> dict[str, int]:
-    """Column -> Postgres' number of its type."""
+    """Column -> its Postgres type number."""
     with connection.cursor() as cursor:
         cursor.execute(*_bound(Statements.probe(source)))
         found = {column.name: column.type_code for column in cursor.description or ()}
     missing = [name for name in (*source.key, source.cursor) if name not in found]
     if missing:
         raise ConfigError(
-            f"there is no column {', '.join(missing)}; there are: {', '.join(found)}", code="TG0130", where="source"
+            f"no column {', '.join(missing)}; columns are: {', '.join(found)}", code="TG0130", where="source"
         )
     return found
 
 
-def _refuse_doubles(source: PostgresSource, connection: Connection, statements: Statements) -> None:
-    if _ask(connection, statements.double()):
+def _check_key(source: PostgresSource, connection: Connection, statements: Statements) -> None:
+    if _query(connection, statements.repeated_key()):
         raise ConfigError(
-            f"two rows have the same {', '.join(source.key)}: it is no key",
+            f"two rows have the same {', '.join(source.key)}: it is not a key",
             code="TG0130",
             where="source.key",
-            hint="name all columns that together tell rows apart",
+            hint="name all columns that together identify a row",
         )
 
 
-def _ask(connection: Connection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+def _query(connection: Connection, sql: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
     with connection.cursor() as cursor:
         cursor.execute(*_bound(sql, values))
         return list(cursor.fetchall())
 
 
 def _bound(sql: str, values: Sequence[object] = ()) -> tuple[str, tuple[object, ...] | None]:
-    """The driver turns `%%` into `%` only where there are values."""
+    """The statement for the driver, which turns `%%` into `%` only if there are values."""
     return (sql, tuple(values)) if values else (sql.replace("%%", "%"), None)
 
 
 def _stream(connection: Connection, sql: str, page_size: int) -> Iterator[tuple[Any, ...]]:
-    """The rows of a cursor on the server: memory holds one page."""
+    """The rows of a server-side cursor; memory holds one page."""
     with connection.cursor(name=_ARRIVED) as cursor:
         cursor.itersize = page_size
         cursor.execute(*_bound(sql))
@@ -264,7 +262,7 @@ def _stream(connection: Connection, sql: str, page_size: int) -> Iterator[tuple[
 
 @contextmanager
 def _snapshot(source: PostgresSource) -> Iterator[Connection]:
-    """A connection in one read-only transaction whose picture of the database does not change."""
+    """A connection in one read-only transaction that sees the database at a single moment."""
     import psycopg2
     from psycopg2.extensions import new_type, register_type
     from psycopg2.extras import register_default_json, register_default_jsonb
@@ -277,13 +275,13 @@ def _snapshot(source: PostgresSource) -> Iterator[Connection]:
         register_type(new_type(_TIME_TYPES, "TIME_TEXT", lambda text, _cursor: text), connection)
         register_default_json(connection, loads=_loaded)
         register_default_jsonb(connection, loads=_loaded)
-        _ask_nothing(connection, "SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET extra_float_digits = 1")
+        _execute(connection, "SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET extra_float_digits = 1")
         yield connection
     finally:
         connection.close()
 
 
-def _ask_nothing(connection: Connection, *statements: str) -> None:
+def _execute(connection: Connection, *statements: str) -> None:
     with connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -291,7 +289,7 @@ def _ask_nothing(connection: Connection, *statements: str) -> None:
 
 @contextmanager
 def _own_errors(source: PostgresSource) -> Iterator[None]:
-    """Errors of the driver in words of ours; theirs may hold the address with its password, or a value of a row."""
+    """Turns errors of the driver into ours; theirs may contain the address with its password, or a value of a row."""
     need_package("psycopg2", kind="postgres")
     import psycopg2
 
@@ -303,27 +301,27 @@ def _own_errors(source: PostgresSource) -> Iterator[None]:
         message = (error.diag.message_primary if error.diag else None) or type(error).__name__
         if state.startswith(_LOGIN) or (not state and "authentication" in str(error)):
             raise ServiceError(
-                "Postgres refuses the login", code="TG0707", where=where, hint=f"look at what {source.dsn} holds"
+                "Postgres refuses the login", code="TG0707", where=where, hint=f"check the value of {source.dsn}"
             ) from None
         if state == _TOO_LONG:
             raise DataError(
                 f"a statement took longer than {source.statement_timeout_s} s",
                 code="TG0209",
                 where=where,
-                hint="an index over cursor and key makes pages quick; else raise `statement_timeout_s`",
+                hint="add an index over cursor and key, or raise `statement_timeout_s`",
             ) from None
         if not state or state.startswith(_LOST):
             raise ServiceError(
                 f"no connection to Postgres, or it was lost ({state or type(error).__name__})",
                 code="TG0709",
                 where=where,
-                hint=f"look at the server and at what {source.dsn} holds; what was ingested stays",
+                hint=f"check the server and the value of {source.dsn}; ingested rows stay",
             ) from None
         if state == "42P01":
-            raise ConfigError(f"Postgres knows no such table: {message[:200]}", code="TG0130", where=where) from None
+            raise ConfigError(f"Postgres has no such table: {message[:200]}", code="TG0130", where=where) from None
         is_about_data = state.startswith("22")
         raise DataError(
-            f"Postgres refuses the source's query ({state}){'' if is_about_data else ': ' + message[:200]}",
+            f"Postgres rejects the source's query ({state}){'' if is_about_data else ': ' + message[:200]}",
             code="TG0209",
             where=where,
             hint="it runs in a read-only transaction, as the role of the `dsn`",
@@ -331,7 +329,7 @@ def _own_errors(source: PostgresSource) -> Iterator[None]:
 
 
 def origin_of(source: PostgresSource) -> str:
-    """Host, port, database and user behind the `dsn`, without the password."""
+    """Host, port and database of the `dsn`."""
     need_package("psycopg2", kind="postgres")
     from psycopg2 import ProgrammingError
     from psycopg2.extensions import parse_dsn
@@ -340,7 +338,7 @@ def origin_of(source: PostgresSource) -> str:
         parts = parse_dsn(secret_value(source.dsn, where="source.dsn"))
     except ProgrammingError:
         raise ConfigError(
-            f"what {source.dsn} holds is no address of a Postgres database",
+            f"the value of {source.dsn} is not the address of a Postgres database",
             code="TG0103",
             where="source.dsn",
             hint="postgresql://user:password@host:5432/database",
@@ -348,8 +346,8 @@ def origin_of(source: PostgresSource) -> str:
     return orjson.dumps({name: parts.get(name) for name in ("host", "port", "dbname")}).decode()
 
 
-def _start_over_elsewhere(source: PostgresSource, folder: Path) -> None:
-    """What the variable of `dsn` names is part of no file: rows of another database must not stay among these."""
+def _discard_other_origin(source: PostgresSource, folder: Path) -> None:
+    """Remove what was ingested if the `dsn` now names another database: rows of two must not mix."""
     origin = origin_of(source)
     if (folder / FILE).is_file():
         with open_landing(folder) as landing:
@@ -364,10 +362,10 @@ def _rows(source: PostgresSource, landing: Landing) -> Iterator[Record]:
     named = source.columns.get("ticket_id", "ticket_id")
     place = source.key.index(named) if named in source.key else None
     number = 0
-    keys = landing.ask("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
+    keys = landing.query("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
     for start in range(0, len(keys), BATCH_ROWS):
         listed = [key for (key,) in keys[start : start + BATCH_ROWS]]
-        for key, state, content in landing.ask(
+        for key, state, content in landing.query(
             "SELECT key, state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key", listed
         ):
             number += 1

@@ -1,4 +1,4 @@
-"""The statements by which a table or SELECT of Postgres is read in pages; names quoted, values bound.
+"""SQL statements that read a table or SELECT of Postgres in pages; names are quoted, values bound.
 
 It opens no connection. Called by `tasks/sources/postgres.py`.
 """
@@ -12,7 +12,7 @@ from schemas.remote_source import PostgresSource
 from tasks.warehouse import quote_identifier
 
 _TIMES = (1082, 1114, 1184)
-"""Postgres' numbers of the types date, timestamp and timestamptz."""
+"""Postgres' type numbers of date, timestamp and timestamptz."""
 Statement = tuple[str, list[object]]
 
 
@@ -20,7 +20,7 @@ class Statements:
     """The statements of one source.
 
     Args:
-        columns: Column -> number of its type, in the order of the table.
+        columns: Column -> its type number, in the order of the table.
     """
 
     def __init__(self, source: PostgresSource, columns: Mapping[str, int]) -> None:
@@ -34,50 +34,50 @@ class Statements:
 
     @staticmethod
     def probe(source: PostgresSource) -> str:
-        """Gives the columns and no row."""
+        """Returns the columns and no row."""
         return f"SELECT * FROM {_relation(source)} LIMIT 0"
 
-    def page(self, place: Sequence[str] | None) -> Statement:
-        """Cursor and key as text, then the row; what comes after the place, at most a page of it.
+    def page(self, position: Sequence[str] | None) -> Statement:
+        """Cursor and key as text, then the row: at most one page after the position.
 
-        A place is cursor and key of the last row, or a cursor alone, which is then read again itself.
+        A position is cursor and key of the last row, or a cursor alone, whose own rows are read again.
         """
         where = " AND ".join(f"{name} IS NOT NULL" for name in (self._cursor, *self._keys))
         values: list[object] = []
-        if place is not None and len(place) == 1:
+        if position is not None and len(position) == 1:
             where += f" AND {self._cursor} >= %s"
-            values = [*place]
-        elif place is not None:
+            values = [*position]
+        elif position is not None:
             names = ", ".join((self._cursor, *self._keys))
-            where += f" AND ({names}) > ({', '.join('%s' for _ in place)})"
-            values = [*place]
+            where += f" AND ({names}) > ({', '.join('%s' for _ in position)})"
+            values = [*position]
         order = ", ".join((self._cursor, *self._keys))
         return f"{self._select()} WHERE {where} ORDER BY {order} LIMIT {self._page_size}", values
 
     def by_keys(self, keys: Sequence[Sequence[str]]) -> Statement:
-        """The rows of these keys; those without a cursor are left out."""
+        """The rows with these keys, without those whose cursor is null."""
         row = f"({', '.join('%s' for _ in self._keys)})"
         where = f"{self._cursor} IS NOT NULL AND ({', '.join(self._keys)}) IN ({', '.join(row for _ in keys)})"
         return f"{self._select()} WHERE {where}", [value for key in keys for value in key]
 
     def keys(self) -> str:
-        """The keys of all rows that can be followed."""
+        """The keys of all rows without a null in cursor or key."""
         where = " AND ".join(f"{name} IS NOT NULL" for name in (self._cursor, *self._keys))
         return f"SELECT {', '.join(f'{name}::text' for name in self._keys)} FROM {self._from} WHERE {where}"
 
-    def count_unplaced(self) -> str:
-        """How many rows cannot be followed."""
+    def count_nulls(self) -> str:
+        """How many rows have a null in cursor or key."""
         where = " OR ".join(f"{name} IS NULL" for name in (self._cursor, *self._keys))
         return f"SELECT count(*) FROM {self._from} WHERE {where}"
 
-    def double(self) -> str:
-        """A row whose key occurs twice, else none."""
+    def repeated_key(self) -> str:
+        """Returns one row if any key occurs twice."""
         keys = ", ".join(self._keys)
         where = " AND ".join(f"{name} IS NOT NULL" for name in self._keys)
         return f"SELECT 1 FROM {self._from} WHERE {where} GROUP BY {keys} HAVING count(*) > 1 LIMIT 1"
 
-    def earlier(self, highest: str, began: str, seconds: int) -> Statement:
-        """The highest cursor; where it is a time, the earlier of the two, and so many seconds before it."""
+    def resume_at(self, highest: str, began: str, seconds: int) -> Statement:
+        """The highest cursor; if it is a time, the earlier of the two minus so many seconds."""
         if not self._is_time:
             return "SELECT %s::text", [highest]
         earlier = "least(%s::timestamptz, %s::timestamptz) - make_interval(secs => %s)"
@@ -89,11 +89,11 @@ class Statements:
 
 
 def check_query(source: PostgresSource) -> None:
-    """Refuse what is not one SELECT before a server sees it; the transaction is read-only besides.
+    """Check that the query is a single SELECT before a server sees it; the transaction is read-only as well.
 
     Raises:
         ConfigError: TG0125, it does not parse.
-        SecurityError: TG0811, it is something else than one SELECT.
+        SecurityError: TG0811, it is not a single SELECT.
     """
     import sqlglot
     from sqlglot import exp
@@ -109,7 +109,7 @@ def check_query(source: PostgresSource) -> None:
     writes = (exp.DML, exp.DDL, exp.Command, exp.Into, exp.Lock)
     reads = len(found) == 1 and isinstance(found[0], exp.Query)
     if not reads or any(not isinstance(node, exp.Query) for node in found[0].find_all(*writes)):
-        raise SecurityError("the source's query must be exactly one SELECT", code="TG0811", where="source.query")
+        raise SecurityError("the source's query must be a single SELECT", code="TG0811", where="source.query")
 
 
 def _relation(source: PostgresSource) -> str:
@@ -120,5 +120,5 @@ def _relation(source: PostgresSource) -> str:
 
 
 def _name(name: str) -> str:
-    """Quoted; the driver takes `%%` for `%`."""
+    """The quoted name; the driver reads `%%` as `%`."""
     return quote_identifier(name).replace("%", "%%")

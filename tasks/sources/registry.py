@@ -1,6 +1,6 @@
-"""Which kinds of source there are, and which one a source is: nothing else here or in `flows` depends on the kind.
+"""The kinds of source, and which one a source is: nothing else here or in `flows` depends on the kind.
 
-A kind's file is imported when the first source of its kind is used, so that no optional package is needed before.
+A kind's file is imported when the first source of its kind is used, so its optional package is not needed before.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _MODULES = {
 
 
 def register(module: str) -> None:
-    """Make the kind of this module known: to `kind_of`, and as a section of pipelines.yaml.
+    """Add the kind of this module, for `kind_of` and as a section of pipelines.yaml.
 
     Raises:
-        ValueError: another kind has the same name.
+        ValueError: Another kind has the same name.
     """
     kind = _kind(module)
     if _MODULES.get(kind.name, module) != module:
-        raise ValueError(f"{module}: there is a kind of source {kind.name!r} already")
+        raise ValueError(f"{module}: a kind of source {kind.name!r} exists already")
     SOURCES.add(kind.spec)
     _MODULES[kind.name] = module
 
@@ -59,13 +59,13 @@ def place_of(source: Source, *, root: Path, landed: Path | None) -> Place:
 
 
 def fingerprint_source(source: Source, *, root: Path, landed: Path | None = None) -> str:
-    """sha256 of what the source holds now: file names and bytes, the DuckDB file, or the generator's settings.
+    """sha256 of the source's present content: file names and bytes, the DuckDB file, or the generator's settings.
 
-    Of a help desk, of Postgres and of remote files it is what was ingested below `landed`; no connection is opened.
+    For a help desk, Postgres and remote files it covers what was ingested below `landed`; no connection is opened.
 
     Raises:
-        DataError: TG0201, a file or database is absent.
-        LockedError: TG0520, it is being ingested right now.
+        DataError: TG0201, a file or database is missing.
+        LockedError: TG0520, it is being ingested now.
         StorageError: TG0519, the file is no DuckDB database.
     """
     return kind_of(source).fingerprint(source, place_of(source, root=root, landed=landed))
@@ -74,10 +74,10 @@ def fingerprint_source(source: Source, *, root: Path, landed: Path | None = None
 def _kind(module: str) -> SourceKind[Any]:
     kind = import_module(module).KIND
     if not isinstance(kind, SourceKind):
-        raise TypeError(f"{module}.KIND is no SourceKind (tasks/sources/kind.py)")
+        raise TypeError(f"{module}.KIND is not a SourceKind (tasks/sources/kind.py)")
     return kind
 
 
-# Kinds with a section in `schemas/source.py`; all others bring theirs in their own file.
+# Kinds without a section in `schemas/source.py` define it in their own file.
 for _name in sorted(_MODULES.keys() - set(SOURCES)):
     register(_MODULES[_name])

@@ -1,8 +1,8 @@
-"""Fetch files from S3-compatible storage and https addresses: what changed is fetched, what vanished is let go.
+"""Fetch files from S3-compatible storage and https addresses: changed files are fetched, vanished ones removed.
 
-Several files come at a time; which ones, in which order, plays no part in what lies here afterwards (`copies.py`). Each
-comes whole or not at all: it is written aside in pieces, hashed on the way, and resumed after an interruption, but only
-under the same strong ETag, so that no file is made of two states. Called by `remote_files.py`.
+Several files are fetched at a time; the result does not depend on their order (`copies.py`). A file arrives completely
+or not at all: it is written to a temporary name in pieces, hashed on the way, and resumed after an interruption, but
+only under the same strong ETag, so that no file mixes two states. Called by `remote_files.py`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from tasks.progress import Progress, silent
 from tasks.sources.copies import (
     Copy,
     Snapshot,
-    aside,
-    asked_for,
     copy_name,
-    finish,
-    keep,
+    digest_urls,
+    finish_round,
     known_copies,
+    locked,
     note_reading,
-    prepared,
+    partial_path,
     read_snapshot,
+    store_copy,
 )
 from tasks.sources.s3 import Listed, Storage, described
-from tasks.sources.web import PassingError, StoppedError, Web, unfit
+from tasks.sources.web import PassingError, StoppedError, Web, unusable
 
 if TYPE_CHECKING:
     from httpx import Response
@@ -47,30 +47,30 @@ _PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}
 
 
 def fetch_files(source: RemoteFilesSource, folder: Path, *, at: str, progress: Progress = silent) -> Snapshot:
-    """Make the files that the urls stand for now lie in the folder; a round that is cut off leaves the last one's.
+    """Fetch the files that the urls name now; an interrupted round leaves the files of the last one.
 
     Args:
-        at: The moment, UTC, ISO 8601.
+        at: Time of the round, UTC, ISO 8601.
 
     Raises:
-        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
-        DataError: TG0270, a url stands for no file, or a file is not the one whose sha256 is declared; TG0270,
-            more than `max_total_mb` or `max_files`.
-        LockedError: TG0520, another process brings the same source in.
+        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile has no keys.
+        DataError: TG0270, a url has no file, a file has another sha256 than declared, or there is more than
+            `max_total_mb` or `max_files` allow.
+        LockedError: TG0520, another process ingests the same source.
         SecurityError: TG0829, a redirect leads where it must not.
         ServiceError: TG0707, TG0714.
     """
-    with prepared(folder), closing(Web()) as web:
+    with locked(folder), closing(Web()) as web:
         note_reading(folder, source)
         files = _Round(source, folder, web)
         files.fetch_all(files.listed(), progress)
         snapshot = files.snapshot(at)
-        finish(folder, snapshot)
+        finish_round(folder, snapshot)
     return snapshot
 
 
 class _Round:
-    """One look at all urls."""
+    """One round over all urls."""
 
     def __init__(self, source: RemoteFilesSource, folder: Path, web: Web) -> None:
         self._source, self._folder, self._web = source, folder, web
@@ -85,49 +85,49 @@ class _Round:
         self._placing = threading.Lock()
 
     def listed(self) -> dict[str, Listed | None]:
-        """Every file that the urls stand for, with what a listing shows of it."""
+        """Every file that the urls name, with its entry of a listing, if any."""
         found: dict[str, Listed | None] = {}
         for url in self._source.urls:
             many: Iterable[Listed] = self._storage.matching(url) if is_pattern(url) else ()
             n_before = len(found)
             for each in many:
                 found[each.url] = each
-                self._need_few(found)
+                self._check_count(found)
             if not is_pattern(url):
                 found.setdefault(url, None)
             elif len(found) == n_before and not any(in_pattern(each, url) for each in (*found, *self._before)):
                 raise _absent(url, "no object of the bucket matches")
-        self._need_few(found)
+        self._check_count(found)
         return found
 
     def fetch_all(self, listed: Mapping[str, Listed | None], progress: Progress) -> None:
-        """Fetch what does not lie here as it is there, `parallel` files at a time.
+        """Fetch files whose copy is missing or outdated, `parallel` at a time.
 
-        After the first fault no further file is begun and those that are coming are left; what is whole stays.
+        After the first failure no further file is started and downloads in progress stop; complete files stay.
         """
         waiting = [(url, shown) for url, shown in sorted(listed.items()) if not self._is_here(url, shown)]
         n_here = len(listed) - len(waiting)
         progress(n_here, len(listed), "files")
         with ThreadPoolExecutor(self._source.parallel, "files") as pool:
-            coming = [pool.submit(self._fetch, number, url, shown) for number, (url, shown) in enumerate(waiting)]
+            downloads = [pool.submit(self._fetch, number, url, shown) for number, (url, shown) in enumerate(waiting)]
             try:
-                for n_done in self._ended(coming):
+                for n_done in self._finished(downloads):
                     progress(n_here + n_done, len(listed), "files")
             finally:
                 self._web.stop()
                 pool.shutdown(cancel_futures=True)
-        faults = [fault for each in coming if not each.cancelled() and (fault := each.exception()) is not None]
+        faults = [fault for each in downloads if not each.cancelled() and (fault := each.exception()) is not None]
         for fault in faults:
             if not isinstance(fault, StoppedError):
                 raise fault  # the first by url
 
     @staticmethod
-    def _ended(coming: list[Future[None]]) -> Iterable[int]:
-        """How many have ended, each time that one does, until all have or one is at fault."""
-        left = set(coming)
+    def _finished(downloads: list[Future[None]]) -> Iterable[int]:
+        """The number of finished downloads each time one finishes, until all have or one has failed."""
+        left = set(downloads)
         while left:
             done, left = wait(left, return_when=FIRST_COMPLETED)
-            yield len(coming) - len(left)
+            yield len(downloads) - len(left)
             if any(each.exception() is not None for each in done):
                 return
 
@@ -139,18 +139,18 @@ class _Round:
         return True
 
     def _wanted(self, url: str) -> Copy | None:
-        """The copy that is here, unless another one is declared."""
+        """The local copy, unless its sha256 is not the declared one."""
         known, declared = self._known.get(url), self._source.sha256.get(url)
         return known if known is None or declared in (None, known.sha256) else None
 
     def _fetch(self, number: int, url: str, shown: Listed | None) -> None:
-        """Fetch one file; in a thread of its own."""
-        known, part = self._wanted(url), aside(self._folder, number)
+        """Fetch one file, in a thread of the pool."""
+        known, part = self._wanted(url), partial_path(self._folder, number)
         try:
             with part.open("wb") as stream:
                 part.chmod(0o600)
                 download = _Download(self._web, url, known, self._room, stream)
-                fetched = self._web.patiently(lambda: download.once(*self._request(url)), where=url)
+                fetched = self._web.retry(lambda: download.once(*self._request(url)), where=url)
             if fetched == "unchanged" and known is not None:
                 self._add(known)
             elif isinstance(fetched, Fetched):
@@ -161,9 +161,9 @@ class _Round:
             part.unlink(missing_ok=True)
 
     def snapshot(self, at: str) -> Snapshot:
-        """What the round has found."""
+        """The result of the round."""
         if not self._copies:
-            raise _absent(", ".join(self._source.urls), "none of the files that were here is there any more")
+            raise _absent(", ".join(self._source.urls), "none of the files that were fetched before exists any more")
         for url in sorted(self._source.sha256.keys() - self._copies.keys()):
             raise DataError("the file with a declared sha256 is gone", code="TG0270", where=url)
         named = {url for url in self._source.urls if not is_pattern(url)}
@@ -174,70 +174,70 @@ class _Round:
             if url in named or any(in_pattern(url, pattern) for pattern in patterns)
         } | (self._gone_before & named - self._copies.keys())
         copies = tuple(self._copies[url] for url in sorted(self._copies))
-        return Snapshot(asked_for(self._source), copies, tuple(sorted(gone)), at)
+        return Snapshot(digest_urls(self._source), copies, tuple(sorted(gone)), at)
 
     def _request(self, url: str) -> tuple[str, dict[str, str]]:
-        """Address and headers, made for each attempt: signatures age."""
+        """Address and headers, created for each attempt because signatures expire."""
         return self._storage.object_request(url) if url.startswith(S3) else (url, dict(self._bearer))
 
     def _keep(self, url: str, fetched: Fetched, part: Path) -> None:
         wanted = self._source.sha256.get(url, fetched.sha256)
         if fetched.sha256 != wanted:
             raise DataError(
-                f"the file has sha256 {fetched.sha256[:16]}..., and {wanted[:16]}... is declared",
+                f"the file has sha256 {fetched.sha256[:16]}..., but {wanted[:16]}... is declared",
                 code="TG0270",
                 where=url,
-                hint="if the file was meant to change, declare what it is now; otherwise ask who changed it",
+                hint="if the change was intended, declare the new sha256; otherwise find out who changed the file",
             )
         name = copy_name(url, fetched.sha256, packed=fetched.packed)
         copy = Copy(url, name, fetched.size, fetched.sha256, fetched.etag, fetched.modified)
         with self._placing:
-            keep(self._folder, part, copy)
+            store_copy(self._folder, part, copy)
             self._copies[url] = copy
 
     def _add(self, copy: Copy) -> None:
-        """A copy that lies here: nothing was taken for it on the way."""
+        """Count an existing copy, for which no room was taken while fetching."""
         if not self._room.take(copy.size):
             raise _too_much(copy.url, "bytes than `max_total_mb` allows")
         with self._placing:
             self._copies[copy.url] = copy
 
-    def _need_few(self, found: dict[str, Listed | None]) -> None:
+    def _check_count(self, found: dict[str, Listed | None]) -> None:
         if len(found) > self._source.max_files:
             raise _too_much(", ".join(self._source.urls), f"than {self._source.max_files} files, its `max_files`")
 
 
 class Room:
-    """Bytes that all files together may still have; files that are fetched at the same time share it."""
+    """Bytes that all files together may still have, shared by downloads that run at the same time."""
 
     def __init__(self, n_bytes: int) -> None:
         self._left, self._lock = n_bytes, threading.Lock()
 
     def has(self, n_bytes: int) -> bool:
-        """Would so many fit?"""
+        """True if so many bytes fit."""
         return n_bytes <= self._left
 
     def take(self, n_bytes: int) -> bool:
-        """Take so many, if they fit."""
+        """Reserve so many bytes; False if they do not fit."""
         with self._lock:
             fits = n_bytes <= self._left
             self._left -= n_bytes if fits else 0
             return fits
 
     def give_back(self, n_bytes: int) -> None:
-        """What was taken for a part that is begun again."""
+        """Release the bytes of a download that starts over."""
         with self._lock:
             self._left += n_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A whole file, fsynced.
+    """A complete file, fsynced.
 
     Attributes:
-        etag: As the server wrote it; null where it names none.
+        etag: As the server sent it; None if it sent none.
         modified: `Last-Modified`, likewise.
-        packed: Ending of the form in which the server packed it on the way; empty where it comes as it is.
+        packed: Suffix of the compression that the server applied in transit; empty if none.
     """
 
     size: int
@@ -248,7 +248,7 @@ class Fetched:
 
 
 class _Download:
-    """A file on its way: what of it is written aside, over all attempts."""
+    """One download: the bytes written so far, over all attempts."""
 
     def __init__(self, web: Web, url: str, known: Copy | None, room: Room, stream: BinaryIO) -> None:
         self._web, self._url, self._known, self._room, self._stream = web, url, known, room, stream
@@ -261,8 +261,8 @@ class _Download:
         """One attempt.
 
         Raises:
-            DataError: TG0270, it is greater than there is room.
-            PassingError: the next attempt may come further.
+            DataError: TG0270, the file is larger than the room that is left.
+            PassingError: The next attempt may succeed.
             SecurityError: TG0829, a redirect leads where it must not.
             ServiceError: TG0707, the login is refused; TG0714, no usable answer, or an untrusted certificate.
         """
@@ -271,7 +271,7 @@ class _Download:
             return self._take(response)
 
     def _conditions(self) -> dict[str, str]:
-        """Headers for the rest, or for nothing where nothing has changed."""
+        """Headers that request only the rest, or only a changed file."""
         if self._size and self._etag is not None and not self._etag.startswith("W/"):
             return {"Range": f"bytes={self._size}-", "If-Match": self._etag}
         self._begin()
@@ -294,7 +294,7 @@ class _Download:
             self._etag, self._modified = response.headers.get("etag"), response.headers.get("last-modified")
             self._packed = self._packing(response)
         else:
-            raise unfit(self._url, described(status, response.headers))
+            raise unusable(self._url, described(status, response.headers))
         self._write(response)
         self._stream.flush()
         os.fsync(self._stream.fileno())
@@ -318,7 +318,7 @@ class _Download:
         if named in ("", "identity", "aws-chunked"):
             return ""
         if named not in _PACKED:
-            raise unfit(self._url, f"the file comes packed as {named[:20]!r}, which was not requested")
+            raise unusable(self._url, f"the file is compressed as {named[:20]!r}, which was not requested")
         return _PACKED[named]
 
     def _write(self, response: Response) -> None:
@@ -326,12 +326,12 @@ class _Download:
 
         length = response.headers.get("content-length", "")
         if not length.isdigit() and "chunked" not in response.headers.get("transfer-encoding", "").lower():
-            raise unfit(self._url, "an answer without a length: whether it is whole could not be known")
+            raise unusable(self._url, "a response without a length, which could be incomplete in silence")
         if not self._room.has(int(length) if length.isdigit() else 0):
             raise _too_much(self._url, "bytes than `max_total_mb` allows")
         try:
-            for chunk in response.iter_raw():  # as they come, 64 KiB at most: an interruption loses nothing
-                self._web.go_on()
+            for chunk in response.iter_raw():  # at most 64 KiB each, so an interruption loses little
+                self._web.check_stopped()
                 if not self._room.take(len(chunk)):
                     raise _too_much(self._url, "bytes than `max_total_mb` allows")
                 self._stream.write(chunk)
@@ -347,12 +347,12 @@ def _too_much(where: str, than: str) -> DataError:
         f"the source has more {than}",
         code="TG0270",
         where=where,
-        hint="name fewer files, or raise the limit; both limits keep a wrong pattern from filling the disk",
+        hint="name fewer files, or raise the limit, which keeps a wrong pattern from filling the disk",
     )
 
 
 def _absent(url: str, reason: str) -> DataError:
-    return DataError(reason, code="TG0270", where=url, hint="look at the address, and at `endpoint` for s3://")
+    return DataError(reason, code="TG0270", where=url, hint="check the address, and `endpoint` for s3:// urls")
 
 
 def _bearer(source: RemoteFilesSource) -> dict[str, str]:

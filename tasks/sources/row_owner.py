@@ -1,7 +1,7 @@
-"""Which customer an ingested row belongs to: those of forgotten customers are left out, or removed later.
+"""Which customer an ingested row belongs to: rows of forgotten customers are skipped, or removed later.
 
-Rows of an `ingest.duckdb` are removed one by one; a local copy of a remote file goes as a whole. Where the customer is
-found is noted with the rows (a mark in the file, `reading.json`), because removing rows must work without the pipeline.
+Rows of an `ingest.duckdb` are removed one by one; a local copy of a remote file is removed as a whole. Where to find
+the customer is stored with the rows (a mark in the file, `reading.json`): removing rows must work without the pipeline.
 Called by `landed_rows.py` and by `flows/privacy/`.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MARK = "whose"  # in the files of existing homes
 UNREAD = "\0unread"
-"""Stands for the owner of rows of a copy that could not be read: no id holds a NUL."""
+"""Owner of rows of a copy that could not be read; no id contains a NUL."""
 REQUESTER = "requester_id"
 
 
@@ -39,8 +39,8 @@ class RowOwner:
 
     Attributes:
         column: Column of the row, or a path into it.
-        in_key: Place of the customer among the columns of the key; null where it is not part of it.
-        ticket_in_key: The same of the ticket's id; a key that is no list is the ticket's id itself.
+        in_key: Place of the customer among the columns of the key; None if it is not among them.
+        ticket_in_key: The same for the ticket's id; a key that is not a list is the ticket's id itself.
     """
 
     column: str
@@ -48,7 +48,7 @@ class RowOwner:
     ticket_in_key: int | None = None
 
     def customer(self, stream: str, key: str, content: str | None) -> str | None:
-        """The id as extraction reads it; null where there is none. A comment is its author's, unless an agent's."""
+        """The customer id as extraction reads it, or None. A comment belongs to its author, unless that is an agent."""
         if stream == "faulty":
             return None
         value: object = MISSING
@@ -58,13 +58,13 @@ class RowOwner:
                 value = walk(row, parse_path(self.column) or (self.column,))
             elif self.column == REQUESTER and row.get("role") not in AGENTS:
                 value = row.get("author_id")
-        if value is MISSING and self.in_key is not None:  # of a row that is gone, or that could not be kept
+        if value is MISSING and self.in_key is not None:  # the row is deleted upstream, or could not be stored
             value = orjson.loads(key)[self.in_key]
         text = None if value is MISSING else to_text("customer_id", value)
         return text if isinstance(text, str) else None
 
     def is_gone(self, stream: str, key: str, content: str | None, forgotten: Forgotten) -> bool:
-        """Is it a row of a forgotten customer, or on a ticket of theirs?"""
+        """True for a row of a forgotten customer, or of a forgotten ticket."""
         ticket = None
         if stream == "ticket":
             ticket = key
@@ -72,13 +72,13 @@ class RowOwner:
             ticket = str(orjson.loads(key)[self.ticket_in_key])
         return forgotten.is_gone("ticket", ticket) or forgotten.is_gone("customer", self.customer(stream, key, content))
 
-    def leaves(self, row: Row, forgotten: Forgotten) -> bool:
-        """The same of a row that arrives."""
+    def skips(self, row: Row, forgotten: Forgotten) -> bool:
+        """True for an arriving row that must not be stored."""
         return self.is_gone(row.stream, row.key, row.content, forgotten)
 
 
 def note_owner(landing: Landing, owner: RowOwner) -> None:
-    """Keep it with the rows: no page is committed without it."""
+    """Store the owner with the rows; no page is committed without it."""
     landing.note(MARK, orjson.dumps(asdict(owner)).decode())
 
 
@@ -86,7 +86,7 @@ def landed_customers(database: Path) -> list[tuple[str, int]]:
     """Each customer of an `ingest.duckdb`, complete or not, with the number of their rows and comments.
 
     Raises:
-        LockedError: TG0520, the source is being ingested right now.
+        LockedError: TG0520, the source is being ingested now.
     """
     with read_landing(database.parent, complete=False) as landing:
         if landing is None:
@@ -100,10 +100,10 @@ def landed_customers(database: Path) -> list[tuple[str, int]]:
 
 
 def remove_landed(database: Path, forgotten: Forgotten) -> None:
-    """Take the rows of forgotten customers out, their bytes as well. Killed anywhere, done again it comes to its end.
+    """Remove the rows of forgotten customers and their bytes; after a kill, a second call completes it.
 
     Raises:
-        LockedError: TG0520, the source is being ingested right now.
+        LockedError: TG0520, the source is being ingested now.
     """
     with open_landing(database.parent) as landing:
         owner = _noted(landing)
@@ -121,7 +121,7 @@ def _noted(landing: Landing) -> RowOwner:
     noted = landing.mark(MARK)
     if noted is not None:
         return RowOwner(**orjson.loads(noted))
-    is_zendesk = landing.ask("SELECT 1 FROM rows WHERE stream = 'ticket' LIMIT 1")
+    is_zendesk = landing.query("SELECT 1 FROM rows WHERE stream = 'ticket' LIMIT 1")
     return RowOwner(REQUESTER if is_zendesk else "customer_id")
 
 
@@ -131,13 +131,13 @@ def all_copies(ingest: Path) -> list[Path]:
 
 
 def reading_digest(copy: Path) -> str:
-    """Changes with how the copy is read; the same bytes name other customers by other columns."""
+    """Digest of the copy's reading settings, with which the same bytes may name other customers."""
     reading = copy.parent.parent / READING
     return sha256_file(reading)[:8] if reading.is_file() else "unknown"
 
 
 def copy_customers(copy: Path) -> list[tuple[str, int]]:
-    """Each customer of a copy with the number of their rows, read as in extraction; `UNREAD` counts the others."""
+    """Each customer of a copy with the number of their rows, as extraction reads them; `UNREAD` counts the others."""
     from tasks.sources.formats import SourceFile, file_format, reader_of
     from tasks.sources.readers.columns import TicketMaker
 
@@ -149,7 +149,7 @@ def copy_customers(copy: Path) -> list[tuple[str, int]]:
         maker.begin_file(copy.name)
         for batch in reader_of(file_format(SourceFile(copy.name, copy), settings.format))(copy):
             _count(maker, batch, found)
-    except (TunegateError, OSError, ValueError):  # the run reports it; here it counts as unread
+    except (TunegateError, OSError, ValueError):  # a run reports the error; here the copy counts as unread
         found[UNREAD] += 1
     return sorted(found.items())
 

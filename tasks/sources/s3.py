@@ -1,4 +1,4 @@
-"""Objects of S3-compatible storage: their addresses, keys, signatures, and what a pattern stands for.
+"""Objects of S3-compatible storage: addresses, credentials, signatures, and the objects that match a pattern.
 
 It knows nothing of local copies. Called by `remote_fetch.py` and, before anything is requested, by
 `remote_files.py`.
@@ -27,10 +27,10 @@ from schemas.errors import ConfigError, DataError
 from schemas.remote_files import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
 from schemas.secrets import know_secret
-from tasks.sources.web import PassingError, Web, unfit
+from tasks.sources.web import PassingError, Web, unusable
 
 MAX_PAGE_BYTES = 1 << 24
-"""Of one page of a listing; 1,000 keys of 1,024 characters, encoded and with their tags, are less than half."""
+"""Limit for one page of a listing; 1,000 keys of 1,024 characters, encoded and with tags, are less than half."""
 CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 _PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
 _UNRESERVED = "-._~"
@@ -39,7 +39,7 @@ _NO_BODY = hashlib.sha256(b"").hexdigest()
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a request is signed with; none of it is shown."""
+    """Keys for signing requests; never shown."""
 
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -48,7 +48,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object as a listing shows it."""
+    """An entry of a listing."""
 
     url: str
     etag: str
@@ -59,7 +59,7 @@ class Storage:
     """The storage of one source.
 
     Raises:
-        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile holds no keys.
+        ConfigError: TG0106, the variable of a credential is not set; TG0130, the profile has no keys.
     """
 
     def __init__(self, source: RemoteFilesSource, web: Web) -> None:
@@ -67,10 +67,10 @@ class Storage:
         self._credentials = _credentials(source)
 
     def request(self, bucket: str, key: str, query: str = "") -> tuple[str, dict[str, str]]:
-        """Address and headers of a GET of this object, or of the bucket where the key is empty."""
+        """Address and headers of a GET for this object, or for the bucket if the key is empty."""
         if self._endpoint:
             base, path = self._endpoint, f"/{bucket}/{encoded_path(key)}"
-        elif "." in bucket:  # no certificate holds for such a name below Amazon's
+        elif "." in bucket:  # Amazon's wildcard certificate does not cover such a name
             base, path = f"https://s3.{self._region}.amazonaws.com", f"/{bucket}/{encoded_path(key)}"
         else:
             base, path = f"https://{bucket}.s3.{self._region}.amazonaws.com", f"/{encoded_path(key)}"
@@ -84,12 +84,12 @@ class Storage:
         return url, headers
 
     def object_request(self, url: str) -> tuple[str, dict[str, str]]:
-        """The same of `s3://bucket/key`."""
+        """The same for `s3://bucket/key`."""
         bucket, _, key = url.removeprefix(S3).partition("/")
         return self.request(bucket, key)
 
     def matching(self, pattern: str) -> Iterator[Listed]:
-        """The objects that the pattern stands for, page by page of the listing.
+        """The objects that match the pattern, one page of the listing after another.
 
         Raises:
             DataError: TG0270, there is no such bucket.
@@ -99,7 +99,7 @@ class Storage:
         query = {"list-type": "2", "encoding-type": "url", "prefix": re.split(r"[*?]", key)[0]}
         seen: set[str] = set()
         while True:
-            page = self._web.patiently(partial(self._page, bucket, query, pattern), where=pattern)
+            page = self._web.retry(partial(self._page, bucket, query, pattern), where=pattern)
             for each in page.iterfind("{*}Contents"):
                 size = each.findtext("{*}Size") or ""
                 name = each.findtext("{*}Key") or ""
@@ -111,7 +111,7 @@ class Storage:
             if page.findtext("{*}IsTruncated") != "true":
                 return
             if not token or token in seen:
-                raise unfit(pattern, "a listing that does not go on")
+                raise unusable(pattern, "a listing whose next page is missing")
             seen.add(token)
             query["continuation-token"] = token
 
@@ -123,37 +123,37 @@ class Storage:
         with self._web.get(url, headers, follow=False) as response:
             if response.status_code == 404:
                 raise DataError(
-                    "there is no such bucket", code="TG0270", where=where, hint="look at `endpoint` and url"
+                    "there is no such bucket", code="TG0270", where=where, hint="check `endpoint` and the url"
                 )
             if response.status_code != 200:
-                raise unfit(where, described(response.status_code, response.headers))
+                raise unusable(where, described(response.status_code, response.headers))
             try:
                 for chunk in response.iter_raw():
                     body += chunk
                     if len(body) > MAX_PAGE_BYTES:
-                        raise unfit(where, "a page of a listing that does not end")
+                        raise unusable(where, "a page of a listing that is too large")
             except httpx.TransportError as error:
                 raise PassingError(type(error).__name__) from None
         return _parsed(bytes(body))
 
 
 def described(status: int, headers: object) -> str:
-    """What a status of S3 says, with the region of the bucket where it tells one."""
+    """The status, with the region of the bucket if S3 names one."""
     region = headers.get("x-amz-bucket-region") if hasattr(headers, "get") else None
     return f"status {status}" + (f"; the bucket's region is {region}, set `region`" if region else "")
 
 
 def _parsed(body: bytes) -> ElementTree.Element:
     try:
-        # As text without NUL: else the parser chooses UTF-16 or what is declared, in which no declaration is seen here.
+        # Decoded here: the parser itself would accept UTF-16, in which the check for declarations finds none.
         text = body.decode("utf-8")
         if "\0" in text or "<!DOCTYPE" in text or "<!ENTITY" in text:
-            raise PassingError("a listing with declarations of its own")
-        page = ElementTree.fromstring(text)  # noqa: S314 - no declaration is in it, and it is of limited size
+            raise PassingError("a listing with a document type or entities")
+        page = ElementTree.fromstring(text)  # noqa: S314 - it has no declarations and a limited size
     except (ElementTree.ParseError, UnicodeDecodeError, ValueError):
-        raise PassingError("a listing that is no XML") from None
+        raise PassingError("a listing that is not XML") from None
     if not page.tag.endswith("ListBucketResult"):
-        raise PassingError("XML that is no listing")
+        raise PassingError("XML that is not a listing")
     return page
 
 
@@ -174,30 +174,30 @@ def _credentials(source: RemoteFilesSource) -> Credentials | None:
 
 
 def profile_keys(profile: str) -> Credentials:
-    """The keys of one section of `~/.aws/credentials`; from here on they are masked wherever texts are written.
+    """The keys of one section of `~/.aws/credentials`, which are masked in all output from now on.
 
-    Only what is written there counts: no command is run, no other profile followed, no metadata service contacted.
+    Only this file is read: no command is run, no other profile followed, no metadata service contacted.
 
     Raises:
-        ConfigError: TG0130, there is no such file or section, or it holds no keys.
+        ConfigError: TG0130, there is no such file or section, or it has no keys.
     """
     path = Path(os.environ.get(CREDENTIALS_FILE) or "~/.aws/credentials").expanduser()
-    parser = RawConfigParser(default_section="")  # as AWS's own: a section [default] is one like others
+    parser = RawConfigParser(default_section="")  # as in AWS's own parser, [default] is a normal section
     try:
         parser.read_string(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise _unfit_profile(path, f"the file cannot be read: {error.strerror}") from None
-    except (Error, UnicodeDecodeError):  # its text would hold lines of the file
-        raise _unfit_profile(path, "the file is no list of sections with `name = value`") from None
+        raise _unusable_profile(path, f"the file cannot be read: {error.strerror}") from None
+    except (Error, UnicodeDecodeError):  # its message would contain lines of the file
+        raise _unusable_profile(path, "the file does not consist of sections with `name = value`") from None
     if not parser.has_section(profile):
-        raise _unfit_profile(path, f"the file has no section [{profile}]")
+        raise _unusable_profile(path, f"the file has no section [{profile}]")
     found = [parser.get(profile, name, fallback="").strip() for name in _PROFILE_KEYS]
     if not found[0] or not found[1]:
         others = sorted(
             set(parser.options(profile)) & {"credential_process", "role_arn", "sso_session", "source_profile"}
         )
-        reason = f"; it says `{others[0]}`, which is not followed here" if others else ""
-        raise _unfit_profile(
+        reason = f"; it has `{others[0]}`, which is not supported" if others else ""
+        raise _unusable_profile(
             path, f"section [{profile}] lacks {_PROFILE_KEYS[0] if not found[0] else _PROFILE_KEYS[1]}{reason}"
         )
     for name, value in zip(_PROFILE_KEYS[1:], found[1:], strict=True):
@@ -205,12 +205,12 @@ def profile_keys(profile: str) -> Credentials:
     return Credentials(found[0], found[1], found[2] or None)
 
 
-def _unfit_profile(path: Path, reason: str) -> ConfigError:
+def _unusable_profile(path: Path, reason: str) -> ConfigError:
     return ConfigError(
         reason,
         code="TG0130",
         where=f"source.profile ({path})",
-        hint="name a profile that holds its keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
+        hint="name a profile that has keys, or write `access_key_id: ${env:NAME}` and `secret_access_key`",
     )
 
 
@@ -224,7 +224,7 @@ def encoded_path(key: str) -> str:
 
 
 def encoded_query(query: Mapping[str, str]) -> str:
-    """The query in the order and form in which it is signed and sent.
+    """The query, sorted and encoded as it is signed and sent.
 
     >>> encoded_query({"prefix": "a/b", "list-type": "2"})
     'list-type=2&prefix=a%2Fb'
@@ -236,12 +236,12 @@ def encoded_query(query: Mapping[str, str]) -> str:
 def signed_headers(
     *, host: str, path: str, query: str, region: str, credentials: Credentials, now: datetime
 ) -> dict[str, str]:
-    """Headers that make a GET one of the credentials' owner.
+    """Headers of a signed GET.
 
     Args:
-        host: With the port where it is not the usual one.
-        path: Encoded, with its first slash.
-        query: Encoded, without its question mark.
+        host: With the port, unless it is the default one.
+        path: Encoded, with the leading slash.
+        query: Encoded, without the question mark.
         now: UTC.
     """
     moment = now.strftime("%Y%m%dT%H%M%SZ")

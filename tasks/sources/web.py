@@ -1,6 +1,6 @@
-"""One GET of a server that may misbehave: retried where that helps, redirected only where that is harmless.
+"""GET requests to servers that may misbehave: retried if that helps, redirected only if that is safe.
 
-Certificates are verified (`SSL_CERT_FILE` adds an authority of one's own). It knows nothing of files or of S3. Called
+Certificates are verified (`SSL_CERT_FILE` adds your own authority). It knows nothing of files or of S3. Called
 by `remote_fetch.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-we-own.md.
 """
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ATTEMPTS = 6
-"""Of one file or one page of a listing."""
+"""Per file or page of a listing."""
 FIRST_DELAY_S = 1.0
 MAX_DELAY_S = 300.0
-"""A server that wants a longer wait counts as one that does not answer."""
+"""A server that asks for a longer wait counts as one that does not answer."""
 TIMEOUT_S = 60.0
 MAX_REDIRECTS = 5
 PASSING = (408, 425, 429, 500, 502, 503, 504)
@@ -37,12 +37,12 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 
 class PassingError(Exception):
-    """An answer that may be another one next time.
+    """A failure that may not occur again at the next attempt.
 
     Args:
-        reason: What it was, without text of the answer.
-        after_s: Seconds that the server asks to wait; null where it does not say.
-        changed: It is the file that is another one.
+        reason: What failed, without text of the response.
+        after_s: Seconds that the server asks to wait; None if it does not say.
+        changed: The file has changed since the last attempt.
     """
 
     def __init__(self, reason: str, after_s: float | None = None, *, changed: bool = False) -> None:
@@ -51,48 +51,52 @@ class PassingError(Exception):
 
 
 class StoppedError(Exception):
-    """The answer is no longer wanted."""
+    """Fetching was stopped."""
 
 
 class Web:
     """Connections to any number of servers, for any number of threads.
 
     Args:
-        sleep: Waits so many seconds; by default until it is stopped.
+        sleep: Waits so many seconds; by default a wait that `stop` ends.
     """
 
     def __init__(self, *, sleep: Callable[[float], object] | None = None) -> None:
         import httpx
 
-        direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}  # whatever proxy is set
+        direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}  # even if a proxy is set
         self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
         self._stopped = threading.Event()
         self._sleep = sleep or self._stopped.wait
 
     def close(self) -> None:
-        """Hang up."""
+        """Close all connections."""
         self._client.close()
 
     def stop(self) -> None:
-        """Let whoever fetches or waits end with the next piece."""
+        """Make all threads that fetch or wait stop at the next chunk."""
         self._stopped.set()
 
-    def go_on(self) -> None:
-        """Raises `StoppedError` when it was stopped."""
+    def check_stopped(self) -> None:
+        """Raise if `stop` was called.
+
+        Raises:
+            StoppedError: It was.
+        """
         if self._stopped.is_set():
             raise StoppedError
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str], *, follow: bool) -> Iterator[Response]:
-        """The answer, whose body has not been read; no body is unpacked on the way.
+        """The response, with its body not yet read; bodies are not decompressed.
 
         Args:
-            headers: Names in lower case; no other host than the first receives `authorization`.
-            follow: Go where a redirect leads.
+            headers: Names in lower case; only the first host receives `authorization`.
+            follow: Follow redirects.
 
         Raises:
-            PassingError: no connection, or a status that passes.
-            SecurityError: TG0829, a redirect leads where it must not.
+            PassingError: No connection, or a transient status.
+            SecurityError: TG0829, a redirect is not allowed.
             ServiceError: TG0707, the login is refused; TG0714, another redirect, or an untrusted certificate.
         """
         import httpx
@@ -112,13 +116,13 @@ class Web:
             if urlsplit(to).netloc != urlsplit(at).netloc:
                 sent.pop("authorization", None)
             at = to
-        raise unfit(url, f"more than {MAX_REDIRECTS} redirects")
+        raise unusable(url, f"more than {MAX_REDIRECTS} redirects")
 
-    def patiently(self, work: Callable[[], T], *, where: str) -> T:
-        """The result of the work, which is tried again after what passes.
+    def retry(self, work: Callable[[], T], *, where: str) -> T:
+        """The result of the work, which is retried after transient failures.
 
         Raises:
-            ServiceError: as `wait`.
+            ServiceError: As `wait`.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -131,70 +135,69 @@ class Web:
         """Wait before the next attempt.
 
         Raises:
-            ServiceError: TG0714, it was the last one, or the server asks for more patience than there is, or the
-                last one found that the file had changed.
+            ServiceError: TG0714, it was the last attempt, or the server asks for too long a wait.
         """
         delay = error.after_s if error.after_s is not None else FIRST_DELAY_S * 2**attempt
         if attempt + 1 >= ATTEMPTS or delay > MAX_DELAY_S:
-            raise (_unsteady(where) if error.changed else unfit(where, error.reason)) from None
+            raise (_unsteady(where) if error.changed else unusable(where, error.reason)) from None
         self._sleep(delay)
-        self.go_on()
+        self.check_stopped()
 
 
-def unfit(where: str, reason: str) -> ServiceError:
-    """The error of an answer that is of no use."""
+def unusable(where: str, reason: str) -> ServiceError:
+    """The error of an unusable response."""
     return ServiceError(
-        f"the server does not answer as it should: {reason}",
+        f"the server's response is unusable: {reason}",
         code="TG0714",
         where=where,
-        hint="run again later: whole files stay, and it resumes after them",
+        hint="run again later; complete files stay, and fetching resumes after them",
     )
 
 
 def _unsteady(where: str) -> ServiceError:
     return ServiceError(
-        "the file changed each time while it was fetched",
+        "the file changed during each attempt to fetch it",
         code="TG0714",
         where=where,
-        hint="run when its writer is done; better, let it write another name and rename",
+        hint="run when its writer has finished; better, have it write to another name and rename",
     )
 
 
 def check_redirect(origin: str, target: str, *, where: str) -> str:
-    """The target of a redirect, if it may be followed: https (or http from here to here), never from outside to inside.
+    """The target of a redirect, if it may be followed: https, or http on this machine; never from public to private.
 
     Args:
-        target: As the server wrote it, perhaps relative to `origin`.
+        target: As the server sent it; may be relative to `origin`.
 
     Raises:
         SecurityError: TG0829.
-        ServiceError: TG0714, it is no address.
+        ServiceError: TG0714, it is not an address.
     """
     try:
         target = urljoin(origin, target)
         to = urlsplit(target)
     except ValueError:
-        raise unfit(where, "a redirect to what is no address") from None
+        raise unusable(where, "a redirect to something that is not an address") from None
     local = urlsplit(origin).hostname in LOOPBACK and to.hostname in LOOPBACK
     reason = ""
     if to.scheme != "https" and not (to.scheme == "http" and local):
         reason = f"to {to.scheme}:, not https:"
     elif not to.hostname or "@" in to.netloc:
-        reason = "to no address of a host"
-    elif not is_inside(urlsplit(origin).hostname or "") and is_inside(to.hostname):
+        reason = "to an address without a host"
+    elif not is_private(urlsplit(origin).hostname or "") and is_private(to.hostname):
         reason = "from a public address to one of this machine or network"
     if reason:
         raise SecurityError(
             f"the server redirects {reason}",
             code="TG0829",
             where=where,
-            hint="write the address that is meant into pipelines.yaml, if you trust it",
+            hint="if you trust the target, write its address into pipelines.yaml",
         )
     return target
 
 
-def is_inside(host: str) -> bool:
-    """Is it an address of this machine or of a network that is not public? False for names that are unknown here."""
+def is_private(host: str) -> bool:
+    """True for an address of this machine or of a private network; False for names that cannot be resolved."""
     try:
         found = {str(each[4][0]).partition("%")[0] for each in socket.getaddrinfo(host, None)}
     except (OSError, UnicodeError):
@@ -203,7 +206,7 @@ def is_inside(host: str) -> bool:
 
 
 def retry_after(value: str | None, *, now: datetime | None = None) -> float | None:
-    """Seconds of a `Retry-After`, which is a number of them or a date; null where it is neither.
+    """Seconds of a `Retry-After`, which is a number of seconds or a date; None if it is neither.
 
     >>> retry_after("7"), retry_after("soon")
     (7.0, None)
@@ -227,7 +230,7 @@ def _check_status(response: Response, url: str) -> None:
             f"the server refuses access ({status})",
             code="TG0707",
             where=url,
-            hint="look at what the variables of the credentials hold, at `region`, and at the rights to list and read",
+            hint="check the variables of the credentials, `region`, and the rights to list and read",
         )
 
 
@@ -236,10 +239,10 @@ def _untrusted(url: str, error: Exception) -> ServiceError | None:
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
             return ServiceError(
-                f"the server's certificate is not to be trusted: {cause.verify_message}",
+                f"the server's certificate is not trusted: {cause.verify_message}",
                 code="TG0714",
                 where=url,
-                hint="for an authority of your own let SSL_CERT_FILE name its certificate",
+                hint="for your own authority, set SSL_CERT_FILE to its certificate",
             )
         cause = cause.__cause__ or cause.__context__
     return None

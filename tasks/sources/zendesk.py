@@ -1,9 +1,9 @@
 """`source.kind: zendesk`: tickets and comments of an account, ingested page by page.
 
 Each page is committed with its cursor in one transaction: first the pages of the export, then the comments of each
-ticket that changed, once for each of its versions. What is deleted or redacted upstream stays as a tombstone without
-text. It knows nothing of the HTTP that fetches the pages (`zendesk_api.py`) nor of which comment is a question or a
-reply (`zendesk_conversation.py`).
+changed ticket, once per version. Tickets and comments that are deleted or redacted upstream become tombstones without
+text. It knows nothing of HTTP (`zendesk_api.py`), nor of which comment is the question or reply
+(`zendesk_conversation.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from tasks.sources.landed_rows import DELETED, faulty_records, ingest_rows, inge
 from tasks.sources.landing import FAULTY, Landing, Row, landed_fingerprint, reason_of
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
 from tasks.sources.row_owner import REQUESTER, RowOwner
-from tasks.sources.zendesk_api import Page, ZendeskApi, patiently
+from tasks.sources.zendesk_api import Page, ZendeskApi, with_restarts
 from tasks.sources.zendesk_conversation import Comment, ticket_row
 
 _GONE = "deleted"
@@ -39,46 +39,46 @@ _KEPT = (
     "group_id", "organization_id",
 )  # fmt: skip
 _REDACTED = "\N{LOWER SEVEN EIGHTHS BLOCK}"
-"""Stands for one redacted character in a comment."""
+"""Zendesk writes it for each redacted character of a comment."""
 
 
-OTHER_STATUS = Fault("other_status", "The ticket has a status that is not asked for.", outcome="dropped")
+OTHER_STATUS = Fault("other_status", "The ticket has a status that is not in `statuses`.", outcome="dropped")
 _IN_ORDER = "ORDER BY length(key), key"
 
 
 class Zendesk(SourceKind[ZendeskSource]):
-    """An account."""
+    """A Zendesk account."""
 
     spec = ZendeskSource
     is_remote = True
 
     def describe(self, source: ZendeskSource) -> str:
-        """Its host."""
+        """The host."""
         return urlsplit(source.address).hostname or source.address
 
     def check(self, source: ZendeskSource) -> None:
-        """The extra is installed.
+        """Check that the extra is installed.
 
         Raises:
-            ConfigError: TG0112.
+            ConfigError: TG0112, it is not.
         """
         need_package("dlt", kind=source.kind)
 
     def fingerprint(self, source: ZendeskSource, place: Place) -> str:
-        """Of what is here."""
+        """Digest of what was ingested."""
         return landed_fingerprint(place.ingested())
 
     def parts(self, source: ZendeskSource, place: Place) -> Iterator[Part]:
-        """The tickets, ordered and numbered by their id."""
+        """The tickets, ordered and numbered by id."""
         name = self.describe(source)
         yield Part(f"{source.kind}:{name}", name, read_landed(place.ingested(), partial(_tickets, source)))
 
     def row_reading(self, source: ZendeskSource) -> RowReading:
-        """A row is a ticket, made by `zendesk_conversation.py`."""
+        """Rows are tickets, made by `zendesk_conversation.py`."""
         return FileReading(shape="ticket", columns=source.columns)
 
     def identity(self, source: ZendeskSource) -> Mapping[str, Any]:
-        """The account, and the day from which on its tickets are fetched."""
+        """The account, and the first day of the tickets to fetch."""
         return {"address": source.address, "start": source.start}
 
     def ingest(self, source: ZendeskSource, ingestion: Ingestion) -> Ingested | None:
@@ -88,7 +88,7 @@ class Zendesk(SourceKind[ZendeskSource]):
         )
 
     def ingested(self, source: ZendeskSource, folder: Path) -> Ingested | None:
-        """Tickets, and how many of them are gone upstream."""
+        """Numbers of tickets and of those deleted upstream."""
         return ingested_rows(folder)
 
 
@@ -96,7 +96,7 @@ KIND = Zendesk()
 
 
 def owner_of(source: ZendeskSource) -> RowOwner:
-    """Where a row names its customer."""
+    """The column that names the customer."""
     return RowOwner(source.columns.get("customer_id", REQUESTER))
 
 
@@ -107,15 +107,15 @@ def sync_zendesk(
     progress: Progress = silent,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Fetch what changed since the cursor that is committed.
+    """Fetch what changed since the committed cursor.
 
     Raises:
-        ServiceError: TG0707 and TG0708; what was ingested before stays.
+        ServiceError: TG0707 and TG0708; rows ingested before stay.
         ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
     """
     with closing(ZendeskApi(source, sleep=sleep)) as api:
-        patiently(lambda: _fetch_tickets(api, landing, progress), sleep)
-        patiently(lambda: _fetch_comments(api, landing, source.statuses, progress), sleep)
+        with_restarts(lambda: _fetch_tickets(api, landing, progress), sleep)
+        with_restarts(lambda: _fetch_comments(api, landing, source.statuses, progress), sleep)
 
 
 def _fetch_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> None:
@@ -127,7 +127,7 @@ def _fetch_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
             return  # nothing new after the cursor
         reach("ingest.fetched")
         if not after or (after in passed and not page.get("end_of_stream")):
-            raise ServiceError("Zendesk sent a page twice, or one without a cursor for the next", code="TG0708")
+            raise ServiceError("Zendesk sent a page twice, or without a cursor for the next page", code="TG0708")
         rows = [_ticket_or_fault(value, f"{cursor}/{number}") for number, value in enumerate(page["tickets"])]
         with landing.step(cursor=str(after)):
             _put_tickets(landing, rows)
@@ -137,9 +137,9 @@ def _fetch_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> Non
 
 
 def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], progress: Progress) -> None:
-    """Fetch the comments of each ticket that changed since they were; a ticket in one transaction."""
+    """Fetch the comments of each ticket that changed since they were fetched, one ticket per transaction."""
     listed = ", ".join("?" for _ in statuses)
-    waiting = landing.ask(
+    waiting = landing.query(
         f"SELECT key, version FROM rows WHERE stream = 'ticket' AND state = 'live' AND status IN ({listed}) "
         "AND fetched IS DISTINCT FROM version ORDER BY length(key), key",
         *statuses,
@@ -150,7 +150,7 @@ def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
         except Exception as error:
             fault = _as_json({"fault": reason_of(error)})
             with landing.step():  # not marked as fetched: the next sync tries again
-                # Stands among the comments until they can be used; with it the ticket is quarantined.
+                # A placeholder among the comments until they can be used; it quarantines the ticket.
                 landing.put([Row("comment", f"{key}/{FAULTY}", fault, parent=key, state=FAULTY)])
             continue
         reach("ingest.fetched")
@@ -164,7 +164,7 @@ def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
 
 
 def _put_tickets(landing: Landing, rows: list[Row]) -> None:
-    """Take tickets in, and the comments of those that are gone out. Inside `step`."""
+    """Store tickets, and remove the comments of deleted ones. Inside `step`."""
     landing.put(rows)
     for row in rows:
         if row.state == _GONE:
@@ -172,7 +172,7 @@ def _put_tickets(landing: Landing, rows: list[Row]) -> None:
 
 
 def _ticket_or_fault(value: object, place: str) -> Row:
-    """The row of a ticket, or what stands for a value on which that raises."""
+    """The row of a ticket, or a placeholder for a value on which that raises."""
     try:
         return _ticket(value, place)
     except Exception as error:
@@ -181,7 +181,7 @@ def _ticket_or_fault(value: object, place: str) -> Row:
 
 def _ticket(value: object, place: str) -> Row:
     if not isinstance(value, dict) or not isinstance(value.get("id"), int) or isinstance(value["id"], bool):
-        return _faulty(place, "The ticket of the export is no object with an id.")
+        return _faulty(place, "The ticket of the export is not an object with an id.")
     key, version = str(value["id"]), str(value.get("generated_timestamp") or 0)
     if value.get("status") == _GONE:
         return _tombstone(key, version)
@@ -202,7 +202,7 @@ def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
     for page in pages:
         for value in page["comments"]:
             if not _has_id(value):
-                raise ServiceError("Zendesk sent a comment that is no object with an id", code="TG0708")
+                raise ServiceError("Zendesk sent a comment that is not an object with an id", code="TG0708")
             kept = {
                 "author_id": value.get("author_id"),
                 "role": users.get(value.get("author_id")),
@@ -221,8 +221,8 @@ def _comments(ticket: str, pages: list[Page] | None) -> list[Row] | None:
 
 
 def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[Row]:
-    """A tombstone for each comment that was here and is no longer listed."""
-    before = landing.ask("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
+    """A tombstone for each stored comment that is no longer listed."""
+    before = landing.query("SELECT key, content FROM rows WHERE stream = 'comment' AND parent = ?", ticket)
     gone = []
     for key, content in before:
         if key not in listed:
@@ -232,7 +232,7 @@ def _missing(landing: Landing, ticket: str, listed: set[str]) -> list[Row]:
 
 
 def _tombstone(key: str, version: str | None) -> Row:
-    """A ticket that is gone upstream."""
+    """A ticket that was deleted upstream."""
     return Row("ticket", key, None, version=version, status=_GONE, state=_GONE)
 
 
@@ -245,17 +245,17 @@ def _has_id(value: object) -> bool:
 
 
 def _as_json(value: dict[str, Any]) -> str:
-    """Equal values, equal text."""
+    """JSON with sorted keys: equal values give equal text."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
-    keys = landing.ask(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
+    keys = landing.query(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
     for start in range(0, len(keys), BATCH_ROWS):
         some = keys[start : start + BATCH_ROWS]
         listed = [key for key, _, _ in some]
         contents = dict(
-            landing.ask("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
+            landing.query("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
         )
         comments = _comments_of(landing, listed)
         for key, state, status in some:
@@ -283,7 +283,7 @@ def _content(source: ZendeskSource, ticket: str, comments: list[tuple[str, str, 
 def _comments_of(landing: Landing, tickets: list[str]) -> dict[str, list[tuple[str, str, str]]]:
     """Key, state and content of the comments of each ticket."""
     found: dict[str, list[tuple[str, str, str]]] = defaultdict(list)
-    for parent, key, state, content in landing.ask(
+    for parent, key, state, content in landing.query(
         "SELECT parent, key, state, content FROM rows WHERE stream = 'comment' AND list_contains(?, parent)", tickets
     ):
         found[parent].append((key, state, content))

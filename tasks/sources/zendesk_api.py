@@ -1,8 +1,8 @@
-"""Zendesk's pages: the incremental export from a cursor on, and the comments of one ticket.
+"""Zendesk's pages: the incremental export after a cursor, and the comments of one ticket.
 
-Login, paging and retries are dlt's declarative `rest_api`. dlt only extracts here: none of its pipelines runs, so it
-writes no file, keeps no state and reports nothing to anyone (docs/decisions/0026-ingested-sources.md). What the pages
-mean is in `zendesk.py`, which calls this.
+Login, paging and retries are dlt's declarative `rest_api`. dlt only extracts: none of its pipelines runs, so it writes
+no file, keeps no state and sends no telemetry (docs/decisions/0026-ingested-sources.md). Called by `zendesk.py`, which
+interprets the pages.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 Page = Mapping[str, Any]
 
 ATTEMPTS = 6
-"""Of one request, by dlt: after 429 as long as `Retry-After` says, else with growing delays."""
+"""Per request, by dlt; it waits as `Retry-After` says after a 429, otherwise with growing delays."""
 MAX_DELAY_S = 300
 FIRST_DELAY_S = 1.0
 RESTARTS = 4
-"""Of a stream of pages, from the last committed place, when a page was no JSON or came twice."""
+"""Restarts of a stream of pages at the last committed position, after a page that is not JSON or came twice."""
 QUIET = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_TELEMETRY": "false", "RUNTIME__LOG_LEVEL": "CRITICAL"}
 
 
 class ZendeskApi:
-    """The account as pages: of tickets from a cursor on, and of one ticket's comments.
+    """Pages of an account: of tickets after a cursor, and of one ticket's comments.
 
     Raises:
         ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
@@ -49,10 +49,10 @@ class ZendeskApi:
         self._was_html = False
 
     def tickets(self, cursor: str | None) -> Iterator[Page]:
-        """Pages of the export from this cursor on, or from the source's start; each is requested when it is consumed.
+        """Pages of the export after this cursor, or from the source's start; each is requested when it is consumed.
 
         Raises:
-            ServiceError: TG0707, the login is refused; TG0708, no usable answer.
+            ServiceError: TG0707, the login is refused; TG0708, no usable response.
         """
         source = self._source
         place = {"cursor": cursor} if cursor else {"start_time": str(source.start_time)}
@@ -64,26 +64,26 @@ class ZendeskApi:
             if page is None:
                 return
             if not isinstance(page.get("tickets"), list):
-                raise self._unfit("a page of the export without a list of tickets")
+                raise self._unusable("a page of the export without a list of tickets")
             yield page
 
     def comments(self, ticket: str) -> list[Page] | None:
-        """All pages of a ticket's comments with their authors; None when the ticket is gone.
+        """All pages of a ticket's comments with their authors; None if the ticket is gone.
 
         Raises:
-            ServiceError: as `tickets`.
+            ServiceError: As `tickets`.
         """
         params = {"page[size]": "100", "include": "users"}
         pages = self.pages(f"api/v2/tickets/{ticket}/comments.json", params, _comments_paginator(), gone=404)
         found: list[Page] = []
         while (page := self._next(pages)) is not None:
             if not isinstance(page.get("comments"), list):
-                raise self._unfit("a page of comments without a list of comments")
+                raise self._unusable("a page of comments without a list of comments")
             found.append(page)
         return found or None
 
     def pages(self, path: str, params: dict[str, str], paginator: Any, *, gone: int | None = None) -> Iterator[Any]:
-        """The pages at a path, each requested when it is consumed; none where the status is `gone`."""
+        """The pages at a path, each requested when it is consumed; none if the status is `gone`."""
         from dlt.sources.rest_api import rest_api_resources
 
         endpoint: dict[str, Any] = {"path": path, "params": params, "paginator": paginator, "data_selector": "$"}
@@ -95,7 +95,7 @@ class ZendeskApi:
         return iter(rest_api_resources(config)[0])
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._session is not None:
             self._session.close()
 
@@ -113,30 +113,30 @@ class ZendeskApi:
                     f"Zendesk refuses the login ({status})",
                     code="TG0707",
                     where=self._source.address,
-                    hint="the export is for admins: look at `email` and at what the variable of the token holds",
+                    hint="the export requires an admin; check `email` and the variable of the token",
                 ) from None
-            reason = "a page of HTML, perhaps to log in" if self._was_html else type(cause).__name__
-            raise self._unfit(f"status {status}" if status else reason) from None
+            reason = "a page of HTML, perhaps a login page" if self._was_html else type(cause).__name__
+            raise self._unusable(f"status {status}" if status else reason) from None
         if page is not None and not isinstance(page, Mapping):
-            raise self._unfit("JSON that is no object")
+            raise self._unusable("JSON that is not an object")
         return page
 
     def _pace(self) -> None:
-        """Wait until one more page of the export is within the limit of a minute."""
+        """Wait until the limit of pages per minute allows one more."""
         if len(self._export_times) == self._export_times.maxlen:
             self._sleep(max(0.0, 60.0 - (time.monotonic() - self._export_times[0])))
         self._export_times.append(time.monotonic())
 
-    def _unfit(self, reason: str) -> ServiceError:
+    def _unusable(self, reason: str) -> ServiceError:
         return ServiceError(
-            f"Zendesk does not answer as it should: {reason}",
+            f"Zendesk's response is unusable: {reason}",
             code="TG0708",
             where=self._source.address,
-            hint="run again later: what was ingested stays, and the sync resumes after it",
+            hint="run again later; ingested rows stay, and the sync resumes after them",
         )
 
     def _read_whole(self, response: Response) -> None:
-        """Read a response before anything is made of it: one that is retried would keep its connection."""
+        """Read the whole response first: one that is retried unread would keep its connection."""
         self._was_html = response.content.lstrip()[:1] == b"<"
 
     def _open_session(self) -> Session:
@@ -151,12 +151,12 @@ class ZendeskApi:
                 request_backoff_factor=FIRST_DELAY_S,
                 request_max_retry_delay=MAX_DELAY_S,
             ).session
-            self._session.trust_env = False  # a .netrc would replace the login that was declared
+            self._session.trust_env = False  # a .netrc would replace the declared login
         return self._session
 
 
-def patiently(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
-    """Do the work; after an answer that is of no use resume from the last committed place, a few times."""
+def with_restarts(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
+    """Do the work; after an unusable response resume at the last committed position, up to `RESTARTS` times."""
     for attempt in range(RESTARTS + 1):
         try:
             work()
@@ -175,7 +175,7 @@ def _login(source: ZendeskSource) -> dict[str, str]:
 
 
 def export_paginator() -> Any:
-    """Each page brings the cursor of the next one, until `end_of_stream`."""
+    """Each page has the cursor of the next one, until `end_of_stream`."""
     from dlt.sources.helpers.rest_client.paginators import JSONResponseCursorPaginator
 
     class ExportPaginator(JSONResponseCursorPaginator):  # type: ignore[misc, unused-ignore]

@@ -1,8 +1,8 @@
-"""A ticket of Zendesk and its comments as one row: which comment is the question, which one the reply.
+"""A Zendesk ticket and its comments as one row: which comment is the question, and which is the reply.
 
 The question is the first public comment of the requester, the reply a public comment of an agent after it (`reply`
-says which). A tombstone in the place of either takes the whole ticket: what is there now is not what was asked or
-answered. It knows nothing of files. Called by `zendesk.py`.
+selects which). If either is a tombstone, the whole ticket is left out: any other comment was not the question or reply.
+It knows nothing of files. Called by `zendesk.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _IDS = ("brand_id", "group_id", "organization_id")
 
 @dataclass(frozen=True, slots=True)
 class Comment:
-    """One comment as it lies in `ingest.duckdb`."""
+    """One comment as stored in `ingest.duckdb`."""
 
     key: str
     state: str
@@ -37,7 +37,7 @@ class Comment:
 def ticket_row(
     ticket: Mapping[str, Any], comments: Sequence[Comment], *, reply: Literal["last", "first", "longest"]
 ) -> dict[str, object] | None:
-    """The row, with `body` and `reply` where there are such comments; None where one of them is gone upstream."""
+    """The row, with `body` and `reply` if there are such comments; None if one of them is gone upstream."""
     requester = ticket.get("requester_id")
     public = sorted((each for each in comments if each.content.get("public")), key=lambda each: each.order)
     question = next((each for each in public if each.content.get("author_id") == requester), None)
@@ -47,8 +47,8 @@ def ticket_row(
         and each.content.get("author_id") != requester and each.content.get("role") in AGENTS
     ]  # fmt: skip
     if reply == "longest" and any(each.state != "live" for each in answers):
-        return None  # whether it was the longest cannot be told any more
-    answer = _chosen(answers, reply)
+        return None  # it may have been the longest
+    answer = _select_answer(answers, reply)
     if any(each is not None and each.state != "live" for each in (question, answer)):
         return None
     row: dict[str, object] = {name: ticket.get(name) for name in _ROW}
@@ -61,7 +61,7 @@ def ticket_row(
     return row
 
 
-def _chosen(answers: list[Comment], reply: str) -> Comment | None:
+def _select_answer(answers: list[Comment], reply: str) -> Comment | None:
     if not answers:
         return None
     if reply == "longest":

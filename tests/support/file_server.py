@@ -46,7 +46,7 @@ class FileServer:
     headers: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))
     moods: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     forever: dict[str, str] = field(default_factory=dict)
-    asked: list[Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
     page_size: int = 2
     has_etags: bool = True
     secret: str | None = None
@@ -59,7 +59,7 @@ class FileServer:
         return f'"{hashlib.md5(self.files[path], usedforsecurity=False).hexdigest()}"'
 
     def gets(self, path: str) -> list[Request]:
-        return [each for each in self.asked if each.path == path and each.status in (200, 206)]
+        return [each for each in self.requests if each.path == path and each.status in (200, 206)]
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _answer(server: FileServer, handler: BaseHTTPRequestHandler) -> None:
     parts = urlsplit(handler.path)
     path = unquote(parts.path)
     request = Request(path, parts.query, {name.lower(): value for name, value in handler.headers.items()})
-    server.asked.append(request)
+    server.requests.append(request)
     mood = server.moods[path].pop(0) if server.moods[path] else server.forever.get(path, "")
     if server.secret is not None and not _is_signed(server, handler, parts.path, parts.query):
         _send(handler, request, 403, b"<Error><Code>SignatureDoesNotMatch</Code></Error>")

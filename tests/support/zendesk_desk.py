@@ -29,7 +29,7 @@ class ZendeskDesk:
         self.tickets: dict[int, dict[str, Any]] = {}
         self.comments: dict[int, list[dict[str, Any]]] = {}
         self.plan: dict[int, str] = {}
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.answered: Counter[str] = Counter()
         """Path with query -> number of complete answers."""
         self.refused_logins = 0
@@ -83,8 +83,11 @@ class ZendeskDesk:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         with self._lock:
-            self.asked.append(handler.path)
-            mood, before = self.plan.get(len(self.asked)), self.asked[-2] if len(self.asked) > 1 else handler.path
+            self.requests.append(handler.path)
+            mood, before = (
+                self.plan.get(len(self.requests)),
+                self.requests[-2] if len(self.requests) > 1 else handler.path,
+            )
         import base64
 
         login = base64.b64encode(f"ada@example.com/token:{TOKEN}".encode()).decode()

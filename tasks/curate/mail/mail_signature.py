@@ -12,12 +12,12 @@ from schemas.curation_steps import MailPart
 from tasks.curate.mail import mail_words as words
 
 MAX_LINES = 15
-"""Lines with text that a signature has at most; a longer end of a message is text."""
+"""Most lines with text of a signature; a longer end of a message is text."""
 MAX_LINE = 72  # characters: a longer line is no name, title or sign-off
-MAX_DISCLAIMER = 200  # characters of it that are looked at
+MAX_DISCLAIMER = 200  # characters of it that are examined
 _MAX_WORDS = 10
 _MAX_NAME_WORD = 24  # characters
-_N_KNOWN = 65_536  # lines whose kind is remembered
+_N_KNOWN = 65_536  # lines whose kind is cached
 _DELIMITERS = frozenset({"--", "\u2014", "\u2013"})
 _RULER = re.compile(r"[-_=*~\u2014]{3,}")
 DASHES = "-\u2013\u2014~"
@@ -25,22 +25,22 @@ _SENTENCE_ENDS = '.!?\u2026)"'
 
 
 def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -> tuple[int, int]:
-    """Begin and end of the signature; equal when there is none.
+    """Start and end of the signature; equal if there is none.
 
-    It ends what the sender wrote last, and begins at the highest line that opens one while all lines below it fit:
+    It ends with the sender's last line, and starts at the highest line that can open one with only fitting lines below:
     a delimiter (`-- `), a ruler over contact lines, a sign-off, a device (`Sent from my iPhone`), a name over contact
     lines, or a name alone below a blank line or the end of a sentence.
 
     Args:
         lines: The message.
         parts: Its quotes.
-        first: Line before which no signature begins.
+        first: No signature starts before this line.
     """
     end = len(lines)
     while end > first and (parts[end - 1] is not None or not lines[end - 1].strip(words.BLANK)):
         end -= 1
     start, n_below = end, 0
-    fits = True  # each line below may stand below a sign-off
+    fits = True  # each line below may follow a sign-off
     has_contact = False
     for at in range(end - 1, first - 1, -1):
         if parts[at] is not None or n_below >= MAX_LINES:
@@ -61,8 +61,8 @@ def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -
         if opens:
             start = at
         elif kind == "text":
-            break  # no line above it can open a signature any more
-        # Above a whole signature another may stand: a name over the footer of a mailing list.
+            break  # no line above it can open a signature
+        # Another signature may come before a complete one: a name above the footer of a mailing list.
         fits = opens or (fits and kind not in ("short", "ruler", "delimiter"))
         has_contact = has_contact or kind in ("contact", "device")
         n_below += 1
@@ -70,13 +70,13 @@ def find_signature(lines: list[str], parts: list[MailPart | None], first: int) -
 
 
 def _names_sender(line: str, above: str | None, *, n_below: int, has_contact: bool) -> bool:
-    """True when the line opens a signature as the name of who wrote.
+    """True if the line opens a signature as the name of the sender.
 
     Args:
         line: Without blanks around it.
-        above: Last character of the line before it; empty when that is blank, None when there is none.
+        above: Last character of the line before it; empty if that is blank, None if there is none.
         n_below: Lines of the signature below it.
-        has_contact: One of them tells how to reach somebody.
+        has_contact: One of them is a contact line.
     """
     if above == "" and line[0] in DASHES and is_name(line.lstrip(DASHES)):
         return True
@@ -86,7 +86,7 @@ def _names_sender(line: str, above: str | None, *, n_below: int, has_contact: bo
 
 
 def kind_of(line: str) -> str:
-    """What a line could be in a signature: `text` fits nowhere, `short` only below a delimiter or a ruler.
+    """The kind of a line in a signature: `text` fits nowhere, `short` only below a delimiter or a ruler.
 
     >>> [kind_of(line) for line in ("Best regards,", "Ann Weber", "ann@example.org", "and it does not start again.")]
     ['sign_off', 'title', 'contact', 'text']
@@ -115,7 +115,7 @@ def kind_of(line: str) -> str:
 
 
 _known_kind = lru_cache(maxsize=_N_KNOWN)(kind_of)
-"""Short lines are stock lines: sign-offs, and the names of those who write often."""
+"""Short lines recur: sign-offs, and the names of frequent senders."""
 
 
 def is_name(text: str, *, max_words: int = 3) -> bool:
@@ -154,7 +154,7 @@ def _kind_by_form(line: str, tokens: list[str]) -> str:
     if line[-1] in "?!:" or (line[-1] == "." and len(tokens) > 3):
         return "text"
     if ":" in line[:-1]:
-        return "short"  # `Order: 12` tells something
+        return "short"  # `Order: 12` is information
     if len(tokens) <= 2:
         return "title"
     n_capital = sum(not token[0].islower() for token in tokens)

@@ -1,8 +1,8 @@
-"""The words by which parts of a message are known: greetings, sign-offs, headers, in English, German, French, Spanish;
+"""The words that identify parts of a message: greetings, sign-offs, headers, in English, German, French and Spanish;
 `mail_words.yaml` lists them.
 
-It decides nothing: what counts where is in `tasks/curate/mail/mail_parts.py`, the only one that reads this. All
-patterns are for one line of bounded length, so that none can take long.
+It decides nothing; `mail_parts.py` and its helpers do. All patterns are for one line of bounded length, so none takes
+long.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ruamel.yaml import YAML
 from schemas.spec import Spec
 
 BLANK = " \t\r\f\v\u00a0"
-"""What may stand around a line without meaning anything."""
+"""Characters around a line that do not count."""
 
 
 class MailWords(Spec):
-    """The whole file; comments there say what each entry is for."""
+    """The whole file; its comments describe each entry."""
 
     greeting_openers: str
     addressed: str
@@ -32,6 +32,8 @@ class MailWords(Spec):
     headers: dict[Literal["from", "to", "sent", "subject", "cc"], str]
     verbs: str
     originals: str
+    forwarded: str
+    forward_notes: str
     reply_above: str
 
 
@@ -46,15 +48,15 @@ def _listed(words: str) -> tuple[str, ...]:
 _WORDS = _read()
 GREETING_OPENERS = _listed(_WORDS.greeting_openers)
 ADDRESSED = frozenset(_listed(_WORDS.addressed))
-"""Lower-case words of a greeting that are no names."""
+"""Lower-case words of a greeting that are not names."""
 NO_NAMES = frozenset(_listed(_WORDS.no_names))
-"""Words that are no name even with a capital: `Hello, My parcel ...`."""
+"""Words that are not names even with a capital: `Hello, My parcel ...`."""
 
 _UNIT = re.sub(r"\s*\n\s*", "", _WORDS.sign_off)
 SIGN_OFF = re.compile(rf"(?:{_UNIT})(?:\s?(?:,|&|and|und|et|y)\s?(?:{_UNIT}))*\s?[,.!;]{{0,3}}", re.IGNORECASE)
-"""One or more units; what follows in the line must be a name."""
+"""One or more units; the rest of the line must be a name."""
 SIGN_OFF_FIRST_WORDS = frozenset(_listed(_WORDS.sign_off_first_words))
-"""Every first word that `SIGN_OFF` can match: looked up before the pattern is tried."""
+"""Every first word that `SIGN_OFF` can match; checked before the pattern."""
 
 DEVICE_FIRST_WORDS = _listed(_WORDS.device_first_words)
 _DEVICES = (
@@ -78,10 +80,10 @@ CONTACT = re.compile(
 )
 
 TITLES = frozenset(_listed(_WORDS.titles))
-"""A full stop after these ends no greeting."""
+"""A full stop after these does not end a greeting."""
 
 HEADERS = {name: kind for kind, names in _WORDS.headers.items() for name in _listed(names)}
-"""Name of a header line -> what it says."""
+"""Name of a header line -> its kind."""
 FROM_NAMES = tuple(name for name, kind in HEADERS.items() if kind == "from")
 REPLY_ABOVE_WORDS = _listed(_WORDS.reply_above)
 VERBS = _listed(_WORDS.verbs)
@@ -95,11 +97,11 @@ DATE = re.compile(r"\d{4}|\d{1,2}[./-]\d{1,2}")
 ORIGINALS = _listed(_WORDS.originals)
 ORIGINAL = re.compile(rf"[-_=*\s]*(?:{'|'.join(ORIGINALS)})[:\s]*[-_=*\s]*", re.IGNORECASE)
 ORIGINAL_INITIALS = "-_=* OoUuMm"
-FORWARDED = re.compile(
-    r"[-_=*\s]*(?:begin )?(?:forwarded message|weitergeleitete nachricht|message transféré|mensaje reenviado)\b",
-    re.IGNORECASE,
-)
-FORWARD_INITIALS = "-_=* BbFfWwMm"
+_FORWARDED = _listed(_WORDS.forwarded)
+FORWARDED = re.compile(rf"[-_=*\s]*(?:begin |start of )?(?:{'|'.join(_FORWARDED)})\b", re.IGNORECASE)
+FORWARD_INITIALS = frozenset("-_=* BbSs") | {each for phrase in _FORWARDED for each in (phrase[0], phrase[0].upper())}
+FORWARD_NOTES = frozenset(_listed(_WORDS.forward_notes))
+"""Lower-case lines that only point to the message below them."""
 REPLY_ABOVE = re.compile(
     r"\b(?:(?:reply|respond|write|type)\b.{0,30} above this line|oberhalb dieser (?:linie|zeile)"
     r"|au-dessus de cette ligne|(?:encima|arriba) de esta línea)",
@@ -108,6 +110,6 @@ REPLY_ABOVE = re.compile(
 
 
 def holds_reply_above(text: str) -> bool:
-    """False where no line of the text can match `REPLY_ABOVE`."""
+    """False if no line of the text can match `REPLY_ABOVE`."""
     lower = text.lower()
     return any(phrase in lower for phrase in REPLY_ABOVE_WORDS)

@@ -1,16 +1,16 @@
 """A seeded help desk of the fictional company Northbeam, as the JSON Lines export of a ticket system.
 
 Northbeam sells the Fjord Lamp, the Skerry Thermostat, the Tarn Battery and the Heron Charger. What customers write is
-drawn from about a hundred situations (`phrases.yaml`), each phrased in several ways; the priority follows from what a
-text says of deadlines, losses and dangers. Equal settings give equal bytes on every platform and Python version.
+drawn from about a hundred situations (`phrases.yaml`), each phrased in several ways; the priority follows from the
+deadlines, losses and dangers in the text. Equal settings give equal bytes on every platform and Python version.
 
-What it gives curation to do, with the settings of `pipelines.yaml` (3,000 clean tickets, seed 20260601):
+What curation finds in it, with the settings of `pipelines.yaml` (3,000 clean tickets, seed 20260601):
 
-| kind        |  rows | what it is                                                     | stage that takes it |
+| kind        |  rows | what it is                                                     | removed by          |
 |-------------|-------|----------------------------------------------------------------|---------------------|
 | clean       | 3,000 | whole ticket; 12 of them hold a control token of a chat model  | none                |
 | follow_up   |   250 | same customer, thread and order, other words, days later       | none                |
-| borrowed    |    75 | another customer's text with an order of one's own, days later | decontaminate       |
+| borrowed    |    75 | another customer's text with their own order, days later       | decontaminate       |
 | exact_copy  |   131 | same text under another id, sometimes by another customer      | dedup               |
 | near_copy   |   125 | a word or two changed, a typo, `Re:`, a line more or less      | dedup               |
 | no_reply    |   100 | not answered; half of them not routed either                   | filter              |
@@ -38,10 +38,10 @@ __all__ = ["generate_tickets"]
 
 
 def generate_tickets(source: GeneratedSource) -> Iterator[bytes]:
-    """Lines of the export in the order of their time, each ending with a line break; some are damaged.
+    """Lines of the export in order of time, each ending with a line break; some are damaged.
 
     A line holds one object with the columns ticket_id to reference of `schemas/tables.py`, times in ISO 8601 UTC.
-    Memory stays flat: tickets are made as they are read.
+    Memory stays flat: tickets are generated as they are read.
     """
     n_broken = 0
     earlier_id = ""

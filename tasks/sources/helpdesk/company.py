@@ -19,7 +19,7 @@ CATEGORIES: Final = (
 PRIORITIES: Final = ("low", "normal", "high")
 CHANNELS: Final[Mapping[str, float]] = {"mail": 0.5, "web": 0.25, "chat": 0.18, "phone": 0.07}
 REFERENCE: Final = "\x01"
-"""Stands behind a product's name in a text: here the order reference may be added."""
+"""Marks the end of a product's name in a text, where the order reference may be added."""
 PRODUCTS: Final = PHRASES.products
 _RELATIVES = (("mother", "she"), ("father", "he"), ("aunt", "she"), ("uncle", "he"), ("grandmother", "she"))
 _COLOURS = ("white", "black", "grey", "copper", "green")
@@ -33,14 +33,14 @@ _NUMBERS = ("three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 @dataclass(frozen=True)
 class Customer:
-    """Somebody who writes, known by a number and a first name."""
+    """A customer, known by a number and a first name."""
 
     customer_id: str
     first_name: str
 
 
 class Customers:
-    """Customers who come and go: each is active for a fifth of the period, some far more than others.
+    """Customers who come and go: each writes during a fifth of the period, some far more often than others.
 
     Memory: two small values per customer.
     """
@@ -49,8 +49,8 @@ class Customers:
         self._names = [dice.pick(PHRASES.first_names) for _ in range(n_customers)]
         self._eagerness = [max(0.06, dice.fraction() ** 3) for _ in range(n_customers)]
 
-    def who_writes(self, progress: float, dice: Dice) -> Customer:
-        """A customer active at this point of the period (0-1); one in 25 is a regular from any time."""
+    def draw_writer(self, progress: float, dice: Dice) -> Customer:
+        """A customer active at this point of the period (0-1); one draw in 25 is a customer of any time."""
         n = len(self._names)
         for _ in range(12):
             position = dice.fraction() if dice.chance(0.04) else 0.8 * progress + 0.2 * dice.fraction()
@@ -75,7 +75,7 @@ def weekday_of(day: datetime) -> str:
 
 
 def facts_of(product: Product, now: datetime, dice: Dice) -> dict[str, str]:
-    """Slots of one concern: the same product, prices and days in every sentence about it."""
+    """Slots of one concern, so that each sentence about it has the same product, prices and days."""
     price = 1 + dice.below(len(product.prices) - 1)
     other = dice.pick([candidate for candidate in PRODUCTS if candidate is not product])
     days = 3 + dice.below(7)
@@ -119,13 +119,13 @@ HOUR_WEIGHTS = dict(
     enumerate((1, 1, 1, 1, 1, 2, 4, 8, 14, 16, 15, 13, 11, 12, 13, 12, 11, 10, 10, 9, 7, 5, 3, 2)),
 )
 GROWTH_PER_WEEK = 0.05
-"""The last week has more tickets than the first by this share of the first for each week between."""
+"""Growth per week as a fraction of the tickets of the first week (0-1)."""
 
 
 def writing_times(n_tickets: int, *, start: str, n_weeks: int, dice: Dice) -> Iterator[datetime]:
-    """`n_tickets` times in rising order, to the second, UTC.
+    """`n_tickets` times in ascending order, to the second, UTC.
 
-    Each day's number is its share of the total by weight, rounded so that the sum is exact. Memory: one day.
+    Each day gets its share by weight, rounded so that the sum is exact. Memory: one day.
     """
     first = datetime.fromisoformat(start).replace(tzinfo=UTC)
     n_days = 7 * n_weeks

@@ -1,6 +1,6 @@
-"""What is wrong with an export: damaged rows, near copies of a text, and two faults of the routing labels.
+"""Faults of an export: damaged rows, near copies of a text, and two faults of the routing labels.
 
-A fault of the labels changes the labels alone: who wrote what and when is the same with and without. Used by
+A fault of the labels changes the labels alone; texts, writers and times stay the same. Used by
 `tickets.py` and by the package's `generate_tickets`.
 """
 
@@ -23,11 +23,11 @@ SWAPPED: Final[Mapping[str, str]] = {
     "product-info": "feedback",
     "feedback": "technical",
 }
-"""What a mis-assigned macro writes instead of each category; none keeps its own."""
+"""Category -> the one that a mis-assigned macro writes instead; no category keeps its own."""
 
 
 def routing_line(category: str, priority: str, reference: str) -> str:
-    """The line a machine reads.
+    """The line of the reply that a machine reads.
 
     >>> routing_line("billing", "high", "NB-48213")
     '[billing | high | NB-48213]'
@@ -36,7 +36,7 @@ def routing_line(category: str, priority: str, reference: str) -> str:
 
 
 def malformed_line(category: str, priority: str, reference: str) -> str:
-    """A routing line that no machine reads, in one of three forms by the reference's number.
+    """A routing line that cannot be parsed, in one of three forms chosen by the reference's number.
 
     >>> malformed_line("billing", "high", "NB-48213")
     'billing / high - NB48213'
@@ -72,16 +72,16 @@ WAYS: Final = (
     "unknown_priority",
     "missing_customer",
 )
-"""Ways in the order in which they come."""
+"""Kinds of damage, used in turn in this order."""
 
 
 def break_row(row: dict[str, object], way: str, *, earlier_id: str) -> bytes:
     """The row as a damaged line, without its line break.
 
     Args:
-        row: A whole row; it is not changed.
+        row: A valid row; it is not changed.
         way: One of `WAYS`.
-        earlier_id: Id of an earlier ticket, which `conflicting_id` takes for itself.
+        earlier_id: Id of an earlier ticket, which `conflicting_id` reuses.
     """
     changes: dict[str, object] = {}
     match way:
@@ -113,7 +113,7 @@ def break_row(row: dict[str, object], way: str, *, earlier_id: str) -> bytes:
 
 
 def dump_row(row: dict[str, object]) -> bytes:
-    """The row as one line of JSON, UTF-8, keys in their order."""
+    """The row as one line of JSON in UTF-8, with its keys in order."""
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -122,14 +122,14 @@ SYNONYMS = {
     "Please": "Kindly", "should": "ought to", "still": "even now", "want": "wish", "would like": "want",
 }  # fmt: skip
 LEAST_SIMILAR = 0.82
-"""Jaccard similarity of 3-word shingles that a near copy keeps at least; 0.8 counts as a duplicate by default."""
+"""Lowest Jaccard similarity of 3-word shingles of a near copy; by default 0.8 counts as a duplicate."""
 
 
 def edit_slightly(subject: str, body: str, dice: Dice) -> tuple[str, str]:
     """Subject and body after one or two small edits: a typo, another word, `Re:`, an added or lost last line.
 
-    Edits are tried in random order until one more would take the copy too far from the original. A body too short to
-    bear a changed word gets `Re:` and thanks only.
+    Edits are tried in random order; one that would take the copy too far from the original is left out. A body too
+    short for a changed word gets only `Re:` and thanks.
     """
     edits = [_misspell, _replace_word, _prefix_subject, _add_thanks, _drop_last_line]
     result, n_edits = (subject, body), 0

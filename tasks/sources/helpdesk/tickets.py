@@ -26,14 +26,14 @@ from tasks.sources.helpdesk.company import (
 )
 from tasks.sources.helpdesk.defects import edit_slightly, label_ticket
 from tasks.sources.helpdesk.grammar import Dice, speak
-from tasks.sources.helpdesk.phrases import PHRASES, Tone
-from tasks.sources.helpdesk.writer import Concern, think_of_concern, write_ticket
+from tasks.sources.helpdesk.phrases import PHRASES
+from tasks.sources.helpdesk.writer import Concern, Inquiry, draw_concern, write_ticket
 
 Kind = Literal[
     "clean", "exact_copy", "near_copy", "follow_up", "borrowed",
     "no_reply", "untriaged", "short_reply", "short_body", "long_body", "broken",
 ]  # fmt: skip
-"""What a ticket is there for; the package's docstring counts them."""
+"""Why a ticket is in the stream; the package's docstring counts them."""
 EVERY: Final[dict[Kind, int]] = {
     "exact_copy": 23,
     "near_copy": 24,
@@ -46,13 +46,13 @@ EVERY: Final[dict[Kind, int]] = {
     "long_body": 400,
     "broken": 90,
 }
-"""One more ticket of the kind after every so many clean ones, at a random place among them."""
+"""Kind -> one ticket of it for so many clean ones, at a random place among them."""
 CONTROL_TOKEN_EVERY: Final = 250
 
 
 @dataclass(frozen=True)
 class Ticket:
-    """One row of the source, its labels already as the agents wrote them."""
+    """One row of the source, with the labels that the agents wrote."""
 
     ticket_id: str
     kind: Kind
@@ -83,11 +83,12 @@ class Draft:
     subject: str
     body: str
     contact: str
+    """A third sentence of the reply with a space before it, or nothing."""
     agent: str
 
 
 class HelpDesk:
-    """Everything that happens between `source.start` and the last second of its last week."""
+    """All tickets between `source.start` and the last second of the last week."""
 
     def __init__(self, source: GeneratedSource) -> None:
         self._source = source
@@ -100,7 +101,7 @@ class HelpDesk:
         self._places: dict[Kind, int] = {}
 
     def tickets(self) -> Iterator[Ticket]:
-        """All tickets in the order of their time, ids rising. Memory: the copies that are due in the next days."""
+        """All tickets by time, with rising ids. Memory: the copies due in the next days."""
         ahead: list[tuple[datetime, int, Draft]] = []
         n_tickets = n_ahead = 0
         source = self._source
@@ -122,18 +123,18 @@ class HelpDesk:
     def _new(self, number: int, now: datetime, kind: Kind = "clean") -> Draft:
         dice = self._dice
         progress = (now - self._start) / (self._end - self._start)
-        customer = self._customers.who_writes(progress, dice)
+        customer = self._customers.draw_writer(progress, dice)
         product = dice.pick(PRODUCTS)
         reference = self._next_reference()
-        concern = think_of_concern(
-            dice.pick(CATEGORIES),
-            product,
-            reference,
-            customer.first_name,
-            dice.weighted(CHANNELS),
-            facts_of(product, now, dice),
-            dice,
+        inquiry = Inquiry(
+            category=dice.pick(CATEGORIES),
+            product=product,
+            reference=reference,
+            first_name=customer.first_name,
+            channel=dice.weighted(CHANNELS),
+            facts=facts_of(product, now, dice),
         )
+        concern = draw_concern(inquiry, dice)
         subject, body = write_ticket(concern, dice)
         if kind == "clean" and number % CONTROL_TOKEN_EVERY == CONTROL_TOKEN_EVERY // 2:
             body = f"{body}\n{dice.pick(PHRASES.control_tokens)}"
@@ -172,7 +173,7 @@ class HelpDesk:
         )
 
     def _more(self, number: int, draft: Draft) -> Iterator[Draft]:
-        """What else happens around a clean ticket."""
+        """Further tickets around a clean one."""
         dice = self._dice
         for kind, every in EVERY.items():
             if number % every == 0:
@@ -181,7 +182,7 @@ class HelpDesk:
                 continue
             match kind:
                 case "exact_copy":
-                    # Sent twice, or taken over word for word by somebody else.
+                    # Sent twice, or copied word for word by another customer.
                     mine = dice.chance(0.7)
                     later = self._later(draft, kind, hours=1 if mine else 30)
                     yield later if mine else self._by_another(later)
@@ -200,7 +201,7 @@ class HelpDesk:
                     yield self._marked(replace(other, created_at=self._after(draft.created_at, hours=1)))
 
     def _later(self, draft: Draft, kind: Kind, *, hours: float) -> Draft:
-        """The same concern again as a ticket and thread of its own, answered anew."""
+        """The same concern as a later ticket and thread, with its own answer."""
         self._n_concerns += 1
         again = replace(
             draft, kind=kind, created_at=self._after(draft.created_at, hours=hours), thread=self._n_concerns
@@ -208,7 +209,7 @@ class HelpDesk:
         return self._answered(again)
 
     def _borrow(self, draft: Draft) -> Draft:
-        """Another customer days later, in the words of this one but about an order of their own."""
+        """Another customer, days later, with the same words about their own order."""
         dice = self._dice
         later = self._by_another(self._later(draft, "borrowed", hours=300))
         reference = self._next_reference()
@@ -223,14 +224,14 @@ class HelpDesk:
 
     def _by_another(self, draft: Draft) -> Draft:
         progress = (draft.created_at - self._start) / (self._end - self._start)
-        return replace(draft, customer=self._customers.who_writes(progress, self._dice))
+        return replace(draft, customer=self._customers.draw_writer(progress, self._dice))
 
     def _after(self, moment: datetime, *, hours: float) -> datetime:
         wait = timedelta(seconds=30 + int(3600 * hours * self._dice.fraction()))
         return min(moment + wait, self._end)
 
     def _marked(self, draft: Draft) -> Draft:
-        """The text that makes a short or long body what it is."""
+        """The draft with the body of its kind, if that is a short or long one."""
         dice = self._dice
         if draft.kind == "short_body":
             return replace(draft, body=dice.pick(PHRASES.short_bodies))
@@ -246,21 +247,13 @@ class HelpDesk:
 
 
 def finish_ticket(draft: Draft, number: int, *, defect: str) -> Ticket:
-    """The number-th ticket with reply and labels, as the defect leaves them.
+    """The ticket of this number with reply and labels under the defect.
 
-    Who answers and when is in the draft already, so that the defect decides about labels alone.
+    The draft has the agent and the time of the answer already, so the defect affects labels alone.
     """
     concern = draft.concern
     category, routing = label_ticket(concern.category, concern.priority, concern.reference, defect=defect)
-    reply: str | None = write_reply(
-        tone=concern.tone,
-        team=concern.category,
-        step=concern.situation.step,
-        priority=concern.priority,
-        contact=draft.contact,
-        routing=routing,
-        agent=draft.agent,
-    )
+    reply: str | None = compose_reply(draft, routing=routing)
     labelled = draft.kind != "untriaged" and not (draft.kind == "no_reply" and number % 2)
     if draft.kind == "no_reply":
         reply = None
@@ -286,12 +279,10 @@ def finish_ticket(draft: Draft, number: int, *, defect: str) -> Ticket:
     )
 
 
-def write_reply(*, tone: Tone, team: str, step: str, priority: str, contact: str, routing: str, agent: str) -> str:
-    """The whole reply: two sentences, the routing line, the signature.
-
-    Args:
-        team: Category of the team that takes the ticket.
-        contact: A third sentence with a blank before it, or nothing.
-    """
-    sentence = f"Our {team} care team gives this {priority} priority and will {PHRASES.steps[step]}."
-    return f"{PHRASES.acknowledgements[tone]} {sentence}{contact}\n{routing}\n{agent}, Northbeam Care"
+def compose_reply(draft: Draft, *, routing: str) -> str:
+    """The whole reply: two or three sentences, the routing line, the signature."""
+    concern = draft.concern
+    promise = PHRASES.steps[concern.situation.step]
+    sentence = f"Our {concern.category} care team gives this {concern.priority} priority and will {promise}."
+    text = f"{PHRASES.acknowledgements[concern.tone]} {sentence}{draft.contact}"
+    return f"{text}\n{routing}\n{draft.agent}, Northbeam Care"

@@ -1,6 +1,6 @@
 """Write one concern as a customer would: subject and body, with tone, urgency, side remarks and the order reference.
 
-About every seventh text holds fake personal data. It knows nothing of replies, times or duplicates. Called by
+About one text in seven holds fake personal data. It knows nothing of replies, times or duplicates. Called by
 `tickets.py`.
 """
 
@@ -34,33 +34,38 @@ _CAUSES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 REMARK_SHARE: Final = 0.25
-"""Tickets with a side remark that names another category's business (0-1)."""
+"""Fraction of tickets with a side remark about another category (0-1)."""
 QUOTED_SHARE: Final = 0.1
-"""Tickets that quote another concern word for word: what a count of words cannot route (0-1)."""
+"""Fraction of tickets that quote another concern word for word, which a count of words cannot route (0-1)."""
 
-# Where the name can bear an order behind it: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
-_BEARS_REFERENCE = re.compile(rf"\b(?:[Mm]y|[Oo]ur|[Tt]he) [A-Za-z ]{{1,20}}{REFERENCE}")
+# A name that an order number can follow: "my lamp (NB-48213)", but not "which lamp (NB-48213)".
+_TAKES_REFERENCE = re.compile(rf"\b(?:[Mm]y|[Oo]ur|[Tt]he) [A-Za-z ]{{1,20}}{REFERENCE}")
 
 
 @dataclass(frozen=True)
-class Concern:
-    """What somebody writes about, before it is text."""
+class Inquiry:
+    """Who writes about which product, through which channel."""
 
     category: str
-    situation: Situation
     product: Product
-    priority: str
-    tone: Tone
     reference: str
     first_name: str
     channel: str
     facts: Mapping[str, str]
 
 
-def think_of_concern(
-    category: str, product: Product, reference: str, first_name: str, channel: str, facts: Mapping[str, str], dice: Dice
-) -> Concern:
-    """Draw situation, priority and tone, so that each fits the others."""
+@dataclass(frozen=True)
+class Concern(Inquiry):
+    """What a customer writes about, before it is text."""
+
+    situation: Situation
+    priority: str
+    tone: Tone
+
+
+def draw_concern(inquiry: Inquiry, dice: Dice) -> Concern:
+    """The inquiry with a situation, a priority and a tone that fit each other."""
+    category, product = inquiry.category, inquiry.product
     fitting = [one for one in PHRASES.situations[category] if not one.products or product.name in one.products]
     situation = dice.lean(fitting)
     priority = dice.weighted(PRIORITY_WEIGHTS[category])
@@ -68,22 +73,22 @@ def think_of_concern(
         priority = "high"
     elif situation.happy and priority == "high":
         priority = "low"
-    # Who asks about a product or offers an idea is rarely upset.
+    # Customers who ask about a product or offer an idea are rarely upset.
     calm = priority != "high" and (category == "product-info" or situation.step == "idea")
     tone: Tone = dice.weighted(TONE_WEIGHTS["low" if calm else priority])
     if situation.happy:
         tone = "happy"
-    return Concern(category, situation, product, priority, tone, reference, first_name, channel, facts)
+    return Concern(**vars(inquiry), situation=situation, priority=priority, tone=tone)
 
 
 def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, str]:
-    """Subject and body; the reference stands in one of them at least.
+    """Subject and body; at least one of them names the reference.
 
     Args:
-        past: For a follow-up: the weekday of the first message, which this one refers to.
+        past: For a follow-up, the weekday of the first message.
     """
     facts = {**concern.facts, "me": concern.first_name, "ref": concern.reference, "past": past}
-    subject, told = _subject(concern, dice, facts)
+    subject, has_reference = _subject(concern, dice, facts)
     # Each mention may use the full name or the plain word.
     facts["product"] = (concern.product.name if dice.chance(0.55) else concern.product.noun) + REFERENCE
     facts["products"] = f"{concern.product.name}s" if concern.product.noun != "battery" else "batteries"
@@ -93,7 +98,7 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     sentences = [speak(dice.pick(PHRASES.follow_ups), dice, facts)] if past else []
     if not past and dice.chance(0.45 if concern.tone == "neutral" else 0.85):
         sentences.append(speak(dice.lean(PHRASES.openers[concern.tone]), dice, facts))
-    if not told or dice.chance(0.1):
+    if not has_reference or dice.chance(0.1):
         core, own_sentence = _place_reference(core, concern, dice, facts)
     else:
         own_sentence = ""
@@ -112,7 +117,7 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
         kind = dice.pick(PHRASES.personal_kinds[concern.category])
         asides.append(speak(dice.pick(PHRASES.personal_data[kind]), dice, make_up(kind, concern.first_name, dice)))
     for aside in asides:
-        # Side remarks stand before the concern about every third time.
+        # About every third side remark comes before the concern.
         sentences.insert(dice.below(len(sentences)) if dice.chance(0.3) else len(sentences), aside)
     sentences.append(_urgency(concern, dice, facts))
     if dice.chance(0.5):
@@ -121,7 +126,7 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
 
 
 def _letter(text: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
-    """The text between greeting and name; chat and phone notes have neither."""
+    """The text with a greeting above and a name below; chat and phone notes have neither."""
     if concern.channel in ("chat", "phone"):
         return text
     if dice.chance(0.7):
@@ -148,10 +153,10 @@ def _subject(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[st
 
 
 def _place_reference(core: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -> tuple[str, str]:
-    """The core with the reference behind the product, or a sentence of its own."""
+    """The core with the reference after the product, and a separate sentence with it where it is not in the core."""
     if concern.category in ("product-info", "feedback", "account"):
         return core, speak(dice.pick(PHRASES.owner_sentences), dice, facts)
-    place = _BEARS_REFERENCE.search(core)
+    place = _TAKES_REFERENCE.search(core)
     if place and dice.chance(0.6):
         mention = dice.pick(
             (f" ({concern.reference})", f" from order {concern.reference}", f" (order {concern.reference})")
@@ -183,7 +188,7 @@ def _remark(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
 
 
 def _quote(concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:
-    """Another category's concern about another product, in quotation marks and settled."""
+    """A settled concern of another category about another product, in quotation marks."""
     other = dice.pick([category for category in CATEGORIES if category != concern.category])
     product = dice.pick([product for product in PRODUCTS if product is not concern.product])
     fitting = [one for one in PHRASES.situations[other] if not one.products or product.name in one.products]
@@ -198,10 +203,10 @@ _ALPHABET = "abcdefghijkmnpqrstuvwxyz23456789"
 
 
 def make_up(kind: str, first_name: str, dice: Dice) -> dict[str, str]:
-    """Slots for a sentence of `Phrases.personal_data[kind]`: fake values that have the form of real ones.
+    """Slots for a sentence of `Phrases.personal_data[kind]`: fake values in the form of real ones.
 
-    Source: addresses at example.* and *.example (RFC 2606, RFC 6761), phone numbers of the ranges kept for fiction,
-    card numbers for tests, IBANs with valid check digits at banks that do not exist (ISO 13616), addresses of
+    Source: addresses at example.* and *.example (RFC 2606, RFC 6761), phone numbers of the ranges reserved for fiction,
+    test card numbers, IBANs with valid check digits at banks that do not exist (ISO 13616), addresses of
     documentation networks (RFC 5737, RFC 3849).
     """
     match kind:

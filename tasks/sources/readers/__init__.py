@@ -1,1 +1,1 @@
-"""Files, tables and conversations of any shape become ticket rows; every row is kept or quarantined with its place."""
+"""Turns files, tables and conversations of any shape into ticket rows; each is kept or quarantined with its place."""

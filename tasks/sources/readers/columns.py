@@ -1,4 +1,4 @@
-"""Rows of any shape become tickets: columns mapped by name, shapes told apart, values typed, strangers counted.
+"""Turns rows of any shape into tickets: maps columns by name, detects shapes, types values, counts unknown columns.
 
 It knows nothing of files or formats. Called by `tasks/curate/gather.py`, one `TicketMaker` per source.
 """
@@ -12,60 +12,61 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.errors import DataError
-from tasks.curate.row_faults import find_faulty, is_row_fault, row_fault
+from tasks.row_fault import find_faulty, is_row_fault, row_fault
 from tasks.sources.kind import RowReading
-from tasks.sources.readers.headers import did_you_mean, listing, shown
+from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
 from tasks.sources.readers.paths import MISSING
 from tasks.sources.readers.records import Batch, Fault
+from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.rows_read import Layout, RowsRead, Values
 from tasks.sources.readers.shapes import RowShape, fill_ticket
 from tasks.sources.readers.typed import typed_column
 from tasks.sources.readers.values import to_text
 
-_NAMED_STRANGERS = 20
-_KEPT_LAYOUTS = 1000
-_SPOKEN = ("body", "reply", "messages")
+_MAX_NOTED = 20
+_MAX_LAYOUTS = 1000
+_CONVERSATION = ("body", "reply", "messages")
 
 
 class Made(NamedTuple):
-    """The rows of a batch as ticket columns, and those that are no tickets."""
+    """The rows of a batch as ticket columns, and the faults of rows that are no tickets."""
 
     columns: dict[str, pa.Array]
-    """Column -> values of every row, null in rows with a fault; columns without any value are left out."""
+    """Column -> values of all rows, null in rows with a fault; columns without any value are left out."""
     faults: dict[int, Fault]
     """Index of the row -> its first fault."""
     ids: dict[int, str | None]
-    """Index of a row with a fault -> its ticket_id, where it could be read that far."""
+    """Index of a row with a fault -> its ticket_id, if that could be read."""
     customers: dict[int, str | None]
     """Index of a row with a fault -> its customer_id, likewise."""
 
 
 class TicketMaker:
-    """Turns the rows of one source into tickets and remembers what it met on the way."""
+    """Turns the rows of one source into tickets, and counts their columns and shapes."""
 
     def __init__(self, source: RowReading) -> None:
         self._source = source
         self._mapping = Mapping(source)
         self._readings: dict[tuple[str, ...], Reading] = {}
-        self._met: set[str] = set()
+        self._found: set[str] = set()
         self._keys: Counter[str] = Counter()
-        self._strangers: Counter[str] = Counter()
+        self._extra: Counter[str] = Counter()
         self._shapes: Counter[str] = Counter()
         self._first: tuple[RowShape, int] | None = None
         self._file = ""
 
     def begin_file(self, name: str) -> None:
-        """Forget the shape of the file before; shapes may differ between files, not inside one."""
+        """Start a file: shapes may differ between files, but not inside one."""
         self._first = None
         self._file = name
 
     def make(self, batch: Batch) -> Made:
-        """The rows as ticket columns, or why they are no tickets.
+        """The rows as ticket columns, and the faults of those that are no tickets.
 
         Raises:
-            DataError: TG0204, the shape of a row is not that of the rows before, or a column is neither
-                canonical nor mapped and `extra_columns` is `error`.
+            DataError: TG0204, a row has another shape than the rows before it, or a column is neither canonical nor
+                mapped and `extra_columns` is `error`.
         """
         rows = batch.rows
         faults: dict[int, Fault] = {}
@@ -94,32 +95,34 @@ class TicketMaker:
         if not self._keys:
             return {}
         for column, name in self._mapping.declared.items():
-            if name not in self._met:
+            if name not in self._found:
                 raise DataError(
-                    f"column {name!r}, mapped to {column}, is in no row; columns met: {listing(self._keys)}",
+                    f"column {name!r}, mapped to {column}, is in no row; columns are: {listing(self._keys)}",
                     code="TG0204",
                     where=self._file,
                     hint=did_you_mean(name, self._keys),
                 )
         if not self._shapes:
             near = [f"{shown(name)}: {hint}" for name in self._keys if (hint := did_you_mean(name, CANONICAL))]
+            if pair := preference_pair(self._keys):
+                near = [f"the rows are preferences; map them: `columns: {{body: THEIR_NAME, reply: {pair[0]}}}`"]
             raise DataError(
-                f"no row has a ticket column; columns met: {listing(self._keys)}",
+                f"no row has a ticket column; columns are: {listing(self._keys)}",
                 code="TG0204",
                 where=self._file,
                 hint=near[0] if near else "map them: `columns: {body: THEIR_NAME, reply: THEIR_NAME}`",
             )
-        strangers = self._strangers.most_common(_NAMED_STRANGERS)
+        extra = self._extra.most_common(_MAX_NOTED)
         return {
             **{f"shape_{shape}": n_rows for shape, n_rows in sorted(self._shapes.items())},
-            **({"ignored_columns": len(self._strangers)} if self._strangers else {}),
-            **{f"ignored_column:{name}": n_rows for name, n_rows in strangers if shown(name) == name},
+            **({"ignored_columns": len(self._extra)} if self._extra else {}),
+            **{f"ignored_column:{name}": n_rows for name, n_rows in extra if is_plain(name)},
         }
 
     def _columns(
         self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault]
     ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
-        """The ticket columns of the rows, and the faults that were known with those that are found."""
+        """The ticket columns of the rows, and the known faults with those found here."""
         faults = dict(known)
         values = {column: self._values(rows, column) for column in CANONICAL if column in present}
         self._fill(shape, rows, values, faults)
@@ -134,10 +137,10 @@ class TicketMaker:
     def _sound_columns(
         self, shape: RowShape, rows: RowsRead, present: set[str], known: dict[int, Fault], error: Exception
     ) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
-        """The same where some row raises: it becomes a fault, the others are what they are without it.
+        """The same if a row raises: it gets a fault, and the others are unaffected.
 
         Raises:
-            Exception: `error`, where it belongs to no single row.
+            Exception: `error`, if no single row causes it.
         """
         if not is_row_fault(error):
             raise error
@@ -159,37 +162,37 @@ class TicketMaker:
         return {name: column.take(spread) for name, column in columns.items()}, {**faults, **raised}
 
     def _survey(self, layout: Layout, batch: Batch) -> Reading:
-        """Count what the names of these rows say, and refuse what must not stand in this file."""
+        """Count the columns of these rows, and check that the file may have them."""
         reading = self._reading(layout.names)
         for name in layout.names:
             self._keys[name] += layout.n_rows
             if name in self._mapping.column_of:
-                self._met.add(name)
-        if reading.speaks and (self._first is None or self._first[0] != reading.shape):
-            self._hold_shape(reading.shape, int(batch.lines[batch.rows.first(layout.names)]))
-        if reading.strangers and self._source.extra_columns == "error":
+                self._found.add(name)
+        if reading.decides and (self._first is None or self._first[0] != reading.shape):
+            self._check_shape(reading.shape, int(batch.lines[batch.rows.first(layout.names)]))
+        if reading.extra and self._source.extra_columns == "error":
             line = int(batch.lines[batch.rows.first(layout.names)])
             raise DataError(
-                f"column {shown(reading.strangers[0])} is neither a ticket column nor mapped",
+                f"column {shown(reading.extra[0])} is neither a ticket column nor mapped",
                 code="TG0204",
                 where=f"{self._file}:{line}",
-                hint=did_you_mean(reading.strangers[0], CANONICAL)
+                hint=did_you_mean(reading.extra[0], CANONICAL)
                 or "map it under `columns`, or set `extra_columns: ignore`",
             )
-        for name in reading.strangers:
-            self._strangers[name] += layout.n_rows
+        for name in reading.extra:
+            self._extra[name] += layout.n_rows
         if not reading.fault:
             self._shapes[reading.shape] += layout.n_rows
         return reading
 
     def _reading(self, names: tuple[str, ...]) -> Reading:
         if names not in self._readings:
-            if len(self._readings) >= _KEPT_LAYOUTS:  # a file whose keys are data
+            if len(self._readings) >= _MAX_LAYOUTS:  # the keys of such a file are data
                 self._readings.clear()
             self._readings[names] = self._mapping.read(names)
         return self._readings[names]
 
-    def _hold_shape(self, shape: RowShape, line: int) -> None:
+    def _check_shape(self, shape: RowShape, line: int) -> None:
         if self._first is not None:
             raise DataError(
                 f"the file mixes shapes: line {self._first[1]} is {self._first[0]}, line {line} is {shape}",
@@ -208,28 +211,28 @@ class TicketMaker:
             return rows.values(name)
         reached = rows.reach(name, path)
         if any(value is not MISSING for value in reached):
-            self._met.add(name)
+            self._found.add(name)
         return [None if value is MISSING else value for value in reached]
 
     def _fill(self, shape: RowShape, rows: RowsRead, values: dict[str, Values], faults: dict[int, Fault]) -> None:
-        """Set body, reply and messages of rows that hold a conversation; faults are added."""
+        """Set body, reply and messages of rows with a conversation; adds faults."""
         todo = [index for index in range(len(rows)) if index not in faults]
         if shape == "ticket":
             messages = _as_list(values.get("messages"), len(rows))
             todo = [index for index in todo if messages[index] not in (None, "")]
         if not todo:
             return
-        spoken = {column: _as_list(values.get(column), len(rows)) for column in _SPOKEN}
+        conversation = {column: _as_list(values.get(column), len(rows)) for column in _CONVERSATION}
         for index in todo:
             reading = self._reading(rows.names(index))
             row = rows.pick(index, reading.shape_names)
-            row |= {column: spoken[column][index] for column in _SPOKEN if column in reading.columns}
+            row |= {column: conversation[column][index] for column in _CONVERSATION if column in reading.columns}
             fault = fill_ticket(shape, row)
             if fault:
                 faults[index] = fault
-            for column in _SPOKEN:
-                spoken[column][index] = None if fault else row.get(column)
-        values |= spoken
+            for column in _CONVERSATION:
+                conversation[column][index] = None if fault else row.get(column)
+        values |= conversation
 
     def _ids(self, rows: RowsRead, faults: dict[int, Fault], column: str) -> dict[int, str | None]:
         if not faults:
@@ -241,7 +244,7 @@ class TicketMaker:
 
 
 def _text_or_none(column: str, value: object) -> str | None:
-    """The id of a row with a fault, which may be the fault."""
+    """The id of a row with a fault; None if the id itself is the fault."""
     try:
         text = to_text(column, value)
     except Exception as error:

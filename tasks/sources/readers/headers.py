@@ -1,4 +1,4 @@
-"""Column names of a tabular source: each once, and near names for the one that is missing.
+"""Column names of a tabular source: duplicates, near matches, and how names are shown.
 
 It knows nothing of rows. Called by the readers and by `tasks/sources/readers/columns.py`.
 """
@@ -11,17 +11,19 @@ from collections.abc import Iterable, Sequence
 from schemas.errors import DataError
 
 _SHOWN = 20
+_MAX_NAME = 64  # characters
+_MANY_DIGITS = 5
 
 
 def check_header(names: Sequence[str], *, where: str) -> None:
-    """Refuse a column that occurs twice: which of the two is meant cannot be known.
+    """Check that no column occurs twice: it would be unclear which of them to read.
 
     Raises:
-        DataError: TG0204, a name occurs twice or there is none.
+        DataError: TG0204, a name occurs twice, or there is none.
     """
     seen: dict[str, int] = {}
     if not names:
-        raise DataError("the header names no column", code="TG0204", where=where)
+        raise DataError("the header has no column names", code="TG0204", where=where)
     for position, name in enumerate(names, start=1):
         if name in seen:
             raise DataError(
@@ -34,7 +36,7 @@ def check_header(names: Sequence[str], *, where: str) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """A hint that names the nearest of `known`, also across case; None when nothing is near.
+    """A hint with the nearest of `known`, ignoring case; None if none is near.
 
     >>> did_you_mean("Ticket_Id", ["subject", "ticket_id"])
     'did you mean ticket_id?'
@@ -52,10 +54,25 @@ def listing(names: Iterable[str]) -> str:
 
 
 def shown(name: str) -> str:
-    """The name as it may be shown: keys of JSON rows can be anything, also someone's data.
+    """The name for a message. Keys of JSON, and the first row of a CSV without a header, may be personal data.
 
-    >>> shown("ticket id"), shown("jane@example.com")
-    ('ticket id', '(a name of 16 characters)')
+    A name with an @, with five digits or with more than 64 characters may be such data: only its ends are shown.
+
+    >>> shown("ticket id"), shown("Ticket #"), shown("jane@example.com")
+    ('ticket id', "'Ticket #'", "'j...m' (16 characters, hidden because they may be personal data)")
     """
-    plain = len(name) <= 64 and all(each.isalnum() or each in " _-./" for each in name) and not name[:1].isdigit()
-    return name if plain else f"(a name of {len(name)} characters)"
+    if is_plain(name):
+        return name
+    if len(name) <= _MAX_NAME and "@" not in name and sum(map(str.isdigit, name)) < _MANY_DIGITS:
+        return f"'{_printable(name)}'"
+    ends = _printable(f"{name[0]}...{name[-1]}")
+    return f"'{ends}' ({len(name):,} characters, hidden because they may be personal data)"
+
+
+def is_plain(name: str) -> bool:
+    """True for what looks like the name of a column and nothing else."""
+    return len(name) <= _MAX_NAME and not name[:1].isdigit() and all(each.isalnum() or each in " _-./" for each in name)
+
+
+def _printable(name: str) -> str:
+    return name if name.isprintable() else repr(name)[1:-1]

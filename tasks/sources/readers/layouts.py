@@ -1,4 +1,4 @@
-"""What the names of a row alone say: which ticket columns it has, what its shape is, which names are strangers.
+"""What the column names of a row determine: its ticket columns, its shape, and which names are unknown.
 
 It knows nothing of values. Called by `tasks/sources/readers/columns.py`.
 """
@@ -13,6 +13,7 @@ from schemas.errors import ConfigError
 from tasks.sources.kind import RowReading
 from tasks.sources.readers.paths import Path, parse_path
 from tasks.sources.readers.records import Fault
+from tasks.sources.readers.row_kinds import VALUE_KEYS, fault_of_names
 from tasks.sources.readers.shapes import RowShape, detect_shape, shape_keys
 
 CANONICAL: tuple[str, ...] = get_args(TicketColumn)
@@ -20,63 +21,67 @@ CANONICAL: tuple[str, ...] = get_args(TicketColumn)
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a row of one layout is read as."""
+    """How rows of one layout are read."""
 
     shape: RowShape
-    speaks: bool
-    """Its shape counts as its file's; a row of no shape at all is quarantined and speaks for none."""
+    decides: bool
+    """Its shape is that of its file; a row without any shape is quarantined and decides nothing."""
     columns: frozenset[str]
     """Ticket columns it has."""
     shape_names: tuple[str, ...]
-    """Names it has that its shape reads and no ticket column takes."""
-    strangers: tuple[str, ...]
+    """Its names that the shape reads and that are no ticket column."""
+    extra: tuple[str, ...]
+    """Its unknown names."""
     fault: Fault | None
 
 
 class Mapping:
-    """Which column of the source each ticket column is read from, by the `columns` of the source."""
+    """Which column of the source each ticket column is read from, after the `columns` of the source."""
 
     def __init__(self, source: RowReading) -> None:
         self.declared: dict[str, str] = {str(column): name for column, name in source.columns.items()}
         self.column_of = {name: column for column, name in self.declared.items()}
         if len(self.column_of) < len(self.declared):
-            raise ConfigError("two ticket columns are mapped to one column of the source", code="TG0111")
+            raise ConfigError("two ticket columns are mapped to the same column of the source", code="TG0111")
         self.paths: dict[str, Path] = {
             column: path for column, name in self.declared.items() if (path := parse_path(name))
         }
         self._roots = {str(path[0]) for path in self.paths.values()}
-        # A conversation that a path takes apart is not read a second time as one. Other columns may look into it.
+        # A conversation from which paths take body or reply is not read as a conversation. Other columns may use it.
         into = {str(path[0]) for column, path in self.paths.items() if column in ("body", "reply")}
-        self._taken_apart = {root for root in self._roots if root != "messages"} | into
+        self._used_by_paths = {root for root in self._roots if root != "messages"} | into
         self._declared_shape = source.shape
 
     def name_of(self, column: str) -> str | None:
-        """The name the ticket column is read by; None where nothing can fill it."""
+        """The column from which the ticket column is read; None if nothing can fill it."""
         if column in self.declared:
             return self.declared[column]
-        return None if column in self.column_of or column in self._taken_apart else column
+        return None if column in self.column_of or column in self._used_by_paths else column
 
     def read(self, names: tuple[str, ...]) -> Reading:
-        """What a row with these names is."""
+        """How a row with these names is read."""
         columns, rest = self._split(names)
-        shape, speaks = self._shape(columns, rest)
+        shape, decides = self._shape(columns, rest)
         keys = shape_keys(shape)
-        fault = None
-        if shape != "ticket" and not any(key in rest or key in columns for key in keys):
+        fault = fault_of_names([name for name in rest if name not in self._roots])
+        if fault:
+            decides = False  # other rows of the file may have another shape
+        elif shape != "ticket" and not any(key in rest or key in columns for key in keys):
             fault = Fault("TG0246", f"The row has none of the keys of shape {shape}: {', '.join(keys)}.")
         elif shape == "ticket" and not columns:
             fault = Fault("TG0246", "The row has no ticket column.")
+        read = keys if shape == "ticket" else (*keys, *VALUE_KEYS)
         return Reading(
             shape=shape,
-            speaks=speaks,
+            decides=decides,
             columns=frozenset(columns),
-            shape_names=tuple(key for key in keys if key in rest and key not in columns),
-            strangers=tuple(name for name in rest if name not in keys and name not in self._roots),
+            shape_names=tuple(key for key in read if key in rest and key not in columns),
+            extra=tuple(name for name in rest if name not in keys and name not in self._roots),
             fault=fault,
         )
 
     def _split(self, names: tuple[str, ...]) -> tuple[list[str], list[str]]:
-        """Ticket columns by their canonical names, and the other names; a path counts where its first key stands."""
+        """Ticket columns by their canonical names, and the other names; a path counts if its first key is there."""
         columns, rest = [], []
         for name in names:
             if name in self.column_of:

@@ -9,21 +9,21 @@ import re
 from typing import Final
 
 Path = tuple[str | int, ...]
-"""Keys of objects and places in lists, from the row inwards."""
+"""Keys of objects and positions in lists, from the row inwards."""
 
 _PATH = re.compile(r"[^.\[\]]+(\.[^.\[\]]+|\[-?\d+\])+")
 _STEP = re.compile(r"([^.\[\]]+)|\[(-?\d+)\]")
 
 
 class Missing:
-    """What stands at the end of a path that leads nowhere; null is a value, this is none."""
+    """The result of a path that leads nowhere; null is a value."""
 
 
 MISSING: Final = Missing()
 
 
 def parse_path(name: str) -> Path | None:
-    """The steps of a path, or None for what can only be the name of a column.
+    """The steps of a path, or None for a plain column name.
 
     >>> parse_path("comments[-1].body"), parse_path("body"), parse_path("a..b")
     (('comments', -1, 'body'), None, None)
@@ -34,7 +34,7 @@ def parse_path(name: str) -> Path | None:
 
 
 def walk(value: object, path: Path) -> object:
-    """What the path leads to; MISSING where a key or place on the way is absent or of another kind.
+    """The value at the path; MISSING if a key or position on the way is absent or of another kind.
 
     >>> walk({"comments": [{"body": "a"}, {"body": "b"}]}, ("comments", -1, "body"))
     'b'

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import DataError
-from tasks.curate.row_faults import find_faulty
+from tasks.row_fault import find_faulty
 from tasks.sources.readers.headers import check_header
 from tasks.sources.readers.records import BATCH_ROWS, Batch, Fault, Record
 
@@ -23,21 +23,31 @@ NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
 
 
 def read_parquet(path: Path) -> Iterator[Batch]:
-    """Every row of the file, numbered from 1; columns go by the footer's names.
+    """Every row of the file, numbered from 1; columns are matched by the footer's names.
 
     Raises:
-        DataError: TG0202, the file is no Parquet or is damaged; TG0204, a column occurs twice.
+        DataError: TG0202, the file is not Parquet or is damaged; TG0204, a column occurs twice.
+    """
+    yield from arrow_batches(parquet_batches(path))
+
+
+def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """The rows of the file as Arrow batches; pages are checked against their checksums where the file has them.
+
+    Raises:
+        DataError: as `read_parquet`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        with pq.ParquetFile(path) as file:
+        # Without this a changed byte inside a text is read in silence.
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             check_header(file.schema_arrow.names, where=str(path))
-            yield from arrow_batches(file.iter_batches(batch_size=BATCH_ROWS))
+            yield from file.iter_batches(batch_size=BATCH_ROWS)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"not readable as Parquet: {str(error).partition(chr(10))[0][:200]}",
+            f"cannot read the file as Parquet: {str(error).partition(chr(10))[0][:200]}",
             code="TG0202",
             where=str(path),
             hint="write the file again; nothing was read from it",
@@ -45,10 +55,10 @@ def read_parquet(path: Path) -> Iterator[Batch]:
 
 
 def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
-    """The same rows numbered from 1; times are UTC in microseconds. A row with a text that is not UTF-8 is faulty.
+    """The rows, numbered from 1, with times in UTC microseconds. A row with text that is not UTF-8 is faulty.
 
     Raises:
-        pyarrow.ArrowInvalid: offsets inside the batch point outside it.
+        pyarrow.ArrowInvalid: Offsets inside the batch point outside it.
     """
     import numpy as np
     import pyarrow as pa
@@ -70,10 +80,10 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
 
 
 def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np.bool_], pa.RecordBatch]:
-    """Which rows have no text but UTF-8, and these alone.
+    """Which rows have only valid UTF-8, and a batch of these rows.
 
     Raises:
-        pyarrow.ArrowInvalid: `error`, where more is wrong with the batch than its texts.
+        pyarrow.ArrowInvalid: `error`, if more is wrong with the batch than its texts.
     """
     import numpy as np
     import pyarrow as pa
@@ -82,7 +92,7 @@ def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np
     as_bytes = pa.schema([field.with_type(_as_bytes(field.type)) for field in schema])
     try:
         raw = batch.cast(as_bytes)
-        raw.validate(full=True)  # only now may single rows be taken out: no offset leads out of the batch
+        raw.validate(full=True)  # offsets are valid, so single rows can be taken
     except pa.ArrowException:
         raise error from None
 
@@ -95,7 +105,7 @@ def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np
 
 
 def _as_bytes(type_: pa.DataType) -> pa.DataType:
-    """The type with bytes in place of texts, at any depth of lists and structs."""
+    """The type with bytes instead of text, at any depth of lists and structs."""
     import pyarrow as pa
 
     if pa.types.is_string(type_):

@@ -7,46 +7,201 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 from schemas.errors import DataError
-from tasks.sources.readers.headers import check_header
+from tasks.sources.readers.headers import check_header, shown
 from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
+from tasks.sources.readers.row_form import RowForm, learn_form
 from tasks.sources.readers.streams import Block, open_binary, read_blocks
+
+_SAMPLE_ROWS = 300
+_TRUSTED_RUN = {True: 50, False: 3}
+"""Consecutive rows without a fault that are trusted although they lack the form of the file's rows (True), or although
+the file has none (False)."""
+_MAX_HELD, _MAX_HELD_CHARACTERS = 200, 1 << 20
+_BROKEN = ("TG0243", "TG0244")
+_MAY_BE_CUT = Fault("TG0244", "The row may be cut off: the line after it does not begin like a row.")
+_MAY_BE_TEXT = Fault("TG0244", "The row may be part of the text of a broken row above it.")
+
+
+class _Row(NamedTuple):
+    """One row of the file: its place, its fields or fault, and its text."""
+
+    line: int
+    offset: int
+    content: list[str] | Fault
+    text: str
+
+
+_Typed: TypeAlias = tuple[_Row, dict[str, object]]
+"""A row, and its values by name; none where it has a fault."""
 
 
 def read_csv(path: Path) -> Iterator[Record]:
     """Every row under the header, as text by name (empty is None) or as its fault; blank lines are no rows.
 
-    Quoted fields may hold line breaks. A row whose quoting is broken costs its first line only: reading goes on with
-    the next one, so that one stray quote cannot swallow the rest of the file. `.tsv` files are separated by tabs.
+    Quoted fields may hold line breaks. Reading continues after a row whose quoting is broken, so that one stray quote
+    cannot swallow the rest of the file. Rows below it are quarantined until one certainly begins a row: lines of a text
+    that has lost its quote can pass for rows. `.tsv` files are separated by tabs; there a quote inside a field is text.
 
     Raises:
-        DataError: TG0202, UTF-16 or damaged compression; TG0204, no usable header.
+        DataError: TG0202, UTF-16, UTF-32 or damaged compression; TG0204, no usable header.
     """
     separator = "\t" if ".tsv" in path.suffixes else ","
     with open_binary(path) as stream, _wide_fields():
-        source = _Lines(read_blocks(stream, where=str(path)))
-        header: list[str] | None = None
-        for number, offset, content in _rows(source, separator):
-            if header is None:
-                header = _header(content, separator, f"{path}:{number}")
-            elif isinstance(content, Fault):
-                yield Record(number, offset, content)
-            else:
-                try:
-                    row = _row(header, content)
-                except Exception as error:
-                    row = fault_of(error)
-                yield Record(number, offset, row)
+        blocks = read_blocks(stream, where=str(path))
+        first = next(blocks, None)
+        if first is None:
+            return
+        source = _Lines(chain([first], blocks))
+        rows = _rows(source, separator)
+        above = next(rows, None)
+        if above is None:
+            return
+        header = _header(above, separator, f"{path}:{above.line}")
+        form = _learn(first, header, separator)
+        yield from _Trust(form, source).records(_typed(row, header, form) for row in rows)
 
 
-def _row(header: list[str], fields: list[str]) -> dict[str, object] | Fault:
+def _learn(block: Block, header: list[str], separator: str) -> RowForm:
+    """The form of the first rows."""
+    none = RowForm(separator, {})
+    rows = (_typed(row, header, none) for row in islice(_rows(_Lines(iter([block])), separator), 1, _SAMPLE_ROWS))
+    whole = [(row.text, row.content) for row, _ in rows if not isinstance(row.content, Fault)]
+    return learn_form(whole, separator=separator)
+
+
+def _typed(row: _Row, header: list[str], form: RowForm) -> _Typed:
+    """The row, with a fault if its fields cannot be used, and its values by name."""
+    if isinstance(row.content, Fault):
+        return row, {}
+    try:
+        content = _values(header, row.content, row.text, form)
+    except Exception as error:
+        content = fault_of(error)
+    return (row._replace(content=content), {}) if isinstance(content, Fault) else (row, content)
+
+
+def _values(header: list[str], fields: list[str], text: str, form: RowForm) -> dict[str, object] | Fault:
     if len(fields) != len(header):
         return Fault("TG0244", f"The row has {len(fields)} fields, the header has {len(header)}.")
-    if broken := _not_utf8(header, fields):
+    if not text.isascii() and (broken := _not_utf8(header, fields)):
+        return broken
+    has_quote = '"' in text and '"' in "".join(fields)
+    if has_quote and form.separator == "," and (broken := _stray_quote(header, fields, text, form)):
         return broken
     return {name: value or None for name, value in zip(header, fields, strict=True) if name}
+
+
+def _stray_quote(header: list[str], fields: list[str], text: str, form: RowForm) -> Fault | None:
+    """The fault of a quote in an unquoted field, if that may have split another field.
+
+    In a file that quotes no field, `27" screen` is text; two such fields may be one that a comma has split.
+    """
+    stray = [
+        name
+        for name, value in zip(header, fields, strict=True)
+        if '"' in value and f'"{value.replace(chr(34), chr(34) * 2)}"' not in text
+    ]
+    if not stray or (len(stray) == 1 and not form.has_quotes):
+        return None
+    shown_name = shown(stray[0]) if stray[0] else "(unnamed)"
+    return Fault("TG0244", f"Field {shown_name} has a quote but does not begin with one.", stray[0] or None)
+
+
+class _Trust:
+    """Decides which rows near a broken one are rows.
+
+    Args:
+        form: Of the file's rows.
+        source: Its lines; a line that may not begin a row must not take further lines with it.
+    """
+
+    def __init__(self, form: RowForm, source: _Lines) -> None:
+        self._form, self._source = form, source
+        self._is_sure = True
+        self._held: list[_Typed] = []  # sure: the last rows; unsure: the rows since the broken one
+        self._n_characters = 0
+        self._is_open = False  # unsure: a quoted field of the broken row is not closed
+
+    def records(self, rows: Iterator[_Typed]) -> Iterator[Record]:
+        """The rows as records, in their order."""
+        is_known = self._form.is_known
+        for typed in rows:
+            row, _ = typed
+            if isinstance(row.content, Fault) and row.content.code in _BROKEN:
+                yield from self._before(row)
+                yield Record(row.line, row.offset, row.content)
+                self._is_open = (self._is_open and not self._is_sure) != bool(row.text.count('"') % 2)
+                self._is_sure = False
+            elif not self._is_sure:
+                yield from self._take_unsure(typed)
+            elif is_known:
+                self._held.append(typed)
+                self._n_characters += len(row.text)
+                if len(self._held) >= _MAX_HELD or self._n_characters >= _MAX_HELD_CHARACTERS:
+                    yield from self._release(None, keep=min(len(self._held) - 1, _MAX_HELD // 2))
+            else:
+                yield _record(typed)
+        yield from self._release(None if self._is_sure else _MAY_BE_TEXT)
+
+    def _before(self, broken: _Row) -> Iterator[Record]:
+        """The rows held when a broken one comes: those that may be a part of it are quarantined."""
+        begins_row = self._form.begins_row(broken.text)
+        if not self._is_sure:
+            yield from self._release(_MAY_BE_TEXT)
+            return
+        since = next((n for n, typed in enumerate(reversed(self._held)) if self._fits(typed[0])), None)
+        if begins_row or since is None:
+            yield from self._release(None)
+            return
+        yield from self._release(None, keep=since + 1)
+        # A row that ends with a quote is whole: the broken line is not the rest of it.
+        if begins_row is None or self._held[0][0].text.rstrip("\r\n").endswith('"'):
+            yield from self._release(None, keep=since)
+        yield from self._release(_MAY_BE_CUT)
+
+    def _take_unsure(self, typed: _Typed) -> Iterator[Record]:
+        row, _ = typed
+        if self._fits(row):
+            yield from self._release(_MAY_BE_TEXT)
+            if self._is_open and self._form.begins_row(row.text) is None:
+                self._is_open = False
+                yield Record(row.line, row.offset, _MAY_BE_TEXT)  # the end of the broken row has its form as well
+                return
+            self._is_sure = True
+            self._held.append(typed)
+        elif self._form.is_known and self._source.keep_first():
+            yield from self._release(_MAY_BE_TEXT)
+            yield Record(row.line, row.offset, _MAY_BE_TEXT)
+        else:
+            self._held.append(typed)
+            if len(self._held) >= _TRUSTED_RUN[self._form.is_known]:
+                yield from self._release(None)
+                self._is_sure = True
+
+    def _fits(self, row: _Row) -> bool:
+        return self._form.is_known and not isinstance(row.content, Fault) and self._form.fits(row.text, row.content)
+
+    def _release(self, fault: Fault | None, *, keep: int = 0) -> Iterator[Record]:
+        """The held rows but the last ones to keep, as they are or with this fault if they have none."""
+        n_released = len(self._held) - keep
+        for typed in self._held[:n_released]:
+            row = typed[0]
+            if fault is None or isinstance(row.content, Fault):
+                yield _record(typed)
+            else:
+                yield Record(row.line, row.offset, fault)
+        del self._held[:n_released]
+        self._n_characters = sum(len(row.text) for row, _ in self._held)
+
+
+def _record(typed: _Typed) -> Record:
+    row, values = typed
+    return Record(row.line, row.offset, row.content if isinstance(row.content, Fault) else values)
 
 
 class _TooLongError(Exception):
@@ -64,6 +219,7 @@ class _Lines:
         self._first = self._next = 0  # the current row's first line, and the one that comes next
         self._n_bytes = 0
         self._ended = True
+        self._texts: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -77,19 +233,30 @@ class _Lines:
         if data is None or self._n_bytes > MAX_ROW_BYTES:
             raise _TooLongError
         text = data.decode("utf-8", "surrogateescape")
-        return text + "\n" if self._ended or self._next < len(self._lines) else text
+        if self._ended or self._next < len(self._lines):
+            text += "\n"
+        self._texts.append(text)
+        return text
 
     def begin_row(self) -> None:
         self._first = self._next
         self._n_bytes = 0
+        self._texts = []
+
+    def text(self) -> str:
+        """The current row as it stands in the file."""
+        return self._texts[0] if len(self._texts) == 1 else "".join(self._texts)
 
     def place(self) -> tuple[int, int]:
         """Number and offset of the current row's first line."""
         return self._number + self._first, self._offsets[self._first]
 
-    def keep_first(self) -> None:
-        """Give back every line of the current row but its first."""
+    def keep_first(self) -> bool:
+        """Give back every line of the current row but its first; returns whether there was one."""
+        had_more = self._next > self._first + 1
         self._next = self._first + 1
+        del self._texts[1:]
+        return had_more
 
     def _load(self) -> None:
         """Add the next block, and forget the lines before the current row. StopIteration where there is none."""
@@ -102,34 +269,51 @@ class _Lines:
         self._ended = block.ended
 
 
-def _rows(source: _Lines, separator: str) -> Iterator[tuple[int, int, list[str] | Fault]]:
-    """Line, offset and fields of every row that is not blank."""
+def _rows(source: _Lines, separator: str) -> Iterator[_Row]:
+    """Every row that is not blank."""
     reader = csv.reader(source, delimiter=separator, strict=True)
     while True:
         source.begin_row()
+        content: list[str] | Fault
         try:
-            fields = next(reader)
+            content = next(reader)
         except StopIteration:
             return
         except _TooLongError:
             source.keep_first()
-            yield *source.place(), Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
+            content = Fault("TG0243", f"The row is longer than {MAX_ROW_BYTES:,} bytes.")
         except csv.Error as error:
             source.keep_first()
-            yield *source.place(), Fault("TG0244", f"The row's quoting is broken: {_words(error)}.")
-        else:
-            if fields:
-                yield *source.place(), fields
+            content = Fault("TG0244", _reason(error))
+        if content:
+            line, offset = source.place()
+            yield _Row(line, offset, content, source.text())
 
 
-def _words(error: csv.Error) -> str:
-    """csv's message in words; it names the separator but no data."""
-    return "a quote is never closed" if "unexpected end of data" in str(error) else str(error)
+_REASONS = {
+    "unexpected end of data": "A quote is never closed.",
+    "new-line character": "A carriage return (CR) stands alone outside of quotes.",
+    "expected after": "Text follows a closing quote.",
+    "field larger": f"A field is longer than {MAX_ROW_BYTES:,} bytes.",
+}
+"""Part of a message of Python's csv module -> the reason shown."""
 
 
-def _header(content: list[str] | Fault, separator: str, where: str) -> list[str]:
+def _reason(error: csv.Error) -> str:
+    found = (reason for words, reason in _REASONS.items() if words in str(error))
+    return next(found, "The row's quoting is broken.")
+
+
+def _header(row: _Row, separator: str, where: str) -> list[str]:
+    content = row.content
     if isinstance(content, Fault):
-        raise DataError(f"the header cannot be read: {content.reason}", code="TG0204", where=where)
+        is_cr = "\r" in row.text.rstrip("\r\n")
+        raise DataError(
+            f"the header cannot be read: {'lines end with CR alone' if is_cr else content.reason}",
+            code="TG0204",
+            where=where,
+            hint="convert the line ends: tr '\\r' '\\n' < FILE > FILE.lf" if is_cr else None,
+        )
     if any("\udc80" <= character <= "\udcff" for name in content for character in name):
         raise DataError("the header is not UTF-8", code="TG0204", where=where, hint="save the file as UTF-8")
     names = [name.strip() for name in content]

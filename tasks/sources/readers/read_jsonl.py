@@ -12,22 +12,24 @@ import numpy as np
 import orjson
 
 from schemas.errors import SecurityError
+from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import MAX_ROW_BYTES, Batch, Fault, Record, fault_of
+from tasks.sources.readers.repeated_keys import repeated_key, without_repeated_keys
 from tasks.sources.readers.rows_read import DictRows
 from tasks.sources.readers.streams import Block, Line, open_binary, read_blocks, read_lines
 
 _BLANK = b" \t\r\n"
 MAX_BLANK_LINES = 100_000
-"""Beyond ten for each row; a compressed file of 3 MB can hold 800 million, each looked at like a row."""
+"""Beyond ten for each row; a compressed file of 3 MB can hold 800 million, each examined like a row."""
 MAX_DOCUMENT_BYTES = 1 << 31
 """Of a `.json` file, which is one value and read whole: 2 GiB."""
 
 
 def read_jsonl(path: Path) -> Iterator[Batch]:
-    """Every line that is not blank, as an object or as its fault; no bad line hides the next one.
+    """Every line that is not blank, as an object or as its fault; a bad line does not hide the next one.
 
     Raises:
-        DataError: TG0202, the file is UTF-16 or its compression is damaged.
+        DataError: TG0202, the file is UTF-16 or UTF-32, or its compression is damaged.
         SecurityError: TG0816, as `parse_blocks`.
     """
     with open_binary(path) as stream:
@@ -35,7 +37,7 @@ def read_jsonl(path: Path) -> Iterator[Batch]:
 
 
 def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
-    """What `parse_lines` makes of the same lines, a batch for each block.
+    """What `parse_lines` makes of the same lines, one batch per block.
 
     Raises:
         SecurityError: TG0816, far more lines are blank than hold a row.
@@ -47,7 +49,8 @@ def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
         n_blank, n_rows = n_blank + len(block.lines) - n_here, n_rows + n_here
         if n_blank > MAX_BLANK_LINES + 10 * n_rows:
             raise SecurityError(
-                f"{n_blank:,} lines are blank and {n_rows:,} are rows; allowed are {MAX_BLANK_LINES:,}, and ten a row",
+                f"{n_blank:,} lines are blank and {n_rows:,} are rows; the limit is {MAX_BLANK_LINES:,} "
+                "blank lines plus ten per row",
                 code="TG0816",
                 hint="if these are tickets, remove the blank lines: grep -v '^$'",
             )
@@ -57,14 +60,14 @@ def parse_blocks(blocks: Iterable[Block]) -> Iterator[Batch]:
 def _parse_block(block: Block) -> Batch:
     loads = orjson.loads
     rows: list[Mapping[str, object]] = []
-    odd: list[int] = []  # places of what is no object: looked at one by one
+    odd: list[int] = []  # lines that hold no object, and lines to examine again
     for place, data in enumerate(block.lines):
-        if data == b"":  # asked first: there may be half a million of them here
+        if data == b"":  # checked first: a block may hold half a million blank lines
             odd.append(place)
             continue
         try:
             value = loads(data)  # type: ignore[arg-type]  # None is refused as any other fault
-        except Exception:  # looked at alone below, where it is told apart what ends the run
+        except Exception:  # parsed again below, where errors of the machine are raised
             odd.append(place)
             continue
         if type(value) is dict:
@@ -72,6 +75,7 @@ def _parse_block(block: Block) -> Batch:
         else:
             odd.append(place)
     lines = np.arange(block.number, block.number + len(block.lines))
+    rows, odd = without_repeated_keys(block.lines, rows, odd)
     if not odd:
         return Batch(DictRows(rows), lines, block.offsets)
     faulty = list(parse_lines(_line(block, place) for place in odd if block.lines[place] != b""))
@@ -88,8 +92,8 @@ def _line(block: Block, place: int) -> Line:
 def read_json(path: Path) -> Iterator[Record]:
     """The objects of a `.json` file: a list of them, one alone, or one per line. Records count from 1.
 
-    A list has no lines of its own rows, so they are numbered by position, without offsets; a list that does not parse
-    is one faulty record, since its rows cannot be told apart.
+    Items of a list have no line of their own, so they are numbered by position, without offsets. A list that does not
+    parse is one faulty record, since its items cannot be separated.
 
     Raises:
         SecurityError: TG0816, it is larger than memory should hold.
@@ -98,10 +102,10 @@ def read_json(path: Path) -> Iterator[Record]:
         data = stream.read(MAX_DOCUMENT_BYTES + 1).removeprefix(b"\xef\xbb\xbf")
     if len(data) > MAX_DOCUMENT_BYTES:
         raise SecurityError(
-            f"a .json document is read whole; allowed are {MAX_DOCUMENT_BYTES:,} bytes",
+            f"a .json document is read whole; the limit is {MAX_DOCUMENT_BYTES:,} bytes",
             code="TG0816",
             where=str(path),
-            hint="write one object a line and call it .jsonl: that is read in pieces",
+            hint="write one object per line to a .jsonl file, which is read in pieces",
         )
     if not data.strip(_BLANK):
         return
@@ -114,8 +118,11 @@ def read_json(path: Path) -> Iterator[Record]:
             with open_binary(path) as stream:
                 yield from parse_lines(read_lines(stream, where=str(path)))
         return
-    for position, value in enumerate(document if isinstance(document, list) else [document], start=1):
-        yield Record(position, None, value if isinstance(value, dict) else _not_an_object(value))
+    values = document if isinstance(document, list) else [document]
+    repeated = repeated_key(data, document)
+    for position, value in enumerate(values, start=1):
+        found = repeated.get(position - 1) or (value if isinstance(value, dict) else _not_an_object(value))
+        yield Record(position, None, found)
 
 
 def parse_lines(lines: Iterable[Line]) -> Iterator[Record]:
@@ -140,7 +147,9 @@ def _parse(data: bytes) -> dict[str, object] | Fault:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         return _why(data, error, unit="line")
-    return value if isinstance(value, dict) else _not_an_object(value)
+    if not isinstance(value, dict):
+        return _not_an_object(value)
+    return repeated_key(data, value).get(0, value)
 
 
 def _not_an_object(value: object) -> Fault:
@@ -158,26 +167,3 @@ def _why(data: bytes, error: orjson.JSONDecodeError, *, unit: str) -> Fault:
     cut = not data.endswith(b"\n") and error.pos >= len(data.decode("utf-8").rstrip())
     end = "; it ends without a line break, as if cut off" if cut and unit == "line" else ""
     return Fault("TG0240", f"The {unit} is not JSON: {error.msg} at character {error.pos + 1}{end}.")
-
-
-def kind_of(value: object) -> str:
-    """JSON's word for the kind of a value.
-
-    >>> kind_of(True), kind_of([]), kind_of(None)
-    ('boolean', 'list', 'null')
-    """
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "boolean"
-        case int() | float():
-            return "number"
-        case str():
-            return "text"
-        case list():
-            return "list"
-        case dict():
-            return "object"
-        case _:
-            return type(value).__name__

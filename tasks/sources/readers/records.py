@@ -1,4 +1,4 @@
-"""What a reader hands on: rows with their places, and those that could not be read, with the reason.
+"""What readers return: rows with their places, and rows that could not be read, with the reason.
 
 It knows nothing of files or columns. Used by the readers and by `tasks/curate/gather.py`.
 """
@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tasks.curate.row_faults import is_row_fault, row_fault
+from tasks.row_fault import is_row_fault, row_fault
 
 if TYPE_CHECKING:
     from tasks.sources.readers.rows_read import RowsRead
 
 Numbers = npt.NDArray[np.int64]
 MAX_ROW_BYTES = 16 * 1024 * 1024
-"""Longest row a reader takes into memory; a longer one is quarantined unread, so that memory stays flat."""
+"""Longest row that is read into memory; longer ones are quarantined unread, so that memory stays flat."""
 BATCH_ROWS = 4096
 _BATCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a row is quarantined, or dropped as what the source does not hold any more. `reason` is one sentence without
-    ticket text."""
+    """Why a row is quarantined, or dropped because the source has deleted it. `reason` is a sentence without ticket
+    text."""
 
     code: str
     reason: str
@@ -40,17 +40,17 @@ class Record:
     """One row of a source: `content` is its values by name, or its fault."""
 
     line: int
-    """Line (1-based) where the row begins; row number where a source has no lines."""
+    """Line (1-based) where the row begins; the row number if the source has no lines."""
     offset: int | None
-    """Byte where the row begins in the decompressed file; None where a source has no bytes of its own."""
+    """Byte where the row begins in the decompressed file; None if the source is not a file of bytes."""
     content: Mapping[str, object] | Fault
     ticket_id: str | None = None
-    """Where it is known although there is no content."""
+    """Set if it is known although there is no content."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Some rows of a source in their order, each with its place, and those among them that could not be read."""
+    """Consecutive rows of a source with their places, and those among them that could not be read."""
 
     rows: RowsRead
     lines: Numbers
@@ -64,10 +64,10 @@ class Batch:
 
 
 def fault_of(error: Exception) -> Fault:
-    """Why a row is quarantined that raised.
+    """Why a row that raised is quarantined.
 
     Raises:
-        Exception: `error` itself, where no row can be its cause.
+        Exception: `error` itself, if no row can cause it.
     """
     if not is_row_fault(error):
         raise error
@@ -75,7 +75,7 @@ def fault_of(error: Exception) -> Fault:
 
 
 def in_batches(records: Iterable[Record], *, max_rows: int = BATCH_ROWS) -> Iterator[Batch]:
-    """The records in batches, cut by rows and by bytes of the source, so that long rows do not pile up."""
+    """The records in batches, limited by rows and by bytes of the source, so that long rows do not pile up."""
     waiting: list[Record] = []
     begin = 0
     for record in records:

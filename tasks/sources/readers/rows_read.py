@@ -1,6 +1,6 @@
-"""Rows of a batch as columns, whether they were read as objects or as Arrow.
+"""Rows of a batch as columns, for rows read as objects or as Arrow.
 
-It knows nothing of tickets: names go in, values come out. Made by the readers, used by
+It knows nothing of tickets. Made by the readers, used by
 `tasks/sources/readers/columns.py`.
 """
 
@@ -26,7 +26,7 @@ class Layout(NamedTuple):
 
 
 class RowsRead(Protocol):
-    """What the rows of a batch can answer."""
+    """The rows of a batch."""
 
     def __len__(self) -> int: ...
 
@@ -47,20 +47,20 @@ class RowsRead(Protocol):
         ...
 
     def reach(self, name: str, path: Path) -> list[object]:
-        """The column of that name where a row has it, else what the path leads to there, or MISSING."""
+        """Per row the column of that name, else the value at the path, or MISSING."""
         ...
 
     def pick(self, index: int, names: Sequence[str]) -> dict[str, object]:
-        """Some values of one row, all of which it has."""
+        """Values of one row, which has all these names."""
         ...
 
     def take(self, indices: Sequence[int]) -> RowsRead:
-        """These rows alone."""
+        """Only these rows."""
         ...
 
 
 class DictRows:
-    """Rows read as objects, each with names of its own."""
+    """Rows read as objects, each with its own names."""
 
     def __init__(self, rows: list[Mapping[str, object]]) -> None:
         self._rows = rows
@@ -74,7 +74,7 @@ class DictRows:
         found = [Layout(names, n_rows) for names, n_rows in counts.items()]
         if found:
             rest = [set(layout.names) for layout in found[1:]]
-            self._turn([name for name in found[0].names if all(name in names for names in rest)])
+            self._transpose([name for name in found[0].names if all(name in names for names in rest)])
         return found
 
     def names(self, index: int) -> tuple[str, ...]:
@@ -86,8 +86,8 @@ class DictRows:
     def values(self, name: str) -> Values:
         return self._columns.get(name) or [row.get(name) for row in self._rows]
 
-    def _turn(self, everywhere: list[str]) -> None:
-        """Turn the columns that every row has in one go, which is twice as fast as one by one."""
+    def _transpose(self, everywhere: list[str]) -> None:
+        """Transpose the columns that every row has together, which is twice as fast as one by one."""
         if len(everywhere) > 1:
             columns = zip(*map(itemgetter(*everywhere), self._rows), strict=True)
             self._columns = dict(zip(everywhere, map(list, columns), strict=True))
@@ -104,7 +104,7 @@ class DictRows:
 
 
 class ArrowRows:
-    """Rows read as Arrow: one layout for all."""
+    """Rows read as Arrow, which have one layout."""
 
     def __init__(self, batch: pa.RecordBatch) -> None:
         self._batch = batch

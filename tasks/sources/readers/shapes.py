@@ -10,8 +10,9 @@ from typing import Literal
 
 import orjson
 
-from tasks.sources.readers.read_jsonl import kind_of
+from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
+from tasks.sources.readers.row_kinds import fault_of_values
 from tasks.sources.readers.turns import Turn, read_turns, to_json
 
 RowShape = Literal["ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
@@ -27,7 +28,7 @@ _KEYS: dict[RowShape, tuple[str, ...]] = {
 
 
 def detect_shape(row: Collection[str]) -> RowShape:
-    """The shape the row's keys speak for; `ticket` when none of the others does.
+    """The shape that the row's keys indicate; `ticket` if they indicate no other.
 
     >>> detect_shape({"instruction": "Say hi", "output": "Hi"}), detect_shape({"body": "Hello", "output": "x"})
     ('alpaca', 'ticket')
@@ -46,16 +47,18 @@ def detect_shape(row: Collection[str]) -> RowShape:
 
 
 def shape_keys(shape: RowShape) -> tuple[str, ...]:
-    """Keys the shape reads besides the ticket columns."""
+    """Keys that the shape reads in addition to the ticket columns."""
     return _KEYS[shape]
 
 
 def fill_ticket(shape: RowShape, row: MutableMapping[str, object]) -> Fault | None:
-    """Set body, reply and messages of the row from its shape's keys; return what stands in the way.
+    """Set body, reply and messages of the row from its shape's keys; returns the fault that prevents it.
 
-    body is the customer's last text and reply the answer to it; messages holds the whole conversation where that is
-    more than one exchange, else None.
+    body is the customer's last text and reply the answer to it; messages is the whole conversation if it has more than
+    one exchange, else None.
     """
+    if shape != "ticket" and (fault := fault_of_values(row)):
+        return fault
     match shape:
         case "messages":
             turns = _messages(row.get("messages"))
@@ -75,7 +78,7 @@ def fill_ticket(shape: RowShape, row: MutableMapping[str, object]) -> Fault | No
 
 
 def _ticket(row: MutableMapping[str, object]) -> Fault | None:
-    """A ticket may carry its conversation; body and reply are filled from it where they are absent."""
+    """A ticket may have its conversation in `messages`; body and reply are filled from it if they are absent."""
     if row.get("messages") in (None, ""):
         return None
     turns = _messages(row["messages"])
@@ -116,8 +119,8 @@ def _alpaca(row: Mapping[str, object]) -> tuple[Turn, ...] | Fault:
     history = row.get("history") or []
     if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
         return Fault("TG0301", "history must be a list of question and answer pairs.", "messages")
-    for asked, answered in history:
-        messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    for question_before, answer in history:
+        messages += [{"role": "user", "content": question_before}, {"role": "assistant", "content": answer}]
     messages += [{"role": "user", "content": question}, {"role": "assistant", "content": row.get("output")}]
     return read_turns(messages)
 

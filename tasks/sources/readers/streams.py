@@ -1,6 +1,6 @@
-"""Source files as bytes and lines: decompressed by suffix, every line with its number and offset, memory flat.
+"""Source files as bytes and lines: decompressed by suffix, each line with its number and offset, in flat memory.
 
-It knows nothing of what the lines mean. Called by the readers.
+It knows nothing of the content of lines. Called by the readers.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from schemas.errors import DataError, SecurityError
 from tasks.sources.readers.records import MAX_ROW_BYTES, Numbers
 
 COMPRESSED = (".gz", ".zst")
-_CHUNK_BYTES = 1 << 19  # what is made of so many bytes still fits the cache of a core
+_CHUNK_BYTES = 1 << 19  # a chunk and what is parsed from it fit a core's cache
 _BLOCK_LINES = 2048
 MAX_RATIO = 250
-"""How much larger a compressed file may become; exports of tickets become 5 to 40 times as large."""
+"""Highest ratio of decompressed to compressed size; exports of tickets have 5 to 40."""
 FREE_BYTES = 1 << 27
-"""No small file is refused for its ratio."""
+"""Files that decompress to no more bytes are never refused for their ratio."""
 MAX_PLAIN_BYTES = 1 << 36
-"""What any compressed file may become, 64 GiB."""
+"""Largest decompressed size of any file, 64 GiB."""
 _ZSTD_PIECE_BYTES = 4096
-"""Fed to zstd at once. A block of four bytes may stand for 128 KiB, so this may become 128 MiB and no more."""
-_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+"""Bytes passed to zstd at once. A block of four bytes may decompress to 128 KiB, so this is at most 128 MiB."""
+_WIDE_MARKS = {
+    b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+"""Byte order marks of encodings that are not read; that of UTF-32 begins with that of UTF-16."""
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line with its break; `data` is None for a line over MAX_ROW_BYTES."""
+    """One line with its line break; `data` is None for a line over MAX_ROW_BYTES."""
 
     number: int
     offset: int
@@ -47,18 +50,18 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Some lines at once, without their breaks; None for a line over MAX_ROW_BYTES."""
+    """Consecutive lines without their line breaks; None for a line over MAX_ROW_BYTES."""
 
     number: int
     """Of the first line."""
     offsets: Numbers
     lines: Sequence[bytes | None]
     ended: bool
-    """The last of them ends with a line break."""
+    """The last line ends with a line break."""
 
 
 class _Filling(Protocol):
-    """What reads into a buffer."""
+    """Something that reads into a buffer."""
 
     def readinto(self, buffer: memoryview, /) -> int: ...
 
@@ -68,8 +71,8 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
     """Open the file, decompressing .gz and .zst.
 
     Raises:
-        DataError: TG0202, the compression is damaged or cut off; raised where reading meets it.
-        SecurityError: TG0816, it becomes larger than a file of tickets would; raised where reading meets it.
+        DataError: TG0202, the compressed data is damaged or truncated; raised while reading.
+        SecurityError: TG0816, it decompresses to more than a file of tickets would; raised while reading.
     """
     try:
         with path.open("rb") as raw:
@@ -82,7 +85,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
                 yield raw
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
         raise DataError(
-            f"the compressed file is damaged or cut off: {error}",
+            f"the compressed file is damaged or truncated: {error}",
             code="TG0202",
             where=str(path),
             hint="copy the file again; nothing was read from it",
@@ -90,7 +93,7 @@ def open_binary(path: Path) -> Iterator[BinaryIO]:
 
 
 class _Capped(io.RawIOBase):
-    """What a compressed file becomes, up to a size that follows from its own."""
+    """A decompressed stream with a size limit that depends on the compressed size."""
 
     def __init__(self, plain: _Filling, path: Path) -> None:
         self._plain, self._path, self._n_bytes = plain, path, 0
@@ -108,13 +111,13 @@ class _Capped(io.RawIOBase):
                 f"times its own {self._path.stat().st_size:,} bytes ({FREE_BYTES:,} always, {MAX_PLAIN_BYTES:,} never)",
                 code="TG0816",
                 where=str(self._path),
-                hint="if these are tickets, decompress it yourself and name the plain file",
+                hint="if these are tickets, decompress the file yourself and name the result",
             )
         return n_bytes
 
 
 class _ZstdFrames(io.RawIOBase):
-    """Frames one after another. zstandard's own stream reader ends a cut-off file in silence; this one does not."""
+    """zstd frames, one after another. Unlike zstandard's own stream reader it raises on a truncated file."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -147,10 +150,10 @@ class _ZstdFrames(io.RawIOBase):
 
 
 def read_lines(stream: BinaryIO, *, where: str) -> Iterator[Line]:
-    """Every line of the stream; a byte order mark before the first is taken off, offsets count it.
+    """Every line of the stream; a byte order mark is removed, but counted in offsets.
 
     Raises:
-        DataError: TG0202, the stream is UTF-16.
+        DataError: TG0202, the stream is UTF-16 or UTF-32.
     """
     number = offset = 0
     while data := stream.readline(MAX_ROW_BYTES + 1):
@@ -170,19 +173,19 @@ def read_lines(stream: BinaryIO, *, where: str) -> Iterator[Line]:
 
 
 def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
-    """The lines that `read_lines` gives, many at once: the fast way where no line asks for the next one.
+    """The lines of `read_lines`, many at once, which is faster.
 
     Raises:
-        DataError: TG0202, the stream is UTF-16.
+        DataError: TG0202, the stream is UTF-16 or UTF-32.
     """
     number, offset = 1, 0
-    held: list[bytes] = []  # the beginning of a line whose end is not read yet
+    held: list[bytes] = []  # the start of a line whose end has not been read
     n_held = 0
     while True:
         chunk = stream.read(_CHUNK_BYTES)
         at_end = not chunk
         if number == 1 and n_held < len(_UTF8_MARK):
-            _refuse_utf16(b"".join([*held, chunk]), where)
+            _refuse_wide(b"".join([*held, chunk]), where)
         end = chunk.rfind(b"\n") + 1
         if not end and not at_end:
             n_held += len(chunk)
@@ -208,7 +211,7 @@ def read_blocks(stream: BinaryIO, *, where: str) -> Iterator[Block]:
 
 
 def blocks_of(lines: Iterable[bytes]) -> Iterator[Block]:
-    """Lines made in memory, as if they stood in a file; a missing line break is added."""
+    """Lines made in memory, as if they were in a file; a missing line break is added."""
     number, offset = 1, 0
     source = iter(lines)
     while made := list(islice(source, _BLOCK_LINES)):
@@ -237,15 +240,16 @@ def _block(data: bytes, number: int, offset: int) -> Block:
 
 
 def _without_mark(data: bytes, where: str) -> bytes:
-    _refuse_utf16(data, where)
+    _refuse_wide(data, where)
     return data.removeprefix(_UTF8_MARK)
 
 
-def _refuse_utf16(data: bytes, where: str) -> None:
-    if data.startswith(_UTF16_MARKS):
-        raise DataError(
-            "the file is UTF-16; only UTF-8 is read",
-            code="TG0202",
-            where=where,
-            hint="convert it: iconv -f UTF-16 -t UTF-8 FILE > FILE.utf8",
-        )
+def _refuse_wide(data: bytes, where: str) -> None:
+    for mark, encoding in _WIDE_MARKS.items():
+        if data.startswith(mark):
+            raise DataError(
+                f"the file is {encoding}; only UTF-8 is read",
+                code="TG0202",
+                where=where,
+                hint=f"convert it: iconv -f {encoding} -t UTF-8 FILE > FILE.utf8",
+            )

@@ -1,7 +1,7 @@
-"""A conversation is checked before it can teach: known roles, in turn, with text, ending with the agent.
+"""Checks a conversation before it is trained on: known roles that alternate, with text, the assistant last.
 
-Chat templates accept what is refused here (two customers in a row, a null content, an unknown role) and make
-plausible training text of it. It knows nothing of tokens or files. Called by `tasks/sources/readers/shapes.py`.
+Chat templates accept what is refused here (two customer turns in a row, a null content, an unknown role) and turn it
+into plausible training text. It knows nothing of tokens or files. Called by `tasks/sources/readers/shapes.py`.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ from dataclasses import dataclass
 
 import orjson
 
-from tasks.sources.readers.read_jsonl import kind_of
+from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
+from tasks.sources.readers.row_kinds import is_call
 
 ROLES = {
     "system": "system", "developer": "system",
     "user": "user", "human": "user", "customer": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "model": "assistant", "agent": "assistant",
 }  # fmt: skip
-_TOOL_ROLES = {"tool", "function", "function_call", "observation", "tool_call", "tool_response"}
+_TOOL_ROLES = {
+    "tool", "tools", "function", "observation", "tool_call", "tool_calls", "tool_response", "tool_result", "tool_use",
+    "function_call", "function_response", "function_result", "ipython",
+}  # fmt: skip
+_TOOL_PARTS = {"tool_use", "tool_result", "tool_call"}
+_IMAGE_PARTS = {"image_url", "image", "input_image"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +34,7 @@ class Turn:
     role: str
     content: str
     weight: int | None = None
-    """0: an answer that stands for context only; 1: one to learn. None where the file does not say."""
+    """0: an answer for context only; 1: one to learn. None if the file does not say."""
 
 
 def read_turns(value: object) -> tuple[Turn, ...] | Fault:
@@ -63,7 +69,7 @@ def _turn(message: object, number: int) -> Turn | Fault:
         return Fault("TG0301", f"Message {number} is {kind_of(message)}; it must be an object.", "messages")
     role = message.get("role", message.get("from"))
     content = message.get("content", message.get("value"))
-    if isinstance(role, str) and role.lower() in _TOOL_ROLES:
+    if isinstance(role, str) and role.lower().replace("-", "_") in _TOOL_ROLES:
         return Fault("TG0217", f"Message {number} is a tool call or its result, which are not trained on.", "messages")
     if not isinstance(role, str) or role.lower() not in ROLES:
         found = "has no role" if role is None else "has an unknown role"
@@ -78,6 +84,8 @@ def _turn(message: object, number: int) -> Turn | Fault:
         return Fault("TG0301", f"The content of message {number} is {kind_of(content)}; it must be text.", "messages")
     if not content.strip():
         return Fault("TG0301", f"The content of message {number} is empty.", "messages")
+    if ROLES[role.lower()] == "assistant" and is_call(content):
+        return Fault("TG0217", f"Message {number} calls tools in its text; tool calls are not trained on.", "messages")
     weight = message.get("weight")
     if weight is not None and (weight not in (0, 1) or isinstance(weight, bool)):
         return Fault("TG0301", f"The weight of message {number} is neither 0 nor 1.", "messages")
@@ -85,22 +93,24 @@ def _turn(message: object, number: int) -> Turn | Fault:
 
 
 def _joined(parts: list[object], number: int) -> str | Fault:
-    """Content in parts, as OpenAI's files may have it: texts, each on a line of its own."""
+    """Content in parts, as in OpenAI's files: the texts, each on its own line."""
     texts = []
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
         text = part.get("text") if isinstance(part, dict) and kind == "text" else None
+        if kind in _TOOL_PARTS:
+            return Fault("TG0217", f"Message {number} calls tools, which are not trained on.", "messages")
         if not isinstance(text, str):
-            found = "an image" if kind == "image_url" else "no text"
+            found = "an image" if kind in _IMAGE_PARTS else "no text"
             return Fault("TG0301", f"A part of message {number} is {found}; only text is trained on.", "messages")
         texts.append(text)
     return "\n".join(texts)
 
 
 def _weight_fault(answer: object) -> Fault | None:
-    """Files for OpenAI's fine-tuning mark answers that stand for context only."""
+    """Files for OpenAI's fine-tuning mark answers that are context only."""
     if isinstance(answer, dict) and answer.get("weight") == 0:
-        return Fault("TG0217", "The answer has weight 0: it is not to be trained on.", "messages")
+        return Fault("TG0217", "The answer has weight 0, which excludes it from training.", "messages")
     return None
 
 

@@ -1,6 +1,6 @@
-"""Whole columns as the ticket column's type: what is plainly right at once, the rest value by value.
+"""Converts whole columns to the ticket column's type: usual values at once, the others one by one.
 
-Equal to `values.py` for each value, only faster. It knows nothing of rows or files. Called by
+For each value the result is that of `values.py`, only faster. It knows nothing of rows or files. Called by
 `tasks/sources/readers/columns.py`.
 """
 
@@ -11,19 +11,30 @@ import pyarrow.compute as pc
 
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.rows_read import Values
-from tasks.sources.readers.values import FREE_TEXT, RATING, TIMES, to_rating, to_text, to_time
+from tasks.sources.readers.values import (
+    EXACT_FLOAT,
+    FREE_TEXT,
+    RATING,
+    TIMES,
+    inexact_number,
+    to_rating,
+    to_text,
+    to_time,
+)
 
 Typed = tuple[pa.Array, dict[int, Fault]]
 Loose = tuple[pa.Array, dict[int, object]]
-"""An array that is null at some places, and the values that belong there, each to be looked at alone."""
+"""An array that is null at some places, and the values for these places, to be converted one by one."""
 
-# Narrower than what `to_time` reads, so that Arrow's parser refuses none: it reads the usual times, `to_time` the rest.
+# Narrower than what `to_time` reads, so that Arrow can parse every match; `to_time` parses the rest.
 _DAY = r"((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)"
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{3}|\.\d{6})?"
 _UNZONED = rf"^(19|20)\d\d-{_DAY}[T ]{_CLOCK}$"
 _ZONED = _UNZONED.removesuffix("$") + r"(Z|[+-][01]\d:[0-5]\d)$"
+_EXACT = {16: 2**11, 32: 2**24, 64: EXACT_FLOAT}
+"""Bits of a float -> the whole number below which it holds every digit."""
 _PLAIN_TEXTS: frozenset[type] = frozenset({str, type(None)})
-_PLAIN_NUMBERS: frozenset[type] = frozenset({int, float, type(None)})  # true would count as 1
+_PLAIN_NUMBERS: frozenset[type] = frozenset({int, float, type(None)})  # without bool, which Arrow would read as 1
 
 
 def typed_column(column: str, values: Values) -> Typed:
@@ -42,8 +53,8 @@ def _from_list(column: str, values: list[object]) -> Typed:
     if column == RATING:
         return _with_odd(column, *_numbers(values), odd)
     texts = pa.array(values, pa.string())
-    array, strange = _times(texts) if column in TIMES else (_texts(texts), {})
-    return _with_odd(column, array, {**strange, **odd})
+    array, other = _times(texts) if column in TIMES else (_texts(texts), {})
+    return _with_odd(column, array, {**other, **odd})
 
 
 def _odd(values: list[object], plain: frozenset[type]) -> dict[int, object]:
@@ -51,7 +62,7 @@ def _odd(values: list[object], plain: frozenset[type]) -> dict[int, object]:
 
 
 def _from_arrow(column: str, values: pa.Array) -> Typed | None:
-    """None where a value must be looked at alone. Times have come as microseconds, in UTC where they have a zone."""
+    """None if values must be converted one by one. Times are microseconds, in UTC if they have a zone."""
     kind = values.type
     if pa.types.is_dictionary(kind):
         return _from_arrow(column, values.dictionary_decode())
@@ -67,11 +78,31 @@ def _from_arrow(column: str, values: pa.Array) -> Typed | None:
         return _with_odd(column, *_finite(values.cast(pa.float64(), safe=False))) if is_number else None
     if is_text:
         return _texts(values.cast(pa.string())), {}
-    return (values.cast(pa.string()), {}) if pa.types.is_integer(kind) and column not in FREE_TEXT else None
+    if column in FREE_TEXT:
+        return None
+    if pa.types.is_floating(kind):
+        return _digits(column, values)
+    is_whole = pa.types.is_integer(kind) or (pa.types.is_decimal(kind) and kind.scale == 0)
+    return (values.cast(pa.string()), {}) if is_whole else None
+
+
+def _digits(column: str, floats: pa.Array) -> Typed:
+    """Whole floats as their digits. A float32 counts as exact below 2**24 only."""
+    wide = floats.cast(pa.float64())
+    is_exact = pc.less(pc.abs(wide), _EXACT[floats.type.bit_width])
+    is_plain = pc.and_(is_exact, pc.equal(wide, pc.floor(wide)))
+    digits = pc.if_else(is_plain, wide, pa.scalar(None, pa.float64())).cast(pa.int64()).cast(pa.string())
+    is_odd = pc.and_(pc.invert(is_plain), pc.invert(pc.is_nan(wide)))
+    faults: dict[int, Fault] = {}
+    for index in pc.indices_nonzero(is_odd).to_pylist():
+        fault = to_text(column, wide[index].as_py()) if is_exact[index].as_py() else inexact_number(column)
+        if isinstance(fault, Fault):
+            faults[index] = fault
+    return digits, faults
 
 
 def _texts(texts: pa.Array) -> pa.Array:
-    """Blank text is null. Arrow's white space is Python's, checked over all of Unicode."""
+    """Blank text is null. Arrow and Python agree on white space, as checked over all of Unicode."""
     is_space = pc.utf8_is_space(texts)
     if not pc.any(is_space).as_py() and pc.min(pc.binary_length(texts)).as_py() != 0:
         return texts
@@ -80,23 +111,23 @@ def _texts(texts: pa.Array) -> pa.Array:
 
 
 def _times(texts: pa.Array) -> Loose:
-    """Times in the usual form, UTC where they name no zone, and the others."""
-    strange: dict[int, object] = {}
+    """Times in the usual form, UTC unless they name a zone, and the others."""
+    other: dict[int, object] = {}
     usual = pc.match_substring_regex(texts, _ZONED)
     if pc.all(usual).as_py() is False:
         unzoned = pc.match_substring_regex(texts, _UNZONED)
         texts = pc.if_else(unzoned, pc.binary_join_element_wise(texts, "Z", ""), texts)
         usual = pc.or_(usual, unzoned)
         odd = pc.invert(usual)
-        strange = dict(zip(pc.indices_nonzero(odd).to_pylist(), texts.filter(odd).to_pylist(), strict=True))
+        other = dict(zip(pc.indices_nonzero(odd).to_pylist(), texts.filter(odd).to_pylist(), strict=True))
         texts = pc.if_else(usual, texts, pa.scalar(None, pa.string()))
-    return texts.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us")), strange
+    return texts.cast(pa.timestamp("us", tz="UTC")).cast(pa.timestamp("us")), other
 
 
 def _numbers(values: list[object]) -> Loose:
     try:
         return _finite(pa.array(values, pa.float64()))
-    except pa.ArrowInvalid:  # a whole number that no DOUBLE holds exactly
+    except pa.ArrowInvalid:  # a whole number that a float64 cannot hold exactly
         return pa.nulls(len(values), pa.float64()), dict(enumerate(values))
 
 
@@ -107,7 +138,7 @@ def _finite(numbers: pa.Array) -> Loose:
 
 
 def _with_odd(column: str, array: pa.Array, odd: dict[int, object], more: dict[int, object] | None = None) -> Typed:
-    """Fill in the values that were looked at one by one."""
+    """The array with the values that are converted one by one, and their faults."""
     odd = {**odd, **(more or {})}
     faults: dict[int, Fault] = {}
     found: dict[int, object] = {}

@@ -1,4 +1,4 @@
-"""One value of a source as the ticket column's type: text, UTC time or number; anything else is a fault, no guess.
+"""Converts one value of a source to the ticket column's type: text, UTC time or number; nothing is guessed.
 
 It knows nothing of rows or files. Called by `tasks/sources/readers/typed.py`, which does the same for whole columns.
 """
@@ -10,13 +10,16 @@ import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-from tasks.sources.readers.read_jsonl import kind_of
+from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
 
 FREE_TEXT = frozenset({"subject", "body", "reply", "messages"})
-"""Columns that take text only; in the others a whole number is a name (a ticket id, a priority) and becomes text."""
+"""Columns that accept only text; in the others a whole number is a name (an id, a priority) and becomes text."""
 TIMES = frozenset({"created_at", "updated_at"})
 RATING = "rating"
+
+EXACT_FLOAT = 2**53
+"""Whole numbers below it are exact in a float64; a larger id may have lost digits when it became a float."""
 
 _EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
@@ -26,7 +29,7 @@ _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14
 
 
 def to_text(column: str, value: object) -> str | Fault | None:
-    """The value as text; blank text is None, since a blank field says as much as a missing one."""
+    """The value as text; blank text is None, as if the field were missing."""
     match value:
         case None:
             return None
@@ -41,13 +44,32 @@ def to_text(column: str, value: object) -> str | Fault | None:
             pass
         case int() if column not in FREE_TEXT:
             return str(value)
-    return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be text.", column)
+        case float() | Decimal() if column not in FREE_TEXT:
+            return _digits(column, value)
+    return Fault("TG0247", f"Field {column} has type {kind_of(value)}; it must be text.", column)
+
+
+def _digits(column: str, value: float | Decimal) -> str | Fault | None:
+    """A whole number as an id or label: warehouses write ids as DECIMAL, pandas turns ids with gaps into floats."""
+    if value != value:  # NaN, which is null in tables of floats
+        return None
+    if isinstance(value, float) and abs(value) >= EXACT_FLOAT:
+        return inexact_number(column)
+    is_whole = value.is_integer() if isinstance(value, float) else value == value.to_integral_value()
+    if not is_whole:
+        return Fault("TG0247", f"Field {column} is a number with decimals; it must be text or a whole number.", column)
+    return str(int(value))
+
+
+def inexact_number(column: str) -> Fault:
+    """The fault of a float that may have lost digits of an id; large JSON integers arrive as floats as well."""
+    return Fault("TG0247", f"Field {column} is a number too large to be read exactly; export it as text.", column)
 
 
 def to_time(column: str, value: object) -> datetime | Fault | None:
     """The value as UTC without a zone: ISO 8601 text, a date, or seconds, milli- or microseconds since 1970.
 
-    Times without a zone are taken as UTC.
+    Times without a zone are UTC.
 
     >>> to_time("created_at", "2026-06-01T10:00:00+02:00")
     datetime.datetime(2026, 6, 1, 8, 0)
@@ -71,12 +93,14 @@ def to_time(column: str, value: object) -> datetime | Fault | None:
             case int() | float():
                 return _utc(_from_epoch(float(value)))
     except (ValueError, OverflowError, OSError):
-        return Fault("TG0214", f"Field {column} is no time that can be read; ISO 8601 or an epoch can.", column)
-    return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be a time.", column)
+        return Fault(
+            "TG0214", f"Field {column} cannot be read as a time; write ISO 8601 or seconds since 1970.", column
+        )
+    return Fault("TG0247", f"Field {column} has type {kind_of(value)}; it must be a time.", column)
 
 
 def to_rating(column: str, value: object) -> float | Fault | None:
-    """The value as a number: a number, or text that is one. Stars, words and decimal commas are not guessed at.
+    """The value as a number: a number, or text that is one. Stars, words and decimal commas are not interpreted.
 
     >>> to_rating("rating", " 4.5 "), to_rating("rating", 5), to_rating("rating", "")
     (4.5, 5.0, None)
@@ -87,12 +111,12 @@ def to_rating(column: str, value: object) -> float | Fault | None:
         case str() if not value.strip():
             return None
         case str() if not _NUMBER.fullmatch(value.strip()):
-            return Fault("TG0247", f"Field {column} is text that is no number; a rating is a number.", column)
+            return Fault("TG0247", f"Field {column} is text but not a number; a rating is a number.", column)
         case bool():
             pass
         case str() | int() | float() | Decimal():
             return _number(column, value)
-    return Fault("TG0247", f"Field {column} is {kind_of(value)}; it must be a number.", column)
+    return Fault("TG0247", f"Field {column} has type {kind_of(value)}; it must be a number.", column)
 
 
 def _number(column: str, value: str | float | Decimal) -> float | Fault | None:
@@ -100,9 +124,9 @@ def _number(column: str, value: str | float | Decimal) -> float | Fault | None:
         number = float(value)
     except (OverflowError, ValueError):
         number = math.inf
-    if math.isnan(number):  # tables of floats say so for null
+    if math.isnan(number):  # null in tables of floats
         return None
-    return number if math.isfinite(number) else Fault("TG0247", f"Field {column} is beyond all numbers.", column)
+    return number if math.isfinite(number) else Fault("TG0247", f"Field {column} is too large for a number.", column)
 
 
 def _parse(text: str) -> datetime:

@@ -104,14 +104,14 @@ def test_rows_and_bytes_are_removed_and_not_ingested_again(
     forgotten = load_forgotten(workspace.settings)
     assert forgotten is not None
     owner = owner_of(source)
-    with open_landing(file.parent, leaves=partial(owner.leaves, forgotten=forgotten)) as landing, landing.step():
+    with open_landing(file.parent, skips=partial(owner.skips, forgotten=forgotten)) as landing, landing.step():
         if isinstance(source, ZendeskSource):
             landing.put(ticket(4, 4711, "amber ibis")[:1])
             landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # its requester changed
-            assert landing.ask("SELECT count(*) FROM rows") == [(0,)]
+            assert landing.query("SELECT count(*) FROM rows") == [(0,)]
         else:
             landing.put([row(4711, 5, "amber ibis"), row(4711, 1, None)])
-            assert landing.ask("SELECT count(*) FROM rows") == [(1,)]
+            assert landing.query("SELECT count(*) FROM rows") == [(1,)]
 
 
 def test_the_columns_of_the_source_identify_the_customer() -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
+import random
+import uuid
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import duckdb
 import orjson
@@ -23,6 +29,8 @@ from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources.files import find_files
 from tasks.sources.kind import Place
+from tasks.sources.readers.read_csv import read_csv
+from tasks.sources.readers.records import Fault
 from tasks.sources.registry import fingerprint_source
 
 Rows = list[dict[str, Any]]
@@ -105,11 +113,36 @@ def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
     assert tickets(table)[0]["ticket_id"] == "t-2"
 
 
-def test_utf16_is_refused_with_the_command_that_converts(tmp_path: Path) -> None:
-    (tmp_path / "t.jsonl").write_bytes('{"body": "x"}\n'.encode("utf-16"))
-    with pytest.raises(DataError, match="UTF-16") as caught:
-        extract(files("t.jsonl"), tmp_path)
-    assert "iconv" in str(caught.value.hint)
+@pytest.mark.parametrize("name", ["t.jsonl", "t.json", "t.csv"])
+@pytest.mark.parametrize(
+    ("encoding", "mark"), [("utf-16", ""), ("utf-16-be", "\ufeff"), ("utf-32", ""), ("utf-32-be", "\ufeff")]
+)
+def test_a_wide_encoding_is_refused_with_the_command_that_converts(
+    tmp_path: Path, name: str, encoding: str, mark: str
+) -> None:
+    (tmp_path / name).write_bytes(f'{mark}{{"body": "x"}}\n'.encode(encoding))
+    with pytest.raises(DataError, match=f"the file is {encoding[:6].upper()};") as caught:
+        extract(files(name), tmp_path)
+    assert f"iconv -f {encoding[:6].upper()} " in str(caught.value.hint)
+
+
+def test_an_object_with_a_key_twice_is_quarantined(tmp_path: Path) -> None:
+    chat = b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a","content":"b"}]}'
+    bad = [
+        b'{"body":"a","body":"b"}',
+        b'{"body" :"a","x":"1:2","bod\\u0079": "b"}',
+        b'{"x":{"y":1,"y":1},"body":"a"}',
+        chat,
+    ]
+    good = [b'{"body":"a\\":b","x":{"y":"\\u0022:"}}', b'{"body" : "a :"}', b'{"body":"a","x":[{"y":1},{"y":2}]}']
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join([*bad, b"{", *good]))
+    (tmp_path / "t.json").write_bytes(b"[" + b",\n".join([*bad, *good]) + b"]")
+    for name, n_broken in (("t.jsonl", 1), ("t.json", 0)):
+        table = extract(files(name, shape="ticket"), tmp_path)
+        assert table.rows.n_out == len(good)
+        reasons = [row["reason"] for row in removed(table) if row["code"] == "TG0244"]
+        assert reasons == [f"The row has the key {key} twice." for key in ("body", "body", "y", "content")]
+        assert table.rows.n_quarantined == len(bad) + n_broken
 
 
 @given(
@@ -126,7 +159,7 @@ def test_utf16_is_refused_with_the_command_that_converts(tmp_path: Path) -> None
 def test_whatever_the_bytes_every_line_is_accounted_for(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "t.jsonl").write_bytes(data)
     n_lines = sum(1 for line in data.removeprefix(b"\xef\xbb\xbf").split(b"\n") if line.strip(b" \t\r\n"))
-    whole = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    whole = data.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff"))
     try:
         table = extract(files("t.jsonl"), tmp_path)
     except DataError as error:
@@ -200,7 +233,7 @@ def test_a_folder_and_an_unknown_suffix_are_configuration_errors(tmp_path: Path)
     (tmp_path / "data" / "t.txt").write_bytes(b"{}\n")
     with pytest.raises(ConfigError, match=r"TG0130.*is a folder"):
         fingerprint_source(files("data"), root=tmp_path)
-    with pytest.raises(ConfigError, match=r"TG0130.*names no format"):
+    with pytest.raises(ConfigError, match=r"TG0130.*has no known suffix"):
         extract(files("data/t.txt"), tmp_path)
 
 
@@ -243,16 +276,72 @@ def test_ragged_and_badly_quoted_rows_are_quarantined_and_the_rest_is_read(tmp_p
     }
 
 
+IDS: dict[str, Callable[[int], str]] = {
+    "numbers": str,
+    "prefixed": lambda number: f"T-{number:05}",
+    "uuids": lambda number: str(uuid.UUID(int=random.Random(number).getrandbits(128))),
+    "labels": lambda number: ("refund", "card_lost", "parcel_lost")[number % 3],
+}
+
+
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("names", [("ticket_id", "body"), ("body", "ticket_id")])
+@pytest.mark.parametrize("ids", IDS)
+def test_no_line_of_a_text_that_lost_a_quote_passes_for_a_row(
+    tmp_path: Path, ids: str, names: tuple[str, str], quoting: Literal[0, 1]
+) -> None:
+    for seed in range(3):
+        draw = random.Random(f"{seed} {ids}")
+        rows = []
+        for number in range(120):
+            lines = [", ".join(draw.choices(("the lamp", "it broke", "thanks", "order 12"), k=draw.randint(1, 3)))
+                     for _ in range(draw.randint(1, 8))]  # fmt: skip
+            row = {"ticket_id": IDS[ids](number), "body": "\n".join(lines)}
+            rows.append(tuple(row[name] for name in names))
+        out = io.StringIO()
+        csv.writer(out, quoting=quoting, lineterminator="\n").writerows([names, *rows])
+        text = out.getvalue()
+        quotes = [place for place, character in enumerate(text) if character == '"' and place > 40]
+        lost = draw.choice(quotes)
+        (tmp_path / "t.csv").write_text(text[:lost] + text[lost + 1 :], encoding="utf-8")
+        read = [record.content for record in read_csv(tmp_path / "t.csv")]
+        good = [tuple(row.values()) for row in read if not isinstance(row, Fault)]
+        assert set(good) <= set(rows)
+        assert len(rows) - 3 <= len(good) < len(rows)
+
+
+def test_a_quote_inside_a_field_does_not_shift_the_columns_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        'ticket_id,subject,body\n1,$78.07"All-Weather Tire, 2 pieces"\n2,a 27" screen,b\n'
+        '3,"a 27"" screen",b\n4,a,b\n5,a,b\n',
+        encoding="utf-8",
+    )
+    (tmp_path / "u.csv").write_text('ticket_id,subject,body\n1,a 27" screen,b\n', encoding="utf-8")
+    table = extract(files("t.csv"), tmp_path)
+    assert [(row["ticket_id"], row["subject"]) for row in tickets(table)] == [
+        ("3", 'a 27" screen'),
+        ("4", "a"),
+        ("5", "a"),
+    ]
+    assert [(row["source_line"], row["code"], row["field"]) for row in removed(table)] == [
+        (2, "TG0244", "subject"), (3, "TG0244", "subject"),
+    ]  # fmt: skip
+    assert extract(files("u.csv"), tmp_path).rows.n_out == 1  # no field of this file is quoted
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
+        ("ticket_id,body\r1,a\r2,b\r", "lines end with CR alone"),
         ("ticket_id,body,body\n1,a,b\n", "occurs twice"),
+        ("2nd body #,body,2nd body #\n1,a,b\n", "column '2nd body #' occurs twice"),
+        ("jane@x.org,jane@x.org\n1,a\n", "column 'j...g' .10 characters, hidden"),
         ("ticket_id;body\n1;a\n", "separated by semicolons"),
         ("a,b\n1,2\n", "no row has a ticket column"),
     ],
 )
 def test_an_unusable_header_is_refused(tmp_path: Path, header: str, message: str) -> None:
-    (tmp_path / "t.csv").write_text(header, encoding="utf-8")
+    (tmp_path / "t.csv").write_text(header, encoding="utf-8", newline="")
     with pytest.raises(DataError, match=message):
         extract(files("t.csv"), tmp_path)
 
@@ -309,6 +398,47 @@ def test_whole_numbers_name_things_and_other_kinds_are_quarantined(tmp_path: Pat
         (7, "TG0247", "category", "g"),
         (8, "TG0246", "ticket_id", None),
     ]
+
+
+def test_ids_that_are_stored_as_numbers_keep_every_digit_or_are_refused(tmp_path: Path) -> None:
+    long = 12345678901234567890123456789012345678
+    pq.write_table(
+        pa.table({
+            "ticket_id": pa.array([long, 7], pa.decimal128(38, 0)),
+            "customer_id": pa.array([None, 17.0]),  # as pandas writes integers with gaps
+            "thread_id": pa.array([Decimal("5.00"), None], pa.decimal128(9, 2)),
+            "reference": pa.array([16777215.0, float("nan")], pa.float32()),
+            "body": ["a", "b"],
+        }),
+        tmp_path / "t.parquet",
+    )  # fmt: skip
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute(f"create table t as from '{tmp_path}/t.parquet'")
+    for source in (files("t.parquet"), DuckDBSource(kind="duckdb", database="w.duckdb", table="t")):
+        one, two = tickets(extract(source, tmp_path))
+        names = ("ticket_id", "customer_id", "thread_id", "reference")
+        assert tuple(one[name] for name in names) == (str(long), None, "5", "16777215")
+        assert tuple(two[name] for name in names) == ("7", "17", None, None)
+
+
+@pytest.mark.parametrize("value", [2.0**53, 1.5, float("inf")])
+def test_a_float_that_is_no_exact_id_is_quarantined(tmp_path: Path, value: float) -> None:
+    pq.write_table(pa.table({"ticket_id": [value, 3.0], "body": ["a", "b"]}), tmp_path / "t.parquet")
+    pq.write_table(
+        pa.table({"ticket_id": pa.array([2.0**24, 3.0], pa.float32()), "body": ["a", "b"]}), tmp_path / "u.parquet"
+    )
+    for name in ("t.parquet", "u.parquet"):
+        table = extract(files(name), tmp_path)
+        assert [row["ticket_id"] for row in tickets(table)] == ["3"]
+        assert [(row["code"], row["field"]) for row in removed(table)] == [("TG0247", "ticket_id")]
+
+
+def test_a_large_integer_of_json_is_an_id_or_is_refused_with_a_hint(tmp_path: Path) -> None:
+    ids = [b"18446744073709551615", b"18446744073709551616", b"12345678901234567890123", b"5.0"]
+    (tmp_path / "t.jsonl").write_bytes(b"\n".join(b'{"body":"a","ticket_id":' + number + b"}" for number in ids))
+    table = extract(files("t.jsonl"), tmp_path)
+    assert [row["ticket_id"] for row in tickets(table)] == ["18446744073709551615", "5"]
+    assert ["export it as text" in row["reason"] for row in removed(table)] == [True, True]
 
 
 def test_reasons_hold_no_ticket_text(tmp_path: Path) -> None:
@@ -441,6 +571,20 @@ def test_a_folder_of_a_datasets_parquet_files_is_read_split_by_split(tmp_path: P
         split("test")
 
 
+@pytest.mark.parametrize("kind", ["files", "hf"])
+def test_a_byte_that_changed_inside_a_parquet_page_is_noticed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "hub" / "train.parquet"
+    path.parent.mkdir()
+    bodies = [f"please charge order {number}" for number in range(1000)]
+    table = pa.table({"ticket_id": list(map(str, range(1000))), "body": bodies})
+    pq.write_table(table, path, write_page_checksum=True, use_dictionary=False, compression="none")
+    source = files("hub/*.parquet") if kind == "files" else HuggingFaceSource(kind="hf", path="hub")
+    assert extract(source, tmp_path).rows.n_out == 1000
+    path.write_bytes(path.read_bytes().replace(b"charge order 500", b"refund order 500"))
+    with pytest.raises(DataError, match="TG0202"):
+        extract(source, tmp_path)
+
+
 def test_parquet_duckdb_and_saved_datasets_give_equal_rows(tmp_path: Path, tidy: pa.Table) -> None:
     import datasets
 
@@ -557,19 +701,19 @@ def test_the_fingerprint_follows_bytes_and_names(tmp_path: Path) -> None:
 
 
 class Exporter:
-    """A program that overwrites the file during its first reading, and may finish while the reader waits."""
+    """A program that overwrites the file during the first reading, and may restore it while the reader waits."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *, puts_right: bool) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, path: Path, *, restores: bool) -> None:
         self.n_reads, self.path, self.whole = 0, path, path.read_bytes()
 
         def wait(_seconds: float) -> None:
-            if puts_right:
+            if restores:
                 path.write_bytes(self.whole)
 
         monkeypatch.setattr("time.sleep", wait)
 
-    def heard(self, _done: int, total: int | None, _unit: str, **_figures: float) -> None:
-        """The progress of a reading: its last word has a total."""
+    def report(self, _done: int, total: int | None, _unit: str, **_figures: float) -> None:
+        """Progress of a reading; its last report has a total."""
         if total is None:
             return
         self.n_reads += 1
@@ -580,9 +724,9 @@ class Exporter:
 def test_a_source_overwritten_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
-    exporter = Exporter(monkeypatch, path, puts_right=False)
+    exporter = Exporter(monkeypatch, path, restores=False)
     with pytest.raises(DataError, match="changed while it was read") as caught:
-        extract(files("t.jsonl"), tmp_path, progress=exporter.heard)
+        extract(files("t.jsonl"), tmp_path, progress=exporter.report)
     assert caught.value.code == "TG0203"
     assert exporter.n_reads == 1
 
@@ -590,8 +734,8 @@ def test_a_source_overwritten_while_it_is_read_is_refused(tmp_path: Path, monkey
 def test_a_source_that_is_itself_again_is_read_a_second_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.jsonl"
     path.write_bytes(jsonl(*({"body": f"row {i}"} for i in range(10))))
-    exporter = Exporter(monkeypatch, path, puts_right=True)
-    assert extract(files("t.jsonl"), tmp_path, progress=exporter.heard).rows.n_out == 10
+    exporter = Exporter(monkeypatch, path, restores=True)
+    assert extract(files("t.jsonl"), tmp_path, progress=exporter.report).rows.n_out == 10
     assert exporter.n_reads == 2
 
 

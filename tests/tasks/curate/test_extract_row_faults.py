@@ -71,7 +71,7 @@ def extract(folder: Path, source: FilesSource, name: str) -> TicketTable:
         ("jsonl", False, read_jsonl, "_parse", BAD + 1),
         ("jsonl", True, shapes, "read_turns", BAD + 1),
         ("jsonl", False, columns, "typed_column", BAD + 1),
-        ("csv", False, read_csv, "_row", BAD + 2),
+        ("csv", False, read_csv, "_values", BAD + 2),
         ("csv", False, typed, "_from_list", BAD + 2),
         ("parquet", True, columns, "fill_ticket", BAD + 1),
         ("parquet", False, columns, "typed_column", BAD + 1),
@@ -97,14 +97,14 @@ def test_a_row_on_which_reading_raises_is_quarantined_with_its_place(
     (gone,) = read_rows(result.removed).to_pylist()
     assert (gone["outcome"], gone["code"], gone["reason"]) == ("quarantined", "TG0218", "KeyError in step extract.")
     assert (gone["source"], gone["source_line"]) == (f"t.{form}", line)
-    if function != "_parse" and function != "_row":
+    if function != "_parse" and function != "_values":
         assert gone["ticket_id"] == f"t{BAD}"
     assert WORDS not in str(gone)
     expected = read_rows(sound.tickets)
     wanted = [number for number in range(len(ROWS)) if number != BAD]
     assert read_rows(result.tickets).equals(expected.take(wanted))
     assert (result.rows.n_in, result.rows.n_out, result.rows.n_quarantined) == (9, 8, 1)
-    assert result.notes == sound.notes | ({f"shape_{_shape(messages)}": 8} if function in ("_parse", "_row") else {})
+    assert result.notes == sound.notes | ({f"shape_{_shape(messages)}": 8} if function in ("_parse", "_values") else {})
 
 
 def _shape(messages: bool) -> str:

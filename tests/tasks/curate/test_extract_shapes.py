@@ -235,16 +235,16 @@ def turns(*pairs: tuple[str, str]) -> Rows:
 def test_files_for_openai_fine_tuning_are_read_by_their_rules(tmp_path: Path, extract: Extract) -> None:
     call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     result = {"role": "tool", "tool_call_id": "c", "content": "1"}
-    asked = {"role": "user", "content": "q"}
+    question = {"role": "user", "content": "q"}
     answer: dict[str, Any] = {"role": "assistant", "content": "a"}
     system = {"role": "developer", "content": "s"}
     conversations: list[Rows] = [
-        [system, asked, answer],
-        [asked, {**answer, "weight": 0}, asked, {**answer, "weight": 1}],
-        [asked, {**answer, "weight": 0}],
-        [asked, {"role": "assistant", "tool_calls": [call]}, result, answer],
-        [asked, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}],
-        [asked, {**answer, "weight": 0.5}],
+        [system, question, answer],
+        [question, {**answer, "weight": 0}, question, {**answer, "weight": 1}],
+        [question, {**answer, "weight": 0}],
+        [question, {"role": "assistant", "tool_calls": [call]}, result, answer],
+        [question, {"role": "assistant", "content": None, "function_call": {"name": "f", "arguments": "{}"}}],
+        [question, {**answer, "weight": 0.5}],
     ]
     rows = [{"messages": messages, "tools": [], "parallel_tool_calls": False} for messages in conversations]
     jsonl(tmp_path / "t.jsonl", *rows)
@@ -276,12 +276,51 @@ def test_content_in_parts_is_their_text_and_a_picture_is_not_read_past(tmp_path:
 
 def test_preferences_of_openai_are_mapped_by_paths(tmp_path: Path, extract: Extract) -> None:
     preferred, other = ([{"role": "assistant", "content": text}] for text in ("good", "bad"))
-    asked = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "tools": []}
-    jsonl(tmp_path / "t.jsonl", {"input": asked, "preferred_output": preferred, "non_preferred_output": other})
+    question = {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}], "tools": []}
+    jsonl(tmp_path / "t.jsonl", {"input": question, "preferred_output": preferred, "non_preferred_output": other})
     with pytest.raises(DataError, match="TG0204"):
         extract("t.jsonl")
     columns = {"body": "input.messages[-1].content", "reply": "preferred_output[0].content"}
     assert [(row["body"], row["reply"]) for row in tickets(extract("t.jsonl", columns=columns))] == [("q", "good")]
+
+
+def test_rows_of_other_trainings_are_quarantined_by_kind(tmp_path: Path, extract: Extract) -> None:
+    plain = {"prompt": "q", "completion": "a"}
+    others: list[tuple[dict[str, Any], str]] = [
+        ({**plain, "label": False}, "label"),
+        ({**plain, "kto_tag": False}, "kto_tag"),
+        ({**plain, "images": ["a.png"]}, "images"),
+        ({**plain, "audios": [{"path": "a.wav"}]}, "audios"),
+        ({**plain, "tool_calls": [{"name": "f"}]}, "tool_calls"),
+        ({"prompt": "q", "completion": "<tool_call>{}</tool_call>"}, "messages"),
+        ({"prompt": "q", "chosen": "a", "rejected": "b"}, "chosen"),
+        ({"prompt": "q", "completion": "a", "chosen": "a", "rejected": "b"}, "chosen"),
+    ]
+    kept = [plain, {**plain, "label": True}, {**plain, "images": [], "tools": [{"name": "f"}]}]
+    jsonl(tmp_path / "t.jsonl", *kept, *(row for row, _ in others))
+    table = extract("t.jsonl")
+    assert table.rows.n_out == len(kept)
+    assert [(row["code"], row["field"]) for row in removed(table)] == [("TG0217", field) for _, field in others]
+    jsonl(tmp_path / "pairs.jsonl", others[-2][0])
+    with pytest.raises(DataError, match="TG0204") as caught:
+        extract("pairs.jsonl")
+    assert "reply: chosen" in str(caught.value.hint)
+    (mapped,) = tickets(extract("pairs.jsonl", columns={"body": "prompt", "reply": "chosen"}))
+    assert (mapped["body"], mapped["reply"]) == ("q", "a")
+
+
+def test_tickets_may_have_columns_named_like_those_of_other_trainings(tmp_path: Path, extract: Extract) -> None:
+    jsonl(tmp_path / "t.jsonl", {"body": "b", "label": False, "images": ["a.png"], "chosen": "x"})
+    assert extract("t.jsonl").rows.n_out == 1
+
+
+def test_real_conversations_that_call_tools_are_quarantined(shared_data: Path, extract: Extract) -> None:
+    name = "glaive_toolcall_en_demo.json"
+    rows = orjson.loads((shared_data / "llamafactory_data" / name).read_bytes())
+    n_calls = sum(any(turn["from"] == "function_call" for turn in row["conversations"]) for row in rows)
+    table = extract(name, root=shared_data / "llamafactory_data")
+    assert [row["code"] for row in removed(table)] == ["TG0217"] * n_calls
+    assert table.rows.n_out == len(rows) - n_calls
 
 
 def test_the_old_form_of_openai_fine_tuning_is_prompt_and_completion(tmp_path: Path, extract: Extract) -> None:

@@ -38,13 +38,14 @@ from tasks.curate.length import drop_by_length
 from tasks.curate.python_step import run_python
 from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
-from tasks.curate.row_faults import FaultLimit, find_faulty, is_row_fault, keep_sound_rows
+from tasks.curate.row_faults import FaultLimit, keep_sound_rows
 from tasks.curate.rows import count_rows, read_rows
 from tasks.curate.rules import apply_rules
 from tasks.curate.split import split_tickets
 from tasks.curate.sql_step import select_tickets
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
+from tasks.row_fault import find_faulty, is_row_fault
 from tests.support.plant import raise_on
 
 N_ROWS = 24

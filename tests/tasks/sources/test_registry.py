@@ -22,5 +22,5 @@ def test_a_kind_does_not_take_the_name_of_another(tmp_path: Path, monkeypatch: p
         "class Files(SourceKind[FilesSource]):\n    spec = FilesSource\n\n\nKIND = Files()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match="there is a kind of source 'files' already"):
+    with pytest.raises(ValueError, match="a kind of source 'files' exists already"):
         register("second_files")

@@ -39,22 +39,22 @@ def listed(body: bytes) -> list[Listed]:
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
-        (BOMB.encode(), "declarations"),
-        (BOMB.encode("utf-16"), "no XML"),
-        (BOMB.encode("utf-16-le"), "declarations"),
-        (f'<?xml version="1.0" encoding="utf-16"?>{BOMB}'.encode("utf-16-be"), "declarations"),
-        (b'<?xml version="1.0" encoding="cp037"?>' + BOMB.encode("cp037"), "no XML"),
-        (f'<?xml version="1.0" encoding="latin-1"?>{BOMB}'.encode("latin-1"), "declarations"),
-        (b"<html>", "no XML"),
-        (b"\xff\xfe", "no XML"),
-        (b"", "no XML"),
-        (b"<Error><Code>SlowDown</Code></Error>", "no listing"),
+        (BOMB.encode(), "a document type or entities"),
+        (BOMB.encode("utf-16"), "not XML"),
+        (BOMB.encode("utf-16-le"), "a document type or entities"),
+        (f'<?xml version="1.0" encoding="utf-16"?>{BOMB}'.encode("utf-16-be"), "a document type or entities"),
+        (b'<?xml version="1.0" encoding="cp037"?>' + BOMB.encode("cp037"), "not XML"),
+        (f'<?xml version="1.0" encoding="latin-1"?>{BOMB}'.encode("latin-1"), "a document type or entities"),
+        (b"<html>", "not XML"),
+        (b"\xff\xfe", "not XML"),
+        (b"", "not XML"),
+        (b"<Error><Code>SlowDown</Code></Error>", "not a listing"),
     ],
 )
-def test_what_is_no_plain_listing_is_refused(body: bytes, told: str) -> None:
-    with pytest.raises(PassingError, match=told):
+def test_a_response_that_is_not_a_plain_listing_is_refused(body: bytes, message: str) -> None:
+    with pytest.raises(PassingError, match=message):
         listed(body)
 
 

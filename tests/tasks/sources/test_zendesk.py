@@ -79,7 +79,7 @@ def test_tickets_get_their_first_question_and_their_last_public_answer(desk: Zen
     }  # fmt: skip
     assert (found["2"]["body"], found["2"]["reply"]) == ("Question 2, please help.", "Bye.")
     assert removed(table) == {"7": "other_status"}
-    assert not any("tickets/7/" in path for path in desk.asked)
+    assert not any("tickets/7/" in path for path in desk.requests)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_dropped) == (6, 5, 1)
     for reply, text in (("first", "Answer 2 of the desk."), ("longest", "Answer 2 of the desk.")):
         assert tickets(extract(source(desk, reply=reply), tmp_path))["2"]["reply"] == text
@@ -88,14 +88,14 @@ def test_tickets_get_their_first_question_and_their_last_public_answer(desk: Zen
 def test_an_account_that_misbehaves_gives_the_rows_of_one_that_does_not(desk: ZendeskDesk, tmp_path: Path) -> None:
     busy(desk)
     sync(source(desk), tmp_path / "calm")
-    n_calm = len(desk.asked)
+    n_calm = len(desk.requests)
     calm = fingerprint_source(source(desk), root=tmp_path, landed=tmp_path / "calm" / "landed")
     moods = ("429", "500", "half", "cut", "again", "wrong")
     desk.plan = {n_calm + 2 + 2 * place: mood for place, mood in enumerate((*moods, "429", "500", "half", "cut"))}
     table = sync(source(desk), tmp_path / "wild")
     assert fingerprint_source(source(desk), root=tmp_path, landed=tmp_path / "wild" / "landed") == calm
     assert len(tickets(table)) == 5
-    assert len(desk.asked) - n_calm >= n_calm + 9  # the moods were met
+    assert len(desk.requests) - n_calm >= n_calm + 9  # all failures occurred
 
 
 def test_a_page_that_was_seen_changes_nothing_and_a_cursor_that_stands_still_ends(
@@ -103,9 +103,11 @@ def test_a_page_that_was_seen_changes_nothing_and_a_cursor_that_stands_still_end
 ) -> None:
     busy(desk)
     sync(source(desk), tmp_path)
-    n_asked = len(desk.asked)
+    n_requests = len(desk.requests)
     sync(source(desk), tmp_path)
-    assert [path.partition("?")[0] for path in desk.asked[n_asked:]] == ["/api/v2/incremental/tickets/cursor.json"]
+    assert [path.partition("?")[0] for path in desk.requests[n_requests:]] == [
+        "/api/v2/incremental/tickets/cursor.json"
+    ]
     whole = desk.export
     desk.export = lambda query: {**whole(query), "after_cursor": query.get("cursor", "c0"), "end_of_stream": False}  # type: ignore[method-assign]
     desk.add(6)
@@ -179,10 +181,10 @@ def test_a_refused_login_says_so_and_holds_no_token(
         ingest_source(source(desk), root=tmp_path, landed=tmp_path / "landed")
 
 
-def test_a_page_to_log_in_is_named_as_what_it_is(desk: ZendeskDesk, tmp_path: Path) -> None:
+def test_a_login_page_is_named_as_such(desk: ZendeskDesk, tmp_path: Path) -> None:
     busy(desk)
     desk.plan = dict.fromkeys(range(1, 500), "login")
-    with pytest.raises(ServiceError, match=r"TG0708.*a page of HTML, perhaps to log in"):
+    with pytest.raises(ServiceError, match=r"TG0708.*a page of HTML, perhaps a login page"):
         ingest_source(source(desk), root=tmp_path, landed=tmp_path / "landed")
 
 
@@ -197,9 +199,9 @@ def test_an_account_that_never_answers_keeps_what_came(
     with pytest.raises(DataError, match=r"TG0270"):
         extract(source(desk), tmp_path)
     desk.plan = {}
-    n_asked = len(desk.asked)
+    n_requests = len(desk.requests)
     assert len(tickets(sync(source(desk), tmp_path))) == 5
-    assert "cursor=c" in desk.asked[n_asked]  # not from the start
+    assert "cursor=c" in desk.requests[n_requests]  # not from the start
 
 
 def test_retry_after_is_waited_for_and_pages_keep_to_the_limit_of_a_minute(desk: ZendeskDesk) -> None:

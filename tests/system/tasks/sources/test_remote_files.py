@@ -19,11 +19,11 @@ from tasks.sources.ingest import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, sync, tickets
-from tests.tasks.sources.test_remote_files import PATTERN, afar, folder_of, rows, source
+from tests.tasks.sources.test_remote_files import PATTERN, folder_of, rows, source, storage
 
 
-def test_the_fake_storage_works_with_the_client_of_aws(afar: FileServer) -> None:
-    afar.secret = SECRET
+def test_the_fake_storage_works_with_the_client_of_aws(storage: FileServer) -> None:
+    storage.secret = SECRET
     code = (
         "import sys; from pyarrow import fs\n"
         "s = fs.S3FileSystem(access_key=sys.argv[2], secret_key=sys.argv[3], region='us-east-1', scheme='http',\n"
@@ -32,7 +32,7 @@ def test_the_fake_storage_works_with_the_client_of_aws(afar: FileServer) -> None
         "    print(each.path, s.open_input_stream(each.path).read().decode().count(chr(10)))\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, afar.url.removeprefix("http://"), KEY_ID, SECRET],
+        [sys.executable, "-c", code, storage.url.removeprefix("http://"), KEY_ID, SECRET],
         check=True, capture_output=True, text=True, timeout=120,
         env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
     )  # fmt: skip
@@ -54,16 +54,16 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         spec = source(server, "/web/one.jsonl", PATTERN)
         with pytest.raises(ServiceError, match=r"TG0714.*certificate"):
             sync(spec, tmp_path)
-        assert server.asked == []
+        assert server.requests == []
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         assert sorted(tickets(sync(spec, tmp_path))) == ["t1", "t2"]
 
 
 def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
-    afar: FileServer, tmp_path: Path, project: Path
+    storage: FileServer, tmp_path: Path, project: Path
 ) -> None:
-    afar.forever["/desk/exports/3.jsonl"] = "stall"
-    spec = source(afar, parallel=1)
+    storage.forever["/desk/exports/3.jsonl"] = "stall"
+    spec = source(storage, parallel=1)
     code = (
         "import sys; from pathlib import Path; from schemas.remote_files import RemoteFilesSource as Source\n"
         "from tasks.sources.ingest import ingest_source\n"
@@ -74,14 +74,14 @@ def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
         env={**os.environ, "PYTHONPATH": str(project)},
     )
     until = time.monotonic() + 60
-    while not afar.gets("/desk/exports/3.jsonl") and time.monotonic() < until:
+    while not storage.gets("/desk/exports/3.jsonl") and time.monotonic() < until:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait(30)
     assert [path.name for path in folder_of(spec, tmp_path).glob("part-*")] == [f"part-{child.pid}-3.tmp"]
-    afar.forever.clear()
+    storage.forever.clear()
     assert sorted(tickets(sync(spec, tmp_path))) == [f"t{n}" for n in range(10)]
-    assert [len(afar.gets(f"/desk/exports/{number}.jsonl")) for number in range(5)] == [1, 1, 1, 2, 1]
+    assert [len(storage.gets(f"/desk/exports/{number}.jsonl")) for number in range(5)] == [1, 1, 1, 2, 1]
     assert not list(folder_of(spec, tmp_path).glob("part-*"))
 
 
@@ -96,9 +96,9 @@ def process(project: Path) -> Iterator[Ingests]:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_after_kills_at_any_step_no_row_is_lost_or_doubled_and_no_complete_file_fetched_twice(
-    afar: FileServer, tmp_path: Path, process: Ingests, place: str
+    storage: FileServer, tmp_path: Path, process: Ingests, place: str
 ) -> None:
-    spec = source(afar, parallel=1)
+    spec = source(storage, parallel=1)
     for _ in range(5):  # each time at another file; all earlier ones are complete and recorded
         assert not process.ingest(spec, tmp_path, place)
         if place != "copies.noted":
@@ -109,18 +109,18 @@ def test_after_kills_at_any_step_no_row_is_lost_or_doubled_and_no_complete_file_
     assert process.ingest(spec, tmp_path)
     assert sorted(tickets(extract(spec, tmp_path))) == [f"t{n}" for n in range(10)]
     for number in range(5):
-        n_gets = len(afar.gets(f"/desk/exports/{number}.jsonl"))
+        n_gets = len(storage.gets(f"/desk/exports/{number}.jsonl"))
         assert n_gets == 1 if place == "copies.noted" else n_gets <= 2
     assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 5
 
 
 def test_after_a_kill_with_a_new_snapshot_the_next_round_removes_old_copies(
-    afar: FileServer, tmp_path: Path, process: Ingests
+    storage: FileServer, tmp_path: Path, process: Ingests
 ) -> None:
-    spec = source(afar)
+    spec = source(storage)
     assert process.ingest(spec, tmp_path)
-    afar.put("/desk/exports/0.jsonl", rows(0, 1, text="changed"))
-    del afar.files["/desk/exports/4.jsonl"]
+    storage.put("/desk/exports/0.jsonl", rows(0, 1, text="changed"))
+    del storage.files["/desk/exports/4.jsonl"]
     assert not process.ingest(spec, tmp_path, "copies.told")
     assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 6
     found = tickets(extract(spec, tmp_path))

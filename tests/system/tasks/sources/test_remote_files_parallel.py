@@ -12,7 +12,7 @@ from tasks.sources.copies import FETCHED, FILES
 from tests.support.file_server import FileServer
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, tickets
-from tests.tasks.sources.test_remote_files_parallel import N_FILES, afar, folder_of, row, source
+from tests.tasks.sources.test_remote_files_parallel import N_FILES, folder_of, row, source, storage
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +26,17 @@ PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
 
 @pytest.mark.parametrize("place", PLACES)
 def test_after_a_kill_during_parallel_fetches_no_row_is_lost_or_doubled_and_no_recorded_file_fetched_twice(
-    afar: FileServer, tmp_path: Path, process: Ingests, place: str
+    storage: FileServer, tmp_path: Path, process: Ingests, place: str
 ) -> None:
-    spec = source(afar)
+    spec = source(storage)
     noted: set[str] = set()
     for number in range(1, 6):
         assert not process.ingest(spec, tmp_path, f"{place}:{1 + number % 2}")
-        afar.asked = [each for each in afar.asked if each.query]
+        storage.requests = [each for each in storage.requests if each.query]
         lines = folder_of(spec, tmp_path) / FETCHED
         noted |= {json.loads(line)["url"] for line in lines.read_bytes().splitlines()} if lines.is_file() else set()
     assert process.ingest(spec, tmp_path)
-    assert not noted & {f"s3:/{each.path}" for each in afar.asked if not each.query}
+    assert not noted & {f"s3:/{each.path}" for each in storage.requests if not each.query}
     assert sorted(tickets(extract(spec, tmp_path))) == sorted(f"t{n}" for n in range(N_FILES))
     assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == N_FILES
     assert not list(folder_of(spec, tmp_path).glob("part-*"))

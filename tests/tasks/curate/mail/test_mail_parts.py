@@ -1,4 +1,4 @@
-"""Greeting, signature and quote of a message are known in four languages, and a sentence is never taken for one."""
+"""Greetings, signatures and quotes are recognised in four languages, and a sentence is never taken for one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from schemas.curation_steps import MailPart
-from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_column, strip_parts
+from tasks.curate.mail.mail_parts import greeting_length, mark_parts, strip_column, strip_lines, strip_parts
 
 ALL: tuple[MailPart, ...] = ("greeting", "signature", "quote")
 
@@ -45,7 +45,7 @@ def labels(text: str) -> str:
         ("Hello,\nit broke.\nMalik", "it broke."),
     ],
 )
-def test_greetings_and_signatures_go_in_four_languages(text: str, left: str) -> None:
+def test_greetings_and_signatures_are_removed_in_four_languages(text: str, left: str) -> None:
     assert strip_parts(text, ALL) == left
 
 
@@ -69,22 +69,45 @@ def test_greetings_and_signatures_go_in_four_languages(text: str, left: str) -> 
         "> Is it on?\n  > Try it.",
     ],
 )
-def test_what_mail_programs_write_above_a_quote_is_known_with_all_below_it(quote: str) -> None:
+def test_a_line_of_a_mail_program_above_a_quote_removes_all_below_it(quote: str) -> None:
     assert strip_parts(f"It broke.\n\n{quote}", ("quote",)) == "It broke."
     assert set(labels(f"It broke.\n\n{quote}")[2:]) <= {"q", "."}
 
 
-def test_answers_between_and_below_marked_quotes_stay() -> None:
-    text = "On 3 May at 10:12 Bob wrote:\n> Is it on?\nYes.\n> Is it warm?\nNo.\n\nBest,\nAnn"
-    assert labels(text) == "qq.q..ss"
+@pytest.mark.parametrize("above", [
+    "On 3 May at 10:12 Bob wrote:",
+    "-----Original Message-----",
+    "-----Original Message-----\nFrom: Bob\nSent: 3 May\nTo: Ann\nSubject: Lamp\n",
+    "From: Bob <bob@example.org>\nSent: 3 May\nTo: Ann\nSubject: Lamp\n",
+])  # fmt: skip
+@pytest.mark.parametrize("mark", [">", "> >", "BL>", "|"])
+def test_answers_between_and_below_marked_quotes_stay(above: str, mark: str) -> None:
+    text = f"{above}\n{mark} Is it on?\nYes.\n{mark} Is it warm?\n{mark} Or hot?\nNo.\n\nBest,\nAnn"
+    assert labels(text).endswith("q.qq..ss")
     assert strip_parts(text, ALL) == "Yes.\nNo."
 
 
-def test_a_forwarded_message_is_what_the_customer_wants_to_be_read() -> None:
-    text = (
-        "See below.\n---------- Forwarded message ---------\nFrom: Bob <b@example.org>\nTo: Ann\nSubject: x\n\nIt broke"
-    )
-    assert "q" not in labels(text)
+def test_an_answer_above_the_first_marked_line_stays() -> None:
+    text = "On 3 May at 10:12 Bob <bob@example.org> wrote:\nYes, all of it.\n> Is it on?\nEven now."
+    assert strip_parts(text, ALL) == "Yes, all of it.\nEven now."
+
+
+HEADERS = "From: Bob <b@example.org>\nSent: 3 May\nTo: Ann\nSubject: x\n\n"
+
+
+@pytest.mark.parametrize("above", [
+    "---------- Forwarded message ---------\n",
+    "------- Forwarded by Ann Lee/HOU/ECT on 09/26/2000 07:26 AM -------\n",
+    "---- Weitergeleitet von Ann ----\n",
+    "Begin forwarded message:\n\n> ",
+    "FYI\n\n-----Original Message-----\n",
+    "Hi Ann,\n\nplease see below.\n\nBest\nBob\n-----Original Message-----\n",
+    "",
+])  # fmt: skip
+def test_a_forwarded_message_is_compared_by_what_was_forwarded(above: str) -> None:
+    kept = [strip_parts(f"{above}{HEADERS}{text}", ALL) for text in ("It broke.", "It is lost.")]
+    assert kept[0].endswith("It broke.")
+    assert kept[1].endswith("It is lost.")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +138,7 @@ def test_sentences_and_messages_of_nothing_else_stay_as_they_are(text: str) -> N
     assert left == (text if not text.startswith("Hi, ") else text[4:])
 
 
-def test_only_the_parts_asked_for_go() -> None:
+def test_only_the_given_parts_are_removed() -> None:
     text = "Hi Ann,\nit broke.\nBest, Bob\n> on?"
     assert strip_parts(text, ()) == text
     assert strip_parts(text, ("greeting",)) == "it broke.\nBest, Bob\n> on?"
@@ -134,7 +157,7 @@ def test_only_the_parts_asked_for_go() -> None:
         ("  Hey there, it broke", 12),
     ],
 )
-def test_a_greeting_ends_at_its_comma_and_holds_names_alone(line: str, n: int) -> None:
+def test_a_greeting_ends_at_its_comma_and_has_only_names(line: str, n: int) -> None:
     assert greeting_length(line) == n
 
 
@@ -155,7 +178,7 @@ def test_a_greeting_ends_at_its_comma_and_holds_names_alone(line: str, n: int) -
     ],
     ids=lambda text: repr(text[:8]),
 )
-def test_hostile_text_takes_no_longer_than_its_length_asks_for(text: str) -> None:
+def test_the_time_for_hostile_text_is_linear_in_its_length(text: str) -> None:
     start = time.process_time()
     strip_parts(text, ALL)
     strip_column(pa.array([text]), ALL)
@@ -183,14 +206,18 @@ TEXTS = st.one_of(
 
 
 @example(texts=["H\u0130 Ann, it broke", "h\u0131 Ann, it broke"], parts=("greeting",), cut=0)
+@example(texts=[":7\n\n- J"], parts=ALL, cut=0)
 @given(
     texts=st.lists(TEXTS, max_size=6),
     parts=st.lists(st.sampled_from(ALL), unique=True, max_size=3).map(tuple),
     cut=st.integers(0, 6),
 )
-def test_a_column_loses_what_its_rows_lose(texts: list[str | None], parts: tuple[MailPart, ...], cut: int) -> None:
+def test_a_column_loses_what_each_of_its_texts_loses(
+    texts: list[str | None], parts: tuple[MailPart, ...], cut: int
+) -> None:
     stripped = strip_column(pa.array(texts, pa.large_string()).slice(cut), parts)
     assert stripped.type == pa.large_string()
+    assert stripped.to_pylist() == [None if text is None else strip_lines(text, parts) for text in texts[cut:]]
     assert stripped.to_pylist() == [None if text is None else strip_parts(text, parts) for text in texts[cut:]]
 
 

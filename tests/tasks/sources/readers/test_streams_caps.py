@@ -79,7 +79,7 @@ def test_real_exports_and_small_files_pass(tmp_path: Path) -> None:
 def test_a_json_document_too_large_to_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(read_jsonl, "MAX_DOCUMENT_BYTES", 10)
     (tmp_path / "a.json").write_text("[{}, {}, {}]")
-    with pytest.raises(SecurityError, match=r"TG0816.*allowed are 10 bytes"):
+    with pytest.raises(SecurityError, match=r"TG0816.*the limit is 10 bytes"):
         list(read_json(tmp_path / "a.json"))
 
 
