@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
 
-_BESIDE = ("conflicts", "semantic_pairs", "triggers")
+_BESIDE = ("conflicts", "label_suspects", "semantic_pairs", "triggers")
 """What steps write beside their tickets, where they are asked to."""
 
 _PLACE = (
@@ -92,6 +92,17 @@ TABLES: dict[str, tuple[str, tuple[Column, ...]]] = {
             Column("field", "VARCHAR", False, "none", "What contradicts: category, priority or reply"),
             Column("value", "VARCHAR", False, "none", "Its value; of a reply the sha256 of its normal form"),
             Column("n_family", "BIGINT", False, "none", "Tickets of the question that have a value"),
+        ),
+    ),
+    "label_suspects": (
+        "Tickets whose label is likely to be wrong, from `label_check`; the least likely labels first",
+        (
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "The ticket"),
+            Column("field", "VARCHAR", False, "none", "What is suspect: category or priority"),
+            Column("value", "VARCHAR", False, "none", "Its value"),
+            Column("confidence", "DOUBLE", False, "none", "Probability of the value, by the other tickets, 0-1"),
+            Column("suggested", "VARCHAR", False, "none", "The likeliest value"),
+            Column("suggested_confidence", "DOUBLE", False, "none", "Probability of the likeliest value, 0-1"),
         ),
     ),
     "semantic_pairs": (

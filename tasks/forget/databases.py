@@ -36,8 +36,10 @@ _WITHOUT = {
     "AND kept_id NOT IN (FROM tickets) AND cluster_id NOT IN (FROM tickets)",
     "conflicts": "SELECT * FROM old.conflicts WHERE ticket_id NOT IN (FROM tickets) "
     "AND family_id NOT IN (FROM tickets)",
+    "label_suspects": "SELECT * FROM old.label_suspects WHERE ticket_id NOT IN (FROM tickets)",
     "semantic_pairs": "SELECT * FROM old.semantic_pairs WHERE ticket_id NOT IN (FROM tickets) "
     "AND other_id NOT IN (FROM tickets)",
+    "triggers": "SELECT * FROM old.triggers WHERE ticket_id NOT IN (FROM tickets) AND trigger_id NOT IN (FROM tickets)",
 }
 """Table -> query for the rows that stay; the other tables hold only counts and stay unchanged."""
 PERSONAL = tuple(column.name for column in TICKETS if column.pii == "personal")
@@ -62,7 +64,9 @@ def rewrite_warehouse(database: Path, forgotten: Forgotten) -> int:
         create_tables(db)
         _select_forgotten(db, forgotten)
         n_before, n_after = 0, 0
-        for name in TABLES:
+        existing = db.execute("SELECT table_name FROM duckdb_tables() WHERE database_name = 'old'").fetchall()
+        # A warehouse of an earlier version lacks the tables that came later.
+        for name in (name for name in TABLES if (name,) in existing):
             db.execute(f"INSERT INTO {name} {_WITHOUT.get(name, f'SELECT * FROM old.{name}')}")
             if name in ("raw_tickets", "curated"):
                 n_before += _count(db, f"old.{name}")

@@ -168,8 +168,8 @@ def _conflicts(numbers: CardNumbers) -> str:
         return ""
     share = percent(found.n_conflicting, found.n_checked)
     told = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
-    note = f"<p>{told} have a question that another ticket labels otherwise.</p>"
-    return panel("Labels that contradict", note, wide=True)
+    note = f"<p>{told} have a label that other tickets contradict or make unlikely.</p>"
+    return panel("Suspect labels", note, wide=True)
 
 
 def _personal_data(numbers: CardNumbers) -> str:
