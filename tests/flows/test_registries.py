@@ -230,7 +230,7 @@ def test_a_wrong_key_of_each_is_told_with_its_place_and_what_is_allowed(added: W
 def test_a_step_in_the_wrong_place_is_told_with_its_reason(added: Workplace) -> None:
     declare(added, lambda pipeline: pipeline["curate"]["steps"].append(pipeline["curate"]["steps"].pop(1)))
     said = added.run("validate").stderr
-    assert "`mentions` stands after `dedup`" in said
+    assert "`mentions` comes after `dedup`" in said
     assert "move it up: a duplicate without the word would be kept in place of one with it" in said
 
 
