@@ -41,6 +41,9 @@ def publish(here: Workspace) -> Path:
             put(db, "curated", {"split": "train", **clean})
         put(db, "removed", merged)
         put(db, "duplicates", {"ticket_id": "t-9", "cluster_id": gone, "kept_id": gone})
+        put(db, "triggers", {"trigger_id": gone, "ticket_id": gone, "phrase": TEXT})
+        put(db, "label_suspects", {"ticket_id": gone})
+        db.execute("DROP TABLE semantic_pairs")  # as in a warehouse of an earlier version
     return folder
 
 
