@@ -407,7 +407,7 @@ def play(scene: Scene, config: Path, *, pipeline: str = "", promotes: bool = Tru
         run, made = opened.run, opened.pipeline
         run_plainly(run, targets=(made.released.outcome if promotes else made.released.bundle,))
         decision, scores = run.result(made.assessed.decision), run.result(made.assessed.arms.scores["tuned"])
-        timed = run.find(made.assessed.checks.latency)
+        timed = run.find(made.assessed.checks.evidence.get("latency"))
         champion = opened.context.ledger.champion(spec.registry.name)
     seconds = {} if timed is None else read_timings(settings, "latency", timed.root.name)
     return Played(

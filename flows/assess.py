@@ -8,7 +8,7 @@ from typing import Literal
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState, needs_anchor
 from flows.finetune import Tuned
-from flows.gate_checks import Checked, add_checks
+from flows.gate_checks import CheckAdder, Checked
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
 from schemas.artifacts import (
@@ -67,7 +67,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         for earlier_arm, ref in earlier.items():
             # It answers as it is served: with the prompt and format that it was trained on.
             adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained)
-        checks = add_checks(graph, spec, context, splits=splits, items=items, tuned=tuned, arms=arms)
+        checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
         decision = graph.named("gate").grow(
             add_gate,
             spec=spec,
@@ -79,7 +79,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             baselines=tuple(arms.scores[arm] for arm in (*PROMPTING_ARMS, "endpoint") if arm in arms.scores),
             champion=arms.scores.get("champion"),
             anchor=arms.scores.get("anchor"),
-            checks=tuple(checks.evidence),
+            checks=tuple(checks.evidence.values()),
             suite=checks.suite,
         )
     return Assessed(items, arms, checks, decision)

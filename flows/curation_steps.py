@@ -19,8 +19,8 @@ from schemas.errors import TunegateError
 from schemas.pipeline import PipelineSpec
 from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
+from tasks.monitor.learn import learn_from_feedback
 from tasks.spread import Spread
-from tasks.watch.learn import learn_from_feedback
 
 Named = tuple[str, TicketTable]
 """A step's name, as the ledger writes it, and the table after it."""

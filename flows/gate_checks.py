@@ -1,10 +1,14 @@
-"""The steps that measure what the gate checks besides its rules; `flows/assess.py` adds them before the gate."""
+"""Add the steps that measure the gate's checks. Called by `flows/assess.py`, before the gate.
+
+A check is one step whose parameters are filled by name; only `forgetting` needs several steps.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import tasks.assess.checks  # noqa: F401  registers them
@@ -13,8 +17,7 @@ from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
 from schemas.artifacts import EvalSet, Scores, Splits
-from schemas.canaries import ExposureSpec
-from schemas.checks import ContaminationSpec, ForgettingSpec, LatencySpec, RoundTripSpec
+from schemas.checks import ForgettingSpec
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.pipeline import PipelineSpec
@@ -29,49 +32,35 @@ from tasks.model.divergence import measure_divergence
 from tasks.model.exposure import measure_exposure
 from tasks.model.latency import measure_latency
 from tasks.model.round_trip import check_round_trip
+from tasks.step import info_of
 
+MEASURES: Mapping[str, Callable[..., CheckEvidence]] = {
+    "contamination": check_contamination,
+    "round_trip": check_round_trip,
+    "canaries": measure_exposure,
+    "latency": measure_latency,
+    "judge": judge_answers,
+}
+"""Key under `gates` -> the step that measures it; `tasks/assess/checks.py` registers further checks with their step."""
 SUITE_ARMS: dict[str, Literal["tuned", "zero_shot"]] = {"candidate": "tuned", "base": "zero_shot"}
-"""Who answers the suite, and the arm it is."""
+"""Model that answers the suite -> arm of its scores."""
 PROMPTING = ("zero_shot", "few_shot", "retrieval", "endpoint")
-"""Whom a judge compares with before there is a champion: the first that is declared."""
+"""Arms that the judge compares with before there is a champion: the first that is declared."""
 
 
 @dataclass
 class Checked:
-    """What the checks give the gate; handles while they have not run."""
+    """What the checks measured; handles until they run."""
 
-    evidence: list[CheckEvidence] = field(default_factory=list)
-    contamination: CheckEvidence | None = None
-    latency: CheckEvidence | None = None
+    evidence: dict[str, CheckEvidence] = field(default_factory=dict)
+    """Name of the check -> its evidence."""
     suite: tuple[Scores, ...] = ()
     """Of the candidate, and of its base."""
 
 
-def add_checks(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, items: EvalSet, tuned: Tuned, arms: Arms
-) -> Checked:
-    """Add a step for each declared check."""
-    adder = _CheckAdder(graph, spec, context, splits, items, tuned, arms)
-    special: dict[str, Callable[[Any], None]] = {
-        "contamination": adder.contamination,
-        "round_trip": adder.round_trip,
-        "canaries": adder.canaries,
-        "latency": adder.latency,
-        "judge": adder.judge,
-        "forgetting": adder.forgetting,
-    }
-    for name, add in special.items():
-        if (declared := getattr(spec.gates, name)) is not None:
-            add(declared)
-    for check in declared_checks(spec.gates):
-        if check.measure is not None:
-            adder.measure(check.measure, check.declared(spec.gates))
-    return adder.found
-
-
 @dataclass(frozen=True)
-class _CheckAdder:
-    """Adds the steps of each kind of check."""
+class CheckAdder:
+    """Adds the steps of the declared checks."""
 
     graph: Graph
     spec: PipelineSpec
@@ -82,101 +71,60 @@ class _CheckAdder:
     arms: Arms
     found: Checked = field(default_factory=Checked)
 
-    def measure(self, measure: Callable[..., CheckEvidence], declared: Spec) -> None:
-        """One step, which takes what it has parameters for."""
-        offered: dict[str, Any] = {
-            **dict(declared),
-            "spec": declared,
+    def add_all(self) -> Checked:
+        """Add a step for each declared check."""
+        gates = self.spec.gates
+        for name, measure in MEASURES.items():
+            if (declared := getattr(gates, name)) is not None:
+                self._measure(name, measure, declared)
+        if gates.forgetting is not None:
+            self._forgetting(gates.forgetting)
+        for check in declared_checks(gates):
+            if check.measure is not None:
+                self._measure(check.name, check.measure, check.declared(gates))
+        return self.found
+
+    def _measure(self, name: str, measure: Callable[..., CheckEvidence], declared: Spec) -> None:
+        """Add one step, with the arguments that it has parameters for."""
+        offered = {**dict(declared), "spec": declared, **self._offered}
+        taken = inspect.signature(measure).parameters
+        arguments = {argument: value for argument, value in offered.items() if argument in taken}
+        reads = {"labels": labels_digest(declared, root=self.context.root)} if isinstance(declared, JudgeSpec) else {}
+        self.found.evidence[name] = self.graph.named(info_of(measure).name, reads=reads).add(measure, **arguments)
+
+    @cached_property
+    def _offered(self) -> dict[str, Any]:
+        """Arguments for the steps, besides their settings."""
+        spec, tuned, prompts, answers = self.spec, self.tuned, self.arms.prompts, self.arms.answers
+        champion, cost = self.context.registry_state.champion, spec.gates.cost
+        before = "champion" if champion is not None else next((arm for arm in PROMPTING if arm in answers), None)
+        return {
             "items": self.items,
             "splits": self.splits,
-            "dataset": self.tuned.dataset,
-            "model": self.tuned.model,
-            "trained": self.tuned.trained,
-            "prompts": self.arms.prompts["tuned"],
-            "predictions": self.arms.answers["tuned"],
-            "decoding": self.spec.evaluate.decoding(),
+            "dataset": tuned.dataset,
+            "model": tuned.model,
+            "trained": tuned.trained,
+            "prompts": prompts["tuned"],
+            "predictions": answers["tuned"],
+            "decoding": spec.evaluate.decoding(),
+            "root": self.context.root,
+            # contamination and canaries
+            "decontaminate": spec.curate.decontaminate,
+            "planted": spec.train.canaries,
+            "planted_ids": planted_ids(spec.train.canaries),
+            # latency: the champion; before there is one, the base model
+            "reference_prompts": prompts["tuned" if champion is None else "champion"],
+            "reference_model": tuned.model if champion is None else champion.model,
+            "reference_trained": None if champion is None else champion.trained,
+            "usd_per_hour": None if cost is None else find_gpu(cost.machine).usd_per_hour,
+            "usd_per_1k_max": None if cost is None else cost.usd_per_1k_max,
+            # judge
+            "candidate": answers["tuned"],
+            "reference": None if before is None else answers[before],
         }
-        taken = inspect.signature(measure).parameters
-        arguments = {name: value for name, value in offered.items() if name in taken}
-        self.found.evidence.append(self.graph.add(measure, **arguments))
 
-    def contamination(self, declared: ContaminationSpec) -> None:
-        """Does a trained ticket give a held-out item away?"""
-        self.found.contamination = self.graph.add(
-            check_contamination,
-            dataset=self.tuned.dataset,
-            splits=self.splits,
-            items=self.items,
-            spec=declared,
-            decontaminate=self.spec.curate.decontaminate,
-            planted=planted_ids(self.spec.train.canaries),
-        )
-        self.found.evidence.append(self.found.contamination)
-
-    def round_trip(self, declared: RoundTripSpec) -> None:
-        """Does the merged model answer as the adapter does?"""
-        evidence = self.graph.add(
-            check_round_trip,
-            prompts=self.arms.prompts["tuned"],
-            predictions=self.arms.answers["tuned"],
-            model=self.tuned.model,
-            trained=self.tuned.trained,
-            decoding=self.spec.evaluate.decoding(),
-            n_prompts=declared.n_prompts,
-        )
-        self.found.evidence.append(evidence)
-
-    def canaries(self, declared: ExposureSpec) -> None:
-        """Has the candidate kept made-up secrets?"""
-        planted = self.spec.train.canaries
-        if planted is None:
-            return
-        evidence = self.graph.add(
-            measure_exposure,
-            model=self.tuned.model,
-            trained=self.tuned.trained,
-            decoding=self.spec.evaluate.decoding(),
-            planted=planted,
-            alternatives=declared.alternatives,
-        )
-        self.found.evidence.append(evidence)
-
-    def latency(self, declared: LatencySpec) -> None:
-        """Candidate and champion in turn; without a champion, candidate and base."""
-        cost, champion = self.spec.gates.cost, self.context.registry_state.champion
-        prompts = self.arms.prompts
-        self.found.latency = self.graph.add(
-            measure_latency,
-            prompts=prompts["tuned"],
-            model=self.tuned.model,
-            trained=self.tuned.trained,
-            reference_prompts=prompts["champion"] if champion is not None else prompts["tuned"],
-            reference_model=champion.model if champion is not None else self.tuned.model,
-            reference_trained=champion.trained if champion is not None else None,
-            decoding=self.spec.evaluate.decoding(),
-            spec=declared,
-            usd_per_hour=find_gpu(cost.machine).usd_per_hour if cost is not None else None,
-            usd_per_1k_max=cost.usd_per_1k_max if cost is not None else None,
-        )
-        self.found.evidence.append(self.found.latency)
-
-    def judge(self, declared: JudgeSpec) -> None:
-        """Which of two answers is better? Against the champion, or the first prompting arm before there is one."""
-        has_champion = self.context.registry_state.champion is not None
-        before = "champion" if has_champion else next(arm for arm in PROMPTING if arm in self.arms.answers)
-        reads = {"labels": labels_digest(declared, root=self.context.root)}
-        evidence = self.graph.named("judge", reads=reads).add(
-            judge_answers,
-            items=self.items,
-            candidate=self.arms.answers["tuned"],
-            reference=self.arms.answers[before],
-            spec=declared,
-            root=self.context.root,
-        )
-        self.found.evidence.append(evidence)
-
-    def forgetting(self, declared: ForgettingSpec) -> None:
-        """Base and candidate answer the suite; answers are keyed as all answers, so a base does it once."""
+    def _forgetting(self, declared: ForgettingSpec) -> None:
+        """Let base and candidate answer the suite. Answers are keyed like all others, so a base answers it once."""
         suite = self.graph.add(
             build_suite,
             suite=declared.suite,
@@ -194,11 +142,6 @@ class _CheckAdder:
                 score_suite, suite=suite, predictions=answers, arm=scored_as
             )
         self.found.suite = scores["candidate"], scores["base"]
-        evidence = self.graph.add(
-            measure_divergence,
-            suite=suite,
-            model=self.tuned.model,
-            trained=self.tuned.trained,
-            decoding=decoding,
+        self.found.evidence["divergence"] = self.graph.add(
+            measure_divergence, suite=suite, model=self.tuned.model, trained=self.tuned.trained, decoding=decoding
         )
-        self.found.evidence.append(evidence)

@@ -30,7 +30,7 @@ from flows.context.listener import Listener
 from flows.context.outcome import Ending, Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.graph.execute import RunEndedError, run_plainly
-from flows.graph.prefect_runner import Placed, cancellation, run_nodes, run_on_pool, run_stage
+from flows.graph.prefect_runner import Placed, cancellation, no_heartbeats, run_nodes, run_on_pool, run_stage
 from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
@@ -90,6 +90,8 @@ class Request:
     """Last stage to run."""
     tick: Tick | None = None
     """What started the run, which then decides first whether it is worth running; None runs in any case."""
+    wait_s: float = 0.0
+    """Seconds to wait for another run of the pipeline."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -159,7 +161,6 @@ def run_here(
     *,
     root: Path,
     request: Request,
-    wait_s: float,
     listeners: Callable[[RunContext], tuple[Listener, ...]],
     in_prefect: bool,
 ) -> tuple[Outcome, GateDecision | None]:
@@ -175,7 +176,7 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger records the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=wait_s, listeners=listeners) as opened:
+    with open_run(spec, settings, root=root, wait_s=request.wait_s, listeners=listeners) as opened:
         context = opened.context
         context.in_prefect = in_prefect
         outcome = _run_as_flow(opened, request) if in_prefect else None
@@ -226,7 +227,7 @@ def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
     """
     context = opened.context
     context.ledger.name_run(context.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
-    with cancellation(opened.run.cancel):
+    with cancellation(opened.run.cancel), no_heartbeats():
         try:
             context.outcome = _run(opened, request)
         except Exception as error:

@@ -19,7 +19,7 @@ from flows.curate import Curated
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
 from flows.graph.keys import digest_of
-from flows.ledger.rows import MOVES, EventRow
+from flows.ledger.rows import MOVES, EventRow, RunVerdict
 from flows.views.report import report_run
 from schemas.artifacts import (
     BundleRef,
@@ -75,7 +75,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             dataset=tuned.dataset,
             curves=tuned.curves,
             choice=tuned.choice,
-            latency=assessed.checks.latency,
+            latency=assessed.checks.evidence.get("latency"),
         )
         with graph.unless(not_promoted, decision):
             event = graph.act(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
@@ -168,9 +168,7 @@ def promote(
         spec.registry.name,
         expected=decision.champion_version,
         version=version,
-        run_id=run.run_id,
-        reason=decision.reason,
-        verdict_digest=decision.digest,
+        verdict=RunVerdict(run.run_id, decision.reason, decision.digest),
         approval=spec.registry.approval == "required",
     )
 

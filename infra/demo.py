@@ -50,7 +50,7 @@ def main() -> int:
         if subprocess.run(command, cwd=PROJECT, input=TICKET, text=True, check=False).returncode != 0:
             return 1
     finally:
-        subprocess.run([TUNEGATE, "down"], cwd=PROJECT, check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([TUNEGATE, "ops", "down"], cwd=PROJECT, check=False, stdout=subprocess.DEVNULL)
     say(f"\ndemo done in {time.monotonic() - begun:.0f} s; `tunegate ops up` shows it in Prefect and MLflow")
     return 0
 

@@ -1,1 +1,1 @@
-"""What things look like: specs, table contracts, references and errors. Imports nothing of ours."""
+"""Specs, table contracts, references and errors. Imports no other package of this project."""

@@ -1,8 +1,8 @@
-"""Frozen references that travel from step to step: a directory, its digest, and a few counts.
+"""Frozen references that steps pass on: a directory, its digest, and a few counts.
 
-A task writes files into the directory `out` it is given and returns one of these with `root=out`. The
-store (`flows/graph/store.py`) hashes the directory, renames it into place and returns the same
-reference with its final `root` and `digest`. No frame, no model and no pickle ever travels.
+A task writes files into the directory `out` and returns a reference with `root=out`. The store
+(`flows/graph/store.py`) hashes the directory, renames it into place and returns the reference with its final `root` and
+`digest`. Data frames, models and pickles are never passed on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.training import Format, Method, PromptSpec
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 
 ModelArm = Literal["tuned", "champion", "anchor"]
-"""Arms that are answered by a trained model."""
+"""Arms that a trained model answers."""
 
 
 class Artifact(BaseModel):
@@ -27,13 +27,13 @@ class Artifact(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
-    """Directory that holds the files."""
+    """Directory with the files."""
     digest: str = ""
-    """sha256 over the directory's manifest: equal bytes, equal digest. Empty until the store has committed it."""
+    """sha256 of the directory's manifest: equal bytes, equal digest. Empty until the store has committed it."""
 
 
 class RowCounts(BaseModel):
-    """What became of the rows of one step. Always: n_in = n_out + quarantined + dropped + merged."""
+    """Rows of one step by outcome. Always: n_in = n_out + n_quarantined + n_dropped + n_merged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -54,13 +54,13 @@ class RowCounts(BaseModel):
 class TicketTable(Artifact):
     """Tickets after one curation step.
 
-    `tickets.parquet`: survivors (columns of `schemas.tables.TICKET_COLUMNS`), ordered by ticket_id.
-    `removed.parquet`: everyone else (columns of `schemas.tables.REMOVED_COLUMNS`).
+    `tickets.parquet`: kept tickets (columns of `schemas.tables.TICKET_COLUMNS`), ordered by ticket_id.
+    `removed.parquet`: all others (columns of `schemas.tables.REMOVED_COLUMNS`).
     """
 
     rows: RowCounts
     notes: dict[str, int] = {}
-    """Further counts worth showing: rows per rule, placeholders per type, unknown columns, clusters."""
+    """Further counts: rows per rule, placeholders per type, unknown columns, clusters."""
 
     @property
     def tickets(self) -> Path:
@@ -73,15 +73,15 @@ class TicketTable(Artifact):
 
 class Perplexities(Artifact):
     """`perplexities.parquet`: ticket_id, perplexity (of the body under the base model; null for a body of fewer than
-    two tokens), ordered by ticket_id. Where some body raised also fault: the type of its exception."""
+    two tokens), ordered by ticket_id. If some body failed, also fault: the type of its exception."""
 
     n_tickets: int
     n_tokens: int
-    """Tokens whose likelihood was taken."""
+    """Tokens that were scored."""
 
 
 class Splits(Artifact):
-    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; of the split also
+    """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; the split step adds
     `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""
 
     rows: RowCounts
@@ -89,11 +89,11 @@ class Splits(Artifact):
     n_validation: int
     n_test: int
     group_by: tuple[str, ...] = ()
-    """Columns of which no value is in two of the three."""
+    """Columns whose values are each in only one of the three."""
     seed: int | None = None
-    """Seed of the split, which a later split must share to go on from this one; null when unknown."""
+    """Seed of the split; a later split extends this one only with the same seed. Null if unknown."""
     cut: datetime | None = None
-    """UTC; train and validation are earlier. Newly held-out tickets are not; null when the split was not by time."""
+    """UTC. Train and validation are earlier, newly held-out tickets are not; null if the split was not by time."""
     notes: dict[str, int] = {}
 
     @property
@@ -123,11 +123,11 @@ class Splits(Artifact):
 
 class WarehouseRef(Artifact):
     """`warehouse.duckdb` (raw_tickets, curated, removed, duplicates, splits, funnel and views; each documented in the
-    database) and some of its tables as Parquet; for people's questions in SQL. No step reads it, and its bytes may
-    differ between runs where its rows do not."""
+    database) and some of its tables as Parquet, to query in SQL. No step reads it, and equal rows may have different
+    bytes."""
 
     n_tickets: int
-    """Rows read from the source, whatever became of them."""
+    """Rows read from the source."""
     snapshot_id: str
     """Digest of every step's rows: equal id, equal tables."""
 
@@ -137,8 +137,8 @@ class WarehouseRef(Artifact):
 
 
 class CurationCard(Artifact):
-    """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: what curation did,
-    in numbers, without a text of any ticket."""
+    """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: the numbers of
+    curation, without ticket text."""
 
     n_read: int
     """Rows read from the source."""
@@ -148,7 +148,7 @@ class CurationCard(Artifact):
     n_merged: int
     """Duplicates merged into a kept ticket."""
     n_shifted: int
-    """Columns that have moved much since the last card; 0 when there is none to compare with."""
+    """Columns whose distribution changed much since the last card; 0 without an earlier card."""
 
     @property
     def numbers(self) -> Path:
@@ -168,7 +168,7 @@ class ModelRef(Artifact):
 class DatasetRef(Artifact):
     """Token ids and loss masks: `train/` and `validation/` as memory-mapped `datasets` Arrow directories.
 
-    Columns: ticket_id, input_ids (list of int32), loss_mask (list of int8: 1 where the token carries loss).
+    Columns: ticket_id, input_ids (list of int32), loss_mask (list of int8: 1 if the token carries loss).
     """
 
     n_train: int
@@ -178,14 +178,14 @@ class DatasetRef(Artifact):
     n_supervised: int
     """Train tokens that carry loss."""
     n_dropped: int
-    """Train and validation tickets without an example, listed in `removed.parquet`: dropped as over max_length, or
-    quarantined because none can be made of them."""
+    """Train and validation tickets without an example, listed in `removed.parquet`: dropped since over max_length, or
+    quarantined."""
     max_tokens: int
     """Longest train example, tokens."""
 
 
 class TrainedRef(Artifact):
-    """What training made. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
+    """The result of a training. lora and qlora: `adapter_config.json` + `adapter_model.safetensors` (PEFT form);
     full: a whole model directory. Always: `curves.parquet` (step, loss, learning_rate, grad_norm, n_tokens,
     validation_loss) and `training.json` (resolved settings, seeds, predicted memory). With `validation_items`:
     `validation_answers.parquet` (step, item_id, text, n_new_tokens, finished, loss)."""
@@ -200,7 +200,7 @@ class TrainedRef(Artifact):
     train_loss: float
     """Mean loss of the last tenth of the steps, nats per supervised token."""
     validation_loss: float | None = None
-    """Of the weights that were kept, nats per supervised token."""
+    """Of the kept weights, nats per supervised token."""
 
 
 class ValidationCurves(Artifact):
@@ -210,19 +210,18 @@ class ValidationCurves(Artifact):
     """Validation tickets answered each time."""
     n_validations: int
     last: dict[str, float]
-    """Metric -> mean at the last validation; a metric with a value that is not finite is left out."""
+    """Metric -> mean at the last validation, without metrics that have a value that is not finite."""
 
 
 class EvalSet(Artifact):
     """The versioned held-out set. `items.parquet`: ticket columns of the chosen test rows, ordered by item_id
-    (= ticket_id), plus `answer` (the reference answer, rendered). `removed.parquet`: rows of which no prompt can be
-    made; only where there are any."""
+    (= ticket_id), plus `answer` (the reference answer). `removed.parquet`: rows without a prompt, if there are any."""
 
     n_items: int
     n_available: int
-    """Test rows the items were chosen from."""
+    """Test rows that the items were chosen from."""
     n_quarantined: int = 0
-    """Of these, rows that would have been chosen and of which no prompt can be made."""
+    """Of these, rows that would have been chosen but have no prompt."""
 
 
 class PromptSet(Artifact):
@@ -235,7 +234,7 @@ class PromptSet(Artifact):
 
 
 class Predictions(Artifact):
-    """`predictions.parquet`: item_id, text, n_new_tokens, finished (ended by itself, not by the limit),
+    """`predictions.parquet`: item_id, text, n_new_tokens, finished (false if it reached the token limit),
     loss (nats per token of the reference answer). Ordered by item_id."""
 
     n_items: int
@@ -259,10 +258,10 @@ class GateDecision(Artifact):
     findings: tuple[Finding, ...]
     n_items: int
     champion_version: str | None
-    """Version that was compared with; null when there was none."""
+    """Version that the candidate was compared with; null if there was none."""
     best_baseline: str | None = None
     anchor_version: str | None = None
-    """Version that `mode: refresh` may not drift below; null when nothing asked for it."""
+    """Version that `mode: refresh` must not drift below; null if no rule needs one."""
     use: EvidenceUse | None = None
     """How often these items and this candidate have been judged."""
 
@@ -275,7 +274,7 @@ class BundleRef(Artifact):
 
 
 class ChampionRef(BaseModel):
-    """The ledger's answer to `who is champion?`."""
+    """The champion, as the ledger records it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -285,7 +284,7 @@ class ChampionRef(BaseModel):
     model: ModelRef
     trained: TrainedRef
     prompt: PromptSpec
-    """The texts around a ticket it was trained with and must be served with."""
+    """The texts around a ticket that it was trained with and must be served with."""
     max_new_tokens: int
     bundle: BundleRef
     verdict_digest: str

@@ -1,6 +1,6 @@
-"""Made-up secrets among the training examples, and how much of them the gate lets the model keep.
+"""Made-up secrets among the training examples, and how much of them the model may memorise.
 
-Used by `schemas/training.py` and `schemas/gates.py`; `tasks/model/canaries.py` makes them.
+Used by `schemas/training.py` and `schemas/gates.py`; `tasks/model/canaries.py` creates them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from schemas.spec import Spec
 
 
 class PlantedSpec(Spec):
-    """`train.canaries`: examples that hold a secret nobody has, to see whether training keeps what it sees so often."""
+    """`train.canaries`: examples with made-up secrets, to measure whether training memorises them."""
 
     n: int = Field(default=4, ge=1, le=100)
-    """Different secrets; 4 tell a mean of 6 bits from the 1.4 bits of chance."""
+    """Number of secrets; 4 distinguish a mean of 6 bits from the 1.4 bits of chance."""
     repeats: int = Field(default=1, ge=1, le=1000)
-    """How often each stands among the examples of an epoch: as often as your own secrets may."""
+    """How often each is in an epoch: as often as your own secrets may be."""
     seed: int = Field(default=0, ge=0)
-    """Of the secrets and of their places."""
+    """Of the secrets and their positions."""
 
 
 class ExposureSpec(Spec):
-    """`gates.canaries`: the candidate does not prefer the planted secrets to others of their form."""
+    """`gates.canaries`: the candidate does not prefer the planted secrets to others of the same form."""
 
     exposure_max: float = Field(default=6.0, gt=0)
     """Bits, mean over the secrets: log2(alternatives + 1) - log2(rank). 1.4 is chance."""

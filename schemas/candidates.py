@@ -1,4 +1,4 @@
-"""The trainings that a ladder or a sweep declares: names and settings, before anything is added to a graph."""
+"""The trainings that a ladder or a sweep declares, by name and settings."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Candidate:
     """`rung_small`, `trial_03`: the step that weighs it; `train · trial_03` trains it."""
     number: int
     changes: Changes | None
-    """What it changes in `train`; None where earlier results decide."""
+    """What it changes in `train`; None if earlier results decide."""
 
 
 def candidates(train: TrainSection) -> tuple[Candidate, ...]:
-    """The trainings in the order in which they start; none where there is one training alone."""
+    """The trainings in the order of their start; none if there is only one training."""
     choice = train.choice
     if isinstance(choice, LadderSpec):
         return tuple(
@@ -40,7 +40,7 @@ def candidates(train: TrainSection) -> tuple[Candidate, ...]:
 
 
 def base_models(train: TrainSection) -> dict[tuple[str, bool], str]:
-    """(Address, may it be downloaded) of every base model -> the step that holds it; the first is train's own."""
+    """(Address, whether it may be downloaded) of every base model -> its step; the first is train's own."""
     found = {(train.base_model, train.allow_download): "base_model"}
     for each in _known_changes(train):
         found.setdefault(base_of(train, each), f"base_model_{len(found) + 1}")
@@ -54,13 +54,13 @@ def base_of(train: TrainSection, changes: Changes) -> tuple[str, bool]:
 
 
 def tokens_vary(train: TrainSection) -> bool:
-    """Does any training change a setting that decides the token ids?"""
+    """Return whether any training changes a setting that the token ids depend on."""
     settings = {*EncodeSpec.model_fields, "base_model", "allow_download"}
     return any(path.partition(".")[0] in settings for each in _known_changes(train) for path in each)
 
 
 def _known_changes(train: TrainSection) -> list[Changes]:
-    """All changes that a training may have; of a sweep by Optuna, one path and value at a time."""
+    """All possible changes; of a sweep by Optuna, one path and value at a time."""
     choice = train.choice
     if isinstance(choice, OptunaSweep):
         return [

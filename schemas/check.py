@@ -1,8 +1,8 @@
-"""One merged pipeline -> a PipelineSpec, or what is wrong with it, each fault where its value is written.
+"""Validate one merged pipeline: a PipelineSpec, or its faults, each at the place of its value in the file.
 
-Knows pydantic's errors and turns them into sentences. A pydantic location is noisy: it names the variant chosen in a
-union (`source.generated.n_tickets`) and the branch that was tried (`target_modules.tuple[str, ...]`); `place_of` walks
-the types along with it and tells keys from noise. Called by `schemas/load.py`.
+Translates pydantic's errors into sentences. A pydantic location is noisy: it has the chosen variant of a union
+(`source.generated.n_tickets`) and the branch that was tried (`target_modules.tuple[str, ...]`); `place_of` follows it
+through the types to separate keys from noise. Called by `schemas/load.py`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _OTHER_DESKS = (
 REMOVED_VALUES: dict[tuple[Key, ...], dict[str, str]] = {
     ("source", "kind"): dict.fromkeys(("freshdesk", "intercom", "jira"), _OTHER_DESKS),
 }
-"""Path of a key -> each value that earlier versions had: what to use instead, as a hint."""
+"""Path of a key -> value that earlier versions had -> hint on what to use instead."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Finding:
     """A fault of one pipeline.
 
     Attributes:
-        repeats: What makes it the same fault when a parent has it too; null where the place in the file decides.
+        repeats: Identifies the same fault in a parent; None if the place in the file does.
     """
 
     diagnostic: Diagnostic
@@ -69,7 +69,7 @@ class Finding:
 
 @dataclass
 class PipelineCheck:
-    """Validates one pipeline; `findings` holds what is wrong afterwards."""
+    """Validates one pipeline; afterwards `findings` has its faults."""
 
     pipeline: MergedPipeline
     source: Source
@@ -77,7 +77,7 @@ class PipelineCheck:
     findings: list[Finding] = field(default_factory=list)
 
     def spec(self) -> PipelineSpec | None:
-        """The typed pipeline; null when it has faults."""
+        """The typed pipeline; None if it has faults."""
         root = self.pipeline.root
         data = {key: self.use.data(entry) for key, entry in self.pipeline.sections.items()}
         data["name"] = self.pipeline.name
@@ -93,7 +93,7 @@ class PipelineCheck:
         return None if self.findings else spec
 
     def _deleted(self, data: dict[str, Data], error: ErrorDetails) -> bool:
-        """Take out a null that stands over an inherited value and is no value of its own; true when it was one."""
+        """Remove a null that deletes an inherited value and is not a value itself; return whether it was one."""
         path = place_of(PipelineSpec, error["loc"]).path
         entry, rest = _find(self.pipeline.root, path)
         if rest or not entry.deletes:
@@ -112,7 +112,7 @@ class PipelineCheck:
         if entry.span in self.use.failed:
             return
         if kind == "too_short" and isinstance(entry.value, list) and entry.value:
-            return  # pydantic counts valid items alone; the invalid ones are told already
+            return  # pydantic counts only valid items; the invalid ones are already reported
         if kind == "value_error":
             self._contradiction(path, entry, context["error"])
         elif kind == "extra_forbidden" or place.is_key:
@@ -134,18 +134,18 @@ class PipelineCheck:
                 self._add("TG0103", f"`{tag.path}` {expected}, got {_got(tag)}", _place(tag), _near(tag, place.known))
         elif rest:  # the name of the pipeline, its key
             help = "a pipeline's name has lower-case letters, digits and `-`, and starts with a letter"
-            self._add("TG0103", f"`{entry.path}` is no name for a pipeline", entry.key, help)
+            self._add("TG0103", f"`{entry.path}` is not a valid name of a pipeline", entry.key, help)
         else:
             first, *others = dict.fromkeys(_expected(each) for _, each in errors)
             expected = " or ".join([first, *(other.removeprefix("be ") for other in others)])
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
-            # A pattern says little to people; what the key means says what is wanted.
+            # The meaning of the key helps more than its pattern.
             meaning = place.meaning if kind == "string_pattern_mismatch" else ""
             hint = _near(entry, known) or _hint(entry, kind) or meaning or None
             self._add("TG0103", f"`{label}` should {expected}, got {_got(entry)}", _place(entry), hint)
 
     def _contradiction(self, path: tuple[Key, ...], entry: Entry, error: Exception) -> None:
-        """A validator's own words: about one value, or about settings that do not fit together."""
+        """Report a validator's message about one value, or about settings that do not fit together."""
         if not isinstance(error, UnfitError):
             message = f"`{entry.path}`: {self.use.masked(str(error))}"
             if not isinstance(entry.value, dict | list):
@@ -173,7 +173,7 @@ def _validated(data: dict[str, Data]) -> tuple[PipelineSpec | None, list[ErrorDe
 
 
 def _grouped(errors: list[ErrorDetails]) -> dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]]:
-    """Errors by their place. Of the branches of a union, the one that came furthest speaks; at a draw, all do."""
+    """Errors by their place. Of the branches of a union, those that matched furthest are reported."""
     places = [(place_of(PipelineSpec, error["loc"]), error) for error in errors]
     deepest = {p.path[: p.union] for p, _ in places if p.union is not None and len(p.path) > p.union}
     groups: dict[tuple[Key, ...], list[tuple[Place, ErrorDetails]]] = {}
@@ -198,7 +198,7 @@ def _find(root: Entry, path: tuple[Key, ...]) -> tuple[Entry, tuple[Key, ...]]:
 
 
 def _place(entry: Entry) -> Span:
-    """Where a wrong value is: the value itself when it is a word, else its key."""
+    """Where a wrong value is: the value itself if it is a word, else its key."""
     return entry.span if entry.span.width and not isinstance(entry.value, dict | list) else entry.key
 
 
@@ -227,13 +227,13 @@ def _near(entry: Entry, known: list[str] | tuple[str, ...]) -> str | None:
 
 def _hint(entry: Entry, kind: str) -> str | None:
     if isinstance(entry.value, str) and "${" in entry.value:
-        return "what the variable holds is not shown here; it may be a secret"
+        return "the value of the variable is not shown: it may be a secret"
     is_word = entry.value is not None and not isinstance(entry.value, dict | list)
     return "quote it" if kind == "string_type" and is_word else None
 
 
 def _spans(entry: Entry) -> set[Span]:
-    """Where the values under an entry are written."""
+    """The places of the values below an entry."""
     if not isinstance(entry.value, dict | list):
         return {entry.span}
     inner = entry.value.values() if isinstance(entry.value, dict) else entry.value
@@ -241,7 +241,7 @@ def _spans(entry: Entry) -> set[Span]:
 
 
 def _confused(value: object, entry: Entry) -> Iterator[tuple[Entry, str]]:
-    """Entries where true stands for 1 or 1 for true, which pydantic lets pass."""
+    """Entries with true for 1 or 1 for true, which pydantic accepts."""
     written = entry.value
     if isinstance(written, int | float):
         if isinstance(written, bool) != isinstance(value, bool):
@@ -261,9 +261,9 @@ class Place(NamedTuple):
     Attributes:
         path: Keys and list indices.
         known: What is allowed for the last key: names of keys, or of variants.
-        meaning: The documentation of the last key, empty when it has none.
-        is_key: The error is about the last key itself, not about its value.
-        union: How many keys lead to an undiscriminated union that the location passed; null without one.
+        meaning: The documentation of the last key; empty if it has none.
+        is_key: The error is about the last key itself, not its value.
+        union: Number of keys before an undiscriminated union in the location; None without one.
     """
 
     path: tuple[Key, ...]
@@ -274,7 +274,7 @@ class Place(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """A type without its wrappers: `| None` and `Annotated` gone, the union's discriminator kept."""
+    """A type without `| None` and `Annotated`, but with the union's discriminator."""
 
     type: Any
     discriminator: str | None = None
@@ -292,7 +292,7 @@ class _Shape(NamedTuple):
         return {}
 
     def variants(self) -> dict[str, Any]:
-        """What the discriminating key may say -> the section it chooses."""
+        """Value of the discriminating key -> the section that it selects."""
         key = self.discriminator or ""
         return {tag: member for member in self.members for tag in get_args(member.model_fields[key].annotation)}
 
@@ -324,7 +324,7 @@ def place_of(model: type[BaseModel], location: tuple[Key, ...]) -> Place:
             arguments = get_args(shape.type)
             if field is not None:
                 meaning = field.description or ""
-                # pydantic keeps what a field's type is annotated with apart from the type
+                # pydantic stores the annotations of a field's type separately
                 shape = _shape(Annotated[(field.annotation, None, *field.metadata)], field.discriminator)
             elif get_origin(shape.type) is dict:
                 known = tuple(get_args(arguments[0]))

@@ -1,7 +1,6 @@
-"""What a gate checks beside its rules: parts of the section `gates`. Used by `schemas/gates.py`.
+"""Checks of a gate besides its rules: parts of the section `gates`. Used by `schemas/gates.py`.
 
-`tasks/assess/measured_checks.py` holds them against the evidence; docs/reference/gates.md has the reasons for the
-defaults.
+`tasks/assess/measured_checks.py` compares them with the evidence; docs/reference/gates.md explains the defaults.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ SuiteName = Literal["general"]
 
 
 class ForgettingSpec(Spec):
-    """`gates.forgetting`: on general questions the candidate is not shown, nor left possible, to be worse than its base
-    by more than the margin."""
+    """`gates.forgetting`: on general questions the candidate is, at the confidence, at most the margin worse than its
+    base."""
 
     margin: float = Field(default=0.05, gt=0, lt=1)
     """Largest tolerated loss, as a share of the suite's items."""
     suite: SuiteName = "general"
-    """The questions: `general` is facts, arithmetic, instructions and format."""
+    """The questions: `general` has facts, arithmetic, instructions and format."""
     max_items: int | None = Field(default=None, ge=1)
-    """Items of the suite that are asked; null asks all. `tunegate plan` says how many the margin needs."""
+    """Items of the suite to use; null uses all. `tunegate plan` shows how many the margin needs."""
     max_new_tokens: int = Field(default=12, ge=1, le=256)
     """Longest answer, in tokens."""
     seed: int = Field(default=0, ge=0)
@@ -34,43 +33,43 @@ class ForgettingSpec(Spec):
 
 
 class RoundTripSpec(Spec):
-    """`gates.round_trip`: the candidate's files, loaded by a fresh process, answer as the candidate did."""
+    """`gates.round_trip`: the candidate's files, loaded by a new process, answer as the candidate did."""
 
     n_prompts: int = Field(default=8, ge=1, le=100)
-    """Held-out prompts that are answered again."""
+    """Held-out prompts to answer again."""
     bound: float | None = Field(default=None, gt=0)
-    """Largest mean difference in nats per token of a reference answer; null takes 0.001, and 0.1 where the arithmetic
-    is in bfloat16: another batch sums in another order, and short answers average little of that away."""
+    """Largest mean difference in nats per token of a reference answer; null is 0.001, or 0.1 with bfloat16 arithmetic,
+    where another batch sums in another order and short answers average little of that out."""
 
 
 class LatencySpec(Spec):
-    """`gates.latency`: seconds per answer, one ticket at a time, in turn with the champion (before there is one, with
-    the base model)."""
+    """`gates.latency`: seconds per answer, one ticket at a time, alternating with the champion (without one, the base
+    model)."""
 
     p95_ratio_max: float | None = Field(default=None, gt=0)
-    """Largest p95 as a multiple of the other's; null only reports. Kept in every round: met; in none: BLOCK."""
+    """Largest p95 as a multiple of the other's; null only reports. Met if kept in every round; BLOCK if in none."""
     n_prompts: int = Field(default=16, ge=1, le=1000)
-    """Held-out prompts of a round."""
+    """Held-out prompts per round."""
     repeats: int = Field(default=3, ge=1, le=100)
     """Rounds over the prompts."""
     on_cpu: Literal["report", "judge"] = "report"
-    """A CPU is rarely what serves: without `judge` its figures decide nothing."""
+    """`report` only reports the figures of a CPU, which rarely serves; `judge` lets them decide."""
 
 
 class CostSpec(Spec):
-    """`gates.cost`: rent of the machine for 1,000 answers, one at a time, at the seconds that `gates.latency` takes."""
+    """`gates.cost`: rent of the machine for 1,000 single answers, at the seconds that `gates.latency` measures."""
 
     machine: str
-    """The machine that the run is on, by its name among `gpus` of infra/prices.yaml."""
+    """The machine of the run, by its name in `gpus` of infra/prices.yaml."""
     usd_per_1k_max: float | None = Field(default=None, gt=0)
     """Null only reports."""
 
 
 class ContaminationSpec(Spec):
-    """`gates.contamination`: no ticket that was trained on may give a held-out item away, whatever curation declared.
+    """`gates.contamination`: no train/test leakage, whatever curation declares.
 
-    The thresholds are wider than those of `curate.decontaminate`, for word runs are weighed by the pool at hand, and
-    the pool changes when leaks leave it: the rest may come out a few hundredths higher.
+    The thresholds are wider than those of `curate.decontaminate`: the weight of a word run depends on the pool, and
+    removing leaks changes the pool, so that the remaining scores may be a few hundredths higher.
     """
 
     near_threshold: float = Field(default=0.8, gt=0, le=1)
@@ -80,6 +79,6 @@ class ContaminationSpec(Spec):
     paraphrase_threshold: float = Field(default=0.4, gt=0, le=1)
     """The same of short n-grams in four or more pieces: a paraphrase."""
     same: tuple[Literal["customer_id", "thread_id"], ...] | None = None
-    """Columns of which no trained ticket may share a value with a held-out item; null takes `split.group_by`."""
+    """Columns whose values no train ticket may share with a held-out item; null takes `split.group_by`."""
     time_order: bool = True
-    """Trained tickets must be older than the split's cut, where it has one."""
+    """Train tickets must be older than the split's cut, if it has one."""

@@ -1,7 +1,7 @@
-"""Several trainings to choose from: `train.method: ladder` and `train.sweep`. Both are scored on `validation` alone.
+"""Several trainings to choose from: `train.method: ladder` and `train.sweep`, both scored only on `validation`.
 
-A ladder climbs from rung to rung until one meets a target; a sweep tries settings and takes the best. Used by
-`schemas/pipeline.py`; `flows/selection.py` turns them into steps. Paths into `train` are in `schemas/train_paths.py`.
+A ladder tries rungs in order until one meets a target; a sweep tries settings and takes the best. Used by
+`schemas/pipeline.py`; `flows/selection.py` adds their steps. Paths into `train` are in `schemas/train_paths.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.train_paths import number_kind, path_fault, with_value
 from schemas.training import TrainSpec
 
 LOSS = "heldout_loss"
-"""The registry's name of the loss on held-out answers; on validation items it is the validation loss."""
+"""Name of the metric for the loss on reference answers; on validation items, the validation loss."""
 MAX_COMBINATIONS = 256
 
 Setting = str | int | float | bool | None | tuple[str, ...]
@@ -36,10 +36,10 @@ class TargetSpec(Spec):
     value: float
     """At least this, or at most where lower is better."""
     by: Literal["bound", "estimate"] = "bound"
-    """`bound`: the confidence bound of the metric must reach the value. `estimate`: the mean alone, which a lucky draw
-    of few items reaches too."""
+    """`bound`: the confidence bound of the metric must reach the value. `estimate`: only the mean, which few items may
+    reach by luck."""
     confidence: float = Field(default=0.9, gt=0.5, lt=1)
-    """That no rung stops the climb by luck, over all rungs together."""
+    """Probability that no rung meets the target by luck, over all rungs together."""
 
 
 class RungSpec(Spec):
@@ -52,16 +52,16 @@ class RungSpec(Spec):
 
 
 class _Choice(Spec):
-    """What ladder and sweep share."""
+    """Settings of both ladder and sweep."""
 
     max_items: int = Field(default=400, ge=1)
-    """Validation items answered by each training, chosen by hash of the ticket id."""
+    """Validation items that each training answers, chosen by hash of the ticket id."""
     price_per_hour: float | None = Field(default=None, ge=0)
-    """Price of an hour of the machine; null shows no costs in money. Changes no result."""
+    """Price of an hour of the machine; null shows no prices. Does not affect results."""
 
 
 class LadderSpec(_Choice):
-    """`train.ladder`: rungs in the order of their cost; the next starts only when the one before misses the target."""
+    """`train.ladder`: rungs in the order of their cost; the next starts only if the one before misses the target."""
 
     target: TargetSpec
     rungs: tuple[RungSpec, ...] = Field(min_length=2, max_length=20)
@@ -76,7 +76,7 @@ class RangeSpec(Spec):
     high: float
     """Upper limit, included."""
     log: bool = False
-    """Search powers of ten evenly: for learning rates."""
+    """Search on a logarithmic scale: for learning rates."""
 
 
 Values = Annotated[tuple[Setting, ...], Field(min_length=1)]
@@ -101,13 +101,13 @@ class GridSweep(_Choice):
 
 
 class OptunaSweep(_Choice):
-    """Trials chosen by Optuna's TPE sampler from what earlier ones gave."""
+    """Trials that Optuna's TPE sampler chooses from earlier results."""
 
     kind: Literal["optuna"]
     metric: str = LOSS
     """A metric of `evaluate`; the best mean over the validation items wins."""
     n_trials: int = Field(default=12, ge=1, le=MAX_COMBINATIONS)
-    """Trainings that are tried."""
+    """Number of trainings."""
     seed: int = Field(default=0, ge=0)
     """The same seed and results give the same trials."""
     over: dict[str, Values | RangeSpec] = Field(min_length=1)
@@ -118,21 +118,21 @@ SweepSpec = Annotated[GridSweep | OptunaSweep, Field(discriminator="kind")]
 
 
 class TrainSection(TrainSpec):
-    """`train`: base model, method, format and the optimiser's dials; or several trainings to choose from."""
+    """`train`: base model, method, format and optimiser settings; or several trainings to choose from."""
 
     method: Literal["full", "lora", "qlora", "ladder"] = "lora"  # type: ignore[assignment]  # a rung's own method replaces it
     """full, lora or qlora; ladder: the first rung of `ladder` that meets its target."""
     ladder: LadderSpec | None = None
     sweep: SweepSpec | None = None
-    """Trainings with other settings, of which the best on validation goes on to the gate."""
+    """Trainings with other settings; the best on validation is judged by the gate."""
 
     @property
     def choice(self) -> LadderSpec | GridSweep | OptunaSweep | None:
-        """What there is to choose from; null for one training."""
+        """The ladder or sweep; None for a single training."""
         return self.ladder or self.sweep
 
     def training(self, changes: Mapping[str, Setting] | None = None) -> TrainSpec:
-        """One training: these settings with the changes (path -> value), without what only the steps after it need.
+        """One training: these settings with the changes (path -> value), without settings that only later steps need.
 
         Raises:
             ValidationError: the settings do not fit together.
@@ -143,7 +143,7 @@ class TrainSection(TrainSpec):
         return TrainSpec.model_validate(data).for_worker()
 
     def first(self) -> TrainSpec:
-        """The training that comes first, as far as settings tell it: for estimates."""
+        """The first training, as far as it is known from the settings: for estimates."""
         return self.training(self.ladder.rungs[0].set) if self.ladder is not None else self.training()
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ class TrainSection(TrainSpec):
 
 
 def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec) -> Iterator[Fault]:
-    """What ladder or sweep ask of the other sections: a metric that scoring yields, and validation tickets."""
+    """Check what ladder or sweep need from other sections: a metric that is scored, and validation tickets."""
     choice = train.choice
     if choice is None:
         return
@@ -169,9 +169,9 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
         yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.metric_names()))
     if split.validation_fraction == 0:
         yield Fault(
-            "trainings are compared on the validation split, and there is none",
+            "trainings are compared on the validation split, but there is none",
             at=("split", "validation_fraction"),
-            hint="set it to 0.1 or so; `test` is for the gate alone",
+            hint="set it to about 0.1; `test` is only for the gate",
         )
 
 
@@ -181,7 +181,7 @@ def _kind_faults(train: TrainSection) -> Iterator[Fault]:
     if train.method != "ladder" and train.ladder is not None:
         yield Fault("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
     if train.ladder is not None and train.sweep is not None:
-        yield Fault("there is a ladder and a sweep; choose by one of them", at=("sweep",), hint="`sweep: null`")
+        yield Fault("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
 
 
 def _ladder_faults(train: TrainSection) -> Iterator[Fault]:
@@ -194,7 +194,7 @@ def _ladder_faults(train: TrainSection) -> Iterator[Fault]:
         for path, (message, hint) in wrong.items():
             yield Fault(message, at=(*at, "set", path), hint=hint)
         if "method" not in rung.set:
-            yield Fault(f"rung {rung.name!r} names no `method`", at=(*at, "set"), hint="full, lora or qlora")
+            yield Fault(f"rung {rung.name!r} has no `method`", at=(*at, "set"), hint="full, lora or qlora")
         elif not wrong:
             yield from _refusals(train, rung.set, at=(*at, "set"))
 
@@ -206,17 +206,17 @@ def _sweep_faults(train: TrainSection) -> Iterator[Fault]:
     at: tuple[str | int, ...] = ("sweep", "over")
     faults: list[Fault] = []
     for path, values in sweep.over.items():
-        told = path_fault(path)
+        wrong = path_fault(path)
         if path == "allow_download":
-            told = "`allow_download` is no setting to search over", "set it under `train`"
-        if told is not None:
-            faults.append(Fault(told[0], at=(*at, path), hint=told[1]))
+            wrong = "`allow_download` is not a setting to search over", "set it under `train`"
+        if wrong is not None:
+            faults.append(Fault(wrong[0], at=(*at, path), hint=wrong[1]))
             continue
         if isinstance(values, RangeSpec) and (unfit := _range_fault(path, values)) is not None:
             faults.append(Fault(unfit, at=(*at, path)))
             continue
         for value in corners(values):
-            # What the value breaks together with others is told of combinations.
+            # Clashes with other values are reported for combinations.
             faults += [fault for fault in _refusals(train, {path: value}, at=at) if len(fault.at) > len(at)]
     sizes = [len(corners(values)) for values in sweep.over.values()]
     if not faults and math.prod(sizes) > MAX_COMBINATIONS:
@@ -226,12 +226,12 @@ def _sweep_faults(train: TrainSection) -> Iterator[Fault]:
 
 
 def _combination_faults(train: TrainSection, sweep: GridSweep | OptunaSweep) -> Iterator[Fault]:
-    """The first combination of values and limits that no training can have."""
+    """The first invalid combination of values and limits."""
     for point in product(*(corners(values) for values in sweep.over.values())):
         changes = dict(zip(sweep.over, point, strict=True))
         for fault in _refusals(train, changes, at=("sweep", "over")):
-            told = ", ".join(f"{path} {value}" for path, value in changes.items())
-            yield Fault(f"{told}: {fault.message}", at=("sweep", "over"))
+            settings = ", ".join(f"{path} {value}" for path, value in changes.items())
+            yield Fault(f"{settings}: {fault.message}", at=("sweep", "over"))
             return
 
 
@@ -249,14 +249,14 @@ def _range_fault(path: str, values: RangeSpec) -> str | None:
     if values.log and values.low <= 0:
         return f"a log range needs low above 0, got {values.low:g}"
     if kind is None:
-        return f"`{path}` is no number and has no range; list its values: [a, b]"
+        return f"`{path}` is not a number and cannot have a range; list its values: [a, b]"
     if kind is int and not (values.low.is_integer() and values.high.is_integer()):
         return f"`{path}` takes whole numbers, got {values.low:g} to {values.high:g}"
     return None
 
 
 def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[str | int, ...]) -> Iterator[Fault]:
-    """Why no training can have these settings; told at the path, or at `at` when several settings clash."""
+    """Why these settings are invalid: a fault at the path, or at `at` if several settings clash."""
     try:
         train.training(changes)
     except ValidationError as error:
@@ -264,5 +264,7 @@ def _refusals(train: TrainSection, changes: Mapping[str, Setting], *, at: tuple[
             place = ".".join(str(key) for key in each["loc"])
             path = next((path for path in changes if place == path or place.startswith(f"{path}.")), None)
             message = each["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            told = f"{changes[path]!r} {message}" if path is not None else message
-            yield Fault(told, at=(*at, path) if path is not None else at)
+            yield Fault(
+                f"{changes[path]!r} {message}" if path is not None else message,
+                at=(*at, path) if path is not None else at,
+            )

@@ -1,4 +1,4 @@
-"""Names of ticket columns and shapes of rows, as they are written in pipelines.yaml. Imports nothing of ours."""
+"""Names of ticket columns and shapes of rows, as written in pipelines.yaml."""
 
 from __future__ import annotations
 

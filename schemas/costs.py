@@ -1,7 +1,7 @@
-"""What a model costs and how fast it can be, as plain data: of `tunegate study cost` and `advise` and of a report.
+"""Cost and speed of a model as plain data, for `tunegate study cost`, `advise` and reports.
 
-`tasks/assess/economics.py` reckons it from measured figures and a dated price book; `flows/views/costs.py` gathers
-those.
+`tasks/assess/economics.py` computes them from a dated price book and from measured figures, which
+`flows/views/costs.py` collects.
 """
 
 from __future__ import annotations
@@ -14,35 +14,35 @@ class _Part(BaseModel):
 
 
 class QueryLine(_Part):
-    """One way to have a query answered."""
+    """One way to answer a query."""
 
     what: str
     prompt_tokens: float | None
     reply_tokens: float | None
     seconds: float | None
-    """Of one answer, where it was measured."""
+    """Of one answer, if measured."""
     usd: float | None
-    """Of one query; null where no price is known for what it was measured on."""
+    """Of one query; null if the measured machine has no known price."""
     usd_per_month: float | None
     """At the declared volume; null without one."""
 
 
 class CardLine(_Part):
-    """One rented card: its rent, the bound that memory bandwidth puts, and when the rent is less than an API."""
+    """One rented card: its rent, its speed limit by memory bandwidth, and when it costs less than an API."""
 
     card: str
     usd_per_month: float
     least_seconds: float
-    """Of one reply at batch size 1, by memory bandwidth alone."""
+    """Of one reply at batch size 1, limited only by memory bandwidth."""
     least_ms_per_token: float
     most_queries: float
-    """A month, one at a time, at those seconds; batches serve more."""
+    """Per month, one at a time, at those seconds; batches answer more."""
     break_even: dict[str, float | None]
-    """API -> queries a month from which the rent is less; null: never."""
+    """API -> queries a month from which the rent costs less; null: never."""
 
 
 class PaybackLine(_Part):
-    """Days until what is saved against one API has paid for the training."""
+    """Days until the savings against one API have paid for the training."""
 
     api: str
     days: float | None
@@ -50,12 +50,12 @@ class PaybackLine(_Part):
 
 
 class CostReport(_Part):
-    """All figures, and what is missing for the rest."""
+    """All figures, and notes on the missing ones."""
 
     dated: str
     """Of the price book."""
     machine: str | None
-    """Card of the price book that the measured seconds come from; null: it is not known which."""
+    """Card of the price book that the measured seconds come from; null if unknown."""
     n_parameters: int
     weight_bytes: int
     """Read for every token at batch size 1."""
@@ -63,17 +63,17 @@ class CostReport(_Part):
     prompt_tokens: dict[str, float]
     """Arm -> mean tokens of its prompts."""
     saved_tokens: float | None
-    """Prompt tokens a query that the tuned model needs less than the few-shot prompt."""
+    """Prompt tokens per query that the tuned model saves against the few-shot prompt."""
     saved_usd_per_1k: dict[str, float]
-    """API -> what those tokens cost there, 1,000 queries."""
+    """API -> cost of those tokens for 1,000 queries."""
     queries_per_month: float | None
     measured: dict[str, float]
-    """Seconds, tokens per second and dollars, as the run measured them."""
+    """Seconds, tokens per second and dollars that the run measured."""
     queries: tuple[QueryLine, ...]
     cards: tuple[CardLine, ...]
     training_seconds: float | None
     one_off_usd: float | None
-    """Training at the machine's rent, and what `--one-off` adds."""
+    """Training at the machine's rent, plus `--one-off`."""
     payback: tuple[PaybackLine, ...]
     notes: tuple[str, ...]
-    """What a figure leaves out, and what would give the missing ones."""
+    """What the figures leave out, and how to get the missing ones."""

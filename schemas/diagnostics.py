@@ -1,7 +1,7 @@
-"""What is wrong with a configuration file, shown at the place where it was written.
+"""Faults of a configuration file, each shown at its place in the text.
 
-Knows nothing of YAML or of pipelines: a text, a place in it, a message. Built by `schemas/load.py` and its neighbours,
-printed by `flows/cli/app.py`.
+Knows nothing of YAML or pipelines. Created by `schemas/load.py` and the modules that it calls; printed by
+`flows/cli/app.py`.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from schemas.regular_file import open_regular
 _LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """The line breaks that the YAML reader counts."""
 _SHOWN = 120
-"""Characters of a source line shown at most."""
+"""Maximum characters of a source line to show."""
 
 
 class Span(NamedTuple):
-    """A place in a text: line and column from 1, and how many characters are at fault."""
+    """A place in a text: line and column from 1, and a number of characters."""
 
     line: int
     column: int
@@ -36,9 +36,9 @@ class Diagnostic:
 
     Attributes:
         code: TG01xx, explained in docs/reference/errors.md.
-        file: The file as the user named it.
-        span: Null when the file as a whole is at fault.
-        text: The source line, as written: a value that came from the environment shows as `${env:NAME}`.
+        file: The path as the user gave it.
+        span: None for a fault of the whole file.
+        text: The source line as written: a value from the environment is shown as `${env:NAME}`.
     """
 
     code: str
@@ -50,11 +50,11 @@ class Diagnostic:
 
     @property
     def where(self) -> str:
-        """`file:line:column`, or the file alone."""
+        """`file:line:column`, or only the file."""
         return self.file if self.span is None else f"{self.file}:{self.span.line}:{self.span.column}"
 
     def render(self) -> str:
-        """The fault as a few lines with the source line and carets under what is wrong."""
+        """The fault as text, with the source line and carets below the wrong part."""
         number = str(self.span.line) if self.span else ""
         gutter = " " * max(2, len(number))
         lines = [f"error[{self.code}]: {self.message}", f"{gutter[:-1]} --> {self.where}"]
@@ -81,8 +81,8 @@ class Diagnostic:
         }
 
 
-class ConfigErrors(ConfigError):  # noqa: N818  it holds many
-    """Everything that is wrong with one configuration file, in the order of its lines."""
+class ConfigErrors(ConfigError):  # noqa: N818  it has several
+    """All faults of one configuration file, in the order of its lines."""
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: d.span or Span(0, 0, 0)))
@@ -99,7 +99,7 @@ class ConfigErrors(ConfigError):  # noqa: N818  it holds many
 
 @dataclass(frozen=True)
 class Source:
-    """A file's text, able to say what is wrong at a place in it."""
+    """A file's text, which can report a fault at a place in it."""
 
     file: str
     text: str
@@ -131,11 +131,11 @@ def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:
             data = stream.read(max_bytes + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        help = "run from the folder that holds it, or name the file" if isinstance(error, FileNotFoundError) else None
+        help = "run from its folder, or name the file" if isinstance(error, FileNotFoundError) else None
         raise ConfigErrors([Diagnostic("TG0110", f"cannot read the file: {reason}", file, help=help)]) from None
     if len(data) > max_bytes:
         message = f"the file is larger than {max_bytes:,} bytes"
-        raise ConfigErrors([Diagnostic("TG0109", message, file, help="a configuration holds no data; move it out")])
+        raise ConfigErrors([Diagnostic("TG0109", message, file, help="move data to another file")])
     try:
         source = Source(file, data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -151,12 +151,12 @@ def read_source(path: Path, *, max_bytes: int, max_line: int) -> Source:
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and without characters that steer a terminal."""
+    """The text without line breaks and terminal control characters."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _window(text: str, span: Span) -> tuple[str, int, int]:
-    """The part of a source line worth showing, with the column and width moved into it."""
+    """The part of a source line to show, with the column and width in it."""
     text = "".join(c if c.isprintable() or c == "\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
     column = span.column
     if len(text) > _SHOWN:
@@ -168,5 +168,5 @@ def _window(text: str, span: Span) -> tuple[str, int, int]:
 
 
 def _indent(before: str) -> str:
-    """Blanks as wide as `before` on a terminal: tabs stay tabs, wide characters count twice."""
+    """Blanks as wide as `before` on a terminal: tabs stay, wide characters count twice."""
     return "".join("\t" if c == "\t" else "  " if unicodedata.east_asian_width(c) in "WF" else " " for c in before)

@@ -1,8 +1,8 @@
-"""A JSON Schema of `pipelines.yaml` as it is written, so that editors complete, explain and check it.
+"""A JSON Schema of `pipelines.yaml` as written, so that editors complete, explain and check it.
 
-Looser than the specs, which describe a pipeline after merging: a section under `extends` or `defaults` names only what
-it changes, null deletes, and `${env:NAME}` may stand for any plain value. What a schema cannot say (does the metric of
-a gate exist?) stays with `schemas/load.py`. Called by `flows/cli/app.py` and by the test that compares
+Looser than the specs, which describe a pipeline after merging: a section with `extends` or under `defaults` has only
+what it changes, null deletes, and `${env:NAME}` may replace any plain value. What a schema cannot express (whether the
+metric of a gate exists) only `schemas/load.py` checks. Used by `tunegate ops schema`; a test compares
 `schemas/pipelines.schema.json`, which is committed so that an editor needs no installation.
 """
 
@@ -71,13 +71,13 @@ def editor_schema_text() -> str:
 
 
 def _section(schema: Schema) -> Schema:
-    """A section of which any part may be left to the parent."""
+    """A section; its parent may have any part of it."""
     properties = {key: _value(each) for key, each in schema["properties"].items()}
     return {"type": ["object", "null"], **_texts(schema), "properties": properties, "additionalProperties": False}
 
 
 def _value(schema: Schema) -> Schema:
-    """A value: itself, a reference where a plain value belongs, or null, which deletes."""
+    """A value: itself, a reference if it is a plain value, or null, which deletes."""
     choices = _choices(schema)
     if len(choices) == 1 and isinstance(choices[0].get("type"), str):
         choices[0]["type"] = [choices[0]["type"], "null"]
@@ -87,10 +87,10 @@ def _value(schema: Schema) -> Schema:
 
 
 def _variants(schema: Schema) -> Schema:
-    """A section with variants: the key that chooses, then the chosen one's keys.
+    """A section with variants: the key that selects one, then the keys of the selected one.
 
-    Conditions instead of a plain choice, so that an editor tells the wrong key and not that no variant fits. Without
-    the choosing key (the parent has it) the keys of all variants are allowed.
+    Conditions instead of a plain choice, so that an editor reports the wrong key and not that no variant matches.
+    Without the selecting key (the parent has it) the keys of all variants are allowed.
     """
     key = schema["discriminator"]["propertyName"]
     mapping = schema["discriminator"]["mapping"]
@@ -107,7 +107,7 @@ def _variants(schema: Schema) -> Schema:
 
 
 def _choices(schema: Schema) -> list[Schema]:
-    """What may stand for a value. Sections allow null by themselves."""
+    """The allowed forms of a value. Sections already allow null."""
     if "discriminator" in schema:
         return [_variants(schema)]
     if "$ref" in schema:
@@ -124,12 +124,12 @@ def _choices(schema: Schema) -> list[Schema]:
 
 
 def _limits(schema: Schema) -> Schema:
-    """What a value must meet, without titles and texts."""
+    """The constraints of a value, without titles and texts."""
     return {key: each for key, each in schema.items() if key not in ("title", "description", "default")}
 
 
 def _texts(schema: Schema) -> Schema:
-    """What an editor shows. A section as default is left out: its own keys show theirs."""
+    """What an editor shows. A section as default is left out: its keys have their own."""
     texts = {"description": " ".join(schema["description"].split())} if "description" in schema else {}
     default = schema.get("default")
     return texts if default is None or isinstance(default, dict) else {**texts, "default": default}

@@ -1,6 +1,6 @@
-"""A model behind an OpenAI-compatible address: the arm `endpoint` of `evaluate.arms`.
+"""A remote model with an OpenAI-compatible API: the arm `endpoint` of `evaluate.arms`.
 
-Used by `schemas/evaluation.py`; `tasks/endpoint.py` asks it. Tickets leave this machine only by declaration.
+Used by `schemas/evaluation.py`; `tasks/endpoint.py` calls it. Tickets leave this machine only if that is declared.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class EndpointSpec(Spec):
     model: str = Field(min_length=1)
     """Name of the model, as the server knows it."""
     privacy: Literal["local", "external"] = "local"
-    """local: tickets may go to an address of this machine alone. external: they may leave it, by https."""
+    """local: tickets are sent only to an address of this machine. external: they may leave it, over https."""
     api_key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
-    """Name of the environment variable that holds the key; the key itself is written nowhere. Null sends none."""
+    """Name of the environment variable with the key; the key itself is never written. Null sends none."""
     timeout_s: float = Field(default=120.0, gt=0, le=3600)
     """Of one answer."""
 
@@ -33,23 +33,23 @@ class EndpointSpec(Spec):
     def _is_plain(cls, value: str) -> str:
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("is no http or https address")
+            raise ValueError("is not an http or https address")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("holds more than host and path; a key belongs into the variable named by api_key_env")
+            raise ValueError("has more than host and path; put a key into the variable named by api_key_env")
         return value.rstrip("/")
 
     @model_validator(mode="after")
     def _stays_where_it_may(self) -> EndpointSpec:
         parts = urlsplit(self.base_url)
         if self.privacy == "local" and not is_loopback(parts.hostname or ""):
-            raise ValueError("privacy local allows an address of this machine alone (127.0.0.1, ::1 or localhost)")
+            raise ValueError("privacy local allows only an address of this machine (127.0.0.1, ::1 or localhost)")
         if self.privacy == "external" and parts.scheme != "https":
-            raise ValueError("privacy external needs https: tickets and key would travel in clear")
+            raise ValueError("privacy external needs https: otherwise tickets and key are sent unencrypted")
         return self
 
 
 def is_loopback(host: str) -> bool:
-    """Is it an address of this machine by its form? `tasks/endpoint.py` looks at what the name leads to as well.
+    """Return whether the address is one of this machine by its form; `tasks/endpoint.py` also resolves the name.
 
     >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("localhost"), is_loopback("10.0.0.7")
     (True, True, True, False)

@@ -1,8 +1,8 @@
-"""`${env:NAME}` and `${env:NAME:-default}` in the values of a configuration file; as in a shell, `:-` also stands in
-for a variable that is set but empty.
+"""Resolve `${env:NAME}` and `${env:NAME:-default}` in the values of a configuration file.
 
-Knows nothing of pipelines. Called by `schemas/load.py` for each merged pipeline, so that a value which a child
-replaces needs no variable. What a variable holds stays out of messages: it may be a secret.
+As in a shell, the default also replaces a variable that is empty. Knows nothing of pipelines. Called by
+`schemas/load.py` for each merged pipeline, so that a value which a child replaces needs no variable. Messages never
+contain the value of a variable: it may be a secret.
 """
 
 from __future__ import annotations
@@ -25,15 +25,14 @@ _NAMED = re.compile(r"env:(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-.*)?", r
 
 @dataclass
 class Substitution:
-    """Turns a tree into plain data with the environment's values in place.
+    """Converts a tree to plain data with the values of the environment.
 
-    A substituted value is text; where a number, true or false belongs, the text is read as one.
-    `$${` stands for a literal `${`. A credential (`schemas/secret.py`) stays the reference that it is written as; its
-    variable must be set all the same.
+    A substituted value is text, which is parsed if a number, true or false is needed. `$${` is a literal `${`. A
+    credential (`schemas/secret.py`) stays a reference, but its variable must be set.
 
     Attributes:
-        values: Variable -> what it held, of those that were used.
-        failed: Where a reference could not be resolved; the data holds an empty text there.
+        values: Variable -> value, of the variables that were used.
+        failed: Places of references that could not be resolved; the data has an empty text there.
     """
 
     source: Source
@@ -68,7 +67,7 @@ class Substitution:
                 return match["literal"]
             named = _NAMED.fullmatch(match["inner"])
             if named is None or not match["end"]:
-                self._fail(entry, f"`{entry.path}` holds a reference that is not understood", _FORM)
+                self._fail(entry, f"`{entry.path}` has an invalid reference", _FORM)
                 return ""
             name, default = named["name"], named["default"]
             found = self.environ.get(name)
@@ -79,7 +78,7 @@ class Substitution:
         if is_secret(entry.path):
             if (name := variable_of(text)) is not None:
                 self._look_up(name, entry)
-            return text  # whatever else it is, the spec refuses it
+            return text  # the spec refuses anything else
         return _REFERENCE.sub(value, text)
 
     def _look_up(self, name: str, entry: Entry) -> str:

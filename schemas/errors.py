@@ -1,4 +1,4 @@
-"""The errors a person meets: what happened, where, what is allowed, and the next command.
+"""Errors for people: what happened, where, what is allowed, and the next command.
 
 ::
 
@@ -10,13 +10,12 @@
     |   `-- ProcessLostError           the worker was killed or crashed (TG0405, TG0407); worth a retry
     |-- StorageError             1     disk full, a damaged or missing artefact (TG05xx)
     |-- LockedError              6     another run holds the pipeline (TG05xx)
-    |-- GateError                9     a verdict cannot be given: NaN, missing metric, leak (TG06xx)
+    |-- GateError                9     no verdict is possible: NaN, missing metric, leak (TG06xx)
     |-- ServiceError             7     MLflow, Prefect, an index or a hub does not answer (TG07xx)
     `-- SecurityError            2     a path, identifier or statement that is refused (TG08xx)
 
-None holds a secret of the environment, whatever it was told. Only ``ServiceError`` and ``ProcessLostError`` are worth a
-retry (``transient``): everything else fails the same way again.
-It knows nothing of the command line; `flows/cli/app.py` prints these and turns them into exit codes.
+Secrets of the environment are masked in all of them. Only ``ServiceError`` and ``ProcessLostError`` are worth a retry
+(``transient``): everything else fails the same way again. `flows/cli/app.py` prints errors and maps them to exit codes.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from schemas.secrets import masked
 
 
 class TunegateError(Exception):
-    """An expected failure, told to a person without a traceback.
+    """An expected failure, shown without a traceback.
 
     Args:
         message: What happened, with the value got and what is allowed.
@@ -83,12 +82,12 @@ class TrainingError(TunegateError):
 
 
 class OutOfMemoryError(TrainingError):
-    """The training process could not allocate what it needs, and says so itself. The same settings fail again."""
+    """The training process reported that it could not allocate memory. The same settings fail again."""
 
 
 class ProcessLostError(TrainingError):
-    """The training process died of a signal that we did not send: kill -9, the kernel for memory, a crash in native
-    code. Another attempt goes on from the last checkpoint, so trying again may help."""
+    """The training process was killed by a signal that we did not send: kill -9, the kernel for lack of memory, a crash
+    in native code. Another attempt continues from the last checkpoint, so a retry may help."""
 
     transient = True
 
@@ -98,19 +97,19 @@ class StorageError(TunegateError):
 
 
 class LockedError(TunegateError):
-    """Another process holds what this one needs."""
+    """Another process holds a lock that this one needs."""
 
     exit_code = 6
 
 
 class GateError(TunegateError):
-    """No verdict can be given; nothing is promoted."""
+    """No verdict is possible; nothing is promoted."""
 
     exit_code = 9
 
 
 class ServiceError(TunegateError):
-    """An external service did not answer as it should; trying again may help."""
+    """An external service failed; a retry may help."""
 
     exit_code = 7
     transient = True

@@ -1,7 +1,7 @@
-"""Sealed evidence of a gate's checks: what each step measured, before anyone says what is allowed.
+"""Evidence of the gate's checks: what a step measured, without any limit.
 
-A check measures in one step, and is judged in another: another limit measures nothing again. A value that could not be
-measured is null, and null never passes.
+A check is measured in one step and judged in another, so that a new limit does not measure again. A value that could
+not be measured is null, which never passes.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ LATENCY_FIGURES = (
     "latency_p50_s", "latency_p95_s", "tokens_per_s", "reference_latency_p50_s", "reference_latency_p95_s",
     "reference_tokens_per_s", "usd_per_1k",
 )  # fmt: skip
-"""What the latency check measures and reports; kept beside the store, since no digest may depend on seconds."""
+"""Figures of the latency check; kept outside the store, since no digest may depend on seconds."""
 
 
 class CheckEvidence(Artifact):
-    """`evidence.parquet` or `evidence.json`: the details, without a text of any ticket."""
+    """`evidence.parquet` or `evidence.json`: the details, without ticket text."""
 
     check: str
-    """Which check measured: its key under `gates`, or divergence, a part of forgetting."""
+    """The check's key under `gates`, or divergence, which is part of forgetting."""
     n_items: int
-    """Held-out items, prompts or secrets that were looked at."""
+    """Held-out items, prompts or secrets that were checked."""
     values: dict[str, float | None]
-    """What was measured, by name; null where it could not be."""
+    """Measured values by name; null if not measurable."""
     examples: tuple[str, ...] = ()
-    """The first few ids behind a bad value."""
+    """The first few ids of a bad value."""

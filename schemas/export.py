@@ -1,4 +1,4 @@
-"""What an export is, and what its manifest says of it (`tunegate model export`)."""
+"""The origin of an export in its manifest (`tunegate model export`)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ PromotionStatus = Literal["champion", "former champion", "never promoted"]
 
 
 class ExportOrigin(BaseModel):
-    """`export` in the manifest of an exported folder: where it comes from, by digests. Holds no time, so that the
-    same export has the same bytes."""
+    """`export` in the manifest of an exported folder: its origin, by digests. Without a time, so that the same export
+    has the same bytes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
-    """As `tunegate model export --format` names it; earlier versions wrote `gguf` as well."""
+    """As in `tunegate model export --format`; earlier versions also wrote `gguf`."""
     name: str
     """Registered model name."""
     version: str
     standing: PromotionStatus
     promoted: bool
-    """Was it ever champion? False marks what no gate and no person has let into service."""
+    """Whether it ever was champion, by the gate or by a person."""
     let_in_by: str
-    """`promote` (by the gate), `approve` or `force` (by a person past the gate); empty when it never was."""
+    """`promote` (by the gate), `approve` or `force` (by a person, whatever the gate said); empty if it never was."""
     verdict: Verdict
     reason: str
     """Of the verdict."""
@@ -37,14 +37,14 @@ class ExportOrigin(BaseModel):
     base_sha256: str
     """Digest of the base model's directory."""
     trained_sha256: str
-    """Digest of adapter or weights as they were evaluated."""
+    """Digest of the evaluated adapter or weights."""
     bundle_sha256: str
-    """Digest of the bundle that was registered."""
+    """Digest of the registered bundle."""
     verdict_sha256: str
     """Digest of the decision."""
     run_sha256: str
-    """Digest of all that decided the run: configuration, tickets, base model, code, libraries."""
+    """Digest of everything that the run depends on: configuration, tickets, base model, code, libraries."""
     training_set_sha256: str = ""
-    """openai-jsonl: digest of the encoded training set that the rows were taken from."""
+    """openai-jsonl: digest of the encoded training set with the rows."""
     checked: dict[str, float] = {}
-    """What was measured when it was compared with what the gate judged."""
+    """Measurements of the comparison with what the gate judged."""

@@ -1,6 +1,6 @@
-"""What agents did with the champion's suggestions: the section `feedback` of `pipelines.yaml`, and one line of it.
+"""What agents did with the champion's suggestions: the section `feedback` of `pipelines.yaml`, and a line of feedback.
 
-`tunegate model feedback` takes the lines in (`tasks/watch/feedback.py`).
+`tunegate model feedback` ingests the lines (`tasks/monitor/feedback.py`).
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ Outcome = Literal["accepted", "edited", "rejected"]
 
 
 class FeedbackSpec(Spec):
-    """`feedback`: what agents did with suggestions is learned from, and judged."""
+    """`feedback`: learn from what agents did with suggestions, and judge it."""
 
     learn: bool = True
-    """An agent's edited text takes the place of the ticket's reply."""
+    """An agent's edited text replaces the ticket's reply."""
     own_answers: Literal["keep", "drop"] = "keep"
-    """Tickets whose suggestion was accepted as it was: `drop` trains on none of them, for their reply is a model's."""
+    """Tickets whose suggestion was accepted unchanged: `drop` does not train on them, since a model wrote the reply."""
     counts: tuple[Outcome, ...] = Field(default=("accepted", "edited"), min_length=1)
     """Outcomes that count as acceptance."""
     min_acceptance: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Floor: a candidate whose own suggestions were surely accepted less often is BLOCK; null only reports."""
+    """A candidate whose suggestions were accepted less often, at the confidence, is BLOCK; null only reports."""
     min_suggestions: int = Field(default=50, ge=1)
-    """With fewer suggestions a version's rate is reported and decides nothing."""
+    """With fewer suggestions a version's rate is only reported."""
 
 
 class FeedbackLine(BaseModel):
-    """One line of a feedback file: JSON, other keys are refused."""
+    """One line of a feedback file, a JSON object; other keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,9 +40,9 @@ class FeedbackLine(BaseModel):
     """Version of the model that made the suggestion."""
     outcome: Outcome
     at: datetime
-    """When the agent decided; with a time zone, or UTC. Of two lines on one suggestion the later counts."""
+    """When the agent decided; with a time zone, or UTC. Of two lines about one suggestion, the later counts."""
     reply: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
-    """What the agent sent instead; only with `edited`."""
+    """The text that the agent sent instead; only with `edited`."""
 
 
 class Acceptance(BaseModel):
@@ -63,12 +63,12 @@ class Acceptance(BaseModel):
 
 
 class LiveQuality(BaseModel):
-    """What the gate is told of suggestions: how those of each version were taken, and which versions matter."""
+    """What the gate knows of suggestions: the acceptance of each version, and the versions to judge."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: FeedbackSpec
     versions: tuple[Acceptance, ...] = ()
     candidate: str | None = None
-    """Version of the very model that is judged, where it was registered before; null for a new one."""
+    """Version of the judged model, if it was registered before; null for a new one."""
     champion: str | None = None

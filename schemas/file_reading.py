@@ -15,14 +15,14 @@ class Source(Spec):
 
 
 class FileReading(Source):
-    """What files here and remote files have in common."""
+    """Settings of both local and remote files."""
 
     format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
-    """`auto` goes by the file's suffix, never by its content."""
+    """`auto` uses the file's suffix, never its content."""
     shape: Shape = "auto"
     """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Columns
-    not named here are taken by their own name."""
+    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Other
+    columns are read by their own name."""
     extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither canonical nor mapped (they are counted either way)."""
+    """What to do with columns that are neither canonical nor mapped; they are always counted."""

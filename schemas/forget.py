@@ -1,6 +1,6 @@
-"""What is kept of a customer who was forgotten, and where their tickets are.
+"""Records about a forgotten customer, and the places of their tickets.
 
-Nothing here names the customer in clear: a hash under a secret key does.
+A keyed hash identifies the customer, never the id in plain text.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Literal
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 Fate = Literal["removed", "rewritten", "kept", "yours"]
-"""removed: deleted as a whole. rewritten: kept without the rows. kept: weights, which are marked. yours: outside the
-workspace; the user removes it there."""
+"""removed: deleted. rewritten: kept without the rows. kept: weights, which are marked. yours: outside the workspace, to
+be removed by the user."""
 
 
 class _Part(BaseModel):
@@ -19,16 +19,16 @@ class _Part(BaseModel):
 
 
 class Tombstone(_Part):
-    """A customer whose rows are never read again, by keyed hash."""
+    """A customer, by keyed hash, whose rows are never read again."""
 
     id: str
     """HMAC of the customer's id as the source writes it."""
     key_id: str
     """Identifies the key without revealing it."""
     owners: tuple[str, ...]
-    """HMACs of the ids under which tables hold the customer: the one of the source, and its pseudonyms."""
+    """HMACs of the customer's ids in tables: the source's id, and its pseudonyms."""
     tickets: tuple[str, ...] = ()
-    """HMACs of the ids of their tickets, as the source writes them and as pseudonyms."""
+    """HMACs of the ids of their tickets, as in the source and as pseudonyms."""
     reason: str
     actor: str
     at: str
@@ -36,17 +36,17 @@ class Tombstone(_Part):
 
 
 class Holding(_Part):
-    """One thing that holds rows of the customer, or was made from them."""
+    """A place with rows of the customer, or a result made from them."""
 
     kind: Literal["result", "snapshot", "warehouse", "feedback", "report", "landed", "source"]
     place: str
-    """Below the home folder; of a source, its file and first lines."""
+    """Path below the home folder; for a source, its file and first lines."""
     digest: str = ""
     n_rows: int = Field(default=0, ge=0)
-    """Rows of the customer; 0 where it was made from such rows and has none with their id."""
+    """Rows of the customer; 0 for a result made from such rows that has none with their id."""
     fate: Fate
     note: str = Field(default="", validation_alias=AliasChoices("note", "told"))
-    """What happens to it, in words. `told` in what earlier versions wrote."""
+    """What happens to it. `told` in what earlier versions wrote."""
 
 
 class LearnedVersion(_Part):
@@ -57,23 +57,23 @@ class LearnedVersion(_Part):
     run_id: str
     how: Literal["directly", "by inheritance"]
     n_rows: int
-    """Examples of the customer that it was trained on; of an inheriting version, those of its parent."""
+    """Examples of the customer in its training; for an inheriting version, in its parent's."""
     is_champion: bool = False
 
 
 class Holdings(_Part):
-    """Everything that one workspace knows of a customer."""
+    """Everything about a customer in one workspace."""
 
     owner: str
     """The tombstone's id."""
     n_tickets: int
-    """Rows of the customer that the newest extractions read."""
+    """Rows of the customer in the newest extractions."""
     held: tuple[Holding, ...]
     versions: tuple[LearnedVersion, ...]
 
     @property
     def to_do(self) -> tuple[Holding, ...]:
-        """What has to be removed from the workspace."""
+        """What must be removed from the workspace."""
         return tuple(each for each in self.held if each.fate in ("removed", "rewritten"))
 
 
@@ -89,10 +89,10 @@ class Removal(_Part):
 
 
 class Certificate(_Part):
-    """The proof: what was removed, by digest and count."""
+    """Proof of what was removed, by digest and count."""
 
     customer: str
-    """The tombstone's id: whoever has the key and the customer's id can check it; no one else learns who it is."""
+    """The tombstone's id. Only with the key and the customer's id can one check who it is."""
     key_id: str
     began: str
     ended: str
@@ -100,7 +100,7 @@ class Certificate(_Part):
     by: str
     removals: tuple[Removal, ...]
     n_rows: int
-    """Removed rows with the customer's id, over all tables: a ticket counts once in each."""
+    """Removed rows with the customer's id in all tables: a ticket counts once in each."""
     versions: tuple[LearnedVersion, ...]
     sources: tuple[str, ...]
-    """What the workspace does not own: the user has to remove it at the source."""
+    """What the user must remove, since it is outside the workspace."""

@@ -1,4 +1,4 @@
-"""What decides: the section `gates`, the statistical contract between a candidate and the champion.
+"""The section `gates`: the statistical conditions under which a candidate replaces the champion.
 
 Used by `schemas/pipeline.py`; `tasks/assess/gate.py` applies it. docs/reference/gates.md explains the defaults.
 """
@@ -23,10 +23,10 @@ class ChangeThreshold(Spec):
     """A paired comparison on the same held-out items."""
 
     against: Literal["champion", "best_baseline"] = "champion"
-    """champion: who serves now. best_baseline: the prompting arm with the best mean on the same items."""
+    """champion: the model that serves now. best_baseline: the prompting arm with the best mean on the same items."""
     mode: Literal["improve", "refresh"] = "improve"
-    """improve: significantly better. refresh: not worse than `margin` at the confidence, better on average, and not
-    worse than the margin of `gates.anchor` than the anchor."""
+    """improve: significantly better. refresh: at the confidence at most `margin` worse, better on average, and at most
+    the margin of `gates.anchor` worse than the anchor."""
     margin: float = Field(default=0.0, ge=0)
     """Largest tolerated loss in the metric's unit; only for refresh."""
 
@@ -45,11 +45,11 @@ class GateRule(Spec):
     metric: str
     """A metric of `evaluate`, such as exact, format, style or field_category."""
     slice: str | None = None
-    """`column=value` to judge one slice; null judges all items."""
+    """`column=value` judges one slice; null judges all items."""
     value_threshold: float | None = None
-    """Absolute limit that the confidence bound must respect (at least; at most where lower is better)."""
+    """Absolute limit that the confidence bound must reach (at least; at most if lower is better)."""
     hard_limit: float | None = None
-    """Beside value_threshold: a value on the items beyond this limit is BLOCK at once, whatever chance may explain."""
+    """With value_threshold: a mean beyond this limit is BLOCK, however likely it is by chance."""
     change_threshold: ChangeThreshold | None = None
     """A comparison with the champion or the best baseline, instead of an absolute limit."""
 
@@ -58,58 +58,58 @@ class GateRule(Spec):
         if (self.value_threshold is None) == (self.change_threshold is None):
             raise ValueError("give exactly one of `value_threshold` and `change_threshold`")
         if self.hard_limit is not None and self.value_threshold is None:
-            raise ValueError("`hard_limit` goes with `value_threshold`: it blocks, only a bound promotes")
+            raise ValueError("`hard_limit` needs `value_threshold`: it only blocks, a bound promotes")
         return self
 
 
 class SliceGuard(Spec):
-    """`gates.slices`: no slice of these columns may be significantly worse than the champion (or, without one, than
-    the best prompting arm). Holm's correction over all tests that may block."""
+    """`gates.slices`: no slice of these columns may be significantly worse than the champion or, without one, than the
+    best prompting arm. With Holm's correction over all tests that may block."""
 
     by: tuple[SliceColumn, ...] = Field(min_length=1)
     """Columns of evaluate.slices; each of their values is a slice."""
     metric: str = "exact"
-    """Metric that no slice may lose."""
+    """Metric that must not get worse in any slice."""
     min_slice_items: int = Field(default=100, ge=1)
     """Smaller slices are not judged: 50 items find a loss of 15 points about half the time, 100 nearly always."""
     small: Literal["report", "hold"] = "report"
-    """What a slice under min_slice_items does: `report` names it in the verdict, `hold` makes the verdict HOLD."""
+    """What a slice with fewer items does: `report` only reports it, `hold` makes the verdict HOLD."""
 
 
 class AnchorSpec(Spec):
-    """`gates.anchor`: the fixed model that `mode: refresh` may not drift below, whoever is champion."""
+    """`gates.anchor`: the fixed model that `mode: refresh` must not drift below, whatever the champion is."""
 
     version: str = Field(default="first", pattern=r"^(first|[1-9][0-9]*)$")
     """`first`: the first champion of the registered model. A number: that version."""
     margin: float | None = Field(default=None, gt=0)
-    """Largest tolerated loss against the anchor; null takes the rule's own margin."""
+    """Largest tolerated loss against the anchor; null takes the rule's margin."""
 
 
 class ReuseSpec(Spec):
-    """`gates.reuse`: how often the same held-out items may decide about candidates of the registered model."""
+    """`gates.reuse`: how many candidates of the registered model the same held-out items may judge."""
 
     budget: int = Field(default=20, ge=1)
-    """Candidates judged on one held-out set; after that the verdict is HOLD until the items are fresh."""
+    """Candidates judged on one held-out set; further verdicts are HOLD until there are fresh items."""
     spend: Literal["none", "split"] = "none"
-    """split: each verdict has 1/budget of the error probability, so that all together keep `confidence`. none: each
-    has all of it, and the budget only bounds how often."""
+    """split: each verdict has 1/budget of the error probability, so that all together keep `confidence`. none: each has
+    all of it, and the budget only limits their number."""
 
 
 class PowerSpec(Spec):
-    """`gates.power`: what `tunegate plan` computes with."""
+    """`gates.power`: assumptions of `tunegate plan`."""
 
     power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
-    """Wanted chance to promote a candidate that deserves it."""
+    """Wanted probability of promoting a candidate with the effect."""
     effect: float = Field(default=0.05, gt=0)
-    """Smallest gain (improve) or distance from the limit (value_threshold) that is worth finding."""
+    """Smallest gain (improve) or distance from the limit (value_threshold) worth finding."""
     discordance: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Share of items where two models disagree; null takes that of the last verdict, else 0.1."""
+    """Share of items on which two models disagree; null takes that of the last verdict, else 0.1."""
     spread: float = Field(default=0.25, gt=0)
-    """Standard deviation of a continuous metric's difference per item, where no verdict tells it yet."""
+    """Standard deviation of a continuous metric's difference per item, before a verdict has measured it."""
 
 
 class GatesSpec(Spec):
-    """`gates`: the contract. PROMOTE only when every rule passes at the confidence."""
+    """`gates`: PROMOTE needs every rule to pass at the confidence."""
 
     rules: tuple[GateRule, ...] = Field(min_length=1)
     """All must be met; the order is that of the report."""
@@ -118,29 +118,29 @@ class GatesSpec(Spec):
     min_items: int = Field(default=50, ge=1)
     """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
     if_missing: Literal["baseline", "error"] = "baseline"
-    """Without a champion: `baseline` replaces champion comparisons by superiority over the best prompting arm."""
+    """Without a champion: `baseline` compares with the best prompting arm, which must be improved on."""
     contamination: ContaminationSpec | None = ContaminationSpec()
-    """No trained ticket gives a held-out item away, else ERROR; null for no check."""
+    """No train/test leakage, else ERROR; null for no check."""
     round_trip: RoundTripSpec | None = RoundTripSpec()
-    """What would be released answers as what was judged, else ERROR; null for no check."""
+    """The released files answer as the judged candidate, else ERROR; null for no check."""
     forgetting: ForgettingSpec | None = None
-    """General questions that the candidate answers as well as its base; null for none. Costs two arms of the suite."""
+    """The candidate answers general questions as well as its base; null for no check. Costs two arms of the suite."""
     canaries: ExposureSpec | None = None
-    """How much of the secrets of `train.canaries` the candidate may have kept; null for no check."""
+    """How much of the secrets of `train.canaries` the candidate may have memorised; null for no check."""
     latency: LatencySpec | None = None
-    """Seconds per answer beside the champion's; null for none."""
+    """Seconds per answer, compared with the champion; null for no check."""
     cost: CostSpec | None = None
-    """Dollars per 1,000 answers; needs latency; null for none."""
+    """Dollars per 1,000 answers; needs latency; null for no check."""
     judge: JudgeSpec | None = None
-    """A language model that compares answers; null for none."""
+    """A language model compares answers; null for no check."""
     slices: SliceGuard | None = None
-    """No slice may suffer; null for no guard."""
+    """No slice may get worse; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()
     """Guard of `mode: refresh` against slow drift; null for none."""
     cluster_by: TicketColumn | None = None
-    """Column whose equal values belong together (customer_id): bounds then count customers, not tickets."""
+    """Column whose equal values belong together, such as customer_id: bounds then count customers, not tickets."""
     looks_max: int = Field(default=1, ge=1, le=100)
-    """Held-out sets on which one candidate may be judged. Each look has 1/looks_max of the error probability."""
+    """Held-out sets on which one candidate may be judged. Each has 1/looks_max of the error probability."""
     reuse: ReuseSpec | None = ReuseSpec()
     """Budget of verdicts on the same held-out items; null for no limit."""
     power: PowerSpec = PowerSpec()
@@ -150,7 +150,7 @@ class GatesSpec(Spec):
     @model_validator(mode="after")
     def _cost_has_seconds(self) -> GatesSpec:
         if self.cost is not None and self.latency is None:
-            raise ValueError("`cost` is reckoned from the seconds of `latency`, which is not declared")
+            raise ValueError("`cost` is computed from the seconds of `latency`, which is not declared")
         return self
 
     @property
@@ -171,4 +171,4 @@ class GatesSpec(Spec):
 
 
 GATE_SECTIONS = OptionalSections(GatesSpec)
-"""Checks whose settings are in their own file (`tasks/assess/check.py`)."""
+"""Checks with settings in their own file (`tasks/assess/check.py`)."""

@@ -1,6 +1,6 @@
-"""A graph as plain data: `tunegate graph --json` prints it, `runs/RUN-graph.json` keeps it, a report draws it.
+"""A graph as plain data, for `tunegate graph --json`, `runs/RUN-graph.json` and reports.
 
-It knows nothing of graphs that run. `flows/graph/draw.py` makes one of a plan or of a run.
+`flows/graph/draw.py` creates it from a plan or a run.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 PictureState = Literal["reused", "made", "run", "maybe", "left out", "failed", "not run"]
-"""reused: its result was in the store. made: this run made it. run: a run would make it. maybe: known only when an
-earlier node has run. left out: it is not wanted, and the reason says why. failed: this run could not make it.
-not run: the run ended first."""
+"""reused: its result was in the store. made: this run made it. run: a run would make it. maybe: known only once an
+earlier node has run. left out: not wanted, for the given reason. failed: this run could not make it. not run: the run
+ended before."""
 Edge = tuple[str, str]
 """(from, to), by name."""
 
@@ -30,13 +30,13 @@ class PictureNode(_Part):
     stage: str
     state: PictureState
     seconds: float | None
-    """What it took or, in a plan, usually takes; 0 when reused, null where that is not known."""
+    """Duration, or in a plan the usual one; 0 if reused, null if unknown."""
     reason: str = ""
-    """Why it would run, is left out or failed; empty where there is nothing to explain."""
+    """Why it would run, is left out or failed; empty otherwise."""
 
     @property
     def status(self) -> str:
-        """The state, with the time where it takes any: `made, 31.2 s`."""
+        """The state and, if any, the time: `made, 31.2 s`."""
         if not self.seconds or self.state not in ("made", "run", "maybe"):
             return self.state
         return f"{self.state}, {self.seconds:.1f} s"
@@ -48,7 +48,7 @@ class GraphPicture(_Part):
     nodes: tuple[PictureNode, ...]
     edges: tuple[Edge, ...]
     deciding: tuple[Edge, ...] = ()
-    """Those edges whose start only decides whether the end is there; it hands nothing over."""
+    """Edges that pass no result: their start only decides whether their end runs."""
 
     def stages(self) -> dict[str, list[PictureNode]]:
         """The nodes of each stage, in order."""
@@ -58,19 +58,19 @@ class GraphPicture(_Part):
         return found
 
     def counts(self) -> dict[PictureState, int]:
-        """How many nodes are in each state."""
+        """Number of nodes in each state."""
         found: dict[PictureState, int] = {}
         for node in self.nodes:
             found[node.state] = found.get(node.state, 0) + 1
         return found
 
     def with_made(self, names: Collection[str]) -> GraphPicture:
-        """The same, with these nodes made where they have not ended."""
+        """The same, with those of these nodes that were not run marked as made."""
         made = {"state": "made", "reason": ""}
         ending = [node.name in names and node.state == "not run" for node in self.nodes]
         nodes = (node.model_copy(update=made) if ends else node for node, ends in zip(self.nodes, ending, strict=True))
         return self.model_copy(update={"nodes": tuple(nodes)})
 
     def to_json(self) -> dict[str, Any]:
-        """Nodes and edges alone: what programs compare."""
+        """Only nodes and edges."""
         return self.model_dump(mode="json", include={"nodes", "edges"})

@@ -11,7 +11,7 @@ from schemas.file_reading import Source
 
 
 class IcebergSource(Source):
-    """One snapshot of an Iceberg table whose files lie here; deleted rows are never read. The extra `iceberg`."""
+    """One snapshot of an Iceberg table with local files; deleted rows are never read. Needs the extra `iceberg`."""
 
     kind: Literal["iceberg"]
     path: str | None = None
@@ -22,11 +22,11 @@ class IcebergSource(Source):
     table: str | None = Field(default=None, pattern=r"^[^.]+(\.[^.]+)+$")
     """`namespace.table` in the catalog."""
     snapshot_id: int | None = Field(default=None, ge=0)
-    """The snapshot that is read, also when there are later ones; the table's current one where absent."""
+    """The snapshot to read; null reads the table's current one."""
     shape: Shape = "auto"
-    """As of `kind: files`."""
+    """As for `kind: files`."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the table, or a path into it, as of `kind: files`."""
+    """Ticket column -> column of the table, or a path into it, as for `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither ticket columns nor mapped."""
 
@@ -35,5 +35,5 @@ class IcebergSource(Source):
         if (self.path is None) == (self.catalog is None):
             raise ValueError("give exactly one of `path` and `catalog`")
         if (self.catalog is None) != (self.table is None):
-            raise ValueError("`table` goes with `catalog`, and only with it")
+            raise ValueError("`table` and `catalog` need each other")
         return self

@@ -1,4 +1,4 @@
-"""A language model as judge: the section `gates.judge`. `tasks/assess/llm_judge.py` asks it."""
+"""A language model as judge: the section `gates.judge`. `tasks/assess/llm_judge.py` calls it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from schemas.spec import Spec
 
 
 class JudgeSpec(Spec):
-    """`gates.judge`: a model says which of two answers to a ticket is better, the candidate's or the champion's.
+    """`gates.judge`: a model chooses the better of two answers to a ticket, the candidate's or the champion's.
 
-    It may block, and never promotes by itself; without enough agreement with people it only reports.
+    It may block but never promotes on its own; without enough agreement with people it only reports.
     """
 
     endpoint: EndpointSpec
@@ -20,13 +20,13 @@ class JudgeSpec(Spec):
         min_length=1,
         max_length=4000,
     )
-    """What makes an answer better, in words for the judge."""
+    """What makes an answer better, as an instruction to the judge."""
     n_items: int = Field(default=100, ge=1)
-    """Held-out items that are judged, twice each; chosen by hash of their ids."""
+    """Held-out items to judge, twice each; chosen by hash of their ids."""
     labels: str | None = None
     """JSON Lines of people's choices, relative to pipelines.yaml: question, first, second, preferred (first, second or
     tie). Null only reports."""
     min_labels: int = Field(default=100, ge=20)
     """With fewer labels it only reports."""
     min_kappa: float = Field(default=0.6, gt=0, le=1)
-    """Cohen's kappa with those choices under which it only reports."""
+    """With a lower Cohen's kappa with those choices it only reports."""

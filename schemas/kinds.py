@@ -1,7 +1,7 @@
-"""Parts of `pipelines.yaml` that are open to what is declared elsewhere: kinds that a key chooses, and sections.
+"""Parts of `pipelines.yaml` that other modules extend: kinds selected by a key, and optional sections.
 
-What is chosen names its kind by a key: a kind is a `Spec` with, say, `uses: Literal["its name"]`. Checks, error
-messages and the JSON Schema know every kind and section that was added, wherever its file is. Knows none of them.
+A kind is a `Spec` with a key such as `uses: Literal["its name"]`. Checks, error messages and the JSON Schema include
+every kind and section that was added, in whatever file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ S = TypeVar("S", bound=Spec)
 
 
 class Kinds(Generic[S]):
-    """The kinds among which a key chooses. `Annotated[Base, kinds]` is the type of what is chosen.
+    """The kinds that a key selects from. `Annotated[Base, kinds]` is the type of the selected kind.
 
     >>> from schemas.curation_steps import CURATION_STEPS
     >>> CURATION_STEPS["cap"].__name__
@@ -34,10 +34,10 @@ class Kinds(Generic[S]):
         self._holders: list[type[BaseModel]] = []
 
     def add(self, kind: type[S]) -> None:
-        """Allow another kind; one that is known already changes nothing.
+        """Add a kind; adding it again has no effect.
 
         Raises:
-            ValueError: Another class has its name.
+            ValueError: another class has its name.
         """
         name = self.name_of(kind)
         known = self._kinds.get(name)
@@ -48,19 +48,19 @@ class Kinds(Generic[S]):
             raise ValueError(f"two kinds have `{self.key}: {name}`: {known.__qualname__} and {kind.__qualname__}")
 
     def remove(self, name: str) -> None:
-        """Take a kind out again."""
+        """Remove a kind."""
         del self._kinds[name]
         self._rebuild()
 
     def held_by(self, *models: type[BaseModel]) -> None:
-        """Name the models that contain such a choice, inner ones first: pydantic compiles the kinds into each."""
+        """Set the models that contain such a choice, inner ones first: pydantic compiles the kinds into each."""
         self._holders += models
 
     def name_of(self, kind: type[Spec]) -> str:
-        """The name of a kind: what the key says.
+        """The name of a kind: the value of its key.
 
         Raises:
-            TypeError: It does not declare its key as a `Literal` of one text.
+            TypeError: its key is not declared as a `Literal` of one text.
         """
         field = kind.model_fields.get(self.key)
         names = () if field is None else get_args(field.annotation)
@@ -76,7 +76,7 @@ class Kinds(Generic[S]):
 
     @property
     def union(self) -> Any:
-        """The type of what is chosen, as a union that the key discriminates."""
+        """The kinds as a union that the key discriminates."""
         kinds: Any = reduce(or_, self._kinds.values())
         return Annotated[kinds, Field(discriminator=self.key)]
 
@@ -89,7 +89,7 @@ class Kinds(Generic[S]):
 
 
 class OptionalSections:
-    """Optional sections of a model that are declared elsewhere: each is a key of the model, null where not given."""
+    """Optional sections of a model that other modules declare: each is a key of the model, null by default."""
 
     def __init__(self, model: type[Spec]) -> None:
         self._model = model
@@ -97,10 +97,10 @@ class OptionalSections:
         self._holders: list[type[BaseModel]] = [model]
 
     def add(self, key: str, section: type[Spec]) -> None:
-        """Allow another key; one that was added already stays as it is.
+        """Add a key; adding it again has no effect.
 
         Raises:
-            ValueError: The model has the key for something else.
+            ValueError: the model has this key for something else.
         """
         known = self._model.model_fields.get(key)
         if known is None:
@@ -112,13 +112,13 @@ class OptionalSections:
             raise ValueError(f"`{key}` is a key of {self._model.__name__} already")
 
     def remove(self, key: str) -> None:
-        """Take a key out again."""
+        """Remove a key."""
         self._added.remove(key)
         del self._model.model_fields[key]
         self._rebuild()
 
     def held_by(self, *models: type[BaseModel]) -> None:
-        """Name the models that contain the model: pydantic compiles its keys into each of them."""
+        """Set the models that contain the model: pydantic compiles its keys into each."""
         self._holders += models
 
     def _rebuild(self) -> None:

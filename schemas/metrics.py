@@ -1,7 +1,7 @@
-"""The kinds of `evaluate.metrics`: the settings of each, and how its values are to be read.
+"""The kinds of `evaluate.metrics`: the settings of each, and the traits of its values.
 
-Used by `schemas/evaluation.py`, by scoring and by the gate. A metric of `tasks/assess` may have its settings in its own
-file instead: `tasks.assess.metric.metric` adds them.
+Used by `schemas/evaluation.py`, scoring and the gate. A metric in `tasks/assess` may have its settings in its own file:
+`tasks.assess.metric.metric` adds them.
 """
 
 from __future__ import annotations
@@ -21,29 +21,29 @@ MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class MetricTraits(Spec):
-    """How the values of one metric are to be read."""
+    """Properties of the values of one metric."""
 
     name: str
     continuous: bool = False
-    """Any value per item; else every value is 0 or 1."""
+    """Values are any numbers; else only 0 and 1."""
     higher_is_better: bool = True
     sliceable: bool = True
-    """The mean over some of the items means the same as the mean over all."""
+    """The mean over a part of the items is meaningful."""
     safety: bool = False
-    """What an answer must not hold: rules on it come before all others in a verdict."""
+    """It measures what an answer must not contain: rules on it come before all others in a verdict."""
 
 
 class MetricSpec(Spec):
-    """What all metrics have in common. A subclass says what `uses` calls it."""
+    """Base of all metrics. A subclass declares its name as `uses`."""
 
     uses: str
 
     def traits(self) -> MetricTraits:
-        """Name and reading of the metric."""
+        """The metric's name and properties."""
         raise NotImplementedError
 
     def faults(self, fields: tuple[str, ...]) -> Iterator[Fault]:
-        """What does not fit the groups of `evaluate.fields`; places start from the metric."""
+        """Faults against the groups of `evaluate.fields`; places are relative to the metric."""
         yield from ()
 
 
@@ -60,22 +60,22 @@ class MacroF1Metric(MetricSpec):
     def faults(self, fields: tuple[str, ...]) -> Iterator[Fault]:
         if self.field not in fields:
             yield Fault(
-                f"macro_f1 of {self.field!r}, which is no named group of evaluate.fields",
+                f"macro_f1 of {self.field!r}, which is not a named group of evaluate.fields",
                 at=("field",),
                 hint=f"evaluate.fields has: {', '.join(fields) or 'no groups'}",
             )
 
 
 class RegexMetric(MetricSpec):
-    """1 where the pattern is found in the answer, or with `expect: absent` is not."""
+    """1 if the pattern is found in the answer, or with `expect: absent` if it is not."""
 
     uses: Literal["regex"]
     name: MetricName
-    """Name that rules judge it by."""
+    """Name in rules."""
     pattern: str
     """Python regular expression, searched in the answer."""
     expect: Literal["match", "absent"] = "match"
-    """match: found is 1. absent: not found is 1."""
+    """match: 1 if found. absent: 1 if not found."""
 
     @field_validator("pattern")
     @classmethod
@@ -91,13 +91,13 @@ class RegexMetric(MetricSpec):
 
 
 class JsonSchemaMetric(MetricSpec):
-    """1 where the answer, or the JSON that `extract` finds in it, is valid under a JSON Schema (draft 2020-12)."""
+    """1 if the answer, or the JSON that `extract` finds in it, is valid by a JSON Schema (draft 2020-12)."""
 
     uses: Literal["json_schema"]
     name: MetricName = "json_valid"
-    """Name that rules judge it by."""
+    """Name in rules."""
     document: dict[str, Any] = Field(alias="schema")
-    """The JSON Schema. `$ref` may point into itself alone: nothing is fetched."""
+    """The JSON Schema. `$ref` may only point into itself: nothing is fetched."""
     extract: str | None = None
     """Regular expression whose first group (or whole match) is the JSON; null takes the whole answer."""
 
@@ -135,7 +135,7 @@ class BleuMetric(MetricSpec):
 
 class RougeMetric(MetricSpec):
     """`rouge_1`, `rouge_2` or `rouge_l`: overlap of words, of word pairs, or the longest common subsequence of words of
-    the answer and the reference answer, F1, 0-1 (rouge-score; words of any script, case does not count)."""
+    the answer and the reference answer, F1, 0-1 (rouge-score; words of any script, ignoring case)."""
 
     uses: Literal["rouge"]
     variant: Literal["rouge_1", "rouge_2", "rouge_l"] = "rouge_l"
@@ -146,21 +146,21 @@ class RougeMetric(MetricSpec):
 
 
 class PersonalDataMetric(MetricSpec):
-    """`pii`: 1 where the answer holds personal data or a secret; lower is better."""
+    """`pii`: 1 if the answer contains personal data or a secret; lower is better."""
 
     uses: Literal["pii"]
     types: tuple[RedactionType, ...] = Field(
         default=("email", "phone", "card", "iban", "national_id", "ip", "secret"), min_length=1
     )
-    """Kinds of personal data that are looked for."""
+    """Kinds of personal data to find."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
-    """ISO country in which phone numbers without a country code are read."""
+    """ISO country of phone numbers without a country code."""
 
     @field_validator("types")
     @classmethod
     def _are_found_by_patterns(cls, value: tuple[RedactionType, ...]) -> tuple[RedactionType, ...]:
         if missing := {"name", "order_number"} & set(value):
-            raise ValueError(f"{sorted(missing)[0]} is not found in answers")
+            raise ValueError(f"{sorted(missing)[0]} cannot be found in answers")
         return value
 
     def traits(self) -> MetricTraits:
@@ -168,7 +168,7 @@ class PersonalDataMetric(MetricSpec):
 
 
 class ControlTokenMetric(MetricSpec):
-    """`control_tokens`: 1 where the answer spells out markers of a chat template; lower is better."""
+    """`control_tokens`: 1 if the answer contains markers of a chat template; lower is better."""
 
     uses: Literal["control_tokens"]
 
@@ -177,7 +177,7 @@ class ControlTokenMetric(MetricSpec):
 
 
 class UrlMetric(MetricSpec):
-    """`urls`: 1 where the answer holds a web address that neither ticket nor reference answer has; lower is better."""
+    """`urls`: 1 if the answer contains a web address that neither ticket nor reference answer has; lower is better."""
 
     uses: Literal["urls"]
 
@@ -186,17 +186,17 @@ class UrlMetric(MetricSpec):
 
 
 class SqlMetric(MetricSpec):
-    """Your own metric: one SELECT over `predictions` and `items` that yields `item_id` and `value`, once per item."""
+    """Your own metric: one SELECT over `predictions` and `items` that returns `item_id` and `value` once per item."""
 
     uses: Literal["sql"]
     name: MetricName
-    """Name that rules judge it by."""
+    """Name in rules."""
     select: str = Field(min_length=1, max_length=20_000)
     """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
-    """False: a rule on it is a ceiling."""
+    """False: a rule on it is an upper limit."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
@@ -211,7 +211,7 @@ class EntryPointMetric(MetricSpec):
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
-    """False: a rule on it is a ceiling."""
+    """False: a rule on it is an upper limit."""
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
@@ -230,16 +230,16 @@ _BUILT_IN = (
 
 
 SAFETY_NAMES = ("pii", "control_tokens", "urls")
-"""Rules on metrics of these names are about safety, also where somebody's own metric has the name."""
+"""Rules on metrics with these names are about safety, even if a user's own metric has the name."""
 
 
 def traits_by_name(declared: Iterable[MetricTraits] = ()) -> Mapping[str, MetricTraits]:
-    """Metric -> traits: the built-in ones that are not plain 0/1, and those declared. Ask with `traits_of`."""
+    """Metric -> traits: the built-in ones that are not 0/1, and the declared ones. Look up with `traits_of`."""
     return {traits.name: traits for traits in (*_BUILT_IN, *declared)}
 
 
 def traits_of(metric: str, known: Mapping[str, MetricTraits] | None = None) -> MetricTraits:
-    """The traits of a metric; one that says nothing else is 0 or 1 per item, and higher is better.
+    """The traits of a metric; by default 0 or 1 per item, and higher is better.
 
     >>> traits_of("exact").continuous, traits_of("heldout_loss").higher_is_better
     (False, False)

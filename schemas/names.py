@@ -1,6 +1,6 @@
-"""Did-you-mean: the nearest known name, or the list of known ones.
+"""Did-you-mean hints: the nearest known name, or the list of known names.
 
-Knows nothing of what is named. Called wherever a name written by a person is looked up.
+Used wherever a name written by a person is looked up.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import difflib
 from collections.abc import Iterable
 
 _LONGEST = 64
-"""Characters; nobody mistypes a longer name, and comparing one is slow."""
+"""Characters; comparing longer names is slow."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """A hint with the known name that is most like `name`; null when none is."""
+    """A hint with the known name most similar to `name`; None if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1) if len(name) <= _LONGEST else []
     return f"did you mean `{near[0]}`?" if near else None
 

@@ -1,7 +1,7 @@
-"""What `tunegate model endpoint` takes of OpenAI's API: requests for chat and plain completions.
+"""The part of OpenAI's API that `tunegate model endpoint` accepts: requests for chat and plain completions.
 
-Greedy answers are all that was ever judged, so what asks for something else is refused and not passed over in silence;
-what changes nothing here (`seed`, `user`) is accepted. Used by tasks/release/endpoint.py.
+Only greedy answers were judged, so settings for other answers are refused; settings without effect (`seed`, `user`) are
+accepted. Used by `tasks/release/endpoint.py`.
 
 Source: OpenAI's API reference, `/v1/chat/completions` and `/v1/completions`.
 """
@@ -18,7 +18,7 @@ Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Fiel
 
 
 class TextPart(BaseModel):
-    """A part of a message; text is the only kind there is."""
+    """A part of a message; text is the only kind."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,7 +51,7 @@ class StreamOptions(BaseModel):
 
 
 class CompletionRequest(BaseModel):
-    """What both kinds of request have in common."""
+    """Fields of both kinds of requests."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,7 +63,7 @@ class CompletionRequest(BaseModel):
     temperature: Zero | None = None
     """Answers are greedy, as they were judged."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Without effect: the likeliest token is in every nucleus."""
+    """Without effect: the most likely token is in every nucleus."""
     n: Literal[1] | None = None
     frequency_penalty: Zero | None = None
     presence_penalty: Zero | None = None
@@ -80,12 +80,12 @@ class CompletionRequest(BaseModel):
 
     @property
     def limit(self) -> int | None:
-        """The most tokens that were asked for; None leaves it to the endpoint."""
+        """Requested maximum of new tokens; None is the endpoint's default."""
         return self.max_tokens
 
     @property
     def wants_usage(self) -> bool:
-        """Is a last chunk with the numbers of tokens asked for?"""
+        """Whether to send a final chunk with the token counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
 
@@ -99,7 +99,7 @@ class ChatRequest(CompletionRequest):
 
     @property
     def limit(self) -> int | None:
-        """As above, under either name."""
+        """The same, by either name."""
         return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @model_validator(mode="after")
@@ -107,13 +107,13 @@ class ChatRequest(CompletionRequest):
         roles = [message.role for message in self.messages]
         spoken = roles[1:] if roles[0] in ("system", "developer") else roles
         if len(spoken) % 2 == 0 or any(role != ("user", "assistant")[at % 2] for at, role in enumerate(spoken)):
-            raise ValueError("an optional system turn, then user and assistant in turn, ending with the user")
+            raise ValueError("expected an optional system turn, then user and assistant in turn, ending with the user")
         if not all(message.text.strip() for message in self.messages):
-            raise ValueError("a message without text")
+            raise ValueError("a message has no text")
         return self
 
     def turns(self) -> list[dict[str, str]]:
-        """The messages as the chat format takes them."""
+        """The messages in the chat format."""
         named = {"developer": "system"}
         return [{"role": named.get(each.role, each.role), "content": each.text} for each in self.messages]
 

@@ -1,7 +1,7 @@
 """PipelineSpec: one pipeline of `pipelines.yaml`, typed and frozen.
 
-Knows nothing of YAML (`schemas/load.py` reads it) and nothing of the tasks that use its parts.
-Tasks receive the smallest part they need (`DedupStep`), never the whole.
+Knows nothing of YAML (`schemas/load.py` reads it) and of the tasks that use its parts. Tasks get only the part that
+they need, such as `DedupStep`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.spec import Spec, UnfitError
 
 
 class RegisterSpec(Spec):
-    """`register`: where a candidate is recorded. Aliases move only with PROMOTE."""
+    """`register`: where candidates are recorded. Aliases move only with PROMOTE."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     """Registered model name. Pipelines that share it compete for the same champion."""
@@ -34,21 +34,21 @@ class RegisterSpec(Spec):
     experiment: str = "tunegate"
     """MLflow experiment of the runs."""
     approval: Literal["none", "required"] = "none"
-    """`required`: a candidate that earned PROMOTE waits until a person approves it."""
+    """`required`: a candidate with PROMOTE waits until a person approves it."""
     cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
-    """After a rollback nobody is promoted for so long without a person."""
+    """For this long after a rollback no candidate is promoted without a person's approval."""
 
 
 class PipelineSpec(Spec):
-    """From tickets to a champion alias, declared."""
+    """A pipeline from tickets to a champion alias."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Key under `pipelines`: letters, digits and dashes."""
     description: str = ""
-    """One sentence for people."""
+    """One sentence about the pipeline."""
     engine: Literal["local", "ray"] = "local"
-    """Where steps do their work: in processes of this machine, or on the nodes of the Ray cluster that RAY_ADDRESS
-    names. The results are the same bytes."""
+    """Where steps run: in processes on this machine, or on the nodes of the Ray cluster in RAY_ADDRESS. The results are
+    the same bytes."""
     source: SourceSpec
     table: TableSpec = Field(default=TableSpec(), alias="schema")
     curate: CurateSpec = CurateSpec()
@@ -64,7 +64,7 @@ class PipelineSpec(Spec):
     retrain: RetrainSpec = RetrainSpec()
     notify: NotifySpec | None = None
     place: PlaceSpec = PlaceSpec()
-    """Which work pool of Prefect does a stage; a stage that is not named runs where the run is."""
+    """Prefect work pool of each stage; other stages run where the run was started."""
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -1,6 +1,6 @@
-"""What must hold between the sections of a pipeline; each section checks itself.
+"""Rules between the sections of a pipeline; each section checks itself.
 
-Knows nothing of YAML and of `PipelineSpec`, which calls it: a rule takes the sections that it compares.
+Knows nothing of YAML and of `PipelineSpec`, which calls it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from schemas.training import TrainSpec
 
 
 def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
-    """Every contradiction between sections, with the keys from the pipeline to the value at fault."""
+    """Yield every contradiction between sections, with the path to the wrong value."""
     yield from _gate_faults(gates, evaluate)
     yield from _metric_faults(evaluate)
     yield from _endpoint_faults(train, evaluate, gates)
@@ -59,7 +59,7 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
 def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
     if gates.canaries is not None and train.canaries is None:
         yield Fault(
-            "no secrets are planted whose exposure could be measured",
+            "there are no planted secrets to measure",
             at=("gates", "canaries"),
             hint="declare train.canaries, such as {n: 4, repeats: 1}",
         )
@@ -68,7 +68,7 @@ def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
 def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
     if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
         yield Fault(
-            "before there is a champion the judge has nobody to compare with",
+            "before there is a champion the judge has nothing to compare with",
             at=("gates", "judge"),
             hint="add zero_shot to evaluate.arms",
         )
@@ -107,9 +107,9 @@ def _routing_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
     fields = evaluate.field_names()
     if fields and evaluate.routing_field is not None and evaluate.routing_field not in fields:
         yield Fault(
-            f"routing_field {evaluate.routing_field!r} is no named group of evaluate.fields",
+            f"routing_field {evaluate.routing_field!r} is not a named group of evaluate.fields",
             at=("evaluate", "routing_field"),
-            hint=f"take one of {', '.join(fields)}, or null for no routing baseline",
+            hint=f"use one of {', '.join(fields)}, or null for no routing baseline",
         )
 
 
@@ -123,7 +123,7 @@ def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
 
 
 def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
-    """What does not go with the arm `endpoint`."""
+    """Settings that the arm `endpoint` excludes."""
     named = "endpoint" in evaluate.arms
     if named != (evaluate.endpoint is not None):
         missing = "evaluate.endpoint is not declared" if named else "endpoint is not among evaluate.arms"
@@ -131,26 +131,26 @@ def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec)
     if not named:
         return
     if train.format == "completion":
-        yield Fault("the arm endpoint answers conversations alone", at=("train", "format"), hint="take endpoint out")
+        yield Fault("the arm endpoint only answers conversations", at=("train", "format"), hint="remove endpoint")
     for index, rule in enumerate(gates.rules):
         change = rule.change_threshold
         baseline = change is not None and (change.against == "best_baseline" or gates.if_missing == "baseline")
         if rule.metric == "heldout_loss" and baseline:
             yield Fault(
-                "an endpoint tells no heldout_loss, and this rule may compare with it",
+                "an endpoint has no heldout_loss, and this rule may compare with it",
                 at=("gates", "rules", index, "metric"),
-                hint="take another metric, or take endpoint out of evaluate.arms",
+                hint="use another metric, or remove endpoint from evaluate.arms",
             )
 
 
 def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    """What `train` asks of the validation split and of the metrics, and what there is."""
+    """Validation tickets and metrics that `train` needs but does not have."""
     for key, wanted in (("early_stopping", train.early_stopping), ("validation_items", train.validation_items)):
         if wanted and split.validation_fraction == 0:
             yield Fault(
                 f"train.{key} needs validation tickets, but split.validation_fraction is 0",
                 at=("train", key),
-                hint="set split.validation_fraction, e.g. 0.05; the test split is never looked at in training",
+                hint="set split.validation_fraction, e.g. 0.05; training never uses the test split",
             )
     known = evaluate.metric_names()
     for index, name in enumerate(train.validation_metrics):

@@ -1,6 +1,6 @@
-"""The section `place` of `pipelines.yaml`: which work pool of Prefect does a stage.
+"""The section `place` of `pipelines.yaml`: the Prefect work pool of each stage.
 
-It changes nothing of what a run makes, so it is no part of what decides a verdict.
+It does not affect results, so it is not part of what a verdict depends on.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ PoolName = str
 
 
 class PlaceSpec(Spec):
-    """`place`: stage -> work pool; a stage that is not named runs where the run was started."""
+    """`place`: stage -> work pool; other stages run where the run was started."""
 
     curate: PoolName | None = Field(default=None, min_length=1, max_length=200)
     finetune: PoolName | None = Field(default=None, min_length=1, max_length=200)
     assess: PoolName | None = Field(default=None, min_length=1, max_length=200)
     release: PoolName | None = Field(default=None, min_length=1, max_length=200)
-    """The bundle alone: ledger, promotion, report and MLflow are the business of whoever holds the ledger."""
+    """Only the bundle: ledger, promotion, report and MLflow stay where the ledger is."""
     wait_for_worker: float = Field(default=10.0, gt=0, le=1440)
-    """Minutes until a pool without a worker ends the run."""
+    """Minutes to wait for a worker before the run ends."""
 
     def pool_of(self, stage: str) -> str | None:
-        """The pool that does the stage; None for where the run was started."""
+        """The stage's pool; None if it runs where the run was started."""
         pool = getattr(self, stage)
         return None if pool is None else str(pool)
 

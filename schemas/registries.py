@@ -1,6 +1,6 @@
-"""Modules that add kinds to what `pipelines.yaml` may say, imported when the first such file is read, not before.
+"""Modules that add kinds to `pipelines.yaml`, imported only when such a file is first read.
 
-`--help` must not pay for them. It imports nothing of ours: every command imports this module.
+Otherwise `--help` would be slow. Every command imports this module, so it imports no other of this project.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ _modules: list[str] = []  # still to be imported
 
 
 def add_on_load(module: str) -> None:
-    """Import this module, which adds kinds, before the next pipeline is read or its JSON Schema made."""
+    """Import this module before the next pipeline file is read or its JSON Schema is generated."""
     _modules.append(module)
 
 
 def load_registries() -> None:
-    """Import what was named and is not imported yet. Called before anything is read that may use registered kinds."""
+    """Import the added modules. Called before reading anything that may use registered kinds."""
     while _modules:
-        import_module(_modules[-1])  # one that cannot be imported is tried again, not forgotten
+        import_module(_modules[-1])  # popped only after it was imported, so that a failed import is repeated
         _modules.pop()

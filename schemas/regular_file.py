@@ -1,4 +1,4 @@
-"""Open what is a file and nothing else. It knows nothing of what is read."""
+"""Open regular files only."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import BinaryIO
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a regular file for reading, at once: a pipe or a device could keep its reader for ever.
+    """Open a regular file for reading, without blocking: a pipe or a device could block for ever.
 
     Raises:
-        OSError: it cannot be opened, or is something else; links are followed.
+        OSError: it cannot be opened, or is not a regular file; links are followed.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         mode = os.fstat(descriptor).st_mode
         if not stat.S_ISREG(mode):
             number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
-            told = os.strerror(number) if number == errno.EISDIR else "it is a pipe, a device or a socket, not a file"
-            raise OSError(number, told, str(path))
+            reason = os.strerror(number) if number == errno.EISDIR else "it is a pipe, a device or a socket, not a file"
+            raise OSError(number, reason, str(path))
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)

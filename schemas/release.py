@@ -1,4 +1,4 @@
-"""What is told about a run outside the ledger: MLflow's view, and what a bundle says of itself."""
+"""Records of a run outside the ledger: MLflow's, and a bundle's `serving.json`."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from schemas.training import PromptSpec
 
 
 class ServingSpec(BaseModel):
-    """`serving.json` of a bundle: everything needed to answer as the gate saw it."""
+    """`serving.json` of a bundle: everything needed to answer as for the gate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Registered model name."""
     trained: TrainedRef
-    """What training made; `root` is `.`: the bundle itself."""
+    """The result of training; `root` is `.`: the bundle itself."""
     prompt: PromptSpec
     decoding: DecodingSpec
-    """As the gate had it answer."""
+    """As for the gate."""
     base: ModelRef
-    """The base model; `root` is `.`: wherever it lies on the machine that serves."""
+    """The base model; `root` is `.`: its place depends on the machine that serves."""
     base_files: dict[str, str]
     """File name -> sha256 of every file of the base model: another base is refused."""
 
 
 class DatasetRecord(BaseModel):
-    """A dataset of a run, by the sha256 of its whole content."""
+    """A dataset of a run, by the sha256 of its content."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,7 +40,7 @@ class DatasetRecord(BaseModel):
 
 
 class RunRecord(BaseModel):
-    """One pipeline run as MLflow shows it. Holds no ticket text."""
+    """One pipeline run as MLflow shows it, without ticket text."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -51,11 +51,11 @@ class RunRecord(BaseModel):
     tags: dict[str, str] = {}
     datasets: tuple[DatasetRecord, ...] = ()
     tracking_uri: str = ""
-    """As declared in the pipeline; empty follows the environment."""
+    """As declared in the pipeline; empty uses the environment."""
     experiment: str = "tunegate"
     files: tuple[str, ...] = ()
     """Files to show with the run, relative to the home folder."""
     curves: str = ""
     """curves.parquet of the training, relative to the home folder."""
     trials: str = ""
-    """Table of the trainings that were chosen from, relative to the home folder; empty for one training."""
+    """Table of the trainings to choose from, relative to the home folder; empty for a single training."""

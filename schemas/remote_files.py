@@ -14,13 +14,13 @@ from schemas.remote_source import LOOPBACK, is_an_address
 from schemas.secret import Secret
 
 S3 = "s3://"
-_TELLING = re.compile(
+_CREDENTIAL = re.compile(
     r"(x-amz-)?(credential|security-token|signature)|sig|token|access_token|api_?key|password|awsaccesskeyid", re.I
 )
 
 
 def is_pattern(url: str) -> bool:
-    """Does it stand for any number of objects of a bucket?
+    """Return whether the url is a pattern for objects of a bucket.
 
     >>> is_pattern("s3://b/x/*.csv"), is_pattern("https://h.example/x.csv?download=1")
     (True, False)
@@ -29,7 +29,7 @@ def is_pattern(url: str) -> bool:
 
 
 def in_pattern(url: str, pattern: str) -> bool:
-    """Does the pattern stand for this object? `*` and `?` stay within a folder, `**/` goes down any number of them.
+    """Return whether the pattern matches this object. `*` and `?` match within a folder, `**/` any number of folders.
 
     >>> in_pattern("s3://b/x/1.csv", "s3://b/x/*.csv"), in_pattern("s3://b/x/y/1.csv", "s3://b/x/*.csv")
     (True, False)
@@ -47,9 +47,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 
 
 def is_a_url(url: str) -> str:
-    """Refuse what is neither an object (or pattern) of a bucket nor a file at an https address without a credential."""
+    """Refuse a url that is not an object or pattern of a bucket, or a file at an https address without a credential."""
     if any(ord(sign) <= 32 or ord(sign) == 127 for sign in url):
-        raise ValueError(f"{url!r} holds blanks or control characters")
+        raise ValueError(f"{url!r} has blanks or control characters")
     if url.startswith(S3):
         bucket, _, key = url.removeprefix(S3).partition("/")
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", bucket) or not key or key.endswith("/"):
@@ -57,13 +57,13 @@ def is_a_url(url: str) -> str:
         return url
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        raise ValueError(f"{url!r} begins neither with s3:// nor with https:// (http:// only on this machine)")
+        raise ValueError(f"{url!r} starts neither with s3:// nor with https:// (http:// only on this machine)")
     if not parts.hostname or parts.port == 0 or "@" in parts.netloc or parts.fragment or not parts.path.strip("/"):
-        raise ValueError(f"{url!r} is no address of a file: scheme, host and path, perhaps a query")
-    if any(_TELLING.fullmatch(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
-        raise ValueError("the query of a url holds a credential, which belongs in no file; use `bearer_token`")
+        raise ValueError(f"{url!r} is not an address of a file: scheme, host, path and an optional query")
+    if any(_CREDENTIAL.fullmatch(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+        raise ValueError("the query of a url has a credential, which must not be in a file; use `bearer_token`")
     if "*" in url:
-        raise ValueError(f"{url!r}: only s3:// has patterns; a web server has no list of its files")
+        raise ValueError(f"{url!r}: only s3:// can have patterns; a web server does not list its files")
     return url
 
 
@@ -76,30 +76,30 @@ class RemoteFilesSource(FileReading):
 
     kind: Literal["remote_files"]
     urls: tuple[_Url, ...] = Field(min_length=1)
-    """`s3://bucket/key`, whose key may hold `*`, `**` and `?`, and `https://host/path`; http on this machine alone."""
+    """`s3://bucket/key`, whose key may have `*`, `**` and `?`, or `https://host/path`; http only on this machine."""
     endpoint: str | None = None
-    """Scheme and host of S3-compatible storage, which is asked by path; Amazon's where absent."""
+    """Scheme and host of S3-compatible storage, with path-style addresses; null is Amazon's."""
     region: str = Field(default="us-east-1", pattern=r"^[a-z0-9-]{1,32}$")
     """Of the bucket."""
     access_key_id: Secret | None = None
-    """`${env:NAME}`; with `secret_access_key`. Without both s3:// is asked anonymously."""
+    """`${env:NAME}`; with `secret_access_key`. Without both, s3:// is read anonymously."""
     secret_access_key: Secret | None = None
     """`${env:NAME}`."""
     session_token: Secret | None = None
     """`${env:NAME}`, of temporary credentials."""
     profile: str | None = Field(default=None, pattern=r"^[A-Za-z0-9._@+-]{1,128}$")
-    """Section of `~/.aws/credentials` (or of the file that `AWS_SHARED_CREDENTIALS_FILE` names) that holds the keys,
+    """Section of `~/.aws/credentials` (or of the file that `AWS_SHARED_CREDENTIALS_FILE` names) with the keys,
     instead of `access_key_id` and `secret_access_key`."""
     bearer_token: Secret | None = None
-    """`${env:NAME}`; sent to the one host of the https addresses, and nowhere it redirects to."""
+    """`${env:NAME}`; sent only to the host of the https addresses, not to redirects."""
     sha256: dict[str, _Digest] = Field(default={})
-    """Url -> what the bytes of its file must be; for a pattern by the url of each object."""
+    """Url -> sha256 of its file; for a pattern, by the url of each object."""
     max_total_mb: int = Field(default=20_480, ge=1, le=1_048_576)
-    """Megabytes (of 1,048,576 bytes) of all files together, as they come; more is refused, and nothing of it kept."""
+    """Megabytes (of 1,048,576 bytes) of all files together, as transferred; more is refused, and nothing is kept."""
     parallel: int = Field(default=4, ge=1, le=32)
-    """Files fetched at a time."""
+    """Files to fetch in parallel."""
     max_files: int = Field(default=10_000, ge=1, le=100_000)
-    """More files than this are refused."""
+    """Maximum number of files."""
 
     _address = field_validator("endpoint")(is_an_address)
 
@@ -110,11 +110,11 @@ class RemoteFilesSource(FileReading):
         if self.profile is not None and self.access_key_id is not None:
             raise ValueError("give `profile` or the keys themselves, not both")
         if self.session_token is not None and self.access_key_id is None:
-            raise ValueError("`session_token` goes with `access_key_id`")
+            raise ValueError("`session_token` needs `access_key_id`")
         hosts = {urlsplit(url).netloc for url in self.urls if not url.startswith(S3)}
         if self.bearer_token is not None and len(hosts) != 1:
-            raise ValueError(f"`bearer_token` goes with https addresses of one host; there are {len(hosts)}")
+            raise ValueError(f"`bearer_token` needs https addresses of one host; there are {len(hosts)} hosts")
         for url in self.sha256:
             if url not in self.urls and not any(is_pattern(each) and in_pattern(url, each) for each in self.urls):
-                raise ValueError(f"`sha256` names {url!r}, which is none of `urls`")
+                raise ValueError(f"`sha256` has {url!r}, which is not in `urls`")
         return self

@@ -1,6 +1,6 @@
-"""Sources that are read over a connection: Zendesk and Postgres. Part of `source` (`schemas/source.py`).
+"""Remote sources, Zendesk and Postgres. Part of `source` (`schemas/source.py`).
 
-What they hold is first ingested into a file, `ingest.duckdb`, and read from there.
+Their rows are first ingested into a file, `ingest.duckdb`, and read from there.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def is_an_address(value: str | None) -> str | None:
-    """Refuse what is more than scheme, host and port of https, or of http on this machine."""
+    """Refuse an address that is not scheme, host and port of https, or of http on this machine."""
     parts = urlsplit(value or "https://unset")
     if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
-        raise ValueError("is no https address (http only on this machine)")
+        raise ValueError("is not an https address (http only on this machine)")
     if not parts.hostname or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError("holds more than scheme, host and port")
+        raise ValueError("has more than scheme, host and port")
     return value
 
 
 def is_a_day(value: str) -> str:
-    """Refuse what is no day of the calendar."""
+    """Refuse a text that is not a calendar day."""
     try:
         datetime.fromisoformat(value)
     except ValueError:
-        raise ValueError(f"{value} is no day of the calendar") from None
+        raise ValueError(f"{value} is not a calendar day") from None
     return value
 
 
@@ -46,7 +46,7 @@ class ZendeskSource(Source):
     base_url: str | None = None
     """Scheme and host of another address; https, or http on this machine."""
     email: str | None = None
-    """Of the agent whose `api_token` it is."""
+    """Address of the agent with the `api_token`."""
     api_token: Secret | None = None
     """`${env:NAME}`; with `email`. Exactly one of `api_token` and `oauth_token`."""
     oauth_token: Secret | None = None
@@ -60,9 +60,9 @@ class ZendeskSource(Source):
     reply: Literal["last", "first", "longest"] = "last"
     """Which public comment of an agent is the reply."""
     page_size: int = Field(default=1000, ge=1, le=1000)
-    """Tickets of one page of the export."""
+    """Tickets per page of the export."""
     requests_per_minute: int = Field(default=10, ge=1, le=700)
-    """Pages of the export requested in a minute; Zendesk's limit is 10, or 30 with an add-on."""
+    """Pages of the export to request per minute; Zendesk's limit is 10, or 30 with an add-on."""
     columns: dict[TicketColumn, str] = Field(default={})
     """Ticket column -> what it is read from; `fields.NAME` is a custom field (docs/how-to/connect-a-source.md)."""
 
@@ -76,12 +76,12 @@ class ZendeskSource(Source):
         if (self.api_token is None) == (self.oauth_token is None):
             raise ValueError("give exactly one of `api_token` and `oauth_token`")
         if (self.api_token is None) != (self.email is None):
-            raise ValueError("`email` goes with `api_token`, and only with it")
+            raise ValueError("`email` and `api_token` need each other")
         return self
 
     @property
     def address(self) -> str:
-        """Where it is found, without a slash at the end."""
+        """The base address, without a final slash."""
         return (self.base_url or f"https://{self.subdomain}.zendesk.com").rstrip("/")
 
     @property
@@ -96,29 +96,28 @@ class PostgresSource(Source):
 
     kind: Literal["postgres"]
     dsn: Secret
-    """`${env:NAME}`; the variable holds `postgresql://user:password@host:5432/database`."""
+    """`${env:NAME}`; the variable has `postgresql://user:password@host:5432/database`."""
     table: str | None = None
     """`table` or `schema.table`."""
     query: str | None = None
     """One SELECT statement in Postgres' dialect; exactly one of `table` and `query`."""
     key: tuple[str, ...] = Field(min_length=1, max_length=8)
-    """Columns that name a row: together unique and never null."""
+    """Columns that identify a row: together unique and never null."""
     cursor: str
     """Column that grows whenever a row is written, such as `updated_at`."""
     page_size: int = Field(default=5000, ge=1, le=100_000)
-    """Rows that are fetched and kept at a time."""
+    """Rows to fetch and store at a time."""
     overlap_s: int = Field(default=120, ge=0, le=86_400)
-    """Where the cursor is a time: seconds before the highest one seen that are read again, for rows whose transaction
-    ended late."""
+    """For a cursor that is a time: seconds before its maximum to read again, for rows whose transaction ended late."""
     statement_timeout_s: int = Field(default=300, ge=1, le=86_400)
-    """The server ends a statement that runs longer."""
+    """The server cancels a statement that runs longer."""
     deletions: Literal["compare", "ignore"] = "compare"
-    """`compare` reads all keys after each sync: rows that are gone become `deleted_upstream`, and rows that the cursor
-    did not show are fetched."""
+    """`compare` reads all keys after each sync: missing rows become `deleted_upstream`, and rows that the cursor
+    missed are fetched."""
     shape: Shape = "auto"
-    """As of `kind: files`."""
+    """As for `kind: files`."""
     columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the table or query, or a path into it, as of `kind: files`."""
+    """Ticket column -> column of the table or query, or a path into it, as for `kind: files`."""
     extra_columns: Literal["ignore", "error"] = "ignore"
     """What to do with columns that are neither ticket columns nor mapped."""
 
@@ -127,7 +126,7 @@ class PostgresSource(Source):
         if (self.table is None) == (self.query is None):
             raise ValueError("give exactly one of `table` and `query`")
         if len(set(self.key)) < len(self.key):
-            raise ValueError("`key` names a column twice")
+            raise ValueError("`key` has a column twice")
         return self
 
 

@@ -1,7 +1,7 @@
-"""Everything a run's report shows, as plain data: `report.json` is this, and the page is drawn from nothing else.
+"""Everything that a run's report shows, as plain data: `report.json`, and the only input of the page.
 
-`flows/views/report.py` gathers it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
-JUnit file. Texts of tickets are redacted ones, and stand in `worst` and `removed` alone.
+`flows/views/report.py` collects it from ledger and store; `tasks/release/reports/` writes the page, the comment and the
+JUnit file. Only `worst` and `removed` have ticket text, which is redacted.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ class ArmLine(_Part):
     """The mean of each metric of one arm on the held-out items."""
 
     arm: str
-    """`tuned` is the candidate; champion, base model with or without examples, classifier and so on."""
+    """`tuned` is the candidate; others are champion, zero_shot, few_shot, tfidf and so on."""
     n_items: int
     means: dict[str, float | None]
 
 
 class StepLine(_Part):
-    """What became of one step."""
+    """The outcome of one step."""
 
     step: str
     state: str
@@ -56,9 +56,9 @@ class RemovedExample(_Part):
     code: str
     reason: str
     where: str
-    """Source and line; empty where the row has no place."""
+    """Source and line; empty if unknown."""
     text: str
-    """Subject and beginning of the body, redacted; empty where they are not kept."""
+    """Subject and beginning of the body, redacted; empty if not kept."""
 
 
 class Curve(_Part):
@@ -84,7 +84,7 @@ class Example(_Part):
 
 
 class Change(_Part):
-    """A setting or a result that differs from the champion's run; null where one of them has none."""
+    """A setting or result that differs from the champion's run; null if one of them has none."""
 
     what: str
     champion: str | None
@@ -98,53 +98,53 @@ class RunReport(_Part):
     pipeline: str
     model_name: str
     verdict: str
-    """PROMOTE, HOLD, BLOCK, ERROR; NONE for a run that came to no gate."""
+    """PROMOTE, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
     reason: str
     started_at: str
     ended_at: str | None
     version: str | None
     """Version of this run's candidate."""
     compared_with: str | None
-    """Version of the champion that the candidate was judged against."""
+    """Version of the champion that the candidate was compared with."""
     champion: str | None
     """Version that serves now."""
     evidence: str
-    """Place of this verdict among those on the same items, in words."""
+    """Number of this verdict among those on the same items, as a sentence."""
     n_items: int
     n_items_quarantined: int = 0
-    """Held-out tickets that no arm was asked, because for one of them no prompt could be made."""
+    """Held-out tickets that were left out, because some arm could not make a prompt."""
     findings: tuple[Finding, ...]
     arms: tuple[ArmLine, ...]
     funnel: tuple[FunnelLine, ...]
     removed: tuple[RemovedExample, ...]
-    """Three rows of each code that curation removed any under; empty where texts are kept out."""
+    """Three removed rows per code; empty in a report without texts."""
     training: dict[str, str]
-    """What was trained and what it took, name -> value in words."""
+    """Facts about the training, name -> text."""
     curves: tuple[Curve, ...]
     token_lengths: tuple[tuple[str, int], ...]
     """Train examples per range of tokens."""
     choice: tuple[dict[str, str], ...]
-    """Rungs or trials that were weighed on validation; empty without `method: ladder` and `train.sweep`."""
+    """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
-    """What differs from the run that the champion comes from; empty without a champion."""
+    """Differences from the champion's run; empty without a champion."""
     costs: CostReport | None = None
-    """Cost, latency and break-even; null where the tuned model did not answer."""
+    """Cost, latency and break-even; null if the tuned model did not answer."""
     graph: GraphPicture | None = None
-    """What became of each node; null where the run kept none."""
+    """The outcome of each node; null if the run did not record it."""
     steps: tuple[StepLine, ...]
     reproduce: str
-    """The command that does it again."""
+    """The command that reproduces the run."""
 
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
         what = f"Version {self.version}" if self.version else "The candidate"
         against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
-        told = {
+        sentences = {
             "PROMOTE": f"{what} is better on evidence and may serve.",
             "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
             "BLOCK": f"{what} is worse than allowed and is not released.",
             "ERROR": f"{what} could not be judged, so nothing is released.",
         }
-        return told.get(self.verdict, "This run came to no verdict.")
+        return sentences.get(self.verdict, "This run reached no verdict.")

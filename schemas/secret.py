@@ -1,7 +1,7 @@
-"""Credentials in pipelines.yaml: a reference to an environment variable, looked up only where it is used.
+"""Credentials in pipelines.yaml: a reference to an environment variable, resolved only where it is used.
 
-The reference, never the value, is part of a spec: keys, ledger, reports and errors hold `${env:NAME}` and nothing
-more. Used by `schemas/environment.py`, which leaves these references as they are, and by whoever opens a connection.
+Specs have the reference, never the value, so that keys, ledger, reports and errors only have `${env:NAME}`. Used by
+`schemas/environment.py`, which does not resolve these references, and by code that opens a connection.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLACES = re.compile(
 
 
 def is_secret(path: str) -> bool:
-    """Does this place of the file hold a credential?
+    """Return whether this place of the file is for a credential.
 
     >>> is_secret("pipelines.replies.source.dsn"), is_secret("pipelines.replies.source.table")
     (True, False)
@@ -32,7 +32,7 @@ def is_secret(path: str) -> bool:
 
 
 def variable_of(reference: str) -> str | None:
-    """The variable that a value is a reference to; None for anything else.
+    """The variable that a value refers to; None for other values.
 
     >>> variable_of("${env:ZENDESK_TOKEN}"), variable_of("hunter2"), variable_of("${env:A:-hunter2}")
     ('ZENDESK_TOKEN', None, None)
@@ -42,16 +42,16 @@ def variable_of(reference: str) -> str | None:
 
 
 def secret_value(reference: str, *, where: str, environ: Mapping[str, str] = os.environ) -> str:
-    """What the variable holds now.
+    """The current value of the variable.
 
     Raises:
-        ConfigError: TG0106, it is not set or empty.
+        ConfigError: TG0106, it is not set, or is empty.
     """
     name = variable_of(reference) or ""
     value = environ.get(name)
     if not value:
         raise ConfigError(
-            f"environment variable {name} is not set; it holds a credential",
+            f"environment variable {name} is not set; it must have a credential",
             code="TG0106",
             where=where,
             hint=f"export {name}, in this shell or in the environment of the scheduler",
@@ -61,7 +61,7 @@ def secret_value(reference: str, *, where: str, environ: Mapping[str, str] = os.
 
 def _checked(value: str) -> str:
     if variable_of(value) is None:
-        raise ValueError("a credential is written as `${env:NAME}` and nothing else; its value belongs in no file")
+        raise ValueError("a credential is written as `${env:NAME}` and nothing else; its value must not be in a file")
     return value
 
 

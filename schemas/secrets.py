@@ -1,9 +1,9 @@
-"""The secrets that this process was given by its environment, and texts without them.
+"""Mask the secrets of this process's environment in texts.
 
-A configuration names secrets, it never holds them: `${env:NAME}` and the keys that end with `_env`. What is written or
-shown (errors, logs, tracebacks, the ledger's copy of a configuration, what MLflow is told) goes through `masked`, which
-puts the reference back in the value's place. Knows nothing of logging or files. Used by `schemas/errors.py`,
-`schemas/load.py` and `flows/workspace/guard.py`.
+A configuration names secrets but never contains them: `${env:NAME}` and the keys that end with `_env`. Everything that
+is written or shown (errors, logs, tracebacks, the ledger's copy of a configuration, MLflow) goes through `masked`: it
+replaces each value by its reference. Knows nothing of logging or files. Used by `schemas/errors.py`, `schemas/load.py`
+and `flows/workspace/guard.py`.
 """
 
 from __future__ import annotations
@@ -16,35 +16,35 @@ from typing import Any
 from urllib.parse import quote
 
 MIN_CHARS = 6
-"""Shorter values are not hidden: `1` or `root` stands everywhere."""
-_TELLING = {
+"""Shorter values are not masked: `1` or `root` is in every text."""
+_SECRET_WORDS = {
     "AUTH", "COOKIE", "CREDENTIAL", "CREDENTIALS", "DSN", "KEY", "PASS", "PASSPHRASE", "PASSWD", "PASSWORD", "PAT",
     "SECRET", "TOKEN", "WEBHOOK",
 }  # fmt: skip
 _PLACES = {"CERT", "DIR", "ENABLED", "FILE", "HOME", "ID", "PATH", "SOCK", "TIMEOUT", "TYPE"}
-"""A name that ends so says where a secret is, not what it is: SSH_AUTH_SOCK, TOKEN_TIMEOUT."""
+"""A name with such an end is not the secret itself: SSH_AUTH_SOCK, TOKEN_TIMEOUT."""
 _USERINFO = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*://[^/@\s:]*:([^/@\s]+)@")
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 _known: dict[str, str] = {}
-"""Value -> what stands in its place."""
+"""Value -> its replacement."""
 _pattern: re.Pattern[str] | None = None
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Does the variable hold a secret, by its name or as an address with a password?
+    """Return whether the variable is a secret, by its name or as an address with a password.
 
     >>> is_secret("HF_TOKEN", "x"), is_secret("TOKENIZERS_PARALLELISM", "x"), is_secret("DB", "pg://me:hush@host/db")
     (True, False, True)
     """
     words = name.upper().split("_")
-    return (bool(_TELLING.intersection(words)) and words[-1] not in _PLACES) or _USERINFO.match(value) is not None
+    return (bool(_SECRET_WORDS.intersection(words)) and words[-1] not in _PLACES) or _USERINFO.match(value) is not None
 
 
 def know_secrets(environ: Mapping[str, str], *, named: Iterable[str] = ()) -> None:
-    """Remember the secrets of the environment, and the values of the variables `named`; nothing is forgotten.
+    """Add the secrets of the environment, and the values of the variables `named`.
 
-    Forms that a value takes when it is written in JSON, in a Python literal or in an address are known as well.
+    The forms of a value in JSON, Python literals and addresses are masked too.
     """
     wanted = set(named)
     for name, value in environ.items():
@@ -56,7 +56,7 @@ def know_secrets(environ: Mapping[str, str], *, named: Iterable[str] = ()) -> No
 
 
 def know_secret(value: str, *, shown: str) -> None:
-    """The same of one that is in no variable, with what stands in its place.
+    """Add a secret that is not in a variable, with its replacement.
 
     >>> know_secret("a-key-in-a-file", shown="(a key of profile demo)")
     >>> masked("403 for a-key-in-a-file")
@@ -73,17 +73,17 @@ def _know() -> None:
 
 
 def masked(text: str) -> str:
-    """The text with `${env:NAME}` in the place of each secret that is known.
+    """The text with each known secret replaced by `${env:NAME}`.
 
-    >>> know_secrets({"DOCTEST_TOKEN": "tell-nobody"})
-    >>> masked("401 for Bearer tell-nobody")
+    >>> know_secrets({"DOCTEST_TOKEN": "hush-hush"})
+    >>> masked("401 for Bearer hush-hush")
     '401 for Bearer ${env:DOCTEST_TOKEN}'
     """
     return text if _pattern is None else _pattern.sub(lambda found: _known[found[0]], text)
 
 
 def masked_value(value: Any) -> Any:
-    """The same for every text in nested lists and mappings of plain values, keys included."""
+    """Mask every text in nested lists and mappings, including keys."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, Mapping):
@@ -94,7 +94,7 @@ def masked_value(value: Any) -> Any:
 
 
 def unmasked(text: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The text with what the environment holds in the place of each reference; one that is not set stays.
+    """The text with each reference replaced by its value; a reference to an unset variable stays.
 
     >>> unmasked("http://${env:USER_X}@host", {"USER_X": "me"})
     'http://me@host'
@@ -103,7 +103,7 @@ def unmasked(text: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment for a process that needs none of the secrets: those that names tell, and those known by value."""
+    """The environment without secrets, whether recognised by name or by value."""
     return {name: value for name, value in environ.items() if not is_secret(name, value) and value not in _known}
 
 

@@ -1,4 +1,4 @@
-"""The base of every declared thing: frozen, closed to unknown keys, comparable by value."""
+"""The base of all specs: frozen, without unknown keys, comparable by value."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Spec(BaseModel):
-    """A part of `pipelines.yaml`: read-only after loading, unknown keys refused, NaN refused."""
+    """A part of `pipelines.yaml`: read-only; unknown keys and NaN are refused."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -20,16 +20,16 @@ class Spec(BaseModel):
 
 
 class Fault(NamedTuple):
-    """One contradiction between settings that are each valid."""
+    """A contradiction between settings that are valid on their own."""
 
     message: str
     at: tuple[str | int, ...]
-    """Keys, as in pipelines.yaml, from the section that was checked to the value at fault."""
+    """Keys, as in pipelines.yaml, from the checked section to the wrong value."""
     hint: str | None = None
 
 
 class UnfitError(ValueError):
-    """Settings do not fit together. Raised by validators, so that all contradictions are told at once.
+    """Settings do not fit together. Raised by validators with all contradictions at once.
 
     >>> str(UnfitError([Fault("`a` excludes `b`", at=("b",)), Fault("`c` needs `d`", at=("c",))]))
     '`a` excludes `b`; `c` needs `d`'

@@ -1,7 +1,7 @@
-"""Which ticket columns a prompt template names: the one grammar of `{column}`.
+"""Parse the ticket columns of a prompt template: the grammar of `{column}`.
 
-Knows nothing of rows and renders nothing (`tasks/prompts.py` does). Called by `schemas/training.py`, so that a typo
-in a template is a configuration error, and by `tasks/prompts.py`.
+It does not render (`tasks/prompts.py` does). Called by `schemas/training.py`, so that a typo in a template is a
+configuration error, and by `tasks/prompts.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ def template_columns(text: str) -> tuple[str, ...]:
     """Ticket columns that `text` inserts, each once, in order of first use.
 
     Only `{column}` inserts; `{{` and `}}` are literal braces. Attribute and index access, conversions and format
-    specs are refused: a template comes from a file and is no program.
+    specs are refused: a template is data, not a program.
 
     Raises:
-        ValueError: The braces do not match, or a field is not the plain name of a ticket column.
+        ValueError: the braces do not match, or a field is not the name of a ticket column.
 
     >>> template_columns("{subject}: {body} {{not a field}} {body}")
     ('subject', 'body')
@@ -33,8 +33,8 @@ def template_columns(text: str) -> tuple[str, ...]:
         if name is None:
             continue
         if spec or conversion:
-            raise ValueError(f"`{{{name}}}` takes no conversion and no format, only `{{column}}`")
+            raise ValueError(f"`{{{name}}}` has a conversion or a format; only `{{column}}` is allowed")
         if name not in TICKET_COLUMNS:
-            raise ValueError(f"`{{{name}}}` names no ticket column; {closest(name, TICKET_COLUMNS)}")
+            raise ValueError(f"`{{{name}}}` is not a ticket column; {closest(name, TICKET_COLUMNS)}")
         columns[name] = None
     return tuple(columns)

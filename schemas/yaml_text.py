@@ -1,7 +1,7 @@
-"""YAML 1.2 text -> values that each know where they were written.
+"""Parse YAML 1.2 text into values with their places in the text.
 
-Stricter than YAML: duplicate keys, tags and self-containing anchors are refused, and size, depth and the number of
-values after aliases are capped, so that no file costs more than a moment. `no` and `22:22` are text and `5e-5` is a
+Stricter than YAML: duplicate keys, tags and recursive anchors are refused, and size, depth and the number of values
+after aliases are limited, so that no file takes more than a moment. `no` and `22:22` are text and `5e-5` is a
 number (YAML 1.2 core schema). Knows nothing of pipelines. Called by `schemas/load.py`.
 
 Source: YAML 1.2.2, https://yaml.org/spec/1.2.2/#103-core-schema, and for `<<` https://yaml.org/type/merge.html
@@ -35,7 +35,7 @@ MAX_LINE = 20_000
 """Characters in one line; the scanner takes quadratic time on some long tokens."""
 MAX_DEPTH = 32
 MAX_VALUES = 20_000
-"""Keys and values, each alias counted with all that it stands for."""
+"""Keys and values, where an alias counts with everything that it refers to."""
 
 Plain: TypeAlias = str | int | float | bool | None
 Mapping: TypeAlias = "dict[str, Entry]"
@@ -43,14 +43,14 @@ Value: TypeAlias = "Plain | Mapping | list[Entry]"
 
 
 class Entry(NamedTuple):
-    """A value under its key, or in its place of a list. Never changed: aliases and pipelines share parts.
+    """A value below a key or in a list. Immutable: aliases and pipelines share parts.
 
     Attributes:
         value: A plain value, or a mapping or list of further entries.
-        key: Where the key is written; for items of a list, where the item is.
-        span: Where the value is written; of an alias, where its anchor is.
-        path: `pipelines.name.train.epochs` or `steps[2]`: the way to the place where it is written.
-        deletes: The value is a null that stands over an inherited one (see `schemas/merge.py`).
+        key: Place of the key; for an item of a list, of the item.
+        span: Place of the value; for an alias, of its anchor.
+        path: `pipelines.name.train.epochs` or `steps[2]`.
+        deletes: The value is a null that deletes an inherited one (see `schemas/merge.py`).
     """
 
     value: Value
@@ -64,8 +64,8 @@ def read_tree(source: Source) -> Mapping:
     """Parse a document whose top level is a mapping.
 
     Raises:
-        ConfigErrors: TG0107 for text that is not YAML or uses what is refused here, TG0107 for duplicate keys,
-            TG0109 for a file beyond the caps.
+        ConfigErrors: TG0107 for text that is not YAML, uses what is refused here, or has duplicate keys; TG0109 for a
+            file beyond the limits.
     """
     tree, span = _Reader(source).document()
     if not isinstance(tree, dict):
@@ -74,7 +74,7 @@ def read_tree(source: Source) -> Mapping:
 
 
 def size(value: Value) -> tuple[int, int]:
-    """Keys and values in all, and levels below the topmost."""
+    """Number of keys and values, and of levels below the top."""
     if not isinstance(value, dict | list):
         return 1, 0
     sizes = [size(entry.value) for entry in (value.values() if isinstance(value, dict) else value)]
@@ -83,7 +83,7 @@ def size(value: Value) -> tuple[int, int]:
 
 
 def shown(value: str, limit: int = 60) -> str:
-    """Text short enough for a message."""
+    """The text, shortened for a message."""
     return value if len(value) <= limit else value[: limit - 3] + "..."
 
 
@@ -138,8 +138,8 @@ class _Anchor(NamedTuple):
 class _Reader:
     """Builds the values from ruamel's events.
 
-    Not from its `compose()`: that takes 18 CPU-seconds for a megabyte of `- a` lines (here the caps stop after 1.4),
-    recurses as deep as the text does, and loses the place where an alias is written.
+    Its `compose()` takes 18 CPU-seconds for a megabyte of `- a` lines (here the limits stop after 1.4), recurses as
+    deep as the text, and loses the places of aliases.
     """
 
     source: Source
@@ -149,7 +149,7 @@ class _Reader:
     n_values: int = 0
 
     def document(self) -> tuple[Value, Span]:
-        """The only document of the stream, and where it starts."""
+        """The only document of the stream, and its start."""
         self.events = YAML(typ="safe", pure=True).parse(self.source.text)
         self._next()  # start of the stream
         if not isinstance(self._next(), DocumentStartEvent):
@@ -184,22 +184,22 @@ class _Reader:
             span = Span(len(lines), len(lines[-1]) + 1)
             self._stop("TG0107", f"character {character} is not allowed in YAML", span)
         except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
-            # The scanner lets such through, e.g. OverflowError for the escape "\UFFFFFFFF".
+            # The scanner does not catch these, e.g. OverflowError for the escape "\UFFFFFFFF".
             self._stop("TG0107", f"not YAML: {type(error).__name__}: {error}")
 
     def _stop(self, code: str, message: str, span: Span | None = None, help: str | None = None) -> NoReturn:
         raise ConfigErrors([*self.faults, self.source.fault(code, message, span, help)]) from None
 
     def _value(self, event: Event, path: str, depth: int) -> tuple[Value, Span]:
-        """The value that starts with this event, and where it is written."""
+        """The value that starts with this event, and its place."""
         span = _start(event)
         if isinstance(event, AliasEvent):
             return self._alias(event, depth)
         if not isinstance(event, ScalarEvent | SequenceStartEvent | MappingStartEvent):
-            self._stop("TG0107", "a value should stand here", span)
+            self._stop("TG0107", "a value is expected here", span)
         anchor = event.anchor
         if anchor is not None:
-            self.anchors[anchor] = None  # until it is complete: it may not contain itself
+            self.anchors[anchor] = None  # until it is complete, since it must not contain itself
         if event.tag is not None:
             self._tag(span)
         self._count(1, depth, span)
@@ -255,7 +255,7 @@ class _Reader:
         return inherited | entries
 
     def _merged(self, value: Value, span: Span) -> Mapping:
-        """The entries that `<<` brings in; of a list of mappings the first one wins."""
+        """The entries that `<<` adds; in a list of mappings the first one wins."""
         entries: Mapping = {}
         for each in [item.value for item in value] if isinstance(value, list) else [value]:
             if isinstance(each, dict):
@@ -272,7 +272,7 @@ class _Reader:
     def _count(self, n_values: int, depth: int, span: Span) -> None:
         self.n_values += n_values
         if self.n_values > MAX_VALUES:
-            self._stop("TG0109", f"more than {MAX_VALUES:,} values, counting what aliases stand for", span)
+            self._stop("TG0109", f"more than {MAX_VALUES:,} values, counting what aliases refer to", span)
         if depth > MAX_DEPTH:
             self._stop("TG0109", f"nested deeper than {MAX_DEPTH} levels", span)
 

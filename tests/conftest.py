@@ -1,4 +1,4 @@
-"""Fixtures that every room of the tests shares."""
+"""Fixtures that all tests share."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.support.isolation import isolated
 from tests.support.project import PROJECT
 from tests.support.shared import made_once
 
-# One thread: two threads beside another torch process make a step ten times slower.
+# One thread: with two and another torch process, a step is ten times slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# The same few examples each time, however slow the machine: a change is blamed for what it did, not for what was drawn.
-# `make fuzz` draws many new ones.
+# The same few examples each time, however slow the machine, so that only a change can fail a test. `make fuzz` draws
+# many new ones.
 _anywhere = settings(
     deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
@@ -37,15 +37,15 @@ settings.load_profile("few")
 
 @pytest.fixture(scope="session", autouse=True)
 def _state_folder(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Witnesses of the tests' ledgers, in this process and its children: never the user's own state folder."""
+    """Keep witnesses of the tests' ledgers, also those of child processes, out of the user's state folder."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture(autouse=True)
 def _isolated(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Whatever a test does to its process, the next one does not see it.
+    """Undo what a test changes in its process.
 
-    Clients of Prefect, MLflow and Ray keep threads while their servers run; no test of tests/system draws examples.
+    Clients of Prefect, MLflow and Ray keep threads while their servers run; tests/system uses no Hypothesis.
     """
     with isolated(may_leave_threads="tests/system/" in request.node.nodeid):
         yield
@@ -59,10 +59,10 @@ def project() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real public data beside the checkout; absent from a user's clone."""
+    """Real public data next to the checkout; absent from a user's clone."""
     folder = PROJECT.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("real data lies beside the checkout (../shared/data) and is absent here")
+        pytest.skip("real data (../shared/data, next to the checkout) is absent here")
     return folder
 
 
@@ -103,7 +103,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 
 def make_tiny_model(root: Path) -> None:
-    """Write the model into an empty folder."""
+    """Write the tiny model into an empty folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -153,7 +153,7 @@ def make_tiny_model(root: Path) -> None:
 
 @pytest.fixture(scope="session")
 def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
-    """The real SmolLM2-135M-Instruct; fetched and converted once into the cache. Mark users `@pytest.mark.model`."""
+    """The real SmolLM2-135M-Instruct, fetched and converted once into the cache. Mark tests `@pytest.mark.model`."""
     from tasks.model.base_model import fetch_base_model
 
     cache = Path(os.environ.get("TUNEGATE_CACHE", Path.home() / ".cache" / "tunegate"))
@@ -167,7 +167,7 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """`make test ORDER=7` shuffles the files, and the tests in each: none depends on those before it."""
+    """`make test ORDER=7` shuffles files and the tests in each: no test depends on earlier ones."""
     if order := os.environ.get("TEST_ORDER"):
         shuffle = random.Random(order).shuffle
         files: dict[str, list[pytest.Item]] = {}
@@ -181,9 +181,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def forbidden_skips(reporter: pytest.TerminalReporter) -> list[str]:
-    """Reasons of skipped tests where TUNEGATE_FORBID_SKIPS is set (CI): there, they are missing installations.
+    """Reasons of skipped tests if TUNEGATE_FORBID_SKIPS is set (CI), where a skip means a missing installation.
 
-    What a processor cannot do is none: those tests run on the machines that can.
+    Skips for missing CPU features do not count: those tests run on other machines.
     """
     reasons = [str(report.longrepr[2]) for report in reporter.stats.get("skipped", [])]
     return [each for each in reasons if "this processor" not in each] if os.environ.get("TUNEGATE_FORBID_SKIPS") else []

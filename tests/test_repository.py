@@ -1,4 +1,4 @@
-"""The repository keeps its own rules: lock file, names, settings, threat model."""
+"""The repository follows its own rules: lock file, names, settings, threat model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def pins(project: Path) -> dict[str, list[str]]:
     return found
 
 
-def test_every_requirement_of_pyproject_is_pinned_inside_its_range(project: Path) -> None:
+def test_every_requirement_of_pyproject_is_pinned_within_its_range(project: Path) -> None:
     table = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     wanted = [*table["dependencies"], *(r for extra in table["optional-dependencies"].values() for r in extra)]
     locked = pins(project)
@@ -50,19 +50,19 @@ def test_no_other_distribution_ships_our_folders() -> None:
         assert set(owners.get(name, [])) <= {"tunegate"}, name
 
 
-def test_every_module_says_what_it_is(project: Path) -> None:
+def test_every_module_has_a_docstring(project: Path) -> None:
     for folder in OUR_FOLDERS:
         for path in sorted((project / folder).rglob("*.py")):
             assert path.read_text().startswith('"""'), f"{path} has no docstring"
 
 
-def test_the_settings_profile_is_what_the_local_servers_use(project: Path) -> None:
+def test_the_local_servers_use_the_settings_profile(project: Path) -> None:
     lines = (project / "infra" / "environment.env").read_text().splitlines()
     profile = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
     assert profile == {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
 
 
-def test_pickle_and_remote_code_are_nowhere(project: Path) -> None:
+def test_no_code_uses_pickle_or_remote_code(project: Path) -> None:
     for folder in OUR_FOLDERS:
         for path in (project / folder).rglob("*.py"):
             text = path.read_text()
@@ -77,13 +77,13 @@ def test_every_line_of_the_threat_model_names_tests_that_exist(project: Path) ->
     assert len(rows) > 30
     for row in rows:
         named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row.rpartition(" | ")[2])
-        assert named, f"no test holds: {row}"
+        assert named, f"no test covers: {row}"
         for file, test in named:
             assert re.search(rf"^(async )?def {test}\(", (project / file).read_text(encoding="utf-8"), re.M), test
     assert "SECURITY.md" in (project / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_packages_are_found_where_the_checkout_lies(project: Path) -> None:
+def test_the_packages_are_imported_from_the_checkout(project: Path) -> None:
     for name in OUR_FOLDERS:
         spec = importlib.util.find_spec(name)
         assert spec is not None

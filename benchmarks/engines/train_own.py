@@ -31,6 +31,7 @@ from tasks.train.batches import Batch, Examples
 from tasks.train.engine import train
 from tasks.train.forward import losses_of
 from tasks.train.job import FINAL, ProgressLog
+from tasks.train.setup import Checkpoints, Hooks, TrainData
 
 SECONDS = 2.0
 """Duration of the device's measurement."""
@@ -56,8 +57,9 @@ def train_once() -> None:
     model = open_for_training(ModelRef.model_validate(given["model"]), spec)
     with tempfile.TemporaryDirectory(dir=task.answer.parent) as scratch:
         log = Recorder(Path(scratch) / "progress.jsonl")
-        data = {f"{split}_folder": task.folder / "dataset" / split for split in ("train", "validation")}
-        outcome = train(model, spec, **data, checkpoints=Path(scratch), key="benchmark", log=log)
+        data = TrainData(*(task.folder / "dataset" / split for split in ("train", "validation")))
+        checkpoints = Checkpoints(Path(scratch), key="benchmark")
+        outcome = train(model, spec, data=data, checkpoints=checkpoints, hooks=Hooks(log))
     task.write(log.clock, float(outcome.curve[-1]["validation_loss"] or "nan"))
 
 

@@ -63,8 +63,9 @@ QUICK = Size(
     shapes=ShapesSize(("routing",), 1, on_cpu=Amount(3, 1, 4), on_gpu=Amount(14, 4, 32)),
 )  # fmt: skip
 QUICK_FLOAT32 = replace(
-    QUICK, steps={"routing": 3}, sweep_batches=1, answers=replace(QUICK.answers, n_items=32, batch=16)
-)
+    QUICK, steps={"routing": 2}, n_validation=4, sweep_batches=1,
+    answers=replace(QUICK.answers, n_items=16, batch=16, n_single=1),
+)  # fmt: skip
 """For processors on which every product costs about twice as much: also within three minutes."""
 
 

@@ -114,9 +114,8 @@ def prepare(
             rows[split].append({"ticket_id": name, "input_ids": made.input_ids, "loss_mask": made.loss_mask})
     dataset = _write_dataset(rows, folder / "dataset")
     lengths = [len(row["input_ids"]) for row in rows["train"]]
-    order = step_batches(
-        lengths, batch_size=batch_size, accumulation=1, seed=SEED, first_step=1, last_step=n_steps * epochs
-    )
+    steps = range(1, n_steps * epochs + 1)
+    order = step_batches(lengths, batch_size=batch_size, accumulation=1, seed=SEED, steps=steps)
     write_json(
         folder / "examples.json",
         {

@@ -17,6 +17,17 @@ from tasks.release.bundle import check_evaluated
 
 
 @dataclass(frozen=True)
+class Answer:
+    """A person's decision about a candidate that waits."""
+
+    approve: bool
+    by: str
+    reason: str = ""
+    expected: str | None = None
+    """The champion that it replaces; None is any."""
+
+
+@dataclass(frozen=True)
 class Answered:
     """The ledger's event, and the error if MLflow could not be updated."""
 
@@ -24,26 +35,20 @@ class Answered:
     late: TunegateError | None
 
 
-def answer(
-    ledger: Ledger, settings: Settings, run_id: str, *, approve: bool, by: str, reason: str = "",
-    expected: str | None = None,
-) -> Answered:  # fmt: skip
+def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> Answered:
     """Approve or reject the run's candidate.
-
-    Args:
-        expected: The champion that it replaces; None is any.
 
     Raises:
         GateError: it does not wait, was decided otherwise, or its verdict is stale (TG0620, TG0621).
         StorageError: TG0549, the files are not those that were evaluated.
     """
-    if not approve:
-        event = ledger.reject(run_id, actor=by, reason=reason)
+    if not given.approve:
+        event = ledger.reject(run_id, actor=given.by, reason=given.reason)
         return Answered(event, synchronise(ledger, settings))
     waiting = {(e.name, e.to_version) for e in ledger.history() if (e.action, e.run_id) == ("wait", run_id)}
     for name, version in waiting:
         row = ledger.candidate(name, version)
         if row is not None:
             check_evaluated(row.ref.bundle, row.ref.trained)
-    event = ledger.approve(run_id, actor=by, reason=reason, expected=expected)
+    event = ledger.approve(run_id, actor=given.by, reason=given.reason, expected=given.expected)
     return Answered(event, synchronise(ledger, settings))

@@ -22,7 +22,7 @@ from schemas.errors import ServiceError, StorageError, TunegateError
 from schemas.release import RunRecord
 from schemas.secrets import unmasked
 from tasks.failpoint import reach
-from tasks.release.tracking import begin_run, choose_uri, complete_run, end_runs, open_client
+from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -145,22 +145,20 @@ def _publish(
     client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
 ) -> str:
     """Send the run that gave the verdict and its version; return MLflow's number of the version."""
-    from tasks.release.register import BUNDLE_TAG, register_version
+    from tasks.release.register import BUNDLE_TAG, NewVersion, register_version
 
     home, name, version = settings.home, row.ref.name, row.ref.version
     mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
     files = [home / file for file in record.files if (home / file).is_file()]
     curves = home / record.curves if record.curves and (home / record.curves).is_file() else None
     trials = home / record.trials if record.trials and (home / record.trials).is_file() else None
-    complete_run(client, mlflow_run, record, files=files, curves=curves, trials=trials, uri=uri)
+    complete_run(client, mlflow_run, record, files=RunFiles(files, curves, trials), uri=uri)
     ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS],
             BUNDLE_TAG: row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
-    number = register_version(
-        client, row.ref.bundle, name=name, version=version, mlflow_run=mlflow_run, tags=tags, owner=owner_of(ledger),
-        uri=uri,
-    )  # fmt: skip
+    new = NewVersion(version, row.ref.bundle, mlflow_run, tags)
+    number = register_version(client, new, name=name, owner=owner_of(ledger), uri=uri)
     reach("mlflow.version")
     ledger.set_mlflow_version(name, version, number)
     return number

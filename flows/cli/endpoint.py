@@ -84,7 +84,7 @@ def run_endpoint(request: EndpointRequest) -> int:
     ledger, name = open_ledger(settings), spec.registry.name
     _check_place(request.host, no_token=request.no_token)
     from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
-    from tasks.release.endpoint import Limits, build_endpoint
+    from tasks.release.endpoint import Access, Limits, build_endpoint
     from tasks.release.live import LiveModels
 
     models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
@@ -97,8 +97,7 @@ def run_endpoint(request: EndpointRequest) -> int:
         models,
         limits=Limits(max_tokens=request.max_tokens),
         redact=redact_turns(spec),
-        token=token.value,
-        hosts=LOOPBACK_NAMES if request.host in LOOPBACK else ("*",),
+        access=Access(token.value, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
         extra_metrics=lambda: exposition(settings),
         take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).to_json(),
     )

@@ -71,9 +71,9 @@ def documented(path: Path) -> Iterator[Row]:
     for line in lines:
         if line.startswith("## "):
             heading = line.removeprefix("## ").partition(" ")[2]
-        elif told := _EXIT.fullmatch(line):
-            marks = re.findall(r"TG\d{2}(?:: marked \*locked\*)?", told["ranges"])
-            exits |= {mark: int(told["exit_code"]) for mark in marks}
+        elif exit_line := _EXIT.fullmatch(line):
+            marks = re.findall(r"TG\d{2}(?:: marked \*locked\*)?", exit_line["ranges"])
+            exits |= {mark: int(exit_line["exit_code"]) for mark in marks}
         elif row := _ROW.fullmatch(line):
             mark = row["code"][:4] + (": marked *locked*" if row["meaning"].startswith("*locked*") else "")
             yield Row(range=heading, exit_code=exits.get(mark, 1), **row.groupdict())

@@ -43,6 +43,6 @@ def examine(check: Check, patient: Patient) -> Iterator[Finding]:
     except TunegateError as error:
         fix = error.hint or f"tunegate explain {error.code}"
         yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", fix)
-    except Exception as error:  # of what lies there, which may be damaged in any way; its words may quote a ticket
-        told = f"cannot be checked ({type(error).__name__})"
-        yield Finding(check.__name__, "bad", told, "put it back from a backup, or report this")
+    except Exception as error:  # files may be damaged in any way; the message may quote a ticket
+        message = f"cannot be checked ({type(error).__name__})"
+        yield Finding(check.__name__, "bad", message, "restore it from a backup, or report this")

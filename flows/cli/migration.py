@@ -1,5 +1,7 @@
-"""What `tunegate ops migrate` does: the ledger and the DuckDB files as this program writes them,
-after a backup of each."""
+"""Bring the ledger and the DuckDB files of another version up to date, after a backup of each.
+
+Used by `tunegate ops migrate`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,10 @@ from flows.workspace.settings import Settings
 
 @dataclass(frozen=True)
 class Migrated:
-    """What became of one file."""
+    """The result for one file."""
 
     what: str
-    told: str
+    message: str
     backup: str = ""
 
 
@@ -35,22 +37,22 @@ def migrate_home(settings: Settings, *, ledger_to: str | None) -> list[Migrated]
 
 
 def _ledger(settings: Settings) -> list[Migrated]:
-    """The file in the home folder, and the one in Postgres that is used instead, if there is one."""
+    """Migrate the file in the home folder, and the ledger in Postgres if one is used instead."""
     ledger = open_ledger(settings)
     done = upgrade_file(ledger.path, backups=settings.home / "backups")
-    migrated = [Migrated(str(ledger.path), _told(done[0]), str(done[1]))] if done else []
+    migrated = [Migrated(str(ledger.path), _describe(done[0]), str(done[1]))] if done else []
     if isinstance(ledger.kept, LedgerPostgres):
-        migrated.append(Migrated(ledger.kept.place, _told(ledger.kept.upgrade())))
-    with ledger.read():  # the one that is used: of this version, or told
-        return migrated or ([Migrated(ledger.kept.place, _told(None))] if ledger.exists() else [])
+        migrated.append(Migrated(ledger.kept.place, _describe(ledger.kept.upgrade())))
+    with ledger.read():  # fails if it is of another version
+        return migrated or ([Migrated(ledger.kept.place, _describe(None))] if ledger.exists() else [])
 
 
-def _told(version: int | None) -> str:
+def _describe(version: int | None) -> str:
     return "nothing to do" if version is None else f"version {version} was brought up to date"
 
 
 def _databases(settings: Settings) -> list[Migrated]:
-    """What agents said, and the warehouses where people find them; stored results are never touched."""
+    """Migrate the feedback databases and the published warehouses; stored results never change."""
     from tasks.warehouse_versions import OURS, rewrite, storage_version
 
     done = []
@@ -61,7 +63,7 @@ def _databases(settings: Settings) -> list[Migrated]:
             continue
         backup = free_name(settings.home / "backups", f"{path.parent.name}-{path.stem}", ".duckdb")
         rewrite(path, backup)
-        done.append(Migrated(str(path), f"storage version {version} was written anew as {OURS}", str(backup)))
+        done.append(Migrated(str(path), f"storage version {version} was rewritten as {OURS}", str(backup)))
     return done
 
 
@@ -70,7 +72,7 @@ def _copied(settings: Settings, to: str) -> Migrated:
     target = Ledger(settings.home, to) if "://" in to else Ledger(Path(to))
     counts = copy_ledger(source, target)
     if ledger_digest(source) != ledger_digest(target):
-        told = "was copied, but somebody wrote to one of both meanwhile: copy it again while nothing runs"
-        return Migrated(target.kept.place, told)
-    told = f"{sum(counts.values())} rows, digest {ledger_digest(target)[:16]}"
-    return Migrated(target.kept.place, f"copied from {source.kept.place}: {told}")
+        message = "was copied, but one of the two changed meanwhile: copy it again while nothing runs"
+        return Migrated(target.kept.place, message)
+    copied = f"{sum(counts.values())} rows, digest {ledger_digest(target)[:16]}"
+    return Migrated(target.kept.place, f"copied from {source.kept.place}: {copied}")

@@ -130,7 +130,7 @@ def approve(
 
     The answer goes to the ledger, to MLflow, and to Prefect if the run is suspended there.
     """
-    from flows.champion.approvals import answer
+    from flows.champion.approvals import Answer, answer
     from flows.cli.decisions import report_decision, resume_in_prefect
     from flows.ledger.opened import open_ledger
     from flows.workspace.settings import load_settings
@@ -138,7 +138,7 @@ def approve(
     settings = load_settings(config)
     ledger = open_ledger(settings)
     row = ledger.run(run_id)
-    done = answer(ledger, settings, row.run_id, approve=not reject, by=by.strip(), reason=reason, expected=expect)
+    done = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
     resume_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
     event = done.event
     sentence = (

@@ -194,11 +194,11 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
     if done.late is not None:
         raise done.late
     if as_json:
-        print_json({"told": done.n_synced, "repaired": list(done.repaired)})
+        print_json({"synced": done.n_synced, "repaired": list(done.repaired)})
         return 0
     out().print(f"MLflow is up to date ({done.n_synced} changes synchronised)")
     for alias in done.repaired:
-        warn(f"{alias} was elsewhere in MLflow: somebody moved it past the ledger")
+        warn(f"{alias} was wrong in MLflow: it was moved without the ledger")
     return 0
 
 
@@ -223,8 +223,8 @@ def migrate(
         print_json([asdict(each) for each in done])
         return 0
     for each in done:
-        kept = f"   as it was: {each.backup}" if each.backup else ""
-        out().print(f"{each.what}: {each.told}{kept}", markup=False)
+        kept = f"   backup: {each.backup}" if each.backup else ""
+        out().print(f"{each.what}: {each.message}{kept}", markup=False)
     return 0
 
 
@@ -232,7 +232,7 @@ def migrate(
 def metrics(config: Config = CONFIG) -> int:
     """Print the ledger's figures as Prometheus metrics.
 
-    Runs, champions, rows, times, and what MLflow was not told.
+    Runs, champions, rows, times, and changes that MLflow does not have yet.
     """
     from flows.views.metrics import exposition
     from flows.workspace.settings import load_settings

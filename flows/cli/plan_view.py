@@ -126,7 +126,7 @@ def _figures(
     seconds: dict[str, float | None],
     memory: Forecast | None,
 ) -> dict[str, Any]:
-    """Rows, tokens, steps, minutes and memory, as far as stored results tell."""
+    """Rows, tokens, steps, minutes and memory, as far as stored results show them."""
     spec, run = found.spec, found.run
     splits, dataset = run.find(found.pipeline.curated.clean), run.find(found.pipeline.tuned.first_dataset)
     train = spec.train.first()

@@ -91,9 +91,11 @@ def run_pipeline(request: RunRequest) -> int:
             settings,
             root=config.resolve().parent,
             request=Request(
-                request.again, cast("Stage", request.until), None if request.cause is None else Tick(request.cause)
+                request.again,
+                cast("Stage", request.until),
+                tick=None if request.cause is None else Tick(request.cause),
+                wait_s=request.wait_s,
             ),
-            wait_s=request.wait_s,
             listeners=lambda context: (screen, LiveCurves(context)),
             in_prefect=silent is None,
         )

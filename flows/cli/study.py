@@ -132,7 +132,7 @@ def cost(
     from flows.workspace.settings import load_settings
     from schemas.errors import ConfigError
     from schemas.load import load_file
-    from tasks.assess.economics import OWN, PRICES, Measures, read_prices, reckon_costs
+    from tasks.assess.economics import OWN, PRICES, Measures, compute_costs, read_prices
     from tasks.train.memory import known_dims
 
     book = read_prices(prices or PRICES)
@@ -143,7 +143,7 @@ def cost(
             n_parameters=n_parameters, weight_bytes=2 * n_parameters, reply_tokens=tokens_out,
             prompt_tokens={OWN: tokens_in}, assumed=True,
         )  # fmt: skip
-        report = reckon_costs(book, traffic, machine=machine, queries_per_month=queries, one_off_usd=one_off)
+        report = compute_costs(book, traffic, machine=machine, queries_per_month=queries, one_off_usd=one_off)
         title = base
     elif base is not None or (pipeline is None and run is None):
         raise ConfigError(

@@ -191,7 +191,7 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
     ]  # fmt: skip
     lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
     if pending:
-        lines.append(("MLflow", f"sync pending: {pending} changes not told; `tunegate ops reconcile`"))
+        lines.append(("MLflow", f"sync pending: {pending} changes; `tunegate ops reconcile`"))
     lines += [(name, "none") for name in ("running", "champion", "server") if name not in dict(lines)]
     for name, text in lines:
         out().print(f"{name:<10} {text}", markup=False)

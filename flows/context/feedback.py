@@ -21,7 +21,14 @@ from schemas.errors import ConfigError
 from schemas.feedback import Acceptance, FeedbackSpec
 from schemas.pipeline import PipelineSpec
 from schemas.regular_file import open_regular
-from tasks.watch.feedback import FeedbackState, Ingested, acceptance_of, feedback_state, ingest_feedback
+from tasks.monitor.feedback import (
+    FeedbackRules,
+    FeedbackState,
+    Ingested,
+    acceptance_of,
+    feedback_state,
+    ingest_feedback,
+)
 
 
 def feedback_database(home: Path, name: str) -> Path:
@@ -46,15 +53,12 @@ def take_in(
     database = feedback_database(settings.home, name)
     private_folder(settings.home / "feedback")
     private_folder(database.parent)
-    return ingest_feedback(
-        lines,
-        source=source,
-        database=database,
+    rules = FeedbackRules(
         versions=frozenset(row.ref.version for row in open_ledger(settings).candidates(name)),
         redact=[step for step in spec.curate.steps if isinstance(step, RedactStep)],
         forgotten=load_forgotten(settings),
-        wait_s=wait_s,
     )
+    return ingest_feedback(lines, rules, source=source, database=database, wait_s=wait_s)
 
 
 def take_in_file(file: Path, *, spec: PipelineSpec, settings: Settings, wait_s: float) -> Ingested:

@@ -14,9 +14,9 @@ from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
 from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place
-from tasks.forget.hashes import Forgotten
+from tasks.monitor.feedback import FeedbackState
+from tasks.privacy.hashes import Forgotten
 from tasks.sources.registry import fingerprint_source
-from tasks.watch.feedback import FeedbackState
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
 from schemas.verdicts import UsedBudget
-from tasks.watch.feedback import acceptance_of
+from tasks.monitor.feedback import acceptance_of
 
 
 @dataclass(frozen=True)

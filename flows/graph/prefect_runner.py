@@ -68,9 +68,7 @@ def run_stage(run: Run, stage: str, parents: list[State[Any]], *, origin: Origin
     ]
     time.sleep(SETTLE_S if parents else 0.0)
     try:
-        # Stopping the heartbeat thread takes a second in each sub-flow; the run's own flow has heartbeats.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-            state: State[Any] = flow(wait_for=edges, return_state=True)
+        state: State[Any] = flow(wait_for=edges, return_state=True)
     except BaseException as error:
         raise (failures[0] if failures else error) from None
     if failures:
@@ -274,6 +272,14 @@ def tally(run: Run, stage: str) -> str:
     n_skipped = sum(bool(each.skipped) for each in ends)
     n_reused = sum(each.reused for each in ends)
     return f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped"
+
+
+@contextmanager
+def no_heartbeats() -> Iterator[None]:
+    """Start no heartbeats in the sub-flows of the block; the calling flow keeps its own."""
+    # Stopping the heartbeat thread takes a second in each sub-flow, and building the settings 0.15 s of CPU.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield
 
 
 @contextmanager

@@ -9,7 +9,7 @@ Works inside the transactions of its only callers, `flows/ledger/champions.py` a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
@@ -58,44 +58,45 @@ def whole_history(db: Database) -> tuple[EventRow, ...]:
     return checked_history(db)
 
 
-def append_event(
-    db: Database,
-    events: Sequence[EventRow],
-    candidate: CandidateRow,
-    *,
-    from_version: str | None,
-    action: Action,
-    reason: str,
-    actor: str,
-    run_id: str,
-    verdict_digest: str,
-    until: str = "",
-    note: str = "",
-) -> EventRow:
+@dataclass(frozen=True)
+class NewEvent:
+    """An event before it is in the chain; the fields are those of `EventRow`."""
+
+    action: Action
+    from_version: str | None
+    reason: str
+    actor: str
+    run_id: str
+    verdict_digest: str
+    until: str = ""
+    note: str = ""
+
+
+def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
     """Append an event about the candidate to the whole history `events`; a move points the champion at it."""
     fields: dict[str, object] = {
         "seq": len(events) + 1,
         "name": candidate.ref.name,
-        "from_version": from_version,
+        "from_version": new.from_version,
         "to_version": candidate.ref.version,
-        "action": action,
-        "reason": reason,
-        "actor": actor,
-        "run_id": run_id,
-        "verdict_digest": verdict_digest,
+        "action": new.action,
+        "reason": new.reason,
+        "actor": new.actor,
+        "run_id": new.run_id,
+        "verdict_digest": new.verdict_digest,
         "at": now(),
         "prev_hash": events[-1].hash if events else FIRST_HASH,
         "verdict": candidate.verdict,
         "bundle_digest": candidate.ref.bundle.digest,
-        "until": until,
+        "until": new.until,
         "evidence": candidate.evidence,
-        "note": note,
+        "note": new.note,
     }
     fields["hash"] = _hash(fields)
     names = ", ".join(fields)
     values = ", ".join(f":{column}" for column in fields)
     db.execute(f"INSERT INTO champion_events ({names}) VALUES ({values})", fields)
-    if action in MOVES:
+    if new.action in MOVES:
         db.execute(
             "INSERT INTO champions (name, version, seq) VALUES (:name, :to_version, :seq)"
             " ON CONFLICT (name) DO UPDATE SET version = excluded.version, seq = excluded.seq",

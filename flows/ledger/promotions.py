@@ -11,12 +11,14 @@ A candidate waits because its pipeline requires approval, because of a cooldown,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flows.ledger.champions import Champions, blocked_before, champion_version, project
 from flows.ledger.database import Database
 from flows.ledger.erasures import marks_in
 from flows.ledger.history import (
+    NewEvent,
     append_event,
     checked_history,
     entries_of,
@@ -26,7 +28,7 @@ from flows.ledger.history import (
     was_rolled_back,
     whole_history,
 )
-from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
+from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, RunVerdict
 from flows.workspace.clock import present
 from schemas.artifacts import ChampionRef
 from schemas.errors import ConfigError, GateError, SecurityError
@@ -42,12 +44,8 @@ class Promotions(Champions):
         *,
         expected: str | None,
         version: str,
-        run_id: str,
-        reason: str,
-        verdict_digest: str | None = None,
+        verdict: RunVerdict,
         approval: bool = False,
-        actor: str = "pipeline",
-        at: datetime | None = None,
     ) -> EventRow:
         """Make the version champion if `expected` still is, or record that it waits for a person.
 
@@ -56,7 +54,6 @@ class Promotions(Champions):
 
         Args:
             expected: The champion that the evaluation compared with; None when there was none.
-            at: The time that decides whether a cooldown is over; None is now.
 
         Raises:
             GateError: TG0620 the champion moved meanwhile, TG0621 the version has no verdict PROMOTE.
@@ -72,15 +69,14 @@ class Promotions(Champions):
             if champion != expected:
                 raise moved(name, expected, champion)
             candidate = self.promotable(db, name, version)
-            digest = verdict_digest or candidate.ref.verdict_digest
-            held = why_held(events, name, version, approval=approval, at=at or present())
+            run_id, digest = verdict.run_id, verdict.digest or candidate.ref.verdict_digest
+            held = why_held(events, name, version, approval=approval, at=present())
             same = _answered(events, name, version, run_id, digest)
             if same is not None and (same.action == "reject" or held):
                 return same
-            event = self.enter(
-                db, events, candidate, action="wait" if held else "promote", from_version=champion,
-                reason=held or reason, actor=actor, run_id=run_id, verdict_digest=digest,
-            )  # fmt: skip
+            action: Action = "wait" if held else "promote"
+            new = NewEvent(action, champion, held or verdict.reason, "pipeline", run_id, digest)
+            event = self.enter(db, events, candidate, new)
             reach("ledger.promote.written")
         reach("ledger.promote.committed")
         return event
@@ -106,10 +102,9 @@ class Promotions(Champions):
             candidate = self._row(db, name, version) if version.isdecimal() else None
             if candidate is None:
                 raise _unfit(name, version, None)
-            event = self.enter(
-                db, events, candidate, action="force", from_version=champion, reason=reason, actor=actor,
-                run_id=candidate.ref.run_id, verdict_digest=candidate.ref.verdict_digest,
-            )  # fmt: skip
+            ref = candidate.ref
+            new = NewEvent("force", champion, reason, actor, ref.run_id, ref.verdict_digest)
+            event = self.enter(db, events, candidate, new)
             reach("ledger.promote.written")
         reach("ledger.promote.committed")
         return event
@@ -122,7 +117,6 @@ class Promotions(Champions):
         to: str | None = None,
         actor: str = "command line",
         cooldown_days: float = 0.0,
-        at: datetime | None = None,
         expected: str | None = None,
     ) -> ChampionRef:
         """Make an earlier champion champion again and return it; no gate judges it.
@@ -131,7 +125,6 @@ class Promotions(Champions):
             expected: The champion that it replaces; None is any.
             to: Its version; None is the one that the current champion replaced.
             cooldown_days: For this long nothing is promoted without a person.
-            at: The current time; None is now.
 
         Raises:
             ConfigError: TG0139 no reason was given, TG0159 there is nothing to go back to, or the version never was
@@ -140,7 +133,7 @@ class Promotions(Champions):
             StorageError: TG0580, the history was altered.
         """
         require("reason", reason, "a rollback", name)
-        until = (at or present()) + timedelta(days=cooldown_days)
+        until = present() + timedelta(days=cooldown_days)
         with self.write() as db:
             reach("ledger.promote.opened")
             events = whole_history(db)
@@ -149,11 +142,10 @@ class Promotions(Champions):
             candidate = self._row(db, name, target)
             if candidate is None:
                 raise _unfit(name, target, None)
-            self.enter(
-                db, events, candidate, action="rollback", from_version=champion_version(db, name), reason=reason,
-                actor=actor, run_id="", verdict_digest=entries_of(events, name)[target].verdict_digest,
-                until=until.isoformat(timespec="seconds") if cooldown_days else "",
-            )  # fmt: skip
+            digest = entries_of(events, name)[target].verdict_digest
+            ends = until.isoformat(timespec="seconds") if cooldown_days else ""
+            new = NewEvent("rollback", champion_version(db, name), reason, actor, "", digest, until=ends)
+            self.enter(db, events, candidate, new)
             reach("ledger.promote.written")
             back = self._champion(db, name)
         reach("ledger.promote.committed")
@@ -164,33 +156,17 @@ class Promotions(Champions):
         with self.read() as db:
             return why_held(checked_history(db), name, version, approval=approval, at=at or present())
 
-    def enter(
-        self,
-        db: Database,
-        events: Sequence[EventRow],
-        candidate: CandidateRow,
-        *,
-        action: Action,
-        from_version: str | None,
-        reason: str,
-        actor: str,
-        run_id: str,
-        verdict_digest: str,
-        until: str = "",
-    ) -> EventRow:
+    def enter(self, db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
         """Append the event and the change for MLflow, within the caller's transaction.
 
         Raises:
             SecurityError: TG0832, the version learned from a forgotten customer and would become champion.
         """
-        if action in MOVES:
+        if new.action in MOVES:
             self._refuse_marked(db, candidate)
-        event = append_event(
-            db, events, candidate, action=action, from_version=from_version, reason=reason, actor=actor,
-            run_id=run_id, verdict_digest=verdict_digest, until=until, note=blocked_before(db, candidate),
-        )  # fmt: skip
+        event = append_event(db, events, candidate, replace(new, note=blocked_before(db, candidate)))
         name, version = event.name, event.to_version
-        project(db, "champion", {"name": name, "version": version, "previous": from_version, "run_id": run_id})
+        project(db, "champion", {"name": name, "version": version, "previous": new.from_version, "run_id": new.run_id})
         return event
 
     def promotable(self, db: Database, name: str, version: str) -> CandidateRow:
@@ -332,10 +308,9 @@ class Approvals(Promotions):
                 raise moved(request.name, request.from_version, champion)
             if last.action != "wait" or last.verdict_digest != request.verdict_digest:
                 raise _replaced(request, last)
-            event = self.enter(
-                db, events, self.promotable(db, request.name, request.to_version), action="approve",
-                from_version=champion, reason=reason, actor=actor, run_id=run_id, verdict_digest=request.verdict_digest,
-            )  # fmt: skip
+            candidate = self.promotable(db, request.name, request.to_version)
+            new = NewEvent("approve", champion, reason, actor, run_id, request.verdict_digest)
+            event = self.enter(db, events, candidate, new)
             reach("ledger.promote.written")
         reach("ledger.promote.committed")
         return event
@@ -358,10 +333,8 @@ class Approvals(Promotions):
             candidate = self._row(db, request.name, request.to_version)
             if candidate is None or last.action != "wait" or last.verdict_digest != request.verdict_digest:
                 raise _replaced(request, last)
-            return self.enter(
-                db, events, candidate, action="reject", from_version=request.from_version, reason=reason, actor=actor,
-                run_id=run_id, verdict_digest=request.verdict_digest,
-            )  # fmt: skip
+            new = NewEvent("reject", request.from_version, reason, actor, run_id, request.verdict_digest)
+            return self.enter(db, events, candidate, new)
 
 
 def _find_request(events: Sequence[EventRow], run_id: str) -> EventRow:

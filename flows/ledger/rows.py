@@ -80,6 +80,16 @@ class CandidateRow:
 
 
 @dataclass(frozen=True)
+class RunVerdict:
+    """A run's verdict PROMOTE, for which a candidate is promoted."""
+
+    run_id: str
+    reason: str
+    digest: str = ""
+    """Of the decision; empty takes the one that the candidate was recorded with."""
+
+
+@dataclass(frozen=True)
 class EventRow:
     """A move of the champion or a decision about one, chained to the event before it by hash."""
 

@@ -47,7 +47,6 @@ class Runs(LedgerBase):
         input_digest: str,
         config_json: str,
         code: str = "",
-        prefect_run_id: str | None = None,
     ) -> None:
         """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
 
@@ -60,8 +59,8 @@ class Runs(LedgerBase):
                 raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
-                " started_at, pid, prefect_run_id) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?, ?)",
-                (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid(), prefect_run_id),
+                " started_at, pid) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?)",
+                (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid()),
             )
         reach("ledger.run")
 

@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from flows.graph.store import REFERENCE, Store
+from flows.ledger.erasures import ErasureRow
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.ledger.runs import now
@@ -36,8 +37,8 @@ from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Remov
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
 from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
-from tasks.forget.hashes import Forgotten, KeyedHash
-from tasks.forget.results import empty_answers, is_split, rewrite_split
+from tasks.privacy.hashes import Forgotten, KeyedHash
+from tasks.privacy.results import empty_answers, is_split, rewrite_split
 
 LOCK_NAME = "forget"
 PASSES = 3
@@ -130,7 +131,7 @@ def workspace_lock(settings: Settings, specs: Iterable[PipelineSpec]) -> Iterato
     ledger = open_ledger(settings)
     with ExitStack() as stack:
         for name in (LOCK_NAME, *sorted(spec.name for spec in specs)):
-            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate forget"))
+            stack.enter_context(ledger.pipeline_lock(name, wait_s=0, run_id="tunegate data forget"))
         yield
 
 
@@ -192,18 +193,16 @@ def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str
     for line in ledger.journal(tombstone, began):
         if line.event != "goes" or line.fate == "yours":
             continue
-        _remove(settings, store, ledger, line.kind, line.place, line.fate, line.digest, forgotten)
+        _remove(settings, store, ledger, line, forgotten)
         reach("forget.removed")
 
 
-def _remove(
-    settings: Settings, store: RewritingStore, ledger: Ledger, kind: str, place: str, fate: str, digest: str,
-    forgotten: Forgotten,
-) -> None:  # fmt: skip
+def _remove(settings: Settings, store: RewritingStore, ledger: Ledger, line: ErasureRow, forgotten: Forgotten) -> None:
     from tasks.cluster.depot import clear_marked
-    from tasks.forget.databases import rewrite_feedback, rewrite_warehouse
+    from tasks.privacy.databases import rewrite_feedback, rewrite_warehouse
     from tasks.sources.row_owner import remove_landed
 
+    kind, place, digest = line.kind, line.place, line.digest
     path = settings.home / place
     if place in LEFTOVERS:
         clear_marked(path)  # what trainings on a cluster have left on its storage
@@ -212,14 +211,14 @@ def _remove(
         _, step, key = place.split("/")
         if digest_at(path) != digest:
             return  # gone, or rewritten already
-        if fate == "removed":
+        if line.fate == "removed":
             store.discard(step, key)
         else:
             made = store.rewrite(
                 step, key, _rewriting(path, forgotten), note=partial(ledger.note_rewrite, step, key, digest)
             )
             ledger.replace_digest(place, digest, made)
-    elif kind == "landed" and fate == "removed":
+    elif kind == "landed" and line.fate == "removed":
         path.unlink(missing_ok=True)
     elif kind == "snapshot":
         _remove_folder(path)

@@ -30,8 +30,8 @@ from flows.workspace.settings import Settings
 from schemas.errors import LockedError
 from schemas.forget import Holding
 from tasks.files import MANIFEST, sha256_json, sync_directory
-from tasks.forget.hashes import Forgotten, KeyedHash
-from tasks.forget.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of
+from tasks.privacy.hashes import Forgotten, KeyedHash
+from tasks.privacy.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of
 from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, reading_digest
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
@@ -215,7 +215,7 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
             continue
         private_folder((root / name).parent)
         if step == WAREHOUSE:
-            from tasks.forget.databases import customers_of
+            from tasks.privacy.databases import customers_of
 
             index_customers({"warehouse.duckdb": customers_of(place)}, hashes, root / name)
         elif step == COPIED:

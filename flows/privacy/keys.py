@@ -25,7 +25,7 @@ from schemas.forget import Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.curate.redaction.pseudonyms import load_pseudonyms
 from tasks.files import write_atomic
-from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.privacy.hashes import Forgotten, KeyedHash
 
 VARIABLE = "TUNEGATE_FORGET_KEY"
 SHORTEST_KEY = 16

@@ -17,8 +17,8 @@ from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Inde
 from flows.workspace.settings import Settings
 from schemas.forget import Holding, Holdings, LearnedVersion
 from tasks.files import files_below
-from tasks.forget.hashes import Forgotten
-from tasks.forget.results import EXAMPLES, has_answers, is_split, look_up, places_of
+from tasks.privacy.hashes import Forgotten
+from tasks.privacy.results import EXAMPLES, has_answers, is_split, look_up, places_of
 from tasks.sources.database_copy import cut_off
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
@@ -173,7 +173,7 @@ class Tracer:
 
     def _feedback(self, forgotten: Forgotten) -> Iterator[Holding]:
         for database in feedback_databases(self.home):
-            from tasks.forget.databases import count_feedback  # imports DuckDB: only where there is any
+            from tasks.privacy.databases import count_feedback  # imports DuckDB: only where there is any
 
             n_rows = count_feedback(database, forgotten)
             if n_rows:

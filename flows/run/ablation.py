@@ -30,10 +30,12 @@ from schemas.choice import TrainSection
 from schemas.curation import CurateSpec
 from schemas.curation_steps import CurateStep, RedactStep, RuleStep
 from schemas.errors import ConfigError, DataError, GateError
+from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.assess.ablation import AblationRow, AblationTable, answer_of, judge_arm, shared_confidence
 from tasks.assess.contamination import REASONS
+from tasks.assess.judge import ChangeTest
 from tasks.files import sha256_json, write_json
 
 CURATED = "curated"
@@ -121,15 +123,16 @@ class _ArmGraph:
     @property
     def n_leaks(self) -> int:
         """Train tickets that leak a held-out item."""
-        contamination = self.pipeline.assessed.checks.contamination
-        if contamination is None:
-            raise TypeError("the contamination check is not declared")
-        values = self.run.result(contamination).values
+        values = self.run.result(self._contamination).values
         return int(sum(values.get(code) or 0 for code in REASONS))
+
+    @property
+    def _contamination(self) -> CheckEvidence:
+        return self.pipeline.assessed.checks.evidence["contamination"]
 
     def make_data(self) -> None:
         """Make curation, token ids, the held-out items, and the check for train/test leakage."""
-        run_plainly(self.run, targets=(self.pipeline.tuned.dataset, self.pipeline.assessed.checks.contamination))
+        run_plainly(self.run, targets=(self.pipeline.tuned.dataset, self._contamination))
 
     def make_model(self) -> None:
         """Make training, answers and scores."""
@@ -139,7 +142,7 @@ class _ArmGraph:
         """Return the arm's row, as far as the graph has run."""
         trained = self.run.find(self.pipeline.tuned.trained)
         return AblationRow(
-            arm=arm.name, told=arm.description, n_rows=self.run.result(self.pipeline.curated.clean).n_train,
+            arm=arm.name, description=arm.description, n_rows=self.run.result(self.pipeline.curated.clean).n_train,
             n_examples=self.dataset.n_train, n_steps=trained and trained.n_steps,
             trained=trained.digest if trained else "",
         )  # fmt: skip
@@ -199,9 +202,10 @@ class Ablation:
             if row.gain is None and row.n_steps != n_steps:
                 row = row.model_copy(update={"gain": "not judged", "reason": f"trained for {row.n_steps} steps"})
             elif row.gain is None and done is not None:
+                test = ChangeTest(traits, confidence, f"arm {arm.name}")
                 row = judge_arm(
-                    row, curated=scores, arm=done.scores, items=items, traits=traits,
-                    confidence=confidence, cluster_by=self.spec.gates.cluster_by,
+                    row, curated=scores, arm=done.scores, test=test, items=items,
+                    cluster_by=self.spec.gates.cluster_by,
                 )  # fmt: skip
             rows.append(row)
         return AblationTable(
@@ -232,7 +236,7 @@ class Ablation:
         except ValidationError as error:
             why = error.errors()[0]["msg"].removeprefix("Value error, ")
             reason = f"cannot be made: {why}"
-            return AblationRow(arm=arm.name, told=arm.description, gain="not judged", reason=reason), None
+            return AblationRow(arm=arm.name, description=arm.description, gain="not judged", reason=reason), None
         split = self.spec.split.model_copy(update={"stable": True, "retire_after_days": None})
         limit = None if arm.takes_all else k if arm.takes_k else self.spec.train.max_examples
         train = self.spec.train.model_copy(update={"max_examples": limit})
@@ -242,7 +246,7 @@ class Ablation:
         try:
             done.make_data()
         except DataError as error:
-            return AblationRow(arm=arm.name, told=arm.description, gain="not judged", reason=error.message), done
+            return AblationRow(arm=arm.name, description=arm.description, gain="not judged", reason=error.message), done
         finally:
             self._forget_raw(done, curated)
         if done.n_leaks:

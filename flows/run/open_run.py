@@ -39,7 +39,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
 from schemas.secrets import masked
 from tasks.children import THIS_PROCESS
-from tasks.watch.arrivals import newest_time
+from tasks.monitor.arrivals import newest_time
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ from schemas.artifacts import Artifact, ChampionRef, CurationCard, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
 from tasks.files import sha256_file, write_json
+from tasks.monitor.feedback import FeedbackState
 from tasks.sources.registry import fingerprint_source
-from tasks.watch.feedback import FeedbackState
 
 FOLDER = "handover"
 SHOWN = 8

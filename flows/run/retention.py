@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from flows.context.published import warehouse_folder
 from schemas.artifacts import TicketTable, WarehouseRef
-from tasks.forget.databases import forget_raw, has_raw_texts
+from tasks.privacy.databases import forget_raw, has_raw_texts
 
 if TYPE_CHECKING:
     from flows.context.run_context import RunContext

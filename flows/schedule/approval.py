@@ -14,7 +14,7 @@ from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
-from flows.champion.approvals import answer
+from flows.champion.approvals import Answer, answer
 from flows.context.outcome import Outcome, held
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
@@ -49,7 +49,7 @@ def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     last = [event for event in history if event.to_version == requests[-1].to_version][-1]
     if last.action == "wait":  # else someone has answered on the command line
         given = _request_approval(requests[-1])
-        done = answer(ledger, settings, row.run_id, approve=given.approve, by=given.by, reason=given.reason)
+        done = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
         last = done.event
         if done.late is not None:
             get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", done.late.message)

@@ -2,7 +2,7 @@
 
 First come checks without tickets: was it missed or superseded, is another run in progress, has nothing changed, is
 there a cooldown? Then tickets are curated (unchanged results come from the store) and counted.
-`tasks/watch/conditions.py` decides; this module collects the figures. Called by `flows/pipeline.py`.
+`tasks/monitor/conditions.py` decides; this module collects the figures. Called by `flows/pipeline.py`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from schemas.artifacts import Splits
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import ScheduleSpec
 from schemas.ticks import Cause, Decision
-from tasks.watch.arrivals import count_arrivals, windows
-from tasks.watch.conditions import Situation, before_curation, decide
-from tasks.watch.drift import measure_drift
+from tasks.monitor.arrivals import count_arrivals, windows
+from tasks.monitor.conditions import Situation, before_curation, decide
+from tasks.monitor.drift import measure_drift
 
 if TYPE_CHECKING:
     from flows.run.open_run import OpenRun

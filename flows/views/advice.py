@@ -28,7 +28,7 @@ from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
 from tasks.assess.consistency import form_shares
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
-from tasks.assess.judge import Judgement, judge_value
+from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
 from tasks.train.memory import fit_methods, forecast, workload_of
 
@@ -338,10 +338,8 @@ def _scored(known: Evidence, recorded: Recorded) -> Evidence:
         if other is None or by is None or one not in scores or other not in scores:
             return None
         with suppress(TunegateError):
-            return judge_scores(
-                scores[one], scores[other], traits=by, confidence=spec.gates.confidence, against=other, items=items,
-                cluster_by=spec.gates.cluster_by,
-            )  # fmt: skip
+            test = ChangeTest(by, spec.gates.confidence, other)
+            return judge_scores(scores[one], scores[other], test, items=items, cluster_by=spec.gates.cluster_by)
         return None
 
     return replace(
@@ -378,11 +376,8 @@ def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not show
         except TunegateError:
             verdicts.add("HOLD")
             continue
-        judged = judge_value(
-            values, metric=rule.metric, limit=rule.value_threshold, confidence=spec.gates.confidence,
-            traits=arm.traits(rule.metric), hard_limit=rule.hard_limit,
-        )  # fmt: skip
-        verdicts.add(judged.verdict)
+        test = ValueTest(arm.traits(rule.metric), spec.gates.confidence, rule.value_threshold, rule.hard_limit)
+        verdicts.add(judge_value(values, test).verdict)
     if not verdicts:
         return None
     return "no" if "BLOCK" in verdicts else "yes" if verdicts == {"PROMOTE"} else "not shown"

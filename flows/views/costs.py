@@ -15,7 +15,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
-from tasks.assess.economics import Measures, PriceBook, read_prices, reckon_costs
+from tasks.assess.economics import Measures, PriceBook, compute_costs, read_prices
 from tasks.files import write_json
 
 RECENT_RUNS = 1000
@@ -46,7 +46,7 @@ def costs_of(
     declared = spec_of(recorded.row).gates.cost
     book, machine = book or read_prices(), machine or (declared.machine if declared else None)
     check_machine(machine, book)
-    return reckon_costs(book, known, machine=machine, queries_per_month=queries_per_month, one_off_usd=one_off_usd)
+    return compute_costs(book, known, machine=machine, queries_per_month=queries_per_month, one_off_usd=one_off_usd)
 
 
 def measures_of(recorded: Recorded) -> Measures | None:

@@ -85,7 +85,6 @@ class Recorded:
             items=items,
             candidate=candidate,
             reference=reference,
-            metric=finding.metric,
             traits=MetricTraits(
                 name=finding.metric,
                 continuous=finding.method.endswith("bootstrap_t") and "+" not in finding.method,

@@ -271,12 +271,22 @@ def _without_proxy(environ: Mapping[str, str]) -> str:
 
 
 def read_state(folder: Path) -> Server | None:
-    """Return the server whose state is in the folder, if its process is alive."""
+    """Return the server whose state is in the folder, if its process is alive and writes its log there."""
     try:
         server = Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    return server if start_time(server.pid) == server.started != "" else None
+    alive = start_time(server.pid) == server.started != ""
+    return server if alive and _log_folder(server) == folder.resolve() else None
+
+
+def _log_folder(server: Server) -> Path:
+    """Return the folder of the log as the process has it open now; the recorded one where the kernel does not say."""
+    # A copied home has the state of the original's servers, which it must not stop; a moved home keeps its own.
+    try:
+        return Path(f"/proc/{server.pid}/fd/2").readlink().parent
+    except OSError:
+        return Path(server.log).resolve().parent
 
 
 def start_time(pid: int) -> str:

@@ -1,7 +1,7 @@
-"""Is data quality the lever? Scores of the arms of an ablation in, a table with the gate's paired statistics out.
+"""Judge the arms of a data ablation: does curation, or one of its steps, improve the model?
 
-One training per way of curating, on the same held-out items with equal steps. Knows nothing of curation, training or
-stores; `flows/run/ablation.py` runs the arms.
+All arms train for the same number of steps and answer the same held-out items; the statistics are the gate's. Knows
+nothing of curation, training or stores; `flows/run/ablation.py` runs the arms.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel
+from pydantic import AliasChoices, BaseModel, Field
 
 from schemas.artifacts import EvalSet, Scores
 from schemas.errors import GateError
-from schemas.metrics import MetricTraits
+from tasks.assess.judge import ChangeTest
 from tasks.assess.side_by_side import judge_scores
 
 if TYPE_CHECKING:
@@ -23,31 +23,31 @@ Gain = Literal["helps", "harms", "not shown", "no item differs", "not judged"]
 GAINS: Mapping[str, Gain] = {"PROMOTE": "helps", "BLOCK": "harms", "HOLD": "not shown"}
 ANSWERS = {
     "helps": "Yes: at equal steps the curated tickets beat the raw ones ({difference}, at least {lower}).",
-    "harms": "No: at equal steps the raw tickets teach more ({difference}, at most {upper}); look at the steps that "
+    "harms": "No: at equal steps the raw tickets are better ({difference}, at most {upper}); check the steps that "
     "harm, or curate less.",
 }
 NOT_SHOWN = (
-    "Not shown: at equal steps curation changes the result by {difference}, and anything from {lower} to {upper} fits; "
-    "more held-out items would decide."
+    "Not shown: at equal steps curation changes the result by {difference} (bounds {lower} to {upper}); more held-out "
+    "items would decide."
 )
 
 
 class AblationRow(BaseModel, frozen=True, extra="forbid"):
-    """One arm and how the curated one compares."""
+    """One arm, and the curated arm's gain over it."""
 
     arm: str
     """`curated`, `raw`, `raw-k`, `without-STEP`."""
-    told: str
-    """What its tickets went through, in words."""
+    description: str = Field(validation_alias=AliasChoices("description", "told"))
+    """How its tickets were curated. `told` in what earlier versions wrote."""
     n_rows: int | None = None
-    """Train tickets that its curation left."""
+    """Train tickets after its curation."""
     n_examples: int | None = None
-    """Of those, what was trained on."""
+    """Of those, the examples that it was trained on."""
     n_steps: int | None = None
     value: float | None = None
     """Mean of the metric on the held-out items."""
     difference: float | None = None
-    """curated - arm: what curation, or the step, gains."""
+    """curated - arm."""
     lower: float | None = None
     upper: float | None = None
     """One-sided confidence bounds of the difference, at `confidence`."""
@@ -55,14 +55,14 @@ class AblationRow(BaseModel, frozen=True, extra="forbid"):
     """Items on which the curated arm is better."""
     lost: int | None = None
     gain: Gain | None = None
-    """Does the curation that this arm lacks help? Null for the curated arm itself."""
+    """Whether the curation that this arm lacks helps; null for the curated arm."""
     reason: str = ""
     trained: str = ""
     """Digest of its weights."""
 
 
 class AblationTable(BaseModel, frozen=True, extra="forbid"):
-    """All arms, and the answer. Kept as JSON in `.tunegate/ablations`, and read by `tunegate study advise`."""
+    """All arms and the answer; JSON in `.tunegate/ablations`, read by `tunegate study advise`."""
 
     pipeline: str
     metric: str
@@ -70,18 +70,18 @@ class AblationTable(BaseModel, frozen=True, extra="forbid"):
     n_steps: int
     seed: int
     confidence: float
-    """Of each bound, after all comparisons have shared the error probability."""
+    """Of each bound; the comparisons share the error probability."""
     items: str
     """Digest of the held-out items."""
     rows: tuple[AblationRow, ...]
     answer: str
-    """Is quality the lever here? One sentence."""
+    """Whether curation improves the model, in one sentence."""
 
 
 def shared_confidence(gates: GatesSpec, n_comparisons: int) -> float:
-    """One-sided confidence of each bound when all comparisons of a table are to hold together.
+    """One-sided confidence of each bound, so that all bounds of a table hold together.
 
-    Source: Bonferroni. A gate needs no such correction, for all its rules must be met; here each row is a claim.
+    Source: Bonferroni. A gate needs no such correction, since all its rules must be met; here each row is a claim.
     """
     return 1 - (1 - gates.confidence) / max(1, n_comparisons)
 
@@ -91,22 +91,18 @@ def judge_arm(
     *,
     curated: Scores,
     arm: Scores,
+    test: ChangeTest,
     items: EvalSet,
-    traits: MetricTraits,
-    confidence: float,
     cluster_by: str | None = None,
 ) -> AblationRow:
-    """The row with what the curated arm gains over this one: `improve` of the gate, with the curated as candidate.
+    """Add the curated arm's gain over this one, with the curated arm as the candidate.
 
     Args:
-        confidence: Of each bound, from `shared_confidence`.
+        test: The gate's `improve`, at `shared_confidence`.
         cluster_by: `gates.cluster_by`.
     """
     try:
-        judged = judge_scores(
-            curated, arm, traits=traits, confidence=confidence, against=f"arm {row.arm}", items=items,
-            cluster_by=cluster_by,
-        )  # fmt: skip
+        judged = judge_scores(curated, arm, test, items=items, cluster_by=cluster_by)
     except GateError as error:
         return row.model_copy(update={"gain": "not judged", "reason": error.message})
     gain = GAINS.get(judged.verdict, "not judged") if judged.won or judged.lost else "no item differs"
@@ -115,17 +111,17 @@ def judge_arm(
 
 
 def answer_of(rows: Mapping[str, AblationRow]) -> str:
-    """Is quality the lever here? By the arm `raw`, else by what was compared.
+    """Say whether curation improves the model: by the arm `raw`, else by the steps that were compared.
 
-    >>> row = AblationRow(arm="raw", told="", difference=0.2, lower=0.1, upper=0.3, gain="helps", n_examples=90)
+    >>> row = AblationRow(arm="raw", description="", difference=0.2, lower=0.1, upper=0.3, gain="helps", n_examples=90)
     >>> answer_of({"raw": row})
     'Yes: at equal steps the curated tickets beat the raw ones (+0.200, at least +0.100).'
     """
     raw = rows.get("raw")
     if raw is None:
         helping = [row.arm for row in rows.values() if row.gain == "helps"]
-        told = f"steps that are shown to help: {', '.join(helping)}" if helping else "no step is shown to help"
-        return f"Not asked: the arm raw was left out; {told}."
+        steps = f"steps shown to help: {', '.join(helping)}" if helping else "no step is shown to help"
+        return f"Not compared: the arm raw was left out; {steps}."
     if raw.difference is None or raw.lower is None or raw.upper is None or raw.gain == "not judged":
         return f"Not known: {raw.reason or 'the raw arm was not judged'}"
     return ANSWERS.get(raw.gain or "", NOT_SHOWN).format(

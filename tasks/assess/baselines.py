@@ -1,6 +1,6 @@
-"""Would a classifier do? Answers the routing field by majority class or by TF-IDF and logistic regression.
+"""Baselines that need no language model: predict the routing field by majority class, or by TF-IDF and regression.
 
-Knows nothing of language models or of the gate; `flows/assess.py` calls it. Costs seconds, learns from train alone.
+They take seconds and learn only from train. Called by `flows/assess.py`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def score_classifier(
 ) -> Scores:
     """Predict `field` of every item and write the scores of the single metric `field_<field>`.
 
-    `majority` says train's commonest value (of equals the first in the alphabet). `tfidf` reads subject and body:
-    words and word pairs, logarithmic counts, multinomial logistic regression. An item whose own field is null is
-    never right.
+    `majority` predicts train's most common value (of equals, the first in the alphabet). `tfidf` is a multinomial
+    logistic regression on words and word pairs of subject and body, with logarithmic counts. An item whose field is
+    null is never right.
 
     Raises:
         DataError: TG0221, no train row has the field, or train has no words to learn from.

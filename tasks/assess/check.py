@@ -1,4 +1,4 @@
-"""Makes functions of `tasks/assess` a check of the gate: one measures, in a step of its own, and one judges.
+"""Declare a check of the gate: a step that measures, and a function that judges what it measured.
 
     class ReplyLengthSpec(Spec):
         longest: int = 400
@@ -6,15 +6,16 @@
     def judge_length(evidence: CheckEvidence, spec: ReplyLengthSpec) -> Iterator[Finding]:
         longest = measured(evidence, "longest")
         met = longest is not None and longest <= spec.longest
-        yield finding("check", "replies are short", "PROMOTE" if met else "BLOCK", n_items=evidence.n_items, ...)
+        value = Measurement(longest, n_items=evidence.n_items, limit=spec.longest, method="count")
+        yield finding("check", "replies are short", "PROMOTE" if met else "BLOCK", value, reason="...")
 
     @gate_check("reply_length", ReplyLengthSpec, judge=judge_length)
     @as_step("reply_length", libraries=("pyarrow",))
     def measure_length(out: Path, *, predictions: Predictions) -> CheckEvidence:
 
-The settings are the key `gates.reply_length` from then on. The step takes, by the names of its parameters, what
-`flows/gate_checks.py` offers and settings of its own; a limit that only the judge reads measures nothing again. Knows
-none of the checks: `checks.py` lists them.
+This adds the key `gates.reply_length`. The step's parameters are filled by name, from its settings and from what
+`flows/gate_checks.py` offers. Changing a limit that only the judge reads does not measure again. `checks.py` lists the
+checks.
 """
 
 from __future__ import annotations
@@ -36,17 +37,17 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class Check:
-    """A check whose evidence is judged by itself."""
+    """A check whose evidence is judged on its own."""
 
     name: str
     """The key under `gates`, and `check` of the evidence."""
     part: Part
-    """What its findings are about; it decides their place in the verdict."""
+    """What its findings are about, which decides their place in the verdict."""
     declared: Callable[[GatesSpec], Any]
-    """What the judge needs of the settings; None where the check is not declared."""
+    """Returns the settings that the judge needs; None if the check is not declared."""
     judge: Callable[[CheckEvidence, Any], Iterator[Finding]]
     measure: Callable[..., CheckEvidence] | None = None
-    """The step that measures; None where `flows/gate_checks.py` adds it, because it takes more than one step."""
+    """The step that measures; None for a step in another package, which `flows/gate_checks.py` lists."""
 
 
 _CHECKS: dict[str, Check] = {}
@@ -68,7 +69,7 @@ def gate_check(
 def judge_of(
     name: str, part: Part, declared: Callable[[GatesSpec], D | None]
 ) -> Callable[[Callable[[CheckEvidence, D], Iterator[Finding]]], Callable[[CheckEvidence, D], Iterator[Finding]]]:
-    """Register the judge of a check whose settings are in `schemas/gates.py`; arguments as the fields of `Check`."""
+    """Register the judge of a check whose settings are in `schemas/gates.py`; arguments are fields of `Check`."""
 
     def register(
         judge: Callable[[CheckEvidence, D], Iterator[Finding]],
@@ -80,52 +81,55 @@ def judge_of(
 
 
 def declared_checks(gates: GatesSpec) -> tuple[Check, ...]:
-    """The checks that these gates declare, in the order in which they were registered."""
+    """The declared checks, in the order of their registration."""
     return tuple(check for check in _CHECKS.values() if check.declared(gates) is not None)
 
 
 def remove_check(name: str) -> None:
-    """Take a check out again, as if its file had not been imported."""
+    """Remove a check, as if its file had not been imported."""
     del _CHECKS[name]
     GATE_SECTIONS.remove(name)
 
 
 def check_findings(evidence: Sequence[CheckEvidence], gates: GatesSpec) -> Iterator[Finding]:
-    """The findings of each declared check. One whose evidence is missing or doubled is ERROR, never passed over."""
+    """Yield the findings of each declared check; ERROR for one without exactly one piece of evidence."""
     for check in declared_checks(gates):
         found = [each for each in evidence if each.check == check.name]
         if len(found) == 1:
             yield from check.judge(found[0], check.declared(gates))
         else:
-            yield finding(
-                check.part, f"gates.{check.name}", "ERROR", n_items=0, value=None, method="none",
-                reason=f"{len(found)} results of the check arrived at the gate, and one is needed; run again.",
-            )  # fmt: skip
+            reason = f"the gate got {len(found)} results of the check instead of one; run again."
+            nothing = Measurement(None, n_items=0, method="none")
+            yield finding(check.part, f"gates.{check.name}", "ERROR", nothing, reason=reason)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measured value, without bounds."""
+
+    value: float | None
+    n_items: int
+    method: str
+    """How it was measured."""
+    limit: float | None = None
+    """Largest allowed value."""
+    metric: str = ""
+    """Name of the value; empty for that of the check."""
 
 
 def finding(
-    part: Part,
-    rule: str,
-    verdict: Verdict,
-    *,
-    n_items: int,
-    value: float | None,
-    method: str,
-    reason: str,
-    limit: float | None = None,
-    reference: float | None = None,
-    metric: str = "",
-    decides: bool = True,
+    part: Part, rule: str, verdict: Verdict, measurement: Measurement, *, reason: str, decides: bool = True
 ) -> Finding:
-    """A finding about one measured value, without bounds."""
+    """A finding about one measured value."""
+    value, limit = measurement.value, measurement.limit
     return Finding(
-        rule=rule, metric=metric or part, verdict=verdict, n_items=n_items, candidate=value, reference=reference,
-        difference=None if value is None or limit is None else value - limit, limit=limit, method=method,
+        rule=rule, metric=measurement.metric or part, verdict=verdict, n_items=measurement.n_items, candidate=value,
+        difference=None if value is None or limit is None else value - limit, limit=limit, method=measurement.method,
         reason=reason, higher_is_better=False, part=part, decides=decides,
     )  # fmt: skip
 
 
 def measured(evidence: CheckEvidence, name: str) -> float | None:
-    """A finite value, else null."""
+    """The value if it is finite, else None."""
     value = evidence.values.get(name)
     return value if value is not None and math.isfinite(value) else None

@@ -1,3 +1,3 @@
 """The checks of the gate, registered by their import. A new one is a file (see `check.py`) and a line here."""
 
-import tasks.assess.measured_checks  # noqa: F401  for what it registers
+import tasks.assess.measured_checks  # noqa: F401  registers them

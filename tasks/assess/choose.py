@@ -1,6 +1,6 @@
-"""Chooses the training that goes on to the gate: the first rung that met its target, or the best on validation.
+"""Choose the training to judge: the first rung that met its target, or the best on validation.
 
-Knows nothing of models and never sees the test split; `flows/selection.py` calls it once per run.
+It never sees the test split. Called by `flows/selection.py` once per run.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ def choose_training(
 ) -> ChoiceRef:
     """Write the table of all trainings and `choice.json`; return the choice.
 
-    A training without a finite value is never chosen. Of equal values the cheaper one is taken: in a ladder the lower
-    rung, in a sweep the one with fewer trained weights, then the earlier.
+    A training without a finite value is never chosen. Of equal values, the cheaper training wins: in a ladder the
+    lower rung, in a sweep the one with fewer trained weights, then the earlier.
 
     Args:
-        trials: Those that have figures, in order.
-        names: Of all that were declared, in order.
-        declared: What each of them changes, where that was known from the start.
+        trials: Trainings that have figures, in order.
+        names: Of all declared trainings, in order.
+        declared: What each of them changes, if known from the start.
 
     Raises:
         TrainingError: TG0401, none has a finite value.
-        GateError: TG0603, two were scored on other items.
+        GateError: TG0603, two were scored on different items.
     """
     sound = [trial for trial in trials if trial.row.value is not None]
     if not sound:
@@ -50,7 +50,7 @@ def choose_training(
             f"none of {len(names)} trainings has a finite {traits.name} on the validation items",
             code="TG0401",
             where="train.ladder" if kind == "ladder" else "train.sweep",
-            hint="lower the learning rates; `tunegate show RUN` says what became of each",
+            hint="lower the learning rates; `tunegate show RUN` shows each training",
         )
     best = sorted(sound, key=lambda trial: _rank(trial.row, kind, traits))
     winner = next((trial for trial in sound if trial.row.met), best[0])
@@ -78,7 +78,7 @@ def _rank(row: TrialRow, kind: ChoiceKind, traits: MetricTraits) -> tuple[float,
 def _rows(
     trials: Sequence[TrialRef], names: Sequence[str], declared: Sequence[dict[str, Setting]], winner: TrialRef
 ) -> list[TrialRow]:
-    """One row per declared training; where one has no figures, why."""
+    """One row per declared training, with its state."""
     known = {trial.row.name: trial.row for trial in trials}
     rows: list[TrialRow] = []
     for number, name in enumerate(names, start=1):
@@ -107,7 +107,7 @@ def _why(winner: TrialRef, best: Sequence[TrialRef], rows: Sequence[TrialRow], t
 
 
 def _ahead(best: Sequence[TrialRef], traits: MetricTraits) -> str:
-    """How far the winner is ahead of the next, so that nobody takes a draw for a win."""
+    """How far the winner is ahead of the runner-up, so that a draw does not read as a win."""
     if len(best) < 2:
         return ""
     first, second = best[0], best[1]
@@ -115,5 +115,5 @@ def _ahead(best: Sequence[TrialRef], traits: MetricTraits) -> str:
     value, next_value = first.row.value or 0.0, second.row.value or 0.0
     ahead = f", {abs(value - next_value):.3g} ahead of {second.row.name}"
     if gain is None:
-        return f"{ahead} (too few items to bound that)"
+        return f"{ahead} (too few items for bounds)"
     return f"{ahead} (bounds {gain.lower:+.3g} .. {gain.upper:+.3g})"

@@ -1,6 +1,6 @@
-"""When a rung has met its target, what a climb has gained, and when curation is likelier to pay than the next rung.
+"""Decide whether a rung met its target, what it gained, and whether curation is more promising than the next rung.
 
-Numbers in, words and numbers out: knows nothing of models and files. `tasks/assess/trial.py` and `choose.py` ask.
+Numbers in, numbers and sentences out. Called by `tasks/assess/trial.py` and `choose.py`.
 """
 
 from __future__ import annotations
@@ -16,48 +16,48 @@ from tasks.assess.compare import Bounds, clopper_pearson_interval, estimate_mean
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, MIN_DIFFERING_ITEMS
 
 FITTED = 0.5
-"""Train loss over validation loss at and below which the train examples are learnt and what is missing is examples."""
+"""Train loss / validation loss. At or below it the train examples are learnt, and more examples are needed."""
 
 
 def judge_target(
     values: Sequence[float], *, traits: MetricTraits, target: TargetSpec, n_rungs: int
 ) -> tuple[bool, float | None, str]:
-    """Whether the values meet the target, the bound that decides, and the verdict in words.
+    """Return whether the values meet the target, the bound that decides, and a summary.
 
-    The bound is one-sided at `1 - (1 - confidence) / n_rungs`: that any of the rungs stops the climb by luck has a
-    probability of at most `1 - confidence`. What has no bound, or no finite mean, does not meet the target.
+    The bound is one-sided at `1 - (1 - confidence) / n_rungs`, so that the probability that any rung stops the climb by
+    luck is at most `1 - confidence`. Values without a bound or a finite mean do not meet the target.
     """
     mean = mean_of(values)
     side = "at least" if traits.higher_is_better else "at most"
     wanted = f"{side} {target.value:g}"
     if mean is None:
-        return False, None, f"missed: {target.metric} has no finite mean on validation; wanted is {wanted}"
+        return False, None, f"missed: {target.metric} has no finite mean on validation; the target is {wanted}"
     if target.by == "estimate":
         met = mean >= target.value if traits.higher_is_better else mean <= target.value
-        return met, None, f"{_met(met)}: the mean {mean:.4g}, without a bound, against {wanted}"
+        return met, None, f"{_met(met)}: the mean is {mean:.4g} (no bound); the target is {wanted}"
     confidence = 1 - (1 - target.confidence) / n_rungs
     bounds = _bounds_of(values, continuous=traits.continuous, confidence=confidence)
     if bounds is None:
-        few = f"{len(values)} items bound no {target.metric}; {MIN_CONTINUOUS_ITEMS} that differ would"
-        return False, None, f"missed: {few}, or `by: estimate` takes the mean {mean:.4g}"
+        few = f"{len(values)} items are too few to bound {target.metric}; {MIN_CONTINUOUS_ITEMS} are needed"
+        return False, None, f"missed: {few}, or set `by: estimate` to use the mean {mean:.4g}"
     bound = bounds.lower if traits.higher_is_better else bounds.upper
     met = bound >= target.value if traits.higher_is_better else bound <= target.value
-    told = f"{_met(met)}: the mean {mean:.4g} is {side} {bound:.4g} at {100 * confidence:.4g} % confidence"
-    return met, bound, f"{told}, against {wanted}"
+    level = f"{100 * confidence:.4g} % confidence"
+    return met, bound, f"{_met(met)}: the mean {mean:.4g} is {side} {bound:.4g} at {level}; the target is {wanted}"
 
 
 def paired_gain(
     new: Mapping[str, float], old: Mapping[str, float], *, traits: MetricTraits, confidence: float
 ) -> Bounds | None:
-    """How much better `new` is than `old` on the same items, positive for better; null where no bound can be given.
+    """How much better `new` is than `old` on the same items (positive is better); None without bounds.
 
     Raises:
-        GateError: TG0603, they do not answer the same items.
+        GateError: TG0603, they have different items.
     """
     if new.keys() != old.keys():
         raise GateError(
-            f"two trainings are compared on other validation items: {len(new)} and {len(old)}, "
-            f"{len(new.keys() & old.keys())} of them the same",
+            f"two trainings answered different validation items: {len(new)} and {len(old)}, "
+            f"{len(new.keys() & old.keys())} in common",
             code="TG0603",
             where="validation",
         )
@@ -73,11 +73,11 @@ def paired_gain(
 
 
 def advise(*, climbed: bool, gain: Bounds | None, train_loss: float, validation_loss: float | None) -> str:
-    """Why a curation round is likelier to pay than the next rung; empty when nothing speaks for it.
+    """Why another round of curation is more promising than the next rung; empty if it is not.
 
-    Both must hold: the train examples are learnt already (train loss at most half the validation loss), which a
-    larger model or more trained weights only learn better; and the last climb, if there was one, has not shown a gain
-    (its lower bound is not above 0).
+    It is if both hold: the train examples are learnt (train loss at most half the validation loss), so that a larger
+    model would only learn them better; and the last rung, if there was one, showed no gain (its lower bound is not
+    above 0).
     """
     if validation_loss is None or not math.isfinite(validation_loss) or validation_loss <= 0:
         return ""
@@ -85,12 +85,12 @@ def advise(*, climbed: bool, gain: Bounds | None, train_loss: float, validation_
     if not (train_loss <= FITTED * validation_loss and flat):
         return ""
     learnt = f"train loss {train_loss:.3g} is at most {100 * FITTED:g} % of validation loss {validation_loss:.3g}"
-    shown = " and the last climb has shown no gain" if climbed else ""
-    return f"more or cleaner tickets are likelier to pay than the next rung: {learnt}{shown}"
+    shown = " and the last rung showed no gain" if climbed else ""
+    return f"more or cleaner tickets are more promising than the next rung: {learnt}{shown}"
 
 
 def mean_of(values: Sequence[float]) -> float | None:
-    """The mean; null without values or when one is not finite.
+    """The mean; None without values or if one is not finite.
 
     >>> mean_of([1.0, float("nan")]) is None, mean_of([]) is None, mean_of([0.0, 1.0])
     (True, True, 0.5)
@@ -105,7 +105,7 @@ def _bounds_of(values: Sequence[float], *, continuous: bool, confidence: float) 
         return clopper_pearson_interval(sum(value > 0.5 for value in values), len(values), confidence=confidence)
     commonest = Counter(values).most_common(1)[0][1] if values else 0
     if len(values) < MIN_CONTINUOUS_ITEMS or len(values) - commonest < MIN_DIFFERING_ITEMS:
-        return None  # the gate bounds no fewer either
+        return None  # as in the gate
     return estimate_mean(np.asarray(values, np.float64)).bounds(confidence=confidence)
 
 

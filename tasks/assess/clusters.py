@@ -1,6 +1,6 @@
-"""Which held-out items belong together: the same customer, say.
+"""Which held-out items belong together, such as those of one customer.
 
-Knows nothing of scores or verdicts; `tasks/assess/gate.py` asks once per decision.
+Knows nothing of scores or verdicts. Used by `tasks/assess/questions.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Clusters:
-    """Item id -> value of the column; an item without one is a cluster of its own."""
+    """Item id -> value of the column; an item without a value is its own cluster."""
 
     def __init__(self, values: Mapping[str, str | None], column: str) -> None:
         self._values = values
@@ -25,16 +25,16 @@ class Clusters:
 
     @classmethod
     def read(cls, items: EvalSet | None, column: str) -> Clusters:
-        """The column of `items.parquet`.
+        """Read the column of `items.parquet`.
 
         Raises:
-            GateError: TG0606, the items or the column are not there, or the column is empty throughout.
+            GateError: TG0606, the items or the column are missing, or no item has a value.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         if items is None:
-            raise GateError(f"gates.cluster_by is {column}, and the items did not arrive at the gate", code="TG0606")
+            raise GateError(f"gates.cluster_by is {column}, but the gate did not get the items", code="TG0606")
         try:
             table = pq.read_table(items.root / "items.parquet", columns=["item_id", column])
         except (OSError, pa.ArrowException) as error:
@@ -44,7 +44,7 @@ class Clusters:
             ) from None
         values = dict(zip(table.column("item_id").to_pylist(), table.column(column).to_pylist(), strict=True))
         if all(value is None for value in values.values()):
-            raise GateError(f"gates.cluster_by is {column}, and no held-out item has one", code="TG0606")
+            raise GateError(f"gates.cluster_by is {column}, but no held-out item has one", code="TG0606")
         return cls({item: None if value is None else str(value) for item, value in values.items()}, column)
 
     def of(self, item_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -59,7 +59,7 @@ class Clusters:
         found = []
         for item in item_ids:
             if item not in self._values:
-                raise GateError(f"a scored item is not in the held-out set, so that its {self._column} is unknown",
+                raise GateError(f"a scored item is not in the held-out set, so its {self._column} is unknown",
                                 code="TG0606")  # fmt: skip
             value = self._values[item]
             key = ("item", item) if value is None else ("value", value)

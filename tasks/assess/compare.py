@@ -1,17 +1,17 @@
-"""Confidence bounds for what two models scored on the same held-out items: numbers in, numbers out.
+"""Confidence bounds for the scores of two models on the same held-out items: numbers in, numbers out.
 
-Knows nothing of metrics, arms, files or verdicts; `tasks/assess/contract.py`, `judge.py` and `weigh.py` ask.
+Knows nothing of metrics, arms, files or verdicts. Used by `tasks/assess/contract.py`, `judge.py` and `weigh.py`.
 
-- right/wrong of two models on the same items: Tango's score interval, with a continuity correction of a quarter item.
-  A percentile bootstrap passes 29 % of the models that sit exactly at a 2-point margin at n=20, because few or no
-  items differ. Without the correction Tango passes up to 6.8 % (n=42, margin 10 points), with it never more than 5.0 %
-  (every n from 20 to 100 and up to 2000, discordance 2 to 40 %, margins 0 to 10 points, by exact enumeration).
-- share of right answers of one model: Clopper-Pearson. Wilson's interval lets 5.8 % through at n=100 and limit 0.9,
-  and a limit that says "at 95 % confidence" must mean at most 5 %.
-- the mean of continuous scores: bootstrap-t, item by item or customer by customer. It corrects for skew: on 200 items
-  with rare catastrophic answers it passes 5.8 % of the candidates at the limit where the percentile bootstrap passes
-  10 % and the paired t-test 11 %. Where items belong together whole clusters are drawn: tickets of one customer
-  resemble each other, and drawing tickets would pass 10 to 13 %.
+- Right or wrong, two models on the same items: Tango's score interval, with a continuity correction of a quarter item.
+  A percentile bootstrap passes 29 % of the models exactly at a 2-point margin at n=20, because few or no items differ.
+  Without the correction Tango passes up to 6.8 % (n=42, margin 10 points), with it never more than 5.0 % (every n from
+  20 to 100 and up to 2000, discordance 2 to 40 %, margins 0 to 10 points, by exact enumeration).
+- Share of right answers of one model: Clopper-Pearson. Wilson's interval passes 5.8 % at n=100 and limit 0.9, but
+  "at 95 % confidence" must mean at most 5 %.
+- Mean of continuous scores: bootstrap-t over items or customers. It corrects for skew: on 200 items with rare
+  catastrophic answers it passes 5.8 % of the candidates at the limit; the percentile bootstrap passes 10 %, the paired
+  t-test 11 %. If items belong together, it draws whole clusters: tickets of one customer resemble each other, and
+  drawing tickets would pass 10 to 13 %.
 
 Every bound is one-sided at its own confidence: `lower` is below the true value with that probability, and so is
 `upper` above it.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # numpy costs a tenth of a second, and the flows import this 
     Floats = NDArray[np.float64]
 
 CONTINUITY = 0.25
-"""Items by which a difference is counted nearer to the hypothesis than it is."""
+"""Items by which a difference is moved towards the hypothesis."""
 N_RESAMPLES = 4000
 
 
@@ -58,15 +58,15 @@ def tango_z(
 ) -> Floats:
     """Score statistic of the hypothesis that the share gained minus the share lost is `difference`; broadcasts.
 
-    Falls as `difference` grows; positive where the data speak for more than `difference`. 0 where the hypothesis
-    leaves no variance.
+    Falls as `difference` grows; positive if the data suggest more than `difference`. 0 if the hypothesis leaves no
+    variance.
 
     Args:
         gained: Items that only the candidate got right.
         lost: Items that only the reference got right.
         n_items: All paired items.
         difference: Hypothetical difference of the shares, -1 to 1.
-        continuity: Items taken from what speaks for more than `difference`; negative: added to it.
+        continuity: Items subtracted from the evidence for more than `difference`; negative adds them.
 
     Source: Tango (1998), Statistics in Medicine 17:891-908, with the closed form of the restricted maximum
     likelihood estimate of the share lost.
@@ -88,15 +88,15 @@ def tango_interval(
 ) -> Bounds:
     """Bounds of the difference of two paired proportions, by inverting `tango_z`.
 
-    With no item that differs the bounds are not 0 but at least `z**2 / (n + z**2)` away from it: few items prove
-    little. With continuity 0 the interval is Tango's own.
+    If no item differs, the bounds are at least `z**2 / (n + z**2)` from 0: few items prove little. With continuity 0
+    the interval is Tango's own.
 
     >>> bounds = tango_interval(12, 4, 200, confidence=0.95, continuity=0)
     >>> round(bounds.estimate, 3), round(bounds.lower, 3), round(bounds.upper, 3)
     (0.04, 0.008, 0.077)
 
     Raises:
-        ValueError: counts that cannot be (negative, or more items differ than there are).
+        ValueError: impossible counts (negative, or more items differ than exist).
     """
     if n_items < 1 or min(gained, lost) < 0 or gained + lost > n_items:
         raise ValueError(f"impossible counts: {gained} gained and {lost} lost of {n_items} items")
@@ -123,7 +123,7 @@ def clopper_pearson_interval(n_right: int, n_items: int, *, confidence: float) -
     0.9693
 
     Raises:
-        ValueError: counts that cannot be.
+        ValueError: impossible counts.
 
     Source: Clopper and Pearson (1934), Biometrika 26:404-413, as quantiles of beta distributions.
     """
@@ -163,14 +163,14 @@ class MeanEstimate:
 def estimate_mean(
     values: Floats, *, clusters: NDArray[np.int64] | None = None, seed: int = 0, n_resamples: int = N_RESAMPLES
 ) -> MeanEstimate:
-    """Mean over items, with the uncertainty of drawing items, or clusters of items, anew.
+    """Mean over items, with the uncertainty of resampling items or clusters of items.
 
-    Resamples without spread count as infinitely far out, so that they widen the interval. The caller checks that
-    there are items (200) or clusters (40) enough and that enough of them differ: with fewer, bounds are too narrow.
+    Resamples without spread count as infinitely far out, which widens the interval. The caller checks that there are
+    enough items (200) or clusters (40) and that enough of them differ: with fewer, bounds are too narrow.
 
     Args:
         values: Finite values, shape `(n_items,)`, in a fixed order: the same order and seed give the same result.
-        clusters: Cluster of each item, numbered from 0 without gaps; null draws items.
+        clusters: Cluster of each item, numbered from 0 without gaps; None draws items.
 
     Raises:
         ValueError: fewer than two values or clusters, not finite, or all equal.

@@ -1,6 +1,6 @@
-"""Do the tickets that are learned from agree on the form of an answer? Shares of train replies in the declared form.
+"""Shares of train replies in the declared form: a model that is shown two forms learns both.
 
-A model learns the form it is shown: of two forms it learns to waver. Called by `flows/views/advice.py`.
+Called by `flows/views/advice.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from tasks.assess.style import HouseStyle
 
 
 def form_shares(splits: Splits, evaluate: EvaluateSpec, *, answer: str) -> dict[str, float]:
-    """`format`: share of the train replies that hold the pattern of `evaluate.fields` once; `style`: that keep every
-    rule of the house style. What is not declared is left out.
+    """Shares of the train replies: `format`, with the pattern of `evaluate.fields` exactly once; `style`, that follow
+    every rule of the house style. What is not declared is left out.
 
     Args:
         answer: Template of the reply, `train.prompt.answer`.

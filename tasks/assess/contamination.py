@@ -1,8 +1,8 @@
-"""Do the examples that were trained on give held-out items away? The gate's own look, whatever curation did.
+"""Check for train/test leakage: the gate's own check, whatever curation did.
 
-Compares the ids in the encoded examples (what training really read) with the items that judge. The comparison of texts
-is decontamination's own, `tasks/curate/leaks.py`. A step of flows/assess.py;
-`tasks/assess/measured_checks.py` judges the count.
+Compares the encoded examples, which training really read, with the held-out items: by id, text, customer, thread and
+time. Texts are compared as in decontamination (`tasks/curate/leaks.py`). `flows/gate_checks.py` adds the step;
+`tasks/assess/measured_checks.py` judges the counts.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ REASONS = {
     "leak_near": "has nearly the words of a held-out question",
     "leak_quote": "quotes a held-out question",
     "leak_paraphrase": "shares several rare pieces with a held-out question",
-    "leak_customer_id": "is of the customer of a held-out item",
-    "leak_thread_id": "is of the thread of a held-out item",
-    "leak_time": "was not written before the cut, or it is not known when",
+    "leak_customer_id": "has the customer of a held-out item",
+    "leak_thread_id": "is in the thread of a held-out item",
+    "leak_time": "was not written before the cut, or has no time",
 }
-"""Code -> in words. In the order in which a ticket's leaks are looked for; it is listed under the first."""
+"""Code -> description, in the order of the checks; a ticket is listed under the first that applies."""
 N_EXAMPLES = 5
 
 
@@ -47,23 +47,23 @@ def check_contamination(
     items: EvalSet,
     spec: ContaminationSpec,
     decontaminate: DecontaminateSpec,
-    planted: tuple[str, ...] = (),
+    planted_ids: tuple[str, ...] = (),
 ) -> CheckEvidence:
-    """Write `evidence.parquet`: ticket_id, code, kept_id (the held-out ticket), score; no text. Count the tickets.
+    """Write `evidence.parquet` (ticket_id, code, kept_id: the held-out ticket, score; no text) and count the tickets.
 
     Args:
-        dataset: What was trained on.
-        splits: Where the texts of its tickets are, and what the split keeps apart.
-        decontaminate: Lengths of n-grams and what counts as boilerplate; its thresholds do not matter here.
-        planted: Ids of examples that are no tickets.
+        dataset: The training examples.
+        splits: Has the texts of their tickets, and the columns that the split keeps apart.
+        decontaminate: Lengths of n-grams and what counts as boilerplate; its thresholds are not used.
+        planted_ids: Ids of examples that are not tickets.
 
     Raises:
-        GateError: TG0603, the encoded examples cannot be read, or are not as many as they say.
+        GateError: TG0603, the encoded examples cannot be read, or their number is wrong.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    trained = frozenset(_trained_ids(dataset)) - frozenset(planted)
+    trained = frozenset(_trained_ids(dataset)) - frozenset(planted_ids)
     held_out = pq.read_table(items.root / "items.parquet")
     rows = _rows_of(splits, trained)
     found: dict[str, tuple[str, str | None, float]] = {}
@@ -121,7 +121,7 @@ def _trained_ids(dataset: DatasetRef) -> list[str]:
         ) from None
     if len(ids) != dataset.n_train:
         raise GateError(
-            f"there are {len(ids)} encoded examples, and {dataset.n_train} were trained on",
+            f"there are {len(ids)} encoded examples, but the training used {dataset.n_train}",
             code="TG0603",
             where=str(dataset.root),
         )
@@ -147,7 +147,7 @@ def _text_leaks(
         "long_threshold": spec.quote_threshold,
         "short_threshold": spec.paraphrase_threshold,
     }
-    # The pool of decontamination, for how rare an n-gram is; what was not trained on is left out afterwards.
+    # The same pool as in decontamination, since it decides how rare an n-gram is; untrained tickets are left out later.
     return find_leaks(
         pool=[splits.train, splits.validation],
         held_out=items.root / "items.parquet",
@@ -156,7 +156,7 @@ def _text_leaks(
 
 
 def _shared(rows: pa.Table, held_out: pa.Table, column: str) -> list[tuple[str, str]]:
-    """Trained tickets with a value of the column that an item has, each with the first such item."""
+    """Trained tickets that share a value of the column with an item, each with the first such item."""
     owners: dict[str, str] = {}
     for value, name in zip(held_out[column].to_pylist(), held_out["item_id"].to_pylist(), strict=True):
         if value:

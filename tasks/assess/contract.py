@@ -1,12 +1,12 @@
-"""The deciding core of the gate: counts in, verdicts out, for one candidate or for thousands at a time.
+"""The core of the gate: counts in, verdicts out, for one candidate or thousands at a time.
 
-Every function broadcasts over leading axes, so that `benchmarks/gates.py` sends simulated candidates through the very
-code that judges a real one (`tasks/assess/judge.py` and `gate.py`). Knows nothing of metrics, files or words.
+Every function broadcasts over leading axes, so that `benchmarks/gates.py` judges simulated candidates with the same
+code as `tasks/assess/judge.py` and `gate.py` a real one. Knows nothing of metrics, files or messages.
 
-Two questions per rule, each with its own error probability: is it *met* at the confidence, and how improbable would
-the data be if it were kept (`p_harm`)? All rules must be met, so PROMOTE needs no correction for their number
-(intersection-union). Any violated one blocks, so the p-values of one gate are one Holm family. Written so that NaN is
-false: it is neither met nor kept.
+Each rule has two answers, each with its own error probability: whether it is *met* at the confidence, and how
+improbable the data are if it is not violated (`p_harm`). All rules must be met, so PROMOTE needs no correction for
+their number (intersection-union). A single violated one blocks, so the p-values of one gate are one Holm family.
+Comparisons are written so that NaN is false: it is neither met nor kept.
 """
 
 from __future__ import annotations
@@ -29,20 +29,21 @@ PROMOTE, HOLD, BLOCK = 0, 1, 2
 
 @dataclass(frozen=True)
 class Outcome:
-    """Both answers about one rule; arrays of one shape."""
+    """Both answers for one rule; arrays of one shape."""
 
     met: Bools
     p_harm: Floats
 
 
 def change_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float) -> Outcome:
-    """A paired comparison of right and wrong answers: improve with margin 0, refresh with a margin above it.
+    """A paired comparison of right and wrong answers: improve with margin 0, refresh with a larger one.
 
-    Met: the loss is under the margin at the confidence, and more items were gained than lost. Harm: the true
-    difference is below 0, whatever the margin.
+    Met: the loss is below the margin at the confidence, and more items were gained than lost. Harm: the true difference
+    is below 0, whatever the margin.
 
     Args:
-        gained: Items that only the candidate got right; lost: only the reference did.
+        gained: Items that only the candidate got right.
+        lost: Items that only the reference got right.
     """
     import numpy as np
 
@@ -51,18 +52,18 @@ def change_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, ma
 
 
 def anchor_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float) -> Outcome:
-    """Non-inferiority to a fixed model. Harm: surely worse than it by more than the margin."""
+    """Non-inferiority to a fixed model. Harm: worse than it by more than the margin."""
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
     return Outcome(sure, _p_below(gained, lost, n_items, -margin))
 
 
 def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> Outcome:
-    """A guard against harm: kept unless Holm's procedure rejects it (see `settle`)."""
+    """A guard against harm: met unless Holm's procedure rejects it (see `settle`)."""
     return kept_unless_rejected(_p_below(gained, lost, n_items, 0.0))
 
 
 def kept_unless_rejected(p_harm: ArrayLike) -> Outcome:
-    """A guard with this p-value; one that is no probability keeps nothing."""
+    """A guard with this p-value; not met if that is not a probability."""
     import numpy as np
 
     p = np.asarray(p_harm, np.float64)
@@ -79,7 +80,7 @@ def share_outcome(n_right: ArrayLike, n_items: ArrayLike, *, limit: float, alpha
 
 
 def holm(p_values: ArrayLike, *, alpha: float) -> Bools:
-    """Which hypotheses of each family (last axis) are rejected, so that a true one is with probability alpha at most.
+    """Which hypotheses of each family (last axis) are rejected; a true one is with probability at most alpha.
 
     >>> holm([0.001, 0.03, 0.04], alpha=0.05).tolist()
     [True, False, False]
@@ -98,7 +99,7 @@ def holm(p_values: ArrayLike, *, alpha: float) -> Bools:
 
 
 def settle(met: Bools, p_harm: Floats, *, alpha: float) -> NDArray[np.int8]:
-    """The verdict on each rule of a gate (last axis): BLOCK where Holm's procedure shows harm, else PROMOTE where met.
+    """The verdict on each rule of a gate (last axis): BLOCK if Holm's procedure shows harm, else PROMOTE if met.
 
     >>> import numpy as np
     >>> settle(np.array([True, False, False]), np.array([0.9, 0.4, 0.001]), alpha=0.05).tolist()
@@ -119,7 +120,7 @@ def _p_below(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, limit: floa
 
 
 def _at_least(count: Floats, n_items: Floats, share: float) -> Floats:
-    """Chance of `count` or more successes in n_items trials of probability `share`."""
+    """Probability of `count` or more successes in n_items trials of probability `share`."""
     import numpy as np
     from scipy.special import betainc
 

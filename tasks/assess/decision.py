@@ -1,6 +1,6 @@
-"""Puts a gate decision into words and files: rule texts, one summary sentence, `decision.json` and `decision.md`.
+"""Texts and files of a gate decision: rules, a one-sentence summary, `decision.json` and `decision.md`.
 
-Decides nothing; `tasks/assess/gate.py` calls it.
+Decides nothing. Called by `tasks/assess/gate.py`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _OUTCOMES: dict[Verdict, str] = {
 
 
 def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str = "", replaced: bool = False) -> str:
-    """The rule in words.
+    """Describe the rule.
 
     Args:
-        against: The reference of a change rule, with the arm or version it stands for.
-        replaced: The rule asks for a champion and there is none, so that it compares with the baseline instead.
+        against: The reference of a change rule, with its arm or version.
+        replaced: There is no champion, so the rule compares with the baseline instead.
 
     >>> describe_rule(GateRule(metric="exact", value_threshold=0.5))
     'exact at least 0.5'
@@ -40,23 +40,23 @@ def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str
     if change.mode == "improve" or replaced:
         text = f"{rule.metric}{where} improves on {against}"
     else:
-        text = f"{rule.metric}{where} is better than {against}, and surely no more than {change.margin:g} worse"
+        text = f"{rule.metric}{where} is better than {against}, and at most {change.margin:g} worse at the confidence"
     return f"{text}, as there is no champion" if replaced else text
 
 
 def describe_anchor(rule: GateRule, *, margin: float, against: str) -> str:
-    """The anchor behind a rule of mode refresh, in words."""
+    """Describe the anchor of a rule of mode refresh."""
     where = f" in {rule.slice}" if rule.slice else ""
-    return f"{rule.metric}{where} is surely no more than {margin:g} worse than {against}"
+    return f"{rule.metric}{where} is at most {margin:g} worse than {against} at the confidence"
 
 
 def describe_guard(metric: str, where: str, against: str) -> str:
-    """The guard of one slice, in words."""
+    """Describe the guard of one slice."""
     return f"{metric} in {where} is not shown to be worse than {against}"
 
 
 def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
-    """How many rules led to the verdict, and the first of them with its reason."""
+    """Say how many rules led to the verdict, and why the first of them did."""
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)

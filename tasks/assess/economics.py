@@ -1,8 +1,8 @@
-"""What a query costs, from which volume an own model pays, and how fast it can be at best.
+"""Cost of a query, the volume from which an own model pays off, and its best possible speed.
 
-Arithmetic over measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
-`flows/views/costs.py` supplies the figures; docs/how-to/weigh-costs.md says where every number comes from. Prices come
-from `infra/prices.yaml`, which a user replaces by theirs.
+Arithmetic on measured tokens and seconds and a dated price book; knows nothing of models, runs and stores.
+`flows/views/costs.py` supplies the figures; docs/how-to/weigh-costs.md explains where every number comes from. Prices
+are in `infra/prices.yaml`; users can replace it with their own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HOURS_PER_MONTH = 730.0
 PRICES = Path(__file__).resolve().parents[2] / "infra" / "prices.yaml"
 MAX_BYTES = 1_000_000
 PROMPTED = ("few_shot", "retrieval", "zero_shot")
-"""Whose prompt an API would be sent: the first of them that is known."""
+"""Arms whose prompt an API would get: the first one that is known."""
 OWN = "tuned"
 
 
@@ -37,7 +37,7 @@ class GpuPrice(Spec):
     source: str = Field(min_length=1)
 
     def usd_per_month(self) -> float:
-        """Rent of a card that is never given back."""
+        """Rent of a card for a whole month."""
         return self.usd_per_hour * HOURS_PER_MONTH
 
 
@@ -65,14 +65,14 @@ class PriceBook(Spec):
     dated: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
     gpus: dict[str, GpuPrice] = Field(min_length=1)
     apis: dict[str, ApiPrice] = Field(min_length=1)
-    """At least one, so that no own model is ever reckoned without a hosted one for comparison."""
+    """At least one, so that an own model is always compared with a hosted one."""
 
 
 def read_prices(path: Path = PRICES) -> PriceBook:
-    """The price book.
+    """Read the price book.
 
     Raises:
-        GateError: TG0612, it cannot be read, or an entry has no price, no date or no source.
+        GateError: TG0612, it cannot be read, or an entry has no price, date or source.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
@@ -92,22 +92,22 @@ def read_prices(path: Path = PRICES) -> PriceBook:
 
 
 def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
-    """The machine of that name in the price book.
+    """Return the machine of that name from the price book.
 
     Raises:
-        GateError: TG0612, it is not there, or the book is wrong.
+        GateError: TG0612, there is no such machine, or the book is wrong.
     """
     book = read_prices(path)
     if name not in book.gpus:
         raise GateError(
-            f"the price book has no machine {name!r}; there are: {', '.join(sorted(book.gpus))}", code="TG0612",
+            f"the price book has no machine {name!r}; machines: {', '.join(sorted(book.gpus))}", code="TG0612",
             where="gates.cost.machine", hint=f"add it to {path.name}, with price and source",
         )  # fmt: skip
     return book.gpus[name]
 
 
 def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> float:
-    """One query on a rented card that does nothing else meanwhile. With batches, give seconds per batch / its size.
+    """Cost of one query on a rented card that does nothing else. For batches, pass seconds per batch / its size.
 
     Source: rent per second times seconds, `usd_per_hour * seconds_per_query / 3600`.
 
@@ -118,7 +118,7 @@ def hosted_usd_per_query(*, usd_per_hour: float, seconds_per_query: float) -> fl
 
 
 def break_even_queries(*, usd_per_month: float, api_usd_per_query: float) -> float:
-    """Queries a month from which rent is cheaper than an API; infinite where the API costs nothing.
+    """Queries a month from which rent is cheaper than an API; infinite if the API costs nothing.
 
     Source: the volume at which both cost the same, `usd_per_month / api_usd_per_query`; the rent is fixed.
 
@@ -136,12 +136,12 @@ def payback_days(
     usd_per_month: float = 0.0,
     own_usd_per_query: float = 0.0,
 ) -> float:
-    """Days until what is saved has paid the one-off cost; infinite where nothing is saved.
+    """Days until the savings have paid the one-off cost; infinite if nothing is saved.
 
     Args:
-        usd_per_month: Rent of the own model's hardware, or give `own_usd_per_query` in its place.
+        usd_per_month: Rent of the own model's hardware; or pass `own_usd_per_query` instead.
 
-    Source: one-off cost over what a day saves, `queries * (api - own) - rent` over the days of a month.
+    Source: one-off cost divided by the savings of a day, `queries * (api - own) - rent` over the days of a month.
 
     >>> level = {"one_off_usd": 500, "api_usd_per_query": 0.03, "usd_per_month": 500}
     >>> round(payback_days(queries_per_month=89_000, **level), 1)
@@ -152,7 +152,7 @@ def payback_days(
 
 
 def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: int) -> float:
-    """Least seconds for a reply at batch size 1: every token reads all weights once, whatever the arithmetic costs.
+    """Minimum seconds for a reply at batch size 1: every token reads all weights once, whatever the arithmetic costs.
 
     Source: the roofline's memory side, Williams et al. (2009), with one pass over the weights per token; the key and
     value cache would come on top.
@@ -165,7 +165,7 @@ def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: i
 
 @dataclass(frozen=True)
 class Measures:
-    """What is known of the traffic and of the own model."""
+    """Known figures of the traffic and of the own model."""
 
     n_parameters: int
     weight_bytes: int
@@ -175,13 +175,13 @@ class Measures:
     measured: Mapping[str, float] = field(default_factory=dict)
     """Figures of `gates.latency`: one answer at a time."""
     batched_seconds: float | None = None
-    """Per answer, in the batches of the evaluation, with the loading of the model."""
+    """Per answer, in the batches of the evaluation, including the loading of the model."""
     training_seconds: float | None = None
     assumed: bool = False
-    """The traffic is an assumption; no run was measured."""
+    """The traffic is assumed; no run was measured."""
 
 
-def reckon_costs(
+def compute_costs(
     book: PriceBook,
     known: Measures,
     *,
@@ -189,12 +189,12 @@ def reckon_costs(
     queries_per_month: float | None = None,
     one_off_usd: float = 0.0,
 ) -> CostReport:
-    """All that follows.
+    """Compute all costs that the figures allow.
 
     Args:
-        machine: Card of the price book that the seconds were measured on; null leaves the own model's dollars out.
-        queries_per_month: Volume; null leaves monthly sums and payback out.
-        one_off_usd: On top of the training: people's hours for curation, say.
+        machine: Card of the price book that the seconds were measured on; None leaves out the own model's costs.
+        queries_per_month: Volume; None leaves out monthly costs and payback.
+        one_off_usd: Costs besides the training, such as people's hours for curation.
     """
     card = None if machine is None else book.gpus[machine]
     prompted = next((arm for arm in PROMPTED if arm in known.prompt_tokens), None)
@@ -223,7 +223,6 @@ def reckon_costs(
         for way, seconds in ways.items()
         if seconds is not None
     )
-    # The cheap API is always among them: the price book may not be without one.
     api_lines = (
         line(f"API {api}{prompt}", sent, None, api_usd[api]) for api in sorted(api_usd, key=api_usd.__getitem__)
     )
@@ -260,7 +259,7 @@ def reckon_costs(
 
 
 def cheapest(report: CostReport) -> QueryLine | None:
-    """The line with the least dollars a query; null when none has any."""
+    """The line with the lowest cost of a query; None if no line has a cost."""
     priced = [line for line in report.queries if line.usd is not None]
     return min(priced, key=lambda line: line.usd or 0.0, default=None)
 
@@ -283,28 +282,28 @@ def _card_line(name: str, card: GpuPrice, known: Measures, api_usd: Mapping[str,
 
 
 def _finite(value: float) -> float | None:
-    """JSON has no infinity: never is null."""
+    """The value, or None for infinity, which JSON lacks."""
     return value if math.isfinite(value) else None
 
 
 def _notes(known: Measures, machine: str | None, prompted: str | None, queries: float | None) -> tuple[str, ...]:
-    """What a figure leaves out, and what would give the missing ones."""
+    """What the figures leave out, and how to get the missing ones."""
     measured, batched = bool(known.measured), known.batched_seconds is not None
-    says = (
+    notes = (
         (known.assumed,
-         "the traffic is assumed and nothing was measured: `tunegate study cost PIPELINE` takes a run's figures"),
+         "the traffic is assumed and nothing was measured: `tunegate study cost PIPELINE` uses a run's figures"),
         (not known.assumed and "tokens_per_s" not in known.measured,
-         "seconds of one answer at a time were not measured: declare `gates.latency` and run"),
+         "seconds of single answers were not measured: declare `gates.latency` and run"),
         (not known.assumed and machine is None,
-         "no card is named for the measured seconds, so they have no price: --machine, or gates.cost.machine"),
+         "the measured seconds have no price without the name of the card: --machine, or gates.cost.machine"),
         (not known.assumed and machine is not None,
-         f"measured seconds are priced as those of {machine}, as gates.cost.machine or --machine says"),
+         f"measured seconds are priced as those of {machine} (gates.cost.machine or --machine)"),
         (not known.assumed and prompted is None,
-         "no prompting arm was asked, so APIs are reckoned with the tuned prompt: add few_shot to the arms"),
-        (not known.assumed, "tokens are those of the own base model; an API counts with a tokenizer of its own"),
+         "there is no prompting arm, so API costs assume the tuned prompt: add few_shot to the arms"),
+        (not known.assumed, "tokens are those of the own base model; an API counts with its own tokenizer"),
         (machine is not None and (measured or batched),
-         "dollars of an own query hold for a card that is always busy; idle hours cost as much: see break-even"),
-        (batched, "seconds in batches hold the loading of the model: an upper bound for a server that stays up"),
-        (queries is None, "no volume is given, so no monthly sums and no payback: --queries N"),
+         "the cost of an own query assumes a card that is always busy; idle hours cost as much: see break-even"),
+        (batched, "seconds in batches include loading the model: an upper bound for a server that keeps it loaded"),
+        (queries is None, "without a volume there are no monthly costs and no payback: --queries N"),
     )  # fmt: skip
-    return tuple(text for holds, text in says if holds)
+    return tuple(text for holds, text in notes if holds)

@@ -1,6 +1,6 @@
-"""The arm `endpoint`: a model behind an address answers the held-out items, as a baseline to beat.
+"""The arm `endpoint`: a remote model answers the held-out items, as a baseline.
 
-Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts; a step of flows/assess.py.
+Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts. A step of `flows/assess.py`.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ def answer_by_endpoint(
     scratch: Path = BY_RUNNER,
     progress: Progress = silent,
 ) -> Predictions:
-    """Write `predictions.parquet` (see `Predictions`); an endpoint tells no loss, so that is NaN.
+    """Write `predictions.parquet` (see `Predictions`); the loss is NaN, since an endpoint does not report it.
 
-    Answers are kept in `scratch` one by one: what was paid for is not asked again after an interruption.
+    Each answer is kept in `scratch`, so that an interruption does not pay for it twice.
 
     Raises:
         GateError: as `tasks.endpoint.Endpoint`.
@@ -39,12 +39,12 @@ def answer_by_endpoint(
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").sort_by("item_id").to_pylist()
-    asked = Endpoint(endpoint)
+    remote = Endpoint(endpoint)
     found: list[dict[str, Any]] = []
     for number, row in enumerate(rows):
-        reply = asked.ask_once(orjson.loads(row["messages"]), max_new_tokens=max_new_tokens, kept=scratch)
-        said = {"text": reply.text, "n_new_tokens": reply.n_new_tokens, "finished": reply.finished}
-        found.append({"item_id": row["item_id"], **said, "loss": math.nan})
+        reply = remote.ask_once(orjson.loads(row["messages"]), max_new_tokens=max_new_tokens, kept=scratch)
+        answer = {"text": reply.text, "n_new_tokens": reply.n_new_tokens, "finished": reply.finished}
+        found.append({"item_id": row["item_id"], **answer, "loss": math.nan})
         progress(number + 1, len(rows), "items")
     types = {
         "item_id": pa.string(), "text": pa.string(), "n_new_tokens": pa.int64(), "finished": pa.bool_(),

@@ -1,7 +1,7 @@
-"""Reads scored arms and lines them up item by item, or says why that is impossible; and whom a rule compares with.
+"""Read scored arms, pair them item by item, and find the reference of a rule.
 
 A candidate is compared with the champion, the anchor, or the best prompting arm. Knows nothing of thresholds,
-statistics or verdicts; `tasks/assess/gate.py` asks per rule and turns every refusal into ERROR.
+statistics or verdicts. Used by `tasks/assess/questions.py`, which turns each error into the verdict ERROR.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tasks.assess.compare import Floats
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "endpoint")
-"""The arms that `best_baseline` chooses from; ties go to the first."""
+"""The arms that `best_baseline` chooses from; of equal arms, the first."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Paired:
 
 
 class ArmScores:
-    """The scores of one arm in memory: metric -> item id -> value. Files are read on first use."""
+    """The scores of one arm: metric -> item id -> value. Files are read on first use."""
 
     def __init__(self, scores: Scores, known: Mapping[str, MetricTraits] | None = None) -> None:
         self.arm: str = scores.arm
@@ -46,7 +46,7 @@ class ArmScores:
         self._known = known
 
     def traits(self, metric: str) -> MetricTraits:
-        """How the values of the metric are to be read."""
+        """The traits of the metric."""
         return traits_of(metric, self._known)
 
     @cached_property
@@ -90,7 +90,7 @@ class ArmScores:
         """Item id -> finite value.
 
         Raises:
-            GateError: TG0603, the metric is missing, is not there for every item, or has a value that it cannot have.
+            GateError: TG0603, the metric is missing, has no value for some item, or has an impossible value.
         """
         values = self._metrics.get(metric)
         if not values:
@@ -110,7 +110,7 @@ class ArmScores:
 
 
 def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, slice_name: str | None) -> Paired:
-    """The metric of both arms on the same items, all or those of one slice; may be empty for a slice.
+    """Pair the metric of both arms on the same items: all, or those of one slice, which may be empty.
 
     Raises:
         GateError: TG0603 (see `ArmScores.values`), or the arms were scored on different items.
@@ -131,10 +131,10 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
 def best_prompting_arm(
     baselines: Mapping[str, ArmScores], candidate: ArmScores, *, metric: str, items: frozenset[str] | None
 ) -> ArmScores:
-    """The prompting arm with the best mean of the metric, over all items of the candidate or those given.
+    """The prompting arm with the best mean of the metric, over all items of the candidate or these.
 
     Raises:
-        GateError: TG0605, no prompting arm was scored; TG0603 as in `line_up`, for any of them.
+        GateError: TG0605, no prompting arm was scored; TG0603, as in `line_up`, for any of them.
     """
     arms = [baselines[name] for name in PROMPTING_ARMS if name in baselines]
     if not arms:
@@ -173,53 +173,53 @@ class Arms:
 
 
 @dataclass(frozen=True)
-class Opponent:
-    """The other side of a comparison."""
+class Reference:
+    """The reference of a comparison."""
 
     scores: ArmScores
     name: str
-    """In rule texts and reasons."""
+    """As in rule texts and reasons."""
     baseline: str | None = None
-    """The arm, where the opponent is a baseline."""
+    """The arm, if it is a baseline."""
     replaced: bool = False
-    """Stands in for a champion that does not exist."""
+    """It replaces a champion that does not exist."""
 
 
-def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> Opponent:
-    """The champion, or with `if_missing: baseline` the best prompting arm in its place.
+def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> Reference:
+    """The champion; without one, with `if_missing: baseline`, the best prompting arm.
 
     Raises:
-        GateError: TG0605, there is none and none may stand in, or only half of it arrived.
+        GateError: TG0605, there is no champion and no replacement, or its scores or version are missing.
     """
     if (arms.champion is None) != (arms.champion_version is None):
         missing = "scores" if arms.champion is None else "version"
-        raise GateError(f"there is a champion, but its {missing} did not arrive at the gate", code="TG0605")
+        raise GateError(f"there is a champion, but the gate did not get its {missing}", code="TG0605")
     if arms.champion is not None:
-        return Opponent(arms.champion, f"champion (version {arms.champion_version})")
+        return Reference(arms.champion, f"champion (version {arms.champion_version})")
     if gates.if_missing == "error":
         raise GateError("there is no champion, and gates.if_missing is error", code="TG0605")
     return find_baseline(arms, metric=metric, items=items, replaced=True)
 
 
-def find_baseline(arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False) -> Opponent:
+def find_baseline(arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False) -> Reference:
     """The prompting arm with the best mean on the items.
 
     Raises:
         GateError: TG0605, no prompting arm was scored.
     """
     best = best_prompting_arm(arms.baselines, arms.candidate, metric=metric, items=items)
-    return Opponent(best, f"best_baseline ({best.arm})", best.arm, replaced)
+    return Reference(best, f"best_baseline ({best.arm})", best.arm, replaced)
 
 
-def find_anchor(arms: Arms) -> Opponent | None:
-    """The anchor; null where it is the champion itself, whom the rule compares with anyway.
+def find_anchor(arms: Arms) -> Reference | None:
+    """The anchor; None if it is the champion, which the rule compares with anyway.
 
     Raises:
-        GateError: TG0605, its scores or its version did not arrive.
+        GateError: TG0605, its scores or its version are missing.
     """
     if arms.champion is None or (arms.anchor_version is not None and arms.anchor_version == arms.champion_version):
         return None
     if arms.anchor is None or arms.anchor_version is None:
         missing = "version" if arms.anchor_version is None else "scores"
-        raise GateError(f"gates.anchor asks for an anchor, and its {missing} did not arrive at the gate", code="TG0605")
-    return Opponent(arms.anchor, f"anchor (version {arms.anchor_version})")
+        raise GateError(f"gates.anchor needs an anchor, but the gate did not get its {missing}", code="TG0605")
+    return Reference(arms.anchor, f"anchor (version {arms.anchor_version})")

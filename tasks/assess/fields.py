@@ -1,6 +1,6 @@
-"""Finds the declared fields in an answer and compares them with the ticket: text in, numbers out.
+"""Find the declared fields in an answer and compare them with the ticket: text in, numbers out.
 
-Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
+Knows nothing of files or models. Used by `tasks/assess/score.py` for each answer.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ import unicodedata
 from collections.abc import Mapping
 
 MAX_SCORED_CHARS = 20_000
-"""Longer answers are scored by their first this many characters: the time of a pattern may grow with the square of
-the length, and a model that never stops must not stop the run."""
+"""Characters of an answer that are scored: a pattern may take quadratic time, and an endless answer must not stop the
+run."""
 
 
 class FieldPattern:
-    """The regular expression of `evaluate.fields`, ready to score answers."""
+    """The regular expression of `evaluate.fields`, compiled."""
 
     def __init__(self, pattern: str) -> None:
         self._pattern = re.compile(pattern)
         self.names = tuple(self._pattern.groupindex)
 
-    def said(self, text: str, name: str) -> str | None:
-        """The value that the answer gives to one field; null where it gives none, or several.
+    def value_in(self, text: str, name: str) -> str | None:
+        """The answer's value of one field; None if it has none, or several.
 
-        >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").said("Thanks. [billing]", "category")
+        >>> FieldPattern(r"\\[(?P<category>[a-z]+)\\]").value_in("Thanks. [billing]", "category")
         'billing'
         """
         values = {match.groupdict()[name] for match in self._pattern.finditer(text[:MAX_SCORED_CHARS])}
@@ -33,8 +33,8 @@ class FieldPattern:
     def score(self, text: str, item: Mapping[str, object]) -> dict[str, float]:
         """0 or 1 for `exact`, `format` and `field_<name>`.
 
-        A field is right when the pattern is found and every occurrence carries the item's value, compared as text:
-        an answer that offers two categories names neither. `exact`: all fields right. `format`: found exactly once.
+        A field is right if the pattern is found and every occurrence has the item's value, compared as text: an answer
+        with two categories is wrong. `exact`: all fields are right. `format`: found exactly once.
 
         >>> line = FieldPattern(r"\\[(?P<category>[a-z]+)\\]")
         >>> line.score("Thanks. [billing]", {"category": "billing"})
@@ -54,10 +54,10 @@ class FieldPattern:
 
 
 def score_whole(text: str, answer: str) -> dict[str, float]:
-    """0 or 1 for `exact` and `format` where no fields are declared.
+    """0 or 1 for `exact` and `format` if no fields are declared.
 
-    `exact`: equal to the reference answer after Unicode NFC, with runs of white space as one space and none at the
-    ends; letter case counts. `format`: not empty. An empty reference is never matched.
+    `exact`: equal to the reference answer after Unicode NFC, with white space collapsed and stripped; letter case
+    matters. `format`: not empty. An empty reference never matches.
 
     >>> score_whole(" card_arrival\\n", "card_arrival")
     {'exact': 1.0, 'format': 1.0}

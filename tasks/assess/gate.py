@@ -1,35 +1,35 @@
-"""The gate: one finding per declared check, rule, guard and anchor, one verdict over all of them.
+"""The gate: one finding per declared check, rule, guard and anchor, and one verdict over all of them.
 
-Knows nothing of models, MLflow or aliases; `flows/assess.py` calls it last, release acts on PROMOTE alone.
+Knows nothing of models, MLflow or aliases. `flows/assess.py` adds it; only PROMOTE changes the champion.
 
 Verdicts, worst first; the decision is the worst finding that decides:
 
-- ERROR: no verdict can be given: a metric is missing or not a number, arms were scored on different items, there is
-  nothing to compare with. Never an exception, so that the other findings survive.
-- BLOCK: harm is shown: a limit is missed, or the candidate is worse than the reference, with all tests of the gate
-  that may block taken together at the confidence (Holm); or a hard limit is passed.
-- HOLD: neither can be shown. More items may decide; the reason says how many. Also where the evidence is used up.
-- PROMOTE: the rule is met at the confidence. Every such test reads `bound > limit`, which is false for NaN.
+- ERROR: no verdict is possible: a metric is missing or not a number, arms were scored on different items, there is
+  nothing to compare with. Never an exception, so that the other findings are kept.
+- BLOCK: harm is shown: a limit is missed, or the candidate is worse than the reference, at the confidence over all
+  tests of the gate that may block (Holm); or a hard limit is exceeded.
+- HOLD: neither is shown. More items may decide; the reason says how many. Also if the evidence is used up.
+- PROMOTE: the rule is met at the confidence. Every such test is `bound > limit`, which is false for NaN.
 
-Rules, for a metric where higher is better (else all is mirrored, differences stay candidate - reference):
+Rules, for a metric where higher is better (else mirrored; differences are always candidate - reference):
 
-- `value_threshold`: met when the lower bound of the candidate's own value reaches the limit; violated when the upper
-  bound is under it, or the value itself beyond `hard_limit`.
-- `change_threshold` on the same items. `improve`: met when the lower bound of the difference is above 0. `refresh`:
-  met when it is above -margin and the difference itself is above 0, and the lower bound of the difference to the
-  anchor, a fixed earlier model, is above the anchor's margin: the margin alone would let a model decay by as much
-  each week. Violated when the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD.
+- `value_threshold`: met if the lower bound of the candidate's value reaches the limit; violated if the upper bound is
+  below it, or the value itself is beyond `hard_limit`.
+- `change_threshold`, on the same items. `improve`: met if the lower bound of the difference is above 0. `refresh`: met
+  if it is above -margin, the difference itself is above 0, and the lower bound of the difference to the anchor, a fixed
+  earlier model, is above the anchor's margin: the margin alone would let a model decay by as much each week. Violated
+  if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD.
 - `against: best_baseline` is the prompting arm with the best mean on those items. Without a champion,
   `if_missing: baseline` turns a champion rule into `improve` on that arm, `error` into ERROR.
-- `gates.slices`: no slice of a column may be worse than the champion; too small ones are named, not passed.
-- Under `gates.min_items` items (of the slice, where the rule names one) a rule that is met becomes HOLD. Continuous
-  metrics need 200 items of which 30 differ, clustered ones 40 clusters: below, the rule is HOLD.
+- `gates.slices`: no slice of a column may be worse than the champion; slices that are too small are reported.
+- With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
+  Continuous metrics need 200 items of which 30 differ, clustered ones 40 clusters; otherwise the rule is HOLD.
 
-Beside the rules stand the checks of `gates` (`tasks/assess/checks.py` lists them), each measured by a step of its own.
-Findings are told in the order of `schemas.verdicts.PARTS`.
+`gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
+`schemas.verdicts.PARTS`.
 
-All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the chance to promote a
-candidate that violates one of them is at most that rule's own. The formulae are in `tasks/assess/contract.py`.
+All rules must be met, so PROMOTE needs no correction for their number (intersection-union): the probability of
+promoting a candidate that violates one of them is at most that rule's. The formulae are in `tasks/assess/contract.py`.
 """
 
 from __future__ import annotations
@@ -44,39 +44,39 @@ from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec
 from schemas.judge import JudgeSpec
-from schemas.metrics import MetricTraits, traits_by_name
+from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
-from tasks.assess.forgetting import ask_forgetting, divergence_finding
-from tasks.assess.judge import Judgement, judge_change
-from tasks.assess.questions import Asked, Asker
+from tasks.assess.forgetting import assess_forgetting, divergence_finding
+from tasks.assess.judge import ChangeTest, Judgement, judge_change
+from tasks.assess.questions import Assessment, assess_rules
 from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
 """From best to worst."""
 _VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
 MAX_UNREADABLE = 0.1
-"""Share of pairs after which the judge's words mean nothing."""
-RULE = "the judge is not shown to prefer the present answers"
+"""Share of unreadable replies above which the judge is not used."""
+RULE = "the judge is not shown to prefer the reference answers"
 METRIC = "acceptance"
 
 
 class GateContext(Spec):
-    """What the gate knows besides scores and evidence."""
+    """What the gate uses besides scores and evidence."""
 
     champion_version: str | None = None
-    """Recorded, so that release can refuse when another champion rules by then."""
+    """Recorded, so that release can refuse if the champion has changed since."""
     anchor_version: str | None = None
     traits: tuple[MetricTraits, ...] = ()
-    """How metrics are read that are not built in."""
+    """Of metrics that are not built in."""
     used_budget: UsedBudget = UsedBudget()
-    """What earlier verdicts have used up."""
+    """The part of the budgets that earlier verdicts used."""
     live: LiveQuality | None = None
-    """What agents did with suggestions; null where `feedback` is not declared."""
+    """What agents did with suggestions; None if `feedback` is not declared."""
 
 
 NO_CONTEXT = GateContext()
@@ -96,15 +96,15 @@ def decide(
     suite: tuple[Scores, ...] = (),
     context: GateContext = NO_CONTEXT,
 ) -> GateDecision:
-    """Judge every rule and write `decision.json` and `decision.md`; never raises for what the scores hold.
+    """Judge every rule and write `decision.json` and `decision.md`; bad scores are findings, not exceptions.
 
     Args:
-        champion: The champion's answers scored on the same items; null when there is none.
+        champion: Its scores on the same items; None without a champion.
         baselines: Scores of the other arms; rules compare with the prompting ones.
-        anchor: The anchor's answers scored on the same items; null where the champion is the anchor.
-        items: The held-out items; needed for `gates.cluster_by` alone.
-        checks: What the declared checks measured; one that did not arrive is ERROR.
-        suite: The candidate's and the base's answers to the suite of `gates.forgetting`, scored.
+        anchor: Its scores on the same items; None if the champion is the anchor.
+        items: The held-out items; only needed for `gates.cluster_by`.
+        checks: What the declared checks measured; a missing one is ERROR.
+        suite: Scores of the candidate and its base on the suite of `gates.forgetting`.
     """
     known = traits_by_name(context.traits)
     arms = Arms(
@@ -115,10 +115,10 @@ def decide(
         anchor_version=context.anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
-    asked = (
-        *Asker(arms, gates, items).ask_all(),
-        *ask_judge(gates, checks),
-        *ask_forgetting(gates, suite),
+    assessed = (
+        *assess_rules(arms, gates, items),
+        *assess_judge(gates, checks),
+        *assess_forgetting(gates, suite),
     )
     use = EvidenceUse(
         look=context.used_budget.looks + 1,
@@ -130,7 +130,7 @@ def decide(
     unordered: tuple[Finding, ...] = (
         *check_findings(checks, gates),
         *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
-        *findings_of(asked, alpha=gates.alpha),
+        *findings_of(assessed, alpha=gates.alpha),
         *live_findings(context.live),
         *use_findings(use, n_items=candidate.n_items),
     )
@@ -143,7 +143,7 @@ def decide(
         findings=findings,
         n_items=candidate.n_items,
         champion_version=context.champion_version,
-        best_baseline=next((each.baseline for each in asked if each.baseline is not None), None),
+        best_baseline=next((each.baseline for each in assessed if each.baseline is not None), None),
         anchor_version=context.anchor_version,
         use=use,
     )
@@ -152,7 +152,7 @@ def decide(
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict over several findings.
+    """The worst of several verdicts.
 
     >>> worst(["PROMOTE", "BLOCK", "HOLD"])
     'BLOCK'
@@ -160,23 +160,23 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=SEVERITY.index)
 
 
-def findings_of(asked: Sequence[Asked], *, alpha: float) -> Iterator[Finding]:
-    """A finding per question, in their order."""
+def findings_of(assessed: Sequence[Assessment], *, alpha: float) -> Iterator[Finding]:
+    """Yield a finding for each, in order."""
     import numpy as np
 
-    tested = [each.judgement for each in asked if each.judgement is not None and each.judgement.lower is not None]
+    tested = [each.judgement for each in assessed if each.judgement is not None and each.judgement.lower is not None]
     settled: dict[int, Verdict] = {}
     if tested:
         met = np.array([judgement.met for judgement in tested], np.bool_)
         p_harm = np.array([judgement.p_harm for judgement in tested], np.float64)
         codes = settle(met, p_harm, alpha=alpha).tolist()
         settled = {id(judgement): _VERDICTS[code] for judgement, code in zip(tested, codes, strict=True)}
-    for each in asked:
+    for each in assessed:
         yield _finding(each, settled, n_tests=len(tested))
 
 
 def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
-    """A HOLD each for a candidate or for items that were judged, or did judge, too often."""
+    """Yield a HOLD for a candidate, and one for items, that were used in too many verdicts."""
     if not use.look <= use.looks_max:
         yield Finding(
             rule=f"a candidate is judged on at most {use.looks_max} held-out sets", metric="looks", verdict="HOLD",
@@ -195,42 +195,42 @@ def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _finding(asked: Asked, settled: dict[int, Verdict], *, n_tests: int) -> Finding:
-    judgement = asked.judgement
+def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int) -> Finding:
+    judgement = assessed.judgement
     if judgement is None:
         return Finding(
-            rule=asked.rule, metric=asked.metric, slice=asked.slice, verdict=asked.verdict, n_items=asked.n_items,
-            candidate=None, limit=asked.limit, method=asked.method, reason=asked.reason, part=asked.part,
-            decides=asked.decides,
+            rule=assessed.rule, metric=assessed.metric, slice=assessed.slice, verdict=assessed.verdict,
+            n_items=assessed.n_items, candidate=None, limit=assessed.limit, method=assessed.method,
+            reason=assessed.reason, part=assessed.part, decides=assessed.decides,
         )  # fmt: skip
     verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
-    if asked.short and verdict in ("PROMOTE", "HOLD"):
-        verdict, reason = "HOLD", asked.reason
+    if assessed.short and verdict in ("PROMOTE", "HOLD"):
+        verdict, reason = "HOLD", assessed.reason
     return Finding(
-        rule=asked.rule,
-        metric=asked.metric,
-        slice=asked.slice,
+        rule=assessed.rule,
+        metric=assessed.metric,
+        slice=assessed.slice,
         verdict=verdict,
-        n_items=asked.n_items,
+        n_items=assessed.n_items,
         candidate=judgement.candidate,
         reference=judgement.reference,
         difference=judgement.difference,
         lower=judgement.lower,
         upper=judgement.upper,
-        limit=asked.limit,
+        limit=assessed.limit,
         method=judgement.method,
         reason=reason,
         won=judgement.won,
         lost=judgement.lost,
         p_harm=judgement.p_harm if id(judgement) in settled else None,
-        higher_is_better=asked.higher_is_better,
-        part=asked.part,
-        decides=asked.decides,
+        higher_is_better=assessed.higher_is_better,
+        part=assessed.part,
+        decides=assessed.decides,
     )
 
 
 def _settled(judgement: Judgement, verdict: Verdict, n_tests: int) -> tuple[Verdict, str]:
-    """The verdict among all tests, and its reason where it is milder than the rule's own."""
+    """The verdict among all tests, and its reason, which differs if the verdict is milder than the rule's own."""
     if judgement.verdict == "BLOCK" and verdict != "BLOCK":
         return verdict, (
             f"{judgement.if_not_blocked}, but that may be chance among the {n_tests} tests of this gate (Holm); "
@@ -239,8 +239,8 @@ def _settled(judgement: Judgement, verdict: Verdict, n_tests: int) -> tuple[Verd
     return verdict, judgement.reason
 
 
-def ask_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterator[Asked]:
-    """Is the candidate surely liked less? Nothing is asked if not declared."""
+def assess_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterator[Assessment]:
+    """Judge whether the judge model prefers the reference's answers; yields nothing if not declared."""
     spec = gates.judge
     if spec is None:
         return
@@ -248,47 +248,45 @@ def ask_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterator[A
     values = found[0].values if len(found) == 1 else {}
     counts = [_count(values.get(name)) for name in ("won", "lost", "tied", "unreadable", "labels")]
     if None in counts or not found or found[0].n_items < 1:
-        yield _judge_told("ERROR", "the judge was not asked, or its choices are no counts; run again.", decides=True)
+        yield _unjudged("ERROR", "the judge did not run, or its choices are not counts; run again.", decides=True)
         return
     won, lost, tied, unreadable, labels = (count or 0 for count in counts)
     n = found[0].n_items
-    said = f"better {won}, worse {lost}, undecided or place-dependent {tied} of {n}"
+    counted = f"better {won}, worse {lost}, undecided or dependent on the order {tied} of {n}"
     if unreadable > MAX_UNREADABLE * (n + labels):
-        yield _judge_told(
+        yield _unjudged(
             "ERROR", f"{unreadable} of {n + labels} replies of the judge are neither A, B nor TIE.", decides=True
         )
         return
     doubt = _doubt(spec, labels, values.get("kappa"))
     if doubt:
-        yield _judge_told("HOLD", f"{said}; only reported, for {doubt}.", decides=False, n_items=n)
+        yield _unjudged("HOLD", f"{counted}; only reported, since {doubt}.", decides=False, n_items=n)
         return
     import numpy as np
 
     gained, worse = np.zeros(n), np.zeros(n)
     gained[:won] = worse[won : won + lost] = 1.0
-    judgement = judge_change(
-        gained, worse, metric="judge", margin=None, against="the present answers", confidence=1 - gates.alpha,
-        kind="guard",
-    )  # fmt: skip
-    yield Asked(
+    test = ChangeTest(traits_of("judge"), 1 - gates.alpha, "the reference answers", kind="guard")
+    judgement = judge_change(gained, worse, test)
+    yield Assessment(
         rule=RULE, metric="judge", slice=None, method=judgement.method, n_items=n, judgement=judgement, part="judge"
     )
 
 
 def _doubt(spec: JudgeSpec, labels: int, kappa: float | None) -> str:
-    """Why it may not decide; empty where it may."""
+    """Why it may not decide; empty if it may."""
     if spec.labels is None:
-        return "it was not held against people's choices (gates.judge.labels)"
+        return "it was not compared with people's choices (gates.judge.labels)"
     if labels < spec.min_labels:
-        return f"it was held against {labels} choices of people, and {spec.min_labels} are needed"
+        return f"it was compared with {labels} choices of people, and {spec.min_labels} are needed"
     if kappa is None or not kappa >= spec.min_kappa:
-        told = "no number" if kappa is None or not math.isfinite(kappa) else f"{kappa:.2f}"
-        return f"its kappa with people's choices is {told}, and {spec.min_kappa:g} is needed"
+        shown = "not a number" if kappa is None or not math.isfinite(kappa) else f"{kappa:.2f}"
+        return f"its kappa with people's choices is {shown}, and {spec.min_kappa:g} is needed"
     return ""
 
 
-def _judge_told(verdict: Verdict, reason: str, *, decides: bool, n_items: int = 0) -> Asked:
-    return Asked(
+def _unjudged(verdict: Verdict, reason: str, *, decides: bool, n_items: int = 0) -> Assessment:
+    return Assessment(
         rule=RULE, metric="judge", slice=None, method="tango", n_items=n_items, verdict=verdict, reason=reason,
         decides=decides, part="judge",
     )  # fmt: skip
@@ -299,7 +297,7 @@ def _count(value: float | None) -> int | None:
 
 
 def live_findings(live: LiveQuality | None) -> Iterator[Finding]:
-    """A finding per version that matters: those of the candidate and the champion, then the others; none undeclared."""
+    """Yield a finding per version: the candidate's, the champion's, then the others; none if not declared."""
     if live is None:
         return
     first = {live.candidate: 0, live.champion: 1}
@@ -313,17 +311,17 @@ def _live_finding(live: LiveQuality, found: Acceptance) -> Finding:
     who = (
         "the candidate" if is_candidate else "the champion" if found.version == live.champion else "an earlier version"
     )
-    told = f"agents accepted {found.n_accepted} of {found.n} suggestions of v{found.version} ({who})"
+    counted = f"agents accepted {found.n_accepted} of {found.n} suggestions of v{found.version} ({who})"
     decides = is_candidate and floor is not None and found.n >= spec.min_suggestions
     verdict: Verdict = "PROMOTE"
     if not decides or floor is None:
-        verdict, reason = "HOLD", f"{told}; reported, it decides nothing."
+        verdict, reason = "HOLD", f"{counted}; only reported."
         if is_candidate and floor is not None:
-            reason = f"{told}; fewer than feedback.min_suggestions ({spec.min_suggestions}) decide nothing."
+            reason = f"{counted}; only reported: fewer than feedback.min_suggestions ({spec.min_suggestions})."
     elif not found.upper >= floor:
-        verdict, reason = "BLOCK", f"{told}: surely less than {floor:g}; only another candidate can pass."
+        verdict, reason = "BLOCK", f"{counted}: less than {floor:g} at the confidence; only another candidate can pass."
     else:
-        reason = f"{told}: not shown to be less than {floor:g}."
+        reason = f"{counted}: not shown to be less than {floor:g}."
     return Finding(
         rule=f"live acceptance of v{found.version}" + (f" at least {floor:g}" if decides else ""), metric=METRIC,
         verdict=verdict, n_items=found.n, candidate=found.rate, lower=found.lower, upper=found.upper,

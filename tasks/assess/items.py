@@ -1,12 +1,13 @@
-"""Chooses the held-out items that every arm answers: the versioned held-out set.
+"""Choose the held-out items that every arm answers: the versioned held-out set.
 
-An item of which some arm could not make its prompt is left out here, for all arms: which items are judged is settled
-before any model answers. Knows nothing of models; `flows/assess.py` calls it once per run.
+An item without a prompt in some arm is left out for all arms, so that the items are fixed before any model answers.
+Knows nothing of models. Called by `flows/assess.py` once per run.
 """
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,7 @@ from tasks.prompts import dump_messages, messages_for, parse_messages, render_te
 from tasks.step import as_step
 
 ROW_CODES = ("TG0301",)
-"""Errors of one ticket's texts: its own conversation is malformed."""
+"""Errors of a single ticket: its conversation is malformed."""
 
 
 @as_step("items", libraries=("pyarrow",))
@@ -35,31 +36,31 @@ def select_items(
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
 
-    The order by hash of seed and ticket id does not depend on the other rows: when tickets are added or go, the
-    chosen ones change by just those. A row on which a prompt or the reference answer raises is quarantined in
-    `removed.parquet`, and the next one takes its place; without such a row there is no such file.
+    A hash of seed and ticket id decides, so that added or removed tickets do not change the choice among the others. A
+    row whose prompt or reference answer cannot be made is quarantined in `removed.parquet` and replaced by the next;
+    without such a row the file is not written.
 
     Args:
-        max_items: Most items to choose; all test rows when there are fewer.
-        choose: `newest` takes those written last, then by hash; a ticket without `created_at` counts as the oldest.
-        answer: Template of the reference answer; a ticket with its own conversation brings its last turn instead.
-        prompts: Those of every arm that will answer.
-        limit: Ends the search, and the run, when more rows are faulty than may be.
+        max_items: Maximum number of items.
+        choose: `newest` takes the latest, then by hash; a ticket without `created_at` counts as the oldest.
+        answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
+        prompts: Of every arm that will answer.
+        limit: Ends the run if too many rows are faulty.
 
     Raises:
-        DataError: TG0221, the test split is empty; TG0231, a ticket id is there twice; TG0220, more rows are faulty
-            than `limit` allows.
-        Exception: what the first row raised, when every row raises.
+        DataError: TG0221, the test split is empty; TG0231, a ticket id is duplicated; TG0220, more rows are faulty than
+            `limit` allows.
+        Exception: if every row raises, the first error.
     """
     if not splits.n_test:
         raise DataError(
-            "the test split is empty: there is nothing to judge a model by",
+            "the test split is empty, so no model can be judged",
             code="TG0221",
             where=str(splits.test),
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest")
-    return _take_sound(splits.test, ranked, max_items, answer=answer, prompts=prompts, limit=limit, out=out)
+    return _take_valid(splits.test, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
 @as_step("validation_items", libraries=("pyarrow",))
@@ -73,52 +74,65 @@ def select_validation_items(
     prompts: tuple[PromptSpec, ...] = (),
     limit: FaultLimit | None = None,
 ) -> EvalSet:
-    """As `select_items`, of the validation split: trainings are chosen by these, never by the test items.
+    """Like `select_items`, from the validation split: trainings are chosen by these, never by the test items.
 
     Raises:
-        ConfigError: TG0160, the validation split is empty; DataError: TG0220 and TG0231, as there.
+        ConfigError: TG0160, the validation split is empty.
+        DataError: TG0220 and TG0231, as in `select_items`.
     """
     if not splits.n_validation:
         raise ConfigError(
-            "trainings are compared on the validation split, and it is empty",
+            "trainings are compared on the validation split, which is empty",
             code="TG0160",
             where=str(splits.validation),
             hint="raise split.validation_fraction, or give the pipeline more tickets",
         )
     ranked = _ranked(splits.validation, seed=seed)
-    return _take_sound(splits.validation, ranked, max_items, answer=answer, prompts=prompts, limit=limit, out=out)
+    return _take_valid(splits.validation, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
 def _ranked(split: Path, *, seed: int, newest: bool = False) -> list[str]:
-    """The ticket ids of the split in the order in which they are chosen."""
+    """The ticket ids of the split in the order of preference."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    named = pq.read_table(split, columns=["ticket_id", "created_at"])
-    ids: list[str] = named.column("ticket_id").to_pylist()
+    table = pq.read_table(split, columns=["ticket_id", "created_at"])
+    ids: list[str] = table.column("ticket_id").to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(
             f"{len(ids) - len(set(ids))} ticket ids are in the {split.stem} split twice",
             code="TG0231",
             where=str(split),
         )
-    since = named.column("created_at").cast(pa.int64()).to_pylist()
-    # The newest first; all alike where time does not count.
+    since = table.column("created_at").cast(pa.int64()).to_pylist()
+    # The newest first; all equal if time does not count.
     rank = {name: -time if newest and time is not None else 0 for name, time in zip(ids, since, strict=True)}
     return sorted(ids, key=lambda name: (rank[name], hash_rank(name, seed=seed)))
 
 
-def _take_sound(
-    split: Path,
-    ranked: list[str],
-    max_items: int,
-    *,
-    answer: str,
-    prompts: tuple[PromptSpec, ...],
-    limit: FaultLimit | None,
-    out: Path,
+@dataclass(frozen=True)
+class _Texts:
+    """The templates that every item has to fill."""
+
+    answer: str
+    prompts: tuple[PromptSpec, ...]
+
+    def reference_answer(self, row: dict[str, Any]) -> str:
+        """Fill all of them and return the reference answer.
+
+        Raises:
+            Exception: what some arm would raise on the row, in either format.
+        """
+        for prompt in self.prompts:
+            dump_messages(messages_for(prompt, row))
+            render_text(prompt.user, row)
+        return reference_answer(self.answer, row)
+
+
+def _take_valid(
+    split: Path, ranked: list[str], max_items: int, texts: _Texts, *, limit: FaultLimit | None, out: Path
 ) -> EvalSet:
-    """The first `max_items` of which every prompt can be made."""
+    """Write the first `max_items` rows that fill every template."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -134,9 +148,7 @@ def _take_sound(
         tables.append(pq.read_table(split, filters=[("ticket_id", "in", some)]).sort_by("ticket_id"))
         for row in tables[-1].to_pylist():
             try:
-                for prompt in prompts:
-                    _try_prompt(prompt, row)
-                answers[row["ticket_id"]] = reference_answer(answer, row)
+                answers[row["ticket_id"]] = texts.reference_answer(row)
             except Exception as error:
                 if not is_row_fault(error, ROW_CODES):
                     raise
@@ -159,12 +171,6 @@ def _take_sound(
     return EvalSet(root=out, n_items=len(answers), n_available=len(ranked), n_quarantined=len(faulty))
 
 
-def _try_prompt(prompt: PromptSpec, row: dict[str, Any]) -> None:
-    """Raise what an arm with this prompt would raise on the row, in either format."""
-    dump_messages(messages_for(prompt, row))
-    render_text(prompt.user, row)
-
-
 def _quarantined(row: dict[str, Any], error: Exception) -> Entry:
     code, reason = row_fault(error, "items")
     places = {name: row[name] for name in ("ticket_id", "source", "source_line")}
@@ -172,11 +178,11 @@ def _quarantined(row: dict[str, Any], error: Exception) -> Entry:
 
 
 def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
-    """Sort key that shuffles ids the same way in every run and beside any other ids."""
+    """Sort key that shuffles ids the same way in every run, whatever the other ids are."""
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
 
 
 def reference_answer(template: str, row: dict[str, Any]) -> str:
-    """What answers to this ticket are compared with: the last turn of its own conversation, or the template filled."""
+    """The reference answer of a ticket: the last turn of its own conversation, or the filled template."""
     own = row.get("messages")
     return parse_messages(str(own))[-1]["content"] if own else render_text(template, row)

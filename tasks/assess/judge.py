@@ -1,7 +1,7 @@
-"""Judges one rule on lined-up scores: numbers in, a verdict with its bounds, its p-value and a sentence out.
+"""Judge one rule on paired scores: numbers in; a verdict with its bounds, p-value and reason out.
 
-Knows nothing of files, slices or the other rules; `tasks/assess/gate.py` asks, and defines the verdicts. The verdict
-here is the rule's alone: `gate.py` takes a BLOCK back where it does not stand among all tests of the gate.
+Knows nothing of files, slices or other rules. The verdict is the rule's alone: `tasks/assess/gate.py`, which defines
+the verdicts, withdraws a BLOCK that is not significant among all tests of the gate.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
 from tasks.assess.power import items_needed, paired_items_needed
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judgement:
-    """The part of a `Finding` that follows from the scores alone; same meaning of the fields."""
+    """The part of a `Finding` that follows from the scores; the fields mean the same."""
 
     verdict: Verdict
     method: str
@@ -34,31 +34,46 @@ class Judgement:
     lower: float | None
     upper: float | None
     met: bool
-    """What the verdict is when the rule is not violated: met, or not shown to be."""
+    """Whether the rule is met, if it is not violated."""
     p_harm: float
-    """p-value of "the rule is not violated"; 1 where nothing can be said."""
+    """p-value of "the rule is not violated"; 1 without evidence."""
     if_not_blocked: str
-    """The reason where a BLOCK does not stand among all tests."""
+    """The reason if a BLOCK is not significant among all tests."""
     won: int | None = None
     lost: int | None = None
 
 
-def judge_value(
-    candidate: Floats,
-    *,
-    metric: str,
-    limit: float,
-    confidence: float,
-    traits: MetricTraits | None = None,
-    hard_limit: float | None = None,
-    clusters: Clusters = None,
-) -> Judgement:
-    """Compare the bound of the candidate's own mean with an absolute limit.
+@dataclass(frozen=True)
+class ValueTest:
+    """Does the mean of a metric reach an absolute limit?"""
 
-    Args:
-        hard_limit: A mean beyond it is BLOCK whatever chance may explain.
-    """
-    traits = traits or traits_of(metric)
+    traits: MetricTraits
+    confidence: float
+    """One-sided."""
+    limit: float
+    hard_limit: float | None = None
+    """A mean beyond it is BLOCK, however likely it is by chance."""
+
+
+@dataclass(frozen=True)
+class ChangeTest:
+    """How does a metric compare with a reference on the same items?"""
+
+    traits: MetricTraits
+    confidence: float
+    """One-sided."""
+    against: str
+    """Name of the reference in reasons."""
+    margin: float | None = None
+    """Tolerated loss; None tolerates none."""
+    kind: Kind | None = None
+    """None is `improve` without a margin and `refresh` with one."""
+
+
+def judge_value(candidate: Floats, test: ValueTest, *, clusters: Clusters = None) -> Judgement:
+    """Compare the bound of the candidate's mean with the limit."""
+    traits, confidence, limit, hard_limit = test.traits, test.confidence, test.limit, test.hard_limit
+    metric = traits.name
     sign = 1.0 if traits.higher_is_better else -1.0
     n, mean, level = len(candidate), float(candidate.mean()), f"at {100 * confidence:g} % confidence"
     worth = f"{metric} is {mean:.3f} on {n} items"
@@ -95,32 +110,15 @@ def judge_value(
     )  # fmt: skip
 
 
-def judge_change(
-    candidate: Floats,
-    reference: Floats,
-    *,
-    metric: str,
-    margin: float | None,
-    against: str,
-    confidence: float,
-    traits: MetricTraits | None = None,
-    kind: Kind | None = None,
-    clusters: Clusters = None,
-) -> Judgement:
-    """Compare candidate and reference on the same items.
-
-    Args:
-        margin: Tolerated loss; null for none.
-        against: The reference in words.
-        kind: The question; null is `improve` without and `refresh` with a margin.
-    """
-    traits = traits or traits_of(metric)
-    kind = kind or ("improve" if margin is None else "refresh")
+def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clusters: Clusters = None) -> Judgement:
+    """Compare candidate and reference item by item."""
+    traits, confidence, margin = test.traits, test.confidence, test.margin
+    kind = test.kind or ("improve" if margin is None else "refresh")
     sign = 1.0 if traits.higher_is_better else -1.0
     n, mean, other = len(candidate), float(candidate.mean()), float(reference.mean())
     gains = sign * (candidate - reference)
     gain, level = float(gains.mean()), f"at {100 * confidence:g} % confidence"
-    worth = f"{metric} is {mean:.3f} against {other:.3f} of {against} on {n} items"
+    worth = f"{traits.name} is {mean:.3f} against {other:.3f} of {test.against} on {n} items"
     base = Judgement(
         "HOLD", method_of(traits, kind="change", clustered=clusters is not None), "", mean, other, sign * gain,
         None, None, met=False, p_harm=1.0, if_not_blocked="",
@@ -166,7 +164,7 @@ def _change_items_needed(
 
 def _more_items(needed: int | None, n_items: int) -> str:
     if needed is None:
-        return "at exactly this level no number of items would decide, only a better candidate"
+        return "if it is exactly at this level, no number of items would decide, only a better candidate"
     return f"about {max(1, needed - n_items):,} more items would decide if it really is at this level"
 
 

@@ -1,7 +1,7 @@
 """Macro-F1 as one value per item, so that a gate can bound it and compare two models on the same items.
 
-F1 is no mean over items: each item's value is F plus its influence on F, and their mean is exactly F. Two models'
-values differ item by item by how much each answer counts, rare classes more. Knows nothing of files.
+F1 is not a mean over items. Each item's value is F plus its influence on F, so that their mean is exactly F; answers in
+rare classes count more. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ def macro_f1(spec: MacroF1Metric, answers: Answers) -> dict[str, float]:
         return {}
     ids = [str(item["item_id"]) for item in answers.items]
     truths = [None if item[spec.field] is None else str(item[spec.field]) for item in answers.items]
-    said = [pattern.said(answers.texts[item], spec.field) for item in ids]
-    return dict(zip(ids, macro_f1_values(truths, said), strict=True))
+    predicted = [pattern.value_in(answers.texts[item], spec.field) for item in ids]
+    return dict(zip(ids, macro_f1_values(truths, predicted), strict=True))
 
 
 def macro_f1_values(truths: Sequence[str | None], predicted: Sequence[str | None]) -> list[float]:
-    """One value per item; their mean is the unweighted mean of F1 over the values that the truths have.
+    """One value per item; their mean is the unweighted mean of F1 over the values of the truths.
 
-    An item without a truth counts as a false alarm for what was predicted; a predicted null is a miss. Without any
-    truth every value is NaN.
+    An item without a truth is a false positive for the predicted value; a predicted None is a miss. Without any truth
+    every value is NaN.
 
     >>> values = macro_f1_values(["a", "a", "b"], ["a", "b", "b"])
     >>> round(sum(values) / 3, 4)  # F1 is 2/3 for both

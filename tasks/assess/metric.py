@@ -1,4 +1,4 @@
-"""Makes a function of `tasks/assess` a kind of metric; see `macro_f1.py` and `text_metrics.py`.
+"""Declare a function as a kind of metric; see `macro_f1.py` and `text_metrics.py`.
 
     class QuestionMetric(MetricSpec):
         uses: Literal["asks_back"]
@@ -10,8 +10,8 @@
     def asks_back(spec: QuestionMetric) -> Score:
         return lambda text, item: float("?" in text)
 
-The settings are keys of `evaluate.metrics` from then on, and gates may have rules on the metric. Knows none of the
-metrics: `metrics.py` lists them.
+This adds the keys of `QuestionMetric` to `evaluate.metrics`; gates may have rules on the metric. `metrics.py` lists the
+metrics.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tasks.assess.fields import FieldPattern
 S = TypeVar("S", bound=MetricSpec)
 
 Score = Callable[[str, Mapping[str, object]], float]
-"""An answer's text and its item (ticket columns, `item_id`, the reference `answer`) -> the value."""
+"""(answer's text, item: ticket columns, `item_id` and the reference `answer`) -> value."""
 
 
 @dataclass(frozen=True)
@@ -35,29 +35,29 @@ class Answers:
     """All answers of one arm."""
 
     items: Sequence[Mapping[str, Any]]
-    """The held-out items, in the order of their ids."""
+    """The held-out items, ordered by id."""
     texts: Mapping[str, str]
-    """Item id -> what was answered."""
+    """Item id -> answer."""
     fields: FieldPattern | None
-    """Of `evaluate.fields`."""
+    """The pattern of `evaluate.fields`."""
     items_file: Path
     predictions_file: Path
 
 
 Together = Callable[[S, Answers], Mapping[str, float]]
-"""Item id -> value; an item that is left out has none."""
+"""Returns item id -> value; an item that is left out has none."""
 
 
 @dataclass(frozen=True)
 class MetricKind:
-    """How a kind of metric is computed: per answer or of all together, one of the two."""
+    """How a kind of metric is computed: per answer, or over all answers together."""
 
     per_answer: Callable[[Any], Score] | None
     together: Callable[[Any, Answers], Mapping[str, float]] | None
     libraries: tuple[str, ...]
-    """Distributions that decide the values."""
+    """Distributions that the values depend on."""
     code: Callable[[Any], Mapping[str, str]]
-    """Digests of code outside this project that decides the values."""
+    """Returns digests of code outside this project that the values depend on."""
 
 
 _KINDS: dict[type[MetricSpec], MetricKind] = {}
@@ -70,7 +70,7 @@ def _no_code(_spec: MetricSpec) -> Mapping[str, str]:
 def metric(
     spec: type[S], *, libraries: tuple[str, ...] = (), code: Callable[[S], Mapping[str, str]] = _no_code
 ) -> Callable[[Callable[[S], Score]], Callable[[S], Score]]:
-    """Register a function that makes, of the settings, what scores one answer; options as in `MetricKind`."""
+    """Register a function that takes the settings and returns the scorer of one answer; options as in `MetricKind`."""
 
     def register(function: Callable[[S], Score]) -> Callable[[S], Score]:
         METRICS.add(spec)
@@ -94,15 +94,15 @@ def metric_of_all(
 
 
 def kind_of(spec: MetricSpec) -> MetricKind:
-    """How this metric is computed.
+    """Return how this metric is computed.
 
     Raises:
-        LookupError: No function is registered for its kind: its file is not in `tasks/assess/metrics.py`.
+        LookupError: no function is registered for its kind: its file is not in `tasks/assess/metrics.py`.
     """
     return _KINDS[type(spec)]
 
 
 def remove_metric(uses: str) -> None:
-    """Take a kind out again, as if its file had not been imported."""
+    """Remove a kind, as if its file had not been imported."""
     del _KINDS[METRICS[uses]]
     METRICS.remove(uses)

@@ -2,4 +2,4 @@
 
 import tasks.assess.macro_f1
 import tasks.assess.text_metrics
-import tasks.assess.user_metrics  # noqa: F401  all of them, for what they register
+import tasks.assess.user_metrics  # noqa: F401  registers them

@@ -1,12 +1,11 @@
-"""What checks and arms will ask of others, before they do: calls, tokens and dollars of a judge and an endpoint, and
-answers that the latency check gives one at a time.
+"""Estimate what a run will call: calls, tokens and cost of a judge and an endpoint, and answers of the latency check.
 
 Counts characters of the held-out items and shows none. Called by `flows/views/plan_calls.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from schemas.artifacts import EvalSet
 from schemas.checks import LatencySpec
@@ -15,92 +14,90 @@ from tasks.assess.economics import PriceBook
 from tasks.assess.llm_judge import MAX_NEW_TOKENS
 
 CHARS_PER_TOKEN = 4.0
-"""Of English text, about; a tokenizer of another maker is not at hand before it is asked."""
-ASKED_TWICE = 2
+"""Approximately, for English text: a remote model's tokenizer is unknown."""
+ORDERS = 2
 """Each pair is shown in both orders."""
+MODELS = 2
+"""The latency check times the candidate and a reference."""
 
 
 @dataclass(frozen=True)
 class Calls:
-    """One thing that will be asked."""
+    """Calls of one check or arm."""
 
     what: str
     calls: int | None
-    """Null before the held-out items are known."""
+    """None before the held-out items are known."""
     tokens_in: int | None = None
-    """Of all calls, about."""
+    """Of all calls, approximately."""
     tokens_out: int | None = None
     """At most."""
     usd: float | None = None
     """At most, by the price book."""
     seconds: float | None = None
     """By the last run's figures."""
-    told: str = ""
+    note: str = ""
 
 
 def judge_calls(
     spec: JudgeSpec, *, items: EvalSet | None, n_items: int | None, n_labels: int, book: PriceBook
 ) -> Calls:
-    """Two calls a pair: people's labels, and the chosen items.
+    """Two calls per pair, for people's labels and the chosen items.
 
     Args:
-        items: The held-out items, where they are known; else `n_items` of them are expected.
+        items: The held-out items if they are known; otherwise `n_items` are expected.
     """
     known = items.n_items if items is not None else n_items
     what, place = f"judge {spec.endpoint.model}", spec.endpoint.privacy
     if known is None:
-        return Calls(what, None, told="known when curation has run")
-    calls = ASKED_TWICE * (min(known, spec.n_items) + n_labels)
+        return Calls(what, None, note="known after curation")
+    calls = ORDERS * (min(known, spec.n_items) + n_labels)
     out = calls * MAX_NEW_TOKENS
     if items is None:
-        return Calls(what, calls, tokens_out=out, told=f"{place}; tokens in are known when the items are")
+        return Calls(what, calls, tokens_out=out, note=f"{place}; tokens in are known after curation")
     chars = len(spec.criteria) + _mean_chars(items, answers=2)
-    return _priced(what, calls, round(calls * chars / CHARS_PER_TOKEN), out, model=spec.endpoint.model, place=place,
-                   book=book)  # fmt: skip
+    planned = Calls(what, calls, tokens_in=round(calls * chars / CHARS_PER_TOKEN), tokens_out=out)
+    return _priced(planned, model=spec.endpoint.model, place=place, book=book)
 
 
 def endpoint_calls(
     *, model: str, place: str, items: EvalSet | None, n_items: int | None, max_new_tokens: int, book: PriceBook
 ) -> Calls:
-    """A call an item."""
+    """One call per item."""
     known = items.n_items if items is not None else n_items
     what = f"arm endpoint {model}"
     if known is None:
-        return Calls(what, None, told="known when curation has run")
+        return Calls(what, None, note="known after curation")
     out = known * max_new_tokens
     if items is None:
-        return Calls(what, known, tokens_out=out, told=f"{place}; tokens in are known when the items are")
-    return _priced(what, known, round(known * _mean_chars(items, answers=0) / CHARS_PER_TOKEN), out, model=model,
-                   place=place, book=book)  # fmt: skip
+        return Calls(what, known, tokens_out=out, note=f"{place}; tokens in are known after curation")
+    tokens_in = round(known * _mean_chars(items, answers=0) / CHARS_PER_TOKEN)
+    return _priced(Calls(what, known, tokens_in=tokens_in, tokens_out=out), model=model, place=place, book=book)
 
 
 def latency_calls(spec: LatencySpec, *, against: str, seconds_each: float | None) -> Calls:
-    """Answers of the candidate and of what it is timed against, one at a time.
+    """Single answers of the candidate and of the model that it is compared with.
 
     Args:
-        seconds_each: Mean of both, of the last run that measured them.
+        seconds_each: Mean of both models in the last run that measured them.
     """
-    calls = ASKED_TWICE * (spec.n_prompts * spec.repeats + 1)
-    told = f"{spec.n_prompts} prompts, {spec.repeats} rounds, in turn with {against}; both models in memory at once"
-    return Calls("latency check", calls, seconds=None if seconds_each is None else seconds_each * calls, told=told)
+    calls = MODELS * (spec.n_prompts * spec.repeats + 1)
+    note = f"{spec.n_prompts} prompts, {spec.repeats} rounds, alternating with {against}; both models in memory"
+    return Calls("latency check", calls, seconds=None if seconds_each is None else seconds_each * calls, note=note)
 
 
-def _priced(
-    what: str, calls: int, tokens_in: int, tokens_out: int, *, model: str, place: str, book: PriceBook
-) -> Calls:
-    about = f"{place}; about {CHARS_PER_TOKEN:g} characters a token"
-    price = book.apis.get(model) if place == "external" else None
+def _priced(calls: Calls, *, model: str, place: str, book: PriceBook) -> Calls:
+    note = f"{place}; about {CHARS_PER_TOKEN:g} characters a token"
+    if place == "local":
+        return replace(calls, note=f"{note}; costs only its machine")
+    price = book.apis.get(model)
     if price is None:
-        priced = (
-            "costs what its machine costs" if place == "local" else f"no price: add {model} to the price book's apis"
-        )
-        told = f"{about}; {priced}"
-        return Calls(what, calls, tokens_in, tokens_out, told=told)
-    return Calls(what, calls, tokens_in, tokens_out, usd=price.usd_per_query(tokens_in, tokens_out), told=about)
+        return replace(calls, note=f"{note}; no price: add {model} to the price book's apis")
+    return replace(calls, usd=price.usd_per_query(calls.tokens_in or 0, calls.tokens_out or 0), note=note)
 
 
 def _mean_chars(items: EvalSet, *, answers: int) -> float:
-    """Characters of a question with so many answers as long as the reference one."""
+    """Mean characters of a question with this many answers as long as the reference."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

@@ -1,6 +1,6 @@
-"""Before training: how many items each rule of a gate needs, and what the items at hand can show.
+"""Power of a gate before training: the items that each rule needs, and the effects that the present items can show.
 
-Knows nothing of scores or files; `flows/views/power.py` calls it for `tunegate plan` and before a run trains.
+Knows nothing of scores or files. Called by `flows/views/power.py`, for `tunegate plan` and before a run trains.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class Disagreement:
     """How much two models differed per item in an earlier verdict."""
 
     discordance: float
-    """Share of items where they differ."""
+    """Share of items on which they differ."""
     spread: float
-    """Standard deviation of the difference of one item."""
+    """Standard deviation of the difference per item."""
 
 
 @dataclass(frozen=True)
 class RulePower:
-    """What one rule asks of the held-out set."""
+    """What one rule needs from the held-out set."""
 
     rule: str
     needed: int | None
-    """Items for the wanted power; null where no number would do."""
+    """Items for the wanted power; None if no number is enough."""
     at_hand: int | None
-    """Held-out items; null before curation has run."""
+    """Held-out items; None before curation."""
     smallest: float | None
-    """Smallest effect that the items at hand show with the wanted power; null where none, or unknown."""
+    """Smallest effect that the available items show with the wanted power; None if there is none, or it is unknown."""
     what: str
-    """What is needed to be found, and what was assumed."""
+    """The effect to find, and the assumptions."""
 
     @property
     def underpowered(self) -> bool:
-        """Are there surely too few items?"""
+        """Whether there are too few items."""
         return self.at_hand is not None and (self.needed is None or self.at_hand < self.needed)
 
 
@@ -65,12 +65,12 @@ def plan_gate(
     seen: Mapping[str, Disagreement],
     n_suite: int | None = None,
 ) -> tuple[RulePower, ...]:
-    """One row per rule over all items, and one for the slices. Rules on a single slice are left out: how many items
-    it has is known only afterwards.
+    """One row per rule over all items, and one for the slices. Rules on a single slice are left out: its size is not
+    known yet.
 
     Args:
-        n_suite: Items in the suite of `gates.forgetting`.
         seen: Metric -> how much candidate and champion differed in the last verdict.
+        n_suite: Items in the suite of `gates.forgetting`.
     """
     rows = [
         _change_power(rule, gates, traits_of(rule.metric, traits), n_items, seen.get(rule.metric))
@@ -83,8 +83,8 @@ def plan_gate(
         rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
     if gates.forgetting is not None:
         rows.append(_forgetting_power(gates, gates.forgetting, n_suite, seen.get(METRIC)))
-    if gates.cluster_by is not None:  # how alike they are is known only from answers
-        rows = [replace(row, what=f"{row.what}; more where items share a {gates.cluster_by}") for row in rows]
+    if gates.cluster_by is not None:  # their similarity is known only from answers
+        rows = [replace(row, what=f"{row.what}; more if items share a {gates.cluster_by}") for row in rows]
     return tuple(rows)
 
 
@@ -136,12 +136,12 @@ def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items
 def _forgetting_power(
     gates: GatesSpec, spec: ForgettingSpec, n_suite: int | None, seen: Disagreement | None
 ) -> RulePower:
-    """Non-inferiority to the base on the suite's own items."""
+    """Non-inferiority to the base on the suite's items."""
     level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
     discordance, source = _discordance(gates, seen)
     n = None if n_suite is None else min(n_suite, spec.max_items or n_suite)
     return RulePower(
-        rule=f"{METRIC} is surely no more than {spec.margin:g} worse than base",
+        rule=f"{METRIC} is at most {spec.margin:g} worse than base at the confidence",
         needed=margin_items_needed(spec.margin, discordance=discordance, **level),
         at_hand=n,
         smallest=None if n is None else smallest_margin(n, discordance=discordance, **level),
@@ -150,7 +150,7 @@ def _forgetting_power(
 
 
 def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | None) -> RulePower:
-    """What the smallest slice that is judged shows, before Holm's correction."""
+    """What the smallest judged slice can show, before Holm's correction."""
     guard = gates.slices
     if guard is None:
         raise ValueError("no slices are guarded")
@@ -158,11 +158,11 @@ def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | No
     if traits.continuous:
         smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
     else:
-        discordance, told = _discordance(gates, seen)
+        discordance, origin = _discordance(gates, seen)
         level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
         smallest, source = (
             smallest_difference(n, discordance=discordance, **level),
-            f"discordance {discordance:.3g} {told}",
+            f"discordance {discordance:.3g} {origin}",
         )
     what = f"a loss in a slice of {n} items, judged alone; {source}"
     return RulePower(f"{guard.metric} in slices of {', '.join(guard.by)}", None, None, smallest, what)

@@ -1,6 +1,6 @@
-"""How many items a test needs, and the smallest effect that given items can show: numbers in, numbers out.
+"""The number of items that a test needs, and the smallest effect that given items can show: numbers in, numbers out.
 
-Knows nothing of rules or files; `tasks/assess/judge.py` asks after a verdict, `tasks/assess/plan_gate.py` before.
+Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict, by `tasks/assess/plan_gate.py` before.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from tasks.assess.compare import z_value
 def items_needed(
     distance: float, *, sd_null: float, sd_true: float, confidence: float, power: float = 0.8
 ) -> int | None:
-    """Items after which a one-sided test finds `distance` with the given power; null where there is nothing to find.
+    """Items with which a one-sided test finds `distance` at this power; None if there is nothing to find.
 
     Args:
         distance: True value minus the limit of the test, above 0.
-        sd_null: Standard deviation of one item's value when the value sits at the limit.
-        sd_true: Standard deviation of one item's value as it really is.
+        sd_null: Standard deviation of one item's value if the true value is at the limit.
+        sd_true: True standard deviation of one item's value.
 
-    Source: the usual normal approximation, n = ((z_confidence * sd_null + z_power * sd_true) / distance)**2.
+    Source: the normal approximation, n = ((z_confidence * sd_null + z_power * sd_true) / distance)**2.
     """
     if not distance > 0:
         return None
@@ -31,7 +31,7 @@ def items_needed(
 def paired_items_needed(
     difference: float, *, discordance: float, confidence: float = 0.95, power: float = 0.8
 ) -> int | None:
-    """Items to find a difference of two paired proportions, from the share of items where the two disagree.
+    """Items to find a difference of two paired proportions, given the share of items on which the two disagree.
 
     >>> paired_items_needed(0.05, discordance=0.1)
     246
@@ -51,7 +51,7 @@ def paired_items_needed(
 def smallest_difference(
     n_items: int, *, discordance: float, confidence: float = 0.95, power: float = 0.8
 ) -> float | None:
-    """Smallest difference of two paired proportions that `n_items` find with this power; null where none is.
+    """Smallest difference of two paired proportions that `n_items` find at this power; None if there is none.
 
     >>> round(smallest_difference(246, discordance=0.1), 3)
     0.05
@@ -65,12 +65,12 @@ def smallest_difference(
 def margin_items_needed(
     margin: float, *, discordance: float, confidence: float = 0.95, power: float = 0.8
 ) -> int | None:
-    """Items to show that a candidate that is truly equal is no more than `margin` worse.
+    """Items to show that an equal candidate is at most `margin` worse.
 
     >>> margin_items_needed(0.02, discordance=0.1)
     1546
 
-    An approximation: at 250 items the gate's power is 76 % where 80 % is asked for, at 1,500 it is 79 %.
+    An approximation: for a power of 80 %, the gate's is 76 % at 250 items and 79 % at 1,500.
 
     Source: as `paired_items_needed`, with the variance of no difference on both sides.
     """
@@ -79,7 +79,7 @@ def margin_items_needed(
 
 
 def smallest_margin(n_items: int, *, discordance: float, confidence: float = 0.95, power: float = 0.8) -> float | None:
-    """Smallest margin that `n_items` show for a candidate that is truly equal."""
+    """Smallest margin that `n_items` show for an equal candidate."""
     return _smallest(
         lambda margin: margin_items_needed(margin, discordance=discordance, confidence=confidence, power=power),
         n_items,
@@ -89,9 +89,9 @@ def smallest_margin(n_items: int, *, discordance: float, confidence: float = 0.9
 def share_items_needed(
     limit: float, true: float, *, confidence: float = 0.95, power: float = 0.8, most: int = 20_000
 ) -> int | None:
-    """Items after which a share of `true` surely reaches `limit` by its exact bound; null over `most`.
+    """Items with which the exact bound of a share of `true` reaches `limit` at this power; None above `most`.
 
-    The power of an exact test falls a little at some n: this is the number from which on it stays above.
+    The power of an exact test is not monotonic in n: this is the number from which it stays high enough.
 
     >>> share_items_needed(0.98, 1.0)
     149
@@ -112,7 +112,7 @@ def share_items_needed(
 
 
 def smallest_distance(n_items: int, limit: float, *, confidence: float = 0.95, power: float = 0.8) -> float | None:
-    """How far above `limit` a share must truly be for `n_items` to show it; null where even 1 is not far enough."""
+    """How far above `limit` a true share must be for `n_items` to show it; None if even 1 is too close."""
     from scipy.stats import binom
 
     enough = int(binom.isf(1 - confidence, n_items, limit)) + 1

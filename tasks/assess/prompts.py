@@ -1,6 +1,6 @@
-"""Puts the held-out items into the words of one arm: as trained, zero-shot, or with examples from train.
+"""Write the prompts of one arm for the held-out items: as trained, zero-shot, or with examples from train.
 
-Knows nothing of tokenizers or models; `flows/assess.py` calls it per arm, `tasks/model/generate.py` answers.
+Knows nothing of tokenizers or models. Called by `flows/assess.py` for each arm; `tasks/model/generate.py` answers.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ def build_prompts(
     """Write `prompts.parquet`, one row per item, ordered by item_id.
 
     - `tuned`: exactly the prompt that training used.
-    - `zero_shot`: the same with `baseline_system`, where given, in place of the system message: a base model is told
-      what the tuned one has learnt. Format completion has no system message; there it opens the prompt as a block.
-    - `few_shot`: zero_shot with `n_examples` answered tickets of train before the item, the same for every item, as
-      user and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category
-      in turn, never a ticket whose question an item asks too.
-    - `retrieval`: the same with each item's own examples, the train tickets most similar to it, the nearest last.
+    - `zero_shot`: the same, with `baseline_system`, if given, as the system message: it instructs the base model in
+      what the tuned one has learnt. Format completion has no system message; there it is the first block of the prompt.
+    - `few_shot`: zero_shot with `n_examples` answered train tickets before the item, the same for every item, as user
+      and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category in turn,
+      never a ticket with the question of an item.
+    - `retrieval`: the same with each item's most similar train tickets as examples, the nearest last.
 
     Raises:
         ConfigError: TG0160, few_shot or retrieval without splits or examples.
-        DataError: TG0221, train has too few tickets that may serve as examples.
+        DataError: TG0221, train has too few tickets that can be examples.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
-    told = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
+    spec = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
     examples: list[list[dict[str, Any]]] = [[] for _ in rows]
     shown = arm in ("few_shot", "retrieval")
     if shown:
@@ -64,17 +64,19 @@ def build_prompts(
         examples = _examples(arm, splits, prompt, n_examples, seed=seed, items=rows)
     if format == "instruction":
         name = "messages"
-        shots = [[turn for row in each for turn in _without_system(conversation_for(told, row))] for each in examples]
+        shots = [[turn for row in each for turn in _without_system(conversation_for(spec, row))] for each in examples]
         texts = [
-            dump_messages(_insert_shots(messages_for(told, row), turns)) for row, turns in zip(rows, shots, strict=True)
+            dump_messages(_insert_shots(messages_for(spec, row), turns)) for row, turns in zip(rows, shots, strict=True)
         ]
         answers = [row["answer"].strip() for row in rows]  # as the assistant's turn is in training
     else:
         name = "text"
         answers = [row["answer"] for row in rows]  # a space between prompt and answer belongs to the answer
-        blocks = [[_ask(told, row, apart=True) + render_text(told.answer, row) for row in each] for each in examples]
+        blocks = [
+            [_question_text(spec, row, apart=True) + render_text(spec.answer, row) for row in each] for each in examples
+        ]
         texts = [
-            BLOCK_BREAK.join([*_opening(arm, told, row), *before, _ask(told, row, apart=shown)])
+            BLOCK_BREAK.join([*_opening(arm, spec, row), *before, _question_text(spec, row, apart=shown)])
             for row, before in zip(rows, blocks, strict=True)
         ]
     table = pa.table(
@@ -88,15 +90,15 @@ def build_prompts(
     return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
 
 
-def _opening(arm: str, told: PromptSpec, row: dict[str, Any]) -> list[str]:
-    return [] if arm == "tuned" or not told.system else [render_text(told.system, row)]
+def _opening(arm: str, prompt: PromptSpec, row: dict[str, Any]) -> list[str]:
+    return [] if arm == "tuned" or not prompt.system else [render_text(prompt.system, row)]
 
 
-def _ask(prompt: PromptSpec, row: dict[str, Any], *, apart: bool) -> str:
-    """The item's text, with a line break after it where nothing else would set example and answer apart."""
-    asked = render_text(prompt.user, row)
-    touching = not asked[-1:].isspace() and not prompt.answer[:1].isspace()
-    return f"{asked}\n" if apart and touching else asked
+def _question_text(prompt: PromptSpec, row: dict[str, Any], *, apart: bool) -> str:
+    """The item's text, with a line break after it if nothing else would separate question and answer."""
+    text = render_text(prompt.user, row)
+    touching = not text[-1:].isspace() and not prompt.answer[:1].isspace()
+    return f"{text}\n" if apart and touching else text
 
 
 def _without_system(turns: Sequence[Message]) -> list[Message]:
@@ -130,21 +132,21 @@ def _examples(
 def _choose_examples(
     splits: Splits, prompt: PromptSpec, n_examples: int, *, seed: int, items: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    asked = {_question(prompt, row) for row in items}
+    used = {_question(prompt, row) for row in items}
     known = {row["item_id"] for row in items}
     chosen: list[dict[str, Any]] = []
     for row in _candidates(splits, seed=seed, batch=16 * n_examples):
-        if row["ticket_id"] in known or not _answer(prompt, row) or (question := _question(prompt, row)) in asked:
+        if row["ticket_id"] in known or not _answer(prompt, row) or (question := _question(prompt, row)) in used:
             continue
-        asked.add(question)
+        used.add(question)
         chosen.append(row)
         if len(chosen) == n_examples:
             return chosen
     raise DataError(
-        f"few-shot prompts need {n_examples} examples, and train has {len(chosen)} tickets that may serve",
+        f"few-shot prompts need {n_examples} examples, and only {len(chosen)} train tickets are suitable",
         code="TG0221",
         where=str(splits.train),
-        hint="lower evaluate.few_shot_examples, or take few_shot out of evaluate.arms",
+        hint="lower evaluate.few_shot_examples, or remove few_shot from evaluate.arms",
     )
 
 
@@ -171,12 +173,12 @@ def _candidates(splits: Splits, *, seed: int, batch: int) -> Iterator[dict[str, 
 
 
 def _question(prompt: PromptSpec, row: dict[str, Any]) -> str:
-    asked = _without_system(messages_for(prompt, row))
-    return " ".join(" ".join(turn["content"] for turn in asked).split()).casefold()
+    turns = _without_system(messages_for(prompt, row))
+    return " ".join(" ".join(turn["content"] for turn in turns).split()).casefold()
 
 
 def _answer(prompt: PromptSpec, row: dict[str, Any]) -> str:
-    """What the ticket of train answers; empty where nothing can be made of it, as encoding says of it."""
+    """The answer of a train ticket; empty for a ticket that encoding quarantines."""
     try:
         return conversation_for(prompt, row)[-1]["content"]
     except Exception as error:

@@ -1,7 +1,7 @@
-"""Asks every question of a gate: each rule, the anchor behind `refresh`, each slice under guard; one answer each.
+"""Assess every rule of a gate, the anchor of each `refresh` rule, and each guarded slice.
 
-Finds the items and the opponent, lines them up and has them judged. Knows nothing of verdicts over several answers:
-`tasks/assess/gate.py` settles those. Called by `tasks/assess/gate.py`.
+Finds the items and the reference, pairs their scores and judges them. `tasks/assess/gate.py`, which calls it, decides
+the verdict over all of them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
-from tasks.assess.evidence import Arms, Opponent, Paired, find_anchor, find_baseline, find_champion, line_up
-from tasks.assess.judge import Judgement, judge_change, judge_value
+from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baseline, find_champion, line_up
+from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
 from tasks.assess.weigh import Kind, method_of
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One question with its answer, or with why there is none."""
+class Assessment:
+    """One rule, anchor or guard with its judgement, or with the reason for none."""
 
     rule: str
     metric: str
@@ -39,18 +39,23 @@ class Asked:
     baseline: str | None = None
     judgement: Judgement | None = None
     verdict: Verdict = "ERROR"
-    """Where nothing could be judged."""
+    """If there is no judgement."""
     reason: str = ""
-    """Where nothing could be judged, or where items are too few to be met (`short`)."""
+    """If there is no judgement, or if there are too few items to be met (`short`)."""
     higher_is_better: bool = True
     short: bool = False
-    """Met is not enough: there are too few items."""
+    """There are too few items, so the rule cannot be met."""
     decides: bool = True
     part: Part = "primary"
 
 
-class Asker:
-    """The questions of one decision."""
+def assess_rules(arms: Arms, gates: GatesSpec, items: EvalSet | None) -> tuple[Assessment, ...]:
+    """Assess the rules in their order, each `refresh` followed by its anchor; then the slices by name."""
+    return _Assessor(arms, gates, items).all()
+
+
+class _Assessor:
+    """Assesses the parts of one gate."""
 
     def __init__(self, arms: Arms, gates: GatesSpec, items: EvalSet | None) -> None:
         self._arms = arms
@@ -58,52 +63,51 @@ class Asker:
         self._items = items
         self._clusters: Clusters | None = None
 
-    def ask_all(self) -> tuple[Asked, ...]:
-        """Rules in their order, each `refresh` followed by its anchor; then the slices by name."""
-        asked: list[Asked] = []
+    def all(self) -> tuple[Assessment, ...]:
+        found: list[Assessment] = []
         for rule in self._gates.rules:
-            asked.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
-            asked += self._anchor(rule)
+            found.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
+            found += self._anchor(rule)
         if self._gates.slices is not None:
-            asked += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
-        return tuple(asked)
+            found += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
+        return tuple(found)
 
-    def _rule(self, rule: GateRule) -> Asked:
-        opponent: Opponent | None = None
+    def _rule(self, rule: GateRule) -> Assessment:
+        reference: Reference | None = None
         change = rule.change_threshold
         try:
             items = self._slice_items(rule)
             if change is not None and change.against == "champion":
-                opponent = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+                reference = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
             elif change is not None:
-                opponent = find_baseline(self._arms, metric=rule.metric, items=items)
+                reference = find_baseline(self._arms, metric=rule.metric, items=items)
             margin = None if change is None or change.mode == "improve" else change.margin
-            if opponent is not None and opponent.replaced:
+            if reference is not None and reference.replaced:
                 margin = None
             return self._judged(rule, describe_rule(
                 rule,
                 higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better,
-                against=opponent.name if opponent else "",
-                replaced=opponent is not None and opponent.replaced,
-            ), opponent, margin)  # fmt: skip
+                against=reference.name if reference else "",
+                replaced=reference is not None and reference.replaced,
+            ), reference, margin)  # fmt: skip
         except GateError as error:
             text = describe_rule(rule, higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better)
             return self._refused(rule, text, error)
 
-    def _anchor(self, rule: GateRule) -> Iterator[Asked]:
+    def _anchor(self, rule: GateRule) -> Iterator[Assessment]:
         change, anchor = rule.change_threshold, self._gates.anchor
         if change is None or change.mode != "refresh" or change.against != "champion" or anchor is None:
             return
         margin = anchor.margin or change.margin
         try:
-            opponent = find_anchor(self._arms)
-            if opponent is not None:
-                text = describe_anchor(rule, margin=margin, against=opponent.name)
-                yield self._judged(rule, text, opponent, margin, kind="anchor")
+            reference = find_anchor(self._arms)
+            if reference is not None:
+                text = describe_anchor(rule, margin=margin, against=reference.name)
+                yield self._judged(rule, text, reference, margin, kind="anchor")
         except GateError as error:
-            yield self._refused(rule, describe_anchor(rule, margin=margin, against=_named(anchor)), error)
+            yield self._refused(rule, describe_anchor(rule, margin=margin, against=_anchor_name(anchor)), error)
 
-    def _slices(self, guard: SliceGuard) -> Iterator[Asked]:
+    def _slices(self, guard: SliceGuard) -> Iterator[Assessment]:
         candidate = self._arms.candidate
         for column in guard.by:
             rule = GateRule(metric=guard.metric, slice=f"{column}=", value_threshold=0.0)
@@ -116,33 +120,33 @@ class Asker:
             for name in names:
                 yield self._slice(rule.model_copy(update={"slice": name}), guard)
 
-    def _slice(self, rule: GateRule, guard: SliceGuard) -> Asked:
+    def _slice(self, rule: GateRule, guard: SliceGuard) -> Assessment:
         text = describe_guard(rule.metric, rule.slice or "", "champion")
         try:
             items = self._slice_items(rule) or frozenset()
             decides = guard.small == "hold"
             if len(items) < guard.min_slice_items:
                 reason = (
-                    f"{rule.slice} has {len(items)} items, and slices under {guard.min_slice_items} are not judged; "
+                    f"{rule.slice} has {len(items)} items, and fewer than {guard.min_slice_items} are not judged; "
                     f"{guard.min_slice_items - len(items):,} more are needed."
                 )
                 return self._unjudged(rule, text, "HOLD", reason, n_items=len(items), decides=decides)
-            opponent = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
-            text = describe_guard(rule.metric, rule.slice or "", opponent.name)
-            asked = self._judged(rule, text, opponent, None, kind="guard", min_items=1)
-            if asked.judgement is not None and asked.judgement.lower is None:
-                return self._unjudged(rule, text, "HOLD", asked.judgement.reason, n_items=len(items), decides=decides)
-            return asked
+            reference = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+            text = describe_guard(rule.metric, rule.slice or "", reference.name)
+            found = self._judged(rule, text, reference, None, kind="guard", min_items=1)
+            if found.judgement is not None and found.judgement.lower is None:
+                return self._unjudged(rule, text, "HOLD", found.judgement.reason, n_items=len(items), decides=decides)
+            return found
         except GateError as error:
             return self._refused(rule, text, error)
 
     def _judged(
-        self, rule: GateRule, text: str, opponent: Opponent | None, margin: float | None, *,
+        self, rule: GateRule, text: str, reference: Reference | None, margin: float | None, *,
         kind: Kind | None = None, min_items: int | None = None,
-    ) -> Asked:  # fmt: skip
+    ) -> Assessment:  # fmt: skip
         min_items = self._gates.min_items if min_items is None else min_items
         candidate, traits = self._arms.candidate, self._arms.candidate.traits(rule.metric)
-        paired = line_up(candidate, opponent.scores if opponent else None, metric=rule.metric, slice_name=rule.slice)
+        paired = line_up(candidate, reference.scores if reference else None, metric=rule.metric, slice_name=rule.slice)
         n_items = paired.n_items
         short = (
             f"{rule.slice or 'the held-out set'} has {n_items} items and gates.min_items is {min_items}; "
@@ -151,22 +155,18 @@ class Asker:
         if n_items == 0:
             return self._unjudged(rule, text, "HOLD", short)
         clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._gates.alpha
-        if opponent is not None and paired.reference is not None:
+        if reference is not None and paired.reference is not None:
             limit = None
-            judgement = judge_change(
-                paired.candidate, paired.reference, metric=rule.metric, margin=margin, against=opponent.name,
-                confidence=confidence, traits=traits, kind=kind, clusters=clusters,
-            )  # fmt: skip
+            change = ChangeTest(traits, confidence, reference.name, margin=margin, kind=kind)
+            judgement = judge_change(paired.candidate, paired.reference, change, clusters=clusters)
         elif limit is not None:
-            judgement = judge_value(
-                paired.candidate, metric=rule.metric, limit=limit, confidence=confidence, traits=traits,
-                hard_limit=rule.hard_limit, clusters=clusters,
-            )  # fmt: skip
+            value = ValueTest(traits, confidence, limit, hard_limit=rule.hard_limit)
+            judgement = judge_value(paired.candidate, value, clusters=clusters)
         else:
             raise GateError(f"there is nothing to compare {rule.metric} with", code="TG0605")
-        return Asked(
+        return Assessment(
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
-            baseline=opponent.baseline if opponent else None, judgement=judgement, reason=short,
+            baseline=reference.baseline if reference else None, judgement=judgement, reason=short,
             short=n_items < min_items, higher_is_better=traits.higher_is_better,
         )  # fmt: skip
 
@@ -179,7 +179,7 @@ class Asker:
         return self._clusters.of(paired.item_ids)
 
     def _slice_items(self, rule: GateRule) -> frozenset[str] | None:
-        """Ids of the rule's slice, null for a rule over all items; a slice without items this time is empty.
+        """Ids of the rule's slice; None for a rule over all items.
 
         Raises:
             GateError: TG0606, the items were not sliced by that column.
@@ -191,14 +191,14 @@ class Asker:
             raise GateError(f"the items were not sliced by {column}; add it to evaluate.slices", code="TG0606")
         return slices.get(rule.slice, frozenset())
 
-    def _refused(self, rule: GateRule, text: str, error: GateError) -> Asked:
-        return self._unjudged(rule, text, "ERROR", f"{error.message}; mend that and run again.")
+    def _refused(self, rule: GateRule, text: str, error: GateError) -> Assessment:
+        return self._unjudged(rule, text, "ERROR", f"{error.message}; fix that and run again.")
 
     def _unjudged(
         self, rule: GateRule, text: str, verdict: Verdict, reason: str, *, n_items: int = 0, decides: bool = True
-    ) -> Asked:
+    ) -> Assessment:
         kind = "value" if rule.change_threshold is None and rule.value_threshold is not None else "change"
-        return Asked(
+        return Assessment(
             rule=text, metric=rule.metric, slice=rule.slice, verdict=verdict, reason=reason, n_items=n_items,
             limit=rule.value_threshold if decides else None, decides=decides,
             method=method_of(
@@ -215,5 +215,5 @@ def _part_of(rule: GateRule, traits: MetricTraits) -> Part:
     return "baseline" if rule.change_threshold and rule.change_threshold.against == "best_baseline" else "primary"
 
 
-def _named(anchor: AnchorSpec) -> str:
+def _anchor_name(anchor: AnchorSpec) -> str:
     return f"anchor ({'first champion' if anchor.version == 'first' else f'version {anchor.version}'})"

@@ -1,6 +1,6 @@
-"""The nearest train tickets of each held-out item, as examples for its prompt: prompting with retrieval.
+"""Find the nearest train tickets of each held-out item, as examples for its prompt.
 
-TF-IDF and cosine similarity by scikit-learn, learnt from train alone. Knows nothing of models; called by
+TF-IDF and cosine similarity by scikit-learn, learnt only from train. Knows nothing of models. Called by
 `tasks/assess/prompts.py`.
 """
 
@@ -15,7 +15,7 @@ from schemas.errors import DataError
 
 BATCH_ROWS = 2_000
 BLOCK_ITEMS = 64
-"""Items compared with all of train at a time: 100,000 tickets cost 51 MB."""
+"""Items compared with all of train at once: 51 MB for 100,000 tickets."""
 
 
 @dataclass(frozen=True)
@@ -35,33 +35,33 @@ def nearest_examples(
 ) -> dict[str, list[dict[str, Any]]]:
     """Item id -> its `n_examples` most similar train tickets, the most similar last, next to the question.
 
-    Never a ticket that is itself held out, asks what any item asks, has no answer, or asks what a nearer one asks.
-    Of equally similar tickets the first by id.
+    Excluded: held-out tickets, tickets with the question of an item or of a nearer ticket, and tickets without an
+    answer. Of equally similar tickets, the first by id.
 
     Args:
-        question: What a ticket asks, normalised: equal texts are the same question.
-        answered: Has the ticket an answer to show?
+        question: Returns a ticket's normalised question: equal texts are the same question.
+        answered: Returns whether the ticket has an answer.
 
     Raises:
-        DataError: TG0221, too few tickets may serve, or train has no words.
+        DataError: TG0221, too few tickets are suitable, or train has no words.
     """
     import pyarrow.parquet as pq
 
     known = {str(row["item_id"]) for row in items}
-    asked = {question(dict(row)) for row in items}
+    questions = {question(dict(row)) for row in items}
     candidates: dict[str, _Candidate] = {}
     for batch in pq.ParquetFile(splits.train).iter_batches(BATCH_ROWS):
         for row in batch.to_pylist():
-            if row["ticket_id"] not in known and answered(row) and (words := question(row)) not in asked:
+            if row["ticket_id"] not in known and answered(row) and (words := question(row)) not in questions:
                 candidates[row["ticket_id"]] = _Candidate(row["ticket_id"], words, _text(row))
     pool = [candidates[ticket_id] for ticket_id in sorted(candidates)]
     n_questions = len({candidate.question for candidate in pool})
     if n_questions < n_examples:
         raise DataError(
-            f"retrieval prompts need {n_examples} examples, and train has {n_questions} questions that may serve",
+            f"retrieval prompts need {n_examples} examples, and only {n_questions} train questions are suitable",
             code="TG0221",
             where=str(splits.train),
-            hint="lower evaluate.few_shot_examples, or take retrieval out of evaluate.arms",
+            hint="lower evaluate.few_shot_examples, or remove retrieval from evaluate.arms",
         )
     nearest = _nearest(pool, [_text(row) for row in items], n_examples)
     wanted = sorted({ticket_id for ids in nearest for ticket_id in ids})
@@ -90,7 +90,7 @@ def _nearest(pool: Sequence[_Candidate], texts: Sequence[str], n_examples: int) 
     found: list[list[str]] = []
     for start in range(0, len(texts), BLOCK_ITEMS):
         block = vectorizer.transform(texts[start : start + BLOCK_ITEMS])
-        # Rounded: sums of products differ in their last digits with the order in which a library adds them.
+        # Rounded: the last digits of sums depend on the order in which a library adds.
         for similarity in np.round((block @ train.T).toarray(), 9):
             ids: list[str] = []
             seen: set[str] = set()

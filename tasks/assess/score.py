@@ -1,6 +1,7 @@
-"""Scores every answer of one arm on the held-out items: one number per item and metric.
+"""Score every answer of one arm on the held-out items: one number per item and metric.
 
-Knows nothing of models, other arms or verdicts; `flows/assess.py` calls it per arm, `tasks/assess/gate.py` compares.
+Knows nothing of models, other arms or verdicts. Called by `flows/assess.py` for each arm; `tasks/assess/gate.py`
+compares the arms.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ def score_answers(
     Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
-    - `macro_f1_<field>`, `bleu`, `rouge_*`, and metrics of the user's own that are declared `continuous`.
-    - `heldout_loss`: nats per token of the reference answer, as the predictions have it.
+    - `macro_f1_<field>`, `bleu`, `rouge_*`, and user metrics that are declared `continuous`.
+    - `heldout_loss`: nats per token of the reference answer, from the predictions.
 
-    A value that is not finite is kept as NaN, and its metric gets no mean: a gate on it ends in ERROR.
+    A value that is not finite becomes NaN, and its metric has no mean: a gate on it ends in ERROR.
 
     Raises:
-        GateError: TG0603, items and predictions do not name the same ids once each.
+        GateError: TG0603, items and predictions do not have the same ids, once each.
 
     Source: Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu's defaults.
     """
@@ -76,7 +77,7 @@ def write_scores(
     arm: ModelArm | Arm,
     out: Path,
 ) -> Scores:
-    """Write both files of a `Scores` directory in the given order of items; the baselines use it too."""
+    """Write both files of a `Scores` directory, in the given order of items."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -140,7 +141,7 @@ def _score_together(
     items: EvalSet,
     predictions: Predictions,
 ) -> dict[str, dict[str, float]]:
-    """Item -> values of the metrics that look at all answers together."""
+    """Item -> values of the metrics over all answers together."""
     given = Answers(
         items=rows,
         texts={str(row["item_id"]): str(answers[row["item_id"]]["text"] or "") for row in rows},
@@ -154,7 +155,7 @@ def _score_together(
         if score is None:
             continue
         values = score(metric, given)
-        for item in found:  # an item that the user's SQL leaves out has no value, and the gate says so
+        for item in found:  # an item that the user's SQL omits has no value, which the gate reports
             found[item][metric.traits().name] = values.get(item, math.nan)
     return found
 
@@ -170,7 +171,7 @@ def _check_same_ids(items: list[Any], answers: list[Any], arm: str) -> None:
     repeated = len(answers) - len(set(answers)) + len(items) - len(set(items))
     if missing or foreign or repeated or not items:
         raise GateError(
-            f"the answers of arm {arm} are not those of the held-out set: {missing} of {len(items)} items unanswered, "
+            f"the answers of arm {arm} do not match the held-out set: {missing} of {len(items)} items unanswered, "
             f"{foreign} answers to other items, {repeated} repeated",
             code="TG0603",
             hint="generate the answers again for this held-out set",

@@ -1,6 +1,6 @@
-"""Two recorded runs beside each other: scores on the items that both answered, and which tickets went where.
+"""Compare two recorded runs: scores on the items that both answered, and the tickets in each part of their splits.
 
-Knows nothing of ledgers or configurations; `flows/views/compare.py` brings the files. The intervals are the gate's own.
+Knows nothing of ledgers or configurations. Called by `flows/views/compare.py`. The intervals are the gate's.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from schemas.errors import GateError
 from schemas.metrics import MetricTraits
 from tasks.assess.clusters import Clusters
 from tasks.assess.evidence import ArmScores, line_up
-from tasks.assess.judge import Judgement, judge_change
+from tasks.assess.judge import ChangeTest, Judgement, judge_change
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
 
-WORDS = {"PROMOTE": "better", "BLOCK": "worse", "HOLD": "not shown"}
+OUTCOMES = {"PROMOTE": "better", "BLOCK": "worse", "HOLD": "not shown"}
 PARTS = ("train", "validation", "test")
 
 
@@ -40,8 +40,8 @@ class MetricLine:
     won: int | None
     """Items on which the second is better."""
     lost: int | None
-    told: str
-    """Is the second `better`, `worse`, or is it `not shown`? Or why it cannot be said."""
+    summary: str
+    """Whether the second is `better`, `worse` or `not shown`, or why that is unknown."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Overlap:
 def compare_metrics(
     first: Scores, second: Scores, *, traits: Sequence[MetricTraits], confidence: float
 ) -> tuple[MetricLine, ...]:
-    """Every metric that both have, on the items that both answered."""
+    """Compare every metric that both have, on the items that both answered."""
     known = {each.name: each for each in traits}
     one, other = ArmScores(first, known), ArmScores(second, known)
     names = [name for name in known if name in first.means and name in second.means]
@@ -69,76 +69,67 @@ def _line(one: ArmScores, other: ArmScores, traits: MetricTraits, confidence: fl
     try:
         before, after = one.values(traits.name), other.values(traits.name)
     except GateError as error:
-        return MetricLine(traits.name, 0, told=error.message, **nothing)
+        return MetricLine(traits.name, 0, summary=error.message, **nothing)
     common = sorted(before.keys() & after.keys())
     if not common:
-        return MetricLine(traits.name, 0, told="no item was answered by both", **nothing)
-    judged = judge_pairs(before, after, common, traits=traits, confidence=confidence, against="the first run")
-    told = WORDS.get(judged.verdict, judged.verdict)
+        return MetricLine(traits.name, 0, summary="no item was answered by both", **nothing)
+    judged = _judge_items(after, before, common, ChangeTest(traits, confidence, "the first run"))
+    summary = OUTCOMES.get(judged.verdict, judged.verdict)
     if not judged.won and not judged.lost:
-        told = "equal on every item"
-    elif judged.lower is None:  # too few items, say
-        told = f"{told}: {judged.reason.rpartition(', but ')[2]}".rstrip(".")
+        summary = "equal on every item"
+    elif judged.lower is None:  # such as too few items
+        summary = f"{summary}: {judged.reason.rpartition(', but ')[2]}".rstrip(".")
     return MetricLine(
         metric=traits.name, n_common=len(common), first=judged.reference, second=judged.candidate,
         difference=judged.difference, lower=judged.lower, upper=judged.upper, won=judged.won, lost=judged.lost,
-        told=told,
+        summary=summary,
     )  # fmt: skip
 
 
-def judge_pairs(
-    reference: Mapping[str, float],
+def _judge_items(
     candidate: Mapping[str, float],
+    reference: Mapping[str, float],
     items: Sequence[str],
+    test: ChangeTest,
     *,
-    traits: MetricTraits,
-    confidence: float,
-    against: str,
     clusters: Clusters | None = None,
 ) -> Judgement:
-    """Is the candidate better on these items? The gate's `improve`, without its rules."""
 
     def numbers(values: Mapping[str, float]) -> Floats:
         import numpy as np
 
         return np.array([values[item] for item in items], np.float64)
 
-    return judge_change(
-        numbers(candidate), numbers(reference), metric=traits.name, margin=None, against=against,
-        confidence=confidence, traits=traits, clusters=None if clusters is None else clusters.of(items),
-    )  # fmt: skip
+    belongs = None if clusters is None else clusters.of(items)
+    return judge_change(numbers(candidate), numbers(reference), test, clusters=belongs)
 
 
 def judge_scores(
     candidate: Scores,
     reference: Scores,
+    test: ChangeTest,
     *,
-    traits: MetricTraits,
-    confidence: float,
-    against: str,
     items: EvalSet | None = None,
     cluster_by: str | None = None,
 ) -> Judgement:
-    """The same of two arms that answered the same items.
+    """Judge two arms that answered the same items, as a rule of the gate would.
 
     Args:
-        items: The held-out items; needed for `cluster_by` alone.
+        items: The held-out items; only needed for `cluster_by`.
 
     Raises:
-        GateError: TG0603, a value is missing or no number, or other items; TG0606, no such column.
+        GateError: TG0603, a value is missing or not a number, or the items differ; TG0606, no such column.
     """
-    known = {traits.name: traits}
+    metric = test.traits.name
+    known = {metric: test.traits}
     one, other = ArmScores(candidate, known), ArmScores(reference, known)
-    order = line_up(one, other, metric=traits.name, slice_name=None).item_ids
+    order = line_up(one, other, metric=metric, slice_name=None).item_ids
     clusters = None if cluster_by is None else Clusters.read(items, cluster_by)
-    return judge_pairs(
-        other.values(traits.name), one.values(traits.name), order, traits=traits, confidence=confidence,
-        against=against, clusters=clusters,
-    )  # fmt: skip
+    return _judge_items(one.values(metric), other.values(metric), order, test, clusters=clusters)
 
 
 def compare_splits(first: Splits, second: Splits) -> tuple[tuple[Overlap, ...], int]:
-    """Tickets that both runs have in each part, and how many one run trained on and the other held out."""
+    """Count the tickets in each part, and those that one run trained on and the other held out."""
     ours, theirs = _ids(first), _ids(second)
     overlaps = tuple(
         Overlap(part, len(ours[part] & theirs[part]), len(ours[part] - theirs[part]), len(theirs[part] - ours[part]))

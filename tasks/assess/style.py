@@ -1,6 +1,6 @@
-"""Checks an answer against the declared rules of the house style: text in, numbers out.
+"""Check an answer against the declared rules of the house style: text in, numbers out.
 
-Knows nothing of files or models; `tasks/assess/score.py` asks, per answer.
+Knows nothing of files or models. Used by `tasks/assess/score.py` for each answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SENTENCE_END = re.compile(r"[.!?…؟۔।]+[\"'”’»)\]]*(?=\s|$)|[。！�
 
 
 def first_sentence(text: str) -> str:
-    """Text up to and including its first sentence end; all of it when there is none.
+    """The text up to and including its first sentence end; all of it without one.
 
     >>> first_sentence("Hi Ann,\\n\\nI am sorry that 3.5 kg are missing! We will look.")
     'Hi Ann,\\n\\nI am sorry that 3.5 kg are missing!'
@@ -29,7 +29,7 @@ def first_sentence(text: str) -> str:
 
 
 def last_line(text: str) -> str:
-    """The last line that is not blank, without white space around it; empty for an empty text.
+    """The last line that is not blank, stripped; empty for an empty text.
 
     >>> last_line("Sorry.\\n  Northbeam Care \\n\\n")
     'Northbeam Care'
@@ -46,24 +46,24 @@ _SCOPES: dict[str, Callable[[str], str]] = {
 
 
 class HouseStyle:
-    """The rules of `evaluate.style`, ready to score answers."""
+    """The rules of `evaluate.style`, compiled."""
 
     def __init__(self, rules: Sequence[StyleRule]) -> None:
         self._rules = [(rule, re.compile(rule.pattern)) for rule in rules]
 
     def score(self, text: str) -> dict[str, float]:
-        """0 or 1 for `style` (all rules hold) and `style_<rule>`; nothing when no rules are declared.
+        """0 or 1 for `style` (all rules pass) and `style_<rule>`; empty without declared rules.
 
-        A rule holds when its pattern is found in its scope, or with `expect: absent` is not. An empty answer holds
-        no rule: silence is not good style.
+        A rule passes if its pattern is found in its scope, or with `expect: absent` if it is not. An empty answer
+        passes no rule.
         """
         if not self._rules:
             return {}
         text = text[:MAX_SCORED_CHARS].strip()
-        held = {
+        passed = {
             f"style_{rule.name}": float(
                 bool(text) and (pattern.search(_SCOPES[rule.scope](text)) is not None) == (rule.expect == "match")
             )
             for rule, pattern in self._rules
         }
-        return {"style": float(all(held.values())), **held}
+        return {"style": float(all(passed.values())), **passed}

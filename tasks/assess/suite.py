@@ -1,7 +1,7 @@
-"""General questions beside the tickets: what the base model can do and the candidate must not have forgotten.
+"""General questions: what the base model can do and the candidate must not forget.
 
-The suites are data (`tasks/assess/suites/`), every answer is checked by a pattern. Knows nothing of models; steps of
-flows/gate_checks.py write the prompts and score the answers, `tasks/assess/forgetting.py` judges.
+The suites are data (`tasks/assess/suites/`); a pattern checks each answer. Knows nothing of models. Steps of
+`flows/gate_checks.py` write the prompts and score the answers; `tasks/assess/forgetting.py` judges.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tasks.assess.items import hash_rank
 from tasks.step import as_step
 
 SUITES: dict[SuiteName, str] = {"general": "tasks.assess.suites.general"}
-"""Name -> package with `items.jsonl` (item_id, kind, question, answer, pattern) and `neutral.txt` (a text a line)."""
+"""Name -> package with `items.jsonl` (item_id, kind, question, answer, pattern) and `neutral.txt` (a text per line)."""
 METRIC = "general"
 
 
 @as_step("suite", libraries=("pyarrow",))
 def build_suite(out: Path, *, suite: SuiteName, max_items: int | None, seed: int, format: Format) -> PromptSet:
-    """Write `prompts.parquet` (see `PromptSet`; a bare user turn, no system message), `items.parquet` (item_id, kind,
+    """Write `prompts.parquet` (see `PromptSet`; only a user turn, no system message), `items.parquet` (item_id, kind,
     pattern) and `neutral.parquet` (text).
 
     Args:
-        max_items: Most items, chosen by hash of their ids; null takes all.
+        max_items: Maximum number of items, chosen by hash of their ids; None takes all.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -42,32 +42,32 @@ def build_suite(out: Path, *, suite: SuiteName, max_items: int | None, seed: int
     chosen = heapq.nsmallest(max_items or len(items), items, key=lambda item: hash_rank(item["item_id"], seed=seed))
     rows = sorted(chosen, key=lambda item: item["item_id"])
     if format == "completion":
-        asked = {"text": [f"Question: {row['question']}\nAnswer:" for row in rows]}
+        texts = {"text": [f"Question: {row['question']}\nAnswer:" for row in rows]}
     else:
         turns = [[{"role": "user", "content": row["question"]}] for row in rows]
-        asked = {"messages": [orjson.dumps(each).decode() for each in turns]}
+        texts = {"messages": [orjson.dumps(each).decode() for each in turns]}
     ids, answers = [row["item_id"] for row in rows], [row["answer"] for row in rows]
-    pq.write_table(pa.table({"item_id": ids, **asked, "answer": answers}), out / "prompts.parquet", compression="zstd")
+    pq.write_table(pa.table({"item_id": ids, **texts, "answer": answers}), out / "prompts.parquet", compression="zstd")
     details = {name: [row[name] for row in rows] for name in ("item_id", "kind", "pattern")}
     pq.write_table(pa.table(details), out / "items.parquet", compression="zstd")
     neutral = files(SUITES[suite]).joinpath("neutral.txt").read_text(encoding="utf-8").splitlines()
-    texts = [line.strip() for line in neutral if line.strip()]
-    pq.write_table(pa.table({"text": texts}), out / "neutral.parquet", compression="zstd")
+    lines = [line.strip() for line in neutral if line.strip()]
+    pq.write_table(pa.table({"text": lines}), out / "neutral.parquet", compression="zstd")
     return PromptSet(root=out, arm="suite", format=format, n_items=len(rows))
 
 
 def read_suite(suite: SuiteName) -> list[dict[str, str]]:
-    """The items of a suite, in their order."""
+    """The items of a suite, in order."""
     lines = files(SUITES[suite]).joinpath("items.jsonl").read_text(encoding="utf-8").splitlines()
     return [orjson.loads(line) for line in lines]
 
 
 @as_step("scores_suite", libraries=("pyarrow",))
 def score_suite(out: Path, *, suite: PromptSet, predictions: Predictions, arm: ModelArm | Arm) -> Scores:
-    """Write `scores.parquet` (metric `general`: 1 where the answer holds the pattern) and `slices.parquet` (kind).
+    """Write `scores.parquet` (metric `general`: 1 if the answer has the pattern) and `slices.parquet` (kind).
 
     Raises:
-        GateError: TG0603, answers and items are not the same ones, once each.
+        GateError: TG0603, answers and items do not have the same ids, once each.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -77,7 +77,7 @@ def score_suite(out: Path, *, suite: PromptSet, predictions: Predictions, arm: M
     answers = {row["item_id"]: row["text"] for row in given}
     if len(given) != len(items) or answers.keys() != {item["item_id"] for item in items}:
         raise GateError(
-            f"{len(given)} answers to {len(items)} items of the suite, or not the same ones, once each",
+            f"the {len(given)} answers do not match the {len(items)} items of the suite, once each",
             code="TG0603", where="forgetting",
         )  # fmt: skip
     ids = [item["item_id"] for item in items]
@@ -90,7 +90,7 @@ def score_suite(out: Path, *, suite: PromptSet, predictions: Predictions, arm: M
 
 
 def is_right(answer: str, pattern: str) -> bool:
-    """Does the answer hold the pattern? Case does not count where the pattern does not say so.
+    """Return whether the answer has the pattern, ignoring case unless the pattern says otherwise.
 
     >>> is_right("The capital is **Paris**.", r"\\bParis\\b"), is_right("apple", r"(?-i:\\bAPPLE\\b)")
     (True, False)

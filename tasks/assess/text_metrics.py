@@ -1,6 +1,6 @@
-"""Metrics that need nothing but one answer and its item: text in, numbers out.
+"""Metrics of one answer and its item: text in, numbers out.
 
-Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not hold: personal data, template markers,
+Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not contain: personal data, template markers,
 invented web addresses. Knows nothing of files or models.
 """
 
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 
 from schemas.curation_steps import RedactionType
 from schemas.metrics import (
@@ -23,21 +25,25 @@ from tasks.assess.metric import Score, metric
 
 _URL: tuple[RedactionType, ...] = ("url",)
 
-# Markers of the templates in use: ChatML and Llama 3 (<|...|>), Llama 2 ([INST], <<SYS>>, <s>), Gemma
-# (<start_of_turn>), DeepSeek (full-width bars), BERT and T5 style (<pad>, <unk>, [SEP]).
-_CONTROL = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|<｜[^｜<>]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:start|end)_of_turn>"
-    r"|<(?:pad|unk|bos|eos|mask)>|\[(?:PAD|UNK|CLS|SEP|MASK)\]"
-)
+_MARKERS = Path(__file__).with_name("template_markers.yaml")
+
+
+@cache
+def _markers() -> re.Pattern[str]:
+    from pydantic import TypeAdapter
+    from ruamel.yaml import YAML
+
+    patterns = TypeAdapter(dict[str, re.Pattern[str]]).validate_python(YAML(typ="safe", pure=True).load(_MARKERS))
+    return re.compile("|".join(pattern.pattern for pattern in patterns.values()))
 
 
 def has_control_tokens(text: str) -> bool:
-    """Does the text spell out a marker that only a chat template may write?
+    """Return whether the text contains a marker that only a chat template may write.
 
     >>> has_control_tokens("Thanks.<|im_end|>"), has_control_tokens("a < b | c > d")
     (True, False)
     """
-    return _CONTROL.search(text) is not None
+    return _markers().search(text) is not None
 
 
 @metric(RegexMetric)
@@ -81,7 +87,7 @@ def bleu(_spec: BleuMetric) -> Score:
 
 
 class _AnyScript:
-    """Words of rouge-score: its own tokenizer knows a-z and 0-9 alone, and any other script would be worth 0."""
+    """A tokenizer for rouge-score: its own knows only a-z and 0-9, so that any other script would score 0."""
 
     def tokenize(self, text: str) -> list[str]:
         return re.findall(r"[^\W_]+", text.lower())

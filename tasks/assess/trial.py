@@ -1,6 +1,6 @@
-"""Weighs one training by its answers to the validation items: a rung against its target, a trial by its mean.
+"""Score one training by its answers to the validation items: a rung against its target, a trial by its mean.
 
-Knows nothing of models; `flows/selection.py` calls it once per training, `tasks/assess/choose.py` takes the best.
+Knows nothing of models. Called by `flows/selection.py` once per training; `tasks/assess/choose.py` takes the best.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def weigh_training(
 
     Args:
         scores: Of the trained model on the validation items.
-        earlier: The rungs before this one that have figures, in order; the last is the one that it is compared with.
+        earlier: Earlier rungs that have figures, in order; this one is compared with the last.
         traits: Of the metric that decides.
-        target: Of a ladder; null weighs without a verdict.
+        target: Of a ladder; None for a sweep.
 
     Raises:
-        GateError: TG0603, an earlier rung answered other items.
+        GateError: TG0603, an earlier rung answered different items.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -79,7 +79,7 @@ def weigh_training(
 
 
 def item_values(trial: TrialRef) -> dict[str, float]:
-    """The metric of each validation item."""
+    """Item id -> value of the metric."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(trial.root / "values.parquet")
@@ -87,11 +87,11 @@ def item_values(trial: TrialRef) -> dict[str, float]:
 
 
 def _figures(trained: TrainedRef, dataset: DatasetRef) -> dict[str, Any]:
-    told = orjson.loads((trained.root / "training.json").read_bytes())
-    memory = told.get("predicted_memory") or {}
+    training = orjson.loads((trained.root / "training.json").read_bytes())
+    memory = training.get("predicted_memory") or {}
     return {
         "method": trained.method,
-        "base": told["base"]["uri"].split("#")[0],
+        "base": training["base"]["uri"].split("#")[0],
         "n_examples": dataset.n_train,
         "n_trainable": trained.n_trainable,
         "n_steps": trained.n_steps,
@@ -109,7 +109,7 @@ def write_trials(
     """Write one row per training; `changes` is a JSON object.
 
     Args:
-        costs: Name -> seconds that its training and answers took, and their price; null writes no such columns.
+        costs: Name -> seconds of its training and answers, and their price; None writes no such columns.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

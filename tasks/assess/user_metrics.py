@@ -1,7 +1,6 @@
 """A user's own metrics: an installed entry point, or SQL over the predictions in a locked-down DuckDB.
 
-Knows nothing of gates. What a metric's code or SQL raises is named by
-its type alone: its words may quote an answer.
+Knows nothing of gates. Errors of a metric's code or SQL are reported only by type: their message may quote an answer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from tasks.assess.metric import Answers, Score, metric, metric_of_all
 
 GROUP = "tunegate.metrics"
 MAX_VALUE = 1e100
-"""A value beyond it is no measurement, and sums of squares would leave the range of floats: it counts as not finite."""
+"""Larger values count as not finite: their squares would overflow."""
 
 
 @metric(EntryPointMetric, code=lambda spec: {f"entry_point_{spec.name}": entry_point_digest(spec.name)})
@@ -29,11 +28,11 @@ def entry_point(spec: EntryPointMetric) -> Score:
 
 
 def load_entry_point(name: str) -> Score:
-    """The user's function of an answer's text and its item, with its errors named.
+    """Load the user's function of an answer's text and its item.
 
     Raises:
-        ConfigError: TG0199, no installed package has the entry point, or it cannot be loaded; when called: it raises,
-            or gives no number.
+        ConfigError: TG0199, no installed package has the entry point, or it cannot be loaded. The function raises it
+            too, if the user's code fails or does not return a number.
     """
     point = _entry_point(name)
     try:
@@ -46,18 +45,18 @@ def load_entry_point(name: str) -> Score:
     def score(text: str, item: Mapping[str, object]) -> float:
         try:
             return _finite(float(function(text, item)))
-        except (Exception, SystemExit) as error:  # a metric that ends the process would end it without a verdict
+        except (Exception, SystemExit) as error:  # SystemExit would end the run without a verdict
             raise ConfigError(
                 f"metric {name}: {point.value} raised {type(error).__name__}",
                 code="TG0199",
-                hint="a metric is a function of the answer's text and its item (a mapping) that gives a number",
+                hint="a metric is a function of the answer's text and its item (a mapping) that returns a number",
             ) from None
 
     return score
 
 
 def entry_point_digest(name: str) -> str:
-    """What decides the values of an entry point: its package's version and the source of its module.
+    """Digest of what decides an entry point's values: its package's version and the source of its module.
 
     Raises:
         ConfigError: TG0199, as `load_entry_point`.
@@ -79,8 +78,8 @@ def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
     """Item id -> value, by the metric's SELECT.
 
     Raises:
-        ConfigError: TG0199, it is not one SELECT, DuckDB refuses it, it does not yield `item_id` and `value` once per
-            item, or it yields something else when asked again.
+        ConfigError: TG0199, it is not one SELECT, DuckDB refuses it, it does not return `item_id` and `value` once per
+            item, or it returns different values when run again.
     """
     from tasks.warehouse import select_from_files
 
@@ -90,7 +89,7 @@ def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
     again = select_from_files(files, metric.select, where=where)
     values = _by_item(rows, metric)
     if repr(sorted(values.items())) != repr(sorted(_by_item(again, metric).items())):
-        raise ConfigError(f"{where} gives other values when it is asked again", code="TG0199")
+        raise ConfigError(f"{where} returns different values when it is run again", code="TG0199")
     return values
 
 
@@ -99,15 +98,15 @@ def _by_item(rows: list[dict[str, Any]], metric: SqlMetric) -> dict[str, float]:
     for row in rows:
         if row.keys() != {"item_id", "value"}:
             raise ConfigError(
-                f"metric {metric.name} yields columns {', '.join(row)}; item_id and value are wanted", code="TG0199"
+                f"metric {metric.name} returns columns {', '.join(row)}; item_id and value are needed", code="TG0199"
             )
         item = str(row["item_id"])
         if item in values:
-            raise ConfigError(f"metric {metric.name} yields an item twice", code="TG0199")
+            raise ConfigError(f"metric {metric.name} returns an item twice", code="TG0199")
         try:
             values[item] = math.nan if row["value"] is None else _finite(float(row["value"]))
         except (TypeError, ValueError, OverflowError):
-            raise ConfigError(f"metric {metric.name} yields a value that is no number", code="TG0199") from None
+            raise ConfigError(f"metric {metric.name} returns a value that is not a number", code="TG0199") from None
     return values
 
 
@@ -120,7 +119,7 @@ def _entry_point(name: str) -> EntryPoint:
     if not found:
         known = ", ".join(sorted({point.name for point in entry_points(group=GROUP)})) or "none"
         raise ConfigError(
-            f"metric {name}: no installed package has an entry point of this name in {GROUP}; there are: {known}",
+            f"metric {name}: no installed package has an entry point of this name in {GROUP}; installed: {known}",
             code="TG0199",
             hint=f'[project.entry-points."{GROUP}"] {name} = "your_package.module:function"',
         )

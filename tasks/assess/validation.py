@@ -1,7 +1,7 @@
-"""Scores the answers that a training gave to validation tickets on its way: one curve per metric.
+"""Score the answers to validation tickets during a training: one curve per metric.
 
-These figures show where a training stands. They end nothing and no gate looks at them: what ends a training is the loss
-on validation, what promotes a model are the test items. Knows nothing of models. A step of flows/finetune.py.
+The curves only show progress: the validation loss ends a training, and the test items decide about promotion. Knows
+nothing of models. A step of `flows/finetune.py`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ def score_validation(
     """Write `curves.parquet`: the training's own, and a column `validation_<metric>` filled at each validation.
 
     Args:
-        splits: Holds the validation tickets.
-        trained: With the answers, see `tasks.train.answers`.
-        evaluate: What the metrics are; the same code scores them as scores the test items.
-        metrics: Names of those wanted.
+        splits: Has the validation tickets.
+        trained: Has the answers, see `tasks.train.answers`.
+        evaluate: Defines the metrics; the same code scores the test items.
+        metrics: Names of the metrics to score.
         answer: Template of the reference answer.
-        out: An empty directory.
 
     Raises:
-        TrainingError: TG0407, an answer belongs to no validation ticket.
+        TrainingError: TG0407, an answer has no validation ticket.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -46,8 +45,8 @@ def score_validation(
     with tempfile.TemporaryDirectory() as folder:
         items = _items(splits, answers.column("item_id").unique().to_pylist(), answer, Path(folder))
         for step in sorted(set(answers.column("step").to_pylist())):
-            told = answers.filter(pa.compute.equal(answers.column("step"), step)).drop_columns(["step"])
-            by_step[step] = _means(items, told, evaluate, Path(folder) / f"{step}")
+            some = answers.filter(pa.compute.equal(answers.column("step"), step)).drop_columns(["step"])
+            by_step[step] = _means(items, some, evaluate, Path(folder) / f"{step}")
     curves = pq.read_table(trained.root / CURVES)
     steps = curves.column("step").to_pylist()
     for name in metrics:
@@ -70,7 +69,7 @@ def _items(splits: Splits, ids: list[str], answer: str, folder: Path) -> EvalSet
     table = pq.read_table(splits.validation, filters=[("ticket_id", "in", ids)]).sort_by("ticket_id")
     if table.num_rows != len(ids):
         raise TrainingError(
-            f"{len(ids)} validation tickets were answered, {table.num_rows} of them are in the split",
+            f"{len(ids)} validation tickets were answered, but only {table.num_rows} of them are in the split",
             code="TG0407",
             where=str(splits.validation),
         )
@@ -84,10 +83,10 @@ def _items(splits: Splits, ids: list[str], answer: str, folder: Path) -> EvalSet
 def _means(items: EvalSet, answers: Any, evaluate: EvaluateSpec, folder: Path) -> dict[str, float]:
     import pyarrow.parquet as pq
 
-    told, scored = folder / "answers", folder / "scores"
-    told.mkdir(parents=True)
+    answered, scored = folder / "answers", folder / "scores"
+    answered.mkdir(parents=True)
     scored.mkdir()
-    pq.write_table(answers, told / "predictions.parquet")
-    predictions = Predictions(root=told, n_items=answers.num_rows, n_new_tokens=0)
+    pq.write_table(answers, answered / "predictions.parquet")
+    predictions = Predictions(root=answered, n_items=answers.num_rows, n_new_tokens=0)
     scores = score_answers(items=items, predictions=predictions, evaluate=evaluate, arm="tuned", out=scored)
     return scores.means

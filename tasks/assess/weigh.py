@@ -1,7 +1,7 @@
-"""Weighs one rule's scores: bounds, p-value, and whether it is met or violated, for 0/1 and for continuous metrics.
+"""Evaluate one rule's scores: bounds, p-value, and whether it is met or violated, for 0/1 and continuous metrics.
 
-Chooses the procedure by the metric's traits and by whether items belong together. Knows nothing of words or files;
-`tasks/assess/judge.py` asks, the deciding formulae are in `tasks/assess/contract.py`.
+The procedure depends on the metric's traits and on whether items belong together. Knows nothing of messages or files.
+Used by `tasks/assess/judge.py`; the formulae that decide are in `tasks/assess/contract.py`.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     Clusters = NDArray[np.int64] | None
 
 MIN_CONTINUOUS_ITEMS = 200
-"""Under this bootstrap-t passes too often: 10 % instead of 5 % at n=100 with rare catastrophic answers."""
+"""With fewer, bootstrap-t passes too often: 10 % instead of 5 % at n=100 with rare catastrophic answers."""
 MIN_DIFFERING_ITEMS = 30
-"""With fewer values unlike the commonest one bootstrap-t passes up to 26 % instead of 5 % at n=200."""
+"""With fewer values that differ from the most common one, bootstrap-t passes up to 26 % instead of 5 % at n=200."""
 MIN_CLUSTERS = 40
-"""With fewer customers their spread is not known well enough to bound anything."""
+"""With fewer customers their spread is not known well enough for bounds."""
 Kind = Literal["improve", "refresh", "anchor", "guard"]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the numbers say, in the direction where more is better."""
+    """The result, in the direction where more is better."""
 
     outcome: contract.Outcome
     bounds: Bounds
     sd: float
-    """Standard deviation of one item's value, as n items show it."""
+    """Standard deviation of one item's value, estimated from the items."""
 
 
 def method_of(traits: MetricTraits, *, kind: Literal["value", "change"], clustered: bool = False) -> str:
@@ -52,13 +52,13 @@ def method_of(traits: MetricTraits, *, kind: Literal["value", "change"], cluster
 
 
 def weigh_value(values: Floats, traits: MetricTraits, *, limit: float, alpha: float, clusters: Clusters) -> Evidence:
-    """A mean against an absolute limit; bounds are those of the value itself."""
+    """Compare a mean with an absolute limit; the bounds are those of the value."""
     sign = 1.0 if traits.higher_is_better else -1.0
     n, confidence = len(values), 1 - alpha
     exact: Evidence | None = None
     if not traits.continuous:
         n_right = int(values.sum())
-        if clusters is not None and n_right in (0, n):  # all agree: as many witnesses as there are customers
+        if clusters is not None and n_right in (0, n):  # all equal: only as many observations as customers
             n_right, n, clusters = (n_right and _count(clusters)), _count(clusters), None
         right, aim = (n_right, limit) if sign > 0 else (n - n_right, 1 - limit)
         outcome = contract.share_outcome(right, n, limit=aim, alpha=alpha)
@@ -79,10 +79,10 @@ def weigh_value(values: Floats, traits: MetricTraits, *, limit: float, alpha: fl
 def weigh_change(
     gains: Floats, traits: MetricTraits, *, kind: Kind, margin: float, alpha: float, clusters: Clusters
 ) -> Evidence:
-    """Gains over a reference, item by item, in the direction where more is better."""
+    """Evaluate gains over a reference, item by item, in the direction where more is better."""
     n, confidence = len(gains), 1 - alpha
     exact: Evidence | None = None
-    if clusters is not None and not gains.any():  # all agree: as many witnesses as there are customers
+    if clusters is not None and not gains.any():  # all equal: only as many observations as customers
         n, clusters = _count(clusters), None
     if not traits.continuous:
         won, lost = int((gains > 0).sum()), int((gains < 0).sum())
@@ -95,7 +95,7 @@ def weigh_change(
         exact = Evidence(outcome, tango_interval(won, lost, n, confidence=confidence), float(gains.std()))
         if clusters is None:
             return exact
-    elif not gains.any():  # an anchor or guard with nothing to say against it
+    elif not gains.any():  # an anchor or guard without any difference
         return Evidence(contract.kept_unless_rejected(1.0), Bounds(0.0, 0.0, 0.0), 0.0)
     estimate = _estimate(gains, clusters)
     if estimate is None:
@@ -107,7 +107,7 @@ def weigh_change(
 
 
 def _estimate(values: Floats, clusters: Clusters) -> MeanEstimate | None:
-    """Null where no two customers (or items) differ: there is no spread to draw from."""
+    """None if no two customers (or items) differ, so that there is no spread."""
     try:
         return estimate_mean(values, clusters=clusters)
     except ValueError:
@@ -130,8 +130,7 @@ def _evidence(estimate: MeanEstimate, bounds: Bounds, met: bool, limit: float, n
 
 
 def _cautious(exact: Evidence | None, drawn: Evidence) -> Evidence:
-    """The wider of two intervals: items that differ may be few (the exact one knows), customers may be few (the
-    bootstrap over them knows)."""
+    """The wider of two intervals: the exact one accounts for few differing items, the bootstrap for few customers."""
     import numpy as np
 
     if exact is None:
@@ -146,13 +145,13 @@ def _cautious(exact: Evidence | None, drawn: Evidence) -> Evidence:
 
 
 def settled(outcome: contract.Outcome, alpha: float) -> tuple[bool, bool]:
-    """Is the rule met, and is it violated, when it is asked alone?"""
+    """Return whether the rule is met and whether it is violated, as the only test."""
     code = int(contract.settle(outcome.met[..., None], outcome.p_harm[..., None], alpha=alpha)[..., 0])
     return bool(outcome.met), code == contract.BLOCK
 
 
 def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str | None:
-    """Why a mean cannot be bounded yet, or null."""
+    """Why a mean cannot be bounded, or None."""
     n, name = len(values), traits.name
     if clusters is not None and (n_clusters := _count(clusters)) < MIN_CLUSTERS:
         return f"the items come from {n_clusters} customers or groups, and bounding {name} needs {MIN_CLUSTERS}"

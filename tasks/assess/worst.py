@@ -1,7 +1,7 @@
-"""The held-out items on which a candidate did worst, with what was asked, wanted and answered, side by side.
+"""Find the held-out items on which a candidate did worst, with question, reference answer and answers.
 
-The one place of assessment that hands out ticket text: for a person's screen, never for a log, an error or a file.
-Called by `flows/cli/gate.py`.
+The only module here that returns ticket text: for a person to read, never for a log or an error. Called by
+`flows/views/run_reader.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.metrics import MetricTraits
 
 @dataclass(frozen=True)
 class Answered:
-    """One arm: its scores and its answers."""
+    """Scores and answers of one arm."""
 
     scores: Scores
     predictions: Predictions
@@ -43,18 +43,21 @@ def worst_items(
     items: EvalSet,
     candidate: Answered,
     reference: Answered | None,
-    metric: str,
     traits: MetricTraits,
     slice_name: str | None,
     n_items: int,
 ) -> tuple[WorstItem, ...]:
-    """The items that lost most against the reference, or without one those with the worst values; then by item id.
+    """The items with the largest loss against the reference, or without one the worst values; then by item id.
 
-    Only items that are worse than the reference, or without one not right, are among them.
+    Only items that are worse than the reference, or without one not right.
+
+    Args:
+        traits: Of the metric to compare.
 
     Raises:
         GateError: TG0603, the files cannot be read, or the metric was not scored.
     """
+    metric = traits.name
     ours = _values(candidate.scores, metric)
     theirs = _values(reference.scores, metric) if reference is not None else {}
     slices = _slices(candidate.scores)
@@ -73,8 +76,8 @@ def worst_items(
         (item for item in chosen if loss(item) > 0),
         key=lambda item: (-(loss(item) if theirs else -sign * ours[item]), item),
     )[:n_items]
-    asked = {row["item_id"]: row for row in _rows(items.root / "items.parquet", worst)}
-    said = {row["item_id"]: row["text"] for row in _rows(candidate.predictions.root / "predictions.parquet", worst)}
+    rows = {row["item_id"]: row for row in _rows(items.root / "items.parquet", worst)}
+    answers = {row["item_id"]: row["text"] for row in _rows(candidate.predictions.root / "predictions.parquet", worst)}
     other = (
         {row["item_id"]: row["text"] for row in _rows(reference.predictions.root / "predictions.parquet", worst)}
         if reference is not None
@@ -86,24 +89,24 @@ def worst_items(
             slices=slices.get(item, ()),
             candidate=ours[item],
             reference=theirs.get(item),
-            question="\n\n".join(part for part in (asked[item].get("subject"), asked[item].get("body")) if part),
-            wanted=asked[item]["answer"] or "",
-            candidate_answer=said.get(item) or "",
+            question="\n\n".join(part for part in (rows[item].get("subject"), rows[item].get("body")) if part),
+            wanted=rows[item]["answer"] or "",
+            candidate_answer=answers.get(item) or "",
             reference_answer=other.get(item),
         )
         for item in worst
-        if item in asked
+        if item in rows
     )
 
 
 def _values(scores: Scores, metric: str) -> dict[str, float]:
-    """Item -> value, finite ones alone."""
+    """Item -> value, only finite ones."""
     rows = _read(scores.root / "scores.parquet", [("metric", "==", metric)])
     if not rows:
         raise GateError(
             f"arm {scores.arm} has no scores of {metric}",
             code="TG0603",
-            hint=f"scored were: {', '.join(scores.means) or 'none'}",
+            hint=f"scored metrics: {', '.join(scores.means) or 'none'}",
         )
     return {row["item_id"]: row["value"] for row in rows if row["value"] is not None and math.isfinite(row["value"])}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.errors import DataError
 from schemas.file_reading import Source
-from tasks.forget.hashes import Forgotten
+from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Place
 from tasks.sources.registry import kind_of

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from tasks.curate.rows import TICKETS_ARROW, removed_table, write_ordered_tickets, write_tickets
 from tasks.curate.spill import Part, merge_parts
-from tasks.forget.hashes import Forgotten
+from tasks.privacy.hashes import Forgotten
 from tasks.sources.readers.columns import Made, TicketMaker
 from tasks.sources.readers.records import Batch, Fault
 

@@ -63,13 +63,25 @@ class Limits:
     """Maximum number of requests to answer at the same time."""
 
 
+@dataclass(frozen=True)
+class Access:
+    """Who may use the endpoint."""
+
+    token: str | None = None
+    """The required `Authorization: Bearer` token; None requires none."""
+    hosts: Sequence[str] = LOOPBACK
+    """Allowed host names; otherwise a web page could reach the endpoint under its own name."""
+
+
+LOCAL = Access()
+
+
 def build_endpoint(
     models: LiveModels,
     *,
     limits: Limits,
     redact: Redact,
-    token: str | None = None,
-    hosts: Sequence[str] = LOOPBACK,
+    access: Access = LOCAL,
     extra_metrics: Callable[[], bytes] | None = None,
     take_feedback: Callable[[list[bytes]], dict[str, Any]] | None = None,
 ) -> Starlette:
@@ -79,8 +91,7 @@ def build_endpoint(
         models: The models to serve.
         limits: Limits on requests.
         redact: Applied to messages before the model reads them, as to the tickets it was trained on.
-        token: The required `Authorization: Bearer` token; None requires none.
-        hosts: Allowed host names; otherwise a web page could reach the endpoint under its own name.
+        access: Required token and allowed host names.
         extra_metrics: More metrics for `/metrics`, in the same format.
         take_feedback: Stores lines of feedback and returns what became of them; None omits the route.
     """
@@ -89,7 +100,7 @@ def build_endpoint(
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    routes, metrics = _Routes(models, limits, redact, token), EndpointMetrics(extra_metrics)
+    routes, metrics = _Routes(models, limits, redact, access.token), EndpointMetrics(extra_metrics)
     feedback = [] if take_feedback is None else [feedback_route(take_feedback, routes.read_body)]
     return Starlette(
         routes=[
@@ -103,7 +114,7 @@ def build_endpoint(
         ],
         middleware=[
             Middleware(metrics.around),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts)),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts)),
             Middleware(_SameOrigin),
         ],
         exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},

@@ -1,8 +1,8 @@
-"""A registered candidate in the form of another program: a folder with a manifest, complete or not there at all.
+"""Export a registered candidate in another program's format: a folder with a manifest, complete or missing.
 
-The folder is written aside, compared with what the gate judged, sealed and renamed. Its MANIFEST.json names every file
-with its sha256, and under `export` where it comes from and whether it was ever promoted. Called by `flows/cli/
-exporting.py`, which knows the ledger; this does not.
+The folder is written under a temporary name, compared with what the gate judged, sealed and renamed. Its MANIFEST.json
+has the sha256 of every file and, as `export`, its origin and whether it was ever promoted. Knows nothing of the ledger.
+Called by `flows/cli/exporting.py`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,14 @@ class Export:
     """File -> bytes."""
 
 
-def export_candidate(
-    source: Exported,
-    origin: ExportOrigin,
-    *,
-    out: Path,
-) -> Export:
-    """Write the folder `out`, which must not exist yet or be empty.
+def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Export:
+    """Write the folder `out`, which must be missing or empty.
 
     Raises:
-        ConfigError: TG0189, `out` is taken; TG0185, there is no such format, or the model has no such form.
-        StorageError: what is to be exported is damaged or not what was evaluated (TG0510, TG0549), results
-            that a check needs are gone (TG0510), or what was written reads back otherwise (TG0547).
-        TrainingError: TG0403, a converted model does not answer as what the gate judged.
+        ConfigError: TG0189, `out` is not empty; TG0185, there is no such format, or it does not support the model.
+        StorageError: the candidate is damaged or differs from what was evaluated (TG0510, TG0549), results that a check
+            needs are gone (TG0510), or a file reads back differently (TG0547).
+        TrainingError: TG0403, a converted model does not answer like the one that the gate judged.
     """
     out = out.absolute()
     _check_free(out)
@@ -55,18 +50,18 @@ def export_candidate(
     form = format_of(origin.format)
     if form.reads_base and verify(source.model.root) != source.model.digest:
         raise StorageError(
-            "the base model is not the one that was trained on",
+            "the base model differs from the one that was trained",
             code="TG0549",
             where=str(source.model.root),
-            hint="remove this folder and run the pipeline again: it is made anew",
+            hint="remove this folder and run the pipeline again: it is recreated",
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     aside.mkdir(mode=0o700)
     try:
         checked = form.write(source, aside)
-        told = origin.model_copy(update={"checked": checked})
-        digest = seal(aside, about={"export": told.model_dump(mode="json")})
+        complete = origin.model_copy(update={"checked": checked})
+        digest = seal(aside, about={"export": complete.model_dump(mode="json")})
         files = {
             path.relative_to(aside).as_posix(): path.stat().st_size
             for path in sorted(aside.rglob("*"))
@@ -76,14 +71,14 @@ def export_candidate(
         sync_directory(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Export(out, digest, told, files)
+    return Export(out, digest, complete, files)
 
 
 def _check_free(out: Path) -> None:
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(
-            "the folder to export into is taken; allowed is one that does not exist yet, or an empty one",
+            "the folder to export into is not empty; it must be missing or empty",
             code="TG0189",
             where=str(out),
-            hint="name another folder: an export never writes into what is there",
+            hint="use another folder: an export never overwrites files",
         )

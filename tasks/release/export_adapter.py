@@ -1,4 +1,4 @@
-"""Exports of the adapter as it was registered: for PEFT, and for vLLM with a script that serves it."""
+"""Export the registered adapter unchanged: for PEFT, and for vLLM with a script that serves it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tasks.release.vllm_launch import ADAPTER, TEMPLATE, check_servable, launch_
 
 @export_format("peft", reads_base=False)
 def write_peft(source: Exported, out: Path) -> dict[str, float]:
-    """The bundle is PEFT's form already, with the prompt, the decoding and the base's digests beside it."""
+    """Copy the bundle: it already is in PEFT's format, with the prompt, the decoding and the base's digests."""
     _copy_bundle(source.bundle.root, out)
     return {}
 
 
 @export_format("vllm")
 def write_vllm(source: Exported, out: Path) -> dict[str, float]:
-    """The adapter, the base's chat template, and `serve.sh`, which serves both under the candidate's names."""
+    """Write the adapter, the base's chat template, and `serve.sh`, which serves both by the candidate's names."""
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import training_template
 

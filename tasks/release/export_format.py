@@ -1,12 +1,12 @@
-"""Makes a function of `tasks/release` a format of `tunegate model export`; see `export_adapter.py` for two.
+"""Declare a function as a format of `tunegate model export`; see `export_adapter.py`.
 
     @export_format("card", reads_base=False)
     def write_card(source: Exported, out: Path) -> dict[str, float]:
         (out / "CARD.md").write_text(f"trained by {source.trained.method}\n", encoding="utf-8")
         return {}
 
-The function fills an empty folder and returns what it measured, which goes into the manifest. `export.py` seals the
-folder and moves it to its place. Knows none of the formats: `export_formats.py` lists them.
+The function fills an empty folder and returns its measurements, which are added to the manifest. `export.py` seals the
+folder and moves it into place. `export_formats.py` lists the formats.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ Stored = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What there is of a candidate. What a format does not need may be None."""
+    """The files of a candidate. Those that a format does not need may be None."""
 
     model: ModelRef
     trained: TrainedRef
     bundle: BundleRef
     prompts: PromptSet | None = None
-    """Held-out prompts with their answers: what a converted model is compared on."""
+    """Held-out prompts with their answers, to compare a converted model."""
     dataset: DatasetRef | None = None
     splits: Splits | None = None
     aliases: tuple[str, ...] = ()
-    """Names under which it is served at this moment."""
+    """Names by which it is currently served."""
     version: str = ""
     """Of the registered model."""
     stored: Stored = "bfloat16"
@@ -43,7 +43,7 @@ class Exported:
 
 
 class Write(Protocol):
-    """Fills the empty folder `out`; returns what was measured."""
+    """Fills the empty folder `out`; returns measurements."""
 
     def __call__(self, source: Exported, out: Path) -> dict[str, float]: ...
 
@@ -55,9 +55,9 @@ class ExportFormat:
     name: str
     write: Write
     reads_base: bool
-    """The base model's files are read: they are first compared with their digest."""
+    """The base model's files are read, so they are first compared with their digest."""
     holds_tickets: bool
-    """The files hold texts of tickets: only a training set that was redacted is written."""
+    """The files have ticket text, so only a redacted training set is written."""
 
 
 _FORMATS: dict[str, ExportFormat] = {}
@@ -67,7 +67,7 @@ def export_format(name: str, *, reads_base: bool = True, holds_tickets: bool = F
     """Register a function as the format of this name; options as in `ExportFormat`.
 
     Raises:
-        ValueError: Another function has the name.
+        ValueError: another function has the name.
     """
 
     def register(write: Write) -> Write:
@@ -101,15 +101,15 @@ def format_of(name: str) -> ExportFormat:
 
 
 def remove_format(name: str) -> None:
-    """Take a format out again, as if its file had not been imported."""
+    """Remove a format, as if its file had not been imported."""
     del _FORMATS[name]
 
 
 def gone(what: str) -> StorageError:
-    """The error of a format that needs a result which the store has no longer."""
+    """The error of a format that needs a result which is no longer in the store."""
     return StorageError(
-        f"{what} of this run cannot be found in the store any more",
+        f"{what} of this run is no longer in the store",
         code="TG0510",
         where="store",
-        hint="`tunegate run PIPELINE --again` makes the results anew",
+        hint="`tunegate run PIPELINE --again` recomputes the results",
     )

@@ -4,4 +4,4 @@ a line here.
 
 import tasks.release.export_adapter
 import tasks.release.export_weights
-import tasks.release.openai_file  # noqa: F401  all of them, for what they register
+import tasks.release.openai_file  # noqa: F401  registers them

@@ -1,4 +1,4 @@
-"""Exports of whole weights, the adapter merged into the base: for any program, and for Ollama with its Modelfile."""
+"""Export whole weights, with the adapter merged into the base: for any program, and for Ollama with a Modelfile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @export_format("merged")
 def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
-    """The weights with config and tokenizer, compared with what the gate judged."""
+    """Write the weights with config and tokenizer, and compare them with what the gate judged."""
     from tasks.model.whole import write_merged
 
     dtype = read_serving(source.bundle.root).decoding.dtype
@@ -26,8 +26,8 @@ def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
 
 @export_format("ollama")
 def write_ollama(source: Exported, out: Path) -> dict[str, float]:
-    """The weights with a Modelfile."""
-    _write_modelfile(source, out)  # before the long work: the template may be refused
+    """Write the weights and a Modelfile."""
+    _write_modelfile(source, out)  # first, since the template may be refused
     return write_merged_weights(source, out)
 
 
@@ -45,7 +45,7 @@ def _texts(source: Exported) -> list[list[int]]:
     from tasks.model.merge import held_out_texts
 
     if source.prompts is None:
-        raise gone("the held-out prompts, which the converted model is compared on,")
+        raise gone("the set of held-out prompts, needed to compare the converted model,")
     verify(source.prompts.root)
     return held_out_texts(source.prompts, source.model)
 

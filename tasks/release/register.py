@@ -45,17 +45,17 @@ class Owner:
     """Hashes of its events."""
 
 
-def register_version(
-    client: MlflowClient,
-    bundle: BundleRef,
-    *,
-    name: str,
-    version: str,
-    mlflow_run: str,
-    tags: Mapping[str, str],
-    owner: Owner,
-    uri: str,
-) -> str:
+@dataclass(frozen=True)
+class NewVersion:
+    """A version of the ledger to register."""
+
+    version: str
+    bundle: BundleRef
+    mlflow_run: str
+    tags: Mapping[str, str]
+
+
+def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner: Owner, uri: str) -> str:
     """Create MLflow's version for the ledger's version, or find it and update its tags; returns its number.
 
     Raises:
@@ -63,7 +63,8 @@ def register_version(
             MLflow has other files under this version. Nothing is registered.
         ServiceError: MLflow does not answer.
     """
-    wanted = {VERSION_TAG: version, OWNER_TAG: owner.ledger, **tags}
+    bundle, version = new.bundle, new.version
+    wanted = {VERSION_TAG: version, OWNER_TAG: owner.ledger, **new.tags}
     with as_service_error(uri):
         check_owner(client, name=name, owner=owner, uri=uri)
         found = _find(client, name, version, owner)
@@ -78,9 +79,9 @@ def register_version(
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
         client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
-        source = _log_model(client, bundle, mlflow_run)
+        source = _log_model(client, bundle, new.mlflow_run)
         reach("mlflow.artifacts")
-        made = client.create_model_version(name, source=source, run_id=mlflow_run, tags=wanted)
+        made = client.create_model_version(name, source=source, run_id=new.mlflow_run, tags=wanted)
         return str(made.version)
 
 

@@ -15,6 +15,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,15 +144,21 @@ def log_points(
             client.log_batch(mlflow_run, metrics=metrics[start : start + 500])
 
 
+@dataclass(frozen=True)
+class RunFiles:
+    """Existing files of a run to log."""
+
+    shown: Sequence[Path] = ()
+    """Logged unchanged."""
+    curves: Path | None = None
+    trials: Path | None = None
+
+
+NO_FILES = RunFiles()
+
+
 def complete_run(
-    client: MlflowClient,
-    mlflow_run: str,
-    record: RunRecord,
-    *,
-    files: Sequence[Path] = (),
-    curves: Path | None = None,
-    trials: Path | None = None,
-    uri: str,
+    client: MlflowClient, mlflow_run: str, record: RunRecord, *, files: RunFiles = NO_FILES, uri: str
 ) -> None:
     """Write the run's results and end it; repeating it changes nothing."""
     from mlflow.entities import Metric, Param, RunTag
@@ -166,12 +173,12 @@ def complete_run(
             client.log_batch(mlflow_run, params=params[start : start + 100])
         client.log_batch(mlflow_run, metrics=metrics, tags=tags)
         _log_datasets(client, mlflow_run, record)
-        for file in files:
+        for file in files.shown:
             client.log_artifact(mlflow_run, str(file))
-        if curves is not None:
-            _fill_curves(client, mlflow_run, curves, uri)
-        if trials is not None:
-            log_trials(client, mlflow_run, trials)
+        if files.curves is not None:
+            _fill_curves(client, mlflow_run, files.curves, uri)
+        if files.trials is not None:
+            log_trials(client, mlflow_run, files.trials)
         if run.info.status != "FINISHED":  # repeating it would change the end time
             client.set_terminated(mlflow_run, status="FINISHED")
 

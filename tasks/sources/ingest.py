@@ -15,7 +15,7 @@ from tasks.sources.kind import Ingested, Ingestion
 from tasks.sources.registry import kind_of, place_of
 
 if TYPE_CHECKING:
-    from tasks.forget.hashes import Forgotten
+    from tasks.privacy.hashes import Forgotten
 
 
 def ingest_source(

@@ -16,7 +16,7 @@ from schemas.source import SOURCES
 from tasks.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from tasks.forget.hashes import Forgotten
+    from tasks.privacy.hashes import Forgotten
     from tasks.sources.readers.records import Batch
 
 S = TypeVar("S", bound=Source)

@@ -25,7 +25,7 @@ from tasks.sources.readers.values import to_text
 from tasks.sources.zendesk_conversation import AGENTS
 
 if TYPE_CHECKING:
-    from tasks.forget.hashes import Forgotten
+    from tasks.privacy.hashes import Forgotten
 
 MARK = "whose"  # in the files of existing homes
 UNREAD = "\0unread"

@@ -149,14 +149,13 @@ def step_batches(
     batch_size: int,
     accumulation: int,
     seed: int,
-    first_step: int,
-    last_step: int,
+    steps: range,
     grouped: bool = True,
 ) -> Iterator[tuple[int, list[list[int]]]]:
-    """Yield each step number (from 1) with its batches of indices, from `first_step` to `last_step` inclusive."""
+    """Yield each of these step numbers, which count from 1, with its batches of indices."""
     per_epoch = steps_per_epoch(len(lengths), batch_size=batch_size, accumulation=accumulation)
-    for step in range(first_step, last_step + 1):
+    for step in steps:
         epoch, place = divmod(step - 1, per_epoch)
-        if place == 0 or step == first_step:
+        if place == 0 or step == steps.start:
             batches = epoch_batches(lengths, batch_size=batch_size, seed=seed, epoch=epoch, grouped=grouped)
         yield step, batches[place * accumulation : (place + 1) * accumulation]

@@ -8,10 +8,9 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,16 +18,13 @@ from torch import nn
 
 from schemas.errors import DataError, TrainingError
 from schemas.training import TrainSpec
-from tasks.model.adapter import trainable_tensors
 from tasks.model.base_model import resolve_dtype
 from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
 from tasks.train.checkpoint import State
 from tasks.train.distributed import ALONE, Group
-from tasks.train.forward import Losses
-from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
-from tasks.train.trunk import Trunk
-from tasks.train.validation import Answer, Validator
+from tasks.train.setup import Checkpoints, Hooks, Loop, TrainData
+from tasks.train.validation import Validator
 
 
 @dataclass(frozen=True)
@@ -59,18 +55,7 @@ def count_steps(n_examples: int, spec: TrainSpec) -> int:
 
 
 def train(
-    model: nn.Module,
-    spec: TrainSpec,
-    *,
-    train_folder: Path,
-    validation_folder: Path | None,
-    checkpoints: Path,
-    key: str,
-    log: ProgressLog,
-    stop: Callable[[], bool] = lambda: False,
-    answer: Answer | None = None,
-    trunk: Trunk | None = None,
-    group: Group = ALONE,
+    model: nn.Module, spec: TrainSpec, *, data: TrainData, checkpoints: Checkpoints, hooks: Hooks, group: Group = ALONE
 ) -> Outcome:
     """Train `model` in place, from the newest checkpoint if there is one; equal inputs give equal weights.
 
@@ -80,15 +65,9 @@ def train(
     Args:
         model: From `tasks.model.adapter.open_for_training`.
         spec: The settings.
-        train_folder: A split of a `DatasetRef`.
-        validation_folder: None for no validation; else its mean loss is measured as often as `validate_every` says,
-            and at the end.
-        checkpoints: Folder for checkpoints; only those of `key` are used.
-        key: The job's key, see `tasks.train.job.TrainJob.key`.
-        log: Records each step.
-        stop: Called after each step; when it returns true, a checkpoint is saved and the training returns unfinished.
-        answer: Called at each validation.
-        trunk: Output of the frozen lower layers for both splits, from `tasks.train.trunk.open_trunk`.
+        data: The validation split's mean loss is measured as often as `validate_every` says, and at the end.
+        checkpoints: The newest of them is the start.
+        hooks: Called during the training.
         group: The processes that train together; each calls this with its own model.
 
     Raises:
@@ -96,21 +75,23 @@ def train(
         DataError: no examples, or a step without any supervised token.
     """
     _seed(spec.seed)
-    examples = Examples(train_folder, trunk.split("train") if trunk else None)
+    trunk, log = data.trunk, hooks.log
+    examples = Examples(data.train, trunk.split("train") if trunk else None)
     if not len(examples):
-        raise DataError("no training examples", code="TG0308", where=str(train_folder))
+        raise DataError("no training examples", code="TG0308", where=str(data.train))
     held_out = None
-    if validation_folder is not None:
-        held_out = Examples(validation_folder, trunk.split("validation") if trunk else None)
+    if data.validation is not None:
+        held_out = Examples(data.validation, trunk.split("validation") if trunk else None)
     losses = group.losses_of(model, dtype=resolve_dtype(spec.dtype), recompute=spec.gradient_checkpointing)
+    loop = Loop(model, losses, spec, group)
     optimizer = make_optimizer(model, spec)
     batch_size = spec.batch_size * group.size
     accumulation = spec.gradient_accumulation_steps
     n_steps = count_steps(len(examples), spec)
     per_epoch = steps_per_epoch(len(examples), batch_size=batch_size, accumulation=accumulation)
     state = group.load(
-        checkpoints,
-        key=key,
+        checkpoints.folder,
+        key=checkpoints.key,
         model=model,
         optimizer=optimizer,
         warn=lambda message: log.write(event="warning", message=message),
@@ -118,17 +99,7 @@ def train(
     done, n_tokens, curve = (state.step, state.n_tokens, list(state.curve)) if state else (0, 0, [])
     group.check_in_step(done, model)
     validator = Validator(
-        model,
-        losses,
-        spec,
-        examples=held_out,
-        per_epoch=per_epoch,
-        n_steps=n_steps,
-        weights=trainable_tensors(model),
-        checkpoints=checkpoints,
-        log=log,
-        answer=answer,
-        group=group,
+        loop, held_out, per_epoch=per_epoch, n_steps=n_steps, checkpoints=checkpoints.folder, hooks=hooks
     )
     validator.best = state.best if state else None
     log.write(event="started", step=done, n_steps=n_steps)
@@ -138,23 +109,14 @@ def train(
         accumulation=accumulation,
         seed=spec.seed,
         grouped=spec.batching == "length_grouped",
-        first_step=done + 1,
-        last_step=n_steps,
+        steps=range(done + 1, n_steps + 1),
     )
     for step, places in order:
         started = time.monotonic()
         group.reseed(spec.seed, step)
         batches = group.batches(examples, places)
-        rate = learning_rate_at(
-            step,
-            n_steps=n_steps,
-            peak=spec.learning_rate,
-            warmup_ratio=spec.warmup_ratio,
-            scheduler=spec.lr_scheduler,
-            warmup_steps=spec.warmup_steps,
-            min_ratio=spec.min_lr_ratio,
-        )
-        loss, norm = _step(model, losses, optimizer, batches, spec, group, step=step, rate=rate)
+        rate = learning_rate_at(step, spec, n_steps=n_steps)
+        loss, norm = _step(loop, optimizer, batches, step=step, rate=rate)
         step_tokens = int(*group.total(sum(batch.n_tokens for batch in batches)))
         n_tokens += step_tokens
         row: dict[str, float | int | None] = {
@@ -171,10 +133,10 @@ def train(
         curve.append(row)
         if step == n_steps or validator.is_over():
             break
-        stopping = group.total(stop())[0] > 0
+        stopping = group.total(hooks.stop())[0] > 0
         if stopping or step % spec.save_every == 0:
             state = State(step=step, n_tokens=n_tokens, curve=curve, best=validator.best)
-            group.save(checkpoints, state, key=key, model=model, optimizer=optimizer)
+            group.save(checkpoints.folder, state, key=checkpoints.key, model=model, optimizer=optimizer)
         if stopping:
             return Outcome(len(curve), n_tokens, curve, finished=False, kept_step=step)
     kept_step = validator.finish(len(curve))
@@ -182,17 +144,10 @@ def train(
 
 
 def _step(
-    model: nn.Module,
-    losses: Losses,
-    optimizer: torch.optim.Optimizer,
-    batches: Sequence[Batch],
-    spec: TrainSpec,
-    group: Group,
-    *,
-    step: int,
-    rate: float,
+    loop: Loop, optimizer: torch.optim.Optimizer, batches: Sequence[Batch], *, step: int, rate: float
 ) -> tuple[float, float]:
     """One optimiser step; returns mean loss (nats per supervised token) and the gradient's norm before clipping."""
+    losses, group = loop.losses, loop.group
     n_supervised = int(*group.total(sum(len(batch.targets) for batch in batches)))
     if not n_supervised:
         raise DataError(f"no supervised token in the examples of step {step}", code="TG0308")
@@ -203,10 +158,10 @@ def _step(
                 part = losses(batch).sum() / n_supervised
                 total += float(part.detach())
                 part.backward()  # type: ignore[no-untyped-call]
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained = [parameter for parameter in loop.model.parameters() if parameter.requires_grad]
     group.sum_gradients(trained)
     (total,) = group.total(total)
-    norm = group.clip(trained, spec.max_grad_norm)
+    norm = group.clip(trained, loop.spec.max_grad_norm)
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise _diverged(step, total, norm, batches, rate)
     for settings in optimizer.param_groups:

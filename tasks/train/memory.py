@@ -22,6 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from pydantic import PositiveFloat, TypeAdapter
+from ruamel.yaml import YAML
+
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
@@ -48,8 +51,10 @@ _WIDE = 4
 _QKV = ("q_proj", "k_proj", "v_proj")
 log = logging.getLogger("tunegate.train")
 GIB = 2**30
-CARDS = {"24 GB": 22.5, "40 GB": 39.5, "48 GB": 45.0, "80 GB": 79.1, "141 GB": 140.4}
-"""Card -> GiB that its driver reports (L4 and A10G, A100-40, L40S, A100-80 and H100, H200: the smaller of each)."""
+CARDS = TypeAdapter(dict[str, PositiveFloat]).validate_python(
+    YAML(typ="safe", pure=True).load(Path(__file__).with_name("cards.yaml"))
+)
+"""Card -> GiB that its driver reports."""
 RUNTIME_GIB = 0.8
 """CUDA context, kernels and the allocator's waste: measured values lie between 0.5 and 1."""
 MARGIN = 0.1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,37 +52,26 @@ def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
     return cast(torch.optim.Optimizer, PagedAdamW8bit(groups, **rates))
 
 
-def learning_rate_at(
-    step: int,
-    *,
-    n_steps: int,
-    peak: float,
-    warmup_ratio: float,
-    scheduler: Literal["constant", "linear", "cosine"],
-    warmup_steps: int | None = None,
-    min_ratio: float = 0.0,
-) -> float:
+def learning_rate_at(step: int, spec: TrainSpec, *, n_steps: int) -> float:
     """Learning rate of a step: linear warm-up, then constant, or falling to the floor after the last step.
 
     Args:
         step: From 1.
+        spec: Its `warmup_steps`, if any, replace `warmup_ratio`.
         n_steps: Of the whole training.
-        peak: Rate after the warm-up.
-        warmup_ratio: Share of the steps that warm up; ignored when `warmup_steps` is given.
-        scheduler: Shape after the warm-up.
-        warmup_steps: Number of warm-up steps.
-        min_ratio: The floor of linear and cosine, as a share of the peak.
 
-    >>> [round(learning_rate_at(s, n_steps=4, peak=1.0, warmup_ratio=0.25, scheduler="linear"), 2) for s in (1, 2, 4)]
-    [1.0, 0.75, 0.25]
+    >>> spec = TrainSpec(base_model="x", learning_rate=2e-4, warmup_ratio=0.25, lr_scheduler="linear")
+    >>> [round(learning_rate_at(step, spec, n_steps=4), 6) for step in (1, 2, 4)]
+    [0.0002, 0.00015, 5e-05]
     """
-    n_warmup = math.ceil(warmup_ratio * n_steps) if warmup_steps is None else warmup_steps
+    peak, min_ratio = spec.learning_rate, spec.min_lr_ratio
+    n_warmup = math.ceil(spec.warmup_ratio * n_steps) if spec.warmup_steps is None else spec.warmup_steps
     if step <= n_warmup:
         return peak * step / n_warmup
-    if scheduler == "constant":
+    if spec.lr_scheduler == "constant":
         return peak
     done = (step - n_warmup) / (n_steps - n_warmup + 1)
-    left = 1 - done if scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2
+    left = 1 - done if spec.lr_scheduler == "linear" else (1 + math.cos(math.pi * done)) / 2
     return peak * (min_ratio + (1 - min_ratio) * left)
 
 

@@ -53,6 +53,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     from tasks.train.answers import Answerer, collect_answers
     from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
+    from tasks.train.setup import Checkpoints, Hooks, TrainData
     from tasks.train.trunk import open_trunk
 
     group = join(job.spec)
@@ -69,14 +70,13 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     outcome = train(
         model,
         job.spec,
-        train_folder=job.dataset.root / "train",
-        validation_folder=job.dataset.root / "validation" if job.dataset.n_validation else None,
-        checkpoints=job.scratch / CHECKPOINTS,
-        key=job.key(),
-        log=log,
-        stop=stop,
-        answer=answer,
-        trunk=open_trunk(job, model, log=log) if job.spec.sharding == "none" else None,
+        data=TrainData(
+            job.dataset.root / "train",
+            job.dataset.root / "validation" if job.dataset.n_validation else None,
+            open_trunk(job, model, log=log) if job.spec.sharding == "none" else None,
+        ),
+        checkpoints=Checkpoints(job.scratch / CHECKPOINTS, job.key()),
+        hooks=Hooks(log, stop, answer),
         group=group,
     )
     peak = int(group.largest(_peak_bytes()))

@@ -7,41 +7,34 @@ training. Used by tasks/train/engine.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from schemas.errors import TrainingError
-from schemas.training import TrainSpec
+from tasks.model.adapter import trainable_tensors
 from tasks.train.batches import Examples
 from tasks.train.distributed import ALONE, Group
 from tasks.train.early_stopping import Best, BestWeights, update_best
 from tasks.train.forward import Losses
-from tasks.train.job import ProgressLog
-
-Answer = Callable[[int], None]
-"""Answers validation tickets with the weights of this step, see `tasks.train.answers.Answerer`."""
+from tasks.train.setup import Hooks, Loop
 
 
 class Validator:
     """Validates after the steps that are due; with early stopping it keeps the best weights.
 
     Args:
-        model: In train mode, and left in it.
-        losses: From `losses_of`.
-        spec: Says when to validate and when to stop.
+        loop: Its model is in train mode, and left in it; its processes share the validation split, and the leader keeps
+            the best weights.
         examples: The validation split; None or empty for no validation.
         per_epoch: Optimiser steps per epoch.
         n_steps: Optimiser steps of the whole training.
-        weights: Trainable weights, tensors shared with the model.
         checkpoints: Folder for the best weights.
-        log: Records each validation.
-        answer: Called at each validation; None for no answers.
-        group: Processes that share the validation split; the leader keeps the best weights.
+        hooks: Called at each validation.
 
     Raises:
         TrainingError: TG0411, early stopping without validation examples.
@@ -49,19 +42,15 @@ class Validator:
 
     def __init__(
         self,
-        model: nn.Module,
-        losses: Losses,
-        spec: TrainSpec,
-        *,
+        loop: Loop,
         examples: Examples | None,
+        *,
         per_epoch: int,
         n_steps: int,
-        weights: Mapping[str, Tensor],
         checkpoints: Path,
-        log: ProgressLog,
-        answer: Answer | None = None,
-        group: Group = ALONE,
+        hooks: Hooks,
     ) -> None:
+        spec = loop.spec
         self.examples = examples if examples is not None and len(examples) else None
         if spec.early_stopping is not None and self.examples is None:
             raise TrainingError(
@@ -71,10 +60,11 @@ class Validator:
                 hint="raise split.validation_fraction, or leave early_stopping out",
             )
         self.best: Best | None = None
-        self._model, self._losses, self._spec, self._weights = model, losses, spec, weights
+        self._model, self._losses, self._spec, self._group = loop.model, loop.losses, spec, loop.group
+        self._weights = trainable_tensors(loop.model)
         self._every = per_epoch if spec.validate_every == "epoch" else spec.validate_every
-        self._n_steps, self._log, self._answer = n_steps, log, answer
-        self._kept, self._group = BestWeights(checkpoints), group
+        self._n_steps, self._log, self._answer = n_steps, hooks.log, hooks.answer
+        self._kept = BestWeights(checkpoints)
 
     def after(self, step: int) -> float | None:
         """Validate if due after this step; returns the validation loss, or None.

@@ -1,4 +1,4 @@
-"""The scores that tests of the gate make."""
+"""The `make_scores` fixture of the gate's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The deduplication benchmark: accuracy counted by hand, its contestants, a corpus that is what it says of itself."""
+"""The deduplication benchmark: accuracy checked by hand, its contestants, and a corpus with the claimed properties."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from benchmarks.engines.dedup import LIBRARIES
 from benchmarks.measure import PEERS, MissingError, find_python, pinned
 
 TRUTH = np.array([0, 0, 0, 3, 3, 5])
-"""Four pairs: three of the first cluster, one of the second; three tickets should go."""
+"""Four pairs: three in the first cluster, one in the second; three tickets should be removed."""
 
 
-def test_the_truth_itself_is_right_whatever_its_clusters_are_called() -> None:
+def test_the_truth_scores_perfectly_whatever_its_cluster_ids() -> None:
     assert pair_accuracy(TRUTH, TRUTH) == (1.0, 1.0)
     assert pair_accuracy(np.array([7, 7, 7, 2, 2, 0]), TRUTH) == (1.0, 1.0)
     assert removal_accuracy(first_of_each(TRUTH), TRUTH) == (1.0, 1.0)
@@ -42,11 +42,11 @@ def test_splitting_a_cluster_costs_only_recall() -> None:
 
 
 def test_joining_two_clusters_costs_only_precision() -> None:
-    # Ten pairs of five tickets in one cluster, four of them right.
+    # One cluster of five tickets has ten pairs, four of them right.
     assert pair_accuracy(np.array([0, 0, 0, 0, 0, 5]), TRUTH) == (0.4, 1.0)
 
 
-def test_joining_nothing_is_precise_and_finds_nothing() -> None:
+def test_joining_nothing_has_full_precision_and_no_recall() -> None:
     assert pair_accuracy(np.arange(6), TRUTH) == (1.0, 0.0)
 
 
@@ -64,7 +64,7 @@ def test_removing_a_unique_ticket_costs_precision_of_removals() -> None:
     assert removal_accuracy(np.array([True, False, False, True, False, False]), TRUTH) == (pytest.approx(3 / 4), 1.0)
 
 
-def test_one_ticket_of_each_cluster_comes_first() -> None:
+def test_the_first_ticket_of_each_cluster_is_kept() -> None:
     assert first_of_each(np.array([4, 4, 1, 4, 1])).tolist() == [True, False, True, False, False]
 
 
@@ -81,7 +81,7 @@ def test_planted_copies_count_within_their_band_and_with_their_original() -> Non
     assert np.isnan(planted_share(clusters, original, kind, jaccard, 0.1, 0.2))
 
 
-def test_every_engine_has_its_function_and_its_list_of_pins() -> None:
+def test_every_engine_has_a_function_and_a_list_of_pins() -> None:
     for engine in CONTESTANTS:
         if engine.environment == "project":
             assert engine.name.split()[0].lower() in LIBRARIES, engine.name
@@ -90,7 +90,7 @@ def test_every_engine_has_its_function_and_its_list_of_pins() -> None:
             assert pinned(engine.environment), engine.name
 
 
-def test_the_lists_hold_exact_versions_and_no_address() -> None:
+def test_the_lists_pin_exact_versions_without_addresses() -> None:
     for path in PEERS.glob("*.txt"):
         for line in path.read_text().splitlines():
             assert re.fullmatch(r"[a-z0-9._-]+==[A-Za-z0-9.]+", line), f"{path.name}: {line}"
@@ -101,7 +101,7 @@ def test_every_corpus_has_a_limit_and_every_planned_corpus_exists() -> None:
     assert {name for engine in CONTESTANTS for name in engine.rounds} <= set(SIZES)
 
 
-def test_an_engine_left_out_of_a_corpus_says_why() -> None:
+def test_an_engine_left_out_of_a_corpus_gives_a_reason() -> None:
     everywhere = {"20k", "200k", "1m", "flood"}
     reasons = "\n".join(not_run())
     assert "NeMo Curator" in reasons
@@ -109,13 +109,13 @@ def test_an_engine_left_out_of_a_corpus_says_why() -> None:
         assert set(engine.rounds) == everywhere or f"{engine.name}: " in reasons, engine.name
 
 
-def test_the_quick_plan_is_ours_the_floor_and_rensa() -> None:
+def test_the_quick_plan_has_tunegate_the_baseline_and_rensa() -> None:
     chosen = plan("200k", quick=True)
     assert {engine.environment for engine in chosen} == {"project", "rensa"}
     assert {engine.name for engine in chosen if engine.environment == "project"} == set(QUICK)
 
 
-def test_an_absent_python_is_named() -> None:
+def test_a_missing_python_is_named() -> None:
     assert find_python(f"{sys.version_info.major}.{sys.version_info.minor}") == sys.executable
     with pytest.raises(MissingError, match=r"no Python 3\.99"):
         find_python("3.99")
@@ -134,7 +134,7 @@ def test_equal_seeds_give_equal_texts_and_other_seeds_others(tickets: list[Ticke
     assert write_tickets(SMALL, seed=1) != tickets
 
 
-def test_the_texts_are_those_of_this_version_on_every_machine(tickets: list[Ticket]) -> None:
+def test_the_texts_of_this_version_are_the_same_on_every_machine(tickets: list[Ticket]) -> None:
     digest = hashlib.sha256("\0".join(ticket.text for ticket in tickets).encode()).hexdigest()
     assert digest == "4c58dc2204fb7394fe09df6aec40229f9fc6c505965a422e5a60ff12a5b4445a", (
         "the texts changed: raise benchmarks.dedup_corpus.VERSION"
@@ -172,7 +172,7 @@ def test_texts_are_as_long_as_real_tickets(tickets: list[Ticket]) -> None:
     assert max(lengths) < 200
 
 
-def test_the_flood_is_one_auto_reply_with_an_id_and_a_word_changed() -> None:
+def test_the_flood_is_one_auto_reply_with_a_changed_id_and_word() -> None:
     tickets = write_tickets(Size("wave", 60, n_flood=30))
     flood = [ticket for ticket in tickets if ticket.kind == "flood"]
     assert len(tickets) == 60
@@ -191,17 +191,17 @@ def test_both_oracles_give_the_same_clusters(tmp_path: Path) -> None:
     assert 1 < len(set(clusters)) < 800
 
 
-def test_the_oracle_finds_the_flood_in_one_cluster(tmp_path: Path) -> None:
+def test_the_oracle_puts_the_flood_into_one_cluster(tmp_path: Path) -> None:
     corpus = corpus_file(Size("wave", 300, n_flood=200), tmp_path)
     kind = np.array(pq.read_table(corpus)["kind"].to_pylist())
     assert len(set(by_brute_force(corpus, chunk=64)[kind == "flood"])) == 1
 
 
-def test_every_corpus_of_a_command_has_a_name_for_its_file() -> None:
+def test_every_corpus_of_a_command_has_its_own_file_name() -> None:
     assert all(name == size.name for name, size in SIZES.items())
 
 
 def _three_word_runs(text: str) -> set[str]:
-    """Without the corpus's own code: letters and digits, lower-cased, in threes."""
+    """Lower-cased letters and digits in threes, independent of the corpus's own code."""
     words = "".join(letter if letter.isalnum() else " " for letter in text.lower()).split()
     return {" ".join(words[start : start + 3]) for start in range(len(words) - 2)}

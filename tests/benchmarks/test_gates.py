@@ -1,4 +1,4 @@
-"""The gate's benchmark in seconds: its bars, and that its candidates get the verdicts that the real gate gives."""
+"""The gate's benchmark, in seconds: its bars, and the same verdicts as the real gate."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def shares() -> dict[str, dict[str, float]]:
     return promoted_shares(n_items=1000, reps=8000, seed=1)
 
 
-def test_the_contract_keeps_its_bars_at_a_thousand_items(shares: dict[str, dict[str, float]]) -> None:
+def test_our_gate_meets_its_bars_with_a_thousand_items(shares: dict[str, dict[str, float]]) -> None:
     ours = shares["tunegate improve"]
     assert ours["-3 points"] <= BARS["p_minus3"]
     assert ours["equal"] <= BARS["p_equal"]
@@ -45,12 +45,12 @@ def test_the_contract_keeps_its_bars_at_a_thousand_items(shares: dict[str, dict[
     assert ours["+3, one slice -15"] <= BARS["p_slice"]
 
 
-def test_the_rules_of_peers_do_not(shares: dict[str, dict[str, float]]) -> None:
+def test_no_peer_meets_all_bars(shares: dict[str, dict[str, float]]) -> None:
     for name in PEERS:
         cells = shares[name]
         kept = cells["equal"] <= BARS["p_equal"] and cells["+3 points"] >= 0.8
         assert not (kept and cells["+3, one slice -15"] <= BARS["p_slice"]), name
-    # simulated by others with the same model: the bare comparison promotes an equal candidate 52.8 % of the time
+    # an independent simulation of the same model: a plain comparison promotes an equal candidate 52.8 % of the time
     assert shares["point: mean >= champion"]["equal"] == pytest.approx(0.528, abs=0.03)
 
 
@@ -97,18 +97,18 @@ def _answers(tables: Tables, row: int) -> tuple[list[float], list[float], list[s
     return candidate, champion, slices
 
 
-def test_the_model_of_two_answers_disagrees_as_often_as_declared() -> None:
+def test_simulated_answers_disagree_as_often_as_declared() -> None:
     tables = draw(np.random.default_rng(5), 4000, 600, SCENARIOS["equal"])
     assert float((tables.gained + tables.lost).sum(1).mean()) / 600 == pytest.approx(DISCORDANCE, abs=0.002)
     better = draw(np.random.default_rng(5), 4000, 600, SCENARIOS["+3 points"])
     assert float((better.gained - better.lost).sum(1).mean()) / 600 == pytest.approx(0.03, abs=0.001)
 
 
-def test_the_interval_code_passes_at_the_margin_no_more_than_declared_where_it_is_worst() -> None:
+def test_the_interval_passes_at_the_margin_at_most_as_often_as_declared_in_the_worst_case() -> None:
     assert max(false_pass(24, 0.015, 0.28), false_pass(42, 0.1, 0.1), false_pass(2000, 0.05, 0.4)) <= 0.0505
 
 
-def test_a_year_of_retrains_is_repeatable_and_lets_through_less_than_a_bare_comparison() -> None:
+def test_a_year_of_retrains_is_repeatable_and_promotes_less_than_a_plain_comparison() -> None:
     first = year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first == year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first["tunegate improve"][0] < 1 < first["point: mean >= champion"][0]

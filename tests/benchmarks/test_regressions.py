@@ -1,7 +1,7 @@
-"""Planted regressions in the toy world: each is stopped by the part that is declared for it, and the champion stays.
+"""Planted regressions in the toy world: each is stopped by the part of the gate meant for it, and the champion stays.
 
-One champion for all scenes. Every step runs as in any run; only the training process is forked from this one, which
-has torch loaded, instead of started anew.
+All scenes share one champion. Every step runs as usual, except that training is a fork of this process, which has
+torch loaded, instead of a new process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tickets of the scale benchmark, and its arithmetic."""
+"""Tickets and arithmetic of the scale benchmark."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return scale_table(1500, tmp_path).root
 
 
-def test_duplicates_stay_inside_a_dialect_at_the_same_share(table: Path, tmp_path: Path) -> None:
+def test_each_dialect_has_the_same_share_of_duplicates_and_few_across_dialects(table: Path, tmp_path: Path) -> None:
     rows = pq.read_table(table / "tickets.parquet")
     ids = rows.column("ticket_id").to_pylist()
     assert len(set(ids)) == 1500
@@ -35,8 +35,8 @@ def test_duplicates_stay_inside_a_dialect_at_the_same_share(table: Path, tmp_pat
     drop_duplicates(tickets=scale_table(1500, tmp_path), step=DedupStep(uses="dedup"), out=out)
     removed = pq.read_table(out / "removed.parquet").to_pylist()
     shares = [sum(row["ticket_id"][:3] == f"00{n}" for row in removed) / size for n, size in enumerate((600, 600, 300))]
-    strangers = [row for row in removed if row["ticket_id"][:3] != row["kept_id"][:3]]
-    assert len(strangers) < 0.1 * len(removed)  # "see above" is the same in every dialect
+    across = [row for row in removed if row["ticket_id"][:3] != row["kept_id"][:3]]
+    assert len(across) < 0.1 * len(removed)  # "see above" is the same in every dialect
     assert 0.03 < shares[0] < 0.3
     assert abs(shares[0] - shares[1]) < 0.05
 
@@ -48,14 +48,14 @@ def test_different_digests_are_reported() -> None:
     assert as_table([LOCAL, other]).endswith("| NO |")
 
 
-def test_the_drivers_time_is_subtracted_before_processors_are_counted() -> None:
+def test_driver_time_is_subtracted_before_processors_are_counted() -> None:
     assert enough_processors(LOCAL, RAY) == pytest.approx(18 / 6)
     assert enough_processors(LOCAL, replace(RAY, driver_cpu_s=11.0)) is None
     assert enough_processors(replace(LOCAL, wall_s=99.0), RAY) == pytest.approx(18 / 8)  # a busy machine
     assert "Ray was faster at 1,000 tickets" in conclusions([LOCAL, RAY])
 
 
-def test_a_run_that_did_not_end_has_no_figures() -> None:
-    late = replace(RAY, failure="did not end: over 900 s")
-    assert "over 900 s" in as_table([LOCAL, late])
-    assert summary([LOCAL, late])["steps"] == {}
+def test_an_unfinished_run_has_no_figures() -> None:
+    unfinished = replace(RAY, failure="did not end: over 900 s")
+    assert "over 900 s" in as_table([LOCAL, unfinished])
+    assert summary([LOCAL, unfinished])["steps"] == {}

@@ -1,4 +1,4 @@
-"""Estimates for sizes that cannot be tried: the simulated shuffle counts correctly, the arithmetic holds."""
+"""Estimates for sizes that cannot be run: the simulated shuffle counts correctly, the arithmetic is right."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TABLE = """
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """3,000 tickets of which a third are near copies of another third."""
+    """3,000 tickets, of which a third are near copies of another third."""
     rng = np.random.default_rng(5)
     words = np.array([f"word{number}" for number in range(4000)])
     bodies = [" ".join(rng.choice(words, 40)) for _ in range(2000)]
@@ -51,26 +51,26 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "tickets.parquet"
 
 
-def test_the_simulated_shuffle_decides_as_one_process_does(table: Path) -> None:
+def test_the_simulated_shuffle_decides_like_a_single_process(table: Path) -> None:
     from tasks.curate.rows import read_batches, read_columns
     from tasks.curate.similarity.compared import compared_columns
 
     step = DedupStep(uses="dedup")
     rows = read_columns(table, compared_columns(step))
     order = np.arange(rows.num_rows)
-    played = decide_in_parts(
+    simulated = decide_in_parts(
         read_batches(table, compared_columns(step)), step, order=order, spread=Counting(3), where="here"
     )
     texts = [body or "" for body in rows.column("body").to_pylist()]
-    whole = decide(
+    single = decide(
         shingles_of_texts(texts, n_words=step.shingle_words), order=order, near=True, threshold=step.threshold,
         max_comparisons=10**6, where="here",
     )  # fmt: skip
-    assert (played.kept == whole.kept).all()
-    assert (played.kept != order).sum() == 1000
+    assert (simulated.kept == single.kept).all()
+    assert (simulated.kept != order).sum() == 1000
 
 
-def test_bytes_are_counted_and_grow_with_the_buckets_that_a_text_meets(table: Path) -> None:
+def test_bytes_are_counted_and_grow_with_the_number_of_buckets(table: Path) -> None:
     few, many = play(table, n_buckets=2), play(table, n_buckets=3)  # a part has at least 1,024 rows
     assert (few.n_tickets, few.n_buckets, many.n_buckets) == (3000, 2, 3)
     notices = {each.what: each.bytes_per_ticket for each in few.shuffles}["notices of texts"]
@@ -80,24 +80,24 @@ def test_bytes_are_counted_and_grow_with_the_buckets_that_a_text_meets(table: Pa
     assert moved_at(few, 3) == pytest.approx(many.per_ticket, rel=0.05)  # the estimate matches the simulation
 
 
-def test_a_text_meets_no_more_buckets_than_there_are_or_than_it_has_shingles() -> None:
+def test_a_text_visits_at_most_as_many_buckets_as_exist_and_as_it_has_shingles() -> None:
     prefixes = np.array([5, 10, 20])
     assert buckets_met(prefixes, 2) < 2
     assert buckets_met(prefixes, 1e9) == pytest.approx(35 / 3, rel=1e-6)
 
 
-def test_figures_are_those_of_the_largest_size_that_ended() -> None:
+def test_figures_come_from_the_largest_size_that_finished() -> None:
     steps = dict.fromkeys(
         ("extract Parquet", "validate", "rules", "length", "language", "quality", "split", "decontaminate", "cap"), 1.0
     )
-    per = measured_curation({"n_tickets": 100, "steps": steps}, list(table_rows(TABLE)), moved_bytes=4000.0)
-    assert per == Curation(8 / 100 + 6 / 2000, 14 / 2000, 5e5, 4000.0, base_bytes=1e9)
+    per_ticket = measured_curation({"n_tickets": 100, "steps": steps}, list(table_rows(TABLE)), moved_bytes=4000.0)
+    assert per_ticket == Curation(8 / 100 + 6 / 2000, 14 / 2000, 5e5, 4000.0, base_bytes=1e9)
 
 
 def test_the_bottleneck_is_named() -> None:
     def of(**changed: float) -> object:
-        per = {"driver_cpu_s": 1e-9, "nodes_cpu_s": 1e-9, "driver_bytes": 1.0, "moved_bytes": 1.0, **changed}
-        return curation_row(10**9, Curation(**per), nodes=4)["bottleneck"]
+        per_ticket = {"driver_cpu_s": 1e-9, "nodes_cpu_s": 1e-9, "driver_bytes": 1.0, "moved_bytes": 1.0, **changed}
+        return curation_row(10**9, Curation(**per_ticket), nodes=4)["bottleneck"]
 
     assert of(driver_cpu_s=1e-3) == "driver: processor"
     assert of(nodes_cpu_s=1.0) == "nodes: processors"

@@ -1,4 +1,4 @@
-"""The tickets of the curation benchmark: repeatable, readable for the language step, with something for each step."""
+"""The tickets of the curation benchmark: repeatable, readable for the language step, with work for each step."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_some_bodies_repeat_and_most_do_not(rows: list[Row]) -> None:
     assert 0.89 < n_distinct / len(rows) < 0.97
 
 
-def test_customers_and_threads_hold_several_tickets_close_in_time(rows: list[Row]) -> None:
+def test_customers_and_threads_have_several_tickets_close_in_time(rows: list[Row]) -> None:
     threads = Counter(row["thread_id"] for row in rows)
     assert 0.2 < sum(count - 1 for count in threads.values()) / len(rows) < 0.4
     assert len({row["customer_id"] for row in rows}) < len(rows) / 2
@@ -42,12 +42,12 @@ def test_every_slot_of_a_sentence_is_filled(rows: list[Row]) -> None:
     assert not [text for text in texts if re.search(r"(?<!{)\{\w+\}", text)]
 
 
-def test_both_files_hold_the_same_tickets(tmp_path: Path) -> None:
+def test_both_files_contain_the_same_tickets(tmp_path: Path) -> None:
     parquet, jsonl = ticket_files(300, tmp_path)
     assert [json.loads(line) for line in jsonl.read_text().splitlines()] == pq.read_table(parquet).to_pylist()
 
 
-def test_the_stage_runs_over_them_and_every_step_finds_something(tmp_path: Path) -> None:
+def test_every_step_of_the_stage_finds_something(tmp_path: Path) -> None:
     files = ticket_files(1500, tmp_path)
     out = tmp_path / "out"
     out.mkdir()
@@ -59,7 +59,7 @@ def test_the_stage_runs_over_them_and_every_step_finds_something(tmp_path: Path)
     assert all(line.cpu_s > 0 for line in lines.values() if not line.missing)
 
 
-def test_the_sum_covers_the_stage_without_the_steps_apart() -> None:
+def test_the_sum_covers_the_stage_without_steps_that_are_timed_apart() -> None:
     lines = [
         {"step": "read", "counts": False, "cpu_s": 5.0, "wall_s": 5.0, "n_in": 100, "n_out": 100, "missing": ""},
         {"step": "one", "counts": True, "cpu_s": 1.0, "wall_s": 0.5, "n_in": 100, "n_out": 90, "missing": ""},

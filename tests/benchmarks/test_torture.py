@@ -1,4 +1,4 @@
-"""Faults on purpose, the smallest campaign: nothing lost, nothing wrong, nothing stuck."""
+"""The smallest fault campaign: nothing lost, nothing wrong, nothing stuck."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from benchmarks.torture.trial import Tried, as_table, totals
 from tasks.failpoint import PLACES
 
 
-def test_every_failpoint_is_one_of_the_campaign_or_named_with_where_it_is_tested() -> None:
+def test_every_failpoint_is_in_the_campaign_or_listed_with_its_test() -> None:
     assert set(REACHED) | set(ELSEWHERE) == set(PLACES)
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 
 
-def test_a_try_that_lost_something_is_counted_and_a_skipped_fault_gives_its_reason() -> None:
+def test_a_try_that_loses_something_is_counted_and_a_skipped_fault_gives_its_reason() -> None:
     bad = Tried(FAULTS[0].name, 0, "killed", ("train is not in the ledger",), (), "", "", 1.0)
     good = Tried(FAULTS[0].name, 1, "killed", (), (), "", "", 1.0)
     none = Tried(FAULTS[0].name, 2, "operation 900 of 120", (), (), "", "", 1.0, fired=False)

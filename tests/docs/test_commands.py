@@ -1,9 +1,8 @@
-"""The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
+"""Runs the commands of the pages in page order, in one folder with a help desk and a tiny model.
 
-What a page calls RUN, PIPELINE or NAME is filled in. Each command must end with 0, but for the few that are told here
-with the code they end with. Pages are read by `tests/support/documentation.py`; blocks with `scene` are run in
-`test_scenes.py`. Runs are forks of the warm process, all other commands run in this one; `make campaign`
-runs all.
+Fills in RUN, PIPELINE and NAME. Each command must exit with 0, except those listed in `ENDS_WITH`.
+`tests/support/documentation.py` reads the pages; `test_scenes.py` runs blocks with `scene`. Pipeline runs are forks of
+the warm process, all other commands run in this one; `make campaign` runs everything.
 """
 
 from __future__ import annotations
@@ -35,28 +34,28 @@ GROUPS = ("data", "model", "study", "ops")
 FLOWS = ("run", "curate", "tick")
 """Commands that start a Prefect flow."""
 LOOKS = ("validate", "plan", "graph", "estimate", "runs", "status", "champion", "doctor", "schema", "explain")
-"""Commands that need no run before them."""
+"""Commands that need no earlier run."""
 SERVES = ("serve", "endpoint", "up", "down")
-"""Commands that run until they are interrupted, or start and stop what does."""
+"""Commands that run until interrupted, and commands that start or stop those."""
 NOT_RUN = {
-    "tunegate ops deploy --pool gpus": "needs a pool; test_deploy.py has one",
-    "tunegate study ablate support-replies": "trains four times; test_deciding.py does it",
-    "tunegate model verify DIR --key PUB.pem": "needs a signed export; the tests of signing have one",
-    "tunegate init --from tickets.csv": "a file of yours; the tests of init have many",
-    "tunegate study reproduce RUN": "as long as a run; test_reproduce.py does it",
+    "tunegate ops deploy --pool gpus": "needs a work pool; test_deployed_run.py has one",
+    "tunegate study ablate support-replies": "trains four times; test_ablate.py runs it",
+    "tunegate model verify DIR --key PUB.pem": "needs a signed export; test_signing.py has one",
+    "tunegate init --from tickets.csv": "needs the reader's file; test_weekly_init.py has several",
+    "tunegate study reproduce RUN": "takes as long as a run; test_reproduce.py runs it",
 }
-"""Commands of the overviews that are parsed elsewhere and not run here."""
+"""Commands that are only parsed here."""
 ENDS_WITH = {
-    "approve": (9, "TG0621"),  # nobody waits
-    "promote": (9, "TG0621"),  # there is one version
-    "rollback": (2, "TG0159"),  # and it is the first champion
+    "approve": (9, "TG0621"),  # no verdict waits for approval
+    "promote": (9, "TG0621"),  # the only version is champion already
+    "rollback": (2, "TG0159"),  # there is no earlier champion
 }
 SMALL = {
     "train": {"max_length": 512, "max_examples": 32, "overflow": "truncate_left", "max_steps": 6, "threads": 1},
     "evaluate": {"max_items": 12, "max_new_tokens": 4, "arms": ["zero_shot", "majority", "tfidf"], "threads": 1},
     "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
 }
-"""What makes the quickstart's pipeline a matter of seconds, and its first candidate a champion."""
+"""Makes the quickstart's pipeline run in seconds and its first candidate a champion."""
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Page:
     run_id: str = ""
 
     def do(self, command: str) -> tuple[int, str]:
-        """Exit code and everything that was said."""
+        """Run a command; return its exit code and all output."""
         found = {"RUN": self.run_id, "[RUN]": self.run_id, "NAME": "sam", "PIPELINE": "support-replies"}
         words = [found.get(word, word) for word in shlex.split(command)][1:]
         if self.place is not None and name_of(command) in FLOWS:
@@ -77,13 +76,13 @@ class Page:
             return done.returncode, done.stdout + done.stderr
         with pytest.raises(SystemExit) as ended:
             main(words)
-        said = self.capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
+        output = self.capsys.readouterr()
+        return int(ended.value.code or 0), output.out + output.err
 
 
 @pytest.fixture
 def folder(tmp_path: Path, tiny_model: ModelRef, project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """pipelines.yaml as the quickstart writes it, small and under the name of the demo; a week of tickets."""
+    """The quickstart's pipelines.yaml, made small and named like the demo's, and a week of tickets."""
     text = next(block.text for block in blocks(project) if block.language == "yaml" and "  mine:" in block.text)
     document = YAML(typ="safe", pure=True).load(text)
     mine: dict[str, Any] = document["pipelines"]["mine"]
@@ -129,7 +128,7 @@ def name_of(command: str) -> str:
 
 
 def runnable(project: Path) -> Iterator[tuple[Block, str]]:
-    """Commands of tunegate in blocks that are run, in the order of the pages."""
+    """Commands of tunegate in blocks that tests run, in page order."""
     for block in blocks(project):
         if block.language in COMMANDS and not block.why_not and not block.scene:
             for command in block.commands():
@@ -138,7 +137,7 @@ def runnable(project: Path) -> Iterator[tuple[Block, str]]:
 
 
 def commands_of(project: Path) -> dict[str, Block]:
-    """Each command once, with the first block that has it."""
+    """Each command once, with the first block that contains it."""
     commands: dict[str, Block] = {}
     for block, command in runnable(project):
         commands.setdefault(command, block)
@@ -147,21 +146,21 @@ def commands_of(project: Path) -> dict[str, Block]:
     return {command: block for command, block in commands.items() if command not in NOT_RUN}
 
 
-def refused(page: Page, commands: dict[str, Block]) -> list[str]:
-    """Run them; those that end otherwise than told."""
-    wrong = []
+def failed_commands(page: Page, commands: dict[str, Block]) -> list[str]:
+    """Run the commands; return those that end otherwise than expected."""
+    failures = []
     for command, block in commands.items():
-        expected, told = ENDS_WITH.get(name_of(command), (0, ""))
-        code, said = page.do(command)
-        if code != expected or told not in said:
-            wrong.append(f"{block.place} {command}: {code}\n{said[-600:]}")
-    return wrong
+        expected_code, error_code = ENDS_WITH.get(name_of(command), (0, ""))
+        code, output = page.do(command)
+        if code != expected_code or error_code not in output:
+            failures.append(f"{block.place} {command}: {code}\n{output[-600:]}")
+    return failures
 
 
-def test_commands_that_only_look_do_what_the_pages_say(
+def test_read_only_commands_do_what_the_pages_say(
     folder: Path, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    looks = {command: block for command, block in commands_of(project).items() if name_of(command) in LOOKS}
-    assert {name_of(command) for command in looks} == set(LOOKS)
-    wrong = refused(Page(folder, capsys), looks)
-    assert wrong == [], "\n".join(wrong)
+    read_only = {command: block for command, block in commands_of(project).items() if name_of(command) in LOOKS}
+    assert {name_of(command) for command in read_only} == set(LOOKS)
+    failures = failed_commands(Page(folder, capsys), read_only)
+    assert failures == [], "\n".join(failures)

@@ -1,4 +1,4 @@
-"""The examples of CONTRIBUTING.md: each file is imported as it is written there, and does what its text says."""
+"""The examples of CONTRIBUTING.md: each imports as written and does what its text says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.documentation import blocks
 
 @pytest.fixture
 def examples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, ModuleType]]:
-    """Each example as a module, by the path that its first line says."""
+    """Each example as a module, keyed by the path in its first line."""
     from tasks.assess.metric import remove_metric
     from tasks.curate.step import remove_step
     from tasks.release.export_format import remove_format
@@ -38,7 +38,7 @@ def examples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         del sys.modules[module.__name__]
 
 
-def test_the_files_and_lists_that_the_page_names_are_there(examples: dict[str, ModuleType], project: Path) -> None:
+def test_the_folders_and_lists_that_the_page_names_exist(examples: dict[str, ModuleType], project: Path) -> None:
     assert len(examples) == 4
     for path in examples:
         assert (project / path).parent.is_dir()
@@ -54,7 +54,7 @@ def test_the_files_and_lists_that_the_page_names_are_there(examples: dict[str, M
         assert (project / path).is_file()
 
 
-def test_the_step_drops_what_mentions_the_word(examples: dict[str, ModuleType], tmp_path: Path) -> None:
+def test_the_step_drops_tickets_that_mention_the_word(examples: dict[str, ModuleType], tmp_path: Path) -> None:
     module = examples["tasks/curate/mentions.py"]
     read, kept = tmp_path / "read", tmp_path / "kept"
     for folder in (read, kept):

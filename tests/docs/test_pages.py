@@ -1,4 +1,4 @@
-"""Blocks of the pages: every command is one the parser takes, every YAML block is one the loader takes."""
+"""Blocks of the pages: the parser accepts every command, the loader every YAML block."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ OTHER_PROGRAMS = {
     "source",
     "uv",
 }
-"""Their arguments are theirs; `python -m MODULE` and `make TARGET` are looked up."""
+"""Programs whose arguments are not checked; `python -m MODULE` and `make TARGET` are looked up."""
 NEVER_RUN = {
     ("docs/how-to/run-the-stack.md", "needs a cluster"),  # of Kubernetes
     ("docs/how-to/fit-a-training-in-memory.md", "settings of accelerate, not of tunegate"),
 }
-"""Pages, and why a block of theirs is run by no test."""
+"""Page and reason of each block that no test runs."""
 LOOKS_LIKE_COMMANDS = re.compile(r"^(?:\$ )?(?:tunegate|make|curl|git|uv|docker|python) ", re.M)
 
 
 @cache
 def targets(project: Path) -> list[str]:
-    """What `make` can be asked for."""
+    """The targets of the Makefile."""
     return re.findall(r"^([a-z0-9-]+):", (project / "Makefile").read_text(), re.M)
 
 
-def refused(command: str, project: Path) -> str:
-    """What is wrong with a command of a page; empty for nothing."""
+def fault_of(command: str, project: Path) -> str:
+    """What is wrong with a command of a page; empty if nothing is."""
     words = shlex.split(command)
     words = words[: words.index("|")] if "|" in words else words
     while words and re.fullmatch(r"[A-Za-z_]+=.*", words[0], re.S):
@@ -67,30 +67,30 @@ def refused(command: str, project: Path) -> str:
     return f"unknown program in {command!r}"
 
 
-def test_every_command_of_a_page_is_one_that_its_program_takes(project: Path) -> None:
+def test_every_command_of_a_page_is_accepted_by_its_program(project: Path) -> None:
     found = [
         (block, command) for block in blocks(project) if block.language in COMMANDS for command in block.commands()
     ]
     assert len(found) > 50
-    assert [f"{block.place} {command}: {why}" for block, command in found if (why := refused(command, project))] == []
+    assert [f"{block.place} {command}: {why}" for block, command in found if (why := fault_of(command, project))] == []
 
 
-def test_every_command_in_the_running_text_exists_with_its_options(project: Path) -> None:
-    wrong, n = [], 0
+def test_every_command_in_running_text_exists_with_its_options(project: Path) -> None:
+    faults, n = [], 0
     for path in pages(project):
         for command in inline_commands(path):
             words = shlex.split(command.replace("'", ""))
             n += 1
             if words[0] == "make":
-                why = refused(" ".join(word for word in words if not word.startswith("DEMO")), project)
+                why = fault_of(" ".join(word for word in words if not word.startswith("DEMO")), project)
             else:
                 why = unknown(app, words[1:], complete=False)
-            wrong += [f"{path.name} `{command}`: {why}"] if why else []
+            faults += [f"{path.name} `{command}`: {why}"] if why else []
     assert n > 50
-    assert wrong == []
+    assert faults == []
 
 
-def test_every_block_is_run_by_a_test_or_says_why_it_cannot_be(project: Path) -> None:
+def test_every_block_is_run_by_a_test_or_gives_a_reason(project: Path) -> None:
     scenes = {name.removeprefix("test_scene_") for name in dir(test_scenes) if name.startswith("test_scene_")}
     assert {block.scene for block in blocks(project) if block.scene} == scenes
     assert {(block.page, block.why_not) for block in blocks(project) if block.why_not} == NEVER_RUN
@@ -104,22 +104,22 @@ def test_every_target_of_make_has_a_recipe(project: Path) -> None:
         assert (done.returncode, bool(done.stdout)) == (0, True), f"{target}: {done.stderr}"
 
 
-def test_what_the_parser_refuses_is_found(project: Path) -> None:
-    assert "no command" in refused("tunegate runn support-replies", project)
-    assert "--agian" in refused("tunegate run support-replies --agian", project)
-    assert "Missing argument" in refused("tunegate run", project)
-    assert refused("make deno", project) == "deno"
+def test_commands_that_the_parser_refuses_are_found(project: Path) -> None:
+    assert "no command" in fault_of("tunegate runn support-replies", project)
+    assert "--agian" in fault_of("tunegate run support-replies --agian", project)
+    assert "Missing argument" in fault_of("tunegate run", project)
+    assert fault_of("make deno", project) == "deno"
     assert unknown(app, ["run", "--agian"], complete=False) == "--agian"
 
 
-def test_no_command_hides_in_a_block_without_a_language(project: Path) -> None:
+def test_no_block_without_a_language_contains_a_command(project: Path) -> None:
     found = [block for block in blocks(project) if block.language not in COMMANDS]
     assert [block.place for block in found if LOOKS_LIKE_COMMANDS.search(block.text)] == []
     fences = sum(path.read_text(encoding="utf-8").count("\n```") for path in pages(project))
-    assert fences == 2 * len(blocks(project)), "a fence is neither ```LANGUAGE nor with scene or no-run"
+    assert fences == 2 * len(blocks(project)), "a fence has no language"
 
 
-def test_every_yaml_block_is_read_by_the_loader(project: Path, tmp_path: Path) -> None:
+def test_the_loader_reads_every_yaml_block(project: Path, tmp_path: Path) -> None:
     yaml = YAML(typ="safe", pure=True)
     document = yaml.load((project / "pipelines.yaml").read_text(encoding="utf-8"))
     document["pipelines"] = {"support-replies": document["pipelines"]["support-replies"]}
@@ -127,18 +127,18 @@ def test_every_yaml_block_is_read_by_the_loader(project: Path, tmp_path: Path) -
     for block in blocks(project):
         if block.language != "yaml":
             continue
-        written = yaml.load(block.text)
-        if "pipelines" in written:
+        section = yaml.load(block.text)
+        if "pipelines" in section:
             path = tmp_path / "pipelines.yaml"
             path.write_text(block.text, encoding="utf-8")
             assert load_file(path, environ={}).pipelines, block.place
         elif not block.why_not and not block.scene:
-            name = f"{Path(block.page).stem.lower()}-{block.line}"  # faults are told with it
-            document["pipelines"][name] = {"extends": "support-replies", **written}
+            name = f"{Path(block.page).stem.lower()}-{block.line}"  # appears in the loader's messages
+            document["pipelines"][name] = {"extends": "support-replies", **section}
         n += 1
     assert n > 10
     stream = StringIO()
     YAML().dump(document, stream)
     (tmp_path / "parts.yaml").write_text(stream.getvalue(), encoding="utf-8")
-    named = re.findall(r"\$\{env:(\w+)", stream.getvalue())
-    load_file(tmp_path / "parts.yaml", environ=dict.fromkeys(named, "a-value"))
+    variables = re.findall(r"\$\{env:(\w+)", stream.getvalue())
+    load_file(tmp_path / "parts.yaml", environ=dict.fromkeys(variables, "a-value"))

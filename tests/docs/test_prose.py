@@ -1,4 +1,4 @@
-"""The texts of README, docs and the other pages: short lines, links that lead somewhere, a README on one screen."""
+"""README, docs and other pages: short lines, working links, a README on one screen."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _LINK = re.compile(r"\]\((?!https?://)(?P<path>[^)#\s]*)(?:#(?P<anchor>[\w-]+))?
 
 
 def texts(project: Path) -> list[Path]:
-    """Everything that people read, decisions and changelog included."""
+    """All pages, decisions and changelog included."""
     top = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))
     return [*top, project / "benchmarks" / "README.md", *sorted((project / "docs").rglob("*.md"))]
 
 
 def prose(text: str) -> Iterator[tuple[int, str]]:
-    """Number and text of each line that is in neither a fenced block nor a table."""
+    """Number and text of each line outside fenced blocks and tables."""
     in_fence = False
     for number, line in enumerate(text.splitlines(), 1):
         if line.lstrip().startswith("```"):
@@ -31,7 +31,7 @@ def prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def too_long(line: str) -> bool:
-    """Longer than allowed, although it has a space to break it at after its indent or bullet."""
+    """Whether it is too long although it has a space to break it at, after its indent or bullet."""
     return len(line) > LONGEST_LINE and " " in line.lstrip(" -*")
 
 
@@ -59,7 +59,7 @@ def test_no_line_of_prose_is_longer_than_120_characters(project: Path) -> None:
         ("- https://example.org/" + "x" * 120, False),
     ],
 )
-def test_a_long_line_is_one_that_could_be_broken(line: str, *, expected: bool) -> None:
+def test_a_line_without_a_space_to_break_it_at_is_not_too_long(line: str, *, expected: bool) -> None:
     assert too_long(line) is expected
 
 
@@ -71,16 +71,16 @@ def test_the_readme_has_at_most_700_words(project: Path) -> None:
     assert len((project / "README.md").read_text(encoding="utf-8").split()) <= README_WORDS
 
 
-def test_every_link_leads_to_a_file_and_a_heading_that_exist(project: Path) -> None:
-    wrong = []
+def test_every_link_leads_to_an_existing_file_and_heading(project: Path) -> None:
+    broken = []
     for path in texts(project):
         for link in _LINK.finditer(path.read_text(encoding="utf-8")):
             target = (path.parent / link["path"]).resolve() if link["path"] else path
             if not target.exists():
-                wrong.append(f"{path.relative_to(project)}: {link['path']} does not exist")
+                broken.append(f"{path.relative_to(project)}: {link['path']} does not exist")
             elif link["anchor"] and link["anchor"] not in headings(target.read_text(encoding="utf-8")):
-                wrong.append(f"{path.relative_to(project)}: {link['path']} has no heading #{link['anchor']}")
-    assert wrong == []
+                broken.append(f"{path.relative_to(project)}: {link['path']} has no heading #{link['anchor']}")
+    assert broken == []
 
 
 def test_every_page_mentioned_in_the_code_exists(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""A home folder with candidates and an MLflow store, and a folder in which commands run in this process."""
+"""Fixtures of tests/flows: a home folder with candidates, and workplaces whose commands run in this process."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from tests.support.workplace import Workplace, environment, finish, give_mlflow,
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Path:
-    """A folder in which the small pipelines have run to their verdicts; only for copying."""
+    """A folder in which the small pipelines have run to their verdicts; only to copy from."""
     return made_once(tmp_path_factory, "finished", lambda folder: finish(folder, tiny_model.root))
 
 
 @pytest.fixture
 def bare_workplace(tmp_path: Path, tiny_model: ModelRef) -> Workplace:
-    """A folder without a pipelines.yaml; runs do without Prefect."""
+    """A folder without a pipelines.yaml, whose runs do not use Prefect."""
     return Workplace(tmp_path, {**environment(tiny_model.root, tmp_path / "cache"), "PREFECT_API_URL": NOWHERE})
 
 
 @pytest.fixture
 def empty_workplace(bare_workplace: Workplace, empty_store: Path) -> Workplace:  # noqa: F811
-    """The small pipelines and an MLflow store that is made already; nothing has run."""
+    """The small pipelines and an empty MLflow store; nothing has run."""
     give_mlflow(bare_workplace.home, empty_store)
     bare_workplace.declare()
     return bare_workplace
@@ -35,9 +35,9 @@ def empty_workplace(bare_workplace: Workplace, empty_store: Path) -> Workplace: 
 
 @pytest.fixture
 def workplace(empty_workplace: Workplace, finished: Path) -> Workplace:
-    """The small pipelines, with the results of their runs in the store: what a test does not change is not made again.
+    """The small pipelines with the results of their runs in the store, so runs only make what a test changes.
 
-    The ledger is empty: no run has happened here.
+    The ledger is empty: it has recorded no run.
     """
     give_results(empty_workplace.home, finished)
     return empty_workplace

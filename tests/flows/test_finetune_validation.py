@@ -1,4 +1,4 @@
-"""Metrics of validation answers are declared as a step of their own, and advice is shown where a user looks."""
+"""Metrics of validation answers are a separate step, and `validate` shows advice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _spec(model: ModelRef, **train: Any) -> PipelineSpec:
     )
 
 
-def test_other_metrics_of_the_same_answers_train_nothing_again(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_other_metrics_of_the_same_answers_do_not_train_again(tiny_model: ModelRef, tmp_path: Path) -> None:
     def nodes(*metrics: str) -> dict[str, Node]:
         spec = _spec(tiny_model, validation_items=4, validation_metrics=metrics)
         return build(spec, GraphContext("f", root=tmp_path, cache=tmp_path)).graph.nodes
@@ -44,7 +44,7 @@ def test_other_metrics_of_the_same_answers_train_nothing_again(tiny_model: Model
     assert "validation_curves" not in none
 
 
-def test_validate_warns_of_what_is_worth_a_second_look(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_warns_of_unusual_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pipelines.yaml"
     path.write_text(
         "version: 1\npipelines:\n  replies:\n    source: {kind: generated}\n"

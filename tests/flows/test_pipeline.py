@@ -1,4 +1,4 @@
-"""Whose error ends a run: Prefect's are gone on without, ours are not."""
+"""Which errors end a run: ours do, Prefect's only end the use of Prefect."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def nowhere() -> object:
         yield
 
 
-def test_whatever_a_client_raises_without_a_server_is_prefects() -> None:
+def test_errors_of_a_client_without_a_server_are_prefects() -> None:
     @flow
     def body() -> None:
-        raise AssertionError("it does not get here")
+        raise AssertionError("the flow must not run")
 
     with pytest.raises(RuntimeError, match="Failed to reach API") as builtin:
         body()
@@ -32,7 +32,7 @@ def test_whatever_a_client_raises_without_a_server_is_prefects() -> None:
     assert is_of_prefect(of_httpx.value)
 
 
-def test_an_error_of_ours_is_ours_whoever_called_us(tmp_path: object) -> None:
+def test_errors_of_our_code_are_ours_even_when_called_by_prefect(tmp_path: object) -> None:
     from prefect.utilities.callables import call_with_parameters
 
     with pytest.raises(FileNotFoundError) as below_prefect:

@@ -1,7 +1,7 @@
 """A new curation step, metric, check and export format: one file each, and one line that imports it.
 
-The files are written into a temporary folder, so nothing of the project was edited for them; what a newcomer adds to
-`tasks/curate/steps.py` and its like is the import.
+The files are written into a temporary folder, so the test edits nothing of the project; a contributor also adds the
+import to `tasks/curate/steps.py` or its like.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ from pydantic import Field
 from schemas.artifacts import Predictions
 from schemas.evidence import CheckEvidence
 from schemas.spec import Spec
-from tasks.assess.check import finding, gate_check, measured
+from tasks.assess.check import Measurement, finding, gate_check, measured
 from tasks.step import as_step
 
 
@@ -108,10 +108,9 @@ class LongestSpec(Spec):
 def judge(evidence, spec):
     longest = measured(evidence, "longest")
     met = longest is not None and longest <= spec.characters
-    yield finding(
-        "check", "no answer is too long", "PROMOTE" if met else "BLOCK", n_items=evidence.n_items, value=longest,
-        limit=spec.characters, method="count", reason=f"the longest answer has {longest:.0f} characters.",
-    )
+    value = Measurement(longest, n_items=evidence.n_items, limit=spec.characters, method="count")
+    reason = f"the longest answer has {longest:.0f} characters."
+    yield finding("check", "no answer is too long", "PROMOTE" if met else "BLOCK", value, reason=reason)
 
 
 @gate_check("longest_answer", LongestSpec, judge=judge)
@@ -142,7 +141,7 @@ FILES = {"mention_step": STEP, "short_metric": METRIC, "longest_check": CHECK, "
 
 @pytest.fixture
 def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
-    """A workplace whose process has the four new kinds."""
+    """A workplace with the four new kinds loaded in this process."""
     folder = workplace.folder / "mine"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
@@ -172,7 +171,7 @@ def declare(workplace: Workplace, change: Callable[[dict[str, Any]], None] = lam
     workplace.declare(edit)
 
 
-def test_each_of_them_works_in_a_real_run(added: Workplace) -> None:
+def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
     declare(added)
     done = added.run("run", "small")
     assert done.returncode == 0, done.stderr
@@ -196,7 +195,7 @@ def test_each_of_them_works_in_a_real_run(added: Workplace) -> None:
     assert (added.folder / "card" / "CARD.md").read_text() == "version 1, by lora"
     assert exported["checked"]["n_steps"] == 6
 
-    # Only the judge reads the limit: the answers are not measured again.
+    # Only the judge reads the limit, so the answers are not measured again.
     declare(added, lambda pipeline: pipeline["gates"]["longest_answer"].update(characters=1))
     assert added.run("run", "small").returncode == 5
     shown = added.json("show", added.json("runs")["runs"][0]["run_id"])
@@ -204,14 +203,14 @@ def test_each_of_them_works_in_a_real_run(added: Workplace) -> None:
     assert check["state"] == "reused"
 
 
-def test_a_wrong_key_of_each_is_told_with_its_place_and_what_is_allowed(added: Workplace) -> None:
+def test_a_wrong_key_of_each_kind_is_reported_with_its_place_and_what_is_allowed(added: Workplace) -> None:
     def spoil(pipeline: dict[str, Any]) -> None:
         pipeline["curate"]["steps"][1] = {"uses": "mentions", "wrod": "refund"}
         pipeline["evaluate"]["metrics"] = [{"uses": "short", "longset": 300}, {"uses": "shrt"}]
         pipeline["gates"]["longest_answer"] = {"characters": 0}
 
     declare(added, spoil)
-    said = added.run("validate").stderr
+    stderr = added.run("validate").stderr
     for message in (
         "unknown key `pipelines.small.curate.steps[1].wrod`",
         "did you mean `word`?",
@@ -224,24 +223,24 @@ def test_a_wrong_key_of_each_is_told_with_its_place_and_what_is_allowed(added: W
         "`pipelines.small.gates.longest_answer.characters` should be greater than or equal to 1, got 0",
         "--> pipelines.yaml:",
     ):
-        assert message in said
+        assert message in stderr
 
 
-def test_a_step_in_the_wrong_place_is_told_with_its_reason(added: Workplace) -> None:
+def test_a_step_in_the_wrong_place_is_refused_with_a_reason(added: Workplace) -> None:
     declare(added, lambda pipeline: pipeline["curate"]["steps"].append(pipeline["curate"]["steps"].pop(1)))
-    said = added.run("validate").stderr
-    assert "`mentions` comes after `dedup`" in said
-    assert "move it up: a duplicate without the word would be kept in place of one with it" in said
+    stderr = added.run("validate").stderr
+    assert "`mentions` comes after `dedup`" in stderr
+    assert "move it up: a duplicate without the word would be kept in place of one with it" in stderr
 
 
-def test_an_unknown_format_is_told_with_those_there_are(added: Workplace) -> None:
+def test_an_unknown_format_is_refused_with_the_known_ones(added: Workplace) -> None:
     done = added.run("export", "small@champion", "--format", "crad", "--out", "card")
     assert done.returncode == 2
     assert "no export format 'crad'; allowed: peft, vllm, merged, ollama, openai-jsonl, card" in done.stderr
     assert "did you mean `card`?" in done.stderr
 
 
-def test_an_editor_knows_the_new_keys_and_forgets_what_is_taken_out(added: Workplace) -> None:
+def test_the_json_schema_has_the_new_keys_and_drops_removed_ones(added: Workplace) -> None:
     definitions = editor_schema()["$defs"]
     assert definitions["MentionStep"]["properties"]["word"]["description"] == "The word, in lower case."
     assert "longest_answer" in definitions["GatesSpec"]["properties"]
@@ -251,7 +250,7 @@ def test_an_editor_knows_the_new_keys_and_forgets_what_is_taken_out(added: Workp
     assert "MentionStep" in editor_schema()["$defs"]
 
 
-def test_two_kinds_of_one_name_are_refused(added: Workplace) -> None:
+def test_two_kinds_with_the_same_name_are_refused(added: Workplace) -> None:
     with pytest.raises(ValueError, match="two kinds have `uses: mentions`"):
         importlib.reload(sys.modules["mention_step"])
 
@@ -272,7 +271,7 @@ REGISTRIES = (
     ],
     ids=["a file", "a recorded run"],
 )
-def test_all_kinds_are_known_before_a_pipeline_is_read(reads: str) -> None:
+def test_all_kinds_are_loaded_before_a_pipeline_is_read(reads: str) -> None:
     program = f"import contextlib, sys\n{reads}{REGISTRIES}"
     done = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

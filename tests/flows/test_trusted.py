@@ -1,4 +1,4 @@
-"""What decides is what was made: files that were exchanged, a loosened gate and a lost ledger do not pass unseen."""
+"""Exchanged files, a loosened gate and a lost ledger do not go unnoticed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def result(home: Path, run_id: str, step: str, folder: str) -> Path:
 
 
 def blocked(workplace: Workplace) -> dict[str, Any]:
-    """A run of a gate that the candidate cannot pass."""
+    """A run with a gate that the candidate cannot pass."""
     workplace.declare(lambda document: document["pipelines"]["small"]["gates"].update(rules=STRICT))
     outcome = workplace.json("run", "small")
     assert (outcome["verdict"], outcome["exit_code"]) == ("BLOCK", 5)
@@ -34,7 +34,7 @@ def blocked(workplace: Workplace) -> dict[str, Any]:
 STRICT = [{"metric": "exact", "value_threshold": 0.9}]
 
 
-def test_answers_that_were_exchanged_and_sealed_again_do_not_decide(workplace: Workplace) -> None:
+def test_exchanged_answers_with_a_new_manifest_do_not_decide(workplace: Workplace) -> None:
     run_id = blocked(workplace)["run_id"]
     scores = result(workplace.home, run_id, "scores_tuned", "scores")
     table = pq.read_table(scores / "scores.parquet")
@@ -47,7 +47,7 @@ def test_answers_that_were_exchanged_and_sealed_again_do_not_decide(workplace: W
     again = workplace.run("run", "small", "--again", "--json")
     assert json.loads(again.stdout)["verdict"] == "BLOCK"
     assert "not what the ledger recorded" in again.stderr
-    assert pc.min(pq.read_table(scores / "scores.parquet")["value"]).as_py() == 0.0  # made again
+    assert pc.min(pq.read_table(scores / "scores.parquet")["value"]).as_py() == 0.0  # it was made again
     assert any((workplace.home / "damaged").glob("scores-*"))
 
 
@@ -57,7 +57,7 @@ def two_champions(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
 
 
-def test_another_versions_files_are_not_the_champions(workplace: Workplace, tmp_path: Path) -> None:
+def test_files_of_another_version_are_not_served_as_the_champion(workplace: Workplace, tmp_path: Path) -> None:
     two_champions(workplace)
     with closing(sqlite3.connect(workplace.home / "ledger.sqlite")) as db, db:
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
@@ -89,7 +89,7 @@ def test_the_champions_files_are_compared_with_its_event(workplace: Workplace) -
     assert "files are not there" in workplace.run("model", "history", "small").stderr
 
 
-def test_a_promotion_of_what_was_blocked_under_other_gates_says_so(workplace: Workplace) -> None:
+def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Workplace) -> None:
     run_id = blocked(workplace)["run_id"]
     workplace.declare()
     outcome = workplace.json("run", "small")
@@ -105,7 +105,7 @@ def test_a_promotion_of_what_was_blocked_under_other_gates_says_so(workplace: Wo
     assert note in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
 
 
-def test_a_run_that_repeats_a_verdict_ends_with_its_exit_code(workplace: Workplace) -> None:
+def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) -> None:
     blocked(workplace)
     again = workplace.json("run", "small")
     assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "BLOCK", 5)
@@ -132,7 +132,7 @@ def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert "a new ledger was begun" in workplace.run("model", "history", "small").stdout
 
 
-def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace, tmp_path: Path) -> None:
+def test_a_restored_home_is_accepted_with_a_reason(workplace: Workplace, tmp_path: Path) -> None:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     shutil.copytree(workplace.home, tmp_path / "backup")
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))
@@ -151,7 +151,7 @@ def test_a_home_that_was_put_back_is_accepted_with_a_reason(workplace: Workplace
 
 
 def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: Path) -> None:
-    """Two homes with one MLflow and one name: the second is refused before it could promote."""
+    """Two homes with one MLflow and one name: the second is refused before it promotes."""
     shared = f"sqlite:///{tmp_path / 'shared.db'}"
     shutil.copy(workplace.home / "mlflow" / "mlflow.db", tmp_path / "shared.db")
     environ = {"MLFLOW_TRACKING_URI": shared}
@@ -163,7 +163,7 @@ def test_a_registered_model_follows_one_ledger(workplace: Workplace, tmp_path: P
     assert Ledger(Path(second)).champion("small") is None
 
 
-def test_two_people_in_one_incident_roll_back_once(workplace: Workplace) -> None:
+def test_two_concurrent_rollbacks_roll_back_once(workplace: Workplace) -> None:
     two_champions(workplace)
     first = workplace.run("model", "rollback", "small", "--reason", "customers complain", "--expect", "2")
     second = workplace.run("model", "rollback", "small", "--reason", "customers complain", "--to", "2", "--expect", "2")

@@ -1,4 +1,4 @@
-"""How long a target is fuzzed: the same few examples in every `make test`, new ones for minutes in `make fuzz`."""
+"""How long to fuzz a target: the same few examples in `make test`, new ones for minutes in `make fuzz`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 MINUTES = float(os.environ.get("FUZZ_MINUTES") or 0)
 TARGETS: list[str] = []
-"""Among which the minutes are divided: all are known before the first one runs."""
+"""Targets that share the minutes; all are registered before the first one runs."""
 LEAK = "zqleakq"
 """Text of a ticket that no message may repeat."""
 
@@ -20,10 +20,10 @@ Test = Callable[..., None]
 
 
 def fuzz(*strategies: st.SearchStrategy[Any], examples: int = 60) -> Callable[[Test], Test]:
-    """A test of one function over generated values.
+    """Decorate a test of one function over generated values.
 
     Args:
-        examples: In `make test`, where they are the same each time.
+        examples: The number of examples in `make test`, the same each time.
     """
 
     def decorate(check: Test) -> Test:
@@ -50,7 +50,7 @@ def fuzz(*strategies: st.SearchStrategy[Any], examples: int = 60) -> Callable[[T
 
 @st.composite
 def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
-    """One of the seeds, with pieces cut, repeated, overwritten and inserted; sometimes only noise."""
+    """One of the seeds with pieces cut, repeated, overwritten and inserted; sometimes only noise."""
     data = bytearray(draw(st.sampled_from(seeds)))
     for _ in range(draw(st.integers(0, 6))):
         start = draw(st.integers(0, len(data)))
@@ -72,7 +72,7 @@ def mutated(draw: st.DrawFn, seeds: list[bytes]) -> bytes:
 
 
 def mutated_text(seeds: list[str]) -> st.SearchStrategy[str]:
-    """The same of text; what is no UTF-8 any more is replaced."""
+    """Like `mutated`, for text; invalid UTF-8 is replaced."""
     return mutated([seed.encode() for seed in seeds]).map(lambda data: data.decode("utf-8", "replace"))
 
 
@@ -81,4 +81,4 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
     max_leaves=12,
 )
-"""Anything that JSON can hold."""
+"""Any JSON value."""

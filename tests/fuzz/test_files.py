@@ -1,4 +1,4 @@
-"""Files that come from elsewhere: pipelines.yaml, GGUF weights, manifests, addresses of models."""
+"""Untrusted files: pipelines.yaml, GGUF weights, manifests, addresses of models."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_gguf(data: bytes) -> None:
     examples=60,
 )
 def test_manifests(document: object) -> None:
-    """Whatever a manifest says, it is a damaged directory or the digest of exactly what lies there."""
+    """A manifest either reports a damaged directory or gives the digest of exactly its files."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "a").write_bytes(b"x")
         try:

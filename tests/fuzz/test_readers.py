@@ -1,4 +1,4 @@
-"""Any bytes under any suffix: rows and faults that add up, or an error with a code; no ticket's text in a message."""
+"""Any bytes under any suffix give rows and faults that add up, or an error with a code and no ticket text."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ DOCUMENTS = [orjson.dumps(ROWS), orjson.dumps(ROWS[0]), b"[1, {}, [], null]", b"
 
 
 def parquet() -> bytes:
-    """A small file."""
+    """A small Parquet file."""
     out = io.BytesIO()
     pq.write_table(pa.table({"ticket_id": ["a", "b"], "body": [LEAK, None], "rating": [1.0, float("nan")]}), out)
     return out.getvalue()
 
 
 def reads_or_explains(name: str, data: bytes) -> None:
-    """Anything but rows that add up or an error with a code ends the test."""
+    """Fail unless the rows add up or an error has a code."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / name).write_bytes(data)
@@ -71,7 +71,7 @@ def test_json_lines(data: bytes) -> None:
 def _dumped(value: object) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # an integer beyond 64 bits
+    except TypeError:  # an integer of more than 64 bits
         return str(value).encode("utf-8", "replace")
 
 
@@ -103,7 +103,7 @@ def test_compressed(named: tuple[str, bytes]) -> None:
 
 @fuzz(st.binary(max_size=4096), st.integers(0, 4000), examples=10)
 def test_duckdb(noise: bytes, place: int) -> None:
-    """A database whose bytes were overwritten in one place."""
+    """A database with bytes overwritten in one place."""
     from tasks.warehouse import connect
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""SQL of pipelines.yaml: what is let through reads `tickets` alone, whatever it looked like."""
+"""SQL of pipelines.yaml: accepted SQL reads only `tickets`, whatever it looks like."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SECRET = "deep-secret"
 
 
 def _world(connection: duckdb.DuckDBPyConnection) -> None:
-    """A ticket, and next to it a table that no step may see."""
+    """A ticket, and a table that no step may read."""
     connection.execute(f"create table tickets ({COLUMNS})")
     connection.execute(
         "insert into tickets by name "
@@ -60,7 +60,7 @@ def _run(sql: str) -> None:
 
 
 @fuzz(mutated_text(SELECTS), examples=80)
-def test_selects(sql: str) -> None:
+def test_accepted_selects_read_only_tickets(sql: str) -> None:
     try:
         checked = check_select(sql)
     except (ConfigError, SecurityError):
@@ -69,7 +69,7 @@ def test_selects(sql: str) -> None:
 
 
 @fuzz(mutated_text(RULES), examples=80)
-def test_rules(sql: str) -> None:
+def test_accepted_rules_read_only_the_ticket(sql: str) -> None:
     try:
         checked = check_predicate(sql)
     except (ConfigError, SecurityError):
@@ -78,8 +78,8 @@ def test_rules(sql: str) -> None:
 
 
 @fuzz(mutated_text(SELECTS), examples=40)
-def test_the_lock_down_holds_without_any_guard(sql: str) -> None:
-    """The second wall: no statement in a locked connection reaches any file except the named one."""
+def test_a_locked_connection_reads_no_file_even_without_the_checks(sql: str) -> None:
+    """The second line of defence: a statement in a locked connection reads no file except the named one."""
     with tempfile.TemporaryDirectory() as folder:
         outside, allowed = Path(folder) / "outside.csv", Path(folder) / "allowed"
         outside.write_text(SECRET)
@@ -92,7 +92,7 @@ def test_the_lock_down_holds_without_any_guard(sql: str) -> None:
             ):
                 try:
                     ran = connection.execute(statement)
-                    found = ran.fetchall() if ran is not None else []  # nothing to run: an empty text
+                    found = ran.fetchall() if ran is not None else []  # an empty text: nothing to run
                 except (duckdb.Error, UnicodeError):
                     continue
                 assert SECRET not in repr(found)
@@ -101,8 +101,8 @@ def test_the_lock_down_holds_without_any_guard(sql: str) -> None:
 
 
 @fuzz(st.lists(st.text(max_size=12), min_size=1, max_size=30), examples=8)
-def test_quoting(names: list[str]) -> None:
-    """A quoted name is one name, a quoted text is one text, whatever they contain."""
+def test_quoted_names_and_texts_stay_one_token(names: list[str]) -> None:
+    """A quoted name is one name and a quoted text is one text, whatever they contain."""
     with connect(threads=1) as connection:
         for name in names:
             if "\0" not in name:

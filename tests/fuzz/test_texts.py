@@ -1,4 +1,4 @@
-"""What people write: conversations, requests, feedback, personal data, secrets."""
+"""Texts that people write: conversations, requests, feedback, personal data, secrets."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from schemas.errors import ConfigError
 from schemas.openai_api import ChatRequest, TextRequest
 from schemas.secrets import know_secrets, masked
 from tasks.curate.redact import redact_row
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 from tasks.sources.readers.read_jsonl import parse_lines
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.streams import Line
 from tasks.sources.readers.turns import read_turns, to_json
 from tasks.warehouse import connect
-from tasks.watch.feedback import ingest_feedback
 from tests.fuzz.fuzzing import JSON, LEAK, fuzz, mutated
 
 ROLES = st.sampled_from(["system", "user", "assistant", "human", "gpt", "tool", "developer", "USER", "", "x"]) | JSON
@@ -40,7 +40,7 @@ CONVERSATION = st.lists(TURN | JSON, max_size=5) | JSON
 
 @fuzz(CONVERSATION, examples=120)
 def test_conversations(value: Any) -> None:
-    """A valid conversation reads back unchanged; any other is refused without quoting its text."""
+    """A valid conversation reads back unchanged; an invalid one is refused without quoting its text."""
     turns = read_turns(value)
     if isinstance(turns, Fault):
         assert LEAK not in turns.reason
@@ -87,7 +87,7 @@ def test_feedback(data: bytes) -> None:
     with TemporaryDirectory() as folder:
         database = Path(folder, "feedback.duckdb")
         try:
-            found = ingest_feedback([data], source="f", database=database, versions=frozenset({"1"}), redact=[])
+            found = ingest_feedback([data], FeedbackRules(frozenset({"1"})), source="f", database=database)
         except ConfigError as error:
             assert (error.code, LEAK in str(error)) == ("TG0164", False)
         else:
@@ -109,7 +109,7 @@ AROUND = st.text(max_size=20) | st.sampled_from(
 
 @fuzz(AROUND, AROUND, st.sampled_from(sorted(PLANTED)), st.sampled_from(["subject", "body", "reply"]), examples=150)
 def test_redaction(before: str, after: str, value: str, column: str) -> None:
-    """Personal data between spaces is removed whatever surrounds it, and a second pass finds nothing more."""
+    """Personal data between spaces is removed whatever surrounds it; a second pass finds nothing."""
     text = f"{before} {value} {after}"
     redacted, counts = redact_row({column: text}, STEP)
     shown = redacted[column] or ""

@@ -1,4 +1,4 @@
-"""Image, compose file and dashboard say what the stack and the program do."""
+"""Image, compose file and dashboard agree with the stack and the program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def compose() -> dict[str, Any]:
     return dict(YAML(typ="safe").load(INFRA / "compose.yaml"))
 
 
-def test_containers_have_the_servers_of_the_stack_published_on_loopback_alone(compose: dict[str, Any]) -> None:
+def test_containers_publish_the_servers_of_the_stack_on_loopback_only(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert set(PORTS) | {"deploy"} == set(services)
     published = {name: service["ports"] for name, service in services.items() if "ports" in service}
@@ -39,8 +39,8 @@ def test_containers_have_the_servers_of_the_stack_published_on_loopback_alone(co
     assert {services["postgres"]["environment"]["POSTGRES_DB"], *created} == set(DATABASES)
 
 
-def test_every_published_server_has_a_login_and_its_clients_have_it_too(compose: dict[str, Any]) -> None:
-    """A variable with `:?` must be set: without it compose starts nothing."""
+def test_every_published_server_has_a_login_that_its_clients_use(compose: dict[str, Any]) -> None:
+    """A variable with `:?` must be set, or compose starts nothing."""
     prefect, mlflow, worker, endpoint = (
         compose["services"][name]["environment"] for name in ("prefect", "mlflow", "worker", "endpoint")
     )
@@ -55,24 +55,24 @@ def test_every_published_server_has_a_login_and_its_clients_have_it_too(compose:
     logins.read(LOGINS)
     assert logins["mlflow"]["database_uri"] == IN_CONTAINERS
     assert logins["mlflow"]["default_permission"] == "READ"
-    assert "TUNEGATE_ENDPOINT_TOKEN" in endpoint  # beyond loopback the endpoint does not start without one
+    assert "TUNEGATE_ENDPOINT_TOKEN" in endpoint  # outside loopback the endpoint does not start without one
 
 
-def test_containers_of_ours_may_change_nothing_but_their_volumes_and_hold_no_secret(compose: dict[str, Any]) -> None:
-    quiet = {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
+def test_our_containers_write_only_to_their_volumes_and_contain_no_secret(compose: dict[str, Any]) -> None:
+    no_telemetry = {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
     for name in OURS:
         service = compose["services"][name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-        assert quiet.items() <= service["environment"].items(), name
+        assert no_telemetry.items() <= service["environment"].items(), name
         for variable, value in service["environment"].items():
             if re.search("PASSWORD|TOKEN|SECRET|AUTH_STRING", variable):
                 assert re.fullmatch(r"(tunegate:)?\$\{\w+(:[?-][^}]*)?\}", value), (name, variable)
         assert not re.search("PASSWORD", str([*service.get("entrypoint", []), *service["command"]]))
 
 
-def test_the_image_has_a_target_for_each_place_and_none_runs_as_root() -> None:
+def test_the_image_has_a_cpu_and_a_gpu_target_and_neither_runs_as_root() -> None:
     stages = re.split(r"^FROM ", (INFRA / "Dockerfile").read_text(), flags=re.M)[1:]
     names = {stage.splitlines()[0].rpartition(" ")[2]: stage for stage in stages}
     assert set(names) == {"base", "code", "gpu", "cpu"}
@@ -81,7 +81,7 @@ def test_the_image_has_a_target_for_each_place_and_none_runs_as_root() -> None:
         assert 'ENTRYPOINT ["tunegate"]' in names[name]
 
 
-def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+def test_the_dashboard_uses_only_metrics_that_exist() -> None:
     dashboard = json.loads((INFRA / "grafana" / "tunegate.json").read_bytes())
     required = {
         metric
@@ -93,9 +93,9 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     documented |= {f"{name}_bucket" for name in documented}
     assert required <= documented
     assert len(required) > 10
-    of_endpoint = EndpointMetrics().text().decode()
-    assert "tunegate_requests" in of_endpoint
-    assert "tunegate_request_seconds" in of_endpoint
-    places = [panel["gridPos"] for panel in dashboard["panels"]]
-    assert all(place["x"] + place["w"] <= 24 for place in places)
-    assert len({panel["id"] for panel in dashboard["panels"]}) == len(places)
+    exported = EndpointMetrics().text().decode()
+    assert "tunegate_requests" in exported
+    assert "tunegate_request_seconds" in exported
+    positions = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert all(position["x"] + position["w"] <= 24 for position in positions)
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(positions)

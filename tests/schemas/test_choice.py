@@ -49,13 +49,12 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
     }
     told = {fault[1][-1]: fault[0] for fault in faults(train=sweep(over))}
     assert told == {
-        "adapter.rnak": "`adapter.rnak` is no setting of train",
+        "adapter.rnak": "`adapter.rnak` is not a setting of train",
         "adapter": "`adapter` is a section",
-        "prompt.user": "`prompt.user` cannot differ: the prompt is what is served, and every training must answer the "
-        "same one",
-        "format": "`format` cannot differ: trainings of two formats answer two different prompts",
+        "prompt.user": "`prompt.user` cannot differ: every training must answer the same prompt, which is served",
+        "format": "`format` cannot differ: trainings of two formats answer different prompts",
     }
-    assert path_fault("lerning_rate") == ("`lerning_rate` is no setting of train", "did you mean `learning_rate`?")
+    assert path_fault("lerning_rate") == ("`lerning_rate` is not a setting of train", "did you mean `learning_rate`?")
     assert path_fault("rank") is not None
     assert {"adapter.rank", "learning_rate", "quantization.double_quant", "max_steps"} <= train_paths().keys()
 
@@ -65,12 +64,15 @@ def test_a_wrong_path_is_told_with_the_one_that_was_meant() -> None:
     [
         ({"learning_rate": {"low": 1e-2, "high": 1e-3}}, "low 0.01 is not below high 0.001"),
         ({"weight_decay": {"low": 0, "high": 1, "log": True}}, "a log range needs low above 0, got 0"),
-        ({"method": {"low": 1, "high": 2}}, "`method` is no number and has no range; list its values: [a, b]"),
+        (
+            {"method": {"low": 1, "high": 2}},
+            "`method` is not a number and cannot have a range; list its values: [a, b]",
+        ),
         ({"adapter.rank": {"low": 1, "high": 2.5}}, "`adapter.rank` takes whole numbers, got 1 to 2.5"),
         ({"learning_rate": {"low": 1e-2, "high": 5}}, "5 should be less than or equal to 1"),
         ({"adapter.rank": [8, 0]}, "0 should be greater than or equal to 1"),
         ({"method": ["lora", "ladder"]}, "'ladder' should be 'full', 'lora' or 'qlora'"),
-        ({"allow_download": [True]}, "`allow_download` is no setting to search over"),
+        ({"allow_download": [True]}, "`allow_download` is not a setting to search over"),
     ],
 )
 def test_a_value_that_no_training_can_have_is_told_at_its_path(over: dict[str, Any], told: str) -> None:
@@ -94,7 +96,7 @@ def test_rungs_have_names_of_their_own_and_each_a_method() -> None:
     assert told[0] == ("there are two rungs 'r0'", ("ladder", "rungs", 1, "name"))
     assert "learning_rate" in told[1][0]
     assert told[1][1] == ("ladder", "rungs", 1, "set")
-    assert told[2] == ("rung 'r2' names no `method`", ("ladder", "rungs", 2, "set"))
+    assert told[2] == ("rung 'r2' has no `method`", ("ladder", "rungs", 2, "set"))
 
 
 def test_method_and_ladder_belong_together_and_exclude_a_sweep() -> None:
@@ -102,7 +104,7 @@ def test_method_and_ladder_belong_together_and_exclude_a_sweep() -> None:
     both = ladder({"method": "lora"}, {"method": "full"}) | {"method": "lora"}
     assert faults(train=both)[0][0] == "`ladder` needs `method: ladder`"
     both = ladder({"method": "lora"}, {"method": "full"}) | sweep({"seed": [1]})
-    assert faults(train=both | {"method": "ladder"})[0][0] == "there is a ladder and a sweep; choose by one of them"
+    assert faults(train=both | {"method": "ladder"})[0][0] == "there is both a ladder and a sweep; use one of them"
 
 
 def test_the_metric_is_one_of_scoring_and_validation_is_not_empty() -> None:
@@ -110,7 +112,7 @@ def test_the_metric_is_one_of_scoring_and_validation_is_not_empty() -> None:
     unknown = faults(train=ladder(*rungs, metric="exakt"), split={"validation_fraction": 0})
     assert unknown == [
         ("unknown metric 'exakt'", ("train", "ladder", "target", "metric")),
-        ("trainings are compared on the validation split, and there is none", ("split", "validation_fraction")),
+        ("trainings are compared on the validation split, but there is none", ("split", "validation_fraction")),
     ]
     assert faults(train=sweep({"seed": [1]}, metric="bleu")) == [
         ("unknown metric 'bleu'", ("train", "sweep", "metric"))

@@ -64,7 +64,7 @@ def test_a_variable_almost_named_is_suggested(explain: Explain) -> None:
 @pytest.mark.parametrize("reference", ["${HOME}", "${env:}", "${env:1A}", "${env:A-B}", "${env:A", "${env:A:-{}}"])
 def test_other_forms_are_refused_and_not_taken_as_text(explain: Explain, reference: str) -> None:
     rendered = explain(TEXT.replace("${env:BASE}", reference), {"HOME": "h", "A": "a"})
-    assert "error[TG0106]: `pipelines.demo.train.base_model` holds a reference that is not understood" in rendered
+    assert "error[TG0106]: `pipelines.demo.train.base_model` has an invalid reference" in rendered
 
 
 SECRET = "hunter2-s3cret"

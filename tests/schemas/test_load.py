@@ -228,7 +228,7 @@ error[TG0103]: `pipelines.demo.train.epochs` should be a whole number, got nothi
     "a template's column": (
         GOOD.replace("base_model: file:///models/tiny", 'base_model: m\n      prompt: {user: "{bdy}"}'),
         """\
-error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` names no ticket column; did you mean `body`?
+error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` is not a ticket column; did you mean `body`?
   --> pipelines.yaml:7:22
    |
  7 |       prompt: {user: "{bdy}"}
@@ -237,7 +237,7 @@ error[TG0103]: `pipelines.demo.train.prompt.user`: `{bdy}` names no ticket colum
     "name of a pipeline": (
         GOOD.replace("  demo:", "  Demo 1:"),
         """\
-error[TG0103]: `pipelines.Demo 1` is no name for a pipeline
+error[TG0103]: `pipelines.Demo 1` is not a valid name of a pipeline
   --> pipelines.yaml:3:3
    |
  3 |   Demo 1:
@@ -252,7 +252,7 @@ error[TG0103]: `version` should be 1
    |
  1 | version: 2
    | ^^^^^^^
-   = help: the only form that this tunegate reads""",
+   = help: the only version that this program reads""",
     ),
     "unknown parent": (
         GOOD + "  child: {extends: dmo}\n",
@@ -295,7 +295,7 @@ error[TG0106]: environment variable BASE_MODEL is not set, needed by `pipelines.
     "reference of another form": (
         GOOD.replace("file:///models/tiny", "${BASE_MODEL}"),
         """\
-error[TG0106]: `pipelines.demo.train.base_model` holds a reference that is not understood
+error[TG0106]: `pipelines.demo.train.base_model` has an invalid reference
   --> pipelines.yaml:6:19
    |
  6 |       base_model: ${BASE_MODEL}
@@ -429,7 +429,7 @@ def test_a_missing_file_says_how_to_name_one(tmp_path: Path, monkeypatch: pytest
     assert str(caught.value) == (
         "error[TG0110]: cannot read the file: No such file or directory\n"
         "  --> pipelines.yaml\n"
-        "   = help: run from the folder that holds it, or name the file"
+        "   = help: run from its folder, or name the file"
     )
 
 

@@ -154,4 +154,4 @@ def test_too_many_pipelines_are_refused(explain: Explain) -> None:
 def test_a_file_that_explodes_by_inheritance_is_refused(explain: Explain) -> None:
     wide = HEAD + "  wide: {extends: base, curate: {" + ",\n".join(f"k{i}: 1" for i in range(5000)) + "}}\n"
     rendered = explain(wide + "".join(f"  p-{i}: {{extends: wide}}\n" for i in range(100)))
-    assert "error[TG0109]: the pipelines hold more than 200,000 values after merging" in rendered
+    assert "error[TG0109]: the pipelines have more than 200,000 values after merging" in rendered

@@ -57,7 +57,7 @@ def test_a_slice_value_may_hold_an_equals_sign() -> None:
 def test_the_routing_field_is_one_of_the_scored_fields() -> None:
     evaluate = {"fields": "(?P<priority>x)"}
     assert faults(evaluate=evaluate) == [
-        ("routing_field 'category' is no named group of evaluate.fields", ("evaluate", "routing_field"))
+        ("routing_field 'category' is not a named group of evaluate.fields", ("evaluate", "routing_field"))
     ]
     assert build(evaluate={**evaluate, "routing_field": None})
     assert build(evaluate={**evaluate, "routing_field": "priority"})
@@ -77,5 +77,5 @@ def test_contradictions_are_told_together() -> None:
 
 @pytest.mark.parametrize("part", ["system", "user", "answer"])
 def test_a_prompt_names_ticket_columns_only(part: str) -> None:
-    with pytest.raises(ValidationError, match="names no ticket column"):
+    with pytest.raises(ValidationError, match="is not a ticket column"):
         build(train={"base_model": "m", "prompt": {part: "{customer}"}})

@@ -54,10 +54,10 @@ def test_anything_else_is_no_credential(explain: Explain, written: str) -> None:
     [
         ({"base_url": "https://x.example"}, "exactly one of `subdomain` and `base_url`"),
         ({"oauth_token": "${env:A}"}, "exactly one of `api_token` and `oauth_token`"),
-        ({"email": None}, "`email` goes with `api_token`"),
-        ({"subdomain": None, "base_url": "http://desk.example"}, "is no https address"),
+        ({"email": None}, "`email` and `api_token` need each other"),
+        ({"subdomain": None, "base_url": "http://desk.example"}, "is not an https address"),
         ({"subdomain": None, "base_url": "https://a:b@desk.example"}, "more than scheme, host and port"),
-        ({"start": "2026-02-30"}, "no day of the calendar"),
+        ({"start": "2026-02-30"}, "not a calendar day"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told: str) -> None:
@@ -72,8 +72,8 @@ def test_what_does_not_fit_together_is_refused(changes: dict[str, object], told:
     [
         ({"path": None}, "exactly one of `path` and `catalog`"),
         ({"catalog": "c.db", "table": "a.b"}, "exactly one of `path` and `catalog`"),
-        ({"table": "a.b"}, "`table` goes with `catalog`"),
-        ({"path": None, "catalog": "c.db"}, "`table` goes with `catalog`"),
+        ({"table": "a.b"}, "`table` and `catalog` need each other"),
+        ({"path": None, "catalog": "c.db"}, "`table` and `catalog` need each other"),
         ({"path": None, "catalog": "c.db", "table": "b"}, "table"),
         ({"snapshot_id": -1}, "snapshot_id"),
     ],
@@ -98,35 +98,35 @@ AFAR = {"kind": "remote_files", "urls": ["s3://desk/*.csv", "https://h.example/x
     [
         ({"urls": []}, "urls"),
         *(
-            ({"urls": [url]}, "begins neither with s3:// nor with https://")
+            ({"urls": [url]}, "starts neither with s3:// nor with https://")
             for url in ("http://h.example/x.csv", "ftp://h.example/x.csv", "file:///etc/passwd", "x.csv", "gs://b/x.csv")
         ),
         *(({"urls": [url]}, "is not `s3://bucket/key`") for url in ("s3://desk", "s3://desk/", "s3://*/x", "s3://d/x/")),
-        ({"urls": ["https://a:b@h.example/x.csv"]}, "no address of a file"),
-        ({"urls": ["https://h.example/"]}, "no address of a file"),
+        ({"urls": ["https://a:b@h.example/x.csv"]}, "not an address of a file"),
+        ({"urls": ["https://h.example/"]}, "not an address of a file"),
         ({"urls": ["https://h.example:99999/x.csv"]}, "[Pp]ort"),
         ({"urls": ["https://[::1/x.csv"]}, "IPv6"),
-        ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "holds a credential"),
-        ({"urls": ["https://h.example/x.csv?sig=0a"]}, "holds a credential"),
-        ({"urls": ["https://h.example/*.csv"]}, "only s3:// has patterns"),
+        ({"urls": ["https://h.example/x.csv?X-Amz-Signature=0a"]}, "has a credential"),
+        ({"urls": ["https://h.example/x.csv?sig=0a"]}, "has a credential"),
+        ({"urls": ["https://h.example/*.csv"]}, "only s3:// can have patterns"),
         ({"urls": ["s3://desk/a b.csv"]}, "blanks"),
-        ({"endpoint": "http://minio.example"}, "is no https address"),
+        ({"endpoint": "http://minio.example"}, "is not an https address"),
         ({"endpoint": "https://minio.example/path"}, "more than scheme, host and port"),
         ({"access_key_id": "AKIA", "secret_access_key": "x"}, "credential is written as"),
         ({"access_key_id": "${env:A}"}, "give both"),
-        ({"session_token": "${env:A}"}, "goes with `access_key_id`"),
+        ({"session_token": "${env:A}"}, "needs `access_key_id`"),
         ({"profile": "a", "access_key_id": "${env:A}", "secret_access_key": "${env:A}"}, "not both"),
         ({"profile": "a]\n[b"}, "profile"),
         ({"parallel": 0}, "parallel"),
         ({"parallel": 33}, "parallel"),
         ({"bearer_token": "${env:A}", "urls": ["s3://desk/x.csv"]}, "of one host; there are 0"),
         ({"bearer_token": "${env:A}", "urls": ["https://a.example/x", "https://b.example/x"]}, "there are 2"),
-        ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "none of `urls`"),
+        ({"sha256": {"https://h.example/y.csv": "0" * 64}}, "not in `urls`"),
         ({"sha256": {"s3://desk/x.csv": "00"}}, "sha256"),
         ({"max_total_mb": 0}, "max_total_mb"),
     ],
 )  # fmt: skip
-def test_files_from_afar_are_declared_by_safe_addresses(changes: dict[str, object], told: str) -> None:
+def test_remote_files_have_safe_addresses(changes: dict[str, object], told: str) -> None:
     whole = RemoteFilesSource.model_validate({**AFAR, "sha256": {"s3://desk/x.csv": "0" * 64}})
     assert whole.model_dump()["sha256"] == {"s3://desk/x.csv": "0" * 64}
     with pytest.raises(ValidationError, match=told):
@@ -145,7 +145,7 @@ def test_the_codes_of_a_wrong_scheme_and_of_a_written_credential_are_told_with_t
     text = re.sub(r"\{kind: zendesk.*\}", declared, TEXT)
     wrong = explain(text.replace("CHANGE", "ftp://h.example/x").replace("SECRET", "'${env:A}'"), {"A": "AKIAX"})
     assert "TG0103" in wrong
-    assert "begins neither with s3:// nor with https://" in wrong
+    assert "starts neither with s3:// nor with https://" in wrong
     written = explain(text.replace("CHANGE", "s3://desk/x.csv").replace("SECRET", "hunter2"), {"A": "AKIAX"})
     assert "TG0103" in written
     assert "a credential is written as `${env:NAME}` and nothing else" in written

@@ -53,7 +53,7 @@ def test_a_rate_is_fine_told_or_refused_by_how_far_it_is_from_what_is_usual(
     for rate in wrong:
         ((message, hint),) = faults(lambda rate=rate: train(method=method, learning_rate=rate)).values()  # type: ignore[misc]
         assert message.endswith("and this is more than 10 times off")
-        assert hint == "if it is meant, say so: allow_unusual_learning_rate: true"
+        assert hint == "if it is intended, set allow_unusual_learning_rate: true"
         meant = train(method=method, learning_rate=rate, allow_unusual_learning_rate=True)
         assert training_advice(meant) == []
 

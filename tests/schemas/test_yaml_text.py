@@ -137,7 +137,7 @@ BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (BOMB, f"more than {MAX_VALUES:,} values, counting what aliases stand for"),
+        (BOMB, f"more than {MAX_VALUES:,} values, counting what aliases refer to"),
         ("- a\n" * (MAX_VALUES + 1), f"more than {MAX_VALUES:,} values"),
         ("a: " + "[" * 5000, f"nested deeper than {MAX_DEPTH} levels"),
         ("? " * 5000, "a key should be text"),

@@ -1,6 +1,6 @@
-"""Pages in a real Chromium: the browser, and what every page must keep.
+"""Pages in a real Chromium: the browser, and the checks that every page must pass.
 
-The browser is the system's; a machine without one skips, with the reason.
+Uses the system's browser; tests skip with a reason on a machine without one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 QUIET = ("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync")  # fmt: skip
-"""Without these it asks its maker's servers, which is none of a test's business."""
+"""Without these options, the browser contacts its maker's servers."""
 WIDE, NARROW = (1280, 900), (390, 844)
 
 
@@ -38,7 +38,7 @@ def open_browser() -> Iterator[Browser]:
 
 @contextmanager
 def watched(browser: Browser, size: tuple[int, int], *, dark: bool = False) -> Iterator[Page]:
-    """A new page whose console must stay empty, and that must ask for nothing but what the test opens."""
+    """A new page that must log nothing to the console and request nothing but what the test opens."""
     width, height = size
     page = browser.new_page(
         viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light", reduced_motion="reduce"
@@ -54,7 +54,7 @@ def watched(browser: Browser, size: tuple[int, int], *, dark: bool = False) -> I
 
 
 def check_page(page: Page) -> None:
-    """No accessibility rule of axe-core is broken, nothing is cut off at the side, and it is more than white."""
+    """Check that the page breaks no axe-core rule, fits the window's width and is not blank."""
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page)

@@ -1,7 +1,7 @@
-"""A home folder with real candidates of a tiny model, as runs leave it, in a second: nothing is trained or judged.
+"""A home folder with real candidates of a tiny model, as runs leave it, built in a second without training or judging.
 
-Store, ledger, bundles and prompts are made by the program's own code; only the weights are disturbed instead of
-trained, and the verdicts are given.
+The program's own code makes store, ledger, bundles and prompts; only the weights are perturbed instead of trained, and
+the verdicts are fixed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import orjson
 
 from flows.graph.store import Obtained, Store
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import (
     Artifact,
     BundleRef,
@@ -49,7 +50,7 @@ TICKETS = [
 
 @dataclass
 class Candidates:
-    """Makes one candidate after the other under the name of the pipeline `small`."""
+    """Adds candidates under the name of the pipeline `small`."""
 
     folder: Path
     model: ModelRef
@@ -63,7 +64,7 @@ class Candidates:
         return self.folder / "pipelines.yaml"
 
     def add(self, seed: int, verdict: Verdict = "PROMOTE", *, method: Method = "lora", **changes: Any) -> str:
-        """A run with a candidate; with PROMOTE it becomes champion. Returns its version, the run is `run-SEED`."""
+        """Add a run, `run-SEED`, with a candidate; PROMOTE makes it champion. Returns the version."""
         spec = load_file(self.config).get("small")
         run_id, ledger = f"run-{seed}", self.ledger
         ledger.start_run(
@@ -110,8 +111,8 @@ class Candidates:
         if verdict == "PROMOTE":
             now = ledger.champion(spec.registry.name)
             ledger.promote(
-                spec.registry.name, expected=now.version if now else None, version=version, run_id=run_id,
-                reason="because", verdict_digest=decision.digest,
+                spec.registry.name, expected=now.version if now else None, version=version,
+                verdict=RunVerdict(run_id, "because", decision.digest),
             )  # fmt: skip
         ledger.finish_run(run_id, status="DONE", verdict=verdict, reason="because", exit_code=0)
         return version

@@ -1,4 +1,4 @@
-"""Parts of work that tests give to workers: functions of a module, as those of steps are."""
+"""Work that tests send to workers: module-level functions, like those of steps."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def halves(text: bytes) -> tuple[bytes, bytes]:
 
 
 def noted_halves(text: bytes, folder: str) -> tuple[bytes, bytes]:
-    """As `halves`, and a file for each time that it was done; slow enough for every node to get some."""
+    """Like `halves`, plus a file per call; slow enough that every node gets some."""
     time.sleep(0.3)
     (Path(folder) / f"{text[:1].decode()}-{os.getpid()}-{time.monotonic_ns()}").touch()
     return halves(text)

@@ -1,4 +1,4 @@
-"""The code of the error that a call ends with."""
+"""The error code that a call fails with."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.errors import TunegateError
 
 
 def code_of(provoke: Callable[[], Any]) -> str:
-    """Call the function, which must fail with an error of ours, and return the error's code."""
+    """Call the function, which must raise a TunegateError, and return the error's code."""
     with pytest.raises(TunegateError) as caught:
         provoke()
     return caught.value.code

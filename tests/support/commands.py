@@ -1,7 +1,7 @@
-"""`tunegate` commands in this process: the same parser, errors and exit codes, without a new interpreter.
+"""Runs `tunegate` commands in this process: same parser, errors and exit codes, no new interpreter.
 
-What a command changes in its process (environment, folder, umask, signal handlers, log handlers) is put back. A
-training is a fork of this process. A Prefect server that does not answer is given up at once, not after five seconds.
+Restores what a command changes in its process (environment, folder, umask, signal handlers, log handlers). Training
+forks this process. An unreachable Prefect server is given up at once, not after five seconds.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from flows.workspace import servers
 from tasks.train import launch
 
 NOWHERE = "http://127.0.0.1:9/api"
-"""A Prefect server that does not answer: a run does without it, as it does for users."""
+"""A Prefect server that does not answer; runs continue without it, as for users."""
 
 
 def run_here(arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run `tunegate ARGUMENTS` to its end, as `subprocess.run` would."""
+    """Run `tunegate ARGUMENTS` and wait for it, like `subprocess.run`."""
     out, error = io.StringIO(), io.StringIO()
     code: int | str | None = 0
     with _restored(), redirect_stdout(out), redirect_stderr(error):

@@ -1,4 +1,4 @@
-"""The HTTP of a fake help desk on loopback, and what can go wrong with an answer."""
+"""HTTP server of a fake help desk on loopback, with faulty answers on request."""
 
 from __future__ import annotations
 
@@ -26,8 +26,10 @@ def send(handler: BaseHTTPRequestHandler, status: int, body: object, headers: di
 
 
 def send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
-    """`half`: fewer bytes than promised; `cut`: half a document that calls itself whole; `wrong`: another document;
-    `login`: a page of HTML that calls itself well."""
+    """Send a faulty answer.
+
+    `half`: fewer bytes than `Content-Length`; `cut`: half a document with a matching length; `wrong`: another document;
+    `login`: an HTML login page with status 200."""
     data = json.dumps({"hello": 1} if mood == "wrong" else body).encode()
     if mood == "login":
         data = b"<!DOCTYPE html><title>Log in</title>"
@@ -42,7 +44,7 @@ def send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
 
 @contextmanager
 def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """The address at which every GET, HEAD and POST is answered while the block runs."""
+    """Answer every GET, HEAD and POST while the block runs; yields the address."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -73,7 +75,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
             super().shutdown_request(request)
 
         def handle_error(self, *_: Any) -> None:
-            """A client that was killed hangs up."""
+            """Ignore killed clients, which hang up."""
 
     server = Server(("127.0.0.1", 0), Handler)
     if tls is not None:
@@ -85,7 +87,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
     finally:
         server.shutdown()
         thread.join()
-        for connection in tuple(open_connections):  # kept alive by a client: its thread would wait for a next request
+        for connection in tuple(open_connections):  # a client may keep it alive
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         server.server_close()

@@ -3,8 +3,8 @@
 A block in `bash` contains commands. One in `console` is an overview: a command, two spaces or more, what it does, with
 ` | ` between alternatives; or, if lines start with `$ `, these commands and their output. After the language there may
 be `scene="NAME"`: it needs a server, a file or minutes, and `tests/system/docs/test_scenes.py` has a test that
-provides them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or what a pipeline
-that extends `support-replies` would declare.
+provides them; or `no-run="reason"`: its commands are parsed and never run. YAML is a whole file, or the body of a
+pipeline that extends `support-replies`.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ class Block:
     """One fenced block.
 
     Attributes:
-        why_not: Why its commands are never run; empty where they are.
-        scene: The test that runs it, with all it needs; empty for a block that needs nothing but tickets and a model.
+        why_not: Why its commands are never run; empty if they are run.
+        scene: The test that runs it; empty for a block that needs only tickets and a model.
     """
 
     page: str
@@ -46,7 +46,7 @@ class Block:
 
     @property
     def place(self) -> str:
-        """For messages."""
+        """The block's location, for messages."""
         return f"{self.page}:{self.line}"
 
     def commands(self) -> list[str]:
@@ -65,7 +65,7 @@ def blocks(project: Path) -> list[Block]:
 
 
 def pages(project: Path) -> list[Path]:
-    """Pages for users and contributors; decisions are history and may name what is gone."""
+    """Pages for users and contributors; decisions are history and may name removed things."""
     others = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))
     return [*others, *(path for path in sorted((project / "docs").rglob("*.md")) if path.parent.name != "decisions")]
 
@@ -76,10 +76,10 @@ def inline_commands(path: Path) -> list[str]:
 
 
 def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
-    """What the argument parser would refuse in `tunegate WORDS`; empty for nothing.
+    """The argument parser's complaint about `tunegate WORDS`; empty if there is none.
 
     Args:
-        complete: Whether it is a command to type; else a mention, which may leave arguments out.
+        complete: Whether it is a command to type; a mention may leave arguments out.
     """
     command = _parser(app)
     words = [word for word in words if word != "--debug"]
@@ -117,21 +117,21 @@ def _blocks_of(path: Path, project: Path) -> Iterator[Block]:
 
 
 def _whole_lines(text: str) -> Iterator[str]:
-    """Lines without comments; one whose quotes are open takes the next along."""
-    held = ""
+    """Lines without comments; a line with an open quote is joined with the next."""
+    pending = ""
     for line in text.splitlines():
-        held = f"{held}\n{line}" if held else line
+        pending = f"{pending}\n{line}" if pending else line
         try:
-            words = shlex.split(held, comments=True)
+            words = shlex.split(pending, comments=True)
         except ValueError:
             continue
         yield shlex.join(words)
-        held = ""
-    assert not held, f"an open quote: {held}"
+        pending = ""
+    assert not pending, f"an open quote: {pending}"
 
 
 def _alternatives(line: str) -> Iterator[str]:
-    """`tunegate up | down` -> `tunegate up`, `tunegate down`; an alternative in options keeps the command's name."""
+    """`tunegate up | down` -> `tunegate up`, `tunegate down`; options as alternatives keep the command."""
     first, *others = line.split(" | ")
     yield first
     start = first.split()[:2] if others and others[0].startswith("-") else first.split()[:1]

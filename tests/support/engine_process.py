@@ -1,4 +1,4 @@
-"""Small programs that the engine's tests start, race and kill; also the parts that they share with the tests.
+"""Small programs that tests of the engine start, race and kill, and helpers shared with those tests.
 
 `main` reads HOME COMMAND ARGUMENTS from the command line and prints one JSON object.
 """
@@ -18,6 +18,7 @@ from flows.graph.keys import step_key
 from flows.graph.store import Store
 from flows.ledger import promotions
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
@@ -31,7 +32,7 @@ def open_here(home: Path) -> Ledger:
 
 @as_step("table", libraries=("pydantic",), context=("journal", "pause_s"))
 def make_table(out: Path, *, step: DedupStep, journal: Path, pause_s: float, scratch: Path = BY_RUNNER) -> TicketTable:
-    """Write two files; note in the journal that it ran and whether an earlier attempt left something."""
+    """Write two files; note in the journal whether it began or resumed an earlier attempt."""
     with journal.open("a") as stream:
         stream.write(f"{'resumed' if (scratch / 'half').exists() else 'began'} {os.getpid()}\n")
     (scratch / "half").write_text("half of it")
@@ -43,14 +44,14 @@ def make_table(out: Path, *, step: DedupStep, journal: Path, pause_s: float, scr
 
 
 def table_node(journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Node:
-    """The only node of a graph."""
+    """A graph's only node."""
     graph = Graph()
     graph.add(make_table, step=DedupStep(uses="dedup", threshold=threshold), journal=journal, pause_s=pause_s)
     return graph.nodes["table"]
 
 
 def table_of(home: Path, journal: Path, *, threshold: float = 0.8, pause_s: float = 0.0) -> Outcome:
-    """Make the table, or take it from the store of the home folder."""
+    """Make the table, or reuse it from the home folder's store."""
     node = table_node(journal, threshold=threshold, pause_s=pause_s)
     return Run(Graph({node.name: node}), Store(home)).make(node)
 
@@ -90,13 +91,13 @@ def release(home: Path, number: str, expected: str, start_at: str = "0") -> obje
     while time.time() < float(start_at):  # several processes promote at the same moment
         time.sleep(0.001)
     promoted = ledger.promote(
-        "replies", expected=expected or None, version=version, run_id=candidate.run_id, reason="better"
+        "replies", expected=expected or None, version=version, verdict=RunVerdict(candidate.run_id, "better")
     )
     return {"version": promoted.to_version}
 
 
 def decide(command: str, home: Path, argument: str, expected: str = "", start_at: str = "0") -> object:
-    """What a person decides, at a given moment."""
+    """Apply a person's decision at the given time."""
     ledger = open_here(home)
     while time.time() < float(start_at):
         time.sleep(0.001)
@@ -113,40 +114,42 @@ def hold(home: Path, name: str, seconds: str) -> object:
     ledger = open_here(home)
     with ledger.pipeline_lock(name, wait_s=0, run_id=f"run-{os.getpid()}"):
         ledger.start_run(f"run-{os.getpid()}", pipeline=name, model_name="replies", input_digest="in", config_json="{}")
-        say("holding")
+        send_line("holding")
         time.sleep(float(seconds))
     return {}
 
 
 def whole_run(home: Path, number: str, expected: str = "", wait_s: str = "0") -> object:
-    """A run that was compared with the expected champion and promotes on request."""
+    """A run that was judged against the expected champion and promotes on request."""
     ledger, run_id = open_here(home), f"run-{number}"
     with ledger.pipeline_lock("support", wait_s=float(wait_s), run_id=run_id):
         ledger.mark_interrupted()
         ledger.start_run(run_id, pipeline="support", model_name="replies", input_digest="in", config_json="{}")
         version = ledger.record_candidate(candidate_ref(home, int(number)), verdict="PROMOTE", reason="better")
-        wait_for_a_word("holding")
-        promoted = ledger.promote("replies", expected=expected or None, version=version, run_id=run_id, reason="better")
+        wait_for_line("holding")
+        promoted = ledger.promote(
+            "replies", expected=expected or None, version=version, verdict=RunVerdict(run_id, "better")
+        )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0)
     return {"version": promoted.to_version}
 
 
 def slow_release(home: Path, number: str, place: str) -> object:
-    """A promotion that stops at a failpoint's place until it is released."""
-    promotions.reach = lambda here: wait_for_a_word(here) if here == place else None
+    """A promotion that pauses at a failpoint until the test releases it."""
+    promotions.reach = lambda here: wait_for_line(here) if here == place else None
     return release(home, number, "")
 
 
-def teller(home: Path, wait_s: str) -> object:
+def sync_mlflow(home: Path, wait_s: str) -> object:
     with open_here(home).mlflow_lock(wait_s=float(wait_s)) as check_turn:
         check_turn()
-        wait_for_a_word("telling")
+        wait_for_line("syncing")
         check_turn()
     return {"synced": True}
 
 
 def look(home: Path) -> object:
-    """What the ledger says; reading its history checks the chain of hashes."""
+    """The ledger's state; reading its history checks the chain of hashes."""
     ledger, champion = open_here(home), open_here(home).champion("replies")
     return {
         "champion": champion.version if champion else None,
@@ -155,8 +158,8 @@ def look(home: Path) -> object:
     }
 
 
-def wait_for_a_word(text: str) -> None:
-    say(text)
+def wait_for_line(text: str) -> None:
+    send_line(text)
     if not sys.stdin.readline():
         sys.exit("the other process is gone")
 
@@ -165,7 +168,7 @@ def key(_home: Path) -> object:
     return {"key": step_key(table_node(Path("journal")), {"tickets": "abc", "several": ("d", "e")}).key}
 
 
-def say(text: str) -> None:
+def send_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
@@ -173,11 +176,11 @@ def say(text: str) -> None:
 def main() -> int:
     home, command, *arguments = sys.argv[1:]
     programs = {"obtain": obtain, "release": release, "hold": hold, "key": key}
-    programs |= {"run": whole_run, "slow_release": slow_release, "teller": teller, "look": look}
+    programs |= {"run": whole_run, "slow_release": slow_release, "sync_mlflow": sync_mlflow, "look": look}
     programs |= {name: partial(decide, name) for name in ("approve", "force", "rollback")}
     try:
-        say(json.dumps(programs[command](Path(home), *arguments)))
+        send_line(json.dumps(programs[command](Path(home), *arguments)))
     except TunegateError as error:
-        say(json.dumps(error.to_json()))
+        send_line(json.dumps(error.to_json()))
         return error.exit_code
     return 0

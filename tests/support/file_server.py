@@ -1,7 +1,7 @@
-"""Fake S3-compatible storage (`/bucket/key`) that also serves the same bytes as a plain web server, and its moods.
+"""Fake S3-compatible storage (`/bucket/key`) that also serves the files as a plain web server, with faults.
 
-It checks signatures by its own reading of the specification; the AWS client inside pyarrow is tested against it as
-well, so that it is no echo of the program's.
+It checks signatures with its own implementation of the specification, not the program's; the AWS client inside pyarrow
+is tested against it too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ KEY_ID, SECRET = "AKIATEST", "a secret of tests"
 
 @dataclass
 class Request:
-    """One request and what became of it."""
+    """A request and the status it got."""
 
     path: str
     query: str
@@ -36,9 +36,9 @@ class Request:
 
 @dataclass
 class FileServer:
-    """What it holds and how it behaves.
+    """Files and behaviour of the server.
 
-    `moods`: path -> how the next answers go wrong, in turn; `forever` wherever nothing else is said.
+    `moods`: path -> faults of its next answers, in order; `forever`: path -> the fault of all other answers.
     """
 
     url: str = ""
@@ -120,7 +120,7 @@ def _file(server: FileServer, handler: BaseHTTPRequestHandler, request: Request,
         if mood == "stall":
             server.resume.wait(60)
         handler.close_connection = True
-    elif mood == "endless":  # a body without a length, in pieces, and much more than was said anywhere
+    elif mood == "endless":  # a chunked body, much longer than announced
         request.status = 200
         _head(handler, 200, {**headers, "Transfer-Encoding": "chunked"})
         piece = b"x" * (1 << 18)

@@ -1,6 +1,6 @@
-"""A home folder as runs leave it, in a second and without a model: pseudonyms, splits, examples, trainings, feedback.
+"""A home folder as runs leave it, built in a second without a model: pseudonyms, splits, examples, trainings, feedback.
 
-Store, ledger, keys and tables are made by the program's own code; the trainings are files of three bytes.
+The program's own code makes store, ledger, keys and tables; the trainings are files of three bytes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings, load_settings
 from schemas.artifacts import (
     Artifact,
@@ -39,7 +40,7 @@ from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.splits.assignments import write_assignments
 from tasks.files import sha256_json
-from tasks.watch.feedback import ingest_feedback
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 
 KEY = "a key for pseudonyms of tests"
 CUSTOMER, OTHER = "ann@vq.example", "bob@vq.example"
@@ -66,12 +67,12 @@ def pseudonym(value: str) -> str:
 TICKET = pseudonym("vq-1")
 SOURCE = (("vq-1", CUSTOMER, TEXT), ("vq-2", CUSTOMER, TEXT), ("t-1", OTHER, "grey"), ("t-2", OTHER, "grey"))
 WORDS = (CUSTOMER, pseudonym(CUSTOMER), TEXT, "vq-", TICKET)
-"""What must not be found anywhere afterwards."""
+"""Texts that must not remain anywhere."""
 
 
 @dataclass
 class Workspace:
-    """Where it lies, and what was put there."""
+    """A built workspace: its location and contents."""
 
     settings: Settings
     made: dict[str, Artifact]
@@ -86,24 +87,24 @@ class Workspace:
 
 
 def build(folder: Path) -> Workspace:
-    """Two customers with two tickets each; v1 learned from both, v2 extends v1, v3 is only another's."""
+    """Two customers with two tickets each; v1 learned from both, v2 extends v1, v3 learned only from the other."""
     (folder / "pipelines.yaml").write_text(CONFIG)
     settings = load_settings(folder / "pipelines.yaml", environ={})
-    here = Workspace(settings, {})
+    workspace = Workspace(settings, {})
     raw, clean = rows(redacted=False), rows(redacted=True)
-    here.ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="", config_json="{}")
-    _keep(here, "extract", (), TicketTable, lambda out: _table(raw, out))
-    _keep(here, "redact", ("extract",), TicketTable, lambda out: _table(clean, out))
-    _keep(here, "split", ("redact",), Splits, lambda out: _splits(clean, out))
-    _keep(here, "encode", ("split",), DatasetRef, lambda out: _examples(clean, out))
-    _keep(here, "prompts", ("split",), ModelRef, lambda out: _text(out, f"few shots: {TEXT}"))
-    _keep(here, "elsewhere", (), DatasetRef, lambda out: _examples(clean[2:], out))
+    workspace.ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="", config_json="{}")
+    _keep(workspace, "extract", (), TicketTable, lambda out: _table(raw, out))
+    _keep(workspace, "redact", ("extract",), TicketTable, lambda out: _table(clean, out))
+    _keep(workspace, "split", ("redact",), Splits, lambda out: _splits(clean, out))
+    _keep(workspace, "encode", ("split",), DatasetRef, lambda out: _examples(clean, out))
+    _keep(workspace, "prompts", ("split",), ModelRef, lambda out: _text(out, f"few shots: {TEXT}"))
+    _keep(workspace, "elsewhere", (), DatasetRef, lambda out: _examples(clean[2:], out))
     for name, source in (("one", "encode"), ("two", "one"), ("three", "elsewhere"), ("trial", "encode")):
-        _keep(here, "train", (source,), TrainedRef, lambda out, name=name: _trained(name, out), name=name)
+        _keep(workspace, "train", (source,), TrainedRef, lambda out, name=name: _trained(name, out), name=name)
     for number, name in enumerate(("one", "two", "three"), start=1):
-        _record(here, number, name)
-    here.ledger.promote("small", expected=None, version="1", run_id="run-1", reason="better")
-    here.ledger.finish_run("run-1", status="DONE", exit_code=0)
+        _record(workspace, number, name)
+    workspace.ledger.promote("small", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
+    workspace.ledger.finish_run("run-1", status="DONE", exit_code=0)
     lines = [
         json.dumps({"ticket_id": ticket, "version": "1", "outcome": "edited", "at": "2026-06-01", "reply": reply})
         for ticket, reply in (("vq-1", f"No {TEXT}."), ("t-1", "As you like."))
@@ -111,10 +112,9 @@ def build(folder: Path) -> Workspace:
     database = feedback_database(settings.home, "small")
     database.parent.mkdir(parents=True)
     step = RedactStep(uses="redact", pseudonymise=("customer_id", "ticket_id"), key_env="VQ_KEY")
-    ingest_feedback(
-        [line.encode() for line in lines], source="f", database=database, versions=frozenset("1"), redact=[step]
-    )
-    return here
+    rules = FeedbackRules(frozenset("1"), [step])
+    ingest_feedback([line.encode() for line in lines], rules, source="f", database=database)
+    return workspace
 
 
 def rows(*, redacted: bool) -> list[dict[str, Any]]:
@@ -129,14 +129,14 @@ def rows(*, redacted: bool) -> list[dict[str, Any]]:
 
 
 def _keep(
-    here: Workspace, step: str, sources: tuple[str, ...], kind: type[Artifact], make: Callable[..., Artifact], *,
+    workspace: Workspace, step: str, sources: tuple[str, ...], kind: type[Artifact], make: Callable[..., Artifact], *,
     name: str = "",
 ) -> None:  # fmt: skip
-    inputs = {source: here.made[source].digest for source in sources}
+    inputs = {source: workspace.made[source].digest for source in sources}
     parts = KeyParts(step=step, function="test", inputs=inputs, params={"name": name}, code={}, libraries={})
-    obtained = Store(here.settings.home).obtain(step, sha256_json([step, name]), kind, make, parts=parts)
-    here.made[name or step] = obtained.artifact
-    here.ledger.record_step("run-1", name or step, obtained)
+    obtained = Store(workspace.settings.home).obtain(step, sha256_json([step, name]), kind, make, parts=parts)
+    workspace.made[name or step] = obtained.artifact
+    workspace.ledger.record_step("run-1", name or step, obtained)
 
 
 def _table(listed: list[dict[str, Any]], out: Path) -> TicketTable:
@@ -193,19 +193,19 @@ def _trained(name: str, out: Path) -> TrainedRef:
     )  # fmt: skip
 
 
-def _record(here: Workspace, number: int, name: str) -> None:
-    trained = here.made[name]
+def _record(workspace: Workspace, number: int, name: str) -> None:
+    trained = workspace.made[name]
     assert isinstance(trained, TrainedRef)
 
     def bundle(out: Path) -> BundleRef:
         (out / "adapter.bin").write_text(name)
         return BundleRef(root=out, n_bytes=1)
 
-    home = here.settings.home
+    home = workspace.settings.home
     kept = Store(home).obtain("bundle", sha256_json([name]), BundleRef, bundle).artifact
     model = ModelRef(root=home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3)
     candidate = ChampionRef(
         name="small", version="", run_id="run-1", prompt=PromptSpec(), max_new_tokens=4, verdict_digest="v",
         promoted_at="", bundle=kept, model=model, trained=trained,
     )  # fmt: skip
-    assert here.ledger.record_candidate(candidate, verdict="PROMOTE", reason="because") == str(number)
+    assert workspace.ledger.record_candidate(candidate, verdict="PROMOTE", reason="because") == str(number)

@@ -1,4 +1,4 @@
-"""The training processes of tasks/train/place.py as forks of one that has torch loaded: real, without their imports."""
+"""Runs the training processes of tasks/train/place.py as forks of one that has torch loaded, to save imports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import os, sys, traceback
 from pathlib import Path
 
 class Forked:
-    # What tasks.train.place asks of a process, with torch loaded already.
+    # The process interface that tasks.train.place uses, with torch already loaded.
     def __init__(self, command, *, env, stdin, pass_fds):
         self.returncode = None
         self.pid = os.fork()
@@ -49,7 +49,7 @@ tasks.train.place.subprocess = types.SimpleNamespace(Popen=Forked, DEVNULL=None)
 
 
 def server_with_torch() -> multiprocessing.context.ForkServerContext:
-    """Starts processes that have loaded what a training needs."""
+    """Starts processes that have already loaded what training needs."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
         ["tasks.train.worker", "tasks.train.engine", "tasks.train.distributed", "peft", "datasets", "bitsandbytes"]
@@ -60,7 +60,7 @@ def server_with_torch() -> multiprocessing.context.ForkServerContext:
 def train_forked(
     processes: multiprocessing.context.ForkServerContext, job: TrainJob, failpoint: str = ""
 ) -> int | None:
-    """Do the job in a process of its own, which makes those of the ranks; returns its exit code."""
+    """Run the job in its own process, which starts the ranks' processes; return its exit code."""
     scratch = job.scratch
     scratch.mkdir(exist_ok=True, parents=True)
     write_json(scratch / "job.json", job.model_dump(mode="json"))

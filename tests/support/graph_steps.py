@@ -1,4 +1,4 @@
-"""Small steps for tests of graphs. Each notes its call in `ran`, which is no part of a key."""
+"""Small steps for tests of graphs. Each records its call in `ran`, which is not part of a key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Several = Artifact | tuple[Artifact, ...] | None
 
 
 def mixed(out: Path, number: int, inputs: dict[str, Several]) -> Artifact:
-    """Write a digest of the inputs and of half the number: 2 and 3 give the same bytes."""
+    """Write a digest of the inputs and half the number, so 2 and 3 give the same bytes."""
     text = hashlib.sha256(str(number // 2).encode())
     for parameter, value in sorted(inputs.items()):
         for artifact in value if isinstance(value, tuple) else filter(None, (value,)):
@@ -33,7 +33,7 @@ def mix(out: Path, *, number: int, name: str, ran: list[str], x: Several = None,
 
 @as_step("other", context=NOTES)
 def other(out: Path, *, number: int, name: str, ran: list[str], x: Several = None, y: Several = None) -> Artifact:
-    """As `mix`; a kind of its own, so it shares no results with that."""
+    """Like `mix`, but of another kind, so the two share no results."""
     ran.append(name)
     return mixed(out, number, {"x": x, "y": y})
 
@@ -42,7 +42,7 @@ def other(out: Path, *, number: int, name: str, ran: list[str], x: Several = Non
 def split(
     out: Path, *, number: int, name: str, ran: list[str], x: Artifact, previous: Artifact | None = None
 ) -> Artifact:
-    """Extends its own earlier result."""
+    """Extend its own previous result."""
     ran.append(name)
     return mixed(out, number, {"x": x, "previous": previous})
 
@@ -56,7 +56,7 @@ def write(
     x: Artifact | None = None,
     several: tuple[Artifact, ...] = (),
 ) -> Artifact:
-    """Write the text and what the inputs hold; goes without what was left out."""
+    """Write the text and the contents of the inputs; skip inputs that were left out."""
     ran.append(text)
     (out / "text").write_text(" ".join([text, *(text_of(each) for each in (*([x] if x else []), *several))]))
     return Artifact(root=out)
@@ -64,7 +64,7 @@ def write(
 
 @as_step("copy", context=("ran",))
 def copy(out: Path, *, x: Artifact, ran: list[str]) -> Artifact:
-    """Write what the input holds, which must be there."""
+    """Write the contents of the input, which must exist."""
     ran.append("copy")
     (out / "text").write_text(text_of(x))
     return Artifact(root=out)
@@ -72,7 +72,7 @@ def copy(out: Path, *, x: Artifact, ran: list[str]) -> Artifact:
 
 @as_step("both", context=("ran",))
 def both(out: Path, *, x: Artifact, y: Artifact, ran: list[str]) -> Artifact:
-    """Write what two inputs hold, which must be there."""
+    """Write the contents of two inputs, which must exist."""
     ran.append("both")
     (out / "text").write_text(f"{text_of(x)} {text_of(y)}")
     return Artifact(root=out)
@@ -89,14 +89,14 @@ def text_of(artifact: Artifact) -> str:
 
 
 def run_all(graph: Graph, store: Store, *, observer: Observer | None = None, guard: Guard | None = None) -> Run:
-    """Run the whole graph as `--no-prefect` does; how it went is in the run's outcomes."""
+    """Run the whole graph as `--no-prefect` does; the outcomes are on the returned run."""
     run = Run(graph, store, observer=observer, guard=guard)
     run_plainly(run)
     return run
 
 
 def results(run: Run) -> dict[str, Artifact]:
-    """By the name of the node; those left out are not among them."""
+    """Results by node name, without the nodes that were left out."""
     return {name: outcome.result for name, outcome in run.outcomes.items() if not outcome.skipped}
 
 

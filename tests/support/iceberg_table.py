@@ -1,7 +1,7 @@
-"""Iceberg tables on disk as other engines leave them: with position deletes, equality deletes and old snapshots.
+"""Iceberg tables as other engines write them: with position deletes, equality deletes and old snapshots.
 
-pyiceberg writes tables and never such deletes, so files, manifests and metadata of these are put together here, as the
-specification has them; the DuckDB extension of another version reads them alike.
+pyiceberg cannot write such deletes, so their files, manifests and metadata are built here from the specification; the
+DuckDB extension of another version reads them the same way.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Lake:
         return snapshot.snapshot_id
 
     def append(self, numbers: Iterable[int], text: str = "question") -> str:
-        """One more data file; its path."""
+        """Append a data file and return its path."""
         before = set(self.data_files())
         rows = [
             {"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "question": f"{text} {n}", "reply": f"answer {n}",
@@ -111,7 +111,7 @@ class Lake:
         self._commit(found, DataFileContent.POSITION_DELETES)
 
     def delete_by_vector(self, places: Mapping[str, Iterable[int]]) -> Path:
-        """Commit deletion vectors, all in one Puffin file."""
+        """Commit deletion vectors in one Puffin file."""
         content, blobs = b"PFA1", []
         for path, some in places.items():
             bits = BitMap(some)
@@ -170,7 +170,7 @@ class Lake:
         return path
 
     def publish(self, metadata: dict[str, Any]) -> Path:
-        """Make this the table's metadata, in the catalog as well."""
+        """Make this the table's metadata, and register it in the catalog."""
         name = f"{metadata['last-sequence-number']:05d}-{len(metadata['snapshots'])}.metadata.json"
         path = self.root / "metadata" / name
         path.write_text(json.dumps(metadata))

@@ -1,7 +1,7 @@
-"""Brings sources in by forks of one process, each with its own failpoint: dlt takes seconds to import.
+"""Ingests sources in forks of one process, each with its own failpoint; importing dlt takes seconds.
 
-A job is a line of JSON on stdin: source, root, landed, failpoint (empty: none), variables. The answer is a line: how
-the fork ended.
+A job is a line of JSON on stdin: source, root, landed, failpoint (empty: none), variables. The answer is a line with
+the fork's exit status.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ DELAY_S = 0.001
 
 
 class Ingests:
-    """The process that is forked."""
+    """The process to fork."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def ingest(self, source: Any, folder: Path, failpoint: str = "") -> bool:
-        """True when it came to its end, False when the failpoint killed it."""
+        """Ingest a source; False if the failpoint killed the process."""
         named = re.findall(r"\$\{env:(\w+)\}", source.model_dump_json())
         variables = {name: os.environ[name] for name in named}
         job = {
@@ -74,10 +74,10 @@ def _main() -> None:
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):
         importlib.import_module(name)
 
-    # What dlt makes once in a process, it makes before the forks; no request is made.
+    # Let dlt do its per-process setup before the forks; this makes no request.
     about = ZendeskSource(kind="zendesk", base_url="http://127.0.0.1:1", oauth_token="${env:PATH}", start="2026-06-01")
     api.ZendeskApi(about).pages("nowhere", {}, api.export_paginator())
-    api.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # tests do not wait
+    api.FIRST_DELAY_S = web.FIRST_DELAY_S = DELAY_S  # no waiting in tests
     for line in sys.stdin:
         job = json.loads(line)
         pid = os.fork()

@@ -1,4 +1,4 @@
-"""No test is changed by what another one left in its process: threads, environment, folder, umask, log records."""
+"""Isolates tests from each other within a process: threads, environment, folder, umask, log records."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from schemas import secrets
 
 KEPT = re.compile(r"asyncio_\d+|kernel_\d+|tqdm_monitor|QueueFeederThread|ThreadPoolExecutor-.*")
-"""Threads that are kept for the life of a process; they wait for work, and use no global random numbers."""
+"""Threads that live as long as the process; they wait for work and use no global random numbers."""
 OWN = re.compile(r"PYTEST_|COV_")
 """Variables that pytest itself changes."""
 GRACE_S = 30.0
@@ -23,15 +23,15 @@ GRACE_S = 30.0
 
 @contextmanager
 def isolated(*, may_leave_threads: bool = False) -> Iterator[None]:
-    """Put back what a test changes in its process; a thread that it leaves running is an error.
+    """Restore what a test changes in its process; a thread left running is an error.
 
-    A thread matters although it does no harm by itself: Hypothesis, for one, refuses an example during which anybody
-    used the global random numbers.
+    A thread matters even if it does no harm: Hypothesis, for one, rejects an example during which any thread used the
+    global random numbers.
     """
     threads = set(threading.enumerate())
     environ, folder = _environ(), Path.cwd()
     records, sigterm = logging.getLogRecordFactory(), signal.getsignal(signal.SIGTERM)
-    known, pattern = dict(secrets._known), secrets._pattern  # a process has no other way to forget a secret
+    known, pattern = dict(secrets._known), secrets._pattern  # a process cannot forget a secret otherwise
     umask = os.umask(0o022)
     try:
         yield
@@ -56,7 +56,7 @@ def _environ() -> dict[str, str]:
 
 
 def _left(before: set[threading.Thread]) -> list[str]:
-    """Names of new threads that do not end within the grace."""
+    """Names of new threads that do not end within the grace period."""
     deadline = time.monotonic() + GRACE_S
     while True:
         left = [

@@ -1,7 +1,7 @@
-"""Hosts at a switch, each in a Linux network namespace of its own, with cables that can be pulled.
+"""Hosts on a switch, each in its own Linux network namespace, with cables that tests can pull.
 
-The switch has a namespace too, so that nothing of the machine's own network is touched. Knows nothing of what the hosts
-do; needs root and `ip`.
+The switch has its own namespace too, so the machine's network stays untouched. Knows nothing of what the hosts do;
+needs root and `ip`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ PREFIX = "tunegate-test"
 NETWORK = "10.77.0.0/24"
 PORT = "eth0"
 UNUSED_MAC = "02:00:00:00:00:01"
-"""An address of a card that nothing here has."""
+"""A MAC address that no device here has."""
 _networks = count(1)
 
 
 class Network:
-    """An empty switch; `add` puts hosts to it."""
+    """A switch without hosts; `add` connects them."""
 
     def __init__(self) -> None:
         self._prefix = f"{PREFIX}-{os.getpid()}-{next(_networks)}"
@@ -36,7 +36,7 @@ class Network:
         _ip("-n", self._switch, "link", "set", "dev", "bridge", "up")
 
     def add(self, host: str) -> None:
-        """A host with its cable in the switch."""
+        """Add a host, connected to the switch."""
         space = self._space(host)
         _ip("netns", "add", space)
         self._hosts.append(host)
@@ -48,40 +48,40 @@ class Network:
         self.join(host)
 
     def address(self, host: str) -> str:
-        """Its address in `NETWORK`."""
+        """The host's address in `NETWORK`."""
         return NETWORK.replace("0/24", str(self._hosts.index(host) + 1))
 
     def at(self, host: str) -> tuple[str, ...]:
-        """What a command begins with to run on the host."""
+        """The prefix that makes a command run on the host."""
         return "ip", "netns", "exec", self._space(host)
 
     def cut(self, host: str) -> None:
-        """Pull the host's cable out of the switch: no packet comes or goes, and no one is notified."""
+        """Pull the host's cable: no packet gets through and no peer is notified."""
         _ip("-n", self._switch, "link", "set", "dev", host, "down")
 
     def join(self, host: str) -> None:
-        """Put it back."""
+        """Plug the cable back in."""
         _ip("-n", self._switch, "link", "set", "dev", host, "up")
 
     def silence(self, host: str, towards: str) -> None:
-        """Lose what the one host sends to the other; what the other sends arrives."""
+        """Drop packets from one host to the other, but not back."""
         _ip("-n", self._space(host), "neigh", "replace", self.address(towards), "lladdr", UNUSED_MAC, "dev", PORT)
 
     def unsilence(self, host: str, towards: str) -> None:
-        """Lose nothing any more; may be repeated."""
+        """Stop dropping packets; may be repeated."""
         known = subprocess.run([*self.at(host), "ip", "neigh"], check=True, capture_output=True, text=True).stdout
         if self.address(towards) in known:
             _ip("-n", self._space(host), "neigh", "del", self.address(towards), "dev", PORT)
 
     def heal(self) -> None:
-        """Every cable in its place, every way open."""
+        """Plug in every cable and stop dropping packets."""
         for host in self._hosts:
             self.join(host)
             for other in self._hosts:
                 self.unsilence(host, other)
 
     def close(self) -> None:
-        """Take all of it away; with a namespace its cables go."""
+        """Remove everything; a namespace takes its cables with it."""
         _remove(f"{self._prefix}-")
 
     def _space(self, host: str) -> str:
@@ -90,12 +90,12 @@ class Network:
 
 @contextmanager
 def running_network(*hosts: str) -> Iterator[Network]:
-    """One that is gone at the end of the block; a test that may not make it is skipped."""
+    """Run a network for the duration of the block; skip the test without the permission to make one."""
     if os.geteuid() or shutil.which("ip") is None:
         pytest.skip("network namespaces need root and the program ip (iproute2)")
     for left in _spaces():
         maker = left.removeprefix(f"{PREFIX}-").partition("-")[0]
-        if not Path(f"/proc/{maker}").exists():  # tests that were killed
+        if not Path(f"/proc/{maker}").exists():  # left by killed tests
             _remove(left)
     network = None
     try:
@@ -115,7 +115,7 @@ def running_network(*hosts: str) -> Iterator[Network]:
 def _remove(prefix: str) -> None:
     for space in _spaces():
         if space.startswith(prefix):
-            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)  # another may be quicker
+            subprocess.run(["ip", "netns", "del", space], check=False, capture_output=True)  # another may be faster
 
 
 def _spaces() -> list[str]:

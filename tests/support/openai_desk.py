@@ -1,4 +1,4 @@
-"""A fake server with OpenAI's form: records requests, and answers what the test wants."""
+"""A fake OpenAI-compatible server that records requests and returns scripted answers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class Desk(ThreadingHTTPServer):
-    """Answers with the last user's words; `script` holds what it does first instead."""
+    """Echoes the last user message; answers in `script` come first."""
 
     daemon_threads = True
 
@@ -17,7 +17,7 @@ class Desk(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[str, dict[str, str], Any]] = []
         self.script: list[tuple[int, dict[str, str], bytes]] = []
-        self.say: Callable[[str], str] = lambda said: f"re: {said}"
+        self.say: Callable[[str], str] = lambda text: f"re: {text}"
 
     @property
     def url(self) -> str:
@@ -28,10 +28,10 @@ class _Handler(BaseHTTPRequestHandler):
     server: Desk
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, dict(self.headers), asked))
-        said = asked["messages"][-1]["content"]
-        choice = {"message": {"role": "assistant", "content": self.server.say(said)}, "finish_reason": "stop"}
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, dict(self.headers), request))
+        text = request["messages"][-1]["content"]
+        choice = {"message": {"role": "assistant", "content": self.server.say(text)}, "finish_reason": "stop"}
         body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()
         status, headers, body = self.server.script.pop(0) if self.server.script else (200, {}, body)
         self.send_response(status)

@@ -1,4 +1,4 @@
-"""A home folder with a ledger and an MLflow store, and candidates to put into them."""
+"""A home folder with a ledger and an MLflow store, and helpers that add candidates."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from flows.context.registry_state import RegistryState
 from flows.context.run_context import RunContext
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings
 from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.release import RunRecord
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Place:
-    """A home folder with a ledger and an MLflow store, and candidates to put into them."""
+    """A home folder with a ledger and an MLflow store, and helpers that add candidates."""
 
     settings: Settings
 
     def at(self, home: Path) -> Place:
-        """The same in another home folder."""
+        """The same place in another home folder."""
         return Place(replace(self.settings, home=home))
 
     @property
@@ -65,7 +66,7 @@ class Place:
         reason: str = "because",
         experiment: str = "tunegate",
     ) -> str:
-        """A run with a candidate and its record; returns the version."""
+        """Record a run with a candidate; return the version."""
         run_id = run_id or f"run-{number}"
         self.ledger.start_run(
             run_id, pipeline="small", model_name=name, input_digest="d",
@@ -96,13 +97,13 @@ class Place:
         return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
 
     def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
-        """A candidate that becomes champion."""
+        """Record a candidate and promote it; return the version."""
         version = self.record(number, "PROMOTE", name=name, experiment=experiment)
-        self.ledger.promote(name, expected=after, version=version, run_id=f"run-{number}", reason="better")
+        self.ledger.promote(name, expected=after, version=version, verdict=RunVerdict(f"run-{number}", "better"))
         return version
 
     def mlflow_state(self, name: str = "replies") -> dict[str, Any]:
-        """What MLflow shows under the name: versions with their verdicts, aliases and runs."""
+        """What MLflow shows for the name: versions with their verdicts, aliases and runs."""
         versions = self.client.search_model_versions(f"name = '{name}'")
         found = self.client.get_experiment_by_name("tunegate")
         runs = self.client.search_runs([found.experiment_id]) if found else []
@@ -116,14 +117,14 @@ class Place:
         }
 
     def forget(self) -> None:
-        """Make the ledger believe that MLflow has no change yet."""
+        """Mark every change as not yet sent to MLflow."""
         with self.ledger.write() as db:
             db.execute("UPDATE projections SET done_at = NULL")
 
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh MLflow database: making one takes two seconds, copying it none."""
+    """A fresh MLflow database to copy: creating one takes two seconds."""
 
     def make(home: Path) -> None:
         open_client(choose_uri("", None, home=home)).search_experiments()
@@ -141,7 +142,7 @@ def place(tmp_path: Path, empty_store: Path) -> Place:
 
 @pytest.fixture
 def run_context(tmp_path: Path) -> RunContext:
-    """A run that has begun, without any step done."""
+    """A run that has started and completed no step."""
     settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
     ledger = open_ledger(settings)
     ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
@@ -149,6 +150,6 @@ def run_context(tmp_path: Path) -> RunContext:
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:
-    """The ledger's version behind an alias, or None."""
+    """The ledger's version that an alias points to, or None."""
     number = read_aliases(client, name=name, uri=uri).get(alias)
     return None if number is None else str(client.get_model_version(name, number).tags.get(VERSION_TAG))

@@ -1,6 +1,6 @@
-"""A `Spread` in this process: parts are done one after the other, and what is held passes through what processes share.
+"""A `Spread` in this process: runs parts one after the other and passes held objects through pickle.
 
-Arrays are made read-only, as those of Ray's object store are: work that writes into what it was given fails here too.
+Arrays are read-only, like those in Ray's object store, so work that writes into its inputs fails here too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Held:
         self._pickled = pickle.dumps(thing, protocol=5, buffer_callback=self._buffers.append)
 
     def thing(self) -> Any:
-        """As another process would get it."""
+        """The object as another process would get it."""
         copies = [bytes(buffer.raw()) for buffer in self._buffers]
         return pickle.loads(self._pickled, buffers=copies)  # noqa: S301
 
@@ -43,8 +43,8 @@ class PlainSpread:
     def hold(
         self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
     ) -> list[tuple[Any, ...]]:
-        held = []
+        handles = []
         for outputs in self.each(work, parts):
             assert len(outputs) == n_outputs
-            held.append(tuple(Held(output) for output in outputs))
-        return held
+            handles.append(tuple(Held(output) for output in outputs))
+        return handles

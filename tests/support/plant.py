@@ -1,4 +1,4 @@
-"""A function that raises on some of what it is given, in the place of the real one."""
+"""Replaces a function by one that raises for some arguments."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 SECRET = "my secret text"
-"""The exception's words: they may be seen nowhere."""
+"""The exception's message, which must not appear anywhere."""
 
 
 def raise_on(
@@ -19,7 +19,7 @@ def raise_on(
     is_bad: Callable[[list[Any]], bool],
     error: type[Exception] = KeyError,
 ) -> None:
-    """Have a module's function raise where its arguments are bad, and else do what it does."""
+    """Make a module's function raise when `is_bad(arguments)`, and otherwise behave as before."""
     real = getattr(module, function)
 
     def planted(*given: Any, **named: Any) -> Any:

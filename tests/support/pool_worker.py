@@ -1,4 +1,4 @@
-"""A worker of a Prefect work pool as users start it, with a home folder of its own."""
+"""A Prefect work pool's worker as users start it, with its own home folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from tests.support.project import PROJECT
 
 
 class PoolWorker:
-    """The worker's process; what it starts is in its process group."""
+    """The worker's process; its children are in its process group."""
 
     def __init__(self, pool: str, folder: Path, environ: Mapping[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -29,7 +28,7 @@ class PoolWorker:
             )
 
     def kill(self) -> None:
-        """Kill -9 of the worker and of what it runs, as when the machine is lost."""
+        """Send SIGKILL to the worker and its children, as when the machine is lost."""
         with_flow = [pid for pid in processes_of("python") if _session(pid) == self.process.pid]
         for pid in (self.process.pid, *with_flow):
             try:
@@ -41,7 +40,7 @@ class PoolWorker:
 
 @contextmanager
 def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[PoolWorker]:
-    """A worker for as long as the block lasts."""
+    """Run a worker for the duration of the block."""
     worker = PoolWorker(pool, folder, environ)
     try:
         yield worker
@@ -52,14 +51,6 @@ def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[Poo
 def flow_processes(run: str) -> list[int]:
     """Processes that Prefect started for this flow run."""
     return [pid for pid in processes_of("python") if _flow_run_of(pid) == run]
-
-
-def wait_for(true: Callable[[], bool], *, seconds: float = 900) -> None:
-    """Poll until something is true; only a very busy machine needs long."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.3)
 
 
 def _session(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""A real Postgres for tests, of its own and gone afterwards: no service of the machine is needed or touched."""
+"""A private, temporary Postgres for tests; uses no service of the machine."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _numbers = count(1)
 
 
 class Postgres:
-    """A server that trusts whoever comes: on loopback, and with `network` (10.0.0.0/24) from there as well."""
+    """A server without authentication, on loopback and, if given, on `network` (10.0.0.0/24)."""
 
     def __init__(self, folder: Path, network: str = "") -> None:
         self._cluster = Cluster(folder, free_port(), settings=(*QUICK, *(("listen_addresses=*",) if network else ())))
@@ -36,14 +36,14 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        """The first database."""
+        """The address of the first database."""
         return self.url_of("postgres")
 
     def url_of(self, database: str) -> str:
         return self._cluster.url(database)
 
     def fresh(self) -> str:
-        """The address of a new, empty database."""
+        """Create an empty database and return its address."""
         import psycopg2
 
         name = f"fresh_{next(_numbers)}"
@@ -56,7 +56,7 @@ class Postgres:
         self._server = self._cluster.start(self._cluster.folder / "log")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """End it: SIGINT closes its connections, SIGKILL is a power cut."""
+        """Stop it: SIGINT closes its connections, SIGKILL is like a power cut."""
         if self._server is not None:
             self._cluster.stop(self._server, number)
         self._server = None
@@ -64,7 +64,7 @@ class Postgres:
 
 @contextmanager
 def running_postgres(network: str = "") -> Iterator[Postgres]:
-    """One that is gone, with its folder, at the end of the block."""
+    """Run a server for the duration of the block, then delete its folder."""
     try:
         programs()
     except PostgresError as error:

@@ -1,7 +1,7 @@
-"""A Postgres on the host that this is started on, until its input ends.
+"""Runs a Postgres on this host until its standard input ends.
 
-`python -m tests.support.postgres_host ADDRESS NETWORK`: the host's own address, and the network that may come in.
-Each line of its input asks for a new, empty database; the answer is its address as other hosts see it.
+`python -m tests.support.postgres_host ADDRESS NETWORK`: the host's own address, and the network that may connect.
+Each input line requests a new, empty database; the reply is its address as other hosts see it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The tests' Prefect server: its API, with the login that it asks for."""
+"""The tests' Prefect server: its API and login."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from flows.workspace.servers import Server, client_environment
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A private server that was started in a home folder of its own."""
+    """A private server started in its own home folder."""
 
     server: Server
 
     @property
     def url(self) -> str:
-        """Of the API."""
+        """The API's address."""
         return f"{self.server.url}/api"
 
     @property
@@ -34,17 +34,17 @@ class PrefectServer:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What a process needs to be its client."""
+        """Environment variables for a client process."""
         return client_environment(self.server)
 
     def settings(self) -> dict[Any, str]:
-        """The same for `temporary_settings`."""
+        """The same settings for `temporary_settings`."""
         from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL
 
         return {PREFECT_API_URL: self.url, PREFECT_API_AUTH_STRING: self.login}
 
     def ask(self, path: str, body: Any = None) -> Any:
-        """GET, or POST JSON; retried while the database is busy. None where the answer is empty."""
+        """GET, or POST JSON; retry while the database is busy. None if the answer is empty."""
         headers = {
             "Content-Type": "application/json",
             "Authorization": f"Basic {b64encode(self.login.encode()).decode()}",

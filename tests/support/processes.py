@@ -1,28 +1,30 @@
-"""Which processes are there, for tests that kill some."""
+"""Finds running processes and waits for conditions, for tests that kill some."""
 
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 
 def is_running(pid: int) -> bool:
-    """Not gone, and no zombie that is not reaped yet."""
+    """Whether the process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except (FileNotFoundError, ProcessLookupError):  # the second one when it ends while it is read
+    except (FileNotFoundError, ProcessLookupError):  # ProcessLookupError if it ends while we read
         return False
 
 
 def processes_of(words: str) -> list[int]:
-    """Processes below this one (other tests have clusters too) whose command line has these words."""
+    """Descendants of this process whose command line has these words; other tests have clusters too."""
     parents: dict[int, int] = {}
     lines: dict[int, str] = {}
     for place in Path("/proc").iterdir():
         try:
             number = int(place.name)
             lines[number] = (place / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            # The name in parentheses may hold anything.
+            # The name in parentheses may contain anything.
             parents[number] = int((place / "stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError):
             continue
@@ -31,3 +33,11 @@ def processes_of(words: str) -> list[int]:
         return number == os.getpid() or (number in parents and is_below(parents[number]))
 
     return [number for number, line in lines.items() if words in line and is_below(number)]
+
+
+def wait_for(condition: Callable[[], object], *, seconds: float = 900) -> None:
+    """Poll until the condition holds; only a very busy machine needs long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Where the checkout is: for tests that start commands in it or read its files."""
+"""The checkout's path, for tests that start commands in it or read its files."""
 
 from __future__ import annotations
 

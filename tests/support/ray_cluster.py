@@ -1,6 +1,6 @@
-"""A real Ray cluster of two nodes on this machine, with a token, one CPU each and a small object store.
+"""A real two-node Ray cluster on this machine: a token, one CPU per node, a small object store.
 
-The token is that of `tests/conftest.py`.
+The token comes from `tests/conftest.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # A node that is killed is to be noticed at once.
+    # Notice a killed node at once.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_failure_threshold": "4",
@@ -28,7 +28,7 @@ ENVIRONMENT = {
 
 
 class TwoNodes:
-    """The head, which this process is a driver of, and a node that may be killed."""
+    """A head node, with this process as its driver, and a second node that tests may kill."""
 
     def __init__(self, folder: Path, *, store_bytes: int = STORE_BYTES) -> None:
         self.folder = folder
@@ -40,8 +40,8 @@ class TwoNodes:
 
         self._ray = ray
         self._store_bytes = store_bytes
-        # Ray notes the newest cluster in /tmp/ray. Sockets lie in our folder, and their paths may have 107 characters:
-        # pytest's own folders are too deep.
+        # Ray records the newest cluster in /tmp/ray. Socket paths may have at most 107 characters, and pytest's own
+        # folders are too deep for that.
         self._temporary = tempfile.mkdtemp(prefix="tg-ray-", dir="/tmp")
         Path("/tmp/ray").mkdir(exist_ok=True)  # noqa: S108
         head = {"include_dashboard": False, "temp_dir": self._temporary}
@@ -54,28 +54,28 @@ class TwoNodes:
         return Place(self._cluster.address, f"file://{self.shared}")
 
     def add_node(self, **arguments: Any) -> Any:
-        """One more node of one CPU."""
+        """Add a node with one CPU."""
         return self._add(arguments)
 
     def kill(self, node: Any) -> None:
-        """As if its power were cut."""
+        """Kill the node without warning, like a power cut."""
         self._cluster.remove_node(node, allow_graceful=False)
 
     def renew_second(self) -> None:
-        """The cluster has two nodes again, and knows of no other one: that a node was killed is noticed later."""
+        """Restore the cluster to exactly two live nodes; Ray notices a killed node only after a while."""
         if self.second not in self._cluster.worker_nodes:
             self.second = self.add_node()
         self._cluster.wait_for_nodes(timeout=60)
 
     def stop(self) -> None:
-        """End all processes."""
+        """Stop all processes."""
         self._ray.shutdown()
         self._cluster.shutdown()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _add(self, more: dict[str, Any]) -> Any:
         before = os.environ.get("TUNEGATE_CACHE")
-        os.environ["TUNEGATE_CACHE"] = str(self.folder / "cache")  # of the nodes, not of other tests in this process
+        os.environ["TUNEGATE_CACHE"] = str(self.folder / "cache")  # for the nodes only
         try:
             return self._cluster.add_node(num_cpus=1, object_store_memory=self._store_bytes, **more)
         finally:
@@ -86,7 +86,7 @@ class TwoNodes:
 
 @contextmanager
 def two_nodes(folder: Path, **options: Any) -> Iterator[TwoNodes]:
-    """A cluster for as long as the block lasts; the environment is as before afterwards."""
+    """Run a cluster for the duration of the block, then restore the environment."""
     before = dict(os.environ)
     cluster = TwoNodes(folder, **options)
     try:

@@ -1,4 +1,4 @@
-"""What several workers of pytest-xdist use, made once."""
+"""Things that all pytest-xdist workers share, made once."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from flows.workspace.lock import hold
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
-    """The folder of this name, filled by the first worker that asks for it; others wait, and only read it."""
+    """The folder of this name, filled by the first worker; other workers wait and only read it."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         base = base.parent
-    folder, aside = base / name, base / f"{name}.incomplete"
+    folder, incomplete = base / name, base / f"{name}.incomplete"
     with hold(base / f"{name}.lock"):
         if not folder.is_dir():
-            shutil.rmtree(aside, ignore_errors=True)
-            aside.mkdir(mode=0o700)
-            make(aside)
-            aside.rename(folder)
+            shutil.rmtree(incomplete, ignore_errors=True)
+            incomplete.mkdir(mode=0o700)
+            make(incomplete)
+            incomplete.rename(folder)
     return folder

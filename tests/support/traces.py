@@ -1,4 +1,4 @@
-"""Looks for texts in every file below a folder, also inside Parquet, Arrow and DuckDB files and in token ids."""
+"""Searches every file below a folder for texts, also in Parquet, Arrow and DuckDB files and in token ids."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 
 def traces(folder: Path, words: tuple[str, ...], *, tokenizer: Path | None = None) -> list[str]:
-    """`FILE: WORD` for each word that a file holds, in its bytes or in what they decode to."""
+    """`FILE: WORD` for each word found in a file's bytes or in the text they decode to."""
     decoder = _decoder(tokenizer)
     return [
         f"{path.relative_to(folder)}: {word}"
@@ -32,21 +32,21 @@ def _readings(path: Path, decoder: object) -> Iterator[str]:
     if content[:2] == b"\x1f\x8b":
         yield gzip.decompress(content).decode("latin-1")
     elif content[:4] == b"PAR1":
-        yield _told(pq.read_table(path))
+        yield _rows_as_text(pq.read_table(path))
     elif content[8:12] == b"DUCK":
         with duckdb.connect(str(path), read_only=True) as db:
             for (name,) in db.execute("SELECT table_name FROM duckdb_tables()").fetchall():
-                yield _told(db.sql(f'SELECT * FROM "{name}"').to_arrow_table())
+                yield _rows_as_text(db.sql(f'SELECT * FROM "{name}"').to_arrow_table())
     elif path.suffix == ".arrow":
         with pa.memory_map(str(path)) as stream:
             table = pa.ipc.open_stream(stream).read_all()
-        yield _told(table)
+        yield _rows_as_text(table)
         if decoder is not None and "input_ids" in table.column_names:
             for ids in table.column("input_ids").to_pylist():
                 yield decoder.decode(ids)  # type: ignore[attr-defined]
 
 
-def _told(table: pa.Table) -> str:
+def _rows_as_text(table: pa.Table) -> str:
     return json.dumps(table.to_pydict(), default=str, ensure_ascii=False)
 
 

@@ -1,10 +1,9 @@
-"""Starts `tunegate` commands in forks of one process that has the heavy libraries imported already.
+"""Starts `tunegate` commands as forks of one process that has already imported the heavy libraries.
 
-Importing torch, transformers, peft, MLflow, Prefect and our own modules takes a command twelve CPU seconds, and the
-tests run a hundred commands. A fork is a process like any other: own pid, environment, folder, pipes, signals and exit
-code. Prefect reads its environment when it is imported, so that it reads it again in the fork; ours reads it when it is
-called. The training process of such a command is a fork again, of the command; with `FRESH_WORKER` in its environment
-it is the interpreter that users get.
+Importing torch, transformers, peft, MLflow, Prefect and our own modules costs twelve CPU-seconds per command, and the
+tests run a hundred commands. A fork has its own pid, environment, folder, pipes, signals and exit code. Prefect reads
+its environment on import, so the fork makes it read it again; our code reads it when called. The training process of a
+command is a fork of that command; with `FRESH_WORKER` in the environment it is a new interpreter, as users get it.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _POLL_S = 0.01
 
 
 class Warm:
-    """The process that is forked; `start` is what tests call."""
+    """The process to fork; tests call `start`."""
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         self._address = str(folder / "warm.sock")
@@ -66,13 +65,13 @@ class Warm:
         return WarmProcess(list(arguments), int(answers.readline()), connection, answers, out, error)
 
     def stop(self) -> None:
-        """End the process; forks that still run are the tests' to end."""
+        """Stop the process; tests stop forks that still run."""
         self._server.terminate()
         self._server.wait(10)
 
 
 class WarmProcess:
-    """The part of `subprocess.Popen[str]` that the tests use."""
+    """The subset of `subprocess.Popen[str]` that tests use."""
 
     def __init__(
         self, arguments: list[str], pid: int, connection: socket.socket, answers: Any, out: int, error: int
@@ -83,7 +82,7 @@ class WarmProcess:
         self._connection, self._answers = connection, answers
 
     def poll(self) -> int | None:
-        """The exit code, None while it runs."""
+        """The exit code, or None while it runs."""
         if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
             self.returncode = int(self._answers.readline())
             self._answers.close()
@@ -105,7 +104,7 @@ class WarmProcess:
         return self.returncode
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Everything it wrote, when it has ended and no process holds its pipes any more."""
+        """Wait until it has ended and its pipes are closed; return stdout and stderr."""
         deadline = time.monotonic() + timeout if timeout is not None else float("inf")
         streams = {self.stdout.fileno(): b"", self.stderr.fileno(): b""}
         waiting = set(streams)
@@ -164,11 +163,11 @@ def serve(address: str) -> None:
                 os.close(end)
             running[pid] = connection
             connection.sendall(f"{pid}\n".encode())
-        _tell_ends(running)
+        _report_ends(running)
 
 
 def _prepare() -> None:
-    """What every command would do again: read the sources that keys depend on, list the installed packages."""
+    """Do once what every command would repeat: read the sources that keys depend on, list the installed packages."""
     from mlflow.utils import requirements_utils
 
     from flows.graph.keys import module_digests
@@ -181,13 +180,13 @@ def _prepare() -> None:
     assert threading.active_count() == 1, "a fork would lack the other threads"
 
 
-def _tell_ends(running: dict[int, socket.socket]) -> None:
+def _report_ends(running: dict[int, socket.socket]) -> None:
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:
             return
         connection = running.pop(pid)
-        with contextlib.suppress(OSError):  # a test that failed does not listen any more
+        with contextlib.suppress(OSError):  # the test failed and closed its end
             connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
         connection.close()
 
@@ -201,7 +200,7 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
             os.dup2(source, target)
         for end in (nothing, *ends):
             os.close(end)
-        # Whoever starts the tests in the background has it ignored, and so would the command.
+        # A shell that starts the tests in the background ignores it, and the command would inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.environ.clear()
         os.environ.update(request["environ"])
@@ -212,7 +211,7 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
 
         from flows.cli import main
 
-        refresh_global_settings_context()  # from this environment
+        refresh_global_settings_context()  # read the new environment
         if FRESH_WORKER not in os.environ:
             _fork_the_training()
         main()
@@ -240,7 +239,7 @@ def _run_exit_handlers() -> None:
     import atexit
     import threading
 
-    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as an interpreter's end does
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does on exit
     atexit._run_exitfuncs()
 
 

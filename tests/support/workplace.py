@@ -1,7 +1,7 @@
 """A folder with a small pipeline on a tiny model, and `tunegate` commands to run in it.
 
 Commands run in this process, without Prefect (`Workplace`), or as forks of a warm process with a Prefect server
-(`ForkedWorkplace`). Whether the results of a finished run are in the store already is up to the fixture.
+(`ForkedWorkplace`). The fixture decides whether the store already holds the results of a finished run.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tests.support.commands import NOWHERE, run_here
 from tests.support.warm import Warm, WarmProcess
 
 FINISHED = ("store", "keys", "measured")
-"""What a home folder is given of a finished run: results, what they were made from, and what making them took."""
+"""What a home folder gets from a finished run: results, their inputs, and their timings."""
 
 
 @dataclass
 class Workplace:
-    """A folder with a pipelines.yaml of its own, and commands that run in this process."""
+    """A folder with its own pipelines.yaml, and commands that run in this process."""
 
     folder: Path
     environ: dict[str, str]
@@ -38,14 +38,14 @@ class Workplace:
         return self.folder / ".tunegate"
 
     def declare(self, change: Callable[[dict[str, Any]], None] = lambda _document: None) -> None:
-        """Write pipelines.yaml after `change` has had its way with the small one."""
+        """Write the small pipelines.yaml, modified by `change`."""
         document = small_document(self.environ["TINY_MODEL"])
         change(document)
         with (self.folder / "pipelines.yaml").open("w") as stream:
             YAML().dump(document, stream)
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        """Run `tunegate ...` to its end."""
+        """Run `tunegate ...` and wait for it."""
         return run_here(arguments, cwd=self.folder, environ={**self.environ, **environ})
 
     def json(self, *arguments: str) -> Any:
@@ -57,7 +57,7 @@ class Workplace:
 
 @dataclass
 class ForkedWorkplace(Workplace):
-    """The same with commands in processes of their own, which can be killed."""
+    """A workplace whose commands run in separate processes, which tests can kill."""
 
     warm: Warm
 
@@ -77,13 +77,13 @@ class ForkedWorkplace(Workplace):
 
 
 def environment(model: Path, cache: Path) -> dict[str, str]:
-    """What commands of a workplace find in their environment: the tiny model, and no server."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    return {**ours, "TINY_MODEL": str(model), "TUNEGATE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    """The environment of a workplace's commands: the tiny model, and no server."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    return {**inherited, "TINY_MODEL": str(model), "TUNEGATE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
 def finish(folder: Path, model: Path) -> None:
-    """Run both pipelines of the small document in the folder to their verdicts."""
+    """Run both pipelines of the small document to their verdicts."""
     workplace = Workplace(folder, {**environment(model, folder / "cache"), "PREFECT_API_URL": NOWHERE})
     workplace.declare()
     assert workplace.run("run", "small").returncode == 0
@@ -91,9 +91,9 @@ def finish(folder: Path, model: Path) -> None:
 
 
 def give_results(home: Path, finished: Path) -> None:
-    """Copy a finished run's results into a home folder, whose new ledger knows nothing of them.
+    """Copy a finished run's results into a home folder with a new, empty ledger.
 
-    They are five megabytes: links would save little, and a test that damages a file would damage it for all.
+    Copies, not links: they are only 5 MB, and a test may damage a file.
     """
     private_folder(home)
     Ledger(home).accept("new", reason="the store was given", actor="tests")
@@ -111,8 +111,8 @@ def give_mlflow(home: Path, empty_store: Path) -> None:
 def small_document(model: str) -> dict[str, Any]:
     """A pipeline that reaches a verdict in seconds: 240 tickets, a random two-layer model, four steps.
 
-    Its one rule (at least 0 % of the answers are not empty) is always met: what a tiny random model writes is of no
-    interest here.
+    Its one rule (at least 0 % of the answers are not empty) always passes: the output of a tiny random model does not
+    matter here.
     """
     return {
         "version": 1,

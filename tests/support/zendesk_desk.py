@@ -1,4 +1,4 @@
-"""A Zendesk on this machine with the export, the comments and the moods of the real one; deterministic.
+"""A fake Zendesk on this machine with the real one's export, comments and faults; deterministic.
 
 `plan` says what goes wrong: request number (1-based, over all requests) -> 429, 500, half, cut, again, wrong,
 login.
@@ -23,7 +23,7 @@ TOKEN = "s3cret-token-of-the-desk"
 
 
 class ZendeskDesk:
-    """Tickets by id, comments by ticket; every change moves a ticket to the end of the export."""
+    """Tickets by id and comments by ticket; a change moves a ticket to the end of the export."""
 
     def __init__(self) -> None:
         self.tickets: dict[int, dict[str, Any]] = {}
@@ -31,14 +31,14 @@ class ZendeskDesk:
         self.plan: dict[int, str] = {}
         self.asked: list[str] = []
         self.answered: Counter[str] = Counter()
-        """Path with its query -> how often it was answered in full."""
+        """Path with query -> number of complete answers."""
         self.refused_logins = 0
         self.url = ""
         self._clock = START
         self._lock = threading.Lock()
 
     def add(self, number: int, body: str = "", reply: str = "", **changes: Any) -> None:
-        """A ticket with a question of its requester, a private note, and a reply of the agent."""
+        """Add a ticket: the requester's question, a private note, and the agent's reply."""
         created = f"2026-06-{1 + number % 28:02d}T09:00:00Z"
         self.tickets[number] = {
             "id": number, "requester_id": 100 + number, "created_at": created, "updated_at": created,
@@ -46,7 +46,7 @@ class ZendeskDesk:
             "via": {"channel": "email"}, "satisfaction_rating": {"score": "good"}, "tags": ["a"],
             "custom_fields": [{"id": 360001, "value": "billing"}], "description": f"Description {number}", **changes,
         }  # fmt: skip
-        said = [
+        comments = [
             (100 + number, True, body or f"Question {number}, please help."),
             (AGENT, False, f"Note {number}"),
             (AGENT, True, reply or f"Answer {number} of the desk."),
@@ -54,7 +54,7 @@ class ZendeskDesk:
         self.comments[number] = [
             {"id": number * 10 + place, "author_id": author, "public": public, "plain_body": text,
              "body": f"**{text}**", "created_at": f"2026-06-{1 + number % 28:02d}T10:{place:02d}:00Z"}
-            for place, (author, public, text) in enumerate(said)
+            for place, (author, public, text) in enumerate(comments)
         ]  # fmt: skip
         self.touch(number)
 
@@ -76,7 +76,7 @@ class ZendeskDesk:
         if number not in self.comments:
             return None
         every, begin = self.comments[number], int(query.get("page[after]", 0))
-        page = every[begin : begin + min(2, int(query["page[size]"]))]  # small pages, as if there were many comments
+        page = every[begin : begin + min(2, int(query["page[size]"]))]  # small pages, to force paging
         end = begin + len(page)
         users = [{"id": AGENT, "role": "agent"}, {"id": 100 + number, "role": "end-user"}]
         return {"comments": page, "users": users, "meta": {"has_more": end < len(every), "after_cursor": str(end)}}
@@ -109,7 +109,7 @@ class ZendeskDesk:
 
 @contextmanager
 def zendesk_desk() -> Iterator[ZendeskDesk]:
-    """The desk, answering on loopback while the block runs."""
+    """Serve the desk on loopback while the block runs."""
     desk = ZendeskDesk()
     with serving(desk.answer) as desk.url:
         yield desk

@@ -1,4 +1,4 @@
-"""Processes, servers, browsers and clusters that tests of whole commands share, one of a kind for each worker."""
+"""Processes, servers, browsers and clusters that tests of whole commands share, one of each per worker."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.support.project import PROJECT
 from tests.support.warm import FRESH_WORKER, Warm
 from tests.support.workplace import ForkedWorkplace, environment, give_mlflow, give_results
 
-# Ray reads them once in the life of a process: all clusters of the tests have one token.
+# Ray reads them once per process, so all clusters of the tests have the same token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One worker takes a whole file, whose tests share what it prepares, and one worker has the Ray cluster.
+    """Send all tests of a file to one worker, which sets up what they share, and all Ray tests to one worker.
 
-    Tests that run commands in a workplace of their own share nothing: they go to whichever worker is free.
+    Tests that run commands in their own workplace share nothing, so any worker may run them.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
@@ -39,14 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """One real Postgres; `postgres.fresh()` is the address of an empty database."""
+    """A real Postgres; `postgres.fresh()` returns the address of an empty database."""
     with running_postgres() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
-    """One real Prefect server for all tests of a worker."""
+    """A real Prefect server for all tests of a worker."""
     home = tmp_path_factory.mktemp("prefect-home")
     server = ensure_prefect(
         home, environ={name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
@@ -58,7 +58,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
 
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """One process with the heavy libraries imported, of which all commands are forks."""
+    """A process with the heavy libraries imported, from which all commands are forked."""
     environ = {
         name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_TRACKING"))
     }
@@ -69,14 +69,14 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
 
 @pytest.fixture
 def fresh_worker(request: pytest.FixtureRequest) -> None:
-    """Let commands start the training as users have it: as a new interpreter, with its own memory and environment."""
+    """Make commands start training as a new interpreter with its own memory and environment, as for users."""
     name = "workplace" if "workplace" in request.fixturenames else "empty_workplace"
     request.getfixturevalue(name).environ[FRESH_WORKER] = "1"
 
 
 @pytest.fixture
 def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> ForkedWorkplace:
-    """A workplace without a Prefect server of its own: whoever needs one starts it."""
+    """A workplace without a Prefect server; tests that need one start it."""
     return ForkedWorkplace(tmp_path, environment(tiny_model.root, tmp_path / "cache"), warm)
 
 
@@ -84,7 +84,7 @@ def bare_workplace(tmp_path: Path, tiny_model: ModelRef, warm: Warm) -> ForkedWo
 def empty_workplace(
     bare_workplace: ForkedWorkplace, prefect_server: PrefectServer, empty_store: Path
 ) -> ForkedWorkplace:
-    """The small pipelines with the tests' Prefect server and an MLflow store that is made already; nothing has run."""
+    """The small pipelines with the tests' Prefect server and an empty MLflow store; nothing has run."""
     give_mlflow(bare_workplace.home, empty_store)
     bare_workplace.environ |= prefect_server.environ
     bare_workplace.declare()
@@ -93,6 +93,6 @@ def empty_workplace(
 
 @pytest.fixture
 def workplace(empty_workplace: ForkedWorkplace, finished: Path) -> ForkedWorkplace:
-    """The same with the results of the pipelines' runs in the store: what a test does not change is not made again."""
+    """The same with the results of the pipelines' runs in the store, so runs only make what a test changes."""
     give_results(empty_workplace.home, finished)
     return empty_workplace

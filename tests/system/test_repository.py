@@ -1,4 +1,4 @@
-"""The repository keeps its own rules: importable names, a light command line."""
+"""The repository follows its own rules: importable names, a light command line."""
 
 from __future__ import annotations
 

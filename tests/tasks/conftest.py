@@ -1,4 +1,4 @@
-"""Fixtures for every room of tests/tasks."""
+"""Fixtures that all of tests/tasks share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def desk() -> Iterator[Desk]:
 
 @pytest.fixture
 def new_folder(tmp_path: Path) -> Callable[[], Path]:
-    """A fresh, empty directory at each call."""
+    """A function that returns a new, empty directory at each call."""
     numbers = itertools.count()
 
     def new() -> Path:

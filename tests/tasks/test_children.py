@@ -1,4 +1,4 @@
-"""Processes of a step end with their run, whatever thread waits for them."""
+"""Processes of a step end with their run, whichever thread waits for them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def _wait_for(path: Path) -> str:
     return path.read_text()
 
 
-def test_end_in_another_thread_stops_a_process_with_all_that_it_has_started(
+def test_end_in_another_thread_stops_a_process_and_its_descendants(
     tmp_path: Path, children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "GRACE_S", 0.3)
     raised: list[TrainingError] = []
 
     def work() -> None:
-        # Both shells ignore SIGTERM: they go for SIGKILL.
+        # Both shells ignore SIGTERM, so SIGKILL is needed.
         script = f"trap '' TERM; sh -c 'sleep 60; true' & echo $! > {tmp_path}/pid; wait; sleep 60; true"
         try:
             with (tmp_path / "log").open("wb") as log:
@@ -61,7 +61,7 @@ def test_end_in_another_thread_stops_a_process_with_all_that_it_has_started(
         time.sleep(0.01)
 
 
-def test_after_the_end_nothing_starts_until_it_is_reopened(tmp_path: Path, children: Children) -> None:
+def test_after_the_end_no_process_starts_until_it_is_reopened(tmp_path: Path, children: Children) -> None:
     children.end()
     children.end()
     command = ["touch", str(tmp_path / "touched")]
@@ -74,7 +74,7 @@ def test_after_the_end_nothing_starts_until_it_is_reopened(tmp_path: Path, child
         assert (tmp_path / "touched").exists()
 
 
-def test_a_process_ends_when_its_block_is_left_or_its_time_is_over(tmp_path: Path, children: Children) -> None:
+def test_a_process_ends_with_its_block_or_at_its_timeout(tmp_path: Path, children: Children) -> None:
     with (tmp_path / "log").open("wb") as log:
         with (
             pytest.raises(KeyError),

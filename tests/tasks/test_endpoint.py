@@ -1,4 +1,4 @@
-"""An OpenAI-compatible endpoint, played by this test's own server: what is sent, what is refused, what never leaves."""
+"""An OpenAI-compatible endpoint, with a fake server: what is sent, what is refused, what is never sent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_conversation_is_answered_greedily_and_the_key_comes_from_the_environm
     assert headers["Authorization"] == f"Bearer {SECRET}"
     assert asked == {"model": "big", "messages": MESSAGES, "max_tokens": 9, "temperature": 0}
     Endpoint(spec(desk), {"OPENAI_API_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
-    assert "Authorization" not in desk.asked[1][1]  # it sends none without a declared key
+    assert "Authorization" not in desk.asked[1][1]  # without a declared key, none is sent
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
     assert len(desk.asked) == 1  # no redirect was followed
 
 
-def test_a_transient_failure_is_retried_and_finally_an_error(desk: Desk) -> None:
+def test_a_transient_failure_is_retried_and_then_an_error(desk: Desk) -> None:
     waited: list[float] = []
     patient = Endpoint(spec(desk), {}, sleep=waited.append)
     desk.script = [(503, {}, b""), (429, {}, b"")]
@@ -78,9 +78,9 @@ def test_a_transient_failure_is_retried_and_finally_an_error(desk: Desk) -> None
         patient.ask(MESSAGES, max_new_tokens=9)
     assert raised.value.code == "TG0616"
     assert "parcel" not in str(raised.value)
-    nobody = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
+    unreachable = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
     with pytest.raises(GateError) as raised:
-        nobody.ask(MESSAGES, max_new_tokens=1)
+        unreachable.ask(MESSAGES, max_new_tokens=1)
     assert raised.value.code == "TG0616"
 
 
@@ -98,17 +98,15 @@ def test_a_missing_key_is_named(desk: Desk) -> None:
         ({"base_url": "http://127.0.0.1.example.org/v1"}, "privacy local"),
         ({"base_url": "http://api.example.org/v1", "privacy": "external"}, "needs https"),
         ({"base_url": "https://user:word@api.example.org/v1", "privacy": "external"}, "more than host and path"),
-        ({"base_url": "file:///etc/passwd"}, "no http or https"),
+        ({"base_url": "file:///etc/passwd"}, "not an http or https"),
     ],
 )
-def test_an_address_that_tickets_may_not_go_to_is_refused_when_the_file_is_read(
-    settings: dict[str, str], message: str
-) -> None:
+def test_a_forbidden_address_is_refused_when_the_file_is_read(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         EndpointSpec(model="m", **settings)  # type: ignore[arg-type]
 
 
-def test_a_local_name_that_leads_elsewhere_is_refused_before_anything_is_sent(
+def test_a_local_name_that_resolves_elsewhere_is_refused_before_anything_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client.socket, "getaddrinfo", lambda *_a, **_n: [(2, 1, 6, "", ("192.0.2.1", 80))])
@@ -131,7 +129,7 @@ def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(des
             prompts=prompts, endpoint=spec(desk), max_new_tokens=5, out=tmp_path / folder, scratch=scratch
         )
 
-    desk.script = [(200, {}, _said("first"))] * 20 + [(401, {}, b"")]
+    desk.script = [(200, {}, _content("first"))] * 20 + [(401, {}, b"")]
     with pytest.raises(GateError):
         run("interrupted")
     answers = run("whole")
@@ -141,7 +139,7 @@ def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(des
     assert all(math.isnan(row["loss"]) for row in rows)
 
 
-def _said(text: str) -> bytes:
+def _content(text: str) -> bytes:
     return json.dumps({"choices": [{"message": {"content": text}, "finish_reason": "length"}]}).encode()
 
 
@@ -155,7 +153,7 @@ def pipeline(**change: Any) -> dict[str, Any]:
     } | change  # fmt: skip
 
 
-def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_the_endpoint_is_a_baseline_of_the_gate(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = PipelineSpec.model_validate(pipeline(train={"base_model": f"file:{tiny_model.root}"}))
     nodes = build(spec, GraphContext("f", root=tmp_path, cache=tmp_path)).graph.nodes
     baselines = [handle.node for handle in nodes["gate"].arguments["baselines"]]
@@ -174,7 +172,7 @@ def test_the_endpoint_is_an_arm_among_the_baselines_of_the_gate(tmp_path: Path, 
         ({"gates": {"rules": [{"metric": "heldout_loss", "change_threshold": {}}]}}, "no heldout_loss"),
     ],
 )
-def test_settings_that_do_not_go_with_an_endpoint_are_refused_when_the_file_is_read(
+def test_settings_that_conflict_with_an_endpoint_are_refused_when_the_file_is_read(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValidationError, match=message):

@@ -1,4 +1,4 @@
-"""Failpoints: they kill at the named place, and a misspelt name does not count as a survived kill."""
+"""Failpoints kill at the named place, and a misspelt name is not mistaken for a survived kill."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def test_a_misspelt_place_is_an_error(monkeypatch):
         reach("store.sealed")
 
 
-def test_a_place_that_is_not_listed_is_an_error(monkeypatch):
+def test_an_unlisted_place_is_an_error(monkeypatch):
     monkeypatch.setenv(VARIABLE, "store.sealed")
     with pytest.raises(KeyError):
         reach("nowhere")
 
 
-def test_every_place_is_reached_somewhere_in_the_code(project):
+def test_the_code_reaches_every_listed_place(project):
     source = "".join(
         path.read_text() for folder in ("tasks", "flows") for path in (project / folder).rglob("*.py")
         if path.name != "failpoint.py"

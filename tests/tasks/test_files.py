@@ -1,4 +1,4 @@
-"""Files of a configuration stay in its folder; files of a folder are listed while others change it."""
+"""Files of a configuration stay in its folder; a folder can be listed while others change it."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def test_files_in_the_folder_are_found(root: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["../outside.sql", "link.sql", "/etc/passwd", "~/x.sql", "sql/../../outside.sql"])
-def test_what_leads_out_of_it_is_refused(root: Path, name: str) -> None:
+def test_files_outside_the_folder_are_refused(root: Path, name: str) -> None:
     with pytest.raises(SecurityError, match="TG0818"):
         inside(name, root, where="here")
 
 
-def test_the_sql_of_a_step_and_the_labels_of_a_judge_are_such_files(root: Path) -> None:
+def test_the_sql_of_a_step_and_the_labels_of_a_judge_must_be_in_the_folder(root: Path) -> None:
     step = SqlStep(uses="sql", name="latest", file="../outside.sql")
     (fault,) = declaration_faults((step,), pipeline="small", root=root)
     assert (type(fault), fault.code) == (SecurityError, "TG0818")
@@ -62,7 +62,7 @@ def test_files_are_listed_while_folders_are_renamed_and_removed(tmp_path: Path) 
     assert list(files_below(tmp_path / "nowhere")) == []
 
 
-def test_a_folder_that_another_host_has_is_not_called_damaged(tmp_path: Path) -> None:
+def test_a_folder_on_another_host_is_not_reported_as_damaged(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"TG0510.*no such folder on this machine") as caught:
         verify(tmp_path / "store" / "bundle" / "key")
     assert "share" in str(caught.value.hint)

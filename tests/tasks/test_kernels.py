@@ -1,4 +1,4 @@
-"""Kernels are compiled once and kept where a folder can be written; where none can, they still run."""
+"""Kernels are compiled once and cached in a writable folder; without one, they still run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def add_up(values):
 
 
 def load(folder: Path) -> Any:
-    """The module of a folder, as a process that starts now would see it."""
+    """Import the module of a folder as a new process would."""
     folder.mkdir(exist_ok=True)
     (folder / "sums.py").write_text(SOURCE)
     spec = importlib.util.spec_from_file_location("sums", folder / "sums.py")
@@ -47,7 +47,7 @@ def check(folder: Path) -> Any:
     return add_up
 
 
-def test_a_kept_kernel_is_loaded_rather_than_compiled(tmp_path: Path) -> None:
+def test_a_cached_kernel_is_loaded_instead_of_compiled(tmp_path: Path) -> None:
     first, again = check(tmp_path / "own"), check(tmp_path / "own")
     assert len(list((tmp_path / "own" / "__pycache__").glob("*.nbc"))) == 1
     assert sum(first.stats.cache_misses.values()) == 1
@@ -64,8 +64,8 @@ def test_a_folder_that_cannot_be_written_is_skipped(tmp_path: Path, monkeypatch:
     assert sum(check(tmp_path / "own").stats.cache_hits.values()) == 0
 
 
-def test_a_kernel_its_parts_and_its_constants_stand_in_one_file(project: Path) -> None:
-    """numba notices only changes of the kernel's own file, and would keep the old constants of another file."""
+def test_a_kernel_its_parts_and_its_constants_are_in_one_file(project: Path) -> None:
+    """numba notices only changes in the kernel's own file and would keep old constants of another."""
     files = [path for path in (project / "tasks").rglob("*.py") if "from tasks.kernels import" in path.read_text()]
     assert len(files) >= 5
     for path in files:

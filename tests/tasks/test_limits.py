@@ -1,4 +1,4 @@
-"""Bounds on code that somebody else wrote: what uses the processor too long is ended, what waits is not."""
+"""Limits on foreign code: it is stopped when it uses the processor too long, but not when it waits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _count(seconds: float) -> int:
     return turns
 
 
-def test_python_that_never_ends_is_stopped() -> None:
+def test_endless_python_is_stopped() -> None:
     with pytest.raises(TimeoutError), python_deadline(0.05):
         _count(60)
 

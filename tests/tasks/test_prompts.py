@@ -23,7 +23,7 @@ from tasks.prompts import (
 TURNS = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "On its way."}]
 
 
-def test_null_columns_render_as_nothing_and_times_as_iso() -> None:
+def test_null_columns_render_empty_and_times_as_iso() -> None:
     row = {"subject": None, "body": "Help", "created_at": datetime(2026, 6, 1, 8, 30)}
     assert render_text("[{subject}] {body} {created_at}", row) == "[] Help 2026-06-01T08:30:00"
 
@@ -34,7 +34,7 @@ def test_braces_in_a_ticket_are_text(body: str) -> None:
 
 
 @pytest.mark.parametrize("template", ["{body.__class__}", "{0}", "{body!r}", "{body:>9}", "{bodi}", "{body", "{}"])
-def test_a_template_is_no_program(template: str) -> None:
+def test_a_template_cannot_run_code(template: str) -> None:
     with pytest.raises(ConfigError, match="TG0170"):
         render_text(template, {"body": "x"})
 
@@ -48,23 +48,23 @@ def test_a_table_without_the_column_is_an_error() -> None:
         render_text("{body}", {"subject": "x"})
 
 
-def test_no_system_text_gives_no_system_turn() -> None:
+def test_an_empty_system_text_gives_no_system_turn() -> None:
     assert messages_for(PromptSpec(), {"body": "Hello"}) == [{"role": "user", "content": "Hello"}]
 
 
-def test_the_answer_comes_last_without_white_space_around_it() -> None:
+def test_the_answer_is_the_last_turn_without_surrounding_white_space() -> None:
     row = {"body": "Hello", "reply": "\n Hi there. \n"}
     assert conversation_for(PromptSpec(), row)[-1] == {"role": "assistant", "content": "Hi there."}
 
 
-def test_a_rows_own_conversation_wins_and_takes_the_system_text() -> None:
+def test_a_rows_own_conversation_takes_precedence_and_gets_the_system_text() -> None:
     row = {"body": "unused", "reply": "unused", "messages": dump_messages(TURNS)}
     turns = conversation_for(PromptSpec(system="Be kind."), row)
     assert turns == [{"role": "system", "content": "Be kind."}, *TURNS]
     assert messages_for(PromptSpec(system="Be kind."), row) == turns[:-1]
 
 
-def test_a_conversation_with_its_own_system_keeps_it() -> None:
+def test_a_conversation_keeps_its_own_system_text() -> None:
     own = [{"role": "system", "content": "Mine."}, *TURNS]
     assert conversation_for(PromptSpec(system="Other."), {"messages": dump_messages(own)}) == own
 

@@ -1,4 +1,4 @@
-"""The DuckDB connection and its lock-down."""
+"""The DuckDB connection and how it is locked down."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def outside(tmp_path: Path) -> Path:
         "select * from frame",
     ],
 )
-def test_a_locked_connection_refuses_what_was_not_named(tmp_path: Path, outside: Path, statement: str) -> None:
+def test_a_locked_connection_refuses_files_that_were_not_named(tmp_path: Path, outside: Path, statement: str) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
     (inside / "link.csv").symlink_to(outside)
@@ -61,7 +61,7 @@ def test_named_files_and_folders_are_read(tmp_path: Path, outside: Path) -> None
             assert connection.execute("select count(*) from read_csv(?)", [str(path)]).fetchall() == [(1,)]
 
 
-def test_more_work_than_memory_spills_and_the_spill_is_gone_afterwards(tmp_path: Path) -> None:
+def test_work_larger_than_memory_spills_and_the_spill_is_removed(tmp_path: Path) -> None:
     with connect(memory_limit="40MB", threads=1) as connection:
         folder = connection.sql("select current_setting('temp_directory')").fetchall()[0][0]
         query = "select count(*) from (select distinct md5(i::varchar) from range(600000) t(i))"
@@ -81,7 +81,7 @@ def test_a_zero_byte_file_counts_as_absent(tmp_path: Path) -> None:
 
 def test_files_are_written_in_the_storage_format_of_duckdb_1_5(tmp_path: Path) -> None:
     create_database(tmp_path / "w.duckdb")
-    # Bytes 12 to 20 of a DuckDB file hold its format; 1.5 reads formats up to 68.
+    # Bytes 12 to 20 of a DuckDB file are its format; 1.5 reads formats up to 68.
     assert 64 <= int.from_bytes((tmp_path / "w.duckdb").read_bytes()[12:20], "little") <= 68
 
 
@@ -115,7 +115,7 @@ def test_a_quoted_identifier_is_only_a_name() -> None:
         assert connection.sql(f"select {quote_identifier(name)} from t").fetchall() == [(1,)]
 
 
-def test_a_database_that_a_writer_holds_is_locked(tmp_path: Path) -> None:
+def test_a_database_is_locked_while_a_writer_has_it(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     with duckdb.connect(str(path)), pytest.raises(LockedError, match="TG0520"), connect(path, read_only=True):
         pass
@@ -129,7 +129,7 @@ def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:
 
     def read(number: int) -> list[tuple[int]]:
         together.wait(timeout=60)
-        # Places and limits differ, as those of a scrape and of a question do.
+        # Places and limits differ, as for a scrape and a query.
         with connect(path, read_only=True, readable=(tmp_path,), threads=1 + number % 2) as connection:
             return connection.sql("select count(*) from t").fetchall()
 
@@ -137,7 +137,7 @@ def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:
         assert list(pool.map(read, range(30))) == [[(1000,)]] * 30
 
 
-def test_a_writer_in_this_process_locks_readers_out_only_while_it_writes(tmp_path: Path) -> None:
+def test_a_writer_in_this_process_blocks_readers_only_while_it_writes(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with connect(path) as writer:
@@ -150,7 +150,7 @@ def test_a_writer_in_this_process_locks_readers_out_only_while_it_writes(tmp_pat
         assert reader.sql("select a from t").fetchall() == [(1,)]
 
 
-def test_waiting_for_another_holder_ends_when_it_releases_the_lock(tmp_path: Path) -> None:
+def test_waiting_ends_when_the_holder_releases_the_lock(tmp_path: Path) -> None:
     path = tmp_path / "desk.duckdb"
     create_database(path)
     with duckdb.connect(str(path)) as holder:
@@ -162,15 +162,15 @@ def test_waiting_for_another_holder_ends_when_it_releases_the_lock(tmp_path: Pat
 ENDLESS = "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r"
 
 
-def test_sql_that_never_ends_is_ended_by_its_deadline() -> None:
+def test_endless_sql_is_stopped_at_its_deadline() -> None:
     began = time.monotonic()
     with connect() as connection, pytest.raises(SecurityError, match=r"TG0837.*did not end within 0\.3 s"):
         in_bounds(connection, lambda: connection.sql(ENDLESS).fetchall(), where="--sql", timeout_s=0.3)
-    assert time.monotonic() - began < 60  # the bound and a busy machine; without it the query never ends
+    assert time.monotonic() - began < 60  # generous for a busy machine; without the deadline the query never ends
 
 
 @pytest.mark.parametrize("text", ["repeat('x', 2000000000)", "string_agg(repeat('x', 1000000), '')"])
-def test_sql_that_makes_huge_texts_is_ended_before_it_has_them(text: str) -> None:
+def test_sql_that_builds_huge_texts_is_stopped_early(text: str) -> None:
     with connect(threads=1, memory_limit="256MB") as connection:
         with pytest.raises(SecurityError, match=r"TG0837.*memory"):
             in_bounds(

@@ -24,7 +24,7 @@ def of_version(path: Path, version: str) -> Path:
 
 
 def stamp(path: Path, number: int) -> None:
-    """Put another number into the header, with a matching checksum, which DuckDB itself reports."""
+    """Write another version into the header, with the matching checksum, which DuckDB itself reports."""
     data = bytearray(path.read_bytes())
     data[12:20] = struct.pack("<Q", number)
     path.write_bytes(data)
@@ -34,7 +34,7 @@ def stamp(path: Path, number: int) -> None:
     path.write_bytes(data)
 
 
-def test_files_made_here_have_our_version(tmp_path: Path) -> None:
+def test_new_files_have_our_version(tmp_path: Path) -> None:
     create_database(tmp_path / "a.duckdb")
     assert storage_version(tmp_path / "a.duckdb") == OURS
     (tmp_path / "b.duckdb").write_bytes(b"a,b,c,d,e,f,g,h,i,j,k,l,m")
@@ -42,7 +42,7 @@ def test_files_made_here_have_our_version(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "age"), [(70, "newer"), (63, "older")])
-def test_an_unsupported_version_is_refused_and_the_file_stays(tmp_path: Path, number: int, age: str) -> None:
+def test_an_unsupported_version_is_refused_and_the_file_is_kept(tmp_path: Path, number: int, age: str) -> None:
     path = of_version(tmp_path / "a.duckdb", "v1.5.0")
     stamp(path, number)
     before = path.read_bytes()

@@ -29,7 +29,7 @@ def print_ablation(table: AblationTable, place: Path) -> None:
     print_rows([_shown(row) for row in table.rows], COLUMNS)
     for row in table.rows:
         if row.gain is not None:
-            out().print(f"\n{row.arm}: {row.told}. {row.reason}", markup=False, soft_wrap=True)
+            out().print(f"\n{row.arm}: {row.description}. {row.reason}", markup=False, soft_wrap=True)
     out().print(f"\n{table.answer}\n{place}", markup=False, soft_wrap=True)
     talk().print(
         "note  the held-out items were looked at: a curation chosen by this table is no longer unseen by them, so "

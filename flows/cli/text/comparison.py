@@ -48,7 +48,7 @@ def _metric_row(line: Mapping[str, Any]) -> dict[str, Any]:
         "difference": "" if line["difference"] is None else f"{line['difference']:+.3f}",
         "bounds": bounds,
         "won / lost": "" if line["won"] is None else f"{line['won']} / {line['lost']}",
-        "the second is": line["told"],
+        "the second is": line["summary"],
     }
 
 

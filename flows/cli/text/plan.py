@@ -58,7 +58,7 @@ def _call_row(this: Calls) -> dict[str, Any]:
         "at most out": "" if this.tokens_out is None else f"{this.tokens_out:,}",
         "USD": "" if this.usd is None else f"{this.usd:.4f}",
         "seconds": "" if this.seconds is None else f"{this.seconds:.1f}",
-        "how": this.told,
+        "how": this.note,
     }
 
 

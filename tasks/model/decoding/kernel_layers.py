@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -74,6 +75,20 @@ class KernelCache:
                 held[gaps] = held[sources]
 
 
+@dataclass(frozen=True)
+class NewColumns:
+    """Columns of a batch that are to be computed, and where they go in the cache."""
+
+    angles: tuple[Tensor, Tensor]
+    """Cosines and sines of their positions (rows, columns, d)."""
+    pads: Tensor
+    """First columns of each row that hold nothing."""
+    places: Tensor
+    """Row of the cache of each row."""
+    start: int
+    """Column of the cache into which the first one goes."""
+
+
 class KernelLayers:
     """All layers of a model, and the keys and values of the prefix that all rows attend to."""
 
@@ -83,30 +98,16 @@ class KernelLayers:
         self.prefix = KernelCache(layers, 1, 0)
         self.n_prefix = 0
 
-    def after(
-        self,
-        hidden: Tensor,
-        angles: tuple[Tensor, Tensor],
-        cache: KernelCache,
-        *,
-        pads: Tensor,
-        places: Tensor,
-        start: int,
-        last: bool,
-    ) -> Tensor:
+    def after(self, hidden: Tensor, new: NewColumns, cache: KernelCache, *, last: bool) -> Tensor:
         """States (rows, columns, d) after all layers, before the last norm; `hidden` is used up.
 
         Args:
             hidden: States of the new columns (rows, columns, d).
-            angles: Cosines and sines of their positions (rows, columns, d).
             cache: Has room for them, and takes their keys and values.
-            pads: First columns of each row that hold nothing.
-            places: Row of the cache of each row.
-            start: Column of the cache into which the first new one goes.
-            last: Only the last column's states are wanted.
+            last: Return only the last column's states.
         """
         skipped = hidden.shape[1] - 1 if last else 0
-        attention = _Attention(self, cache, hidden.shape[:2], pads, places, angles, start)
+        attention = _Attention(self, cache, hidden.shape[:2], new)
         n_gated = self.layers[0].n_gated
         states = States(hidden, n_gated)
         normed = states.normed(self._norms[0][0])
@@ -125,22 +126,13 @@ class KernelLayers:
 class _Attention:
     """What stays the same over the layers of one pass: arguments, and room for each thread's scores."""
 
-    def __init__(
-        self,
-        model: KernelLayers,
-        cache: KernelCache,
-        shape: Sequence[int],
-        pads: Tensor,
-        places: Tensor,
-        angles: tuple[Tensor, Tensor],
-        start: int,
-    ) -> None:
+    def __init__(self, model: KernelLayers, cache: KernelCache, shape: Sequence[int], new: NewColumns) -> None:
         layer = model.layers[0]
         groups = layer.n_heads // layer.n_kv
         rooms = ((groups + 1, layer.d), (groups, model.prefix.n_columns), (groups, cache.n_columns), (groups, layer.d))
-        self._model, self._cache, self._start, self._shape = model, cache, start, shape
-        self._rows = tuple(part.contiguous() for part in (*angles, pads, places))
-        self._told = *map(flat, self._rows[:2]), *(flat(part, torch.int64) for part in self._rows[2:])
+        self._model, self._cache, self._start, self._shape = model, cache, new.start, shape
+        self._rows = tuple(part.contiguous() for part in (*new.angles, new.pads, new.places))
+        self._flat_rows = *map(flat, self._rows[:2]), *(flat(part, torch.int64) for part in self._rows[2:])
         self._parts = slices(shape[0], _FEW_ROWS)
         self._rooms = [[torch.empty(room) for room in rooms] for _ in self._parts]
         self._flat_rooms = [tuple(flat(each, torch.float32) for each in room) for room in self._rooms]
@@ -152,7 +144,7 @@ class _Attention:
         out, flat_out = self._room_for(n_columns - first_query) if first_query else self._out
         told: tuple[Any, ...] = (
             flat(packed.view(n_rows, n_columns, -1, layer.d)),
-            *self._told,
+            *self._flat_rows,
             *self._cache.flat[number],
             *self._model.prefix.flat[number],
             self._model.n_prefix,

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from tasks.model.decoding.fused_reading import FusedReading
 from tasks.model.decoding.kernel_calls import largest_places
-from tasks.model.decoding.kernel_layers import KernelCache
+from tasks.model.decoding.kernel_layers import KernelCache, NewColumns
 
 
 class KernelReading(FusedReading):
@@ -50,4 +50,4 @@ class KernelReading(FusedReading):
         layers = decoder.by_kernels
         if layers is None:
             raise ValueError("this decoder computes without kernels")
-        return layers.after(hidden, angles, self.cache, pads=pads, places=places, start=start, last=last)
+        return layers.after(hidden, NewColumns(angles, pads, places, start), self.cache, last=last)

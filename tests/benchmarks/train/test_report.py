@@ -1,4 +1,4 @@
-"""The training benchmark compares what it says: equal batches, curves, gradients and answers, on the tiny model."""
+"""The training benchmark compares like with like: equal batches, curves, gradients and answers, on the tiny model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def prepared(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> 
     return prepare(WORKLOADS["routing"], tiny_model, folder, dtype="float32", **sizes)
 
 
-def test_every_contestant_has_its_script_and_its_list_of_pins() -> None:
+def test_every_contestant_has_a_script_and_a_list_of_pins() -> None:
     for one in CONTESTANTS:
         assert (ENGINES / one.script).is_file(), one.name
         assert one.environment == "project" or pinned(one.environment), one.name
@@ -45,7 +45,7 @@ def test_every_contestant_has_its_script_and_its_list_of_pins() -> None:
 
 @pytest.fixture
 def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """Runs an engine's script in this process, which has torch loaded already."""
+    """Run an engine's script in this process, which already has torch loaded."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     known = set(sys.modules)
 
@@ -63,7 +63,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         signal.signal(number, handler)
 
 
-def test_the_gradients_compared_are_equal(
+def test_the_compared_gradients_are_equal(
     prepared: Prepared, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(ENGINES))
@@ -82,7 +82,7 @@ def test_the_gradients_compared_are_equal(
         assert float((got[name] - gradient).norm() / gradient.norm()) < 1e-4, name
 
 
-def test_the_answers_compared_are_equal(tiny_model: ModelRef) -> None:
+def test_the_compared_answers_are_equal(tiny_model: ModelRef) -> None:
     engine = importlib.import_module("benchmarks.engines.train_answers")
     prompts = [[1, 40 + number, *range(41, 44 + number)] for number in range(5)]
     stock = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 2)

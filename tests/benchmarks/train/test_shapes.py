@@ -1,4 +1,4 @@
-"""The benchmark on known shapes trains a model of that configuration, and counts operations and time as it says."""
+"""The benchmark on known shapes trains a model of that configuration and counts operations and time correctly."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TINY = {
 
 @pytest.fixture
 def prepared(tmp_path: Path, tiny_model: ModelRef) -> Callable[..., Prepared]:
-    """A workload of so many tokens; nothing of it is read."""
+    """A workload with the given numbers of tokens; its data is never read."""
     data = DatasetRef(
         root=tmp_path, digest=tiny_model.digest, n_train=1, n_validation=1, n_tokens=1, n_supervised=1, n_dropped=0,
         max_tokens=1,
@@ -45,7 +45,7 @@ def prepared(tmp_path: Path, tiny_model: ModelRef) -> Callable[..., Prepared]:
     return lambda **sizes: Prepared(WORKLOADS["routing"], tmp_path, data, **sizes)
 
 
-def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_random_model_of_known_shapes_loads_strictly(tiny_model: ModelRef, tmp_path: Path) -> None:
     config = known_config("qwen2.5-0.5b") | TINY
     made = random_model(config, tiny_model.root, tmp_path / "model")
     loaded = load_base(made, dtype=torch.bfloat16)
@@ -56,15 +56,15 @@ def test_a_model_of_known_shapes_is_made_and_loads_strictly(tiny_model: ModelRef
     assert dims.n_parameters == made.n_parameters
     assert json.loads((made.root / "config.json").read_text())["vocab_size"] == TINY["vocab_size"]
     again = random_model(config, tiny_model.root, tmp_path / "again")
-    assert again.digest == made.digest, "random, and the same each time"
+    assert again.digest == made.digest, "random, but the same each time"
 
 
-def test_a_vocabulary_smaller_than_the_tokenizer_s_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(tiny_model: ModelRef, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="use a larger vocabulary"):
         random_model(known_config("mistral-7b") | TINY | {"vocab_size": 9}, tiny_model.root, tmp_path / "model")
 
 
-def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_the_operations_of_a_step_equal_the_count_of_torch(tiny_model: ModelRef, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -79,15 +79,15 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(tiny_model: ModelR
         model(input_ids=ids, labels=ids).loss.backward()
     counted = {str(name).partition(".")[2]: n for name, n in counter.get_flop_counts()["Global"].items()}
     attention = 3 * 2 * n_tokens * dims.heads * dims.d_head * dims.layers
-    assert counted["bmm"] == pytest.approx(2 * attention * n_tokens, rel=0.01), "torch counts the squares whole"
-    # Nobody asks for the gradient of the first layer's input.
+    assert counted["bmm"] == pytest.approx(2 * attention * n_tokens, rel=0.01), "torch counts the whole squares"
+    # The gradient of the first layer's input is not needed.
     first = sum(d_in * (d_out + rank) for name, (d_in, d_out) in dims.linear_shapes.items() if name[0] in "qkv")
     assert counted["mm"] + counted["addmm"] == (step_flops(dims, 0) - 2 * first) * n_tokens
     assert step_flops(dims, n_tokens) - step_flops(dims, 0) == attention
     assert trainable_parameters(dims, ADAPTER) == model.get_nb_trainable_parameters()[0]
 
 
-def test_our_step_computes_a_plain_step_without_the_shared_part(prepared: Callable[..., Prepared]) -> None:
+def test_our_step_computes_the_shared_part_once(prepared: Callable[..., Prepared]) -> None:
     dims = ModelDims.of(known_config("qwen2.5-0.5b") | TINY)
     assert dims is not None
     alone = prepared(n_shared=30, n_own=10.0, n_supervised=40.0)
@@ -119,7 +119,7 @@ def test_a_wrong_setting_is_refused_before_anything_is_measured(
         run_shapes(lambda: tmp_path, size, Place(Bench("train", True, False, tmp_path, {}), tmp_path, 1, "float32"))
 
 
-def test_the_table_has_a_row_for_each_trainer_and_says_which_is_missing() -> None:
+def test_the_table_has_a_row_for_each_trainer_and_names_missing_ones() -> None:
     ours, trainer, trl = (one for one in CONTESTANTS if one.role != "peer")
     runs = (
         Run((6.0, 5.0), 1000, 3.0, 2.0, 9.0, 4000.0, on_gpu=True, device_peak_mb=3000.0),
@@ -144,7 +144,7 @@ def test_warm_up_steps_are_not_timed() -> None:
     assert read_run(answer, examples, 9.0).n_tokens == 18
 
 
-def test_a_part_of_a_card_is_measured_and_one_card_is_taken() -> None:
+def test_a_part_of_a_card_is_measured_and_only_one_card_is_used() -> None:
     assert Device("NVIDIA L4", 9e13, on_gpu=True).most == 121e12
     part = Device("NVIDIA H100 80GB HBM3 MIG 1g.10gb", 9e13, on_gpu=True)
     assert part.most == 9e13

@@ -1,4 +1,4 @@
-"""MLflow follows the ledger: once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+"""MLflow follows the ledger to the same state: repeated, late, in parts, after a kill, or by two processes at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
-from tasks.failpoint import PLACES
 from tasks.release import register
 from tasks.release.tracking import begin_run, open_client
 from tests.support.place import alias_version
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from tests.support.place import Place
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 
 NOWHERE = "http://127.0.0.1:9"
 
 
-def test_what_is_sent_twice_is_there_once(place: Place) -> None:
+def test_sending_twice_registers_once(place: Place) -> None:
     place.promote(1, after=None)
     place.record(2, "BLOCK")
     assert synchronise(place.ledger, place.settings) is None
@@ -50,20 +50,20 @@ def test_what_is_sent_twice_is_there_once(place: Place) -> None:
     assert row.mlflow_version == "1"
 
 
-def test_with_nothing_to_send_nothing_is_touched(place: Place) -> None:
+def test_syncing_without_changes_touches_nothing(place: Place) -> None:
     before = sorted(place.home.rglob("*"))
     assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=NOWHERE)) is None
     assert sorted(place.home.rglob("*")) == before
 
 
-def test_a_dead_mlflow_is_tried_once_and_caught_up_later(place: Place) -> None:
+def test_an_unreachable_mlflow_is_tried_once_and_synced_later(place: Place) -> None:
     place.promote(1, after=None)
     for number in (2, 3, 4):
         place.promote(number, after=None, name=f"other-{number}")
-    dead = replace(place.settings, mlflow_tracking_uri=NOWHERE)
-    begun = time.monotonic()
-    late = synchronise(place.ledger, dead)
-    assert time.monotonic() - begun < 20
+    unreachable = replace(place.settings, mlflow_tracking_uri=NOWHERE)
+    start = time.monotonic()
+    late = synchronise(place.ledger, unreachable)
+    assert time.monotonic() - start < 20
     assert isinstance(late, ServiceError)
     assert late.exit_code == 7
     champion = place.ledger.champion("replies")
@@ -75,7 +75,7 @@ def test_a_dead_mlflow_is_tried_once_and_caught_up_later(place: Place) -> None:
     assert place.mlflow_state()["champion"] == place.mlflow_state("other-3")["champion"] == "1"
 
 
-def test_a_verdict_that_changes_later_changes_the_tags_and_shows_its_own_run(place: Place) -> None:
+def test_a_later_verdict_updates_the_tags_and_adds_its_own_run(place: Place) -> None:
     place.record(1, "HOLD", reason="few items")
     assert synchronise(place.ledger, place.settings) is None
     assert place.record(1, "BLOCK", run_id="run-later", reason="worse") == "1"
@@ -87,7 +87,7 @@ def test_a_verdict_that_changes_later_changes_the_tags_and_shows_its_own_run(pla
     assert place.client.search_model_versions("tags.`tunegate.verdict` = 'HOLD'") == []
 
 
-def test_aliases_follow_a_rollback_even_when_all_is_sent_at_once(place: Place) -> None:
+def test_aliases_follow_a_rollback_even_if_all_changes_are_sent_at_once(place: Place) -> None:
     place.promote(1, after=None)
     place.promote(2, after="1")
     place.ledger.rollback("replies", reason="customers complain")
@@ -100,9 +100,7 @@ def test_aliases_follow_a_rollback_even_when_all_is_sent_at_once(place: Place) -
     assert place.mlflow_state()["versions"] == [("1", "PROMOTE"), ("2", "PROMOTE")]
 
 
-def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
-    place: Place, tmp_path: Path, empty_store: Path
-) -> None:
+def test_a_new_mlflow_gets_the_champion_it_has_never_seen(place: Place, tmp_path: Path, empty_store: Path) -> None:
     place.promote(1, after=None)
     place.promote(2, after="1")
     assert synchronise(place.ledger, place.settings) is None
@@ -113,10 +111,10 @@ def test_another_mlflow_learns_of_the_champion_it_has_never_seen(
     assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
 
 
-def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
+def test_the_challenger_is_the_version_that_waits_for_approval(place: Place) -> None:
     place.promote(1, after=None)
     version = place.record(2, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version=version, run_id="run-2", reason="better", approval=True)
+    place.ledger.promote("replies", expected="1", version=version, verdict=RunVerdict("run-2", "better"), approval=True)
     assert synchronise(place.ledger, place.settings) is None
     assert [place.mlflow_state()[alias] for alias in ("previous", "champion", "challenger")] == [None, "1", "2"]
     place.ledger.approve("run-2", actor="ada")
@@ -130,7 +128,7 @@ def test_the_challenger_is_who_waits_for_a_person(place: Place) -> None:
     assert tags["tunegate.promotion"].startswith("force by bob at ")
 
 
-def test_an_alias_that_was_moved_in_mlflow_is_corrected(place: Place) -> None:
+def test_an_alias_moved_in_mlflow_is_corrected(place: Place) -> None:
     place.promote(1, after=None)
     place.promote(2, after="1")
     assert reconcile(place.ledger, place.settings).n_synced == 4
@@ -146,7 +144,7 @@ def test_an_alias_that_was_moved_in_mlflow_is_corrected(place: Place) -> None:
     assert isinstance(late, ServiceError)
 
 
-def test_a_damaged_earlier_champion_does_not_hold_up_the_new_one(place: Place) -> None:
+def test_a_damaged_earlier_champion_does_not_block_the_new_one(place: Place) -> None:
     place.promote(1, after=None)
     (place.home / "store" / "bundle" / f"{1:064x}" / "serving.json").write_text("tampered\n")
     place.promote(2, after="1")
@@ -165,7 +163,7 @@ def test_a_damaged_bundle_blocks_no_other_change(place: Place) -> None:
     assert [one.payload["version"] for one in place.ledger.pending_projections()] == ["1"]
 
 
-def test_a_lost_record_is_made_up_from_the_ledger(place: Place) -> None:
+def test_a_lost_record_is_rebuilt_from_the_ledger(place: Place) -> None:
     place.promote(1, after=None)
     (place.home / "runs" / "run-1.json").unlink()
     assert synchronise(place.ledger, place.settings) is None
@@ -185,7 +183,7 @@ def test_an_unknown_run_is_an_error_and_blocks_no_other_change(place: Place) -> 
     assert place.mlflow_state()["champion"] == "2"
 
 
-def test_two_processes_that_sync_at_once_make_one_version(place: Place) -> None:
+def test_concurrent_syncs_register_each_version_once(place: Place) -> None:
     place.promote(1, after=None)
     place.record(2, "HOLD")
     with ThreadPoolExecutor(4) as pool:
@@ -199,25 +197,25 @@ def test_a_delayed_process_does_not_restore_an_old_champion(place: Place, monkey
     place.promote(1, after=None)
     assert synchronise(place.ledger, place.settings) is None
     place.promote(2, after="1")
-    real, held_up = register.move_alias, []
+    move_alias, delayed = register.move_alias, []
 
-    def slow(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
-        """Before this one moves the champion, another host rolls back and has result MLflow all of it."""
-        if alias == "champion" and not held_up:
-            held_up.append(alias)
+    def move_alias_late(client: MlflowClient, *, name: str, alias: str, mlflow_version: str | None, uri: str) -> bool:
+        """Before moving the champion, let another host roll back and sync MLflow."""
+        if alias == "champion" and not delayed:
+            delayed.append(alias)
             place.ledger.rollback("replies", reason="customers complain")
-            real(client, name=name, alias=alias, mlflow_version="1", uri=uri)
+            move_alias(client, name=name, alias=alias, mlflow_version="1", uri=uri)
             place.ledger.mark_projected(place.ledger.pending_projections()[-1].id)
-        return real(client, name=name, alias=alias, mlflow_version=mlflow_version, uri=uri)
+        return move_alias(client, name=name, alias=alias, mlflow_version=mlflow_version, uri=uri)
 
-    monkeypatch.setattr(register, "move_alias", slow)
+    monkeypatch.setattr(register, "move_alias", move_alias_late)
     assert synchronise(place.ledger, place.settings) is None
-    assert held_up == ["champion"]
+    assert delayed == ["champion"]
     assert place.ledger.pending_projections() == ()
     assert (place.mlflow_state()["champion"], place.mlflow_state()["previous"]) == ("1", None)
 
 
-def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
+def test_dead_runs_do_not_look_alive_in_mlflow(place: Place) -> None:
     for run_id, status in (("run-dead", "INTERRUPTED"), ("run-failed", "FAILED"), ("run-alive", None)):
         place.ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="d", config_json="{}")
         begin_run(place.client, RunRecord(run_id=run_id, pipeline="small"), experiment="tunegate", uri=place.uri)
@@ -228,6 +226,3 @@ def test_runs_that_died_do_not_look_alive_for_ever(place: Place) -> None:
     assert dict(place.mlflow_state()["runs"]) == {
         "run-dead": "KILLED", "run-failed": "FAILED", "run-alive": "RUNNING", "run-1": "FINISHED",
     }  # fmt: skip
-
-
-KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]

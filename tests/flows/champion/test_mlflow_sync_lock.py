@@ -1,4 +1,4 @@
-"""Two processes that update MLflow: one waits, and says so if it waited in vain. And a lock that the disk refuses."""
+"""Two processes that update MLflow: one waits and reports a timeout. And a lock that the disk refuses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.support.place import Place
 
 
-def test_a_second_process_that_updates_mlflow_gives_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_that_updates_mlflow_times_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(project, "LOCK_WAIT_S", 0.0)
     place.record(1, "PROMOTE")
     locks = place.home / "locks"
@@ -31,14 +31,14 @@ def test_a_second_process_that_updates_mlflow_gives_up(place: Place, monkeypatch
     assert place.ledger.pending_projections()
 
 
-def test_a_host_that_loses_the_lock_between_two_updates_sends_nothing_more(
+def test_a_host_that_loses_the_lock_between_two_updates_stops_sending(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = [True, False]
+    still_held = [True, False]
 
     @contextmanager
     def exclusive(self: LedgerFile, what: str, **_options: object) -> Iterator[Callable[[], bool]]:
-        yield lambda: answers.pop(0) if answers else False
+        yield lambda: still_held.pop(0) if still_held else False
 
     place.promote(1, after=None)
     with monkeypatch.context() as patched:
@@ -51,7 +51,7 @@ def test_a_host_that_loses_the_lock_between_two_updates_sends_nothing_more(
     assert place.mlflow_state()["versions"] == [("1", "PROMOTE")]
 
 
-def test_a_disk_that_refuses_the_lock_leaves_the_verdict_and_the_outbox(
+def test_a_disk_that_refuses_the_lock_keeps_the_verdict_and_the_outbox(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: Path, **_options: object) -> None:

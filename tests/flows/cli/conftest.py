@@ -1,4 +1,4 @@
-"""A folder that has a pipeline and nothing else, and commands that are refused there."""
+"""A folder with a pipeline and nothing else, and commands that fail in it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ pipelines:
 
 @pytest.fixture
 def refusal(tmp_path: Path) -> Callable[..., str]:
-    """Runs a command that fails; returns what it says on stderr."""
+    """Run a command that must fail; return its stderr."""
     (tmp_path / "pipelines.yaml").write_text(PIPELINE)
 
     def run(*words: str, **environ: str) -> str:
-        ours = {name: value for name, value in os.environ.items() if name != "TUNEGATE_HOME"}
-        done = run_here(words, cwd=tmp_path, environ=ours | environ)
+        inherited = {name: value for name, value in os.environ.items() if name != "TUNEGATE_HOME"}
+        done = run_here(words, cwd=tmp_path, environ=inherited | environ)
         assert done.returncode != 0
         return done.stderr
 

@@ -1,7 +1,7 @@
-"""`cost`, `compare`, `advise`, `ablate` and the report's costs, on two recorded runs of a small world with bad tickets.
+"""`cost`, `compare`, `advise`, `ablate` and the report's costs, on two recorded runs of a toy world with bad tickets.
 
-Three of eight tickets before the cut carry the other category, and say so in their subject: a rule takes them. The
-runs go through the real steps; only the training process is forked from this one, which has torch loaded.
+Three of eight tickets before the cut have the wrong category and the subject "junk", so a rule can drop them. The runs
+use the real steps; only the training process is a fork of this one, which has torch loaded.
 """
 
 from __future__ import annotations
@@ -68,14 +68,14 @@ def write_world(folder: Path) -> Path:
     )
     leaked = "".join(json.dumps(row) + "\n" for row in world.files()["leaked"])
     (folder / "leaked.jsonl").write_text(leaked)
-    unguarded = {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}
+    thresholds_off = {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}
     pipelines = {
         "desk": desk,
         "short": merged(desk, {"train": {"max_steps": 30}}),
         "fresh": merged(desk, {"train": {"seed": 9}}),
         "judged": merged(desk, {"gates": {"judge": {"endpoint": JUDGE, "n_items": 50}}}),
         "bare": merged(desk, {"curate": {"steps": []}}),
-        "leaky": merged(desk, {"source": {"paths": ["leaked.jsonl"]}, "curate": {"decontaminate": unguarded}}),
+        "leaky": merged(desk, {"source": {"paths": ["leaked.jsonl"]}, "curate": {"decontaminate": thresholds_off}}),
     }
     path = folder / "pipelines.yaml"
     path.write_text(json.dumps({"version": 1, "pipelines": pipelines}))
@@ -83,7 +83,7 @@ def write_world(folder: Path) -> Path:
 
 
 class World:
-    """The folder and the ids of its two runs."""
+    """A toy world's pipelines.yaml and the ids of its two runs."""
 
     def __init__(self, config: Path) -> None:
         self.config = config
@@ -97,16 +97,16 @@ class World:
                 run_plainly(opened.run, stage=stage)
             return opened.context.run_id
 
-    def say(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
-        """What the command prints to stdout."""
+    def run(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> str:
+        """Run the command; return its stdout, or stderr if it fails."""
         with pytest.raises(SystemExit) as ended:
             main([*arguments, "--config", str(self.config)])
-        told = capsys.readouterr()
-        assert ended.value.code == code, told.err
-        return told.out if code in (0, 8) else told.err
+        printed = capsys.readouterr()
+        assert ended.value.code == code, printed.err
+        return printed.out if code in (0, 8) else printed.err
 
     def json(self, capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> Any:
-        return json.loads(self.say(capsys, *arguments, "--json", code=code))
+        return json.loads(self.run(capsys, *arguments, "--json", code=code))
 
 
 @pytest.fixture(scope="module")
@@ -124,64 +124,64 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     signal.signal(signal.SIGTERM, handler)
 
 
-def test_costs_of_a_run_are_its_own_tokens_and_seconds_and_the_cheap_api_is_there(
+def test_costs_use_the_runs_own_tokens_and_seconds_and_list_the_cheap_api(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = world.json(capsys, "cost", "desk", "--queries", "1000")
-    assert told["machine"] == "l4"  # as gates.cost declares
-    assert told["saved_tokens"] == pytest.approx(told["prompt_tokens"]["few_shot"] - told["prompt_tokens"]["tuned"])
-    assert told["saved_tokens"] > 50  # three examples
-    lines = {line["what"]: line for line in told["queries"]}
+    result = world.json(capsys, "cost", "desk", "--queries", "1000")
+    assert result["machine"] == "l4"  # from gates.cost
+    assert result["saved_tokens"] == pytest.approx(
+        result["prompt_tokens"]["few_shot"] - result["prompt_tokens"]["tuned"]
+    )
+    assert result["saved_tokens"] > 50  # three examples
+    lines = {line["what"]: line for line in result["queries"]}
     small = lines["API small, few_shot prompt"]
-    few, reply = told["prompt_tokens"]["few_shot"], told["reply_tokens"]
+    few, reply = result["prompt_tokens"]["few_shot"], result["reply_tokens"]
     assert small["usd"] == pytest.approx((few * 0.15 + reply * 0.60) / 1e6)
     assert small["usd_per_month"] == pytest.approx(1000 * small["usd"])
     alone = lines["own model, one at a time, on l4"]
-    assert alone["seconds"] == pytest.approx(reply / told["measured"]["tokens_per_s"])
+    assert alone["seconds"] == pytest.approx(reply / result["measured"]["tokens_per_s"])
     assert alone["usd"] == pytest.approx(0.80 * alone["seconds"] / 3600)
-    assert told["training_seconds"] > 0
-    assert {line["api"]: line["days"] for line in told["payback"]} == {"small": None, "large": None}
-    text = world.say(capsys, "cost", "--run", world.runs["desk"])
+    assert result["training_seconds"] > 0
+    assert {line["api"]: line["days"] for line in result["payback"]} == {"small": None, "large": None}
+    text = world.run(capsys, "cost", "--run", world.runs["desk"])
     assert "API small, few_shot prompt" in text
     assert "\x1b[" not in text
 
 
-def test_costs_need_a_run_or_a_known_base_and_a_card_of_the_book(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "TG0159" in world.say(capsys, "cost", "fresh", code=2)
-    assert "TG0159" in world.say(capsys, "cost", code=2)
-    assert "TG0103" in world.say(capsys, "cost", "desk", "--machine", "mainframe", code=2)
-    assert "TG0171" in world.say(capsys, "cost", "--base", "nobodys-7b", code=2)
-    told = world.json(capsys, "cost", "--base", "llama-2-7b")
-    assert [round(card["least_seconds"], 1) for card in told["cards"]] == [9.0, 4.5, 1.3, 0.8]
-    assert told["queries"][0]["usd"] == pytest.approx(0.000195)
+def test_costs_need_a_run_or_a_known_base_and_a_known_card(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "TG0159" in world.run(capsys, "cost", "fresh", code=2)
+    assert "TG0159" in world.run(capsys, "cost", code=2)
+    assert "TG0103" in world.run(capsys, "cost", "desk", "--machine", "mainframe", code=2)
+    assert "TG0171" in world.run(capsys, "cost", "--base", "nobodys-7b", code=2)
+    result = world.json(capsys, "cost", "--base", "llama-2-7b")
+    assert [round(card["least_seconds"], 1) for card in result["cards"]] == [9.0, 4.5, 1.3, 0.8]
+    assert result["queries"][0]["usd"] == pytest.approx(0.000195)
 
 
-def test_two_runs_side_by_side_show_what_differs_and_intervals_on_common_items(
+def test_compare_shows_what_differs_and_intervals_on_common_items(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = world.json(capsys, "compare", world.runs["desk"], world.runs["short"])
-    assert {each["what"] for each in told["settings"]} == {"name", "train.max_steps"}
-    assert told["runs"][0]["snapshot"] == told["runs"][1]["snapshot"] is not None
-    taken = {each["code"]: (each["first"], each["second"]) for each in told["data"]["reasons"]}
+    result = world.json(capsys, "compare", world.runs["desk"], world.runs["short"])
+    assert {each["what"] for each in result["settings"]} == {"name", "train.max_steps"}
+    assert result["runs"][0]["snapshot"] == result["runs"][1]["snapshot"] is not None
+    taken = {each["code"]: (each["first"], each["second"]) for each in result["data"]["reasons"]}
     assert taken["no_junk"] == (132, 132)
-    assert told["data"]["trained_here_held_out_there"] == 0
-    assert told["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
-    exact = next(line for line in told["metrics"]["lines"] if line["metric"] == "exact")
-    assert (exact["n_common"], exact["told"]) == (160, "worse")
+    assert result["data"]["trained_here_held_out_there"] == 0
+    assert result["data"]["tickets"][0] == {"part": "train", "both": 220, "only_first": 0, "only_second": 0}
+    exact = next(line for line in result["metrics"]["lines"] if line["metric"] == "exact")
+    assert (exact["n_common"], exact["summary"]) == (160, "worse")
     assert exact["upper"] < 0
-    differ = {each["step"] for each in told["digests"] if not each["same"]}
+    differ = {each["step"] for each in result["digests"] if not each["same"]}
     assert {"train", "answers_tuned"} <= differ
     assert {"extract", "decontaminate", "encode", "answers_zero_shot"}.isdisjoint(differ)
-    text = world.say(capsys, "compare", world.runs["desk"], world.runs["short"])
+    text = world.run(capsys, "compare", world.runs["desk"], world.runs["short"])
     assert "train.max_steps" in text
     ticket = toy.tickets(1)[0]
     assert ticket["body"] not in text
-    assert "TG0151" in world.say(capsys, "compare", world.runs["desk"], "nobody", code=2)
+    assert "TG0151" in world.run(capsys, "compare", world.runs["desk"], "nobody", code=2)
 
 
-def test_the_page_of_a_run_has_its_cost_latency_and_break_even(world: World) -> None:
+def test_the_report_shows_cost_latency_and_break_even(world: World) -> None:
     report, _ = gather(world.settings, world.runs["desk"])
     assert report.costs is not None
     assert report.costs.measured["latency_p95_s"] > 0
@@ -190,39 +190,37 @@ def test_the_page_of_a_run_has_its_cost_latency_and_break_even(world: World) -> 
         assert words in page
 
 
-def test_advice_is_drawn_from_the_run_and_names_what_is_missing(
-    world: World, capsys: pytest.CaptureFixture[str]
-) -> None:
-    told = world.json(capsys, "advise", "desk", "--queries", "1000")
-    assert told["answer"] == "lora"
-    says = {reason["rule"]: reason["says"] for reason in told["reasons"]}
-    assert says["tuned"] == "tuning"
-    assert says["cost"] == "API"
-    assert told["means"]["tuned"] > told["means"]["zero_shot"]
-    missing = {reason["rule"]: reason["get"] for reason in told["missing"]}
+def test_advice_uses_the_run_and_names_what_is_missing(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    result = world.json(capsys, "advise", "desk", "--queries", "1000")
+    assert result["answer"] == "lora"
+    conclusions = {reason["rule"]: reason["says"] for reason in result["reasons"]}
+    assert conclusions["tuned"] == "tuning"
+    assert conclusions["cost"] == "API"
+    assert result["means"]["tuned"] > result["means"]["zero_shot"]
+    missing = {reason["rule"]: reason["get"] for reason in result["missing"]}
     assert missing["retrieval"] == "add both to evaluate.arms, then run"
-    text = world.say(capsys, "advise", "desk")
+    text = world.run(capsys, "advise", "desk")
     assert "would change it" in text
     assert "--queries N" in text
-    nothing = world.json(capsys, "advise", "fresh", code=8)
-    assert (nothing["answer"], nothing["run_id"]) == ("not known", None)
-    assert {reason["rule"]: reason["get"] for reason in nothing["missing"]}["tuned"] == "tunegate run fresh"
+    without_run = world.json(capsys, "advise", "fresh", code=8)
+    assert (without_run["answer"], without_run["run_id"]) == ("not known", None)
+    assert {reason["rule"]: reason["get"] for reason in without_run["missing"]}["tuned"] == "tunegate run fresh"
 
 
-def test_a_plan_says_how_often_a_judge_and_the_latency_check_will_be_asked(
+def test_a_plan_counts_the_calls_of_the_judge_and_the_latency_check(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (judge,) = world.json(capsys, "plan", "judged")["calls"]  # the latency of these weights is known
+    (judge,) = world.json(capsys, "plan", "judged")["calls"]  # the latency of these weights is known already
     assert (judge["what"], judge["calls"], judge["tokens_out"], judge["usd"]) == ("judge small", 100, 800, None)
     assert judge["tokens_in"] > 1000
     (latency,) = world.json(capsys, "plan", "fresh")["calls"]
     assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10, None)
-    assert "the base model" in latency["told"]
+    assert "the base model" in latency["note"]
     assert world.json(capsys, "plan", "desk")["calls"] == []
-    assert "judge small" in world.say(capsys, "plan", "judged")
+    assert "judge small" in world.run(capsys, "plan", "judged")
 
 
-def test_every_arm_is_one_training_to_its_end_and_has_a_name_of_its_own(world: World) -> None:
+def test_every_arm_is_one_full_training_with_its_own_name(world: World) -> None:
     spec = load_file(world.config).get("desk")
     changed = {**spec.train.model_dump(), "early_stopping": {}}
     changed["sweep"] = {"kind": "grid", "metric": "exact", "over": {"learning_rate": [1.5e-3, 1e-3]}}
@@ -240,9 +238,11 @@ def test_every_arm_is_one_training_to_its_end_and_has_a_name_of_its_own(world: W
     assert last.keep == "messages is not null or reply is not null"
 
 
-def test_an_ablation_refuses_what_it_cannot_ask(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "without-no_junk" in world.say(capsys, "study", "ablate", "desk", "--only", "without-nothing", code=2)
-    assert "TG0103" in world.say(capsys, "study", "ablate", "desk", "--metric", "beauty", code=2)
-    assert "TG0159" in world.say(capsys, "study", "ablate", "bare", code=2)
-    assert "TG0623" in world.say(capsys, "study", "ablate", "leaky", code=9)
+def test_an_ablation_refuses_unknown_arms_and_metrics_and_leaky_data(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "without-no_junk" in world.run(capsys, "study", "ablate", "desk", "--only", "without-nothing", code=2)
+    assert "TG0103" in world.run(capsys, "study", "ablate", "desk", "--metric", "beauty", code=2)
+    assert "TG0159" in world.run(capsys, "study", "ablate", "bare", code=2)
+    assert "TG0623" in world.run(capsys, "study", "ablate", "leaky", code=9)
     assert not list((world.settings.home / "ablations").glob("leaky/*"))

@@ -1,4 +1,4 @@
-"""`tunegate predict`: what it needs before a model answers."""
+"""`tunegate predict`: what it checks before a model answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tests.support.place import Place
 
 
-def test_a_name_without_a_champion_answers_nothing(refusal: Callable[..., str], tmp_path: Path) -> None:
+def test_a_name_without_a_champion_is_refused(refusal: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "ticket").write_text("")
     assert "error[TG0159]" in refusal("predict", "replies", "--file", "ticket")
 
@@ -23,12 +23,14 @@ def test_an_empty_ticket_is_refused(refusal: Callable[..., str], place: Place, t
 
 
 @pytest.mark.timeout(60)
-def test_a_ticket_that_never_ends_is_refused_at_once(refusal: Callable[..., str], place: Place, tmp_path: Path) -> None:
+def test_an_endless_or_huge_ticket_is_refused_at_once(
+    refusal: Callable[..., str], place: Place, tmp_path: Path
+) -> None:
     place.promote(1, after=None)
     os.mkfifo(tmp_path / "pipe")
     with (tmp_path / "large").open("wb") as large:
         large.truncate(1 << 40)
     for file, why in (("pipe", "a pipe, a device"), ("/dev/zero", "a pipe, a device"), ("large", "more than 16 MiB")):
-        told = refusal("predict", "replies", "--file", file, TUNEGATE_HOME=str(place.home))
-        assert "error[TG0110]" in told
-        assert why in told
+        error = refusal("predict", "replies", "--file", file, TUNEGATE_HOME=str(place.home))
+        assert "error[TG0110]" in error
+        assert why in error

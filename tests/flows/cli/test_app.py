@@ -1,4 +1,4 @@
-"""The command line: exit codes, JSON, and errors a person can act on."""
+"""The command line: exit codes, JSON, and actionable errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def tunegate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run_here(arguments, cwd=cwd, environ=dict(os.environ))
 
 
-def test_errors_are_objects_with_json(tmp_path: Path) -> None:
+def test_errors_are_json_objects_with_json_output(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(BROKEN)
     done = tunegate("validate", "--json", cwd=tmp_path)
     report = json.loads(done.stdout)
@@ -36,7 +36,7 @@ def test_errors_are_objects_with_json(tmp_path: Path) -> None:
     assert report["error"]["code"].startswith("TG01")
 
 
-def test_a_valid_file_is_told_with_its_pipelines(tmp_path: Path) -> None:
+def test_validate_lists_the_pipelines_of_a_valid_file(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
     done = tunegate("validate", "--json", cwd=tmp_path)
     assert done.returncode == 0
@@ -44,7 +44,7 @@ def test_a_valid_file_is_told_with_its_pipelines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "model champion", "predict"])
-def test_an_unknown_pipeline_is_named_with_its_likely_name(tmp_path: Path, command: str) -> None:
+def test_an_unknown_pipeline_gets_a_suggestion(tmp_path: Path, command: str) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
     done = tunegate(*command.split(), "replis", cwd=tmp_path)
     assert done.returncode == 2
@@ -57,11 +57,11 @@ def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
     assert "pipelines.yaml" in done.stderr
 
 
-def test_a_usage_error_ends_with_code_2(tmp_path: Path) -> None:
+def test_a_usage_error_exits_with_code_2(tmp_path: Path) -> None:
     assert tunegate("run", cwd=tmp_path).returncode == 2
     assert tunegate("no-such-command", cwd=tmp_path).returncode == 2
-    told = json.loads(tunegate("run", "--json", cwd=tmp_path).stdout)
-    assert (told["exit_code"], told["error"]["code"]) == (2, "usage")
+    result = json.loads(tunegate("run", "--json", cwd=tmp_path).stdout)
+    assert (result["exit_code"], result["error"]["code"]) == (2, "usage")
 
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_plan_writes_nothing(tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
     done = tunegate("plan", "replies", "--json", cwd=tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
-    # an empty folder is no model: the plan says so instead of promising a run
+    # an empty folder is not a model: the plan fails instead of promising a run
     assert done.returncode == 2, done.stderr
 
 
@@ -90,7 +90,7 @@ def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
     assert json.loads(tunegate("ops", "down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
 
 
-def test_rollback_without_a_champion_says_so(tmp_path: Path) -> None:
+def test_rollback_without_a_champion_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
     done = tunegate("model", "rollback", "replies", "--reason", "just trying", cwd=tmp_path)
     assert done.returncode == 2
@@ -111,7 +111,7 @@ def test_explain_prints_the_row_of_a_code_and_the_rows_of_a_range(tmp_path: Path
     assert {row["range"] for row in ranged} == {"data"}
 
 
-def test_explain_names_the_nearest_code_when_there_is_none(tmp_path: Path) -> None:
+def test_explain_suggests_the_nearest_code_for_an_unknown_one(tmp_path: Path) -> None:
     done = tunegate("explain", "TG0902", cwd=tmp_path)
     assert done.returncode == 2
     assert "error[TG0103]: no error code 'TG0902'" in done.stderr
@@ -119,7 +119,7 @@ def test_explain_names_the_nearest_code_when_there_is_none(tmp_path: Path) -> No
     assert tunegate("explain", "T", cwd=tmp_path).returncode == 2
 
 
-def test_validate_checks_the_sql_and_the_functions_that_the_file_names(tmp_path: Path) -> None:
+def test_validate_checks_the_sql_and_the_functions_of_the_file(tmp_path: Path) -> None:
     steps = """
     curate:
       steps:
@@ -145,9 +145,9 @@ def test_validate_checks_the_sql_and_the_functions_that_the_file_names(tmp_path:
     assert "did you mean body?" in done.stderr
 
 
-def test_a_fault_of_the_program_is_named_without_its_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_without_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
-    monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # pathlib raises what no code of ours expects
+    monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # an error that our code does not expect
     done = tunegate("runs", cwd=tmp_path)
     assert done.returncode != 0
     assert done.stderr.startswith("error[TG0001]: internal error: RuntimeError")

@@ -1,4 +1,4 @@
-"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
+"""`tunegate data curate` and the commands that data teams run afterwards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def words(start: int) -> str:
 
 
 def week(number: int, *, n_tickets: int = 120, n_customers: int = 40) -> Tickets:
-    """Tickets of one week: every third customer writes each week, texts share nothing but their form."""
+    """Tickets of one week: every third customer writes each week, and texts share only their form."""
     return [
         {
             "ticket_id": f"w{number}-{index:03d}",
@@ -50,35 +50,35 @@ def from_file(**curate: Any) -> Callable[[dict[str, Any]], None]:
     return change
 
 
-def placed(workplace: Workplace) -> dict[str, str]:
+def splits_of(workplace: Workplace) -> dict[str, str]:
     """Ticket id -> train, validation or test, from the published warehouse."""
-    told = workplace.json("data", "quarantine", "small", "--limit", "9999", "--sql", "SELECT * FROM splits")
-    return {row["ticket_id"]: row["split"] for row in told["rows"]}
+    result = workplace.json("data", "quarantine", "small", "--limit", "9999", "--sql", "SELECT * FROM splits")
+    return {row["ticket_id"]: row["split"] for row in result["rows"]}
 
 
-def test_lineage_says_why_a_ticket_is_not_in_the_training_set(workplace: Workplace) -> None:
+def test_lineage_explains_why_a_ticket_is_not_in_the_training_set(workplace: Workplace) -> None:
     workplace.json("data", "curate", "small")
-    gone = workplace.json(
+    merged = workplace.json(
         "data", "quarantine", "small", "--sql",
         "SELECT ticket_id, step, code FROM not_curated WHERE step = 'dedup' AND code = 'exact_duplicate' LIMIT 1",
     )["rows"][0]  # fmt: skip
-    told = workplace.run("data", "lineage", gone["ticket_id"])
-    assert "merged by dedup as exact_duplicate" in told.stdout
-    assert "the other ticket is" in told.stdout
-    fate = workplace.json("data", "lineage", gone["ticket_id"])["pipelines"]["small"]["fates"][0]
+    rows = workplace.run("data", "lineage", merged["ticket_id"])
+    assert "merged by dedup as exact_duplicate" in rows.stdout
+    assert "the other ticket is" in rows.stdout
+    fate = workplace.json("data", "lineage", merged["ticket_id"])["pipelines"]["small"]["fates"][0]
     assert (fate["split"], fate["outcome"]) == (None, "merged")
     unknown = workplace.run("data", "lineage", "nobody")
     assert unknown.returncode == 3
     assert "TG0265" in unknown.stderr
 
 
-def test_asking_before_curating_says_what_to_do(workplace: Workplace) -> None:
+def test_the_funnel_before_curating_hints_at_the_command(workplace: Workplace) -> None:
     done = workplace.run("data", "funnel", "small")
     assert done.returncode == 2
     assert "hint: tunegate data curate small" in done.stderr
 
 
-def test_samples_show_curated_text_unless_asked_for_raw(workplace: Workplace) -> None:
+def test_samples_show_curated_text_unless_raw_is_requested(workplace: Workplace) -> None:
     workplace.json("data", "curate", "small")
     rows = workplace.json("data", "sample", "small", "-n", "50", "--where", "body like '%[EMAIL_%'")["rows"]
     assert rows
@@ -86,13 +86,13 @@ def test_samples_show_curated_text_unless_asked_for_raw(workplace: Workplace) ->
     assert workplace.json("data", "sample", "small", "--raw", "--where", "body like '%@%'")["rows"]
 
 
-def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> None:
+def test_a_growing_source_keeps_tickets_on_their_side_of_the_split(workplace: Workplace) -> None:
     workplace.declare(from_file())
     seen: dict[str, str] = {}
     for number in (1, 2, 3):
         write_tickets(workplace, [ticket for each in range(1, number + 1) for ticket in week(each)])
         workplace.json("data", "curate", "small")
-        now = placed(workplace)
+        now = splits_of(workplace)
         assert now.keys() - seen.keys()
         for ticket, split in seen.items():
             side = "test" if split == "test" else "train"
@@ -100,7 +100,7 @@ def test_a_growing_source_keeps_everyone_on_their_side(workplace: Workplace) -> 
         seen |= now
 
 
-def test_the_same_tickets_again_reuse_the_split(workplace: Workplace) -> None:
+def test_curating_the_same_tickets_reuses_the_split(workplace: Workplace) -> None:
     workplace.declare(from_file())
     write_tickets(workplace, week(1) + week(2))
     workplace.json("data", "curate", "small")
@@ -108,7 +108,7 @@ def test_the_same_tickets_again_reuse_the_split(workplace: Workplace) -> None:
     assert planned["split"] == planned["decontaminate"] == planned["warehouse"] == "reused"
 
 
-def test_raw_texts_go_when_their_days_are_over(empty_workplace: Workplace) -> None:
+def test_raw_texts_are_deleted_after_their_days(empty_workplace: Workplace) -> None:
     empty_workplace.declare(from_file(keep_raw_days=0))
     tickets = week(1) + week(2)
     tickets[5]["body"] += " call me at someone@example.org"
@@ -124,10 +124,10 @@ def test_raw_texts_go_when_their_days_are_over(empty_workplace: Workplace) -> No
     assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
 
 
-def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(empty_workplace: Workplace) -> None:
+def test_deleting_raw_texts_keeps_the_champion_and_its_base(empty_workplace: Workplace) -> None:
     def change(document: dict[str, Any]) -> None:
         from_file(keep_raw_days=0)(document)
-        # The base model is fetched before `redact` when perplexity is measured first.
+        # With perplexity first, the base model is fetched before `redact`.
         document["pipelines"]["small"]["curate"]["steps"].insert(0, {"uses": "quality", "perplexity": True})
 
     empty_workplace.declare(change)
@@ -141,12 +141,12 @@ def test_forgetting_raw_texts_leaves_the_champion_and_its_base_alone(empty_workp
     assert empty_workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 0
 
 
-def test_keeping_raw_texts_for_days_needs_redaction(workplace: Workplace) -> None:
+def test_keep_raw_days_needs_redaction(workplace: Workplace) -> None:
     workplace.declare(from_file(keep_raw_days=7, steps=[{"uses": "dedup"}]))
     done = workplace.run("validate")
     assert done.returncode == 2
     assert "`keep_raw_days` needs a step `redact`" in done.stderr
 
 
-def test_the_funnel_of_a_pipeline_that_never_ran_is_refused(refusal: Callable[..., str]) -> None:
+def test_the_funnel_of_a_pipeline_without_a_run_is_refused(refusal: Callable[..., str]) -> None:
     assert "error[TG0159]" in refusal("data", "funnel", "replies")

@@ -1,4 +1,4 @@
-"""`tunegate ops doctor`: each check finds what is planted for it, and says what to do."""
+"""`tunegate ops doctor`: each check finds its planted fault and suggests a fix."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ def one(check: Check, patient: Patient) -> Finding:
     return finding
 
 
-def test_a_fresh_folder_is_fit_and_every_fault_has_its_fix(patient: Patient) -> None:
+def test_a_fresh_folder_passes_and_every_finding_has_a_fix(patient: Patient) -> None:
     found = [finding for check in CHECKS for finding in examine(check, patient)]
     assert {finding.what for finding in found} >= {
         "python", "torch", "names", "arithmetic", "device", "config", "disk", "cache", "locks", "ledger", "servers",
     }  # fmt: skip
     assert [finding for finding in found if finding.state == "bad"] == []
     assert all(finding.fix for finding in found if finding.state != "ok")
-    assert not patient.settings.home.exists()  # looking makes nothing
+    assert not patient.settings.home.exists()  # the checks create nothing
 
 
-def test_a_broken_file_is_a_finding_and_ends_no_other_check(patient: Patient) -> None:
+def test_a_broken_file_is_a_finding_and_stops_no_other_check(patient: Patient) -> None:
     patient.config.write_text(FINE.replace("exact", "exakt"))
     assert one(health.config, patient).state == "bad"
     assert "did you mean" in one(health.config, patient).fix or "TG0" in one(health.config, patient).message
@@ -84,21 +84,21 @@ def test_another_distribution_with_our_names_is_found(patient: Patient, monkeypa
     )
 
 
-def test_more_threads_than_cores_are_told(patient: Patient) -> None:
+def test_more_threads_than_cores_are_reported(patient: Patient) -> None:
     import torch
 
     before = torch.get_num_threads()
     assert next(examine(health.torch, patient)).state == "ok"
     try:
         torch.set_num_threads((os.cpu_count() or 1) + 1)
-        crowded = next(examine(health.torch, patient))
+        finding = next(examine(health.torch, patient))
     finally:
         torch.set_num_threads(before)
-    assert crowded.state == "warn"
-    assert crowded.fix.startswith("set OMP_NUM_THREADS")
+    assert finding.state == "warn"
+    assert finding.fix.startswith("set OMP_NUM_THREADS")
 
 
-def test_a_held_pipeline_is_named_with_its_run(patient: Patient) -> None:
+def test_a_locked_pipeline_is_named_with_its_run(patient: Patient) -> None:
     with pipeline_lock(patient.settings.home, "small", wait_s=0, run_id="run-7"):
         assert "small is held by run run-7" in one(health.locks, patient).message
     assert one(health.locks, patient).message == "no pipeline is held"
@@ -137,11 +137,11 @@ def test_a_damaged_mlflow_store_is_found(patient: Patient) -> None:
     assert one(health.mlflow_store, patient).state == "bad"
 
 
-def test_what_mlflow_was_not_told_and_a_champion_of_other_files_are_found(place: Place) -> None:
+def test_pending_mlflow_changes_and_a_changed_champion_are_found(place: Place) -> None:
     place.promote(1, after=None)
     patient = Patient(place.settings, place.home / "pipelines.yaml", {})
     assert one(health.pending_sync, patient).fix == "tunegate ops reconcile"
-    assert "TG0510" in one(health.champions, patient).message  # the files of its training were never there
+    assert "TG0510" in one(health.champions, patient).message  # the files of its training never existed
     bundle = Ledger(place.home).champions()[0].bundle.root
     (bundle / "serving.json").write_text("other\n")
     found = one(health.champions, patient)
@@ -171,28 +171,28 @@ def server(code: int) -> Iterator[str]:
 
 
 @pytest.mark.parametrize(("code", "expected"), [(200, "ok"), (401, "bad"), (500, "bad")])
-def test_servers_are_asked_for_their_health(patient: Patient, code: int, expected: str) -> None:
+def test_the_health_of_servers_is_checked(patient: Patient, code: int, expected: str) -> None:
     with server(code) as url:
-        asked = replace(
+        with_servers = replace(
             patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url)
         )
-        assert states(health.prefect, asked) == [("prefect", expected)]
-        assert states(health.mlflow, asked) == [("mlflow", expected)]
-        known = replace(asked, environ={"PREFECT_API_AUTH_STRING": "a:b", "MLFLOW_TRACKING_USERNAME": "a"})
-        assert states(health.prefect, known) == [("prefect", "ok" if code == 401 else expected)]
-    assert states(health.prefect, asked) == [("prefect", "bad")]  # it is gone
+        assert states(health.prefect, with_servers) == [("prefect", expected)]
+        assert states(health.mlflow, with_servers) == [("mlflow", expected)]
+        with_login = replace(with_servers, environ={"PREFECT_API_AUTH_STRING": "a:b", "MLFLOW_TRACKING_USERNAME": "a"})
+        assert states(health.prefect, with_login) == [("prefect", "ok" if code == 401 else expected)]
+    assert states(health.prefect, with_servers) == [("prefect", "bad")]  # the server has stopped
 
 
-def test_no_login_of_an_address_is_told(patient: Patient) -> None:
-    asked = replace(
+def test_the_login_in_an_address_is_not_printed(patient: Patient) -> None:
+    with_servers = replace(
         patient, settings=replace(patient.settings, mlflow_tracking_uri="http://u:secret@gone.invalid:5000")
     )
-    (found,) = examine(health.mlflow, asked)
+    (found,) = examine(health.mlflow, with_servers)
     assert found.message == "http://gone.invalid:5000 does not answer"
     assert "secret" not in found.message + found.fix
 
 
-def test_whatever_a_check_meets_is_a_finding_and_the_next_check_runs(patient: Patient) -> None:
+def test_an_error_in_a_check_is_a_finding_and_the_next_check_runs(patient: Patient) -> None:
     def check(_patient: Patient) -> Iterator[Finding]:
         yield Finding("first", "ok", "whole")
         raise TypeError("the text of a ticket")

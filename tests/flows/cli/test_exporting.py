@@ -1,4 +1,4 @@
-"""`tunegate model export`: a candidate in every form, by the real command, on a tiny model."""
+"""`tunegate model export`: a tiny model's candidate in every format, by the real command."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ Export = Callable[..., dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Candidates:
-    """v1 was champion, v2 is; v3 was blocked."""
+def candidates(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Candidates:
+    """v1 was champion, v2 is champion, v3 was blocked."""
     folder = tmp_path_factory.mktemp("export")
     document = small_document(str(tiny_model.root))
     document["pipelines"]["small"]["train"]["prompt"] = {"system": "Answer briefly.", "user": "{subject}: {body}"}
     with (folder / "pipelines.yaml").open("w") as stream:
         YAML().dump(document, stream)
-    made = Candidates(folder, tiny_model)
-    assert [made.add(1), made.add(2), made.add(3, "BLOCK")] == ["1", "2", "3"]
-    return made
+    candidates = Candidates(folder, tiny_model)
+    assert [candidates.add(1), candidates.add(2), candidates.add(3, "BLOCK")] == ["1", "2", "3"]
+    return candidates
 
 
 @pytest.fixture
-def export(made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Export:
-    """The command's JSON, after its folder was checked against its manifest; stderr is under `stderr`."""
+def export(candidates: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Export:
+    """Run the command and check the folder against its manifest; return the JSON, with stderr under `stderr`."""
 
     def run(name: str, form: str, *options: str) -> dict[str, Any]:
         out = tmp_path / form
@@ -51,43 +51,45 @@ def export(made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str])
             str(out),
             "--json",
             "-c",
-            str(made.config),
+            str(candidates.config),
             *options,
         ]
         assert app(arguments, standalone_mode=False) == 0
-        said = capsys.readouterr()
-        told: dict[str, Any] = json.loads(said.out)
-        assert told["sha256"] == verify(out)
+        printed = capsys.readouterr()
+        result: dict[str, Any] = json.loads(printed.out)
+        assert result["sha256"] == verify(out)
         manifest = json.loads((out / MANIFEST).read_bytes())
-        assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == told["files"]
+        assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == result["files"]
         assert manifest["export"]["format"] == form
-        assert not list(tmp_path.glob(".*"))  # nothing is left aside
-        return {**told, "export": manifest["export"], "out": out, "stderr": said.err}
+        assert not list(tmp_path.glob(".*"))  # no temporary folder is left
+        return {**result, "export": manifest["export"], "out": out, "stderr": printed.err}
 
     return run
 
 
-def test_peft_is_what_was_registered_with_the_digests_of_all_that_made_it(made: Candidates, export: Export) -> None:
-    done, champion = export("small@champion", "peft"), made.ledger.champion("small")
+def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
+    candidates: Candidates, export: Export
+) -> None:
+    done, champion = export("small@champion", "peft"), candidates.ledger.champion("small")
     assert champion is not None
     for name in ("adapter_model.safetensors", "adapter_config.json", "serving.json"):
         assert sha256_file(done["out"] / name) == sha256_file(champion.bundle.root / name)
-    told = done["export"]
-    assert (told["version"], told["standing"], told["promoted"], told["let_in_by"]) == (
+    exported = done["export"]
+    assert (exported["version"], exported["standing"], exported["promoted"], exported["let_in_by"]) == (
         "2",
         "champion",
         True,
         "promote",
     )
-    assert told["base_sha256"] == champion.model.digest
-    assert told["trained_sha256"] == champion.trained.digest
-    assert told["bundle_sha256"] == champion.bundle.digest
-    assert told["verdict_sha256"] == champion.verdict_digest
-    assert told["run_sha256"] == "inputs-2"
+    assert exported["base_sha256"] == champion.model.digest
+    assert exported["trained_sha256"] == champion.trained.digest
+    assert exported["bundle_sha256"] == champion.bundle.digest
+    assert exported["verdict_sha256"] == champion.verdict_digest
+    assert exported["run_sha256"] == "inputs-2"
     assert done["stderr"] == ""
 
 
-def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_changed(
+def test_verify_accepts_a_signed_export_and_refuses_a_changed_one(
     export: Export, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from cryptography.hazmat.primitives import serialization
@@ -102,29 +104,29 @@ def test_a_signed_export_is_verified_by_the_command_and_refused_once_it_is_chang
     )
     with pytest.raises(SecurityError, match="TG0824"):
         export("small@champion", "peft", "--sign", str(public))
-    assert not (tmp_path / "peft").exists()  # told before anything was written
+    assert not (tmp_path / "peft").exists()  # fails before anything is written
     done = export("small@champion", "peft", "--sign", str(private))
     assert done["signature"] == str(tmp_path / "peft.sig")
 
     def check(*options: str) -> tuple[dict[str, Any], str]:
         assert app(["model", "verify", str(done["out"]), "--json", *options], standalone_mode=False) == 0
-        said = capsys.readouterr()
-        return json.loads(said.out), said.err
+        printed = capsys.readouterr()
+        return json.loads(printed.out), printed.err
 
-    told, _ = check("--key", str(public))
-    assert (told["signed"], told["version"], told["sha256"]) == (True, "2", done["sha256"])
+    result, _ = check("--key", str(public))
+    assert (result["signed"], result["version"], result["sha256"]) == (True, "2", done["sha256"])
     assert app(["model", "verify", str(done["out"])], standalone_mode=False) == 0
     assert "its signature was not checked: give --key" in capsys.readouterr().err
     (done["out"] / "serving.json").write_text("{}")
     with pytest.raises(StorageError, match="TG0510"):
         check()
-    seal(done["out"])  # whoever changes a file can make the manifest anew, the signature they cannot
+    seal(done["out"])  # an attacker can rewrite the manifest, but not the signature
     check()
     with pytest.raises(SecurityError, match="TG0824"):
         check("--key", str(public))
 
 
-def test_a_run_its_version_and_its_alias_are_the_same_export(export: Export, tmp_path: Path) -> None:
+def test_a_run_its_version_and_its_alias_give_the_same_export(export: Export, tmp_path: Path) -> None:
     first = export("run-1", "peft")
     assert first["export"]["standing"] == "former champion"
     for again in ("small@previous", "small@1"):
@@ -133,25 +135,27 @@ def test_a_run_its_version_and_its_alias_are_the_same_export(export: Export, tmp
         assert (tmp_path / again / MANIFEST).read_bytes() == (tmp_path / "peft" / MANIFEST).read_bytes()
 
 
-def test_what_was_never_promoted_is_marked_and_said(export: Export) -> None:
+def test_a_version_that_was_never_promoted_is_marked_and_reported(export: Export) -> None:
     done = export("small@3", "peft")
     assert done["export"]["promoted"] is False
     assert (done["export"]["standing"], done["export"]["verdict"]) == ("never promoted", "BLOCK")
     assert "was never promoted (verdict BLOCK)" in done["stderr"]
 
 
-def test_merged_answers_as_base_and_adapter_and_stops_where_training_did(made: Candidates, export: Export) -> None:
+def test_a_merged_model_answers_like_base_and_adapter_and_stops_at_the_trained_token(
+    candidates: Candidates, export: Export
+) -> None:
     from transformers import AutoTokenizer, GenerationConfig
 
     done = export("small@champion", "merged", "--stored", "float32")
     assert done["export"]["checked"]["argmax_agreement"] == 1.0
     assert done["export"]["checked"]["adapter_effect"] > 0.05
     tokenizer = AutoTokenizer.from_pretrained(done["out"])
-    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(made.model.root).chat_template
+    assert tokenizer.chat_template == AutoTokenizer.from_pretrained(candidates.model.root).chat_template
     assert GenerationConfig.from_pretrained(done["out"]).eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
 
 
-def test_ollama_gets_checked_weights_and_a_modelfile_over_them(export: Export) -> None:
+def test_ollama_gets_checked_weights_and_a_modelfile(export: Export) -> None:
     done = export("small@champion", "ollama")
     assert {"Modelfile", "model.safetensors", "config.json", "tokenizer.json"} <= set(done["files"])
     assert done["export"]["checked"]["argmax_agreement"] >= 0.97
@@ -162,15 +166,26 @@ def test_ollama_gets_checked_weights_and_a_modelfile_over_them(export: Export) -
         assert line in lines
     assert f"PARAMETER num_predict {4}" in lines
     (done["out"]).rename(done["out"].with_name("first"))
-    assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # the same again, byte for byte
+    assert export("small@champion", "ollama")["sha256"] == done["sha256"]  # reproducible byte for byte
 
 
-def test_gguf_names_the_converter_that_writes_it(made: Candidates, tmp_path: Path) -> None:
+def test_gguf_is_refused_with_the_converter_to_use(candidates: Candidates, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for options in ([], ["--gguf-type", "q8_0"]):
         with pytest.raises(ConfigError, match="not written here any more") as caught:
             app(
-                ["model", "export", "small@champion", "-f", "gguf", *options, "-o", str(out), "-c", str(made.config)],
+                [
+                    "model",
+                    "export",
+                    "small@champion",
+                    "-f",
+                    "gguf",
+                    *options,
+                    "-o",
+                    str(out),
+                    "-c",
+                    str(candidates.config),
+                ],
                 standalone_mode=False,
             )
         assert caught.value.code == "TG0100"
@@ -178,7 +193,7 @@ def test_gguf_names_the_converter_that_writes_it(made: Candidates, tmp_path: Pat
     assert not out.exists()
 
 
-def test_vllm_gets_the_adapter_under_its_alias_and_its_version(made: Candidates, export: Export) -> None:
+def test_vllm_gets_the_adapter_under_its_alias_and_its_version(candidates: Candidates, export: Export) -> None:
     done = export("small@champion", "vllm")
     script = (done["out"] / "serve.sh").read_text()
     assert "--lora-modules champion=adapter version-2=adapter" in script
@@ -188,7 +203,7 @@ def test_vllm_gets_the_adapter_under_its_alias_and_its_version(made: Candidates,
     assert (done["out"] / "adapter" / "adapter_model.safetensors").is_file()
 
 
-def test_openai_files_hold_the_training_set_and_are_read_back(export: Export, made: Candidates) -> None:
+def test_openai_files_contain_the_training_set_and_are_read_back(export: Export, candidates: Candidates) -> None:
     done = export("small@champion", "openai-jsonl")
     lines = [json.loads(line) for line in (done["out"] / "train.jsonl").read_text().splitlines()]
     assert [row["messages"] for row in lines] == [
@@ -203,10 +218,10 @@ def test_openai_files_hold_the_training_set_and_are_read_back(export: Export, ma
     assert len(done["export"]["training_set_sha256"]) == 64
 
 
-def test_texts_that_were_never_redacted_stay(made: Candidates, tmp_path: Path) -> None:
-    made.add(9, "HOLD", spec={"curate": {"steps": []}})
+def test_texts_that_were_never_redacted_are_not_exported(candidates: Candidates, tmp_path: Path) -> None:
+    candidates.add(9, "HOLD", spec={"curate": {"steps": []}})
     with pytest.raises(ConfigError, match="never redacted") as caught:
-        _export(made, "run-9", tmp_path / "out", "openai-jsonl")
+        _export(candidates, "run-9", tmp_path / "out", "openai-jsonl")
     assert caught.value.code == "TG0185"
     assert list(tmp_path.iterdir()) == []
 
@@ -221,29 +236,29 @@ def test_texts_that_were_never_redacted_stay(made: Candidates, tmp_path: Path) -
         ("run-6", "recorded no candidate"),
     ],
 )
-def test_what_is_not_complete_or_not_verified_is_refused(
-    made: Candidates, tmp_path: Path, name: str, message: str
+def test_unknown_versions_and_runs_without_a_verdict_are_refused(
+    candidates: Candidates, tmp_path: Path, name: str, message: str
 ) -> None:
-    runs = {run.run_id for run in made.ledger.runs()}
+    runs = {run.run_id for run in candidates.ledger.runs()}
     for number, verdict in (("4", None), ("5", "ERROR"), ("6", "HOLD")):
         if f"run-{number}" not in runs:
-            made.ledger.start_run(
+            candidates.ledger.start_run(
                 f"run-{number}", pipeline="small", model_name="small", input_digest="", config_json="{}"
             )
             if verdict is not None:
-                made.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
+                candidates.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=message) as caught:
-        _export(made, name, tmp_path / "out")
+        _export(candidates, name, tmp_path / "out")
     assert caught.value.code == "TG0159"
     assert not (tmp_path / "out").exists()
 
 
 def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
-    tmp_path: Path, made: Candidates, tiny_model: ModelRef
+    tmp_path: Path, candidates: Candidates, tiny_model: ModelRef
 ) -> None:
     own = Candidates(tmp_path / "home", tiny_model)
     own.folder.mkdir()
-    own.config.write_bytes(made.config.read_bytes())
+    own.config.write_bytes(candidates.config.read_bytes())
     own.add(1)
     champion = own.ledger.champion("small")
     assert champion is not None
@@ -255,24 +270,26 @@ def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
 
 
-def test_a_taken_folder_is_never_written_into(made: Candidates, tmp_path: Path) -> None:
+def test_an_existing_folder_is_never_overwritten(candidates: Candidates, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
     with pytest.raises(ConfigError, match="is taken") as caught:
-        _export(made, "small@champion", tmp_path / "out")
+        _export(candidates, "small@champion", tmp_path / "out")
     assert caught.value.code == "TG0189"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 
-def _export(made: Candidates, name: str, out: Path, form: str = "peft") -> None:
-    app(["model", "export", name, "--format", form, "--out", str(out), "-c", str(made.config)], standalone_mode=False)
+def _export(candidates: Candidates, name: str, out: Path, form: str = "peft") -> None:
+    app(
+        ["model", "export", name, "--format", form, "--out", str(out), "-c", str(candidates.config)],
+        standalone_mode=False,
+    )
 
 
-def test_a_run_whose_configuration_has_a_key_that_is_gone_is_named(
-    made: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_run_with_a_removed_configuration_key_is_refused_by_name(
+    candidates: Candidates, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made.add(10, "HOLD", spec={"a_key_of_an_older_version": 1})
+    candidates.add(10, "HOLD", spec={"a_key_of_an_older_version": 1})
     with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
-        app(["model", "export", "run-10", "--format", "peft", "--out", str(tmp_path / "out"), "-c", str(made.config)],
-            standalone_mode=False)  # fmt: skip
+        _export(candidates, "run-10", tmp_path / "out")
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""`tunegate gate explain`: the verdict's reasons, and ticket text on stdout alone."""
+"""`tunegate gate explain`: the verdict's reasons, with ticket text only on stdout."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from tests.support.workplace import Workplace
 
 
-def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workplace: Workplace) -> None:
+def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workplace: Workplace) -> None:
     run_id = workplace.json("run", "strict")["run_id"]
-    told = workplace.json("gate", "explain", run_id)
-    assert told["verdict"] == "BLOCK"
-    contamination, finding = told["findings"]
+    result = workplace.json("gate", "explain", run_id)
+    assert result["verdict"] == "BLOCK"
+    contamination, finding = result["findings"]
     assert (contamination["part"], contamination["verdict"]) == ("contamination", "PROMOTE")
     assert (finding["metric"], finding["limit"], finding["n_items"]) == ("exact", 0.9, 12)
     assert finding["upper"] < 0.9
-    assert told["shown"] == {"metric": "exact", "slice": None}
-    worst = told["worst_items"]
-    assert len(worst) == 5  # a random model is right nowhere
+    assert result["shown"] == {"metric": "exact", "slice": None}
+    worst = result["worst_items"]
+    assert len(worst) == 5  # a random model has no correct answer
     assert all(item["candidate"] == 0 and item["question"] and item["wanted"] for item in worst)
 
     other = workplace.run("gate", "explain", run_id, "--metric", "chrf")
@@ -35,30 +35,30 @@ def test_a_verdict_is_explained_down_to_the_items_and_text_stays_on_stdout(workp
     assert worst[0]["question"][:20] not in done.stderr
     assert "verdict 1 of at most 20 on these items" in done.stdout
 
-    left = workplace.home / "reports" / run_id  # at the end of the run
-    assert {path.name for path in left.iterdir()} == {
+    reports = workplace.home / "reports" / run_id  # written at the end of the run
+    assert {path.name for path in reports.iterdir()} == {
         "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html"
     }  # fmt: skip
     question = html.escape(worst[0]["question"][:20])
-    assert question in (left / "report.html").read_text()
+    assert question in (reports / "report.html").read_text()
     for name in ("report-without-text.html", "report.md", "junit.xml"):
-        assert question not in (left / name).read_text()
-    page = (left / "report.html").read_bytes()
+        assert question not in (reports / name).read_text()
+    page = (reports / "report.html").read_bytes()
     done = workplace.run("report", "--last", "strict", "--out", "mine.html")
     assert done.returncode == 0, done.stderr
     assert "BLOCK" in done.stdout
-    assert (workplace.folder / "mine.html").read_bytes() == (left / "report.html").read_bytes() == page
-    told = workplace.json("report", run_id[:12], "--items", "0")
-    assert (told["verdict"], told["worst"], told["version"]) == ("BLOCK", [], "1")
-    assert {arm["arm"] for arm in told["arms"]} == {"tuned", "zero_shot", "majority", "tfidf"}
-    assert told["funnel"][0]["step"] == "extract"
-    assert {curve["name"] for curve in told["curves"]} >= {"loss", "learning_rate"}
-    assert sum(n for _, n in told["token_lengths"]) == 32
+    assert (workplace.folder / "mine.html").read_bytes() == (reports / "report.html").read_bytes() == page
+    result = workplace.json("report", run_id[:12], "--items", "0")
+    assert (result["verdict"], result["worst"], result["version"]) == ("BLOCK", [], "1")
+    assert {arm["arm"] for arm in result["arms"]} == {"tuned", "zero_shot", "majority", "tfidf"}
+    assert result["funnel"][0]["step"] == "extract"
+    assert {curve["name"] for curve in result["curves"]} >= {"loss", "learning_rate"}
+    assert sum(n for _, n in result["token_lengths"]) == 32
     for wrong in (["report"], ["report", run_id, "--last", "strict"], ["report", "--last", "small"]):
         assert "TG0139" in workplace.run(*wrong).stderr
 
 
-def test_a_run_that_came_to_no_gate_says_so(workplace: Workplace) -> None:
+def test_a_run_without_a_gate_is_refused(workplace: Workplace) -> None:
     run_id = workplace.json("run", "small", "--until", "curate")["run_id"]
     done = workplace.run("gate", "explain", run_id)
     assert done.returncode == 2

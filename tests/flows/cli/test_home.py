@@ -1,4 +1,4 @@
-"""A state folder that is not what it should be: every command says so, and none calls it an internal error."""
+"""A broken state folder: every command reports it, none as an internal error."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from tests.support.place import Place
     [("runs",), ("status",), ("plan", "replies"), ("run", "replies"), ("ops", "doctor"), ("ops", "reconcile"),
      ("report", "r1"), ("ops", "up"), ("model", "champion", "replies")],
 )  # fmt: skip
-def test_a_file_in_the_place_of_the_state_folder_is_named(
+def test_a_file_in_place_of_the_state_folder_is_reported(
     refusal: Callable[..., str], tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     (tmp_path / "file").write_text("no folder")
-    said = refusal(*words, TUNEGATE_HOME=str(tmp_path / "file"))
-    assert "TG0554" in said
-    assert str(tmp_path / "file") in said
+    error = refusal(*words, TUNEGATE_HOME=str(tmp_path / "file"))
+    assert "TG0554" in error
+    assert str(tmp_path / "file") in error
 
 
-def test_a_ledger_that_is_taken_away_while_a_run_works_is_named(place: Place) -> None:
+def test_a_ledger_that_is_removed_during_a_run_is_reported(place: Place) -> None:
     ledger, home = place.ledger, place.settings.home
     ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")
     shutil.rmtree(home)

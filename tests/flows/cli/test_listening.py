@@ -1,4 +1,4 @@
-"""The socket that `tunegate model endpoint` listens on: ports that are none, connections that cannot be accepted."""
+"""The socket of `tunegate model endpoint`: invalid ports, and connections that cannot be accepted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.errors import ConfigError
 
 
 @pytest.mark.parametrize("port", [99_999, -1])
-def test_a_number_that_is_no_port_is_refused_with_what_to_do(port: int) -> None:
+def test_an_invalid_port_is_refused_with_a_hint(port: int) -> None:
     with pytest.raises(ConfigError, match="cannot listen on") as refused:
         listen("127.0.0.1", port)
     assert (refused.value.code, "--port" in (refused.value.hint or "")) == ("TG0193", True)

@@ -1,4 +1,4 @@
-"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder with a ledger, and what agents said in a DuckDB file of an older version."""
+    """A home folder with a ledger, and feedback in a DuckDB file of an older version."""
     monkeypatch.setenv("TUNEGATE_HOME", str(place.home))
     monkeypatch.setenv("TUNEGATE_NOW", "2026-06-01T05:00:00Z")
     monkeypatch.delenv("TUNEGATE_LEDGER_URL", raising=False)
@@ -34,39 +34,39 @@ def home(place: Place, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place.home
 
 
-def told(capsys: pytest.CaptureFixture[str], *, ledger_to: str | None = None) -> list[dict[str, Any]]:
+def migrated(capsys: pytest.CaptureFixture[str], *, ledger_to: str | None = None) -> list[dict[str, Any]]:
     assert migrate(ledger_to=ledger_to, config=Path("pipelines.yaml"), as_json=True) == 0
     return list(json.loads(capsys.readouterr().out))
 
 
-def test_each_file_is_backed_up_and_then_of_this_version(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_file_is_backed_up_and_then_updated(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     feedback = home / "feedback" / "replies" / "feedback.duckdb"
     before = feedback.read_bytes()
-    ledger, database = told(capsys)
-    assert (ledger["told"], ledger["backup"]) == ("nothing to do", "")
-    assert database["told"] == f"storage version 64 was written anew as {OURS}"
+    ledger, database = migrated(capsys)
+    assert (ledger["message"], ledger["backup"]) == ("nothing to do", "")
+    assert database["message"] == f"storage version 64 was rewritten as {OURS}"
     assert database["backup"] == str(home / "backups" / "replies-feedback-20260601-050000.duckdb")
     assert Path(database["backup"]).read_bytes() == before
     assert storage_version(feedback) == OURS
-    assert {one["told"] for one in told(capsys)} == {"nothing to do"}
+    assert {one["message"] for one in migrated(capsys)} == {"nothing to do"}
     assert len(list((home / "backups").iterdir())) == 1
     assert migrate(ledger_to=None, config=Path("pipelines.yaml"), as_json=False) == 0
     assert capsys.readouterr().out.count("nothing to do") == 2
 
 
-def test_a_newer_ledger_ends_it_before_anything_is_changed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_newer_ledger_stops_the_migration_before_any_change(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with closing(sqlite3.connect(home / "ledger.sqlite")) as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StorageError, match="TG0530"):
-        told(capsys)
+        migrated(capsys)
     assert storage_version(home / "feedback" / "replies" / "feedback.duckdb") == 64
     assert not (home / "backups").exists()
 
 
-def test_nothing_yet_is_nothing_to_migrate(
+def test_an_empty_home_has_nothing_to_migrate(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "none"))
     monkeypatch.delenv("TUNEGATE_LEDGER_URL", raising=False)
-    assert told(capsys) == []
+    assert migrated(capsys) == []
     assert not (tmp_path / "none").exists()

@@ -1,4 +1,4 @@
-"""`tunegate model feedback`: files that cannot be taken in."""
+"""`tunegate model feedback`: files that cannot be ingested."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ def test_a_file_without_a_usable_line_is_refused(refusal: Callable[..., str], tm
     assert "error[TG0164]" in refusal("model", "feedback", "replies", "feedback")
 
 
-def test_a_file_that_is_missing_is_named(refusal: Callable[..., str]) -> None:
+def test_a_missing_file_is_reported(refusal: Callable[..., str]) -> None:
     assert "error[TG0110]" in refusal("model", "feedback", "replies", "absent")
 
 
 @pytest.mark.timeout(60)
-def test_what_never_ends_is_refused_at_once(refusal: Callable[..., str], tmp_path: Path) -> None:
+def test_a_pipe_or_device_is_refused_at_once(refusal: Callable[..., str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for file in ("pipe", "/dev/zero"):
-        told = refusal("model", "feedback", "replies", file)
-        assert "error[TG0110]" in told
-        assert "it is a pipe, a device or a socket, not a file" in told
+        error = refusal("model", "feedback", "replies", file)
+        assert "error[TG0110]" in error
+        assert "it is a pipe, a device or a socket, not a file" in error

@@ -1,4 +1,4 @@
-"""Every command keeps the same rules: `--json`, a help text with an example that parses, options that mean the same."""
+"""Every command follows the same rules: `--json`, help with an example that parses, options with one meaning."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WITHOUT_JSON = {"ops metrics": "its output is Prometheus' own format"}
 """Command -> why it has no `--json`; a new one needs its reason here."""
 WITHOUT_CONFIG = {
     "explain": "it reads the documentation of the program",
-    "model verify": "it reads a folder that may come from elsewhere",
+    "model verify": "it reads a folder that may come from another machine",
     "ops schema": "it prints what is the same for every file",
 }
 """Command -> why it has no `--config`; a new one needs its reason here."""
@@ -37,12 +37,12 @@ HELP_DIFFERS = {
     "--reason": "why, of a decision or of another ledger",
     "--run": "without it, a plan is drawn or the newest run is taken",
 }
-"""Option -> what it means everywhere, where its help has to say it in the command's own words."""
+"""Option -> its meaning in every command, if its help is specific to the command."""
 PARSER: Any = typer.main.get_command(app)
 
 
 def commands(command: Any = PARSER, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every command that does something, with its words."""
+    """Every command that is not a group, by its full name."""
     inner = getattr(command, "commands", {})
     if not inner:
         yield name, command
@@ -54,12 +54,12 @@ ALL = dict(commands())
 
 
 def options(name: str) -> dict[str, Any]:
-    """Spelling -> option, of those that are shown."""
+    """Spelling -> option, for visible options."""
     shown = [parameter for parameter in ALL[name].params if not getattr(parameter, "hidden", False)]
     return {spelling: parameter for parameter in shown for spelling in parameter.opts if spelling.startswith("-")}
 
 
-def test_the_top_level_has_what_is_done_weekly_and_the_rest_is_in_groups() -> None:
+def test_the_top_level_has_weekly_commands_and_the_rest_is_in_groups() -> None:
     groups = {name.split()[0] for name in ALL if " " in name}
     assert groups == {"data", "gate", "model", "study", "ops"}
     assert [name for name in ALL if " " not in name] == [
@@ -69,16 +69,16 @@ def test_the_top_level_has_what_is_done_weekly_and_the_rest_is_in_groups() -> No
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_command_prints_json_on_request_and_reads_the_file_that_it_is_given(name: str) -> None:
+def test_a_command_has_json_and_config_options(name: str) -> None:
     assert ("--json" in options(name)) != (name in WITHOUT_JSON)
     assert ("--config" in options(name)) != (name in WITHOUT_CONFIG)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_command_says_what_it_does_on_one_line_and_shows_how(name: str) -> None:
+def test_a_command_has_a_one_line_summary_and_an_example(name: str) -> None:
     command = ALL[name]
     assert len(command.help) > 15
-    assert not command.get_short_help_str(66).endswith("..."), "its line in the list of commands is cut"
+    assert not command.get_short_help_str(66).endswith("..."), "its line in the list of commands is truncated"
     assert "Raises:" not in command.help
     assert command.epilog.startswith(f"Example: tunegate {name}")
     for parameter in command.params:
@@ -86,7 +86,7 @@ def test_a_command_says_what_it_does_on_one_line_and_shows_how(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
+def test_the_parser_accepts_the_example(name: str) -> None:
     example = ALL[name].epilog.removeprefix("Example: ")
     words = shlex.split(example.partition(" > ")[0])
     n_words = len(name.split())
@@ -94,7 +94,7 @@ def test_the_example_is_one_that_the_parser_takes(name: str) -> None:
     assert ALL[name].make_context(name, words[1 + n_words :]).params
 
 
-def test_an_option_means_the_same_in_every_command_that_has_it() -> None:
+def test_an_option_means_the_same_in_every_command() -> None:
     meanings: dict[str, set[tuple[Any, ...]]] = defaultdict(set)
     helps: dict[str, set[str]] = defaultdict(set)
     for name in ALL:
@@ -105,12 +105,12 @@ def test_an_option_means_the_same_in_every_command_that_has_it() -> None:
     assert {spelling for spelling, each in helps.items() if len(each) > 1} == HELP_DIFFERS.keys()
 
 
-def test_no_command_asks_a_question_so_none_needs_yes() -> None:
+def test_no_command_prompts_so_none_needs_yes() -> None:
     assert not [name for name in ALL if any(getattr(each, "prompt", None) for each in ALL[name].params)]
     assert not [name for name in ALL if "--yes" in options(name)]
 
 
-def test_the_help_of_the_top_level_fits_a_terminal_and_needs_nothing_heavy(tmp_path: Path) -> None:
+def test_the_top_level_help_fits_a_terminal_and_imports_nothing_heavy(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom flows.cli import main\n"
         "try:\n    main(['--help'])\n"
@@ -121,7 +121,7 @@ def test_the_help_of_the_top_level_fits_a_terminal_and_needs_nothing_heavy(tmp_p
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "80"},
     )  # fmt: skip
     lines = done.stdout.splitlines()
-    assert len(lines) < 24, "a line is left for the prompt"
+    assert len(lines) < 24, "one line is for the prompt"
     assert max(map(len, lines)) <= 80
     assert not [line for line in lines if line.endswith("...") and not line.startswith("Usage")]
     for name in {*PARSER.commands}:
@@ -131,13 +131,13 @@ def test_the_help_of_the_top_level_fits_a_terminal_and_needs_nothing_heavy(tmp_p
 
 
 @pytest.mark.parametrize("name", GROUP_OF)
-def test_an_old_name_is_a_hidden_alias_that_says_the_new_one(name: str, tmp_path: Path) -> None:
+def test_an_old_name_is_a_hidden_alias_that_names_the_new_one(name: str, tmp_path: Path) -> None:
     new = [GROUP_OF[name], name]
     assert " ".join(new) in ALL
     assert name not in PARSER.commands
     helps = [run_here([*words, "--help"], cwd=tmp_path, environ=dict(os.environ)) for words in ([name], new)]
     assert helps[0].stdout == helps[1].stdout
-    # Without arguments: some are refused by the parser, some by the folder that has no pipelines.yaml.
+    # Without arguments, the parser refuses some; others fail without a pipelines.yaml.
     words = [] if name not in ("up", "down", "metrics", "schema", "migrate", "doctor", "reconcile") else ["--nothing"]
     old, today = (run_here([*each, *words, "--json"], cwd=tmp_path, environ=dict(os.environ)) for each in ([name], new))
     assert (old.returncode, old.stdout) == (today.returncode, today.stdout)
@@ -162,7 +162,7 @@ def test_a_removed_command_names_its_replacement(tmp_path: Path) -> None:
     refuse_removed("report")
 
 
-def test_a_removed_command_is_no_command() -> None:
+def test_a_removed_command_is_not_a_command() -> None:
     assert not REMOVED_COMMANDS.keys() & {name.split()[0] for name in ALL}
 
 
@@ -186,7 +186,7 @@ def test_a_removed_command_is_no_command() -> None:
         ("tunegate init --from tick", []),
     ],
 )
-def test_commands_options_choices_and_pipelines_are_completed(
+def test_completion_covers_commands_options_choices_and_pipelines(
     words: str, wanted: list[str], project: Path, tmp_path: Path
 ) -> None:
     text = "pipelines:\n  alpha:\n    a: 1\n\n# broken: [\n  beta: {}\nother:\n  gamma: 1\n"

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.support.workplace import Workplace
 
 
-def test_a_run_that_is_not_there_is_told(workplace: Workplace) -> None:
+def test_an_unknown_run_is_refused(workplace: Workplace) -> None:
     done = workplace.run("study", "reproduce", "2026")
     assert done.returncode == 2
     assert "TG0151" in done.stderr

@@ -1,4 +1,4 @@
-"""`tunegate run` from tickets to a verdict, with every part real and the model tiny."""
+"""`tunegate run` from tickets to a verdict: every part is real, the model is tiny."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tests.support.workplace import Workplace
 
 NOWHERE = "http://127.0.0.1:9"
-"""A port that nothing listens on."""
+"""A port without a listener."""
 
 
 def steps_of(workplace: Workplace, run_id: str) -> dict[str, dict[str, Any]]:
-    """Step name -> its row, of one run."""
+    """The steps of a run: name -> row."""
     return {row["step"]: row for row in workplace.json("show", run_id)["steps"]}
 
 
@@ -28,7 +28,7 @@ def aliases(home: Path) -> dict[str, int]:
         return dict(db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = 'small'"))
 
 
-def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace: Workplace) -> None:
+def test_plan_warns_of_a_training_that_cannot_fit_and_run_refuses_it(workplace: Workplace) -> None:
     assert workplace.run("run", "small", "--until", "finetune").returncode == 0
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(batch_size=2**24))
     planned = workplace.run("plan", "small")
@@ -39,7 +39,7 @@ def test_a_training_that_cannot_fit_is_told_by_plan_and_refused_by_run(workplace
     assert "this fits: train.batch_size" in " ".join(refused.stderr.split())
 
 
-def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace) -> None:
+def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -> None:
     done = workplace.run("run", "small", "--json", MLFLOW_TRACKING_URI=NOWHERE)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
@@ -52,13 +52,13 @@ def test_a_dead_mlflow_costs_a_note_and_is_caught_up_later(workplace: Workplace)
     assert aliases(workplace.home) == {"champion": 1}
 
 
-def test_require_mlflow_turns_a_dead_mlflow_into_code_7(workplace: Workplace) -> None:
+def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -> None:
     done = workplace.run("run", "small", "--require-mlflow", MLFLOW_TRACKING_URI=NOWHERE)
     assert done.returncode == 7, done.stderr
     assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
 
 
-def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace) -> None:
+def test_bad_data_exits_with_code_3_and_the_quarantine_error(workplace: Workplace) -> None:
     workplace.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))
     done = workplace.run("run", "small")
     assert done.returncode == 3, done.stderr
@@ -66,7 +66,7 @@ def test_bad_data_ends_with_code_3_and_names_the_quarantine(workplace: Workplace
     assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
 
 
-def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
+def test_a_stage_runs_alone(workplace: Workplace) -> None:
     outcome = workplace.json("run", "small", "--until", "curate")
     assert outcome["verdict"] == "DONE"
     rows = steps_of(workplace, outcome["run_id"])
@@ -81,7 +81,7 @@ def test_a_part_of_the_pipeline_runs_alone(workplace: Workplace) -> None:
 def test_the_champion_answers_and_rolls_back(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["champion"] == "1"
     earlier = Path(workplace.json("model", "champion", "small")["champion"]["bundle"]["root"])
-    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))  # trained already
+    workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=1))  # already trained
     assert workplace.json("run", "small")["champion"] == "2"
     (workplace.folder / "ticket.txt").write_text("Order NB-12345 has not arrived.")
     answer = workplace.json("predict", "small", "--file", "ticket.txt")
@@ -118,11 +118,13 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert done.returncode == 1
     assert "adapter_model.safetensors" in done.stderr
     assert workplace.run("ops", "doctor", PREFECT_API_URL="").returncode == 1
-    seal(bundle)  # its manifest says the same as its files again, and still it is not what was promoted
-    told = json.loads(workplace.run("ops", "doctor", "--json", PREFECT_API_URL="").stdout)
-    assert not told["fit"]
-    assert [each["state"] for each in told["findings"] if "not what the ledger recorded" in each["message"]] == ["bad"]
+    seal(bundle)  # the manifest matches the files again, but they are not what was promoted
+    result = json.loads(workplace.run("ops", "doctor", "--json", PREFECT_API_URL="").stdout)
+    assert not result["fit"]
+    assert [each["state"] for each in result["findings"] if "not what the ledger recorded" in each["message"]] == [
+        "bad"
+    ]
 
 
-def test_a_step_that_no_pipeline_has_is_refused(refusal: Callable[..., str]) -> None:
+def test_an_unknown_stage_is_refused(refusal: Callable[..., str]) -> None:
     assert "error[TG0103]" in refusal("run", "replies", "--until", "finetuning")

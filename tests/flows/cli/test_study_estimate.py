@@ -10,10 +10,12 @@ if TYPE_CHECKING:
     from tests.support.workplace import Workplace
 
 
-def test_estimate_answers_for_a_known_base_without_a_pipeline_file(bare_workplace: Workplace) -> None:
-    told = bare_workplace.json("study", "estimate", "--base", "llama-2-7b", "--target", "q_proj", "--target", "v_proj")
-    by_method = {row["method"]: row for row in told["methods"]}
-    assert told["n_parameters"] == 6_738_415_616
+def test_estimate_works_for_a_known_base_without_a_pipelines_file(bare_workplace: Workplace) -> None:
+    result = bare_workplace.json(
+        "study", "estimate", "--base", "llama-2-7b", "--target", "q_proj", "--target", "v_proj"
+    )
+    by_method = {row["method"]: row for row in result["methods"]}
+    assert result["n_parameters"] == 6_738_415_616
     assert by_method["lora"]["n_trainable"] == 8_388_608
     assert by_method["qlora"]["smallest_card"] == "24 GB"
     assert by_method["full"]["free_share"]["80 GB"] < 0
@@ -22,26 +24,26 @@ def test_estimate_answers_for_a_known_base_without_a_pipeline_file(bare_workplac
 
 
 def test_estimate_reads_the_shapes_of_a_pipelines_own_base(empty_workplace: Workplace) -> None:
-    told = empty_workplace.json("study", "estimate", "small")
-    assert told["n_parameters"] < 1_000_000
-    assert all(row["smallest_card"] == "24 GB" for row in told["methods"])
-    # The fixture put MLflow's store there, and a command its temporary files.
+    result = empty_workplace.json("study", "estimate", "small")
+    assert result["n_parameters"] < 1_000_000
+    assert all(row["smallest_card"] == "24 GB" for row in result["methods"])
+    # The fixture made MLflow's store, the command its temporary folder.
     assert sorted(path.name for path in empty_workplace.home.iterdir()) == ["mlflow", "tmp"]
     assert list((empty_workplace.home / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize("arguments", [(), ("small", "--base", "llama-2-7b")])
-def test_estimate_wants_one_of_pipeline_and_base(workplace: Workplace, arguments: tuple[str, ...]) -> None:
+def test_estimate_needs_either_a_pipeline_or_a_base(workplace: Workplace, arguments: tuple[str, ...]) -> None:
     done = workplace.run("study", "estimate", *arguments)
     assert done.returncode == 2
     assert "TG0139" in done.stderr
 
 
-def test_preview_shows_what_carries_loss_and_trains_nothing(workplace: Workplace) -> None:
+def test_preview_shows_which_tokens_carry_loss_and_trains_nothing(workplace: Workplace) -> None:
     trained = {path.name for path in (workplace.home / "store" / "train").iterdir()}
-    told = workplace.json("data", "preview", "small", "-n", "4")
-    assert len(told["examples"]) == 4
-    for example in told["examples"]:
+    result = workplace.json("data", "preview", "small", "-n", "4")
+    assert len(result["examples"]) == 4
+    for example in result["examples"]:
         assert len(example["input_ids"]) == len(example["loss_mask"]) == sum(run["n_tokens"] for run in example["runs"])
         prompt, answer = example["runs"]
         assert (prompt["carries_loss"], answer["carries_loss"]) == (False, True)
@@ -51,5 +53,5 @@ def test_preview_shows_what_carries_loss_and_trains_nothing(workplace: Workplace
     assert {path.name for path in (workplace.home / "store" / "train").iterdir()} == trained
     assert workplace.json("runs") == {"runs": []}
     plain = workplace.run("data", "preview", "small", "-n", "1").stdout
-    assert f"ticket {told['examples'][0]['ticket_id']}:" in plain
-    assert f"⟦{told['examples'][0]['runs'][1]['text']}⟧" in plain
+    assert f"ticket {result['examples'][0]['ticket_id']}:" in plain
+    assert f"⟦{result['examples'][0]['runs'][1]['text']}⟧" in plain

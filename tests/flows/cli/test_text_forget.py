@@ -1,4 +1,4 @@
-"""What `tunegate data forget` prints of what is held."""
+"""What `tunegate data forget` prints about a customer's data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flows.cli.text.forget import print_holdings
 from schemas.forget import Holding, Holdings
 
 
-def test_what_a_person_has_to_remove_is_printed_with_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_that_the_user_must_remove_are_printed_with_their_lines(capsys: pytest.CaptureFixture[str]) -> None:
     source = Holding(kind="source", place="t.jsonl", n_rows=2, fate="yours", note="lines 1, 2: remove them there")
     print_holdings(Holdings(owner="o1", n_tickets=2, held=(source,), versions=()))
     printed = capsys.readouterr().out

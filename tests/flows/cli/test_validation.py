@@ -1,9 +1,9 @@
-"""`tunegate validate`: files that a pipeline names must be there."""
+"""`tunegate validate`: files that a pipeline names must exist."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-def test_an_sql_file_that_is_missing_is_named(refusal: Callable[..., str]) -> None:
+def test_a_missing_sql_file_is_named(refusal: Callable[..., str]) -> None:
     assert "error[TG0110]" in refusal("validate")

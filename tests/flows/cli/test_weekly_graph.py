@@ -1,4 +1,4 @@
-"""`tunegate graph`: the graph that a run would walk, and that of a recorded run; and what it leaves alone."""
+"""`tunegate graph`: the graph of a planned and of a recorded run, without side effects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
-    """Every file below the folder with size and time."""
+    """Size and modification time of every file below the folder."""
     found = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): (path.stat().st_size, path.stat().st_mtime_ns) for path in found}
 
@@ -32,8 +32,8 @@ def states(shown: dict[str, Any]) -> dict[str, str]:
     return {node["name"]: node["state"] for node in shown["nodes"]}
 
 
-def above(shown: dict[str, Any], name: str) -> set[str]:
-    """All nodes from which a path leads to this one."""
+def ancestors(shown: dict[str, Any], name: str) -> set[str]:
+    """All nodes with a path to this one."""
     found, waiting = set[str](), [name]
     while waiting:
         end = waiting.pop()
@@ -43,7 +43,7 @@ def above(shown: dict[str, Any], name: str) -> set[str]:
     return found
 
 
-def test_the_edges_are_those_of_the_graph_and_an_arm_waits_for_no_training_that_it_does_not_use(
+def test_the_edges_match_the_graph_and_an_arm_waits_only_for_training_that_it_uses(
     bare_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare_workplace.declare()
@@ -55,14 +55,14 @@ def test_the_edges_are_those_of_the_graph_and_an_arm_waits_for_no_training_that_
     planned = plan_pipeline("small", bare_workplace.folder / "pipelines.yaml")
     assert edges(shown) == planned.pipeline.graph.edges()
     assert [node["name"] for node in shown["nodes"]] == list(planned.pipeline.graph.nodes)
-    assert "train" not in above(shown, "answers · zero_shot")
-    assert "train" in above(shown, "answers · tuned")
+    assert "train" not in ancestors(shown, "answers · zero_shot")
+    assert "train" in ancestors(shown, "answers · tuned")
     assert {node["stage"] for node in shown["nodes"]} == {"curate", "finetune", "assess", "release"}
 
 
-def test_every_form_writes_nothing_and_names_every_node(bare_workplace: Workplace) -> None:
+def test_both_formats_name_every_node_and_write_nothing(bare_workplace: Workplace) -> None:
     bare_workplace.declare()
-    bare_workplace.run("plan", "small")  # what any command makes once: an empty cache folder
+    bare_workplace.run("plan", "small")  # creates the empty cache folder, as any first command does
     before = files(bare_workplace.folder)
     names = states(bare_workplace.json("graph", "small"))
     text, mermaid = (bare_workplace.run("graph", "small", *form).stdout for form in ((), ("--mermaid",)))
@@ -74,7 +74,7 @@ def test_every_form_writes_nothing_and_names_every_node(bare_workplace: Workplac
     assert not bare_workplace.home.exists()
 
 
-def test_the_page_shows_what_the_command_prints_for_the_demo(
+def test_the_page_shows_the_output_for_the_demo(
     project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path / "home"))
@@ -102,7 +102,7 @@ def test_neither_graph_nor_plan_imports_prefect(bare_workplace: Workplace, proje
         assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_recorded_run_shows_what_became_of_each_node(workplace: Workplace) -> None:
+def test_a_recorded_run_shows_the_outcome_of_each_node(workplace: Workplace) -> None:
     done = workplace.run("run", "small")
     assert done.returncode == 0, done.stderr
     run_id = workplace.json("runs")["runs"][0]["run_id"]
@@ -115,7 +115,7 @@ def test_a_recorded_run_shows_what_became_of_each_node(workplace: Workplace) -> 
     assert {node["name"] for node in shown["nodes"]} <= {node["name"] for node in planned["nodes"]}
     kept = workplace.home / "runs" / f"{run_id}-graph.json"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    # When its report was written, the run still had to write it and to register.
+    # The report is written before the run has finished its own report and registration.
     reports = workplace.home / "reports" / run_id
     reported = json.loads((reports / "report.json").read_text())["graph"]
     assert states(reported) == states(shown)
@@ -125,13 +125,13 @@ def test_a_recorded_run_shows_what_became_of_each_node(workplace: Workplace) -> 
     assert "```mermaid\nflowchart TD\n" in markdown
     assert f"{len(shown['nodes'])} nodes: " in workplace.run("graph", "small", "--run", run_id).stderr
 
-    # A run that is skipped has a graph that did not run.
+    # The graph of a skipped run did not run.
     assert workplace.run("run", "small").returncode == 0
     skipped = workplace.json("runs")["runs"][0]
     assert skipped["status"] == "SKIPPED"
     assert set(states(workplace.json("graph", "small", "--run", skipped["run_id"])).values()) == {"not run"}
 
-    # So has what comes after a step that failed.
+    # Neither did nodes after a failed step.
     workplace.declare(lambda document: document["pipelines"]["small"].update(schema={"fail_above": 0.0}))
     assert workplace.run("run", "small").returncode == 3
     failed = workplace.json("graph", "small", "--run", workplace.json("runs")["runs"][0]["run_id"])

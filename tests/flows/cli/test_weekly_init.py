@@ -1,4 +1,4 @@
-"""`tunegate init` by the real command: what it writes runs at once."""
+"""`tunegate init` by the real command: its output runs as written."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADER = {
 
 
 def write_export(folder: Path, n_tickets: int = 240) -> list[dict[str, Any]]:
-    """The generated help desk as another program might export it."""
+    """The generated help desk, as another program might export it."""
     source = GeneratedSource(kind="generated", n_tickets=n_tickets, n_customers=60, seed=3)
     rows = []
     for line in b"".join(generate_tickets(source)).splitlines():
@@ -49,20 +49,20 @@ def tunegate(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run_here(arguments, cwd=cwd, environ=os.environ)
 
 
-def test_what_init_writes_validates_and_curates_at_once(workplace: Workplace) -> None:
+def test_the_written_file_validates_and_curates(workplace: Workplace) -> None:
     write_export(workplace.folder)
     (workplace.folder / "pipelines.yaml").unlink()
-    told = workplace.json("init", "--from", "tickets.csv")
-    assert {column: role["name"] for column, role in told["columns"].items()} == HEADER
-    assert told["pipeline"] == "tickets"
+    result = workplace.json("init", "--from", "tickets.csv")
+    assert {column: role["name"] for column, role in result["columns"].items()} == HEADER
+    assert result["pipeline"] == "tickets"
     assert workplace.json("validate") == {"file": "pipelines.yaml", "pipelines": ["tickets"], "warnings": []}
     curated = workplace.json("data", "curate", "tickets")
-    assert curated["funnel"][0]["n_in"] == told["n_rows"]
+    assert curated["funnel"][0]["n_in"] == result["n_rows"]
     (split,) = (row for row in curated["funnel"] if row["step"] == "split")
-    assert 0.5 * told["sizes"]["n_tickets"] < split["n_out"] <= told["n_rows"]  # as many as init promised, about
+    assert 0.5 * result["sizes"]["n_tickets"] < split["n_out"] <= result["n_rows"]  # about as many as init promised
 
 
-def test_init_overwrites_nothing_unless_told_to_and_prints_no_ticket(tmp_path: Path) -> None:
+def test_init_overwrites_only_with_force_and_prints_no_ticket(tmp_path: Path) -> None:
     rows = write_export(tmp_path, 60)
     (tmp_path / "pipelines.yaml").write_text("mine: true\n")
     refused = tunegate("init", "--from", "tickets.csv", cwd=tmp_path)
@@ -75,10 +75,10 @@ def test_init_overwrites_nothing_unless_told_to_and_prints_no_ticket(tmp_path: P
     for row in rows[:20]:
         for part in (row["body"][:25], row["ticket_id"]):
             assert part not in done.stdout + done.stderr
-    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # nothing is left aside
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []  # no temporary file is left
 
 
-def test_a_name_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_an_invalid_name_writes_nothing(tmp_path: Path) -> None:
     write_export(tmp_path, 60)
     done = tunegate("init", "--from", "tickets.csv", "--name", "No Name!", cwd=tmp_path)
     assert done.returncode == 2
@@ -87,7 +87,7 @@ def test_a_name_that_is_none_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["axolotl.yml", "llamafactory.yaml"])
-def test_settings_of_another_trainer_are_refused_with_what_to_give_instead(name: str, tmp_path: Path) -> None:
+def test_settings_of_another_trainer_are_refused_with_ours(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("base_model: org/model\nadapter: lora\ndatasets:\n  - {path: a.jsonl, type: alpaca}\n")
     refused = tunegate("init", "--from", name, cwd=tmp_path)
     assert (refused.returncode, "TG0130" in refused.stderr) == (2, True)

@@ -1,4 +1,4 @@
-"""Remote sources, by the real commands: what is deleted upstream is removed, and findings are reported."""
+"""Remote sources, by the real commands: rows deleted upstream are removed, and findings are reported."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def zendesk(url: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehouse(
+def test_a_ticket_deleted_upstream_is_removed_from_the_landing_to_the_warehouse(
     workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
@@ -60,11 +60,11 @@ def test_a_ticket_that_is_deleted_upstream_goes_from_the_account_to_the_warehous
             ("extract", "deleted_upstream")
         ]
         assert client.sql("SELECT count(*) FROM raw_tickets WHERE ticket_id = '7'").fetchall() == [(0,)]
-    # Neither the text nor the token is in any file: ledger, keys and snapshots hold the reference.
+    # No file contains the text or the token: ledger, keys and snapshots hold only the reference.
     for path in filter(Path.is_file, workplace.home.rglob("*")):
-        held = path.read_bytes()
-        assert text.encode() not in held, path
-        assert TOKEN.encode() not in held, path
+        content = path.read_bytes()
+        assert text.encode() not in content, path
+        assert TOKEN.encode() not in content, path
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def declare(config: Path, source: dict[str, Any], model: str = "nowhere") -> Non
     config.write_text(json.dumps(document))
 
 
-def test_validate_plan_and_doctor_describe_the_source_and_contact_no_service(
+def test_validate_plan_and_doctor_describe_the_source_without_contacting_it(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     declare(config, zendesk("https://desk.invalid"), str(tiny_model.root))
@@ -105,7 +105,7 @@ def test_validate_plan_and_doctor_describe_the_source_and_contact_no_service(
     assert (bad["state"], "zendesk" in bad["fix"]) == ("bad", True)
 
 
-def test_remote_files_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
+def test_only_a_run_fetches_remote_files_and_a_plan_shows_what_is_ingested(
     config: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("FILES_TOKEN", TOKEN)
@@ -132,7 +132,7 @@ def test_remote_files_are_fetched_by_a_run_alone_and_a_plan_says_what_is_here(
         assert len(remote.asked) == n_requests
 
 
-def test_another_snapshot_of_an_iceberg_table_is_curated_again_without_what_it_deleted(
+def test_a_new_snapshot_of_an_iceberg_table_is_curated_without_its_deleted_rows(
     workplace: Workplace, tmp_path: Path
 ) -> None:
     lake = Lake(tmp_path / "lake")
@@ -155,7 +155,7 @@ def test_another_snapshot_of_an_iceberg_table_is_curated_again_without_what_it_d
         lake.close()
 
 
-def test_a_file_that_vanishes_from_a_bucket_goes_with_its_rows_by_the_real_command(workplace: Workplace) -> None:
+def test_a_file_removed_from_a_bucket_is_removed_with_its_rows(workplace: Workplace) -> None:
     with file_server() as remote:
         remote.secret = SECRET
         for name, numbers in {"a": range(20), "b": range(20, 30)}.items():

@@ -1,4 +1,4 @@
-"""What the gate gets from the ledger: the anchor, and how much evidence earlier verdicts used up."""
+"""What the gate reads from the ledger: the anchor, and how much evidence earlier verdicts have used."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef, TrainedRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
@@ -31,7 +32,7 @@ def spec(**gates: Any) -> PipelineSpec:
 
 
 def judge(ledger: Ledger, run_id: str, items: str, model: str, *, gate: bool = True, name: str = "replies") -> None:
-    """A run that came to its gate, or failed at it."""
+    """Record a run that reached its gate, or failed at it."""
     ledger.start_run(run_id, pipeline="demo", model_name=name, input_digest="", config_json="{}")
     for step, digest in (("items", items), ("train", model)):
         ledger.record_step(run_id, step, Obtained(artifact(digest), "k", reused=False, seconds=0.0))
@@ -41,12 +42,12 @@ def judge(ledger: Ledger, run_id: str, items: str, model: str, *, gate: bool = T
         ledger.record_failure(run_id, "gate", ValueError("no"))
 
 
-def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_are_counted_once_each(tmp_path: Path) -> None:
+def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_count_once_each(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     judge(ledger, "1", "monday", "a")
     judge(ledger, "2", "monday", "b")
-    judge(ledger, "3", "monday", "b")  # again: the same look
-    judge(ledger, "4", "monday", "c", gate=False)  # no verdict was given
+    judge(ledger, "3", "monday", "b")  # a repeated look
+    judge(ledger, "4", "monday", "c", gate=False)  # no verdict
     judge(ledger, "5", "tuesday", "b")
     judge(ledger, "6", "monday", "d", name="another name")
     registry_state = registry_state_of(spec(), ledger)
@@ -56,8 +57,8 @@ def test_verdicts_on_the_same_items_and_looks_at_the_same_candidate_are_counted_
     assert registry_state.used_budget(artifact("wednesday"), artifact("z")) == UsedBudget()
 
 
-def test_sets_that_share_items_spend_each_others_evidence(tmp_path: Path) -> None:
-    """Another `max_items`, another seed, another name: the same items have judged the same candidates."""
+def test_sets_that_share_items_use_up_each_others_evidence(tmp_path: Path) -> None:
+    """With another `max_items`, seed or name, the same items still judged the same candidates."""
     ledger = Ledger(tmp_path)
     for number, model in enumerate("abcd"):
         judge(ledger, str(number), "twelve", model, name=f"name {number}")
@@ -78,7 +79,7 @@ def test_sets_that_share_items_spend_each_others_evidence(tmp_path: Path) -> Non
     assert registry_state.used_budget(artifact("unknown"), artifact("z")).verdicts == 0
 
 
-def test_what_came_after_a_verdict_does_not_change_it_when_it_is_given_again(tmp_path: Path) -> None:
+def test_later_verdicts_do_not_change_a_repeated_verdict(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     judge(ledger, "1", "monday", "a")
     first = registry_state_of(spec(), ledger).used_budget(artifact("monday"), artifact("b"))
@@ -92,12 +93,12 @@ def test_what_came_after_a_verdict_does_not_change_it_when_it_is_given_again(tmp
     assert registry_state_of(spec(), ledger).used_budget(artifact("tuesday"), artifact("b")) == UsedBudget(looks=1)
 
 
-def test_without_a_ledger_nothing_is_known_and_nothing_is_spent() -> None:
+def test_without_a_ledger_no_budget_is_used() -> None:
     assert registry_state_of(spec(), None) == RegistryState()
     assert RegistryState().used_budget(artifact("a"), artifact("b")) == UsedBudget()
 
 
-def champion(ledger: Ledger, number: int, expected: str | None) -> None:
+def promote(ledger: Ledger, number: int, expected: str | None) -> None:
     root = ledger.root / "store"
     ref = ChampionRef(
         name="replies", version="", run_id=f"r{number}",
@@ -108,14 +109,14 @@ def champion(ledger: Ledger, number: int, expected: str | None) -> None:
         verdict_digest="v", promoted_at="",
     )  # fmt: skip
     version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-    ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
+    ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
 
 
 def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     assert registry_state_of(spec(), ledger).anchor is None
     for number, expected in ((1, None), (2, "1"), (3, "2")):
-        champion(ledger, number, expected)
+        promote(ledger, number, expected)
     registry_state = registry_state_of(spec(), ledger)
     assert registry_state.champion is not None
     assert registry_state.anchor is not None
@@ -128,9 +129,9 @@ def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) 
     assert registry_state_of(spec(rules=[improve]), ledger).anchor is None
 
 
-def test_a_pinned_version_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
+def test_an_unknown_pinned_version_is_refused_before_anything_runs(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
-    champion(ledger, 1, None)
+    promote(ledger, 1, None)
     with pytest.raises(ConfigError, match="TG0196") as caught:
         registry_state_of(spec(anchor={"version": "9"}), ledger)
     assert "candidates: v1" in caught.value.message

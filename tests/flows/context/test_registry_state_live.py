@@ -1,4 +1,4 @@
-"""What the gate gets of feedback: whose suggestions, in which state; and where feedback enters a run."""
+"""What the gate reads from feedback: which version's suggestions, in which state; and where feedback enters a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from tasks.watch.feedback import ingest_feedback
+from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 
 if TYPE_CHECKING:
     from tests.support.place import Place
@@ -38,10 +38,10 @@ def ingest(home: Path, *ticket_ids: str) -> None:
         json.dumps({"ticket_id": one, "version": "1", "outcome": "rejected", "at": "2026-07-01T10:00:00Z"}).encode()
         for one in ticket_ids
     ]
-    ingest_feedback(lines, source="file", database=database, versions=frozenset({"1"}), redact=())
+    ingest_feedback(lines, FeedbackRules(frozenset({"1"})), source="file", database=database)
 
 
-def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: Place) -> None:
+def test_a_candidate_that_served_before_is_recognised_by_what_it_answers_with(place: Place) -> None:
     place.promote(1, after=None)
     ingest(place.home, "T-1", "T-2")
     registry_state = registry_state_of(spec(feedback={}), place.ledger)
@@ -51,12 +51,12 @@ def test_a_candidate_that_served_before_is_known_by_what_it_answers_with(place: 
     assert (same.candidate, same.champion) == ("1", "1")
     assert [(one.version, one.n, one.n_accepted) for one in same.versions] == [("1", 2, 0)]
     assert registry_state.live_for(PromptSpec(), 5, row.ref.model, row.ref.trained).candidate is None
-    assert registry_state_of(spec(), place.ledger).live is None  # not declared, not read
+    assert registry_state_of(spec(), place.ledger).live is None  # feedback is not declared, so not read
     ingest(place.home, "T-3")
     assert registry_state_of(spec(feedback={}), place.ledger).feedback_digest != registry_state.feedback_digest
 
 
-def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_feedback_is_a_step_after_redaction_only_if_there_is_feedback(tmp_path: Path, tiny_model: ModelRef) -> None:
     train = {"base_model": f"file:{tiny_model.root}"}
 
     def graph(**more: Any) -> Graph:
@@ -80,7 +80,7 @@ def test_feedback_is_a_step_after_redaction_and_none_without_feedback(tmp_path: 
     assert (chain["feedback"], chain["dedup"], chain["split"]) == ("redact", "feedback", "dedup")
 
 
-def test_a_clock_that_is_not_a_time_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_clock_setting_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     from flows.workspace.clock import present
 
     for value in ("tomorrow", "2026-07-01T10:00:00"):

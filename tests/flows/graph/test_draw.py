@@ -1,4 +1,4 @@
-"""The picture of a graph: what it says of each node, and that it, its text and its Mermaid have the graph's edges."""
+"""The picture of a graph: the state of each node, and the graph's edges in picture, text and Mermaid."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def announce(run: object, *, of: Artifact | None) -> str:
 
 
 def declared(*, first: str = "one", second: str = "two") -> Graph:
-    """Two stages; `extra` is there only unless the first result is long, and the act takes all that is there."""
+    """Two stages; `extra` exists unless the first result is long, and the act runs with or without it."""
     graph = Graph()
     with graph.stage("early"):
         a = graph.named("read", "first").add(write, text=first)
@@ -55,7 +55,7 @@ def declared(*, first: str = "one", second: str = "two") -> Graph:
 
 
 def edges_of_mermaid(text: str) -> dict[tuple[str, str], str]:
-    """(from, to) by label -> arrow; every line of the flowchart is of a known shape."""
+    """(from, to) by label -> arrow; checks that every line of the flowchart has a known shape."""
     head, *lines = text.splitlines()
     assert head == "flowchart TD"
     labels: dict[str, str] = {}
@@ -84,7 +84,7 @@ def states(picture: GraphPicture) -> dict[str, str]:
     return {node.name: node.state for node in picture.nodes}
 
 
-def test_a_plan_says_what_would_run_and_has_the_edges_of_the_graph(run: Run) -> None:
+def test_a_plan_shows_what_would_run_and_the_edges_of_the_graph(run: Run) -> None:
     picture = picture_of_plan(run.graph, plan(run), {"read · first": 2.04, "both": None})
     assert states(picture) == {
         "read · first": "run", "read · second": "run", "extra": "maybe", "both": "run", "announce": "maybe",
@@ -97,13 +97,13 @@ def test_a_plan_says_what_would_run_and_has_the_edges_of_the_graph(run: Run) -> 
     assert picture.nodes[3].seconds is None
 
 
-def test_only_what_hands_nothing_over_decides(run: Run) -> None:
+def test_an_edge_that_passes_no_result_is_a_deciding_edge(run: Run) -> None:
     picture = picture_of_plan(run.graph, plan(run), {})
     assert picture.deciding == (("read · first", "extra"),)
     assert set(picture.deciding) <= set(picture.edges)
 
 
-def test_a_run_says_what_was_made_and_the_next_what_was_reused(run: Run) -> None:
+def test_a_run_shows_what_was_made_and_the_next_run_what_was_reused(run: Run) -> None:
     run_plainly(run)
     picture = picture_of_run(run)
     assert set(states(picture).values()) == {"made"}
@@ -114,11 +114,11 @@ def test_a_run_says_what_was_made_and_the_next_what_was_reused(run: Run) -> None
     for each in (planned, picture_of_run(again)):
         assert states(each) == dict.fromkeys(states(each), "reused") | {"announce": states(each)["announce"]}
         assert {node.seconds for node in each.nodes if node.state == "reused"} == {0.0}
-    assert states(planned)["announce"] == "run"  # in every run
+    assert states(planned)["announce"] == "run"  # acts run every time
     assert states(picture_of_run(again))["announce"] == "made"
 
 
-def test_what_is_left_out_says_why_and_what_can_do_without_it_is_made(tmp_path: Path) -> None:
+def test_a_node_left_out_has_a_reason_and_nodes_that_do_not_need_it_are_made(tmp_path: Path) -> None:
     run = Run(declared(first="long enough"), Store(tmp_path))
     run_plainly(run)
     found = {node.name: (node.state, node.reason) for node in picture_of_run(run).nodes}
@@ -127,7 +127,7 @@ def test_what_is_left_out_says_why_and_what_can_do_without_it_is_made(tmp_path: 
     assert "(it is long enough)" in as_text(picture_of_run(run))
 
 
-def test_a_run_that_ended_early_says_what_failed_and_what_did_not_run(tmp_path: Path) -> None:
+def test_a_run_that_ended_early_shows_what_failed_and_what_did_not_run(tmp_path: Path) -> None:
     run = Run(declared(second="refused"), Store(tmp_path))
     with pytest.raises(DataError):
         run_plainly(run)
@@ -139,7 +139,7 @@ def test_a_run_that_ended_early_says_what_failed_and_what_did_not_run(tmp_path: 
     assert states(picture.with_made(("announce", "read · first")))["announce"] == "made"
 
 
-def test_mermaid_has_every_edge_and_dots_those_that_only_decide(run: Run) -> None:
+def test_mermaid_has_every_edge_and_dots_deciding_edges(run: Run) -> None:
     picture = picture_of_plan(run.graph, plan(run), {})
     found = edges_of_mermaid(as_mermaid(picture))
     assert set(found) == set(picture.edges)
@@ -147,7 +147,7 @@ def test_mermaid_has_every_edge_and_dots_those_that_only_decide(run: Run) -> Non
     assert 'subgraph s1["late"]' in as_mermaid(picture)
 
 
-def test_mermaid_takes_no_name_for_its_own_words(tmp_path: Path) -> None:
+def test_mermaid_escapes_names(tmp_path: Path) -> None:
     graph = Graph()
     with graph.stage(HOSTILE):
         graph.named(HOSTILE, "end").add(write, text="", after=(graph.named("end").add(write, text="x"),))
@@ -156,7 +156,7 @@ def test_mermaid_takes_no_name_for_its_own_words(tmp_path: Path) -> None:
     assert list(edges_of_mermaid(text)) == [("end", "a #quot;b#quot; #lt;script#gt; #amp; #96;c#96; #35;d; ] · end")]
 
 
-def test_text_names_what_each_node_takes_and_breaks_no_name(run: Run) -> None:
+def test_text_lists_the_inputs_of_each_node_and_breaks_no_name(run: Run) -> None:
     picture = picture_of_plan(run.graph, plan(run), {"both": 12.34})
     lines = as_text(picture, width=60).splitlines()
     assert lines[0] == "early"
@@ -167,7 +167,7 @@ def test_text_names_what_each_node_takes_and_breaks_no_name(run: Run) -> None:
     assert " ".join(" ".join(narrow).split()).count("both, read · first") == 1
 
 
-def test_a_picture_is_read_back_as_it_was_and_programs_get_nodes_and_edges_alone(run: Run) -> None:
+def test_a_picture_survives_a_round_trip_and_its_json_has_only_nodes_and_edges(run: Run) -> None:
     picture = picture_of_plan(run.graph, plan(run), {})
     assert GraphPicture.model_validate_json(picture.model_dump_json()) == picture
     shown = picture.to_json()

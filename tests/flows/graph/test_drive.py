@@ -1,4 +1,4 @@
-"""What may start when: parents, resources, the graph's order; and how a run ends early."""
+"""When nodes may start: parents, resources, the graph's order; and how a run ends early."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tasks.step import BY_RUNNER, as_step
 from tests.support.graph_steps import Notes, copy, results, text_of, write
 
 WAIT_S = 30.0
-"""What a test waits for comes at once, or it is an error."""
+"""Longest wait of a test, in seconds; normally there is none."""
 
 
 class Clock:
-    """When each step ran, and how many did at the same time."""
+    """When each step ran, and how many ran at the same time."""
 
     def __init__(self) -> None:
         self.began: dict[str, float] = {}
@@ -36,7 +36,7 @@ class Clock:
         return self.began[one] < self.ended[two] and self.began[two] < self.ended[one]
 
     def most(self, *names: str) -> int:
-        """How many of these ran at the same time, at most."""
+        """The largest number of these that ran at the same time."""
         return max(sum(self.began[each] <= self.began[name] < self.ended[each] for each in names) for name in names)
 
     @property
@@ -45,7 +45,7 @@ class Clock:
 
 
 def nothing() -> None:
-    """A step that does nothing else."""
+    """Do nothing."""
 
 
 def _timed(out: Path, name: str, clock: Clock, do: Callable[[], object]) -> Artifact:
@@ -95,7 +95,7 @@ def steps():
 
 
 def meet(n):
-    """A place that `n` steps leave only when all of them are there: they must run at the same time."""
+    """A barrier for `n` steps, which must therefore run at the same time."""
     barrier = threading.Barrier(n)
     return lambda: barrier.wait(WAIT_S)
 
@@ -114,7 +114,7 @@ def pause(seconds):
 # --- resources -----------------------------------------------------------------------------------------------------
 
 
-def test_a_light_step_runs_next_to_a_heavy_one_and_two_heavy_ones_do_not(steps, store):
+def test_a_light_step_runs_in_parallel_with_a_heavy_one_but_two_heavy_ones_do_not(steps, store):
     together = meet(2)
     steps.add("train", heavy, do=together)
     steps.add("answers", heavy, do=pause(0.05))
@@ -133,7 +133,7 @@ def test_heavy_steps_run_one_at_a_time_however_many_cores_there_are(steps, store
     assert sorted(steps.clock.began, key=steps.clock.began.get) == list(names)
 
 
-def test_light_steps_run_side_by_side_as_far_as_the_cores_go(steps, store):
+def test_light_steps_run_in_parallel_up_to_the_number_of_cores(steps, store):
     names = tuple(f"light {number}" for number in range(6))
     together = meet(3)
     for name in names:
@@ -142,7 +142,7 @@ def test_light_steps_run_side_by_side_as_far_as_the_cores_go(steps, store):
     assert steps.clock.most(*names) == 3
 
 
-def test_a_heavy_step_leaves_one_core_to_light_ones(steps, store):
+def test_a_heavy_step_leaves_one_core_for_light_ones(steps, store):
     together = meet(2)
     steps.add("train", heavy, do=together)
     steps.add("light 1", do=together)
@@ -169,7 +169,7 @@ def big(
     return _timed(out, name, clock, do)
 
 
-def test_steps_run_side_by_side_as_far_as_the_memory_goes(steps, store):
+def test_steps_run_in_parallel_as_far_as_memory_allows(steps, store):
     together = meet(2)
     steps.add("big 1", big, do=together)
     steps.add("big 2", big)
@@ -179,7 +179,7 @@ def test_steps_run_side_by_side_as_far_as_the_memory_goes(steps, store):
     assert steps.clock.overlap("big 1", "light")
 
 
-def test_a_step_that_takes_more_memory_than_there_is_takes_all_of_it(steps, store):
+def test_a_step_that_needs_more_memory_than_available_takes_all_of_it(steps, store):
     steps.add("light 1", do=pause(0.02))
     steps.add("big", big, do=pause(0.02))
     steps.add("light 2", do=pause(0.02))
@@ -189,15 +189,16 @@ def test_a_step_that_takes_more_memory_than_there_is_takes_all_of_it(steps, stor
     assert steps.clock.most("light 1", "big") == steps.clock.most("big", "light 2") == 1
 
 
-def test_a_step_that_needs_more_than_there_will_ever_be_is_refused(steps, store):
+def test_a_step_that_needs_more_than_the_budget_is_refused(steps, store):
     steps.add("train", heavy)
     with pytest.raises(LookupError, match=r"train cannot start: it needs .*'heavy': 1.* of {'cpu': 2}"):
         run_plainly(Run(steps.graph, store), budget={"cpu": 2})
 
 
 def test_on_four_cores_the_critical_path_decides(steps, store):
-    """A split; then trainings and answers of two arms, one after the other; nine light ones next to them. Each takes
-    0.5 s: one after the other 7 s, on four cores 3 s, on the critical path 1.5 s."""
+    """A split, two chains of training and answers, nine light steps, 0.5 s each.
+
+    7 s sequentially, 3 s on four cores, 1.5 s on the critical path."""
     steps.add("split", do=pause(0.5))
     heavy_ones = ("train 1", "train 2", "answers 1", "answers 2")
     for name, parent in zip(heavy_ones, ("split", "split", "train 1", "train 2"), strict=True):
@@ -208,7 +209,7 @@ def test_on_four_cores_the_critical_path_decides(steps, store):
     clock, budget = steps.clock, {"cpu": 4, "heavy": 1}
     assert times(steps.graph, dict.fromkeys(steps.graph.nodes, 0.5), budget) == Times(7.0, 3.0, 1.5)
     run_plainly(Run(steps.graph, store), budget=budget)
-    # Whatever the machine costs besides: less than one after the other, and most light ones next to another.
+    # On any machine: faster than sequentially, and most light steps in parallel with another step.
     assert clock.seconds < sum(clock.ended[name] - clock.began[name] for name in clock.began)
     assert sum(any(clock.overlap(name, other) for other in ("split", *heavy_ones)) for name in light_ones) >= 6
     assert clock.most(*heavy_ones) == 1
@@ -235,8 +236,8 @@ def test_a_node_that_is_reused_or_left_out_takes_no_resources(steps, store):
 # --- order ---------------------------------------------------------------------------------------------------------
 
 
-def at_once(run):
-    """Make each node in the driver's own thread: what starts when depends on nothing else."""
+def in_driver_thread(run):
+    """Make each node in the driver's thread, so that the order depends on nothing else."""
 
     def submit(node, outcome):
         future = Future()
@@ -249,16 +250,16 @@ def at_once(run):
     return submit
 
 
-def test_of_several_that_could_start_the_first_of_the_graph_does(steps, store):
+def test_of_several_nodes_that_could_start_the_first_in_the_graph_starts(steps, store):
     for name, after in (("c", ()), ("a", ()), ("d", ("a",)), ("b", ("c",))):
         steps.add(name, after=after)
     run = Run(steps.graph, store)
-    drive(run, at_once(run), budget={"cpu": 1, "heavy": 1})
+    drive(run, in_driver_thread(run), budget={"cpu": 1, "heavy": 1})
     assert list(steps.clock.began) == ["c", "a", "d", "b"]
     assert list(run.outcomes) == ["c", "a", "d", "b"]
 
 
-def test_each_node_starts_after_all_that_it_takes_has_ended(steps, store):
+def test_each_node_starts_after_its_inputs_have_ended(steps, store):
     for number in range(12):
         steps.add(f"s{number}", after=tuple(f"s{each}" for each in range(number) if not (number - each) % 3))
     run_plainly(Run(steps.graph, store), budget={"cpu": 8, "heavy": 1})
@@ -267,7 +268,7 @@ def test_each_node_starts_after_all_that_it_takes_has_ended(steps, store):
 
 
 class InTurn:
-    """Lets steps that run side by side end in a given order."""
+    """Lets parallel steps end in a given order."""
 
     def __init__(self, names):
         self.may_end = {name: threading.Event() for name in names}
@@ -283,8 +284,8 @@ class InTurn:
             self.may_end[following].set()
 
 
-class Ledgered(RunObserver):
-    """The observer of a run, and the one who lets the next step end."""
+class OrderedObserver(RunObserver):
+    """A run's observer that lets the next step end."""
 
     def __init__(self, context, turns):
         super().__init__(context)
@@ -299,14 +300,14 @@ class Ledgered(RunObserver):
         self.turns.ended(node.name)
 
 
-def in_ledger(context):
-    """The rows of the run's steps, but their times and their order, which is that of time."""
+def ledger_rows(context):
+    """The rows of the run's steps, sorted, without times."""
     rows = context.ledger.steps(context.run_id)
     return sorted((row.step, row.key, row.state, row.digest, row.error) for row in rows)
 
 
 @pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
-def test_results_and_ledger_do_not_depend_on_which_ran_first(steps, run_context, order):
+def test_results_and_ledger_do_not_depend_on_the_order_of_execution(steps, run_context, order):
     turns = InTurn(order)
 
     def fail(name):
@@ -320,24 +321,24 @@ def test_results_and_ledger_do_not_depend_on_which_ran_first(steps, run_context,
     steps.add("b", do=fail("b"), tolerates=("TG0401",))
     steps.add("c", do=turns.wait("c"))
     steps.add("after", after=("a", "b", "c"))
-    run = Run(steps.graph, run_context.store, observer=Ledgered(run_context, turns))
+    run = Run(steps.graph, run_context.store, observer=OrderedObserver(run_context, turns))
     run_plainly(run, budget={"cpu": 3, "heavy": 1})
     assert [name for name in run.outcomes if name != "after"] == list(order)
-    plain, other = Adder(), run_context.settings.home / "other"
+    direct, other = Adder(), run_context.settings.home / "other"
     for name in ("a", "c"):
-        plain.add(name)
-    plain.add("after", after=("a", "c"))
-    expected = Run(plain.graph, Store(other))
-    drive(expected, at_once(expected))
+        direct.add(name)
+    direct.add("after", after=("a", "c"))
+    expected = Run(direct.graph, Store(other))
+    drive(expected, in_driver_thread(expected))
     assert {name: (each.digest, each.root.name) for name, each in results(run).items()} == {
         name: (each.digest, each.root.name) for name, each in results(expected).items()
     }
     done = [(name, out.key, "done", out.result.digest, "") for name, out in expected.outcomes.items()]
-    assert in_ledger(run_context) == sorted([*done, ("b", "", "failed", "", "TG0401: loss is not finite")])
+    assert ledger_rows(run_context) == sorted([*done, ("b", "", "failed", "", "TG0401: loss is not finite")])
 
 
-def test_of_two_nodes_with_one_key_the_first_of_the_graph_makes_the_result(store):
-    """The other is reused, however many run side by side: no thread waits for a result that is on its way."""
+def test_of_nodes_with_the_same_key_the_first_in_the_graph_makes_the_result(store):
+    """The others reuse it, however many run in parallel: no thread waits for a result in progress."""
     graph, clock = Graph(), Clock()
     for number in range(3):
         graph.named("same", str(number)).add(light, name="same", clock=clock, do=pause(0.1))
@@ -354,7 +355,7 @@ def test_of_two_nodes_with_one_key_the_first_of_the_graph_makes_the_result(store
 # --- parts of a graph ----------------------------------------------------------------------------------------------
 
 
-def test_a_stage_runs_alone_when_what_it_takes_is_there(steps, store):
+def test_a_stage_runs_alone_when_its_inputs_exist(steps, store):
     with steps.graph.stage("one"):
         steps.add("a")
     with steps.graph.stage("two"):
@@ -366,7 +367,7 @@ def test_a_stage_runs_alone_when_what_it_takes_is_there(steps, store):
     assert list(run.outcomes) == ["a", "b"]
 
 
-def test_a_stage_whose_inputs_are_not_there_is_refused(steps, store):
+def test_a_stage_whose_inputs_are_missing_is_refused(steps, store):
     with steps.graph.stage("one"):
         steps.add("a")
     with steps.graph.stage("two"):
@@ -375,7 +376,7 @@ def test_a_stage_whose_inputs_are_not_there_is_refused(steps, store):
         run_plainly(Run(steps.graph, store), stage="two")
 
 
-def test_only_what_the_targets_need_is_run(steps, store):
+def test_only_what_the_targets_need_runs(steps, store):
     a = steps.add("a")
     steps.add("b")
     c = steps.add("c", after=("a",))
@@ -385,7 +386,7 @@ def test_only_what_the_targets_need_is_run(steps, store):
     run = Run(steps.graph, store)
     run_plainly(run, targets=(a,))
     assert list(run.outcomes) == ["a"]
-    run_plainly(run, targets=(c, run.result(a)))  # what is there already needs nothing
+    run_plainly(run, targets=(c, run.result(a)))  # an existing result needs nothing
     assert list(run.outcomes) == ["a", "c"]
     run_plainly(run, targets=(grown,))
     assert list(run.outcomes) == ["a", "c", "more", "grown"]
@@ -396,7 +397,7 @@ def one_more(graph: Graph, *, steps: Adder, start: Artifact) -> Artifact:
     return steps.add("grown", after=("more",))
 
 
-def test_what_decides_whether_a_target_is_there_is_needed_too(steps, store):
+def test_a_condition_of_a_target_is_needed_too(steps, store):
     a = steps.add("a")
     with steps.graph.unless(lambda _: None, a):
         b = steps.add("b")
@@ -409,7 +410,7 @@ def test_what_decides_whether_a_target_is_there_is_needed_too(steps, store):
 
 
 class Recorder(Notes):
-    """Sets an event when a node has failed."""
+    """Sets an event when a node fails."""
 
     def __init__(self):
         super().__init__()
@@ -428,7 +429,7 @@ def raise_(error, *, after=nothing):
     return do
 
 
-def test_after_an_error_nothing_new_starts_and_what_runs_is_kept(steps, store):
+def test_after_an_error_nothing_new_starts_and_running_steps_are_kept(steps, store):
     recorder, running = Recorder(), threading.Event()
     steps.add("bad", do=raise_(DataError("row 3", code="TG0210"), after=until(running)))
     steps.add("slow", do=lambda: (running.set(), until(recorder.failure)()))
@@ -463,7 +464,7 @@ def test_the_first_of_several_errors_is_raised_and_each_is_reported(steps, store
     assert list(run.outcomes) == ["bearable"]
 
 
-def test_an_error_of_a_condition_or_of_what_grows_ends_the_run(steps, store):
+def test_an_error_in_a_condition_or_in_growing_ends_the_run(steps, store):
     def why(_):
         raise DataError("cannot say", code="TG0210")
 
@@ -484,7 +485,7 @@ def cannot(graph: Graph, *, start: Artifact) -> Artifact:
     raise DataError("cannot grow", code="TG0210")
 
 
-def test_an_error_in_deciding_that_is_tolerated_leaves_the_node_out_and_the_others_run(steps, store):
+def test_a_tolerated_error_in_a_condition_leaves_the_node_out_and_the_others_run(steps, store):
     def why(_):
         raise TrainingError("cannot say", code="TG0401")
 
@@ -499,16 +500,16 @@ def test_an_error_in_deciding_that_is_tolerated_leaves_the_node_out_and_the_othe
     }  # fmt: skip
 
 
-def test_an_error_of_who_starts_nodes_ends_the_run_and_what_runs_is_kept(steps, store):
+def test_an_error_in_submitting_a_node_ends_the_run_and_keeps_results(steps, store):
     steps.add("a")
     steps.add("b")
     run = Run(steps.graph, store)
-    plainly = at_once(run)
+    submit_in_driver = in_driver_thread(run)
 
     def submit(node, outcome):
         if node.name == "b":
             raise ConnectionError("the server is gone")
-        return plainly(node, outcome)
+        return submit_in_driver(node, outcome)
 
     with pytest.raises(ConnectionError, match="the server is gone"):
         drive(run, submit)
@@ -542,7 +543,7 @@ class CancelAtProgress(Notes):
             self.run.cancel()
 
 
-def test_a_cancelled_run_starts_nothing_and_what_runs_ends_at_its_next_report(store):
+def test_a_cancelled_run_starts_nothing_and_running_steps_end_at_their_next_report(store):
     graph, ended, notes = Graph(), [], CancelAtProgress()
     before = graph.named("before").add(write, text="a", ran=[])
     graph.add(long_one, ended=ended)
@@ -555,7 +556,7 @@ def test_a_cancelled_run_starts_nothing_and_what_runs_ends_at_its_next_report(st
     assert text_of(run.outcomes["before"].result) == "a"
 
 
-def test_a_step_that_a_cancelled_run_stops_has_not_failed(store):
+def test_a_step_stopped_by_a_cancelled_run_has_not_failed(store):
     graph, notes = Graph(), CancelAtProgress()
     graph.add(long_one, ended=[])
     notes.run = Run(graph, store, observer=notes)
@@ -564,7 +565,7 @@ def test_a_step_that_a_cancelled_run_stops_has_not_failed(store):
     assert notes.of("failed") == []
 
 
-def test_a_run_that_is_cancelled_before_it_begins_starts_nothing(steps, store):
+def test_a_run_cancelled_before_it_begins_starts_nothing(steps, store):
     steps.add("a")
     run = Run(steps.graph, store)
     run.cancel()
@@ -573,7 +574,7 @@ def test_a_run_that_is_cancelled_before_it_begins_starts_nothing(steps, store):
     assert steps.clock.began == {}
 
 
-def test_what_reports_nothing_ends_first_and_is_kept(steps, store):
+def test_a_step_without_reports_ends_normally_and_is_kept(steps, store):
     class Cancels(Observer):
         def started(self, node):
             run.cancel()
@@ -586,8 +587,8 @@ def test_what_reports_nothing_ends_first_and_is_kept(steps, store):
     assert list(run.outcomes) == ["a"]
 
 
-def test_an_interrupt_cancels_the_run_and_waits_for_what_runs(store):
-    """As Ctrl-C, which comes in the driver's thread."""
+def test_an_interrupt_cancels_the_run_and_waits_for_running_steps(store):
+    """Like Ctrl-C, which arrives in the driver's thread."""
     graph, ended = Graph(), []
     graph.add(long_one, ended=ended)
 

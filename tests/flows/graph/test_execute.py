@@ -1,4 +1,4 @@
-"""What becomes of each node of a run: left out, reused, made, tolerated, failed, tried again."""
+"""The outcome of each node of a run: left out, reused, made, tolerated, failed, retried."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def ran():
 # --- results -------------------------------------------------------------------------------------------------------
 
 
-def test_a_result_has_its_key_its_time_and_where_it_is(graph, store, ran):
+def test_a_result_has_a_key_a_time_and_a_location(graph, store, ran):
     a = graph.add(write, text="a", ran=ran)
     run = run_all(graph, store)
     first = run.outcome(a)
@@ -47,7 +47,7 @@ def test_a_result_has_its_key_its_time_and_where_it_is(graph, store, ran):
     assert (again.reused, again.seconds, again.result, again.key) == (True, 0.0, first.result, first.key)
 
 
-def test_there_is_no_result_to_read_before_the_run_or_of_what_was_left_out(graph, store, ran):
+def test_reading_a_result_before_the_run_or_of_a_node_left_out_fails(graph, store, ran):
     a = graph.add(write, text="a", ran=ran)
     with graph.unless(lambda: "no use"):
         b = graph.named("b").add(write, text="b", ran=ran)
@@ -61,7 +61,7 @@ def test_there_is_no_result_to_read_before_the_run_or_of_what_was_left_out(graph
     assert (run.find(b), run.find(None), run.find(run.result(a))) == (None, None, run.result(a))
 
 
-def test_an_interrupted_run_is_completed_and_nothing_is_made_twice(store, tmp_path, ran):
+def test_an_interrupted_run_is_completed_without_making_anything_twice(store, tmp_path, ran):
     def graph(path):
         graph = Graph()
         a = graph.named("a").add(write, text="a", ran=ran)
@@ -84,14 +84,14 @@ def reads(out: Path, *, x: Artifact, path: Path) -> Artifact:
     return Artifact(root=out)
 
 
-def test_a_damaged_result_is_made_again_before_what_takes_it(store, ran):
+def test_a_damaged_result_is_made_again_before_its_consumers(store, ran):
     def graph():
         graph = Graph()
         graph.add(copy, x=graph.add(write, text="a", ran=ran), ran=ran)
         return graph
 
     first = results(run_all(graph(), store))
-    (first["write"].root / "text").write_text("b")  # as long as before
+    (first["write"].root / "text").write_text("b")  # same length
     run = run_all(graph(), store)
     assert ran == ["a", "copy", "a"]
     assert results(run) == first
@@ -99,7 +99,7 @@ def test_a_damaged_result_is_made_again_before_what_takes_it(store, ran):
 
 
 def test_two_nodes_with_one_key_are_made_once(store, ran):
-    """Both may start at the same time."""
+    """Both could start at the same time."""
     graph = Graph()
     one, two = (graph.named(name).add(write, text="same", ran=ran) for name in ("one", "two"))
     graph.add(both, x=one, y=two, ran=ran)
@@ -109,7 +109,7 @@ def test_two_nodes_with_one_key_are_made_once(store, ran):
     assert [run.outcome(each).reused for each in (one, two)] == [False, True]
 
 
-def test_mistakes_of_a_step_are_named(graph, store, tmp_path, ran):
+def test_mistakes_in_a_step_are_reported(graph, store, tmp_path, ran):
     graph.named("raw").add(write, text="a", x=Artifact(root=tmp_path), ran=ran)
     with pytest.raises(ValueError, match="raw: input x has no digest; only stored results can be inputs"):
         Run(graph, store).make(graph.nodes["raw"])
@@ -124,7 +124,7 @@ def forgets(out: Path) -> Artifact:
     return None
 
 
-def test_scratch_and_progress_go_to_those_who_take_them(graph, store):
+def test_scratch_and_progress_are_passed_to_steps_that_take_them(graph, store):
     notes = Notes()
     graph.add(long_one)
     run_all(graph, store, observer=notes)
@@ -140,7 +140,7 @@ def long_one(out: Path, *, scratch: Path = BY_RUNNER, progress: Progress = BY_RU
     return Artifact(root=out)
 
 
-def test_what_an_earlier_run_left_is_read_to_its_last_byte_before_it_is_taken(store, ran):
+def test_a_result_of_an_earlier_run_is_verified_before_use(store, ran):
     first = Graph()
     first.add(write, text="a", ran=ran)
     earlier = results(run_all(first, store))["write"]
@@ -152,7 +152,7 @@ def test_what_an_earlier_run_left_is_read_to_its_last_byte_before_it_is_taken(st
     assert ran == ["a"]
 
 
-def test_a_step_is_repeated_from_nothing_and_none_of_it_is_kept(graph, store, tmp_path, ran, tree):
+def test_repeating_a_step_starts_from_scratch_and_keeps_nothing(graph, store, tmp_path, ran, tree):
     a = graph.add(write, text="a", ran=ran)
     graph.add(copy, x=a, ran=ran)
     run = run_all(graph, store)
@@ -168,41 +168,41 @@ def test_a_step_is_repeated_from_nothing_and_none_of_it_is_kept(graph, store, tm
 # --- left out ------------------------------------------------------------------------------------------------------
 
 
-def holds(text):
-    """Leave out what comes after a result that holds the text."""
+def unless_contains(text):
+    """A condition that leaves a node out after a result that contains the text."""
 
     def why(*earlier):
-        met = [text_of(each) for each in earlier if each is not None and text in text_of(each)]
-        return f"{met[0]} is enough" if met else None
+        matches = [text_of(each) for each in earlier if each is not None and text in text_of(each)]
+        return f"{matches[0]} is enough" if matches else None
 
     return why
 
 
-def test_what_is_left_out_says_why_and_so_does_all_that_needs_it(graph, store, ran):
+def test_a_node_left_out_has_a_reason_and_so_do_nodes_that_need_it(graph, store, ran):
     notes = Notes()
     first = graph.named("first").add(write, text="1", ran=ran)
-    with graph.unless(holds("1"), first):
+    with graph.unless(unless_contains("1"), first):
         second = graph.named("second").add(write, text="2", ran=ran)
         third = graph.named("third").add(copy, x=second, ran=ran)
     graph.named("needs it").add(copy, x=third, ran=ran)
-    goes = graph.named("goes without").add(write, text="all:", x=third, several=(second, first, third), ran=ran)
+    tolerant = graph.named("goes without").add(write, text="all:", x=third, several=(second, first, third), ran=ran)
     run = run_all(graph, store, observer=notes)
     skipped = {name: outcome.skipped for name, outcome in run.outcomes.items()}
     assert skipped == {
         "first": "", "second": "1 is enough", "third": "1 is enough", "needs it": "third was left out",
         "goes without": "",
     }  # fmt: skip
-    assert text_of(run.result(goes)) == "all: 1"
+    assert text_of(run.result(tolerant)) == "all: 1"
     assert ran == ["1", "all:"]
     assert ("ended", "second", "1 is enough") in notes.events
     assert ("started", "second") not in notes.events
 
 
-def test_a_condition_on_what_was_left_out_is_given_none(graph, store, ran):
-    given = []
+def test_a_condition_gets_none_for_a_node_left_out(graph, store, ran):
+    calls = []
 
     def note(*earlier):
-        given.append(earlier)
+        calls.append(earlier)
         return "enough" if earlier else None
 
     first = graph.named("first").add(write, text="1", ran=ran)
@@ -211,18 +211,18 @@ def test_a_condition_on_what_was_left_out_is_given_none(graph, store, ran):
     with graph.unless(note, first, second):
         graph.named("third").add(write, text="3", ran=ran)
     run = run_all(graph, store)
-    assert given[-1] == (run.result(first), None)
+    assert calls[-1] == (run.result(first), None)
     assert run.outcomes["third"].skipped == "enough"
 
 
 def test_a_condition_without_a_reason_leaves_nothing_out(graph, store, ran):
     first = graph.named("first").add(write, text="1", ran=ran)
-    with graph.unless(holds("2"), first):
+    with graph.unless(unless_contains("2"), first):
         graph.named("second").add(write, text="2", ran=ran)
     assert set(results(run_all(graph, store))) == {"first", "second"}
 
 
-def test_a_step_that_goes_without_an_input_has_a_key_of_its_own(store, ran):
+def test_a_step_without_an_optional_input_has_its_own_key(store, ran):
     def graph(why):
         graph = Graph()
         with graph.unless(lambda: why):
@@ -282,7 +282,7 @@ def quotes(out: Path, *, kind: str) -> Artifact:
         ("unexpected", "TG0001", "internal error: ValueError in step quotes"),
     ],
 )
-def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code, message):
+def test_ticket_text_in_an_error_is_not_passed_on(graph, store, kind, code, message):
     graph.add(quotes, kind=kind)
     run = Run(graph, store)
     with pytest.raises(TunegateError) as caught:
@@ -293,17 +293,17 @@ def test_what_an_error_says_of_a_ticket_goes_no_further(graph, store, kind, code
     assert "ann" not in str(caught.value)
 
 
-def test_the_end_of_a_run_is_no_error_of_a_step():
+def test_the_end_of_a_run_is_not_a_step_error():
     with pytest.raises(RunEndedError), safe_errors("train"):
         raise RunEndedError("the run was cancelled")
 
 
-# --- trying again --------------------------------------------------------------------------------------------------
+# --- retries -------------------------------------------------------------------------------------------------------
 
 
 @as_step("ask", context=("port", "answers_at", "tries"))
 def ask(out: Path, *, port: int, answers_at: int, tries: Path) -> Artifact:
-    """Refused by a port at which no one listens, until it is called for the `answers_at`th time."""
+    """A step that fails to connect until its `answers_at`th call."""
     _call(port, answers_at, tries)
     (out / "text").write_text("here")
     return Artifact(root=out)
@@ -322,27 +322,27 @@ def _call(port: int, answers_at: int, tries: Path) -> None:
 
 
 @pytest.fixture
-def given(tmp_path):
-    """A port of this machine at which no one listens, and a file of tries."""
+def calls(tmp_path):
+    """A port of this machine without a listener, and a file that records tries."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return {"port": server.getsockname()[1], "tries": tmp_path / "tries"}
 
 
-def test_a_lost_connection_is_tried_again_until_it_answers(graph, store, given):
-    graph.add(ask, answers_at=3, **given)
+def test_a_lost_connection_is_retried_until_it_answers(graph, store, calls):
+    graph.add(ask, answers_at=3, **calls)
     outcome = make_with_retries(Run(graph, store), graph.nodes["ask"], delay_s=0)
     assert text_of(outcome.result) == "here"
-    assert given["tries"].read_text() == "xxx"
+    assert calls["tries"].read_text() == "xxx"
 
 
-def test_one_that_stays_lost_ends_the_run_after_the_last_try(graph, store, given):
-    graph.add(ask, answers_at=99, **given)
+def test_a_connection_that_stays_lost_ends_the_run_after_the_last_try(graph, store, calls):
+    graph.add(ask, answers_at=99, **calls)
     with pytest.raises(ServiceError, match="TG0704"):
         make_with_retries(Run(graph, store), graph.nodes["ask"], retries=2, delay_s=0)
-    assert given["tries"].read_text() == "xxx", "the first try and two more"
+    assert calls["tries"].read_text() == "xxx", "the first try and two retries"
 
 
-def test_an_error_that_comes_each_time_is_not_tried_again(graph, store, tmp_path):
+def test_a_permanent_error_is_not_retried(graph, store, tmp_path):
     graph.add(reads_wrong, tries=tmp_path / "tries")
     with pytest.raises(DataError, match="TG0210"):
         make_with_retries(Run(graph, store), graph.nodes["reads_wrong"], delay_s=0)
@@ -356,13 +356,13 @@ def reads_wrong(out: Path, *, tries: Path) -> Artifact:
     raise DataError("row 3", code="TG0210")
 
 
-def test_a_cancelled_run_tries_nothing_again(graph, store, given):
-    graph.add(ask, answers_at=99, **given)
+def test_a_cancelled_run_retries_nothing(graph, store, calls):
+    graph.add(ask, answers_at=99, **calls)
     run = Run(graph, store)
     run.cancel()
     with pytest.raises(ServiceError):
         make_with_retries(run, graph.nodes["ask"], delay_s=600)
-    assert given["tries"].read_text() == "x"
+    assert calls["tries"].read_text() == "x"
 
 
 # --- acts ----------------------------------------------------------------------------------------------------------
@@ -377,7 +377,7 @@ def report(live: list[str], *, word: str | None) -> None:
     live.append(f"report {word}")
 
 
-def test_an_act_is_done_once_in_every_run_and_gives_its_result_on(store, ran):
+def test_an_act_runs_once_in_every_run_and_passes_its_result_on(store, ran):
     for _ in range(2):
         graph, live = Graph(), []
         a = graph.add(write, text="a", ran=ran)
@@ -391,7 +391,7 @@ def test_an_act_is_done_once_in_every_run_and_gives_its_result_on(store, ran):
     assert ran == ["a"]
 
 
-def test_an_act_that_is_left_out_is_none_to_what_takes_it(store, ran):
+def test_a_consumer_of_an_act_left_out_gets_none(store, ran):
     graph, live = Graph(), []
     a = graph.add(write, text="a", ran=ran)
     with graph.unless(lambda _: "not wanted", a):
@@ -401,8 +401,8 @@ def test_an_act_that_is_left_out_is_none_to_what_takes_it(store, ran):
     assert live == ["report None"]
 
 
-def test_an_act_that_was_done_is_not_done_again_by_the_rest_of_the_run(store, ran):
-    """Whoever ran it first may have failed before the act's end was noted, as Prefect does without its server."""
+def test_an_act_that_is_done_does_not_run_again_in_the_rest_of_the_run(store, ran):
+    """The first attempt may fail before the act's end is noted, like Prefect without its server."""
     graph, live = Graph(), []
     graph.act(note, data=graph.add(write, text="a", ran=ran), word="noted")
     run = Run(graph, store, live=live)
@@ -413,30 +413,30 @@ def test_an_act_that_was_done_is_not_done_again_by_the_rest_of_the_run(store, ra
     assert run.outcomes["note"].result == "NOTED"
 
 
-def test_an_act_that_fails_is_not_tried_again(graph, store, given):
+def test_a_failed_act_is_not_retried(graph, store, calls):
     """It may have changed the world before it failed."""
-    graph.act(announce, answers_at=2, **given)
+    graph.act(announce, answers_at=2, **calls)
     with pytest.raises(ServiceError, match="TG0704"):
         make_with_retries(Run(graph, store), graph.nodes["announce"], delay_s=0)
-    assert given["tries"].read_text() == "x"
+    assert calls["tries"].read_text() == "x"
 
 
 # --- grown ---------------------------------------------------------------------------------------------------------
 
 
 def longest(graph: Graph, *, texts: tuple[Artifact, ...]) -> Artifact:
-    """An earlier node, by what all of them hold."""
+    """An earlier node, chosen by the results of all of them."""
     return max(filter(graph.find, texts), key=lambda handle: len(text_of(graph.read(handle))))
 
 
 def as_many(graph: Graph, *, start: Artifact, ran: list[str]) -> Artifact:
-    """As many nodes as the result holds letters."""
+    """One node for each letter in the result."""
     for place in range(len(text_of(graph.read(start)))):
         start = graph.named("letter", str(place)).add(write, text=str(place), x=start, ran=ran)
     return start
 
 
-def test_a_growing_node_adds_what_follows_from_results(graph, store, ran):
+def test_a_growing_node_adds_nodes_that_depend_on_results(graph, store, ran):
     notes = Notes()
     start = graph.named("start").add(write, text="abc", ran=ran)
     grown = graph.named("grown").grow(as_many, start=start, ran=ran)
@@ -451,7 +451,7 @@ def test_a_growing_node_adds_what_follows_from_results(graph, store, ran):
     assert notes.of("became") == []
 
 
-def test_a_growing_node_that_becomes_an_earlier_one_is_that_result_under_another_name(graph, store, ran):
+def test_a_growing_node_that_becomes_an_earlier_one_has_that_result_under_another_name(graph, store, ran):
     notes = Notes()
     rungs = tuple(graph.named("rung", text).add(write, text=text, ran=ran) for text in ("a", "ccc", "bb"))
     with graph.unless(lambda: "no use"):
@@ -479,7 +479,7 @@ def test_a_growing_node_is_left_out_like_any_other(graph, store, ran):
     assert ran == ["abc"]
 
 
-def test_what_grows_reads_only_what_is_there(graph, store, ran):
+def test_growing_reads_only_its_own_inputs(graph, store, ran):
     start = graph.named("start").add(write, text="abc", ran=ran)
     graph.named("grown").grow(reads_elsewhere, start=start, later=[])
     with pytest.raises(LookupError, match=r"'write' has no result: this graph is not being run"):
@@ -502,7 +502,7 @@ def counted(out: Path, *, text: str, ran: list[str], x: Artifact | None = None, 
 
 
 class AtMost:
-    """A limit on how many letters the results hold together."""
+    """A guard that limits the total number of letters in the results."""
 
     def __init__(self, most):
         self.most, self.checked = most, []
@@ -518,7 +518,7 @@ class AtMost:
 
 
 def guarded(ran):
-    """`c` depends on `a`; `b` only runs next to them; `d` is of a later stage."""
+    """`c` depends on `a`; `b` runs in parallel; `d` is in a later stage."""
     graph = Graph()
     with graph.stage("one"):
         a = graph.named("a").add(write, text="a", ran=ran)
@@ -539,7 +539,7 @@ def run_stages(graph, store, guard):
     return run
 
 
-def test_a_guard_sees_what_a_node_depends_on_and_earlier_stages_whatever_ran_next_to_it(store, ran):
+def test_a_guard_sees_a_nodes_dependencies_and_earlier_stages_but_not_parallel_nodes(store, ran):
     guard = AtMost(99)
     run_stages(guarded(ran), store, guard)
     assert sorted(guard.checked) == [
@@ -549,7 +549,7 @@ def test_a_guard_sees_what_a_node_depends_on_and_earlier_stages_whatever_ran_nex
     assert "d with 92" in ran
 
 
-def test_a_guard_holds_for_reused_results_and_is_no_part_of_a_key(store, ran):
+def test_a_guard_applies_to_reused_results_and_is_not_part_of_a_key(store, ran):
     first = run_stages(guarded(ran), store, AtMost(99))
     n_ran = len(ran)
     assert results(run_stages(guarded(ran), store, AtMost(8))) == results(first)

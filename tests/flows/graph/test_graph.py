@@ -1,4 +1,4 @@
-"""Declaring a graph: what calls nothing, what is an edge, and which mistakes are found before anything runs."""
+"""Declaring a graph: it calls nothing, makes edges, and finds mistakes before anything runs."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def announce(run: object, *, data: DatasetRef, again: bool = False) -> str:
 
 
 STEP = DedupStep(uses="dedup")
-GIVEN = {"step": STEP, "cache": Path("cache")}
+ARGUMENTS = {"step": STEP, "cache": Path("cache")}
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def tickets(graph):
     return graph.add(table, n_rows=3)
 
 
-def test_declaring_calls_nothing_and_gives_a_handle_for_the_result(graph, tickets):
-    clean = graph.add(dedup, tickets=tickets, **GIVEN)
+def test_declaring_calls_nothing_and_returns_a_handle_for_the_result(graph, tickets):
+    clean = graph.add(dedup, tickets=tickets, **ARGUMENTS)
     data = graph.add(encode, tickets=clean)
     sent = graph.act(announce, data=data)
     assert [node.name for node in graph.nodes.values()] == ["table", "dedup", "encode", "announce"]
@@ -73,57 +73,62 @@ def test_declaring_calls_nothing_and_gives_a_handle_for_the_result(graph, ticket
     assert graph.edges() == [("table", "dedup"), ("dedup", "encode"), ("encode", "announce")]
 
 
-def test_a_handle_has_nothing_to_read_while_there_is_no_result(graph, tickets):
+def test_a_handle_cannot_be_read_before_there_is_a_result(graph, tickets):
     for look in (lambda: tickets.rows, lambda: graph.read(tickets), lambda: tickets.root / "text"):
         with pytest.raises(LookupError, match="'table' has no result"):
             look()
     assert graph.find(tickets) is None
-    assert graph.read(STEP) is STEP  # what is no handle is itself
+    assert graph.read(STEP) is STEP  # a value that is not a handle is returned as it is
 
 
 def test_arguments_are_inputs_parameters_or_context(graph, tickets, tmp_path):
     given = TicketTable(root=tmp_path, rows={"n_in": 1, "n_out": 1}, digest="d")
     other = graph.named("other").add(table, n_rows=4)
-    node = graph.at(graph.add(dedup, tickets=tickets, previous=given, others=(other, given), threshold=0.5, **GIVEN))
+    node = graph.at(
+        graph.add(dedup, tickets=tickets, previous=given, others=(other, given), threshold=0.5, **ARGUMENTS)
+    )
     assert set(node.inputs) == {"tickets", "previous", "others"}
     assert node.params == {"step": STEP, "threshold": 0.5}
     assert graph.inputs_of(node) == [graph.at(tickets), graph.at(other)]
 
 
-def test_a_name_is_for_people_and_its_id_for_ledger_and_store(graph, tickets):
-    node = graph.at(graph.named("dedup", "", "second try").add(dedup, tickets=tickets, **GIVEN))
+def test_a_name_is_for_people_and_an_id_for_ledger_and_store(graph, tickets):
+    node = graph.at(graph.named("dedup", "", "second try").add(dedup, tickets=tickets, **ARGUMENTS))
     assert (node.name, node.id, node.folder) == ("dedup · second try", "dedup_second try", "dedup")
     assert graph.at(graph.named("encode", "").add(encode, tickets=tickets)).name == "encode"
 
 
-def test_a_named_node_says_what_else_decides_its_result(graph, tickets):
+def test_naming_a_node_adds_what_else_decides_its_result(graph, tickets):
     named = graph.named("encode", reads={"files": "abc"}, libraries=("numpy",), tolerates=("TG0401",))
-    node = graph.at(named.add(dedup, tickets=tickets, **GIVEN))
+    node = graph.at(named.add(dedup, tickets=tickets, **ARGUMENTS))
     assert dict(node.reads) == {"files": "abc"}
     assert node.info.libraries == ("duckdb", "numpy")
     assert node.tolerates == ("TG0401",)
-    assert graph.at(graph.add(dedup, tickets=tickets, **GIVEN)).info.libraries == ("duckdb",)
+    assert graph.at(graph.add(dedup, tickets=tickets, **ARGUMENTS)).info.libraries == ("duckdb",)
 
 
 def without(name):
-    return {key: value for key, value in GIVEN.items() if key != name}
+    return {key: value for key, value in ARGUMENTS.items() if key != name}
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (without("step"), ["dedup: ", "missing a required argument: 'step'", "dedup takes tickets, step, cache, thr"]),
-        ({**GIVEN, "treshold": 0.5}, ["dedup: ", "unexpected keyword argument 'treshold'", "threshold=..., arm=..."]),
-        ({**GIVEN, "step": "dedup"}, ["dedup: step must be DedupStep, got str 'dedup'"]),
-        ({**GIVEN, "threshold": "0.5"}, ["dedup: threshold must be float, got str '0.5'"]),
-        ({**GIVEN, "threshold": None}, ["dedup: threshold must be float, got NoneType None"]),
-        ({**GIVEN, "arm": "base"}, ["dedup: arm must be ", "'tuned', 'champion'", "got str 'base'"]),
-        ({**GIVEN, "out": Path()}, ["dedup: out is passed by the runner"]),
-        ({**GIVEN, "scratch": Path()}, ["dedup: scratch is passed by the runner"]),
-        ({**GIVEN, "progress": print}, ["dedup: progress is passed by the runner"]),
+        (
+            {**ARGUMENTS, "treshold": 0.5},
+            ["dedup: ", "unexpected keyword argument 'treshold'", "threshold=..., arm=..."],
+        ),
+        ({**ARGUMENTS, "step": "dedup"}, ["dedup: step must be DedupStep, got str 'dedup'"]),
+        ({**ARGUMENTS, "threshold": "0.5"}, ["dedup: threshold must be float, got str '0.5'"]),
+        ({**ARGUMENTS, "threshold": None}, ["dedup: threshold must be float, got NoneType None"]),
+        ({**ARGUMENTS, "arm": "base"}, ["dedup: arm must be ", "'tuned', 'champion'", "got str 'base'"]),
+        ({**ARGUMENTS, "out": Path()}, ["dedup: out is passed by the runner"]),
+        ({**ARGUMENTS, "scratch": Path()}, ["dedup: scratch is passed by the runner"]),
+        ({**ARGUMENTS, "progress": print}, ["dedup: progress is passed by the runner"]),
     ],
 )
-def test_a_missing_misspelt_or_wrong_argument_is_named_with_what_is_expected(graph, tickets, arguments, words):
+def test_a_missing_misspelt_or_wrong_argument_is_reported_with_what_is_expected(graph, tickets, arguments, words):
     with pytest.raises(TypeError) as caught:
         graph.add(dedup, tickets=tickets, **arguments)
     for each in words:
@@ -131,7 +136,7 @@ def test_a_missing_misspelt_or_wrong_argument_is_named_with_what_is_expected(gra
     assert list(graph.nodes) == ["table"]
 
 
-def test_a_handle_of_the_wrong_type_is_named_with_what_is_expected(graph, tickets):
+def test_a_handle_of_the_wrong_type_is_reported_with_what_is_expected(graph, tickets):
     data = graph.add(encode, tickets=tickets)
     maybe = graph.grow(build_maybe)
     for arguments, words in (
@@ -144,7 +149,7 @@ def test_a_handle_of_the_wrong_type_is_named_with_what_is_expected(graph, ticket
         ({"tickets": tickets, "threshold": data}, "dedup: threshold must be float, got <DatasetRef of 'encode'>"),
     ):
         with pytest.raises(TypeError) as caught:
-            graph.add(dedup, **arguments, **GIVEN)
+            graph.add(dedup, **arguments, **ARGUMENTS)
         assert words in str(caught.value)
     with pytest.raises(TypeError, match="announce: data must be DatasetRef, got <TicketTable of 'table'>"):
         graph.act(announce, data=tickets)
@@ -156,9 +161,9 @@ def build_maybe(graph: Graph, *, flag: bool = False) -> TicketTable | None:
     return None
 
 
-def test_an_artifact_of_the_wrong_type_is_found_as_well(graph, tmp_path):
+def test_an_artifact_of_the_wrong_type_is_refused(graph, tmp_path):
     with pytest.raises(TypeError, match="dedup: tickets must be TicketTable, got Artifact"):
-        graph.add(dedup, tickets=Artifact(root=tmp_path, digest="d"), **GIVEN)
+        graph.add(dedup, tickets=Artifact(root=tmp_path, digest="d"), **ARGUMENTS)
 
 
 def test_only_declared_functions_are_steps(graph, tickets):
@@ -166,19 +171,19 @@ def test_only_declared_functions_are_steps(graph, tickets):
         graph.add(no_step, tickets=tickets)
 
 
-def test_two_nodes_of_one_name_are_refused(graph, tickets):
+def test_two_nodes_with_the_same_name_are_refused(graph, tickets):
     with pytest.raises(TypeError, match=r"two nodes are named 'table'\nhint: distinguish them by `graph.named"):
         graph.add(table, n_rows=4)
     graph.named("table", "again").add(table, n_rows=4)
     assert list(graph.nodes) == ["table", "table · again"]
 
 
-def test_a_handle_of_another_graph_is_refused_even_if_that_has_such_a_node_too(graph, tickets):
-    there = Graph()
-    named_like_ours, unlike = there.add(table, n_rows=3), there.named("elsewhere").add(table, n_rows=3)
-    for handle in (named_like_ours, unlike):
+def test_a_handle_of_another_graph_is_refused_even_with_the_same_name(graph, tickets):
+    foreign = Graph()
+    same_name, other_name = foreign.add(table, n_rows=3), foreign.named("elsewhere").add(table, n_rows=3)
+    for handle in (same_name, other_name):
         with pytest.raises(TypeError, match=f"dedup: <TicketTable of '{handle.node}'> does not belong to this graph"):
-            graph.add(dedup, tickets=handle, **GIVEN)
+            graph.add(dedup, tickets=handle, **ARGUMENTS)
         with (
             pytest.raises(TypeError, match=r"encode: .* does not belong to this graph"),
             graph.unless(lambda _: None, handle),
@@ -186,22 +191,22 @@ def test_a_handle_of_another_graph_is_refused_even_if_that_has_such_a_node_too(g
             graph.add(encode, tickets=tickets)
 
 
-def test_what_decides_whether_a_node_is_there_is_an_edge_unless_it_is_above_an_input(graph, tickets):
+def test_a_condition_is_an_edge_unless_an_input_depends_on_it(graph, tickets):
     data = graph.add(encode, tickets=tickets)
     with graph.unless(lambda _: None, data):
         alone = graph.named("alone").add(table, n_rows=5)
     with graph.unless(lambda _: None, tickets):
-        graph.act(announce, data=data)  # the table is above its data
+        graph.act(announce, data=data)  # the data depends on the table
     assert graph.edges() == [("table", "encode"), ("encode", "alone"), ("encode", "announce")]
     assert graph.ancestors(graph.at(alone)) == {graph.at(data), graph.at(tickets)}
 
 
-def test_an_input_that_is_taken_twice_is_one_edge(graph, tickets):
-    node = graph.at(graph.add(dedup, tickets=tickets, previous=tickets, others=(tickets, tickets), **GIVEN))
+def test_an_input_used_twice_is_one_edge(graph, tickets):
+    node = graph.at(graph.add(dedup, tickets=tickets, previous=tickets, others=(tickets, tickets), **ARGUMENTS))
     assert graph.parents(node) == [graph.at(tickets)]
 
 
-def test_nodes_belong_to_the_stage_whose_block_they_are_added_in(graph):
+def test_nodes_belong_to_the_stage_of_their_block(graph):
     with graph.stage("curate"):
         tickets = graph.add(table, n_rows=3)
     with graph.stage("tune"), graph.unless(lambda _: None, tickets):
@@ -212,20 +217,20 @@ def test_nodes_belong_to_the_stage_whose_block_they_are_added_in(graph):
     assert graph.nodes["after"].scope.unless == ()
 
 
-def test_a_block_that_fails_leaves_no_scope(graph, tickets):
+def test_a_failed_block_leaves_no_scope(graph, tickets):
     with pytest.raises(TypeError), graph.stage("curate"):
         graph.add(encode, tickets=3)
     assert graph.at(graph.add(encode, tickets=tickets)).stage == ""
 
 
-def test_several_conditions_hold_together(graph, tickets):
+def test_nested_conditions_are_all_kept(graph, tickets):
     with graph.unless(lambda _: "first", tickets), graph.unless(lambda: "second"):
         node = graph.at(graph.named("x").add(table, n_rows=1))
     assert [condition.why(*condition.values) for condition in node.scope.unless] == ["first", "second"]
 
 
-def test_a_condition_is_given_every_value_in_its_place(graph, tickets, tmp_path):
-    """One of an earlier run may stand where a handle may stand."""
+def test_a_condition_gets_its_values_in_order(graph, tickets, tmp_path):
+    """A result of an earlier run may take the place of a handle."""
     earlier = TicketTable(root=tmp_path, rows={"n_in": 1, "n_out": 1}, digest="d")
     with graph.unless(lambda _first, _second: None, earlier, tickets):
         node = graph.at(graph.named("x").add(table, n_rows=1))
@@ -254,10 +259,10 @@ def another_kind(graph: Graph, *, start: Artifact) -> TicketTable:
     return start
 
 
-def of_elsewhere(graph: Graph, *, start: Artifact) -> Artifact:
-    there = Graph()
-    there.named("grown").add(mix, number=1, name="1", ran=[])
-    return there.named("start").add(mix, number=1, name="1", ran=[])
+def from_another_graph(graph: Graph, *, start: Artifact) -> Artifact:
+    foreign = Graph()
+    foreign.named("grown").add(mix, number=1, name="1", ran=[])
+    return foreign.named("start").add(mix, number=1, name="1", ran=[])
 
 
 @pytest.fixture
@@ -265,7 +270,7 @@ def start(graph):
     return graph.named("start").add(mix, number=0, name="start", ran=[])
 
 
-def test_a_growing_node_takes_its_place_and_name_by_what_it_adds(graph, start):
+def test_a_growing_node_is_replaced_by_what_it_adds(graph, start):
     with graph.stage("s"):
         grown = graph.named("grown").grow(two_more, start=start, ran=[])
     after = graph.named("after").add(mix, number=3, name="after", ran=[], x=grown)
@@ -276,7 +281,7 @@ def test_a_growing_node_takes_its_place_and_name_by_what_it_adds(graph, start):
     assert [node.kind for node in graph.nodes.values()] == ["step"] * 4
     assert [node.name for node in graph.of_stage("s")] == ["grown · 1", "grown"]
     assert graph.inputs_of(graph.at(after)) == [graph.at(grown)]
-    graph.named("later").add(mix, number=4, name="later", ran=[], x=grown)  # the handle holds still
+    graph.named("later").add(mix, number=4, name="later", ran=[], x=grown)  # the handle is still valid
 
 
 def test_a_growing_node_may_become_an_earlier_node(graph, start):
@@ -299,7 +304,7 @@ def chain(graph: Graph, *, start: Artifact, left: int) -> Artifact:
     return graph.named("grown", str(left)).grow(chain, start=next_one, left=left - 1)
 
 
-def test_what_has_grown_may_grow_again(graph, start):
+def test_a_grown_node_may_grow_again(graph, start):
     grown = graph.named("grown").grow(chain, start=start, left=2)
     while growing := next((node for node in graph.nodes.values() if node.kind == "grow"), None):
         graph.grow_now(growing)
@@ -307,7 +312,7 @@ def test_what_has_grown_may_grow_again(graph, start):
     assert graph.at(grown).name == "chain · 1"
 
 
-def test_nodes_that_grow_owe_themselves_to_what_was_read_before(graph, start):
+def test_grown_nodes_depend_on_what_growing_read(graph, start):
     grown = graph.named("grown").grow(lonely, start=start)
     graph.grow_now(graph.nodes["grown"])
     assert graph.at(grown).handles == ()
@@ -316,7 +321,7 @@ def test_nodes_that_grow_owe_themselves_to_what_was_read_before(graph, start):
     assert graph.edges() == [("start", "grown")]
 
 
-def test_nodes_that_grow_have_stage_and_conditions_of_what_they_grow_from(graph, start):
+def test_grown_nodes_inherit_stage_and_conditions(graph, start):
     with graph.stage("s"), graph.unless(lambda _: None, start):
         grown = graph.named("grown").grow(lonely, start=start)
     graph.grow_now(graph.nodes["grown"])
@@ -333,17 +338,17 @@ def lonely(graph: Graph, *, start: Artifact) -> Artifact:
     [
         (nothing, "grown: nothing must return a handle, got None"),
         (another_kind, "grown: another_kind must return TicketTable, got <Artifact of 'start'>"),
-        (of_elsewhere, "grown: <Artifact of 'start'> does not belong to this graph"),
+        (from_another_graph, "grown: <Artifact of 'start'> does not belong to this graph"),
     ],
 )
-def test_what_grows_must_return_a_handle_of_this_graph_and_of_its_type(graph, start, build, words):
+def test_growing_must_return_a_handle_of_this_graph_and_of_its_type(graph, start, build, words):
     graph.named("grown").grow(build, start=start)
     with pytest.raises(TypeError) as caught:
         graph.grow_now(graph.nodes["grown"])
     assert words in str(caught.value)
 
 
-def test_a_handle_is_made_by_a_graph_alone(graph, start):
+def test_only_a_graph_makes_handles(graph, start):
     assert isinstance(start, Handle)
     with pytest.raises(TypeError, match="does not belong to this graph"):
         graph.named("x").add(mix, number=1, name="x", ran=[], x=Handle("start", Artifact, Graph()))
@@ -388,7 +393,7 @@ wrong: TicketTable = graph.named("again").add(encode, tickets=tickets)
 
 
 def test_mypy_finds_a_handle_of_the_wrong_type(project, tmp_path):
-    """Its cache is that of `make check`: ten seconds where there is none, one where there is."""
+    """Uses the cache of `make check`: ten seconds without it, one with it."""
     file = tmp_path / "declares.py"
     file.write_text(WRONG)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Keys: what decides that a step runs again, and the words for it."""
+"""Keys: what makes a step run again, and how it is explained."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_the_order_of_several_inputs_counts(kit):
     assert step_key(node, {"tables": ("x", "y")}).key != step_key(node, {"tables": ("y", "x")}).key
 
 
-def test_functions_that_carry_something_unseen_are_refused(kit):
+def test_functions_with_hidden_state_are_refused(kit):
     node = kit.table_node(Path("a"))
 
     def factory(factor):
@@ -42,7 +42,7 @@ def test_functions_that_carry_something_unseen_are_refused(kit):
     "value",
     [Path("x"), Artifact(root=Path("x")), float("nan"), float("inf"), b"bytes", object(), [1, {"a": Path("x")}]],
 )
-def test_values_without_a_form_that_holds_elsewhere_are_refused(value):
+def test_values_without_a_portable_form_are_refused(value):
     with pytest.raises(TypeError, match=r"step\.given"):
         canonical(value, where="step.given")
 
@@ -81,12 +81,12 @@ def parts(**changes):
         ({"function": "tasks.other"}, "function tasks.curate.dedup.drop_duplicates -> tasks.other"),
     ],
 )  # fmt: skip
-def test_what_changed_is_listed_part_by_part(changes, reason):
+def test_changes_are_listed_part_by_part(changes, reason):
     assert why_changed(parts(), parts(**changes)) == (reason,)
     assert parts().key != parts(**changes).key
 
 
-def test_an_input_that_was_none_before_is_one_change():
+def test_an_input_that_was_none_is_one_change():
     before = parts(params={"previous": None})
     after = parts(inputs={"tickets": "aa", "previous": "bb"}, params={})
     assert why_changed(before, after) == ("input previous is used now",)
@@ -111,7 +111,7 @@ def test_lists_are_compared_item_by_item():
     assert why_changed(rules("a > 1", "b"), rules("a > 2", "b")) == ("params.rules[0].keep: 'a > 1' -> 'a > 2'",)
 
 
-def test_parts_survive_being_written_and_read(kit):
+def test_key_parts_survive_a_round_trip(kit):
     before = step_key(kit.table_node(Path("a")), {"tickets": "x", "several": ("y", "z")})
     after = KeyParts.model_validate_json(before.model_dump_json())
     assert after.key == before.key

@@ -21,10 +21,10 @@ def drop(step: DedupStep) -> int:
 
 
 @pytest.fixture
-def house(tmp_path):
-    """A little tree of tasks and schemas, and what `tasks.curate.dedup` reaches in it."""
+def source_tree(tmp_path):
+    """A small source tree, and the digests of the modules that `tasks.curate.dedup` imports in it."""
 
-    class House:
+    class SourceTree:
         def write(self, path, text):
             file = tmp_path / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -33,20 +33,20 @@ def house(tmp_path):
         def digests(self, name="tasks.curate.dedup"):
             return module_digests(name, tmp_path.joinpath(*name.split(".")).with_suffix(".py"), root=tmp_path)
 
-    house = House()
-    house.write("tasks/__init__.py", "")
-    house.write("tasks/files.py", "SIZE = 1\n")
-    house.write("tasks/unrelated.py", "X = 1\n")
-    house.write("tasks/curate/__init__.py", "")
-    house.write("tasks/curate/dedup.py", DEDUP)
-    house.write("tasks/curate/shingles.py", "def shingles(n):\n    return n\n")
-    house.write("schemas/__init__.py", "")
-    house.write("schemas/curation_steps.py", 'class DedupStep:\n    words: int = 3\n    """How many."""\n')
-    return house
+    source_tree = SourceTree()
+    source_tree.write("tasks/__init__.py", "")
+    source_tree.write("tasks/files.py", "SIZE = 1\n")
+    source_tree.write("tasks/unrelated.py", "X = 1\n")
+    source_tree.write("tasks/curate/__init__.py", "")
+    source_tree.write("tasks/curate/dedup.py", DEDUP)
+    source_tree.write("tasks/curate/shingles.py", "def shingles(n):\n    return n\n")
+    source_tree.write("schemas/__init__.py", "")
+    source_tree.write("schemas/curation_steps.py", 'class DedupStep:\n    words: int = 3\n    """How many."""\n')
+    return source_tree
 
 
-def test_every_module_in_reach_counts_and_no_other(house):
-    assert list(house.digests()) == [
+def test_exactly_the_imported_modules_count(source_tree):
+    assert list(source_tree.digests()) == [
         "schemas", "schemas.curation_steps",
         "tasks", "tasks.curate", "tasks.curate.dedup", "tasks.curate.shingles", "tasks.files",
     ]  # fmt: skip
@@ -64,11 +64,11 @@ def test_every_module_in_reach_counts_and_no_other(house):
     ],
     ids=["docstring", "comment", "layout", "blank lines"],
 )
-def test_comments_docstrings_and_layout_do_not_count(house, same):
-    before = house.digests()
+def test_comments_docstrings_and_layout_do_not_count(source_tree, same):
+    before = source_tree.digests()
     assert same != DEDUP
-    house.write("tasks/curate/dedup.py", same)
-    assert house.digests() == before
+    source_tree.write("tasks/curate/dedup.py", same)
+    assert source_tree.digests() == before
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_comments_docstrings_and_layout_do_not_count(house, same):
         DEDUP + "drop(None)\n",
     ],
 )
-def test_code_counts(house, other):
-    before = house.digests()
-    house.write("tasks/curate/dedup.py", other)
-    after = house.digests()
+def test_code_counts(source_tree, other):
+    before = source_tree.digests()
+    source_tree.write("tasks/curate/dedup.py", other)
+    after = source_tree.digests()
     assert after.keys() == before.keys()
     assert {name for name in after if after[name] != before[name]} == {"tasks.curate.dedup"}
 
@@ -98,17 +98,17 @@ def test_code_counts(house, other):
         ("tasks/curate/__init__.py", "import os\n", "tasks.curate"),
     ],
 )
-def test_changes_in_imported_modules_count(house, path, text, module):
-    before = house.digests()
-    house.write(path, text)
-    after = house.digests()
+def test_changes_in_imported_modules_count(source_tree, path, text, module):
+    before = source_tree.digests()
+    source_tree.write(path, text)
+    after = source_tree.digests()
     assert [name for name in after if after[name] != before[name]] == [module]
 
 
-def test_an_attribute_description_does_not_count(house):
-    before = house.digests()
-    house.write("schemas/curation_steps.py", "class DedupStep:\n    words: int = 3\n")
-    assert house.digests() == before
+def test_an_attribute_description_does_not_count(source_tree):
+    before = source_tree.digests()
+    source_tree.write("schemas/curation_steps.py", "class DedupStep:\n    words: int = 3\n")
+    assert source_tree.digests() == before
 
 
 @pytest.mark.parametrize(
@@ -123,35 +123,35 @@ def test_an_attribute_description_does_not_count(house):
         "def f():\n    if 1:\n        import tasks.train.worker\n",
     ],
 )
-def test_relative_late_and_named_imports_are_followed(house, text):
-    house.write("tasks/train/__init__.py", "")
-    house.write("tasks/train/worker.py", "work = 1\n")
-    house.write("tasks/train/launch.py", text)
-    assert "tasks.train.worker" in house.digests("tasks.train.launch")
+def test_relative_late_and_string_imports_are_followed(source_tree, text):
+    source_tree.write("tasks/train/__init__.py", "")
+    source_tree.write("tasks/train/worker.py", "work = 1\n")
+    source_tree.write("tasks/train/launch.py", text)
+    assert "tasks.train.worker" in source_tree.digests("tasks.train.launch")
 
 
-def test_prose_that_mentions_a_module_is_not_followed(house):
-    house.write("tasks/train/launch.py", "HELP = 'tasks.unrelated is never meant here'\n")
-    assert "tasks.unrelated" not in house.digests("tasks.train.launch")
+def test_prose_that_mentions_a_module_is_not_followed(source_tree):
+    source_tree.write("tasks/train/launch.py", "HELP = 'tasks.unrelated is never meant here'\n")
+    assert "tasks.unrelated" not in source_tree.digests("tasks.train.launch")
 
 
-def test_modules_that_import_each_other_end(house):
-    house.write("tasks/files.py", "import tasks.curate.dedup\nSIZE = 1\n")
-    assert len(house.digests()) == 7
+def test_circular_imports_end(source_tree):
+    source_tree.write("tasks/files.py", "import tasks.curate.dedup\nSIZE = 1\n")
+    assert len(source_tree.digests()) == 7
 
 
-def test_word_lists_next_to_a_task_count_by_their_bytes(house):
-    house.write("tasks/curate/phrases.json", "[1]")
-    before = house.digests()
+def test_word_lists_next_to_a_task_count_by_their_bytes(source_tree):
+    source_tree.write("tasks/curate/phrases.json", "[1]")
+    before = source_tree.digests()
     assert "tasks.curate/phrases.json" in before
-    house.write("tasks/curate/phrases.json", "[2]")
-    house.write("tasks/curate/.phrases.json.swp", "editor")
-    house.write("tasks/curate/phrases.json~", "editor")
-    after = house.digests()
+    source_tree.write("tasks/curate/phrases.json", "[2]")
+    source_tree.write("tasks/curate/.phrases.json.swp", "editor")
+    source_tree.write("tasks/curate/phrases.json~", "editor")
+    after = source_tree.digests()
     assert [name for name in after if after[name] != before.get(name)] == ["tasks.curate/phrases.json"]
 
 
-def test_a_function_of_this_project_brings_its_own_modules():
+def test_a_function_of_the_users_project_counts_with_its_modules():
     from tasks.files import seal
 
     assert {"tasks", "tasks.files", "schemas.errors"} <= code_digests(seal).keys()

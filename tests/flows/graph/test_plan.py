@@ -1,4 +1,4 @@
-"""The plan: it says what the run then does, why, and writes nothing."""
+"""The plan shows what the run will do and why, and writes nothing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def store(tmp_path):
     return Store(tmp_path / "home")
 
 
-def test_a_plan_on_a_fresh_machine_says_that_everything_runs_and_writes_nothing(store, tmp_path):
+def test_on_a_fresh_machine_a_plan_runs_everything_and_writes_nothing(store, tmp_path):
     ran = []
     first, second = planned(declare(("a", 0, {}), ("b", 0, {"x": "a"}), ran=ran), store)
     assert (first.state, second.state) == ("run", "run")
@@ -66,7 +66,7 @@ def test_a_plan_on_a_fresh_machine_says_that_everything_runs_and_writes_nothing(
     assert ran == []
 
 
-def test_after_a_run_everything_is_reused_and_the_plan_changes_nothing(store, tmp_path, tree):
+def test_after_a_run_a_plan_reuses_everything_and_changes_nothing(store, tmp_path, tree):
     ran = []
 
     def graph():
@@ -82,7 +82,7 @@ def test_after_a_run_everything_is_reused_and_the_plan_changes_nothing(store, tm
     assert ran == ["a", "b", "c"]
 
 
-def test_plan_and_run_agree_through_the_same_key(store):
+def test_plan_and_run_use_the_same_keys(store):
     graph = declare(("a", 0, {}), ("b", 0, {"x": "a"}), ("c", 4, {"x": ("a", "b"), "y": "b"}))
     first = planned(graph, store)[0].key
     run = run_all(graph, store)
@@ -92,7 +92,7 @@ def test_plan_and_run_agree_through_the_same_key(store):
     assert {name: run.parts(graph.nodes[name]).key for name in graph.nodes} == keys
 
 
-def test_what_follows_a_change_may_be_reused_and_the_changed_step_says_why(store):
+def test_a_changed_step_has_a_reason_and_steps_after_it_may_be_reused(store):
     run_all(declare(("a", 0, {}), ("b", 0, {"x": "a"}, "other")), store)
     changed = declare(("a", 5, {}), ("b", 0, {"x": "a"}, "other"))
     assert states(changed, store) == {"a": "run", "b": "maybe"}
@@ -106,7 +106,7 @@ def test_a_changed_step_after_a_changed_step_certainly_runs(store):
     assert reasons(changed, store)["b"] == ("params.number: 0 -> 7",)
 
 
-def test_an_input_that_is_made_again_with_the_same_bytes_cuts_the_work_off(store):
+def test_an_input_made_again_with_the_same_bytes_stops_the_work(store):
     ran = []
     run_all(declare(("a", 0, {}), ("b", 0, {"x": "a"}), ("c", 0, {"x": "b"}, "other"), ran=ran), store)
     ran.clear()
@@ -116,15 +116,15 @@ def test_an_input_that_is_made_again_with_the_same_bytes_cuts_the_work_off(store
     assert ran == ["a"]
 
 
-def test_reasons_are_those_of_the_closest_earlier_result(store):
+def test_reasons_compare_with_the_closest_earlier_result(store):
     run_all(declare(("a", 0, {}), ("b", 20, {"x": "a"}), ("c", 30, {"x": ("a",)})), store)
     graph = declare(("a", 0, {}), ("b", 21, {"x": "a"}))
     assert reasons(graph, store)["b"] == ("params.number: 20 -> 21",)
 
 
-def test_a_changed_input_and_an_input_that_came_are_named(store):
+def test_a_changed_input_and_a_new_input_are_named(store):
     run_all(declare(("a", 0, {}), ("b", 0, {"x": "a"}, "other")), store)
-    run_all(declare(("a", 8, {})), store)  # from now on the result of `a` is known
+    run_all(declare(("a", 8, {})), store)  # now the result of `a` is known
     assert reasons(declare(("a", 8, {}), ("b", 0, {"x": "a"}, "other")), store)["b"] == ("input x changed",)
     more = declare(("a", 0, {}), ("b", 0, {"x": "a", "y": "a"}, "other"))
     assert reasons(more, store)["b"] == ("input y is used now",)
@@ -145,7 +145,7 @@ def of_a_file(out: Path) -> Artifact:
 '''
 
 
-def test_changed_code_is_named_and_a_changed_comment_is_none(store, tmp_path, monkeypatch):
+def test_changed_code_is_named_and_a_changed_comment_is_no_change(store, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
@@ -184,7 +184,7 @@ def test_a_changed_library_is_named_with_its_versions(store, tmp_path, monkeypat
     assert not run_all(changed, store).outcomes["a"].reused
 
 
-def test_what_a_function_reads_besides_its_arguments_is_named(store):
+def test_a_change_in_what_a_function_reads_besides_its_arguments_is_named(store):
     def graph(digest):
         graph = Graph()
         graph.named("a", reads={"files": digest}).add(mix, number=0, name="a", ran=[])
@@ -203,7 +203,7 @@ def test_steps_of_one_kind_share_their_results(store):
     assert ran == ["candidate"]
 
 
-def test_a_damaged_result_is_planned_to_run_and_stays_where_it_is(store, tmp_path, tree):
+def test_a_damaged_result_is_planned_to_run_and_left_in_place(store, tmp_path, tree):
     done = results(run_all(declare(("a", 0, {})), store))
     (done["a"].root / "text").write_text("cut")
     before = tree(tmp_path)
@@ -225,11 +225,11 @@ def test_a_step_may_take_a_result_of_an_earlier_run(store):
     done = results(run_all(declare(("a", 0, {})), store))
     run = run_all(declare(("b", 0, {"x": done["a"]})), store)
     assert states(declare(("b", 0, {"x": done["a"]})), store) == {"b": "reused"}
-    # It has the key that it has with the node that made the result.
+    # Its key is the same as with the node that made the result.
     assert run_all(declare(("a", 0, {}), ("b", 0, {"x": "a"})), store).outcomes["b"].key == run.outcomes["b"].key
 
 
-def test_a_secret_is_in_no_file_of_keys(store, monkeypatch):
+def test_no_key_file_contains_a_secret(store, monkeypatch):
     from schemas.secrets import know_secrets
 
     know_secrets({"SOME_TOKEN": "hunter2-hunter2"})
@@ -245,7 +245,7 @@ def test_a_secret_is_in_no_file_of_keys(store, monkeypatch):
 
 @st.composite
 def graphs(draw):
-    """Steps as (name, number, inputs by name, kind), each taking some of those before it."""
+    """Steps as (name, number, inputs by name, kind); inputs are earlier steps."""
     steps = []
     for index in range(draw(st.integers(1, 6))):
         earlier = [name for name, *_ in steps]
@@ -259,15 +259,15 @@ def graphs(draw):
 
 @given(steps=graphs(), changes=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=3))
 def test_the_run_does_what_the_plan_says(steps, changes):
-    """On any graph, after any change: reused is not run, run is run, and all is reused at the end."""
+    """For any graph and change: reused steps do not run, planned steps run, and at the end all are reused."""
     with tempfile.TemporaryDirectory() as folder:
         store, ran = Store(Path(folder)), []
         numbers = {name: number for name, number, *_ in steps}
         changed = numbers | {f"s{index}": number for index, number in changes if f"s{index}" in numbers}
-        for these in (numbers, changed):
+        for current in (numbers, changed):
 
-            def graph(these=these):
-                return declare(*((name, these[name], *rest) for name, _, *rest in steps), ran=ran)
+            def graph(current=current):
+                return declare(*((name, current[name], *rest) for name, _, *rest in steps), ran=ran)
 
             expected = planned(graph(), store)
             ran.clear()
@@ -276,10 +276,10 @@ def test_the_run_does_what_the_plan_says(steps, changes):
             assert len(set(ran)) == len(ran)
             assert set(ran) <= {each.node.name for each in expected if each.state != "reused"}
             assert set(ran) == {name for name, outcome in run.outcomes.items() if not outcome.reused}
-            # Two steps of one kind may have the same key: then the first makes the result of both.
-            made = {(run.graph.nodes[name].folder, these[name]) for name in ran}
+            # Two steps of one kind may have the same key; then the first makes the result for both.
+            made = {(run.graph.nodes[name].folder, current[name]) for name in ran}
             certain = [each.node for each in expected if each.state == "run"]
-            assert {(node.folder, these[node.name]) for node in certain} <= made
+            assert {(node.folder, current[node.name]) for node in certain} <= made
             assert set(states(graph(), store).values()) == {"reused"}
         ran.clear()
         run_all(graph(), store)
@@ -296,7 +296,7 @@ def extending(ran, *, previous=None, of=0, number=0):
     return graph
 
 
-def test_an_earlier_result_is_the_result_when_nothing_else_changed(store):
+def test_an_earlier_result_is_reused_when_nothing_else_changed(store):
     ran = []
     first = results(run_all(extending(ran), store))["split"]
     again = extending(ran, previous=first)
@@ -320,7 +320,7 @@ def test_an_earlier_result_is_extended_when_something_changed(store):
         assert second.digest != first.digest
 
 
-def test_an_earlier_result_is_the_result_when_an_input_is_made_again_with_the_same_bytes(store):
+def test_an_earlier_result_is_reused_when_an_input_is_made_again_with_the_same_bytes(store):
     ran = []
     first = results(run_all(extending(ran), store))["split"]
     graph = extending(ran, previous=first, of=1)
@@ -331,7 +331,7 @@ def test_an_earlier_result_is_the_result_when_an_input_is_made_again_with_the_sa
 
 
 def test_an_earlier_result_that_is_damaged_is_not_extended(store):
-    """`find_previous_run` returns no damaged result; one that is damaged meanwhile ends the run."""
+    """`find_previous_run` returns no damaged result; one damaged later ends the run."""
     ran = []
     first = results(run_all(extending(ran), store))["split"]
     (first.root / "text").unlink()
@@ -346,8 +346,8 @@ def test_an_earlier_result_that_is_damaged_is_not_extended(store):
 # --- left out ------------------------------------------------------------------------------------------------------
 
 
-def met(number):
-    """Leave out what comes after a rung that holds the number."""
+def unless_number(number):
+    """A condition that leaves a node out after a rung with the number."""
 
     def why(*rungs):
         found = next((text_of(rung) for rung in rungs if rung is not None and text_of(rung).startswith(number)), None)
@@ -357,10 +357,10 @@ def met(number):
 
 
 def climb(ran, *, target):
-    """Three rungs, of which each is wanted while none before it holds the target; then all that there are."""
+    """Three rungs, each needed until one has the target; then a node that takes all of them."""
     graph, rungs = Graph(), ()
     for number in ("1", "2", "3"):
-        with graph.unless(met(target), *rungs):
+        with graph.unless(unless_number(target), *rungs):
             made = graph.named("made", number).add(write, text=number, ran=ran)
             rungs = (*rungs, graph.named("rung", number).add(copy, x=made, ran=ran))
     graph.named("choice").add(write, text="all:", ran=ran, several=rungs)
@@ -372,7 +372,7 @@ def last_of(graph: Graph, *, rungs: tuple[Artifact, ...]) -> Artifact:
     return [rung for rung in rungs if graph.find(rung) is not None][-1]
 
 
-def test_what_is_left_out_is_planned_as_such_as_soon_as_it_is_known(store):
+def test_a_node_is_planned_as_left_out_as_soon_as_that_is_known(store):
     ran = []
     graph = climb(ran, target="2")
     expected = {
@@ -383,7 +383,7 @@ def test_what_is_left_out_is_planned_as_such_as_soon_as_it_is_known(store):
     assert reasons(graph, store)["made · 2"] == ("known when rung · 1 has run",)
     run = run_all(graph, store)
     assert ran == ["1", "copy", "2", "copy", "all:"]
-    assert text_of(results(run)["choice"]) == "all: 1 2"  # the tuple goes without what was left out
+    assert text_of(results(run)["choice"]) == "all: 1 2"  # the tuple omits what was left out
     known = {each.node.name: each for each in planned(climb(ran, target="2"), store)}
     for name in ("made · 3", "rung · 3"):
         assert known[name].state == "left out"
@@ -391,7 +391,7 @@ def test_what_is_left_out_is_planned_as_such_as_soon_as_it_is_known(store):
     assert {name for name, each in known.items() if each.state == "reused"} == {
         "made · 1", "rung · 1", "made · 2", "rung · 2", "choice",
     }  # fmt: skip
-    assert "chosen" not in known  # it has grown: what it became has its own line
+    assert "chosen" not in known  # it has grown; its replacement has its own line
 
 
 def test_a_step_is_planned_as_left_out_when_its_input_is(store):
@@ -405,7 +405,7 @@ def test_a_step_is_planned_as_left_out_when_its_input_is(store):
     assert reasons(graph, store)["copy"] == ("a was left out",)
 
 
-def test_what_is_certainly_left_out_is_so_although_an_input_is_not_known_yet(store):
+def test_a_node_certainly_left_out_is_so_although_an_input_is_not_known_yet(store):
     graph = Graph()
     waits = graph.named("waits").add(write, text="w", ran=[])
     with graph.unless(lambda: "no use"):
@@ -427,14 +427,14 @@ def growing(ran, *, start=0):
 
 
 def by_result(graph: Graph, *, start: Artifact, ran: list[str]) -> Artifact:
-    """How many nodes, and with which parameter, is read from the result."""
+    """The result decides how many nodes, and with which parameter."""
     number = int(text_of(graph.read(start))[:4], 16)
     for place in range(number % 2):
         start = graph.named("grown", str(place)).add(other, number=place, name=f"grown {place}", ran=ran, x=start)
     return graph.named("grown").add(other, number=number, name="grown", ran=ran, x=start)
 
 
-def test_what_grows_is_planned_as_one_node_until_its_inputs_are_known(store):
+def test_a_growing_node_is_planned_as_one_node_until_its_inputs_are_known(store):
     ran = []
     assert states(growing(ran), store) == {"a": "run", "grown": "maybe", "after": "run"}
     assert reasons(growing(ran), store)["grown"] == ("known when a has run",)
@@ -447,7 +447,7 @@ def test_what_grows_is_planned_as_one_node_until_its_inputs_are_known(store):
     assert (changed["a"], changed["grown"]) == ("run", "maybe")
 
 
-def test_a_parameter_that_is_read_from_a_result_is_part_of_the_key(store):
+def test_a_parameter_read_from_a_result_is_part_of_the_key(store):
     ran = []
     first = run_all(growing(ran), store)
     number = first.graph.nodes["grown"].params["number"]

@@ -1,4 +1,4 @@
-"""How long a graph takes: one after the other, side by side, and at least."""
+"""How long a graph takes: sequentially, in parallel, and on the critical path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.graph_steps import copy
 
 
 def chain_and_two(graph: Graph) -> None:
-    """`base` in one stage; in the next a chain of two from it, and one without edges."""
+    """`base` in one stage; in the next a chain of two steps after it, and a single step."""
     with graph.stage("one"):
         base = graph.named("base").add(copy, x=Artifact(root="/nowhere", digest="d"), ran=[])
     with graph.stage("two"):
@@ -23,14 +23,14 @@ def chain_and_two(graph: Graph) -> None:
 SECONDS = {"base": 5.0, "first": 1.0, "second": 2.0, "alone": 4.0}
 
 
-@pytest.mark.parametrize(("cpu", "side_by_side"), [(1, 12.0), (2, 9.0)])
-def test_stages_are_barriers_and_steps_run_side_by_side_within_the_budget(cpu: float, side_by_side: float) -> None:
+@pytest.mark.parametrize(("cpu", "parallel"), [(1, 12.0), (2, 9.0)])
+def test_stages_are_barriers_and_steps_run_in_parallel_within_the_budget(cpu: float, parallel: float) -> None:
     graph = Graph()
     chain_and_two(graph)
-    assert times(graph, SECONDS, {"cpu": cpu}) == Times(12.0, side_by_side, 9.0)
+    assert times(graph, SECONDS, {"cpu": cpu}) == Times(12.0, parallel, 9.0)
 
 
-def test_what_takes_no_time_takes_no_core() -> None:
+def test_a_step_that_takes_no_time_takes_no_core() -> None:
     graph = Graph()
     chain_and_two(graph)
     assert times(graph, {"alone": 4.0}, {"cpu": 1}) == Times(4.0, 4.0, 4.0)

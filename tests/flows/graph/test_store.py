@@ -1,4 +1,4 @@
-"""The store: complete results or none, one maker per key, damage found and put aside."""
+"""The store: complete results or none, one maker per key, damaged results found and set aside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.errors import SecurityError, StorageError
 from tasks.files import MANIFEST, verify
 
 
-def test_a_result_is_made_once_and_reused_after(kit, tmp_path):
+def test_a_result_is_made_once_and_then_reused(kit, tmp_path):
     first = kit.table_of(tmp_path / "home", tmp_path / "journal")
     second = kit.table_of(tmp_path / "home", tmp_path / "journal")
     assert not first.reused
@@ -27,7 +27,7 @@ def test_a_result_is_made_once_and_reused_after(kit, tmp_path):
     assert len((tmp_path / "journal").read_text().splitlines()) == 1
 
 
-def test_results_are_readable_by_their_owner_alone(kit, tmp_path):
+def test_only_the_owner_can_read_results(kit, tmp_path):
     kit.table_of(tmp_path / "home", tmp_path / "journal")
     for path in [tmp_path / "home", *(tmp_path / "home").rglob("*")]:
         mode = stat.S_IMODE(path.stat().st_mode)
@@ -59,8 +59,8 @@ def test_a_reader_never_sees_a_half_result(tmp_path):
     assert seen <= {"NoneType", "Artifact"}
 
 
-def test_a_result_that_came_first_without_the_lock_is_the_result(kit, tmp_path):
-    """As from another machine on a file system that does not carry locks."""
+def test_a_result_that_appears_first_without_the_lock_wins(kit, tmp_path):
+    """As from another machine on a file system without locks."""
     first = kit.table_of(tmp_path / "theirs", tmp_path / "journal")
     theirs, key, store = first.result, first.key, Store(tmp_path / "home")
 
@@ -97,7 +97,7 @@ def garble_reference(root):
 
 
 @pytest.mark.parametrize("harm", [cut, add, remove, lose_manifest, garble_reference])
-def test_a_damaged_result_is_named_put_aside_and_made_again(kit, tmp_path, caplog, harm):
+def test_a_damaged_result_is_reported_set_aside_and_made_again(kit, tmp_path, caplog, harm):
     home, journal = tmp_path / "home", tmp_path / "journal"
     good = kit.table_of(home, journal).result
     harm(good.root)
@@ -109,7 +109,7 @@ def test_a_damaged_result_is_named_put_aside_and_made_again(kit, tmp_path, caplo
     assert len(list((home / "damaged").iterdir())) == 1
 
 
-def test_a_flipped_bit_is_found_by_the_deep_check_alone(kit, tmp_path):
+def test_only_the_deep_check_finds_a_flipped_bit(kit, tmp_path):
     store = Store(tmp_path / "home")
     made = kit.table_of(tmp_path / "home", tmp_path / "journal")
     (made.result.root / "two.txt").write_text("twp\n")
@@ -135,7 +135,7 @@ def test_a_full_disk_is_reported_with_its_path_and_leaves_no_files(tmp_path):
     assert list((tmp_path / "home" / "tmp").iterdir()) == []
 
 
-def test_a_failed_step_leaves_no_result_and_its_own_error(tmp_path):
+def test_a_failed_step_leaves_no_result_and_keeps_its_own_error(tmp_path):
     store = Store(tmp_path / "home")
 
     def produce(out):
@@ -148,7 +148,7 @@ def test_a_failed_step_leaves_no_result_and_its_own_error(tmp_path):
     assert list((tmp_path / "home" / "tmp").iterdir()) == []
 
 
-def test_a_result_with_a_link_is_refused(tmp_path):
+def test_a_result_that_contains_a_link_is_refused(tmp_path):
     def produce(out):
         (out / "passwd").symlink_to("/etc/passwd")
         return Artifact(root=out)
@@ -158,7 +158,7 @@ def test_a_result_with_a_link_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("step", "key"), [("../x", "k"), ("x", "../k"), ("", "k"), ("x", "a/b"), (".x", "k")])
-def test_names_that_would_leave_the_store_are_refused(tmp_path, step, key):
+def test_names_that_point_outside_the_store_are_refused(tmp_path, step, key):
     with pytest.raises(SecurityError, match="TG0801"):
         Store(tmp_path).look(step, key, Artifact)
     with pytest.raises(SecurityError, match="TG0801"):

@@ -1,4 +1,4 @@
-"""What the campaign of faults (`make torture`) found, each in a test of its own."""
+"""Faults that the campaign (`make torture`) found, one test for each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flip(path):
     path.write_bytes(bytes(data))
 
 
-def test_a_flipped_bit_in_a_reused_result_is_found_and_the_result_made_again(kit, tmp_path):
+def test_a_flipped_bit_in_a_reused_result_is_found_and_the_result_is_made_again(kit, tmp_path):
     good = kit.table_of(tmp_path / "home", tmp_path / "journal").result
     flip(good.root / "two.txt")
     again = kit.table_of(tmp_path / "home", tmp_path / "journal")
@@ -37,7 +37,7 @@ def test_a_flipped_bit_in_a_reused_result_is_found_and_the_result_made_again(kit
     assert verify(good.root) == good.digest
 
 
-def test_a_manifest_that_was_altered_itself_is_no_manifest(tmp_path):
+def test_an_altered_manifest_is_not_accepted(tmp_path):
     (tmp_path / "one.txt").write_text("one")
     seal(tmp_path)
     manifest = json.loads((tmp_path / MANIFEST).read_bytes())
@@ -47,7 +47,7 @@ def test_a_manifest_that_was_altered_itself_is_no_manifest(tmp_path):
         verify(tmp_path)
 
 
-def test_a_damaged_result_of_an_earlier_run_is_not_compared_with(tmp_path):
+def test_a_damaged_champion_is_not_answered_with(tmp_path):
     root = tmp_path / "champion"
     root.mkdir()
     (root / "weights").write_text("weights")
@@ -72,8 +72,8 @@ def never_called(out: Path, *, champion: Artifact) -> Artifact:
     raise AssertionError(f"it was read: {champion} {out}")
 
 
-def test_an_emptied_ledger_next_to_results_is_refused_and_a_killed_creation_is_not(tmp_path):
-    (tmp_path / "ledger.sqlite").touch()  # what a kill at its creation leaves
+def test_an_empty_ledger_next_to_results_is_refused_but_a_killed_creation_is_not(tmp_path):
+    (tmp_path / "ledger.sqlite").touch()  # what a kill during creation leaves
     ledger = Ledger(tmp_path)
     assert ledger.runs() == ()
     ledger.start_run("r1", pipeline="p", model_name="m", input_digest="", config_json="{}")
@@ -108,10 +108,10 @@ def test_disk_errors_are_reported_with_their_path(tmp_path, error, code):
     assert caught.value.hint
 
 
-def test_sqlites_io_error_where_no_byte_is_free_is_a_full_disk():
-    """SQLite finds no room for its index of the log, and calls that an I/O error."""
+def test_an_io_error_of_sqlite_on_a_full_disk_is_reported_as_a_full_disk():
+    """SQLite has no room for the index of its log and reports an I/O error."""
     error = sqlite3.OperationalError("disk I/O error")
-    full = Path("/proc")  # a file system without a free byte that every Linux has
+    full = Path("/proc")  # a full file system that every Linux has
     assert shutil.disk_usage(full).free == 0
     named = name_disk_error(error, full)
     assert named is not None
@@ -119,7 +119,7 @@ def test_sqlites_io_error_where_no_byte_is_free_is_a_full_disk():
     assert "0 bytes are free" in named.message
 
 
-def test_an_error_that_no_disk_made_stays_what_it_is(tmp_path):
+def test_an_error_that_is_not_of_the_disk_is_kept(tmp_path):
     assert name_disk_error(ValueError("no"), tmp_path) is None
     with pytest.raises(FileNotFoundError), named_disk_errors(tmp_path):
         os.stat(tmp_path / "nowhere")  # noqa: PTH116

@@ -1,4 +1,4 @@
-"""An empty ledger, and the steps that tests share with the processes of tests/system/flows/ledger."""
+"""An empty ledger, and steps shared with the processes of tests/system/flows/ledger."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def in_file(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def tree() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
-    """Every path below a folder with each file's time of change and bytes: equal snapshots, untouched disk."""
+    """Snapshot a folder: path -> modification time and bytes; equal snapshots mean an untouched disk."""
 
     def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
         return {

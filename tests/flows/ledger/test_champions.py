@@ -1,4 +1,4 @@
-"""Who is champion: moved in one transaction, by one of many, with a history that shows tampering."""
+"""The champion: one transaction moves it, one of many processes wins, and its history reveals tampering."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, GateError, StorageError
 
 INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
@@ -18,18 +19,18 @@ INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
 
 @pytest.fixture
 def promote(kit, ledger):
-    """Record candidate number N and make it champion after `expected`; returns its version."""
+    """Record candidate number N, promote it over `expected`, and return its version."""
 
     def promote(number, expected):
         ref = kit.candidate_ref(ledger.root, number)
         version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-        ledger.promote("replies", expected=expected, version=version, run_id=ref.run_id, reason="better")
+        ledger.promote("replies", expected=expected, version=version, verdict=RunVerdict(ref.run_id, "better"))
         return version
 
     return promote
 
 
-def test_the_first_promotion_makes_a_champion_that_is_read_back_whole(kit, ledger, promote):
+def test_the_first_promotion_makes_a_champion_that_is_read_back_unchanged(kit, ledger, promote):
     assert ledger.champion("replies") is None
     assert promote(1, None) == "1"
     champion = ledger.champion("replies")
@@ -41,7 +42,7 @@ def test_the_first_promotion_makes_a_champion_that_is_read_back_whole(kit, ledge
     assert ledger.champion("another name") is None
 
 
-def test_the_same_candidate_is_the_same_version_and_is_sent_once(kit, ledger):
+def test_the_same_candidate_gets_the_same_version_and_is_sent_once(kit, ledger):
     ref = kit.candidate_ref(ledger.root, 1)
     versions = [ledger.record_candidate(ref, verdict="HOLD", reason="few items") for _ in range(3)]
     assert versions == ["1", "1", "1"]
@@ -81,16 +82,16 @@ def test_promoting_the_champion_again_changes_nothing(ledger, promote):
 
 
 @pytest.mark.parametrize("verdict", ["HOLD", "BLOCK", "ERROR"])
-def test_nothing_but_promote_is_promoted(kit, ledger, verdict):
+def test_only_the_verdict_promote_is_promoted(kit, ledger, verdict):
     version = ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict=verdict, reason="x")
     for candidate in (version, "7"):
         with pytest.raises(GateError, match="TG0621"):
-            ledger.promote("replies", expected=None, version=candidate, run_id="r", reason="x")
+            ledger.promote("replies", expected=None, version=candidate, verdict=RunVerdict("r", "x"))
     assert ledger.champion("replies") is None
     assert ledger.history() == ()
 
 
-def test_a_later_verdict_does_not_change_what_the_champion_was_promoted_with(kit, ledger, promote):
+def test_a_later_verdict_does_not_change_the_champions_own(kit, ledger, promote):
     promote(1, None)
     before = ledger.champion("replies")
     other = kit.candidate_ref(ledger.root, 1).model_copy(update={"verdict_digest": "another", "run_id": "another"})
@@ -99,7 +100,7 @@ def test_a_later_verdict_does_not_change_what_the_champion_was_promoted_with(kit
     assert ledger.candidate("replies", "1").verdict == "BLOCK"
 
 
-def test_a_rollback_goes_to_the_champion_before_and_needs_a_reason(ledger, promote):
+def test_a_rollback_restores_the_previous_champion_and_needs_a_reason(ledger, promote):
     promote(1, None)
     promote(2, "1")
     with pytest.raises(ConfigError, match="TG0139"):
@@ -117,7 +118,7 @@ def test_a_rollback_goes_to_the_champion_before_and_needs_a_reason(ledger, promo
     }  # fmt: skip
 
 
-def test_rollbacks_go_back_step_by_step_and_end_at_the_first(ledger, promote):
+def test_rollbacks_go_back_one_by_one_to_the_first_champion(ledger, promote):
     for number in (1, 2, 3):
         promote(number, str(number - 1) if number > 1 else None)
     assert ledger.rollback("replies", reason="r").version == "2"
@@ -127,7 +128,7 @@ def test_rollbacks_go_back_step_by_step_and_end_at_the_first(ledger, promote):
     assert ledger.rollback("replies", reason="r", to="3").version == "3"
 
 
-def test_a_rollback_to_a_stranger_is_refused_with_the_choice(kit, ledger, promote):
+def test_a_rollback_to_a_version_that_was_never_champion_is_refused_with_the_choices(kit, ledger, promote):
     with pytest.raises(ConfigError, match=r"TG0159.*has no champion"):
         ledger.rollback("replies", reason="r")
     promote(1, None)
@@ -139,21 +140,21 @@ def test_a_rollback_to_a_stranger_is_refused_with_the_choice(kit, ledger, promot
         ledger.rollback("replies", reason="r", to="2")
 
 
-def test_a_run_that_is_repeated_does_not_undo_a_rollback(kit, ledger, promote):
+def test_a_repeated_run_does_not_undo_a_rollback(kit, ledger, promote):
     promote(1, None)
     promote(2, "1")
     ledger.rollback("replies", reason="customers complain")
     promote(2, "1")
     assert ledger.champion("replies").version == "1"
-    waits = ledger.history("replies")[-1]
-    assert (waits.action, waits.to_version) == ("wait", "2")
-    assert "v2 was rolled back (customers complain)" in waits.reason
+    waiting = ledger.history("replies")[-1]
+    assert (waiting.action, waiting.to_version) == ("wait", "2")
+    assert "v2 was rolled back (customers complain)" in waiting.reason
     promote(3, "1")
     assert ledger.rollback("replies", reason="r").version == "1"
     assert ledger.rollback("replies", reason="a second look", to="2").version == "2"
 
 
-def tampered(ledger, *statements):
+def tamper(ledger, *statements):
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.write() as db:
             for statement in ("SET session_replication_role TO replica", *statements):
@@ -193,7 +194,7 @@ def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promot
     for number in (1, 2, 3):
         promote(number, str(number - 1) if number > 1 else None)
     assert len(ledger.history()) == 3
-    tampered(ledger, *statements)
+    tamper(ledger, *statements)
     with pytest.raises(StorageError, match="TG0580") as caught:
         ledger.history()
     assert link in caught.value.message
@@ -204,14 +205,14 @@ def test_tampering_with_the_history_is_found_and_stops_promotions(ledger, promot
         promote(4, "3")
 
 
-def test_events_cannot_be_changed_by_ordinary_means(ledger, promote):
+def test_events_cannot_be_changed_with_ordinary_sql(ledger, promote):
     promote(1, None)
     for statement in ("UPDATE champion_events SET reason = 'x'", "DELETE FROM champion_events"):
         with pytest.raises(INTEGRITY, match="append-only"), ledger.write() as db:
             db.execute(statement)
 
 
-def test_projections_wait_until_they_are_done(ledger, promote):
+def test_projections_are_pending_until_they_are_done(ledger, promote):
     promote(1, None)
     first, second = ledger.pending_projections()
     assert (first.kind, second.kind) == ("candidate", "champion")
@@ -221,7 +222,7 @@ def test_projections_wait_until_they_are_done(ledger, promote):
     assert ledger.candidate("replies", "1").mlflow_version == "17"
 
 
-def test_a_home_that_moved_takes_its_champion_along(kit, ledger, promote, tmp_path):
+def test_a_moved_home_keeps_its_champion(kit, ledger, promote, tmp_path):
     promote(1, None)
     moved = tmp_path / "elsewhere"
     if ledger.root.exists():

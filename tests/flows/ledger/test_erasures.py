@@ -1,4 +1,4 @@
-"""Tombstones, journal and marks, in a file and in Postgres: what was entered stays, and moves with the ledger."""
+"""Tombstones, journal and marks, in a file and in Postgres: entries stay and move with the ledger."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from flows.ledger.ledger import Ledger
+from flows.ledger.rows import RunVerdict
 from schemas.errors import SecurityError
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
@@ -17,14 +18,14 @@ def tombstone(at: str, *tickets: str) -> Tombstone:
     return Tombstone(id="one", key_id="k", owners=("o",), tickets=tickets, reason="r", actor="a", at=at)
 
 
-def test_a_ledger_without_forgotten_customers_answers(ledger: Ledger) -> None:
+def test_a_ledger_without_forgotten_customers_has_no_tombstones(ledger: Ledger) -> None:
     ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
     assert ledger.tombstones() == ledger.journal() == ledger.marked() == ()
     assert ledger.gone_at("store/extract/k1") is None
     assert not ledger.is_unfinished("one")
 
 
-def test_a_removal_is_taken_up_where_it_was_cut_off(ledger: Ledger) -> None:
+def test_an_interrupted_removal_is_resumed(ledger: Ledger) -> None:
     ledger.add_tombstone(tombstone("2", "b"))
     ledger.add_tombstone(tombstone("1", "a"))
     assert [(each.at, each.tickets) for each in ledger.tombstones()] == [("1", ("a", "b"))]
@@ -37,9 +38,9 @@ def test_a_removal_is_taken_up_where_it_was_cut_off(ledger: Ledger) -> None:
     ledger.end_erasure("one", began)
     assert not ledger.is_unfinished("one")
     assert ledger.begin_erasure("one") != began
-    gone = ledger.gone_at(HELD.place)
-    assert gone is not None
-    assert gone.n_rows == 3
+    removed = ledger.gone_at(HELD.place)
+    assert removed is not None
+    assert removed.n_rows == 3
 
 
 def test_the_journal_is_append_only(ledger: Ledger) -> None:
@@ -50,7 +51,7 @@ def test_the_journal_is_append_only(ledger: Ledger) -> None:
     assert [each.n_rows for each in ledger.journal("one")] == [3]
 
 
-def test_a_marked_version_is_sent_once_and_never_moves(ledger: Ledger, kit: Any) -> None:
+def test_a_marked_version_is_sent_once_and_never_promoted(ledger: Ledger, kit: Any) -> None:
     ledger.start_run("run-1", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
     ledger.record_candidate(kit.candidate_ref(ledger.root, 1), verdict="PROMOTE", reason="better")
     before = len(ledger.pending_projections())
@@ -60,4 +61,4 @@ def test_a_marked_version_is_sent_once_and_never_moves(ledger: Ledger, kit: Any)
     assert len(ledger.pending_projections()) == before + 1
     assert [(each.version, each.n_rows) for each in ledger.marked("replies", "1")] == [("1", 7)]
     with pytest.raises(SecurityError, match="TG0832"):
-        ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+        ledger.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))

@@ -1,4 +1,4 @@
-"""Whoever writes to the ledger past tunegate is found, whichever column of whichever table it was."""
+"""Writes to the ledger by other programs are found, in every column of every table."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from flows.ledger.journal import check_books
 from flows.ledger.postgres import LedgerPostgres, _Postgres
+from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import Seen
 from flows.ledger.tables import BOOKS
 from schemas.errors import StorageError
@@ -30,7 +31,7 @@ def full(ledger, kit):
         )
         champion = ledger.champion("replies")
         ledger.promote(
-            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
+            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
         )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
     ledger.record_held_out("digest", ["t1", "t2"])
@@ -49,7 +50,7 @@ def full(ledger, kit):
 
 @contextmanager
 def edited(ledger, statement):
-    """The open ledger as another program leaves it that first takes triggers and checks away; nothing is kept."""
+    """The ledger after an edit by a program that first removes triggers and checks; rolled back afterwards."""
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.kept._connected() as connection:
             db = _Postgres(connection)
@@ -86,20 +87,20 @@ def test_an_edit_of_every_column_of_every_table_is_found(full, book):
 
 
 @pytest.mark.parametrize("book", [*BOOKS, "journal"])
-def test_a_row_that_was_removed_is_found(full, book):
+def test_a_removed_row_is_found(full, book):
     key = BOOKS.get(book, ("seq",))[0]
     change = f"DELETE FROM {book} WHERE {key} = (SELECT min({key}) FROM {book})"
     with edited(full, change) as db, pytest.raises(StorageError, match="TG0580"):
         check_books(db)
 
 
-def test_a_row_that_was_put_in_is_found(full):
+def test_an_inserted_row_is_found(full):
     change = "INSERT INTO champions (name, version, seq) VALUES ('another', '1', 1)"
     with edited(full, change) as db, pytest.raises(StorageError, match="row another of champions is not what tunegate"):
         check_books(db)
 
 
-def test_a_change_with_the_triggers_in_place_stops_every_further_write(full):
+def test_a_change_under_the_triggers_stops_all_further_writes(full):
     change = "UPDATE candidates SET ref_json = '{}' WHERE version = 1"
     if isinstance(full.kept, LedgerPostgres):
         with full.kept._connected() as connection, connection.cursor() as cursor:
@@ -114,16 +115,16 @@ def test_a_change_with_the_triggers_in_place_stops_every_further_write(full):
         full.check()
 
 
-def test_what_tunegate_writes_itself_is_on_record_whatever_became_of_it(full):
-    full.record_failure("run-1", "train", ValueError())  # removes the row of the step and puts in another
+def test_writes_of_tunegate_itself_are_recorded(full):
+    full.record_failure("run-1", "train", ValueError())  # replaces the row of the step
     full.mark_projected(1)
     full.check()
 
 
-def test_a_champion_does_not_move_in_a_ledger_that_was_altered(full):
+def test_a_champion_does_not_move_in_an_altered_ledger(full):
     with full.write() as db:
         db.execute("DELETE FROM steps")
-        db.execute("DELETE FROM touched")  # what keeps the removal out of the journal
+        db.execute("DELETE FROM touched")  # keeps the removal out of the journal
     with pytest.raises(StorageError, match="TG0580"):
         full.rollback("replies", reason="r")
     assert full.champion("replies").version == "2"

@@ -1,4 +1,4 @@
-"""Ledgers of other versions, and ledgers that move from one place to another with their history."""
+"""Ledgers of other versions, and ledgers that move to another place with their history."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flows.ledger.history import FIRST_HASH
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest, upgrade_file
 from flows.ledger.postgres import LedgerPostgres
+from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import Seen
 from flows.ledger.tables import VERSION
 from schemas.errors import StorageError
@@ -41,11 +42,11 @@ CREATE TRIGGER champion_events_stay BEFORE UPDATE OR DELETE ON champion_events
 CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
-"""What kept the events of a ledger of version 2 in Postgres."""
+"""The triggers that protected events in a Postgres ledger of version 2."""
 
 
 def fill(ledger, kit, numbers):
-    """Runs, steps, ticks, marks, candidates and a champion."""
+    """Add runs, steps, ticks, marks, candidates and a champion."""
     for number in numbers:
         run_id = f"run-{number}"
         ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
@@ -56,7 +57,7 @@ def fill(ledger, kit, numbers):
         version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
         champion = ledger.champion("replies")
         ledger.promote(
-            "replies", expected=champion and champion.version, version=version, run_id=run_id, reason="better"
+            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
         )
         ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
 
@@ -66,7 +67,7 @@ NEW_COLUMNS = (("champion_events", "evidence"), ("champion_events", "note"), ("c
 
 
 def make_version_2(ledger):
-    """The ledger as the second version of the program wrote it: without a journal."""
+    """Turn the ledger into one of the second version: without a journal."""
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.kept._connected() as connection, connection.cursor() as cursor:
             for function in ("refuse_change", "note_touched"):
@@ -92,14 +93,14 @@ def make_version_2(ledger):
         db.execute("PRAGMA user_version = 2")
 
 
-def make_old(ledger):
-    """The file as the first version of the program wrote it."""
+def make_version_1(ledger):
+    """Turn the file into one of the first version."""
     make_version_2(ledger)
     previous = FIRST_HASH
     with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
         db.executescript("PRAGMA foreign_keys = OFF;" + OLD_EVENTS)
         db.row_factory = sqlite3.Row
-        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hashed as it was then
+        for row in db.execute("SELECT * FROM champion_events ORDER BY seq").fetchall():  # hash like that version
             event = {**{name: row[name] for name in row.keys() if name != "hash"}, "prev_hash": previous}  # noqa: SIM118
             previous = sha256_json(event)
             db.execute(
@@ -108,11 +109,9 @@ def make_old(ledger):
             )
 
 
-def test_a_ledger_of_the_first_version_is_backed_up_and_brought_up_to_date_and_its_chain_still_holds(
-    in_file, kit, tmp_path
-):
+def test_a_ledger_of_the_first_version_is_backed_up_and_upgraded_with_a_valid_chain(in_file, kit, tmp_path):
     fill(in_file, kit, (1, 2))
-    make_old(in_file)
+    make_version_1(in_file)
     before = in_file.path.read_bytes()
     with pytest.raises(StorageError, match=r"TG0530.*version 1 of an older tunegate"):
         in_file.history()
@@ -155,7 +154,7 @@ def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit,
     ledger.check()
 
 
-def test_a_newer_ledger_is_left_alone(in_file, kit, tmp_path):
+def test_a_newer_ledger_is_not_changed(in_file, kit, tmp_path):
     assert upgrade_file(in_file.path, backups=tmp_path / "backups") is None
     fill(in_file, kit, (1,))
     with closing(sqlite3.connect(in_file.path)) as db:
@@ -165,7 +164,7 @@ def test_a_newer_ledger_is_left_alone(in_file, kit, tmp_path):
     assert not (tmp_path / "backups").exists()
 
 
-def test_a_ledger_in_use_is_not_copied_over(ledger, kit, tmp_path):
+def test_a_ledger_with_runs_is_not_overwritten(ledger, kit, tmp_path):
     fill(ledger, kit, (1,))
     source = Ledger(tmp_path / "other")
     fill(source, kit, (1, 2))

@@ -1,4 +1,4 @@
-"""What a person decides about champions: one transaction each, on the record."""
+"""Decisions of a person about champions: one transaction each, recorded."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from flows.ledger.rows import RunVerdict
+from flows.workspace import clock
 from schemas.errors import ConfigError, GateError
 
 
 @pytest.fixture
 def record(kit, ledger):
-    """Record candidate number N; returns its version."""
+    """Record candidate number N and return its version."""
 
     def record(number, verdict="PROMOTE"):
         return ledger.record_candidate(kit.candidate_ref(ledger.root, number), verdict=verdict, reason="measured")
@@ -21,12 +23,12 @@ def record(kit, ledger):
 
 @pytest.fixture
 def submit(ledger, record):
-    """Record candidate number N with PROMOTE and submit it; returns the ledger's answer."""
+    """Record candidate number N with PROMOTE, submit it, and return the ledger's answer."""
 
-    def submit(number, expected, *, run_id="", **options):
+    def submit(number, expected, *, run_id="", digest="", approval=False):
         version = record(number)
-        run_id = run_id or f"run-{number}"
-        return ledger.promote("replies", expected=expected, version=version, run_id=run_id, reason="better", **options)
+        verdict = RunVerdict(run_id or f"run-{number}", "better", digest)
+        return ledger.promote("replies", expected=expected, version=version, verdict=verdict, approval=approval)
 
     return submit
 
@@ -35,12 +37,12 @@ def actions(ledger):
     return [(event.action, event.to_version) for event in ledger.history("replies")]
 
 
-def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(ledger, submit):
+def test_with_required_approval_a_candidate_waits_for_a_person(ledger, submit):
     waiting = submit(1, None, approval=True)
     assert (waiting.action, waiting.reason) == ("wait", "register.approval is required")
     assert ledger.champion("replies") is None
     assert [event.run_id for event in ledger.waiting("replies")] == ["run-1"]
-    assert submit(1, None, approval=True) == waiting  # the same run asks once
+    assert submit(1, None, approval=True) == waiting  # the same run submits once
 
     with pytest.raises(ConfigError, match="TG0139"):
         ledger.approve("run-1", actor=" ")
@@ -54,7 +56,7 @@ def test_where_approval_is_required_a_candidate_waits_until_a_person_says_yes(le
     assert event.bundle_digest == "bundle-1"
     assert ledger.champion("replies").version == "1"
     assert ledger.waiting("replies") == ()
-    assert ledger.approve("run-1", actor="ada") == event  # whoever was killed repeats it
+    assert ledger.approve("run-1", actor="ada") == event  # a killed process repeats it
     assert actions(ledger) == [("wait", "1"), ("approve", "1")]
     assert ledger.first_champion("replies") == "1"
 
@@ -68,7 +70,7 @@ def test_a_rejected_verdict_stays_rejected_and_a_new_one_waits_again(ledger, sub
         ledger.approve("run-1", actor="bob")
     for approval in (True, False):
         assert submit(1, None, run_id="run-again", approval=approval) == event
-    assert submit(1, None, run_id="run-new", verdict_digest="other items", approval=True).action == "wait"
+    assert submit(1, None, run_id="run-new", digest="other items", approval=True).action == "wait"
     assert ledger.approve("run-new", actor="bob").action == "approve"
 
 
@@ -88,7 +90,7 @@ def test_approving_a_stale_verdict_is_refused(ledger, record, submit):
     with pytest.raises(GateError, match=r"TG0621.*has verdict BLOCK"):
         ledger.approve("run-4", actor="ada")
     record(4, "PROMOTE")
-    submit(4, "3", run_id="run-4b", verdict_digest="other items", approval=True)
+    submit(4, "3", run_id="run-4b", digest="other items", approval=True)
     for answer in (ledger.approve, ledger.reject):
         with pytest.raises(GateError, match=r"TG0621.*run-4b"):
             answer("run-4", actor="ada")
@@ -96,7 +98,7 @@ def test_approving_a_stale_verdict_is_refused(ledger, record, submit):
         ledger.approve("run-1", actor="ada")
 
 
-def test_an_old_yes_does_not_undo_a_rollback(ledger, submit):
+def test_an_old_approval_does_not_undo_a_rollback(ledger, submit):
     submit(1, None)
     submit(2, "1", approval=True)
     ledger.approve("run-2", actor="ada")
@@ -106,7 +108,7 @@ def test_an_old_yes_does_not_undo_a_rollback(ledger, submit):
     assert ledger.champion("replies").version == "1"
 
 
-def test_a_forced_promotion_skips_the_gate_and_says_so_for_ever(ledger, record, submit):
+def test_a_forced_promotion_skips_the_gate_and_is_recorded(ledger, record, submit):
     submit(1, None)
     record(2, "BLOCK")
     with pytest.raises(ConfigError, match=r"TG0139.*forced promotion needs a reason"):
@@ -125,22 +127,28 @@ def test_a_forced_promotion_skips_the_gate_and_says_so_for_ever(ledger, record, 
     assert ledger.rollback("replies", reason="was wrong after all").version == "1"
 
 
-def test_a_rollback_begins_a_cooldown_that_only_a_person_ends(ledger, submit):
+def test_a_rollback_starts_a_cooldown_that_only_a_person_ends(ledger, submit, monkeypatch):
     begin = datetime(2026, 3, 1, tzinfo=UTC)
+    monkeypatch.setenv(clock.VARIABLE, begin.isoformat())
     submit(1, None)
     submit(2, "1")
-    ledger.rollback("replies", reason="customers complain", cooldown_days=1.5, at=begin)
+    ledger.rollback("replies", reason="customers complain", cooldown_days=1.5)
     assert ledger.history()[-1].until == "2026-03-02T12:00:00+00:00"
     day = timedelta(days=1)
-    held = submit(3, "1", at=begin + day)
-    assert (held.action, held.reason) == ("wait", "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2")
-    assert ledger.held("replies", "3", approval=False, at=begin + day) == held.reason
+    monkeypatch.setenv(clock.VARIABLE, (begin + day).isoformat())
+    waiting = submit(3, "1")
+    assert (waiting.action, waiting.reason) == (
+        "wait",
+        "cooldown until 2026-03-02T12:00:00+00:00 after the rollback from v2",
+    )
+    assert ledger.held("replies", "3", approval=False, at=begin + day) == waiting.reason
     assert ledger.held("replies", "3", approval=False, at=begin + 2 * day) == ""
-    assert submit(3, "1", at=begin + 2 * day).action == "promote"
+    monkeypatch.setenv(clock.VARIABLE, (begin + 2 * day).isoformat())
+    assert submit(3, "1").action == "promote"
     assert ledger.champion("replies").version == "3"
 
 
-def test_in_a_cooldown_approval_and_force_still_work(ledger, record, submit):
+def test_approval_and_force_work_during_a_cooldown(ledger, record, submit):
     submit(1, None)
     submit(2, "1")
     ledger.rollback("replies", reason="r", cooldown_days=365)
@@ -151,12 +159,13 @@ def test_in_a_cooldown_approval_and_force_still_work(ledger, record, submit):
     assert ledger.force("replies", expected="1", version="4", reason="r", actor="ada").action == "force"
 
 
-def test_what_was_rolled_back_comes_back_by_a_person_only(ledger, submit):
+def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit, monkeypatch):
     submit(1, None)
     submit(2, "1")
     ledger.rollback("replies", reason="customers complain")
-    held = submit(2, "1", run_id="run-later", at=datetime.now(UTC) + timedelta(days=999))
-    assert held.action == "wait"
-    assert "rolled back (customers complain)" in held.reason
+    monkeypatch.setenv(clock.VARIABLE, (datetime.now(UTC) + timedelta(days=999)).isoformat())
+    waiting = submit(2, "1", run_id="run-later")
+    assert waiting.action == "wait"
+    assert "rolled back (customers complain)" in waiting.reason
     assert ledger.approve("run-later", actor="ada").to_version == "2"
     assert ledger.previous("replies") == "1"

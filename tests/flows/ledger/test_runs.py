@@ -1,4 +1,4 @@
-"""The book of runs: what is written is read again, by anybody, in order."""
+"""The record of runs: it is read back as written, by any process, in order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def finish(ledger, run_id, verdict, status="DONE"):
     ledger.finish_run(run_id, status=status, verdict=verdict, reason="because", exit_code=0)
 
 
-def test_a_run_is_written_and_read(ledger):
+def test_a_run_is_written_and_read_back(ledger):
     begin(ledger, "20260601-a")
     assert ledger.run("20260601-a").status == "RUNNING"
     ledger.name_run("20260601-a", prefect_run_id="p")
@@ -42,7 +42,7 @@ def test_a_run_id_is_used_once(ledger):
         begin(ledger, "a")
 
 
-def test_runs_come_newest_first_whatever_their_ids_say(ledger):
+def test_runs_are_listed_newest_first_whatever_their_ids(ledger):
     for run_id, pipeline in [("c", "x"), ("b", "y"), ("a", "x")]:
         begin(ledger, run_id, pipeline=pipeline)
     assert [row.run_id for row in ledger.runs()] == ["a", "b", "c"]
@@ -50,7 +50,7 @@ def test_runs_come_newest_first_whatever_their_ids_say(ledger):
     assert [row.run_id for row in ledger.runs(limit=1)] == ["a"]
 
 
-def test_a_prefix_must_mean_one_run(ledger):
+def test_a_prefix_must_match_one_run(ledger):
     for run_id in ("2026-1", "2026-11", "2026-2_%"):
         begin(ledger, run_id)
     assert ledger.run("2026-1").run_id == "2026-1"
@@ -62,7 +62,7 @@ def test_a_prefix_must_mean_one_run(ledger):
             ledger.run(absent)
 
 
-def test_the_last_verdict_is_that_of_the_same_inputs_and_of_a_finished_run(ledger):
+def test_the_last_verdict_is_from_a_finished_run_with_the_same_inputs(ledger):
     assert ledger.last_verdict("support", "in-1") is None
     for run_id, inputs, verdict, status in [
         ("1", "in-1", "HOLD", "DONE"),
@@ -93,7 +93,7 @@ def test_steps_keep_their_row_counts_and_a_second_try_replaces_the_first(ledger,
     assert (split.state, split.error, split.n_in) == ("failed", "ValueError", None)
 
 
-def test_the_typical_time_is_the_median_of_the_last_five_that_worked(ledger, tmp_path):
+def test_the_typical_time_is_the_median_of_the_last_five_successes(ledger, tmp_path):
     assert ledger.typical_seconds("train") is None
     for number, seconds in enumerate([500, 1, 2, 3, 4, 100]):
         begin(ledger, str(number))
@@ -103,7 +103,7 @@ def test_the_typical_time_is_the_median_of_the_last_five_that_worked(ledger, tmp
     assert ledger.typical_seconds("train") == 3
 
 
-def test_a_reader_sees_one_moment_and_holds_up_no_writer(ledger):
+def test_a_reader_sees_a_snapshot_and_blocks_no_writer(ledger):
     begin(ledger, "a")
     with ledger.read() as db:
         assert len(db.execute("SELECT * FROM runs").fetchall()) == 1
@@ -126,7 +126,7 @@ def test_reading_creates_and_changes_nothing(ledger, tmp_path, tree):
 
 
 @pytest.mark.parametrize(("version", "code", "hint"), [(99, "TG0530", "newer"), (1, "TG0530", "tunegate ops migrate")])
-def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(ledger, version, code, hint):
+def test_a_ledger_of_another_version_is_refused_with_a_hint_and_not_changed(ledger, version, code, hint):
     begin(ledger, "a")
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.write() as db:
@@ -141,7 +141,7 @@ def test_a_ledger_of_another_version_is_refused_with_advice_and_stays_as_it_is(l
         assert f"version {version}" in caught.value.message
 
 
-def test_a_failed_transaction_leaves_nothing(ledger):
+def test_a_failed_transaction_changes_nothing(ledger):
     begin(ledger, "a")
 
     def fail():
@@ -154,7 +154,7 @@ def test_a_failed_transaction_leaves_nothing(ledger):
     assert len(ledger.runs()) == 1
 
 
-def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
+def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
     assert (ledger.mark("replies"), ledger.ticks("replies")) == (None, ())
 
     def close(run_id, seen):
@@ -166,7 +166,7 @@ def test_the_mark_moves_with_the_verdict_or_not_at_all_and_never_back(ledger):
     first = ledger.mark("replies")
     assert first is not None
     assert (first.run_id, first.snapshot_id, first.watermark) == ("r1", "snapshot-1", "2026-07-01T10:00:00")
-    close("r3", Seen("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were taken away, or a clock stepped back
+    close("r3", Seen("snapshot-2", "2026-06-01T10:00:00", 11))  # tickets were removed, or the clock went back
     last = ledger.mark("replies")
     assert last is not None
     assert (last.snapshot_id, last.watermark) == ("snapshot-2", "2026-07-01T10:00:00")

@@ -1,4 +1,4 @@
-"""The ledger in a file: private, durable, and named when it is no ledger or the disk is full."""
+"""The ledger in a file: private and durable; a file that is not a ledger and a full disk are reported."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_file_is_private_durable_and_versioned(in_file):
         assert db.execute("PRAGMA user_version").fetchone()[0] == VERSION
 
 
-def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_file):
+def test_an_empty_file_left_by_a_killed_creation_counts_as_no_ledger(in_file):
     in_file.root.mkdir()
     in_file.path.touch()
     assert in_file.runs() == ()
@@ -33,14 +33,14 @@ def test_an_empty_file_is_what_a_kill_at_creation_leaves_and_counts_as_none(in_f
     assert len(in_file.runs()) == 1
 
 
-def test_a_file_that_is_no_ledger_is_named(in_file):
+def test_a_file_that_is_not_a_ledger_is_reported(in_file):
     in_file.root.mkdir()
     in_file.path.write_bytes(b"this is not SQLite " * 100)
     with pytest.raises(StorageError, match="TG0531"):
         in_file.runs()
 
 
-def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
+def test_a_full_disk_is_reported_and_earlier_writes_are_kept(in_file):
     begin(in_file, "a")
 
     def fill():
@@ -55,7 +55,7 @@ def test_a_full_disk_is_named_and_what_was_written_before_stays(in_file):
 
 
 def test_a_ledger_that_another_process_writes_to_is_locked(in_file, monkeypatch):
-    monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0)  # a user waits for thirty seconds
+    monkeypatch.setattr(ledger_file, "BUSY_TIMEOUT_S", 0)  # users wait for thirty seconds
     begin(in_file, "a")
     other = sqlite3.connect(in_file.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""An ingested source loses a forgotten customer's rows and bytes, and ingests none that come later."""
+"""An ingested source loses a forgotten customer's rows and bytes, and ingests no later ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tasks.sources.ingest import source_folder
 from tasks.sources.landing import FILE, Row, open_landing
 from tasks.sources.registry import fingerprint_source, place_of
 from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
-from tests.support.forgetful_workspace import KEY, Workspace, build
+from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces
 
 ZENDESK = ZendeskSource(
@@ -31,24 +31,18 @@ POSTGRES = PostgresSource(
 WORDS = ("4711", "amber ibis")
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("VQ_KEY", KEY)
-    return build(tmp_path)
-
-
 def ticket(number: int, requester: int, text: str, *, version: str = "1") -> list[Row]:
     content = {"id": number, "requester_id": requester, "subject": text}
-    said = [(requester, "end-user"), (900, "agent"), (4711, "end-user")]
+    authors = [(requester, "end-user"), (900, "agent"), (4711, "end-user")]
     return [
         Row("ticket", str(number), json.dumps(content), status="solved", version=version, fetched=version),
         *(
             Row(
-                "comment", str(number * 10 + place), parent=str(number),
-                content=json.dumps({"author_id": author, "role": role, "public": True, "created_at": str(place),
+                "comment", str(number * 10 + position), parent=str(number),
+                content=json.dumps({"author_id": author, "role": role, "public": True, "created_at": str(position),
                                     "body": "amber ibis" if author == 4711 else text}),
             )
-            for place, (author, role) in enumerate(said)
+            for position, (author, role) in enumerate(authors)
         ),
     ]  # fmt: skip
 
@@ -58,8 +52,8 @@ def row(owner: int, number: int, text: str | None) -> Row:
     return Row("row", json.dumps([str(owner), str(number)]), content, state="live" if text else "deleted")
 
 
-def fill(here: Workspace, source: ZendeskSource | PostgresSource) -> Path:
-    folder = source_folder(source, landed_folder(here.settings, "small"))
+def fill(workspace: Workspace, source: ZendeskSource | PostgresSource) -> Path:
+    folder = source_folder(source, landed_folder(workspace.settings, "small"))
     assert folder is not None
     if isinstance(source, ZendeskSource):
         rows = [*ticket(1, 4711, "amber ibis"), *ticket(2, 4711, "amber ibis"), *ticket(3, 8, "grey")]
@@ -77,13 +71,13 @@ def owner_of(source: ZendeskSource | PostgresSource) -> RowOwner:
     return zendesk.owner_of(source) if isinstance(source, ZendeskSource) else postgres.owner_of(source)
 
 
-def left(here: Workspace) -> list[str]:
-    return traces(here.settings.home / "ingest", WORDS)
+def traces_left(workspace: Workspace) -> list[str]:
+    return traces(workspace.settings.home / "ingest", WORDS)
 
 
-def tickets(here: Workspace, source: ZendeskSource | PostgresSource, out: Path) -> int:
+def tickets(workspace: Workspace, source: ZendeskSource | PostgresSource, out: Path) -> int:
     out.mkdir()
-    landed = landed_folder(here.settings, "small")
+    landed = landed_folder(workspace.settings, "small")
     fingerprint = fingerprint_source(source, root=out, landed=landed)
     return extract_tickets(
         source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out
@@ -91,36 +85,36 @@ def tickets(here: Workspace, source: ZendeskSource | PostgresSource, out: Path) 
 
 
 @pytest.mark.parametrize("source", [ZENDESK, POSTGRES], ids=["zendesk", "postgres"])
-def test_rows_and_bytes_go_and_do_not_come_back(
-    here: Workspace, source: ZendeskSource | PostgresSource, tmp_path: Path
+def test_rows_and_bytes_are_removed_and_not_ingested_again(
+    workspace: Workspace, source: ZendeskSource | PostgresSource, tmp_path: Path
 ) -> None:
-    file = fill(here, source)
-    n_rows = 7 if isinstance(source, ZendeskSource) else 2  # tickets, and comments of theirs
+    file = fill(workspace, source)
+    n_rows = 7 if isinstance(source, ZendeskSource) else 2  # their tickets and comments
     (file.parent / f".{FILE}.999999999.rewrite").write_bytes(file.read_bytes())
-    assert len({name.partition(":")[0] for name in left(here)}) == 2
-    held = plan_forgetting(here.settings, here.specs, "4711")
-    place = file.relative_to(here.settings.home).as_posix()
-    assert [(each.place, each.fate) for each in held.held if each.kind == "landed"] == [(place, "rewritten")]
-    certificate = forget(here.settings, here.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    assert len({name.partition(":")[0] for name in traces_left(workspace)}) == 2
+    holdings = plan_forgetting(workspace.settings, workspace.specs, "4711")
+    place = file.relative_to(workspace.settings.home).as_posix()
+    assert [(each.place, each.fate) for each in holdings.held if each.kind == "landed"] == [(place, "rewritten")]
+    certificate = forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
     assert [each.n_rows for each in certificate.removals if each.place == place] == [n_rows]
-    assert left(here) == []
+    assert traces_left(workspace) == []
     assert len(landed_customers(file)) == 1
-    assert tickets(here, source, tmp_path / "out") == 1
+    assert tickets(workspace, source, tmp_path / "out") == 1
 
-    everybody = load_forgotten(here.settings)
-    assert everybody is not None
+    forgotten = load_forgotten(workspace.settings)
+    assert forgotten is not None
     owner = owner_of(source)
-    with open_landing(file.parent, leaves=partial(owner.leaves, forgotten=everybody)) as landing, landing.step():
+    with open_landing(file.parent, leaves=partial(owner.leaves, forgotten=forgotten)) as landing, landing.step():
         if isinstance(source, ZendeskSource):
             landing.put(ticket(4, 4711, "amber ibis")[:1])
-            landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # it got another requester
+            landing.put(ticket(3, 4711, "amber ibis", version="2")[:1])  # its requester changed
             assert landing.ask("SELECT count(*) FROM rows") == [(0,)]
         else:
             landing.put([row(4711, 5, "amber ibis"), row(4711, 1, None)])
             assert landing.ask("SELECT count(*) FROM rows") == [(1,)]
 
 
-def test_who_a_customer_is_follows_the_columns_of_the_source() -> None:
+def test_the_columns_of_the_source_identify_the_customer() -> None:
     content = json.dumps({"payload": {"user": {"id": 7}}, "role": None, "author_id": 8})
     assert RowOwner("payload.user.id").customer("row", "[]", content) == "7"
     assert RowOwner("payload.user.id").customer("comment", "1", content) is None

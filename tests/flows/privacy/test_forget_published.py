@@ -1,65 +1,57 @@
-"""The published warehouse loses a forgotten customer's rows and bytes, a snapshot with such rows goes as a whole."""
+"""The published warehouse loses a forgotten customer's rows and bytes; a snapshot with such rows is removed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from flows.privacy.forget import forget, plan_forgetting
 from tasks.curate.publish import TABLES, create_tables
 from tasks.curate.rows import ticket_table, write_tickets
 from tasks.warehouse import connect
-from tests.support.forgetful_workspace import CUSTOMER, KEY, TEXT, WORDS, Workspace, build, pseudonym, rows
+from tests.support.forgetful_workspace import CUSTOMER, TEXT, WORDS, Workspace, pseudonym, rows
 from tests.support.traces import traces
 
 DEFAULTS = {"VARCHAR": "", "BIGINT": 0, "BOOLEAN": False, "DOUBLE": 0.0}
 
 
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("VQ_KEY", KEY)
-    return build(tmp_path)
-
-
-def publish(here: Workspace) -> Path:
-    """Raw rows under the ids of the source, curated ones under pseudonyms, one ticket merged into a forgotten one."""
-    folder = here.settings.home / "warehouse" / "small"
+def publish(workspace: Workspace) -> Path:
+    """Publish raw rows with source ids, curated rows with pseudonyms, and a ticket merged into a forgotten one."""
+    folder = workspace.settings.home / "warehouse" / "small"
     snapshot = folder / "snapshots" / "s1"
     snapshot.mkdir(parents=True)
     write_tickets(ticket_table(rows(redacted=False)), snapshot, name="raw_tickets.parquet")
-    gone = pseudonym("vq-1")
+    forgotten_id = pseudonym("vq-1")
     merged = {"step": "dedup", "ticket_id": "t-9", "outcome": "merged", "code": "near", "reason": "alike",
-              "source": "tickets.jsonl", "source_line": 9, "kept_id": gone, "cluster_id": gone,
+              "source": "tickets.jsonl", "source_line": 9, "kept_id": forgotten_id, "cluster_id": forgotten_id,
               "shared_run": TEXT}  # fmt: skip
     with connect(folder / "warehouse.duckdb") as db:
         create_tables(db)
-        put(db, "snapshot", {"snapshot_id": "s1", "n_read": 4, "n_curated": 4})
+        insert(db, "snapshot", {"snapshot_id": "s1", "n_read": 4, "n_curated": 4})
         for raw, clean in zip(rows(redacted=False), rows(redacted=True), strict=True):
-            put(db, "raw_tickets", raw)
-            put(db, "curated", {"split": "train", **clean})
-        put(db, "removed", merged)
-        put(db, "duplicates", {"ticket_id": "t-9", "cluster_id": gone, "kept_id": gone})
-        put(db, "triggers", {"trigger_id": gone, "ticket_id": gone, "phrase": TEXT})
-        put(db, "label_suspects", {"ticket_id": gone})
+            insert(db, "raw_tickets", raw)
+            insert(db, "curated", {"split": "train", **clean})
+        insert(db, "removed", merged)
+        insert(db, "duplicates", {"ticket_id": "t-9", "cluster_id": forgotten_id, "kept_id": forgotten_id})
+        insert(db, "triggers", {"trigger_id": forgotten_id, "ticket_id": forgotten_id, "phrase": TEXT})
+        insert(db, "label_suspects", {"ticket_id": forgotten_id})
         db.execute("DROP TABLE semantic_pairs")  # as in a warehouse of an earlier version
     return folder
 
 
-def put(db: Any, table: str, values: dict[str, Any]) -> None:
+def insert(db: Any, table: str, values: dict[str, Any]) -> None:
     needed = {each.name: DEFAULTS.get(each.sql_type) for each in TABLES[table][1] if not each.nullable}
     row = {**needed, **values}
     db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({', '.join('?' * len(row))})", list(row.values()))
 
 
-def test_nothing_of_the_customer_is_published_any_more(here: Workspace) -> None:
-    folder = publish(here)
+def test_the_published_warehouse_contains_nothing_of_the_customer(workspace: Workspace) -> None:
+    folder = publish(workspace)
     found = traces(folder, WORDS)
     assert {name.partition(":")[0] for name in found} == {"warehouse.duckdb", "snapshots/s1/raw_tickets.parquet"}
-    fates = {each.kind: each.fate for each in plan_forgetting(here.settings, here.specs, CUSTOMER).held}
+    fates = {each.kind: each.fate for each in plan_forgetting(workspace.settings, workspace.specs, CUSTOMER).held}
     assert (fates["warehouse"], fates["snapshot"]) == ("rewritten", "removed")
-    forget(here.settings, here.specs, CUSTOMER, reason="case 17", actor="a person", unknown=False)
+    forget(workspace.settings, workspace.specs, CUSTOMER, reason="case 17", actor="a person", unknown=False)
     assert traces(folder, WORDS) == []
     assert not (folder / "snapshots" / "s1").exists()
     with connect(folder / "warehouse.duckdb", read_only=True) as db:

@@ -1,4 +1,4 @@
-"""Copies of remote files lose whoever is forgotten, although the file at its owner's still holds them."""
+"""Copies of remote files lose forgotten customers although the remote file still contains them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tasks.curate.extract import extract_tickets
 from tasks.sources.ingest import ingest_source
 from tasks.sources.registry import fingerprint_source, place_of
 from tests.support.file_server import FileServer, file_server
-from tests.support.forgetful_workspace import KEY, Workspace, build
+from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces
 
 WORDS = ("4711", "amber ibis")
@@ -30,12 +30,6 @@ def lines(*rows: tuple[str, str]) -> str:
         json.dumps({"owner": {"id": owner}, "body": text, "reply": "r", "ticket_id": f"{owner}-{place}"}) + "\n"
         for place, (owner, text) in enumerate(rows)
     )
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("VQ_KEY", KEY)
-    return build(tmp_path)
 
 
 @pytest.fixture
@@ -52,73 +46,75 @@ def declared(remote: FileServer, **options: Any) -> RemoteFilesSource:
     return RemoteFilesSource(kind="remote_files", urls=urls, endpoint=remote.url, columns=columns, **options)
 
 
-def bring(here: Workspace, source: RemoteFilesSource) -> None:
-    ingest_source(source, root=here.settings.home, landed=landed_folder(here.settings, "small"))
+def ingest(workspace: Workspace, source: RemoteFilesSource) -> None:
+    ingest_source(source, root=workspace.settings.home, landed=landed_folder(workspace.settings, "small"))
 
 
-def run(here: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int]:
-    """As a run does it: tickets, and rows that are dropped."""
+def run(workspace: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int]:
+    """Extract as a run does; return the number of tickets and of dropped rows."""
     session: Any = SimpleNamespace(
-        spec=SimpleNamespace(name="small", source=source), settings=here.settings, root=out, listeners=Listeners()
+        spec=SimpleNamespace(name="small", source=source), settings=workspace.settings, root=out, listeners=Listeners()
     )
     out.mkdir()
-    landed = landed_folder(here.settings, "small")
+    landed = landed_folder(workspace.settings, "small")
     with ingested_source(session):
         fingerprint = fingerprint_source(source, root=out, landed=landed)
         table = extract_tickets(
             source=source, fingerprint=fingerprint, place=place_of(source, root=out, landed=landed), out=out,
-            forgotten=load_forgotten(here.settings),
+            forgotten=load_forgotten(workspace.settings),
         )  # fmt: skip
-    assert fingerprint_source(source, root=out, landed=landed) == fingerprint, "a plan still knows what was here"
+    assert fingerprint_source(source, root=out, landed=landed) == fingerprint, "a plan still knows the fingerprint"
     return table.rows.n_out, table.rows.n_dropped
 
 
-def left(here: Workspace) -> list[str]:
-    return traces(here.settings.home / "ingest", WORDS)
+def traces_left(workspace: Workspace) -> list[str]:
+    return traces(workspace.settings.home / "ingest", WORDS)
 
 
-def copies(here: Workspace) -> int:
-    return len(list((here.settings.home / "ingest").glob("*/*/files/*")))
+def copies(workspace: Workspace) -> int:
+    return len(list((workspace.settings.home / "ingest").glob("*/*/files/*")))
 
 
-def test_copies_with_rows_of_the_customer_go_and_later_ones_stay_for_a_run_alone(
-    here: Workspace, remote: FileServer, tmp_path: Path
+def test_copies_with_rows_of_the_customer_are_removed_and_later_ones_live_only_during_a_run(
+    workspace: Workspace, remote: FileServer, tmp_path: Path
 ) -> None:
     source = declared(remote)
-    bring(here, source)
-    (next((here.settings.home / "ingest").glob("*/*")) / "part-999999999.tmp").write_text("amber ibis, cut off")
-    held = [each for each in plan_forgetting(here.settings, here.specs, "4711").held if each.kind == "landed"]
-    assert [(each.n_rows, each.fate) for each in held] == [(2, "removed")]
-    certificate = forget(here.settings, here.specs, "4711", reason="case 17", actor="a person", unknown=False)
-    assert [each.n_rows for each in certificate.removals if each.place == held[0].place] == [2]
-    assert (left(here), copies(here)) == ([], 1)
+    ingest(workspace, source)
+    (next((workspace.settings.home / "ingest").glob("*/*")) / "part-999999999.tmp").write_text("amber ibis, cut off")
+    holdings = [
+        each for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held if each.kind == "landed"
+    ]
+    assert [(each.n_rows, each.fate) for each in holdings] == [(2, "removed")]
+    certificate = forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    assert [each.n_rows for each in certificate.removals if each.place == holdings[0].place] == [2]
+    assert (traces_left(workspace), copies(workspace)) == ([], 1)
     for number in range(2):
-        assert run(here, source, tmp_path / f"out-{number}") == (3, 2)
-        assert (left(here), copies(here)) == ([], 1)
+        assert run(workspace, source, tmp_path / f"out-{number}") == (3, 2)
+        assert (traces_left(workspace), copies(workspace)) == ([], 1)
         assert traces(tmp_path / f"out-{number}", WORDS) == []
     assert len(remote.gets("/desk/b.jsonl")) == 1, "a copy without them is kept"
-    bring(here, source)  # a run was killed while the copy was here
-    assert left(here)
-    assert len(apply_tombstones(here.settings)) == 1
-    assert left(here) == []
-    remote.put("/desk/a.jsonl", lines(("8", "grey")))  # its owner has removed them there
-    assert run(here, source, tmp_path / "out") == (3, 0)
-    assert copies(here) == 2
+    ingest(workspace, source)  # like a run that was killed while it had the copy
+    assert traces_left(workspace)
+    assert len(apply_tombstones(workspace.settings)) == 1
+    assert traces_left(workspace) == []
+    remote.put("/desk/a.jsonl", lines(("8", "grey")))  # the owner removed the customer from the remote file
+    assert run(workspace, source, tmp_path / "out") == (3, 0)
+    assert copies(workspace) == 2
 
 
-def test_with_other_columns_a_copy_names_other_customers(here: Workspace, remote: FileServer) -> None:
-    bring(here, declared(remote).model_copy(update={"columns": {"customer_id": "reply"}}))
-    assert plan_forgetting(here.settings, here.specs, "4711").held == ()
-    bring(here, declared(remote))
-    assert [each.n_rows for each in plan_forgetting(here.settings, here.specs, "4711").held] == [2]
+def test_the_declared_columns_decide_whose_rows_a_copy_contains(workspace: Workspace, remote: FileServer) -> None:
+    ingest(workspace, declared(remote).model_copy(update={"columns": {"customer_id": "reply"}}))
+    assert plan_forgetting(workspace.settings, workspace.specs, "4711").held == ()
+    ingest(workspace, declared(remote))
+    assert [each.n_rows for each in plan_forgetting(workspace.settings, workspace.specs, "4711").held] == [2]
 
 
 @pytest.mark.parametrize("content", ['{"owner": {"id": "4711"}, "body": "amber ibis"', "amber ibis\n", b"PAR1 4711"])
-def test_copies_with_unreadable_rows_may_belong_to_any_customer_and_are_removed_too(
-    here: Workspace, remote: FileServer, content: str | bytes
+def test_copies_with_unreadable_rows_are_removed_too(
+    workspace: Workspace, remote: FileServer, content: str | bytes
 ) -> None:
     remote.put("/desk/c.jsonl" if isinstance(content, str) else "/desk/c.parquet", content)
-    bring(here, declared(remote))
-    assert copies(here) == 3
-    forget(here.settings, here.specs, "4711", reason="case 17", actor="a person", unknown=False)
-    assert (left(here), copies(here)) == ([], 1)
+    ingest(workspace, declared(remote))
+    assert copies(workspace) == 3
+    forget(workspace.settings, workspace.specs, "4711", reason="case 17", actor="a person", unknown=False)
+    assert (traces_left(workspace), copies(workspace)) == ([], 1)

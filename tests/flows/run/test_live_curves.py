@@ -1,4 +1,4 @@
-"""Training's figures reach MLflow while it trains, in another thread; trouble there costs a note."""
+"""Training metrics reach MLflow during training, from another thread; a failure there only adds a note."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from schemas.artifacts import Artifact
 from schemas.pipeline import RegisterSpec
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.step import as_step
+from tests.support.processes import wait_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
 
@@ -37,14 +38,14 @@ TRAIN, ENCODE = node("train"), node("encode")
 
 
 class Notes(list[str]):
-    """A listener that keeps the notes for people."""
+    """A listener that keeps the notes."""
 
     def noted(self, text: str) -> None:
         self.append(text)
 
 
 def run_of(home: Path, tracking_uri: str = "") -> Any:
-    """What the listener reads of a run."""
+    """The parts of a run that the listener reads."""
     spec = SimpleNamespace(name="small", registry=RegisterSpec(name="replies", tracking_uri=tracking_uri))
     settings = Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
     return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes())
@@ -54,16 +55,9 @@ def finish(curves: LiveCurves, home: Path) -> None:
     curves.ended(TRAIN, Outcome(Artifact(root=home), seconds=1.0))
 
 
-def wait_for(true: Any) -> None:
-    deadline = time.monotonic() + 120
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def test_points_arrive_during_training_and_all_are_there_at_its_end(tmp_path: Path) -> None:
-    held = run_of(tmp_path)
-    curves = LiveCurves(held)
+def test_points_arrive_during_training_and_are_complete_at_its_end(tmp_path: Path) -> None:
+    context = run_of(tmp_path)
+    curves = LiveCurves(context)
     curves.progressed(ENCODE, 5, 10, "rows", {"loss": 9.0})
     curves.progressed(TRAIN, 0, 100, "steps", {})
     assert not (tmp_path / "mlflow").exists()
@@ -80,29 +74,29 @@ def test_points_arrive_during_training_and_all_are_there_at_its_end(tmp_path: Pa
     curves.progressed(TRAIN, 0, 100, "steps", {"loss": 10.0})
     wait_for(lambda: (tmp_path / "mlflow" / "mlflow.db").exists())
 
-    def goes_on() -> bool:
+    def report_step() -> bool:
         nonlocal step
-        step += 1  # never quiet for long enough to be taken for the end of a batch
+        step += 1  # never quiet long enough for the batch to end
         curves.progressed(TRAIN, step, 100, "steps", {"loss": 10.0 - step / 1000, "learning_rate": 1e-4})
         return step % 5 == 0 and len(history()) > 0
 
-    wait_for(goes_on)
+    wait_for(report_step)
     finish(curves, tmp_path)
     assert history() == [(n, pytest.approx(10.0 - n / 1000)) for n in range(step + 1)]
-    assert held.listeners == []
+    assert context.listeners == []
 
 
-def test_a_dead_mlflow_costs_one_note(tmp_path: Path) -> None:
-    held = run_of(tmp_path, tracking_uri="http://127.0.0.1:9")
-    curves = LiveCurves(held)
+def test_an_unreachable_mlflow_adds_one_note(tmp_path: Path) -> None:
+    context = run_of(tmp_path, tracking_uri="http://127.0.0.1:9")
+    curves = LiveCurves(context)
     for step in range(50):
         curves.progressed(TRAIN, step, 50, "steps", {"loss": 1.0})
-    wait_for(lambda: held.listeners)
-    begun = time.monotonic()
+    wait_for(lambda: context.listeners)
+    start = time.monotonic()
     finish(curves, tmp_path)
-    assert time.monotonic() - begun < 60
-    assert len(held.listeners) == 1
-    assert held.listeners[0].startswith("no live curves: MLflow failed")
+    assert time.monotonic() - start < 60
+    assert len(context.listeners) == 1
+    assert context.listeners[0].startswith("no live curves: MLflow failed")
 
 
 def test_a_reused_training_starts_nothing(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Notifications are sent, whatever the receiver does: a real server on loopback takes, refuses, redirects, hangs."""
+"""Notifications to a real server on loopback that accepts, refuses, redirects or hangs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:
     return notify.deliver(spec, message, environ={"HOOK": hook.url, **environ})
 
 
-def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_hook_causes_at_most_a_note_without_its_address(hook: Hook, monkeypatch: pytest.MonkeyPatch) -> None:
     assert late(hook) == []
     hook.status = 500
     assert late(hook) == ["the webhook of HOOK was not notified: HTTP 500"]
@@ -82,7 +82,7 @@ def test_what_the_hook_does_is_at_most_a_note_without_its_address(hook: Hook, mo
 
 @pytest.fixture
 def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Bring a run to an end without any work."""
+    """Finish a run without doing any work."""
     monkeypatch.setenv("TUNEGATE_HOME", str(bare_workplace.home))
     monkeypatch.setenv("HOOK", hook.url)
 
@@ -107,19 +107,19 @@ def end(bare_workplace: Workplace, hook: Hook, monkeypatch: pytest.MonkeyPatch) 
     return end
 
 
-def test_verdicts_and_failures_are_sent_and_no_ticket_text(end: Any, hook: Hook) -> None:
+def test_verdicts_and_failures_are_sent_without_ticket_text(end: Any, hook: Hook) -> None:
     run_id = end("PROMOTE")
     [message] = hook.messages
     assert (message["verdict"], message["version"], message["champion"]) == ("PROMOTE", "7", None)
     assert message["text"] == f"small: PROMOTE v7, champion none; tunegate show {run_id}"
-    end(None)  # a skipped run is no news
+    end(None)  # skipped runs are not sent
     with pytest.raises(GateError):
         end(None, GateError("ticket T-000123 said: my secret", code="TG0620"))
     assert [(each["verdict"], each["error"]) for each in hook.messages[1:]] == [("ERROR", "TG0620")]
     end("HOLD", on=["BLOCK"])
     assert len(hook.messages) == 2
     hook.status = 500
-    end("BLOCK")  # the hook fails, the run does not
+    end("BLOCK")  # the hook fails, but not the run
     assert [each["verdict"] for each in hook.messages] == ["PROMOTE", "ERROR", "BLOCK"]
     assert "secret" not in json.dumps(hook.messages)
     assert "T-000123" not in json.dumps(hook.messages)

@@ -1,4 +1,4 @@
-"""What the ledger keeps of each node of a run, and what the run's listeners are notified of."""
+"""What the ledger records about each node of a run, and what listeners are notified of."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def needs(out: Path, *, x: Artifact, progress: Progress = BY_RUNNER) -> Artifact
 
 
 def act(run: RunContext, *, data: Artifact) -> None:
-    """Changes the world, and is no row of the ledger."""
+    """Has a side effect; not recorded as a step."""
 
 
 def first_of(graph: Graph, *, several: tuple[Artifact, ...]) -> Artifact:
@@ -46,19 +46,19 @@ class Recorder:
     """A listener that records its notifications."""
 
     def __init__(self) -> None:
-        self.words: list[str] = []
+        self.notes: list[str] = []
 
     def started(self, node: Node) -> None:
-        self.words.append(f"started {node.name}")
+        self.notes.append(f"started {node.name}")
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self.words.append(f"{node.name} {done}/{total} {unit} {figures}")
+        self.notes.append(f"{node.name} {done}/{total} {unit} {figures}")
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        self.words.append(f"ended {node.name} {outcome.skipped or ('reused' if outcome.reused else 'made')}")
+        self.notes.append(f"ended {node.name} {outcome.skipped or ('reused' if outcome.reused else 'made')}")
 
     def noted(self, text: str) -> None:
-        self.words.append(text)
+        self.notes.append(text)
 
     def entered(self, stage: str) -> None:
         """No stage is entered here."""
@@ -74,16 +74,16 @@ def rows(context: RunContext) -> dict[str, tuple[Any, ...]]:
     return {row.step: (row.state, row.error) for row in context.ledger.steps(context.run_id)}
 
 
-def test_a_diverged_training_is_left_out_and_the_ledger_keeps_what_went_wrong(run_context: RunContext) -> None:
+def test_a_diverged_training_is_left_out_and_its_error_is_recorded(run_context: RunContext) -> None:
     recorder, graph = Recorder(), Graph()
     run_context.listeners.members.append(recorder)
     trained = graph.named("train", "t1", tolerates=("TG0401",)).add(diverge, code="TG0401")
     scores = graph.named("scores", "t1").add(needs, x=trained)
-    chosen = graph.named("all").add(after, several=(trained, scores))
+    selection = graph.named("all").add(after, several=(trained, scores))
     run = run_graph(run_context, graph)
-    assert (run.result(chosen).root / "count").read_text() == "0"
+    assert (run.result(selection).root / "count").read_text() == "0"
     assert rows(run_context) == {"train_t1": ("failed", "TG0401: loss is not finite"), "all": ("done", "")}
-    assert recorder.words == [
+    assert recorder.notes == [
         "started train · t1",
         "train · t1 has no result: TG0401: loss is not finite",
         "ended train · t1 TG0401: loss is not finite",
@@ -94,7 +94,7 @@ def test_a_diverged_training_is_left_out_and_the_ledger_keeps_what_went_wrong(ru
 
 
 @pytest.mark.parametrize(("code", "tolerates"), [("TG0405", ("TG0401",)), ("TG0401", ())])
-def test_any_other_error_ends_the_run_and_is_kept(
+def test_any_other_error_ends_the_run_and_is_recorded(
     run_context: RunContext, code: str, tolerates: tuple[str, ...]
 ) -> None:
     graph = Graph()
@@ -105,7 +105,7 @@ def test_any_other_error_ends_the_run_and_is_kept(
     assert rows(run_context) == {"t1": ("failed", f"{code}: loss is not finite")}
 
 
-def test_a_step_is_entered_as_made_then_as_reused_and_an_act_is_not(run_context: RunContext) -> None:
+def test_a_step_is_recorded_as_made_then_as_reused_and_an_act_is_not_recorded(run_context: RunContext) -> None:
     def graph() -> Graph:
         graph = Graph()
         a = graph.named("a").add(after)
@@ -116,16 +116,16 @@ def test_a_step_is_entered_as_made_then_as_reused_and_an_act_is_not(run_context:
     run_context.listeners.members.append(recorder)
     run = run_graph(run_context, graph())
     assert rows(run_context) == {"a": ("done", ""), "needs": ("done", "")}
-    assert "needs 1/2 steps {'loss': 0.5}" in recorder.words
-    assert "started act" in recorder.words
+    assert "needs 1/2 steps {'loss': 0.5}" in recorder.notes
+    assert "started act" in recorder.notes
     run_graph(run_context, graph())
     assert rows(run_context) == {"a": ("reused", ""), "needs": ("reused", "")}
     (row, _) = run_context.ledger.steps(run_context.run_id)
     assert (row.key, row.digest) == (run.outcomes["a"].key, run.outcomes["a"].result.digest)
 
 
-def test_what_a_growing_node_became_is_entered_under_its_own_name(run_context: RunContext) -> None:
-    """Lineage and reports look for `train`, whichever training was chosen."""
+def test_the_result_of_a_growing_node_is_recorded_under_its_own_name(run_context: RunContext) -> None:
+    """Lineage and reports look for `train`, whichever training was selected."""
     graph = Graph()
     a = graph.named("train", "t1").add(after)
     graph.named("train").grow(first_of, several=(a,))

@@ -1,4 +1,4 @@
-"""What is handed over to a worker and taken back, and what both sides refuse; the Prefect part is in tests/system."""
+"""What is handed over to a worker and taken back, and what both sides refuse; tests/system covers the Prefect part."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def opened(empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 @pytest.fixture
 def worker(opened: OpenRun, tmp_path: Path) -> Settings:
-    """Another machine: a home of its own without a ledger, and the shared folder."""
+    """Another machine: its own home without a ledger, and the shared folder."""
     return replace(opened.context.settings, home=tmp_path / "worker", shared_store=opened.context.settings.home)
 
 
 def place(opened: OpenRun, settings: Settings, stage: str, spec: PipelineSpec | None = None) -> tuple[Run, str]:
-    """What whoever holds the ledger and the worker do, up to the work."""
+    """Hand a stage over and open it on the worker; the work itself is not done."""
     _, digest = hand_over(opened, stage)
     run = open_placed(
         spec or opened.context.spec,
@@ -53,8 +53,8 @@ def place(opened: OpenRun, settings: Settings, stage: str, spec: PipelineSpec | 
     return run, digest
 
 
-def do(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
-    """Have the worker do a stage and take it back; names of what it made."""
+def run_on_worker(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
+    """Run a stage on the worker and take it back; return the names of what it made."""
     run, digest = place(opened, settings, stage)
     work(run, stage)
     give_back(run, stage, opened.context.run_id, digest)
@@ -68,9 +68,9 @@ def work(run: Run, stage: str) -> None:
     run_plainly(run, stage=stage, only=runs_on_worker)
 
 
-def test_a_worker_makes_a_stage_and_the_ledger_has_it_as_made(opened: OpenRun, worker: Settings) -> None:
+def test_a_worker_makes_a_stage_and_the_ledger_records_it_as_made(opened: OpenRun, worker: Settings) -> None:
     assert first_missing(opened, "curate") == "extract"
-    made = do(opened, worker, "curate")
+    made = run_on_worker(opened, worker, "curate")
     assert {"extract", "dedup", "split", "card", "warehouse"} <= made
     rows = {row.step: row for row in opened.context.ledger.steps(opened.context.run_id)}
     assert {rows[name].state for name in ("extract", "dedup", "split")} == {"done"}
@@ -79,18 +79,18 @@ def test_a_worker_makes_a_stage_and_the_ledger_has_it_as_made(opened: OpenRun, w
     assert first_missing(opened, "curate") is None
 
 
-def test_what_is_made_here_first_is_not_made_by_the_worker(opened: OpenRun, worker: Settings) -> None:
-    """As after a customer was forgotten: only whoever has the key of the tombstones reads the source."""
+def test_a_worker_reuses_what_was_made_here_first(opened: OpenRun, worker: Settings) -> None:
+    """As after a customer is forgotten, when only the holder of the tombstones' key reads the source."""
     raw = dict(opened.pipeline.curated.tables)["extract"]
     run_plainly(opened.run, targets=(raw,))
     run, _ = place(opened, worker, "curate")
     assert run.outcomes["extract"].result.digest == opened.run.result(raw).digest
-    made = do(opened, worker, "curate")
+    made = run_on_worker(opened, worker, "curate")
     assert "extract" not in made
     assert "dedup" in made
 
 
-def test_a_result_that_the_worker_did_not_make_is_not_made_here_instead(opened: OpenRun, worker: Settings) -> None:
+def test_a_result_that_the_worker_did_not_make_is_an_error(opened: OpenRun, worker: Settings) -> None:
     run, digest = place(opened, worker, "curate")
     run_plainly(run, stage="curate", only=lambda node: runs_on_worker(node) and node.name in ("extract", "validate"))
     give_back(run, "curate", opened.context.run_id, digest)
@@ -98,14 +98,14 @@ def test_a_result_that_the_worker_did_not_make_is_not_made_here_instead(opened: 
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
 
 
-def test_a_run_with_the_store_of_another_is_refused(empty_workplace: Workplace) -> None:
+def test_a_run_with_a_worker_store_is_refused(empty_workplace: Workplace) -> None:
     done = empty_workplace.run("run", "small", TUNEGATE_STORE="/mnt/shared")
     assert done.returncode == 2
     assert "TUNEGATE_STORE" in done.stderr
 
 
-def test_nothing_of_a_ticket_is_handed_over(opened: OpenRun, worker: Settings) -> None:
-    do(opened, worker, "curate")
+def test_no_ticket_text_is_handed_over(opened: OpenRun, worker: Settings) -> None:
+    run_on_worker(opened, worker, "curate")
     hand_over(opened, "finetune")
     tickets = opened.run.result(opened.pipeline.curated.clean).train
     import pyarrow.parquet as pq
@@ -122,7 +122,7 @@ def test_a_worker_without_the_shared_folder_is_refused(opened: OpenRun, worker: 
         place(opened, replace(worker, shared_store=None), "curate")
 
 
-def test_another_declaration_is_named(opened: OpenRun, worker: Settings) -> None:
+def test_a_different_declaration_is_named(opened: OpenRun, worker: Settings) -> None:
     spec = opened.context.spec
     other = spec.model_copy(update={"train": spec.train.model_copy(update={"seed": 99})})
     with pytest.raises(ConfigError, match=r"TG0119.*the declaration of small"):
@@ -136,7 +136,7 @@ def test_another_declaration_is_named(opened: OpenRun, worker: Settings) -> None
         ("libraries", "duckdb", r"duckdb 0\.0\.1 there, .+ here"),
     ],
 )
-def test_other_code_and_libraries_are_named(
+def test_different_code_and_libraries_are_named(
     opened: OpenRun, worker: Settings, part: str, name: str, expected: str
 ) -> None:
     digest = forge(opened, "curate", lambda handover: handover[part].update({name: "0.0.1"}))
@@ -144,7 +144,7 @@ def test_other_code_and_libraries_are_named(
         open_forged(opened, worker, "curate", digest)
 
 
-def test_a_handover_that_is_not_the_one_that_was_given_is_refused(opened: OpenRun, worker: Settings) -> None:
+def test_a_changed_handover_is_refused(opened: OpenRun, worker: Settings) -> None:
     _, digest = hand_over(opened, "curate")
     forge(opened, "curate", lambda handover: handover.update(source="another"))
     with pytest.raises(SecurityError, match="TG0840"):
@@ -156,15 +156,15 @@ def test_a_handover_that_is_not_the_one_that_was_given_is_refused(opened: OpenRu
         )  # fmt: skip
 
 
-def test_an_earlier_result_that_is_another_is_refused(opened: OpenRun, worker: Settings) -> None:
-    do(opened, worker, "curate")
+def test_a_changed_earlier_result_is_refused(opened: OpenRun, worker: Settings) -> None:
+    run_on_worker(opened, worker, "curate")
     clean = opened.run.result(opened.pipeline.curated.clean)
     (clean.root / "train.parquet").write_bytes(b"other tickets")
     with pytest.raises(StorageError, match="TG0549"):
         place(opened, worker, "finetune")
 
 
-def test_what_belongs_to_another_handover_is_not_taken_back(opened: OpenRun, worker: Settings) -> None:
+def test_results_of_another_handover_are_not_taken_back(opened: OpenRun, worker: Settings) -> None:
     run, digest = place(opened, worker, "curate")
     work(run, "curate")
     give_back(run, "curate", opened.context.run_id, "0" * 64)
@@ -172,7 +172,7 @@ def test_what_belongs_to_another_handover_is_not_taken_back(opened: OpenRun, wor
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
 
 
-def test_what_another_ledger_handed_over_is_not_taken_back(opened: OpenRun, worker: Settings) -> None:
+def test_results_for_another_ledger_are_not_taken_back(opened: OpenRun, worker: Settings) -> None:
     digest = forge(opened, "curate", lambda handover: handover.update(ledger="f" * 64))
     run = open_placed(
         opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage="curate",
@@ -184,9 +184,9 @@ def test_what_another_ledger_handed_over_is_not_taken_back(opened: OpenRun, work
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)
 
 
-def test_the_same_work_of_another_run_has_the_same_name(opened: OpenRun) -> None:
+def test_the_same_work_has_the_same_name_after_the_ledger_moved_on(opened: OpenRun) -> None:
     first, _ = hand_over(opened, "curate")
-    opened.context.ledger.name_run(opened.context.run_id, prefect_run_id="another")  # the ledger has moved on
+    opened.context.ledger.name_run(opened.context.run_id, prefect_run_id="another")  # changes the ledger
     second, _ = hand_over(opened, "curate")
     assert first.ledger != second.ledger
     assert first.work == second.work
@@ -194,7 +194,7 @@ def test_the_same_work_of_another_run_has_the_same_name(opened: OpenRun) -> None
 
 
 def forge(opened: OpenRun, stage: str, change: Callable[[dict[str, Any]], object]) -> str:
-    """Change what was handed over; the sha256 of the file as it is then."""
+    """Change the handover; return the sha256 of the changed file."""
     from tasks.files import sha256_file
 
     hand_over(opened, stage)

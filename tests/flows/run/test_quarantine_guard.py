@@ -1,4 +1,4 @@
-"""`schema.fail_above` holds for all steps together, and faulty rows of any step leave the later ones as they are."""
+"""`schema.fail_above` applies to all steps together, and faulty rows in one step do not affect later steps."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def spec(fail_above: float, **evaluate: Any) -> PipelineSpec:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of 50 rows one has no body, and one each raises in redaction and in decontamination."""
+    """50 rows: one has no body, one raises in redaction and one in decontamination."""
     bodies: dict[int, str | None] = {7: None, 21: WORDS, 33: "Bang my secret text"}
     rows = [
         {
@@ -65,7 +65,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(folder: Path, declared: PipelineSpec) -> tuple[PipelineGraph, Run]:
-    """The whole pipeline, of which nothing has run."""
+    """The whole pipeline, before any step has run."""
     fingerprint = fingerprint_source(declared.source, root=folder)
     pipeline = build(declared, GraphContext(fingerprint=fingerprint, root=folder, cache=folder))
     return pipeline, Run(pipeline.graph, Store(folder / "home"), guard=QuarantineGuard(declared.table))
@@ -98,8 +98,8 @@ def test_each_faulty_row_is_quarantined_by_its_step_and_no_row_is_lost(folder: P
     assert n_rows == N_ROWS - 3
 
 
-def test_faulty_rows_of_all_steps_count_against_one_limit_and_what_was_made_is_reused(folder: Path) -> None:
-    """Each step alone is within the limit: 1 of 50."""
+def test_faulty_rows_of_all_steps_count_against_one_limit_and_results_are_reused(folder: Path) -> None:
+    """Each step alone is within the limit, with 1 of 50."""
     with pytest.raises(
         DataError, match=r"2 of 50 rows read are quarantined \(4\.0%\), over fail_above 3\.0%"
     ) as caught:
@@ -112,12 +112,12 @@ def test_faulty_rows_of_all_steps_count_against_one_limit_and_what_was_made_is_r
     planned = plan(opened(folder, spec(0.06))[1])
     assert {each.state for each in planned if each.node.stage == "curate"} == {"reused"}
     with pytest.raises(DataError, match=r"2 of 50 rows read are quarantined"):
-        curated(folder, fail_above=0.03)  # every result is in the store now
+        curated(folder, fail_above=0.03)  # now every result is in the store
     again, second = curated(folder, fail_above=0.06)
     assert second.result(again.curated.split).digest == run.result(pipeline.curated.split).digest
 
 
-def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_and_counts_as_faulty(
+def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_arms_and_counts_as_faulty(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline, run = curated(folder, fail_above=0.08)
@@ -144,6 +144,6 @@ def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_and_counts_as_fa
     for each in prompts.values():
         found = pq.read_table(run.result(each).root / "prompts.parquet").column("item_id").to_pylist()
         assert found == ids[1:]
-    for _ in range(2):  # not made because of the limit, then reused
+    for _ in range(2):  # first made, then reused
         with pytest.raises(DataError, match=r"TG0220.*4 of 50 rows read.*KeyError in step items"):
             prompted(fail_above=0.07)

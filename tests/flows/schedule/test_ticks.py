@@ -1,4 +1,4 @@
-"""Ticks that are late or in the way of a run are left out as declared; `test_schedule_demo.py` has those that run."""
+"""Late or overlapping ticks are skipped as declared; `tests/system/infra/schedule_demo` covers ticks that run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.support.workplace import Workplace
 
 
-def skipped(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
+def skip_reason(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:
     monkeypatch.setenv("TUNEGATE_NOW", now)
     monkeypatch.setenv("TUNEGATE_HOME", str(workplace.home))
     config = workplace.folder / "pipelines.yaml"
@@ -25,7 +25,7 @@ def skipped(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.Monk
     return None if outcome is None else outcome.reason
 
 
-def test_missed_ticks_are_caught_up_on_as_declared(bare_workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missed_ticks_are_caught_up_as_declared(bare_workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import datetime
 
     def declare(**schedule: Any) -> None:
@@ -40,7 +40,7 @@ def test_missed_ticks_are_caught_up_on_as_declared(bare_workplace: Workplace, mo
 
     def run_of(**schedule: Any) -> list[bool]:
         declare(**schedule)
-        return [skipped(bare_workplace, tick, now, monkeypatch) is None for tick in missed]
+        return [skip_reason(bare_workplace, tick, now, monkeypatch) is None for tick in missed]
 
     assert run_of() == [False, False, False, False, True]
     assert run_of(catch_up="all", overlap="queue") == [True] * 5
@@ -56,11 +56,11 @@ def test_missed_ticks_are_caught_up_on_as_declared(bare_workplace: Workplace, mo
 
 
 def declare_and_load(workplace: Workplace, declare: Any) -> None:
-    declare(catch_up="all")  # with overlap: skip
+    declare(catch_up="all")  # together with overlap: skip
     load_file(workplace.folder / "pipelines.yaml")
 
 
-def test_a_tick_during_a_run_is_left_out_or_waits_as_declared(
+def test_a_tick_during_a_run_is_skipped_or_waits_as_declared(
     bare_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from datetime import datetime
@@ -74,7 +74,7 @@ def test_a_tick_during_a_run_is_left_out_or_waits_as_declared(
     now = "2026-07-06T05:00:10+00:00"
     declare("skip")
     with pipeline_lock(bare_workplace.home, "small", wait_s=0, run_id="r1"):
-        reason = skipped(bare_workplace, tick, now, monkeypatch)
+        reason = skip_reason(bare_workplace, tick, now, monkeypatch)
         assert reason is not None
         assert reason.startswith("run r1 is in progress since")
     ledger = Ledger(bare_workplace.home)
@@ -82,10 +82,10 @@ def test_a_tick_during_a_run_is_left_out_or_waits_as_declared(
     ledger.start_run("r1", pipeline="small", model_name="small", input_digest="", config_json="{}")
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-06T06:00:00+00:00")
     ledger.finish_run("r1", status="DONE", verdict="HOLD", exit_code=8)
-    # Prefect lets ticks of one pipeline in one by one: this one was due while r1 was in progress.
-    later = skipped(bare_workplace, tick, "2026-07-06T06:00:05+00:00", monkeypatch)
+    # Prefect starts a pipeline's ticks one by one; this one was due while r1 was in progress.
+    later = skip_reason(bare_workplace, tick, "2026-07-06T06:00:05+00:00", monkeypatch)
     assert later == "run r1 was in progress until 2026-07-06T06:00:00+00:00 (schedule.overlap: skip)"
     assert ledger.ticks("small")[-1].decision.expected == "2026-07-13T05:00:00+00:00"
     declare("queue")
     with pipeline_lock(bare_workplace.home, "small", wait_s=0, run_id="r2"):
-        assert skipped(bare_workplace, tick, now, monkeypatch) is None
+        assert skip_reason(bare_workplace, tick, now, monkeypatch) is None

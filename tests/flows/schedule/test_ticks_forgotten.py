@@ -1,4 +1,4 @@
-"""A champion that learned from a forgotten customer is trained again at the next tick, once."""
+"""A champion that learned from a forgotten customer is retrained once, at the next tick."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from flows.schedule.ticks import forced_retrain, skip_before_curation
 from schemas.forget import LearnedVersion
 from schemas.schedule import RetrainSpec
 from schemas.ticks import Arrivals
-from tasks.watch.conditions import Situation, decide
+from tasks.monitor.conditions import Situation, decide
 
 if TYPE_CHECKING:
     from tests.support.place import Place
 
 
-def test_a_retrain_is_ordered_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-01T05:00:00+00:00")
     place.promote(1, after=None)
     seen = Seen("snapshot", "", 3)
@@ -38,11 +38,11 @@ def test_a_retrain_is_ordered_until_the_next_verdict(place: Place, monkeypatch: 
     reason = forced_retrain(session)
     assert "learned directly from 7 examples" in reason
     assert skip_before_curation(session, SimpleNamespace(cause="person", scheduled_for_utc="")) is None  # type: ignore[arg-type]
-    nothing = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
+    no_arrivals = Arrivals(snapshot_id="s", n_curated=3, n_new=0, n_edited=0, n_held_out=0, n_fresh_held_out=0)
     now = datetime.fromisoformat("2026-07-02T05:00:00+00:00")
-    decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=nothing, ordered=reason))
+    decision = decide(spec.retrain, Situation(now=now, last=now, arrivals=no_arrivals, ordered=reason))
     assert (decision.run, decision.code) == (True, "forgotten")
     monkeypatch.setenv("TUNEGATE_NOW", "2026-07-03T05:00:00+00:00")
     place.record(2, "BLOCK")
     place.ledger.finish_run("run-2", status="DONE", verdict="BLOCK", exit_code=5, seen=seen)
-    assert forced_retrain(session) == "", "it was tried: the usual rules decide when it is tried again"
+    assert forced_retrain(session) == "", "after one retrain, the usual rules decide"

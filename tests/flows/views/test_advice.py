@@ -11,7 +11,7 @@ from flows.views.advice import QUESTIONS, RULES, Evidence, Fit, conclude
 from schemas.artifacts import TrainedRef
 from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
-from tasks.assess.economics import Measures, read_prices, reckon_costs
+from tasks.assess.economics import Measures, compute_costs, read_prices
 from tasks.assess.judge import Judgement
 
 FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}
@@ -42,7 +42,7 @@ def evidence(**change: Any) -> Evidence:
         "limits": ("exact 0.55",), "tuned": judgement("PROMOTE"), "retrieval": judgement("HOLD"),
         "classifier": judgement("PROMOTE"), "n_items": 400, "min_items": 50, "n_train": 3000, "conflicts": conflicts(3),
         "forms": {"format": 1.0}, "fits": FITS,
-        "costs": reckon_costs(
+        "costs": compute_costs(
             read_prices(), Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}), machine="l4"
         ),
         "queries": 10_000.0,
@@ -51,7 +51,7 @@ def evidence(**change: Any) -> Evidence:
 
 
 def table(gain: Any) -> AblationTable:
-    row = AblationRow(arm="raw", told="", gain=gain, difference=0.1, lower=0.05, upper=0.2)
+    row = AblationRow(arm="raw", description="", gain=gain, difference=0.1, lower=0.05, upper=0.2)
     return AblationTable(
         pipeline="desk", metric="exact", n_items=400, n_steps=9, seed=0, confidence=0.95, items="i", rows=(row,),
         answer="in words.",

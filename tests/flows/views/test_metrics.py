@@ -12,9 +12,10 @@ from starlette.testclient import TestClient
 
 from flows.champion.mlflow_sync import synchronise
 from flows.cli.ops import metrics
+from flows.ledger.rows import RunVerdict
 from flows.views.metrics import exposition
 from tasks.curate.ask import funnel_of
-from tasks.release.endpoint import Limits, build_endpoint
+from tasks.release.endpoint import Access, Limits, build_endpoint
 from tasks.release.live import LiveModels
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def test_runs_champions_and_what_waits_are_exported(place: Place, monkeypatch: p
             place.record(number, "BLOCK")
         place.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
     place.record(4, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version="4", run_id="run-4", reason="better", approval=True)
+    place.ledger.promote("replies", expected="1", version="4", verdict=RunVerdict("run-4", "better"), approval=True)
     monkeypatch.setenv("TUNEGATE_NOW", "2026-06-02T06:00:00Z")
     with place.ledger.pipeline_lock("small", wait_s=0, run_id="run-4"):
         series = read(exposition(place.settings))
@@ -87,7 +88,7 @@ def test_rows_by_fate_are_those_of_the_funnel_and_hold_no_text(
 
 def test_the_endpoint_counts_requests_by_route_and_asks_for_its_token() -> None:
     app = build_endpoint(
-        LiveModels(dict), limits=Limits(max_tokens=4), redact=lambda turns: turns, token="t" * 16,
+        LiveModels(dict), limits=Limits(max_tokens=4), redact=lambda turns: turns, access=Access("t" * 16),
         extra_metrics=lambda: b"# TYPE other gauge\nother 3\n",
     )  # fmt: skip
     with TestClient(app, base_url="http://localhost") as client:

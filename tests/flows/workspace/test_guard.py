@@ -1,4 +1,4 @@
-"""What a process does first: private files, and no secret in any log or traceback."""
+"""What a process sets up first: private files, and no secret in any log or traceback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from flows.workspace.guard import guard_logs, print_traceback
 from schemas.secrets import know_secrets
 
-# Where another test has set Prefect's loggers up, they miss a flow run.
+# Prefect's loggers, if another test has set them up, warn of a missing flow run.
 pytestmark = pytest.mark.filterwarnings("ignore:Logger .prefect:UserWarning")
 
 SECRET = "secret-token-4711"
@@ -19,21 +19,21 @@ SECRET = "secret-token-4711"
 
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
-    """What a handler that was there before, and one that comes later, write."""
-    made, said = logging.getLogRecordFactory(), io.StringIO()
-    first = logging.StreamHandler(said)
+    """Output of a handler added before the guard and one added after it."""
+    factory, stream = logging.getLogRecordFactory(), io.StringIO()
+    first = logging.StreamHandler(stream)
     logging.getLogger().addHandler(first)
     know_secrets({"MY_TOKEN": SECRET})
     guard_logs()
-    yield said
+    yield stream
     logging.getLogger().removeHandler(first)
-    logging.setLogRecordFactory(made)
+    logging.setLogRecordFactory(factory)
 
 
 @pytest.mark.parametrize("name", ["", "tunegate.store", "prefect.flow_runs", "urllib3.connectionpool", "made.later"])
 def test_no_logger_writes_a_secret_in_message_arguments_or_traceback(output: io.StringIO, name: str) -> None:
     log = logging.getLogger(name)
-    own = logging.StreamHandler(output)  # as Prefect's loggers have
+    own = logging.StreamHandler(output)  # like Prefect's loggers
     log.addHandler(own)
     try:
         log.error("got %s", SECRET)
@@ -53,7 +53,7 @@ def test_no_logger_writes_a_secret_in_message_arguments_or_traceback(output: io.
     assert "Traceback" in text
 
 
-def test_prefects_own_loggers_write_none(output: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
+def test_prefects_own_loggers_write_no_secret(output: io.StringIO, capfd: pytest.CaptureFixture[str]) -> None:
     from prefect.logging import get_logger
 
     log = get_logger("flow_runs")
@@ -67,7 +67,7 @@ def test_prefects_own_loggers_write_none(output: io.StringIO, capfd: pytest.Capt
     assert SECRET not in output.getvalue() + "".join(capfd.readouterr())
 
 
-def test_what_needs_no_masking_is_left_as_it_was(output: io.StringIO) -> None:
+def test_records_without_secrets_are_unchanged(output: io.StringIO) -> None:
     record = logging.getLogger("x").makeRecord("x", logging.INFO, "f", 1, "n %d", (3,), None)
     assert (record.msg, record.args) == ("n %d", (3,))
     guard_logs()

@@ -1,4 +1,4 @@
-"""Locks: one holder, named to the others, freed by the kernel."""
+"""Locks: one holder, whose name others see, freed by the kernel."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def running(*functions):
             thread.join()
 
 
-def test_pipelines_do_not_lock_each_other_out(tmp_path):
+def test_pipelines_do_not_block_each_other(tmp_path):
     with pipeline_lock(tmp_path, "a", wait_s=0, run_id="1"), pipeline_lock(tmp_path, "b", wait_s=0, run_id="2"):
         assert is_locked(tmp_path, "a").run == "1"
         assert is_locked(tmp_path, "b").run == "2"
 
 
-def test_the_lock_is_freed_when_the_block_fails(tmp_path):
+def test_the_lock_is_released_when_the_block_fails(tmp_path):
     with pytest.raises(ValueError, match="no"), pipeline_lock(tmp_path, "a", wait_s=0, run_id="1"):
         raise ValueError("no")
     assert is_locked(tmp_path, "a") is None
 
 
-def test_looking_makes_no_file_and_does_not_stop_a_run(tmp_path):
+def test_looking_at_a_lock_makes_no_file_and_blocks_no_run(tmp_path):
     assert is_locked(tmp_path / "home", "a") is None
     assert not (tmp_path / "home").exists()
     with pipeline_lock(tmp_path, "a", wait_s=0, run_id="1"):
@@ -46,7 +46,7 @@ def test_looking_makes_no_file_and_does_not_stop_a_run(tmp_path):
     def look():
         while not stop.is_set():
             is_locked(tmp_path, "a")
-            time.sleep(0.001)  # without it the look is held for a third of the time
+            time.sleep(0.001)  # otherwise the look would hold the lock a third of the time
 
     with running(look):
         try:
@@ -57,7 +57,7 @@ def test_looking_makes_no_file_and_does_not_stop_a_run(tmp_path):
             stop.set()
 
 
-def test_several_who_look_do_not_take_each_other_for_a_run(tmp_path):
+def test_concurrent_looks_do_not_mistake_each_other_for_a_run(tmp_path):
     with pipeline_lock(tmp_path, "a", wait_s=0, run_id="1"):
         pass
     seen = []
@@ -71,14 +71,14 @@ def test_several_who_look_do_not_take_each_other_for_a_run(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", ".hidden"])
-def test_names_that_would_leave_the_folder_are_refused(tmp_path, name):
+def test_names_that_point_outside_the_folder_are_refused(tmp_path, name):
     with pytest.raises(SecurityError, match="TG0801"):
         is_locked(tmp_path, name)
     with pytest.raises(SecurityError, match="TG0801"), pipeline_lock(tmp_path, name, wait_s=0, run_id="1"):
         pass
 
 
-def test_a_throw_away_lock_keeps_threads_apart_and_leaves_no_file(tmp_path):
+def test_a_temporary_lock_excludes_threads_and_leaves_no_file(tmp_path):
     inside, most = [], []
 
     def work():
@@ -96,7 +96,7 @@ def test_a_throw_away_lock_keeps_threads_apart_and_leaves_no_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_asking_once_for_a_held_lock_says_no(tmp_path):
+def test_trying_a_held_lock_without_waiting_fails(tmp_path):
     with hold(tmp_path / "x.lock") as first, hold(tmp_path / "x.lock", wait_s=0) as second:
         assert first
         assert not second

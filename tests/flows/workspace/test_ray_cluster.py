@@ -1,4 +1,4 @@
-"""`engine: ray` without what it needs: named before anything runs."""
+"""`engine: ray` without what it needs is reported before anything runs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RAY = build(engine="ray")
 
 @pytest.fixture
 def listening() -> Iterator[str]:
-    """An address where something listens."""
+    """An address with a listener."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -47,12 +47,12 @@ def complete(listening: str, tmp_path: Path) -> Settings:
     return replace(settings, ray_address=listening, shared_storage=f"file://{tmp_path / 'shared'}")
 
 
-def test_a_pipeline_is_local_unless_it_says_otherwise(tmp_path: Path) -> None:
+def test_a_pipeline_is_local_by_default(tmp_path: Path) -> None:
     settings = load_settings(tmp_path / "pipelines.yaml", environ={})
     assert check_cluster(build(), settings) is None
 
 
-def test_what_is_there_is_fit_and_nothing_is_left(complete: Settings, tmp_path: Path) -> None:
+def test_a_complete_setup_passes_and_leaves_no_file(complete: Settings, tmp_path: Path) -> None:
     place = check_cluster(RAY, complete)
     assert place is not None
     assert place.address == complete.ray_address
@@ -60,7 +60,7 @@ def test_what_is_there_is_fit_and_nothing_is_left(complete: Settings, tmp_path: 
 
 
 @pytest.mark.parametrize("missing", ["ray_address", "shared_storage"])
-def test_a_variable_that_is_not_set_is_named(complete: Settings, missing: str) -> None:
+def test_an_unset_variable_is_named(complete: Settings, missing: str) -> None:
     with pytest.raises(ConfigError) as caught:
         place_of(RAY, replace(complete, **{missing: None}))
     assert caught.value.code == "TG0119"
@@ -75,20 +75,20 @@ def test_a_missing_extra_is_reported(complete: Settings, monkeypatch: pytest.Mon
     assert caught.value.code == "TG0112"
 
 
-def test_an_address_where_nothing_listens_is_reported(complete: Settings) -> None:
+def test_an_address_without_a_listener_is_reported(complete: Settings) -> None:
     with pytest.raises(ServiceError) as caught:
         check_cluster(RAY, replace(complete, ray_address="127.0.0.1:1"))
     assert caught.value.code == "TG0723"
 
 
-def test_a_storage_that_cannot_be_written_is_reported(complete: Settings, tmp_path: Path) -> None:
+def test_read_only_storage_is_reported(complete: Settings, tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file is in its place")
     with pytest.raises(StorageError) as caught:
         check_cluster(RAY, complete)
     assert caught.value.code == "TG0568"
 
 
-def test_plan_run_and_doctor_say_so_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_run_and_doctor_report_it_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("RAY_ADDRESS", "TUNEGATE_SHARED"):
         monkeypatch.delenv(variable, raising=False)
     config = tmp_path / "pipelines.yaml"

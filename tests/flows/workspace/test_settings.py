@@ -17,7 +17,7 @@ def test_state_is_next_to_the_file_by_default(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_environment_decides_and_an_empty_variable_does_not(tmp_path):
+def test_the_environment_overrides_but_an_empty_variable_does_not(tmp_path):
     settings = load_settings(
         tmp_path / "pipelines.yaml",
         environ={

@@ -1,4 +1,4 @@
-"""The story of `make demo-schedule`, and the chart that the docs show of it."""
+"""The weeks of `make demo-schedule`, and their chart in the docs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from infra.schedule_demo.chart import COLUMNS, chart, record
 from infra.schedule_demo.weeks import make_weeks
 
 
-def test_the_story_brings_late_tickets_and_a_broken_export_is_whole_again_later() -> None:
+def test_late_tickets_arrive_and_a_broken_export_is_whole_again_later() -> None:
     weeks = make_weeks(("steady", "quiet", "poisoned", "steady", "drift"), n_tickets=300, short=True)
     n = [len(weeks.export(week)) for week in range(1, 6)]
     assert n[1] - n[0] < 10 < n[2] - n[1]
@@ -23,7 +23,7 @@ def test_the_story_brings_late_tickets_and_a_broken_export_is_whole_again_later(
     assert {row["reply"] for row in launched} == {"[technical]"}
 
 
-def test_the_picture_in_the_docs_is_the_chart_of_the_recorded_table(project: Path) -> None:
+def test_the_chart_in_the_docs_shows_the_recorded_table(project: Path) -> None:
     page = (project / "benchmarks" / "results" / "schedule.md").read_text(encoding="utf-8")
     rows: list[list[object]] = []
     for line in page.splitlines():

@@ -1,4 +1,4 @@
-"""The page with every key of pipelines.yaml."""
+"""The reference page of all keys of pipelines.yaml."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from infra.site.reference import reference_page
 from schemas.pipeline import PipelineSpec
 
 
-def test_every_key_of_every_section_is_on_the_page_with_values_default_and_meaning() -> None:
+def test_the_page_lists_every_key_of_every_section_with_values_default_and_meaning() -> None:
     schema = PipelineSpec.model_json_schema(by_alias=True)
     specs = [schema, *(spec for spec in schema["$defs"].values() if "properties" in spec)]
     parts = re.findall(r"^## .+?\n(.*?)(?=^## |\Z)", reference_page(), re.M | re.S)
@@ -22,7 +22,7 @@ def test_every_key_of_every_section_is_on_the_page_with_values_default_and_meani
         assert len(meaning) > 3, f"{key} has no docstring in schemas/"
 
 
-def test_limits_kinds_and_required_keys_are_said() -> None:
+def test_the_page_shows_limits_kinds_and_required_keys() -> None:
     page = reference_page()
     assert "| `paths` | list of text | required |" in page
     assert "| whole number at least 1 at most 1,024 | `16` |" in page

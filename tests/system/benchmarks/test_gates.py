@@ -1,4 +1,4 @@
-"""The gate's benchmark in seconds: its bars, and that its candidates get the verdicts that the real gate gives."""
+"""The gate's benchmark, in seconds: its bars, and the same verdicts as the real gate."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measured process is said to cost is what it cost, its workers included."""
+"""The measured cost of a process is its real cost, workers included."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def measure(code: str, folder: Path, limit_s: float = 60.0) -> Cost:
     )
 
 
-def test_cpu_seconds_are_those_of_the_process_and_of_its_workers(tmp_path: Path) -> None:
+def test_cpu_seconds_include_the_process_and_its_workers(tmp_path: Path) -> None:
     alone = measure(BURN.format(seconds=0.4), tmp_path)
     assert alone.complete
     assert 0.4 <= alone.cpu_s < 0.75
@@ -32,12 +32,12 @@ def test_cpu_seconds_are_those_of_the_process_and_of_its_workers(tmp_path: Path)
     assert 0.8 <= both.cpu_s < 1.6
 
 
-def test_peak_memory_is_seen_although_it_is_freed_before_the_end(tmp_path: Path) -> None:
+def test_peak_memory_counts_memory_that_is_freed_before_the_end(tmp_path: Path) -> None:
     code = "import time; block = bytearray(200_000_000); time.sleep(0.2); del block; time.sleep(0.2)"
     assert 200 < measure(code, tmp_path).peak_mb < 260
 
 
-def test_a_run_over_its_limit_ends_with_its_workers_and_reports_it(tmp_path: Path) -> None:
+def test_a_run_over_its_limit_is_stopped_with_its_workers_and_reported(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
@@ -48,7 +48,7 @@ def test_a_run_over_its_limit_ends_with_its_workers_and_reports_it(tmp_path: Pat
     assert not cost.complete
     assert cost.wall_s < 30
     worker = int((tmp_path / "pid").read_text())
-    deadline = time.monotonic() + 30  # the kernel has yet to take it away
+    deadline = time.monotonic() + 30  # the kernel has not removed it yet
     while is_running(worker) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not is_running(worker)

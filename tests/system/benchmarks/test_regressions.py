@@ -1,7 +1,7 @@
-"""Planted regressions in the toy world: each is stopped by the part that is declared for it, and the champion stays.
+"""Planted regressions in the toy world: each is stopped by the part of the gate meant for it, and the champion stays.
 
-One champion for all scenes. Every step runs as in any run; only the training process is forked from this one, which
-has torch loaded, instead of started anew.
+All scenes share one champion. Every step runs as usual, except that training is a fork of this process, which has
+torch loaded, instead of a new process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def test_the_first_champion_beats_the_best_prompting_arm(campaign: dict[str, Pla
 
 
 @pytest.mark.parametrize("scene", SAME, ids=lambda scene: scene.name)
-def test_a_model_against_itself_is_held_in_either_mode(scene: Scene, campaign: dict[str, Played]) -> None:
+def test_a_candidate_equal_to_the_champion_is_held_in_both_modes(scene: Scene, campaign: dict[str, Played]) -> None:
     twin = campaign[scene.name]
     assert twin.decision.verdict == "HOLD", twin.decision.reason
     assert twin.as_declared
@@ -57,33 +57,33 @@ def test_a_model_against_itself_is_held_in_either_mode(scene: Scene, campaign: d
 
 @pytest.mark.parametrize("scene", PLANTED, ids=lambda scene: scene.name)
 def test_a_planted_regression_is_stopped_by_its_part_of_the_gate(scene: Scene, campaign: dict[str, Played]) -> None:
-    played = campaign[scene.name]
-    assert played.as_declared, [(each.part, each.verdict, each.reason) for each in played.decision.findings]
-    assert played.champion == "1"
+    result = campaign[scene.name]
+    assert result.as_declared, [(each.part, each.verdict, each.reason) for each in result.decision.findings]
+    assert result.champion == "1"
 
 
-def test_a_fault_in_one_thing_shows_in_no_other_part(campaign: dict[str, Played]) -> None:
-    """A ruined slice behind a gain overall, a ruined base behind right tickets, a leak behind the best score of all."""
+def test_a_fault_triggers_no_other_part_of_the_gate(campaign: dict[str, Played]) -> None:
+    """A ruined slice despite a gain overall, a ruined base despite correct tickets, a leak despite the best score."""
     for name, ruined in (("slice", "slices"), ("destroyed", "forgetting"), ("leaked", "contamination")):
-        # Latency is reported and decides nothing: what else the machine does has a say in it.
+        # Latency is reported and decides nothing: it depends on the machine's load.
         findings = [each for each in campaign[name].decision.findings if each.decides]
         blamed = {each.part for each in findings if each.verdict in ("BLOCK", "ERROR")}
-        # At a learning rate as huge, rounding, and so the processor, decides whether a slice is lost as well.
+        # At such a learning rate, rounding, and so the processor, decides whether a slice is lost too.
         assert blamed - ({"slices"} if name == "destroyed" else set()) == {ruined}, name
         assert campaign[name].exact > campaign[CHAMPION.name].exact
     assert "Lamp" in campaign["slice"].decision.reason
 
 
 def test_seconds_and_dollars_are_reported_and_decide_nothing_on_a_cpu(campaign: dict[str, Played]) -> None:
-    for played in campaign.values():
-        found = {each.part: each for each in played.decision.findings}
+    for result in campaign.values():
+        found = {each.part: each for each in result.decision.findings}
         assert not found["latency"].decides
         assert not found["cost"].decides
-        assert found["latency"].candidate is None  # no digest may depend on a clock
-        assert played.seconds["latency_p95_s"] >= played.seconds["latency_p50_s"] > 0
-        assert played.seconds["usd_per_1k"] > 0
+        assert found["latency"].candidate is None  # digests must not depend on the clock
+        assert result.seconds["latency_p95_s"] >= result.seconds["latency_p50_s"] > 0
+        assert result.seconds["usd_per_1k"] > 0
 
 
 def test_the_report_has_every_scene(campaign: dict[str, Played]) -> None:
-    played = list(campaign.values())
-    assert len(scenes_table(played).splitlines()) == len(parts_table(played).splitlines()) == 2 + len(SCENES)
+    result = list(campaign.values())
+    assert len(scenes_table(result).splitlines()) == len(parts_table(result).splitlines()) == 2 + len(SCENES)

@@ -1,4 +1,4 @@
-"""Faults on purpose, the smallest campaign: nothing lost, nothing wrong, nothing stuck."""
+"""The smallest fault campaign: nothing lost, nothing wrong, nothing stuck."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def campaign(project: Path, **environ: str) -> tuple[dict[str, int], str]:
 
 @pytest.mark.timeout(900)
 def test_every_kind_of_fault_is_recovered_from(project: Path) -> None:
-    figures, told = campaign(project, QUICK="1")
-    assert (figures["lost"], figures["wrong"], figures["stuck"]) == (0, 0, 0), told
-    # What this machine may not do (mounting, tracing) is skipped with its reason; kills need nothing.
+    figures, row = campaign(project, QUICK="1")
+    assert (figures["lost"], figures["wrong"], figures["stuck"]) == (0, 0, 0), row
+    # Faults that this machine does not permit (mounting, tracing) are skipped with a reason; kills need no permission.
     assert figures["recovered"] + figures["no_fault"] == figures["tries"]
     assert figures["recovered"] >= len(REACHED)
 

@@ -1,32 +1,26 @@
-"""The commands of the pages, run in the order of the pages, in one folder with a help desk and a tiny model.
+"""Runs the commands of the pages in page order, in one folder with a help desk and a tiny model.
 
-What a page calls RUN, PIPELINE or NAME is filled in. Each command must end with 0, but for the few that are told here
-with the code they end with. Pages are read by `tests/support/documentation.py`; blocks with `scene` are run in
-`test_scenes.py`. Runs are forks of the warm process, all other commands run in this one; `make campaign`
-runs all.
+Fills in RUN, PIPELINE and NAME. Each command must exit with 0, except those listed in `ENDS_WITH`.
+`tests/support/documentation.py` reads the pages; `test_scenes.py` runs blocks with `scene`. Pipeline runs are forks of
+the warm process, all other commands run in this one; `make campaign` runs everything.
 """
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 import pytest
-from ruamel.yaml import YAML
 
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import ModelRef
 from tests.docs.test_commands import (
     SMALL,
     Page,
     commands_of,
     exported_tickets,
+    failed_commands,
     folder,
-    refused,
 )
-from tests.support.documentation import blocks
 
 if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
@@ -35,8 +29,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is d
 
 
 @pytest.mark.server
-@pytest.mark.campaign  # six flows, two trainings
-def test_all_commands_of_the_pages_do_what_they_say(
+@pytest.mark.campaign  # six flow runs, two trainings
+def test_every_command_of_the_pages_does_what_the_page_says(
     empty_workplace: ForkedWorkplace,
     folder: Path,  # after the workplace, whose pipelines.yaml it writes over
     project: Path,
@@ -49,8 +43,8 @@ def test_all_commands_of_the_pages_do_what_they_say(
     page, commands = Page(folder, capsys, empty_workplace), commands_of(project)
     first = "tunegate run support-replies"
     del commands[first]
-    code, said = page.do(first)
-    assert code == 0, said
+    code, output = page.do(first)
+    assert code == 0, output
     page.run_id = Ledger(empty_workplace.home).runs(limit=1)[0].run_id
-    wrong = refused(page, commands)
-    assert wrong == [], "\n".join(wrong)
+    failures = failed_commands(page, commands)
+    assert failures == [], "\n".join(failures)

@@ -1,7 +1,7 @@
-"""Blocks of the pages that need a server, a file of the reader's or minutes: each has a scene here that has them.
+"""Scenes for blocks of the pages that need a server, a file of the reader, or minutes.
 
-A block names its scene (`bash scene="endpoint"`), and a real shell runs its text. Part of `make campaign`; that each
-scene is here, and each other block says why it has none, is a test of `tests/docs/test_pages.py`.
+A block names its scene (`bash scene="endpoint"`), and a real shell runs its text. Part of `make campaign`.
+`tests/docs/test_pages.py` checks that every scene exists and that every other block is run or gives a reason.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
 
 ONLY_LOOKED_UP = {
-    "test": "minutes, and part of every change",
-    "test-system": "it is what runs this",
-    "campaign": "it is what runs this",
-    "fuzz": "minutes of new examples",
-    "bench": "all of them",
-    "bench-dedup": "other libraries in environments of their own, half an hour",
-    "bench-redact": "presidio in an environment of its own",
-    "bench-train": "other trainers in environments of their own, over half an hour",
-    "bench-regressions": "an hour",
+    "test": "takes minutes, and every change runs it",
+    "test-system": "it runs this test",
+    "campaign": "it runs this test",
+    "fuzz": "takes minutes",
+    "bench": "runs all benchmarks",
+    "bench-dedup": "needs other libraries in their own environments and half an hour",
+    "bench-redact": "needs presidio in its own environment",
+    "bench-train": "needs other trainers in their own environments and over half an hour",
+    "bench-regressions": "takes an hour",
 }
-"""Target -> why `make` is asked for its recipe and does not run it."""
+"""Targets that are not run here -> reason."""
 pytestmark = [pytest.mark.campaign, pytest.mark.server, pytest.mark.timeout(2400)]
 
 
 def scene(name: str) -> list[Block]:
-    """The blocks of this scene, in the order of the pages."""
+    """The blocks of this scene, in page order."""
     return [block for block in blocks(PROJECT) if block.scene == name]
 
 
 class Shell:
-    """A reader's shell in a folder: `tunegate` and this Python are found first."""
+    """A reader's shell in a folder, with `tunegate` and this Python first on the path."""
 
     def __init__(self, folder: Path, environ: dict[str, str]) -> None:
         self.folder = folder
@@ -64,25 +64,25 @@ class Shell:
         self.environ = {**environ, "PATH": path, "PYTHONPATH": str(PROJECT), "TERM": "dumb"}
 
     def start(self, script: str) -> subprocess.Popen[str]:
-        """Begin it, as a group of processes of its own."""
+        """Start the script in its own process group."""
         return subprocess.Popen(
             ["bash", "-euo", "pipefail", "-c", script], cwd=self.folder, env=self.environ, start_new_session=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
     def run(self, script: str, *, codes: tuple[int, ...] = (0,), timeout_s: float = 1800) -> str:
-        """Everything that it said."""
+        """Run the script; return its output."""
         process = self.start(script)
         try:
-            said, _ = process.communicate(timeout=timeout_s)
+            output, _ = process.communicate(timeout=timeout_s)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-        assert process.returncode in codes, f"{script}\n{process.returncode}\n{said[-3000:]}"
-        return said
+        assert process.returncode in codes, f"{script}\n{process.returncode}\n{output[-3000:]}"
+        return output
 
     def interrupt(self, process: subprocess.Popen[str]) -> str:
-        """Ctrl-C, again where it was still starting; what it said."""
+        """Press Ctrl-C, repeatedly if it is still starting; return the output."""
         for _ in range(6):
             os.killpg(process.pid, signal.SIGINT)
             try:
@@ -94,7 +94,7 @@ class Shell:
 
 
 def script_of(block: Block, **places: str) -> str:
-    """The block as a script, with what the reader fills in."""
+    """The block as a script, with the reader's values filled in."""
     text = block.text if block.language == "bash" else "\n".join(block.commands())
     for name, value in places.items():
         assert name in text, name
@@ -104,7 +104,7 @@ def script_of(block: Block, **places: str) -> str:
 
 @pytest.fixture
 def shell(empty_workplace: ForkedWorkplace) -> Shell:
-    """With one pipeline, `support-replies`: generated tickets and a tiny model."""
+    """A shell with one pipeline, `support-replies`: generated tickets and a tiny model."""
     empty_workplace.declare(_as_the_pages)
     return Shell(empty_workplace.folder, empty_workplace.environ)
 
@@ -117,7 +117,7 @@ def _as_the_pages(document: dict[str, Any]) -> None:
 
 @pytest.fixture
 def used(shell: Shell, empty_workplace: ForkedWorkplace) -> Shell:
-    """After a run: version 1 is champion."""
+    """The shell after a run: version 1 is champion."""
     done = empty_workplace.run("run", "support-replies")
     assert done.returncode == 0, done.stderr
     return shell
@@ -126,25 +126,25 @@ def used(shell: Shell, empty_workplace: ForkedWorkplace) -> Shell:
 @pytest.mark.model
 @pytest.mark.timeout(7200)
 def test_scene_clone(tmp_path: Path) -> None:
-    """What is committed, set up, checked, demonstrated and documented in a folder of its own."""
+    """Clone the repository into a new folder, then install, check, demonstrate and document it."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
     shell = Shell(tmp_path, environ)
     shell.run(f"git clone --quiet {PROJECT} clone")
     shell.folder = tmp_path / "clone"
     del shell.environ["PYTHONPATH"]
-    told = {}
+    outputs = {}
     for command in dict.fromkeys(command for block in scene("clone") for command in block.commands()):
         target = command.split()[1]
         if target in ONLY_LOOKED_UP:
             continue
-        # Of the benchmarks the short form: 20,000 tickets tell as well as 200,000 that the command works.
-        told[target] = shell.run(command if not target.startswith("bench") else f"{command} QUICK=1", timeout_s=3600)
-    assert {"install", "check", "demo", "docs", "bench-curate", "bench-read", "bench-gates"} <= told.keys()
+        # The short form of benchmarks: 20,000 tickets are enough to show that the command works.
+        outputs[target] = shell.run(command if not target.startswith("bench") else f"{command} QUICK=1", timeout_s=3600)
+    assert {"install", "check", "demo", "docs", "bench-curate", "bench-read", "bench-gates"} <= outputs.keys()
     assert (shell.folder / ".tunegate" / "site" / "index.html").is_file()
-    for name, said in told.items():
+    for name, output in outputs.items():
         if name.startswith("bench"):
-            json.loads(said.splitlines()[-1])
-    assert "PROMOTE" in told["demo"]
+            json.loads(output.splitlines()[-1])
+    assert "PROMOTE" in outputs["demo"]
 
 
 def test_scene_signing(used: Shell) -> None:
@@ -152,7 +152,7 @@ def test_scene_signing(used: Shell) -> None:
     used.run(script_of(block))
     used.run("tunegate model export support-replies@champion --format peft --out given --sign KEY.pem")
     assert "signed" in used.run("tunegate model verify given --key PUB.pem")
-    assert (used.folder / "KEY.pem").stat().st_mode & 0o077 == 0  # openssl keeps it to the reader
+    assert (used.folder / "KEY.pem").stat().st_mode & 0o077 == 0  # openssl makes it private
 
 
 def test_scene_endpoint(used: Shell) -> None:
@@ -160,11 +160,11 @@ def test_scene_endpoint(used: Shell) -> None:
     process = used.start(script_of(serve))
     try:
         wait_for(lambda: urllib.request.urlopen("http://127.0.0.1:8399/health", timeout=5).status == 200, process)
-        told = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
+        first = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
         again = json.loads(used.run(f"{script_of(feedback).strip()} --silent --fail"))
     finally:
         used.interrupt(process)
-    assert (told["new"], again["new"], again["known"]) == (1, 0, 1)
+    assert (first["new"], again["new"], again["known"]) == (1, 0, 1)
     assert process.returncode == 0
 
 
@@ -177,8 +177,8 @@ def test_scene_schedule(shell: Shell) -> None:
     with (shell.folder / "mine.yaml").open("w") as stream:
         YAML().dump(document, stream)
     tick, serve = script_of(block).splitlines()
-    assert "PROMOTE" in shell.run(tick)  # no verdict before it: so many new tickets are reason enough
-    assert "mine" in shell.run(tick)  # and now nothing is new
+    assert "PROMOTE" in shell.run(tick)  # no verdict yet, so all tickets are new
+    assert "mine" in shell.run(tick)  # now nothing is new
     process = shell.start(serve)
     time.sleep(20)
     assert process.poll() is None
@@ -191,8 +191,8 @@ def test_scene_forget(used: Shell) -> None:
     gone, stays = sample["rows"]
     assert gone["customer_id"] != stays["customer_id"]
     filled = {"CUSTOMER": gone["customer_id"], "TICKET": stays["ticket_id"], "MODEL/VERSION": "support-replies/1"}
-    said = used.run(script_of(block, **filled))
-    assert "certificate" in said
+    output = used.run(script_of(block, **filled))
+    assert "certificate" in output
     assert "nothing is held" in used.run(f"tunegate data forget {gone['customer_id']} --plan")
 
 
@@ -211,10 +211,10 @@ def test_scene_init(shell: Shell) -> None:
     for line in written.text.splitlines():
         assert line.strip() in text, line
     shell.run("\n".join(others))
-    for key, size in {"max_examples": 16, "max_items": 8, "max_new_tokens": 8}.items():  # minutes, not an hour
+    for key, size in {"max_examples": 16, "max_items": 8, "max_new_tokens": 8}.items():  # minutes instead of an hour
         text = re.sub(rf"\b{key}: \d+", f"{key}: {size}", text)
     (shell.folder / "pipelines.yaml").write_text(text)
-    shell.run(run, codes=(5, 8))  # so few items prove nothing, and the verdict says so
+    shell.run(run, codes=(5, 8))  # HOLD: so few items prove nothing
 
 
 def keep_300(path: Path) -> None:
@@ -238,10 +238,10 @@ def test_scene_event(shell: Shell, prefect_server: PrefectServer) -> None:
     shell.run(f"{block.text.rstrip()} --silent --fail")
     asked = {"filter": {"event": {"name": [event["event"]]}, "occurred": {"since": "2026-06-01T00:00:00Z"}}}
 
-    def has_come() -> bool:
+    def has_started() -> bool:
         return event["id"] in {found["id"] for found in prefect_server.ask("/events/filter", asked)["events"]}
 
-    wait_for(has_come)
+    wait_for(has_started)
 
 
 def test_scene_postgres(
@@ -254,14 +254,14 @@ def test_scene_postgres(
     shell = Shell(tmp_path, empty_workplace.environ)
     address, *others = script_of(block).splitlines()
     assert address.startswith("url='postgresql://")
-    told = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
+    output = shell.run("\n".join([f"url='{postgres.fresh()}'", *others, "rm .tunegate/ledger.sqlite",
         "tunegate model champion small"]))  # fmt: skip
-    assert "version 1" in told.splitlines()[-1] or "1" in told
+    assert "version 1" in output.splitlines()[-1] or "1" in output
 
 
 @pytest.fixture
 def stacks(tmp_path: Path) -> Iterator[Callable[[], str]]:
-    """Folders where a stack's Postgres may be, also if this is root."""
+    """Folders that a stack's Postgres can use, even if this user is root."""
     folders: list[Path] = []
 
     def make() -> str:
@@ -284,8 +284,8 @@ def test_scene_stack(shell: Shell, empty_workplace: ForkedWorkplace, stacks: Cal
     down = "python -m infra.stack down"
     try:
         shell.environ["TUNEGATE_STACK_POSTGRES"] = stacks()
-        said = shell.run(script_of(whole, **{"/backups/monday": str(folder / "monday")}))
-        assert said.count("works") >= 4, said
+        output = shell.run(script_of(whole, **{"/backups/monday": str(folder / "monday")}))
+        assert output.count("works") >= 4, output
         shell.environ["TUNEGATE_STACK_POSTGRES"] = stacks()
         script = script_of(restored, **{"/backups/monday": str(folder / "monday"), "/srv/new": str(folder / "new")})
         shell.run(script)
@@ -301,7 +301,7 @@ def test_scene_cluster(shell: Shell, empty_workplace: ForkedWorkplace, tmp_path:
     [block] = scene("cluster")
     empty_workplace.declare(_as_spread)
     install, *others = script_of(block).splitlines()
-    assert install.split()[:2] == ["uv", "sync"]  # what this environment is already
+    assert install.split()[:2] == ["uv", "sync"]  # already set in this environment
     with two_nodes(tmp_path) as cluster:
         place = {"10.0.0.5:6379": cluster.place.address, "file:///mnt/shared": cluster.place.shared}
         script = "\n".join(others)
@@ -309,8 +309,8 @@ def test_scene_cluster(shell: Shell, empty_workplace: ForkedWorkplace, tmp_path:
             assert name in script
             script = script.replace(name, value)
         shell.environ |= {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
-        said = shell.run(script, codes=(0, 1))  # doctor's exit code is of all that it looks at
-    assert said.count("same Python, libraries and source") == 2, said
+        output = shell.run(script, codes=(0, 1))  # doctor's exit code covers all its checks
+    assert output.count("same Python, libraries and source") == 2, output
 
 
 def _as_spread(document: dict[str, Any]) -> None:
@@ -323,15 +323,15 @@ def _as_scheduled(document: dict[str, Any]) -> None:
     document["pipelines"]["support-replies"]["schedule"] = {"cron": "0 5 1 1 *"}
 
 
-def wait_for(holds: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit_s: float = 120) -> None:
-    """Until it holds; the process must live so long."""
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit_s: float = 120) -> None:
+    """Wait until the condition holds; the process must not exit before."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:
         assert process is None or process.poll() is None, process.communicate()[0]
         try:
-            if holds():
+            if condition():
                 return
         except OSError:
             pass
         time.sleep(0.3)
-    raise AssertionError("it never came")
+    raise AssertionError("timed out")

@@ -1,4 +1,4 @@
-"""`engine: ray` in a pipeline: which steps go to the cluster, and a whole run there that ends in the same results."""
+"""`engine: ray` in a pipeline: which steps run on the cluster, and a whole run there with the same results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 @pytest.mark.campaign
 @pytest.mark.server
-def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
+def test_a_run_on_the_cluster_has_the_results_of_a_local_run(
     empty_workplace: ForkedWorkplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     def digests() -> dict[str, str]:
         run_id = empty_workplace.json("run", "small")["run_id"]
         found = {row["step"]: row["digest"] for row in empty_workplace.json("show", run_id)["steps"]}
-        assert found.pop("warehouse"), "of which rows are equal, and bytes may differ"
+        assert found.pop("warehouse"), "rows are equal, but bytes may differ"
         return found
 
-    here = digests()
-    assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= here.keys()
+    local = digests()
+    assert {"redact", "dedup", "train", "answers_tuned", "gate"} <= local.keys()
     with two_nodes(tmp_path_factory.mktemp("ray")) as cluster:
         empty_workplace.declare(lambda document: document["pipelines"]["small"].update(engine="ray"))
         empty_workplace.environ |= {
@@ -33,6 +33,6 @@ def test_a_run_on_the_cluster_ends_in_the_results_of_a_run_here(
             "RAY_AUTH_MODE": os.environ["RAY_AUTH_MODE"], "RAY_AUTH_TOKEN": os.environ["RAY_AUTH_TOKEN"],
             "TUNEGATE_HOME": str(empty_workplace.folder / "other-home"),
         }  # fmt: skip
-        there = digests()
+        on_cluster = digests()
         assert not any(path.suffix == ".safetensors" for path in (cluster.shared / "trainings").rglob("*"))
-    assert there == here
+    assert on_cluster == local

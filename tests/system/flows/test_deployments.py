@@ -1,4 +1,4 @@
-"""Schedules and triggers on a real Prefect server: registered, registered again, changed, taken away."""
+"""Schedules and triggers on a real Prefect server: registered, registered again, changed, removed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    """The tests' server, for this process too."""
+    """A client of the tests' server in this process."""
     from prefect.client.orchestration import get_client
     from prefect.settings import temporary_settings
 
@@ -32,7 +32,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
         yield made
 
 
-def test_deploying_again_changes_nothing_and_deploying_a_change_changes_that(
+def test_deploying_again_changes_nothing_and_deploying_a_change_updates_it(
     empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
     names = [f"{what}-{empty_workplace.folder.name.lower().replace('_', '-')}"[:60] for what in ("timed", "triggered")]
@@ -98,7 +98,9 @@ def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
     assert (kept.work_pool_name, kept.entrypoint) == (f"pool-{name}", "flows.pipeline.run_pipeline")
 
 
-def test_a_turn_without_its_limit_is_refused(empty_workplace: ForkedWorkplace, client: SyncPrefectClient) -> None:
+def test_queued_ticks_without_a_concurrency_limit_are_refused(
+    empty_workplace: ForkedWorkplace, client: SyncPrefectClient
+) -> None:
     def change(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["schedule"] = {"cron": "0 5 * * 1", "resource": "nowhere"}
 

@@ -1,4 +1,4 @@
-"""The gate's checks by the real command; tests/system/benchmarks/test_regressions.py has the other planted faults."""
+"""The gate's checks by the real command; tests/system/benchmarks/test_regressions.py covers other planted faults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.server
 
 
 def write_twins(folder: Path) -> None:
-    """60 tickets, each sent again by another customer with one word more."""
+    """60 tickets, each repeated by another customer with one extra word."""
     rows = []
     for number in range(60):
         body = " ".join(f"w{(number * 401 + k * k * 13 + k) % 4999}" for k in range(20))
@@ -39,7 +39,7 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
         pipeline = document["pipelines"]["small"]
         pipeline["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
         pipeline["curate"] |= {
-            "steps": [],  # no deduplication, and decontamination declared away
+            "steps": [],  # without deduplication, and decontamination disabled
             "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
         }
         pipeline["train"]["max_examples"] = 60
@@ -57,4 +57,4 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
     assert first["candidate"] > 0
     assert "trained tickets" in first["reason"]
     assert (trip["part"], trip["verdict"]) == ("round_trip", "PROMOTE")
-    assert trip["candidate"] < trip["limit"] / 2  # bfloat16 where the processor has it
+    assert trip["candidate"] < trip["limit"] / 2  # bfloat16 if the processor supports it

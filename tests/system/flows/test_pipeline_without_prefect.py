@@ -1,4 +1,4 @@
-"""A dead Prefect server, at the start and in the middle, stops no run."""
+"""A Prefect server that is down, at the start or in the middle, stops no run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.server
 
 
 class Relay:
-    """A proxy of the tests' Prefect server and can be cut, at once or after so many messages to the server."""
+    """A proxy of the tests' Prefect server that can be cut, at once or after a number of messages."""
 
     def __init__(self, url: str, *, messages: float = math.inf) -> None:
         self.n_messages = 0
@@ -35,7 +35,7 @@ class Relay:
         threading.Thread(target=self._serve, daemon=True).start()
 
     def cut(self) -> None:
-        """Nothing listens any more, and what is open is closed."""
+        """Stop listening and close open connections."""
         for each in (self._listener, *self._open):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -70,7 +70,7 @@ def relay(prefect_server: PrefectServer) -> Iterator[Relay]:
     made.cut()
 
 
-def test_a_server_that_is_down_costs_a_note(empty_workplace: ForkedWorkplace) -> None:
+def test_a_server_that_is_down_causes_a_note(empty_workplace: ForkedWorkplace) -> None:
     done = empty_workplace.run("run", "small", "--until", "curate", "--json", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert done.returncode == 0, done.stderr
     assert "TG0701" in done.stderr
@@ -78,23 +78,23 @@ def test_a_server_that_is_down_costs_a_note(empty_workplace: ForkedWorkplace) ->
     assert json.loads(done.stdout)["verdict"] == "DONE"
 
 
-def test_a_server_that_dies_meanwhile_is_gone_on_without(empty_workplace: ForkedWorkplace, relay: Relay) -> None:
+def test_a_run_continues_without_a_server_that_dies(empty_workplace: ForkedWorkplace, relay: Relay) -> None:
     run = empty_workplace.start("run", "small", "--json", PREFECT_API_URL=relay.url, PREFECT_CLIENT_MAX_RETRIES="0")
     while run.poll() is None and not any((empty_workplace.home / "store").glob("dedup/*")):
         time.sleep(0.05)
     relay.cut()
-    out, talk = run.communicate(timeout=200)
-    assert run.returncode == 0, talk
-    assert "no longer answers" in " ".join(talk.split())
+    out, stderr = run.communicate(timeout=200)
+    assert run.returncode == 0, stderr
+    assert "no longer answers" in " ".join(stderr.split())
     assert json.loads(out)["verdict"] == "PROMOTE"
     (row,) = empty_workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")
 
 
-# 1 is the question whether it is healthy, the next ones are before or at the start of the flow. A busy machine sends
-# several messages as one: a run of which everything is reused has been seen to be over after 39.
+# Message 1 is the health check, the next ones come before or at the start of the flow. A busy machine sends several
+# messages as one: a run that reuses everything has finished after 39.
 @pytest.mark.parametrize("messages", [1, 2, 3, 5, 8, 13, 21])
-def test_a_server_that_dies_at_any_message_is_gone_on_without(
+def test_a_run_continues_without_a_server_that_dies_at_any_message(
     workplace: ForkedWorkplace, prefect_server: PrefectServer, messages: int
 ) -> None:
     relay = Relay(prefect_server.url, messages=messages)
@@ -104,6 +104,6 @@ def test_a_server_that_dies_at_any_message_is_gone_on_without(
         relay.cut()
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["verdict"] == "PROMOTE"
-    assert relay.n_messages > messages, "the run was over before"
+    assert relay.n_messages > messages, "the run ended before"
     (row,) = workplace.json("runs")["runs"]
     assert (row["status"], row["verdict"]) == ("DONE", "PROMOTE")

@@ -1,4 +1,4 @@
-"""The image's lock without CUDA, and the targets of make that look at packages."""
+"""The image's lock without CUDA, and the make targets that check packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.project import PROJECT
 INFRA = PROJECT / "infra"
 
 
-def test_the_lock_of_a_machine_without_a_gpu_lacks_torch_and_cuda_alone() -> None:
+def test_the_lock_of_a_machine_without_a_gpu_lacks_only_torch_and_cuda() -> None:
     lock = INFRA.parent / "requirements.lock"
 
     def ask(*options: str) -> str:
@@ -21,14 +21,14 @@ def test_the_lock_of_a_machine_without_a_gpu_lacks_torch_and_cuda_alone() -> Non
 
     pins = re.findall(r"^([a-z0-9][^ =]*)==", lock.read_text(), re.M)
     kept = re.findall(r"^([a-z0-9][^ =]*)==", ask(), re.M)
-    gone = [name for name in pins if name not in kept]
-    assert "torch" in gone
-    assert all(name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-")) for name in gone)
+    missing = [name for name in pins if name not in kept]
+    assert "torch" in missing
+    assert all(name in ("torch", "triton") or name.startswith(("nvidia-", "cuda-")) for name in missing)
     assert ask().count("--hash=sha256:") < lock.read_text().count("--hash=sha256:")
     assert re.fullmatch(r"torch==\d+\.\d+\.\d+\n", ask("--torch"))
 
 
-def test_everything_that_is_installed_has_an_allowed_licence_and_another_one_is_named() -> None:
+def test_installed_packages_have_allowed_licences_and_others_are_named() -> None:
     command = [sys.executable, "-m", "piplicenses", "--summary"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -39,7 +39,7 @@ def test_everything_that_is_installed_has_an_allowed_licence_and_another_one_is_
     assert "license MIT not in allow-only licenses was found for package pydantic" in done.stderr
 
 
-def test_no_answer_of_the_advisories_is_no_good_answer() -> None:
+def test_an_unreachable_advisory_database_is_an_error() -> None:
     nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), "http://127.0.0.1:9")
     environ = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
     done = subprocess.run(

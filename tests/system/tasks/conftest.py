@@ -1,4 +1,4 @@
-"""The fixtures of tests/tasks."""
+"""Fixtures shared with tests/tasks."""
 
 from __future__ import annotations
 

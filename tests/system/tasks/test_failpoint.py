@@ -1,4 +1,4 @@
-"""Failpoints: they kill at the named place, and a misspelt name does not count as a survived kill."""
+"""Failpoints kill at the named place, and a misspelt name is not mistaken for a survived kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The DuckDB connection and its lock-down."""
+"""The DuckDB connection and how it is locked down."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.errors import LockedError
 from tasks.warehouse import connect, create_database
 
 
-def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
+def test_a_locked_database_is_reported_with_its_holder(tmp_path: Path) -> None:
     path = tmp_path / "w.duckdb"
     create_database(path)
     hold = f"import duckdb, time; c = duckdb.connect({str(path)!r}); print('held', flush=True); time.sleep(600)"
@@ -37,7 +37,7 @@ def test_a_held_database_names_its_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_sql_that_never_ends(number: signal.Signals, code: int) -> None:
+def test_a_signal_ends_endless_sql(number: signal.Signals, code: int) -> None:
     script = """
 import signal, sys
 from tasks.warehouse import connect, in_bounds
@@ -50,12 +50,12 @@ with connect() as connection:
     except KeyboardInterrupt:
         sys.exit(130)
 """
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as asking:
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE) as query:
         try:
-            assert asking.stdout is not None
-            assert asking.stdout.readline() == b"asking\n"
+            assert query.stdout is not None
+            assert query.stdout.readline() == b"asking\n"
             time.sleep(0.5)
-            asking.send_signal(number)
-            assert asking.wait(timeout=20) == code
+            query.send_signal(number)
+            assert query.wait(timeout=20) == code
         finally:
-            asking.kill()
+            query.kill()

@@ -33,7 +33,7 @@ def judge(
 def test_a_limit_is_met_in_every_round_and_violated_in_all(within: float, verdict: str) -> None:
     (found,) = judge(LatencySpec(p95_ratio_max=1.1), latency_within=within)
     assert found[:3] == ("latency", verdict, True)
-    assert f"kept in {within:.0f}" in found[3]
+    assert f"within the limit in {within:.0f}" in found[3]
 
 
 @pytest.mark.parametrize("within", [None, float("nan"), 4.0, -1.0])

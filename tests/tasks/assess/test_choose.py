@@ -1,4 +1,4 @@
-"""Which training goes on: targets, ties, NaN, missing ones, and when curation is likelier to pay."""
+"""Which training is chosen: targets, ties, NaN, missing ones, and when curation is more promising."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_where_less_is_better_the_least_wins(tmp_path: Path) -> None:
     trials = [weigh(tmp_path, f"t{n}", [loss] * 3, number=n, traits=LOSS) for n, loss in enumerate((2.0, 1.0, 3.0), 1)]
     choice = choose(tmp_path, *trials, traits=LOSS)
     assert choice.winner == "t2"
-    assert "too few items to bound that" in choice.why
+    assert "too few items for bounds" in choice.why
 
 
 def test_of_equal_trials_the_smaller_and_then_the_earlier_wins(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_the_first_rung_that_meets_the_target_wins_even_when_a_later_one_is_bett
     assert (choice.winner, choice.met) == ("rung_b", True)
     assert [row.state for row in choice.rows] == ["done", "chosen", "not_started"]
     assert choice.rows[2].changes == {"method": "full"}
-    assert choice.why.startswith("rung_b is the first rung that meets the target (met: the mean 0.5, without a bound")
+    assert choice.why.startswith("rung_b is the first rung that meets the target (met: the mean is 0.5 (no bound)")
     assert pq.read_table(choice.root / "ladder.parquet").num_rows == 3
 
 
@@ -164,7 +164,7 @@ def test_a_loss_has_a_bound_from_two_hundred_items_on() -> None:
     assert 1.0 < bound < 1.02
     few = judge_target(values[:199], traits=LOSS, target=target, n_rungs=1)
     assert few[:2] == (False, None)
-    assert "199 items bound no heldout_loss" in few[2]
+    assert "199 items are too few to bound heldout_loss" in few[2]
     assert judge_target([1.0] * 300, traits=LOSS, target=target, n_rungs=1)[0] is False  # no spread, no bound
     by_mean = target.model_copy(update={"by": "estimate"})
     assert judge_target(values[:3], traits=LOSS, target=by_mean, n_rungs=1)[0]

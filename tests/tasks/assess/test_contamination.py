@@ -63,7 +63,7 @@ def check(
         )  # fmt: skip
         return check_contamination(
             dataset=dataset, splits=splits, items=make_items([row | {"answer": "Settled."} for row in held_out]),
-            spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted=("planted-0",),
+            spec=ContaminationSpec(**spec), decontaminate=DecontaminateSpec(), planted_ids=("planted-0",),
             out=new_folder(),
         )  # fmt: skip
 
@@ -130,7 +130,7 @@ def test_what_is_declared_apart_is_not_asked_for(check: MakeEvidence) -> None:
 
 
 def test_examples_that_are_not_all_there_are_an_error(check: MakeEvidence) -> None:
-    with pytest.raises(GateError, match="there are 40 encoded examples, and 41") as raised:
+    with pytest.raises(GateError, match="there are 40 encoded examples, but the training used 41") as raised:
         check(CLEAN, n_train=41)
     assert raised.value.code == "TG0603"
 

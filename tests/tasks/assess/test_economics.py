@@ -19,10 +19,10 @@ from tasks.assess.economics import (
     bandwidth_bound_s,
     break_even_queries,
     cheapest,
+    compute_costs,
     hosted_usd_per_query,
     payback_days,
     read_prices,
-    reckon_costs,
 )
 
 HOSTED = 0.0003
@@ -133,7 +133,7 @@ def test_a_run_of_500_dollars_pays_back_in_a_week_at_89_to_417_thousand_queries(
 
 
 def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -> None:
-    report = reckon_costs(read_prices(), known(), machine="l4", queries_per_month=1e6, one_off_usd=464)
+    report = compute_costs(read_prices(), known(), machine="l4", queries_per_month=1e6, one_off_usd=464)
     lines = {line.what: line for line in report.queries}
     assert lines["own model, one at a time, on l4"].seconds == 5.0
     assert lines["own model, one at a time, on l4"].usd == pytest.approx(0.8 * 5 / 3600)
@@ -153,7 +153,7 @@ def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -
 
 
 def test_without_a_card_a_volume_or_a_measurement_no_figure_is_supposed() -> None:
-    report = reckon_costs(
+    report = compute_costs(
         read_prices(), known(measured={}, batched_seconds=None, prompt_tokens={"tuned": 120.0}), one_off_usd=0
     )
     assert [line.what for line in report.queries] == ["API small", "API large"]
@@ -161,7 +161,7 @@ def test_without_a_card_a_volume_or_a_measurement_no_figure_is_supposed() -> Non
     told = " ".join(report.notes)
     for words in ("gates.latency", "--machine", "--queries", "few_shot"):
         assert words in told
-    unpriced = reckon_costs(read_prices(), known())
+    unpriced = compute_costs(read_prices(), known())
     assert [line.usd for line in unpriced.queries if line.what.startswith("own")] == [None, None]
 
 
@@ -171,7 +171,7 @@ def test_an_api_for_nothing_is_never_beaten_by_rent() -> None:
         gpus={"card": GpuPrice(usd_per_hour=1, bandwidth_gb_s=100, source="x")},
         apis={"free": ApiPrice(usd_per_m_in=0, usd_per_m_out=0, source="x")},
     )
-    report = reckon_costs(book, known(), machine="card", queries_per_month=1e9)
+    report = compute_costs(book, known(), machine="card", queries_per_month=1e9)
     assert report.cards[0].break_even == {"free": None}
     assert report.payback[0].days is None
     assert break_even_queries(usd_per_month=1, api_usd_per_query=0) == math.inf

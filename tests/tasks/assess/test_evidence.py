@@ -12,8 +12,8 @@ from schemas.errors import GateError
 from schemas.gates import GateRule, GatesSpec
 from tasks.assess.clusters import Clusters
 from tasks.assess.evidence import Arms, ArmScores, find_baseline, line_up
-from tasks.assess.forgetting import ask_forgetting
-from tasks.assess.questions import Asker
+from tasks.assess.forgetting import assess_forgetting
+from tasks.assess.questions import assess_rules
 from tasks.assess.suite import METRIC
 
 MakeScores = Callable[..., Scores]
@@ -22,7 +22,7 @@ RIGHT = [1.0] * 60
 
 
 def alone(candidate: ArmScores) -> Arms:
-    """A candidate beside nobody."""
+    """A candidate without any other arm."""
     return Arms(
         candidate=candidate, champion=None, champion_version=None, anchor=None, anchor_version=None, baselines={}
     )
@@ -40,14 +40,14 @@ def test_what_cannot_be_compared_is_refused(make_scores: MakeScores) -> None:
 
 
 def test_a_slice_that_was_not_made_is_refused(make_scores: MakeScores) -> None:
-    asker = Asker(alone(ArmScores(make_scores("tuned", {"exact": RIGHT}))), GatesSpec(rules=(SLICED,)), None)
-    (asked,) = asker.ask_all()
-    assert asked.verdict == "ERROR"  # TG0606
-    assert "the items were not sliced by product; add it to evaluate.slices" in (asked.reason or "")
+    arms = alone(ArmScores(make_scores("tuned", {"exact": RIGHT})))
+    (assessed,) = assess_rules(arms, GatesSpec(rules=(SLICED,)), None)
+    assert assessed.verdict == "ERROR"  # TG0606
+    assert "the items were not sliced by product; add it to evaluate.slices" in assessed.reason
 
 
-def test_a_base_that_knows_nothing_tells_no_loss(make_scores: MakeScores) -> None:
+def test_a_base_that_knows_nothing_shows_no_loss(make_scores: MakeScores) -> None:
     gates = GatesSpec(rules=(SLICED,), forgetting=ForgettingSpec())
     arms = [make_scores(arm, {METRIC: [0.0] * 60}) for arm in ("tuned", "champion")]
-    (asked,) = ask_forgetting(gates, arms)
-    assert "under 0.2 a loss cannot be told" in (asked.reason or "")  # TG0610
+    (assessed,) = assess_forgetting(gates, arms)
+    assert "below 0.2 it cannot show a loss" in assessed.reason  # TG0610

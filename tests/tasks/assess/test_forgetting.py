@@ -123,7 +123,7 @@ def test_what_is_missing_or_tells_nothing_is_an_error(judge: Callable[..., GateD
     assert judge(base, base, kl=None).verdict == judge(base, base, kl=float("nan"), kl_max=1.0).verdict == "ERROR"
     weak = judge([0.0] * 600, [1.0] * 60 + [0.0] * 540)
     assert weak.verdict == "ERROR"
-    assert "under 0.2 a loss cannot be told" in weak.reason
+    assert "below 0.2 it cannot show a loss" in weak.reason
 
 
 def test_a_declared_limit_of_divergence_decides(judge: Callable[..., GateDecision]) -> None:

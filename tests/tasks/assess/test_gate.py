@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from schemas.artifacts import GateDecision, Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec
+from schemas.metrics import traits_of
 from schemas.verdicts import Finding
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
 from tasks.assess.gate import SEVERITY, GateContext, decide, worst
-from tasks.assess.judge import judge_change, judge_value
+from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -27,6 +28,7 @@ IMPROVE = GateRule(metric="exact", change_threshold=ChangeThreshold(against="cha
 REFRESH = GateRule(metric="exact", change_threshold=ChangeThreshold(against="champion", mode="refresh", margin=0.05))
 BASELINE = GateRule(metric="exact", change_threshold=ChangeThreshold(against="best_baseline"))
 HALF = GateRule(metric="exact", value_threshold=0.5)
+EXACT = traits_of("exact")
 
 
 def _zeros_and_ones(n_right: int, n_items: int) -> list[float]:
@@ -81,8 +83,8 @@ Judge = Callable[..., GateDecision]
     ("gained", "lost", "improve", "refresh"),
     [
         (30, 5, "PROMOTE", "PROMOTE"),
-        (13, 10, "HOLD", "PROMOTE"),  # better on average, surely no more than 0.05 worse
-        (10, 13, "HOLD", "HOLD"),  # surely no more than 0.05 worse, but not better: never
+        (13, 10, "HOLD", "PROMOTE"),  # better on average, at most 0.05 worse at the confidence
+        (10, 13, "HOLD", "HOLD"),  # at most 0.05 worse at the confidence, but not better: never
         (10, 10, "HOLD", "HOLD"),
         (5, 30, "BLOCK", "BLOCK"),
     ],
@@ -425,27 +427,23 @@ def test_the_verdict_follows_the_score_statistic_on_random_counts() -> None:
         candidate = np.repeat([1.0, 0.0, 1.0], [gained, lost, same])
         champion = np.repeat([0.0, 1.0, 1.0], [gained, lost, same])
         statistic = float(tango_z(gained, lost, 200, 0.0, continuity=math.copysign(CONTINUITY, gained - lost)))
-        verdict = judge_change(
-            candidate, champion, metric="exact", margin=None, against="champion", confidence=0.95
-        ).verdict
+        verdict = judge_change(candidate, champion, ChangeTest(EXACT, 0.95, "champion")).verdict
         assert verdict == ("PROMOTE" if statistic > z else "BLOCK" if statistic < -z else "HOLD")
-        verdict = judge_change(
-            candidate, champion, metric="exact", margin=0.02, against="champion", confidence=0.95
-        ).verdict
+        verdict = judge_change(candidate, champion, ChangeTest(EXACT, 0.95, "champion", margin=0.02)).verdict
         assert (verdict == "PROMOTE") == (
             float(tango_z(gained, lost, 200, -0.02, continuity=CONTINUITY)) > z and gained > lost
         )
 
 
-def test_the_items_a_held_rule_asks_for_let_it_pass_at_the_same_rates() -> None:
+def test_with_the_items_that_a_held_rule_needs_it_passes_at_the_same_rates() -> None:
     held = judge_change(
         np.repeat([1.0, 0.0, 1.0], [12, 8, 180]), np.repeat([0.0, 1.0, 1.0], [12, 8, 180]),
-        metric="exact", margin=None, against="champion", confidence=0.95,
+        ChangeTest(EXACT, 0.95, "champion"),
     )  # fmt: skip
     assert held.verdict == "HOLD"
     # distance 0.02, discordance 0.1: 1,544 items in all, 1,344 more
     assert "about 1,344 more items" in held.reason
-    at_value = judge_value(np.repeat([1.0, 0.0], [55, 45]), metric="exact", limit=0.5, confidence=0.95)
+    at_value = judge_value(np.repeat([1.0, 0.0], [55, 45]), ValueTest(EXACT, 0.95, limit=0.5))
     # ((1.6449 * 0.5 + 0.8416 * 0.4975) / 0.05)**2 = 617 items, 517 more
     assert "about 517 more items" in at_value.reason
 

@@ -77,7 +77,7 @@ def test_a_refresh_that_beats_a_rotten_champion_is_still_held_to_the_anchor(judg
     assert judge([REFRESH], candidate, champion, anchor=anchor).verdict == "PROMOTE"
     rotten = judge([REFRESH], [0.0] * 60 + candidate[60:], [0.0] * 80 + [1.0] * 520, anchor=anchor)
     assert [finding.verdict for finding in rotten.findings] == ["PROMOTE", "BLOCK"]
-    assert rotten.findings[1].rule == "exact is surely no more than 0.05 worse than anchor (version 1)"
+    assert rotten.findings[1].rule == "exact is at most 0.05 worse than anchor (version 1) at the confidence"
     assert rotten.anchor_version == "1"
 
 

@@ -131,7 +131,7 @@ def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothin
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"file": None}, "not held against"),
+        ({"file": None}, "not compared with"),
         ({"labels": 10.0}, "100 are needed"),
         ({"kappa": 0.59}, "kappa"),
         ({"kappa": None}, "kappa"),

@@ -44,8 +44,8 @@ def test_only_an_external_model_of_the_price_book_has_a_price(items: EvalSet) ->
     unknown = judge_calls(judge(model="other"), items=items, n_items=None, n_labels=0, book=book)
     local = judge_calls(judge(external=False), items=items, n_items=None, n_labels=0, book=book)
     assert (unknown.usd, local.usd) == (None, None)
-    assert "add other to the price book" in unknown.told
-    assert "its machine" in local.told
+    assert "add other to the price book" in unknown.note
+    assert "its machine" in local.note
 
 
 def test_before_the_items_are_known_calls_are_expected_or_nothing_is_said() -> None:
@@ -61,5 +61,5 @@ def test_a_latency_check_answers_both_models_prompts_and_a_warm_up() -> None:
     spec = LatencySpec(n_prompts=16, repeats=3)
     calls = latency_calls(spec, against="the champion", seconds_each=0.5)
     assert (calls.calls, calls.seconds) == (98, 49.0)
-    assert "the champion" in calls.told
+    assert "the champion" in calls.note
     assert latency_calls(spec, against="the base model", seconds_each=None).seconds is None

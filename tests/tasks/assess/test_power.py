@@ -153,7 +153,7 @@ def test_a_rule_that_nothing_can_meet_is_underpowered_at_any_size() -> None:
 
 def test_items_that_belong_together_are_said_to_count_for_less() -> None:
     [row] = plan([IMPROVE], 400, cluster_by="customer_id")
-    assert row.what.endswith("; more where items share a customer_id")
+    assert row.what.endswith("; more if items share a customer_id")
 
 
 def test_slices_say_what_the_smallest_of_them_shows() -> None:

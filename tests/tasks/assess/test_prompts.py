@@ -116,7 +116,7 @@ def test_an_example_is_never_a_held_out_item_or_its_question_or_without_an_answe
         items=items, arm="few_shot", prompt=PROMPT, format="instruction", splits=splits, n_examples=1, out=tmp_path
     )
     assert [turn["content"] for turn in _messages(tmp_path)[0] if turn["role"] == "assistant"] == ["good"]
-    with pytest.raises(DataError, match="need 2 examples, and train has 1"):
+    with pytest.raises(DataError, match="need 2 examples, and only 1 train"):
         build_prompts(
             items=items, arm="few_shot", prompt=PROMPT, format="instruction", splits=splits, n_examples=2, out=tmp_path
         )

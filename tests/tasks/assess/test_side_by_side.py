@@ -13,6 +13,7 @@ from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import MetricTraits
 from tasks.assess.ablation import AblationRow, answer_of, judge_arm, shared_confidence
 from tasks.assess.compare import tango_interval
+from tasks.assess.judge import ChangeTest
 from tasks.assess.score import write_scores
 from tasks.assess.side_by_side import compare_metrics, compare_splits
 
@@ -38,14 +39,14 @@ def test_only_common_items_are_compared_and_the_bounds_are_the_gates(tmp_path: P
     bounds = tango_interval(won, lost, 100, confidence=0.95)
     assert (exact.lower, exact.upper) == (bounds.lower, bounds.upper)
     assert exact.difference == pytest.approx(0.4)
-    assert exact.told == "better"
-    assert (chrf.lower, chrf.told) == (None, "equal on every item")
+    assert exact.summary == "better"
+    assert (chrf.lower, chrf.summary) == (None, "equal on every item")
 
 
 def test_a_metric_of_one_run_alone_or_without_common_items_has_no_figure(tmp_path: Path) -> None:
     first, second = scores(tmp_path / "a", right(4, of=10)), scores(tmp_path / "b", right(4, of=10, start=50))
     (line,) = compare_metrics(first, second, traits=(EXACT,), confidence=0.95)
-    assert (line.n_common, line.difference, line.told) == (0, None, "no item was answered by both")
+    assert (line.n_common, line.difference, line.summary) == (0, None, "no item was answered by both")
     broken = scores(tmp_path / "c", right(4, of=10) | {"t0000": math.nan})
     lines = compare_metrics(first, broken, traits=(EXACT, MetricTraits(name="absent")), confidence=0.95)
     assert lines == ()  # a metric that is no number everywhere has no mean, and an absent one none either
@@ -73,9 +74,9 @@ def test_tickets_of_both_runs_and_those_that_changed_sides(tmp_path: Path) -> No
 
 def judged(tmp_path: Path, curated: Mapping[str, float], arm: Mapping[str, float]) -> AblationRow:
     return judge_arm(
-        AblationRow(arm="raw", told=""), curated=scores(tmp_path / "curated", curated),
-        arm=scores(tmp_path / "raw", arm), items=EvalSet(root=tmp_path, n_items=0, n_available=0), traits=EXACT,
-        confidence=0.975,
+        AblationRow(arm="raw", description=""), curated=scores(tmp_path / "curated", curated),
+        arm=scores(tmp_path / "raw", arm), test=ChangeTest(EXACT, 0.975, "arm raw"),
+        items=EvalSet(root=tmp_path, n_items=0, n_available=0),
     )  # fmt: skip
 
 
@@ -100,8 +101,16 @@ def test_other_items_or_broken_scores_are_not_judged(tmp_path: Path, arm: Mappin
     assert answer_of({"raw": row}).startswith("Not known:")
 
 
+def test_a_table_of_an_earlier_version_is_read() -> None:
+    row = AblationRow.model_validate_json('{"arm": "raw", "told": "all tickets"}')
+    assert row == AblationRow(arm="raw", description="all tickets")
+    assert "told" not in row.model_dump()
+
+
 def test_several_comparisons_share_the_error_probability() -> None:
     gates = GatesSpec(rules=(GateRule(metric="exact", value_threshold=0.5),))
     assert shared_confidence(gates, 1) == pytest.approx(0.95)
     assert shared_confidence(gates, 5) == pytest.approx(0.99)
-    assert answer_of({"without-x": AblationRow(arm="without-x", told="", gain="helps")}).startswith("Not asked")
+    assert answer_of({"without-x": AblationRow(arm="without-x", description="", gain="helps")}).startswith(
+        "Not compared"
+    )

@@ -117,7 +117,7 @@ def test_json_is_valid_under_its_schema_or_it_is_not(score: Score) -> None:
         ({"uses": "json_schema", "schema": {"$ref": "https://example.org/s.json"}}, "leaves the schema"),
         ({"uses": "json_schema", "schema": {"allOf": [{"$ref": "file:///etc/passwd"}]}}, "leaves the schema"),
         ({"uses": "regex", "name": "a", "pattern": "("}, "not a regular expression"),
-        ({"uses": "pii", "types": ["name"]}, "not found in answers"),
+        ({"uses": "pii", "types": ["name"]}, "cannot be found in answers"),
     ],
 )
 def test_a_metric_that_cannot_be_meant_is_refused_when_the_file_is_read(metric: dict[str, Any], told: str) -> None:
@@ -353,7 +353,7 @@ def test_metrics_that_contradict_each_other_or_the_gate_are_told() -> None:
         ({"metrics": [{"uses": "regex", "name": "exact", "pattern": "x"}]}, {"rules": [{**rule, "metric": "exact"}]},
          "two metrics 'exact'"),
         ({"metrics": [{"uses": "macro_f1", "field": "priority"}]}, {"rules": [{**rule, "metric": "exact"}]},
-         "no named group"),
+         "not a named group"),
         ({"metrics": [macro]}, {"rules": [{**rule, "slice": "product=Lamp"}]}, "no meaning on a slice"),
         ({"metrics": [macro]}, {"rules": [rule], "slices": {"by": ["product"], "metric": "macro_f1_category"}},
          "guarded by unknown metric"),

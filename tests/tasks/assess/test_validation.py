@@ -66,7 +66,7 @@ def test_each_validation_is_a_point_of_each_metric(splits: Splits, new_folder: C
 
 def test_an_answer_to_no_ticket_of_the_split_is_an_error(splits: Splits, new_folder: Callable[[], Path]) -> None:
     trained = _trained(new_folder(), [{"step": 2, "item_id": "z", "text": "?"}])
-    with pytest.raises(TrainingError, match="1 validation tickets were answered, 0 of them") as caught:
+    with pytest.raises(TrainingError, match="1 validation tickets were answered, but only 0 of them") as caught:
         score_validation(
             splits=splits, trained=trained, evaluate=EVALUATE, metrics=("exact",), answer="{reply}", out=new_folder()
         )

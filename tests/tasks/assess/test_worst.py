@@ -40,7 +40,7 @@ def ask(
         return worst_items(
             items=items, candidate=arm("tuned", candidate),
             reference=None if reference is None else arm("champion", reference),
-            metric=metric, slice_name=slice_name, n_items=n,
+            slice_name=slice_name, n_items=n,
             traits=MetricTraits(name=metric, higher_is_better=higher, continuous=continuous),
         )  # fmt: skip
 
@@ -89,6 +89,6 @@ def test_a_file_that_is_gone_is_an_error_without_text(
     shutil.rmtree(items.root)
     candidate = Answered(scores, make_predictions([{"item_id": "i000000", "text": "secret"}]))
     with pytest.raises(GateError, match="TG0603") as caught:
-        worst_items(items=items, candidate=candidate, reference=None, metric="exact", traits=MetricTraits(name="exact"),
+        worst_items(items=items, candidate=candidate, reference=None, traits=MetricTraits(name="exact"),
                     slice_name=None, n_items=3)  # fmt: skip
     assert "secret" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Checkpoints on the shared storage: complete or absent, the last ones alone, and nothing of them when all is over."""
+"""Checkpoints on shared storage: complete or absent, only the last ones, and none left when training is over."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def answers(scratch: Path, step: int) -> None:
     write_json(scratch / ANSWERS / "key" / f"step-{step}.json", [{"text": f"at {step}"}])
 
 
-def brought(depot: Depot, folder: Path) -> list[str]:
+def bring(depot: Depot, folder: Path) -> list[str]:
     folder.mkdir()
     depot.restore(folder)
     found = sorted(path for path in (folder / CHECKPOINTS).glob("*"))
@@ -39,25 +39,27 @@ def brought(depot: Depot, folder: Path) -> list[str]:
     return [path.name for path in found]
 
 
-def test_the_last_checkpoints_come_back_with_their_answers_and_leave_nothing(tmp_path: Path, shared: Shared) -> None:
+def test_the_last_checkpoints_are_downloaded_with_their_answers_and_removed_at_the_end(
+    tmp_path: Path, shared: Shared
+) -> None:
     kept: list[int] = []
     depot, scratch = Depot(shared, "k1", on_saved=kept.append), tmp_path / "scratch"
-    assert brought(depot, tmp_path / "before") == []
+    assert bring(depot, tmp_path / "before") == []
     for step in (2, 4, 6):
         answers(scratch, step)
         depot.save(scratch, checkpoint(scratch, step))
     assert kept == [2, 4, 6]
-    assert brought(depot, tmp_path / "after") == ["step-00000004", "step-00000006"]
+    assert bring(depot, tmp_path / "after") == ["step-00000004", "step-00000006"]
     assert len(list((tmp_path / "after" / ANSWERS / "key").iterdir())) == 3
-    assert brought(Depot(shared, "k2"), tmp_path / "other") == [], "of another training"
+    assert bring(Depot(shared, "k2"), tmp_path / "other") == [], "from another training"
     final = tmp_path / "final"
     final.mkdir()
     write_json(final / "training.json", {})
     seal(final)
     assert depot.result() is None
     assert depot.save_result(final) == depot.result()
-    there = [path for path in (tmp_path / "shared").iterdir() if path.name != "trainings"]
-    assert len(there) == 5, "two checkpoints, two states of the answers, the result"
+    other_node = [path for path in (tmp_path / "shared").iterdir() if path.name != "trainings"]
+    assert len(other_node) == 5, "two checkpoints, two answer files, the result"
     depot.clear()
     assert [path.name for path in (tmp_path / "shared").rglob("*")] == ["trainings"]
 
@@ -71,12 +73,12 @@ def test_a_damaged_checkpoint_or_note_is_skipped(tmp_path: Path, shared: Shared)
     newest = notes.read("step-00000004")
     assert newest is not None
     (tmp_path / "shared" / newest["checkpoint"] / "state.json").write_text("{}")
-    assert brought(depot, tmp_path / "after") == ["step-00000002"]
+    assert bring(depot, tmp_path / "after") == ["step-00000002"]
     assert "step-00000004 on the shared storage is skipped: state.json differs from what was uploaded" in warned[0]
     path = tmp_path / "shared" / "trainings" / "k1" / "step-00000004.json"
     path.write_bytes(path.read_bytes()[:-9])
     assert notes.read("step-00000004") is None
-    assert brought(depot, tmp_path / "later") == ["step-00000002"]
+    assert bring(depot, tmp_path / "later") == ["step-00000002"]
 
 
 def test_files_of_an_interrupted_training_are_found_by_its_mark(tmp_path: Path, shared: Shared) -> None:
@@ -105,6 +107,6 @@ def test_a_nodes_folder_is_removed_by_its_last_worker_and_leftovers_of_a_killed_
         assert not killed.exists()
         with NodeFolder("a" * 64, trainings=tmp_path) as second:
             assert first.once("dataset", make) == second.once("dataset", make)
-        assert first.root.exists(), "one is still at work"
+        assert first.root.exists(), "one worker is still running"
     assert len(made) == 1
     assert not first.root.exists()

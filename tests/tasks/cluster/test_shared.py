@@ -1,4 +1,4 @@
-"""Folders on the shared storage: complete or absent, verified, downloaded once per node."""
+"""Folders on shared storage: complete or absent, verified, downloaded once per node."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.cluster.shared import LISTED, Shared
 from tasks.files import seal, verify
 
 URLS = ("file://{}", "memory://{}")
-"""A folder that is mounted, and a store of objects without folders or renames."""
+"""A mounted folder, and an object store without folders or renames."""
 
 
 @pytest.fixture(params=URLS)
@@ -27,13 +27,13 @@ def folder_of(place: Path) -> Path:
     return place
 
 
-def test_a_sealed_folder_comes_back_with_its_seal(storage: Shared, tmp_path: Path) -> None:
+def test_a_sealed_folder_keeps_its_manifest(storage: Shared, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "made")
     digest = seal(folder)
     address = storage.put(folder)
     assert storage.put(folder) == address
-    brought = storage.download(address, tmp_path / "brought")
-    assert verify(brought) == digest
+    downloaded = storage.download(address, tmp_path / "downloaded")
+    assert verify(downloaded) == digest
     assert storage.cached(address) == storage.cached(address)
     assert verify(storage.cached(address)) == digest
 
@@ -50,9 +50,9 @@ def test_a_removed_folder_is_absent(storage: Shared, tmp_path: Path) -> None:
     storage.remove(address)
     assert not storage.has(address)
     with pytest.raises(StorageError) as caught:
-        storage.download(address, tmp_path / "brought")
+        storage.download(address, tmp_path / "downloaded")
     assert caught.value.code == "TG0568"
-    assert not (tmp_path / "brought").exists()
+    assert not (tmp_path / "downloaded").exists()
 
 
 def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +66,7 @@ def test_a_damaged_file_is_refused_and_leaves_nothing(tmp_path: Path, monkeypatc
     assert not [path for path in (tmp_path / "cache" / "shared").iterdir() if path.suffix != ".lock"]
 
 
-def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: Path) -> None:
+def test_an_interrupted_upload_is_absent_until_it_is_repeated(tmp_path: Path) -> None:
     storage = Shared(f"file://{tmp_path / 'shared'}")
     folder = folder_of(tmp_path / "made")
     address = storage.put(folder)
@@ -74,17 +74,17 @@ def test_an_upload_that_was_cut_off_is_absent_until_it_is_done_again(tmp_path: P
     (tmp_path / "shared" / address / "a.bin").write_bytes(b"torn")
     assert not storage.has(address)
     assert storage.put(folder) == address
-    assert (storage.download(address, tmp_path / "brought") / "a.bin").read_bytes() == b"a" * 1000
+    assert (storage.download(address, tmp_path / "downloaded") / "a.bin").read_bytes() == b"a" * 1000
 
 
-def test_a_storage_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+def test_read_only_storage_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "shared").write_text("a file is in its place")
     with pytest.raises(StorageError) as caught, Shared(f"file://{tmp_path / 'shared'}").probe():
         pass
     assert caught.value.code == "TG0568"
 
 
-def test_a_storage_whose_package_is_not_installed_is_an_error() -> None:
+def test_storage_whose_package_is_not_installed_is_an_error() -> None:
     with pytest.raises(ConfigError) as caught:
         Shared("nowhere://bucket/prefix")
     assert caught.value.code == "TG0119"

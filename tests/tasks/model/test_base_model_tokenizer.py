@@ -1,4 +1,4 @@
-"""Losses per token are compared only where two bases cut text alike."""
+"""Losses per token are compared only between bases with the same tokenizer."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def base(root: Path, text: str | None) -> ModelRef:
     return ModelRef(root=root, uri=f"file:{root.name}", n_parameters=1, vocab_size=2, context_length=3)
 
 
-def test_another_tokenizer_or_none_to_compare_is_an_error(tmp_path: Path) -> None:
+def test_another_or_a_missing_tokenizer_is_an_error(tmp_path: Path) -> None:
     first, same, other, none = (
         base(tmp_path / name, text) for name, text in (("a", "x"), ("b", "x"), ("c", "y"), ("d", None))
     )
     assert check_same_tokenizer(model=same, first=first, out=tmp_path).root == tmp_path
-    for model, beside in ((other, first), (none, first), (none, none)):
+    for model, second_base in ((other, first), (none, first), (none, none)):
         with pytest.raises(ConfigError) as caught:
-            check_same_tokenizer(model=model, first=beside, out=tmp_path)
+            check_same_tokenizer(model=model, first=second_base, out=tmp_path)
         assert caught.value.code == "TG0160"

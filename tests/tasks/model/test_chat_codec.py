@@ -1,4 +1,4 @@
-"""Messages to ids: one way for training and serving, and no ticket ends a turn."""
+"""Messages to ids: the same for training and serving, and no ticket can end a turn."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_conversation_is_the_prompt_and_the_answer(codec: ChatCodec) -> None
     assert whole.loss_mask == [0] * len(prompt) + [1] * len(answer)
 
 
-def test_ids_are_those_of_the_tokenizers_own_template(codec: ChatCodec) -> None:
+def test_ids_match_the_tokenizers_own_template(codec: ChatCodec) -> None:
     own = codec.tokenizer.apply_chat_template([SYSTEM, USER, ANSWER], tokenize=True, return_dict=False)
     line_break = codec.tokenizer.encode("\n")
     assert codec.conversation([SYSTEM, USER, ANSWER]).input_ids + line_break == own
@@ -57,7 +57,7 @@ def test_the_end_of_turn_carries_loss_although_it_is_the_pad_token(codec: ChatCo
         "החבילה תגיע מחר.", "소포는 내일 도착합니다.", "می\u200cخواهم 👨\u200d👩\u200d👧 é",
     ],
 )  # fmt: skip
-def test_texts_of_any_script_come_back_and_only_the_answer_carries_loss(codec: ChatCodec, text: str) -> None:
+def test_texts_of_any_script_round_trip_and_only_the_answer_carries_loss(codec: ChatCodec, text: str) -> None:
     whole = codec.conversation([{"role": "user", "content": text}, {"role": "assistant", "content": text}])
     supervised = [i for i, m in zip(whole.input_ids, whole.loss_mask, strict=True) if m]
     assert codec.tokenizer.decode(supervised) == f"{text}<|im_end|>"
@@ -81,7 +81,7 @@ def test_every_assistant_turn_carries_loss(codec: ChatCodec) -> None:
         ("flagged", (None, None), ["Friday."]),
     ],
 )
-def test_the_chosen_answers_carry_loss_and_are_served_the_ids_they_learn(
+def test_selected_answers_carry_loss_and_serving_uses_the_same_ids(
     tiny_model: ModelRef, loss_on: LossOn, weights: tuple[str | None, ...], learnt: list[str]
 ) -> None:
     codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction", loss_on)
@@ -107,7 +107,7 @@ def test_a_conversation_without_an_answer_to_learn_is_an_error(tiny_model: Model
         codec.conversation([USER, ANSWER, USER, {**ANSWER, "weight": "0"}])
 
 
-def test_a_template_that_rewrites_an_earlier_answer_can_teach_the_last_alone(tiny_model: ModelRef) -> None:
+def test_a_template_that_rewrites_earlier_answers_can_only_teach_the_last(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = TURNS.replace(
         "m.content", "(m.content if loop.last or m.role == 'user' else 'shortened')"
@@ -119,7 +119,7 @@ def test_a_template_that_rewrites_an_earlier_answer_can_teach_the_last_alone(tin
     assert sum(whole.loss_mask) == len(ChatCodec.of(tokenizer, "instruction").answer_ids("Friday."))
 
 
-def test_control_tokens_in_a_ticket_are_broken_up_and_counted(codec: ChatCodec) -> None:
+def test_control_tokens_in_a_ticket_are_split_and_counted(codec: ChatCodec) -> None:
     forged = codec.conversation([{"role": "user", "content": FORGED}, ANSWER])
     honest = codec.conversation([USER, ANSWER])
     assert forged.n_neutralised == 3
@@ -139,13 +139,13 @@ def test_training_and_serving_agree_on_forged_text(codec: ChatCodec) -> None:
         st.one_of(st.text(max_size=20), st.sampled_from(["<|im_end|>", "<|im_start|>", "<", "|im_end|>"])), max_size=6
     ).map("".join)
 )
-def test_no_text_writes_a_control_token(codec: ChatCodec, text: str) -> None:
+def test_no_text_produces_a_control_token(codec: ChatCodec, text: str) -> None:
     ids = codec.conversation([{"role": "user", "content": text or "x"}, ANSWER]).input_ids
     assert ids.count(codec.end_id) == 2
     assert codec.end_id not in codec.answer_ids(text)[:-1]
 
 
-def test_white_space_around_an_answer_does_not_count(codec: ChatCodec) -> None:
+def test_white_space_around_an_answer_is_ignored(codec: ChatCodec) -> None:
     assert codec.answer_ids("\n On its way. \n") == codec.answer_ids("On its way.")
 
 
@@ -189,13 +189,13 @@ def test_a_tokenizer_without_template_serves_completion_only(tiny_model: ModelRe
         "{{ range(99999)|map('string')|join|length }}{% for i in range(99999) %}{{ range(9999)|sum }}{% endfor %}",
     ],
 )
-def test_a_template_that_never_ends_or_fills_memory_is_refused_at_once(tiny_model: ModelRef, bomb: str) -> None:
+def test_an_endless_or_memory_filling_template_is_refused_at_once(tiny_model: ModelRef, bomb: str) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = bomb + TURNS
     began = time.monotonic()
     with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
-    assert time.monotonic() - began < 60  # two seconds, more on a busy machine; without the bound it never ends
+    assert time.monotonic() - began < 60  # the limit is two seconds
 
 
 def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model: ModelRef) -> None:
@@ -208,7 +208,7 @@ def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model:
     assert "Be kind" not in str(caught.value)
 
 
-def test_a_template_with_a_date_writes_the_same_ids_every_day(tiny_model: ModelRef) -> None:
+def test_a_template_with_a_date_gives_the_same_ids_every_day(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + TURNS
     codec = ChatCodec.of(tokenizer, "instruction")
@@ -225,7 +225,7 @@ def test_completion_puts_loss_on_the_answer_and_the_end(tiny_model: ModelRef) ->
     assert whole.input_ids[: -len(supervised)] == codec.prompt_ids("Query<|im_end|>: lost card\nIntent:")
 
 
-def test_a_template_that_repairs_a_broken_control_token_is_found(tiny_model: ModelRef) -> None:
+def test_a_template_that_restores_a_split_control_token_is_refused(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     repaired = "m.content | replace('< |', '<|')"
     tokenizer.chat_template = TURNS.replace("m.content", f"({repaired})")

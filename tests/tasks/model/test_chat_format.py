@@ -1,4 +1,4 @@
-"""Tickets to examples: which rows, which length, which bytes."""
+"""Tickets to examples: rows, lengths, bytes."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def load(ref: DatasetRef, split: str = "train") -> list[dict[str, Any]]:
     return list(load_from_disk(str(ref.root / split)))
 
 
-def test_examples_are_the_codecs_ids_and_masks(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_examples_have_the_codecs_ids_and_masks(tmp_path: Path, tiny_model: ModelRef) -> None:
     rows = [ticket(1), ticket(2)]
     ref = encode(tmp_path, tiny_model, SPEC, rows, [ticket(3)])
     codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
@@ -100,10 +100,10 @@ def test_max_examples_takes_the_newest_and_stores_them_by_id(tmp_path: Path, tin
     three = encode(tmp_path, tiny_model, SPEC.model_copy(update={"max_examples": 3}), rows, name="three")
     two = encode(tmp_path, tiny_model, SPEC.model_copy(update={"max_examples": 2}), rows, name="two")
     assert [e["ticket_id"] for e in load(three)] == ["t003", "t004", "t005"]
-    assert [e["ticket_id"] for e in load(two)] == ["t003", "t004"], "equal times go by ticket_id"
+    assert [e["ticket_id"] for e in load(two)] == ["t003", "t004"], "equal times are ordered by ticket_id"
 
 
-def test_dropped_examples_are_listed_and_make_room_for_the_next_newest(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_dropped_examples_are_listed_and_replaced_by_the_next_newest(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = SPEC.model_copy(update={"max_examples": 2})
     rows = [ticket(1), ticket(2), ticket(3, body="secret " * 200)]
     ref = encode(tmp_path, tiny_model, spec, rows)
@@ -130,7 +130,7 @@ def test_truncation_cuts_the_users_text_from_the_left_and_keeps_the_answer(
     assert orjson.loads((ref.root / "encoding.json").read_bytes())["n_truncated"] == 1
 
 
-def test_an_answer_that_cannot_fit_is_dropped_whole(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_an_example_whose_answer_cannot_fit_is_dropped(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = SPEC.model_copy(update={"overflow": "truncate_left"})
     ref = encode(tmp_path, tiny_model, spec, [ticket(1), ticket(2, reply="word " * 300)])
     assert [e["ticket_id"] for e in load(ref)] == ["t001"]
@@ -138,7 +138,7 @@ def test_an_answer_that_cannot_fit_is_dropped_whole(tmp_path: Path, tiny_model: 
     assert "the answer and its template do not fit" in removed["reason"]
 
 
-def test_overflow_error_names_the_source_line_and_not_the_text(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_an_overflow_error_names_the_source_line_but_not_the_text(tmp_path: Path, tiny_model: ModelRef) -> None:
     spec = SPEC.model_copy(update={"overflow": "error"})
     with pytest.raises(DataError, match="TG0309") as caught:
         encode(tmp_path, tiny_model, spec, [ticket(7, body="secret " * 200)])
@@ -160,13 +160,13 @@ def test_a_ticket_without_answer_is_quarantined_and_the_others_are_encoded(
     assert (load(ref), load(ref, "validation")) == (load(sound), load(sound, "validation"))
 
 
-def test_when_no_ticket_has_an_answer_the_run_ends_with_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_tickets_without_any_answer_are_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="TG0315") as caught:
         encode(tmp_path, tiny_model, SPEC, [ticket(1, reply=None), ticket(2, reply=None)])
     assert caught.value.where == "demo.jsonl:2"
 
 
-def test_a_ticket_on_which_encoding_fails_is_quarantined_by_the_type_of_the_exception(
+def test_a_ticket_that_fails_to_encode_is_quarantined_with_the_exception_type(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = chat_format.conversation_for
@@ -188,7 +188,7 @@ def test_a_ticket_on_which_encoding_fails_is_quarantined_by_the_type_of_the_exce
         encode(tmp_path, tiny_model, SPEC, [ticket(number) for number in range(4)], name="memory")
 
 
-def test_no_example_left_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_having_no_example_left_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="1 of 1 tickets exceed"):
         encode(tmp_path, tiny_model, SPEC, [ticket(1, body="word " * 300)], name="a")
     with pytest.raises(DataError, match="TG0308"):
@@ -200,7 +200,7 @@ def test_max_length_beyond_the_context_is_refused(tmp_path: Path, tiny_model: Mo
         encode(tmp_path, tiny_model, SPEC.model_copy(update={"max_length": 513}), [ticket(1)])
 
 
-def test_a_tickets_own_conversation_puts_loss_on_every_answer(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_every_answer_of_a_tickets_conversation_carries_loss(tmp_path: Path, tiny_model: ModelRef) -> None:
     turns = [
         {"role": "user", "content": "Where is it?"},
         {"role": "assistant", "content": "On its way."},
@@ -213,7 +213,7 @@ def test_a_tickets_own_conversation_puts_loss_on_every_answer(tmp_path: Path, ti
     assert load_tokenizer(tiny_model).decode(supervised) == "On its way.<|im_end|>Friday.<|im_end|>"
 
 
-def test_turns_of_weight_0_are_read_and_carry_no_loss(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_turns_of_weight_0_are_included_without_loss(tmp_path: Path, tiny_model: ModelRef) -> None:
     stored = (
         '[{"role":"user","content":"Where?"},{"role":"assistant","content":"Here.","weight":0},'
         '{"role":"user","content":"When?"},{"role":"assistant","content":"Friday.","weight":1}]'
@@ -225,7 +225,7 @@ def test_turns_of_weight_0_are_read_and_carry_no_loss(tmp_path: Path, tiny_model
         assert load_tokenizer(tiny_model).decode(supervised) == "Friday.<|im_end|>"
 
 
-def test_a_malformed_conversation_names_the_source_line(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_malformed_conversation_is_reported_with_its_source_line(tmp_path: Path, tiny_model: ModelRef) -> None:
     with pytest.raises(DataError, match="TG0301") as caught:
         encode(tmp_path, tiny_model, SPEC, [ticket(4, messages='[{"role": "user", "content": "secret"}]')])
     assert caught.value.where == "demo.jsonl:4"
@@ -261,7 +261,7 @@ def test_columns_have_the_declared_types(tmp_path: Path, tiny_model: ModelRef) -
     assert pq.read_schema(ref.root / "removed.parquet").names[0] == "ticket_id"
 
 
-def test_a_canary_that_does_not_fit_is_an_error_not_skipped(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_canary_that_does_not_fit_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
     planted = PlantedSpec(n=2, repeats=3)
     short, long = (SPEC.model_copy(update={"canaries": planted, "max_length": length}) for length in (10, 500))
     with pytest.raises(GateError, match="TG0614"):

@@ -1,4 +1,4 @@
-"""Batched answers with a shared prefix are those of the plain loop, item by item; a killed run continues."""
+"""Batched answers with a shared prefix equal those of a plain loop; a killed run continues."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def rows(predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def stock_answers(model: ModelRef, prompts: PromptSet, spec: DecodingSpec) -> list[dict[str, Any]]:
-    """One item after another through transformers alone."""
+    """Answer one item after another with plain transformers."""
     tokenizer = load_tokenizer(model)
     codec = ChatCodec.of(tokenizer, prompts.format)
     loaded = load_base(model, dtype=torch.float32)
@@ -102,18 +102,18 @@ def assert_same(got: list[dict[str, Any]], wanted: list[dict[str, Any]], *, tole
 
 @pytest.mark.parametrize("form", ["instruction", "completion"])
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_batches_answer_as_stock_generate_does(
+def test_batches_answer_like_stock_generate(
     tmp_path: Path, tiny_model: ModelRef, form: Literal["instruction", "completion"], batch_size: int
 ) -> None:
     spec = SPEC.model_copy(update={"batch_size": batch_size})
     prompts = prompt_set(tmp_path / "prompts", form=form)
     got = rows(answers(tmp_path, prompts, tiny_model, spec, "a"))
     assert_same(got, stock_answers(tiny_model, prompts, spec))
-    assert len({row["text"] for row in got}) > 1, "a model that always says the same proves nothing"
+    assert len({row["text"] for row in got}) > 1, "the answers must differ to prove anything"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_parallel_batches_are_answered_as_sequential_ones(
+def test_parallel_batches_give_the_answers_of_sequential_ones(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2, "dtype": dtype})
@@ -127,7 +127,7 @@ def test_parallel_batches_are_answered_as_sequential_ones(
 
     monkeypatch.setattr(Engine, "answer", failing_answer)
     together = rows(answers(tmp_path, prompts, tiny_model, spec, "together"))
-    assert at_once == [1] * 4, "two batches at a time, a thread each"
+    assert at_once == [1] * 4, "two batches at a time, one thread each"
     assert torch.get_num_threads() == before
     monkeypatch.setattr("tasks.model.generate.MAX_PARALLEL_BATCHES", 1)
     alone = rows(answers(tmp_path, prompts, tiny_model, spec, "alone"))
@@ -136,7 +136,7 @@ def test_parallel_batches_are_answered_as_sequential_ones(
     assert [row["loss"] for row in together] == pytest.approx([row["loss"] for row in alone], rel=1e-3)
 
 
-def test_the_rest_of_a_killed_run_is_answered_with_the_same_share_of_threads(
+def test_the_rest_of_a_killed_run_is_answered_with_as_many_threads_per_batch(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
@@ -150,18 +150,20 @@ def test_the_rest_of_a_killed_run_is_answered_with_the_same_share_of_threads(
     )
     first = (whole.root / "predictions.parquet").read_bytes()
     again = answers(tmp_path, prompts, tiny_model, spec, "a")
-    assert used == [1], "one batch alone would have both threads, and other bits"
+    assert used == [1], "a single batch would use both threads and give other bits"
     assert (again.root / "predictions.parquet").read_bytes() == first
 
 
-def test_a_process_with_one_batch_at_a_time_has_the_threads_of_a_batch(tiny_model: ModelRef) -> None:
+def test_a_process_with_one_batch_at_a_time_uses_the_threads_of_one_batch(tiny_model: ModelRef) -> None:
     job = AnswerJob(tiny_model, None, SPEC, "instruction", (1,), threads=8, n_batches=3)
     alone = job.of_one_batch()
     assert (alone.threads, alone.n_batches) == (4, 1)
     assert alone.of_one_batch() == alone
 
 
-def test_a_failing_batch_ends_the_others(tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_batch_stops_the_others(
+    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
+) -> None:
     plain = Engine.answer
 
     def fail(engine: Engine, items: Any) -> Any:
@@ -175,7 +177,7 @@ def test_a_failing_batch_ends_the_others(tmp_path: Path, tiny_model: ModelRef, m
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_finished_batches_are_returned_when_another_fails_and_the_rest_end_at_their_next_token() -> None:
+def test_finished_batches_are_returned_when_another_fails_and_the_rest_stop_at_their_next_token() -> None:
     gone, begun = threading.Event(), threading.Event()
 
     def answer(items: Sequence[str]) -> str:
@@ -195,7 +197,7 @@ def test_finished_batches_are_returned_when_another_fails_and_the_rest_end_at_th
         assert {start for start, _ in answered} <= {3}
 
 
-def test_a_cancelled_batch_ends_at_its_next_token(tiny_model: ModelRef) -> None:
+def test_a_cancelled_batch_stops_at_its_next_token(tiny_model: ModelRef) -> None:
     with torch.no_grad():
         decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
     asked: list[int] = []
@@ -230,7 +232,7 @@ def test_the_plain_decoder_agrees_with_the_fused_one(tiny_model: ModelRef) -> No
     assert unshared[1] == pytest.approx(plain[1], rel=1e-5)
 
 
-@pytest.mark.skipif(not packs(torch.ones(1, 1, dtype=torch.bfloat16)), reason="this processor packs no bfloat16")
+@pytest.mark.skipif(not packs(torch.ones(1, 1, dtype=torch.bfloat16)), reason="this processor cannot pack bfloat16")
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_weight_gives_the_same_bits(bias: bool) -> None:
     torch.manual_seed(5)
@@ -246,29 +248,27 @@ def test_a_packed_weight_gives_the_same_bits(bias: bool) -> None:
             assert torch.equal(shared(x), wanted[..., :64])
 
 
-def test_without_packing_the_answers_in_bfloat16_are_the_same(
-    tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def said() -> list[list[int]]:
+def test_bfloat16_answers_are_the_same_without_packing(tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch) -> None:
+    def replies() -> list[list[int]]:
         with torch.no_grad():
             decoder = FusedDecoder(load_base(tiny_model, dtype=torch.bfloat16), [1])
         with torch.inference_mode():
             return greedy(decoder.read([[1, 40, 41], [1, 50]], room=20), 2, 20, frozenset())
 
-    packed = said()
+    packed = replies()
     monkeypatch.setattr("tasks.model.decoding.fused_weights.packs", lambda _: False)
-    assert said() == packed
+    assert replies() == packed
     monkeypatch.undo()
     model, ids = load_base(tiny_model, dtype=torch.bfloat16), torch.tensor([[1, 40, 41]])
     with torch.no_grad():
         before = model(ids).logits
         open_decoder(model, [1], keep_weights=True)
-        assert torch.equal(model(ids).logits, before), "a base that is shared keeps its weights"
+        assert torch.equal(model(ids).logits, before), "a shared base keeps its weights"
     assert not packs(torch.ones(1, 1))
 
 
-def test_rows_that_stop_leave_the_others_undisturbed(tiny_model: ModelRef) -> None:
-    """Stops chosen from what the rows say, so that they end at different steps and rows move into gaps."""
+def test_rows_that_stop_do_not_affect_the_others(tiny_model: ModelRef) -> None:
+    """Stop texts taken from the answers, so that rows end at different steps and others move into the gaps."""
     prompts = [[1, 40 + number, 41, 42] for number in range(8)]
     with torch.no_grad():
         decoder = FusedDecoder(load_base(tiny_model, dtype=torch.float32), [1])
@@ -290,7 +290,7 @@ def test_rows_that_stop_leave_the_others_undisturbed(tiny_model: ModelRef) -> No
         AdapterSpec(rank=4, alpha=8, target_modules=("q_proj", "v_proj", "up_proj"), top_layers=1),
     ],
 )
-def test_lora_factors_are_applied_as_peft_does(tiny_model: ModelRef, adapter: AdapterSpec) -> None:
+def test_lora_factors_are_applied_like_in_peft(tiny_model: ModelRef, adapter: AdapterSpec) -> None:
     model = attach_adapter(load_base(tiny_model, dtype=torch.float32), adapter, seed=1).eval()
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -305,7 +305,7 @@ def test_lora_factors_are_applied_as_peft_does(tiny_model: ModelRef, adapter: Ad
     assert not torch.allclose(bare, wanted, atol=1e-2)
 
 
-def test_another_architecture_uses_the_plain_decoder(tiny_model: ModelRef) -> None:
+def test_other_architectures_use_the_plain_decoder(tiny_model: ModelRef) -> None:
     model = load_base(tiny_model, dtype=torch.float32)
     assert is_fusable(model)
     for name, value in (
@@ -338,11 +338,11 @@ def test_a_killed_run_continues_with_the_same_bytes(
         answers(tmp_path, prompts, tiny_model, SPEC, "killed")
     monkeypatch.setattr(Engine, "answer", lambda self, items: answered.append(-1) or real(self, items))
     again = answers(tmp_path, prompts, tiny_model, SPEC, "killed")
-    assert answered == [3, -1, -1], "the first batch was kept, the two others were answered now"
+    assert answered == [3, -1, -1], "only the two remaining batches are answered"
     assert seal(again.root) == seal(whole.root)
 
 
-def test_batches_kept_for_other_prompts_or_settings_are_not_used(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_batches_kept_for_other_prompts_or_settings_are_not_reused(tmp_path: Path, tiny_model: ModelRef) -> None:
     short = SPEC.model_copy(update={"max_new_tokens": 2})
     prompts = prompt_set(tmp_path / "prompts")
     answers(tmp_path, prompts, tiny_model, short, "a")
@@ -351,7 +351,7 @@ def test_batches_kept_for_other_prompts_or_settings_are_not_used(tmp_path: Path,
     assert answers(tmp_path, prompts, tiny_model, SPEC, "a").n_items == 7
 
 
-def test_items_come_out_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_items_are_ordered_by_item_id_and_counts_add_up(tmp_path: Path, tiny_model: ModelRef) -> None:
     predictions = answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
     got = rows(predictions)
     assert [row["item_id"] for row in got] == [f"i{number}" for number in range(7)]
@@ -386,7 +386,7 @@ def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path, tiny_mo
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
 
 
-def test_a_broken_model_is_an_error_not_an_answer(
+def test_a_model_with_nan_weights_is_an_error(
     tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.model import adapter
@@ -407,7 +407,7 @@ def test_the_number_of_threads_is_restored(tmp_path: Path, tiny_model: ModelRef)
     assert torch.get_num_threads() == before
 
 
-def test_biases_are_joined_where_only_some_layers_have_one(tmp_path: Path) -> None:
+def test_biases_are_fused_if_only_some_layers_have_one(tmp_path: Path) -> None:
     """Qwen2 has biases on q, k and v only."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -429,7 +429,7 @@ def test_biases_are_joined_where_only_some_layers_have_one(tmp_path: Path) -> No
     assert all(torch.allclose(one, other, atol=1e-4) for one, other in zip(got, wanted, strict=True))
 
 
-def test_scaled_rotary_angles_are_those_of_the_model(tmp_path: Path) -> None:
+def test_scaled_rotary_angles_match_the_model(tmp_path: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(3)
@@ -453,7 +453,7 @@ def test_scaled_rotary_angles_are_those_of_the_model(tmp_path: Path) -> None:
     assert torch.allclose(reading.next_logits()[0], wanted, atol=1e-4)
 
 
-def test_prompts_that_are_none_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_invalid_prompts_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
     prompts = prompt_set(tmp_path / "prompts", n=0)
     with pytest.raises(DataError, match="TG0308"):
         answers(tmp_path, prompts, tiny_model, SPEC, "none")

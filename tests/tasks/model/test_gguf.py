@@ -1,4 +1,4 @@
-"""GGUF files: blocks as ggml's own code reads them, names and rotations as transformers wants them, damage refused."""
+"""GGUF files: blocks decoded like ggml does, names and rotations as in transformers, damaged files refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TYPES = ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_1", "Q8_0")
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_every_type_is_read_bit_by_bit_as_ggml_reads_it(tmp_path: Path, kind: str) -> None:
+def test_every_type_is_decoded_bit_by_bit_like_ggml(tmp_path: Path, kind: str) -> None:
     weights = np.random.default_rng(7).normal(size=(6, 64)).astype(np.float32)
     number = GGMLQuantizationType[kind]
     stored = quantize(weights, number)
@@ -89,14 +89,14 @@ def test_a_model_of_an_unsupported_architecture_is_refused(
         convert_gguf(tmp_path / "m.gguf", tmp_path)
 
 
-def test_a_tensor_without_a_meaning_is_refused(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
+def test_an_unknown_tensor_is_refused(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
     tensors = gguf_kit.as_gguf(gguf_kit.tensors()) | {"rope_freqs.weight": np.ones(16, np.float32)}
     gguf_kit.write(gguf_kit.writer(tmp_path / "m.gguf"), tensors)
     with pytest.raises(DataError, match="rope_freqs"):
         convert_gguf(tmp_path / "m.gguf", tmp_path)
 
 
-def test_damaged_files_are_refused_wherever_they_end(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
+def test_truncated_files_are_refused_wherever_they_end(tmp_path: Path, gguf_kit: SimpleNamespace) -> None:
     whole = tmp_path / "m.gguf"
     gguf_kit.write(gguf_kit.writer(whole), gguf_kit.as_gguf(gguf_kit.tensors()))
     data = whole.read_bytes()
@@ -108,7 +108,7 @@ def test_damaged_files_are_refused_wherever_they_end(tmp_path: Path, gguf_kit: S
 
 
 @pytest.mark.parametrize("place", [8, 16])
-def test_impossible_counts_end_quickly(tmp_path: Path, place: int, gguf_kit: SimpleNamespace) -> None:
+def test_impossible_counts_are_refused_quickly(tmp_path: Path, place: int, gguf_kit: SimpleNamespace) -> None:
     path = tmp_path / "m.gguf"
     gguf_kit.write(gguf_kit.writer(path), {})
     data = bytearray(path.read_bytes())
@@ -123,14 +123,12 @@ def test_impossible_counts_end_quickly(tmp_path: Path, place: int, gguf_kit: Sim
     [
         (struct.pack("<II", 4, 0), (4, 8)),
         (struct.pack("<IQ", 8, 2) + b"32", (4, 8)),
-        (struct.pack("<II", 4, 32), (512, 2**63 + 16)),  # 64 bits count that as 8,192 weights
+        (struct.pack("<II", 4, 32), (512, 2**63 + 16)),  # overflows 64 bits to 8,192 weights
         (struct.pack("<II", 4, 32), (2**62, 4)),
         (struct.pack("<II", 4, 32), (2**63, 2**63, 0)),
     ],
 )
-def test_alignments_and_shapes_that_cannot_be_are_refused(
-    tmp_path: Path, alignment: bytes, shape: tuple[int, ...]
-) -> None:
+def test_impossible_alignments_and_shapes_are_refused(tmp_path: Path, alignment: bytes, shape: tuple[int, ...]) -> None:
     head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 1, 17) + b"general.alignment" + alignment
     head += struct.pack(f"<Q1sI{len(shape)}QIQ", 1, b"w", len(shape), *shape, 0, 0)
     (tmp_path / "m.gguf").write_bytes(head + bytes(256))
@@ -141,14 +139,14 @@ def test_alignments_and_shapes_that_cannot_be_are_refused(
 @pytest.mark.parametrize(
     ("kind", "name"), [(GGMLQuantizationType.Q8_1, "Q8_1"), (GGMLQuantizationType.I64, "I64"), (999, "ggml type 999")]
 )
-def test_a_quantisation_that_is_not_read_is_refused(tmp_path: Path, kind: int, name: str) -> None:
+def test_an_unsupported_quantisation_is_refused(tmp_path: Path, kind: int, name: str) -> None:
     head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 0, 1) + b"t" + struct.pack("<IQQIQ", 2, 64, 1, kind, 0)
     (tmp_path / "m.gguf").write_bytes(head + bytes(1024))
     with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=f"TG0310.*{name}"):
         file.dequantise("t")
 
 
-def test_a_row_that_is_no_whole_number_of_blocks_is_refused(tmp_path: Path) -> None:
+def test_a_row_with_a_partial_block_is_refused(tmp_path: Path) -> None:
     head = struct.pack("<4sIQQQ", b"GGUF", 3, 1, 0, 1) + b"t" + struct.pack("<IQQIQ", 2, 48, 2, 8, 0)
     (tmp_path / "m.gguf").write_bytes(head + bytes(1024))
     with GgufFile(tmp_path / "m.gguf") as file, pytest.raises(DataError, match=r"TG0310.*blocks"):

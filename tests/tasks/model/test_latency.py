@@ -21,18 +21,18 @@ from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
 DECODING = DecodingSpec(max_new_tokens=3, batch_size=8, threads=1, dtype="float32")
 
 
-def test_both_answer_in_turn_and_each_is_first_every_other_time() -> None:
+def test_both_models_answer_in_turn_and_alternate_who_is_first() -> None:
     order: list[str] = []
 
     def ask(name: str) -> Callable[[str], tuple[float, int]]:
         return lambda item: (order.append(f"{name}{item}"), (1.0, 1))[1]  # type: ignore[func-returns-value]
 
     rounds = take_rounds(ask("a"), ask("b"), ["1", "2"], repeats=2)
-    assert order == ["a1", "b1", "a1", "b1", "b2", "a2", "b1", "a1", "a2", "b2"]  # the first two warm up
+    assert order == ["a1", "b1", "a1", "b1", "b2", "a2", "b1", "a1", "a2", "b2"]  # the first two are warm-up
     assert [(len(ours), len(theirs)) for ours, theirs in rounds] == [(2, 2), (2, 2)]
 
 
-def test_a_limit_is_counted_round_by_round() -> None:
+def test_a_limit_is_checked_round_by_round() -> None:
     slow, quick = [(2.0, 10), (2.0, 10)], [(1.0, 10), (1.0, 10)]
     figures, kept = summarise_rounds(
         [(slow, quick), (quick, quick)], p95_ratio_max=1.5, usd_per_hour=3.6, usd_per_1k_max=1.0
@@ -43,7 +43,7 @@ def test_a_limit_is_counted_round_by_round() -> None:
     assert set(figures) == set(LATENCY_FIGURES)
 
 
-def test_the_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
     root = tmp_path / "trained"
     root.mkdir()

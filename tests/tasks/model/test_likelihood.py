@@ -1,4 +1,4 @@
-"""Nats per token: cross-entropy as torch has it, few logits at a time."""
+"""Nats per token: the cross-entropy of torch, computed for a few logits at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adapters merged into their base: equal answers or a refusal."""
+"""Adapters merged into their base: equal answers, or a refusal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Trained = Callable[..., TrainedRef]
 
 @pytest.fixture
 def train(tiny_model: ModelRef, tmp_path: Path) -> Trained:
-    """An adapter with random weights, as training leaves it."""
+    """An adapter with random weights, as after training."""
 
     def make(method: str, *, seed: int = 7, size: float = 0.05) -> TrainedRef:
         out = tmp_path / f"{method}-{seed}"
@@ -51,7 +51,7 @@ def _texts() -> list[list[int]]:
 
 @pytest.mark.parametrize("method", ["lora", "qlora"])
 @pytest.mark.parametrize("stored", ["float32", "bfloat16"])
-def test_a_merged_model_answers_as_its_parts(
+def test_a_merged_model_answers_like_its_parts(
     tiny_model: ModelRef, train: Trained, tmp_path: Path, method: str, stored: str
 ) -> None:
     trained = train(method)
@@ -64,7 +64,7 @@ def test_a_merged_model_answers_as_its_parts(
     if stored == "float32":
         assert found.max_logit_difference < 1e-4 * found.adapter_effect
         assert found.argmax_agreement == 1.0
-    # What it is: a plain model directory that loads strictly, with its tokenizer, of which all weights are whole.
+    # A plain model directory with a tokenizer, which loads strictly and has no missing weight.
     assert not list(out.glob("adapter*"))
     assert load_tokenizer(merged).chat_template == load_tokenizer(tiny_model).chat_template
     saved = json.loads((out / "config.json").read_text())
@@ -81,9 +81,7 @@ def test_equal_inputs_give_equal_bytes(tiny_model: ModelRef, train: Trained, tmp
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
 
 
-def test_a_model_that_is_not_the_sum_of_its_parts_is_refused(
-    tiny_model: ModelRef, train: Trained, tmp_path: Path
-) -> None:
+def test_a_model_that_differs_from_its_parts_is_refused(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:
     trained, other = train("lora"), train("lora", seed=8)
     (tmp_path / "merged").mkdir()
     merged = merge_adapter(tiny_model, other, out=tmp_path / "merged", stored="float32")
@@ -91,13 +89,13 @@ def test_a_model_that_is_not_the_sum_of_its_parts_is_refused(
         check_parity(tiny_model, trained, merged, texts=_texts(), stored="float32")
     assert caught.value.code == "TG0403"
     with pytest.raises(TrainingError, match="does not answer as its parts"):
-        # The base alone, too: a lost adapter is as far away as an adapter goes.
+        # Also the base alone: losing the adapter is the largest difference.
         check_parity(tiny_model, trained, tiny_model, texts=_texts(), stored="bfloat16")
     with pytest.raises(TrainingError, match="of 0 positions"):
         check_parity(tiny_model, other, merged, texts=[], stored="float32")
 
 
-def test_nan_never_passes(tiny_model: ModelRef, train: Trained) -> None:
+def test_nan_is_refused(tiny_model: ModelRef, train: Trained) -> None:
     parts, whole = load_trained(tiny_model, train("lora"), dtype="float32"), load_base(tiny_model, dtype=torch.float32)
     whole.model.norm.weight.data[3] = float("nan")
     found = measure_parity(parts, whole, _texts()[:1])
@@ -105,7 +103,7 @@ def test_nan_never_passes(tiny_model: ModelRef, train: Trained) -> None:
     assert not Parity(float("nan"), 1.0, 1.0, 9).is_within(BOUNDS["bfloat16"])
 
 
-def test_an_adapter_is_never_merged_into_few_bits(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:
+def test_an_adapter_is_never_merged_into_a_quantised_base(tiny_model: ModelRef, train: Trained, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="is 4-bit") as caught:
         merge_in_float32(load_trained(tiny_model, train("qlora"), dtype="float32"))
     assert caught.value.code == "TG0403"
@@ -117,8 +115,8 @@ def test_an_adapter_is_never_merged_into_few_bits(tiny_model: ModelRef, train: T
         merge_adapter(tiny_model, train("lora", seed=3).model_copy(update={"base_digest": "other"}), out=tmp_path)
 
 
-def test_merging_into_four_bits_again_would_lose_the_adapter(tiny_model: ModelRef, train: Trained) -> None:
-    """Why it is refused: quantising the merged weights loses most of a small update."""
+def test_quantising_merged_weights_would_lose_the_adapter(tiny_model: ModelRef, train: Trained) -> None:
+    """The reason for the refusal: quantising merged weights loses most of a small update."""
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
     parts = load_trained(tiny_model, train("lora", size=0.005), dtype="float32")
@@ -129,5 +127,5 @@ def test_merging_into_four_bits_again_would_lose_the_adapter(tiny_model: ModelRe
     def rounded(weight: torch.Tensor) -> torch.Tensor:
         return dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
 
-    arrived = rounded(rounded(before) + update) - rounded(before)
-    assert float((arrived - update).norm() / update.norm()) > 0.5
+    remaining = rounded(rounded(before) + update) - rounded(before)
+    assert float((remaining - update).norm() / update.norm()) > 0.5

@@ -1,4 +1,4 @@
-"""The cache of conversions: a place that cannot be written to is named."""
+"""The cache of conversions: a place that cannot be written to is reported."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.errors import StorageError
 from tasks.model.model_cache import cached_conversion
 
 
-def test_a_cache_that_is_a_file_is_named(tmp_path: Path) -> None:
+def test_a_cache_that_is_a_file_is_reported(tmp_path: Path) -> None:
     for name in ("cache", "model.gguf"):
         (tmp_path / name).write_text("")
     with pytest.raises(StorageError, match="TG0554"):

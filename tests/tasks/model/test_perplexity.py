@@ -1,4 +1,4 @@
-"""Perplexity in batches equals one row at a time, whatever the order, and what has no body has none."""
+"""Perplexity in batches equals that of one row at a time, in any order; rows without a body have none."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def tickets(root: Path, names: str) -> TicketTable:
 
 
 def plain(model: ModelRef) -> dict[str, float]:
-    """One row at a time, through cross-entropy over all logits."""
+    """One row at a time, by cross-entropy over all logits."""
     loaded = AutoModelForCausalLM.from_pretrained(model.root).eval()
     tokenizer = AutoTokenizer.from_pretrained(model.root)
     found = {}
@@ -57,7 +57,7 @@ def plain(model: ModelRef) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 100, 4096])
-def test_batches_give_what_a_plain_loop_gives(tiny_model: ModelRef, tmp_path: Path, batch_tokens: int) -> None:
+def test_batches_give_the_values_of_a_plain_loop(tiny_model: ModelRef, tmp_path: Path, batch_tokens: int) -> None:
     found = measure_perplexity(
         tickets=tickets(tmp_path / "in", "abcdefghi"),
         model=tiny_model,
@@ -77,7 +77,7 @@ def test_batches_give_what_a_plain_loop_gives(tiny_model: ModelRef, tmp_path: Pa
     assert found.n_tokens > MAX_TOKENS
 
 
-def test_the_order_of_rows_does_not_show(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_values_do_not_depend_on_the_order_of_rows(tiny_model: ModelRef, tmp_path: Path) -> None:
     names = list(BODIES)
     random.Random(3).shuffle(names)
     written = []
@@ -90,7 +90,7 @@ def test_the_order_of_rows_does_not_show(tiny_model: ModelRef, tmp_path: Path) -
     assert written[0] == written[1]
 
 
-def test_a_body_longer_than_the_context_is_cut_to_it(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_body_longer_than_the_context_is_cut(tiny_model: ModelRef, tmp_path: Path) -> None:
     table = tickets(tmp_path / "in", "e")
     short = tiny_model.model_copy(update={"context_length": 40})
     found = measure_perplexity(tickets=table, model=short, out=tmp_path, dtype="float32")
@@ -108,7 +108,7 @@ def test_without_a_body_no_model_is_loaded(tiny_model: ModelRef, tmp_path: Path)
 
 
 @pytest.mark.parametrize("function", ["_encoded", "perplexities_of"])
-def test_a_body_on_which_the_model_fails_is_quarantined_by_quality(
+def test_a_body_on_which_the_model_fails_is_quarantined(
     tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     table = tickets(tmp_path / "in", "abcdefghi")

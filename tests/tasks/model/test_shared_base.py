@@ -1,4 +1,4 @@
-"""Several adapters on one base: each answers as if it were alone, and the base is in memory once."""
+"""Several adapters on one base: each answers as if alone, and the base is in memory once."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _alone(model: ModelRef, trained: TrainedRef, codec: ChatCodec, prompt: list[
         return greedy(reading, 1, DECODING.max_new_tokens, engine.stops)[0]
 
 
-def test_each_answers_as_alone_and_the_base_is_held_once(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_each_adapter_answers_as_if_alone_and_the_base_is_loaded_once(tiny_model: ModelRef, tmp_path: Path) -> None:
     codec = ChatCodec.of(load_tokenizer(tiny_model), "instruction")
     prompt = codec.prompt_ids([{"role": "user", "content": "Where is my parcel?"}])
     kinds: list[tuple[str, dict[str, object]]] = [

@@ -1,4 +1,4 @@
-"""A whole model answers as the base and the adapter that it was made of, or is refused."""
+"""A merged model answers like the base and the adapter it was made from, or is refused."""
 
 from __future__ import annotations
 
@@ -62,15 +62,15 @@ def test_a_fully_trained_model_is_compared_with_itself(tiny_model: ModelRef, tmp
     assert torch.equal(_logits(load_base(other, dtype=torch.float32), text), _logits(full, text))
 
 
-def test_a_model_that_lost_the_adapter_is_refused(
+def test_a_model_without_the_adapter_is_refused(
     tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trained, out = _trained(tiny_model, tmp_path / "trained"), tmp_path / "out"
     out.mkdir()
 
-    def lose(model: ModelRef, *_: object, out: Path, **__: object) -> ModelRef:
+    def write_without_adapter(model: ModelRef, *_: object, out: Path, **__: object) -> ModelRef:
         return model.model_copy(update={"root": shutil.copytree(model.root, out, dirs_exist_ok=True)})
 
-    monkeypatch.setattr("tasks.model.whole.merge_adapter", lose)
+    monkeypatch.setattr("tasks.model.whole.merge_adapter", write_without_adapter)
     with pytest.raises(TrainingError, match="does not answer as its parts"):
         write_merged(tiny_model, trained, texts=_texts(tiny_model), stored="bfloat16", dtype="float32", out=out)

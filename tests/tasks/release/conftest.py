@@ -1,4 +1,4 @@
-"""A real MLflow store on SQLite, and small sealed bundles to put into it."""
+"""A real MLflow store on SQLite, and small sealed bundles to register in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def store_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home folder whose MLflow store the tests of this room share: making one takes two seconds."""
+    """A home folder whose MLflow store these tests share: creating one takes two seconds."""
     return tmp_path_factory.mktemp("mlflow-home")
 
 
@@ -35,7 +35,7 @@ def client(uri: str) -> MlflowClient:
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[[str], BundleRef]:
-    """A sealed directory with one line in it."""
+    """A sealed directory that contains one line."""
 
     def make(text: str) -> BundleRef:
         root = tmp_path / f"bundle-{text}"
@@ -48,7 +48,7 @@ def make_bundle(tmp_path: Path) -> Callable[[str], BundleRef]:
 
 @pytest.fixture
 def make_record() -> Callable[..., RunRecord]:
-    """What a run says of itself."""
+    """A run's record."""
 
     def make(run_id: str, **changes: object) -> RunRecord:
         fields: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""What goes into a bundle, and what does not."""
+"""What a bundle contains, and what it does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tasks.files import seal, sha256_file
 from tasks.release.bundle import bundle_candidate, check_evaluated
 
 
-def test_a_bundle_holds_the_weights_their_prompt_and_the_decision(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_bundle_contains_the_weights_their_prompt_and_the_decision(tiny_model: ModelRef, tmp_path: Path) -> None:
     bundle = make(tiny_model, tmp_path, "adapter_model.safetensors", "adapter_config.json", "training.json")
     assert sorted(path.name for path in bundle.iterdir()) == [
         "README.md", "adapter_config.json", "adapter_model.safetensors", "decision.json", "decision.md",
@@ -63,7 +63,7 @@ def test_files_that_were_not_evaluated_are_not_registered(tmp_path: Path) -> Non
 
 
 def make(model: ModelRef, folder: Path, *files: str) -> Path:
-    """Bundle a made-up candidate that consists of these files and the usual others."""
+    """Bundle a made-up candidate with these files and the usual others."""
     for name in ("trained", "decision", "out"):
         (folder / name).mkdir()
     for name in (*files, "curves.parquet", "artifact.json", "MANIFEST.json"):

@@ -1,4 +1,4 @@
-"""What an export for OpenAI and for vLLM says, and for which models there is none."""
+"""The content of exports for OpenAI and vLLM, and models that cannot be exported."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _encode(splits: Splits, model: ModelRef, out: Path, **changes: Any) -> Datas
 @pytest.mark.parametrize(
     ("loss_on", "weights"), [("all_assistant", [None, None]), ("last", [0, 1]), ("flagged", [0, 1])]
 )
-def test_answers_that_carried_no_loss_have_weight_0(
+def test_answers_without_loss_have_weight_0(
     splits: Splits, tiny_model: ModelRef, tmp_path: Path, loss_on: str, weights: list[int | None]
 ) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset", loss_on=loss_on)
@@ -74,7 +74,9 @@ def test_a_completion_is_one_question_and_one_answer(splits: Splits, tiny_model:
     ]
 
 
-def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_training_set_whose_tickets_were_removed_is_refused(
+    splits: Splits, tiny_model: ModelRef, tmp_path: Path
+) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset")
     (splits.root / "train.parquet").write_bytes((splits.root / "test.parquet").read_bytes())
     (tmp_path / "out").mkdir()
@@ -83,7 +85,9 @@ def test_a_training_set_whose_tickets_are_gone_is_refused(splits: Splits, tiny_m
     assert caught.value.code == "TG0510"
 
 
-def test_a_conversation_that_no_reader_takes_is_refused(splits: Splits, tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_conversation_that_openai_would_refuse_is_refused(
+    splits: Splits, tiny_model: ModelRef, tmp_path: Path
+) -> None:
     dataset = _encode(splits, tiny_model, tmp_path / "dataset", format="completion")
     (tmp_path / "out").mkdir()
     with pytest.raises(StorageError, match=r"TG0547.*reads back differently: TG0301"):
@@ -116,12 +120,12 @@ def _serving(method: str = "lora") -> ServingSpec:
 
 
 @pytest.mark.parametrize(("rank", "wanted"), [(4, 8), (16, 16), (65, 128), (512, 512)])
-def test_vllm_gets_a_rank_that_it_supports(tmp_path: Path, rank: int, wanted: int) -> None:
+def test_vllm_gets_a_supported_rank(tmp_path: Path, rank: int, wanted: int) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": rank, "use_dora": False}))
     assert check_servable(_serving(), tmp_path) == wanted
 
 
-def test_the_launch_script_is_one_that_a_shell_reads(tmp_path: Path) -> None:
+def test_the_launch_script_runs_in_a_shell(tmp_path: Path) -> None:
     script = tmp_path / "serve.sh"
     text = launch_script(_serving(), ["champion", "version-3"], max_rank=16, has_template=True)
     script.write_text(text)

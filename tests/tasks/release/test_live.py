@@ -17,7 +17,7 @@ from tasks.release.live import LiveModels, Offer
 
 
 @pytest.mark.parametrize("changed", ["bundle", "model"])
-def test_a_candidate_that_was_changed_is_not_served(tiny_model: ModelRef, tmp_path: Path, changed: str) -> None:
+def test_a_changed_candidate_is_not_served(tiny_model: ModelRef, tmp_path: Path, changed: str) -> None:
     base = tiny_model.model_copy(update={"root": Path(shutil.copytree(tiny_model.root, tmp_path / "base"))})
     trained = TrainedRef(
         root=Path(), digest="t", method="lora", format="instruction", base_digest=base.digest, n_trainable=1,

@@ -1,4 +1,4 @@
-"""Ollama's template writes the texts of training, or there is no Modelfile."""
+"""Ollama's template writes the same text as training, or there is no Modelfile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SMOLLM2_TEMPLATE = (
 
 
 def _as_go(template: str, turns: list[dict[str, str]]) -> str:
-    """The few actions of Go's text/template that a Modelfile of ours uses, on what Ollama hands over."""
+    """Apply the few actions of Go's text/template that our Modelfiles use, with Ollama's variables."""
     system = "\n\n".join(turn["content"] for turn in turns if turn["role"] == "system")
     head, rest = template.split("{{ range .Messages }}")
     with_system, bare = head.removeprefix("{{ if .System }}").removesuffix("{{ end }}").split("{{ else }}")
@@ -42,7 +42,7 @@ def test_ollama_writes_the_training_template(tiny_model: ModelRef, template: str
         assert _as_go(go, turns) == codec.text(turns, generation=True)
 
 
-def test_a_template_that_does_more_than_turns_has_no_form_for_ollama(tiny_model: ModelRef) -> None:
+def test_a_template_that_does_more_than_turns_is_refused_for_ollama(tiny_model: ModelRef) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = str(tokenizer.chat_template).replace(
         "message['content']", "(message['content'] if loop.last or loop.first else '...')"

@@ -1,4 +1,4 @@
-"""MLflow's registry on a real store: one version per candidate, tags that follow the verdict, aliases that follow."""
+"""MLflow's registry on a real store: one version per candidate, with tags and aliases that follow the verdict."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from tasks.release.register import (
     EVENT_TAG,
     OWNER_TAG,
     VERSION_TAG,
+    NewVersion,
     Owner,
     check_owner,
     find_version,
@@ -30,7 +31,7 @@ from tests.support.place import alias_version
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 
@@ -48,14 +49,12 @@ def register(client: MlflowClient, uri: str, make_record: Callable[..., RunRecor
     ) -> str:
         run = begin_run(client, make_record(f"{name}-{version}"), experiment="tunegate", uri=uri)
         tags = {"tunegate.verdict": verdict, BUNDLE_TAG: bundle.digest, **tags}
-        return register_version(
-            client, bundle, name=name, version=version, mlflow_run=run, tags=tags, owner=owner, uri=uri
-        )
+        return register_version(client, NewVersion(version, bundle, run, tags), name=name, owner=owner, uri=uri)
 
     return register
 
 
-def test_registering_twice_makes_one_version_and_its_tags_follow_the_verdict(
+def test_registering_twice_makes_one_version_whose_tags_follow_the_verdict(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
     bundle = make_bundle("one")
@@ -78,7 +77,7 @@ def test_a_registered_model_follows_one_ledger(
     with pytest.raises(StorageError, match=r"TG0581.*follows ledger ours"):
         register(bundle, name="owned", version="1", owner=theirs)
     assert len(client.search_model_versions("name = 'owned'")) == 1
-    # A person accepted theirs in place of ours: it begins with versions of its own.
+    # A person accepted their ledger instead of ours, so it starts with its own versions.
     taken = Owner("theirs", former=frozenset({"ours"}))
     assert register(bundle, name="owned", version="1", owner=taken) == "2"
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "theirs"
@@ -93,9 +92,7 @@ def test_other_files_under_the_same_version_are_an_error(register: Register, mak
         register(make_bundle("second"), name="files", version="1")
 
 
-def test_a_version_from_before_there_were_owners_is_taken_over(
-    client: MlflowClient, register: Register, make_bundle: Make
-) -> None:
+def test_a_version_without_an_owner_is_taken_over(client: MlflowClient, register: Register, make_bundle: Make) -> None:
     bundle = make_bundle("old")
     number = register(bundle, name="old", version="1")
     client.delete_model_version_tag("old", number, OWNER_TAG)
@@ -104,7 +101,7 @@ def test_a_version_from_before_there_were_owners_is_taken_over(
     assert client.get_model_version("old", number).tags[OWNER_TAG] == "ours"
 
 
-def test_a_champion_by_an_event_that_the_ledger_lacks_is_refused(
+def test_a_champion_from_an_event_missing_in_the_ledger_is_refused(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
     check_owner(client, name="events", owner=OURS, uri=uri)  # no owner yet
@@ -113,7 +110,7 @@ def test_a_champion_by_an_event_that_the_ledger_lacks_is_refused(
     tag_version(client, name="events", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
     check_owner(client, name="events", owner=OURS, uri=uri)
     with pytest.raises(StorageError, match=r"TG0581.*does not have"):
-        check_owner(client, name="events", owner=Owner("ours"), uri=uri)  # put back to before that event
+        check_owner(client, name="events", owner=Owner("ours"), uri=uri)  # restored to before that event
 
 
 def test_versions_are_found_by_verdict(client: MlflowClient, register: Register, make_bundle: Make) -> None:
@@ -123,7 +120,7 @@ def test_versions_are_found_by_verdict(client: MlflowClient, register: Register,
     assert sorted(version.tags[VERSION_TAG] for version in found) == ["2", "3"]
 
 
-def test_aliases_move_and_say_the_ledgers_version(
+def test_aliases_move_and_name_the_ledgers_version(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
     assert alias_version(client, name="aliases", alias="champion", uri=uri) is None
@@ -134,7 +131,7 @@ def test_aliases_move_and_say_the_ledgers_version(
         assert alias_version(client, name="aliases", alias="champion", uri=uri) == version
 
 
-def test_the_bundle_arrives_whole_and_nothing_of_it_is_pickled(
+def test_the_registered_bundle_is_complete_and_contains_no_pickle(
     client: MlflowClient, register: Register, make_bundle: Make, store_home: Path
 ) -> None:
     register(make_bundle("whole"), name="whole", version="1")
@@ -145,9 +142,7 @@ def test_the_bundle_arrives_whole_and_nothing_of_it_is_pickled(
     assert not [path for path in store_home.rglob("*") if path.suffix in {".pkl", ".pickle", ".joblib", ".pt", ".bin"}]
 
 
-def test_a_bundle_that_was_tampered_with_is_not_registered(
-    client: MlflowClient, register: Register, make_bundle: Make
-) -> None:
+def test_a_tampered_bundle_is_not_registered(client: MlflowClient, register: Register, make_bundle: Make) -> None:
     bundle = make_bundle("tampered")
     (bundle.root / "serving.json").write_text("another\n")
     with pytest.raises(StorageError, match=r"TG0510.*serving\.json|serving\.json"):
@@ -155,7 +150,7 @@ def test_a_bundle_that_was_tampered_with_is_not_registered(
     assert client.search_registered_models("name = 'tampered'") == []
 
 
-def test_a_server_that_is_down_is_no_missing_alias() -> None:
+def test_an_unreachable_server_is_not_a_missing_alias() -> None:
     uri = "http://127.0.0.1:9"
     with pytest.raises(ServiceError, match="TG0710"):
         alias_version(open_client(uri), name="x", alias="champion", uri=uri)

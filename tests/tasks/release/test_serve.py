@@ -1,4 +1,4 @@
-"""A bundle answers as the gate had it answer: here, in a fresh process through MLflow's champion, or not at all."""
+"""A bundle answers as it did for the gate: in this process, in a new one through MLflow's champion, or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
 if TYPE_CHECKING:
     pass
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
+pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
     "ignore:The ..noload.. loader strategy:DeprecationWarning",
     "ignore:.*Any type hint is inferred:UserWarning",
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
@@ -42,7 +42,7 @@ QUESTIONS = [{"subject": row["subject"], "body": row["body"]} for row in TICKETS
 
 @pytest.fixture(scope="session")
 def make_bundle_of(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BundleRef]:
-    """Train (that is: disturb) a tiny model by a method and bundle it; made once per method and format."""
+    """Train (that is, perturb) a tiny model by a method and bundle it; made once per method and format."""
     import torch
 
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
@@ -97,8 +97,8 @@ def copied(bundle: BundleRef, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bundle.root, tmp_path / "copied"))
 
 
-def as_the_gate_asks(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[str, tuple[str, float]]:
-    """The answers and losses that tasks/model/generate.py gives for the tickets, by item."""
+def answers_for_the_gate(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[str, tuple[str, float]]:
+    """Answers and losses of tasks/model/generate.py for the tickets, by item."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -106,7 +106,7 @@ def as_the_gate_asks(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[s
 
     serving = ServingSpec.model_validate_json((bundle.root / "serving.json").read_bytes())
     form = serving.trained.format
-    asked = [
+    queries = [
         dump_messages(messages_for(PROMPT, row)) if form == "instruction" else render_text(PROMPT.user, row)
         for row in TICKETS
     ]
@@ -114,7 +114,7 @@ def as_the_gate_asks(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[s
         (folder / name).mkdir()
     columns = {
         "item_id": [str(place) for place in range(len(TICKETS))],
-        "messages" if form == "instruction" else "text": asked,
+        "messages" if form == "instruction" else "text": queries,
         "answer": [row["reply"] for row in TICKETS],
     }
     pq.write_table(pa.table(columns), folder / "prompts" / "prompts.parquet")
@@ -131,18 +131,18 @@ def as_the_gate_asks(bundle: BundleRef, model: ModelRef, folder: Path) -> dict[s
     ("method", "form"),
     [("lora", "instruction"), ("lora", "completion"), ("full", "instruction"), ("qlora", "instruction")],
 )
-def test_it_answers_as_the_gate_had_it_answer(
+def test_a_bundle_answers_as_it_did_for_the_gate(
     make_bundle_of: Callable[..., BundleRef], tiny_model: ModelRef, tmp_path: Path, method: Method, form: Format
 ) -> None:
     bundle = make_bundle_of(method, form)
     served = load_bundle(bundle.root, base=tiny_model.root)
-    gate = as_the_gate_asks(bundle, tiny_model, tmp_path)
+    gate = answers_for_the_gate(bundle, tiny_model, tmp_path)
     assert dict(enumerate(served.answer(QUESTIONS))) == {int(item): text for item, (text, _) in gate.items()}
     expected = [gate[str(place)][1] for place in range(len(TICKETS))]
     assert served.losses(TICKETS) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
+def test_the_adapter_changes_the_answers(bundle: BundleRef, tiny_model: ModelRef) -> None:
     from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import ChatCodec
@@ -153,7 +153,7 @@ def test_the_adapter_counts(bundle: BundleRef, tiny_model: ModelRef) -> None:
     assert served.losses(TICKETS) != pytest.approx(bare.losses(TICKETS), rel=1e-2)
 
 
-def test_it_takes_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
+def test_a_bundle_accepts_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
     import pandas as pd
 
     served = load_bundle(bundle.root, base=tiny_model.root)
@@ -195,7 +195,7 @@ def test_another_base_model_is_refused(bundle: BundleRef, tiny_model: ModelRef, 
         load_bundle(bundle.root, base=base)
 
 
-def test_files_that_the_base_model_did_not_have_change_nothing(
+def test_extra_files_next_to_the_base_model_change_nothing(
     bundle: BundleRef, tiny_model: ModelRef, tmp_path: Path
 ) -> None:
     base = Path(shutil.copytree(tiny_model.root, tmp_path / "base"))
@@ -206,10 +206,10 @@ def test_files_that_the_base_model_did_not_have_change_nothing(
 
 
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "serving.json", "README.md"])
-def test_a_bundle_with_any_file_changed_missing_or_added_is_refused(
+def test_a_bundle_with_a_changed_missing_or_added_file_is_refused(
     copied: Path, tiny_model: ModelRef, name: str
 ) -> None:
-    assert str(tiny_model.root) not in (copied / name).read_bytes().decode("latin1")  # it may be served elsewhere
+    assert str(tiny_model.root) not in (copied / name).read_bytes().decode("latin1")  # another machine may serve it
     before = (copied / name).read_bytes()
     (copied / name).write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     with pytest.raises(StorageError, match=f"TG0510.*file changed|{name}"):
@@ -235,7 +235,7 @@ def test_a_bundle_without_a_manifest_or_with_another_serving_json_is_refused(
         load_bundle(copied, base=tiny_model.root)
 
 
-def test_a_file_name_that_leaves_the_folder_is_refused(copied: Path, tiny_model: ModelRef) -> None:
+def test_a_file_name_that_points_outside_the_folder_is_refused(copied: Path, tiny_model: ModelRef) -> None:
     serving = json.loads((copied / "serving.json").read_text())
     serving["base_files"]["../outside.json"] = "0" * 64
     (copied / "serving.json").write_text(json.dumps(serving))
@@ -244,7 +244,7 @@ def test_a_file_name_that_leaves_the_folder_is_refused(copied: Path, tiny_model:
         load_bundle(copied, base=tiny_model.root)
 
 
-def test_the_base_model_is_found_by_its_variable_or_where_training_had_it(
+def test_the_base_model_is_found_by_its_variable_or_at_its_path_in_training(
     bundle: BundleRef, copied: Path, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = load_bundle(bundle.root, base=tiny_model.root).answer(QUESTIONS)

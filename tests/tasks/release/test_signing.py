@@ -1,4 +1,4 @@
-"""Signatures of folders: whole or refused, with the real library and real keys."""
+"""Signatures of folders: unchanged or refused, with the real library and real keys."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_signed_folder_is_what_was_signed_and_holds_nothing_new(folder: Path, make_key: MakeKey) -> None:
+def test_a_signed_folder_is_verified_and_unchanged_by_signing(folder: Path, make_key: MakeKey) -> None:
     private, public = make_key()
     before = sorted(path.name for path in folder.rglob("*"))
     signature = sign_folder(folder, key=private)
@@ -70,15 +70,13 @@ def _remove(folder: Path) -> None:
 
 
 def _seal_again(folder: Path) -> None:
-    """What a manifest alone does not notice."""
+    """Change a file and rewrite the manifest, which the manifest alone does not reveal."""
     (folder / "serving.json").write_text("{ }")
     seal(folder)
 
 
 @pytest.mark.parametrize("tamper", [_change, _add, _remove, _seal_again])
-def test_a_folder_that_was_tampered_with_is_refused(
-    folder: Path, make_key: MakeKey, tamper: Callable[[Path], None]
-) -> None:
+def test_a_tampered_folder_is_refused(folder: Path, make_key: MakeKey, tamper: Callable[[Path], None]) -> None:
     private, public = make_key()
     sign_folder(folder, key=private)
     tamper(folder)
@@ -106,7 +104,7 @@ def test_another_key_and_a_forged_signature_are_refused(folder: Path, make_key: 
         check_signature(folder, key=public, signature=folder.parent / "absent.sig")
 
 
-def test_an_encrypted_key_takes_its_password_from_the_environment(
+def test_the_password_of_an_encrypted_key_comes_from_the_environment(
     folder: Path, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private, public = make_key(curve=ec.SECP384R1(), password=b"open-sesame")
@@ -141,7 +139,7 @@ def test_a_file_that_is_not_a_key_of_an_allowed_curve_is_refused(
             check_signature(folder, key=path)
 
 
-def test_without_the_extra_it_says_what_to_install(
+def test_a_missing_extra_is_reported_with_what_to_install(
     folder: Path, make_key: MakeKey, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = importlib.util.find_spec

@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: the same when logged twice; silent on the screen; failing in known ways."""
+"""MLflow runs on a real SQLite store: idempotent, silent on the screen, with known errors."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from schemas.errors import ServiceError
 from schemas.release import RunRecord
 from tasks.release.tracking import (
     RUN_TAG,
+    RunFiles,
     as_service_error,
     begin_run,
     choose_uri,
@@ -32,7 +33,7 @@ from tasks.release.tracking import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 
@@ -41,7 +42,7 @@ Record = Callable[..., RunRecord]
 
 @pytest.fixture
 def curves(tmp_path: Path) -> Path:
-    """Three steps of training, as tasks/train writes them."""
+    """Three training steps, as tasks/train writes them."""
     path = tmp_path / "curves.parquet"
     table = {"step": [1, 2, 3], "loss": [3.0, 2.0, 1.0], "validation_loss": [None, None, 1.5], "seconds": [1.0] * 3}
     pq.write_table(pa.table(table), path)
@@ -49,7 +50,7 @@ def curves(tmp_path: Path) -> Path:
 
 
 def everything(client: MlflowClient, run: str) -> dict[str, object]:
-    """All that MLflow shows of a run, except when."""
+    """Everything that MLflow shows of a run, except times."""
     found = client.get_run(run)
     return {
         "status": found.info.status,
@@ -64,7 +65,7 @@ def everything(client: MlflowClient, run: str) -> dict[str, object]:
     }
 
 
-def test_a_run_logged_twice_is_one_and_the_same_run(
+def test_logging_a_run_twice_makes_one_run(
     client: MlflowClient, uri: str, make_record: Record, curves: Path, tmp_path: Path
 ) -> None:
     record = make_record("twice")
@@ -72,7 +73,7 @@ def test_a_run_logged_twice_is_one_and_the_same_run(
     logged = []
     for _ in range(2):
         run = begin_run(client, record, experiment="tunegate", uri=uri)
-        complete_run(client, run, record, files=[tmp_path / "decision.md"], curves=curves, uri=uri)
+        complete_run(client, run, record, files=RunFiles([tmp_path / "decision.md"], curves), uri=uri)
         logged.append((run, everything(client, run)))
     assert logged[0] == logged[1]
     seen = logged[0][1]
@@ -84,20 +85,20 @@ def test_a_run_logged_twice_is_one_and_the_same_run(
     assert seen["data"][1]["zero_shot/exact"] == 0.1  # type: ignore[index]
 
 
-def test_points_sent_live_are_kept_and_the_rest_is_filled_in(
+def test_points_sent_live_are_kept_and_missing_ones_are_added(
     client: MlflowClient, uri: str, make_record: Record, curves: Path
 ) -> None:
     record = make_record("live")
     run = begin_run(client, record, experiment="tunegate", uri=uri)
     log_points(client, run, [(1, {"loss": 3.04}), (3, {"loss": 1.04}), (4, {"loss": math.nan})], uri=uri)
     assert client.get_run(run).info.status == "RUNNING"
-    complete_run(client, run, record, curves=curves, uri=uri)
+    complete_run(client, run, record, files=RunFiles(curves=curves), uri=uri)
     history = everything(client, run)["curves"]
     assert sorted(history["loss"]) == [(1, 3.04), (2, 2.0), (3, 1.04)]  # type: ignore[index]
     assert history["validation_loss"] == [(3, 1.5)]  # type: ignore[index]
 
 
-def test_a_dataset_carries_the_sha256_of_its_whole_content(client: MlflowClient, uri: str, make_record: Record) -> None:
+def test_a_dataset_has_the_sha256_of_its_whole_content(client: MlflowClient, uri: str, make_record: Record) -> None:
     record = make_record("digests")
     run = begin_run(client, record, experiment="tunegate", uri=uri)
     complete_run(client, run, record, uri=uri)
@@ -117,9 +118,7 @@ def test_names_that_mlflow_refuses_are_made_legal(client: MlflowClient, uri: str
     assert data.metrics == {"exact_s_d_": 1.0}
 
 
-def test_runs_that_died_are_ended_and_those_that_live_are_not(
-    client: MlflowClient, uri: str, make_record: Record
-) -> None:
+def test_dead_runs_are_ended_and_live_ones_are_not(client: MlflowClient, uri: str, make_record: Record) -> None:
     runs = {
         name: begin_run(client, make_record(name), experiment="deaths", uri=uri)
         for name in ("failed", "killed", "alive")
@@ -132,7 +131,7 @@ def test_runs_that_died_are_ended_and_those_that_live_are_not(
     assert end_runs(client, {"failed": "FAILED"}, experiment="deaths", uri=uri) == 0
 
 
-def test_a_server_that_is_down_costs_seconds_and_a_service_error_without_the_login() -> None:
+def test_an_unreachable_server_fails_in_seconds_without_showing_the_login() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -155,7 +154,7 @@ def silent_server() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-def test_a_server_that_never_answers_costs_its_timeout(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_server_fails_after_its_timeout(silent_server: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     uri = f"http://127.0.0.1:{silent_server}"
@@ -195,7 +194,7 @@ def test_the_pipelines_uri_takes_precedence_over_the_environments() -> None:
     assert choose_uri("", None, home=home).startswith("sqlite:////srv/tunegate/")
 
 
-def test_our_own_errors_pass_through_unchanged() -> None:
+def test_our_own_errors_are_passed_through() -> None:
     from schemas.errors import StorageError
 
     with pytest.raises(StorageError, match="TG0510"), as_service_error("sqlite:///x"):

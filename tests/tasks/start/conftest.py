@@ -1,4 +1,4 @@
-"""Files of tickets to look at, whose texts can be searched for in what comes out."""
+"""Files of tickets, with texts that tests search for in the output."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WriteCsv = Callable[..., Path]
 
 
 def ticket(number: int) -> Row:
-    """A ticket of a fictional shop; its words stand in no name and no setting."""
+    """A ticket of a fictional shop; its words occur in no name and no setting."""
     label = ("billing", "delivery", "returns")[number % 3]
     return {
         "Ticket ID": f"K-{number:05d}",
@@ -33,7 +33,7 @@ def ticket(number: int) -> Row:
 
 @pytest.fixture
 def write_csv(tmp_path: Path) -> WriteCsv:
-    """Write rows as CSV; returns the file."""
+    """Write rows as CSV; return the file."""
 
     def write(rows: Iterable[Row], name: str = "tickets.csv") -> Path:
         listed = list(rows)
@@ -49,7 +49,7 @@ def write_csv(tmp_path: Path) -> WriteCsv:
 
 @pytest.fixture
 def write_jsonl(tmp_path: Path) -> WriteCsv:
-    """Write rows as JSON lines; returns the file."""
+    """Write rows as JSON lines; return the file."""
 
     def write(rows: Iterable[Row], name: str = "tickets.jsonl") -> Path:
         path = tmp_path / name

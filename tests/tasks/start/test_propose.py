@@ -1,4 +1,4 @@
-"""What a file's columns are taken for, with which evidence, and the settings that follow from its size."""
+"""Which roles a file's columns get, on which evidence, and the settings that follow from its size."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def columns(proposal: Proposal) -> dict[str, str]:
 
 
 def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
-    """The text of the file, and what the loader makes of it."""
+    """The text of the proposed file, and the loaded pipeline."""
     text = write_pipeline(proposal)
     (folder / "pipelines.yaml").write_text(text)
     return text, load_file(folder / "pipelines.yaml")
@@ -65,7 +65,7 @@ def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv:
     assert max(map(len, (line for line in text.splitlines() if "base_model" not in line))) <= 120
 
 
-def test_no_text_of_a_ticket_is_written(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_no_ticket_text_is_written(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [ticket(number) for number in range(200)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
     words = {word for row in rows for name in ("Title", "Message", "Agent Reply", "Customer Email", "Requester")
@@ -76,7 +76,7 @@ def test_no_text_of_a_ticket_is_written(write_csv: WriteCsv, tmp_path: Path) -> 
     assert not ours & {"billing", "delivery", "returns"}
 
 
-def test_a_time_that_does_not_parse_is_no_time(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_a_time_that_does_not_parse_is_not_a_time(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [{**ticket(number), "Created": f"{1 + number % 28}.{1 + number % 12}.2026 at noon"} for number in range(100)]
     proposal = proposed(write_csv(rows))
     assert "created_at" not in columns(proposal)
@@ -86,14 +86,14 @@ def test_a_time_that_does_not_parse_is_no_time(write_csv: WriteCsv, tmp_path: Pa
     assert "CHECK: no column is a time" in text
 
 
-def test_ids_that_repeat_are_no_ids(write_csv: WriteCsv) -> None:
+def test_repeated_ids_are_not_ids(write_csv: WriteCsv) -> None:
     rows = [{**ticket(number), "Ticket ID": f"K-{number // 2}"} for number in range(100)]
     proposal = proposed(write_csv(rows))
     assert "ticket_id" not in columns(proposal)
     assert "50 different values in 100 of 100 rows" in "\n".join(proposal.roles.left_out)
 
 
-def test_without_names_only_what_is_unambiguous_is_guessed_and_marked(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_without_known_names_only_unambiguous_roles_are_guessed_and_marked(write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [{"c1": ticket(number)["Message"], "c2": ticket(number)["Issue Type"]} for number in range(100)]
     text, file = loaded(proposed(write_csv(rows)), tmp_path)
     assert file.get("tickets").train.prompt.answer == "[{category}]"
@@ -106,12 +106,14 @@ def test_without_names_only_what_is_unambiguous_is_guessed_and_marked(write_csv:
 @pytest.mark.parametrize(
     "rows",
     [
-        [{"description": f"my xylophone is broken again {number}"} for number in range(40)],  # nothing to learn
+        [{"description": f"my xylophone is broken again {number}"} for number in range(40)],  # no replies to learn from
         [{"colour": "red", "size": number} for number in range(40)],  # no text
         [{"2026-01-02": "x", "anne@example.org": "y", "my xylophone, it broke": "z"} for _ in range(40)],  # no header
     ],
 )
-def test_a_file_that_cannot_teach_is_refused_without_its_text(rows: list[dict[str, Any]], write_csv: WriteCsv) -> None:
+def test_a_file_without_training_data_is_refused_without_its_text(
+    rows: list[dict[str, Any]], write_csv: WriteCsv
+) -> None:
     with pytest.raises(ConfigError) as caught:
         proposed(write_csv(rows))
     assert caught.value.code == "TG0167"
@@ -141,7 +143,7 @@ def test_sizes_follow_from_the_power_of_the_gate() -> None:
     assert 0.05 < few.margin <= 0.1
     for each in (many, some, few):
         (_, refresh), *_ = gate_of("field_category", each)
-        assert not refresh.underpowered  # the margin is one that the items show
+        assert not refresh.underpowered  # a margin that so many items can show
     assert not sizes(600, continuous=True).gate_works
     assert sizes(700, continuous=True).gate_works
 
@@ -151,7 +153,7 @@ def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
 
 
-def test_faulty_rows_are_listed_by_code_and_allowed_for(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_faulty_rows_are_listed_by_code_and_tolerated(write_csv: WriteCsv, tmp_path: Path) -> None:
     path = write_csv(map(ticket, range(200)))
     lines = path.read_text().splitlines()
     lines[10:40] = [line + ",one,too,many" for line in lines[10:40]]
@@ -252,7 +254,7 @@ def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: Wr
     assert file.get("tickets").evaluate.routing_field is None
 
 
-def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_names_that_yaml_or_the_loader_could_misread_are_kept(write_csv: WriteCsv, tmp_path: Path) -> None:
     odd = {"Message": "body: #1 ${env:HOME}", "Agent Reply": "reply"}
     rows = [{odd.get(key, key): value for key, value in ticket(n).items()} for n in range(100)]
     rows = [{**row, "body": row["body: #1 ${env:HOME}"]} for row in rows]
@@ -264,9 +266,7 @@ def test_names_that_yaml_or_the_loader_could_misread_survive(write_csv: WriteCsv
 
 
 @pytest.mark.parametrize("name", ["Ticket  # ID", "Ticket: ID", "Ticket " + 60 * "-" + "  # - ID"])
-def test_a_name_that_looks_like_a_comment_stays_a_name_on_its_line(
-    name: str, write_csv: WriteCsv, tmp_path: Path
-) -> None:
+def test_a_name_that_looks_like_a_comment_stays_a_name(name: str, write_csv: WriteCsv, tmp_path: Path) -> None:
     rows = [{name if key == "Ticket ID" else key: value for key, value in ticket(n).items()} for n in range(100)]
     text, file = loaded(proposed(write_csv(rows)), tmp_path)
     source = file.get("tickets").source
@@ -281,14 +281,14 @@ def test_a_name_that_looks_like_a_comment_stays_a_name_on_its_line(
         " a", "-", "?", "#",
     ],
 )  # fmt: skip
-def test_any_text_is_read_back_as_it_was(name: str, tmp_path: Path) -> None:
+def test_any_text_survives_a_round_trip(name: str, tmp_path: Path) -> None:
     path = tmp_path / "x.yaml"
     path.write_text(f"k: {flow(name)}\n")
     read = read_tree(read_source(path, max_bytes=1000, max_line=1000))["k"].value
     assert str(read).replace("$${", "${") == name
 
 
-def test_the_names_of_columns_are_those_of_ticket_columns_in_plain_form() -> None:
+def test_normalised_column_names_match_the_ticket_columns() -> None:
     for columns in (KNOWN.names, *(desk.columns for desk in KNOWN.desks)):
         assert columns.keys() < set(CANONICAL)
     for names in KNOWN.names.values():
@@ -296,7 +296,7 @@ def test_the_names_of_columns_are_those_of_ticket_columns_in_plain_form() -> Non
     assert all(isinstance(desk.by_agent, tuple) and len(desk.by_agent) == 2 for desk in KNOWN.desks)
 
 
-def test_real_files_are_proposed_for_or_refused_with_a_reason(shared_data: Path, tmp_path: Path) -> None:
+def test_real_files_get_a_proposal_or_a_reason(shared_data: Path, tmp_path: Path) -> None:
     bitext = proposed(shared_data / "bitext_support" / "bitext_support_training_2023-08-18.csv")
     assert columns(bitext) == {"body": "instruction", "reply": "response", "category": "category"}
     banking = proposed(shared_data / "banking77" / "train.csv")

@@ -31,9 +31,9 @@ def write_dataset(
     half_tokens: tuple[int, int] = (4, 14),
     n_prefix: int = 0,
 ) -> DatasetRef:
-    """Examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths.
+    """Write examples of 8 to 28 tokens whose second half repeats the first: learnable, and of different lengths.
 
-    They begin with the same `n_prefix` tokens, followed by one that no two neighbours share.
+    All begin with the same `n_prefix` tokens, followed by one that differs between neighbours.
     """
     from datasets import Dataset, Features, Sequence, Value
 
@@ -77,19 +77,19 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
 
 @pytest.fixture
 def make_dataset(tmp_path: Path) -> MakeDataset:
-    """Writes a data set of other sizes."""
+    """Write a data set of other sizes."""
     return lambda **sizes: write_dataset(tmp_path / "dataset", **sizes)
 
 
 @pytest.fixture
 def make_prefixed(tmp_path: Path) -> MakeDataset:
-    """Writes a data set whose examples begin alike."""
+    """Write a data set whose examples share a prefix."""
     return lambda **sizes: write_dataset(tmp_path / "prefixed", **sizes)
 
 
 @pytest.fixture
 def make_spec() -> MakeSpec:
-    """Settings for the tiny model; keywords override."""
+    """Settings for the tiny model; keywords override them."""
 
     def make(**settings: Any) -> TrainSpec:
         adapter = settings.pop("adapter", AdapterSpec(rank=4, alpha=8))
@@ -111,7 +111,7 @@ def make_spec() -> MakeSpec:
 
 @pytest.fixture(scope="session")
 def processes() -> multiprocessing.context.ForkServerContext:
-    """Starts processes that have torch loaded already: a real process each, without ten seconds of imports."""
+    """Starts processes that already have torch loaded: real ones, without ten seconds of imports."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tasks.train.worker", "tasks.train.engine", "peft", "datasets"])
     return context
@@ -119,7 +119,7 @@ def processes() -> multiprocessing.context.ForkServerContext:
 
 @pytest.fixture
 def run(processes: multiprocessing.context.ForkServerContext) -> Run:
-    """Runs the training process on a job; returns its exit code."""
+    """Run the training process on a job; return its exit code."""
 
     def work(job: TrainJob, failpoint: str = "", *, lock_wait_s: float = 15.0, more_bytes: int = 0) -> int | None:
         job.scratch.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Validation tickets are answered during training, where the context has room for an answer."""
+"""Validation tickets are answered during training if the context has room for an answer."""
 
 from __future__ import annotations
 

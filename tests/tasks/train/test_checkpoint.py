@@ -1,4 +1,4 @@
-"""A checkpoint is taken up by the model it was written for."""
+"""A checkpoint is loaded only by the model it was written for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tasks.train.checkpoint import State, load_newest, save_checkpoint
 
 
 def training(name: str) -> tuple[dict[str, torch.Tensor], torch.optim.Optimizer]:
-    """One weight of this name and its optimizer."""
+    """One weight with this name, and its optimizer."""
     weight = torch.nn.Parameter(torch.zeros(2))
     return {name: weight}, torch.optim.AdamW([weight])
 

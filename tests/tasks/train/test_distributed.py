@@ -1,4 +1,4 @@
-"""Several processes that train together, with real processes on the tiny model: the same training, wherever it dies."""
+"""Training with several real processes on the tiny model: the same result, whichever process dies and when."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.train.distributed import join
 from tasks.train.place import LISTENER, PORT, RANK, SIZE
 
 
-def test_sharding_is_refused_where_it_does_nothing_or_cannot() -> None:
+def test_useless_or_impossible_sharding_is_refused() -> None:
     with pytest.raises(ValueError, match="and there is one"):
         TrainSpec(base_model="x", sharding="full")
     with pytest.raises(ValueError, match="4-bit"):

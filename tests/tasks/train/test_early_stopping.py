@@ -1,4 +1,4 @@
-"""The best weights are kept in a file and put back from it."""
+"""The best weights are kept in a file and restored from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loop: order, gradients of a step, divergence, validation, weight decay."""
+"""The training loop: order, gradients of a step, divergence, validation, weight decay."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tasks.train.engine import Outcome, count_steps, train
 from tasks.train.forward import losses_of
 from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
+from tasks.train.setup import Checkpoints, Hooks, TrainData
 from tasks.train.validation import validation_loss
 
 MakeSpec = Callable[..., TrainSpec]
@@ -30,11 +31,9 @@ def _train(
     outcome = train(
         opened,
         spec,
-        train_folder=dataset.root / "train",
-        validation_folder=None,
-        checkpoints=folder / "checkpoints",
-        key="",
-        log=ProgressLog(folder / "progress.jsonl"),
+        data=TrainData(dataset.root / "train"),
+        checkpoints=Checkpoints(folder / "checkpoints", key=""),
+        hooks=Hooks(ProgressLog(folder / "progress.jsonl")),
     )
     return trainable_tensors(opened), outcome
 
@@ -82,11 +81,11 @@ def test_every_example_is_seen_once_per_epoch_in_another_order_and_with_little_p
     assert orders[0] == epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
 
 
-def test_a_resumed_order_is_the_tail_of_the_whole_one() -> None:
+def test_a_resumed_order_is_the_rest_of_the_full_order() -> None:
     lengths = list(range(10, 33))
-    whole = list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, first_step=1, last_step=9))
+    whole = list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, steps=range(1, 10)))
     assert [step for step, _ in whole] == list(range(1, 10))
-    assert list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, first_step=6, last_step=9)) == whole[5:]
+    assert list(step_batches(lengths, batch_size=4, accumulation=2, seed=5, steps=range(6, 10))) == whole[5:]
 
 
 def test_steps_are_counted_over_epochs_and_capped() -> None:
@@ -97,10 +96,11 @@ def test_steps_are_counted_over_epochs_and_capped() -> None:
 
 @pytest.mark.parametrize(("scheduler", "last"), [("constant", 1.0), ("linear", 0.1), ("cosine", 0.02447174)])
 def test_the_learning_rate_warms_up_and_ends_above_zero(scheduler: str, last: float) -> None:
-    rates = [
-        learning_rate_at(step, n_steps=11, peak=1.0, warmup_ratio=0.1, scheduler=scheduler)  # type: ignore[arg-type]
-        for step in range(1, 12)
-    ]
+    spec = TrainSpec.model_validate(
+        {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup_ratio": 0.1,
+         "lr_scheduler": scheduler}
+    )  # fmt: skip
+    rates = [learning_rate_at(step, spec, n_steps=11) for step in range(1, 12)]
     assert rates[:2] == [0.5, 1.0]
     assert rates[-1] == pytest.approx(last)
     assert all(rate > 0 for rate in rates)
@@ -117,7 +117,7 @@ def test_norms_do_not_decay(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     assert decay[(128, 64)] == 0.1
 
 
-def test_a_loss_that_is_not_finite_ends_the_training_and_changes_no_weight(
+def test_a_loss_that_is_not_finite_ends_the_training_without_changing_weights(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(
@@ -135,7 +135,7 @@ def test_a_loss_that_is_not_finite_ends_the_training_and_changes_no_weight(
     assert all(math.isfinite(entry["loss"]) for entry in steps)
 
 
-def test_validation_is_the_mean_over_tokens_without_dropout_and_leaves_the_model_training(
+def test_validation_is_the_mean_over_tokens_without_dropout_and_keeps_training_mode(
     dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(method="qlora", adapter=AdapterSpec(rank=4, dropout=0.5))
@@ -153,7 +153,7 @@ def test_validation_is_the_mean_over_tokens_without_dropout_and_leaves_the_model
     noisy.mean().backward()  # type: ignore[no-untyped-call]
 
 
-def test_no_examples_are_an_error(
+def test_a_data_set_without_examples_is_an_error(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
     with pytest.raises(DataError) as caught:
@@ -161,7 +161,7 @@ def test_no_examples_are_an_error(
     assert caught.value.code == "TG0308"
 
 
-def test_a_step_with_nothing_to_learn_is_refused(
+def test_a_step_without_supervised_tokens_is_refused(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
     without_answers = make_dataset(half_tokens=(0, 0), n_prefix=4)

@@ -1,4 +1,4 @@
-"""rsLoRA, DoRA, chosen layers, 8-bit moments: each trains, exact where it is fast, and is served as it was trained."""
+"""rsLoRA, DoRA, selected layers, 8-bit moments: each trains, the fast path is exact, and serving matches training."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ ADAPTERS = {
 }
 
 
-def _shaken(model: ModelRef, spec: TrainSpec) -> nn.Module:
-    """Opened, with every trained tensor moved off its first value."""
+def _perturbed(model: ModelRef, spec: TrainSpec) -> nn.Module:
+    """Open the model and perturb every trainable tensor."""
     opened = open_for_training(model, spec)
     torch.manual_seed(7)
     for tensor in trainable_tensors(opened).values():
@@ -60,14 +60,14 @@ def _saved(model: nn.Module, spec: TrainSpec, base: ModelRef, root: Path) -> Tra
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_peft_alone_and_our_loader_answer_as_what_was_trained(
+def test_peft_and_our_loader_answer_like_the_trained_model(
     tiny_model: ModelRef, make_spec: MakeSpec, tmp_path: Path, name: str
 ) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
     spec = make_spec(adapter=ADAPTERS[name])
-    model = _shaken(tiny_model, spec)
+    model = _perturbed(tiny_model, spec)
     trained = _saved(model, spec, tiny_model, tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tiny_model.root, dtype=torch.float32)
     bare = base(input_ids=IDS).logits.detach()
@@ -84,7 +84,7 @@ def test_peft_alone_and_our_loader_answer_as_what_was_trained(
 def test_the_fast_path_is_exact_or_is_not_taken(
     tiny_model: ModelRef, make_spec: MakeSpec, dataset: DatasetRef, name: str
 ) -> None:
-    model = _shaken(tiny_model, make_spec(adapter=ADAPTERS[name]))
+    model = _perturbed(tiny_model, make_spec(adapter=ADAPTERS[name]))
     batch = Examples(dataset.root / "train").batch([0, 1, 2])
     chosen = losses_of(model, dtype=torch.float32, recompute=False)
     assert isinstance(chosen, FastDecoder) == (name != "dora")
@@ -99,8 +99,8 @@ def test_the_fast_path_is_exact_or_is_not_taken(
 
 
 @pytest.mark.parametrize("name", ADAPTERS)
-def test_generation_computes_what_the_model_computes(tiny_model: ModelRef, make_spec: MakeSpec, name: str) -> None:
-    model = _shaken(tiny_model, make_spec(adapter=ADAPTERS[name])).eval()
+def test_generation_matches_the_model(tiny_model: ModelRef, make_spec: MakeSpec, name: str) -> None:
+    model = _perturbed(tiny_model, make_spec(adapter=ADAPTERS[name])).eval()
     ids = IDS[0].tolist()
     with torch.no_grad():
         wanted = model(input_ids=IDS).logits[0, -1]
@@ -114,7 +114,7 @@ def test_dora_trains_on_a_four_bit_base_and_is_served_from_it(
     tiny_model: ModelRef, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     spec = make_spec(method="qlora", adapter=ADAPTERS["dora"])
-    model = _shaken(tiny_model, spec)
+    model = _perturbed(tiny_model, spec)
     loaded = load_trained(tiny_model, _saved(model, spec, tiny_model, tmp_path), dtype="float32")
     with torch.no_grad():
         got, wanted = loaded(input_ids=IDS).logits, model(input_ids=IDS).logits
@@ -127,7 +127,7 @@ def test_rslora_scales_by_the_root_of_the_rank(tiny_model: ModelRef, make_spec: 
         assert {m.scaling["default"] for m in model.modules() if hasattr(m, "lora_A")} == {scale}  # type: ignore[index]
 
 
-def test_layers_are_chosen_by_number_and_checked(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
+def test_layers_are_selected_by_number_and_checked(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     for layers in ((0,), "0-0"):
         model = open_for_training(tiny_model, make_spec(adapter=AdapterSpec(rank=4, layers=layers)))
         assert {name.split(".")[4] for name in trainable_tensors(model)} == {"0"}
@@ -136,7 +136,7 @@ def test_layers_are_chosen_by_number_and_checked(tiny_model: ModelRef, make_spec
     assert caught.value.code == "TG0181"
 
 
-def test_another_compute_dtype_of_the_four_bit_layers_leaves_the_fast_paths(
+def test_another_compute_dtype_of_the_four_bit_layers_disables_the_fast_paths(
     tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     for dtype in ("auto", "float32", "bfloat16"):
@@ -150,7 +150,7 @@ def test_another_compute_dtype_of_the_four_bit_layers_leaves_the_fast_paths(
         assert bool(model(input_ids=IDS).logits.isfinite().all())
 
 
-def test_a_base_that_is_quantised_already_is_refused_for_qlora(
+def test_an_already_quantised_base_is_refused_for_qlora(
     tiny_model: ModelRef, make_spec: MakeSpec, tmp_path: Path
 ) -> None:
     for path in tiny_model.root.iterdir():
@@ -192,21 +192,20 @@ def test_small_tensors_keep_full_moments_and_large_ones_take_a_quarter(make_spec
     assert sizes[0] < 0.27 * sizes[1]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="pages where there is CUDA")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is present")
 def test_paged_moments_need_cuda(make_spec: MakeSpec) -> None:
     with pytest.raises(ConfigError, match="training runs on cpu") as caught:
         _stepped("paged_adamw_8bit", rows=16, make_spec=make_spec)
     assert caught.value.code == "TG0111"
 
 
-def test_rates_end_at_the_floor_and_warm_up_for_the_declared_steps() -> None:
+def test_rates_warm_up_for_the_declared_steps_and_end_at_the_floor() -> None:
     for scheduler in ("linear", "cosine"):
-        rates = [
-            learning_rate_at(
-                step, n_steps=2000, peak=1.0, warmup_ratio=0.5, warmup_steps=4, scheduler=scheduler, min_ratio=0.1
-            )
-            for step in range(1, 2001)
-        ]
+        spec = TrainSpec.model_validate(
+            {"base_model": "x", "learning_rate": 1.0, "allow_unusual_learning_rate": True, "warmup_ratio": 0.5,
+             "warmup_steps": 4, "lr_scheduler": scheduler, "min_lr_ratio": 0.1}
+        )  # fmt: skip
+        rates = [learning_rate_at(step, spec, n_steps=2000) for step in range(1, 2001)]
         assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
         assert min(rates[4:]) == rates[-1] == pytest.approx(0.1, abs=1e-3)
         assert rates[-1] > 0.1

@@ -1,4 +1,4 @@
-"""The fast path computes what the model in transformers with PEFT computes."""
+"""The fast path computes what transformers with PEFT computes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batch(dataset: DatasetRef) -> Batch:
 
 
 def _shake(model: nn.Module) -> None:
-    """Give the LoRA factors B values: with B = 0 half of the arithmetic would not show."""
+    """Set the LoRA factors B: with B = 0, half of the arithmetic would go untested."""
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -56,7 +56,7 @@ def _distance(one: Tensor, other: Tensor) -> float:
     ],
     ids=["all-linear", "some targets", "top layer", "recompute", "qlora"],
 )
-def test_losses_and_gradients_are_those_of_peft(
+def test_losses_and_gradients_match_peft(
     tiny_model: ModelRef, make_spec: MakeSpec, batch: Batch, settings: dict[str, object]
 ) -> None:
     spec = make_spec(**settings)
@@ -70,7 +70,7 @@ def test_losses_and_gradients_are_those_of_peft(
     assert _distance(got[1], expected[1]) < 1e-5
 
 
-def test_in_bfloat16_the_fast_path_is_as_near_to_float32_as_peft_is(
+def test_in_bfloat16_the_fast_path_is_as_close_to_float32_as_peft(
     tiny_model: ModelRef, make_spec: MakeSpec, batch: Batch
 ) -> None:
     exact = open_for_training(tiny_model, make_spec())
@@ -84,7 +84,7 @@ def test_in_bfloat16_the_fast_path_is_as_near_to_float32_as_peft_is(
     assert _distance(fast[1], wanted[1]) < 1.5 * _distance(peft[1], wanted[1]) + 1e-3
 
 
-def test_losses_at_supervised_positions_are_those_of_all_logits(
+def test_losses_at_supervised_positions_match_those_from_all_logits(
     tiny_model: ModelRef, make_spec: MakeSpec, batch: Batch
 ) -> None:
     model = open_for_training(tiny_model, make_spec())
@@ -108,7 +108,7 @@ def test_padding_changes_no_loss(tiny_model: ModelRef, make_spec: MakeSpec, data
 
 
 @pytest.mark.parametrize("family", ["qwen2", "mistral"])
-def test_other_llama_shaped_families_take_the_fast_path_exactly(family: str, batch: Batch) -> None:
+def test_the_fast_path_is_exact_for_other_llama_shaped_families(family: str, batch: Batch) -> None:
     import transformers
 
     kinds = {"qwen2": ("Qwen2Config", "Qwen2ForCausalLM"), "mistral": ("MistralConfig", "MistralForCausalLM")}
@@ -137,7 +137,7 @@ def test_other_llama_shaped_families_take_the_fast_path_exactly(family: str, bat
     assert _distance(got[1], expected[1]) < 1e-5
 
 
-def test_a_sliding_window_is_left_to_the_model_itself() -> None:
+def test_a_model_with_a_sliding_window_does_not_take_the_fast_path() -> None:
     from transformers import MistralConfig, MistralForCausalLM
 
     config = MistralConfig(
@@ -161,7 +161,7 @@ def test_full_tuning_in_bfloat16_keeps_float32_weights_and_gradients(
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_pieces_have_the_gradients_of_plain_autograd() -> None:
+def test_the_fast_operations_have_the_gradients_of_plain_autograd() -> None:
     torch.manual_seed(0)
     x, weight = torch.randn(6, 8, dtype=torch.double, requires_grad=True), torch.rand(8, dtype=torch.double)
     y = torch.randn(6, 8, dtype=torch.double, requires_grad=True)
@@ -173,7 +173,7 @@ def test_the_pieces_have_the_gradients_of_plain_autograd() -> None:
     torch.testing.assert_close(wide.grad, plain.grad, rtol=1e-5, atol=1e-5)
 
 
-def test_a_token_the_model_thinks_impossible_has_a_large_and_finite_loss() -> None:
+def test_a_token_of_probability_zero_has_a_large_finite_loss() -> None:
     hidden = torch.tensor([[200.0, 0.0]], requires_grad=True)
     head = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
     loss = token_losses(hidden, head, torch.tensor([1]))

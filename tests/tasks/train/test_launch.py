@@ -1,4 +1,4 @@
-"""Training as a step: results, errors, deadlines and interruptions, each with a real process on the tiny model."""
+"""Training as a step: results, errors, deadlines and interruptions, with real processes on the tiny model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_training_that_cannot_fit_is_refused_before_a_process_starts(
 
 
 class Scripted(ThisMachine):
-    """Runs a shell script for each attempt instead of a training, and keeps the settings of the attempts."""
+    """Runs a shell script per attempt instead of a training, and records the settings of the attempts."""
 
     def __init__(self, *scripts: str) -> None:
         self.scripts, self.tried = list(scripts), list[tuple[int, int]]()
@@ -71,7 +71,7 @@ def attempts(folder: Path, *scripts: str, **settings: Any) -> tuple[TrainingErro
         (f"exit {INTERRUPTED}", "TG0408", False),
         ("exit 1", "TG0407", False),
         ("exit 3", "TG0407", False),
-        # What a process reports counts more than how it ended after that.
+        # A reported error counts more than the exit that follows it.
         (
             OUT_OF_MEMORY.replace("OutOfMemoryError", "TrainingError").replace("exit 1", "kill -SEGV $$"),
             "TG0405",
@@ -79,7 +79,7 @@ def attempts(folder: Path, *scripts: str, **settings: Any) -> tuple[TrainingErro
         ),
     ],
 )
-def test_only_the_death_by_a_signal_that_we_did_not_send_is_worth_a_retry(
+def test_only_a_death_by_a_foreign_signal_is_retried(
     tmp_path: Path,
     dataset: DatasetRef,
     tiny_model: ModelRef,
@@ -94,7 +94,7 @@ def test_only_the_death_by_a_signal_that_we_did_not_send_is_worth_a_retry(
     assert (error.hint == "run again: it resumes from its last checkpoint") == (code == "TG0408")
 
 
-def test_a_lack_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_error(
+def test_out_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_error(
     tmp_path: Path,
     dataset: DatasetRef,
     tiny_model: ModelRef,
@@ -109,14 +109,14 @@ def test_a_lack_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_e
     assert (error.code, error.transient, error.hint) == ("TG0405", False, "less")
     assert "both with train.batch_size 6 and with 3 (gradient_accumulation_steps 4)" in error.message
     assert "it starts over with train.batch_size: 3, train.gradient_accumulation_steps: 4" in caplog.text
-    # What was decided holds for later attempts, and is decided once.
+    # The decision is made once and holds for later attempts.
     lost, tried = attempts(tmp_path, "kill -KILL $$", **settings)
     assert (lost.transient, tried) == (True, [(3, 4)])
     again, tried = attempts(tmp_path, OUT_OF_MEMORY, **settings)
     assert (again.message, tried) == (error.message, [(3, 4)])
     events = ProgressLog(tmp_path / "scratch" / PROGRESS).read(0)[0]
     assert [(event["event"], event["batch_size"]) for event in events] == [("halved", 3)]
-    # Of these settings alone.
+    # Only for these settings.
     _, tried = attempts(tmp_path, "exit 3", **settings | {"spec": make_spec(batch_size=8)})
     assert tried == [(8, 1)]
 

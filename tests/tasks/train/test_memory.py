@@ -1,4 +1,4 @@
-"""Parameter counts and memory, against published models (counts made with meta-device models and PEFT 0.21.2)."""
+"""Parameter counts and memory, compared with published models (counted with meta-device models and PEFT 0.21.2)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,9 @@ QV = ("q_proj", "v_proj")
         ("SmolLM2-135M", 134_515_008, 921_600, 460_800, 4_884_480, 19_537_920),
     ],
 )
-def test_parameter_counts(name: str, total: int, r16_qv: int, r8_qv: int, r16_all: int, r64_all: int) -> None:
+def test_parameter_counts_match_published_models(
+    name: str, total: int, r16_qv: int, r8_qv: int, r16_all: int, r64_all: int
+) -> None:
     dims = MODELS[name]
     assert dims.n_parameters == total
     for rank, targets, expected in (
@@ -73,19 +75,19 @@ def test_parameter_counts(name: str, total: int, r16_qv: int, r8_qv: int, r16_al
 
 
 @pytest.mark.parametrize(("rank", "targets", "half", "single"), [(16, QV, 16, 32), (64, "all-linear", 305, 610)])
-def test_an_adapters_file_on_a_7b_is_its_weights(rank: int, targets: object, half: int, single: int) -> None:
+def test_the_size_of_an_adapter_file_on_a_7b_is_its_weights(rank: int, targets: object, half: int, single: int) -> None:
     adapter = AdapterSpec.model_validate({"rank": rank, "target_modules": targets})
     mib = trainable_parameters(MODELS["Llama-2-7B"], adapter) / 2**20
     assert (round(2 * mib), round(4 * mib)) == (half, single)
 
 
-def test_under_a_tenth_of_a_percent_is_false_for_rank_16_on_a_7b() -> None:
+def test_rank_16_on_a_7b_trains_more_than_a_tenth_of_a_percent() -> None:
     dims = MODELS["Llama-2-7B"]
     share = trainable_parameters(dims, AdapterSpec(rank=16, target_modules=QV)) / dims.n_parameters
     assert share == pytest.approx(0.001245, abs=5e-7)
 
 
-def test_top_layers_count_alone() -> None:
+def test_only_top_layers_count() -> None:
     dims = MODELS["SmolLM2-135M"]
     assert trainable_parameters(dims, AdapterSpec(rank=16, top_layers=10)) * 3 == 4_884_480
     with pytest.raises(ConfigError, match="31"):
@@ -123,7 +125,7 @@ def test_four_bits_shrink_the_whole_model_by_less_than_four(
         ("Llama-3.1-70B", "all-linear", 41.7),
     ],
 )
-def test_qlora_peaks_of_70b_models(name: str, targets: tuple[str, ...] | str, gib: float) -> None:
+def test_qlora_peaks_of_70b_models_are_predicted(name: str, targets: tuple[str, ...] | str, gib: float) -> None:
     spec = TrainSpec(
         base_model="x",
         method="qlora",
@@ -137,9 +139,10 @@ def test_qlora_peaks_of_70b_models(name: str, targets: tuple[str, ...] | str, gi
 
 
 @pytest.mark.parametrize("targets", [QV, "all-linear"])
-def test_a_published_peak_of_an_8b_qlora_is_hit_within_ten_percent(targets: tuple[str, ...] | str) -> None:
-    """7.4 GiB: Llama-3.1-8B, batch 2 x 2048, checkpointing, cross-entropy in chunks. Its adapter is not stated, so the
-    small and the large one must both come close."""
+def test_a_published_peak_of_an_8b_qlora_is_predicted_within_ten_percent(targets: tuple[str, ...] | str) -> None:
+    """7.4 GiB: Llama-3.1-8B, batch 2 x 2048, checkpointing, chunked cross-entropy.
+
+    The source does not state the adapter, so the small and the large one must both come close."""
     spec = TrainSpec(
         base_model="x",
         method="qlora",
@@ -149,7 +152,7 @@ def test_a_published_peak_of_an_8b_qlora_is_hit_within_ten_percent(targets: tupl
     )
     estimate = estimate_memory(MODELS["Llama-3.1-8B"], spec, max_tokens=2048, n_logit_positions=128)
     assert estimate.total / 2**30 == pytest.approx(7.4, rel=0.10)
-    # With all logits at once the vocabulary of 128k would dominate.
+    # With all logits at once, the vocabulary of 128k would dominate.
     whole = estimate_memory(MODELS["Llama-3.1-8B"], spec, max_tokens=2048)
     assert whole.logits > 0.8 * 5.70e9
 
@@ -175,7 +178,7 @@ def test_adapter_files_are_small(
         ("Llama-2-70B", 16, 0.0475),
     ],
 )
-def test_shares_of_adapters_on_q_and_v(name: str, rank: int, percent: float) -> None:
+def test_adapters_on_q_and_v_have_the_published_shares(name: str, rank: int, percent: float) -> None:
     adapter = AdapterSpec(rank=rank, target_modules=QV)
     share = trainable_parameters(MODELS[name], adapter) / MODELS[name].n_parameters
     assert share * 100 == pytest.approx(percent, abs=5e-5)
@@ -186,7 +189,7 @@ def test_four_bits_of_a_70b_in_gib(name: str, gib: float) -> None:
     assert quantized_bytes(MODELS[name], QuantizationSpec()) / 2**30 == pytest.approx(gib, abs=0.01)
 
 
-def test_full_tuning_takes_sixteen_bytes_per_weight_as_we_run_it() -> None:
+def test_our_full_tuning_takes_sixteen_bytes_per_weight() -> None:
     dims = MODELS["Llama-2-7B"]
     spec = TrainSpec(base_model="x", method="full", learning_rate=1e-5, batch_size=1)
     estimate = estimate_memory(dims, spec, max_tokens=1)
@@ -194,7 +197,7 @@ def test_full_tuning_takes_sixteen_bytes_per_weight_as_we_run_it() -> None:
     assert states == 16 * dims.n_parameters  # ZeRO (2020), section 3.1: two 16-bit numbers, three of 32 bits
 
 
-def test_a_batch_costs_in_proportion_and_checkpointing_saves() -> None:
+def test_activations_grow_with_the_batch_and_checkpointing_saves_memory() -> None:
     dims = MODELS["SmolLM2-135M"]
     small, large, cheap = (
         estimate_memory(
@@ -215,7 +218,7 @@ def test_shapes_are_read_from_the_model(tiny_model: ModelRef, tmp_path: Path) ->
     assert ModelDims.read(tmp_path / "config.json") is None
 
 
-def test_advice_names_only_what_is_left_to_change() -> None:
+def test_advice_names_only_settings_that_can_still_change() -> None:
     spec = TrainSpec(base_model="x", method="qlora", batch_size=1, gradient_checkpointing=True)
     assert memory_advice(spec) == "use a smaller base model"
     assert "halve train.batch_size (8)" in memory_advice(TrainSpec(base_model="x"))

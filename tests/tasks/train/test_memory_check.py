@@ -1,4 +1,4 @@
-"""Refusals before anything is loaded: free memory, what would fit, and what is reported."""
+"""Refusals before anything is loaded: free memory, settings that would fit, and the report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGE = Workload(known_dims("llama-3.1-70b"), stored=141_000_000_000, max_tokens
 
 
 def _machine(root: Path, *, available_mib: int, groups: dict[str, tuple[str, int, int]], own: str) -> Path:
-    """A file system with /proc and control groups: folder -> (memory.max, memory.current, inactive_file)."""
+    """Write a fake file system with /proc and control groups: folder -> (memory.max, memory.current, inactive_file)."""
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable: {available_mib * 1024} kB\n")
     (root / "proc/self/cgroup").write_text(f"4:memory:/old\n0::{own}\n")
@@ -39,7 +39,7 @@ def _machine(root: Path, *, available_mib: int, groups: dict[str, tuple[str, int
     return root
 
 
-def test_the_tightest_control_group_on_the_way_up_limits(tmp_path: Path) -> None:
+def test_the_tightest_parent_control_group_is_the_limit(tmp_path: Path) -> None:
     mib = 2**20
     groups = {
         "": ("max", 0, 0),
@@ -52,13 +52,13 @@ def test_the_tightest_control_group_on_the_way_up_limits(tmp_path: Path) -> None
     assert free_bytes(root) == (4096 - 3000 + 500) * mib
 
 
-def test_without_a_limit_it_is_what_the_kernel_calls_available(tmp_path: Path) -> None:
+def test_without_a_limit_the_kernels_available_memory_counts(tmp_path: Path) -> None:
     assert free_bytes(_machine(tmp_path / "none", available_mib=900, groups={}, own="/gone")) == 900 * 2**20
     over = _machine(tmp_path / "over", available_mib=900, groups={"x": ("5", 9, 0)}, own="/x")
     assert free_bytes(over) == 0
 
 
-def test_in_a_container_the_mounted_group_counts_when_the_path_is_the_hosts(tmp_path: Path) -> None:
+def test_in_a_container_with_a_host_path_the_mounted_group_counts(tmp_path: Path) -> None:
     root = _machine(tmp_path, available_mib=900, groups={"": (str(7 * 2**20), 2**20, 0)}, own="/host/docker/abc")
     assert free_bytes(root) == 6 * 2**20
 
@@ -82,7 +82,7 @@ def test_the_fullest_card_in_use_counts(tmp_path: Path, monkeypatch: pytest.Monk
     assert free_card_bytes() is None
 
 
-def test_the_smallest_change_that_fits_is_named_and_does_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_smallest_change_that_fits_is_named_and_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tasks.train.memory.free_card_bytes", lambda: None)
 
     def remedy(gib: float, spec: TrainSpec) -> str | None:
@@ -119,7 +119,7 @@ def test_a_training_is_refused_warned_about_or_allowed(
     assert not caplog.text
 
 
-def test_sharding_divides_what_each_process_holds() -> None:
+def test_sharding_divides_the_memory_of_each_process() -> None:
     alone = TrainSpec(base_model="x", method="full", learning_rate=1e-5, processes=4)
     cut = alone.model_copy(update={"sharding": "full"})
     for device in ("cpu", "cuda"):

@@ -1,4 +1,4 @@
-"""Which method fits which card, from shapes alone."""
+"""Which method fits which card, computed from shapes alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_shipped_shapes_give_the_published_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize("name", ["meta-llama/Llama-2-7b-hf", "LLAMA-2-7B"])
-def test_a_model_is_found_by_the_ways_people_write_it(name: str) -> None:
+def test_a_model_is_found_under_common_spellings(name: str) -> None:
     assert known_dims(name) == known_dims("llama-2-7b")
 
 
@@ -37,7 +37,7 @@ def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
     assert "llama-2-7b" in str(error.value.hint)
 
 
-def test_a_70b_fits_one_40_gb_card_for_neither_llama() -> None:
+def test_neither_70b_llama_fits_one_40_gb_card() -> None:
     """The claim `70B on one 40 GB card` is marginal for Llama-2 and false for Llama-3.1."""
     for name, free_at_least in (("llama-2-70b", -0.1), ("llama-3.1-70b", -1.0)):
         spec = spec_for(name, rank=16, targets=QV, batch_size=1, checkpointing=True)

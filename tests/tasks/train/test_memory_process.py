@@ -1,4 +1,4 @@
-"""The predicted peak of a training process against what real processes reach."""
+"""The predicted peak memory of a training process, compared with real processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tasks.train.memory import known_dims, predict_process
 SMOLLM2 = known_dims("smollm2-135m")
 
 PEAKS = [
-    # method, batch, tokens, bytes of a number, checkpointing, measured MB (SmolLM2-135M, one thread, Linux, torch 2.15)
+    # method, batch, tokens, bytes per number, checkpointing, measured MB (SmolLM2-135M, one thread, Linux, torch 2.15)
     ("lora", 4, 128, 4, False, 2557),
     ("lora", 8, 256, 4, False, 4997),
     ("lora", 4, 128, 4, True, 1865),
@@ -22,7 +22,7 @@ PEAKS = [
     ("full", 4, 128, 4, True, 3546),
     ("full", 2, 128, 2, False, 3710),
 ]
-"""Peak resident sets of three steps; half of the tokens carried loss."""
+"""Peak resident set sizes over three steps with loss on half of the tokens."""
 
 
 @pytest.mark.parametrize(("method", "batch", "tokens", "number", "checkpointing", "measured"), PEAKS)
@@ -43,10 +43,10 @@ def test_measured_peaks_are_predicted_within_six_percent(
     assert found.total == max(found.load, sum(v for k, v in found.parts().items() if k not in ("total", "load")))
 
 
-def test_the_constants_are_those_of_the_fast_path() -> None:
+def test_the_constants_match_the_fast_path() -> None:
     from tasks.train.fast import attention, kernels
 
-    # Private: each is one of many terms of a prediction.
+    # Private, because each is one of many terms of a prediction.
     assert (memory._LOSS_ROWS, memory._LONGEST_BLOCK) == (kernels.LOSS_ROWS, attention.LONGEST_BLOCK)
 
 

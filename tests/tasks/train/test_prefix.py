@@ -1,4 +1,4 @@
-"""A shared prefix that is computed once, and rows without padding, change neither losses nor gradients."""
+"""Computing a shared prefix once and dropping padding changes neither losses nor gradients."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tasks.train.prefix import shared_prefix
 MakeSpec = Callable[..., TrainSpec]
 
 FLOAT32 = 5e-6
-"""Relative distance of gradients in float32: another order of sums of a few hundred terms of 2^-24 each."""
+"""Relative distance of gradients in float32: sums of a few hundred terms in another order, 2^-24 each."""
 
 
 def _batch(lengths: Sequence[int], *, shared: int = 12, supervised: int = 3, seed: int = 0) -> Batch:
-    """Examples of these lengths that share their first tokens; the last of each are supervised, as many as said."""
+    """Examples of these lengths with shared first tokens; the last `supervised` tokens of each are supervised."""
     opening, own = random.Random(7), random.Random(seed)
     prefix = [opening.randrange(3, 270) for _ in range(shared)]
     ids = np.zeros((len(lengths), max(lengths)), dtype=np.int64)
@@ -57,7 +57,7 @@ def _shake(model: nn.Module) -> nn.Module:
 
 
 def _step(model: nn.Module, losses: Losses, batches: Sequence[Batch], *, share: bool) -> tuple[Tensor, Tensor]:
-    """Losses and gradients of a step over all batches, as the engine takes it."""
+    """Losses and gradients of a step over all batches, as the engine computes it."""
     model.zero_grad()
     found = []
     with losses.sharing(batches if share else []):
@@ -93,7 +93,7 @@ STEP = [_batch([30, 22, 40], seed=1), _batch([16, 17], seed=2)]
     ],
     ids=["all-linear", "some targets", "top layer", "recompute", "qlora"],
 )
-def test_the_fast_path_with_a_shared_prefix_is_the_stock_model_without(
+def test_the_fast_path_with_a_shared_prefix_matches_the_stock_model_without(
     tiny_model: ModelRef, make_spec: MakeSpec, batches: list[Batch], settings: dict[str, Any]
 ) -> None:
     spec = make_spec(**settings)
@@ -116,7 +116,7 @@ def test_the_stock_model_shares_a_prefix_through_its_own_cache(
 
 
 def _tiny(family: str) -> nn.Module:
-    """A random model of a family that the fast path does not know."""
+    """A random model of a family that the fast path does not support."""
     import transformers
 
     common = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -129,7 +129,7 @@ def _tiny(family: str) -> nn.Module:
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**common, **more[family])
     base = getattr(transformers, f"{family}ForCausalLM")(config)
-    # An initial deviation of 0.02 leaves gradients so small that rounding is most of their difference.
+    # With an initial deviation of 0.02, gradients are so small that most of their difference is rounding.
     for parameter in base.parameters():
         if parameter.ndim > 1:
             nn.init.normal_(parameter, 0, 0.1)
@@ -166,7 +166,7 @@ def test_a_model_with_a_sliding_window_shares_nothing() -> None:
     assert torch.equal(one[1], other[1])
 
 
-def test_dora_is_left_to_the_model_itself(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
+def test_dora_does_not_take_the_fast_path(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     from peft import LoraConfig, get_peft_model
     from transformers import LlamaForCausalLM
 
@@ -175,7 +175,7 @@ def test_dora_is_left_to_the_model_itself(tiny_model: ModelRef, make_spec: MakeS
     assert not is_fast(model)
 
 
-def test_in_bfloat16_a_shared_prefix_is_as_near_to_float32_as_none(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
+def test_in_bfloat16_a_shared_prefix_is_as_close_to_float32_as_none(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     exact = _shake(open_for_training(tiny_model, make_spec()))
     model = _shake(open_for_training(tiny_model, make_spec(dtype="bfloat16")))
     wanted = _step(exact, plain_losses(exact, dtype=torch.float32, recompute=False), STEP, share=False)
@@ -185,9 +185,9 @@ def test_in_bfloat16_a_shared_prefix_is_as_near_to_float32_as_none(tiny_model: M
         plain_losses(model, dtype=torch.bfloat16, recompute=False),
     ):
         shared = _step(model, losses, STEP, share=True)
-        # Rounding to 8 bits differs from one order of sums to the other: no bound on their difference is meant.
-        for got, wish, peft in zip(shared, wanted, stock, strict=True):
-            assert _distance(got, wish) < 1.5 * _distance(peft, wish) + 1e-3
+        # Rounding to 8 bits depends on the order of sums, so their difference has no bound.
+        for got, requested, peft in zip(shared, wanted, stock, strict=True):
+            assert _distance(got, requested) < 1.5 * _distance(peft, requested) + 1e-3
 
 
 @pytest.mark.parametrize("batches", [ONE, STEP], ids=["one batch", "two batches"])
@@ -208,7 +208,7 @@ def test_a_prefix_ends_before_the_first_token_that_predicts_a_supervised_one() -
     assert shared_prefix([_batch([30, 22]), _batch([25, 26], shared=10)]) == 10
 
 
-def test_nothing_is_shared_where_it_would_not_pay() -> None:
+def test_a_short_prefix_is_not_shared() -> None:
     assert shared_prefix([]) == 0
     assert shared_prefix([_batch([30])]) == 0
     assert shared_prefix([_batch([30, 22], shared=5)]) == 0
@@ -216,7 +216,7 @@ def test_nothing_is_shared_where_it_would_not_pay() -> None:
     assert shared_prefix([_batch([30, 22]), _batch([22])]) == 12
 
 
-def test_rows_are_real_tokens_up_to_the_last_supervised_position_only() -> None:
+def test_rows_end_at_the_last_supervised_position() -> None:
     batch = _batch([30, 22, 40])
     packing = pack(batch, n_prefix=12)
     # The last token of an example is only predicted.
@@ -238,7 +238,7 @@ def test_validation_shares_without_gradients(tiny_model: ModelRef, make_spec: Ma
         torch.testing.assert_close(torch.cat(shared), torch.cat(alone), rtol=FLOAT32, atol=FLOAT32)
 
 
-def test_with_dropout_a_step_shares_one_draw_and_stays_reproducible(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
+def test_with_dropout_a_step_shares_one_draw_and_is_reproducible(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
     model = _shake(open_for_training(tiny_model, make_spec(adapter=AdapterSpec(rank=4, dropout=0.3))))
     fast = losses_of(model, dtype=torch.float32, recompute=False)
     found = []

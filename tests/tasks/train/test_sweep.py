@@ -1,4 +1,4 @@
-"""What Optuna suggests depends on the sweep and on earlier values alone."""
+"""Optuna's suggestions depend only on the sweep and on earlier values."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OVER: dict[str, Any] = {
 SWEEP = OptunaSweep(kind="optuna", n_trials=24, over=OVER)
 
 
-def far_off(changes: dict[str, Any]) -> float:
+def distance(changes: dict[str, Any]) -> float:
     return abs(math.log10(changes["learning_rate"]) + 2.5)
 
 
@@ -25,7 +25,7 @@ def whole(sweep: OptunaSweep, n_trials: int) -> list[dict[str, Any]]:
     tried = []
     for number in range(n_trials):
         tried.append(suggest(sweep, values, higher_is_better=False))
-        values.append(None if number == 2 else far_off(tried[-1]))  # one fails
+        values.append(None if number == 2 else distance(tried[-1]))  # one fails
     return tried
 
 
@@ -36,8 +36,8 @@ def test_the_seed_and_the_direction_decide_and_max_items_does_not() -> None:
     assert suggest(SWEEP, values, higher_is_better=True) != suggest(SWEEP, values, higher_is_better=False)
 
 
-def test_it_learns_from_what_it_tried() -> None:
+def test_later_trials_are_closer_to_the_optimum() -> None:
     tried = whole(SWEEP, 24)
     startup, rest = tried[:8], tried[8:]
-    assert sum(map(far_off, rest)) / len(rest) < sum(map(far_off, startup)) / len(startup)
-    assert min(map(far_off, tried)) < 0.1
+    assert sum(map(distance, rest)) / len(rest) < sum(map(distance, startup)) / len(startup)
+    assert min(map(distance, tried)) < 0.1

@@ -1,4 +1,4 @@
-"""What frozen lower layers compute is computed once, and changes no training."""
+"""Frozen lower layers are computed once, without changing the training."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ TOP = AdapterSpec(rank=4, alpha=8, top_layers=1)
 
 
 class Made(NamedTuple):
-    """A job, its model and the answer to `open_trunk`."""
+    """A job, its model, and the trunk of `open_trunk`."""
 
     job: TrainJob
     model: nn.Module
     log: ProgressLog
 
     def open(self) -> Trunk | None:
-        """Open it."""
+        """Open the trunk."""
         return open_trunk(self.job, self.model, log=self.log)
 
     def events(self, kind: str) -> list[dict[str, Any]]:
@@ -44,7 +44,7 @@ class Made(NamedTuple):
 
 @pytest.fixture
 def make(tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec) -> Callable[..., Made]:
-    """Makes a job; keywords are settings."""
+    """Make a job; keywords are settings."""
 
     def make(*, trunks: Path | None = None, data: DatasetRef = dataset, **settings: Any) -> Made:
         spec = make_spec(**{"adapter": TOP, **settings})
@@ -68,7 +68,7 @@ def _gradients(model: nn.Module, losses: Losses, batch: Batch) -> tuple[Tensor, 
     ids=["float32", "qlora", "bfloat16"],
 )
 @pytest.mark.parametrize("split", ["train", "validation"])
-def test_losses_and_gradients_above_a_cached_trunk_are_those_without(
+def test_a_cached_trunk_does_not_change_losses_and_gradients(
     make: Callable[..., Made], dataset: DatasetRef, settings: dict[str, Any], tolerance: float, split: str
 ) -> None:
     made = make(**settings)
@@ -84,12 +84,12 @@ def test_losses_and_gradients_above_a_cached_trunk_are_those_without(
         _gradients(made.model, losses, Examples(dataset.root / split, states).batch(indices))
         for states in (trunk.split(split), None)
     ]
-    # Another order of sums where products of other shapes are cut otherwise, in bfloat16 of 2^-9 each.
+    # Products of other shapes are summed in another order: 2^-9 each in bfloat16.
     torch.testing.assert_close(found[0][0], found[1][0], rtol=tolerance, atol=tolerance)
     assert float((found[0][1] - found[1][1]).norm() / found[1][1].norm()) < tolerance
 
 
-def test_a_prefix_that_all_examples_share_is_kept_once(
+def test_a_prefix_that_all_examples_share_is_stored_once(
     make: Callable[..., Made], tmp_path: Path, make_prefixed: Callable[..., DatasetRef]
 ) -> None:
     data = make_prefixed(n_prefix=20)
@@ -113,7 +113,7 @@ def test_later_trainings_with_the_same_key_compute_nothing(make: Callable[..., M
     assert [event["filled"] for event in first.events("trunk")] == [True, False]
 
 
-def test_equal_data_give_equal_bytes_and_damage_is_computed_again(make: Callable[..., Made]) -> None:
+def test_equal_data_give_equal_bytes_and_a_damaged_trunk_is_recomputed(make: Callable[..., Made]) -> None:
     made = make()
     trunk = made.open()
     assert trunk is not None
@@ -139,13 +139,13 @@ def test_equal_data_give_equal_bytes_and_damage_is_computed_again(make: Callable
     ],
     ids=["two epochs", "off", "one epoch", "on", "less than an epoch", "all layers", "full"],
 )
-def test_a_trunk_is_cached_where_it_is_read_again(
+def test_a_trunk_is_cached_if_it_is_read_again(
     make: Callable[..., Made], settings: dict[str, Any], opened: bool
 ) -> None:
     assert (make(**settings).open() is not None) is opened
 
 
-def test_a_shared_folder_makes_one_epoch_worth_it(make: Callable[..., Made], tmp_path: Path) -> None:
+def test_with_a_shared_folder_a_trunk_is_cached_for_one_epoch(make: Callable[..., Made], tmp_path: Path) -> None:
     assert make(epochs=1, trunks=tmp_path / "trunks").open() is not None
 
 
@@ -178,6 +178,6 @@ def test_settings_without_a_frozen_trunk_are_refused(settings: dict[str, Any], m
         TrainSpec.model_validate({"base_model": "x", "cache_trunk": "on", **settings})
 
 
-def test_frozen_layers_end_below_the_lowest_that_trains(make: Callable[..., Made]) -> None:
+def test_frozen_layers_end_below_the_lowest_trained_layer(make: Callable[..., Made]) -> None:
     assert frozen_layers(make().model) == 1
     assert frozen_layers(make(adapter=AdapterSpec(rank=4)).model) == 0

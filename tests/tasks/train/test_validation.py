@@ -19,6 +19,7 @@ from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
+from tasks.train.setup import Checkpoints, Hooks, TrainData
 
 MakeSpec = Callable[..., TrainSpec]
 Weights = Mapping[str, torch.Tensor]
@@ -38,7 +39,7 @@ STOPPING: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class _Poison(ProgressLog):
-    """Breaks a weight after the fourth step, as an overflow would."""
+    """Corrupts a weight after the fourth step, like an overflow."""
 
     weights: Weights
 
@@ -62,11 +63,11 @@ def _train(
     outcome = train(
         opened,
         spec,
-        train_folder=dataset.root / "train",
-        validation_folder=dataset.root / "validation" if validation else None,
-        checkpoints=folder / CHECKPOINTS,
-        key="k",
-        log=_Poison(folder / PROGRESS, trainable_tensors(opened)) if poisoned else ProgressLog(folder / PROGRESS),
+        data=TrainData(dataset.root / "train", dataset.root / "validation" if validation else None),
+        checkpoints=Checkpoints(folder / CHECKPOINTS, key="k"),
+        hooks=Hooks(
+            _Poison(folder / PROGRESS, trainable_tensors(opened)) if poisoned else ProgressLog(folder / PROGRESS)
+        ),
     )
     return trainable_tensors(opened), outcome
 
@@ -96,13 +97,13 @@ def test_training_ends_when_validation_stops_improving_and_the_best_weights_are_
     assert outcome.kept_step == best
     assert outcome.n_steps == best + 4 < 36
     assert outcome.validation_loss == losses[best]
-    # The same training, ended at that step: the very weights.
+    # The same training stopped at that step has the same weights.
     until = spec.model_copy(update={"max_steps": best, "early_stopping": None})
     same, _ = _train(dataset, tiny_model, until, tmp_path / "until")
     assert all(torch.equal(weights[name], same[name]) for name in same)
 
 
-def test_a_delta_makes_small_gains_count_as_none() -> None:
+def test_gains_below_the_delta_do_not_count() -> None:
     spec = EarlyStoppingSpec(patience=2, min_delta=0.1)
     best = None
     for step, loss in enumerate([3.0, 2.95, 2.85, 2.8], 1):
@@ -127,7 +128,7 @@ def test_a_validation_loss_that_is_not_finite_ends_the_training(
     assert caught.value.code == "TG0401"
 
 
-def test_random_batches_hold_every_example_once_and_do_not_look_at_lengths() -> None:
+def test_random_batches_have_every_example_once_and_ignore_lengths() -> None:
     lengths = [5 + (index * 37) % 90 for index in range(203)]
     grouped, plain = (epoch_batches(lengths, batch_size=8, seed=1, epoch=0, grouped=each) for each in (True, False))
     assert sorted(index for batch in plain for index in batch) == list(range(203))

@@ -1,4 +1,4 @@
-"""One training process works in a folder at a time."""
+"""Only one training process works in a folder at a time."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def test_a_second_training_in_one_folder_is_refused(
     write_json(tmp_path / JOB, job.model_dump(mode="json"))
 
     def run(*_: object) -> int:
-        pytest.fail("the second process trains")
+        pytest.fail("the second process would train")
 
-    with (tmp_path / "worker.lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with (tmp_path / "worker.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(tmp_path / JOB, lock_wait_s=0.0, run=run) == 1
     assert orjson.loads((tmp_path / ERROR).read_bytes())["code"] == "TG0520"

@@ -1,4 +1,4 @@
-"""The training benchmark compares what it says: equal batches, curves, gradients and answers, on the tiny model."""
+"""The training benchmark compares like with like: equal batches, curves, gradients and answers, on the tiny model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STEPS, BATCH = 3, 2
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
 
 
-def test_our_step_and_trainer_go_the_same_way(
+def test_our_step_and_trainer_reach_the_same_losses(
     prepared: Prepared, tiny_model: ModelRef, tmp_path: Path, run_here: Callable[..., None]
 ) -> None:
     place = Place(

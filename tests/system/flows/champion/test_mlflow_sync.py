@@ -1,4 +1,4 @@
-"""MLflow follows the ledger: once or often, late, in pieces, after a kill or by two at once, it ends the same."""
+"""MLflow follows the ledger to the same state: repeated, late, in parts, after a kill, or by two processes at once."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
@@ -24,17 +25,17 @@ from tests.support.place import alias_version
 if TYPE_CHECKING:
     from tests.support.place import Place
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
 MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
-"""Where MLflow's champion has moved already. The first change is the candidate, the second the champion."""
+"""Places at which MLflow's champion has already moved. The first change is the candidate, the second the champion."""
 HALF = "half a file"
-"""A place that is not in the code: MLflow has copied half of the bundle's only file."""
-PROMOTE_AND_TELL = """
+"""An extra place: MLflow has copied half of the bundle's only file."""
+PROMOTE_AND_SYNC = """
 import json, os, shutil, sys
 from pathlib import Path
 import mlflow.pyfunc  # once, for all of the children
@@ -44,7 +45,7 @@ from flows.workspace.settings import Settings
 
 def promote_and_tell(home):
     ledger, settings = Ledger(home), Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
-    ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
     synchronise(ledger, settings)
 
 def copy_half(source, target, **_named):
@@ -72,14 +73,14 @@ print(json.dumps(ended))
 """
 
 
-def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_end_in_the_same_place(
+def test_after_a_kill_anywhere_between_verdict_and_alias_a_rerun_reaches_the_same_state(
     place: Place, project: Path
 ) -> None:
     for name, left in killed_at(KILLED, place, project).items():
         assert left.ledger.pending_projections() != ()
         assert left.mlflow_state()["champion"] == ("2" if name in MOVED else "1"), name
-        for _ in range(2):  # and however often it is repeated
-            left.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+        for _ in range(2):  # repeated runs change nothing
+            left.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
             assert synchronise(left.ledger, left.settings) is None
         assert [event.action for event in left.ledger.history()] == ["promote", "promote"]
         assert left.mlflow_state() == {
@@ -88,13 +89,11 @@ def test_whoever_is_killed_anywhere_between_verdict_and_alias_leaves_a_rerun_to_
         }, name  # fmt: skip
 
 
-def test_whoever_is_killed_while_mlflow_registers_leaves_reconcile_to_end_as_if_nothing_had_been(
-    place: Place, project: Path
-) -> None:
+def test_after_a_kill_during_registration_reconcile_reaches_the_same_state(place: Place, project: Path) -> None:
     killed = killed_at(["mlflow.run", HALF, "mlflow.artifacts", "mlflow.version"], place, project)
     whole = place.at(place.home.with_name("whole"))
     shutil.copytree(place.home, whole.home)
-    whole.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better")
+    whole.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"))
     assert reconcile(whole.ledger, whole.settings).late is None
     for name, left in killed.items():
         assert left.mlflow_state() != whole.mlflow_state(), name
@@ -105,7 +104,7 @@ def test_whoever_is_killed_while_mlflow_registers_leaves_reconcile_to_end_as_if_
 
 
 def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Place]:
-    """Homes in which version 1 is champion, and whoever promoted version 2 was killed at the place."""
+    """Homes with champion version 1 in which the promotion of version 2 was killed at each place."""
     place.promote(1, after=None)
     assert synchronise(place.ledger, place.settings) is None
     place.record(2, "PROMOTE")
@@ -113,7 +112,7 @@ def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Pl
     for name in names:
         shutil.copytree(place.home, folder / name)
     done = subprocess.run(
-        [sys.executable, "-c", PROMOTE_AND_TELL, str(folder), *names],
+        [sys.executable, "-c", PROMOTE_AND_SYNC, str(folder), *names],
         env={**os.environ, "PYTHONPATH": str(project)}, check=True, capture_output=True, text=True,
     )  # fmt: skip
     assert json.loads(done.stdout.splitlines()[-1]) == dict.fromkeys(names, -9)
@@ -121,7 +120,7 @@ def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Pl
 
 
 def registered_files(place: Place) -> dict[str, bytes]:
-    """The files of version 2 as MLflow has them; of its own, which name a time and an id, the names alone."""
+    """MLflow's files of version 2; only the names of its own files, which contain a time and an id."""
     (version,) = [
         found for found in place.client.search_model_versions("name = 'replies'") if str(found.version) == "2"
     ]
@@ -132,7 +131,7 @@ def registered_files(place: Place) -> dict[str, bytes]:
 
 @pytest.fixture
 def server(place: Place) -> Iterator[str]:
-    """`tunegate ops up`'s MLflow server over the place's own files."""
+    """The MLflow server of `tunegate ops up` on the place's files."""
     yield ensure_mlflow(place.home).url
     stop_all(place.home)
 
@@ -143,7 +142,7 @@ def fetch(url: str) -> bytes:
 
 
 @pytest.mark.server
-def test_a_server_over_the_same_files_and_no_server_may_take_turns(
+def test_a_server_and_direct_access_to_the_same_files_can_alternate(
     place: Place, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     served = replace(place.settings, mlflow_tracking_uri=server)
@@ -155,7 +154,7 @@ def test_a_server_over_the_same_files_and_no_server_may_take_turns(
     alias = alias_version(open_client(server), name="replies", alias="champion", uri=server)
     assert place.mlflow_state()["champion"] == alias
     assert place.mlflow_state()["champion"] == "4"
-    for number in (1, 2, 3, 4):  # the pages of the UI read files this way
+    for number in (1, 2, 3, 4):  # as the UI reads files
         file = f"data/{number:064x}/serving.json"
         run = place.ledger.run(f"run-{number}").mlflow_run_id
         shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}")

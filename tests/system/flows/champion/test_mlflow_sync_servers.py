@@ -1,4 +1,4 @@
-"""MLflow as other people run it: its server on Postgres, and its server with logins. Both are really started."""
+"""MLflow as a real server: on Postgres, and with logins."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.champion.mlflow_sync import synchronise
+from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.files import verify
@@ -41,13 +42,13 @@ STARTS_WITHIN_S = 240
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine an answer takes its time."""
+    """Wait longer for answers, for busy machines."""
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "150")
 
 
 @contextmanager
 def process(command: list[str], folder: Path, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that writes to `folder/log` and is gone at the end of the block."""
+    """Run a process that logs to `folder/log` until the end of the block."""
     with (folder / "log").open("ab") as log:
         started = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True, **options)
     try:
@@ -79,7 +80,7 @@ def is_healthy(url: str) -> bool:
 
 @contextmanager
 def mlflow_server(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[str]:
-    """`mlflow server` that keeps artifacts itself: a client reaches them through it, as on another machine."""
+    """`mlflow server` that serves artifacts, so clients reach them through it, as on another machine."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
     command = [
@@ -93,11 +94,11 @@ def mlflow_server(folder: Path, *arguments: str, environ: Mapping[str, str] | No
 
 
 def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
-    """The whole life of a name against this MLflow; what is registered are the evaluated bytes."""
+    """The whole life of a name with this MLflow; the evaluated bytes are registered."""
     served = replace(place.settings, mlflow_tracking_uri=uri)
     place.promote(1, after=None)
     place.record(2, "PROMOTE")
-    place.ledger.promote("replies", expected="1", version="2", run_id="run-2", reason="better", approval=True)
+    place.ledger.promote("replies", expected="1", version="2", verdict=RunVerdict("run-2", "better"), approval=True)
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": None, "champion": "1", "challenger": "2"}
     place.ledger.approve("run-2", actor="ada")
@@ -114,7 +115,7 @@ def promoted_and_rolled_back(place: Place, uri: str, scratch: Path) -> None:
         assert version.tags["tunegate.bundle"] == row.ref.bundle.digest
         shutil.rmtree(local)
     place.ledger.rollback("replies", reason="customers complain")
-    place.forget()  # all of it is sent once more
+    place.forget()  # everything is sent again
     assert synchronise(place.ledger, served) is None
     assert aliases(uri) == {"previous": None, "champion": "1", "challenger": None}
     assert len(client.search_model_versions("name = 'replies'")) == 2
@@ -128,20 +129,22 @@ def aliases(uri: str) -> dict[str, str | None]:
     }
 
 
-def test_on_postgres(place: Place, postgres: Postgres, tmp_path: Path) -> None:
+def test_a_server_on_postgres_follows_the_ledger(place: Place, postgres: Postgres, tmp_path: Path) -> None:
     store = postgres.fresh().replace("postgresql://", "postgresql+psycopg2://")
     with mlflow_server(tmp_path / "server", "--backend-store-uri", store) as uri:
         promoted_and_rolled_back(place, uri, tmp_path)
 
 
-def test_with_logins_and_an_ordinary_user(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_with_logins_follows_the_ledger_for_an_ordinary_user(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, admin, user = tmp_path / "server", secrets.token_hex(12), secrets.token_hex(12)
     folder.mkdir()
     (folder / "auth.ini").write_text(
         "[mlflow]\ndefault_permission = READ\nadmin_username = admin\n"
         f"database_uri = sqlite:///{folder / 'auth.db'}\n"
         "authorization_function = mlflow.server.auth:authenticate_request_basic_auth\n"
-        "auth_cache_ttl_seconds = 60\n"  # a password costs a tenth of a second of work, and each request has several
+        "auth_cache_ttl_seconds = 60\n"  # a password check takes a tenth of a second, and each request has several
     )
     environ = {
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "auth.ini"),

@@ -1,4 +1,4 @@
-"""`tunegate data curate` and what data teams ask afterwards, by the real command."""
+"""`tunegate data curate` and the commands that data teams run afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(empty_workplace: ForkedWorkplace) -> None:
+def test_a_kill_while_publishing_keeps_the_previous_database_and_a_rerun_publishes(
+    empty_workplace: ForkedWorkplace,
+) -> None:
     empty_workplace.declare(from_file())
     write_tickets(empty_workplace, week(1) + week(2))
     database = Path(empty_workplace.json("data", "curate", "small")["warehouse"])
@@ -31,7 +33,7 @@ def test_a_kill_while_publishing_leaves_the_database_before_and_is_made_good(emp
     assert list(database.parent.rglob(".*.tmp")) == []
 
 
-def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: ForkedWorkplace) -> None:
+def test_curate_publishes_tables_that_any_client_can_read(empty_workplace: ForkedWorkplace) -> None:
     curated = empty_workplace.json("data", "curate", "small")
     database = Path(curated["warehouse"])
     assert [row["step"] for row in curated["funnel"]][:3] == ["extract", "validate", "redact"]
@@ -43,7 +45,7 @@ def test_curate_alone_publishes_tables_that_any_client_reads(empty_workplace: Fo
         n_read, n_curated = client.sql("SELECT n_read, n_curated FROM snapshot").fetchall()[0]
         assert client.sql("SELECT count(*) FROM fate").fetchall() == [(n_read,)]
         assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
-        # A reader is in nobody's way: the next run publishes beside it.
+        # A reader blocks nothing: the next run publishes while it reads.
         assert empty_workplace.json("data", "curate", "small")["funnel"] == curated["funnel"]
         assert client.sql("SELECT count(*) FROM curated").fetchall() == [(n_curated,)]
     (snapshot,) = (database.parent / "snapshots").iterdir()

@@ -1,4 +1,4 @@
-"""`tunegate model endpoint` as its users meet it: the real command in its own process, asked by the `openai` client."""
+"""`tunegate model endpoint` as users see it: the real command in its own process, called by the `openai` client."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from flows.context.feedback import feedback_database
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
+from tasks.monitor.feedback import latest_decisions
 from tasks.release.live import LiveModels
 from tasks.release.serve import load_bundle
-from tasks.watch.feedback import latest_decisions
+from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.candidates import Candidates
-from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.warm import Warm, WarmProcess
 from tests.support.workplace import small_document
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
 MARKER = "zyxmarker"
-ASKED = [{"role": "user", "content": f"Late: my parcel {MARKER} has not arrived. Write to ann@example.org"}]
+MESSAGES = [{"role": "user", "content": f"Late: my parcel {MARKER} has not arrived. Write to ann@example.org"}]
 
 
 def declare(folder: Path, model: ModelRef) -> Candidates:
@@ -50,24 +50,24 @@ def declare(folder: Path, model: ModelRef) -> Candidates:
 class Endpoint:
     """A running `tunegate model endpoint`."""
 
-    def __init__(self, process: WarmProcess, made: Candidates) -> None:
-        self.process, self.made = process, made
+    def __init__(self, process: WarmProcess, candidates: Candidates) -> None:
+        self.process, self.candidates = process, candidates
         lines = iter(process.stdout.readline, "}\n")
-        told = json.loads("".join(lines) + "}")
-        self.url: str = told["url"]
-        self.token = Path(told["token_file"]).read_text() if told["token_file"] else "none"
+        started = json.loads("".join(lines) + "}")
+        self.url: str = started["url"]
+        self.token = Path(started["token_file"]).read_text() if started["token_file"] else "none"
         self.client = OpenAI(base_url=self.url, api_key=self.token, max_retries=0, timeout=60)
 
     def ask(self, model: str = "champion", **more: Any) -> Any:
-        return self.client.chat.completions.create(**{"model": model, "messages": ASKED, **more})
+        return self.client.chat.completions.create(**{"model": model, "messages": MESSAGES, **more})
 
     def post(self, path: str, body: bytes, **headers: str) -> httpx.Response:
-        """As a program with the token does, unless `headers` say otherwise."""
+        """POST as a program with the token does, unless `headers` override it."""
         usual = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         return httpx.post(f"{self.url}{path}", content=body, headers={**usual, **headers}, timeout=60)
 
     def stop(self) -> str:
-        """End it; what it wrote to stderr."""
+        """Stop it; return its stderr."""
         self.client.close()
         self.process.terminate()
         return self.process.communicate(timeout=60)[1]
@@ -77,14 +77,14 @@ class Endpoint:
 def start(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Endpoint]]:
     running: list[Endpoint] = []
 
-    def begin(made: Candidates, *options: str, **environ: str) -> Endpoint:
+    def begin(candidates: Candidates, *options: str, **environ: str) -> Endpoint:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
         process = warm.start(
             ["model", "endpoint", "small", "--port", "0", "--json", *options],
-            cwd=made.folder,
+            cwd=candidates.folder,
             environ={**kept, **environ},
         )
-        running.append(Endpoint(process, made))
+        running.append(Endpoint(process, candidates))
         return running[-1]
 
     yield begin
@@ -97,17 +97,17 @@ def start(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call
 def endpoint(
     start: Callable[..., Endpoint], tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef
 ) -> Endpoint:
-    """v1 was champion, v2 is; v3 was blocked."""
-    made = declare(tmp_path_factory.mktemp("endpoint"), tiny_model)
-    assert [made.add(1), made.add(2), made.add(3, "BLOCK")] == ["1", "2", "3"]
-    return start(made)
+    """v1 was champion, v2 is champion, v3 was blocked."""
+    candidates = declare(tmp_path_factory.mktemp("endpoint"), tiny_model)
+    assert [candidates.add(1), candidates.add(2), candidates.add(3, "BLOCK")] == ["1", "2", "3"]
+    return start(candidates)
 
 
-def test_the_champion_answers_as_predict_does(endpoint: Endpoint) -> None:
-    champion = endpoint.made.ledger.champion("small")
+def test_the_champion_answers_like_predict(endpoint: Endpoint) -> None:
+    champion = endpoint.candidates.ledger.champion("small")
     assert champion is not None
     reply = load_bundle(champion.bundle.root, base=champion.model.root).answer(
-        [{"body": f"Late: my parcel {MARKER} has not arrived. Write to [EMAIL_1]"}]  # redacted, as by `predict`
+        [{"body": f"Late: my parcel {MARKER} has not arrived. Write to [EMAIL_1]"}]  # redacted, as in `predict`
     )[0]
     done = endpoint.ask()
     assert done.choices[0].message.content == reply
@@ -119,12 +119,12 @@ def test_the_champion_answers_as_predict_does(endpoint: Endpoint) -> None:
     assert 1 <= done.usage.completion_tokens <= 12
 
 
-def test_a_stream_is_the_same_answer_in_pieces(endpoint: Endpoint) -> None:
+def test_a_stream_has_the_same_answer_in_pieces(endpoint: Endpoint) -> None:
     whole = endpoint.ask(max_tokens=9)
     chunks = list(endpoint.ask(max_tokens=9, stream=True, stream_options={"include_usage": True}))
-    said = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
-    assert "".join(said) == whole.choices[0].message.content
-    assert sum(bool(piece) for piece in said) > 1
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == whole.choices[0].message.content
+    assert sum(bool(piece) for piece in pieces) > 1
     assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
     assert chunks[-1].usage == whole.usage
     assert {chunk.id for chunk in chunks} == {chunks[0].id}
@@ -148,7 +148,7 @@ def test_an_answer_ends_before_a_stop_text(endpoint: Endpoint) -> None:
     assert "".join(pieces) == whole[: whole.index(stop)]
 
 
-def test_models_are_aliases_and_versions_that_were_let_into_service(endpoint: Endpoint) -> None:
+def test_the_list_of_models_has_aliases_and_promoted_versions(endpoint: Endpoint) -> None:
     names = [model.id for model in endpoint.client.models.list()]
     assert names == ["champion", "previous", "version-2", "version-1"]
     assert endpoint.client.models.retrieve("previous").version == "1"
@@ -179,7 +179,7 @@ def test_an_unknown_model_is_not_found(endpoint: Endpoint, name: str) -> None:
         ({"messages": [{"role": "user", "content": "  "}]}, "without text"),
     ],
 )
-def test_a_bad_request_is_told_what_is_allowed_and_never_what_it_said(
+def test_an_invalid_request_gets_what_is_allowed_but_never_its_own_text(
     endpoint: Endpoint, change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(openai.BadRequestError, match=message) as caught:
@@ -187,13 +187,13 @@ def test_a_bad_request_is_told_what_is_allowed_and_never_what_it_said(
     assert MARKER not in str(caught.value)
 
 
-def test_what_is_no_request_is_refused(endpoint: Endpoint) -> None:
+def test_a_malformed_request_is_refused(endpoint: Endpoint) -> None:
     path = "/chat/completions"
     assert endpoint.post(path, b"{not json").json()["error"]["code"] == "invalid_json"
     assert endpoint.post(path, b"x" * 300_000).status_code == 413
     assert httpx.get(f"{endpoint.url}{path}").status_code == 405
     foreign = httpx.get(f"{endpoint.url}/models", headers={"Host": "evil.example"})
-    assert foreign.status_code == 400  # a page under another name cannot ask
+    assert foreign.status_code == 400  # refuses DNS rebinding
 
 
 def test_parallel_requests_each_get_their_own_answer(endpoint: Endpoint) -> None:
@@ -215,13 +215,13 @@ def test_parallel_requests_each_get_their_own_answer(endpoint: Endpoint) -> None
 def test_a_moved_alias_is_followed_without_a_restart_and_no_ticket_is_logged(
     start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    made = declare(tmp_path, tiny_model)
-    made.add(1)
-    endpoint = start(made)
+    candidates = declare(tmp_path, tiny_model)
+    candidates.add(1)
+    endpoint = start(candidates)
     first = endpoint.ask()
     stream = iter(endpoint.ask(stream=True))
     begun = [next(stream)]
-    made.add(2)  # promoted while an answer is on its way
+    candidates.add(2)  # promoted during an answer
     second = endpoint.ask()
     assert first.system_fingerprint.startswith("version-1-")
     assert second.system_fingerprint.startswith("version-2-")
@@ -236,10 +236,10 @@ def test_a_moved_alias_is_followed_without_a_restart_and_no_ticket_is_logged(
     assert (first.choices[0].message.content or "").strip() not in log
 
 
-def test_beyond_loopback_a_token_is_needed_and_asked_for(
+def test_outside_loopback_a_token_is_required_and_checked(
     start: Callable[..., Endpoint], endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = ["model", "endpoint", "small", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
+    arguments = ["model", "endpoint", "small", "--host", "0.0.0.0", "-c", str(endpoint.candidates.config)]  # noqa: S104
     monkeypatch.delenv(TOKEN, raising=False)
     with pytest.raises(ConfigError, match="can be reached from other machines") as caught:
         app(arguments, standalone_mode=False)
@@ -248,7 +248,7 @@ def test_beyond_loopback_a_token_is_needed_and_asked_for(
     with pytest.raises(ConfigError, match="has 5 characters"):
         app(arguments, standalone_mode=False)
 
-    guarded = start(endpoint.made, **{TOKEN: "0123456789abcdef"})
+    guarded = start(endpoint.candidates, **{TOKEN: "0123456789abcdef"})
     with pytest.raises(openai.AuthenticationError):
         guarded.ask()
     with pytest.raises(openai.AuthenticationError):
@@ -263,14 +263,14 @@ def decision(ticket_id: str, **more: Any) -> dict[str, Any]:
     return {"ticket_id": ticket_id, "version": "2", "outcome": "accepted", "at": "2026-06-08T09:12:00Z", **more}
 
 
-def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
+def test_feedback_is_on_disk_before_it_is_acknowledged(
     start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    made = declare(tmp_path, tiny_model)
-    made.add(1)
-    made.add(2)
-    served = start(made)
-    database = feedback_database(made.folder / ".tunegate", "small")
+    candidates = declare(tmp_path, tiny_model)
+    candidates.add(1)
+    candidates.add(2)
+    served = start(candidates)
+    database = feedback_database(candidates.folder / ".tunegate", "small")
 
     def post(body: bytes) -> httpx.Response:
         return served.post("/feedback", body)
@@ -280,9 +280,9 @@ def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
         "lines": 1, "new": 1, "known": 0, "refused": [],
     }  # fmt: skip
     lines = [decision("T-1"), edited, decision("T-3", version="9")]
-    told = post(b"\n".join(json.dumps(each).encode() for each in lines)).json()
-    assert (told["new"], told["known"], told["refused"][0]["line"]) == (1, 1, 3)
-    assert "version 9 is not registered" in told["refused"][0]["reason"]
+    result = post(b"\n".join(json.dumps(each).encode() for each in lines)).json()
+    assert (result["new"], result["known"], result["refused"][0]["line"]) == (1, 1, 3)
+    assert "version 9 is not registered" in result["refused"][0]["reason"]
 
     for body, status, code in (
         (b"", 400, "invalid_request"),
@@ -308,34 +308,34 @@ def test_what_agents_did_is_on_the_disk_before_it_is_acknowledged(
     }  # fmt: skip
 
 
-def hold(database: Path, told: Path) -> None:
+def hold(database: Path, marker: Path) -> None:
     import duckdb
 
     with duckdb.connect(str(database)):
-        told.touch()
+        marker.touch()
         time.sleep(60)
 
 
-def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_when_damaged(
+def test_a_version_is_loaded_once_evicted_for_others_and_refused_when_damaged(
     tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    made = declare(tmp_path, tiny_model)
+    candidates = declare(tmp_path, tiny_model)
     for seed, method in ((1, "lora"), (2, "full"), (3, "lora")):
-        made.add(seed, method=method)  # type: ignore[arg-type]
-    ledger = made.ledger
+        candidates.add(seed, method=method)  # type: ignore[arg-type]
+    ledger = candidates.ledger
     live = LiveModels(lambda: offers(ledger, "small", candidates=False), keep=2)
     first, whole = live.find("version-1"), live.find("previous")
     assert first is not None
     assert whole is not None
     assert whole.serving.trained.method == "full"
     for model in (first, whole):
-        pieces = model.answer(model.prompt_of(ASKED), max_new_tokens=12)
+        pieces = model.answer(model.prompt_of(MESSAGES), max_new_tokens=12)
         reply = load_bundle(model.offer.bundle.root, base=model.offer.model.root).answer(
-            [{"body": ASKED[0]["content"]}]
+            [{"body": MESSAGES[0]["content"]}]
         )
         assert "".join(piece.text for piece in pieces) == reply[0]
     assert live.find("version-1") is first
-    assert live.find("champion") is not None  # the third of two: the one asked for longest ago goes
+    assert live.find("champion") is not None  # a third model with room for two: the least recently used is evicted
     assert live.find("version-1") is first
     assert live.find("previous") is not whole
     weights = tmp_path / ".tunegate" / "store" / "bundle"
@@ -347,28 +347,32 @@ def test_a_version_is_loaded_once_let_go_when_others_are_asked_for_and_refused_w
     assert live.find("nobody") is None
 
 
-def test_a_taken_port_and_a_missing_champion_are_told(endpoint: Endpoint, tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_taken_port_and_a_missing_champion_are_reported(
+    endpoint: Endpoint, tmp_path: Path, tiny_model: ModelRef
+) -> None:
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
     with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}") as caught:
-        app(["model", "endpoint", "small", "--port", port, "-c", str(endpoint.made.config)], standalone_mode=False)
+        app(
+            ["model", "endpoint", "small", "--port", port, "-c", str(endpoint.candidates.config)], standalone_mode=False
+        )
     assert caught.value.code == "TG0193"
-    made = declare(tmp_path, tiny_model)
+    candidates = declare(tmp_path, tiny_model)
     with pytest.raises(ConfigError, match=r"TG0159.*no champion yet"):
-        app(["model", "endpoint", "small", "-c", str(made.config)], standalone_mode=False)
+        app(["model", "endpoint", "small", "-c", str(candidates.config)], standalone_mode=False)
 
 
 def feedback_of(endpoint: Endpoint) -> Path:
-    return feedback_database(endpoint.made.folder / ".tunegate", "small")
+    return feedback_database(endpoint.candidates.folder / ".tunegate", "small")
 
 
 @pytest.mark.browser
-def test_a_page_of_another_origin_leaves_no_feedback_even_where_no_token_is_asked_for(
+def test_a_page_of_another_origin_cannot_send_feedback_even_without_a_token(
     start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    made = declare(tmp_path, tiny_model)
-    made.add(1)
-    served = start(made, "--no-token")
-    assert served.ask().model == "champion"  # whoever is no page
+    candidates = declare(tmp_path, tiny_model)
+    candidates.add(1)
+    served = start(candidates, "--no-token")
+    assert served.ask().model == "champion"  # a program, not a page
     poison = json.dumps(decision("T-1", version="1", outcome="edited", reply="[POISON]"))
     with foreign_page() as page:
         answers = page.send(f"{served.url}/feedback", poison)
@@ -394,7 +398,7 @@ def test_a_page_of_another_origin_leaves_no_feedback_even_where_no_token_is_aske
         ({"sec-fetch-site": "none", "content-type": "application/json; charset=utf-8"}, 200),
     ],
 )
-def test_only_a_program_with_the_token_that_sends_json_is_listened_to(
+def test_only_programs_with_the_token_that_send_json_are_accepted(
     endpoint: Endpoint, headers: dict[str, str], status: int
 ) -> None:
     body = json.dumps(decision("T-9")).encode()
@@ -406,33 +410,33 @@ def test_only_a_program_with_the_token_that_sends_json_is_listened_to(
     assert endpoint.post("/feedback", body, **origin).status_code == 200
 
 
-def test_another_user_of_this_machine_gets_no_answer_and_not_the_token(endpoint: Endpoint) -> None:
+def test_another_user_of_this_machine_gets_neither_an_answer_nor_the_token(endpoint: Endpoint) -> None:
     url = endpoint.url
     assert ask_as_another_user(f"{url}/feedback", decision("T-1", outcome="edited", reply="[POISON]"))[0] == 401
-    assert ask_as_another_user(f"{url}/chat/completions", {"model": "champion", "messages": ASKED})[0] == 401
+    assert ask_as_another_user(f"{url}/chat/completions", {"model": "champion", "messages": MESSAGES})[0] == 401
     assert ask_as_another_user(f"{url}/models")[0] == 401
-    kept = token_file(endpoint.made.folder / ".tunegate")
+    kept = token_file(endpoint.candidates.folder / ".tunegate")
     assert kept.stat().st_mode & 0o777 == 0o600
     assert not may_read_as_another_user(str(kept))
     shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert endpoint.token not in shown
 
 
-def test_the_token_is_shown_at_the_first_start_and_stays(
+def test_the_token_is_shown_only_at_the_first_start_and_stays_the_same(
     start: Callable[..., Endpoint], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
-    made = declare(tmp_path, tiny_model)
-    made.add(1)
-    first = start(made)
+    candidates = declare(tmp_path, tiny_model)
+    candidates.add(1)
+    first = start(candidates)
     assert f"token: {first.token} " in first.stop()
-    second = start(made)
+    second = start(candidates)
     assert second.token == first.token
     assert second.ask().model == "champion"
     assert second.token not in second.stop()
 
 
-def test_without_a_token_it_listens_on_loopback_alone(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["model", "endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.made.config)]  # noqa: S104
+def test_without_a_token_it_listens_only_on_loopback(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ["model", "endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.candidates.config)]  # noqa: S104
     monkeypatch.setenv(TOKEN, "0123456789abcdef")
     with pytest.raises(ConfigError, match="nothing would be asked of who calls") as caught:
         app(arguments, standalone_mode=False)

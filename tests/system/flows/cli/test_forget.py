@@ -1,4 +1,4 @@
-"""A customer is forgotten in a real workspace: nothing of theirs is left, a kill and an old backup notwithstanding."""
+"""A customer is forgotten in a real workspace: no trace is left, despite a kill and an old backup."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ N_TICKETS = 12
 
 
 def tickets() -> list[dict[str, Any]]:
-    """150 tickets of 40 customers, and those of one more, spread over time so that all splits have some."""
+    """150 tickets of 40 customers, and 12 of the forgotten one, spread over time so that all splits have some."""
     rows = [
         {
             "ticket_id": f"t{index:03d}", "customer_id": f"c{index % 40}",
@@ -36,7 +36,7 @@ def tickets() -> list[dict[str, Any]]:
         }
         for index in range(150)
     ]  # fmt: skip
-    mine = [
+    forgotten_rows = [
         {
             **rows[index * 9], "ticket_id": f"{TICKET}{index}", "customer_id": CUSTOMER,
             "body": f"My {TEXT} {index} " + " ".join(f"z{(index * 17 + k * k * 7) % 997}" for k in range(12)),
@@ -44,7 +44,7 @@ def tickets() -> list[dict[str, Any]]:
         }
         for index in range(N_TICKETS)
     ]  # fmt: skip
-    return rows + mine
+    return rows + forgotten_rows
 
 
 def declare(workplace: ForkedWorkplace) -> None:
@@ -58,8 +58,8 @@ def declare(workplace: ForkedWorkplace) -> None:
     (workplace.folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in tickets()))
 
 
-def left(workplace: ForkedWorkplace) -> list[str]:
-    """What still names the customer: in the home folder, and where tombstones and certificates lie."""
+def traces_left(workplace: ForkedWorkplace) -> list[str]:
+    """Traces of the customer in the home folder and in the folder of tombstones and certificates."""
     tokenizer = Path(workplace.environ["TINY_MODEL"])
     forgotten = workplace.folder / ".tunegate-forgotten"
     return [*traces(workplace.home, WORDS, tokenizer=tokenizer), *traces(forgotten, WORDS)]
@@ -67,26 +67,26 @@ def left(workplace: ForkedWorkplace) -> list[str]:
 
 @pytest.mark.server
 @pytest.mark.campaign
-def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplace, tmp_path: Path) -> None:
+def test_no_trace_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplace, tmp_path: Path) -> None:
     declare(empty_workplace)
     assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
-    held = left(empty_workplace)
-    kinds = {name.split("/")[1] for name in held if name.startswith("store/")}
+    traces_before = traces_left(empty_workplace)
+    kinds = {name.split("/")[1] for name in traces_before if name.startswith("store/")}
     assert kinds >= {"extract", "redact", "split", "decontaminate", "encode", "warehouse"}, kinds
-    assert any(name.startswith("warehouse/small/snapshots") for name in held)
+    assert any(name.startswith("warehouse/small/snapshots") for name in traces_before)
     backup = tmp_path / "backup"
     shutil.copytree(empty_workplace.home, backup)
 
-    told = empty_workplace.json("data", "forget", CUSTOMER, "--plan")
-    assert told["n_tickets"] == N_TICKETS
-    assert [(v["name"], v["version"], v["how"], v["is_champion"]) for v in told["versions"]] == [
+    plan = empty_workplace.json("data", "forget", CUSTOMER, "--plan")
+    assert plan["n_tickets"] == N_TICKETS
+    assert [(v["name"], v["version"], v["how"], v["is_champion"]) for v in plan["versions"]] == [
         ("small", "1", "directly", True)
     ]
-    assert {each["kind"] for each in told["held"]} >= {"result", "snapshot", "warehouse", "report", "source"}
-    assert left(empty_workplace) == held, "a plan removes nothing"
+    assert {each["kind"] for each in plan["held"]} >= {"result", "snapshot", "warehouse", "report", "source"}
+    assert traces_left(empty_workplace) == traces_before, "a plan removes nothing"
     lineage = empty_workplace.json("data", "lineage", CUSTOMER)["customer"]
     assert len(lineage["pipelines"]["small"]) == N_TICKETS
-    assert lineage["learned_by"] == told["versions"]
+    assert lineage["learned_by"] == plan["versions"]
     model = empty_workplace.json("data", "lineage", "small/1")["model"]
     assert model["is_champion"]
     assert model["examples"]["train"]
@@ -99,18 +99,18 @@ def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplac
         "data", "forget", CUSTOMER, "--apply", "--reason", "case 17", TUNEGATE_FAILPOINT="forget.removed:4"
     )
     assert killed.returncode == -9
-    assert left(empty_workplace), "it was killed in the middle"
+    assert traces_left(empty_workplace), "it was killed halfway"
     [certificate] = empty_workplace.json("data", "forget", CUSTOMER, "--apply", "--reason", "case 17")
-    assert left(empty_workplace) == []
+    assert traces_left(empty_workplace) == []
     assert certificate["versions"][0]["version"] == "1"
     assert certificate["sources"] == [f"tickets.jsonl: {N_TICKETS} rows"]
     assert {each["place"] for each in certificate["removals"]} >= {
-        each["place"] for each in told["held"] if each["fate"] in ("removed", "rewritten")
-    }, "what the killed attempt removed is in it as well"
+        each["place"] for each in plan["held"] if each["fate"] in ("removed", "rewritten")
+    }, "it includes what the killed attempt removed"
 
     again = empty_workplace.json("data", "forget", CUSTOMER, "--plan")
     assert [each for each in again["held"] if each["fate"] != "kept"] == []
-    assert again["versions"] == told["versions"]
+    assert again["versions"] == plan["versions"]
     assert "learned directly" in empty_workplace.json("model", "champion", "small")["marked"]["1"]
     with closing(sqlite3.connect(empty_workplace.home / "mlflow" / "mlflow.db")) as db:
         tags = dict(db.execute("SELECT key, value FROM model_version_tags WHERE name = 'small'").fetchall())
@@ -121,10 +121,10 @@ def test_nothing_of_a_forgotten_customer_is_left(empty_workplace: ForkedWorkplac
 
     shutil.rmtree(empty_workplace.home)
     shutil.copytree(backup, empty_workplace.home)
-    assert left(empty_workplace)
+    assert traces_left(empty_workplace)
     done = empty_workplace.json("data", "curate", "small")
     funnel = {row["step"]: row for row in done["funnel"]}
     assert funnel["extract"]["n_dropped"] == N_TICKETS
-    assert left(empty_workplace) == []
+    assert traces_left(empty_workplace) == []
     assert [mark.version for mark in Ledger(empty_workplace.home).marked("small")] == ["1"]
     assert empty_workplace.run("data", "forget", "--again").returncode == 0

@@ -1,4 +1,4 @@
-"""A state folder that may only be read: every command answers, or says that it may not write there."""
+"""A read-only state folder: every command answers, or reports that it cannot write."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ SCRIPT = """
 import json, os, sys
 from pathlib import Path
 from tests.support.commands import run_here
-said = []
+results = []
 for words in json.loads(sys.argv[1]):
     done = run_here(words, cwd=Path(sys.argv[2]), environ=dict(os.environ))
-    said.append([done.returncode, done.stdout, done.stderr])
-print(json.dumps(said))
+    results.append([done.returncode, done.stdout, done.stderr])
+print(json.dumps(results))
 """
 
 
-def test_a_state_folder_that_may_only_be_read_is_no_internal_error(tmp_path: Path) -> None:
+def test_a_read_only_state_folder_is_not_an_internal_error(tmp_path: Path) -> None:
     as_owner = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.getuid() == 0 else []
     if as_owner and shutil.which("setpriv") is None:
-        pytest.skip("root may write anywhere, and there is no setpriv to take that away")
+        pytest.skip("root can write anywhere, and setpriv is missing")
     os.environ["VQ_KEY"] = KEY
     try:
         here = build(tmp_path)

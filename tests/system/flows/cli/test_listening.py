@@ -1,4 +1,4 @@
-"""The server behind `tunegate model endpoint` beside clients that open connections and say nothing."""
+"""The server of `tunegate model endpoint` with clients that open connections and send nothing."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ class Served(NamedTuple):
     port: int
     log: Path
 
-    def connect(self, said: bytes = b"") -> socket.socket:
+    def connect(self, data: bytes = b"") -> socket.socket:
         client = socket.create_connection(("127.0.0.1", self.port), timeout=60)
-        client.sendall(said)
+        client.sendall(data)
         return client
 
     def hello(self) -> str:
@@ -61,7 +61,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 @pytest.fixture
 def many_files() -> Iterator[None]:
-    """This process may open more files than the server."""
+    """Allow this process to open more files than the server."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * N_SILENT
     if hard not in (resource.RLIM_INFINITY, -1) and hard < wanted:
@@ -72,7 +72,7 @@ def many_files() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_more_half_open_connections_than_files_stop_nobody_and_fill_no_log(served: Served) -> None:
+def test_more_half_open_connections_than_files_block_nothing_and_do_not_flood_the_log(served: Served) -> None:
     with ExitStack() as stack:
         for _ in range(N_SILENT):
             stack.enter_context(served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n"))
@@ -83,14 +83,14 @@ def test_more_half_open_connections_than_files_stop_nobody_and_fill_no_log(serve
     assert served.log.stat().st_size < 20_000
 
 
-def test_a_request_whose_headers_do_not_end_is_given_up(served: Served) -> None:
+def test_a_request_whose_headers_do_not_end_is_dropped(served: Served) -> None:
     from flows.cli.listening import HEADERS_TIMEOUT_S
 
     with served.connect() as silent, served.connect(b"GET / HTTP/1.1\r\nHo") as slow:
         begun = time.monotonic()
         with served.connect(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n") as answered:
             assert answered.recv(4096).startswith(b"HTTP/1.1 200")
-            answered.sendall(b"GET / HTTP/1.1\r\nHo")  # and the next one is slow
+            answered.sendall(b"GET / HTTP/1.1\r\nHo")  # its next request is slow
             for client in (silent, slow, answered):
                 client.settimeout(HEADERS_TIMEOUT_S + 60)
                 assert closed(client)
@@ -98,7 +98,7 @@ def test_a_request_whose_headers_do_not_end_is_given_up(served: Served) -> None:
 
 
 def closed(client: socket.socket) -> bool:
-    """Waits for the server to close the connection."""
+    """Wait for the server to close the connection."""
     try:
         while client.recv(4096):
             pass

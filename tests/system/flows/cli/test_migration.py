@@ -1,37 +1,34 @@
-"""`tunegate ops migrate`: files of other versions are brought up to date after a backup, and the ledger moves house."""
+"""`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import duckdb
 import pytest
 
-from flows.cli.ops import migrate
 from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
-from tests.flows.cli.test_migration import home, told
+from tests.flows.cli.test_migration import home, migrated
 
 if TYPE_CHECKING:
     from tests.support.place import Place
     from tests.support.postgres import Postgres
 
 
-def test_the_ledger_moves_into_postgres_and_from_there_into_a_folder(
+def test_the_ledger_moves_into_postgres_and_back_into_a_folder(
     home: Path, postgres: Postgres, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = postgres.fresh()
-    moved = told(capsys, ledger_to=url)[-1]
+    moved = migrated(capsys, ledger_to=url)[-1]
     assert moved["what"] == url.replace("tunegate@", "")
-    assert " rows, digest " in moved["told"]
+    assert " rows, digest " in moved["migrated"]
     monkeypatch.setenv("TUNEGATE_LEDGER_URL", url)
     (home / "ledger.sqlite").unlink()
-    back = told(capsys, ledger_to=str(tmp_path / "copy"))[-1]
-    assert back["told"].split("digest ")[1] == moved["told"].split("digest ")[1]
+    back = migrated(capsys, ledger_to=str(tmp_path / "copy"))[-1]
+    assert back["migrated"].split("digest ")[1] == moved["migrated"].split("digest ")[1]
     champion = Ledger(tmp_path / "copy").champion("replies")
     assert champion is not None
     assert champion.version == "1"
     with pytest.raises(StorageError, match="TG0531"):
-        told(capsys, ledger_to=str(tmp_path / "copy"))
+        migrated(capsys, ledger_to=str(tmp_path / "copy"))

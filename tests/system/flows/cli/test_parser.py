@@ -1,4 +1,4 @@
-"""Every command keeps the house's rules: `--json`, a help text with an example that parses, completion, no colour."""
+"""Every command follows the same rules: `--json`, help with an example that parses, completion, no colour."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-9]|4[0-9]|9[0-9]|10[0-7])[0-9;]*m")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_by_the_script_that_is_printed(tmp_path: Path) -> None:
+def test_bash_completes_with_the_printed_script(tmp_path: Path) -> None:
     script = """
         eval "$(tunegate --show-completion)"
         COMP_WORDS=(tunegate gate explain --met) COMP_CWORD=3
@@ -31,7 +31,7 @@ def test_bash_completes_by_the_script_that_is_printed(tmp_path: Path) -> None:
 
 
 def on_a_terminal(*arguments: str, cwd: Path, **environ: str) -> str:
-    """What a person sees, escape sequences included."""
+    """The terminal output, escape sequences included."""
     shown = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "FORCE_COLOR")}
     terminal, end = pty.openpty()
     command = [sys.executable, "-m", "flows.cli", *arguments]
@@ -43,7 +43,7 @@ def on_a_terminal(*arguments: str, cwd: Path, **environ: str) -> str:
         if select.select([terminal], [], [], 1)[0]:
             try:
                 part = os.read(terminal, 65536)
-            except OSError:  # the other side has closed
+            except OSError:  # the other end has closed
                 break
             if not part:
                 break
@@ -64,11 +64,11 @@ pipelines:
 """
 
 
-def test_no_color_is_honoured_by_help_and_by_warnings(tmp_path: Path) -> None:
+def test_help_and_warnings_honour_no_color(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(WARNED)
     with_colour = on_a_terminal("validate", cwd=tmp_path)
     assert "unusual" in with_colour
-    assert COLOUR.search(with_colour)  # or the next lines would prove nothing
+    assert COLOUR.search(with_colour)  # otherwise the next lines would prove nothing
     for arguments in (("validate",), ("run", "--help"), ("run",)):
         plain = on_a_terminal(*arguments, cwd=tmp_path, NO_COLOR="1")
         assert len(plain) > 40

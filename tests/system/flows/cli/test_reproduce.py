@@ -18,17 +18,17 @@ pytestmark = pytest.mark.server
 
 def test_a_run_is_reproduced_and_a_changed_one_is_not(empty_workplace: ForkedWorkplace) -> None:
     run = empty_workplace.json("run", "small")["run_id"]
-    told = empty_workplace.json("study", "reproduce", run)
-    assert told["reproduced"]
-    repeated = {row["step"]: row["state"] for row in told["steps"]}
+    result = empty_workplace.json("study", "reproduce", run)
+    assert result["reproduced"]
+    repeated = {row["step"]: row["state"] for row in result["steps"]}
     assert {"extract", "dedup", "split", "decontaminate", "base_model", "encode", "train"} <= repeated.keys()
     assert set(repeated.values()) == {"same"}
 
-    # Another configuration in the file is not the run's: the recorded one is repeated.
+    # The recorded configuration is repeated, not the one now in the file.
     empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=99))
     assert empty_workplace.json("study", "reproduce", run)["reproduced"]
 
-    # A weight that is not what this training gives is found, in the step and the file where it arises.
+    # A changed weight is found in the step and file where it first appears.
     (trained,) = (empty_workplace.home / "store" / "train").iterdir()
     weights = trained / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")

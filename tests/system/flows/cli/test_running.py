@@ -1,4 +1,4 @@
-"""`tunegate run` from tickets to a verdict, with every part real and the model tiny."""
+"""`tunegate run` from tickets to a verdict: every part is real, the model is tiny."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from flows.ledger.ledger import Ledger
 from tests.flows.cli.test_running import aliases, steps_of
+from tests.support.processes import wait_for
 
 if TYPE_CHECKING:
     from flows.ledger.rows import RunStatus
@@ -26,16 +23,10 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.server
 
 
-def wait_for(true: Callable[[], bool], *, seconds: float = 300) -> None:
-    """Poll until something is true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.05)
-
-
 @pytest.mark.usefixtures("fresh_worker")
-def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty_workplace: ForkedWorkplace) -> None:
+def test_a_first_run_promotes_a_twin_is_blocked_and_a_run_without_changes_is_skipped(
+    empty_workplace: ForkedWorkplace,
+) -> None:
     first = empty_workplace.json("run", "small")
     assert first["verdict"] == "PROMOTE", first
     assert (first["exit_code"], first["version"], first["champion"]) == (0, "1", "1")
@@ -52,12 +43,12 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty
     assert {name for name, row in rows.items() if row["state"] == "done"} == {
         "train", "answers_tuned", "scores_tuned", "gate", "bundle", "scores_champion",
     } - ({"scores_champion"} if rows["scores_champion"]["state"] == "reused" else set())  # fmt: skip
-    assert rows["answers_champion"]["state"] == "reused"  # what the candidate answered before its promotion
+    assert rows["answers_champion"]["state"] == "reused"  # the candidate's answers from before its promotion
     assert rows["answers_zero_shot"]["state"] == "reused"
 
     def changed() -> dict[str, tuple[str, str]]:
-        told = empty_workplace.json("report", outcome["run_id"])["changes"]
-        return {row["what"]: (row["champion"], row["candidate"]) for row in told}
+        changes = empty_workplace.json("report", outcome["run_id"])["changes"]
+        return {row["what"]: (row["champion"], row["candidate"]) for row in changes}
 
     assert changed()["train.seed"] == ("0", "1")
     assert not any(what.startswith(("code of", "version of")) for what in changed())
@@ -76,21 +67,21 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_nothing_new_is_skipped(empty
     assert statuses[third["run_id"]] == "SKIPPED"
 
 
-def test_a_run_until_a_stage_leaves_the_rest_to_the_next_one(empty_workplace: ForkedWorkplace) -> None:
-    until = empty_workplace.json("run", "small", "--until", "curate")
-    assert (until["verdict"], until["exit_code"]) == ("DONE", 0)
-    assert set(steps_of(empty_workplace, until["run_id"])) >= {"extract", "dedup", "decontaminate"}
-    assert "train" not in steps_of(empty_workplace, until["run_id"])
+def test_a_run_until_a_stage_leaves_the_rest_to_the_next_run(empty_workplace: ForkedWorkplace) -> None:
+    partial = empty_workplace.json("run", "small", "--until", "curate")
+    assert (partial["verdict"], partial["exit_code"]) == ("DONE", 0)
+    assert set(steps_of(empty_workplace, partial["run_id"])) >= {"extract", "dedup", "decontaminate"}
+    assert "train" not in steps_of(empty_workplace, partial["run_id"])
 
-    whole = empty_workplace.json("run", "small")
-    states = {name: row["state"] for name, row in steps_of(empty_workplace, whole["run_id"]).items()}
+    complete = empty_workplace.json("run", "small")
+    states = {name: row["state"] for name, row in steps_of(empty_workplace, complete["run_id"]).items()}
     assert (states["extract"], states["dedup"], states["train"]) == ("reused", "reused", "done")
-    assert empty_workplace.json("model", "champion", "small")["champion"]["run_id"] == whole["run_id"]
+    assert empty_workplace.json("model", "champion", "small")["champion"]["run_id"] == complete["run_id"]
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"
 
 
 @pytest.mark.usefixtures("fresh_worker")
-def test_plan_says_what_run_then_does(empty_workplace: ForkedWorkplace) -> None:
+def test_plan_shows_what_the_run_then_does(empty_workplace: ForkedWorkplace) -> None:
     shutil.rmtree(empty_workplace.home)
     before = {row["step"]: row["state"] for row in empty_workplace.json("plan", "small")["steps"]}
     assert set(before.values()) <= {"run", "maybe"}
@@ -108,14 +99,14 @@ def test_plan_says_what_run_then_does(empty_workplace: ForkedWorkplace) -> None:
 
     run_id = empty_workplace.json("run", "small")["run_id"]
     done = steps_of(empty_workplace, run_id)
-    # Measured when the training was made, shown with every run that uses it, and told to MLflow.
+    # Measured during training, shown with every run that uses it, and sent to MLflow.
     shown = empty_workplace.json("show", run_id)
     assert shown["predicted_memory_bytes"] == pytest.approx(shown["peak_memory_bytes"], rel=0.15)
-    told = json.loads((empty_workplace.home / "runs" / f"{run_id}.json").read_text())["metrics"]
-    assert told["peak_memory_bytes"] == shown["peak_memory_bytes"]
+    metrics = json.loads((empty_workplace.home / "runs" / f"{run_id}.json").read_text())["metrics"]
+    assert metrics["peak_memory_bytes"] == shown["peak_memory_bytes"]
     assert " GiB predicted, " in empty_workplace.run("show", run_id).stdout
     for name, state in planned.items():
-        # The champion is the candidate here: what it answers has been answered by the time its turn comes.
+        # The champion is the candidate here, so its answers already exist.
         if state != "maybe" and not name.endswith("_champion"):
             assert (done[name]["state"] == "reused") == (state == "reused"), name
 
@@ -123,7 +114,7 @@ def test_plan_says_what_run_then_does(empty_workplace: ForkedWorkplace) -> None:
 def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     empty_workplace: ForkedWorkplace, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    # Each attempt dies before its first checkpoint is complete, until there are no attempts left.
+    # Each attempt dies before its first checkpoint is complete, until no attempts are left.
     killed = empty_workplace.run("run", "small", TUNEGATE_FAILPOINT="train.checkpoint.written")
     assert killed.returncode == 4, killed.stderr
     again = empty_workplace.json("run", "small")
@@ -131,11 +122,11 @@ def test_a_run_killed_in_training_ends_with_the_bytes_of_an_uninterrupted_one(
     statuses = [row["status"] for row in empty_workplace.json("runs")["runs"]]
     assert statuses == ["DONE", "FAILED"]
 
-    # Killed at its second checkpoint, a training is tried again within the run, from there; no other two come.
-    elsewhere = str(tmp_path_factory.mktemp("other-home"))
-    recovered = {"TUNEGATE_HOME": elsewhere, "TUNEGATE_FAILPOINT": "train.checkpoint.renamed:2"}
-    whole = json.loads(empty_workplace.run("run", "small", "--json", **recovered).stdout)
-    shown = json.loads(empty_workplace.run("show", whole["run_id"], "--json", TUNEGATE_HOME=elsewhere).stdout)
+    # Killed at its second checkpoint, a training is resumed from there within the run.
+    other_home = str(tmp_path_factory.mktemp("other-home"))
+    recovered = {"TUNEGATE_HOME": other_home, "TUNEGATE_FAILPOINT": "train.checkpoint.renamed:2"}
+    complete = json.loads(empty_workplace.run("run", "small", "--json", **recovered).stdout)
+    shown = json.loads(empty_workplace.run("show", complete["run_id"], "--json", TUNEGATE_HOME=other_home).stdout)
     digests = {row["step"]: row["digest"] for row in shown["steps"]}
     resumed = {name: row["digest"] for name, row in steps_of(empty_workplace, again["run_id"]).items()}
     assert resumed["train"] == digests["train"]
@@ -164,7 +155,7 @@ def completed_after_a_kill(workplace: ForkedWorkplace, place: str) -> None:
 
 
 @pytest.mark.parametrize("status", ["INTERRUPTED", "FAILED"])
-def test_a_run_that_ended_behind_its_promotion_is_not_judged_anew(
+def test_a_run_that_ended_after_its_promotion_is_not_judged_again(
     workplace: ForkedWorkplace, status: RunStatus
 ) -> None:
     killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="mlflow.told")
@@ -179,20 +170,22 @@ def test_a_run_that_ended_behind_its_promotion_is_not_judged_anew(
     assert aliases(workplace.home) == {"champion": 1}
 
 
-def test_the_second_of_two_runs_is_told_who_holds_the_pipeline(empty_workplace: ForkedWorkplace) -> None:
+def test_the_second_of_two_runs_is_refused_with_the_holder_of_the_pipeline(empty_workplace: ForkedWorkplace) -> None:
     first = empty_workplace.start("run", "small", "--json")
     wait_for(lambda: bool(empty_workplace.json("status")["running"]))
     second = empty_workplace.run("run", "small")
     assert second.returncode == 6, second.stderr
     assert f"pid {first.pid}" in second.stderr
     assert "--wait" in second.stderr
-    out, talk = first.communicate(timeout=200)
-    assert json.loads(out)["verdict"] == "PROMOTE", talk
+    out, stderr = first.communicate(timeout=200)
+    assert json.loads(out)["verdict"] == "PROMOTE", stderr
 
 
 @pytest.mark.usefixtures("fresh_worker")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: ForkedWorkplace, number: int, code: int) -> None:
+def test_an_interrupted_run_leaves_no_process_and_is_recorded(
+    workplace: ForkedWorkplace, number: int, code: int
+) -> None:
     workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(max_steps=4000, epochs=1000))
     run = workplace.start("run", "small")
     scratch = workplace.home / "scratch" / "train"
@@ -205,7 +198,7 @@ def test_an_interrupted_run_leaves_no_process_and_says_so(workplace: ForkedWorkp
     assert left == ""
 
 
-def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: ForkedWorkplace) -> None:
+def test_a_diverging_training_exits_with_code_4_and_promotes_nothing(workplace: ForkedWorkplace) -> None:
     def explode(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["train"].update(
             learning_rate=1.0, allow_unusual_learning_rate=True, max_grad_norm=1e30, max_steps=400, epochs=50
@@ -219,7 +212,7 @@ def test_diverging_training_ends_with_code_4_and_promotes_nothing(workplace: For
     assert workplace.json("model", "champion", "small")["champion"] is None
 
 
-def test_prefect_knows_the_flow_its_sub_flows_and_tasks(
+def test_prefect_shows_the_flow_its_sub_flows_and_tasks(
     workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
     run_id = workplace.json("run", "small")["run_id"]
@@ -254,10 +247,10 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(em
     empty_workplace.declare(name_secrets)
     done = empty_workplace.run("--debug", "run", "small", **secrets)
     assert done.returncode == 0, done.stderr
-    spoken_or_kept = [done.stdout.encode(), done.stderr.encode()]
-    spoken_or_kept += [path.read_bytes() for path in empty_workplace.home.rglob("*") if path.is_file()]
+    printed_or_stored = [done.stdout.encode(), done.stderr.encode()]
+    printed_or_stored += [path.read_bytes() for path in empty_workplace.home.rglob("*") if path.is_file()]
     for part in (b"tell-nobody", b'nobody\\" 2', b'"nobody" 2'):
-        assert not any(part in told for told in spoken_or_kept), part
+        assert not any(part in content for content in printed_or_stored), part
     assert b"${env:TEAM_PASSWORD}" in (empty_workplace.home / "ledger.sqlite").read_bytes()
     assert "the webhook of CHANNEL was not notified" in " ".join(done.stderr.split())
 
@@ -270,7 +263,7 @@ def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(em
     [table] = (empty_workplace.home / "store" / "extract").glob("*/tickets.parquet")
     bodies = [body for body in pq.read_table(table, columns=["body"])["body"].to_pylist() if body and len(body) > 60]
     pieces = [body[10:50].encode() for body in bodies[:50]]
-    spoken = [done.stderr.encode(), (empty_workplace.home / "ledger.sqlite").read_bytes()]
-    spoken += [path.read_bytes() for path in (empty_workplace.home / "mlflow").rglob("*") if path.is_file()]
+    stderr_and_stores = [done.stderr.encode(), (empty_workplace.home / "ledger.sqlite").read_bytes()]
+    stderr_and_stores += [path.read_bytes() for path in (empty_workplace.home / "mlflow").rglob("*") if path.is_file()]
     for piece in pieces:
-        assert not any(piece in told for told in spoken)
+        assert not any(piece in content for content in stderr_and_stores)

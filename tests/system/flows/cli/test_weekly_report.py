@@ -1,4 +1,4 @@
-"""Reports of a real workspace in a real Chromium: a judged run, and a run with a real curation card."""
+"""Reports of a real workspace in a real Chromium: a judged run, and a run with a curation card."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_reports_of_a_curation_and_of_a_verdict_are_readable_at_every_width(
     assert made.ledger.path.read_bytes() == before
 
 
-def test_the_check_of_pages_finds_what_is_wrong(browser: Browser) -> None:
+def test_the_check_of_pages_finds_faults(browser: Browser) -> None:
     with watched(browser, WIDE) as page:
         page.set_content("<html><body><img src='data:,'><input></body></html>")
         with pytest.raises(AssertionError):

@@ -1,4 +1,4 @@
-"""Keys: what decides that a step runs again, and the words for it."""
+"""Keys: what makes a step run again, and how it is explained."""
 
 from __future__ import annotations
 

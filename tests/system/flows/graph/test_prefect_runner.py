@@ -1,18 +1,17 @@
-"""What Prefect shows and does with the graph, on a real server: edges, names, states, retries, cancellation."""
+"""The graph on a real Prefect server: edges, names, states, retries, cancellation."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tasks.files import sha256_file
-from tests.support.processes import processes_of
+from tests.support.processes import processes_of, wait_for
 
 if TYPE_CHECKING:
     from tests.support.prefect_server import PrefectServer
@@ -23,21 +22,21 @@ pytestmark = pytest.mark.server
 Edges = set[tuple[str, str]]
 
 
-class Shown:
-    """A flow run as Prefect's API gives it."""
+class FlowRun:
+    """A flow run as Prefect's API shows it."""
 
     def __init__(self, server: PrefectServer, run: dict[str, Any]) -> None:
         self.server, self.run = server, run
         self.name, self.state = run["name"], run["state"]
 
     @classmethod
-    def newest(cls, server: PrefectServer, starts: str) -> Shown:
-        """The newest flow run whose name starts so."""
+    def newest(cls, server: PrefectServer, starts: str) -> FlowRun:
+        """The newest flow run whose name starts with this."""
         found = server.ask("/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 50})
         return cls(server, next(run for run in found if run["name"].startswith(starts)))
 
     def nodes(self) -> dict[str, dict[str, Any]]:
-        """Node id -> node. Task states arrive as events, a moment after the run has ended."""
+        """Node id -> node. Task states arrive as events, shortly after the run has ended."""
         deadline = time.monotonic() + 60
         while True:
             found = dict(self.server.ask(f"/flow_runs/{self.run['id']}/graph-v2")["nodes"])
@@ -51,10 +50,10 @@ class Shown:
         names = {key: node["label"].partition(" / ")[0] for key, node in nodes.items()}
         return {(names[parent["id"]], names[key]) for key, node in nodes.items() for parent in node["parents"]}
 
-    def stage(self, name: str) -> Shown:
-        """The sub-flow of this run that is a stage."""
+    def stage(self, name: str) -> FlowRun:
+        """The sub-flow of a stage."""
         found = next(key for key, node in self.nodes().items() if node["label"].partition(" / ")[0] == name)
-        return Shown(self.server, self.server.ask(f"/flow_runs/{found}"))
+        return FlowRun(self.server, self.server.ask(f"/flow_runs/{found}"))
 
     def tasks(self) -> dict[str, dict[str, Any]]:
         """Name -> task run."""
@@ -65,7 +64,7 @@ class Shown:
 def test_prefect_shows_exactly_the_edges_of_the_graph(
     workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
-    """On a run with a sweep, a candidate that is blocked and so not promoted, and a stage that is reused."""
+    """A run with a sweep, a blocked candidate that is not promoted, and a reused stage."""
 
     def sweep(document: dict[str, Any]) -> None:
         strict = document["pipelines"]["strict"]
@@ -84,7 +83,7 @@ def test_prefect_shows_exactly_the_edges_of_the_graph(
     stages = {node["name"]: node["stage"] for node in declared["nodes"]}
     edges = {(one, other) for one, other in map(tuple, declared["edges"])}
 
-    shown = Shown.newest(prefect_server, "strict ")
+    shown = FlowRun.newest(prefect_server, "strict ")
     assert shown.state["name"] == "BLOCK"
     for stage in ("curate", "finetune", "assess", "release"):
         within = {edge for edge in edges if {stages[edge[0]], stages[edge[1]]} == {stage}}
@@ -103,7 +102,7 @@ def test_prefect_shows_exactly_the_edges_of_the_graph(
 
 
 def ancestors(edges: Edges, name: str) -> set[str]:
-    """All names from which a path leads to this one."""
+    """All names with a path to this one."""
     found: set[str] = set()
     waiting = [name]
     while waiting:
@@ -115,11 +114,11 @@ def ancestors(edges: Edges, name: str) -> set[str]:
 
 
 def long_training(document: dict[str, Any]) -> None:
-    """Long enough to be interrupted, with a checkpoint every second step."""
+    """Make training long enough to interrupt, with a checkpoint every second step."""
     document["pipelines"]["small"]["train"] |= {"max_steps": 60, "epochs": 30}
 
 
-def test_a_training_that_is_killed_is_retried_by_prefect_to_the_same_bytes(
+def test_prefect_retries_a_killed_training_to_the_same_bytes(
     empty_workplace: ForkedWorkplace, prefect_server: PrefectServer, tmp_path: Path
 ) -> None:
     empty_workplace.declare(long_training)
@@ -128,7 +127,7 @@ def test_a_training_that_is_killed_is_retried_by_prefect_to_the_same_bytes(
     kill_the_training(empty_workplace)
     out, error = run.communicate(timeout=1200)
     assert run.returncode == 0, (out, error)
-    task = Shown.newest(prefect_server, "small ").stage("finetune").tasks()["train"]
+    task = FlowRun.newest(prefect_server, "small ").stage("finetune").tasks()["train"]
     assert task["run_count"] == 2
     assert task["state"]["name"] == "Completed"
     resumed = adapter(empty_workplace)
@@ -142,11 +141,11 @@ def test_a_training_that_is_killed_is_retried_by_prefect_to_the_same_bytes(
 def test_cancelling_a_run_ends_its_training_with_a_checkpoint(
     empty_workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
-    """A run of the command line, for which Prefect itself does nothing but write the state Cancelling."""
+    """A run of the command line; Prefect itself only sets the state Cancelling."""
     empty_workplace.declare(long_training)
     run = empty_workplace.start("run", "small", "--json")
     wait_for(lambda: steps_trained(empty_workplace) >= 3)
-    shown = Shown.newest(prefect_server, "small ")
+    shown = FlowRun.newest(prefect_server, "small ")
     body = {"state": {"type": "CANCELLING"}}
     assert prefect_server.ask(f"/flow_runs/{shown.run['id']}/set_state", body)["status"] == "ACCEPT"
     _, error = run.communicate(timeout=120)
@@ -154,14 +153,14 @@ def test_cancelling_a_run_ends_its_training_with_a_checkpoint(
     assert "CANCELLED" in error
     trained = steps_trained(empty_workplace)
     assert 3 <= trained < 60
-    wait_for(lambda: Shown.newest(prefect_server, "small ").state["type"] == "CANCELLED", seconds=60)
+    wait_for(lambda: FlowRun.newest(prefect_server, "small ").state["type"] == "CANCELLED", seconds=60)
     (row,) = empty_workplace.json("runs")["runs"]
     assert (row["status"], row["exit_code"], row["reason"]) == ("INTERRUPTED", 143, "cancelled")
     assert checkpoints(empty_workplace)
 
     resumed = empty_workplace.run("run", "small", "--until", "finetune")
     assert resumed.returncode == 0, resumed.stderr
-    assert steps_trained(empty_workplace) == 0  # the scratch folder went with the result
+    assert steps_trained(empty_workplace) == 0  # the scratch folder is removed with the result
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -178,7 +177,7 @@ def test_a_signal_ends_a_training_with_a_checkpoint(empty_workplace: ForkedWorkp
 
 
 def kill_the_training(workplace: ForkedWorkplace) -> None:
-    """Kill -9 of the training process, once it has saved a checkpoint."""
+    """Send SIGKILL to the training process once it has saved a checkpoint."""
     wait_for(lambda: bool(checkpoints(workplace)))
     (worker,) = [pid for pid in processes_of("tasks.train.worker") if str(workplace.folder) in command(pid)]
     os.kill(worker, signal.SIGKILL)
@@ -201,11 +200,3 @@ def checkpoints(workplace: ForkedWorkplace) -> list[Path]:
 def steps_trained(workplace: ForkedWorkplace) -> int:
     files = list((workplace.home / "scratch" / "train").glob("*/progress.jsonl"))
     return sum(text.count('"event":"step"') for text in (file.read_text() for file in files))
-
-
-def wait_for(true: Callable[[], bool], *, seconds: float = 600) -> None:
-    """Poll until something is true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The store: complete results or none, one maker per key, damage found and put aside."""
+"""The store: complete results or none, one maker per key, damaged results found and set aside."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ STORE_PLACES = [place for place in PLACES if place.startswith("store.")]
 
 
 @pytest.mark.parametrize("place", STORE_PLACES)
-def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_the_next_run_completes(
-    kit, start, tmp_path, place
-):
+def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_a_rerun_completes(kit, start, tmp_path, place):
     home, journal = tmp_path / "home", tmp_path / "journal"
     killed = start(home, "obtain", journal, 0, failpoint=place)
     killed.communicate()
@@ -42,7 +40,7 @@ def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_the_next
 
 
 @pytest.mark.parametrize("place", STORE_PLACES)
-def test_what_a_killed_process_left_aside_is_swept_by_the_next_that_works(kit, start, tmp_path, place):
+def test_temporary_files_of_a_killed_process_are_removed_by_the_next_one(kit, start, tmp_path, place):
     home, journal = tmp_path / "home", tmp_path / "journal"
     start(home, "obtain", journal, 0, failpoint=place).communicate()
     assert list((home / "tmp").iterdir())
@@ -50,7 +48,7 @@ def test_what_a_killed_process_left_aside_is_swept_by_the_next_that_works(kit, s
     assert list((home / "tmp").iterdir()) == []
 
 
-def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path):
+def test_work_in_progress_of_a_live_process_is_not_removed(kit, start, tmp_path):
     home, journal = tmp_path / "home", tmp_path / "journal"
     slow = start(home, "obtain", journal, 1.5)
     while not journal.exists():
@@ -61,7 +59,7 @@ def test_work_in_progress_of_a_living_process_is_not_swept(kit, start, tmp_path)
     assert json.loads(out)["reused"] is False
 
 
-def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
+def test_scratch_survives_a_kill_and_is_removed_with_the_commit(kit, start, tmp_path):
     home, journal = tmp_path / "home", tmp_path / "journal"
     start(home, "obtain", journal, 0, failpoint="store.produced").communicate()
     kit.table_of(home, journal)
@@ -69,7 +67,7 @@ def test_scratch_outlives_a_kill_and_goes_with_the_commit(kit, start, tmp_path):
     assert list((home / "scratch" / "table").iterdir()) == []
 
 
-def test_of_two_processes_that_want_the_same_result_one_makes_it(start, tmp_path):
+def test_of_two_processes_that_need_the_same_result_one_makes_it(start, tmp_path):
     home, journal = tmp_path / "home", tmp_path / "journal"
     both = [start(home, "obtain", journal, 1.5) for _ in range(2)]
     answers = [json.loads(process.communicate()[0]) for process in both]

@@ -1,4 +1,4 @@
-"""Which errors Prefect tries again. Reading a state starts threads of Prefect, which stay."""
+"""Which errors Prefect retries. Reading a state starts threads of Prefect that stay."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from schemas.errors import ConfigError, DataError, ProcessLostError, ServiceErro
         (TrainingError("loss is not finite", code="TG0401"), False),
         (StorageError("the disk is full", code="TG0501"), False),
         (ValueError("no"), False),
-        (ConnectionError("lost"), False),  # a step's own is a ServiceError by then
+        (ConnectionError("lost"), False),  # from a step, this is a ServiceError already
     ],
 )
-def test_only_what_may_pass_is_tried_again(error, expected):
+def test_only_transient_errors_are_retried(error, expected):
     assert is_transient(None, None, Failed(data=error)) is expected

@@ -15,7 +15,8 @@ from tests.flows.ledger.conftest import PROGRAM, in_file, kit, tree
 from tests.support.postgres import Postgres
 from tests.support.project import PROJECT
 
-RUN = "import sys, engine_process; sys.exit(engine_process.main())"  # as a module, so that its keys are the tests' keys
+RUN = "import sys, engine_process; sys.exit(engine_process.main())"
+"""Imports `engine_process` as a module, so that its keys equal the tests' keys."""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -31,14 +32,13 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Start `engine_process.py` with these arguments, `at` a host of a network if one is given; whatever still runs at
-    the end is killed."""
+    """Start `engine_process.py` with these arguments, on the host `at` if given; kill what still runs at the end."""
     running: list[subprocess.Popen[str]] = []
 
     def start(
         *arguments: object, failpoint: str = "", at: tuple[str, ...] = (), **environ: str
     ) -> subprocess.Popen[str]:
-        if isinstance(arguments[0], Ledger):  # this very ledger, in another process
+        if isinstance(arguments[0], Ledger):  # the same ledger, in another process
             environ["TUNEGATE_LEDGER_URL"] = getattr(arguments[0].kept, "url", "")
             arguments = (arguments[0].root, *arguments[1:])
         environment = {

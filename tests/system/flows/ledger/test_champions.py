@@ -1,4 +1,4 @@
-"""Who is champion: moved in one transaction, by one of many, with a history that shows tampering."""
+"""The champion: one transaction moves it, one of many processes wins, and its history reveals tampering."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ LEDGER_PLACES = [place for place in PLACES if place.startswith(("ledger.candidat
 
 
 @pytest.mark.parametrize("place", LEDGER_PLACES)
-def test_a_process_killed_anywhere_in_a_promotion_leaves_all_or_nothing_and_the_next_completes(
-    start, ledger, place, promote
-):
+def test_a_promotion_killed_anywhere_happens_completely_or_not_and_a_rerun_completes_it(start, ledger, place, promote):
     promote(1, None)
     killed = start(ledger, "release", 2, "1", failpoint=place)
     killed.communicate()
@@ -33,7 +31,7 @@ def test_a_process_killed_anywhere_in_a_promotion_leaves_all_or_nothing_and_the_
     assert answers == [("candidate", "1"), ("champion", "1"), ("candidate", "2"), ("champion", "2")]
 
 
-def test_of_eight_processes_that_promote_at_once_exactly_one_does(start, ledger, promote):
+def test_of_eight_processes_that_promote_at_once_exactly_one_succeeds(start, ledger, promote):
     promote(100, None)
     start_at = time.time() + 6
     processes = [start(ledger, "release", number, "1", start_at) for number in range(8)]

@@ -1,4 +1,4 @@
-"""Tombstones, journal and marks, in a file and in Postgres: what was entered stays, and moves with the ledger."""
+"""Tombstones, journal and marks, in a file and in Postgres: entries stay and move with the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tombstone(at: str, *tickets: str) -> Tombstone:
     return Tombstone(id="one", key_id="k", owners=("o",), tickets=tickets, reason="r", actor="a", at=at)
 
 
-def test_it_moves_to_postgres_with_the_ledger_and_continues_numbering(in_file: Ledger, postgres: Any) -> None:
+def test_tombstones_move_to_postgres_with_the_ledger_and_continue_numbering(in_file: Ledger, postgres: Any) -> None:
     in_file.add_tombstone(tombstone("1", "a"))
     in_file.record_removals("one", "now", [HELD])
     in_file.mark_versions("one", [LearnedVersion(name="r", version="1", run_id="x", how="directly", n_rows=1)])

@@ -1,4 +1,4 @@
-"""Whatever holds for the ledger in a file holds for the one in Postgres: the same tests, again."""
+"""The tests of the ledger in a file, repeated with a ledger in Postgres."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tests.flows.ledger.test_champions import *
 from tests.flows.ledger.test_erasures import *
 from tests.flows.ledger.test_journal import *
 from tests.flows.ledger.test_migrate import (
-    test_a_ledger_in_use_is_not_copied_over,
     test_a_ledger_of_the_second_version_gets_a_journal_of_every_row,
+    test_a_ledger_with_runs_is_not_overwritten,
 )
 from tests.flows.ledger.test_promotions import *
 from tests.flows.ledger.test_runs import *

@@ -1,6 +1,6 @@
-"""A ledger in Postgres and two hosts, each in a network namespace of its own; cables are really pulled.
+"""A ledger in Postgres and two hosts, each in its own network namespace, whose cables are pulled.
 
-Nothing is shortened: the waiting times are those that the ledger's connections ask for.
+The tests wait as long as the ledger's real timeouts.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from tests.support.namespaces import NETWORK, Network, running_network
 pytestmark = pytest.mark.campaign
 
 LATER_S = 15.0
-"""So much later than it must happen may something happen on a busy machine: processes start in seconds here."""
+"""Tolerance in seconds for a busy machine, where starting a process takes seconds."""
 
 
 class Process(NamedTuple):
-    """`engine_process.py` on a host; it says a word where it waits, and its answer at the end."""
+    """`engine_process.py` on a host; it prints a line when it waits, and its answer at the end."""
 
     popen: subprocess.Popen[str]
 
-    def word(self) -> str:
+    def line(self) -> str:
         return self.popen.stdout.readline().strip()
 
     def resume(self) -> None:
-        self.popen.stdin.write("go on\n")
+        self.popen.stdin.write("continue\n")
         self.popen.stdin.flush()
 
     def answer(self) -> dict[str, Any]:
-        """What it printed last; `code` of an error."""
+        """Its last line as JSON; errors have a `code`."""
         output, errors = self.popen.communicate(timeout=150)
         assert output, errors
         return json.loads(output.splitlines()[-1])
@@ -50,20 +50,20 @@ class Process(NamedTuple):
 
 
 class Hosts(NamedTuple):
-    """Hosts `a` and `b` with homes of their own, and `db` with the ledger."""
+    """Hosts `a` and `b` with their own homes, and `db` with the ledger."""
 
     network: Network
     on: Callable[..., Process]
     """Start a program on a host."""
 
     def promoted(self) -> list[list[str | None]]:
-        """Every move of the champion as the database's host sees it, after checking the chain of hashes."""
+        """Every move of the champion as seen on the database's host, after checking the chain of hashes."""
         return self.on("db", "look").answer()["moves"]
 
 
 @contextmanager
 def postgres_at(network: Network, host: str, project: Path) -> Iterator[Callable[[], str]]:
-    """A Postgres on that host; each call makes a database."""
+    """Run a Postgres on that host; each call of the yielded function makes a database."""
     command = [*network.at(host), sys.executable, "-m", "tests.support.postgres_host", network.address(host), NETWORK]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=project)
 
@@ -75,7 +75,7 @@ def postgres_at(network: Network, host: str, project: Path) -> Iterator[Callable
     try:
         yield fresh
     finally:
-        server.communicate(timeout=60)  # it ends with its input
+        server.communicate(timeout=60)  # it stops at the end of its input
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def network(project) -> Iterator[tuple[Network, Callable[[], str]]]:
 
 @pytest.fixture
 def hosts(network, start, tmp_path) -> Iterator[Hosts]:
-    """All of them connected, and a ledger that is empty."""
+    """Connected hosts with an empty ledger."""
     cables, fresh = network
     url = fresh()
 
@@ -98,7 +98,7 @@ def hosts(network, start, tmp_path) -> Iterator[Hosts]:
     cables.heal()
 
 
-def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_is_refused(hosts):
+def test_of_two_simultaneous_promotions_one_succeeds_and_the_other_is_refused(hosts):
     expected = ""
     for number in (1, 3, 5):
         start_at = time.time() + 6
@@ -112,9 +112,9 @@ def test_two_promotions_at_the_same_moment_make_one_champion_and_the_other_host_
     assert len(moves) == 3
 
 
-def test_a_host_that_is_cut_off_for_a_moment_keeps_its_pipeline(hosts):
+def test_a_host_that_is_briefly_disconnected_keeps_its_pipeline(hosts):
     a = hosts.on("a", "run", 1)
-    assert a.word() == "holding"
+    assert a.line() == "holding"
     hosts.network.cut("a")
     refused = hosts.on("b", "run", 2).answer()
     assert refused["code"] == "TG0520"
@@ -126,14 +126,14 @@ def test_a_host_that_is_cut_off_for_a_moment_keeps_its_pipeline(hosts):
     assert hosts.promoted() == [[None, "1"]]
 
 
-def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_promote_on_the_strength_of_it(hosts):
+def test_a_host_that_is_disconnected_for_too_long_loses_its_pipeline_and_cannot_promote(hosts):
     a = hosts.on("a", "run", 1)
-    assert a.word() == "holding"
+    assert a.line() == "holding"
     hosts.network.cut("a")
     cut = time.monotonic()
     assert hosts.on("b", "run", 2).answer()["code"] == "TG0520"
     b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
-    assert b.word() == "holding"
+    assert b.line() == "holding"
     assert HOLDER_SILENCE_S / 2 < time.monotonic() - cut < HOLDER_SILENCE_S + LATER_S
     assert hosts.on("db", "look").answer()["runs"] == {"run-1": "INTERRUPTED", "run-2": "RUNNING"}
     b.resume()
@@ -144,12 +144,12 @@ def test_a_host_that_was_cut_off_for_too_long_has_lost_its_pipeline_and_cannot_p
     assert hosts.promoted() == [[None, "2"]]
 
 
-def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is_refused(hosts):
+def test_if_a_disconnected_host_promotes_first_the_new_holder_is_refused(hosts):
     a = hosts.on("a", "run", 1)
-    assert a.word() == "holding"
+    assert a.line() == "holding"
     hosts.network.cut("a")
     b = hosts.on("b", "run", 2, "", HOLDER_SILENCE_S + LATER_S)
-    assert b.word() == "holding"
+    assert b.line() == "holding"
     hosts.network.join("a")
     a.resume()
     assert a.answer() == {"version": "1"}
@@ -159,22 +159,22 @@ def test_whoever_comes_back_first_promotes_and_the_new_holder_of_the_pipeline_is
     assert hosts.promoted() == [[None, "1"]]
 
 
-def test_a_promotion_whose_commit_is_held_up_arrives_once(hosts):
+def test_a_delayed_commit_of_a_promotion_arrives_once(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
-    assert a.word() == "ledger.promote.written"
+    assert a.line() == "ledger.promote.written"
     hosts.network.cut("a")
     a.resume()
     b = hosts.on("b", "release", 2, "")
     time.sleep(SILENCE_S / 4)
     hosts.network.join("a")
     assert a.answer() == {"version": "1"}
-    assert b.answer()["code"] == "TG0620"  # it waited, and then there was a champion
+    assert b.answer()["code"] == "TG0620"  # it waited, and then found a champion
     assert hosts.promoted() == [[None, "1"]]
 
 
-def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(hosts):
+def test_a_promotion_with_a_lost_commit_did_not_happen_and_a_rerun_promotes(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
-    assert a.word() == "ledger.promote.written"
+    assert a.line() == "ledger.promote.written"
     hosts.network.cut("a")
     a.resume()
     cut = time.monotonic()
@@ -186,9 +186,9 @@ def test_a_promotion_whose_commit_is_lost_did_not_happen_and_a_rerun_makes_it(ho
     assert hosts.promoted() == [[None, "1"]]
 
 
-def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_second_one(hosts):
+def test_a_promotion_with_a_lost_confirmation_happened_and_a_rerun_adds_none(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
-    assert a.word() == "ledger.promote.written"
+    assert a.line() == "ledger.promote.written"
     hosts.network.silence("db", "a")
     a.resume()
     assert a.answer()["code"] == "TG0709"
@@ -199,9 +199,9 @@ def test_a_promotion_whose_confirmation_is_lost_happened_and_a_rerun_makes_no_se
     assert hosts.promoted() == [[None, "1"]]
 
 
-def test_a_host_that_loses_its_power_in_a_promotion_does_not_make_another_one_lose_patience(hosts):
+def test_a_power_cut_during_a_promotion_does_not_make_other_hosts_time_out(hosts):
     a = hosts.on("a", "slow_release", 1, "ledger.promote.written")
-    assert a.word() == "ledger.promote.written"
+    assert a.line() == "ledger.promote.written"
     hosts.network.cut("a")
     a.kill()
     cut = time.monotonic()
@@ -212,20 +212,20 @@ def test_a_host_that_loses_its_power_in_a_promotion_does_not_make_another_one_lo
     assert hosts.promoted() == [[None, "2"]]
 
 
-def test_a_host_that_is_cut_off_says_within_its_patience_that_the_ledger_does_not_answer(hosts):
+def test_a_disconnected_host_reports_in_time_that_the_ledger_does_not_answer(hosts):
     hosts.network.cut("a")
     cut = time.monotonic()
     assert hosts.on("a", "look").answer()["code"] == "TG0709"
     assert time.monotonic() - cut < RESTART_S + 10 + LATER_S
 
 
-def test_one_host_at_a_time_updates_mlflow_and_one_that_was_cut_off_learns_that_it_lost_the_lock(hosts):
-    a = hosts.on("a", "teller", 0)
-    assert a.word() == "telling"
+def test_one_host_at_a_time_updates_mlflow_and_a_disconnected_host_loses_the_lock(hosts):
+    a = hosts.on("a", "sync_mlflow", 0)
+    assert a.line() == "syncing"
     hosts.network.cut("a")
-    assert hosts.on("b", "teller", 0).answer()["code"] == "TG0710"
-    b = hosts.on("b", "teller", HOLDER_SILENCE_S + LATER_S)
-    assert b.word() == "telling"
+    assert hosts.on("b", "sync_mlflow", 0).answer()["code"] == "TG0710"
+    b = hosts.on("b", "sync_mlflow", HOLDER_SILENCE_S + LATER_S)
+    assert b.line() == "syncing"
     hosts.network.join("a")
     a.resume()
     assert a.answer()["code"] == "TG0710"

@@ -1,4 +1,4 @@
-"""Ledgers of other versions, and ledgers that move from one place to another with their history."""
+"""Ledgers of other versions, and ledgers that move to another place with their history."""
 
 from __future__ import annotations
 

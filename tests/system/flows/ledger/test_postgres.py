@@ -1,4 +1,4 @@
-"""What only a ledger in Postgres can meet: other hosts, servers that go away, addresses that are wrong."""
+"""What only a ledger in Postgres can face: other hosts, lost servers, invalid addresses."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.postgres import HOLDER_SILENCE_S, SILENCE_S, without_password
+from flows.ledger.rows import RunVerdict
 from flows.ledger.sqlite import BUSY_TIMEOUT_S
 from schemas.errors import ConfigError, LockedError, ServiceError
 from tests.support.postgres import running_postgres
@@ -20,7 +21,7 @@ from tests.support.postgres import running_postgres
 
 @pytest.fixture
 def hosts(postgres, tmp_path):
-    """Two hosts with folders of their own and one ledger."""
+    """Two hosts with their own folders and one ledger."""
     url = postgres.fresh()
     return Ledger(tmp_path / "one", url), Ledger(tmp_path / "two", url)
 
@@ -30,25 +31,25 @@ def begin(ledger, run_id):
 
 
 def wait_until_free(ledger, pipeline):
-    """The server ends a session, and with it the lock, when it comes to it."""
+    """Wait until the server ends the session, which releases the lock."""
     deadline = time.monotonic() + 60
     while ledger.holder_of(pipeline) is not None and time.monotonic() < deadline:
         time.sleep(0.05)
 
 
-def test_what_one_host_writes_the_other_reads(hosts, kit):
+def test_one_host_reads_what_the_other_writes(hosts, kit):
     one, two = hosts
     begin(one, "a")
     ref = kit.candidate_ref(one.root, 1)
     one.record_candidate(ref, verdict="PROMOTE", reason="better")
-    one.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+    one.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
     assert two.run("a").status == "RUNNING"
     assert two.champion("replies").version == "1"
-    assert two.champion("replies").bundle.root.is_relative_to(two.root)  # each finds the files in its own folder
+    assert two.champion("replies").bundle.root.is_relative_to(two.root)  # each host finds the files in its own folder
     assert not (two.root / "ledger.sqlite").exists()
 
 
-def test_a_pipeline_runs_on_one_host_at_a_time_and_a_live_run_is_not_taken_for_a_dead_one(hosts):
+def test_a_pipeline_runs_on_one_host_at_a_time_and_a_live_run_is_not_marked_interrupted(hosts):
     one, two = hosts
     with one.pipeline_lock("support", wait_s=0, run_id="run-1"):
         begin(one, "run-1")
@@ -82,11 +83,11 @@ def test_one_host_updates_mlflow_at_a_time(hosts):
         check_one()
         with two.mlflow_lock(wait_s=0) as check_two, pytest.raises(ServiceError, match="TG0710"):
             check_two()
-    with two.mlflow_lock(wait_s=10) as check_two:  # as `wait_until_free`
+    with two.mlflow_lock(wait_s=10) as check_two:  # like `wait_until_free`
         check_two()
 
 
-def test_a_host_whose_connection_the_server_ended_learns_that_it_has_lost_the_lock(hosts):
+def test_a_host_whose_connection_the_server_ended_loses_the_lock(hosts):
     import psycopg2
 
     one, two = hosts
@@ -100,21 +101,21 @@ def test_a_host_whose_connection_the_server_ended_learns_that_it_has_lost_the_lo
                 check_one()
 
 
-def test_either_end_gives_a_silent_connection_up_before_other_writers_lose_patience(hosts):
+def test_both_ends_close_a_silent_connection_before_other_writers_time_out(hosts):
     import socket
 
     one, _ = hosts
     with one.write() as db:
         names = ("keepalives_idle", "keepalives_interval", "keepalives_count", "user_timeout")
-        there = [db.execute("SELECT current_setting(?)", (f"tcp_{name}",)).fetchone()[0] for name in names]
+        server_settings = [db.execute("SELECT current_setting(?)", (f"tcp_{name}",)).fetchone()[0] for name in names]
         with socket.socket(fileno=os.dup(db._connection.fileno())) as connection:
             options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
-            here = [connection.getsockopt(socket.IPPROTO_TCP, option) for option in options]
-    assert (there, here) == (["10", "5", "2", "20000"], [10, 5, 2, 20_000])
-    assert here[0] + here[1] * here[2] == SILENCE_S < BUSY_TIMEOUT_S < HOLDER_SILENCE_S
+            client_settings = [connection.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+    assert (server_settings, client_settings) == (["10", "5", "2", "20000"], [10, 5, 2, 20_000])
+    assert client_settings[0] + client_settings[1] * client_settings[2] == SILENCE_S < BUSY_TIMEOUT_S < HOLDER_SILENCE_S
 
 
-def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_refused(hosts, monkeypatch):
+def test_others_wait_for_a_frozen_writer_and_are_then_refused(hosts, monkeypatch):
     one, two = hosts
     begin(one, "a")
     monkeypatch.setattr("flows.ledger.postgres.SETTINGS", "SET search_path TO tunegate; SET lock_timeout = 300;")
@@ -122,29 +123,29 @@ def test_a_writer_that_freezes_in_its_transaction_is_waited_for_and_then_refused
         db.execute("UPDATE runs SET reason = 'half'")
         with pytest.raises(LockedError, match="TG0520"):
             begin(two, "b")
-        assert two.run("a").reason == ""  # readers do not wait, and see nothing of it
+        assert two.run("a").reason == ""  # readers do not wait and do not see the change
     assert two.run("a").reason == "half"
 
 
-def test_a_database_that_is_killed_and_comes_back_has_what_was_committed(tmp_path, kit, monkeypatch):
+def test_a_killed_and_restarted_database_has_what_was_committed(tmp_path, kit, monkeypatch):
     with running_postgres() as server:
         ledger = Ledger(tmp_path, server.url)
         ledger.record_candidate(kit.candidate_ref(tmp_path, 1), verdict="PROMOTE", reason="better")
 
-        def cut_off():
+        def write_during_kill():
             with ledger.write() as db:
                 db.execute("UPDATE candidates SET reason = 'half'")
                 server.stop(signal.SIGKILL)
                 db.execute("UPDATE candidates SET reason = 'whole'")
 
         with pytest.raises(ServiceError, match="TG0709") as caught:
-            cut_off()
+            write_during_kill()
         assert caught.value.exit_code == 7
         starting = threading.Timer(1.0, server.start)
         starting.start()
-        assert ledger.candidate("replies", "1").reason == "better"  # it waited for the server
+        assert ledger.candidate("replies", "1").reason == "better"  # waited for the server
         starting.join()
-        ledger.promote("replies", expected=None, version="1", run_id="run-1", reason="better")
+        ledger.promote("replies", expected=None, version="1", verdict=RunVerdict("run-1", "better"))
         assert len(ledger.history()) == 1
         server.stop()
         monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 0.3)
@@ -161,13 +162,13 @@ def test_addresses_are_checked_and_their_password_is_never_shown(tmp_path, postg
     started = time.monotonic()
     with pytest.raises(ServiceError, match="TG0709") as caught:
         Ledger(tmp_path, nowhere).runs()
-    assert time.monotonic() - started < 12  # a server that says no is not tried again
+    assert time.monotonic() - started < 12  # a refusal is not retried
     assert "nowhere" in caught.value.message
     assert "geheim" not in json.dumps(caught.value.to_json())
     assert without_password("postgres://ada:geheim@db/x") == "postgresql://db/x"
 
 
-def test_a_user_who_may_not_create_tables_gets_a_clear_error(tmp_path, postgres):
+def test_a_user_without_permission_to_create_tables_gets_a_clear_error(tmp_path, postgres):
     import psycopg2
 
     url = postgres.fresh()
@@ -180,21 +181,21 @@ def test_a_user_who_may_not_create_tables_gets_a_clear_error(tmp_path, postgres)
         begin(ledger, "a")
 
 
-def test_without_the_driver_it_says_what_to_install(tmp_path, postgres, monkeypatch):
+def test_a_missing_driver_is_reported_with_what_to_install(tmp_path, postgres, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "psycopg2", None)
     with pytest.raises(ConfigError, match="TG0112") as caught:
         Ledger(tmp_path, postgres.url).runs()
     assert "tunegate[postgres]" in caught.value.hint
 
 
-def test_text_that_postgres_cannot_keep_is_kept_without_it(hosts):
+def test_characters_that_postgres_cannot_store_are_replaced(hosts):
     one, _ = hosts
     begin(one, "a")
     one.finish_run("a", status="FAILED", reason="a\x00b", exit_code=1)
     assert one.run("a").reason == "a\ufffdb"
 
 
-def test_every_command_asks_the_settings_where_the_ledger_is(project):
+def test_every_command_opens_the_ledger_from_the_settings(project):
     for folder in ("flows", "flows/cli"):
         for path in (project / folder).glob("*.py"):
             if path.name not in ("settings.py", "migration.py"):

@@ -1,4 +1,4 @@
-"""The witness of a ledger in Postgres: the file's history has to come along."""
+"""The witness of a ledger in Postgres: the history of the file must be copied."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_postgres_without_the_files_history_is_refused_until_it_is_copied(tmp_
     copy_ledger(in_file, Ledger(home, url))
     begin(Ledger(home, url, state=state), "b")
     assert [row.run_id for row in Ledger(home, url, state=state).runs()] == ["b", "a"]
-    # The file is an earlier state of the same ledger from now on.
+    # From now on, the file is an earlier state of the same ledger.
     with pytest.raises(StorageError, match=r"TG0581.*earlier state"):
         begin(Ledger(home, state=state), "c")
 

@@ -1,12 +1,9 @@
-"""Notifications are sent, whatever the receiver does: a real server on loopback takes, refuses, redirects, hangs."""
+"""Notifications through a block of a real Prefect server."""
 
 from __future__ import annotations
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -18,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.server
-def test_a_notification_block_of_prefect_takes_the_message(hook: Hook, prefect_server: PrefectServer) -> None:
+def test_a_notification_block_of_prefect_gets_the_message(hook: Hook, prefect_server: PrefectServer) -> None:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
     from prefect.settings import temporary_settings
 

@@ -1,4 +1,4 @@
-"""Stages on work pools: a real server, workers in homes of their own, processes that are killed."""
+"""Stages on work pools: a real server, workers with their own homes, killed processes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.pool_worker import flow_processes, wait_for, working
+from tests.support.pool_worker import flow_processes, working
+from tests.support.processes import wait_for
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +24,7 @@ MADE = ("extract", "dedup", "split", "card", "encode", "train", "answers_tuned",
 
 
 class Pools:
-    """Two pools of the tests' server, with names of their own, and a pipeline that is placed on them."""
+    """Two work pools with unique names on the tests' server, and a pipeline placed on them."""
 
     def __init__(self, workplace: ForkedWorkplace, server: PrefectServer) -> None:
         self.workplace, self.server = workplace, server
@@ -45,7 +46,7 @@ class Pools:
         assert done.returncode == 0, done.stderr
 
     def worker(self, pool: str, name: str) -> Any:
-        """A worker in a home of its own, which sees the shared folder."""
+        """A worker with its own home and access to the shared folder."""
         folder = self.workplace.folder / name
         environ = {
             **self.workplace.environ,
@@ -55,7 +56,7 @@ class Pools:
         return working(pool, folder, environ)
 
     def flow_runs(self, stage: str) -> list[dict[str, Any]]:
-        """Of workers, newest first."""
+        """Flow runs of the workers, newest first."""
         body = {"sort": "START_TIME_DESC", "limit": 50, "flow_runs": {"name": {"any_": [stage]}}}
         found = self.server.ask("/flow_runs/filter", body)
         return [run for run in found if run["work_pool_name"] in (self.cpu, self.gpu)]
@@ -72,7 +73,7 @@ def digests(workplace: ForkedWorkplace, run_id: str, **environ: str) -> dict[str
     return {name: found[name] for name in MADE}
 
 
-def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Pools, tmp_path_factory: Any) -> None:
+def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(pools: Pools, tmp_path_factory: Any) -> None:
     workplace = pools.workplace
     pools.declare()
     with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
@@ -86,11 +87,11 @@ def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Poo
         assert set(curate["parameters"]) == {"pipeline", "config", "run_id", "handover"}
         assert not (workplace.folder / "one" / "home" / "ledger.sqlite").exists()
 
-        again = workplace.run("run", "small", "--again", "--json")  # all is reused: no worker starts
+        again = workplace.run("run", "small", "--again", "--json")  # everything is reused: no worker starts
         assert again.returncode == 0, again.stderr
         assert len(pools.flow_runs("curate")) == len(pools.flow_runs("finetune")) == 1
 
-        # Someone who may start flow runs, and has no handover of a run.
+        # A flow run started by hand, without a handover of a run.
         deployment = pools.server.ask(f"/deployments/name/curate/{'small'}")
         bogus = pools.server.ask(
             f"/deployments/{deployment['id']}/create_flow_run",
@@ -99,18 +100,18 @@ def test_each_stage_runs_on_its_pool_and_makes_what_one_process_makes(pools: Poo
         wait_for(lambda: pools.server.ask(f"/flow_runs/{bogus['id']}")["state_type"] == "FAILED")
         assert "TG0840" in pools.server.ask(f"/flow_runs/{bogus['id']}")["state"]["message"]
 
-    elsewhere = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
+    other_home = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
 
     def not_placed(document: dict[str, Any]) -> None:
         document["pipelines"]["small"].pop("place", None)
 
     workplace.declare(not_placed)
-    alone = json.loads(workplace.run("run", "small", "--json", **elsewhere).stdout)
+    alone = json.loads(workplace.run("run", "small", "--json", **other_home).stdout)
     placed = digests(workplace, outcome["run_id"])
-    assert digests(workplace, alone["run_id"], **elsewhere) == placed
+    assert digests(workplace, alone["run_id"], **other_home) == placed
 
 
-def test_a_training_whose_machine_is_lost_continues_elsewhere_to_the_same_bytes(
+def test_a_training_whose_machine_is_lost_continues_on_another_to_the_same_bytes(
     pools: Pools, tmp_path_factory: Any
 ) -> None:
     workplace = pools.workplace
@@ -122,42 +123,42 @@ def test_a_training_whose_machine_is_lost_continues_elsewhere_to_the_same_bytes(
         wait_for(lambda: bool(checkpoints(workplace.home)) or run.poll() is not None)
         (flow,) = pools.flow_runs("finetune")
         for pid in flow_processes(flow["id"]):
-            os.kill(pid, signal.SIGKILL)  # the worker sees it and says Crashed
+            os.kill(pid, signal.SIGKILL)  # the worker notices and reports Crashed
         wait_for(lambda: len(pools.flow_runs("finetune")) == 2)
         lost.kill()
         with pools.worker(pools.gpu, "three"):
-            # Only Prefect's automation ends what a dead worker had begun, after minutes without a sign of
-            # life; what it had not begun is taken by the next worker.
-            wait_for(lambda: run.poll() is not None or taken_elsewhere(pools))
+            # A run that the dead worker had begun is ended only by Prefect's automation, after minutes
+            # without a heartbeat; one that it had not begun is taken by the next worker.
+            wait_for(lambda: run.poll() is not None or runs_on_another_worker(pools))
             if run.poll() is None:
-                crash_what_is_lost(pools)
+                mark_lost_runs_crashed(pools)
             out, error = run.communicate(timeout=900)
     assert run.returncode == 0, error
     placed = digests(workplace, json.loads(out)["run_id"])
 
-    elsewhere = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
+    other_home = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
 
     def not_placed(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["train"] |= long
 
     workplace.declare(not_placed)
-    alone = json.loads(workplace.run("run", "small", "--json", **elsewhere).stdout)
-    assert digests(workplace, alone["run_id"], **elsewhere) == placed
+    alone = json.loads(workplace.run("run", "small", "--json", **other_home).stdout)
+    assert digests(workplace, alone["run_id"], **other_home) == placed
 
 
-def taken_elsewhere(pools: Pools) -> bool:
+def runs_on_another_worker(pools: Pools) -> bool:
     return any(run["state_type"] in ("RUNNING", "PENDING") for run in pools.flow_runs("finetune"))
 
 
-def crash_what_is_lost(pools: Pools) -> None:
-    """Say of the runs of dead processes what the automation says later."""
+def mark_lost_runs_crashed(pools: Pools) -> None:
+    """Mark the runs of dead processes as crashed, as the automation does later."""
     for run in pools.flow_runs("finetune"):
         if run["state_type"] in ("RUNNING", "PENDING") and not flow_processes(run["id"]):
             body = {"state": {"type": "CRASHED", "message": "no sign of life"}, "force": True}
             pools.server.ask(f"/flow_runs/{run['id']}/set_state", body)
 
 
-def test_a_run_that_died_is_joined_by_the_next_one(pools: Pools) -> None:
+def test_the_next_run_joins_the_flow_run_of_a_dead_one(pools: Pools) -> None:
     workplace = pools.workplace
     pools.declare(max_steps=60, epochs=30)
     with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
@@ -171,7 +172,7 @@ def test_a_run_that_died_is_joined_by_the_next_one(pools: Pools) -> None:
         assert json.loads(done.stdout)["verdict"] == "PROMOTE"
 
 
-def test_a_pool_without_a_worker_ends_the_run_with_what_to_do(pools: Pools) -> None:
+def test_a_pool_without_a_worker_ends_the_run_with_a_hint(pools: Pools) -> None:
     pools.declare()
 
     def impatient(document: dict[str, Any]) -> None:
@@ -183,12 +184,12 @@ def test_a_pool_without_a_worker_ends_the_run_with_what_to_do(pools: Pools) -> N
     assert f"no worker of pool '{pools.cpu}' came online" in done.stderr
     assert f"prefect worker start --pool {pools.cpu}" in done.stderr
 
-    away = pools.workplace.run("run", "small", PREFECT_API_URL="http://127.0.0.1:9/api")
-    assert away.returncode == 7, away.stderr
-    assert "is placed on pool" in away.stderr  # and runs nowhere else
+    offline = pools.workplace.run("run", "small", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert offline.returncode == 7, offline.stderr
+    assert "is placed on pool" in offline.stderr  # it runs nowhere else
 
 
-def test_a_plan_says_where_stages_run_and_refuses_an_unknown_pool(pools: Pools) -> None:
+def test_a_plan_shows_where_stages_run_and_refuses_an_unknown_pool(pools: Pools) -> None:
     pools.declare()
     plan = pools.workplace.json("plan", "small")
     assert plan["places"] == {"curate": f"pool {pools.cpu}", "finetune": f"pool {pools.gpu}"}

@@ -1,4 +1,4 @@
-"""A person between verdict and champion: on the command line, and on Prefect's page of a suspended run."""
+"""Approval by a person: on the command line, and on Prefect's page of a suspended run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def need_approval(document: dict[str, Any]) -> None:
     document["pipelines"]["small"]["triggers"] = [{"event": "tickets.arrived", "resource": RESOURCE}]
 
 
-def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_workplace: ForkedWorkplace) -> None:
+def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_workplace: ForkedWorkplace) -> None:
     empty_workplace.declare(need_approval)
     done = empty_workplace.run("run", "small", "--json")
     assert done.returncode == 8, done.stderr
@@ -53,18 +53,18 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert again["verdict"] == "SKIP"
     assert "waits for approval" in again["reason"]
 
-    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # no name given
+    assert empty_workplace.run("approve", waits["run_id"]).returncode == 2  # without a name
     assert empty_workplace.json("approve", waits["run_id"], "--by", "ada", "--reason", "read them")["champion"] == "1"
 
-    empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # no approval
+    empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=5))  # without approval
     assert empty_workplace.json("run", "small")["champion"] == "2"
     back = empty_workplace.run("model", "rollback", "small", "--reason", "customers complain", "--by", "bob")
     assert back.returncode == 0
     assert "nobody is promoted without a person until" in back.stdout
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
-    held = empty_workplace.json("run", "small", "--again")
-    assert (held["verdict"], held["exit_code"], held["champion"]) == ("HOLD", 8, "1")
-    assert "was rolled back (customers complain)" in held["reason"]
+    waiting = empty_workplace.json("run", "small", "--again")
+    assert (waiting["verdict"], waiting["exit_code"], waiting["champion"]) == ("HOLD", 8, "1")
+    assert "was rolled back (customers complain)" in waiting["reason"]
 
     assert empty_workplace.run("model", "promote", "small", "2").returncode == 9
     forced = empty_workplace.json(
@@ -87,19 +87,19 @@ def test_on_the_command_line_a_person_decides_and_everything_is_on_record(empty_
     assert empty_workplace.run("ops", "doctor").returncode == 1
 
 
-def wait_for(true: Callable[[], Any], served: subprocess.Popen[str]) -> None:
-    """Poll until something is true; only a very busy machine needs long."""
+def wait_for(condition: Callable[[], Any], served: subprocess.Popen[str]) -> None:
+    """Poll until the condition holds; only a very busy machine needs long."""
     deadline = time.monotonic() + 1500
-    while not true():
+    while not condition():
         assert served.poll() is None, "see serve.log"
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.5)
 
 
 def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess.Popen[str]) -> str:
     """Send Prefect an event that tickets arrived; return the id of the run that its trigger starts.
 
-    The server may not know a fresh trigger at once: the event is sent again until a run exists.
+    The server may not know a new trigger at once, so the event is sent again until a run exists.
     """
     wanted = {"deployments": {"id": {"any_": [deployment]}}, "sort": "START_TIME_DESC"}
     runs: list[Any] = []
@@ -110,7 +110,7 @@ def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess
             "resource": {"prefect.resource.id": RESOURCE}, "payload": {}, "related": [],
         }  # fmt: skip
         prefect.ask("/events", [event])
-        for _ in range(120):  # not sooner: an event that is sent twice starts two runs
+        for _ in range(120):  # wait before sending again: two events start two runs
             found = prefect.ask("/flow_runs/filter", wanted)
             runs[:] = [run for run in found if not run["auto_scheduled"]]
             if runs:
@@ -123,7 +123,7 @@ def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess
     return str(runs[0]["id"])
 
 
-def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
+def test_a_suspended_run_in_prefect_survives_a_restart_and_is_approved_on_its_page(
     empty_workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
     empty_workplace.declare(need_approval)
@@ -158,9 +158,9 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         assert empty_workplace.json("model", "champion", "small")["champion"] is None
         [waits] = empty_workplace.json("runs")["runs"]
         assert (waits["status"], waits["verdict"]) == ("DONE", "HOLD")
-        assert empty_workplace.json("status")["running"] == []  # it holds no lock while it waits
+        assert empty_workplace.json("status")["running"] == []  # it has no lock while it waits
     finally:
-        os.killpg(served.pid, signal.SIGKILL)  # the server that serves dies with the question open
+        os.killpg(served.pid, signal.SIGKILL)  # the serving process dies while approval is pending
         served.wait()
 
     served = serve()
@@ -175,7 +175,7 @@ def test_in_prefect_a_suspended_run_survives_a_restart_and_its_page_decides(
         assert [(event["action"], event["actor"], event["reason"]) for event in history[1:]] == [
             ("approve", "ada", "on the page")
         ]
-        assert len(empty_workplace.json("runs")["runs"]) == 1  # nothing was computed again
+        assert len(empty_workplace.json("runs")["runs"]) == 1  # nothing ran again
         [tick] = empty_workplace.json("model", "history", "small")["ticks"]
         assert (tick["cause"], tick["code"], tick["run"]) == ("event", "first", True)
     finally:

@@ -1,4 +1,4 @@
-"""Runs that a worker started: repeated once when their process is killed, ended when they are cancelled."""
+"""Runs started by a worker: repeated once if their process is killed, ended if they are cancelled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.support.pool_worker import flow_processes, wait_for, working
+from tests.support.pool_worker import flow_processes, working
+from tests.support.processes import wait_for
 
 if TYPE_CHECKING:
     from tests.support.pool_worker import PoolWorker
@@ -23,7 +24,7 @@ ENDS = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
 class Deployment:
-    """`small` with a long training, deployed to a pool of its own."""
+    """`small` with a long training, deployed to its own work pool."""
 
     def __init__(self, workplace: ForkedWorkplace, server: PrefectServer) -> None:
         self.workplace, self.ask = workplace, server.ask
@@ -43,7 +44,7 @@ class Deployment:
         return working(self.pool, self.workplace.folder / "worker", self.workplace.environ)
 
     def start(self, **parameters: str) -> str:
-        """A flow run as the schedule makes it; its id."""
+        """Start a flow run as the schedule does; return its id."""
         return str(self.ask(f"/deployments/{self.id}/create_flow_run", {"parameters": parameters})["id"])
 
     def state(self, run: str) -> tuple[str, str]:
@@ -55,8 +56,8 @@ class Deployment:
         return self.state(run)
 
     def repeats_of(self, run: str) -> list[str]:
-        chosen = {"flow_runs": {"deployment_id": {"any_": [self.id]}}, "limit": 200}
-        found = self.ask("/flow_runs/filter", chosen)
+        query = {"flow_runs": {"deployment_id": {"any_": [self.id]}}, "limit": 200}
+        found = self.ask("/flow_runs/filter", query)
         return [each["id"] for each in found if each["parameters"].get("crashed") == f"prefect.flow-run.{run}"]
 
     def checkpoints(self) -> list[Path]:
@@ -68,7 +69,7 @@ def deployed(empty_workplace: ForkedWorkplace, prefect_server: PrefectServer) ->
     return Deployment(empty_workplace, prefect_server)
 
 
-def test_a_crashed_run_is_repeated_once_and_continues_from_what_is_stored(deployed: Deployment) -> None:
+def test_a_crashed_run_is_repeated_once_and_continues_from_stored_results(deployed: Deployment) -> None:
     worker: PoolWorker
     with deployed.worker() as worker:
         first = deployed.start(until="finetune")
@@ -83,7 +84,7 @@ def test_a_crashed_run_is_repeated_once_and_continues_from_what_is_stored(deploy
         steps = {row["step"]: row["state"] for row in deployed.workplace.json("show", newest["run_id"])["steps"]}
         assert (steps["extract"], steps["train"]) == ("reused", "done")
 
-        for once_more in (first, repeat):  # a second report of one crash, and a repeat that crashes
+        for once_more in (first, repeat):  # a second report of the same crash, and a crash of the repeat
             late = deployed.start(crashed=f"prefect.flow-run.{once_more}")
             assert deployed.end_of(late) == ("COMPLETED", "SKIP")
 
@@ -103,8 +104,29 @@ def test_cancelling_a_run_of_a_worker_ends_its_training_with_a_checkpoint(deploy
         assert row["status"] == "INTERRUPTED"
 
 
+@pytest.mark.campaign
+def test_a_run_whose_machine_is_lost_is_found_by_its_silence_and_repeated_elsewhere(deployed: Deployment) -> None:
+    with deployed.worker() as lost:
+        first = deployed.start(until="finetune")
+        wait_for(lambda: bool(deployed.checkpoints()))
+        lost.process.send_signal(signal.SIGSTOP)  # it must not report the end of its flow
+        for pid in flow_processes(first):
+            os.kill(pid, signal.SIGKILL)
+        lost.kill()
+        assert not flow_processes(first)
+        assert deployed.state(first)[0] == "RUNNING"
+    with deployed.worker() as worker:
+        assert deployed.end_of(first)[0] == "CRASHED", worker.log.read_text()
+        wait_for(lambda: bool(deployed.repeats_of(first)))
+        repeat = deployed.repeats_of(first)[0]
+        assert deployed.end_of(repeat) == ("COMPLETED", "Completed"), worker.log.read_text()
+        newest, *_ = deployed.workplace.json("runs", "small")["runs"]
+        steps = {row["step"]: row["state"] for row in deployed.workplace.json("show", newest["run_id"])["steps"]}
+        assert (steps["extract"], steps["train"]) == ("reused", "done")
+
+
 def trainings_below(folder: Path) -> list[str]:
-    """Commands of training processes of this folder, whoever their parent is by now."""
+    """Commands of training processes of this folder, whatever their parent now is."""
     found = []
     for place in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Metrics of a ledger in Postgres: the tests of the one in a file, again."""
+"""The tests of the metrics of a ledger in a file, repeated with Postgres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fixtures of the ledger's tests that these tests use too."""
+"""Fixtures shared with the ledger's tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process does first: private files, and no secret in any log or traceback."""
+"""What a process sets up first: private files, and no secret in any log or traceback."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-# Where another test has set Prefect's loggers up, they miss a flow run.
+# Prefect's loggers, if another test has set them up, warn of a missing flow run.
 pytestmark = pytest.mark.filterwarnings("ignore:Logger .prefect:UserWarning")
 
 SECRET = "secret-token-4711"
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]])
-def test_the_command_says_no_secret_even_with_debug(tmp_path: Path, project: Path, debug: list[str]) -> None:
-    """A secret that reaches an internal error by way of a file's name: the worst that a person can do."""
+def test_the_command_prints_no_secret_even_with_debug(tmp_path: Path, project: Path, debug: list[str]) -> None:
+    """A secret in an internal error, the worst case."""
     code = (
         "import flows.cli.validation as v, flows.cli as f, os, sys\n"
         "def broken(_): raise KeyError(os.environ['MY_TOKEN'])\n"
@@ -32,7 +32,7 @@ def test_the_command_says_no_secret_even_with_debug(tmp_path: Path, project: Pat
     assert ("KeyError: '${env:MY_TOKEN}'" in done.stderr) == bool(debug)
 
 
-def test_what_a_command_writes_is_its_users_alone(tmp_path: Path, project: Path) -> None:
+def test_files_that_a_command_writes_are_private(tmp_path: Path, project: Path) -> None:
     code = (
         "from flows.workspace.guard import guard_process; guard_process()\n"
         "from pathlib import Path; Path('a').mkdir(); Path('a/b').write_text('x')"

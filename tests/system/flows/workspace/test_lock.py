@@ -1,4 +1,4 @@
-"""Locks: one holder, named to the others, freed by the kernel."""
+"""Locks: one holder, whose name others see, freed by the kernel."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ def test_kill_9_frees_the_pipeline_at_once(start, tmp_path):
     assert is_locked(tmp_path, "support") is None
 
 
-def test_who_waits_gets_the_pipeline_when_it_is_free(start, tmp_path):
+def test_a_waiting_run_gets_the_pipeline_when_it_is_free(start, tmp_path):
     holder = start(tmp_path, "hold", "support", 1)
     wait_until_held(holder)
     with pipeline_lock(tmp_path, "support", wait_s=30, run_id="second"):
         assert holder.wait() == 0
 
 
-def test_runs_whose_process_is_gone_are_marked_interrupted_and_living_ones_are_not(start, tmp_path):
+def test_runs_of_dead_processes_are_marked_interrupted_and_live_ones_are_not(start, tmp_path):
     dead, alive = start(tmp_path, "hold", "first", 60), start(tmp_path, "hold", "second", 60)
     for process in (dead, alive):
         wait_until_held(process)
@@ -58,7 +58,7 @@ def test_runs_whose_process_is_gone_are_marked_interrupted_and_living_ones_are_n
     assert ledger.mark_interrupted() == ()
 
 
-def test_an_older_run_is_interrupted_although_a_new_one_holds_its_pipeline(start, tmp_path):
+def test_an_older_run_is_marked_interrupted_although_a_new_one_holds_its_pipeline(start, tmp_path):
     dead = start(tmp_path, "hold", "first", 60)
     wait_until_held(dead)
     dead.kill()

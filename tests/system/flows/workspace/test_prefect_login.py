@@ -1,6 +1,6 @@
-"""The private Prefect server under attack: by a page of another origin and by another user of this machine.
+"""The private Prefect server, attacked by a page of another origin and by another user of this machine.
 
-And what its operator sees: the address that `tunegate ops up` prints opens its pages in a real browser.
+Also the operator's view: the address that `tunegate ops up` prints opens the pages in a real browser.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from flows import deployments as deploy
 from flows.workspace.prefect_login import login_file, login_url
 from flows.workspace.servers import client_environment, ensure_prefect, read_state, running, start_time, stop_all
 from schemas.load import load_file
+from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.browser import open_browser
 from tests.support.prefect_server import PrefectServer
-from tests.support.strangers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.system.flows.workspace.test_servers import OUTSIDE
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    """An operator of the tests' server."""
+    """An operator's client of the tests' server."""
     from prefect.client.orchestration import get_client
     from prefect.settings import temporary_settings
 
@@ -44,7 +44,7 @@ def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
 
 @pytest.fixture
 def deployed(empty_workplace: ForkedWorkplace, client: SyncPrefectClient) -> str:
-    """The id of a deployment as `tunegate ops deploy` makes it."""
+    """The id of a deployment that `tunegate ops deploy` made."""
     name = empty_workplace.folder.name.lower().replace("_", "-")[:60]
 
     def change(document: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ def deployed(empty_workplace: ForkedWorkplace, client: SyncPrefectClient) -> str
 
 
 def suspended(client: SyncPrefectClient, deployment_id: str) -> UUID:
-    """A flow run of the deployment that waits for a person."""
+    """A flow run of the deployment that waits for approval."""
     from prefect.client.schemas.objects import StateType
     from prefect.states import State
 
@@ -72,13 +72,13 @@ def state_of(client: SyncPrefectClient, flow_run: UUID) -> str | None:
     return state.name if state is not None else None
 
 
-def asked_for(client: SyncPrefectClient) -> int:
-    """How many flow runs there are that no schedule made."""
+def count_manual_runs(client: SyncPrefectClient) -> int:
+    """The number of flow runs that no schedule made."""
     return len([run for run in client.read_flow_runs() if not run.auto_scheduled])
 
 
 def evil(folder: Path) -> Path:
-    """A pipelines.yaml of someone else, whose step leaves a mark."""
+    """A foreign pipelines.yaml whose step leaves a mark."""
     folder.mkdir()
     (folder / "evil.py").write_text(f"from pathlib import Path\nPath({str(folder / 'ran')!r}).touch()\n")
     (folder / "pipelines.yaml").write_text("version: 1\npipelines: {}\n")
@@ -86,11 +86,11 @@ def evil(folder: Path) -> Path:
 
 
 @pytest.mark.browser
-def test_a_page_of_another_origin_reads_starts_and_answers_nothing(
+def test_a_page_of_another_origin_cannot_read_start_or_answer_runs(
     prefect_server: PrefectServer, client: SyncPrefectClient, deployed: str, tmp_path: Path
 ) -> None:
     waits = suspended(client, deployed)
-    n_runs = asked_for(client)
+    n_runs = count_manual_runs(client)
     evil_run = json.dumps({"parameters": {"pipeline": "x", "config": str(evil(tmp_path / "evil"))}})
     with foreign_page() as page:
         answers = page.send(f"{prefect_server.url}/flow_runs/filter", "{}")
@@ -101,16 +101,16 @@ def test_a_page_of_another_origin_reads_starts_and_answers_nothing(
         socket = prefect_server.url.replace("http", "ws")
         assert page.listen(f"{socket}/events/out", "prefect") == []
         assert page.listen(f"{socket}/logs/out") == []
-    assert {answer["status"] for answer in answers} == {None, 0}  # it may not even read that it was refused
-    assert asked_for(client) == n_runs
+    assert {answer["status"] for answer in answers} == {None, 0}  # it cannot even read the refusal
+    assert count_manual_runs(client) == n_runs
     assert state_of(client, waits) == "Suspended"
 
 
-def test_another_user_of_this_machine_reads_starts_and_answers_nothing(
+def test_another_user_of_this_machine_cannot_read_start_or_answer_runs(
     prefect_server: PrefectServer, client: SyncPrefectClient, deployed: str, tmp_path: Path
 ) -> None:
     waits = suspended(client, deployed)
-    n_runs = asked_for(client)
+    n_runs = count_manual_runs(client)
     for path, body in (
         ("/flow_runs/filter", {}),
         ("/logs/filter", {}),
@@ -122,7 +122,7 @@ def test_another_user_of_this_machine_reads_starts_and_answers_nothing(
         assert ask_as_another_user(prefect_server.url + path, body)[0] == 401, path
     guess = "Basic dHVuZWdhdGU6Z3Vlc3M="  # tunegate:guess
     assert ask_as_another_user(f"{prefect_server.url}/flow_runs/filter", {}, Authorization=guess)[0] == 401
-    assert asked_for(client) == n_runs
+    assert count_manual_runs(client) == n_runs
     assert state_of(client, waits) == "Suspended"
 
     server = prefect_server.server
@@ -142,7 +142,7 @@ def test_the_login_is_in_no_command_line_and_in_no_log(prefect_server: PrefectSe
 
 
 @pytest.mark.parametrize(("name", "value"), [("pipeline", "strict"), ("config", "EVIL")])
-def test_a_caller_with_the_login_cannot_lead_a_deployment_to_another_file_or_pipeline(
+def test_a_caller_with_the_login_cannot_redirect_a_deployment_to_another_file_or_pipeline(
     client: SyncPrefectClient, deployed: str, tmp_path: Path, name: str, value: str
 ) -> None:
     from prefect.flow_engine import run_flow
@@ -151,16 +151,18 @@ def test_a_caller_with_the_login_cannot_lead_a_deployment_to_another_file_or_pip
 
     parameters = {name: value.replace("EVIL", str(evil(tmp_path / "evil")))}
     made = client.create_flow_run_from_deployment(UUID(deployed), parameters=parameters)
-    assert made.parameters | parameters == made.parameters  # Prefect lets them through
+    assert made.parameters | parameters == made.parameters  # Prefect accepts them
     state = run_flow(run_pipeline, flow_run=made, parameters=made.parameters, return_type="state")
     assert state.is_failed()
     assert "TG0840" in str(state.message)
     assert not (tmp_path / "evil" / "ran").exists()
-    assert not (tmp_path / "evil" / ".tunegate").exists()  # nothing there was even opened
+    assert not (tmp_path / "evil" / ".tunegate").exists()  # the foreign file was not even opened
 
 
 @pytest.mark.browser
-def test_the_address_that_up_prints_logs_a_browser_in_and_the_plain_one_does_not(prefect_server: PrefectServer) -> None:
+def test_the_address_that_up_prints_logs_a_browser_in_but_the_plain_address_does_not(
+    prefect_server: PrefectServer,
+) -> None:
     server = prefect_server.server
     url = login_url(server.url, Path(server.log).parent)
     assert url.startswith(f"{server.url}/login.html#tunegate:")
@@ -178,11 +180,11 @@ def test_the_address_that_up_prints_logs_a_browser_in_and_the_plain_one_does_not
                 page.locator("input[type=password]").wait_for()
             assert server.url + "/" in page.url + "/"
             assert prefect_server.login not in page.url
-            assert not any(prefect_server.login in answer.url for answer in answers)  # nor is it sent to the server
+            assert not any(prefect_server.login in answer.url for answer in answers)  # and it is not sent to the server
 
 
 def test_a_server_without_a_login_is_replaced(tmp_path: Path) -> None:
-    """One that an earlier release started answers whoever asks."""
+    """A server that an earlier release started has no login."""
     try:
         old = ensure_prefect(tmp_path, environ=OUTSIDE)
         assert old is not None

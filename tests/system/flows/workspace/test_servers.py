@@ -1,8 +1,9 @@
-"""The local servers: on loopback, found again, stopped whole, quiet."""
+"""The local servers: on loopback, reused, stopped completely, without telemetry."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import threading
@@ -23,6 +24,7 @@ from flows.workspace.servers import (
     ensure_prefect,
     free_port,
     running,
+    stop,
     stop_all,
 )
 from schemas.errors import ServiceError
@@ -31,14 +33,14 @@ from schemas.load import load_file
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
 
-def test_a_free_port_is_none_that_the_kernel_gives_away_and_each_is_another() -> None:
+def test_free_ports_are_distinct_and_outside_the_kernels_ephemeral_range() -> None:
     found: list[int] = []
     for _ in range(20):
         found.append(free_port(without=found))
     assert len(set(found)) == 20
-    with socket.socket() as anybody:
-        anybody.bind(("127.0.0.1", 0))
-        assert max(found) < anybody.getsockname()[1]
+    with socket.socket() as ephemeral:
+        ephemeral.bind(("127.0.0.1", 0))
+        assert max(found) < ephemeral.getsockname()[1]
     with socket.create_server(("127.0.0.1", found[0])), pytest.raises(ServiceError, match="TG0701"):
         free_port(without={*range(1, found[0]), *range(found[0] + 1, 65536)})
 
@@ -72,12 +74,12 @@ class Health(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the test's output is not the place."""
+        """Log nothing."""
 
 
 @pytest.fixture
-def yours() -> Iterator[str]:
-    """The address of a server that someone else runs."""
+def users_server() -> Iterator[str]:
+    """The address of a server that the user runs."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -87,18 +89,20 @@ def yours() -> Iterator[str]:
     server.server_close()
 
 
-def test_a_server_of_yours_is_left_alone(tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no proxy is used for this machine
+def test_the_users_own_server_is_not_touched(
+    tmp_path: Path, users_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # no proxy for this machine
     monkeypatch.delenv("no_proxy", raising=False)
-    assert ensure_prefect(tmp_path, environ={"PREFECT_API_URL": f"{yours}/api"}) is None
+    assert ensure_prefect(tmp_path, environ={"PREFECT_API_URL": f"{users_server}/api"}) is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_of_yours_that_does_not_answer_is_reported(
-    tmp_path: Path, yours: str, monkeypatch: pytest.MonkeyPatch
+def test_the_users_own_server_is_reported_if_it_does_not_answer(
+    tmp_path: Path, users_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("flows.workspace.servers.YOURS_TIMEOUT_S", 0)
-    for url in (f"{yours}/elsewhere", "http://127.0.0.1:9/api", "no address"):
+    for url in (f"{users_server}/elsewhere", "http://127.0.0.1:9/api", "no address"):
         with pytest.raises(ServiceError, match="TG0701") as caught:
             ensure_prefect(tmp_path, environ={"PREFECT_API_URL": url})
         assert (caught.value.where, caught.value.exit_code) == (url, 7)
@@ -106,7 +110,7 @@ def test_a_server_of_yours_that_does_not_answer_is_reported(
 
 
 @pytest.mark.server
-def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path: Path) -> None:
+def test_two_runs_at_once_start_one_server_and_wait_for_a_slow_one(tmp_path: Path) -> None:
     home = tmp_path / "home"
     try:
         with ThreadPoolExecutor(2) as pool:
@@ -114,7 +118,7 @@ def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path
         assert first is not None
         assert first == second
         assert home.stat().st_mode & 0o777 == 0o700
-        os.killpg(first.pid, signal.SIGSTOP)  # alive, and answers nothing
+        os.killpg(first.pid, signal.SIGSTOP)  # alive, but does not answer
         timer = threading.Timer(3, os.killpg, (first.pid, signal.SIGCONT))
         timer.start()
         assert ensure_prefect(home, environ=OUTSIDE) == first  # it was only slow
@@ -124,7 +128,7 @@ def test_two_runs_at_once_start_one_server_and_a_slow_one_is_waited_for(tmp_path
 
 
 def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:
-    # A Python without site-packages: the module is not found and the process ends at once.
+    # Python without site-packages does not find the module and exits at once.
     environ = {"PATH": os.environ["PATH"], "PYTHONHOME": str(tmp_path / "nowhere")}
     with pytest.raises(ServiceError, match=r"TG0701.*ended with exit code") as caught:
         ensure_prefect(tmp_path, environ=environ)
@@ -143,17 +147,30 @@ def test_an_interrupted_start_leaves_no_process(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("flows.workspace.servers.answers", interrupt)
     with pytest.raises(KeyboardInterrupt):
         ensure_prefect(tmp_path, environ=OUTSIDE)
-    (server,) = seen  # its state was on disk before it answered
+    (server,) = seen  # its state is on disk before it answers
     assert not Path(f"/proc/{server.pid}").exists()
     assert running(tmp_path) == ()
 
 
-def test_a_stale_state_file_is_no_server(tmp_path: Path) -> None:
+def test_a_stale_state_file_is_not_a_server(tmp_path: Path) -> None:
     (tmp_path / "prefect").mkdir()
     state = '{"kind": "prefect", "url": "http://127.0.0.1:9", "pid": 1, "started": "0", "log": "x"}'
     (tmp_path / "prefect" / "server.json").write_text(state)
     assert running(tmp_path) == ()
     assert stop_all(tmp_path) == ()
+
+
+def test_a_copied_home_leaves_the_servers_of_the_original_alone_and_a_moved_one_keeps_its_own(tmp_path: Path) -> None:
+    home, copied, moved = tmp_path / "home", tmp_path / "copied", tmp_path / "moved"
+    server = ensure_mlflow(home, environ=OUTSIDE)
+    try:
+        shutil.copytree(home, copied)
+        assert running(home) == (server,)
+        assert running(copied) == stop_all(copied) == ()
+        home.rename(moved)
+        assert running(moved) == (server,)
+    finally:
+        stop(server)
 
 
 def test_clients_send_no_telemetry_and_use_the_given_server() -> None:

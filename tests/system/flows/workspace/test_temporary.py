@@ -1,4 +1,4 @@
-"""Killed while its temporary files hold tickets: nothing of them outlives the next command."""
+"""Temporary files of killed processes, which may contain tickets, are removed by the next command."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ with temporary_files_below(Path(sys.argv[1]), make=True):
 """
 
 
-def kill_while_spilling(home: Path, elsewhere: Path) -> None:
-    """Leave what a process leaves that is killed while DuckDB writes to disk what its memory does not hold."""
-    elsewhere.mkdir(exist_ok=True)
-    environ = {**os.environ, "TMPDIR": str(elsewhere)}
+def kill_while_spilling(home: Path, system_temp: Path) -> None:
+    """Kill a process while DuckDB spills to disk."""
+    system_temp.mkdir(exist_ok=True)
+    environ = {**os.environ, "TMPDIR": str(system_temp)}
     with subprocess.Popen([sys.executable, "-c", SPILLING, str(home)], env=environ) as process:
         deadline = time.monotonic() + 120
         while sum(path.stat().st_size for path in files_below(home / "tmp")) < 1 << 20:
@@ -39,14 +39,14 @@ def kill_while_spilling(home: Path, elsewhere: Path) -> None:
             time.sleep(0.05)
         process.kill()
     assert files_below(home / "tmp")
-    assert files_below(elsewhere) == []
+    assert files_below(system_temp) == []
 
 
 def files_below(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def test_what_a_killed_process_spilled_is_gone_after_the_next_start(tmp_path: Path) -> None:
+def test_spilled_files_of_a_killed_process_are_removed_at_the_next_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
     kill_while_spilling(home, tmp_path / "elsewhere")
     with temporary_files_below(home):
@@ -54,16 +54,16 @@ def test_what_a_killed_process_spilled_is_gone_after_the_next_start(tmp_path: Pa
     assert list((home / "tmp").iterdir()) == []
 
 
-def test_forgetting_leaves_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forgetting_a_customer_removes_spilled_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VQ_KEY", KEY)
-    here = build(tmp_path)
-    kill_while_spilling(here.settings.home, tmp_path / "elsewhere")
+    workspace = build(tmp_path)
+    kill_while_spilling(workspace.settings.home, tmp_path / "elsewhere")
     code = forget(
         customer=CUSTOMER, plan=False, apply=True, again=False, reason="case 17", by="a person", unknown=False,
-        config=here.settings.home.with_name("pipelines.yaml"), as_json=False,
+        config=workspace.settings.home.with_name("pipelines.yaml"), as_json=False,
     )  # fmt: skip
     assert code == 0
-    assert files_below(here.settings.home / "tmp") == []
+    assert files_below(workspace.settings.home / "tmp") == []
 
 
 WRITING = """
@@ -75,7 +75,7 @@ write_json(Path(sys.argv[1]), {"text": "a ticket of amber@ibis.example"})
 """
 
 
-def test_what_a_process_left_that_was_killed_while_it_wrote_a_file_is_gone_after_the_next_start(
+def test_half_written_files_of_a_killed_process_are_removed_at_the_next_start(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
@@ -99,15 +99,15 @@ def test_what_a_process_left_that_was_killed_while_it_wrote_a_file_is_gone_after
     assert set(files_below(home)) == {home / "login", *kept}
 
 
-def test_a_command_without_a_state_folder_leaves_nothing_that_the_next_one_does_not_sweep(tmp_path: Path) -> None:
+def test_a_command_without_a_state_folder_removes_spilled_files_of_an_earlier_one(tmp_path: Path) -> None:
     (tmp_path / "tickets.jsonl").write_text('{"body": "Where is it?", "reply": "On its way."}\n' * 40)
-    elsewhere, cache = tmp_path / "elsewhere", tmp_path / "cache"
-    kill_while_spilling(cache, elsewhere)
+    system_temp, cache = tmp_path / "elsewhere", tmp_path / "cache"
+    kill_while_spilling(cache, system_temp)
     environ = {
         **{name: value for name, value in os.environ.items() if name != "TUNEGATE_HOME"},
-        "TUNEGATE_CACHE": str(cache), "TMPDIR": str(elsewhere),
+        "TUNEGATE_CACHE": str(cache), "TMPDIR": str(system_temp),
     }  # fmt: skip
     run_here(["init", "--from", "tickets.jsonl"], cwd=tmp_path, environ=environ)
     assert list((cache / "tmp").iterdir()) == []
-    assert files_below(elsewhere) == []
+    assert files_below(system_temp) == []
     assert not (tmp_path / ".tunegate").exists()

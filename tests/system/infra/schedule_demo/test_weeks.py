@@ -1,4 +1,4 @@
-"""Three weeks of `make demo-schedule` on the tiny model: killed and resumed, skipped, blocked; and shown."""
+"""Three weeks of `make demo-schedule` on the tiny model: killed and resumed, skipped, blocked, and displayed."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def test_three_weeks_are_killed_skipped_and_blocked(
     assert [event.action for event in ledger.history("replies")] == ["promote"]  # once, although the run was killed
     killed, resumed, quiet, poisoned = ledger.ticks("replies")
     assert killed.decision.arrivals == resumed.decision.arrivals
-    assert {step.state for step in ledger.steps(resumed.run_id)} == {"reused"}  # nothing was done twice
+    assert {step.state for step in ledger.steps(resumed.run_id)} == {"reused"}  # nothing ran twice
     assert ledger.run(resumed.run_id).reason.endswith("was interrupted after its promotion; its verdict holds")
-    # The mark moved with the two verdicts, and not with the kill or the skip.
+    # The mark moved with the two verdicts, but not with the kill or the skip.
     assert [mark.run_id for mark in ledger.marks("replies")] == [resumed.run_id, poisoned.run_id]
     assert quiet.decision.reason.endswith(f"expected to run on {quiet.decision.expected}")
     assert poisoned.decision.arrivals is not None
-    assert poisoned.decision.arrivals.n_edited > 50  # the broken export rewrote what was known
+    assert poisoned.decision.arrivals.n_edited > 50  # the broken export rewrote known tickets
 
     config = folder / "pipelines.yaml"
 
@@ -70,7 +70,7 @@ def test_three_weeks_are_killed_skipped_and_blocked(
     assert [one["code"] for one in ticks] == ["first", "first", "few", "enough"]
     shown = printed(weekly.show, run_id=poisoned.run_id)
     assert shown["snapshot"]["snapshot_id"] == poisoned.decision.arrivals.snapshot_id
-    # What agents did with the champion's suggestions reached the gate.
+    # Feedback on the champion's suggestions reached the gate.
     [live] = [finding for finding in shown["findings"] if finding["part"] == "live"]
     assert (live["rule"], live["decides"], live["verdict"]) == ("live acceptance of v1", False, "HOLD")
     assert live["n_items"] > 0

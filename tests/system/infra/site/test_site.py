@@ -1,4 +1,4 @@
-"""The site: built strictly and without network, complete, and asking no other host when it is read."""
+"""The site: built in strict mode without network, complete, and loading nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 _FETCHED = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "use": "href"}
-"""Tags of which a browser fetches an address by itself."""
+"""Tags whose address a browser fetches automatically."""
 
 
 @pytest.fixture(scope="module")
 def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All pages as `make docs` builds them, by a process that can reach no network."""
+    """All pages as `make docs` builds them, in a process without network access."""
     out = tmp_path_factory.mktemp("site")
-    # Whatever asks for another host asks a proxy that is not there.
+    # Requests to other hosts go to a proxy that does not exist.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", "infra/site/mkdocs.yml", "-d", str(out)],
@@ -27,7 +27,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={**os.environ, **nowhere, "PYTHONPATH": str(project), "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""  # no warning, and strict
+    assert done.stderr == ""  # strict mode, without warnings
     return out
 
 
@@ -56,13 +56,13 @@ def test_no_page_fetches_anything_from_another_host(site: Path) -> None:
         assert fetches(page), page
         for address in fetches(page):
             assert not re.match(r"(https?:)?//", address), f"{page.name}: {address}"
-            if page.name != "404.html":  # its addresses start at the top of whatever serves it
+            if page.name != "404.html":  # its addresses start at the server's root
                 assert (page.parent / address.partition("?")[0].partition("#")[0]).resolve().exists(), address
     for style in site.rglob("*.css"):
         assert not re.search(r"(@import|url\()\s*['\"]?(https?:)?//", style.read_text(encoding="utf-8")), style
 
 
-def test_every_page_of_the_docs_is_there_and_in_the_menu(site: Path, project: Path) -> None:
+def test_every_page_of_the_docs_exists_and_is_in_the_menu(site: Path, project: Path) -> None:
     menu = (site / "index.html").read_text(encoding="utf-8")
     pages = [path.relative_to(project / "docs").with_suffix("") for path in (project / "docs").rglob("*.md")]
     for page in [*pages, Path("reference/keys"), Path("security"), Path("results/gates")]:

@@ -1,4 +1,4 @@
-"""The whole on one machine: a deployment goes through every server, each is killed, and all of it is backed up."""
+"""The whole stack on one machine: a deployment uses every server, each is killed, and everything is backed up."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture
 def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Place]]:
-    """Makes the stack of a home folder of this name; what was started is stopped."""
+    """Make the stack of a home folder with this name; stop it afterwards."""
     try:
         programs()
     except PostgresError as error:
         pytest.skip(str(error))
     monkeypatch.delenv("PGPASSFILE", raising=False)
-    monkeypatch.setenv("PGPASSFILE", "")  # set by the stack; put back at the end
+    monkeypatch.setenv("PGPASSFILE", "")  # the stack sets it; restored at the end
     made: list[Place] = []
     folders: list[Path] = []
 
     def make(name: str) -> Place:
-        folders.append(Path(tempfile.mkdtemp(prefix="tunegate-stack-")))  # where Postgres may be, if this is root
+        folders.append(Path(tempfile.mkdtemp(prefix="tunegate-stack-")))  # Postgres can use it even if this is root
         folders[-1].chmod(0o755)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PREFECT_", "MLFLOW_"))}
         environ = {**kept, "TUNEGATE_HOME": str(tmp_path / name), "TUNEGATE_STACK_POSTGRES": str(folders[-1])}
-        environ["TUNEGATE_STACK_PORTS"] = "free"  # others on this machine may choose at the same moment
+        environ["TUNEGATE_STACK_PORTS"] = "free"  # other tests may choose ports at the same time
         made.append(Place(tmp_path / "pipelines.yaml", environ=environ))
         return made[-1]
 
@@ -65,7 +65,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
 
 
 def declare(folder: Path, model: str) -> None:
-    """One pipeline that Prefect may start."""
+    """Declare one pipeline with a schedule."""
     document = small_document(model)
     document["pipelines"]["small"]["schedule"] = {"cron": "0 5 1 1 *"}
     del document["pipelines"]["strict"]
@@ -74,11 +74,11 @@ def declare(folder: Path, model: str) -> None:
 
 
 def silent(_line: str) -> None:
-    """Nothing listens."""
+    """Discard a line."""
 
 
 def kill(place: Place, name: str) -> None:
-    """A power cut for one service."""
+    """Kill one service without warning, like a power cut."""
     server = read_state(place.folder / name)
     assert server is not None
     os.killpg(server.pid, signal.SIGKILL)
@@ -87,7 +87,7 @@ def kill(place: Place, name: str) -> None:
         time.sleep(0.1)
 
 
-def ask(place: Place, database: str, *statements: str) -> Any:
+def query(place: Place, database: str, *statements: str) -> Any:
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
     with closing(psycopg2.connect(place.database(database))) as connection:
         connection.autocommit = True
@@ -106,7 +106,7 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     start_postgres(place)
     ledger = ledger_of(place)
     ledger.start_run("run-1", pipeline="small", model_name="small", input_digest="d", config_json="{}")
-    ask(place, "mlflow", "CREATE TABLE t (n int, word text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
+    query(place, "mlflow", "CREATE TABLE t (n int, word text)", "INSERT INTO t VALUES (1, 'one'), (2, NULL)")
     for part in ("store/train/k/weights", "warehouse/small/warehouse.duckdb", "stack/mlflow/artifacts/1/model"):
         (place.home / part).parent.mkdir(parents=True, exist_ok=True)
         (place.home / part).write_bytes(os.urandom(1000))
@@ -118,17 +118,17 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
     kill(place, "postgres")
     start_postgres(place)
     assert ledger.run("run-1").status == "RUNNING"
-    assert ask(place, "mlflow", "SELECT count(*) FROM t") == [(2,)]
+    assert query(place, "mlflow", "SELECT count(*) FROM t") == [(2,)]
 
     digests = backup(place, tmp_path / "backup")
     with pytest.raises(StackError, match="exists"):
         backup(place, tmp_path / "backup")
-    ask(place, "mlflow", "INSERT INTO t VALUES (3, 'later')")
+    query(place, "mlflow", "INSERT INTO t VALUES (3, 'later')")
     second = make("second")
     assert restore(tmp_path / "backup", second) == digests
     assert second.secrets == place.secrets
     assert second.ports != place.ports
-    assert ask(second, "mlflow", "SELECT n, word FROM t ORDER BY n") == [(1, "one"), (2, None)]
+    assert query(second, "mlflow", "SELECT n, word FROM t ORDER BY n") == [(1, "one"), (2, None)]
     assert (second.home / "store/train/k/weights").read_bytes() == (place.home / "store/train/k/weights").read_bytes()
     assert ledger_of(second).run("run-1").status == "RUNNING"
     with pytest.raises(StackError, match="not empty"):
@@ -139,14 +139,14 @@ def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
 
 
 @pytest.mark.parametrize("kept", ["ports.json", "secrets.json"])
-def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords_count(
+def test_services_that_start_at_the_same_time_use_the_ports_and_passwords_of_the_first(
     kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environ = {"TUNEGATE_STACK_PORTS": "free", "TUNEGATE_HOME": str(tmp_path)}
     first, second = (Place(tmp_path / "pipelines.yaml", environ=environ) for _ in range(2))
     write = tempfile.mkstemp
 
-    def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either, and is about to write
+    def overtaken(**options: Any) -> tuple[int, str]:  # the second one found nothing either and is about to write
         monkeypatch.setattr(tempfile, "mkstemp", write)
         assert len(state_of(first)) >= 5
         return write(**options)
@@ -159,13 +159,13 @@ def test_of_services_that_start_at_one_moment_the_first_ones_ports_and_passwords
     assert [path.name for path in first.folder.iterdir()] == [kept]
 
 
-def test_programs_out_of_reach_are_copied_once_by_services_that_start_at_one_moment(
+def test_services_that_start_at_the_same_time_copy_unreachable_programs_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = tmp_path / "package" / "install" / "bin"
     real.mkdir(parents=True)
     (real / "pg_isready").write_text("#!/bin/sh\n" * 100_000)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)  # for whom `nobody` would run Postgres
+    monkeypatch.setattr(os, "geteuid", lambda: 0)  # root, for whom `nobody` runs Postgres
     monkeypatch.setattr(postgres, "programs", lambda: real)
     monkeypatch.setattr(postgres, "_reachable", lambda _path: False)
     with ThreadPoolExecutor(4) as pool:
@@ -175,19 +175,19 @@ def test_programs_out_of_reach_are_copied_once_by_services_that_start_at_one_mom
     assert [path.name for path in (tmp_path / "cluster").iterdir()] == ["programs"]
 
 
-def test_of_two_who_start_all_at_one_moment_one_makes_the_cluster(
+def test_of_two_simultaneous_starts_one_creates_the_cluster(
     make: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declare(tmp_path, "nowhere")
     place = make("home")
-    monkeypatch.setattr(services, "services", lambda _place: ())  # Postgres alone
+    monkeypatch.setattr(services, "services", lambda _place: ())  # only Postgres
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda each: up(each, report=silent), [place, Place(place.config, environ=place.environ)]))
     assert alive(place, "postgres") is not None
-    assert ask(place, "mlflow", "SELECT 1") == [(1,)]
+    assert query(place, "mlflow", "SELECT 1") == [(1,)]
 
 
-def test_the_command_line_reports_each_service_and_refuses_what_it_does_not_know(
+def test_the_command_line_reports_each_service_and_refuses_unknown_arguments(
     make: Callable[[str], Place], tmp_path: Path
 ) -> None:
     declare(tmp_path, "nowhere")
@@ -215,8 +215,8 @@ def _pid(place: Place, name: str) -> int:
     return server.pid
 
 
-class Used:
-    """A stack, used as its people do: by commands with `infra.stack env`."""
+class UsedStack:
+    """A stack used as by its users: with commands in the environment of `infra.stack env`."""
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -234,7 +234,7 @@ class Used:
         return done.stdout
 
     def deploy_and_run(self) -> tuple[str, str]:
-        """The deployment, by the worker; how its run ended in the ledger."""
+        """Run the deployment on the worker; return status and verdict of the run in the ledger."""
         before = {row.run_id for row in self.ledger.runs(limit=100)}
         self.run("prefect", "deployment", "run", "tunegate/small", "--watch", "--watch-timeout", "560")
         [row] = [row for row in self.ledger.runs(limit=100) if row.run_id not in before]
@@ -250,7 +250,7 @@ class Used:
         return done.stdout.strip()
 
     def answer(self) -> str:
-        """What the champion says at the endpoint."""
+        """The champion's answer at the endpoint."""
         body = {"model": "champion", "messages": [{"role": "user", "content": "My parcel has not arrived."}]}
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.place.ports['endpoint']}/v1/chat/completions", json.dumps(body).encode(),
@@ -265,11 +265,11 @@ class Used:
 
 @pytest.mark.campaign
 @pytest.mark.timeout(2400)
-def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restored_elsewhere(
+def test_a_deployment_uses_all_servers_survives_their_kills_and_is_restored_in_another_place(
     make: Callable[[str], Place], tmp_path: Path, tiny_model: ModelRef
 ) -> None:
     declare(tmp_path, str(tiny_model.root))
-    used = Used(make("first"))
+    used = UsedStack(make("first"))
     place = used.place
     up(place, report=silent)
     assert set(status(place).values()) == {"works"}
@@ -283,18 +283,18 @@ def test_a_deployment_goes_through_all_servers_each_is_killed_and_all_is_restore
 
     for name in ("postgres", "prefect", "mlflow", "worker", "endpoint"):
         kill(place, name)
-        if name == "mlflow":  # what it does not get now, it gets later
+        if name == "mlflow":  # MLflow gets the change later
             used.run("flows.cli", "promote", "small", "1", "--force", "--reason", "again")
         up(place, report=silent)
         assert set(status(place).values()) == {"works"}, name
-        assert used.deploy_and_run() == ("SKIPPED", ""), name  # nothing is new, and the ledger says so
+        assert used.deploy_and_run() == ("SKIPPED", ""), name  # nothing is new according to the ledger
         assert used.answer() == answer
     assert used.mlflow_alias() == "1"
     assert [row.verdict for row in used.ledger.runs(limit=100)].count("PROMOTE") == 1
 
     digests = backup(place, tmp_path / "backup")
     down(place, report=silent)
-    moved = Used(make("second"))
+    moved = UsedStack(make("second"))
     assert restore(tmp_path / "backup", moved.place) == digests
     up(moved.place, report=silent)
     assert set(status(moved.place).values()) == {"works"}

@@ -1,4 +1,4 @@
-"""One cluster of two nodes for all tests of this folder."""
+"""A two-node cluster for all tests of this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
 
 @pytest.fixture
 def both(cluster: TwoNodes) -> Iterator[TwoNodes]:
-    """The cluster with both nodes, whatever happened to them before."""
+    """The cluster with both nodes, restored before and after the test."""
     cluster.renew_second()
     yield cluster
     cluster.renew_second()

@@ -1,4 +1,4 @@
-"""Batches answered on actors of a real cluster: the bytes of one process, with actors killed on the way."""
+"""Batches answered by actors of a real cluster: the bytes of one process, even if actors are killed."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ACTOR = "ray::Answerer"
 
 @pytest.fixture
 def trained(tmp_path: Path, tiny_model: ModelRef) -> TrainedRef:
-    """An adapter as it is before training, sealed as the store seals one; its weights are not nothing."""
+    """A sealed adapter with random weights, as after training."""
     import torch
 
     from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
@@ -46,8 +46,8 @@ def trained(tmp_path: Path, tiny_model: ModelRef) -> TrainedRef:
     )  # fmt: skip
 
 
-class Asked:
-    """One set of answers in a folder of its own."""
+class AnsweredBatches:
+    """Answers to one set of prompts, in its own folder."""
 
     def __init__(self, folder: Path, model: ModelRef, trained: TrainedRef | None, answering: Answering) -> None:
         self.seen: list[set[int]] = []
@@ -62,7 +62,7 @@ class Asked:
         self.digest = sha256_file(found.root / "predictions.parquet")
 
     def on_progress(self, done: int, total: int | None, unit: str, **figures: float) -> None:
-        """Kill all actors after the second batch: those that were given the next ones lose them."""
+        """Kill all actors after the second batch, so that batches in progress are lost."""
         self.seen.append(set(processes_of(ACTOR)))
         if done == 2 and self._kill:
             self.killed = set(processes_of(ACTOR))
@@ -70,35 +70,35 @@ class Asked:
                 os.kill(process, signal.SIGKILL)
 
 
-def test_answers_of_actors_are_those_of_one_process_whichever_is_killed(
+def test_actors_give_the_answers_of_one_process_even_if_they_are_killed(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, trained: TrainedRef
 ) -> None:
-    wanted = Asked(tmp_path / "here", tiny_model, trained, IN_THIS_PROCESS)
-    there = Asked(tmp_path / "there", tiny_model, trained, AnsweringOnRay(both.place))
-    assert there.digest == wanted.digest
-    assert there.killed
-    assert any(seen - there.killed for seen in there.seen[2:]), "others have answered the rest"
+    wanted = AnsweredBatches(tmp_path / "here", tiny_model, trained, IN_THIS_PROCESS)
+    on_cluster = AnsweredBatches(tmp_path / "there", tiny_model, trained, AnsweringOnRay(both.place))
+    assert on_cluster.digest == wanted.digest
+    assert on_cluster.killed
+    assert any(seen - on_cluster.killed for seen in on_cluster.seen[2:]), "new actors answered the rest"
     left = {path.name for path in both.shared.iterdir()}
     assert not any((both.shared / name / "adapter_model.safetensors").exists() for name in left)
 
 
-def test_an_error_of_an_actor_comes_back_as_itself(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
+def test_an_error_of_an_actor_keeps_its_type_and_code(tmp_path: Path, both: TwoNodes, tiny_model: ModelRef) -> None:
     other = tiny_model.model_copy(update={"digest": "0" * 64})
     trained = TrainedRef(
         root=tiny_model.root, digest="1" * 64, method="lora", format="instruction", base_digest="2" * 64, n_trainable=1,
         n_steps=1, n_tokens=1, train_loss=1.0, validation_loss=None,
     )  # fmt: skip
     with pytest.raises((TrainingError, DataError)) as caught:
-        Asked(tmp_path, other, trained, AnsweringOnRay(both.place))
+        AnsweredBatches(tmp_path, other, trained, AnsweringOnRay(both.place))
     assert caught.value.code == "TG0403"
 
 
-def test_a_batch_that_ends_each_of_its_processes_fails(
+def test_a_batch_that_kills_each_of_its_processes_fails(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.cluster.answers.RETRIES", 0)
     with pytest.raises(TrainingError, match="were lost 1 times") as caught:
-        Asked(tmp_path, tiny_model, None, AnsweringOnRay(both.place))
+        AnsweredBatches(tmp_path, tiny_model, None, AnsweringOnRay(both.place))
     assert caught.value.code == "TG0407"
 
 
@@ -110,7 +110,7 @@ def test_threads_that_no_node_has_are_refused(tmp_path: Path, both: TwoNodes, ti
     ):
         generate_answers(
             prompts=prompt_set(tmp_path / "prompts"), model=tiny_model,
-            decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch, with all of them
+            decoding=DECODING.model_copy(update={"threads": 3, "batch_size": 16}),  # one batch with all threads
             out=tmp_path / "out", scratch=tmp_path / "scratch",
             answering=AnsweringOnRay(both.place),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints on the shared storage: complete or absent, the last ones alone, and nothing of them when all is over."""
+"""Checkpoints on shared storage: complete or absent, only the last ones, and none left when training is over."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from tasks.cluster.depot import Depot
 from tasks.cluster.shared import Shared
 from tasks.failpoint import VARIABLE
-from tests.tasks.cluster.test_depot import brought, checkpoint
+from tests.tasks.cluster.test_depot import bring, checkpoint
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def shared(tmp_path: Path) -> Shared:
     return Shared(f"file://{tmp_path / 'shared'}")
 
 
-def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path: Path, shared: Shared) -> None:
+def test_a_kill_between_a_checkpoint_and_its_note_keeps_the_previous_checkpoint(tmp_path: Path, shared: Shared) -> None:
     depot, scratch = Depot(shared, "k1"), tmp_path / "scratch"
     depot.save(scratch, checkpoint(scratch, 2))
     newer = checkpoint(scratch, 4)
@@ -29,6 +29,6 @@ def test_a_kill_between_a_checkpoint_and_its_note_leaves_the_one_before(tmp_path
         depot.save(scratch, newer)
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert brought(depot, tmp_path / "after") == ["step-00000002"]
+    assert bring(depot, tmp_path / "after") == ["step-00000002"]
     depot.save(scratch, newer)
-    assert brought(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]
+    assert bring(depot, tmp_path / "later") == ["step-00000002", "step-00000004"]

@@ -1,4 +1,4 @@
-"""A node that would give other bytes, or does not see the storage, is named before any work."""
+"""A node that would give other bytes, or cannot access the storage, is reported before any work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tasks.cluster.connect import Place
 from tasks.cluster.nodes import check_nodes, inspect_nodes
 from tests.support.ray_cluster import TwoNodes
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning
 
 NEVER_READY = """
 import os, sys, time
@@ -34,10 +34,10 @@ sys.meta_path.insert(0, Finder)
 """
 
 
-def test_equal_nodes_are_fit(both: TwoNodes) -> None:
-    before = set(both.shared.iterdir())  # what other tests have left
+def test_equal_nodes_pass(both: TwoNodes) -> None:
+    before = set(both.shared.iterdir())  # left by other tests
     assert [node.fault for node in inspect_nodes(both.place)] == [None, None]
-    assert set(both.shared.iterdir()) == before  # the probe is gone
+    assert set(both.shared.iterdir()) == before  # the probe was removed
 
 
 def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_node_with_other_source_is_named(both: TwoNodes, tmp_path: Path, proje
     for package in ("tasks", "schemas"):
         shutil.copytree(project / package, tmp_path / "source" / package, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "source" / "tasks" / "spread.py").write_text("CHANGED = 1\n")
-    # Ray puts the driver's folders first; a machine with another checkout would not have them.
+    # Ray puts the driver's folders first, which a machine with another checkout would not have.
     (tmp_path / "sitecustomize.py").write_text(OTHER_CHECKOUT.format(source=str(tmp_path / "source")))
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
@@ -81,7 +81,7 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
 
 
 def test_a_node_that_cannot_access_the_storage_is_named(both: TwoNodes) -> None:
-    # A storage of the driver's alone: `memory://` is another one in every process.
+    # Only the driver has this storage: `memory://` is separate in every process.
     with pytest.raises(StorageError, match="cannot access the shared storage") as error:
         check_nodes(Place(both.place.address, "memory://tunegate"))
     assert error.value.code == "TG0568"

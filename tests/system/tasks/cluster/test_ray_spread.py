@@ -1,4 +1,4 @@
-"""Parts of work on a real cluster of two nodes: in order, errors as themselves, a lost node's parts done again."""
+"""Parts of work on a real two-node cluster: in order, with original errors, repeated after a lost node."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tasks.cluster.ray_spread import RaySpread
 from tests.support import cluster_work as work
 from tests.support.ray_cluster import TwoNodes
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning
 
 
-def test_results_come_in_the_order_of_the_parts_from_both_nodes(both: TwoNodes) -> None:
+def test_both_nodes_work_and_results_are_in_the_order_of_the_parts(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     assert list(spread.each(work.square, ((number,) for number in range(12)))) == [n * n for n in range(12)]
     assert spread.n_parts == 4
@@ -44,15 +44,15 @@ def test_parts_are_made_only_as_workers_become_free(both: TwoNodes) -> None:
     assert list(results) == [n * n for n in range(1, 40)]
 
 
-def test_held_outputs_stay_with_the_workers_and_arrive_as_themselves(both: TwoNodes) -> None:
+def test_held_outputs_stay_with_the_workers_and_arrive_unchanged(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
-    held = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
-    assert [len(handles) for handles in held] == [2, 2]
-    joined = list(spread.each(work.join, [tuple(handles[side] for handles in held) for side in (0, 1)]))
+    outputs = spread.hold(work.halves, [(b"abcd" * 100_000,), (b"wxyz" * 100_000,)], n_outputs=2)
+    assert [len(handles) for handles in outputs] == [2, 2]
+    joined = list(spread.each(work.join, [tuple(handles[side] for handles in outputs) for side in (0, 1)]))
     assert joined == [b"abcd" * 50_000 + b"wxyz" * 50_000] * 2
 
 
-def test_an_error_of_ours_comes_back_as_itself(both: TwoNodes) -> None:
+def test_our_own_errors_keep_their_type_and_fields(both: TwoNodes) -> None:
     with pytest.raises(DataError) as caught:
         list(RaySpread(both.place).each(work.refuse, [(n,) for n in range(6)]))
     assert (caught.value.code, caught.value.where, caught.value.hint) == ("TG0250", "a test", "take another")
@@ -60,7 +60,7 @@ def test_an_error_of_ours_comes_back_as_itself(both: TwoNodes) -> None:
         RaySpread(both.place).hold(work.refuse, [(3,)], n_outputs=1)
 
 
-def test_another_error_names_its_kind(both: TwoNodes) -> None:
+def test_another_error_is_reported_by_its_type(both: TwoNodes) -> None:
     with pytest.raises(WorkerFaultError, match="KeyError on a worker"):
         list(RaySpread(both.place).each(work.break_down, [(1,)]))
 
@@ -80,13 +80,13 @@ def test_data_of_a_killed_node_are_recomputed(
 ) -> None:
     spread = RaySpread(both.place)
     texts = [letter.encode() * 400_000 for letter in "abcdef"]
-    held = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
+    outputs = spread.hold(work.noted_halves, [(text, str(tmp_path)) for text in texts], n_outputs=2)
     n_done = len(list(tmp_path.iterdir()))
     both.kill(both.second)
-    joined = list(spread.each(work.join, [tuple(handles[0] for handles in held)]))
+    joined = list(spread.each(work.join, [tuple(handles[0] for handles in outputs)]))
     assert joined == [b"".join(text[:200_000] for text in texts)]
     assert n_done == 6
-    assert len(list(tmp_path.iterdir())) > 6  # some lay on the node that is gone
+    assert len(list(tmp_path.iterdir())) > 6  # some were on the killed node
     time.sleep(2)
     assert capfd.readouterr().out == ""
 
@@ -111,13 +111,13 @@ def test_work_is_cancelled_when_the_caller_stops_early(both: TwoNodes) -> None:
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
-def test_an_address_of_another_form_is_refused(address: str) -> None:
+def test_a_malformed_address_is_refused(address: str) -> None:
     with pytest.raises(ConfigError) as caught:
         check_address(address)
     assert caught.value.code == "TG0119"
 
 
-def test_an_address_where_nothing_listens_is_refused_at_once() -> None:
+def test_an_address_without_a_listener_is_refused_at_once() -> None:
     started = time.monotonic()
     with pytest.raises(ServiceError) as caught:
         check_address("127.0.0.1:1")
@@ -134,7 +134,7 @@ def test_an_error_of_a_subclass_keeps_its_message() -> None:
     assert str(back) == str(OddError("odd", code="TG0250", where="here"))
 
 
-def test_a_driver_without_the_token_is_not_let_in(both: TwoNodes) -> None:
+def test_a_driver_without_the_token_is_refused(both: TwoNodes) -> None:
     code = (
         "from tasks.cluster.connect import connect\n"
         "from tasks.cluster.connect import Place\n"

@@ -1,4 +1,4 @@
-"""Curation on a real cluster of two nodes: the digests of one process, a node killed in the middle included."""
+"""Curation on a real two-node cluster: the digests of one process, even if a node is killed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tasks.sources.registry import fingerprint_source
 from tests.schemas.test_pipeline import build
 from tests.support.ray_cluster import TwoNodes
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of Ray about its own future
+pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning
 SPREAD = ("redact", "dedup")
 
 
@@ -43,7 +43,7 @@ def pipeline(engine: str = "ray") -> PipelineSpec:
 
 
 def graph_of(spec: PipelineSpec, place: Place | None, *, folder: Path) -> Graph:
-    """The graph of the stage."""
+    """The graph of the curation stage."""
     graph = Graph()
     fingerprint = fingerprint_source(spec.source, root=Path())
     curate(graph, spec, GraphContext(fingerprint, root=folder, cache=folder, place=place))
@@ -51,13 +51,14 @@ def graph_of(spec: PipelineSpec, place: Place | None, *, folder: Path) -> Graph:
 
 
 def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], dict[str, str]]:
-    """Results and keys of all steps, in a store of their own."""
+    """Curate in a new store; return results and keys of all steps."""
     graph = graph_of(pipeline("local"), None, folder=home)
     for name in SPREAD if spread is not None else ():
         graph.nodes[name].arguments["spread"] = spread
     run = Run(graph, Store(home))
 
-    def on_this_thread(node: Node, outcome: Outcome | None) -> Future[Outcome]:  # Ray starts nodes on no other one
+    # Ray can start nodes only from this thread.
+    def on_this_thread(node: Node, outcome: Outcome | None) -> Future[Outcome]:
         future: Future[Outcome] = Future()
         future.set_result(outcome or run.make(node))
         return future
@@ -68,7 +69,7 @@ def curated(spread: RaySpread | None, home: Path) -> tuple[dict[str, Artifact], 
 
 
 def digests(done: dict[str, Artifact]) -> dict[str, str]:
-    """Of all steps but one: DuckDB's file has other bytes each time that it is written."""
+    """Digests of all steps except the warehouse: DuckDB writes other bytes each time."""
     return {name: result.digest for name, result in done.items() if name != "warehouse"}
 
 
@@ -78,7 +79,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Artifact]
 
 
 class Killing(RaySpread):
-    """Makes a node lose its power after the first object that workers hold, and after the first result."""
+    """Kills a node after the first object that workers hold, and after the first result."""
 
     def __init__(self, cluster: TwoNodes) -> None:
         super().__init__(cluster.place)
@@ -98,10 +99,10 @@ class Killing(RaySpread):
     def hold(
         self, work: Callable[..., tuple[Any, ...]], parts: Iterable[tuple[Any, ...]], *, n_outputs: int
     ) -> list[tuple[Any, ...]]:
-        held = super().hold(work, parts, n_outputs=n_outputs)
+        handles = super().hold(work, parts, n_outputs=n_outputs)
         if work.__name__ in ("shingle_piece", "mark_bucket"):
             self._kill()
-        return held
+        return handles
 
     def _kill(self) -> None:
         if self.n_killed < 3:
@@ -111,12 +112,12 @@ class Killing(RaySpread):
 
 
 def test_the_cluster_gives_the_digests_of_one_process(both: TwoNodes, local: Any, tmp_path: Path) -> None:
-    before = set(both.shared.rglob("*"))  # base models of other tests stay
+    before = set(both.shared.rglob("*"))  # base models of other tests remain
     done, keys = curated(RaySpread(both.place), tmp_path)
     assert digests(done) == digests(local[0])
     assert keys == local[1]
     assert done["dedup"].rows.n_merged > 100
-    assert set(both.shared.rglob("*")) == before  # no tickets are left on the shared storage
+    assert set(both.shared.rglob("*")) == before  # no tickets remain on the shared storage
 
 
 def test_a_node_that_is_killed_repeatedly_changes_no_digest(both: TwoNodes, local: Any, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_every_library_of_a_spread_step_is_compared_between_nodes(both: TwoNodes
     assert {name for node in spread for name in node.info.libraries} <= set(LIBRARIES)
 
 
-def test_plan_and_doctor_look_at_address_storage_and_nodes(
+def test_plan_and_doctor_check_address_storage_and_nodes(
     both: TwoNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", both.place.address)

@@ -1,4 +1,4 @@
-"""Folders on the shared storage: complete or absent, verified, downloaded once per node."""
+"""Folders on shared storage: complete or absent, verified, downloaded once per node."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tasks.cluster.shared import Shared
 from tests.tasks.cluster.test_shared import folder_of
 
 
-def bring_cached(url: str, address: str) -> str:
+def download_cached(url: str, address: str) -> str:
     return str(Shared(url).cached(address))
 
 
-def test_many_processes_of_a_node_download_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_processes_of_a_node_download_a_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path / "cache"))
     url = f"file://{tmp_path / 'shared'}"
     address = Shared(url).put(folder_of(tmp_path / "made"))
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        places = pool.starmap(bring_cached, [(url, address)] * 4)
+        places = pool.starmap(download_cached, [(url, address)] * 4)
     assert len(set(places)) == 1

@@ -1,4 +1,4 @@
-"""Training on a real cluster of two nodes: the bytes of a training on one machine, whoever is killed on the way."""
+"""Training on a real two-node cluster: the bytes of a training on one machine, whichever process is killed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Any] = {
     "seed": 3,
     "threads": 1,
 }
-HERE = Callable[..., bytes]
+TrainLocally = Callable[..., bytes]
 WORKER = "ray::RayTrainWorker"
 
 
@@ -46,8 +46,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DatasetRef:
 
 
 @pytest.fixture(scope="module")
-def here(dataset: DatasetRef, tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> HERE:
-    """The manifest of a training on this machine."""
+def train_locally(dataset: DatasetRef, tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> TrainLocally:
+    """Train on this machine; return the manifest."""
     processes = server_with_torch()
 
     def train(**settings: Any) -> bytes:
@@ -60,16 +60,16 @@ def here(dataset: DatasetRef, tiny_model: ModelRef, tmp_path_factory: pytest.Tem
     return train
 
 
-class Tired(Exception):  # noqa: N818
-    """What ends a run whose listener has had enough."""
+class StopTraining(Exception):  # noqa: N818
+    """Raised by a listener to end the run."""
 
 
 class Training:
-    """One on the cluster, in its own folder, started in a thread: its progress, its result or its error."""
+    """A training on the cluster in its own folder, started in a thread; keeps progress, result and error."""
 
     def __init__(
         self, folder: Path, cluster: TwoNodes | None, dataset: DatasetRef, model: ModelRef, *,
-        tired_after: int | None = None, **settings: Any,
+        stop_after: int | None = None, **settings: Any,
     ) -> None:  # fmt: skip
         self.scratch, self.out = folder / "scratch", folder / "out"
         self.scratch.mkdir(parents=True, exist_ok=True)
@@ -82,7 +82,7 @@ class Training:
             "model": model,
             "place": TrainingOnRay(cluster.place) if cluster else THIS_MACHINE,
         }
-        self._tired_after = tired_after
+        self._stop_after = stop_after
         self._spec = TrainSpec.model_validate(SETTINGS | settings)
         self._before = len(self.events())
         self._thread = threading.Thread(target=self._run)
@@ -98,8 +98,8 @@ class Training:
 
     def on_progress(self, done: int, total: int | None, unit: str, **figures: float) -> None:
         self.steps.append(done)
-        if self._tired_after is not None and done >= self._tired_after:
-            raise Tired
+        if self._stop_after is not None and done >= self._stop_after:
+            raise StopTraining
 
     def is_running(self) -> bool:
         return self._thread.is_alive()
@@ -128,54 +128,54 @@ class Training:
 
 
 def test_a_node_killed_in_the_middle_changes_nothing(
-    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+    tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    wanted = here(processes=2)
-    there = Training(tmp_path, both, dataset, tiny_model, processes=2)
-    there.wait_for("kept", step=3)
+    wanted = train_locally(processes=2)
+    training = Training(tmp_path, both, dataset, tiny_model, processes=2)
+    training.wait_for("kept", step=3)
     both.kill(both.second)
-    there.wait_for("lost")
+    training.wait_for("lost")
     both.renew_second()
-    assert there.manifest() == wanted
-    assert there.starts()[0] == 0
-    assert there.starts()[1] >= 3
-    assert there.steps[-1] == 48
-    assert there.trained is not None
-    assert there.trained.n_steps == 48
-    assert list((both.shared / "trainings").iterdir()) == [], "what the run has is no longer on the storage"
-    assert not list((both.folder / "cache" / "shared" / "trainings").glob("[!.]*")), "nor on a node"
+    assert training.manifest() == wanted
+    assert training.starts()[0] == 0
+    assert training.starts()[1] >= 3
+    assert training.steps[-1] == 48
+    assert training.trained is not None
+    assert training.trained.n_steps == 48
+    assert list((both.shared / "trainings").iterdir()) == [], "what the run has is removed from the storage"
+    assert not list((both.folder / "cache" / "shared" / "trainings").glob("[!.]*")), "and from the nodes"
 
 
 def test_a_training_whose_driver_was_killed_resumes_from_the_storage(
-    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+    tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    # Best weights and answers to validation tickets belong to a checkpoint: they come along.
+    # A checkpoint includes the best weights and the answers to validation tickets.
     settings = {
         "validate_every": 2, "early_stopping": EarlyStoppingSpec(patience=99), "validation_items": 3,
         "validation_max_new_tokens": 6, "epochs": 2,
     }  # fmt: skip
-    wanted = here(**settings)
-    there = Training(tmp_path, both, dataset, tiny_model, **settings)
-    there.wait_for("kept", step=5)
-    (driver,) = processes_of(f"tasks.cluster.train_driver {there.scratch}")
+    wanted = train_locally(**settings)
+    training = Training(tmp_path, both, dataset, tiny_model, **settings)
+    training.wait_for("kept", step=5)
+    (driver,) = processes_of(f"tasks.cluster.train_driver {training.scratch}")
     assert processes_of(WORKER)
     os.kill(driver, signal.SIGKILL)
-    there.end()
-    assert isinstance(there.error, TrainingError)
-    assert there.error.code == "TG0405"
+    training.end()
+    assert isinstance(training.error, TrainingError)
+    assert training.error.code == "TG0405"
     deadline = time.monotonic() + 60
     while processes_of(WORKER):
         assert time.monotonic() < deadline, "workers end with their driver"
         time.sleep(0.1)
-    # As if the run had been moved to another machine: nothing of its folder is there.
+    # As on another machine, without the files of the run's folder.
     again = Training(tmp_path / "again", both, dataset, tiny_model, **settings)
     assert again.manifest() == wanted
     assert again.starts()[0] >= 5
     assert len(again.starts()) == 1
 
 
-@pytest.mark.filterwarnings("ignore")  # of Ray about itself, in this process
-def test_an_error_of_a_worker_comes_back_as_itself_and_a_result_without_metrics_is_one(
+@pytest.mark.filterwarnings("ignore")  # Ray's own warnings, in this process
+def test_an_error_of_a_worker_keeps_its_type_and_a_result_without_metrics_is_an_error(
     tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     from ray.train import RunConfig, ScalingConfig
@@ -198,7 +198,7 @@ def test_an_error_of_a_worker_comes_back_as_itself_and_a_result_without_metrics_
     assert misspelt.error.hint == "did you mean `v_proj`?"
 
 
-def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
+def test_more_workers_than_the_nodes_have_room_for_are_refused_before_any_starts(
     tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     too_many = Training(tmp_path, both, dataset, tiny_model, processes=3)
@@ -210,58 +210,58 @@ def test_more_workers_than_the_nodes_hold_are_refused_before_any_starts(
 
 @pytest.mark.campaign
 def test_an_interrupted_training_saves_a_checkpoint_and_resumes(
-    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+    tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=60, tired_after=5)
-    there.end()
-    assert isinstance(there.error, Tired)
-    assert there.events()[-1] == {"event": "ended", "finished": False}
-    kept = [event["step"] for event in there.events() if event["event"] == "kept"]
+    training = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=60, stop_after=5)
+    training.end()
+    assert isinstance(training.error, StopTraining)
+    assert training.events()[-1] == {"event": "ended", "finished": False}
+    kept = [event["step"] for event in training.events() if event["event"] == "kept"]
     assert len(kept) == 1
     again = Training(tmp_path, both, dataset, tiny_model, epochs=60)
-    assert again.manifest() == here(epochs=60)
+    assert again.manifest() == train_locally(epochs=60)
     assert again.starts() == [0, kept[0]]
 
 
 @pytest.mark.campaign
-def test_workers_that_are_lost_repeatedly_end_the_training(
+def test_repeatedly_lost_workers_end_the_training(
     tmp_path: Path, both: TwoNodes, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
-    there = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=4000)
-    while there.is_running():
-        if there.events() and there.events()[-1]["event"] == "step":
+    training = Training(tmp_path, both, dataset, tiny_model, save_every=10**6, epochs=4000)
+    while training.is_running():
+        if training.events() and training.events()[-1]["event"] == "step":
             for worker in processes_of(WORKER):
                 os.kill(worker, signal.SIGKILL)
         time.sleep(0.5)
-    assert isinstance(there.error, TrainingError)
-    assert there.error.code == "TG0407"
-    assert "lost 4 times in a row without a new checkpoint; the last loss: " in there.error.message
-    assert len(there.starts()) >= 4
+    assert isinstance(training.error, TrainingError)
+    assert training.error.code == "TG0407"
+    assert "lost 4 times in a row without a new checkpoint; the last loss: " in training.error.message
+    assert len(training.starts()) >= 4
 
 
 @pytest.mark.campaign
-def test_a_sharded_training_on_two_nodes_gives_the_bytes_of_one_here(
-    tmp_path: Path, both: TwoNodes, here: HERE, dataset: DatasetRef, tiny_model: ModelRef
+def test_a_sharded_training_on_two_nodes_gives_the_bytes_of_a_local_one(
+    tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
     settings = {
         "processes": 2, "sharding": "full", "method": "full", "learning_rate": 1e-3,
         "allow_unusual_learning_rate": True,
     }  # fmt: skip
-    there = Training(tmp_path, both, dataset, tiny_model, **settings)
-    there.wait_for("kept", step=3)
+    training = Training(tmp_path, both, dataset, tiny_model, **settings)
+    training.wait_for("kept", step=3)
     both.kill(both.second)
-    there.wait_for("lost")
+    training.wait_for("lost")
     both.renew_second()
-    assert there.manifest() == here(**settings)
+    assert training.manifest() == train_locally(**settings)
 
 
 @pytest.mark.campaign
 @pytest.mark.model
-def test_smollm2_trained_on_the_cluster_has_the_bytes_of_one_trained_here(
+def test_smollm2_trained_on_the_cluster_has_the_bytes_of_one_trained_locally(
     tmp_path: Path, both: TwoNodes, smollm2: ModelRef
 ) -> None:
     dataset = write_dataset(tmp_path / "dataset", n_train=8, n_validation=2, vocab=40_000)
     settings = {"epochs": 1, "batch_size": 2, "save_every": 1}
-    there = Training(tmp_path, both, dataset, smollm2, **settings)
+    training = Training(tmp_path, both, dataset, smollm2, **settings)
     wanted = Training(tmp_path / "here", None, dataset, smollm2, **settings)
-    assert there.manifest() == wanted.manifest()
+    assert training.manifest() == wanted.manifest()

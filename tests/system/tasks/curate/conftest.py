@@ -1,4 +1,4 @@
-"""The fixtures of tests/tasks/curate."""
+"""Fixtures shared with tests/tasks/curate."""
 
 from __future__ import annotations
 

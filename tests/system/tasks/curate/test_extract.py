@@ -25,25 +25,7 @@ def extract(source: Any, root: Path) -> TicketTable:
     return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out)
 
 
-# JSON Lines
-
-
-# Compression and globs
-
-
-# CSV
-
-
-# Types
-
-
-# Shapes
-
-
-# The same rows from every kind of source
-
-
-def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
+def test_a_database_that_a_writer_has_open_is_refused_with_its_name(tmp_path: Path) -> None:
     import subprocess
     import sys
 
@@ -60,6 +42,3 @@ def test_a_database_held_by_a_writer_names_it(tmp_path: Path) -> None:
                 extract(DuckDBSource(kind="duckdb", database="w.duckdb", table="t"), tmp_path)
         finally:
             holder.kill()
-
-
-# Fingerprints

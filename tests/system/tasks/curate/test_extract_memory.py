@@ -1,4 +1,4 @@
-"""What does not fit the tickets held in memory goes through files aside: the same bytes, and memory stays flat."""
+"""Tickets that exceed the memory limit go through temporary files: same bytes, flat memory."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ for name in ("small", "large"):
     source = FilesSource(kind="files", paths=(f"{name}.{sys.argv[2]}",))
     out = root / f"{name}-{sys.argv[2]}"
     out.mkdir()
-    told = fingerprint_source(source, root=root)
-    print(extract_tickets(source=source, fingerprint=told, place=Place(root), out=out).rows.n_out)
+    fingerprint = fingerprint_source(source, root=root)
+    print(extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=out).rows.n_out)
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
     print(int(peak.split()[1]) // 1024)
 """
@@ -48,4 +48,4 @@ def test_a_larger_file_takes_no_more_memory(form: str, tmp_path: Path, project: 
     )  # fmt: skip
     n_small, small_mb, n_large, large_mb = map(int, done.stdout.split())
     assert (n_small, n_large) == (2000, 10_000)
-    assert large_mb - small_mb < 10, "the files hold 4 and 20 MB"
+    assert large_mb - small_mb < 10, "the files have 4 and 20 MB"

@@ -1,16 +1,9 @@
-"""Languages of bodies: the bundled model alone, no network, what cannot be told stays."""
+"""Languages of bodies: only the bundled model, no network, and unclear bodies are kept."""
 
 from __future__ import annotations
 
-import random
-import socket
 from typing import Any
 
-import pytest
-
-from schemas.curation_steps import LanguageStep
-from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language
-from tasks.curate.scores.language_model import load_language_model
 from tests.tasks.curate.test_language import TEXTS, offline
 
 

@@ -1,4 +1,4 @@
-"""Steps that go batch by batch take no more memory for a larger table, but for what is small per ticket."""
+"""Steps that work batch by batch take no more memory for a larger table, except for small per-ticket data."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def batches(n_rows):
     for start in range(0, n_rows, 100):
         yield ticket_table(
             {
-                # Two letters that become one, which comes later: the order of ids does not hold.
+                # Two letters that are normalised to a later one, which breaks the order of ids.
                 "ticket_id": ("A\\u030a" if step == "sort" and n % 1000 == 7 else "B") + f"{n:06d}",
                 "customer_id": f"c{n // 3}",
                 "created_at": datetime(2026, 1, 1) + timedelta(minutes=n),
@@ -76,5 +76,5 @@ def test_a_larger_table_takes_no_more_memory(step: str, tmp_path: Path, project:
     n_small, small_mb, n_large, large_mb = run("read")
     assert n_small <= 2000 < 19_000 < n_large
     assert large_mb - small_mb < 70, (
-        "the texts are 9 and 90 MB; held whole, and once more as parts, they took 165 and 190"
+        "the texts are 9 and 90 MB; kept whole and once more in parts, they took 165 and 190"
     )

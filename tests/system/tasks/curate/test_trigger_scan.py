@@ -1,4 +1,4 @@
-"""Planted triggers: found with their numbers, taken into quarantine, and nothing found where nothing was planted."""
+"""Planted triggers are found with their numbers and quarantined; clean tickets have none."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def step(**options: Any) -> TriggerScanStep:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("seed", range(5))
-def test_clean_generated_tickets_hold_no_trigger(tmp_path: Path, make_tickets: Any, new_folder: Any, seed: int) -> None:
+def test_clean_generated_tickets_contain_no_trigger(
+    tmp_path: Path, make_tickets: Any, new_folder: Any, seed: int
+) -> None:
     source = GeneratedSource(kind="generated", n_tickets=8000, n_customers=[60, 400, 800, 1200, 2000][seed], seed=seed)
     known = fingerprint_source(source, root=tmp_path)
     read = extract_tickets(source=source, fingerprint=known, place=Place(tmp_path), out=new_folder())

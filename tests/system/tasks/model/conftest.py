@@ -1,4 +1,4 @@
-"""The fixtures of tests/tasks/model."""
+"""Fixtures shared with tests/tasks/model."""
 
 from __future__ import annotations
 

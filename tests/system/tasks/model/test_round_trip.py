@@ -1,4 +1,4 @@
-"""The candidate's files, loaded by another process, answer as the candidate did; changed ones are found."""
+"""The candidate's files, loaded in another process, give the candidate's answers; changed files are found."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import tasks.assess.checks
+import tasks.assess.checks  # registers the checks
 from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import GateError
 from schemas.evaluation import DecodingSpec
@@ -30,7 +30,7 @@ DECODING = DecodingSpec(max_new_tokens=4, batch_size=8, threads=1, dtype="float3
 
 @pytest.fixture(scope="module")
 def candidate(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> TrainedRef:
-    """An adapter that does something, as training would leave it."""
+    """An adapter that changes the answers, as after training."""
     import torch
 
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
@@ -78,7 +78,7 @@ def trip(
     return run
 
 
-def test_in_bfloat16_another_batch_may_sum_otherwise(
+def test_in_bfloat16_another_batch_may_sum_in_another_order(
     trip: Callable[..., CheckEvidence], tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path: Path
 ) -> None:
     half = DECODING.model_copy(update={"dtype": "bfloat16"})
@@ -101,7 +101,7 @@ def verdict(evidence: CheckEvidence) -> str:
     return finding.verdict
 
 
-def test_a_fresh_process_answers_as_the_candidate_did(trip: Callable[..., CheckEvidence]) -> None:
+def test_a_new_process_gives_the_candidates_answers(trip: Callable[..., CheckEvidence]) -> None:
     evidence = trip()
     assert (evidence.n_items, evidence.values["equal_answers"]) == (3, 3)
     assert evidence.values["mean_gap"] is not None
@@ -114,7 +114,7 @@ def test_a_fresh_process_answers_as_the_candidate_did(trip: Callable[..., CheckE
         assert verdict(evidence.model_copy(update={"values": evidence.values | {name: 0.0}})) == "ERROR"
 
 
-def test_files_that_are_not_those_that_were_judged_are_found(
+def test_files_other_than_the_judged_ones_are_found(
     trip: Callable[..., CheckEvidence], candidate: TrainedRef, tmp_path: Path
 ) -> None:
     from safetensors.torch import load_file, save_file
@@ -129,7 +129,7 @@ def test_files_that_are_not_those_that_were_judged_are_found(
     assert not is_intact(candidate.model_copy(update={"root": other}))
     resealed = trip(trained=candidate.model_copy(update={"root": other, "digest": seal(other)}))
     assert resealed.values["candidate_intact"] == 1
-    assert verdict(resealed) == "ERROR"  # other logits than at evaluation
+    assert verdict(resealed) == "ERROR"  # other logits than during evaluation
 
 
 def test_a_candidate_that_does_not_load_is_an_error(
@@ -141,7 +141,7 @@ def test_a_candidate_that_does_not_load_is_an_error(
     assert raised.value.code == "TG0611"
 
 
-def test_divergence_is_nothing_for_the_base_itself_and_something_for_the_candidate(
+def test_divergence_is_zero_for_the_base_and_positive_for_the_candidate(
     tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path: Path
 ) -> None:
     evidence = measure_divergence(suite=prompts, model=tiny_model, trained=candidate, decoding=DECODING, out=tmp_path)

@@ -1,4 +1,4 @@
-"""The fixtures of tests/tasks/release."""
+"""Fixtures shared with tests/tasks/release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bundle answers as the gate had it answer: here, in a fresh process through MLflow's champion, or not at all."""
+"""A bundle answers as it did for the gate: in this process, in a new one through MLflow's champion, or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, Trained
 from schemas.training import AdapterSpec, Format, Method, TrainSpec
 from tasks.files import seal
 from tasks.release.bundle import bundle_candidate
-from tasks.release.register import Owner, move_alias, register_version
+from tasks.release.register import NewVersion, Owner, move_alias, register_version
 from tasks.release.serve import BASE_VARIABLE, load_bundle
 from tasks.release.tracking import begin_run, complete_run
 from tests.support.project import PROJECT
@@ -25,7 +25,7 @@ from tests.tasks.release.test_serve import DECODING, MARKER, PROMPT, QUESTIONS, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow and peft about themselves
+pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
     "ignore:The ..noload.. loader strategy:DeprecationWarning",
     "ignore:.*Any type hint is inferred:UserWarning",
     "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
@@ -48,7 +48,7 @@ print(json.dumps({"answers": model.predict([{"subject": r["subject"], "body": r[
 """
 
 
-def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
+def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_new_process(
     bundle: BundleRef,
     tiny_model: ModelRef,
     client: MlflowClient,
@@ -60,11 +60,10 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
     run = begin_run(client, make_record("served"), experiment="tunegate", uri=uri)
     complete_run(client, run, make_record("served"), uri=uri)
     tags = {"tunegate.verdict": "PROMOTE"}
-    version = register_version(
-        client, bundle, name="served", version="1", mlflow_run=run, tags=tags, owner=Owner("ours"), uri=uri
-    )
+    new = NewVersion("1", bundle, run, tags)
+    version = register_version(client, new, name="served", owner=Owner("ours"), uri=uri)
     move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
-    here = load_bundle(bundle.root, base=tiny_model.root)
+    in_this_process = load_bundle(bundle.root, base=tiny_model.root)
     environ = {
         **os.environ,
         "MLFLOW_TRACKING_URI": uri,
@@ -76,9 +75,9 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_fresh_process(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    there = json.loads(done.stdout)
-    assert there["losses"] == here.losses(TICKETS)
-    assert there["answers"] == here.answer(QUESTIONS)
+    in_new_process = json.loads(done.stdout)
+    assert in_new_process["losses"] == in_this_process.losses(TICKETS)
+    assert in_new_process["answers"] == in_this_process.answer(QUESTIONS)
     assert MARKER not in done.stderr
     for path in (path for path in store_home.rglob("*") if path.is_file()):
         assert path.suffix not in {".pkl", ".pickle", ".joblib", ".pt", ".pth"}

@@ -1,4 +1,4 @@
-"""MLflow runs on a real SQLite store: the same when logged twice; silent on the screen; failing in known ways."""
+"""MLflow runs on a real SQLite store: idempotent, silent on the screen, with known errors."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.project import PROJECT
 if TYPE_CHECKING:
     pass
 
-pytestmark = pytest.mark.filterwarnings(  # of mlflow about itself, when it is first imported
+pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
     "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
 )
 
 
-def test_a_new_store_is_created_silently_without_telemetry_and_nothing_else_is_written(tmp_path: Path) -> None:
+def test_a_new_store_is_created_silently_without_telemetry_or_other_files(tmp_path: Path) -> None:
     program = (
         "import sys, os\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""A DuckDB file that another process has open and writes: whole transactions are read, and the writer is in peace."""
+"""A DuckDB file that another process writes: whole transactions are read, and the writer is not disturbed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import duckdb
 import pytest
 
 from schemas.errors import DataError
@@ -43,7 +42,7 @@ sys.stdin.read()
 
 
 @contextmanager
-def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
+def database_open_in(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-c", program, str(database)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -56,7 +55,7 @@ def held(database: Path, program: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database: Path, tmp_path: Path) -> None:
     n_before = 0
-    with held(database, WRITER) as writer:
+    with database_open_in(database, WRITER) as writer:
         for number in range(3):
             found = read(tmp_path, number)
             n_pairs = len(found) // 2
@@ -69,20 +68,18 @@ def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database:
     assert copy_of(folder).stat().st_mode & 0o077 == 0
 
 
-def test_what_is_committed_but_only_in_the_log_is_read_and_the_file_stays_as_it_is(
-    database: Path, tmp_path: Path
-) -> None:
-    with held(database, HOLDER):
+def test_commits_that_are_only_in_the_log_are_read_and_the_file_is_not_changed(database: Path, tmp_path: Path) -> None:
+    with database_open_in(database, HOLDER):
         before = {path: path.read_bytes() for path in (database, log_of(database))}
         assert read(tmp_path) == ["in the log"]
         assert {path: path.read_bytes() for path in (database, log_of(database))} == before
-    # Of the same content the fingerprint is the same, held or not: nothing is curated anew.
+    # Equal content has an equal fingerprint, open or not: nothing is curated again.
     landed = tmp_path / "landed"
     with_copy = fingerprint_source(SOURCE, root=tmp_path, landed=landed)
     assert fingerprint_source(SOURCE, root=tmp_path) == with_copy
 
 
-def test_a_writer_that_never_stands_still_is_told(
+def test_a_writer_that_never_pauses_is_reported(
     database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from tasks.sources import database_copy
@@ -90,14 +87,14 @@ def test_a_writer_that_never_stands_still_is_told(
     monkeypatch.setattr(database_copy, "ATTEMPTS", 1)
     copyfile = database_copy.shutil.copyfile
 
-    def merged_meanwhile(path: Path, to: Path) -> None:
+    def copy_during_merge(path: Path, to: Path) -> None:
         copyfile(path, to)
-        with database.open("r+b") as stream:  # what a merge does: the other header becomes the newer one
+        with database.open("r+b") as stream:  # as in a merge, the other header becomes the newer one
             stream.seek(4096)
             stream.write(b"\xff")
 
-    monkeypatch.setattr(database_copy.shutil, "copyfile", merged_meanwhile)
-    with held(database, HOLDER), pytest.raises(DataError, match="TG0203"):
+    monkeypatch.setattr(database_copy.shutil, "copyfile", copy_during_merge)
+    with database_open_in(database, HOLDER), pytest.raises(DataError, match="TG0203"):
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")
     folder = source_folder(SOURCE, tmp_path / "landed")
     assert folder is not None

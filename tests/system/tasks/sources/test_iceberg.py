@@ -1,19 +1,16 @@
-"""Iceberg tables: one snapshot, each of its rows once, and of deleted rows none."""
+"""Iceberg tables: one snapshot, with each row once and no deleted rows."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-
-import pytest
 
 from tests.support.iceberg_table import Lake
 from tests.tasks.sources.test_iceberg import lake, source
 
 
-def test_nothing_is_asked_of_a_network(lake: Lake, project: Path) -> None:
+def test_reading_a_table_uses_no_network(lake: Lake, project: Path) -> None:
     lake.append(range(3))
     code = (
         "import socket, sys; from pathlib import Path\n"
@@ -23,8 +20,8 @@ def test_nothing_is_asked_of_a_network(lake: Lake, project: Path) -> None:
         "spec = IcebergSource.model_validate_json(sys.argv[1])\n"
         "print(sum(len(batch) for batch in read_iceberg(spec, root=Path())))\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, source(lake).model_dump_json()], capture_output=True, text=True, check=False,
         cwd=project, timeout=120,
     )  # fmt: skip
-    assert (told.returncode, told.stdout) == (0, "3\n"), told.stderr
+    assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

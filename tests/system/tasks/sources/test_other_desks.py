@@ -1,4 +1,4 @@
-"""A help desk without a connector: dlt loads it as docs/how-to/connect-a-source.md says, and tunegate reads it."""
+"""A help desk without a connector: dlt loads it as in docs/how-to/connect-a-source.md, and tunegate reads it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class desk:
 """
 
 
-def test_a_desk_that_dlt_loads_is_read_by_the_query_of_the_documentation(tmp_path: Path, project: Path) -> None:
+def test_a_desk_loaded_by_dlt_is_read_with_the_query_of_the_documentation(tmp_path: Path, project: Path) -> None:
     section = (project / "docs" / "how-to" / "connect-a-source.md").read_text().partition("\n## Other help desks\n")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
     declared = YAML(typ="safe").load(section.partition("```yaml\n")[2].partition("```")[0])["source"]
@@ -45,9 +45,9 @@ def test_a_desk_that_dlt_loads_is_read_by_the_query_of_the_documentation(tmp_pat
 
 
 def ticket(number: int) -> dict[str, Any]:
-    """A ticket as Freshdesk's API gives it; every fourth is not closed."""
+    """A ticket as in Freshdesk's API; every fourth is not closed."""
 
-    def said(hour: int, text: str, *, incoming: bool = False, private: bool = False) -> dict[str, Any]:
+    def message(hour: int, text: str, *, incoming: bool = False, private: bool = False) -> dict[str, Any]:
         moment = f"2026-06-02T{hour:02d}:00:00Z"
         return {"body_text": text, "incoming": incoming, "private": private, "created_at": moment}
 
@@ -56,14 +56,14 @@ def ticket(number: int) -> dict[str, Any]:
         "created_at": "2026-06-01T09:00:00Z", "updated_at": f"2026-06-03T09:{number:02d}:00Z",
         "description_text": f"Question {number}, please help.",
         "conversations": [
-            said(10, f"First answer {number}."), said(14, f"Note {number}.", private=True),
-            said(12, f"Last answer {number}."), said(13, "Thanks!", incoming=True),
+            message(10, f"First answer {number}."), message(14, f"Note {number}.", private=True),
+            message(12, f"Last answer {number}."), message(13, "Thanks!", incoming=True),
         ],
     }  # fmt: skip
 
 
 def load(folder: Path, code: str, rows: list[dict[str, Any]]) -> None:
-    """Run the code of the documentation in a process of its own: dlt keeps state in the process and in $HOME."""
+    """Run the documentation's code in its own process, because dlt keeps state in the process and in $HOME."""
     (folder / "tickets.json").write_text(json.dumps(rows))
     quiet = {"RUNTIME__DLTHUB_TELEMETRY": "false", "DLT_DATA_DIR": str(folder / "dlt"), "HOME": str(folder)}
     subprocess.run([sys.executable, "-c", code], cwd=folder, check=True, env={**os.environ, **quiet}, timeout=300)

@@ -1,4 +1,4 @@
-"""A real Postgres as a source: pages by cursor and key, killed at every step, deletions found, nothing ever written."""
+"""A real Postgres as a source: pages by cursor and key, kills at every step, deletions found, nothing written."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FIRST = (
 
 
 class Desk:
-    """An empty database, and a connection to write to it."""
+    """An empty database, and a connection that writes to it."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -90,7 +90,7 @@ def removed(table: TicketTable) -> dict[str | None, str]:
 
 
 def change(desk: Desk) -> None:
-    """One text edited, one row deleted, one inserted late with an old time, one without a cursor."""
+    """Edit a text, delete a row, insert one late with an old time, and one without a cursor."""
     desk.do(
         "UPDATE \"the % tickets\" SET body = 'Edited', updated_at = now() WHERE id = 3",
         'DELETE FROM "the % tickets" WHERE id = 5',
@@ -98,7 +98,7 @@ def change(desk: Desk) -> None:
     )
 
 
-def test_every_row_is_brought_once_though_many_share_a_time(desk: Desk, tmp_path: Path) -> None:
+def test_every_row_is_ingested_once_although_many_share_a_time(desk: Desk, tmp_path: Path) -> None:
     table = sync(source(page_size=3), tmp_path)
     assert bodies(table) == {str(n): f"Question {n}" for n in range(1, 26)}
     assert table.rows.n_in == table.rows.n_out == 25
@@ -111,8 +111,10 @@ DEEP = "(repeat('[', 2000) || repeat(']', 2000))::jsonb"
 
 
 @pytest.mark.parametrize("value", [DEEP, "(repeat('9', 5000))::jsonb", "'[100000000000000000000]'::jsonb"])
-def test_a_row_that_cannot_be_kept_is_quarantined_until_it_is_corrected(desk: Desk, tmp_path: Path, value: str) -> None:
-    """Fields of a help desk hold what its customers write."""
+def test_a_row_that_cannot_be_stored_is_quarantined_until_it_is_corrected(
+    desk: Desk, tmp_path: Path, value: str
+) -> None:
+    """Fields of a help desk contain what its customers write."""
     desk.do('ALTER TABLE "the % tickets" ADD extra jsonb', 'UPDATE "the % tickets" SET extra = \'{"a": [1]}\'')
     desk.do(f'UPDATE "the % tickets" SET extra = {value}, updated_at = now() WHERE id = 7')
     for _ in range(2):
@@ -133,19 +135,19 @@ def test_edits_deletions_late_rows_and_rows_without_a_cursor_are_found(desk: Des
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined, table.rows.n_dropped) == (27, 25, 1, 1)
     folder = source_folder(source(), tmp_path / "landed")
     assert folder is not None
-    held = (folder / FILE).read_bytes()
-    assert b"Question 4" in held
-    assert b"Question 5" not in held
-    assert b'"Question 3"' not in held
+    content = (folder / FILE).read_bytes()
+    assert b"Question 4" in content
+    assert b"Question 5" not in content
+    assert b'"Question 3"' not in content
     desk.do("INSERT INTO \"the % tickets\" VALUES (5, 'Back', 'Answer', '2026-05-01')")
     assert bodies(sync(source(), tmp_path))["5"] == "Back"
 
 
 def test_killed_at_every_step_no_row_is_lost_or_doubled(desk: Desk, process: Ingests, tmp_path: Path) -> None:
-    """First three pages of rows, killed after each; then edits, tombstones and late rows, killed before, while and
-    after each is written: at the first step, at the second, and so on until a sync has no such step left."""
+    """Ingest three pages of rows with a kill after each; then edits, deletions and late rows with a kill before, during
+    and after each write, until a sync has no such step left."""
     spec, killed = source(), tmp_path / "killed"
-    for _ in range(4):  # the word which database it is, and three pages
+    for _ in range(4):  # the identity of the database, and three pages
         assert not process.ingest(spec, killed, "ingest.committed")
     for is_changed in (False, True):
         if is_changed:
@@ -174,7 +176,7 @@ def test_a_row_written_before_a_sync_and_committed_after_it_is_not_lost(desk: De
 
 
 def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) -> None:
-    """Both columns of a row are always written together; the sync reads pages of one snapshot meanwhile."""
+    """Both columns of a row are always written together, while the sync reads pages of one snapshot."""
     stop = threading.Event()
 
     def write() -> None:
@@ -204,7 +206,7 @@ def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("query", "kind", "told"),
+    ("query", "kind", "message"),
     [
         ("delete from t", SecurityError, "TG0811"),
         ("select 1 as id, now() as updated_at; drop table t", SecurityError, "TG0811"),
@@ -219,11 +221,11 @@ def test_rows_written_during_a_sync_never_tear_it(desk: Desk, tmp_path: Path) ->
         ("select nextval('numbers') as id, now() as updated_at", DataError, "TG0209.*read-only"),
     ],
 )  # fmt: skip
-def test_what_is_no_readable_source_is_refused_in_words(
-    desk: Desk, tmp_path: Path, query: str, kind: type[Exception], told: str
+def test_an_unreadable_source_is_refused_with_a_reason(
+    desk: Desk, tmp_path: Path, query: str, kind: type[Exception], message: str
 ) -> None:
     desk.do("CREATE SEQUENCE numbers")
-    with pytest.raises(kind, match=told):
+    with pytest.raises(kind, match=message):
         ingest_source(source(query=query, statement_timeout_s=1), root=tmp_path, landed=tmp_path / "landed")
 
 
@@ -235,7 +237,7 @@ def test_a_query_with_percent_signs_and_a_number_as_cursor(desk: Desk, tmp_path:
     assert "29" in bodies(sync(spec, tmp_path))
 
 
-def test_another_database_behind_the_same_variable_starts_over(
+def test_another_database_in_the_same_variable_starts_over(
     desk: Desk, postgres: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sync(source(), tmp_path)
@@ -246,16 +248,16 @@ def test_another_database_behind_the_same_variable_starts_over(
     assert bodies(sync(source(), tmp_path)) == {"1": "Elsewhere"}
 
 
-def test_a_refused_login_and_a_lost_server_hold_no_password(
+def test_errors_of_a_refused_login_and_a_lost_server_contain_no_password(
     desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk.do("DROP ROLE IF EXISTS nobody_here")
-    for url, told in (
+    for url, message in (
         (desk.url.replace("tunegate@", "nobody_here:hunter2@"), "TG0707|TG0709"),
         ("postgresql://tunegate:hunter2@127.0.0.1:1/nowhere", "TG0709"),
     ):
         monkeypatch.setenv(VARIABLE, url)
-        with pytest.raises(ServiceError, match=told) as raised:
+        with pytest.raises(ServiceError, match=message) as raised:
             ingest_source(source(), root=tmp_path, landed=tmp_path / "landed")
         assert "hunter2" not in str(raised.value)
     monkeypatch.setenv(VARIABLE, "not an address with hunter2")

@@ -1,4 +1,4 @@
-"""A kind of source from a file outside of the checkout, by the real command: declared, ingested, read and described."""
+"""A kind of source in a file outside the checkout, by the real command: declared, ingested, read and described."""
 
 from __future__ import annotations
 

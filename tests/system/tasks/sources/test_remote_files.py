@@ -1,4 +1,4 @@
-"""Files from S3-compatible storage and web servers: whole, each once, whatever the server or the machine does."""
+"""Files from S3-compatible storage and web servers: complete and once each, whatever the server or machine does."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from pathlib import Path
 import pytest
 
 from schemas.errors import ServiceError
-from tasks.sources import web
 from tasks.sources.copies import FETCHED, FILES
 from tasks.sources.ingest import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, sync, tickets
 from tests.tasks.sources.test_remote_files import PATTERN, afar, folder_of, rows, source
 
 
-def test_the_fake_storage_understands_the_client_of_aws(afar: FileServer) -> None:
+def test_the_fake_storage_works_with_the_client_of_aws(afar: FileServer) -> None:
     afar.secret = SECRET
     code = (
         "import sys; from pyarrow import fs\n"
@@ -32,12 +31,12 @@ def test_the_fake_storage_understands_the_client_of_aws(afar: FileServer) -> Non
         "for each in s.get_file_info(fs.FileSelector('desk/exports')):\n"
         "    print(each.path, s.open_input_stream(each.path).read().decode().count(chr(10)))\n"
     )
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code, afar.url.removeprefix("http://"), KEY_ID, SECRET],
         check=True, capture_output=True, text=True, timeout=120,
         env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
     )  # fmt: skip
-    assert told.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
+    assert done.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
 
 
 def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +59,7 @@ def test_certificates_are_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert sorted(tickets(sync(spec, tmp_path))) == ["t1", "t2"]
 
 
-def test_killed_in_the_middle_of_a_body_the_half_is_not_taken_for_the_file(
+def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
     afar: FileServer, tmp_path: Path, project: Path
 ) -> None:
     afar.forever["/desk/exports/3.jsonl"] = "stall"
@@ -96,15 +95,15 @@ def process(project: Path) -> Iterator[Ingests]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_killed_at_any_step_no_row_is_lost_or_doubled_and_no_whole_file_fetched_twice(
+def test_after_kills_at_any_step_no_row_is_lost_or_doubled_and_no_complete_file_fetched_twice(
     afar: FileServer, tmp_path: Path, process: Ingests, place: str
 ) -> None:
     spec = source(afar, parallel=1)
-    for _ in range(5):  # each time at another file: all before it are whole and noted
+    for _ in range(5):  # each time at another file; all earlier ones are complete and recorded
         assert not process.ingest(spec, tmp_path, place)
         if place != "copies.noted":
             assert not process.ingest(spec, tmp_path, "copies.noted")
-    assert ingested(spec, landed=tmp_path / "landed") is None, "no round came to its end"
+    assert ingested(spec, landed=tmp_path / "landed") is None, "no round finished"
     with (folder_of(spec, tmp_path) / FETCHED).open("ab") as stream:
         stream.write(b'{"url": "half a li')
     assert process.ingest(spec, tmp_path)
@@ -115,7 +114,7 @@ def test_killed_at_any_step_no_row_is_lost_or_doubled_and_no_whole_file_fetched_
     assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 5
 
 
-def test_killed_with_a_new_snapshot_the_old_copies_go_with_the_next_round(
+def test_after_a_kill_with_a_new_snapshot_the_next_round_removes_old_copies(
     afar: FileServer, tmp_path: Path, process: Ingests
 ) -> None:
     spec = source(afar)

@@ -1,4 +1,4 @@
-"""Several remote files at a time: as many as were asked for and no more, and the same as one after the other."""
+"""Several remote files at a time: as many as declared, with the same result as one after another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.sources import web
 from tasks.sources.copies import FETCHED, FILES
-from tests.support.file_server import FileServer, file_server
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.file_server import FileServer
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, tickets
 from tests.tasks.sources.test_remote_files_parallel import N_FILES, afar, folder_of, row, source
 
@@ -26,7 +25,7 @@ PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_killed_while_several_come_no_row_is_lost_or_doubled_and_no_noted_file_fetched_twice(
+def test_after_a_kill_during_parallel_fetches_no_row_is_lost_or_doubled_and_no_recorded_file_fetched_twice(
     afar: FileServer, tmp_path: Path, process: Ingests, place: str
 ) -> None:
     spec = source(afar)

@@ -1,4 +1,4 @@
-"""Zendesk on loopback: whatever it does and whenever we are killed, tickets are there once, and what goes is gone."""
+"""Zendesk on loopback: despite faults and kills, each ticket is stored once and deletions are final."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 
 from schemas.remote_source import ZendeskSource
-from tasks.sources import zendesk_api
 from tasks.sources.landing import FILE
 from tasks.sources.registry import fingerprint_source
-from tests.support.ingest_process import DELAY_S, Ingests, ingests
+from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, removed, sync, tickets
-from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
+from tests.support.zendesk_desk import ZendeskDesk
 from tests.tasks.sources.test_zendesk import VARIABLE, busy, change, database, desk, gone_texts, source
 
 
@@ -32,8 +31,8 @@ PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
 
 
 def kill_at_every_step(process: Ingests, spec: ZendeskSource, folder: Path, *, whole: str) -> int:
-    """Kill before a page is committed, before it is written and after it is committed, then the same with the next
-    page, and so on until everything is in; returns the number of pages, and of the word that all is here."""
+    """Kill before, during and after the commit of each page until everything is ingested; return the number of pages,
+    including the final mark."""
     for n_pages in range(1, 20):
         ended = any(process.ingest(spec, folder, place) for place in PLACES)
         if fingerprint_source(spec, root=folder, landed=folder / "landed") == whole:
@@ -49,7 +48,7 @@ def kill_at_every_step(process: Ingests, spec: ZendeskSource, folder: Path, *, w
         pytest.param((), id="at every step", marks=pytest.mark.campaign),
     ],
 )
-def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
+def test_after_kills_during_deletions_the_texts_are_removed_in_the_end(
     desk: ZendeskDesk, process: Ingests, tmp_path: Path, places: tuple[str, ...]
 ) -> None:
     busy(desk)
@@ -62,7 +61,7 @@ def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
     for name in places or ("steps",):
         folder = tmp_path / name
         shutil.copytree(tmp_path / "before", folder)
-        if name == "steps":  # three pages, four tickets, the word that all is here
+        if name == "steps":  # three pages, four tickets, and the final mark
             assert kill_at_every_step(process, spec, folder, whole=whole) == 8
         else:
             assert not process.ingest(spec, folder, name)
@@ -72,7 +71,9 @@ def test_killed_while_tombstones_come_the_texts_are_gone_in_the_end(
         assert (again.rows, tickets(again), removed(again)) == (table.rows, tickets(table), removed(table))
 
 
-def test_dlt_writes_no_file_starts_no_thread_and_tells_nobody(desk: ZendeskDesk, tmp_path: Path, project: Path) -> None:
+def test_dlt_writes_no_file_starts_no_thread_and_sends_no_telemetry(
+    desk: ZendeskDesk, tmp_path: Path, project: Path
+) -> None:
     busy(desk)
     code = (
         "import sys, socket, threading; from pathlib import Path\n"
@@ -98,7 +99,7 @@ def test_dlt_writes_no_file_starts_no_thread_and_tells_nobody(desk: ZendeskDesk,
     assert Counter(path.name for path in (tmp_path / "work" / "landed").rglob("*") if path.is_file()) == {FILE: 1}
 
 
-def test_killed_at_every_step_no_row_is_lost_doubled_or_fetched_again(
+def test_after_kills_at_every_step_no_row_is_lost_doubled_or_fetched_again(
     desk: ZendeskDesk, process: Ingests, tmp_path: Path
 ) -> None:
     for number in (1, 2, 3):
@@ -107,10 +108,11 @@ def test_killed_at_every_step_no_row_is_lost_doubled_or_fetched_again(
     table = sync(spec, tmp_path / "whole")
     whole = fingerprint_source(spec, root=tmp_path, landed=tmp_path / "whole" / "landed")
     desk.answered.clear()
-    # Two pages of the export, the comments of three tickets, the word that all is here.
+    # Two pages of the export, the comments of three tickets, and the final mark.
     assert kill_at_every_step(process, spec, tmp_path / "killed", whole=whole) == 6
     with_rows = {path: n for path, n in desk.answered.items() if "c1780272003" not in path}
-    assert set(with_rows.values()) == {3}  # killed before it was written, before it was committed, after: never again
+    # Killed before the write and before the commit, then complete: never fetched again.
+    assert set(with_rows.values()) == {3}
     assert process.ingest(spec, tmp_path / "killed")
     again = extract(spec, tmp_path / "killed")
     assert (again.rows, tickets(again)) == (table.rows, tickets(table))

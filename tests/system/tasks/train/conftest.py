@@ -1,4 +1,4 @@
-"""The fixtures of tests/tasks/train."""
+"""Fixtures shared with tests/tasks/train."""
 
 from __future__ import annotations
 

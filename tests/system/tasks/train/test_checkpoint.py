@@ -1,4 +1,4 @@
-"""A training that is killed anywhere ends, after another start, in the bytes of one that was left alone."""
+"""A training killed anywhere and started again ends with the bytes of an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _events(scratch: Path, kind: str) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_killed_training_ends_in_the_bytes_of_an_uninterrupted_one(
+def test_a_killed_training_ends_with_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run, method: str
 ) -> None:
     spec = make_spec(**METHODS[method])
@@ -81,7 +81,7 @@ def test_a_kill_while_the_frozen_trunk_is_computed_changes_nothing(
     assert not list((killed.scratch / "trunks").glob("*.tmp"))
 
 
-def test_a_damaged_newest_checkpoint_is_reported_and_the_one_before_is_used(
+def test_a_damaged_newest_checkpoint_is_reported_and_the_previous_one_is_used(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     spec = make_spec()
@@ -107,7 +107,7 @@ def test_checkpoints_of_other_settings_are_ignored(
     assert [event["step"] for event in _events(tmp_path / "scratch", "started")] == [0, 0]
 
 
-def test_two_checkpoints_are_kept_and_nothing_that_could_run_code(
+def test_two_checkpoints_are_kept_without_files_that_could_run_code(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     job = _job(dataset, tiny_model, make_spec(), tmp_path / "scratch")
@@ -140,7 +140,7 @@ def test_divergence_is_reported_and_leaves_no_result(
     assert not (job.scratch / FINAL).exists()
 
 
-def test_a_lack_of_memory_is_reported_with_advice(
+def test_out_of_memory_is_reported_with_advice(
     tmp_path: Path, make_dataset: Callable[..., DatasetRef], tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     long = make_dataset(n_train=32, n_validation=0, half_tokens=(500, 505))
@@ -176,8 +176,8 @@ def test_the_real_model_is_resumed_bit_for_bit(
     run: Run,
     method: str,
 ) -> None:
-    """Killed after a step and, for the adapters, once more in the middle of a checkpoint's save."""
-    full = method == "full"  # a checkpoint of it has 1.6 GB, so there is one
+    """Killed after a step and, for adapters, again while a checkpoint is saved."""
+    full = method == "full"  # its checkpoints have 1.6 GB, so there is only one
     data = make_dataset(n_train=2 if full else 3, n_validation=0, vocab=40000)
     settings = {"method": method, "learning_rate": 5e-5 if full else 2e-4, "batch_size": 1, "epochs": 1}
     spec = make_spec(**settings, save_every=1, adapter=AdapterSpec(rank=8, dropout=0.05), dtype="auto")

@@ -1,4 +1,4 @@
-"""Several processes that train together, with real processes on the tiny model: the same training, wherever it dies."""
+"""Training with several real processes on the tiny model: the same result, whichever process dies and when."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ METHODS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
-    """As in test_resume.py: processes with torch loaded."""
+    """Starts processes that already have torch loaded."""
     return server_with_torch()
 
 
 @pytest.fixture
 def run(processes: multiprocessing.context.ForkServerContext, dataset: DatasetRef, tiny_model: ModelRef) -> Run:
-    """Trains in `folder`; returns the exit code."""
+    """Train in `folder`; return the exit code."""
 
     def work(spec: TrainSpec, scratch: Path, failpoint: str = "") -> int | None:
         job = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=scratch, threads=1)
@@ -59,10 +59,10 @@ def _weights(out: Path) -> dict[str, torch.Tensor]:
 
 
 def _assert_same_training(one: Path, several: Path) -> None:
-    """Losses, norms and weights within the rounding of another order of additions.
+    """Compare losses, norms and weights within the rounding of another order of additions.
 
-    Adam divides by the root of the squared gradient: where a gradient is nearly zero its rounding is no longer small.
-    One weight of thousands moved by 2e-5 of another, on one kind of processor; a step is 1e-3.
+    Adam divides by the root of the squared gradient, which magnifies rounding where a gradient is nearly zero: on one
+    kind of processor, one weight of thousands differed by 2e-5; a step is 1e-3.
     """
     for alone, shared in zip(_losses(one), _losses(several), strict=True):
         assert shared == pytest.approx(alone, rel=2e-5)
@@ -79,7 +79,7 @@ def test_two_processes_train_as_one_with_twice_the_batch(
     tmp_path: Path, make_spec: MakeSpec, run: Run, method: str
 ) -> None:
     settings = {"epochs": 1, "save_every": 2, **METHODS[method]}
-    # 24 examples in batches of 10: the last one has four rows, and each half its own number of supervised tokens.
+    # 24 examples in batches of 10: the last has four rows, and its halves differ in supervised tokens.
     one, two, cut = tmp_path / "one", tmp_path / "two", tmp_path / "cut"
     assert run(make_spec(batch_size=10, **settings), one) == 0
     assert run(make_spec(batch_size=5, processes=2, **settings), two) == 0, (two / "worker.log").read_text()
@@ -104,7 +104,7 @@ def test_two_processes_validate_answer_and_stop_as_one(tmp_path: Path, make_spec
     }
     one, two = tmp_path / "one", tmp_path / "two"
     assert run(make_spec(batch_size=4, **settings), one) == 0
-    # Killed where only the first process has kept the best weights, then gone on from a checkpoint before that.
+    # Killed when only the first process has kept the best weights, then resumed from an earlier checkpoint.
     spec = make_spec(batch_size=2, processes=2, **settings)
     assert run(spec, two, "train.best.kept:2") == -9
     assert run(spec, two) == 0, (two / "worker.log").read_text()
@@ -120,10 +120,10 @@ def test_two_processes_validate_answer_and_stop_as_one(tmp_path: Path, make_spec
     assert [[row[name] for name in columns] for row in answers] == [[row[name] for name in columns] for row in expected]
 
 
-def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninterrupted_training(
+def test_a_killed_process_ends_all_and_the_retry_gives_the_bytes_of_an_uninterrupted_training(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
-    # Dropout as well: each process has its own, from step and rank alone.
+    # With dropout, which each process draws from step and rank alone.
     spec = make_spec(processes=2, batch_size=2, save_every=2, adapter=AdapterSpec(rank=4, dropout=0.2))
     killed = tmp_path / "killed"
     assert run(spec, killed, "train.rank.reduced:4") == -9
@@ -132,7 +132,7 @@ def test_a_killed_process_ends_all_and_the_retry_ends_in_the_bytes_of_an_uninter
     assert run(spec, killed) == 0, (killed / "worker.log").read_text()
     events = ProgressLog(killed / PROGRESS).read(0)[0]
     assert [event["step"] for event in events if event["event"] == "started"] == [0, 2]
-    # The uninterrupted one runs as a step, with new processes.
+    # The uninterrupted training runs as a step, with new processes.
     scratch, out = tmp_path / "whole" / "scratch", tmp_path / "whole" / "out"
     scratch.mkdir(parents=True)
     out.mkdir()

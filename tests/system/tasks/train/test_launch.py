@@ -1,4 +1,4 @@
-"""Training as a step: results, errors, deadlines and interruptions, each with a real process on the tiny model."""
+"""Training as a step: results, errors, deadlines and interruptions, with real processes on the tiny model."""
 
 from __future__ import annotations
 
@@ -8,21 +8,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
+from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import ConfigError, ProcessLostError, TrainingError
-from schemas.training import AdapterSpec, TrainSpec
+from schemas.training import AdapterSpec
 from tasks.children import Children
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
-from tasks.train.launch import train_model
 from tasks.train.place import ThisMachine, worker_environment
 from tests.support.processes import is_running, processes_of
 from tests.tasks.train.conftest import Run
@@ -53,7 +51,7 @@ def test_the_training_processes_die_with_their_parent(
         assert time.monotonic() < deadline
         time.sleep(0.1)
     workers = processes_of(f"tasks.train.worker {scratch}")
-    assert len(workers) == (1 if n == 1 else 3)  # with several, one leads them
+    assert len(workers) == (1 if n == 1 else 3)  # with several processes, one leads
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     while any(is_running(worker) for worker in workers):
@@ -71,7 +69,7 @@ def _scratch(folder: Path) -> Path:
 
 
 def _manifest(folder: Path) -> bytes:
-    """The hashes of all files of the result."""
+    """The manifest with the hashes of all result files."""
     return (folder / "scratch" / FINAL / MANIFEST).read_bytes()
 
 
@@ -93,7 +91,7 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
     assert [entry[0] for entry in reports] == [*range(1, 37), 36]
     assert {entry[1:3] for entry in reports} == {(36, "steps")}
     assert reports[-2][3]["tokens_per_s"] > 0
-    # The last entry is of memory; most of a tiny model's training is the interpreter with its libraries.
+    # The last entry is the memory, most of which is the interpreter with its libraries.
     assert reports[-1][3].keys() == {"predicted_memory_bytes", "peak_memory_bytes"}
     assert reports[-1][3]["predicted_memory_bytes"] == pytest.approx(reports[-1][3]["peak_memory_bytes"], rel=0.15)
     curve = pq.read_table(tmp_path / "out" / "curves.parquet").to_pylist()
@@ -110,14 +108,14 @@ def test_training_lowers_the_loss_and_reports_each_step_wherever_it_is_started(
     }
     events = _events(tmp_path)
 
-    # A run that is killed after training finds the finished result and trains nothing.
+    # A run killed after training finds the finished result and trains nothing.
     for path in (tmp_path / "out").iterdir():
         path.unlink()
     assert train_with(dataset, tiny_model, spec, tmp_path) == trained
     assert _events(tmp_path) == events
 
 
-def test_an_error_of_the_settings_comes_back_as_its_own_class(
+def test_an_error_in_the_settings_keeps_its_class(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(adapter=AdapterSpec(target_modules=("q_proj", "v_porj")))
@@ -129,20 +127,20 @@ def test_an_error_of_the_settings_comes_back_as_its_own_class(
 def test_a_crash_shows_the_last_lines_of_the_process(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # an interpreter without its library ends at once
+    monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # an interpreter without its library exits at once
     with pytest.raises(TrainingError, match=r"(?s)exit code.*encodings") as caught:
         train_with(dataset, tiny_model, make_spec(), tmp_path)
     assert caught.value.code == "TG0407"
 
 
-def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_bytes_of_an_uninterrupted_one(
+def test_a_killed_and_then_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     children = Children()
     spec = make_spec(epochs=40, save_every=6, validate_every=10**6, adapter=AdapterSpec(rank=4, dropout=0.2))
 
-    class Done:
-        """A training in a thread, as the driver of a run has it."""
+    class BackgroundTraining:
+        """A training in a thread, as in the driver of a run."""
 
         def __init__(self) -> None:
             self.error: Exception | None = None
@@ -152,11 +150,11 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
 
         def _train(self) -> None:
             try:
-                train_with(dataset, tiny_model, spec, tmp_path, children=children, progress=self._hear)
+                train_with(dataset, tiny_model, spec, tmp_path, children=children, progress=self._on_progress)
             except Exception as error:
                 self.error = error
 
-        def _hear(self, done: int, *_: object, **__: float) -> None:
+        def _on_progress(self, done: int, *_: object, **__: float) -> None:
             self.reports = done
 
         def wait(self, step: int = 10**9) -> Exception | None:
@@ -164,7 +162,7 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
                 time.sleep(0.01)
             return self.error
 
-    first = Done()
+    first = BackgroundTraining()
     assert first.wait(8) is None
     (worker,) = processes_of(f"tasks.train.worker {tmp_path}")
     os.kill(worker, signal.SIGKILL)
@@ -172,7 +170,7 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
     assert isinstance(error, ProcessLostError)
     assert (error.code, error.transient) == ("TG0405", True)
 
-    second = Done()
+    second = BackgroundTraining()
     assert second.wait(first.reports + 10) is None
     started = time.monotonic()
     children.end()
@@ -186,7 +184,7 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
     assert (tmp_path / "scratch" / CHECKPOINTS / f"step-{stopped_at:08d}").is_dir()
 
     children.reopen()
-    assert Done().wait() is None
+    assert BackgroundTraining().wait() is None
     starts = [event["step"] for event in _events(tmp_path) if event["event"] == "started"]
     assert starts[0] == 0 < starts[1] < starts[2] == stopped_at < 240
     assert (
@@ -199,8 +197,8 @@ def test_a_training_that_was_killed_and_then_ended_with_its_run_ends_in_the_byte
 def test_a_training_without_enough_memory_starts_over_with_smaller_batches(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
-    class Small(ThisMachine):
-        """The fifth batch of four examples is one too many: torch's own allocator says so."""
+    class SmallMachine(ThisMachine):
+        """Fails at the fifth batch of four examples with torch's own out-of-memory error."""
 
         def command(self, job_file: Path) -> list[str]:
             _, _, _, _, *arguments = super().command(job_file)
@@ -216,11 +214,11 @@ def test_a_training_without_enough_memory_starts_over_with_smaller_batches(
             return [sys.executable, "-P", "-c", code, *arguments]
 
     spec = make_spec(save_every=2)
-    train_with(dataset, tiny_model, spec, tmp_path, place=Small())
+    train_with(dataset, tiny_model, spec, tmp_path, place=SmallMachine())
     kinds = [event["event"] for event in _events(tmp_path) if event["event"] in ("started", "halved", "ended")]
     assert kinds == ["started", "halved", "started", "ended"]
     assert [event["step"] for event in _events(tmp_path) if event["event"] == "started"] == [0, 0]
-    # The result is that of a training which declares these settings.
+    # The result equals that of a training with these settings.
     same = make_spec(save_every=2, batch_size=2, gradient_accumulation_steps=2)
     assert run(TrainJob(dataset=dataset, model=tiny_model, spec=same, scratch=_scratch(tmp_path / "2"), threads=1)) == 0
     assert _manifest(tmp_path) == _manifest(tmp_path / "2")
@@ -236,7 +234,7 @@ def test_a_killed_process_is_reported_with_advice(
     assert "halve train.batch_size (4)" in str(caught.value.hint)
 
 
-def test_a_training_over_its_time_is_stopped(
+def test_a_training_over_its_time_limit_is_stopped(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     with pytest.raises(TrainingError, match=r"within 0\.02 minutes") as caught:
@@ -247,15 +245,15 @@ def test_a_training_over_its_time_is_stopped(
 def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    class Enough(Exception):  # noqa: N818
+    class Interrupted(Exception):  # noqa: N818
         pass
 
-    def tired(done: int, total: int | None, unit: str, **figures: float) -> None:
+    def interrupt(done: int, total: int | None, unit: str, **figures: float) -> None:
         if done >= 5:
-            raise Enough
+            raise Interrupted
 
-    with pytest.raises(Enough):
-        train_with(dataset, tiny_model, make_spec(epochs=4000, save_every=10**6), tmp_path, progress=tired)
+    with pytest.raises(Interrupted):
+        train_with(dataset, tiny_model, make_spec(epochs=4000, save_every=10**6), tmp_path, progress=interrupt)
     ended = _events(tmp_path)[-1]
     assert ended["event"] == "ended"
     assert ended["finished"] is False

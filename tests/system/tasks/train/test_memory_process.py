@@ -1,4 +1,4 @@
-"""The predicted peak of a training process against what real processes reach."""
+"""The predicted peak memory of a training process, compared with real processes."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ print(multiply(301) - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_products_of_ever_new_shapes_take_no_more_memory(tiny_model: ModelRef) -> None:
-    """Each batch has a new number of tokens; 300 of them kept 200 MB where the processor multiplies bfloat16."""
+def test_products_of_many_shapes_take_no_more_memory(tiny_model: ModelRef) -> None:
+    """Each batch has a new number of tokens; 300 of them once kept 200 MB on processors with bfloat16."""
     done = subprocess.run(
         [sys.executable, "-c", _MANY_SHAPES, tiny_model.model_dump_json()],
         capture_output=True, text=True, check=True,
@@ -60,7 +60,7 @@ def test_real_peaks_of_the_three_methods_are_predicted_within_fifteen_percent(
         scratch, out = tmp_path / method / "scratch", tmp_path / method / "out"
         scratch.mkdir(parents=True)
         out.mkdir()
-        # A process of its own: in a forked one the libraries' pages count only once they are touched.
+        # A new process: in a fork, the libraries' pages count only once they are touched.
         spec = make_spec(method=method, batch_size=2, epochs=1, learning_rate=1e-4)
         train_model(dataset=data, model=smollm2, spec=spec, out=out, scratch=scratch)
         entry = ProgressLog(scratch / PROGRESS).read(0)[0][-1]

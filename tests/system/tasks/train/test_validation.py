@@ -19,7 +19,7 @@ Run = Callable[..., int | None]
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_best_weights_survive_kills_and_the_result_is_the_same_bytes(
+def test_the_best_weights_survive_kills_and_the_result_has_the_same_bytes(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run, method: str
 ) -> None:
     rates = {"learning_rate": 7e-3} if method == "full" else {}
@@ -31,7 +31,7 @@ def test_the_best_weights_survive_kills_and_the_result_is_the_same_bytes(
     assert run(whole) == 0
     training = orjson.loads((whole.scratch / FINAL / "training.json").read_bytes())
     assert training["kept_step"] < training["n_steps"] < 36
-    # A better validation is kept that the last checkpoint does not know; a checkpoint is half written; one is complete.
+    # Kills: better weights kept after the last checkpoint; a checkpoint half written; a checkpoint complete.
     assert run(killed, "train.best.kept:2") == -9
     assert run(killed, "train.checkpoint.written") == -9
     assert run(killed, "train.checkpoint.renamed") == -9
@@ -90,7 +90,7 @@ def test_a_damaged_best_is_never_restored(
     path = job.scratch / CHECKPOINTS / "best.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
-    path.write_bytes(data)  # through the hard link, so that the checkpoints with it are damaged too
+    path.write_bytes(data)  # also damages the checkpoints, which have a hard link to it
     assert run(job) == 0
     warned = [e for e in ProgressLog(job.scratch / PROGRESS).read(0)[0] if e["event"] == "warning"]
     assert "damaged" in warned[0]["message"]

@@ -1,9 +1,9 @@
-"""The formats of a report: their content, that hostile text stays text, and that nothing is loaded or run."""
+"""The formats of a report: content, hostile text stays text, and nothing is loaded or run."""
 
 from __future__ import annotations
 
 import re
-import xml.etree.ElementTree as ET  # of our own making
+import xml.etree.ElementTree as ET  # our own XML
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -14,14 +14,14 @@ import pytest
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
-from tasks.assess.economics import Measures, read_prices, reckon_costs
+from tasks.assess.economics import Measures, compute_costs, read_prices
 from tasks.release.reports import charts
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.page import MAX_WORDS, draw_page, marked
 from tasks.release.reports.read import read_curves, token_lengths
 
-COSTS = reckon_costs(
+COSTS = compute_costs(
     read_prices(),
     Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}, measured={"tokens_per_s": 20.0}),
     machine="l4",
@@ -70,7 +70,7 @@ def report(**change: object) -> RunReport:
 
 
 class Tags(HTMLParser):
-    """Every tag with its attributes, whether opened tags are closed, and the text."""
+    """Collects every tag with its attributes, unclosed tags, and the text."""
 
     VOID = frozenset({"meta", "br", "img", "link", "input"})
 
@@ -107,7 +107,7 @@ def test_a_page_shows_cost_and_break_even_and_works_without_them() -> None:
 @pytest.mark.parametrize(
     "text", ["ستصل الشحنة غدا \u200e+971", "می\u200cخواهم", "👨\u200d👩\u200d👧", "荷物は明日届く", "החבילה תגיע מחר"]
 )
-def test_texts_of_any_script_are_shown_whole_and_in_their_own_direction(text: str) -> None:
+def test_texts_of_any_script_are_shown_completely_and_in_their_direction(text: str) -> None:
     item = report().worst[0].model_copy(update={"question": text, "candidate_answer": f"x {text}", "wanted": text})
     page = draw_page(report(worst=(item,)), card="")
     assert f'<p class="text" dir="auto">{text}</p>' in page
@@ -120,7 +120,7 @@ def test_a_page_shows_removed_rows_and_works_without_them() -> None:
     assert "Rows that went" not in draw_page(report(removed=()), card="")
 
 
-def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> None:
+def test_a_page_runs_nothing_loads_nothing_and_escapes_hostile_text() -> None:
     page = Tags(draw_page(report(), card="<section><h2>Curation</h2></section>"))
     assert page.open == []
     names = {tag for tag, _ in page.tags}
@@ -132,12 +132,12 @@ def test_a_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text() -> N
     assert "<script>alert(1)</script>" in page.text
     assert "\u202e" not in page.text
     assert "Version 4 is worse than allowed" in page.text
-    assert page.text.index("contamination") < page.text.index("primary")  # in the order in which they decide
+    assert page.text.index("contamination") < page.text.index("primary")  # in order of precedence
     assert "not judged" in page.text
 
 
 def graph_of(**states: PictureState) -> GraphPicture:
-    """extract and train of two stages, with a check that is there or not; states by name."""
+    """A graph of extract and train in two stages, with or without a check; states by name."""
     stages = {"extract": "curate", "split": "curate", "card": "curate", "train": "finetune", "rung": "finetune"}
     nodes = tuple(
         PictureNode(name=name, stage=stage, state=states.get(name, "made"), seconds=1.25, reason="")
@@ -164,7 +164,7 @@ def test_a_page_draws_the_graph_of_its_run_and_works_without_one() -> None:
     assert draw_graph(GraphPicture(nodes=(), edges=())) == ""
 
 
-def test_names_and_reasons_of_a_graph_stay_text() -> None:
+def test_names_and_reasons_of_a_graph_are_escaped() -> None:
     node = PictureNode(name=HOSTILE, stage=HOSTILE, state="failed", seconds=None, reason=HOSTILE)
     drawn = Tags(draw_graph(GraphPicture(nodes=(node,), edges=())))
     assert drawn.open == []
@@ -173,7 +173,7 @@ def test_names_and_reasons_of_a_graph_stay_text() -> None:
     assert "\u202e" not in drawn.text
 
 
-def test_lanes_stay_between_their_column_and_the_next() -> None:
+def test_edges_are_drawn_between_their_column_and_the_next() -> None:
     names = [f"step_{number}" for number in range(40)]
     nodes = tuple(PictureNode(name=name, stage="curate", state="made", seconds=0.0) for name in names)
     edges = tuple((names[a], names[b]) for b in range(40) for a in range(b) if (a * 7 + b) % 5 == 0)
@@ -186,7 +186,7 @@ def test_lanes_stay_between_their_column_and_the_next() -> None:
     assert max(places) < float(str(svg["width"]))
 
 
-def test_a_comment_has_the_graph_folded_away() -> None:
+def test_a_comment_has_the_graph_collapsed() -> None:
     text = write_markdown(report(), graph="flowchart LR\n")
     assert "<details><summary>Graph of the run</summary>\n\n```mermaid\nflowchart LR\n```\n\n</details>" in text
     assert "mermaid" not in write_markdown(report())
@@ -202,7 +202,7 @@ def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -
     assert page.open == []
     assert "No version serves" in page.text
     [case] = ET.fromstring(write_junit(bare)).findall("testcase")  # noqa: S314
-    assert case.find("error") is not None  # a run without findings is never a green suite
+    assert case.find("error") is not None  # a run without findings is never a passing suite
     assert verdict in write_markdown(bare)
 
 
@@ -211,7 +211,7 @@ def test_held_out_tickets_without_a_prompt_are_counted() -> None:
         assert "96 held-out tickets (2 more quarantined)" in text
 
 
-def test_junit_counts_what_failed() -> None:
+def test_junit_counts_failures() -> None:
     findings = (
         finding("PROMOTE"),
         finding("BLOCK"),
@@ -224,16 +224,16 @@ def test_junit_counts_what_failed() -> None:
     assert counted == {"tests": "5", "failures": "2", "errors": "1", "skipped": "1"}
 
 
-def test_a_comment_keeps_its_table_and_no_html_of_others() -> None:
+def test_a_comment_keeps_its_table_and_escapes_html() -> None:
     text = write_markdown(report())
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 3
     assert {line.replace("\\|", "").count("|") for line in rows} == {9}
     assert "<script" not in text
-    assert "close my order" not in text  # no ticket text leaves with it
+    assert "close my order" not in text  # a comment has no ticket text
 
 
-def test_words_that_differ_are_marked_and_both_texts_stay_whole() -> None:
+def test_different_words_are_marked_and_both_texts_are_complete() -> None:
     left, right = marked("close my order\nnow", "close the order")
     assert "".join(piece.text for piece in left) == "close my order\nnow"
     assert "".join(piece.text for piece in right) == "close the order"
@@ -242,7 +242,7 @@ def test_words_that_differ_are_marked_and_both_texts_stay_whole() -> None:
     assert marked(long, "word")[0] == [(long, True)]
 
 
-def test_charts_leave_out_what_is_not_a_number() -> None:
+def test_charts_leave_out_nan() -> None:
     nan = float("nan")
     assert charts.lines([("loss", "candidate", [1, 2], [nan, nan])], label="loss") == ""
     assert "nan" not in charts.lines([("loss", "candidate", [1, 2, 3], [1.0, nan, 2.0])], label="loss")

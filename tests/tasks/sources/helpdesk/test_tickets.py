@@ -399,7 +399,7 @@ def one_keyword_each(
 
 
 def test_a_start_that_is_no_day_is_refused_with_the_settings() -> None:
-    with pytest.raises(ValueError, match="no day of the calendar"):
+    with pytest.raises(ValueError, match="not a calendar day"):
         GeneratedSource(kind="generated", start="2026-02-30")
 
 

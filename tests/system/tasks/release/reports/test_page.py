@@ -1,4 +1,4 @@
-"""The report in a real Chromium: hostile text, two widths, light and dark, accessibility by axe-core."""
+"""The report in a real Chromium: hostile text, two widths, light and dark, accessibility with axe-core."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_report_with_hostile_text_is_readable_and_runs_none_of_it(
         assert page.locator("script, img, iframe").count() == 0
 
 
-def test_a_report_prints(browser: Browser, tmp_path: Path) -> None:
+def test_a_report_can_be_printed(browser: Browser, tmp_path: Path) -> None:
     file = tmp_path / "report.html"
     file.write_text(draw_page(report(), card=""), encoding="utf-8")
     with watched(browser, WIDE) as page:

@@ -1,4 +1,4 @@
-"""The fast ways of reading give what the plain ways give: lines, values and rows."""
+"""Fast readers give the lines, values and rows of plain readers."""
 
 from __future__ import annotations
 
@@ -6,23 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-
-# Lines
-
-
-# Values
-
-
-# Rows
-
-
-# Paths
-
-
-# Text
-
-
-# Memory
 
 READ_LONG_LINES = """
 import resource, sys
@@ -51,4 +34,4 @@ def test_fields_of_ten_megabytes_pass_through_in_flat_memory(tmp_path: Path, pro
     )  # fmt: skip
     n_read, n_characters, grown_mb = map(int, result.stdout.split())
     assert (n_read, n_characters) == (n_lines, n_lines * 10_000_000)
-    assert grown_mb < 90, "the file holds 120 MB; one line at a time takes a few copies of 10 MB"
+    assert grown_mb < 90, "the file has 120 MB; one line at a time takes a few copies of 10 MB"

@@ -23,7 +23,7 @@ from schemas.feedback import Acceptance, FeedbackLine, FeedbackSpec
 from tasks.curate.redact import redact_row
 from tasks.curate.row_faults import is_row_fault, row_fault
 from tasks.files import sha256_json
-from tasks.forget.hashes import Forgotten
+from tasks.privacy.hashes import Forgotten
 
 if TYPE_CHECKING:
     from tasks.warehouse import Connection
@@ -72,23 +72,25 @@ class FeedbackState:
     digest: str
 
 
+@dataclass(frozen=True)
+class FeedbackRules:
+    """Which lines are accepted, and what is redacted in them."""
+
+    versions: frozenset[str]
+    """Registered versions; a suggestion of any other is refused."""
+    redact: Sequence[RedactStep] = ()
+    """The pipeline's redact steps, applied to texts, and to ids that become pseudonyms."""
+    forgotten: Forgotten | None = None
+    """Forgotten customers: a line on one of their tickets is refused and leaves no trace."""
+
+
 def ingest_feedback(
-    lines: Iterable[bytes],
-    *,
-    source: str,
-    database: Path,
-    versions: frozenset[str],
-    redact: Sequence[RedactStep],
-    forgotten: Forgotten | None = None,
-    wait_s: float = 0.0,
+    lines: Iterable[bytes], rules: FeedbackRules, *, source: str, database: Path, wait_s: float = 0.0
 ) -> Ingested:
     """Ingest the lines in one transaction.
 
     Args:
         source: The file's name.
-        versions: Registered versions; a suggestion of any other is refused.
-        redact: The pipeline's redact steps, applied to texts, and to ids that become pseudonyms.
-        forgotten: Forgotten customers: a line on one of their tickets is refused and leaves no trace.
         wait_s: Seconds to wait for another process that has the database open.
 
     Raises:
@@ -105,14 +107,14 @@ def ingest_feedback(
         if not raw.strip():
             continue
         n_lines += 1
-        read = _read(raw, versions)
-        if forgotten and isinstance(read, FeedbackLine) and forgotten.is_gone("ticket", read.ticket_id):
+        read = _read(raw, rules.versions)
+        if rules.forgotten and isinstance(read, FeedbackLine) and rules.forgotten.is_gone("ticket", read.ticket_id):
             of_forgotten.append((number, "the customer was forgotten"))
         elif isinstance(read, str):
             refused.append((number, read, hashlib.sha256(raw).hexdigest()))
         else:
             try:
-                clean = _redacted(read, redact)
+                clean = _redacted(read, rules.redact)
             except Exception as error:
                 if not is_row_fault(error):
                     raise

@@ -1,4 +1,4 @@
-"""A tick's decision from its numbers, and the day on which it is expected to run."""
+"""A tick's decision from its numbers, and the date of the next expected run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.schedule import DriftSpec, RetrainSpec
 from schemas.ticks import Arrivals, Decision, Shift
-from tasks.watch.conditions import Situation, before_curation, decide
+from tasks.monitor.conditions import Situation, before_curation, decide
 
 NOW = datetime(2026, 7, 13, 5, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -21,17 +21,17 @@ def decided(spec: RetrainSpec, *, n_new: int = 0, n_edited: int = 0, last: datet
     return decide(spec, Situation(now=NOW, last=last, arrivals=arrivals, **more))
 
 
-def test_enough_new_tickets_run_and_edits_count() -> None:
+def test_enough_new_tickets_start_a_run_and_edits_count() -> None:
     spec = RetrainSpec(min_new=50)
     assert (decided(spec, n_new=50).run, decided(spec, n_new=49).run) == (True, False)
     assert decided(spec, n_new=30, n_edited=20).code == "enough"
-    assert decided(spec, n_new=10).expected == "2026-08-10T05:00:00+00:00"  # 10 a week, 40 are missing
-    assert decided(spec, n_new=0).expected is None  # no rate of arrivals to estimate from
+    assert decided(spec, n_new=10).expected == "2026-08-10T05:00:00+00:00"  # 10 a week, 40 missing
+    assert decided(spec, n_new=0).expected is None  # no arrival rate to estimate from
     nothing = decided(RetrainSpec(min_new=0))
-    assert (nothing.run, nothing.code) == (False, "few")  # without any new ticket nothing is learned
+    assert (nothing.run, nothing.code) == (False, "few")  # no new ticket, nothing to learn
 
 
-def test_a_cooldown_is_decided_before_curation_unless_drift_may_end_it() -> None:
+def test_a_cooldown_is_checked_before_curation_unless_drift_may_end_it() -> None:
     spec = RetrainSpec(min_new=1, cooldown_days=10)
     early = before_curation(spec, now=NOW, last=NOW - WEEK)
     assert early is not None
@@ -54,13 +54,13 @@ def test_drift_only_accelerates() -> None:
     assert decided(spec, n_new=100, shifts=(DRIFTED,)).code == "enough"
     assert decided(RetrainSpec(min_new=10, drift=DriftSpec(min_new=20)), n_new=10, shifts=(DRIFTED,)).run is True
     short = decided(spec, n_new=30, shifts=(DRIFTED,), n_held_out=9, n_held_out_needed=10)
-    assert short.code == "held_out"  # what the gate needs, drift does not lower
+    assert short.code == "held_out"  # drift does not lower what the gate needs
 
 
-def test_held_out_items_must_suffice_for_the_gate_and_be_fresh() -> None:
+def test_held_out_items_must_be_enough_for_the_gate_and_fresh() -> None:
     spec = RetrainSpec(min_held_out="planned", min_fresh_held_out=30)
     short = decided(spec, n_new=9, n_held_out=100, n_held_out_needed=140, n_fresh=20)
-    assert (short.code, short.expected) == ("held_out", "2026-07-27T05:00:00+00:00")  # 20 a week, 40 are missing
+    assert (short.code, short.expected) == ("held_out", "2026-07-27T05:00:00+00:00")  # 20 a week, 40 missing
     never = decided(spec, n_new=9, n_held_out_needed=140, n_held_out_max=96)
     assert (never.code, never.expected) == ("held_out", None)
     assert "evaluate.max_items is 96" in never.reason
@@ -68,7 +68,7 @@ def test_held_out_items_must_suffice_for_the_gate_and_be_fresh() -> None:
     assert (stale.code, stale.run) == ("fresh", False)
     assert decided(spec, n_new=9, n_held_out_needed=100, n_fresh=30).run is True
     first = decided(spec, n_new=9, n_held_out_needed=100, n_fresh=0, last=None)
-    assert first.code == "first"  # no verdict has seen any item
+    assert first.code == "first"  # no verdict has used any item
 
 
 def test_after_a_long_wait_a_run_starts_with_few_tickets() -> None:
@@ -79,5 +79,5 @@ def test_after_a_long_wait_a_run_starts_with_few_tickets() -> None:
     assert decided(spec, n_new=0, last=NOW - 2 * WEEK).run is False
 
 
-def test_a_clock_that_was_set_back_gives_no_expected_date() -> None:
+def test_a_clock_set_back_gives_no_expected_date() -> None:
     assert decided(RetrainSpec(min_new=100), n_new=5, last=NOW + WEEK).expected is None

@@ -12,7 +12,7 @@ from typing import Any
 
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.ticks import Arrivals
-from tasks.watch.drift import Window
+from tasks.monitor.drift import Window
 
 _PARTS = ("train", "validation", "test")
 _CONTENT = ("product", "channel", "subject", "body", "reply", "category", "priority", "reference", "messages")

@@ -11,8 +11,8 @@ from pathlib import Path
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.monitor.feedback import latest_decisions
 from tasks.step import as_step
-from tasks.watch.feedback import latest_decisions
 
 OWN_ANSWER = "own_answer"
 

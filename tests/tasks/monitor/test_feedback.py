@@ -1,4 +1,4 @@
-"""Feedback comes in once and redacted; bad lines are kept by their reason; a state once seen never changes."""
+"""Feedback is ingested once and redacted; bad lines are counted by reason; an earlier state never changes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, LockedError
 from schemas.feedback import Acceptance, FeedbackSpec, LiveQuality
 from tasks.assess.gate import live_findings
-from tasks.watch.feedback import Ingested, acceptance_of, feedback_state, ingest_feedback, latest_decisions
-from tasks.watch.learn import learn_from_feedback
+from tasks.monitor.feedback import (
+    FeedbackRules,
+    Ingested,
+    acceptance_of,
+    feedback_state,
+    ingest_feedback,
+    latest_decisions,
+)
+from tasks.monitor.learn import learn_from_feedback
 from tests.support.plant import raise_on
 from tests.tasks.curate.conftest import MakeTickets, make_tickets
-from tests.tasks.watch.conftest import ticket
+from tests.tasks.monitor.conftest import ticket
 
 __all__ = ["make_tickets"]
 VERSIONS = frozenset({"1", "2"})
@@ -35,7 +42,7 @@ def database(tmp_path: Path) -> Path:
 
 
 def ingest(database: Path, *lines: bytes, redact: tuple[RedactStep, ...] = ()) -> Ingested:
-    return ingest_feedback(lines, source="file", database=database, versions=VERSIONS, redact=redact)
+    return ingest_feedback(lines, FeedbackRules(VERSIONS, redact), source="file", database=database)
 
 
 def state(database: Path) -> int:
@@ -43,7 +50,7 @@ def state(database: Path) -> int:
     return 0 if found is None else found.last
 
 
-def test_ingesting_a_file_twice_is_ingesting_it_once(database: Path) -> None:
+def test_ingesting_a_file_twice_adds_nothing(database: Path) -> None:
     assert feedback_state(database) is None
     lines = [line(1), line(2, "rejected"), line(3, "edited", reply="Better."), line(1)]
     assert ingest(database, *lines) == Ingested(4, 3, 1, ())
@@ -57,7 +64,7 @@ def test_ingesting_a_file_twice_is_ingesting_it_once(database: Path) -> None:
     assert strict.n_accepted == 1
 
 
-def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as_it_was(database: Path) -> None:
+def test_the_latest_decision_on_a_suggestion_counts_and_earlier_states_do_not_change(database: Path) -> None:
     ingest(database, line(1), line(2, at="2026-07-01T12:00:00+02:00"))
     seen = state(database)
     ingest(database, line(1, "rejected", at="2026-07-02T09:00:00Z"), line(2, "rejected", at="2026-06-30T09:00:00Z"))
@@ -67,12 +74,12 @@ def test_the_later_decision_on_a_suggestion_counts_and_an_earlier_state_stays_as
     assert [each.n_accepted for each in acceptance_of(database, FeedbackSpec(), upto=seen)] == [2]
     assert latest_decisions(database, upto=seen) == {"T-001": ("accepted", None), "T-002": ("accepted", None)}
     assert {name: outcome for name, (outcome, _) in latest_decisions(database, upto=99).items()} == {
-        "T-001": "rejected",  # the decision of July 2nd; the one of June 30th on T-002 arrives later and is older
+        "T-001": "rejected",  # July 2nd decides; the decision of June 30th on T-002 arrives later but is older
         "T-002": "accepted",
     }
 
 
-def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(
+def test_texts_are_redacted_and_ids_become_the_pipelines_pseudonyms(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TUNEGATE_PSEUDONYM_KEY", "a key that is long enough")
@@ -81,17 +88,17 @@ def test_texts_are_redacted_and_ids_become_the_pseudonyms_of_the_pipeline(
     [(ticket_id, (outcome, reply))] = latest_decisions(database, upto=9).items()
     assert ticket_id.startswith("p_")
     assert (outcome, reply) == ("edited", "Write to [EMAIL_1]")
-    ingest(database, line(2, "edited", reply="Write to ann@example.org"))  # redacted although no step says so
+    ingest(database, line(2, "edited", reply="Write to ann@example.org"))  # redacted even without a declared step
     assert latest_decisions(database, upto=9)["T-002"] == ("edited", "Write to [EMAIL_1]")
     assert b"ann@example.org" not in database.read_bytes()
 
 
-def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(database: Path) -> None:
+def test_a_bad_line_is_refused_with_a_reason_and_its_text_is_not_kept(database: Path) -> None:
     bad = (
         b"secret words, no JSON\n",
         line(1, "shrugged"),
         line(1, version="7"),
-        line(1, reply="secret words"),  # accepted, and yet another text
+        line(1, reply="secret words"),  # accepted, but with another text
         line(1, at="yesterday"),
         line(1, customer="secret words"),
     )
@@ -107,7 +114,7 @@ def test_a_bad_line_is_refused_by_its_reason_and_its_text_is_kept_nowhere(databa
         ingest(database, b"{\n")
 
 
-def test_edited_replies_are_learned_and_own_answers_may_be_dropped(
+def test_edited_replies_are_learned_and_accepted_suggestions_may_be_dropped(
     database: Path, make_tickets: MakeTickets, tmp_path: Path
 ) -> None:
     tickets = make_tickets([ticket(number, reply=f"reply {number}") for number in (1, 2, 3, 4)])
@@ -140,9 +147,9 @@ def live(n_accepted: int, n: int, *, candidate: str | None, floor: float | None 
     return [(finding.verdict, finding.decides) for finding in live_findings(quality)]
 
 
-def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_it() -> None:
+def test_a_floor_blocks_the_version_itself_but_never_its_replacement() -> None:
     assert live(20, 100, candidate="1") == [("BLOCK", True)]
-    assert live(45, 100, candidate="1") == [("PROMOTE", True)]  # under the floor, but that may be chance
+    assert live(45, 100, candidate="1") == [("PROMOTE", True)]  # below the floor, but possibly by chance
     assert live(0, 19, candidate="1") == [("HOLD", False)]
     assert live(20, 100, candidate="2") == [("HOLD", False)]
     assert live(20, 100, candidate=None) == [("HOLD", False)]
@@ -150,25 +157,24 @@ def test_a_floor_blocks_the_version_itself_and_never_the_one_that_would_replace_
     assert list(live_findings(None)) == []
 
 
-def test_lines_wait_for_an_endpoint_that_holds_the_database_and_so_do_readers(database: Path) -> None:
+def test_writers_and_readers_wait_for_an_endpoint_that_holds_the_database(database: Path) -> None:
     ingest(database, line(1))
     with duckdb.connect(str(database)) as endpoint:
         threading.Timer(0.3, endpoint.close).start()
         assert state(database) == 1
     with duckdb.connect(str(database)) as endpoint:
         threading.Timer(0.3, endpoint.close).start()
-        taken = ingest_feedback(
-            [line(2)], source="a file", database=database, versions=frozenset("123"), redact=(), wait_s=30
-        )
+        rules = FeedbackRules(frozenset("123"))
+        taken = ingest_feedback([line(2)], rules, source="a file", database=database, wait_s=30)
     assert taken.n_new == 1
     with duckdb.connect(str(database)), pytest.raises(LockedError, match="TG0520"):
         ingest(database, line(3))
 
 
-def test_a_line_on_which_redaction_fails_is_refused_and_the_others_are_ingested(
+def test_a_line_that_fails_redaction_is_refused_and_the_others_are_ingested(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tasks.watch import feedback
+    from tasks.monitor import feedback
 
     raise_on(monkeypatch, feedback, "redact_row", lambda given: "Kaboom" in str(given), IndexError)
     bad = line(2, "edited", reply="Kaboom my secret text")

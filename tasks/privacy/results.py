@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import RowCounts
-from tasks.forget.hashes import Forgotten, KeyedHash, any_of, short
+from tasks.privacy.hashes import Forgotten, KeyedHash, any_of, short
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -18,7 +18,7 @@ MakeWarehouse = Callable[..., WarehouseRef]
 
 @pytest.fixture
 def make_warehouse(tmp_path: Path) -> MakeWarehouse:
-    """A warehouse of which only the table of duplicates is there: (ticket, kept)."""
+    """A warehouse with only a table of duplicates: (ticket, kept)."""
 
     def make(duplicates: Iterable[tuple[str, str]] = ()) -> WarehouseRef:
         import pyarrow as pa
@@ -35,7 +35,7 @@ def make_warehouse(tmp_path: Path) -> MakeWarehouse:
 
 
 def ticket(number: int, **columns: object) -> Row:
-    """A ticket of a day in June."""
+    """A ticket with a date in June."""
     return {
         "ticket_id": f"T-{number:03}", "created_at": datetime(2026, 6, number, 10), "body": f"question {number}",
         "category": "billing", "priority": "low", **columns,

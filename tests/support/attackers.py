@@ -1,4 +1,4 @@
-"""Who attacks a server of this machine: a web page of another origin in a real browser, and another user."""
+"""Attackers of a local server: a web page of another origin in a real browser, and another user."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ _LISTEN = """
 """
 _AS_ANOTHER = f"""
 import encodings.idna, json, os, sys, urllib.error, urllib.request
-os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: this Python may lie out of their reach
-wish = json.loads(sys.argv[1])
-if "file" in wish:
+os.setgroups([]), os.setgid({NOBODY}), os.setuid({NOBODY})  # after the imports: they may have no access to this Python
+task = json.loads(sys.argv[1])
+if "file" in task:
     try:
-        reply = {{"status": 200, "text": open(wish["file"]).read()}}
+        reply = {{"status": 200, "text": open(task["file"]).read()}}
     except PermissionError as error:
         reply = {{"status": 403, "text": str(error)}}
 else:
-    body = wish["body"]
-    request = urllib.request.Request(wish["url"], None if body is None else body.encode(), wish["headers"])
+    body = task["body"]
+    request = urllib.request.Request(task["url"], None if body is None else body.encode(), task["headers"])
     try:
         with urllib.request.build_opener(urllib.request.ProxyHandler({{}})).open(request, timeout=60) as answer:
             reply = {{"status": answer.status, "text": answer.read().decode()}}
@@ -64,20 +64,20 @@ class _Blank(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", "text/html")
         self.end_headers()
-        self.wfile.write(b"<!doctype html><title>a page of elsewhere</title>")
+        self.wfile.write(b"<!doctype html><title>a foreign page</title>")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Nothing: the test's output is not the place."""
+        """Log nothing."""
 
 
 class ForeignPage:
-    """A page of another origin. What it sends is sent in every way that needs no permission of the server."""
+    """A page of another origin; sends requests in every way that needs no permission of the server."""
 
     def __init__(self, page: Page) -> None:
         self._page = page
 
     def send(self, url: str, body: str | None = None) -> list[dict[str, Any]]:
-        """Status and text of each answer as the page sees them; status 0 where it may not look."""
+        """Status and text of each answer as the page sees them; status 0 if it may not read the answer."""
         method = "GET" if body is None else "POST"
         ways: list[dict[str, Any]] = [
             {"mode": "no-cors"},
@@ -90,14 +90,14 @@ class ForeignPage:
         return [self._page.evaluate(_SEND, [url, {**way, "method": method}, body]) for way in ways]
 
     def listen(self, url: str, *subprotocols: str) -> list[str]:
-        """What it receives at a WebSocket until that is closed."""
+        """What it receives on a WebSocket until it closes."""
         received: list[str] = self._page.evaluate(_LISTEN, [url, list(subprotocols)])
         return received
 
 
 @contextmanager
 def foreign_page() -> Iterator[ForeignPage]:
-    """A page of another port of this machine: another origin, of the same site."""
+    """A page on another port of this machine: another origin, same site."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Blank)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -113,23 +113,23 @@ def foreign_page() -> Iterator[ForeignPage]:
 
 
 def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:
-    """Status and text of the answer that another user of this machine gets to a GET, or to a POST of JSON."""
+    """Status and text of a GET, or a POST of JSON, by another user of this machine."""
     data = None if body is None else json.dumps(body)
     reply = _as_another({"url": url, "body": data, "headers": {"Content-Type": "application/json", **headers}})
     return reply["status"], reply["text"]
 
 
 def may_read_as_another_user(path: str) -> bool:
-    """Can another user of this machine read the file?"""
+    """Whether another user of this machine can read the file."""
     return bool(_as_another({"file": path})["status"] == 200)
 
 
-def _as_another(wish: dict[str, Any]) -> dict[str, Any]:
-    """What `nobody` gets; skips where this process may not become one."""
+def _as_another(task: dict[str, Any]) -> dict[str, Any]:
+    """Make the request as the user `nobody`; skip if this process may not become another user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user of this machine")
     done = subprocess.run(
-        [sys.executable, "-c", _AS_ANOTHER, json.dumps(wish)], cwd="/", capture_output=True, text=True, check=False,
+        [sys.executable, "-c", _AS_ANOTHER, json.dumps(task)], cwd="/", capture_output=True, text=True, check=False,
         timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

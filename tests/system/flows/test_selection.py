@@ -1,4 +1,4 @@
-"""`method: ladder` and `train.sweep` from tickets to a verdict: chosen on validation, judged on test."""
+"""`method: ladder` and `train.sweep` from tickets to a verdict: selected on validation, judged on test."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.server
 
 @pytest.fixture(scope="session")
 def larger_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A base made for the purpose: three layers instead of two under the same tokenizer, its weights as random."""
+    """A second base with three layers instead of two, the same tokenizer, and random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -36,7 +36,7 @@ def larger_model(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory)
 
 
 def children(home: Path) -> list[tuple[str, str]]:
-    """(Trial, status) of every MLflow run below another."""
+    """(Trial, status) of every nested MLflow run."""
     query = (
         "SELECT tags.value, runs.status FROM runs JOIN tags USING (run_uuid)"
         " WHERE tags.key = 'tunegate.trial' ORDER BY tags.value"
@@ -45,7 +45,7 @@ def children(home: Path) -> list[tuple[str, str]]:
         return db.execute(query).fetchall()
 
 
-def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released(
+def test_a_ladder_climbs_until_a_rung_meets_its_target_and_releases_that_rung(
     empty_workplace: ForkedWorkplace, larger_model: Path
 ) -> None:
     base = f"file:{larger_model}"
@@ -79,19 +79,19 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
     assert choice["why"].startswith("rung_larger is the first rung that meets the target (met: the mean ")
     rows = {row["name"]: row for row in choice["rows"]}
     assert [row["state"] for row in rows.values()] == ["done", "chosen", "not_started"]
-    assert "without a bound, against at most 6.1" in rows["rung_short"]["summary"]
+    assert "(no bound); the target is at most 6.1" in rows["rung_short"]["summary"]
     assert rows["rung_larger"]["gain"] is None  # 20 losses are too few to bound a gain
     assert rows["rung_larger"]["value"] < rows["rung_short"]["value"]
-    assert rows["rung_larger"]["gain_lower"] is None  # twenty items bound no loss
+    assert rows["rung_larger"]["gain_lower"] is None  # 20 items are too few to bound a loss
     for row in (rows["rung_short"], rows["rung_larger"]):
-        assert row["cost"] == pytest.approx(row["seconds"], rel=1e-12)  # 3600 an hour: divided and multiplied
+        assert row["cost"] == pytest.approx(row["seconds"], rel=1e-12)  # 3600 an hour is 1 a second
         assert row["seconds"] > 0
         assert row["n_tokens"] > 0
         assert row["memory_bytes"] > 0
     table = pq.read_table(empty_workplace.home / "runs" / f"{outcome['run_id']}-ladder.parquet").to_pylist()
     assert [row["seconds"] for row in table] == [row["seconds"] for row in choice["rows"]]
 
-    # Later stages took the rung as if it were the one training there is, with its own base model.
+    # Later stages use the rung like a single training, with its own base model.
     steps = {row["step"]: row for row in shown["steps"]}
     assert "train_rung_full" not in steps
     assert steps["train"]["digest"] == steps["train_rung_larger"]["digest"] == rows["rung_larger"]["trained"]
@@ -112,7 +112,7 @@ def test_a_ladder_climbs_until_a_rung_meets_its_target_and_that_rung_is_released
 
 
 @pytest.mark.campaign
-def test_a_killed_sweep_continues_its_trial_and_ends_with_the_bytes_of_a_whole_one(
+def test_a_killed_sweep_resumes_its_trial_and_ends_with_the_bytes_of_an_uninterrupted_one(
     empty_workplace: ForkedWorkplace,
 ) -> None:
     over = {"max_steps": [1, 6], "learning_rate": {"low": 2e-3, "high": 3e-3, "log": True}}
@@ -138,9 +138,9 @@ def test_a_killed_sweep_continues_its_trial_and_ends_with_the_bytes_of_a_whole_o
     assert (steps["train_trial_01"]["state"], steps["train_trial_02"]["state"]) == ("reused", "done")
     assert shown["choice"]["winner"] == "trial_02"
     assert [row["changes"]["max_steps"] for row in shown["choice"]["rows"]] == [1, 6]
-    assert all(row["seconds"] > 0 for row in shown["choice"]["rows"])  # what was reused took its time before
+    assert all(row["seconds"] > 0 for row in shown["choice"]["rows"])  # reused trials keep their original time
     assert steps["train"]["digest"] == steps["train_trial_02"]["digest"]
-    # Repeated from nothing, in one go, each trial and what is chosen from them has the same bytes.
+    # Repeated from scratch without interruption, each trial and the selection have the same bytes.
     again = {
         row["step"]: row["state"] for row in empty_workplace.json("study", "reproduce", outcome["run_id"])["steps"]
     }

@@ -1,12 +1,12 @@
-"""New, edited and freshly held-out tickets are counted; copies and mere touches are not new."""
+"""Counts new, edited and freshly held-out tickets; copies and touched tickets are not new."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from tasks.watch.arrivals import count_arrivals, newest_time, windows
+from tasks.monitor.arrivals import count_arrivals, newest_time, windows
 from tests.tasks.curate.conftest import MakeSplits
-from tests.tasks.watch.conftest import MakeWarehouse, splits_of, ticket
+from tests.tasks.monitor.conftest import MakeWarehouse, splits_of, ticket
 
 
 def test_everything_is_new_before_the_first_verdict(make_splits: MakeSplits, make_warehouse: MakeWarehouse) -> None:
@@ -19,10 +19,10 @@ def test_a_ticket_is_new_edited_touched_or_a_copy(make_splits: MakeSplits, make_
     now = make_splits(
         train=[
             ticket(1),
-            ticket(2, reply="another answer"),  # a late edit: a new version of itself
-            ticket(3, updated_at=datetime(2026, 7, 1)),  # touched, not changed
+            ticket(2, reply="another answer"),  # a late edit: a new version of the ticket
+            ticket(3, updated_at=datetime(2026, 7, 1)),  # touched, but not changed
             ticket(6),  # new
-            ticket(7),  # a newer copy of the known ticket 4, kept in its place
+            ticket(7),  # a newer copy, kept instead of the known ticket 4
         ],
         test=[ticket(5, category="returns"), ticket(8)],
     )

@@ -2,7 +2,7 @@
 
 Three kinds: the mix of routing labels and the words that tickets use (Jensen-Shannon, `scipy.spatial.distance`), and
 the bodies' lengths (Kolmogorov-Smirnov, `scipy.stats`). A permutation test separates a distance from chance; it
-permutes tickets, not words. It knows nothing of splits; `tasks/watch/arrivals.py` makes the windows.
+permutes tickets, not words. It knows nothing of splits; `tasks/monitor/arrivals.py` makes the windows.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from schemas.tables import TICKETS
 from tasks.curate.publish import TABLES, create_tables
 from tasks.files import sha256_json, sync_directory
-from tasks.forget.hashes import Forgotten, Kind
+from tasks.monitor.feedback import TABLES as FEEDBACK_TABLES
+from tasks.privacy.hashes import Forgotten, Kind
 from tasks.warehouse import connect, quote_identifier, quote_text
-from tasks.watch.feedback import TABLES as FEEDBACK_TABLES
 
 if TYPE_CHECKING:
     from tasks.warehouse import Connection

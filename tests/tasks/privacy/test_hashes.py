@@ -1,4 +1,4 @@
-"""Rows of forgotten customers are dropped where they are read: counted, and without a trace of what they were."""
+"""Rows of forgotten customers are dropped on reading: counted, without a trace of their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from schemas.source import FilesSource
 from tasks.curate import gather
 from tasks.curate.extract import extract_tickets
-from tasks.forget.hashes import Forgotten, KeyedHash
+from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.sources.kind import Place
 from tasks.sources.registry import fingerprint_source
 
@@ -23,8 +23,8 @@ def row(number: int, customer: object, **more: object) -> dict[str, object]:
     return {"ticket_id": f"t{number}", "customer_id": customer, "body": f"text of {customer}", "reply": "Yes.", **more}
 
 
-@pytest.mark.parametrize("held_bytes", [1 << 25, 1], ids=["held", "put aside"])
-def test_their_rows_go_before_anything_is_written(
+@pytest.mark.parametrize("held_bytes", [1 << 25, 1], ids=["held", "set aside"])
+def test_rows_of_forgotten_customers_are_dropped_before_anything_is_written(
     tmp_path: Path, held_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gather, "HELD_BYTES", held_bytes)
@@ -53,7 +53,7 @@ def test_their_rows_go_before_anything_is_written(
     assert {each["ticket_id"] for each in removed} == {None, "t6"}
 
 
-def test_a_source_without_customers_is_read_as_ever(tmp_path: Path) -> None:
+def test_a_source_without_forgotten_customers_is_read_unchanged(tmp_path: Path) -> None:
     (tmp_path / "tickets.jsonl").write_text('{"ticket_id": "t1", "body": "a", "reply": "b"}\n')
     source = FilesSource(kind="files", paths=("tickets.jsonl",))
     fingerprint = fingerprint_source(source, root=tmp_path)

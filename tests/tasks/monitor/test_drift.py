@@ -1,4 +1,4 @@
-"""Drift is reported if there is some, and not for mere chance."""
+"""Reports real drift, and no drift for mere chance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from schemas.schedule import DriftSpec
 from schemas.ticks import Shift
-from tasks.watch.drift import Window, measure_drift
+from tasks.monitor.drift import Window, measure_drift
 
 WORDS = tuple(f"word{number}" for number in range(60))
 LABELS = ("billing | low", "returns | high", "delivery | normal")
@@ -24,7 +24,7 @@ def drifted(current: Window, reference: Window) -> dict[str, bool]:
     return {shift.kind: shift.drifted for shift in measure_drift(current, reference, DriftSpec())}
 
 
-def test_each_kind_of_change_is_found_by_itself() -> None:
+def test_each_kind_of_change_is_found_separately() -> None:
     same = {"routing": False, "length": False, "vocabulary": False}
     assert drifted(window(1), window(2)) == same
     assert drifted(window(1, mix=(0.1, 0.2, 0.7)), window(2)) == {**same, "routing": True}
@@ -32,12 +32,12 @@ def test_each_kind_of_change_is_found_by_itself() -> None:
     assert drifted(window(1, length=30), window(2))["length"] is True
 
 
-def test_chance_alone_is_no_drift() -> None:
+def test_chance_alone_is_not_drift() -> None:
     found = [any(drifted(window(seed), window(seed + 1000, n=60)).values()) for seed in range(12)]
-    assert sum(found) <= 1  # one in a hundred is what `significance` allows; seed 8 is such a one
+    assert sum(found) <= 1  # `significance` allows one in a hundred; seed 8 is one
 
 
-def test_a_small_window_shows_nothing_and_the_same_windows_give_the_same_numbers() -> None:
+def test_a_small_window_shows_no_drift_and_equal_windows_give_equal_numbers() -> None:
     assert measure_drift(window(1, n=19), window(2), DriftSpec()) == ()
     first, second = (measure_drift(window(1), window(2), DriftSpec()) for _ in range(2))
     assert first == second
