@@ -5,7 +5,7 @@ Which of them are errors is decided in `tasks/curate/labels/confident.py`. Calle
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,7 @@ def find_suspects(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
     suspects = np.zeros(table.num_rows, bool)
     probabilities = np.zeros((0, len(classes.names)), np.float32)
     if len(classes.names) > 1:
-        learned = _choose_learned(labels, classes.rank[rows])
-        features = _features((words.take(rows), pairs.take(rows)), learned)
-        probabilities = _out_of_fold(features, labels, classes.rank[rows] % N_FOLDS, learned)
+        probabilities = _out_of_fold((words.take(rows), pairs.take(rows)), labels, classes.rank[rows])
         suspects[rows] = find_label_errors(probabilities, labels)
     listed = np.flatnonzero(suspects[rows])
     _write_suspects(table.take(rows[listed]), probabilities[listed], classes, labels[listed], step=step, out=out)
@@ -137,46 +135,71 @@ def _choose_learned(labels: Labels, rank: NDArray[np.int64]) -> NDArray[np.int64
     return np.sort(order[place < quota[labels[order]]])
 
 
-def _features(sets: tuple[ShingleSets, ...], learned: NDArray[np.int64]) -> Any:
-    """TF-IDF without counts, rows of length 1: a scipy matrix (rows, features) of float32."""
-    from scipy.sparse import csr_matrix
-    from sklearn.preprocessing import normalize
+@dataclass(frozen=True)
+class _Vocabulary:
+    """The words and pairs of words that count."""
 
-    some = [_hashes(each.take(learned)) for each in sets]
-    found, frequency = np.unique(np.concatenate(some), return_counts=True)
-    known = found[frequency > 1]
-    frequency = frequency[frequency > 1]
-    commonest = np.sort(np.argsort(-frequency, kind="stable")[:MAX_FEATURES])
-    known, frequency = known[commonest], frequency[commonest]
-    rarity = (np.log((1 + len(learned)) / (1 + frequency)) + 1).astype(np.float32)
-    rows, columns = [], []
-    for each in sets:
-        hashes = _hashes(each)
-        places = np.minimum(np.searchsorted(known, hashes), max(len(known) - 1, 0))
-        is_known = known[places] == hashes if len(known) else np.zeros(len(hashes), bool)
-        rows.append(np.repeat(np.arange(len(each), dtype=np.int32), each.sizes)[is_known])
-        columns.append(places[is_known].astype(np.int32))
-    row, column = np.concatenate(rows), np.concatenate(columns)
-    shape = (len(sets[0]), len(known))
-    return normalize(csr_matrix((rarity[column], (row, column)), shape=shape, dtype=np.float32), copy=False)
+    hashes: Any
+    """uint64, ascending."""
+    rarities: Any
+    """float32: ln((1 + N) / (1 + df)) + 1, N tickets learned from, df those that hold it."""
+
+    def features(self, sets: Sequence[ShingleSets]) -> Any:
+        """Return the rarities of what each text holds, scaled to length 1, as a scipy matrix (texts, features)."""
+        from scipy.sparse import csr_matrix
+        from sklearn.preprocessing import normalize
+
+        rows, columns = [], []
+        for each in sets:
+            hashes = _hashes(each)
+            places = np.minimum(np.searchsorted(self.hashes, hashes), max(len(self.hashes) - 1, 0))
+            known = self.hashes[places] == hashes if len(self.hashes) else np.zeros(len(hashes), bool)
+            rows.append(np.repeat(np.arange(len(each), dtype=np.int32), each.sizes)[known])
+            columns.append(places[known].astype(np.int32))
+        row, column = np.concatenate(rows), np.concatenate(columns)
+        shape = (len(sets[0]), len(self.hashes))
+        matrix = csr_matrix((self.rarities[column], (row, column)), shape=shape, dtype=np.float32)
+        return normalize(matrix, copy=False)
+
+
+def _learn_vocabulary(sets: Sequence[ShingleSets]) -> _Vocabulary:
+    """Take what at least two texts hold, at most the `MAX_FEATURES` commonest."""
+    hashes, frequencies = np.unique(np.concatenate([_hashes(each) for each in sets]), return_counts=True)
+    hashes, frequencies = hashes[frequencies > 1], frequencies[frequencies > 1]
+    commonest = np.sort(np.argsort(-frequencies, kind="stable")[:MAX_FEATURES])
+    rarities = np.log((1 + len(sets[0])) / (1 + frequencies[commonest])) + 1
+    return _Vocabulary(hashes[commonest], rarities.astype(np.float32))
 
 
 def _hashes(sets: ShingleSets) -> Any:
-    """All hashes of these texts, those of one text after those of another."""
+    """Return the hashes of these texts, text by text."""
     n_hashes = int(sets.sizes.sum(dtype=np.int64))
     ends = np.cumsum(sets.sizes, dtype=np.int64)
     return sets.hashes[np.arange(n_hashes) + np.repeat(sets.starts - (ends - sets.sizes), sets.sizes)]
 
 
-def _out_of_fold(features: Any, labels: Labels, folds: NDArray[np.int64], learned: NDArray[np.int64]) -> Probabilities:
+def _out_of_fold(sets: Sequence[ShingleSets], labels: Labels, rank: NDArray[np.int64]) -> Probabilities:
+    """Return the probabilities of all classes for each text, by a classifier that has not learned from its fold."""
     from sklearn.linear_model import SGDClassifier
 
-    probabilities = np.empty((len(labels), int(labels.max()) + 1), np.float32)
+    learned, folds = _choose_learned(labels, rank), rank % N_FOLDS
+    some = [each.take(learned) for each in sets]
+    vocabulary = _learn_vocabulary(some)
+    features = vocabulary.features(some)
+    models = []
     for fold in range(N_FOLDS):
-        train = learned[folds[learned] != fold]
+        others = folds[learned] != fold
         model = SGDClassifier(loss="log_loss", alpha=ALPHA, max_iter=N_EPOCHS, tol=None, random_state=0)
-        model.fit(features[train], labels[train])
-        probabilities[folds == fold] = model.predict_proba(features[folds == fold])
+        models.append(model.fit(features[others], labels[learned][others]))
+    probabilities = np.empty((len(labels), int(labels.max()) + 1), np.float32)
+    # In batches: the features of all texts would take several times the memory of their hashes.
+    for start in range(0, len(labels), BATCH_ROWS):
+        texts = np.arange(start, min(start + BATCH_ROWS, len(labels)))
+        features = vocabulary.features([each.take(texts) for each in sets])
+        for fold, model in enumerate(models):
+            mine = folds[texts] == fold
+            if mine.any():
+                probabilities[texts[mine]] = model.predict_proba(features[mine])
     return probabilities
 
 
