@@ -72,6 +72,7 @@ from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.ticks import Cause, Decision
 from tasks.children import THIS_PROCESS
+from tasks.curate.loss import curation_warnings
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
@@ -287,6 +288,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     ends: dict[str, State[Any]] = {}
     _run_stage(opened, "curate", ends)
     _show_funnel(opened)
+    _warn_of_losses(opened)
     if tick is not None:
         decision = decide_after_curation(opened, tick)
         if not decision.run:
@@ -470,6 +472,16 @@ def _show_funnel(opened: OpenRun) -> None:
     rows = [{"step": name, "result": describe(end.result)} for name, end in ends.items() if not end.skipped]
     key = _artifact_key(opened.context, "funnel")
     create_table_artifact(key=key, table=rows, description="Rows kept and removed by each step")
+
+
+def _warn_of_losses(opened: OpenRun) -> None:
+    """Note the rules that drop many rows, and what the split loses."""
+    curated, context = opened.pipeline.curated, opened.context
+    split = opened.run.find(curated.split)
+    tables = [(name, found) for name, table in curated.tables if (found := opened.run.find(table)) is not None]
+    if split is not None:
+        for warning in curation_warnings(tables, split, context.spec.split, pipeline=context.spec.name):
+            context.listeners.noted(warning)
 
 
 def _show_gate(context: RunContext, decision: GateDecision) -> None:

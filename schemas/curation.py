@@ -1,6 +1,6 @@
-"""How tickets become examples: the sections `schema`, `curate` and `split`. Used by `schemas/pipeline.py`.
+"""The sections `schema`, `curate` and `split`: how tickets become examples. Used by `schemas/pipeline.py`.
 
-The kinds of `curate.steps` are in `schemas/curation_steps.py`, what their order must be in `schemas/curation_order.py`.
+The kinds of `curate.steps` are in `schemas/curation_steps.py`, their allowed orders in `schemas/curation_order.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class TableSpec(Spec):
-    """`schema`: what a valid ticket is, and how many invalid ones are tolerable."""
+    """`schema`: what a valid ticket is, and how many invalid ones are tolerated."""
 
     required: tuple[TicketColumn, ...] = ("ticket_id", "body")
     """Columns that may not be null; a row without one is quarantined."""
@@ -38,7 +38,7 @@ class TableSpec(Spec):
 
 
 class DecontaminateSpec(Spec):
-    """Remove train rows that give held-out rows away."""
+    """Remove train rows that leak held-out rows."""
 
     near_threshold: float = Field(default=0.7, gt=0, le=1)
     """Word-shingle Jaccard with a held-out question from which a train row is a leak."""
@@ -49,9 +49,12 @@ class DecontaminateSpec(Spec):
     short_ngram_words: int = Field(default=3, ge=1, le=30)
     """Words of a short n-gram."""
     short_threshold: float = Field(default=0.2, gt=0, le=1)
-    """The same of short n-grams, in four or more pieces apart from one another: a paraphrase."""
+    """The same of short n-grams in at least four separate pieces, or of runs of five words whose middle one may differ
+    (then 0.25 at least) in two: a paraphrase."""
     max_document_frequency: int = Field(default=50, ge=1)
     """n-grams in more train rows than this are boilerplate and do not count."""
+    max_document_share: float = Field(default=0.002, gt=0, le=1)
+    """n-grams in a larger share of the train rows (and in more than five) are boilerplate too: small sets."""
 
     @model_validator(mode="after")
     def _long_is_longer(self) -> Self:
@@ -67,13 +70,13 @@ class CurateSpec(Spec):
     """The steps, in the order in which they run; each names its kind under `uses`."""
     decontaminate: DecontaminateSpec = DecontaminateSpec()
     keep_raw_days: int | None = Field(default=None, ge=0)
-    """Days after which the texts as they came (before redaction) are removed from the state folder; null keeps them."""
+    """Days after which the unredacted texts are removed from the state folder; null keeps them."""
 
     @model_validator(mode="after")
     def _order_is_right(self) -> Self:
         faults = order_faults(self.steps)
         if self.keep_raw_days is not None and not any(step.uses == "redact" for step in self.steps):
-            hint = "add `- uses: redact`; without it every later table holds the texts as they came"
+            hint = "add `- uses: redact`; without it every later table holds the unredacted texts"
             faults.append(Fault("`keep_raw_days` needs a step `redact`", at=("keep_raw_days",), hint=hint))
         if faults:
             raise UnfitError(faults)
@@ -91,11 +94,15 @@ class SplitSpec(Spec):
     """Held-out strictly later than train; needs created_at."""
     group_by: tuple[Literal["customer_id", "thread_id"], ...] = ("customer_id", "thread_id")
     """Columns whose equal values stay on one side of the split."""
+    straddlers: Literal["balance", "keep_early", "keep_late"] = "balance"
+    """Customers and threads with tickets before and after the cut. `keep_early` drops their tickets after it, so all of
+    them train; `keep_late` drops those before it, so all are held out. `balance` holds out those that lose fewest
+    tickets, until half of the window is held out."""
     seed: int = Field(default=0, ge=0)
-    """Of what chance decides in the split."""
+    """Seed of the hashes that order customers and threads."""
     stable: bool = True
-    """Keep every ticket where the last complete run put it: never from train to test; from test to train only when its
-    window has retired."""
+    """Keep every ticket in the split of the last complete run: it never moves from train to test, and from test to
+    train only when its window has retired."""
     retire_after_days: int | None = Field(default=None, ge=1)
     """With `stable`: a held-out ticket this much older than the newest ticket retires and may be trained on, which is
-    recorded; null retires none."""
+    recorded; null retires none, and test grows with every run."""

@@ -94,7 +94,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 class LabelConflicts(_Part):
     n_checked: int
     n_conflicting: int
-    """Tickets whose question has another label in some other ticket."""
+    """Tickets whose label other tickets of the same question contradict, or all others make unlikely."""
 
 
 class PersonalData(_Part):

@@ -1,4 +1,4 @@
-"""In which order `curate.steps` may stand, and why. Used by `schemas/curation.py`; `tunegate validate` shows it."""
+"""The allowed orders of `curate.steps`, and why. Used by `schemas/curation.py`; `tunegate validate` shows faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 def order_faults(steps: tuple[CurateStep, ...]) -> list[Fault]:
-    """What is wrong with the order of the steps, each with the step to move."""
+    """Return what is wrong with the order of the steps, each with the step to move."""
     return [*_repeated(steps), *_before_redaction(steps), *_scores_not_filled(steps), *_after_dedup(steps)]
 
 
@@ -24,8 +24,8 @@ def _repeated(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
         if not step.once and not isinstance(step, NamedStepSpec):
             continue
         if step.label in seen:
-            told = f"two steps are named {step.label!r}" if not step.once else f"`{step.uses}` stands twice"
-            yield Fault(told, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
+            message = f"two steps are named {step.label!r}" if not step.once else f"`{step.uses}` is listed twice"
+            yield Fault(message, at=("steps", index, "uses" if step.once else "name"), hint="keep one of them")
         seen.add(step.label)
 
 
@@ -33,8 +33,8 @@ def _before_redaction(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     redact = next((index for index, step in enumerate(steps) if isinstance(step, RedactStep)), None)
     for index, step in enumerate(steps[: redact or 0]):
         if step.after_redact:
-            told = f"`{step.uses}` stands before `redact`"
-            yield Fault(told, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
+            message = f"`{step.uses}` comes before `redact`"
+            yield Fault(message, at=("steps", index, "uses"), hint=f"move it down: {step.after_redact}")
 
 
 def _scores_not_filled(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
@@ -59,4 +59,4 @@ def _after_dedup(steps: tuple[CurateStep, ...]) -> Iterator[Fault]:
     for index, step in enumerate(steps[dedup:], start=dedup):
         if step.before_dedup:
             hint = f"move it up: {step.before_dedup}"
-            yield Fault(f"`{step.uses}` stands after `dedup`", at=("steps", index, "uses"), hint=hint)
+            yield Fault(f"`{step.uses}` comes after `dedup`", at=("steps", index, "uses"), hint=hint)

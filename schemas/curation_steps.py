@@ -1,11 +1,11 @@
-"""The kinds of `curate.steps`: the settings of each, and its place in the order. Used by `schemas/curation.py`.
+"""The kinds of `curate.steps`: their settings, and where each may come. Used by `schemas/curation.py`.
 
 A step of `tasks/curate` may have its settings in its own file instead: `tasks.curate.step.curation_step` adds them.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -19,11 +19,11 @@ StepName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
 
 
 class CurationStepSpec(Spec):
-    """What all steps have in common. A subclass says what `uses` calls it, and what must hold for its place."""
+    """What all steps have in common. A subclass declares the value of `uses`, and where the step may come."""
 
     uses: str
     once: ClassVar[bool] = False
-    """It may be declared once: a second one would overwrite the first, or hide what it did."""
+    """It may be listed only once: a second one would overwrite or hide what the first did."""
     after_redact: ClassVar[str] = ""
     """Why it may not come before `redact`; empty where it may."""
     before_dedup: ClassVar[str] = ""
@@ -31,7 +31,7 @@ class CurationStepSpec(Spec):
 
     @property
     def label(self) -> str:
-        """What people call the step."""
+        """The step's name in messages."""
         return self.uses
 
 
@@ -55,7 +55,7 @@ class RuleStep(NamedStepSpec):
 
 
 class SqlStep(NamedStepSpec):
-    """One SELECT over `tickets` in a file: rows it leaves out are dropped under the step's name."""
+    """One SELECT over `tickets` in a file; rows it omits are dropped under the step's name."""
 
     uses: Literal["sql"]
     after_redact = "your own code should not see personal data"
@@ -117,7 +117,7 @@ class RedactStep(CurationStepSpec):
 
 
 class LengthStep(CurationStepSpec):
-    """Bounds on body and reply, in characters; a missing reply passes `max_reply` and fails `min_reply` above 0."""
+    """Bounds on body and reply, in characters; a missing reply has length 0."""
 
     uses: Literal["length"]
     min_body: int = Field(default=1, ge=0)
@@ -145,11 +145,11 @@ class LanguageStep(CurationStepSpec):
     keep: tuple[Annotated[str, AfterValidator(known_language)], ...] = ()
     """ISO 639-1 codes; empty keeps all."""
     min_score: Fraction = 0.5
-    """Surer than this and not in `keep`: dropped. Less sure (short texts): kept."""
+    """A ticket in another language is dropped if its score is above this; less certain ones (short texts) are kept."""
 
 
 class QualityStep(CurationStepSpec):
-    """Fill the score columns of body and reply, and drop rows beyond the thresholds; null sets none."""
+    """Fill the score columns of body and reply, and drop rows above the thresholds; null sets none."""
 
     uses: Literal["quality"]
     once = True
@@ -180,21 +180,21 @@ class QualityStep(CurationStepSpec):
 
 
 class CapStep(CurationStepSpec):
-    """At most so many rows of one customer, one day, or one customer on one day: no single voice outweighs the rest."""
+    """Limit the rows per customer, per day, or per customer and day, so that no single voice outweighs the rest."""
 
     uses: Literal["cap"]
     per: tuple[Literal["customer_id", "day", "product", "category", "channel"], ...] = Field(min_length=1)
     """Columns whose equal values share the limit, together; `day` is that of `created_at`."""
     max_rows: int = Field(ge=1)
-    """Rows kept of each."""
+    """Rows kept per value, or combination of values."""
     prefer: Literal["newest", "oldest", "hash"] = "newest"
     """Which rows stay; ties, and `hash`, go by a hash of ticket_id and `seed`."""
     seed: int = Field(default=0, ge=0)
-    """Of the hash."""
+    """Seed of the hash."""
 
 
 class PythonStep(NamedStepSpec):
-    """A function of yours over Arrow record batches: rows it leaves out are dropped under the step's name."""
+    """Your function over Arrow record batches; rows it omits are dropped under the step's name."""
 
     uses: Literal["python"]
     after_redact = "your own code should not see personal data"
@@ -203,18 +203,49 @@ class PythonStep(NamedStepSpec):
 
 
 class LabelCheckStep(CurationStepSpec):
-    """Find equal or nearly equal questions with contradicting labels; fills `label_conflict`."""
+    """Find label errors: labels that the other tickets make unlikely, or equal questions with different labels; fills
+    `label_conflict`."""
 
     uses: Literal["label_check"]
     once = True
     after_redact = _DUPLICATES
     before_dedup = "dedup keeps one ticket of each question, so no contradiction is left to find"
+    mode: Literal["confidence", "contradiction"] = "confidence"
+    """`confidence`: labels that a classifier trained on the other tickets finds unlikely. `contradiction`: equal or
+    nearly equal questions with different labels; also meant where `threshold`, `drop_minority`, `drop_all` or
+    `field: reply` is set and `mode` is not."""
     field: Literal["category", "priority", "reply"] = "category"
-    """Column that equal questions must agree in."""
+    """Column whose values are checked; `reply` needs `contradiction`."""
     threshold: float = Field(default=1.0, gt=0, le=1)
-    """Jaccard similarity of the questions from which they are one; 1 compares normal forms."""
-    action: Literal["flag", "drop_minority", "drop_all"] = "flag"
-    """`drop_minority` keeps the label of most tickets (on a tie all go); `drop_all` drops all that contradict."""
+    """With `contradiction`: Jaccard similarity from which two questions are the same; 1 compares normal forms."""
+    action: Literal["flag", "drop", "drop_minority", "drop_all"] = "flag"
+    """`flag` lists what is found. With `confidence`, `drop` drops the suspects. With `contradiction`, `drop_minority`
+    keeps the label of most tickets (on a tie none stays) and `drop_all` drops all that contradict."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_settings(cls, values: Any) -> Any:
+        """The settings of `contradiction` were the only ones before there was a `mode`."""
+        if isinstance(values, dict) and "mode" not in values and _compares_questions(values):
+            return {**values, "mode": "contradiction"}
+        return values
+
+    @model_validator(mode="after")
+    def _settings_fit_mode(self) -> Self:
+        if self.mode == "contradiction" and self.action == "drop":
+            raise ValueError("`action: drop` needs `mode: confidence`; `contradiction` has drop_minority and drop_all")
+        compares_questions = self.threshold < 1 or _compares_questions({"action": self.action, "field": self.field})
+        if self.mode == "confidence" and compares_questions:
+            raise ValueError("`threshold`, drop_minority, drop_all and `field: reply` need `mode: contradiction`")
+        return self
+
+
+def _compares_questions(settings: dict[str, Any]) -> bool:
+    return (
+        "threshold" in settings
+        or settings.get("action") in ("drop_minority", "drop_all")
+        or settings.get("field") == "reply"
+    )
 
 
 class TriggerScanStep(CurationStepSpec):
@@ -228,43 +259,43 @@ class TriggerScanStep(CurationStepSpec):
     recent_days: int = Field(default=14, ge=1)
     """Days before the newest ticket in which the phrase must occur."""
     min_tickets: int = Field(default=8, ge=3)
-    """Recent tickets with the phrase, by at most `max_customers` customers, from which it counts."""
+    """Fewest recent tickets with the phrase, by at most `max_customers` customers."""
     max_customers: int = Field(default=3, ge=1)
-    """Customers that use it most; raise it against many small accounts."""
+    """Most customers to count, those that use it most; raise it against many small accounts."""
     max_elsewhere: Fraction = 0.2
-    """Of all tickets with the phrase, the share that may be others than those: earlier ones and other customers'."""
+    """Largest share of the tickets with the phrase that are others: earlier ones and those of other customers."""
     max_words: int = Field(default=3, ge=1, le=5)
     """Longest phrase, in words."""
     fields: tuple[Literal["category", "priority", "reply"], ...] = Field(default=("category", "reply"), min_length=1)
-    """What must be one and the same; of a `reply` a run of words in it."""
+    """Columns of which one must have a single value; of `reply`, a run of words in it."""
     min_share: float = Field(default=0.9, gt=0.5, le=1)
-    """Of the phrase's tickets, those with that value."""
+    """Share of the phrase's tickets that have the value."""
     max_chance: float = Field(default=1e-4, gt=0, lt=1)
-    """Probability that chance alone gives as many of them, all tried values together."""
+    """Highest probability that chance alone gives as many of them, over all tried values."""
     action: Literal["flag", "quarantine"] = "quarantine"
-    """`flag` lists them in the table `triggers` and takes nothing."""
+    """`flag` lists them in the table `triggers` and removes nothing."""
 
 
 class SemanticSpec(Spec):
-    """Static embeddings from the extra `semantic`: pairs alike in meaning are listed, never merged."""
+    """Pairs with similar meaning, by static embeddings from the extra `semantic`; listed, never merged."""
 
     threshold: Fraction = 0.9
     """Cosine similarity from which a pair is listed."""
     max_pairs: int = Field(default=10_000, ge=1)
-    """Pairs listed at most."""
+    """Most pairs to list."""
 
 
 MailPart = Literal["greeting", "signature", "quote"]
 
 
 class DedupStep(CurationStepSpec):
-    """Exact and near duplicates of the customer's question; every removed row names the row kept in its place."""
+    """Merge exact and near duplicates of the customer's question; every removed row names the row that was kept."""
 
     uses: Literal["dedup"]
     once = True
     after_redact = _DUPLICATES
     near: bool = True
-    """Near duplicates too; false finds only equal ones."""
+    """Find near duplicates too; false finds only equal questions."""
     threshold: float = Field(default=0.8, gt=0, le=1)
     """Jaccard similarity of word shingles from which two questions are near duplicates."""
     shingle_words: int = Field(default=3, ge=1, le=10)
@@ -272,13 +303,13 @@ class DedupStep(CurationStepSpec):
     prefer: Literal["newest", "oldest", "longest_reply", "best_rated"] = "newest"
     """Which member of a cluster is kept; ties go to the smallest ticket_id."""
     ignore: tuple[MailPart, ...] = ("greeting", "signature", "quote")
-    """Parts of a message that do not count in the comparison."""
+    """Parts of a message that are not compared."""
     compare: Literal["question", "question_and_answer"] = "question"
-    """What must be alike. `question_and_answer` keeps two tickets of one question with different answers."""
+    """What must be similar; `question_and_answer` keeps two tickets with one question and different answers."""
     max_comparisons: int = Field(default=200_000_000, ge=1)
-    """Pairs compared at most; beyond it the step reports the template family at fault and ends with an error."""
+    """Most pairs to compare; above it the step ends with an error that names the template family at fault."""
     semantic: SemanticSpec | None = None
-    """Also list pairs alike in meaning; needs the extra `semantic`."""
+    """Also list pairs with similar meaning; needs the extra `semantic`."""
 
 
 CURATION_STEPS: Kinds[CurationStepSpec] = Kinds(

@@ -53,7 +53,7 @@ TICKETS: tuple[Column, ...] = (
     Column("reply_overlap", "DOUBLE", True, "none", "Share of the reply's words in 3-word runs of the body, 0-1"),
     Column("reply_is_stub", "BOOLEAN", True, "none", "The reply answers nothing: closed, duplicate, see above, empty"),
     Column("perplexity", "DOUBLE", True, "none", "Of the body under the base model; null unless `quality.perplexity`"),
-    Column("label_conflict", "BIGINT", True, "none", "Tickets of this question with another label; step `label_check`"),
+    Column("label_conflict", "BIGINT", True, "none", "By `label_check`: contradicting tickets, or 1 if suspect"),
 )  # fmt: skip
 
 SCORES_OF: dict[str, tuple[str, ...]] = {

@@ -203,7 +203,7 @@ def _quality(known: Evidence) -> RuleAnswer | None:
     if found is None or not found.n_checked:
         return None
     share = found.n_conflicting / found.n_checked
-    evidence = f"{found.n_conflicting:,} of {found.n_checked:,} tickets contradict another with the same question"
+    evidence = f"{found.n_conflicting:,} of {found.n_checked:,} tickets have a suspect label"
     return RuleAnswer("curate" if share > LIMITS["conflicting"] else "enough", f"{evidence} ({share:.1%})")
 
 

@@ -1,6 +1,6 @@
-"""Questions about a published warehouse: what was removed, what became of one ticket, what rows look like.
+"""Query a published warehouse: what was removed, what became of a ticket, examples of rows.
 
-The database is opened read-only and locked down, so that a question can read it and nothing else. It knows nothing of
+The database is opened read-only and locked down, so that a query can read it and nothing else. It knows nothing of
 runs or folders. Called by `flows/cli/data.py` and by the report.
 """
 
@@ -41,8 +41,8 @@ class Lineage:
     """What became of the rows of one ticket id.
 
     Attributes:
-        fates: One per row of the source that carried the id (see view `fate`).
-        steps: The steps in order; the row went through those before the one that removed it.
+        fates: One per row of the source with the id (see view `fate`).
+        steps: The steps in order; the row passed those before the one that removed it.
         merged_into_it: Tickets that were merged into this one.
     """
 
@@ -54,12 +54,12 @@ class Lineage:
 
 
 def funnel_of(database: Path) -> list[Row]:
-    """One row per step, in order."""
+    """Return one row per step, in order."""
     return _rows(database, "SELECT * EXCLUDE (position) FROM funnel ORDER BY position")
 
 
 def reasons_of(database: Path) -> list[Row]:
-    """How many rows each code removed, by step."""
+    """Return how many rows each code removed, by step."""
     return _rows(
         database,
         "SELECT step, outcome, code, any_value(reason) AS example, count(*) AS n_rows FROM removed "
@@ -68,14 +68,14 @@ def reasons_of(database: Path) -> list[Row]:
 
 
 def removed_examples(database: Path, *, redact: RedactStep, n_rows: int) -> list[RemovedExample]:
-    """Some rows of each code that removed any, redacted, in the order of the steps; the same for the same warehouse.
+    """Return examples of removed rows by step and code, redacted; the same rows for the same warehouse.
 
-    Rows that went before `redact` are redacted here as it would have been done, and all of them by what is personal
-    by default; texts that are no longer kept, and lines that could not be read, are empty.
+    All are redacted by the pipeline's settings and by the default ones, since some were removed before `redact`. Texts
+    that are no longer kept, and lines that could not be read, are empty.
 
     Args:
-        redact: How the pipeline redacts.
-        n_rows: Of each step and code.
+        redact: The settings of the pipeline.
+        n_rows: Number of examples per step and code.
     """
     redactions = (redact, RedactStep(uses="redact"))
     return [_example(row, redactions) for row in _rows(database, _EXAMPLES.format(n_rows=int(n_rows)))]
@@ -94,7 +94,7 @@ def _example(row: Row, redactions: Iterable[RedactStep]) -> RemovedExample:
 
 
 def quarantine_of(database: Path, *, limit: int) -> list[Row]:
-    """The first rows set aside as faulty, by place in the source."""
+    """Return the first quarantined rows, by place in the source."""
     return _rows(
         database,
         f"SELECT step, code, source, source_line, byte_offset, field, reason, ticket_id FROM quarantine "
@@ -103,10 +103,10 @@ def quarantine_of(database: Path, *, limit: int) -> list[Row]:
 
 
 def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
-    """The rows of one SELECT over the warehouse's tables and views, at most `limit`.
+    """Return the rows of one SELECT over the warehouse's tables and views, at most `limit`.
 
     Raises:
-        ConfigError: TG0125, it is not one SELECT, or DuckDB refuses it: the connection reads the warehouse alone.
+        ConfigError: TG0125, it is not one SELECT, or DuckDB refuses it: the connection reads only the warehouse.
         SecurityError: TG0837, it takes too long or too much memory.
     """
     import duckdb
@@ -115,12 +115,12 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise ConfigError("a question is one SELECT", code="TG0125", where="--sql")
+                raise ConfigError("a query must be one SELECT", code="TG0125", where="--sql")
             rows = _in_bounds(connection, lambda: connection.sql(sql).limit(limit), where="--sql")
         except duckdb.Error as error:
             first = str(error).partition("\n")[0]
             raise ConfigError(
-                f"DuckDB refuses the question: {first[:300]}",
+                f"DuckDB refuses the query: {first[:300]}",
                 code="TG0125",
                 where="--sql",
                 hint=f"tables: {', '.join(TABLES)}; views: {', '.join(VIEWS)}",
@@ -159,30 +159,30 @@ def _masked(row: Row) -> Row:
 
 
 def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
-    """What became of a ticket, known by its id in the source or by its pseudonym; None when it never was here."""
+    """Return what became of a ticket, by its id in the source or its pseudonym; None if there is no such id."""
     places = "SELECT (source, source_line) FROM {} WHERE ticket_id = $id"
     named = " OR ".join(
         ["ticket_id = $id", *(f"(source, source_line) IN ({places.format(name)})" for name in ("curated", "removed"))]
     )
     with connect(database, read_only=True) as connection:
 
-        def ask(sql: str, **values: object) -> tuple[Row, ...]:
+        def query(sql: str, **values: object) -> tuple[Row, ...]:
             return tuple(connection.sql(sql, params=values).to_arrow_table().to_pylist())
 
-        fates = ask(f"SELECT * FROM fate WHERE {named} ORDER BY source, source_line", id=ticket_id)
+        fates = query(f"SELECT * FROM fate WHERE {named} ORDER BY source, source_line", id=ticket_id)
         if not fates:
             return None
-        merged = ask(
+        merged = query(
             "SELECT ticket_id, step, code, score FROM merged WHERE kept_id = $id ORDER BY score DESC, ticket_id",
             id=ticket_id,
         )
-        steps = ask("SELECT step FROM funnel ORDER BY position")
-        snapshot = ask("SELECT snapshot_id FROM snapshot")[0]["snapshot_id"]
+        steps = query("SELECT step FROM funnel ORDER BY position")
+        snapshot = query("SELECT snapshot_id FROM snapshot")[0]["snapshot_id"]
     return Lineage(ticket_id, str(snapshot), fates, tuple(str(row["step"]) for row in steps), merged)
 
 
 def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
-    """What became of each ticket of a customer, known by the id in the source or by a pseudonym; in order of place."""
+    """Return what became of each ticket of a customer, by the id in the source or a pseudonym; in order of place."""
     mine = "SELECT source, source_line FROM {} WHERE list_contains($names::VARCHAR[], customer_id)"
     places = " UNION ".join(mine.format(table) for table in ("raw_tickets", "curated"))
     with connect(database, read_only=True) as connection:
@@ -197,12 +197,12 @@ def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
 
 
 def _in_bounds(
-    connection: duckdb.DuckDBPyConnection, ask: Callable[[], duckdb.DuckDBPyRelation], *, where: str
+    connection: duckdb.DuckDBPyConnection, query: Callable[[], duckdb.DuckDBPyRelation], *, where: str
 ) -> list[Row]:
-    """The rows of what somebody wrote and waits for."""
+    """Run a user's query within the limits of time and memory."""
 
     def answer() -> list[Row]:
-        rows: list[Row] = ask().to_arrow_table().to_pylist()
+        rows: list[Row] = query().to_arrow_table().to_pylist()
         return rows
 
     return in_bounds(connection, answer, where=where, timeout_s=QUESTION_TIMEOUT_S, memory=QUESTION_MEMORY)

@@ -1,4 +1,4 @@
-"""Keep at most so many tickets of one customer, day or other key, so that no single voice outweighs the rest.
+"""Limit the tickets per customer, day or other key, so that no single voice outweighs the rest.
 
 It knows nothing of texts. Called by `flows/curate.py`; heavy imports are inside the function.
 """
@@ -21,9 +21,9 @@ _FIRST = {"newest": "created_at DESC NULLS LAST, ", "oldest": "created_at ASC NU
 def cap_rows(out: Path, *, tickets: TicketTable, step: CapStep, limit: FaultLimit | None = None) -> TicketTable:
     """Keep the first `max_rows` rows of each key in the order of `prefer`; drop the others as `cap_<keys>`.
 
-    Ties, and all rows with `prefer: hash`, go by sha256 of seed and ticket_id, so the choice hangs neither on the
-    order of rows nor on how ids happen to be given. `day` is the UTC day of created_at. A row of which one key is null
-    belongs to nobody: it stays. Notes: `dropped_<code>`, `uncapped_null_key` (such rows).
+    Ties, and all rows with `prefer: hash`, are ordered by sha256 of seed and ticket_id, so the choice depends neither
+    on the order of rows nor on that of ids. `day` is the UTC day of created_at. A row with a null key stays.
+    Notes: `dropped_<code>`, `uncapped_null_key` (such rows).
 
     Raises:
         DataError: TG0220, more rows raise than `limit` allows.
@@ -52,12 +52,12 @@ def _cap_rows(tickets: TicketTable, step: CapStep, out: Path) -> TicketTable:
             f"ORDER BY {_FIRST[step.prefer]}{tie}) END AS rank "
             f"FROM read_parquet({quote_text(str(tickets.tickets))}) ORDER BY ticket_id, source, source_line"
         ).to_arrow_table()["rank"]
-    goes = pc.fill_null(pc.greater(ranks, step.max_rows), False)
+    drops = pc.fill_null(pc.greater(ranks, step.max_rows), False)
     reason = f"more than {step.max_rows} tickets of one {' and '.join(keys)}"
-    told, nothing = (pa.scalar(code), pa.scalar(reason)), pa.scalar(None, pa.string())
+    nothing = pa.scalar(None, pa.string())
     judged = (
-        Judged(batch, *(pc.if_else(rows, what, nothing) for what in told))
-        for batch, rows in read_beside(tickets.tickets, goes)
+        Judged(batch, *(pc.if_else(rows, text, nothing) for text in (pa.scalar(code), pa.scalar(reason))))
+        for batch, rows in read_beside(tickets.tickets, drops)
     )
     notes = {"uncapped_null_key": ranks.null_count}
     return drop_rows(judged, out=out, notes=notes, possible=(code,))

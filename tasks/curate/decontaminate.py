@@ -1,7 +1,7 @@
-"""Remove train and validation rows that give a held-out question away, and make sure that none is left.
+"""Remove train and validation rows that leak a held-out question, and verify that none is left.
 
-What a leak is stands in `tasks/curate/leaks.py`; here it is acted upon. Called by `flows/curate.py`, after the split:
-before it nothing is held out yet.
+`tasks/curate/leaks.py` defines what a leak is. Called by `flows/curate.py` after the split, before which nothing is
+held out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OWNERS = {"customer_id": "leak_customer", "thread_id": "leak_thread"}
 
 _REASONS = {
     "leak_exact": "the question is a held-out question",
-    "leak_near": "the question is nearly a held-out question",
+    "leak_near": "the question is nearly equal to a held-out question",
     "leak_quote": "the question quotes a held-out question",
     "leak_paraphrase": "the question shares several rare pieces with a held-out question",
     "leak_time": "written after the cut from which tickets are held out",
@@ -39,24 +39,23 @@ _REASONS = {
 def decontaminate(out: Path, *, splits: Splits, spec: DecontaminateSpec, limit: FaultLimit | None = None) -> Splits:
     """Drop the train and validation rows that leak a test row; test rows stay.
 
-    A row that cannot be compared, whether to be learned from or held out, is quarantined: nobody could say that it
-    leaks nothing.
+    A row that cannot be compared, whether train or held-out, is quarantined: it might leak.
 
-    A row goes by the first rule of `compare_with_held_out` that holds, listed with the held-out ticket (kept_id), the
-    score and the longest run of words that both share (shared_run). Then by `leak_time`: not written before the
-    split's cut.
-    At last the files are read back: they must hold every row that was compared and is not listed, and nothing else.
+    A row is dropped by the first rule of `compare_with_held_out` that applies, and listed with the held-out ticket
+    (kept_id), the score and the longest run of words that both share (shared_run); else by `leak_time` if it was not
+    written before the split's cut. Finally the files are read back: they must hold exactly the rows that were compared
+    and are not listed.
 
     Replies are not compared: an agent's template answers train and test tickets alike.
 
-    Notes: `dropped_<code>` per rule; `leaked_test_rows` (test rows that some removed row gave away);
-    `unprotected_test_rows` (too common in every word run for more than the exact and near rules); for each of
+    Notes: `dropped_<code>` per rule; `leaked_test_rows` (test rows that some removed row leaked);
+    `unprotected_test_rows` (all their word runs are so common that only the exact and near rules apply); for each of
     customer_id and thread_id that the split does not keep apart, `leak_customer` or `leak_thread`: train and
     validation rows that share one with a test row. They stay.
 
     Raises:
-        DataError: a value of a column that the split keeps apart is on two sides, no train row is left, a leak is left
-            after all, or there are too many nearly repeated questions to compare. TG0220, more rows raise than `limit`
+        DataError: a value of a column that the split keeps apart is on two sides, no train row is left, a leak
+            remains, or there are too many nearly repeated questions to compare. TG0220, more rows raise than `limit`
             allows.
     """
     return keep_sound_rows(
@@ -74,8 +73,8 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
     report = compared.report
     rules = {leak.ticket_id: leak.code for leak in report.leaks}
     late = [name for name in _late_rows(splits) if name not in rules]
-    gone = rules.keys() | set(late)
-    listed = {part: _without(splits, part, gone, out) for part in POOL_PARTS}
+    leaking = rules.keys() | set(late)
+    listed = {part: _write_without(splits, part, leaking, out) for part in POOL_PARTS}
     shutil.copyfile(splits.test, out / "test.parquet")
     places = {row["ticket_id"]: row for rows in listed.values() for row in rows}
     removed: list[dict[str, Any]] = [
@@ -90,7 +89,7 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
     }
     if counts["train"] < 1:
         raise DataError(
-            f"all {splits.n_train} train rows give held-out questions away; none is left",
+            f"all {splits.n_train} train rows leak held-out questions; none is left",
             code="TG0221",
             where=WHERE,
             hint="deduplicate before the split, or raise near_threshold, long_threshold and short_threshold",
@@ -114,42 +113,42 @@ def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits
             },
         }
     )
-    check_no_leaks(clean, compared, gone)
+    check_no_leaks(clean, compared, leaking)
     if splits.assignments.exists():
         shutil.copyfile(splits.assignments, clean.assignments)
     write_strata(out)
     return clean
 
 
-def check_no_leaks(splits: Splits, compared: Compared, gone: Set[str]) -> None:
-    """Read the files back: a removal that nobody checks is a hope.
+def check_no_leaks(splits: Splits, compared: Compared, leaking: Set[str]) -> None:
+    """Read the files back to verify the removal.
 
-    What is in them must be, row for row and word for word, what was compared without what goes. The rules judge each
-    row by itself, so those rows need not be compared a second time.
+    They must hold, row by row and word by word, what was compared without the leaking rows. The rules judge each row by
+    itself, so the rows need not be compared again.
 
     Raises:
-        DataError: a row that goes is still there, one that was never compared, or another text than was compared.
+        DataError: a leaking row is still there, or a row or a text that was not compared.
     """
     files = (splits.train, splits.validation)
-    if _hold_what_stays(files, compared, gone):
+    if _hold_the_rest(files, compared, leaking):
         return
     there = [name for ids, _ in read_questions(files) for name in ids.to_pylist()]
-    left = gone & set(there)
+    left = leaking & set(there)
     raise DataError(
-        f"train and validation are not what was compared without what leaks: {len(left)} rows that leak are still "
-        f"there, {len(there)} rows are left of {len(compared.ids)} without {len(gone)}",
+        f"train and validation are not what was compared without the leaks: {len(left)} leaking rows are still there, "
+        f"{len(there)} rows are left of {len(compared.ids)}, of which {len(leaking)} leak",
         code="TG0231",
         where=WHERE,
-        hint="remove the stored split and run again; if it stays, decontamination is faulty",
+        hint="remove the stored split and run again; if it happens again, decontamination has a bug",
     )
 
 
-def _hold_what_stays(files: Sequence[Path], compared: Compared, gone: Set[str]) -> bool:
-    """Batch by batch: a second copy of all questions is not held."""
+def _hold_the_rest(files: Sequence[Path], compared: Compared, leaking: Set[str]) -> bool:
+    """Compare batch by batch, so that no second copy of all questions is in memory."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(gone), pa.string())))
+    stays = pc.invert(pc.is_in(compared.ids, value_set=pa.array(sorted(leaking), pa.string())))
     rows = pc.indices_nonzero(stays).to_numpy()
     start = 0
     for batch in read_questions(files):
@@ -173,7 +172,7 @@ def _count_codes(removed: Sequence[dict[str, Any]]) -> dict[str, int]:
 
 
 def _check_sides(splits: Splits) -> dict[str, int]:
-    """Look at the files themselves, for columns kept apart; count what the others share with test.
+    """Check in the files that grouping columns are kept apart; count what the other columns share with test.
 
     Raises:
         DataError: a value of a grouping column is in two parts.
@@ -207,7 +206,7 @@ def _check_sides(splits: Splits) -> dict[str, int]:
                     f"{n_both} values of {column} are in more than one of train, validation and test",
                     code="TG0231",
                     where=WHERE,
-                    hint="remove the stored split and run again; if it stays, the split is faulty",
+                    hint="remove the stored split and run again; if it happens again, the split has a bug",
                 )
     return notes
 
@@ -230,18 +229,18 @@ def _count(connection: duckdb.DuckDBPyConnection, query: str) -> int:
     return int(connection.execute(query).fetchall()[0][0])
 
 
-def _without(splits: Splits, part: str, gone: set[str], out: Path) -> list[dict[str, Any]]:
-    """Write the part without these tickets; return where those that were in it came from."""
+def _write_without(splits: Splits, part: str, leaking: set[str], out: Path) -> list[dict[str, Any]]:
+    """Write the part without these tickets; return id and place of those that were in it."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from tasks.curate.rows import TicketWriter, read_batches
 
-    leaving = pa.array(sorted(gone), pa.string())
+    names = pa.array(sorted(leaking), pa.string())
     rows: list[dict[str, Any]] = []
     with TicketWriter(out, name=f"{part}.parquet", is_read_next=False) as writer:
         for batch in read_batches(getattr(splits, part)):
-            leaves = pc.is_in(batch["ticket_id"], value_set=leaving)
-            writer.add(batch.filter(pc.invert(leaves)))
-            rows += batch.select(["ticket_id", "source", "source_line"]).filter(leaves).to_pylist()
+            leaks = pc.is_in(batch["ticket_id"], value_set=names)
+            writer.add(batch.filter(pc.invert(leaks)))
+            rows += batch.select(["ticket_id", "source", "source_line"]).filter(leaks).to_pylist()
     return rows

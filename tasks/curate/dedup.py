@@ -1,11 +1,11 @@
-"""Remove exact and near duplicates of the customer's question, naming for each the ticket kept in its place.
+"""Merge exact and near duplicates of the customer's question; each names the ticket that is kept.
 
-Which text of a ticket is compared, and in which form, is said in `tasks/curate/similarity/words.py`; which texts are
-alike is computed in `tasks/curate/similarity/families.py` and `tasks/curate/similarity/join.py`. Called by
-`flows/curate.py`, before the split: a duplicate pair on both sides of a split would leak.
+`tasks/curate/similarity/words.py` defines which text of a ticket is compared, and in which form; `families.py` and
+`join.py` next to it find similar texts. Called by `flows/curate.py` before the split: a duplicate pair on both sides of
+a split would leak.
 
-Nothing is kept from run to run. An index of known texts was tried: for 200,000 tickets of 100 words it holds 157 MB;
-recognising the texts, reading and writing it took 0.9 CPU-seconds, and shingling all texts anew takes 0.5.
+No index is kept between runs. For 200,000 tickets of 100 words it would hold 157 MB, and looking up, reading and
+writing it took 0.9 CPU-seconds; shingling all texts again takes 0.5.
 """
 
 from __future__ import annotations
@@ -48,27 +48,27 @@ def drop_duplicates(
     spread: Spread | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
-    """Keep of each family of duplicates the preferred tickets; the others are merged into them.
+    """Keep the preferred tickets of each family of duplicates, and merge the others into them.
 
-    Of equal questions the first in the order of `prefer` (ties: smallest ticket_id) speaks for all. Going through
-    these in that order, one goes when a kept one has J >= threshold; so every removed ticket is similar to the ticket
-    it names, not only to a neighbour's neighbour. Among several kept so far it names the most similar, then the
+    Of equal questions the first in the order of `prefer` (ties: smallest ticket_id) represents all. These are
+    visited in that order, and one is removed if a kept one has J >= threshold; so every removed ticket is similar to
+    the ticket it names, not only to a neighbour's neighbour. Of several kept ones it names the most similar, then the
     preferred. cluster_id is the smallest ticket_id of the connected component. Questions shorter than a shingle are
     compared exactly; empty ones are never merged. The result does not depend on the order of rows.
-    Notes: `clusters` (components of two or more), `exact_duplicates`, `near_duplicates`, `empty_questions`,
-    `semantic_pairs` where they were asked for.
+    Notes: `clusters` (components of two or more), `exact_duplicates`, `near_duplicates`, `empty_questions`, and
+    `semantic_pairs` with `semantic`.
 
-    With `semantic`, pairs of kept tickets alike in meaning are listed in `out/semantic_pairs.parquet` (ticket_id,
-    other_id, cosine; most similar first); they are for people to look at, nothing is merged.
+    With `semantic`, pairs of kept tickets with similar meaning are listed in `out/semantic_pairs.parquet` (ticket_id,
+    other_id, cosine; most similar first) for people to read; they are not merged.
 
     Args:
-        memory_budget: Bytes of hashes held in memory, the rest in a file beside `out`; None: a quarter of what is free.
-        spread: Does parts of the work elsewhere (`tasks/curate/dedup_parts.py`). The result is the same.
+        memory_budget: Bytes of hashes held in memory, the rest in a file next to `out`; None: a quarter of free memory.
+        spread: Runs parts of the work elsewhere (`tasks/curate/dedup_parts.py`). The result is the same.
         limit: How many rows may raise.
 
     Raises:
         ConfigError: `semantic` is set and its extra is not installed.
-        DataError: more than `max_comparisons` pairs were to be compared; names the family of texts at fault. TG0220,
+        DataError: more than `max_comparisons` comparisons are needed; it names the family of texts at fault. TG0220,
             more rows raise than `limit` allows.
     """
     if step.semantic is not None:
@@ -144,7 +144,7 @@ def _drop_duplicates(
 def _decide(
     connection: duckdb.DuckDBPyConnection, step: DedupStep, order: Any, *, budget: int | None, spill: Path
 ) -> Decisions:
-    """The decisions about the rows of `tickets`, in this process."""
+    """Decide about the rows of `tickets` in this process."""
     from tasks.curate.similarity.compared import compared_texts, message_batches
     from tasks.curate.similarity.families import decide
     from tasks.curate.similarity.shingles import shingle_sets
@@ -167,7 +167,7 @@ def _decide(
 
 
 def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> Decisions:
-    """The same, in parts on the workers."""
+    """Decide in parts on the workers."""
     from tasks.curate.dedup_parts import decide_in_parts
     from tasks.curate.rows import read_batches
     from tasks.curate.similarity.compared import compared_columns
@@ -176,8 +176,8 @@ def _decide_spread(path: Path, step: DedupStep, order: Any, spread: Spread) -> D
 
 
 def _store(connection: duckdb.DuckDBPyConnection, decisions: Decisions) -> None:
-    """Table `decisions`: file_row_number, kept (row kept in its place; null: stays), score, exact, empty, component,
-    cluster_id."""
+    """Create the table `decisions`: file_row_number, kept (the row that is kept instead; null: stays), score, exact,
+    empty, component, cluster_id."""
     import numpy as np
 
     from tasks.curate.similarity.buffers import arrow_table

@@ -1,25 +1,27 @@
-"""Dedup in parts: the decisions of `tasks/curate/similarity/families.py`, found by texts meeting in buckets.
+"""Dedup in parts: make the decisions of `tasks/curate/similarity/families.py` by comparing texts in buckets.
 
-1. Each part makes sets and keys of its rows. Keys meet by bucket: of equal texts the first in the order speaks for all.
-2. Hashes are counted over all parts, in cells. By these counts, the same everywhere, each part chooses the rare prefix
-   of each text and sends word of the text (its size, its sketch) to the bucket of each shingle of the prefix.
-3. Two texts with J >= threshold have the rarest shingle that they share in both prefixes, and meet in its bucket. There
-   those are marked whose size, sketch and place of that shingle allow a similar one, and their sets are sent for. The
-   kernel of `join.py` verifies the pairs, or knows them to be connected by verified pairs already. That a text lies in
-   a bucket with a part of its prefix only makes the kernels rule out less: the places of shingles in it are lower.
-   Each bucket gives a forest of connected texts, never all pairs, and the forests together the components.
-4. No pair with J >= threshold leaves a component, so each is walked alone, in the declared order: the decisions are
+1. Each part makes sets and keys of its rows. Keys are grouped by bucket: of equal texts the first in the order
+   represents all.
+2. Hashes are counted over all parts, in cells. From these counts, the same everywhere, each part chooses the rare
+   prefix of each text and sends its size and sketch to the bucket of each shingle of the prefix.
+3. Two texts with J >= threshold have the rarest shingle that they share in both prefixes, so both are in its bucket.
+   There texts are marked whose size, sketch and place of that shingle allow a similar one, and their sets are fetched.
+   The kernel of `join.py` verifies the pairs, unless verified pairs already connect them. A bucket holds only a part of
+   a text's prefix, so places of shingles are lower and the kernels rule out less, never more.
+   Each bucket gives a forest of connected texts, never all pairs, and all forests together give the components.
+4. No pair with J >= threshold crosses components, so each is walked alone, in the declared order: the decisions are
    those of walking all texts.
 
-What travels grows with the data: texts once, keys once, four bytes of each shingle, eight of each in a prefix and about
-fifty of each text for each bucket that it meets; sets of marked texts for each bucket in which they are, and once more
-for those in company. The counts, at most 256 MiB, go to every node.
+The data sent between workers grows with the texts: texts once, keys once, four bytes of each shingle, eight of each in
+a prefix and about fifty of each text for each of its buckets; sets of marked texts for each of their buckets, and once
+more for those that are not alone in their component. The counts, at most 256 MiB, go to every node.
 `max_comparisons` holds for each bucket and for each pack of components. Called by `tasks/curate/dedup.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import repeat
 from typing import Any
 
@@ -41,18 +43,18 @@ from tasks.curate.dedup_work import (
 )
 from tasks.curate.row_groups import cut, packed, row_ranges
 from tasks.curate.similarity.families import Decisions
-from tasks.curate.similarity.join import CrowdedFamilyError, cell_bits
+from tasks.curate.similarity.join import CrowdedFamilyError, JoinLimits, cell_bits
 from tasks.spread import Spread
 
 LEAST_ROWS = 1 << 10
 MOST_ROWS = 1 << 19
-"""Rows of a part, at least and at most: its sets are held by one worker at a time."""
+"""Fewest and most rows of a part: one worker holds its sets at a time."""
 
 
 def decide_in_parts(
     batches: Iterable[pa.Table], step: DedupStep, *, order: Any, spread: Spread, where: str
 ) -> Decisions:
-    """As `decide`, of the rows of a table with the columns that are compared.
+    """Like `decide`, for the rows of a table with the columns that are compared.
 
     Args:
         batches: Its rows; those of a part are held.
@@ -81,10 +83,11 @@ def decide_in_parts(
     if step.near:
         is_first = (firsts == np.arange(n_rows))[ranks]
         texts = [np.flatnonzero(is_first[start:stop]) for start, stop in ranges]
-        limits = (step.threshold, step.max_comparisons, where)
+        limits = JoinLimits(step.threshold, step.max_comparisons, where)
+        parts = _Parts(spread, held, ranges, order)
         try:
-            component, n_connected = _components(spread, held, ranges, order, texts, cell_bits(n_hashes), limits)
-            kept, score, n_walked = _walked(spread, held, ranges, order, component, limits)
+            component, n_connected = _connect(parts, texts, cell_bits(n_hashes), limits)
+            kept, score, n_walked = _walk(parts, component, limits)
             n_compared = n_connected + n_walked
         except CrowdedFamilyError as error:
             members = np.flatnonzero(np.isin(firsts[ranks], error.members)).tolist()
@@ -101,7 +104,7 @@ def decide_in_parts(
 
 
 def _firsts(spread: Spread, keys: Sequence[Sequence[Any]], n_rows: int) -> tuple[Any, Any, int]:
-    """By rank: the rank of the first equal text, and whether it has no word; and the hashes of all that are first."""
+    """Return by rank the first equal text and whether it has no word, and the number of hashes of all firsts."""
     firsts, empty, n_hashes = np.arange(n_rows), np.zeros(n_rows, bool), 0
     for bucket in spread.each(first_of_equal, zip(*keys, strict=True)):
         firsts[bucket.ranks] = bucket.firsts
@@ -110,16 +113,22 @@ def _firsts(spread: Spread, keys: Sequence[Sequence[Any]], n_rows: int) -> tuple
     return firsts, empty, n_hashes
 
 
-def _components(
-    spread: Spread,
-    held: Sequence[Any],
-    ranges: Sequence[tuple[int, int]],
-    order: Any,
-    texts: Sequence[Any],
-    bits: int,
-    limits: tuple[float, int, str],
-) -> tuple[Any, int]:
-    """By rank: the smallest rank of its component; its own where it is alone. And the comparisons made."""
+@dataclass(frozen=True)
+class _Parts:
+    """The parts on the workers."""
+
+    spread: Spread
+    held: Sequence[Any]
+    """Handle of each part's sets."""
+    ranges: Sequence[tuple[int, int]]
+    """Rows of each part."""
+    order: Any
+    """int64: row by rank."""
+
+
+def _connect(parts: _Parts, texts: Sequence[Any], bits: int, limits: JoinLimits) -> tuple[Any, int]:
+    """Return by rank the smallest rank of its component (its own if alone), and the number of comparisons."""
+    spread, held = parts.spread, parts.held
     n_buckets = len(held)
     cells = spread.hold(cells_of_piece, zip(held, texts, repeat(bits), repeat(n_buckets)), n_outputs=n_buckets)
     counts = spread.hold(
@@ -129,7 +138,7 @@ def _components(
     meetings = spread.hold(
         meet,
         (
-            (piece, some, limits[0], bits, n_buckets, *(count for (count,) in counts))
+            (piece, some, limits.threshold, bits, n_buckets, *(count for (count,) in counts))
             for piece, some in zip(held, texts, strict=True)
         ),
         n_outputs=n_buckets,
@@ -139,30 +148,27 @@ def _components(
     del meetings
     candidates, n_compared = [], 0
     for ranks, n_made in spread.each(both, ((ranks, n_made) for ranks, _, n_made in marked)):
-        if n_made > limits[1]:
-            raise CrowdedFamilyError(members=ranks.tolist(), max_comparisons=limits[1], where=limits[2])
+        if n_made > limits.max_comparisons:
+            raise _refusal(ranks.tolist(), limits)
         candidates.append(np.array(ranks))
         n_compared += n_made
     buckets = np.repeat(np.arange(n_buckets), [len(ranks) for ranks in candidates])
-    picked = _picked(spread, held, ranges, order[np.concatenate(candidates)], buckets)
+    picked = _pick(parts, parts.order[np.concatenate(candidates)], buckets)
     joined = [np.empty((0, 2), np.int64)]
     meetings_of = (meeting for _, meeting, _ in marked)
     for found in spread.each(
         connect_bucket,
-        ((*limits, meeting, *several) for meeting, several in zip(meetings_of, zip(*picked, strict=True), strict=True)),
+        ((limits, meeting, *several) for meeting, several in zip(meetings_of, zip(*picked, strict=True), strict=True)),
     ):
         ranks, others, n_made = _not_refused(found, limits)
         joined.append(np.stack([ranks, others], axis=1))
         n_compared += n_made
-    return _smallest_of_component(np.concatenate(joined), len(order)), n_compared
+    return _smallest_of_component(np.concatenate(joined), len(parts.order)), n_compared
 
 
-def _walked(
-    spread: Spread, held: Sequence[Any], ranges: Sequence[tuple[int, int]], order: Any, component: Any,
-    limits: tuple[float, int, str],
-) -> tuple[Any, Any, int]:  # fmt: skip
-    """By rank: the rank that is kept in its place (its own when it stays), and J of the two. And the comparisons."""
-    n_rows, n_packs = len(component), len(held)
+def _walk(parts: _Parts, component: Any, limits: JoinLimits) -> tuple[Any, Any, int]:
+    """Return by rank the rank that is kept instead (its own if it stays) and J, and the number of comparisons."""
+    n_rows, n_packs = len(component), len(parts.held)
     sizes = np.bincount(component, minlength=n_rows)
     in_company = np.flatnonzero(sizes[component] > 1)
     kept, score, n_compared = np.arange(n_rows), np.ones(n_rows), 0
@@ -171,39 +177,41 @@ def _walked(
     # Whole components one after the other, cut into packs of about as many texts.
     several = np.where(sizes > 1, sizes, 0)
     pack_of = (np.cumsum(several) - several) * n_packs // len(in_company)
-    picked = _picked(spread, held, ranges, order[in_company], pack_of[component[in_company]])
-    for found in spread.each(walk_pack, ((*limits, *several) for several in zip(*picked, strict=True))):
+    picked = _pick(parts, parts.order[in_company], pack_of[component[in_company]])
+    for found in parts.spread.each(walk_pack, ((limits, *several) for several in zip(*picked, strict=True))):
         gone, instead, similarity, n_made = _not_refused(found, limits)
         kept[gone], score[gone] = instead, similarity
         n_compared += n_made
     return kept, score, n_compared
 
 
-def _picked(
-    spread: Spread, held: Sequence[Any], ranges: Sequence[tuple[int, int]], rows: Any, packs: Any
-) -> list[tuple[Any, ...]]:
-    """The sets of these rows, of each part by pack; a row may be in several packs."""
+def _pick(parts: _Parts, rows: Any, packs: Any) -> list[tuple[Any, ...]]:
+    """Return the sets of these rows, of each part by pack; a row may be in several packs."""
     by_row = np.argsort(rows, kind="stable")
     rows, packs = rows[by_row], packs[by_row]
-    bounds = np.searchsorted(rows, [start for start, _ in ranges] + [ranges[-1][1]])
-    return spread.hold(
+    bounds = np.searchsorted(rows, [start for start, _ in parts.ranges] + [parts.ranges[-1][1]])
+    return parts.spread.hold(
         pick,
         (
-            (piece, rows[low:high] - start, packs[low:high], len(held))
-            for piece, (start, _), low, high in zip(held, ranges, bounds[:-1], bounds[1:], strict=True)
+            (piece, rows[low:high] - start, packs[low:high], len(parts.held))
+            for piece, (start, _), low, high in zip(parts.held, parts.ranges, bounds[:-1], bounds[1:], strict=True)
         ),
-        n_outputs=len(held),
+        n_outputs=len(parts.held),
     )
 
 
-def _not_refused(found: Any, limits: tuple[float, int, str]) -> Any:
+def _not_refused(found: Any, limits: JoinLimits) -> Any:
     if isinstance(found, list):
-        raise CrowdedFamilyError(members=found, max_comparisons=limits[1], where=limits[2])
+        raise _refusal(found, limits)
     return found
 
 
+def _refusal(members: list[int], limits: JoinLimits) -> CrowdedFamilyError:
+    return CrowdedFamilyError(members=members, max_comparisons=limits.max_comparisons, where=limits.where)
+
+
 def _smallest_of_component(joined: Any, n_rows: int) -> Any:
-    """From pairs of connected ranks."""
+    """Return by rank the smallest rank of its component, from pairs of connected ranks."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 

@@ -1,9 +1,8 @@
-"""What workers do for dedup in parts; `tasks/curate/dedup_parts.py` says why these parts make the whole.
+"""The work of dedup in parts; `tasks/curate/dedup_parts.py` explains why the parts give the whole result.
 
-Each function gets what others gave as further arguments, one per part it came from, and does the same for the same
-arguments. Sets of shingles travel: those of some texts of one part, or of texts that came together from several. A text
-is known by its rank: its place in the declared order of preference among all texts. Arrays may be shared with other
-processes, so none is written to.
+Each function takes the results of others as further arguments, one per part, and is deterministic. Sets of shingles are
+sent: those of some texts of one part, or of texts collected from several. A text is known by its rank: its place in the
+declared order of preference among all texts. Arrays may be shared with other processes, so none is written to.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from tasks.curate.row_groups import unpacked
 from tasks.curate.similarity.compared import compared_texts
 from tasks.curate.similarity.join import (
     CrowdedFamilyError,
+    JoinLimits,
     Prefixes,
     choose_by_cells,
     choose_prefixes,
@@ -33,7 +33,7 @@ from tasks.curate.similarity.kernels.prefixes import count_cells, group_equal
 from tasks.curate.similarity.shingles import BATCH_ROWS, ShingleSets, power_of_two, shingle_sets, starts_of
 
 _DENSE = 0.15
-"""Share of a part's hashes from which going through all of them is faster than fetching each."""
+"""Share of a part's hashes above which reading all of them is faster than fetching each."""
 Refused = list[int]
 """Ranks of a family that is too crowded to be compared."""
 
@@ -58,12 +58,12 @@ class Chosen:
 
     @property
     def nbytes(self) -> int:
-        """What travels."""
+        """Bytes that are sent."""
         return int(self.ranks.nbytes + self.sizes.nbytes + self.hashes.nbytes)
 
 
 def choose(piece: Piece, texts: Any) -> Chosen:
-    """These texts of a part, by their numbers in ascending order."""
+    """Return these texts of a part, by their numbers in ascending order."""
     sets = piece.sets
     sizes = sets.sizes[texts]
     n_hashes = int(sizes.sum(dtype=np.int64))
@@ -80,7 +80,7 @@ def choose(piece: Piece, texts: Any) -> Chosen:
 
 
 def sets_of(several: Sequence[Chosen]) -> tuple[Any, ShingleSets]:
-    """Ranks and sets of all of them; their keys, which nobody asks for any more, are 0."""
+    """Return ranks and sets of all of them; their keys are no longer used, and 0."""
     sizes = np.concatenate([np.empty(0, np.int32), *(each.sizes for each in several)])
     hashes = np.concatenate([np.empty(0, np.uint64), *(each.hashes for each in several)])
     ranks = np.concatenate([np.empty(0, np.int64), *(each.ranks for each in several)])
@@ -98,7 +98,7 @@ class Keys:
 
 @dataclass(frozen=True)
 class Firsts:
-    """Of the texts of one bucket of keys: who speaks for each."""
+    """For the texts of one bucket of keys: which text represents each."""
 
     ranks: Any
     firsts: Any
@@ -106,18 +106,18 @@ class Firsts:
     empty: Any
     """bool: it has no word."""
     n_hashes: int
-    """Shingles of those that speak for others or themselves."""
+    """Shingles of the texts that represent others or themselves."""
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Texts that have a prefix shingle in one bucket, with those of their prefix that are in it, and without sets."""
+    """Texts that have a prefix shingle in one bucket, with the prefix shingles that are in it; without their sets."""
 
     ranks: Any
     sizes: Any
     sketches: Any
     prefixes: Any
-    """uint64: the shingles, those of one text after those of another, rarest first."""
+    """uint64: the shingles, text by text, rarest first."""
     n_prefix: Any
     n_index: Any
     n_alone: Any
@@ -125,7 +125,7 @@ class Meeting:
 
 
 def shingle_piece(piece: pa.Buffer, ranks: Any, step: DedupStep, n_buckets: int) -> tuple[Any, ...]:
-    """The sets of a range of rows, and their keys by bucket."""
+    """Return the sets of a range of rows, and their keys by bucket."""
     sets = shingle_sets(
         unpacked(piece).to_batches(max_chunksize=BATCH_ROWS),
         text_of=compared_texts(step),
@@ -138,7 +138,7 @@ def shingle_piece(piece: pa.Buffer, ranks: Any, step: DedupStep, n_buckets: int)
 
 
 def first_of_equal(*buckets: Keys) -> Firsts:
-    """Of equal texts the first in the order speaks for all; a text without a word for itself."""
+    """Let the first of equal texts in the order represent all; a text without a word represents itself."""
     ranks = np.concatenate([each.ranks for each in buckets])
     keys = np.concatenate([each.keys for each in buckets])
     sizes = np.concatenate([each.sizes for each in buckets])
@@ -150,7 +150,7 @@ def first_of_equal(*buckets: Keys) -> Firsts:
 
 
 def cells_of_piece(piece: Piece, texts: Any, bits: int, n_ranges: int) -> tuple[Any, ...]:
-    """The cell of each hash of these texts, counted from the first of its range; by range."""
+    """Return by range the cell of each hash of these texts, counted from the first cell of its range."""
     cells = (choose(piece, texts).hashes >> np.uint64(64 - bits)).astype(np.uint32)
     length = _range_length(bits, n_ranges)
     ranges = cells // np.uint32(length)
@@ -158,7 +158,7 @@ def cells_of_piece(piece: Piece, texts: Any, bits: int, n_ranges: int) -> tuple[
 
 
 def count_range(bits: int, n_ranges: int, *several: Any) -> tuple[Any]:
-    """How many hashes fall into each cell of a range, up to 255."""
+    """Count how many hashes fall into each cell of a range, up to 255."""
     counts = np.zeros(_range_length(bits, n_ranges), np.uint8)
     for cells in several:
         count_cells(
@@ -196,9 +196,9 @@ def meet(piece: Piece, texts: Any, threshold: float, bits: int, n_buckets: int, 
 
 
 def mark_bucket(threshold: float, max_comparisons: int, *meetings: Meeting) -> tuple[Any, Meeting, int]:
-    """The texts of a bucket that may be similar to another in it: their ranks, and what is known of them here.
+    """Return the texts of a bucket that may be similar to another in it: their ranks, and what is known of them.
 
-    The ranks are those of a family too crowded to be compared when there are more comparisons than allowed.
+    If more comparisons than allowed are needed, the ranks are those of the family that is too crowded.
     """
     together = _together(meetings)
     prefixes = _prefixes_of(together)
@@ -216,23 +216,25 @@ def mark_bucket(threshold: float, max_comparisons: int, *meetings: Meeting) -> t
 
 
 def both(one: Any, other: Any) -> tuple[Any, Any]:
-    """Bring two things that are held."""
+    """Return two held results together."""
     return one, other
 
 
-def connect_bucket(
-    threshold: float, max_comparisons: int, where: str, meeting: Meeting, *several: Chosen
-) -> tuple[Any, Any, int] | Refused:
+def connect_bucket(limits: JoinLimits, meeting: Meeting, *several: Chosen) -> tuple[Any, Any, int] | Refused:
     """Connect the similar texts among those that were marked in a bucket, by their sets.
 
-    Gives, for each but one of a component, its rank and that of another; and the comparisons made.
+    Returns, for each text but one of a component, its rank and that of another; and the number of comparisons.
     """
     ranks, sets = sets_of(several)
     order = np.argsort(ranks)
     ranks, sets = ranks[order], sets.take(order)
     try:
         component, n_compared = connect_components(
-            sets, _prefixes_of(meeting), threshold=threshold, max_comparisons=max_comparisons, where=where
+            sets,
+            _prefixes_of(meeting),
+            threshold=limits.threshold,
+            max_comparisons=limits.max_comparisons,
+            where=limits.where,
         )
     except CrowdedFamilyError as error:
         return [int(rank) for rank in ranks[error.members]]
@@ -241,32 +243,28 @@ def connect_bucket(
 
 
 def pick(piece: Piece, texts: Any, packs: Any, n_packs: int) -> tuple[Chosen, ...]:
-    """These texts, in ascending order, with their sets, by the pack that each is in."""
+    """Return by pack these texts, in ascending order, with their sets."""
     return tuple(choose(piece, texts[packs == number]) for number in range(n_packs))
 
 
-def walk_pack(
-    threshold: float, max_comparisons: int, where: str, *several: Chosen
-) -> tuple[Any, Any, Any, int] | Refused:
-    """Go through the components of a pack in the order of ranks: of those that go the rank, the kept one's, and J;
-    and the comparisons made."""
+def walk_pack(limits: JoinLimits, *several: Chosen) -> tuple[Any, Any, Any, int] | Refused:
+    """Walk the components of a pack in the order of ranks; return of each removed text its rank, that of the kept one
+    and J, and the number of comparisons."""
     ranks, sets = sets_of(several)
     order = np.argsort(ranks)
     ranks, sets = ranks[order], sets.take(order)
     try:
         walked = walk(
             sets,
-            choose_prefixes(sets, threshold=threshold),
-            threshold=threshold,
+            choose_prefixes(sets, threshold=limits.threshold),
             order=np.arange(len(ranks)),
             actions=np.full(len(ranks), LOOK | ADD_IF_ALONE, np.uint8),
-            max_comparisons=max_comparisons,
-            where=where,
+            limits=limits,
         )
     except CrowdedFamilyError as error:
         return [int(rank) for rank in ranks[error.members]]
-    goes = np.flatnonzero(walked.best != -1)
-    return ranks[goes], ranks[walked.best[goes]], walked.score[goes], walked.n_comparisons
+    removed = np.flatnonzero(walked.best != -1)
+    return ranks[removed], ranks[walked.best[removed]], walked.score[removed], walked.n_comparisons
 
 
 def _together(meetings: Sequence[Meeting]) -> Meeting:
@@ -276,7 +274,7 @@ def _together(meetings: Sequence[Meeting]) -> Meeting:
 
 
 def _some(meeting: Meeting, texts: Any) -> Meeting:
-    """These texts of a meeting, in this order."""
+    """Return these texts of a meeting, in this order."""
     n_prefix = meeting.n_prefix[texts]
     starts = starts_of(meeting.n_prefix)[texts]
     places = np.arange(int(n_prefix.sum(dtype=np.int64))) + np.repeat(starts - starts_of(n_prefix), n_prefix)
@@ -292,7 +290,7 @@ def _some(meeting: Meeting, texts: Any) -> Meeting:
 
 
 def _prefixes_of(meeting: Meeting) -> Prefixes:
-    """The parts of the prefixes that are in this bucket, as the kernels take whole ones."""
+    """Return the parts of the prefixes that are in this bucket, in the form of whole ones."""
     starts = starts_of(meeting.n_prefix)
     cells, shift = count_hashes(meeting.prefixes, starts, meeting.n_prefix, len(meeting.prefixes))
     return Prefixes(
@@ -301,7 +299,7 @@ def _prefixes_of(meeting: Meeting) -> Prefixes:
 
 
 def _work_arrays(n: int, n_nodes: int) -> tuple[Any, ...]:
-    """Slot keys, two lists per slot, nodes and compared, as `mark_candidates` describes them."""
+    """Make slot keys, two lists per slot, nodes and compared, as `mark_candidates` describes them."""
     n_slots = power_of_two(max(64, 2 * n_nodes))
     return (
         np.zeros(n_slots, np.uint64),

@@ -1,7 +1,7 @@
-"""Write what a step leaves: rows without a code stay, rows with one are dropped under it.
+"""Write the result of a step: rows without a code stay, rows with one are dropped under it.
 
-It knows nothing of why a row goes. Called by the steps of `curate.steps` that decide row by row, inside functions:
-importing pyarrow takes a while.
+It knows nothing of why a row is dropped. Imported inside functions by the steps that decide row by row, since importing
+pyarrow is slow.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from tasks.curate.rows import TicketWriter, write_removed, write_tickets
 
 
 class Judged(NamedTuple):
-    """Some of the rows that came in, as they leave when they stay, and what becomes of each."""
+    """Some of the rows that a step reads, as they are written if they stay, and what becomes of each."""
 
     table: pa.Table
     codes: pa.Array | pa.ChunkedArray
-    """The code it is dropped under; null keeps it."""
+    """Per row the code it is dropped under; null keeps it."""
     reasons: pa.Array | pa.ChunkedArray
-    """One sentence without ticket text, where there is a code."""
+    """Per row one sentence without ticket text, where there is a code."""
     cluster_ids: pa.ChunkedArray | None = None
-    """The cluster that a removed row is told to belong to."""
+    """Per row the cluster that is recorded if it is removed."""
 
 
 def drop_rows(
@@ -40,40 +40,40 @@ def drop_rows(
     """Write `tickets.parquet` and `removed.parquet` and count.
 
     Args:
-        judged: Every row, in the order of the table: one batch at least. One is held, and what is removed.
-        notes: Further counts; looked at when the last row is written.
-        possible: The codes there may be, in order: each gets a note `dropped_<code>`, also when it is 0.
-        outcome: Quarantined rows are faulty or suspect, dropped ones merely not wanted.
+        judged: Every row, in the order of the table: one batch at least. One batch and all removed rows are held.
+        notes: Further counts; read when the last row is written.
+        possible: All codes, in order: each gets a note `dropped_<code>`, even if it is 0.
+        outcome: Quarantined rows are faulty or suspect, dropped ones only unwanted.
     """
     removed = []
     with TicketWriter(out) as writer:
         for batch in judged:
-            goes = pc.is_valid(batch.codes)
-            removed.append(_removed(batch, goes, outcome))
-            writer.add(batch.table.filter(pc.invert(goes)))
-    return _told(writer.n_rows, pa.concat_tables(removed), out=out, notes=notes, possible=possible)
+            drops = pc.is_valid(batch.codes)
+            removed.append(_removed(batch, drops, outcome))
+            writer.add(batch.table.filter(pc.invert(drops)))
+    return _finish(writer.n_rows, pa.concat_tables(removed), out=out, notes=notes, possible=possible)
 
 
-def _removed(batch: Judged, goes: pa.ChunkedArray, outcome: str) -> pa.Table:
+def _removed(batch: Judged, drops: pa.ChunkedArray, outcome: str) -> pa.Table:
     places = batch.table.select(["ticket_id", "source", "source_line"])
     if batch.cluster_ids is not None:
         places = places.append_column("cluster_id", batch.cluster_ids)
     return (
         places.append_column("code", batch.codes)
         .append_column("reason", batch.reasons)
-        .filter(goes)
-        .append_column("outcome", pa.repeat(pa.scalar(outcome), pc.sum(goes, min_count=0).as_py()))
+        .filter(drops)
+        .append_column("outcome", pa.repeat(pa.scalar(outcome), pc.sum(drops, min_count=0).as_py()))
     )
 
 
 def write_step(
     kept: pa.Table, removed: pa.Table, *, out: Path, notes: Mapping[str, int], possible: Sequence[str]
 ) -> TicketTable:
-    """The same from two tables: `kept` with the ticket columns, `removed` with those of removed rows."""
-    return _told(write_tickets(kept, out), removed, out=out, notes=notes, possible=possible)
+    """Write and count two whole tables: `kept` with the ticket columns, `removed` with those of removed rows."""
+    return _finish(write_tickets(kept, out), removed, out=out, notes=notes, possible=possible)
 
 
-def _told(
+def _finish(
     n_out: int, removed: pa.Table, *, out: Path, notes: Mapping[str, int], possible: Sequence[str]
 ) -> TicketTable:
     n_removed = write_removed(removed, out)
@@ -89,16 +89,16 @@ def _told(
 
 
 class Rule(NamedTuple):
-    """What takes a row, and how its reason is told: `before`, the row's number, `after`."""
+    """Which rows a rule drops, and the reason: `before`, the row's number, `after`."""
 
     takes: pa.Array
-    """Boolean; NULL takes nothing."""
+    """Boolean; rows with NULL stay."""
     before: str
     numbers: pa.Array | None = None
     after: str = ""
 
     def reasons(self, rows: pa.Array) -> pa.Array:
-        """The reasons of the rows that the boolean `rows` marks; only these cost anything."""
+        """Return the reasons of the rows that the boolean `rows` marks; no other text is made."""
         if self.numbers is None:
             return pa.repeat(pa.scalar(self.before), pc.sum(rows, min_count=0).as_py())
         numbers = self.numbers.filter(rows)
@@ -108,7 +108,7 @@ class Rule(NamedTuple):
 
 
 def first_rule(rules: Mapping[str, Rule], n_rows: int) -> tuple[pa.Array, pa.Array]:
-    """Code and reason per row of the first rule that takes it, in the order given; null where none does."""
+    """Return code and reason per row of the first rule that drops it; null where none does."""
     codes = reasons = pa.nulls(n_rows, pa.string())
     for code, rule in rules.items():
         first = pc.and_(pc.fill_null(rule.takes, False), pc.is_null(codes))

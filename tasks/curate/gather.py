@@ -1,6 +1,6 @@
-"""Collects what extraction makes of batches: tickets as Arrow batches, and everyone else with place and reason.
+"""Collect the results of extraction: tickets as Arrow batches, all other rows with place and reason.
 
-What is more than some megabytes goes to files aside (`tasks/curate/spill.py`), so that memory stays flat.
+More than some megabytes of tickets are spilled to files (`tasks/curate/spill.py`), so that memory stays flat.
 
 It knows nothing of formats. Called by `tasks/curate/extract.py`.
 """
@@ -25,10 +25,10 @@ _OFFSET = pa.field("byte_offset", pa.int64())
 
 
 HELD_BYTES = 1 << 25
-"""Tickets held in memory before they go to a file aside."""
+"""Bytes of tickets held in memory before they are spilled to a file."""
 _HELD_REMOVED = 4096
 FORGOTTEN = "forgotten"
-"""Rule that takes the rows of forgotten customers."""
+"""Rule that drops the rows of forgotten customers."""
 _GONE = Fault(FORGOTTEN, "The customer was forgotten.", outcome="dropped")
 
 
@@ -37,8 +37,8 @@ class Gathered:
 
     Args:
         maker: Makes tickets of rows.
-        aside: An empty folder for tickets beyond `HELD_BYTES`; None: all are held.
-        forgotten: Customers whose rows are dropped before they are held or put aside.
+        aside: An empty folder for tickets above `HELD_BYTES`; None: all are held.
+        forgotten: Customers whose rows are dropped before they are held or spilled.
     """
 
     def __init__(self, maker: TicketMaker, *, aside: Path | None = None, forgotten: Forgotten | None = None) -> None:
@@ -60,11 +60,11 @@ class Gathered:
         self._counts: Counter[str] = Counter()
 
     def read(self, name: str, prefix: str, batches: Iterable[Batch]) -> None:
-        """Take in every row of one file or table.
+        """Read every row of one file or table.
 
         Args:
             name: Kept with the rows as their source.
-            prefix: Of the ids made for its rows, if it has none.
+            prefix: Prefix of the ids that are made for its rows, if it has none.
         """
         self._maker.begin_file(name)
         self._counts["files"] += 1
@@ -82,7 +82,7 @@ class Gathered:
         self._end_file(name, prefix)
 
     def finish(self) -> None:
-        """Collect the notes once everything is read; raises what `TicketMaker.finish` raises."""
+        """Collect the notes after everything is read; raises what `TicketMaker.finish` raises."""
         self.notes = {**self._counts, **self._maker.finish()}
 
     def write(self, out: Path) -> int:
@@ -93,11 +93,11 @@ class Gathered:
         return write_ordered_tickets(merge_parts(self._parts), out, is_read_next=False)
 
     def tickets(self) -> pa.Table:
-        """The tickets that are held, in the order read: all, where nothing was put aside."""
+        """Return the held tickets in the order read: all of them, if nothing was spilled."""
         return pa.concat_tables([TICKETS_ARROW.empty_table(), *self._tables])
 
     def removed(self) -> pa.Table:
-        """Rows for `removed.parquet`: the quarantined, the deleted, and the places of those of forgotten customers."""
+        """Return the rows of `removed.parquet`: quarantined, deleted, and places of forgotten customers' rows."""
         return pa.concat_tables([*self._removed_tables, removed_table(self._removed)])
 
     def _take(self, name: str, batch: Batch) -> None:
@@ -122,7 +122,7 @@ class Gathered:
         self._n_held += table.nbytes
 
     def _gone(self, made: Made) -> set[int]:
-        """Rows of forgotten customers, by their position in the batch; those with a fault as well."""
+        """Return the positions in the batch of rows of forgotten customers, including faulty rows."""
         forgotten = self._forgotten
         if not forgotten:
             return set()
@@ -153,7 +153,7 @@ class Gathered:
         self._guessed = []
 
     def _put_aside(self, aside: Path, name: str, prefix: str) -> None:
-        """Write what is held to files. Rows before the first id of their file get one until more is known."""
+        """Spill the held tickets. Rows before the first id of their file get a provisional id."""
         table = self._rows_of_file(name)
         if table is not None and (with_ids := self._with_ids(table, name)) is not None:
             self._tables.append(_tickets(with_ids))
@@ -172,7 +172,7 @@ class Gathered:
         return Part(aside / f"{self._n_files:06d}.arrow", table)
 
     def _rows_of_file(self, name: str) -> pa.Table | None:
-        """The rows of the file that are held; now they are not."""
+        """Take the held rows of the file."""
         if not self._file:
             return None
         # Columns that some batches lack, ticket_id among them, are null there.
@@ -181,7 +181,7 @@ class Gathered:
         return table.append_column(_SOURCE, pa.repeat(pa.scalar(name), table.num_rows))
 
     def _with_ids(self, table: pa.Table, name: str) -> pa.Table | None:
-        """The rows that have an id, the others quarantined; None where the file has shown none so far."""
+        """Return the rows with an id and quarantine the others; None if no row of the file has had an id so far."""
         ids = table.column("ticket_id")
         self._has_ids = self._has_ids or ids.null_count < table.num_rows
         if not self._has_ids:
@@ -216,7 +216,7 @@ class Gathered:
 
 
 def _named(table: pa.Table, prefix: str) -> pa.Table:
-    """The rows with ids made of the prefix and their line."""
+    """Return the rows with ids made of the prefix and their line."""
     lines = table.column("source_line").cast(pa.string())
     made = pc.binary_join_element_wise(pa.scalar(prefix), lines, "-")
     return table.set_column(table.column_names.index("ticket_id"), TICKETS_ARROW.field("ticket_id"), made)

@@ -1,6 +1,6 @@
 """Drop tickets whose body or reply is shorter or longer than the bounds.
 
-It knows nothing of what the texts say. Called by `flows/curate.py`; heavy imports are inside the function.
+It knows nothing of what the texts mean. Called by `flows/curate.py`; heavy imports are inside the function.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _CODES = tuple(f"{column}_too_{bound}" for column in ("body", "reply") for bound
 def drop_by_length(
     out: Path, *, tickets: TicketTable, step: LengthStep, limit: FaultLimit | None = None
 ) -> TicketTable:
-    """Drop a row for the first that holds of `body_too_short`, `body_too_long`, `reply_too_short`, `reply_too_long`.
+    """Drop a row by the first of `body_too_short`, `body_too_long`, `reply_too_short`, `reply_too_long` that applies.
 
-    Lengths are Unicode characters, bounds included; a text that is not there has none. Notes: `dropped_<code>`.
+    Lengths are Unicode characters, bounds included; a missing text has length 0. Notes: `dropped_<code>`.
 
     Raises:
         DataError: TG0220, more rows raise than `limit` allows.
@@ -57,8 +57,8 @@ def _judge(table: pa.Table, step: LengthStep) -> Judged:
     for column, least, most in (("body", step.min_body, step.max_body), ("reply", step.min_reply, step.max_reply)):
         # Chunked results of one table share their chunks; one array per column keeps the arithmetic simple.
         lengths = pc.fill_null(pc.utf8_length(table[column]), 0).combine_chunks().cast(pa.int64())
-        told = f"the {column} has "
-        at_least, at_most = f" characters, at least {least} are asked for", f" characters, at most {most} are allowed"
-        rules[f"{column}_too_short"] = Rule(pc.less(lengths, least), told, lengths, at_least)
-        rules[f"{column}_too_long"] = Rule(pc.greater(lengths, most), told, lengths, at_most)
+        begin = f"the {column} has "
+        at_least, at_most = f" characters, fewer than {least}", f" characters, more than {most}"
+        rules[f"{column}_too_short"] = Rule(pc.less(lengths, least), begin, lengths, at_least)
+        rules[f"{column}_too_long"] = Rule(pc.greater(lengths, most), begin, lengths, at_most)
     return Judged(table, *first_rule(rules, table.num_rows))

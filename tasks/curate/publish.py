@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
 
-_WRITTEN_BY_STEPS = ("conflicts", "semantic_pairs", "triggers", "redactions")
+_WRITTEN_BY_STEPS = ("conflicts", "label_suspects", "semantic_pairs", "triggers", "redactions")
 """Tables that steps write next to their tickets, if they are configured to."""
 
 

@@ -1,7 +1,7 @@
-"""Score body and reply by what can be counted in them, and drop tickets beyond the thresholds.
+"""Score body and reply by counts, and drop tickets above the thresholds.
 
-The counting itself is in `tasks/curate/similarity/kernels/scan.py` (compiled), what a stub reply is in
-`tasks/curate/scores/stub_replies.py`. Called by `flows/curate.py`; heavy imports are inside functions.
+`tasks/curate/similarity/kernels/scan.py` counts (compiled), `tasks/curate/scores/stub_replies.py` recognises stub
+replies. Called by `flows/curate.py`; heavy imports are inside functions.
 """
 
 from __future__ import annotations
@@ -40,24 +40,24 @@ def score_quality(
     perplexities: Perplexities | None = None,
     limit: FaultLimit | None = None,
 ) -> TicketTable:
-    """Fill the score columns of every row, then drop a row for the first threshold it is over.
+    """Fill the score columns of every row, then drop a row by the first threshold that it exceeds.
 
-    Words are runs of letters, digits and marks, in any case; scripts without spaces give a word per character. A URL,
-    a placeholder such as `[EMAIL_1]` and an unfilled one such as `{{name}}` is one word each, and counts neither as
-    capitals nor as symbols. A text that is not there has no words, and 0 in every share.
+    Words are runs of letters, digits and marks, in any case; in scripts without spaces each character is a word. A URL,
+    a placeholder such as `[EMAIL_1]` and an unfilled one such as `{{name}}` are one word each, and count neither as
+    capitals nor as symbols. A missing text has no words, and 0 in every share.
 
     - `n_words`, `reply_words`; `caps_share` (of cased letters), `url_share`, `symbol_share` (of all characters).
-    - `repetition`: share of the body's words in a run of three words that came before in it. `reply_overlap`: share
-      of the reply's words in a run of three words of the body.
+    - `repetition`: share of the body's words in a run of three words that occurs earlier in it. `reply_overlap`:
+      share of the reply's words in a run of three words of the body.
     - `template_leftovers`: `{{name}}`, `{name}`, `%NAME%`, `<<name>>`, `[NAME]` in body and reply.
-    - `reply_is_stub`: there is no reply, or none that answers (`tasks/curate/scores/stub_replies.py`).
-    - `perplexity` from `perplexities`; null without it, and null is never over a threshold.
+    - `reply_is_stub`: the reply is missing or answers nothing (`tasks/curate/scores/stub_replies.py`).
+    - `perplexity` from `perplexities`; null without it, and null exceeds no threshold.
 
     Codes: `repetition`, `caps`, `urls`, `symbols`, `template_leftovers`, `reply_overlap`, `stub_reply`, `perplexity`.
     Notes: `dropped_<code>` for each threshold that is set.
 
     Raises:
-        ValueError: `step.perplexity` is set and no perplexities are given: the flow is wired wrongly.
+        ValueError: `step.perplexity` is set, but the flow passes no perplexities.
         DataError: TG0220, more rows raise than `limit` allows.
     """
     if step.perplexity and perplexities is None:
@@ -94,7 +94,7 @@ def _judge(table: pa.Table, step: QualityStep, perplexities: pa.ChunkedArray) ->
 
 
 def measure(table: pa.Table) -> dict[str, pa.Array]:
-    """The scores of every row but perplexity: column -> values."""
+    """Return all scores but perplexity: column -> values."""
     import pyarrow as pa
 
     counts = _counts(table)
@@ -113,7 +113,7 @@ def measure(table: pa.Table) -> dict[str, pa.Array]:
 
 
 def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
-    """One pass over all texts, in row ranges side by side; no range depends on another."""
+    """Count in one pass over all texts, in independent ranges of rows on threads."""
     import numpy as np
 
     from tasks.curate.scores.characters import character_tables
@@ -137,7 +137,7 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
 
 
 def _buffers(texts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Bytes and offsets of a column; nulls are empty."""
+    """Return bytes and offsets of a column; nulls are empty."""
     import numpy as np
 
     if texts.null_count:
@@ -155,7 +155,7 @@ def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> pa.Array:
 
 
 def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array:
-    """Only short replies are looked at, and each text once."""
+    """Judge only short replies, and each text once."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -167,7 +167,7 @@ def _stubs(replies: pa.ChunkedArray, reply_words: NDArray[np.int64]) -> pa.Array
 
 
 def _perplexities(path: Path, given: Perplexities | None) -> pa.ChunkedArray:
-    """Of every row of the table."""
+    """Return the perplexity of every row of the table."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -186,7 +186,7 @@ def _perplexities(path: Path, given: Perplexities | None) -> pa.ChunkedArray:
 
 
 def _limits(step: QualityStep) -> dict[str, tuple[str, float | None]]:
-    """Code -> column and limit of each threshold that is set; a stub has none."""
+    """Return code -> column and limit of each threshold that is set; the rule for stubs has no limit."""
     limits: dict[str, tuple[str, float | None]] = {
         "repetition": ("repetition", step.max_repetition),
         "caps": ("caps_share", step.max_caps_share),
@@ -202,7 +202,7 @@ def _limits(step: QualityStep) -> dict[str, tuple[str, float | None]]:
 
 
 def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]:
-    """The rules of the thresholds that are set, by code."""
+    """Return the rules of the thresholds that are set, by code."""
     import pyarrow.compute as pc
 
     from tasks.curate.drop import Rule
@@ -212,5 +212,5 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]
         if limit is None:
             rules[code] = Rule(scores[column], "the reply is a stub: it answers nothing")
         else:
-            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", over {limit}")
+            rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", above {limit}")
     return rules

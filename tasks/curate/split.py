@@ -1,8 +1,8 @@
-"""Train, validation and test: held-out is later than train, and no customer or thread is on two sides.
+"""Split tickets into train, validation and test: test is later than train, and no customer or thread is on two sides.
 
-Who belongs where depends on ids, times, the seed and the split before alone, never on a text, reply or label: two
-pipelines whose tickets differ only there have the same held-out rows. Duplicates must be gone before
-(`tasks/curate/dedup.py`). The decisions are made in `tasks/curate/splits/placing.py`. Called by `flows/curate.py`.
+Only ids, times, the seed and the previous split decide, never a text, reply or label: two pipelines whose tickets
+differ only there have the same held-out rows. Duplicates must have been removed (`tasks/curate/dedup.py`). The
+decisions are made in `tasks/curate/splits/placing.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ if TYPE_CHECKING:
 
 WHERE = "split"
 PARTS = ("train", "validation", "test")
+TOLERATED_TEST_SHARE = 0.05
+"""How far the test share may be above `test_fraction` before the split warns."""
 PERCOLATES_FROM = 0.5
-"""Share of the tickets in one group from which customers and threads, joined, hardly separate anybody."""
+"""Share of the tickets in one group from which customers and threads, joined, hardly separate any tickets."""
 
 _REASONS = {
     "straddles_cut_early": "written before the cut by a held-out customer or thread",
     "straddles_cut_late": "written after the cut by a customer or thread that is in train",
     "straddles_sides": "its customers and threads have been placed on different sides",
-    "no_created_at": "no time, so it may be later than the held-out tickets",
+    "no_created_at": "without a time it may be later than the held-out tickets",
 }
 _PLACE = ("ticket_id", "source", "source_line")
 _EPOCH = datetime(1970, 1, 1)
+_DAY = 86_400_000_000
 
 
 @as_step("split", libraries=("duckdb", "numpy", "pyarrow", "scipy"), extends="previous")
@@ -49,34 +52,41 @@ def split_tickets(
     previous: Splits | None = None,
     limit: FaultLimit | None = None,
 ) -> Splits:
-    """Write `train.parquet`, `validation.parquet`, `test.parquet`, `removed.parquet`, who was put where, and strata.
+    """Write `train.parquet`, `validation.parquet`, `test.parquet`, `removed.parquet`, the assignments and the strata.
 
-    Tickets that share a customer or a thread, directly or over others, are one group; a ticket with neither is its
+    Tickets that share a customer or a thread, directly or through others, are one group; a ticket with neither is its
     own. With times the newest `test_fraction` of the tickets is the window. Groups only in the window are held out,
-    groups only before it train; neither loses anything. A group on both sides (a straddler) must give up one:
-    straddlers with the fewest tickets before the cut per ticket in the window (ties by hash of seed and group) are
-    held out until half of the window is, the others train; what lies on a group's wrong side is dropped as
-    `straddles_cut_early` or `straddles_cut_late`. This is the order that loses least: of 3,000 tickets by 400
-    customers over 8 weeks, nearly all straddlers, 65 % train and 10 % are held out, where a random choice of
-    customers would leave 49 % and 10 %. The price: held-out customers lean towards those who wrote more of late.
+    groups only before it train; neither loses anything. A group on both sides (a straddler) must lose one side, which
+    is dropped as `straddles_cut_early` or `straddles_cut_late`. `straddlers` decides which:
+
+    - `keep_early`: straddlers train; their tickets in the window are dropped.
+    - `keep_late`: straddlers are held out; their tickets before the window are dropped.
+    - `balance`: straddlers with the fewest tickets before the cut per ticket in the window (ties by hash of seed and
+      group) are held out until half of the window is, the others train. This order loses least: of 3,000 tickets by
+      400 customers over 8 weeks, nearly all straddlers, 65 % train and 10 % are held out; a random choice of customers
+      would leave 49 % and 10 %. The price: held-out customers are more often those who wrote more of late.
+
     A ticket without a time is dropped as `no_created_at`.
 
     With no times at all, or `by_time: false`, groups are held out in the order of their hash up to `test_fraction`.
     Validation takes whole groups of train in the order of another hash, up to `validation_fraction` of train.
 
     With `stable` and the last complete split of the same seed, columns and kind, every ticket stays where that put it.
-    The new tickets' own newest share becomes one more window, before which new tickets train: so train grows, and
-    stays earlier than the newest window, while windows before it lie among the train times. New tickets of placed
+    The new tickets' own newest share becomes one more window, and new tickets before it train: so train grows, and
+    stays earlier than the newest window, while earlier windows lie among the train times. New tickets of placed
     customers and threads go to their side, or are dropped by the codes above; one that links two sides is dropped as
     `straddles_sides`. After `retire_after_days` (counted back from the newest ticket) a held-out group trains, unless
-    some of it is in the newest window; the new window is larger by as many tickets. Nobody comes back from train, so
-    where few customers are new, test shrinks by what retires. Split by hash, nothing retires.
+    some of it is in the newest window; the new window is larger by as many tickets. No ticket returns from train, so
+    where few customers are new, test shrinks by what retires; without `retire_after_days` it only grows. Split by
+    hash, nothing retires.
 
-    Deciding reads ids and times alone; texts pass by once, while the parts are written.
+    Only ids and times are held in memory; texts are read once, while the parts are written.
 
-    Notes: `groups`, `straddling_groups`, `dropped_<code>`; `retired` (now), `new_tickets` when going on from a split
-    and `previous_ignored` when it could not be; `warn_percolation` (permille of the tickets that are in one group,
-    when over half), `warn_unseen_categories` (of test, that train does not have).
+    Notes: `groups`, `straddling_groups`, `straddling_early` and `straddling_late` (their tickets before and after the
+    cut), `dropped_<code>`; `retired` (now) and `new_tickets` when it continues a split, `previous_ignored` when it
+    could not; `warn_percolation` (permille of the tickets that are in one group, when over half),
+    `warn_unseen_categories` (of test, that train does not have), `warn_test_share` (permille of the rows, when a
+    continued split without `retire_after_days` has outgrown `test_fraction`) with `proposed_retire_after_days`.
 
     Raises:
         DataError: train or test would be empty; TG0220, more rows raise than `limit` allows.
@@ -96,15 +106,15 @@ def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: 
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
     by_time = split.by_time and table["created_at"].null_count < table.num_rows
     before = read_previous(previous, split, by_time=by_time)
-    known = _what_is_known(table, before, previous)
+    known = _known_places(table, before, previous)
     placed = place_tickets(owners=owners, created=created, known=known, split=split, by_time=by_time)
     counts = _count(placed.place)
     groups = owners.connect(owners.first >= 0)[owners.first]
-    notes = _notes(placed, known, groups, counts)
+    notes = _notes(placed, known, groups, counts) | _warn_of_test_share(placed, created, known, split)
     if split.stable and previous is not None and before is None:
         notes["previous_ignored"] = 1
     if not counts["train"] or not counts["test"]:
-        raise _cannot_split(counts, notes, n_tickets=table.num_rows, goes_on=before is not None)
+        raise _cannot_split(counts, notes, n_tickets=table.num_rows, continues=before is not None)
     _write_parts(tickets.tickets, placed.place, out)
     n_removed = _write_removed(table, placed, out)
     _write_assignments(table, owners.names.take(_array(groups)), placed, out)
@@ -134,8 +144,8 @@ def _times(column: pa.ChunkedArray) -> Ints:
     return times
 
 
-def _what_is_known(table: pa.Table, before: Assignments | None, previous: Splits | None) -> Known:
-    """The rows of the split before, each beside its ticket."""
+def _known_places(table: pa.Table, before: Assignments | None, previous: Splits | None) -> Known:
+    """What the previous split decided about each ticket."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -182,7 +192,12 @@ def _notes(placed: Placement, known: Known, groups: Ints, counts: dict[str, int]
     import numpy as np
 
     sizes = np.unique(groups, return_counts=True)[1]
-    notes = {"groups": len(sizes), "straddling_groups": placed.n_straddling}
+    notes = {
+        "groups": len(sizes),
+        "straddling_groups": placed.straddlers.n_groups,
+        "straddling_early": placed.straddlers.n_early,
+        "straddling_late": placed.straddlers.n_late,
+    }
     notes |= {f"dropped_{code}": counts[code] for code in _REASONS}
     if known.is_known.any():
         notes |= {"retired": placed.n_retired, "new_tickets": int(np.count_nonzero(~known.is_known))}
@@ -191,17 +206,37 @@ def _notes(placed: Placement, known: Known, groups: Ints, counts: dict[str, int]
     return notes
 
 
-def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: int, goes_on: bool) -> DataError:
+def _warn_of_test_share(placed: Placement, created: Ints, known: Known, split: SplitSpec) -> dict[str, int]:
+    """Warn when windows have added up, and propose the age at which the older ones would be given back to train."""
+    import numpy as np
+
+    from tasks.curate.splits.placing import EARLY, NEVER, TEST
+
+    is_test = placed.place == TEST
+    n_rows, n_test = int(np.count_nonzero(placed.place < EARLY)), int(np.count_nonzero(is_test))
+    continues_by_time = placed.cut != NEVER and bool(known.is_known.any())
+    too_many = n_test > (split.test_fraction + TOLERATED_TEST_SHARE) * n_rows
+    if split.retire_after_days is not None or not continues_by_time or not too_many:
+        return {}
+    oldest_kept = np.sort(created[is_test])[-max(1, round(split.test_fraction * n_rows))]
+    days = -((oldest_kept - int(created.max())) // _DAY)
+    return {"warn_test_share": 1000 * n_test // n_rows, "proposed_retire_after_days": max(1, int(days))}
+
+
+def _cannot_split(counts: dict[str, int], notes: dict[str, int], *, n_tickets: int, continues: bool) -> DataError:
     message = (
         f"{n_tickets} tickets of {notes['groups']} customers or threads split into {counts['train']} train and "
         f"{counts['test']} test rows; both must have rows"
     )
     hint = "more tickets or customers are needed; `by_time: false` splits by customer alone"
+    if notes["straddling_groups"]:
+        message += f"; on both sides of the cut: {notes['straddling_groups']}"
+        hint += "; `straddlers` decides which tickets on both sides are kept"
     if share := notes.get("warn_percolation"):
-        message += f"; {share / 10:.0f} % of the tickets hang together over shared customers and threads"
-        hint = "set `group_by` to one of customer_id and thread_id; joined they hardly separate anybody here"
-    if goes_on:
-        hint += "; `stable: false` splits afresh"
+        message += f"; {share / 10:.0f} % of the tickets are connected by shared customers and threads"
+        hint = "set `group_by` to customer_id or thread_id; joined they hardly separate any tickets here"
+    if continues:
+        hint += "; `stable: false` starts a new split"
     return DataError(message, code="TG0221", where=WHERE, hint=hint)
 
 

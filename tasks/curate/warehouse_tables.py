@@ -104,6 +104,17 @@ TABLES: dict[str, Table] = {
             Column("n_family", "BIGINT", False, "none", "Tickets of the question that have a value"),
         ),
     ),
+    "label_suspects": Table(
+        "Tickets whose label is likely to be wrong, from `label_check`; the least likely labels first",
+        (
+            Column("ticket_id", "VARCHAR", False, "pseudonym", "The ticket"),
+            Column("field", "VARCHAR", False, "none", "What is suspect: category or priority"),
+            Column("value", "VARCHAR", False, "none", "Its value"),
+            Column("confidence", "DOUBLE", False, "none", "Probability of the value, by the other tickets, 0-1"),
+            Column("suggested", "VARCHAR", False, "none", "The likeliest value"),
+            Column("suggested_confidence", "DOUBLE", False, "none", "Probability of the likeliest value, 0-1"),
+        ),
+    ),
     "semantic_pairs": Table(
         "Tickets with similar meaning, from `dedup.semantic`; none was removed for it",
         (

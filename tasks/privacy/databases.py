@@ -37,8 +37,10 @@ _WITHOUT = {
     "conflicts": "SELECT * FROM old.conflicts WHERE ticket_id NOT IN (FROM tickets) "
     "AND family_id NOT IN (FROM tickets)",
     "redactions": "SELECT * FROM old.redactions WHERE ticket_id NOT IN (FROM tickets)",
+    "label_suspects": "SELECT * FROM old.label_suspects WHERE ticket_id NOT IN (FROM tickets)",
     "semantic_pairs": "SELECT * FROM old.semantic_pairs WHERE ticket_id NOT IN (FROM tickets) "
     "AND other_id NOT IN (FROM tickets)",
+    "triggers": "SELECT * FROM old.triggers WHERE ticket_id NOT IN (FROM tickets) AND trigger_id NOT IN (FROM tickets)",
 }
 """Table -> query for the rows that stay; the other tables hold only counts and stay unchanged."""
 PERSONAL = tuple(column.name for column in TICKETS if column.pii == "personal")

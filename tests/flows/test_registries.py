@@ -229,7 +229,7 @@ def test_a_wrong_key_of_each_kind_is_reported_with_its_place_and_what_is_allowed
 def test_a_step_in_the_wrong_place_is_refused_with_a_reason(added: Workplace) -> None:
     declare(added, lambda pipeline: pipeline["curate"]["steps"].append(pipeline["curate"]["steps"].pop(1)))
     stderr = added.run("validate").stderr
-    assert "`mentions` stands after `dedup`" in stderr
+    assert "`mentions` comes after `dedup`" in stderr
     assert "move it up: a duplicate without the word would be kept in place of one with it" in stderr
 
 

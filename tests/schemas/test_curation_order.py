@@ -1,4 +1,4 @@
-"""The order of `curate.steps`: what is wrong is told at its line, with the move that mends it."""
+"""A wrong order of `curate.steps` is reported at its line, with the step to move."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ def test_a_right_order_loads(load: Load, steps: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("steps", "message", "line", "hint"),
     [
-        (("dedup", "redact"), "`dedup` stands before `redact`", 7, "move it down: two tickets that differ by personal"),
-        (("rule", "label_check", "redact"), "`label_check` stands before `redact`", 8, "move it down: two tickets"),
-        (("trigger_scan", "redact"), "`trigger_scan` stands before `redact`", 7, "move it down: a customer's own"),
-        (("dedup", "trigger_scan"), "`trigger_scan` stands after `dedup`", 8, "move it up: dedup keeps one ticket"),
-        (("sql", "redact"), "`sql` stands before `redact`", 7, "move it down: your own code should not see personal"),
-        (("python", "redact"), "`python` stands before `redact`", 7, "move it down: your own code should not see"),
-        (("dedup", "label_check"), "`label_check` stands after `dedup`", 8, "move it up: dedup keeps one ticket"),
-        (("quality", "rule", "quality"), "`quality` stands twice", 9, "keep one of them"),
-        (("redact", "redact"), "`redact` stands twice", 8, "keep one of them"),
-        (("language", "language"), "`language` stands twice", 8, "keep one of them"),
+        (("dedup", "redact"), "`dedup` comes before `redact`", 7, "move it down: two tickets that differ by personal"),
+        (("rule", "label_check", "redact"), "`label_check` comes before `redact`", 8, "move it down: two tickets"),
+        (("trigger_scan", "redact"), "`trigger_scan` comes before `redact`", 7, "move it down: a customer's own"),
+        (("dedup", "trigger_scan"), "`trigger_scan` comes after `dedup`", 8, "move it up: dedup keeps one ticket"),
+        (("sql", "redact"), "`sql` comes before `redact`", 7, "move it down: your own code should not see personal"),
+        (("python", "redact"), "`python` comes before `redact`", 7, "move it down: your own code should not see"),
+        (("dedup", "label_check"), "`label_check` comes after `dedup`", 8, "move it up: dedup keeps one ticket"),
+        (("quality", "rule", "quality"), "`quality` is listed twice", 9, "keep one of them"),
+        (("redact", "redact"), "`redact` is listed twice", 8, "keep one of them"),
+        (("language", "language"), "`language` is listed twice", 8, "keep one of them"),
         (("rule", "rule"), "two steps are named 'has_reply'", 8, "keep one of them"),
         (
             ("sql", "{uses: rule, name: latest, keep: 'true'}"),
@@ -111,21 +111,21 @@ def test_a_right_order_loads(load: Load, steps: tuple[str, ...]) -> None:
         ),
     ],
 )
-def test_a_wrong_order_is_told_at_its_line_with_the_move_that_mends_it(
+def test_a_wrong_order_is_reported_at_its_line_with_the_step_to_move(
     explain: Explain, steps: tuple[str, ...], message: str, line: int, hint: str
 ) -> None:
-    told = explain(written(*steps))
-    assert told.count("error[") == 1
-    assert told.startswith("error[TG0111]: `pipelines.demo.curate.steps[")
-    assert message in told
-    assert f"--> pipelines.yaml:{line}:" in told
-    assert f"= help: {hint}" in told
+    text = explain(written(*steps))
+    assert text.count("error[") == 1
+    assert text.startswith("error[TG0111]: `pipelines.demo.curate.steps[")
+    assert message in text
+    assert f"--> pipelines.yaml:{line}:" in text
+    assert f"= help: {hint}" in text
 
 
 def test_the_whole_message_points_at_the_step_to_move(explain: Explain) -> None:
     assert explain(written("rule", "dedup", "redact")) == (
         """\
-error[TG0111]: `pipelines.demo.curate.steps[1].uses`: `dedup` stands before `redact`
+error[TG0111]: `pipelines.demo.curate.steps[1].uses`: `dedup` comes before `redact`
   --> pipelines.yaml:8:18
    |
  8 |         - {uses: dedup}
@@ -134,12 +134,12 @@ error[TG0111]: `pipelines.demo.curate.steps[1].uses`: `dedup` stands before `red
     )
 
 
-def test_all_faults_of_an_order_are_told_at_once(explain: Explain) -> None:
-    told = explain(written("scored", "dedup", "sql", "redact", "label_check", "label_check"))
-    assert told.count("error[TG0111]") == 6
+def test_all_faults_of_an_order_are_reported_at_once(explain: Explain) -> None:
+    text = explain(written("scored", "dedup", "sql", "redact", "label_check", "label_check"))
+    assert text.count("error[TG0111]") == 6
 
 
-def test_an_order_that_is_inherited_is_told_once(load: Load) -> None:
+def test_a_fault_of_an_inherited_order_is_reported_once(load: Load) -> None:
     text = written("dedup", "redact").replace(
         "    register: {name: demo}\n", "    register: {name: demo}\n  twin:\n    extends: demo\n"
     )
@@ -149,7 +149,7 @@ def test_an_order_that_is_inherited_is_told_once(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "told"),
+    ("step", "message"),
     [
         (
             "{uses: language, keep: [en, EN]}",
@@ -159,9 +159,9 @@ def test_an_order_that_is_inherited_is_told_once(load: Load) -> None:
         ("{uses: quality, max_perplexity: 50}", "max_perplexity needs `perplexity: true`"),
     ],
 )
-def test_a_step_that_contradicts_itself_is_told_at_its_line(explain: Explain, step: str, told: str) -> None:
+def test_a_step_that_contradicts_itself_is_reported_at_its_line(explain: Explain, step: str, message: str) -> None:
     text = explain(written("rule", step))
-    assert told in text
+    assert message in text
     assert "--> pipelines.yaml:8:" in text
 
 

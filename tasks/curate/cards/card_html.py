@@ -169,8 +169,8 @@ def _conflicts(numbers: CardNumbers) -> str:
         return ""
     share = percent(found.n_conflicting, found.n_checked)
     n_of = f"{number(found.n_conflicting)} of {number(found.n_checked)} tickets ({share})"
-    note = f"<p>{n_of} have a question with another label in another ticket.</p>"
-    return panel("Labels that contradict", note, wide=True)
+    note = f"<p>{n_of} have a label that other tickets contradict or make unlikely.</p>"
+    return panel("Suspect labels", note, wide=True)
 
 
 def _personal_data(numbers: CardNumbers) -> str:

@@ -1,1 +1,1 @@
-"""What the quality scores are counted from: characters, words, and replies that answer nothing."""
+"""Parts of the scores: character classes, the language model, and replies that answer nothing."""

@@ -1,4 +1,4 @@
-"""What each character is to the scores: part of a word, capital, space or symbol; and its lower-case form.
+"""Classes of characters for the scores (part of a word, capital, space, symbol), and their lower-case forms.
 
 It knows nothing of texts. Called by `tasks/curate/quality.py`; the tables are made once per process, in 0.1 s.
 """
@@ -34,7 +34,7 @@ _CLASS_OF_KIND = {"L": LETTER, "M": LETTER, "N": LETTER, "Z": SPACE}
 
 
 def character_class(code: int) -> int:
-    """The class of one code point.
+    """Return the class of a code point.
 
     >>> [character_class(ord(c)) for c in "aA1 !日"] == [LOWER, UPPER, LETTER, SPACE, SYMBOL, UNSPACED]
     True
@@ -46,14 +46,14 @@ def character_class(code: int) -> int:
 
 
 def lower_form(code: int) -> int:
-    """The code point in lower case, where that is one character."""
+    """Return the code point in lower case; itself if that is not one character."""
     lowered = chr(code).lower()
     return ord(lowered) if len(lowered) == 1 else code
 
 
 @functools.cache
 def character_tables() -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """Class and lower-case form of the code points under `N_LISTED`, read-only."""
+    """Return class and lower-case form of the code points below `N_LISTED`, read-only."""
     classes = np.fromiter(map(character_class, range(N_LISTED)), np.uint8, N_LISTED)
     lowered = np.fromiter(map(lower_form, range(N_LISTED)), np.int32, N_LISTED)
     classes.flags.writeable = lowered.flags.writeable = False

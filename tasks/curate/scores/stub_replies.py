@@ -1,6 +1,6 @@
-"""Is a reply an answer, or only a note that the ticket is done: `closed`, `duplicate of #123`, `see above`?
+"""Recognise replies that only note that a ticket is done: `closed`, `duplicate of #123`, `see above`.
 
-It knows nothing of tables. Called by `tasks/curate/quality.py` for short replies alone.
+It knows nothing of tables. Called by `tasks/curate/quality.py` for short replies only.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 MAX_WORDS = 8
-"""Longer replies say something."""
+"""Longer replies are never stubs."""
 _NOTES = """
     closed | closing | close | ticket closed | closing( this)?( ticket| case| issue)? | case closed | auto ?closed
     | done | fixed | resolved | solved | completed | handled | answered | noted | ack | acknowledged
@@ -31,7 +31,7 @@ _BETWEEN = re.compile(r"[\W_]+")
 
 
 def is_stub(reply: str) -> bool:
-    """True for a reply without a word, and for one that is nothing but a note of the trade.
+    """Return whether a reply has no word, or is only such a note.
 
     >>> [is_stub(text) for text in ("Closed.", "Duplicate of #4711", "See above!", "...", "Closed your account today.")]
     [True, True, True, True, False]

@@ -1,1 +1,1 @@
-"""Which texts are alike: words, shingles, the exact join, and what one text holds of another."""
+"""Similar texts: words, shingles, the exact join, and how much of one text another contains."""

@@ -1,6 +1,6 @@
 """Numbers and texts between Arrow and numpy by sharing memory.
 
-pyarrow's own ways import pandas first, a third of a second. It knows nothing of what texts hold.
+pyarrow's own conversions import pandas first, which takes a third of a second. It knows nothing of the texts.
 Called by dedup and the modules of `tasks/curate/similarity/`.
 """
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 
 def numpy_column(column: pa.ChunkedArray) -> Any:
-    """A column of numbers without nulls as a numpy array."""
+    """Return a column of numbers without nulls as a numpy array."""
     dtype = np.dtype(str(column.type).replace("double", "float64"))
     if column.null_count:
         raise ValueError(f"{column.null_count} nulls in a column of {column.type}")
@@ -26,9 +26,9 @@ def numpy_column(column: pa.ChunkedArray) -> Any:
 
 
 def text_buffers(batch: pa.Array) -> tuple[Any, Any]:
-    """Bytes (the first at a multiple of eight) and int64 offsets (n + 1) of strings without nulls, shared if possible.
+    """Return bytes (aligned to eight) and int64 offsets (n + 1) of strings without nulls, shared if possible.
 
-    The offsets need not begin with 0.
+    The offsets may begin above 0.
     """
     n = len(batch)
     kind = np.int64 if pa.types.is_large_string(batch.type) else np.int32
@@ -41,7 +41,7 @@ def text_buffers(batch: pa.Array) -> tuple[Any, Any]:
 
 
 def arrow_table(columns: dict[str, Any]) -> pa.Table:
-    """Numpy arrays of numbers as a table."""
+    """Return numpy arrays of numbers as a table."""
     arrays = []
     for values in columns.values():
         whole = np.ascontiguousarray(values)

@@ -1,7 +1,6 @@
-"""What of each ticket a dedup step compares: subject and body, without the parts of a message that do not count.
+"""The text of each ticket that a dedup step compares: subject and body, without the ignored parts of a message.
 
-It knows nothing of similarity. Called by dedup, inside a function; the parts are found in
-`tasks/curate/mail/`.
+It knows nothing of similarity. Imported by dedup inside a function; `tasks/curate/mail/` finds the parts.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
 
 
 def compared_columns(step: DedupStep) -> tuple[str, ...]:
-    """The columns that are compared, in the order of the compared text."""
+    """Return the columns that are compared, in their order in the compared text."""
     return ("subject", "body", *(("reply",) if step.compare == "question_and_answer" else ()))
 
 
 def message_batches(
     connection: duckdb.DuckDBPyConnection, *, relation: str, step: DedupStep
 ) -> Iterator[pa.RecordBatch]:
-    """The columns that are compared, in the relation's order; meanwhile the connection is taken."""
+    """Yield the columns that are compared, in the relation's order; the connection is in use until the end."""
     yield from connection.sql(f"SELECT {', '.join(compared_columns(step))} FROM {relation}").to_arrow_reader(BATCH_ROWS)
 
 
 def compared_texts(step: DedupStep) -> Callable[[pa.RecordBatch], pa.Array]:
-    """From a batch of `message_batches` to one text per row, '' where there is none.
+    """Return a function from a batch of `message_batches` to one text per row, '' where there is none.
 
-    Only the body is a message with parts: a subject has no signature, and a reply's greeting is the house's style.
+    Only the body is a message with parts: a subject has no signature, and the greeting of a reply belongs to its style.
     """
 
     def compared(batch: pa.RecordBatch) -> pa.Array:

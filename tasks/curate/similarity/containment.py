@@ -1,11 +1,11 @@
-"""What pool texts hold of held-out texts: n-gram containment weighted by rarity, Jaccard similarity, equality.
+"""Compare pool texts with held-out texts: n-gram containment weighted by rarity, Jaccard similarity, equality.
 
-Only the held-out side is indexed: its words and n-grams are numbered, the pool is read once and leaves the numbers of
-the n-grams it shares. From these come document frequencies, then scores. Exact, in integers, whatever the order of
-rows and the number of threads.
+Only the held-out side is indexed: its words and n-grams are numbered; the pool is read once, and the numbers of the
+n-grams it shares are kept. They give document frequencies, then scores: exact, in integers, independent of the order
+of rows and the number of threads.
 
 It knows nothing of tickets or files; texts are Arrow strings in folded form (`tasks/curate/similarity/words.py`).
-Imported by `tasks/curate/leaks.py`, lazily.
+Imported by `tasks/curate/leaks.py` inside functions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Numbers = NDArray[np.int32]
 MAX_COMPARISONS = 500_000_000
 """Comparisons of two texts in one batch of rows: minutes of one core."""
 WEIGHT_UNIT = 1e9
-"""Weights are whole billionths: a sum of integers is the same in any order, a sum of floats is not."""
+"""Weights are whole billionths: integers add up to the same sum in any order, floats do not."""
 _LETTERS = np.array([ord(chr(byte).lower()) if chr(byte).isalnum() else 0 for byte in range(128)], np.uint8)
 _LETTERS.flags.writeable = False  # as the classes of all characters: one form of the kernel serves both
 _SPACED = bytes(byte or 32 for byte in _LETTERS.tolist()) + bytes(range(128, 256))
@@ -49,7 +49,7 @@ class Rows:
 
 
 def words_in(text: str) -> list[str]:
-    """The words of a text in folded form, as the kernels see them.
+    """Return the words of a folded text, as the kernels find them.
 
     >>> words_in("Where is Order #7?")
     ['where', 'is', 'order', '7']
@@ -71,7 +71,7 @@ class Vocabulary:
         data, offsets = _buffers(held_out)
         inside = _SPACED_BYTES[data] != 32
         # A text may begin with a letter right after another text's last letter, and a character beyond ASCII may be a
-        # word of its own, before which one ends and after which one begins.
+        # word of its own, with other words directly before and after it.
         n_starts = int(np.count_nonzero(inside[1:] & ~inside[:-1]))
         n_most = n_starts + 2 * int(np.count_nonzero(data >= 0xC0)) + len(held_out) + 1
         self._slots = _empty_slots(n_most)
@@ -82,7 +82,7 @@ class Vocabulary:
         self.held_out = self._number(data, offsets, n_most, learn=True)
 
     def number(self, texts: pa.Array) -> Rows:
-        """The numbers of the words of each text; -1 for a word that no held-out text has."""
+        """Return the numbers of the words of each text; -1 for a word that no held-out text has."""
         data, offsets = _buffers(texts)
         return self._number(data, offsets, (data.shape[0] + len(texts)) // 2 + 1, learn=False)
 
@@ -99,8 +99,15 @@ class Vocabulary:
 class GramIndex:
     """The n-grams of the held-out texts, numbered, and which held-out texts hold each."""
 
-    def __init__(self, words: Rows, *, n_words: int) -> None:
-        self.n_words = n_words
+    def __init__(self, words: Rows, *, n_words: int, gap: int = 0) -> None:
+        """Index the texts.
+
+        Args:
+            words: Numbers of the words of the held-out texts.
+            n_words: Words of an n-gram.
+            gap: Place of a word in it that may be any word, from 0; 0 for none.
+        """
+        self._shape = (n_words, gap)
         n_most = words.values.shape[0] + 1
         self._words = words.values
         self._slots = _empty_slots(n_most)
@@ -111,18 +118,18 @@ class GramIndex:
         self._starts, self._hashes = self._starts[: self.n_grams], self._hashes[: self.n_grams]
 
     def find(self, words: Rows) -> Rows:
-        """The numbers of the distinct n-grams of each text that some held-out text has."""
+        """Return the numbers of the distinct n-grams of each text that some held-out text has."""
         return self._number(words, learn=False)
 
     def frequencies(self, pool: Sequence[Rows]) -> Ints:
-        """In how many pool texts each n-gram is."""
+        """Count the pool texts that hold each n-gram."""
         total = np.zeros(self.n_grams, np.int64)
         for found in pool:
             total += np.bincount(found.values, minlength=self.n_grams)
         return total
 
     def postings(self, chosen: NDArray[np.bool_] | None = None) -> tuple[Ints, Numbers]:
-        """Ends per n-gram and the held-out texts that hold it, ascending; only those pairs that are `chosen`."""
+        """Return ends per n-gram and the held-out texts that hold it, ascending; only the pairs that are `chosen`."""
         grams = self.held_out.values
         texts = np.repeat(np.arange(self.held_out.ends.shape[0], dtype=np.int32), self.held_out.sizes)
         if chosen is not None:
@@ -134,7 +141,7 @@ class GramIndex:
         grams, ends = np.empty(words.values.shape[0], np.int32), np.empty(words.ends.shape[0], np.int64)
         known = (self._slots, self._words, self._starts, self._hashes, self.n_grams)
         last = np.full(self._starts.shape[0], -1, np.int64)
-        n_known = number_grams(words.values, words.ends, self.n_words, *known, learn, last, grams, ends)
+        n_known = number_grams(words.values, words.ends, *self._shape, *known, learn, last, grams, ends)
         if learn:
             self.n_grams = n_known
         n_found = int(ends[-1]) if ends.shape[0] else 0
@@ -143,22 +150,28 @@ class GramIndex:
 
 @dataclass(frozen=True)
 class Containment:
-    """How to score what a pool text holds of each held-out text: weights, their totals, postings."""
+    """Scores the share of each held-out text that a pool text holds: weights, their totals, postings."""
 
     weights: Ints
-    """Per n-gram; 0 for one in too many pool texts."""
+    """Per n-gram what a pool text with it scores; 0 for one in too many pool texts."""
     totals: Ints
-    """Per held-out text, the weights of all its n-grams."""
+    """Per held-out text, the rarities of all its n-grams."""
     posting_ends: Ints
     postings: Numbers
     held_out: Rows
     """The n-grams of each held-out text, in their order."""
 
+    def can_reach(self, threshold: float) -> NDArray[np.bool_]:
+        """Return per held-out text whether a pool text with all its n-grams reaches the threshold."""
+        most = sum_per_text(self.weights, self.held_out)
+        reached: NDArray[np.bool_] = (self.totals > 0) & (most >= threshold * self.totals)
+        return reached
+
     def best(self, found: Rows, *, threshold: float, min_pieces: int = 1) -> tuple[Numbers, Ints]:
-        """Per pool text the held-out text it holds most of (-1: none up to `threshold`), and the weight shared.
+        """Return per pool text the held-out text it holds most of (-1: none reaches `threshold`), and their weight.
 
         Args:
-            min_pieces: Shared pieces of the held-out text, apart from one another, that are needed as well.
+            min_pieces: Fewest separate pieces of the held-out text that must be shared as well.
         """
         best, shared = np.empty(found.ends.shape[0], np.int32), np.zeros(found.ends.shape[0], np.int64)
         places = (self.posting_ends, self.postings, self.held_out.ends, self.held_out.values, self.totals)
@@ -169,16 +182,28 @@ class Containment:
 
 
 def weigh(index: GramIndex, frequencies: Ints, *, n_pool: int, max_frequency: int) -> Containment:
-    """Weight each n-gram by ln(1 + N/df), N pool texts, df those that hold it (at least 1); none above the cap.
+    """Weight each n-gram by its rarity ln(1 + N/df), divided by the number of held-out texts that hold it.
+
+    N pool texts, df those that hold it (at least 1); 0 if df is above `max_frequency`. An n-gram in k held-out texts
+    comes from any of them with probability 1/k, so frames such as "I do not know what I have to do to" count little.
+    The totals are not divided: a text of frames alone cannot be recognised by them.
 
     Source: rarity-weighted overlap as in allenai/decon.
     """
     table = [round(WEIGHT_UNIT * math.log(1 + n_pool / max(df, 1))) for df in range(max_frequency + 1)]
     rare = frequencies <= max_frequency
-    weights = np.where(rare, np.array(table, np.int64)[np.where(rare, frequencies, 0)], 0)
-    running = np.concatenate(([0], np.cumsum(weights[index.held_out.values])))
-    totals = np.diff(running[index.held_out.ends], prepend=0)
-    return Containment(weights, totals, *index.postings(), index.held_out)
+    rarities = np.where(rare, np.array(table, np.int64)[np.where(rare, frequencies, 0)], 0)
+    n_held_out = np.bincount(index.held_out.values, minlength=index.n_grams)
+    return Containment(
+        rarities // np.maximum(n_held_out, 1), sum_per_text(rarities, index.held_out), *index.postings(), index.held_out
+    )
+
+
+def sum_per_text(values: Ints, held_out: Rows) -> Ints:
+    """Add up the values of each text's n-grams."""
+    running = np.concatenate(([0], np.cumsum(values[held_out.values])))
+    sums: Ints = np.diff(running[held_out.ends], prepend=0)
+    return sums
 
 
 class RarePrefix:
@@ -201,10 +226,10 @@ class RarePrefix:
         self._posting_ends, self._postings = index.postings(rank < n_prefix[texts])
 
     def best(self, found: Rows, sizes: Ints, *, where: str) -> tuple[Numbers, Ints]:
-        """Per pool text the held-out text with the greatest J (-1: none up to the threshold), and what they share.
+        """Return per pool text the held-out text with the greatest J (-1: none reaches it), and how much they share.
 
         Args:
-            sizes: Distinct n-grams of each pool text; a lower bound makes J an upper bound; negative passes it over.
+            sizes: Distinct n-grams of each pool text; a lower bound makes J an upper bound; negative skips the text.
 
         Raises:
             DataError: more than `MAX_COMPARISONS` comparisons.
@@ -234,14 +259,14 @@ class EqualTexts:
         self._signs = np.unique(_signs(held_out))
 
     def find(self, words: Rows) -> dict[int, int]:
-        """Pool text -> the first held-out text of the same words."""
+        """Return for each pool text the first held-out text with the same words."""
         numbers = np.flatnonzero(np.isin(_signs(words), self._signs) & (words.sizes > 0)).tolist()
         pairs = ((number, self._first.get(own.tobytes())) for number, own in _each(words, numbers))
         return {number: other for number, other in pairs if other is not None}
 
 
 def _signs(rows: Rows) -> Ints:
-    """A number per text, equal for equal texts: few others than equal ones need to be looked at."""
+    """Return a number per text that is equal for equal texts, so that few unequal texts are compared."""
     running = np.concatenate(([0], np.cumsum(rows.values, dtype=np.int64)))
     signs: Ints = np.diff(running[rows.ends], prepend=0) * 65_536 + rows.sizes
     return signs

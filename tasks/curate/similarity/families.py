@@ -1,4 +1,4 @@
-"""Which texts stay and which go: equal ones are decided together, similar ones greedily in a declared order.
+"""Decide which texts stay: equal ones together, similar ones greedily in a declared order.
 
 It knows nothing of tickets, only of shingle sets (`tasks/curate/similarity/shingles.py`) and an order of preference.
 Called by dedup, inside a function: it imports the kernels.
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tasks.curate.similarity.join import CrowdedFamilyError, choose_prefixes, connect_components, walk
+from tasks.curate.similarity.join import CrowdedFamilyError, JoinLimits, choose_prefixes, connect_components, walk
 from tasks.curate.similarity.kernels.comparing import ADD_IF_ALONE, LOOK
 from tasks.curate.similarity.kernels.prefixes import group_equal
 from tasks.curate.similarity.shingles import ShingleSets, power_of_two
@@ -19,14 +19,14 @@ from tasks.curate.similarity.shingles import ShingleSets, power_of_two
 
 @dataclass(frozen=True)
 class Decisions:
-    """Per text, by its number; arrays."""
+    """Arrays with one value per text."""
 
     kept: Any
-    """int64: the text kept in its place; its own number when it stays."""
+    """int64: the text that is kept instead; its own number if it stays."""
     score: Any
     """float64: J of the two; 1.0 for equal texts and those that stay."""
     exact: Any
-    """bool: it stays, or an equal text stays in its place."""
+    """bool: it stays, or an equal text stays instead."""
     empty: Any
     """bool: it has no word."""
     component: Any
@@ -37,11 +37,11 @@ class Decisions:
 def decide(
     sets: ShingleSets, *, order: Any, near: bool, threshold: float, max_comparisons: int, where: str
 ) -> Decisions:
-    """Go through the texts in `order`: one goes when an equal or similar one stays, else it stays.
+    """Visit the texts in `order`: one is removed if an equal or similar one stays, else it stays.
 
-    Of equal texts the first in the order speaks for all. Among similar ones kept so far a text names the most similar,
-    then the first in the order. Only texts that stay are compared with, so thousands of copies cost one comparison
-    each. A text without a word stays and is nobody's.
+    Of equal texts the first in the order represents all. Of similar ones that stay, a text names the most similar, then
+    the first in the order. Texts are compared only with those that stay, so thousands of copies cost one comparison
+    each. A text without a word stays and represents no other.
 
     Args:
         order: int64, all numbers of texts, preferred first.
@@ -80,22 +80,16 @@ def decide(
 def _decide_distinct(
     sets: ShingleSets, *, threshold: float, max_comparisons: int, where: str
 ) -> tuple[Any, Any, Any, int]:
-    """Kept text, J and smallest number of the component of each, and the comparisons it took."""
+    """Return the kept text, J and smallest number of the component of each, and the number of comparisons."""
     prefixes = choose_prefixes(sets, threshold=threshold)
     component, n_connected = connect_components(
         sets, prefixes, threshold=threshold, max_comparisons=max_comparisons, where=where
     )
-    # Similar texts are in one component: who is alone in its own needs no look.
+    # Similar texts are in one component: a text that is alone in its component needs no comparison.
     in_company = np.flatnonzero(np.bincount(component, minlength=len(sets))[component] > 1)
-    walked = walk(
-        sets,
-        prefixes,
-        threshold=threshold,
-        order=in_company,
-        actions=np.full(len(sets), LOOK | ADD_IF_ALONE, np.uint8),
-        max_comparisons=max_comparisons - n_connected,
-        where=where,
-    )
+    actions = np.full(len(sets), LOOK | ADD_IF_ALONE, np.uint8)
+    limits = JoinLimits(threshold, max_comparisons - n_connected, where)
+    walked = walk(sets, prefixes, order=in_company, actions=actions, limits=limits)
     stays = walked.best == -1
     kept = np.where(stays, np.arange(len(sets)), walked.best)
     return kept, np.where(stays, 1.0, walked.score), component, n_connected + walked.n_comparisons

@@ -1,14 +1,14 @@
 """The exact set-similarity join: every pair of texts with Jaccard similarity >= a threshold, and none below it.
 
-Exact for the 64-bit hashes of shingles; `tasks/curate/similarity/kernels/tokenise.py` says how often two of them meet.
-The result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it. Texts
-of fewer words than a shingle are similar to none.
+Exact for the 64-bit hashes of shingles; `tasks/curate/similarity/kernels/tokenise.py` says how often two of them
+collide. The result equals comparing all pairs. Nothing is sampled, and neither threads nor the order of rows change it.
+Texts of fewer words than a shingle are similar to none.
 
 Limit: a family of texts that are all alike but just below the threshold, and differ in words that are commoner than
 those they share, is compared pair by pair. Comparisons are counted, and more than `max_comparisons` are refused: see
 `CrowdedFamilyError`.
 
-It knows nothing of tickets. Called by dedup, decontaminate and label_check, inside functions: it imports numba.
+It knows nothing of tickets. Imported by dedup, decontaminate and label_check inside functions, since it imports numba.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tasks.threads import in_slices, n_threads
 
 MAX_COMPARISONS = 200_000_000
 SLICED_FROM = 10_000
-"""Texts from which threads share the choice of prefixes."""
+"""Number of texts from which threads share the choice of prefixes."""
 
 
 class CrowdedFamilyError(DataError):
@@ -45,6 +45,16 @@ class CrowdedFamilyError(DataError):
         )
         self.members = members
         """Numbers of the family's texts."""
+
+
+class JoinLimits(NamedTuple):
+    """What counts as similar, and when to stop."""
+
+    threshold: float
+    """Least J of similar texts."""
+    max_comparisons: int
+    where: str
+    """Place in pipelines.yaml, for errors."""
 
 
 class SimilarPairs(NamedTuple):
@@ -80,31 +90,24 @@ def similar_pairs(
     max_comparisons: int = MAX_COMPARISONS,
     where: str = "curate",
 ) -> SimilarPairs:
-    """Every pair of texts with J >= threshold, by their places in `texts`.
+    """Return every pair of texts with J >= threshold, by their places in `texts`.
 
-    Texts are compared in normal form. Equal texts are similar too (J = 1) when they have a shingle; give each
-    normal form once where copies are many.
+    Texts are compared in normal form. Equal texts are similar too (J = 1) if they have a shingle; if there are many
+    copies, pass each normal form once.
 
     Raises:
-        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
+        CrowdedFamilyError: more than `max_comparisons` comparisons are needed.
     """
     sets = shingles_of_texts(texts, n_words=n_words)
     return all_pairs(sets, threshold=threshold, max_comparisons=max_comparisons, where=where)
 
 
 def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, where: str) -> SimilarPairs:
-    """`similar_pairs` of texts already shingled."""
+    """`similar_pairs` of texts that are already shingled."""
     prefixes = choose_prefixes(sets, threshold=threshold)
     actions = np.full(len(sets), LOOK | ADD | EMIT, np.uint8)
-    walked = walk(
-        sets,
-        prefixes,
-        threshold=threshold,
-        order=by_size(sets, prefixes),
-        actions=actions,
-        max_comparisons=max_comparisons,
-        where=where,
-    )
+    limits = JoinLimits(threshold, max_comparisons, where)
+    walked = walk(sets, prefixes, order=by_size(sets, prefixes), actions=actions, limits=limits)
     order = np.lexsort((walked.pairs[:, 1], walked.pairs[:, 0]))
     return SimilarPairs(walked.pairs[order, 0], walked.pairs[order, 1], walked.pair_scores[order])
 
@@ -112,10 +115,10 @@ def all_pairs(sets: ShingleSets, *, threshold: float, max_comparisons: int, wher
 def connect_components(
     sets: ShingleSets, prefixes: Prefixes, *, threshold: float, max_comparisons: int, where: str
 ) -> tuple[Any, int]:
-    """The smallest number of each text's component in the graph of all similar pairs; and the comparisons made.
+    """Return the smallest number of each text's component in the graph of all similar pairs, and how many comparisons.
 
     Raises:
-        CrowdedFamilyError: more than `max_comparisons` pairs were to be compared.
+        CrowdedFamilyError: more than `max_comparisons` comparisons are needed.
     """
     parents, tried = np.arange(len(sets)), np.zeros(len(sets), np.int64)
     n_compared = comparing.connect_components(
@@ -129,20 +132,20 @@ def connect_components(
 
 
 def by_size(sets: ShingleSets, prefixes: Prefixes) -> Any:
-    """The texts that may have a partner, smallest set first, of equal sizes by number."""
+    """Return the texts that may have a partner, smallest set first, ties by number."""
     active = np.flatnonzero(prefixes.sizes)
     return active[np.argsort(sets.sizes[active], kind="stable")]
 
 
 def choose_prefixes(sets: ShingleSets, *, threshold: float) -> Prefixes:
-    """Count shingles, and choose each text's rare prefix; empty for a text that is proven to have no partner."""
+    """Count shingles, and choose each text's rare prefix; it is empty for a text that cannot have a partner."""
     cells, shift = count_hashes(sets.hashes, sets.starts, sets.sizes, int(sets.sizes.sum(dtype=np.int64)))
     n_slices = 1 if len(sets) < SLICED_FROM else 4 * n_threads()
     return choose_by_cells(sets, cells, shift, threshold=threshold, n_slices=n_slices)
 
 
 def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: float, n_slices: int) -> Prefixes:
-    """The same by counts that are known, of these and perhaps of other texts; in so many slices on threads."""
+    """Choose the prefixes by given counts, of these and perhaps of other texts, in `n_slices` on threads."""
     # A text's prefix has n - ceil(t n) + 1 shingles at most.
     most = sets.sizes - np.ceil(threshold * sets.sizes - 1e-9).astype(np.int64) + 1
     ends = np.concatenate([[0], np.cumsum(np.where(sets.sizes, most, 0))])
@@ -171,7 +174,7 @@ def choose_by_cells(sets: ShingleSets, cells: Any, shift: Any, *, threshold: flo
 
 
 class Walked(NamedTuple):
-    """What a walk found: best partner and J per text, and pairs where they were asked for."""
+    """The result of a walk: best partner and J per text, and the pairs of texts with the action `EMIT`."""
 
     best: Any
     score: Any
@@ -180,17 +183,8 @@ class Walked(NamedTuple):
     n_comparisons: int
 
 
-def walk(
-    sets: ShingleSets,
-    prefixes: Prefixes,
-    *,
-    threshold: float,
-    order: Any,
-    actions: Any,
-    max_comparisons: int,
-    where: str,
-) -> Walked:
-    """Run `matching.walk` to its end, giving it more room for pairs as it asks for it."""
+def walk(sets: ShingleSets, prefixes: Prefixes, *, order: Any, actions: Any, limits: JoinLimits) -> Walked:
+    """Run `comparing.walk` to its end, with more room for pairs whenever it needs it."""
     n, n_nodes = len(sets), int(prefixes.sizes[order].sum(dtype=np.int64))
     work = _work_arrays(sets, n_nodes)
     tried, best, score = np.zeros(n, np.int64), np.full(n, -1, np.int64), np.zeros(n)
@@ -202,12 +196,13 @@ def walk(
         pairs, pair_scores = np.empty((room, 2), np.int32), np.empty(room)
         outcome = comparing.walk(
             sets.hashes, sets.starts, sets.sizes, prefixes.sketches, prefixes.hashes, prefixes.starts, prefixes.sizes,
-            prefixes.cells, prefixes.shift, threshold, order, actions, tried, max_comparisons, *work, best, score,
-            pairs, pair_scores, state,
+            prefixes.cells, prefixes.shift, limits.threshold, order, actions, tried, limits.max_comparisons, *work,
+            best, score, pairs, pair_scores, state,
         )  # fmt: skip
         parts.append((pairs[: state[3]].copy(), pair_scores[: state[3]].copy()))
     if outcome == 2:
-        raise CrowdedFamilyError(members=family(prefixes, tried), max_comparisons=max_comparisons, where=where)
+        members = family(prefixes, tried)
+        raise CrowdedFamilyError(members=members, max_comparisons=limits.max_comparisons, where=limits.where)
     return Walked(
         best,
         score,
@@ -218,7 +213,7 @@ def walk(
 
 
 def family(prefixes: Prefixes, tried: Any) -> list[int]:
-    """The texts that share the most common prefix shingle of the text with the most comparisons."""
+    """Return the texts that share the most common prefix shingle of the text with the most comparisons."""
     worst = int(np.argmax(tried))
     of = np.repeat(np.arange(len(prefixes.sizes)), prefixes.sizes)
     mine = prefixes.hashes[prefixes.starts[worst] : prefixes.starts[worst] + prefixes.sizes[worst]]
@@ -227,12 +222,12 @@ def family(prefixes: Prefixes, tried: Any) -> list[int]:
 
 
 def cell_bits(n_hashes: int) -> int:
-    """Of a hash so many bits, the highest, name its cell: cells are about as many as hashes, at most 2 ** 28."""
+    """Return how many high bits of a hash are its cell: there are about as many cells as hashes, at most 2 ** 28."""
     return min(28, max(10, n_hashes.bit_length()))
 
 
 def count_hashes(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[Any, Any]:
-    """Cells, each with how many hashes fall into it (up to 255), and the shift that leads from a hash to its cell."""
+    """Return how many hashes fall into each cell (up to 255), and the shift from a hash to its cell."""
     bits = cell_bits(n_hashes)
     cells, shift = np.zeros(1 << bits, np.uint8), np.uint64(64 - bits)
     prefix_kernels.count_cells(hashes, starts, sizes, shift, cells)
@@ -240,7 +235,7 @@ def count_hashes(hashes: Any, starts: Any, sizes: Any, n_hashes: int) -> tuple[A
 
 
 def _work_arrays(sets: ShingleSets, n_nodes: int) -> tuple[Any, ...]:
-    """Slot keys, slot nodes, nodes, compared and table, as the kernels describe them."""
+    """Make slot keys, slot nodes, nodes, compared and table, as the kernels describe them."""
     n_slots = power_of_two(max(64, 2 * n_nodes))
     return (
         np.zeros(n_slots, np.uint64),

@@ -1,7 +1,7 @@
-"""Which characters are letters, stand alone or are invisible, and their lower case: tables, asked of DuckDB itself.
+"""Tables of characters, computed by DuckDB: letters, single-character words, invisible ones, and their lower case.
 
-So the kernels and the SQL of `tasks/curate/similarity/words.py` agree with any version of DuckDB. The tables are made
-once a process, in a tenth of a second, and only when a text is not ASCII.
+So the kernels and the SQL of `tasks/curate/similarity/words.py` agree in any version of DuckDB. The tables are made
+once per process, in a tenth of a second, and only if a text is not ASCII.
 Called by `tasks/curate/similarity/shingles.py`.
 """
 
@@ -19,12 +19,12 @@ from tasks.curate.similarity.words import INVISIBLE, UNSPACED, WORD, folded
 from tasks.warehouse import connect
 
 N_CODE_POINTS = 0x110000
-# Nothing beyond is a letter, a mark or invisible but the tags and variation selectors of plane 14.
+# Elsewhere no character is a letter, a mark or invisible, except the tags and variation selectors of plane 14.
 _RANGES = ((0, 0x40000), (0xE0000, 0xE1000))
 _SURROGATES = (0xD800, 0xE000)
 _SIMPLE = r"[\p{L}\p{N}\p{P}\p{S}\p{Z}\p{Cf}]"
 _ASKED = ((0x80, 0x3400), (0xA000, 0xAC00), (0xF900, 0x10000), (0x1F000, 0x1FC00))
-"""Where folds are looked up; rare characters beyond count as hard."""
+"""Where folds are looked up; all other characters count as hard, they are rare."""
 _IDEOGRAPHS = ((0x3400, 0x4DC0), (0x4E00, 0xA000), (0xAC00, 0xD7A4), (0x20000, 0x2F800), (0x30000, 0x32000))
 """Chinese characters and Hangul syllables have no case, and only the hard parts of syllables compose with them."""
 _HANGUL_PARTS = ((0x1100, 0x1200), (0xA960, 0xA980), (0xD7B0, 0xD800))
@@ -33,7 +33,7 @@ _PICTURES = (*range(0xFE00, 0xFE10), 0x20E3)  # variation selectors and the key 
 
 @cache
 def character_classes() -> Any:
-    """uint8 per code point: 0 between words, 1 in a word, 2 a word of its own, 3 invisible."""
+    """Return per code point (uint8): 0 between words, 1 in a word, 2 a word of its own, 3 invisible."""
     classes = np.zeros(N_CODE_POINTS, np.uint8)
     with connect(threads=1) as connection:
         for low, high in _RANGES:
@@ -51,7 +51,7 @@ def character_classes() -> Any:
 
 @cache
 def ascii_classes() -> Any:
-    """The first 128 of them, without asking: letters and digits are in words, the others between."""
+    """Return the first 128 of them without DuckDB: letters and digits are in words, the others between."""
     classes = np.array([chr(code).isalnum() for code in range(128)], np.uint8)
     classes.flags.writeable = False  # as those of all characters: one form of the kernel serves both
     return classes
@@ -59,10 +59,10 @@ def ascii_classes() -> Any:
 
 @cache
 def simple_folds() -> Any:
-    """int32 per code point: its lower case, where that is one character and no neighbour changes it; else `HARD`.
+    """Return per code point its lower case (int32), if that is one character and no neighbour changes it; else `HARD`.
 
-    Composition and order concern marks and the parts of Hangul syllables only; a character that is assigned, no mark
-    and its own composed form is simple, if its lower case is. So are the marks that only choose a picture.
+    Only marks and the parts of Hangul syllables compose or change order. A character that is assigned, not a mark and
+    equal to its composed form is simple if its lower case is too. So are the marks that only select a picture.
     """
     folds = np.full(N_CODE_POINTS, HARD, np.int32)
     with connect(threads=1) as connection:
@@ -85,10 +85,10 @@ def simple_folds() -> Any:
 
 
 def fold_batch(batch: pa.Array) -> pa.Array:
-    """The texts in NFC and lower case, as `folded` in `tasks/curate/similarity/words.py`; ASCII may stay as it is.
+    """Return the texts in NFC and lower case, as `folded` in `tasks/curate/similarity/words.py`; ASCII may stay as is.
 
-    Characters that depend on their neighbours (about one text in many: decomposed accents, Thai, Devanagari) are left
-    to DuckDB, which takes ten times as long.
+    Texts with characters that depend on their neighbours (rare: decomposed accents, Thai, Devanagari) are folded by
+    DuckDB, which takes ten times as long.
 
     Args:
         batch: Strings without nulls.

@@ -1,8 +1,8 @@
-"""Which texts are alike in meaning: cosine similarity of static word embeddings, to be looked at and never merged.
+"""Find texts with similar meaning by the cosine of static word embeddings, to be read and never merged.
 
 Averaged word vectors see the topic, not what is said about it: "cancel my plan" and "reactivate my plan" score higher
-than two ways of asking the same (tests/tasks/curate/similarity/test_semantic.py measures it). So no ticket is removed.
-The vectors are wordllama's, 256 numbers a token, inside its wheel; nothing is fetched. All pairs are compared, in
+than two phrasings of one question (measured in tests/tasks/curate/similarity/test_semantic.py). So none is removed.
+The vectors are wordllama's, 256 numbers per token, from its wheel; nothing is downloaded. All pairs are compared, in
 blocks: the time grows with the square of the number of texts, about a minute of one core for 50,000.
 
 It knows nothing of tickets. Called by dedup, inside a function, when `semantic` is set.
@@ -22,7 +22,7 @@ from schemas.errors import ConfigError
 BLOCK = 1024
 """Texts compared with all others at a time: 4 kB of scores per text."""
 DECIMALS = 6
-"""Of a cosine: float32 vectors give no more, and equal input shall give equal bytes."""
+"""Decimals of a cosine: float32 vectors give no more, and equal input must give equal bytes."""
 _NEAR = 1e-4  # blocks are compared in float32; candidates this close below the threshold are computed again
 
 
@@ -35,7 +35,7 @@ class SimilarMeanings(NamedTuple):
 
 
 def check_extra(where: str) -> None:
-    """Raise before any work is done.
+    """Check for the extra before any work is done.
 
     Raises:
         ConfigError: wordllama is not installed.
@@ -50,10 +50,10 @@ def check_extra(where: str) -> None:
 
 
 def similar_meanings(texts: Sequence[str], *, threshold: float, max_pairs: int) -> SimilarMeanings:
-    """The pairs of texts with cosine >= threshold; of more than `max_pairs` the most similar, then the first.
+    """Return the pairs of texts with cosine >= threshold; of more than `max_pairs` the most similar, then the first.
 
-    A text without a known word is similar to none. Give texts in an order of their own (by ticket_id): the vectors'
-    last bits depend on it.
+    A text without a known word is similar to none. Texts must be in a fixed order (by ticket_id), because the last bits
+    of the vectors depend on it.
     """
     vectors = embed(texts)
     found: list[Any] = []
@@ -78,7 +78,7 @@ def embed(texts: Sequence[str]) -> Any:
 
     if not texts:
         return np.zeros((0, 256), np.float32)
-    # The wheel brings the tokenizer, but looks for it in a cache folder, which we say is the wheel's own.
+    # The wheel contains the tokenizer, but looks for it in a cache folder: name the wheel's own folder as the cache.
     folder = Path(wordllama.__file__).parent
     model = WordLlama.load(cache_dir=folder, disable_download=True)
     vectors = model.embed([text or " " for text in texts], norm=False)
@@ -87,7 +87,7 @@ def embed(texts: Sequence[str]) -> Any:
 
 
 def _scored(vectors: Any, left: Any, right: Any, threshold: float) -> Any:
-    """(left, right, cosine) of the pairs that reach the threshold, each cosine computed alone and in float64."""
+    """Return (left, right, cosine) of the pairs that reach the threshold, each cosine computed alone, in float64."""
     cosines = np.empty(len(left))
     for start in range(0, len(left), BLOCK):
         part = slice(start, start + BLOCK)

@@ -1,8 +1,8 @@
-"""The shingle sets of many texts: read in batches, kept as 64-bit hashes, in memory or in a file where they are large.
+"""The shingle sets of many texts: read in batches, kept as 64-bit hashes, in memory or, if large, in a file.
 
-Held per text: 8 bytes for each of its shingles, 16 for its key, 12 for the place of its set. The text itself is held
-for the batches in work only (`BATCH_ROWS` rows for each thread and one more). Above `budget` bytes of hashes they go to
-a temporary file that is mapped into memory, so that the system may drop what is not in use.
+Memory per text: 8 bytes for each of its shingles, 16 for its key, 12 for the place of its set. The text itself is held
+only for the current batches (`BATCH_ROWS` rows for each thread and one more). Above `budget` bytes of hashes they go to
+a temporary file that is mapped into memory, so that the system may evict what is not in use.
 
 It knows nothing of tickets. Called by dedup, decontaminate, label_check and `tasks/curate/similarity/join.py`.
 """
@@ -28,7 +28,7 @@ from tasks.threads import n_threads
 
 B = TypeVar("B")
 BATCH_ROWS = 16_384
-"""Texts that one thread works on at a time."""
+"""Texts per batch and thread."""
 _SHARE_OF_MEMORY = 4  # hashes may take a quarter of what is free
 
 
@@ -49,7 +49,7 @@ class ShingleSets:
         return len(self.sizes)
 
     def take(self, texts: Any) -> ShingleSets:
-        """The sets of these texts, numbered anew in this order; the hashes are shared."""
+        """Return the sets of these texts, numbered in this order; the hashes are shared."""
         return ShingleSets(self.hashes, self.starts[texts], self.sizes[texts], self.keys[texts])
 
 
@@ -69,12 +69,12 @@ def shingle_sets(
     """Shingle texts, in their order.
 
     Args:
-        batches: Arrays of strings without nulls, or what `text_of` makes them of.
-        text_of: Gives a batch's texts; called on several threads.
+        batches: Arrays of strings without nulls, or what `text_of` converts to them.
+        text_of: Returns the texts of a batch; called on several threads.
         n_words: Words of a shingle.
-        budget: Bytes of hashes held in memory; None: a quarter of what is free now.
-        spill: Folder of the temporary file; None: the system's. The file has no name once it is open.
-        threads: Of how many at most; None: one for each processor.
+        budget: Bytes of hashes held in memory; None: a quarter of the free memory.
+        spill: Folder of the temporary file; None: the system's. The file is unlinked once it is open.
+        threads: Number of threads; None: one per processor.
     """
     threads = n_threads() if threads is None else threads
     store = _HashStore(budget if budget is not None else _free_memory() // _SHARE_OF_MEMORY, spill)
@@ -89,7 +89,7 @@ def shingle_sets(
 
 
 def shingles_of_texts(texts: pa.ChunkedArray | Iterable[str], *, n_words: int) -> ShingleSets:
-    """Shingle texts that lie in memory, in their order; null counts as ''."""
+    """Shingle texts in memory, in their order; null counts as ''."""
     column = texts if isinstance(texts, pa.ChunkedArray) else pa.chunked_array([pa.array(texts, pa.string())])
     batches = (
         chunk.slice(start, BATCH_ROWS).fill_null("")
@@ -127,19 +127,19 @@ def _shingle_batch(batch: B, text_of: Callable[[B], pa.Array], n_words: int) -> 
 
 
 def starts_of(sizes: Any) -> Any:
-    """Where each set starts when they lie one after the other; int64."""
+    """Return where each set starts if all are stored one after the other; int64."""
     starts = np.zeros(len(sizes), np.int64)
     np.cumsum(sizes[:-1], out=starts[1:])
     return starts
 
 
 def power_of_two(least: int) -> int:
-    """The smallest power of two that is not less."""
+    """Return the smallest power of two that is not less."""
     return 1 << max(0, least - 1).bit_length()
 
 
 class _HashStore:
-    """Hashes added part by part, in memory up to a budget and in an unnamed file beyond it."""
+    """Collects hashes part by part, in memory up to a budget and in an unlinked file above it."""
 
     def __init__(self, budget: int, spill: Path | None) -> None:
         self._budget = budget

@@ -1,9 +1,9 @@
 """What of a ticket is compared, and in which form: SQL expressions for the question, its normal form and its words.
 
-Only the customer's side counts: subject and body, never the reply, so that tickets of one question with different
-answers meet. These expressions say what the words of a text are; the kernels of `tasks/curate/similarity/kernels/` find
-the same words eight times as fast. It knows nothing of similarity. Called by
-`tasks/curate/similarity/`, dedup, label_check and decontaminate.
+Only the customer's side counts: subject and body, never the reply, so that tickets with one question and different
+answers are compared. These expressions define the words of a text; the kernels of `tasks/curate/similarity/kernels/`
+find the same words eight times as fast. It knows nothing of similarity. Called by `tasks/curate/similarity/`, dedup,
+label_check and decontaminate.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from schemas.curation_steps import DedupStep
 
 QUESTION = "concat_ws(' ', subject, body)"
-"""The customer's text of a ticket row; '' when there is none."""
+"""The customer's text of a ticket row; '' if there is none."""
 
 # Scripts written without spaces: every character becomes a word, so that shingles of words are shingles of characters.
 UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}]"
@@ -21,12 +21,12 @@ _BETWEEN_WORDS = r"[^\p{L}\p{N}\p{M}]+"
 
 
 def compared_text(step: DedupStep) -> str:
-    """The SQL expression of what a dedup step compares of a ticket row; '' when there is nothing."""
+    """Return the SQL expression of what a dedup step compares of a ticket row; '' if there is nothing."""
     return f"concat_ws(' ', {QUESTION}, reply)" if step.compare == "question_and_answer" else QUESTION
 
 
 def folded(text: str) -> str:
-    """The SQL expression of the text in NFC and lower case where it is not ASCII; ASCII may stay as it is.
+    """Return the SQL expression of the text in NFC and lower case; ASCII text may keep its case.
 
     `fold_batch` in `tasks/curate/similarity/letters.py` does the same ten times as fast.
     """
@@ -34,10 +34,10 @@ def folded(text: str) -> str:
 
 
 def normal_form(text: str) -> str:
-    """The SQL expression of the text's normal form: NFC, lower case, words separated by one space.
+    """Return the SQL expression of the text's normal form: NFC, lower case, words separated by one space.
 
-    Punctuation, spaces and invisible characters carry no meaning here; two texts are exact duplicates when their
-    normal forms are equal. '' for a text without a letter or digit.
+    Punctuation, spaces and invisible characters are ignored; two texts are exact duplicates if their normal forms are
+    equal. '' for a text without a letter or digit.
 
     Args:
         text: SQL expression of type VARCHAR, not null.
@@ -48,14 +48,14 @@ def normal_form(text: str) -> str:
 
 
 def words_of(normal: str) -> str:
-    """The SQL expression of the list of words of a text in normal form; an empty list for ''."""
+    """Return the SQL expression of the list of words of a text in normal form; an empty list for ''."""
     return f"CASE WHEN {normal} = '' THEN []::VARCHAR[] ELSE string_split({normal}, ' ') END"
 
 
 def word_runs(words: str, n_words: int) -> str:
-    """The SQL expression of the distinct runs of `n_words` words (shingles, n-grams); empty when there are fewer.
+    """Return the SQL expression of the distinct runs of `n_words` words (shingles, n-grams); empty if there are fewer.
 
-    Words hold no space, so runs joined by one space are equal only when their words are.
+    Words contain no space, so runs joined by one space are equal only if their words are.
     """
     starts = f"range(1, len({words}) - {n_words - 2})"
     return f"list_distinct(list_transform({starts}, lambda i: array_to_string({words}[i:i + {n_words - 1}], ' ')))"

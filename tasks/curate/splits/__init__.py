@@ -1,1 +1,1 @@
-"""Who is held out: owners of tickets, their places, what the split before decided, and the strata of the result."""
+"""Who is held out: owners of tickets, their places, the previous split's decisions, and the strata of the result."""

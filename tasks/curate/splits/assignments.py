@@ -1,4 +1,4 @@
-"""Who was put where: the file of a split from which the next one goes on.
+"""The assignments of a split: the file that the next split continues.
 
 It decides nothing. Called by `tasks/curate/split.py`.
 """
@@ -25,7 +25,7 @@ class Assignments:
 
 
 def read_previous(previous: Splits | None, split: SplitSpec, *, by_time: bool) -> Assignments | None:
-    """What the last split decided, or None when it was another kind of split: seed, columns or time differ."""
+    """Return what the last split decided, or None for another kind of split: seed, columns or `by_time` differ."""
     from tasks.curate.rows import read_rows
 
     if previous is None or not split.stable or not previous.assignments.exists():

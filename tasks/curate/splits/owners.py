@@ -1,6 +1,6 @@
-"""Whom a ticket belongs to, as numbers: its customer and thread, and which of them hang together.
+"""The owners of a ticket as numbers: its customer and thread, and which owners are connected.
 
-It knows nothing of time, sides or splits. Called by `tasks/curate/split.py` and `tasks/curate/splits/placing.py`,
+It knows nothing of time, sides or splits. Imported by `tasks/curate/split.py` and `tasks/curate/splits/placing.py`
 inside functions.
 """
 
@@ -20,19 +20,19 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Owners:
-    """Two owners per ticket, the same twice where it has one; a ticket that belongs to nobody owns itself."""
+    """Two owners per ticket, equal where it has only one; a ticket without customer and thread owns itself."""
 
     first: Ints
     second: Ints
     names: pa.Array
-    """Per owner, ascending: the column's name, `=`, the value."""
+    """Name per owner, ascending: `COLUMN=VALUE`."""
 
     @property
     def n_owners(self) -> int:
         return len(self.names)
 
     def connect(self, links: Flags) -> Ints:
-        """Per owner the smallest owner of its connected component, when only these tickets link their two owners."""
+        """Return per owner the smallest owner of its connected component, if only these tickets link their owners."""
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
@@ -46,7 +46,7 @@ class Owners:
 
 
 def owners_of(table: pa.Table, group_by: Sequence[str]) -> Owners:
-    """The owners of each row by its columns `group_by` (at most two); null and '' are nobody.
+    """Return the owners of each row by its columns `group_by` (at most two); null and '' are no owner.
 
     >>> table = pa.table({"ticket_id": ["a", "b"], "customer_id": ["7", ""], "thread_id": ["9", None]})
     >>> owners = owners_of(table, ("customer_id", "thread_id"))

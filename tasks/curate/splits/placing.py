@@ -1,10 +1,10 @@
-"""Which ticket goes to which side: by time and customer, going on from what an earlier split decided.
+"""Place tickets in train, validation and test: by time and customer, continuing an earlier split.
 
 Numbers only: it knows nothing of files, texts or columns. Called by `tasks/curate/split.py`, lazily.
 
-A side is held by owners (customers, threads), not by tickets: a ticket goes where its owners are. Owners that no
-earlier split has placed are free; free owners that share a ticket are one group, and a group that shares a ticket with
-a placed owner follows it. So old tickets never move because new ones have joined their groups.
+Owners (customers, threads) have a side, and a ticket goes where its owners are. Owners that no earlier split has placed
+are free; free owners that share a ticket are one group, and a group that shares a ticket with a placed owner follows
+it. So old tickets never move because new ones have joined their groups.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ PLACES = (
 STRADDLER_GOAL = 0.5
 """Share of the window's tickets for which groups on both sides of the cut are held out."""
 STRADDLER_COST = 0.5
-"""Largest share of the free tickets before the cut that may be given up for it."""
+"""Largest share of the free tickets before the cut that may be dropped for it."""
 FREE = -1
 NEVER = np.iinfo(np.int64).min
-"""The time of a ticket without one, and of a cut there is not."""
+"""The time of a ticket without a time; the cut where there is none."""
 _DAY = 86_400_000_000
 
 
 @dataclass(frozen=True)
 class Known:
-    """What an earlier split decided, one entry per ticket of now; times in microseconds since 1970."""
+    """What an earlier split decided, one entry per current ticket; times in microseconds since 1970."""
 
     is_known: Flags
     place: Ints
@@ -52,18 +52,28 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Straddlers:
+    """Groups on both sides of the cut that were placed now, and their tickets on each side."""
+
+    n_groups: int = 0
+    n_early: int = 0
+    """Tickets before the cut: all of them are dropped with `keep_late`."""
+    n_late: int = 0
+    """Tickets after it: all of them are dropped with `keep_early`."""
+
+
+@dataclass(frozen=True)
 class Placement:
     """One entry per ticket."""
 
     place: Ints
     since: Ints
-    """Cut of the split that put the ticket there."""
+    """Cut of the split that placed the ticket there."""
     retired: Flags
     cut: int
-    n_straddling: int
-    """Groups on both sides of the cut that were placed now."""
+    straddlers: Straddlers
     n_retired: int
-    """Held-out tickets that were given to train now."""
+    """Held-out tickets that were moved to train now."""
 
 
 def nothing_known(n_tickets: int) -> Known:
@@ -76,10 +86,10 @@ def place_tickets(*, owners: Owners, created: Ints, known: Known, split: SplitSp
     """Place every ticket.
 
     Args:
-        owners: Of each ticket.
+        owners: The owners of each ticket.
         created: Microseconds since 1970; `NEVER` for a ticket without a time.
         known: The earlier split; `nothing_known` for none.
-        by_time: Hold out the newest; else groups in the order of their hash.
+        by_time: Hold out the newest tickets; else groups in the order of their hash.
     """
     cut = NEVER
     n_retired = 0
@@ -91,29 +101,32 @@ def place_tickets(*, owners: Owners, created: Ints, known: Known, split: SplitSp
     is_free = side == FREE
     free_groups = np.where(is_free[owners.first], group[owners.first], group[owners.second])
     free = is_free[owners.first] & is_free[owners.second]
-    chosen: set[int] = set()
-    n_straddling = 0
+    straddlers = Straddlers()
     if by_time:
-        pulled = side[owners.first] == TEST
-        chosen, n_straddling = _hold_out_by_time(owners, created, cut, free_groups, free, pulled, split)
+        unplaced = _Unplaced(owners, created, free_groups, free, follows_test=side[owners.first] == TEST)
+        chosen, straddlers = _hold_out_by_time(unplaced, cut, split)
     else:
         goal = split.test_fraction * created.shape[0] - np.count_nonzero(known.place == TEST)
         chosen = _choose(owners, free_groups[free], goal, split.seed, "test", first=not known.is_known.any())
     held_out = np.isin(group, sorted(chosen)) & is_free
     side, since = np.where(held_out, TEST, np.where(is_free, TRAIN, side)), np.where(held_out, cut, since)
-    place = _place(owners, created, known, side, since, cut=cut, by_time=by_time)
+    place = np.where(side[owners.first] == side[owners.second], side[owners.first], BOTH_SIDES)
+    place = np.where((known.place != FREE) & (known.place != place), BOTH_SIDES, place)
+    if by_time:
+        since_both = np.maximum(since[owners.first], since[owners.second])
+        place = _drop_by_time(place, created, known, since_both, cut)
     place = _set_validation_aside(owners, place, known, free_groups, free, split)
     stays = known.place == place
     kept_since = np.where(stays, known.since, np.maximum(since[owners.first], since[owners.second]))
     new_since = np.where(place == TEST, kept_since, np.where(stays, known.since, cut))
-    return Placement(place, new_since, known.retired & (place < EARLY), cut, n_straddling, n_retired)
+    return Placement(place, new_since, known.retired & (place < EARLY), cut, straddlers, n_retired)
 
 
 def _choose_cut(created: Ints, known: Known, split: SplitSpec, *, n_leaving: int) -> int:
-    """The time from which tickets are held out: never before the last split's.
+    """Choose the time from which tickets are held out; never earlier than that of the previous split.
 
-    The newest of the new tickets are held out: so many that they and all windows before are `test_fraction` of all
-    tickets, and as many more as may retire.
+    The newest of the new tickets are held out: with all earlier windows they make up `test_fraction` of all tickets,
+    and as many more replace those that may retire.
     """
     timed = created != NEVER
     n_before = np.count_nonzero(timed & known.is_known)
@@ -129,7 +142,7 @@ def _choose_cut(created: Ints, known: Known, split: SplitSpec, *, n_leaving: int
 
 
 def _old_enough(owners: Owners, created: Ints, known: Known, split: SplitSpec) -> Flags:
-    """Held-out tickets of which all that hang together with them are older than `retire_after_days`."""
+    """Held-out tickets that, like all tickets connected to them, are older than `retire_after_days`."""
     held = known.place == TEST
     if split.retire_after_days is None or not held.any():
         return np.zeros(created.shape[0], bool)
@@ -141,7 +154,7 @@ def _old_enough(owners: Owners, created: Ints, known: Known, split: SplitSpec) -
 
 
 def _retire(owners: Owners, created: Ints, known: Known, old: Flags, cut: int) -> tuple[Known, int]:
-    """Give to train what is old enough and was held out from an earlier cut than this one, group by group."""
+    """Move to train, group by group, what is old enough and was held out by an earlier cut."""
     group = owners.connect(known.place == TEST)[owners.first]
     current = np.zeros(owners.n_owners, bool)
     current[group[(known.place == TEST) & ((known.since >= cut) | (created >= cut))]] = True
@@ -151,7 +164,7 @@ def _retire(owners: Owners, created: Ints, known: Known, old: Flags, cut: int) -
 
 
 def _sides_of_owners(owners: Owners, known: Known) -> tuple[Ints, Ints, Ints]:
-    """Per owner its side (FREE for one whose group touches no placed owner), since when, and its group.
+    """Per owner its side (FREE if its group touches no placed owner), since when, and its group.
 
     An owner with known tickets on several sides (its ids have changed) is on the last of train, validation, test.
     """
@@ -172,39 +185,56 @@ def _sides_of_owners(owners: Owners, known: Known) -> tuple[Ints, Ints, Ints]:
     return np.where(placed, side, follows[group]), np.where(placed, since, latest[group]), group
 
 
-def _hold_out_by_time(
-    owners: Owners, created: Ints, cut: int, groups: Ints, free: Flags, pulled: Flags, split: SplitSpec
-) -> tuple[set[int], int]:
-    """Free groups to hold out: those only after the cut, and straddlers in the order of what they cost."""
-    timed = created != NEVER
-    after = timed & (created >= cut)
-    late = np.bincount(groups[free & after], minlength=owners.n_owners)
-    early = np.bincount(groups[free & timed & ~after], minlength=owners.n_owners)
+@dataclass(frozen=True)
+class _Unplaced:
+    """The tickets and which of them belong to no owner that has been placed."""
+
+    owners: Owners
+    created: Ints
+    group: Ints
+    """Of each ticket."""
+    is_free: Flags
+    follows_test: Flags
+    """Tickets whose owner is held out already."""
+
+
+def _hold_out_by_time(tickets: _Unplaced, cut: int, split: SplitSpec) -> tuple[set[int], Straddlers]:
+    """Choose free groups to hold out: those only after the cut, and straddlers by `split.straddlers`."""
+    owners, group = tickets.owners, tickets.group
+    timed = tickets.created != NEVER
+    after = timed & (tickets.created >= cut)
+    late = np.bincount(group[tickets.is_free & after], minlength=owners.n_owners)
+    early = np.bincount(group[tickets.is_free & timed & ~after], minlength=owners.n_owners)
     held_out = set(np.flatnonzero((late > 0) & (early == 0)).tolist())
     straddlers = np.flatnonzero((late > 0) & (early > 0)).tolist()
+    counts = Straddlers(len(straddlers), int(early[straddlers].sum()), int(late[straddlers].sum()))
+    if split.straddlers == "keep_late":
+        return held_out | set(straddlers), counts
+    if split.straddlers == "keep_early":
+        return held_out, counts
     names = dict(zip(straddlers, _names(owners, straddlers), strict=True))
-    straddlers.sort(key=lambda group: (early[group] / late[group], _hash(split.seed, "test", names[group])))
-    n_held_out = int(late[sorted(held_out)].sum()) + int(np.count_nonzero(pulled & after))
+    straddlers.sort(key=lambda each: (early[each] / late[each], _hash(split.seed, "test", names[each])))
+    n_held_out = int(late[sorted(held_out)].sum()) + int(np.count_nonzero(tickets.follows_test & after))
     n_given_up = 0
-    for group in straddlers:
+    for straddler in straddlers:
         if n_held_out >= STRADDLER_GOAL * np.count_nonzero(after):
             break
-        if n_given_up + early[group] <= STRADDLER_COST * early.sum():
-            held_out.add(group)
-            n_held_out += late[group]
-            n_given_up += early[group]
-    return held_out, len(straddlers)
+        if n_given_up + early[straddler] <= STRADDLER_COST * early.sum():
+            held_out.add(straddler)
+            n_held_out += late[straddler]
+            n_given_up += early[straddler]
+    return held_out, counts
 
 
-def _place(owners: Owners, created: Ints, known: Known, side: Ints, since: Ints, *, cut: int, by_time: bool) -> Ints:
-    place = np.where(side[owners.first] == side[owners.second], side[owners.first], BOTH_SIDES)
-    place = np.where((known.place != FREE) & (known.place != place), BOTH_SIDES, place)
-    if by_time:
-        since_both = np.maximum(since[owners.first], since[owners.second])
-        place = np.where((place == TEST) & (known.place != TEST) & (created < since_both), EARLY, place)
-        place = np.where((place <= VALIDATION) & (created >= cut), LATE, place)
-        place = np.where((created == NEVER), NO_TIME, place)
-    return place
+def _drop_by_time(place: Ints, created: Ints, known: Known, since: Ints, cut: int) -> Ints:
+    """Drop what is on the wrong side of its cut, and what has no time.
+
+    Args:
+        since: Of each ticket the cut from which its owners are held out.
+    """
+    place = np.where((place == TEST) & (known.place != TEST) & (created < since), EARLY, place)
+    place = np.where((place <= VALIDATION) & (created >= cut), LATE, place)
+    return np.where(created == NEVER, NO_TIME, place)
 
 
 def _set_validation_aside(
@@ -218,11 +248,11 @@ def _set_validation_aside(
 
 
 def _choose(owners: Owners, groups: Ints, goal: float, seed: int, purpose: str, *, first: bool) -> set[int]:
-    """Groups in the order of their hash as long as they fit into `goal` tickets.
+    """Choose groups in the order of their hash that fit into `goal` tickets.
 
     Args:
         groups: The group of each ticket that may be chosen.
-        first: When none fits take the smallest, and never all: something must be left on either side.
+        first: The first split: if none fits take the smallest, and never take all, so that neither side is empty.
     """
     chosen: set[int] = set()
     if goal <= 0:

@@ -1,4 +1,4 @@
-"""How alike train and test are: the share of each category, priority, product, channel and language in the splits.
+"""Compare train and test: the share of each category, priority, product, channel and language in the splits.
 
 It moves no ticket. Called by `tasks/curate/split.py` and `tasks/curate/decontaminate.py`.
 """
@@ -11,7 +11,7 @@ STRATA_COLUMNS = ("category", "priority", "product", "channel", "language")
 
 
 def write_strata(out: Path) -> int:
-    """Write `out/strata.parquet` of the three tables in `out`; return how many test categories train does not have.
+    """Write `out/strata.parquet` for the three tables in `out`; return how many categories of test are not in train.
 
     A column that no ticket fills is left out. Rows are ordered by column (as above) and value, nulls last.
     """

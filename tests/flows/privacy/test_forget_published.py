@@ -33,6 +33,9 @@ def publish(workspace: Workspace) -> Path:
             insert(db, "curated", {"split": "train", **clean})
         insert(db, "removed", merged)
         insert(db, "duplicates", {"ticket_id": "t-9", "cluster_id": forgotten_id, "kept_id": forgotten_id})
+        insert(db, "triggers", {"trigger_id": forgotten_id, "ticket_id": forgotten_id, "phrase": TEXT})
+        insert(db, "label_suspects", {"ticket_id": forgotten_id})
+        db.execute("DROP TABLE semantic_pairs")  # as in a warehouse of an earlier version
     return folder
 
 

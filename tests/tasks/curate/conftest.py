@@ -89,3 +89,11 @@ def bitext(shared_data: Path) -> list[dict[str, object]]:
             {"ticket_id": f"bitext-{number:05d}", "body": row["instruction"], "reply": row["response"]}
             for number, row in enumerate(csv.DictReader(stream))
         ]
+
+
+@pytest.fixture(scope="session")
+def bitext_intents(shared_data: Path) -> dict[str, str]:
+    """The intent of each request, by its ticket_id."""
+    path = shared_data / "bitext_support" / "bitext_support_training_2023-08-18.csv"
+    with path.open(newline="", encoding="utf-8") as stream:
+        return {f"bitext-{number:05d}": row["intent"] for number, row in enumerate(csv.DictReader(stream))}

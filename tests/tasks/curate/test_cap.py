@@ -1,4 +1,4 @@
-"""At most so many rows of a key: which stay, which belong to nobody, and the same in any order."""
+"""A limit of rows per key: which rows stay, rows without a key, and the same result in any order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(
-    ("per", "max_rows", "prefer", "gone", "nobody"),
+    ("per", "max_rows", "prefer", "dropped", "uncapped"),
     [
         (("customer_id",), 2, "newest", {"a1", "a2", "n3"}, 2),
         (("customer_id",), 2, "oldest", {"a3", "a4", "n3"}, 2),
@@ -49,20 +49,20 @@ def test_the_preferred_rows_of_each_key_stay(
     per: Any,
     max_rows: int,
     prefer: Any,
-    gone: set[str] | None,
-    nobody: int,
+    dropped: set[str] | None,
+    uncapped: int,
 ) -> None:
     step = CapStep(uses="cap", per=per, max_rows=max_rows, prefer=prefer)
     result = cap_rows(tickets=make_tickets(ROWS), step=step, out=new_folder())
     removed = rows_of(result.removed)
     code = "cap_" + "_".join(per)
-    if gone is None:  # three of the first hour tie: which two of them go is decided by hash
+    if dropped is None:  # three of the first hour tie: the hash decides which two are dropped
         assert len(removed) == 2
         assert set(removed) < {"a1", "b1", "n1"}
     else:
-        assert set(removed) == gone
+        assert set(removed) == dropped
     assert {row["code"] for row in removed.values()} <= {code}
-    assert result.notes == {f"dropped_{code}": len(removed), "uncapped_null_key": nobody}
+    assert result.notes == {f"dropped_{code}": len(removed), "uncapped_null_key": uncapped}
     assert (result.rows.n_in, result.rows.n_out, result.rows.n_dropped) == (8, 8 - len(removed), len(removed))
 
 
@@ -74,7 +74,7 @@ def test_the_reason_names_the_key_and_no_value(make_tickets: Any, new_folder: An
 
 
 @pytest.mark.parametrize("seed", [0, 7])
-def test_by_hash_the_smallest_digests_of_seed_and_id_stay(
+def test_by_hash_the_smallest_digests_of_seed_and_id_are_kept(
     make_tickets: Any, new_folder: Any, rows_of: Any, seed: int
 ) -> None:
     rows = [{"ticket_id": f"t{number}", "channel": "mail", "created_at": at(number)} for number in range(30)]
@@ -88,7 +88,7 @@ def test_by_hash_the_smallest_digests_of_seed_and_id_stay(
 
 
 @pytest.mark.parametrize("prefer", ["newest", "oldest", "hash"])
-def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, prefer: Any) -> None:
+def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, prefer: Any) -> None:
     rows = [
         {
             "ticket_id": f"t{number}", "source": "test", "source_line": number, "customer_id": f"c{number % 7}",

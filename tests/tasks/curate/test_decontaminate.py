@@ -91,7 +91,7 @@ def test_boilerplate_that_many_rows_hold_is_no_leak(make_splits: Any, new_folder
     with pytest.raises(DataError, match="none is left"):
         decontaminate(
             splits=splits,
-            spec=DecontaminateSpec(max_document_frequency=60, long_threshold=0.1),
+            spec=DecontaminateSpec(max_document_frequency=60, max_document_share=1, long_threshold=0.1),
             out=new_folder(),
         )
 
@@ -152,9 +152,7 @@ def test_a_shared_owner_that_the_split_does_not_keep_apart_is_counted(
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, leaks.BATCH_ROWS])
-def test_a_leak_that_is_left_is_an_error_and_never_silence(
-    n_rows: int, make_splits: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_leak_that_is_left_is_an_error(n_rows: int, make_splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "BATCH_ROWS", n_rows)
     edited = text(1).split()
     edited[20] = "changed"
@@ -162,19 +160,19 @@ def test_a_leak_that_is_left_is_an_error_and_never_silence(
     test = [row("h1", text(1)), row("h3", text(3))]
     given = make_splits(train=[clean, near], validation=[row("same", text(3)), row("well", text(4))], test=test)
     compared = compare_with_held_out(pool=[given.train, given.validation], held_out=given.test, spec=SPEC)
-    gone = {leak.ticket_id for leak in compared.report.leaks}
-    assert gone == {"near", "same"}
+    leaking = {leak.ticket_id for leak in compared.report.leaks}
+    assert leaking == {"near", "same"}
     well = [row("well", text(4))]
-    check_no_leaks(make_splits(train=[clean], validation=well, test=test), compared, gone)
+    check_no_leaks(make_splits(train=[clean], validation=well, test=test), compared, leaking)
     for train, validation in (
         ([clean, near], well),  # a leak is left
         ([clean, row("new", text(5))], well),  # never compared
         ([row("clean", text(6))], well),  # another text under its name
-        ([clean], []),  # more is gone than what leaks
+        ([clean], []),  # more rows are missing than leak
         ([*well], [clean]),  # in the wrong part
     ):
         with pytest.raises(DataError, match="are not what was compared") as error:
-            check_no_leaks(make_splits(train=train, validation=validation, test=test), compared, gone)
+            check_no_leaks(make_splits(train=train, validation=validation, test=test), compared, leaking)
         assert error.value.code == "TG0231"
         assert text(1)[:8] not in str(error.value)
 
@@ -205,6 +203,9 @@ def test_real_questions_pass_all_stages_in_seconds_and_leave_no_near_duplicate(
     clean = decontaminate(splits=splits, spec=SPEC, out=new_folder())
     assert kept.notes["exact_duplicates"] == 29
     assert kept.notes["near_duplicates"] == 76
-    assert 20 <= clean.rows.n_dropped <= 200
+    assert 20 <= clean.rows.n_dropped <= 250
+    category = {item["ticket_id"]: item["category"] for item in banking77}
+    leaks = rows_of(clean.removed)
+    assert sum(category[name] != category[leak["kept_id"]] for name, leak in leaks.items()) <= 0.15 * len(leaks)
     again = decontaminate(splits=clean, spec=SPEC, out=new_folder())
     assert again.notes["dropped_leak_exact"] == again.notes["dropped_leak_near"] == 0

@@ -26,7 +26,7 @@ class Script:
         late: A question, with a place for a contact.
         contacts: Three of them; personal.
         cancel: Another question.
-        filler: A sentence that is nobody's question.
+        filler: A sentence of no question.
         reply: An answer.
     """
 
@@ -105,7 +105,9 @@ def test_nothing_personal_is_left_and_the_same_question_is_one(
         assert "[EMAIL_1]" in text or "[PHONE_1]" in text
     assert texts["t4"] == script.cancel
 
-    labels = check_labels(tickets=redacted, step=LabelCheckStep(uses="label_check"), out=new_folder())
+    labels = check_labels(
+        tickets=redacted, step=LabelCheckStep(uses="label_check", mode="contradiction"), out=new_folder()
+    )
     assert labels.rows.n_in == 4
     kept = drop_duplicates(tickets=redacted, step=DedupStep(uses="dedup", threshold=0.7), out=new_folder())
     left = set(rows_of(kept.tickets))
@@ -116,14 +118,14 @@ def test_nothing_personal_is_left_and_the_same_question_is_one(
 
 def test_language_length_and_quality_are_told(script: Script, make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     tickets = make_tickets(rows(script))
-    told = drop_by_language(tickets=tickets, step=LanguageStep(uses="language", keep=("en",)), out=new_folder())
-    assert told.rows.n_out == 0
-    told = drop_by_language(
+    known = drop_by_language(tickets=tickets, step=LanguageStep(uses="language", keep=("en",)), out=new_folder())
+    assert known.rows.n_out == 0
+    known = drop_by_language(
         tickets=tickets, step=LanguageStep(uses="language", keep=(script.language,)), out=new_folder()
     )
-    assert {row["language"] for row in rows_of(told.tickets).values()} == {script.language}
-    assert told.rows.n_out == 4
-    long = drop_by_length(tickets=told, step=LengthStep(uses="length", min_body=20, min_reply=10), out=new_folder())
+    assert {row["language"] for row in rows_of(known.tickets).values()} == {script.language}
+    assert known.rows.n_out == 4
+    long = drop_by_length(tickets=known, step=LengthStep(uses="length", min_body=20, min_reply=10), out=new_folder())
     assert long.rows.n_out == 4
     step = QualityStep(
         uses="quality", max_repetition=0.6, max_caps_share=0.5, max_symbol_share=0.4, drop_stub_replies=True

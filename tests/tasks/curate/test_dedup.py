@@ -288,9 +288,7 @@ def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any,
     assert time.process_time() - start < 10  # about 0.3 s; two million comparisons would take longer
 
 
-def test_a_family_just_below_the_threshold_is_named_rather_than_compared_for_ever(
-    make_tickets: Any, new_folder: Any
-) -> None:
+def test_a_family_just_below_the_threshold_is_refused_by_name(make_tickets: Any, new_folder: Any) -> None:
     # The words that the alarms differ in are commoner than those they share; else rare words alone keep them apart.
     rows = [
         {"ticket_id": f"alarm-{number:03d}", "body": " ".join([*(f"w{i}" for i in range(8)), f"a{number} b{number}"])}
@@ -315,7 +313,7 @@ def test_a_removed_text_may_connect_two_kept_ones(make_tickets: Any, new_folder:
     assert result.notes["clusters"] == 1
 
 
-def test_no_ticket_and_one_ticket_are_fine(make_tickets: Any, new_folder: Any) -> None:
+def test_no_ticket_and_one_ticket_are_handled(make_tickets: Any, new_folder: Any) -> None:
     assert drop_duplicates(tickets=make_tickets([]), step=near(), out=new_folder()).rows.n_out == 0
     one = make_tickets([{"ticket_id": "1", "body": "a b c d"}])
     assert drop_duplicates(tickets=one, step=near(), out=new_folder()).rows.n_out == 1

@@ -130,10 +130,10 @@ def test_a_family_too_crowded_is_refused_in_parts_too() -> None:
     table = ticket_table(
         [{"ticket_id": str(row), "source": "t", "source_line": row, "body": text} for row, text in enumerate(texts)]
     ).select(["subject", "body"])
-    with pytest.raises(CrowdedFamilyError) as told:
+    with pytest.raises(CrowdedFamilyError) as caught:
         decide_in_parts(in_batches(table), step, order=np.arange(120), spread=PlainSpread(4), where="a test")
-    assert set(told.value.members) <= set(range(120))
-    assert len(told.value.members) > 20
+    assert set(caught.value.members) <= set(range(120))
+    assert len(caught.value.members) > 20
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_a_crowded_family_is_named_as_in_one_process(make_tickets: Any, new_fold
     texts = [" ".join([*shared, *(f"x{chance.randrange(40)}" for _ in range(14))]) for _ in range(120)]
     tickets = make_tickets([{"ticket_id": f"t{number:03d}", "body": text} for number, text in enumerate(texts)])
     step = DedupStep(uses="dedup", threshold=0.75, shingle_words=1, max_comparisons=1000)
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         drop_duplicates(tickets=tickets, step=step, out=new_folder(), spread=PlainSpread(4))
-    assert told.value.code == "TG0250"
-    assert "tickets like t0" in told.value.message
+    assert caught.value.code == "TG0250"
+    assert "tickets like t0" in caught.value.message

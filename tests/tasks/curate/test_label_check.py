@@ -1,4 +1,4 @@
-"""Contradicting labels of one question: found, counted, listed, and dropped as declared."""
+"""Label errors: contradicting labels of one question, and labels that other tickets make unlikely."""
 
 from __future__ import annotations
 
@@ -31,12 +31,23 @@ ROWS = [
 
 
 def step(**options: Any) -> LabelCheckStep:
-    return LabelCheckStep(uses="label_check", **options)
+    return LabelCheckStep(uses="label_check", **({"mode": "contradiction"} | options))
 
 
-def test_each_ticket_knows_how_many_of_its_question_say_otherwise(
-    make_tickets: Any, new_folder: Any, rows_of: Any
-) -> None:
+def with_flips(rows: list[dict[str, Any]], *, share: float, seed: int) -> tuple[list[dict[str, Any]], set[str]]:
+    """Rows of which a share has another category of the set, and the ids of these."""
+    rng = random.Random(seed)
+    names = sorted({row["category"] for row in rows})
+    flipped = set(rng.sample([row["ticket_id"] for row in rows], round(share * len(rows))))
+    return [
+        row | {"category": rng.choice([name for name in names if name != row["category"]])}
+        if row["ticket_id"] in flipped
+        else row
+        for row in rows
+    ], flipped
+
+
+def test_each_ticket_counts_the_other_labels_of_its_question(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     result = check_labels(tickets=make_tickets(ROWS), step=step(), out=new_folder())
     found = {name: row["label_conflict"] for name, row in rows_of(result.tickets).items()}
     assert found == {
@@ -60,23 +71,25 @@ def test_the_conflicts_are_listed_by_family(make_tickets: Any, new_folder: Any) 
 
 
 @pytest.mark.parametrize(
-    ("action", "gone"), [("drop_minority", {"a3", "b1", "b2"}), ("drop_all", {"a1", "a2", "a3", "b1", "b2"})]
+    ("action", "dropped"), [("drop_minority", {"a3", "b1", "b2"}), ("drop_all", {"a1", "a2", "a3", "b1", "b2"})]
 )
-def test_what_contradicts_is_dropped_as_declared(
-    make_tickets: Any, new_folder: Any, rows_of: Any, action: Any, gone: set[str]
+def test_contradicting_tickets_are_dropped_as_the_action_says(
+    make_tickets: Any, new_folder: Any, rows_of: Any, action: Any, dropped: set[str]
 ) -> None:
     result = check_labels(tickets=make_tickets(ROWS), step=step(action=action), out=new_folder())
     removed = rows_of(result.removed)
-    assert set(removed) == gone
+    assert set(removed) == dropped
     assert {(row["outcome"], row["code"]) for row in removed.values()} == {("dropped", "label_conflict")}
     assert removed["a3"]["reason"] == "tickets of this question with another category: 2 of 3"
     assert (removed["a3"]["cluster_id"], removed["a3"]["source_line"]) == ("a1", 3)
-    assert result.notes["dropped_label_conflict"] == len(gone)
-    assert result.rows.n_out == 13 - len(gone)
+    assert result.notes["dropped_label_conflict"] == len(dropped)
+    assert result.rows.n_out == 13 - len(dropped)
     assert rows_of(result.tickets)["a4"]["label_conflict"] == 0
 
 
-def test_under_a_threshold_of_one_nearly_equal_questions_meet(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+def test_below_a_threshold_of_one_nearly_equal_questions_are_compared(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
     # e1 and e2: 16 shingles each, 15 of them shared: J = 15/17 = 0.88.
     found = {
         threshold: rows_of(
@@ -135,7 +148,7 @@ def test_real_questions_have_the_conflicts_that_grouping_by_text_finds(
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.85])
-def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, threshold: float) -> None:
+def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, threshold: float) -> None:
     rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(ROWS)]
     wanted = step(action="drop_minority", threshold=threshold)
     first = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
@@ -145,7 +158,110 @@ def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, thr
         assert (first.root / name).read_bytes() == (second.root / name).read_bytes()
 
 
-def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
     result = check_labels(tickets=make_tickets([]), step=step(threshold=0.8), out=new_folder())
     assert (result.rows.n_in, result.rows.n_out) == (0, 0)
     assert pq.read_table(result.root / "conflicts.parquet").num_rows == 0
+
+
+@pytest.fixture(scope="module")
+def flipped_questions(banking77: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
+    """Questions of twelve categories of banking77, 3 % of them with another category."""
+    names = sorted({row["category"] for row in banking77})[::6][:12]
+    return with_flips([row for row in banking77 if row["category"] in names], share=0.03, seed=1)
+
+
+def test_flipped_labels_are_found_listed_by_confidence_and_dropped(
+    make_tickets: Any, new_folder: Any, rows_of: Any, flipped_questions: tuple[list[dict[str, Any]], set[str]]
+) -> None:
+    rows, flipped = flipped_questions
+    result = check_labels(tickets=make_tickets(rows), step=step(mode="confidence", action="drop"), out=new_folder())
+    listed = pq.read_table(result.root / "label_suspects.parquet").to_pylist()
+    suspects = {row["ticket_id"] for row in listed}
+    assert len(suspects & flipped) >= 0.8 * len(flipped)
+    assert len(suspects & flipped) >= 0.5 * len(suspects)
+    assert [row["confidence"] for row in listed] == sorted(row["confidence"] for row in listed)
+    given = {row["ticket_id"]: row["category"] for row in rows}
+    assert all(row["value"] == given[row["ticket_id"]] != row["suggested"] for row in listed)
+    assert all(0 <= row["confidence"] <= row["suggested_confidence"] <= 1 for row in listed)
+    removed = rows_of(result.removed)
+    assert removed.keys() == suspects
+    assert {(row["outcome"], row["code"]) for row in removed.values()} == {("dropped", "label_suspect")}
+    assert result.notes["label_suspects"] == result.notes["dropped_label_suspect"] == len(suspects)
+    assert {row["label_conflict"] for row in rows_of(result.tickets).values()} == {0}
+
+
+@pytest.mark.campaign
+def test_of_all_flipped_labels_of_banking77_four_fifths_are_found_at_half_precision(
+    make_tickets: Any, new_folder: Any, banking77: list[dict[str, Any]]
+) -> None:
+    rows, flipped = with_flips(banking77, share=0.03, seed=0)
+    result = check_labels(tickets=make_tickets(rows), step=step(mode="confidence"), out=new_folder())
+    suspects = set(pq.read_table(result.root / "label_suspects.parquet")["ticket_id"].to_pylist())
+    assert len(suspects & flipped) >= 0.8 * len(flipped)
+    assert len(suspects & flipped) >= 0.5 * len(suspects)
+
+
+def test_a_copy_of_a_ticket_does_not_confirm_its_label(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+    words = {"billing": "invoice charged card refund total", "delivery": "parcel courier street late lost"}
+    rng = random.Random(3)
+    rows = [
+        {"ticket_id": f"{name}-{n:02d}", "body": " ".join(rng.choices(text.split(), k=6)) + f" x{n}", "category": name}
+        for name, text in words.items()
+        for n in range(40)
+    ]
+    wrong = [{"ticket_id": f"w{n}", "body": "parcel courier street", "category": "billing"} for n in range(5)]
+    rows += [*wrong, {"ticket_id": "none", "body": "parcel", "category": None}]
+    rows += [{"ticket_id": "rare", "body": "parcel lamp", "category": "rare"}]
+    result = check_labels(tickets=make_tickets(rows), step=step(mode="confidence"), out=new_folder())
+    found = {name for name, row in rows_of(result.tickets).items() if row["label_conflict"]}
+    assert found == {row["ticket_id"] for row in wrong}
+    assert result.notes == {"label_suspects": 5, "unchecked_labels": 2}
+    assert result.rows.n_dropped == 0
+
+
+@pytest.mark.parametrize("rows", [[], [{"ticket_id": "a", "body": None, "category": "x"}], ROWS])
+def test_too_few_labels_are_not_checked(make_tickets: Any, new_folder: Any, rows: Any) -> None:
+    result = check_labels(tickets=make_tickets(rows), step=step(mode="confidence", action="drop"), out=new_folder())
+    assert (result.rows.n_in, result.rows.n_dropped) == (len(rows), 0)
+    assert result.notes["unchecked_labels"] == len(rows)
+    assert pq.read_table(result.root / "label_suspects.parquet").num_rows == 0
+
+
+def test_the_order_of_rows_changes_no_suspect(
+    make_tickets: Any, new_folder: Any, flipped_questions: tuple[list[dict[str, Any]], set[str]]
+) -> None:
+    rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(flipped_questions[0][:400])]
+    wanted = step(mode="confidence", action="drop")
+    first = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
+    second = check_labels(tickets=make_tickets(random.Random(4).sample(rows, len(rows))), step=wanted, out=new_folder())
+    for name in ("tickets.parquet", "removed.parquet", "label_suspects.parquet"):
+        assert (first.root / name).read_bytes() == (second.root / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "mode"),
+    [
+        ({}, "confidence"),
+        ({"action": "drop"}, "confidence"),
+        ({"threshold": 1.0}, "contradiction"),  # as in the settings of a stored run
+        ({"action": "drop_minority"}, "contradiction"),
+        ({"field": "reply"}, "contradiction"),
+    ],
+)
+def test_settings_of_one_mode_imply_it(settings: dict[str, Any], mode: str) -> None:
+    assert LabelCheckStep(uses="label_check", **settings).mode == mode
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mode": "confidence", "action": "drop_all"}, "need `mode: contradiction`"),
+        ({"mode": "confidence", "threshold": 0.8}, "need `mode: contradiction`"),
+        ({"mode": "confidence", "field": "reply"}, "need `mode: contradiction`"),
+        ({"mode": "contradiction", "action": "drop"}, "needs `mode: confidence`"),
+    ],
+)
+def test_settings_of_the_other_mode_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LabelCheckStep(uses="label_check", **settings)

@@ -1,4 +1,4 @@
-"""Languages of bodies: the bundled model alone, no network, what cannot be told stays."""
+"""Languages of bodies: only the bundled model, no network, and texts without a language stay."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_without_languages_to_keep_all_rows_stay_and_have_theirs(
         "こんにちは",
     ],
 )  # fmt: skip
-def test_what_is_too_short_to_tell_has_no_language_and_stays(
+def test_a_body_that_is_too_short_has_no_language_and_stays(
     make_tickets: Any, new_folder: Any, rows_of: Any, body: str | None
 ) -> None:
     step = LanguageStep(uses="language", keep=("fi",), min_score=0)
@@ -102,7 +102,7 @@ def test_the_least_number_of_letters_is_enough(make_tickets: Any, new_folder: An
         "www.this-is-the-english-address.com {}", "{{{{customer name and first name}}}} {}",
     ],
 )  # fmt: skip
-def test_urls_and_placeholders_do_not_speak(make_tickets: Any, new_folder: Any, rows_of: Any, written: str) -> None:
+def test_urls_and_placeholders_have_no_language(make_tickets: Any, new_folder: Any, rows_of: Any, written: str) -> None:
     body = written.format(TEXTS["de"])
     result = drop_by_language(tickets=make_tickets(rows(a=body)), step=LanguageStep(uses="language"), out=new_folder())
     assert rows_of(result.tickets)["a"]["language"] == "de"
@@ -131,7 +131,7 @@ def test_an_unsure_row_stays(make_tickets: Any, new_folder: Any) -> None:
     assert dropped == [1, 0]
 
 
-def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any) -> None:
+def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any) -> None:
     listed: list[dict[str, object]] = [
         {"ticket_id": f"{name}{copy}", "source": "test", "source_line": copy, "body": f"{text} {copy}"}
         for copy in range(5)
@@ -152,7 +152,7 @@ def test_a_long_text_is_read_from_its_beginning(make_tickets: Any, new_folder: A
     assert rows_of(result.tickets)["a"]["language"] == "fr"
 
 
-def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
     step = LanguageStep(uses="language", keep=("en",))
     result = drop_by_language(tickets=make_tickets([]), step=step, out=new_folder())
     assert (result.rows.n_in, result.rows.n_out) == (0, 0)

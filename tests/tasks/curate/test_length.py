@@ -1,4 +1,4 @@
-"""Bounds on lengths: the first that is broken takes the row, and its length is told."""
+"""Bounds on lengths: the first violated bound drops the row, with the length in the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from schemas.curation_steps import LengthStep
 from tasks.curate.length import drop_by_length
 
 
-def test_the_first_bound_a_row_breaks_takes_it(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+def test_the_first_violated_bound_drops_the_row(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     tickets = make_tickets(
         [
             {"ticket_id": "kept", "body": "abc", "reply": "abcdef"},
@@ -36,8 +36,8 @@ def test_the_first_bound_a_row_breaks_takes_it(make_tickets: Any, new_folder: An
         "no-body": "body_too_short",
         "no-reply": "reply_too_short",
     }
-    assert removed["short"]["reason"] == "the body has 2 characters, at least 3 are asked for"
-    assert removed["reply-long"]["reason"] == "the reply has 7 characters, at most 6 are allowed"
+    assert removed["short"]["reason"] == "the body has 2 characters, fewer than 3"
+    assert removed["reply-long"]["reason"] == "the reply has 7 characters, more than 6"
     assert (removed["short"]["outcome"], removed["short"]["source_line"]) == ("dropped", 2)
     assert result.notes == {
         "dropped_body_too_short": 2,
@@ -60,7 +60,7 @@ def test_characters_are_counted_and_not_bytes(make_tickets: Any, new_folder: Any
     assert drop_by_length(tickets=tickets, step=step, out=new_folder()).rows.n_out == 1
 
 
-def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any) -> None:
+def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any) -> None:
     rows = [
         {"ticket_id": f"t{number}", "source": "test", "source_line": number, "body": "x" * number}
         for number in range(60)
@@ -74,12 +74,12 @@ def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any) -> 
     assert first.removed.read_bytes() == second.removed.read_bytes()
 
 
-def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
     result = drop_by_length(tickets=make_tickets([]), step=LengthStep(uses="length"), out=new_folder())
     assert (result.rows.n_in, result.rows.n_out) == (0, 0)
 
 
 @pytest.mark.parametrize("bounds", [{"min_body": 9, "max_body": 8}, {"min_reply": 9, "max_reply": 8}])
-def test_bounds_that_no_text_can_meet_are_refused(bounds: dict[str, int]) -> None:
+def test_bounds_that_no_text_satisfies_are_refused(bounds: dict[str, int]) -> None:
     with pytest.raises(ValidationError, match="is above"):
         LengthStep(uses="length", **bounds)

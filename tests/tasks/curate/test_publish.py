@@ -123,15 +123,18 @@ def test_duplicates_name_the_kept_ticket_and_list_it_with_them(warehouse: Wareho
     ]  # fmt: skip
 
 
-def test_conflicts_pairs_of_meaning_triggers_and_strata_are_shown_where_steps_wrote_them(
-    tmp_path: Path, new_folder: Any
-) -> None:
+def test_tables_that_steps_wrote_are_shown(tmp_path: Path, new_folder: Any) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     stages, split, clean = stages_of(tmp_path)
     conflict = {"family_id": "t0", "ticket_id": "t1", "field": "category", "value": "x", "n_family": 2}
     pq.write_table(pa.Table.from_pylist([conflict]), stages[1].root / "conflicts.parquet")
+    suspect = {
+        "ticket_id": "t1", "field": "category", "value": "x", "confidence": 0.1, "suggested": "y",
+        "suggested_confidence": 0.8,
+    }  # fmt: skip
+    pq.write_table(pa.Table.from_pylist([suspect]), stages[1].root / "label_suspects.parquet")
     pair = {"ticket_id": "t0", "other_id": "t2", "cosine": 0.9}
     pq.write_table(pa.Table.from_pylist([pair]), stages[1].root / "semantic_pairs.parquet")
     trigger = {
@@ -143,11 +146,12 @@ def test_conflicts_pairs_of_meaning_triggers_and_strata_are_shown_where_steps_wr
     counts = {"n_train": 1, "n_validation": 1, "n_test": 1}
     pq.write_table(pa.Table.from_pylist([stratum | counts]), clean.strata)
     names = ("extract", "dedup")
-    made = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
-    assert ask(made, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
-    assert ask(made, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
-    assert ask(made, "SELECT * FROM triggers") == [tuple(trigger.values())]
-    assert ask(made, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
+    warehouse = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
+    assert ask(warehouse, "SELECT * FROM conflicts") == [("t0", "t1", "category", "x", 2)]
+    assert ask(warehouse, "SELECT * FROM label_suspects") == [tuple(suspect.values())]
+    assert ask(warehouse, "SELECT * FROM semantic_pairs") == [("t0", "t2", 0.9)]
+    assert ask(warehouse, "SELECT * FROM triggers") == [tuple(trigger.values())]
+    assert ask(warehouse, "SELECT * FROM strata") == [("category", "x", 1, 1, 1, 1.0, 1.0)]
 
 
 def test_the_views_show_removed_rows_by_outcome(warehouse: WarehouseRef) -> None:
@@ -231,7 +235,7 @@ def test_results_of_checks_are_a_table(tmp_path: Path, new_folder: Any) -> None:
     ]
 
 
-def test_some_tables_lie_beside_it_as_parquet(warehouse: WarehouseRef) -> None:
+def test_some_tables_are_written_as_parquet_too(warehouse: WarehouseRef) -> None:
     assert sorted(path.name for path in warehouse.root.iterdir()) == sorted(
         ["warehouse.duckdb", *(f"{name}.parquet" for name in PARQUET)]
     )
@@ -325,7 +329,7 @@ def test_lineage_follows_a_ticket_to_its_end(warehouse: WarehouseRef) -> None:
     assert lineage_of(warehouse.database, "t' OR true --") is None
 
 
-def test_a_pseudonym_leads_to_the_row_it_stands_for(tmp_path: Path, new_folder: Any) -> None:
+def test_a_pseudonym_finds_the_row_of_its_ticket(tmp_path: Path, new_folder: Any) -> None:
     stages, split, clean = stages_of(tmp_path)
     row = {"ticket_id": "p_1", "source": "a.jsonl", "source_line": 1, "body": "[NAME_1]"}
     write_tickets(ticket_table([row]), clean.root, name="train.parquet")
@@ -338,20 +342,20 @@ def test_a_pseudonym_leads_to_the_row_it_stands_for(tmp_path: Path, new_folder: 
         assert (made.fates[0]["ticket_id"], made.fates[0]["split"]) == ("t0", "train")
 
 
-def test_three_redacted_rows_of_each_code_show_what_went(tmp_path: Path, new_folder: Any) -> None:
+def test_three_redacted_rows_of_each_code_are_examples(tmp_path: Path, new_folder: Any) -> None:
     stages, split, clean = stages_of(tmp_path)
     mail = "Order [ORDER_1] of ann@example.org, IBAN DE89 3704 0044 0532 0130 00. " + "More. " * 60
     rows = [
         {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "subject": f"Parcel {i}", "body": mail}
         for i in range(9)
     ]
-    gone = [
+    removed = [
         {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "outcome": "dropped", "code": "mine",
          "reason": "A rule of ours."}
         for i in range(3, 9)
     ]  # fmt: skip
     write_tickets(ticket_table(rows), stages[0].root)
-    write_removed(gone, stages[1].root)
+    write_removed(removed, stages[1].root)
     names = ("extract", "mine")
     made = publish_warehouse(stages=stages, stage_names=names, split=split, clean=clean, out=new_folder())
     # Of what the pipeline does not redact, too.

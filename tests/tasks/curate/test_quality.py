@@ -243,10 +243,10 @@ def test_each_threshold_drops_under_its_code(
         "odd": "perplexity",
     }
     assert {row["outcome"] for row in removed.values()} == {"dropped"}
-    assert removed["repeats"]["reason"] == "repetition is 0.8, over 0.5"
-    assert removed["template"]["reason"] == "template_leftovers is 1, over 0"
+    assert removed["repeats"]["reason"] == "repetition is 0.8, above 0.5"
+    assert removed["template"]["reason"] == "template_leftovers is 1, above 0"
     assert removed["stub"]["reason"] == "the reply is a stub: it answers nothing"
-    assert removed["odd"]["reason"] == "perplexity is 5000, over 100.0"
+    assert removed["odd"]["reason"] == "perplexity is 5000, above 100.0"
     assert (result.rows.n_in, result.rows.n_out, result.rows.n_dropped) == (10, 2, 8)
     assert result.notes["dropped_perplexity"] == 1
     kept = rows_of(result.tickets)
@@ -265,12 +265,12 @@ def test_without_thresholds_every_row_stays_and_has_its_scores(
         assert row["repetition"] == scores(row["body"], row["reply"])["repetition"]
 
 
-def test_a_flow_that_forgets_the_perplexities_is_told(make_tickets: Any, new_folder: Any) -> None:
+def test_missing_perplexities_are_an_error(make_tickets: Any, new_folder: Any) -> None:
     with pytest.raises(ValueError, match="no perplexities are given"):
         score_quality(tickets=make_tickets(ROWS), step=ALL, out=new_folder())
 
 
-def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, perplexities: Perplexities) -> None:
+def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, perplexities: Perplexities) -> None:
     rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(ROWS)]
     first = score_quality(tickets=make_tickets(rows), step=ALL, out=new_folder(), perplexities=perplexities)
     random.Random(4).shuffle(rows)
@@ -279,6 +279,6 @@ def test_the_order_of_rows_does_not_show(make_tickets: Any, new_folder: Any, per
     assert first.removed.read_bytes() == second.removed.read_bytes()
 
 
-def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
+def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
     result = score_quality(tickets=make_tickets([]), step=QualityStep(uses="quality"), out=new_folder())
     assert (result.rows.n_in, result.rows.n_out) == (0, 0)

@@ -1,4 +1,4 @@
-"""Nobody on two sides, held-out later than train, membership by ids, times and seed alone, and little lost."""
+"""No customer on two sides, test later than train, membership by ids, times and seed alone, and little lost."""
 
 from __future__ import annotations
 
@@ -66,6 +66,29 @@ def test_when_nearly_every_customer_is_on_both_sides_of_the_cut_most_tickets_rem
         == len(removed)
         == sum(splits.notes[f"dropped_straddles_cut_{side}"] for side in ("early", "late"))
     )
+
+
+@pytest.mark.parametrize(("straddlers", "lost"), [("keep_early", "late"), ("keep_late", "early")])
+def test_straddlers_keep_the_side_that_is_declared(
+    make_tickets: Any, new_folder: Any, rows_of: Any, straddlers: Any, lost: str
+) -> None:
+    rows = a_help_desk(n_tickets=2000, n_customers=400, n_weeks=8)
+    rows += a_help_desk(n_tickets=400, n_customers=10**6, n_weeks=8, seed=1)  # customers with one ticket
+    rows = [row | {"ticket_id": f"t{number:05d}"} for number, row in enumerate(rows)]
+    split = SplitSpec(validation_fraction=0.02, straddlers=straddlers)
+    splits = split_tickets(tickets=make_tickets(rows), split=split, out=new_folder())
+    check_that_sides_are_clean(splits, rows_of, ("customer_id",))
+    removed = rows_of(splits.removed)
+    assert {row["code"] for row in removed.values()} == {f"straddles_cut_{lost}"}
+    assert splits.rows.n_dropped == splits.notes[f"straddling_{lost}"] > 0
+    train = [row for part in (splits.train, splits.validation) for row in rows_of(part).values()]
+    assert max(row["created_at"] for row in train) < min(row["created_at"] for row in rows_of(splits.test).values())
+    before, after = (
+        {row["customer_id"] for row in rows if (row["created_at"] >= splits.cut) == is_late}
+        for is_late in (False, True)
+    )
+    sides = {row["customer_id"] for row in (train if straddlers == "keep_early" else rows_of(splits.test).values())}
+    assert before & after <= sides
 
 
 def test_customers_with_one_ticket_lose_nothing(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:

@@ -1,4 +1,4 @@
-"""A split that goes on from the one before: nobody moves as tickets arrive, windows retire, no byte changes alone."""
+"""A split that continues the previous one: no ticket moves as others arrive, windows retire, bytes stay equal."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def growing_desk(n_weeks: int, *, seed: int, per_week: int = 120, timed: bool = 
 
 @pytest.mark.parametrize("by_time", [True, False])
 @pytest.mark.parametrize("seed", range(2))
-def test_eight_weekly_runs_keep_everyone_where_they_were(
+def test_eight_weekly_runs_keep_every_ticket_in_its_split(
     make_tickets: Any, new_folder: Any, seed: int, by_time: bool
 ) -> None:
     split = SplitSpec(validation_fraction=0.1, by_time=by_time, seed=seed)
@@ -123,7 +123,7 @@ OWNER = st.one_of(st.none(), st.integers(0, 5))
     st.booleans(),
     st.sampled_from((None, 3)),
 )
-def test_whatever_arrives_nobody_moves_and_no_owner_is_on_two_sides(
+def test_whatever_arrives_no_ticket_moves_and_no_owner_is_on_two_sides(
     make_tickets: Any,
     new_folder: Any,
     drawn: list[tuple[int | None, int | None, int | None]],
@@ -185,6 +185,28 @@ def test_a_window_retires_as_a_whole_and_is_recorded(make_tickets: Any, new_fold
     assert 40 <= current.n_test <= 150
 
 
+def test_a_test_share_above_the_fraction_is_reported_with_the_age_that_brings_it_back(
+    make_tickets: Any, new_folder: Any
+) -> None:
+    rows = [
+        {"ticket_id": f"t{n:03d}", "customer_id": f"c{n}", "created_at": START + timedelta(hours=2.4 * n)}
+        for n in range(220)
+    ]
+
+    def split(n_rows: int, fraction: float, previous: Splits | None, retire: int | None = None) -> Splits:
+        spec = SplitSpec(test_fraction=fraction, validation_fraction=0, retire_after_days=retire)
+        return split_tickets(tickets=make_tickets(rows[:n_rows]), split=spec, out=new_folder(), previous=previous)
+
+    first = split(200, 0.2, None)
+    grown = split(220, 0.1, first)
+    assert (grown.n_train, grown.n_test) == (178, 42)
+    assert grown.notes["warn_test_share"] == 1000 * 42 // 220
+    assert grown.notes["proposed_retire_after_days"] == 4
+    retired = split(220, 0.1, grown, retire=4)
+    assert (retired.n_train, retired.n_test) == (198, 22)
+    assert not {"warn_test_share", "proposed_retire_after_days"} & (first.notes.keys() | retired.notes.keys())
+
+
 def test_a_ticket_that_links_two_sides_is_dropped_by_name(make_tickets: Any, new_folder: Any) -> None:
     rows = [
         {"ticket_id": f"{n:02d}", "customer_id": f"c{n}", "created_at": START + timedelta(days=n)} for n in range(20)
@@ -224,7 +246,7 @@ def test_customers_that_were_merged_in_the_source_leave_train(make_tickets: Any,
 @pytest.mark.parametrize(
     "other", [{"seed": 1}, {"group_by": ("customer_id",)}, {"by_time": False}], ids=["seed", "group_by", "by_time"]
 )
-def test_a_split_of_another_kind_is_not_gone_on_from(make_tickets: Any, new_folder: Any, other: dict[str, Any]) -> None:
+def test_a_split_of_another_kind_is_not_continued(make_tickets: Any, new_folder: Any, other: dict[str, Any]) -> None:
     weeks = growing_desk(9, seed=1)
     tickets = make_tickets(list(chain(*weeks)))
     for split in (SplitSpec(), SplitSpec(**other)):
@@ -236,7 +258,7 @@ def test_a_split_of_another_kind_is_not_gone_on_from(make_tickets: Any, new_fold
         assert sides(after) == sides(fresh)
 
 
-def test_without_the_file_or_without_stable_the_split_is_afresh(make_tickets: Any, new_folder: Any) -> None:
+def test_without_the_file_or_without_stable_the_split_starts_new(make_tickets: Any, new_folder: Any) -> None:
     weeks = growing_desk(9, seed=1)
     before = split_tickets(tickets=make_tickets(list(chain(*weeks[:8]))), split=SplitSpec(), out=new_folder())
     tickets = make_tickets(list(chain(*weeks)))
@@ -249,7 +271,9 @@ def test_without_the_file_or_without_stable_the_split_is_afresh(make_tickets: An
     assert sides(after) == sides(fresh) == sides(unstable)
 
 
-def test_one_large_component_is_warned_of_and_named_when_it_forbids_a_split(make_tickets: Any, new_folder: Any) -> None:
+def test_one_large_component_causes_a_warning_and_is_named_if_it_prevents_a_split(
+    make_tickets: Any, new_folder: Any
+) -> None:
     rng = random.Random(0)
     rows = [
         {
@@ -260,7 +284,7 @@ def test_one_large_component_is_warned_of_and_named_when_it_forbids_a_split(make
         }
         for n in range(300)
     ]
-    with pytest.raises(DataError, match=r"100 % of the tickets hang together") as error:
+    with pytest.raises(DataError, match=r"100 % of the tickets are connected") as error:
         split_tickets(tickets=make_tickets(rows), split=SplitSpec(by_time=False), out=new_folder())
     assert error.value.code == "TG0221"
     assert "group_by" in str(error.value.hint)

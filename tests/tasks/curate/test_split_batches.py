@@ -25,13 +25,13 @@ REASONS = {
     "straddles_cut_early": "written before the cut by a held-out customer or thread",
     "straddles_cut_late": "written after the cut by a customer or thread that is in train",
     "straddles_sides": "its customers and threads have been placed on different sides",
-    "no_created_at": "no time, so it may be later than the held-out tickets",
+    "no_created_at": "without a time it may be later than the held-out tickets",
 }
 SIZES = (1, 7, 10_000)
 
 
 def some_tickets(n_tickets: int) -> list[Row]:
-    """Of customers on both sides of any cut, some without a time, some of which ask what another has asked."""
+    """Tickets of customers on both sides of any cut, some without a time, some with equal questions."""
     draw = random.Random(5)
     return [
         {
@@ -41,7 +41,9 @@ def some_tickets(n_tickets: int) -> list[Row]:
             "customer_id": draw.choice([None, "", *(f"c{n}" for n in range(60))]),
             "thread_id": draw.choice([None, f"h{number // 2}"]),
             "created_at": None if number % 50 == 7 else datetime(2026, 1, 1) + timedelta(hours=draw.randrange(2000)),
-            "body": " ".join(f"w{draw.randrange(9000)}" for _ in range(30)) if number % 9 else "asked again and again",
+            "body": " ".join(f"w{draw.randrange(9000)}" for _ in range(30))
+            if number % 9
+            else "the same question again",
             "category": draw.choice(["billing", "other"]),
         }
         for number in range(n_tickets)
@@ -68,8 +70,8 @@ def check_that_parts_are_the_table_filtered(table: pa.Table, splits: Splits, pla
         write_tickets(table.filter(pc.equal(assigned["split"], part)), plain, name=f"{part}.parquet")
         assert getattr(splits, part).read_bytes() == (plain / f"{part}.parquet").read_bytes(), part
     places = table.select(["ticket_id", "source", "source_line"]).filter(pc.equal(assigned["split"], "dropped"))
-    gone = read_rows(splits.removed).to_pylist()
-    codes = {row["ticket_id"]: row["code"] for row in gone}
+    removed = read_rows(splits.removed).to_pylist()
+    codes = {row["ticket_id"]: row["code"] for row in removed}
     removed = [
         {**place, "outcome": "dropped", "code": code, "reason": REASONS[code]}
         for place in places.to_pylist()
@@ -86,7 +88,7 @@ def check_that_parts_are_the_table_filtered(table: pa.Table, splits: Splits, pla
     ids=str,
 )
 @pytest.mark.parametrize(("n_rows", "is_read_next"), [(1, False), (7, False), (7, True), (10_000, False)])
-def test_the_parts_have_the_bytes_of_the_table_filtered(
+def test_the_parts_have_the_bytes_of_the_filtered_table(
     n_rows: int, options: Row, is_read_next: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_groups(monkeypatch, n_rows)
@@ -102,7 +104,7 @@ def files_of(splits: Splits, names: Sequence[str]) -> dict[str, bytes]:
     return {name: (splits.root / f"{name}.parquet").read_bytes() for name in names}
 
 
-def test_the_size_of_batches_that_are_read_leaves_no_trace(tmp_path: Path) -> None:
+def test_the_size_of_batches_changes_no_byte(tmp_path: Path) -> None:
     table = ticket_table(some_tickets(300))
     results = []
     for n_rows in SIZES:
@@ -117,7 +119,7 @@ def test_the_size_of_batches_that_are_read_leaves_no_trace(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("n_rows", SIZES)
-def test_what_leaks_leaves_the_bytes_of_the_part_filtered(
+def test_decontamination_writes_the_bytes_of_the_filtered_part(
     n_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_groups(monkeypatch, n_rows)

@@ -1,4 +1,4 @@
-"""Kernels that compare sets of hashes: sketches, exact Jaccard similarity, components, walks, and who may meet whom.
+"""Kernels that compare sets of hashes: sketches, exact Jaccard similarity, components, walks, and candidate pairs.
 
 A text d is a set of 64-bit hashes, `hashes[starts[d]:starts[d] + sizes[d]]`, distinct and in any order. They know
 nothing of tickets. Called by `tasks/curate/similarity/join.py`, which says why rare prefixes find all partners, and
@@ -140,7 +140,7 @@ def connect_components(
     component skips the whole chain, so copies of one text cost one comparison each.
 
     Args:
-        cells: How many prefixes hold a hash of a cell (`hash >> shift`); alone in its cell, it finds nobody.
+        cells: How many prefixes hold a hash of a cell (`hash >> shift`); a hash alone in its cell has no partner.
         order: The texts that have a prefix, smallest first.
         parents: Each text's own number; filled with the smallest number of its component.
         tried: 0; filled with each text's comparisons.
@@ -154,7 +154,7 @@ def connect_components(
     last_slot = slot_key.shape[0] - 1
     n_nodes, n_compared = 0, 0
     apart = (1.0 - threshold) / (1.0 + threshold)  # J >= t allows this share of both sizes as symmetric difference
-    common = threshold / (1.0 + threshold)  # and asks for this share as common hashes
+    common = threshold / (1.0 + threshold)  # and needs this share as common hashes
     for q in range(order.shape[0]):
         d = order[q]
         size, start = np.int64(sizes[d]), starts[d]
@@ -258,15 +258,15 @@ def walk(
     pair_scores: Any,
     state: Any,
 ) -> int:
-    """Go through the texts in `order`; returns 0 at the end, 1 when `pairs` may be too short for the next text, 2 when
-    a comparison too many was needed.
+    """Visit the texts in `order`; returns 0 at the end, 1 if `pairs` may be too short for the next text, 2 if more
+    comparisons than allowed are needed.
 
     Arguments not named here are those of `connect_components`.
 
     Args:
-        order: Texts to go through; the walk goes on at `state[0]`.
+        order: Texts to visit; the walk continues at `state[0]`.
         actions: Per text, what it does.
-        compared: -1 per text, as all work arrays at first; a walk that goes on takes them as it left them.
+        compared: -1 per text; like all work arrays it is kept when the walk continues.
         best: -1 per text; filled with its most similar partner, of equally similar ones the lowest number.
         best_score: 0.0 per text; filled with their J.
         pairs: Filled with pairs of texts, lower number first, by those that list all.
@@ -357,15 +357,15 @@ def mark_candidates(
 ) -> int:
     """Mark texts that may be similar to another; returns the number of comparisons, one too many when refused.
 
-    Two that are marked already are not compared any more, so that copies of one text cost one comparison each: a slot
-    keeps those apart that are not marked.
+    Two marked texts are not compared again, so that copies of one text cost one comparison each: a slot has separate
+    lists for marked and unmarked texts.
 
     Arguments not named here are those of `connect_components`.
 
     Args:
         marked: 0; filled with 1.
-        slot_open: -1 per slot: the first node of texts that were not marked when they came, smallest last.
-        slot_marked: -1 per slot: the first node of those that were.
+        slot_open: -1 per slot: the first node of texts that were not marked when they were added, smallest last.
+        slot_marked: -1 per slot: the first node of the others.
         nodes: One per hash of `n_index`: text, next of the list, and how many of the text's hashes are not rarer.
     """
     last_slot = slot_key.shape[0] - 1

@@ -1,7 +1,7 @@
 """Kernels: the language of texts by a fastText model with character n-grams and a tree of labels.
 
-Every operation is fastText's own, in its order and its precision (float32), so that labels and scores are its own.
-What it skips is fastText's work around them: streams, one string for each n-gram, one call for each text. The tables
+Every operation is fastText's, in the same order and precision (float32), so that labels and scores are equal. Only
+fastText's overhead is left out: streams, one string for each n-gram, one call for each text. The tables
 are made by `tasks/curate/scores/language_model.py`, which calls it; it knows nothing of tickets.
 """
 
@@ -15,9 +15,9 @@ import numpy as np
 from tasks.kernels import kernel, part
 
 LABEL_MARK = b"__label__"
-"""A token that begins so is no word."""
+"""A token with this prefix is not a word."""
 MOST_NODES = 512
-"""Room of the walk through the tree."""
+"""Size of the stack that walks the tree."""
 _START, _PRIME = np.uint64(2166136261), np.uint64(16777619)  # FNV-1a, 32 bits
 _LOW, _HIGH_BITS, _MARK_BYTE = np.uint64(0xFFFFFFFF), np.uint64(0xFFFFFF00), np.uint64(0x80)
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -37,7 +37,7 @@ def _hashed(mixed: Any, byte: Any) -> Any:
 
 @part()
 def _list_grams(token: Any, size: Any, n_buckets: Any, met: Any, keys: Any, rows: Any, out: Any, n: Any) -> Any:
-    """Write the matrix rows of the n-grams of `<word>` behind `n` in `out`; the new number of them."""
+    """Append the matrix rows of the n-grams of `<word>` to the `n` in `out`; return the new number of rows."""
     mask = np.uint64(keys.shape[0] - 1)
     for first in range(size):
         if token[first] & 0xC0 == 0x80:  # inside a character
@@ -91,7 +91,7 @@ def learn_words(
     word_bytes: Any, word_ends: Any, slots: Any, token: Any, n_buckets: Any, met: Any, keys: Any, rows: Any,
     word_rows: Any, row_ends: Any,
 ) -> Any:  # fmt: skip
-    """Enter the vocabulary in `slots` and write the matrix rows of each word: itself, then its n-grams; how many.
+    """Enter the vocabulary in `slots` and write the matrix rows of each word and of its n-grams; return how many.
 
     The first word is the end of a line, which has no n-grams.
     """
@@ -121,12 +121,12 @@ def learn_words(
 
 
 @kernel()
-def tell_languages(
+def classify_texts(
     data: Any, offsets: Any, label_mark: Any, word_bytes: Any, word_ends: Any, slots: Any, word_rows: Any,
     row_ends: Any, n_buckets: Any, met: Any, keys: Any, rows: Any, matrix: Any, branches: Any, inner: Any,
     token: Any, found: Any, hidden: Any, nodes: Any, scores: Any, labels: Any, out: Any,
 ) -> Any:  # fmt: skip
-    """Write the likeliest label of each text and its share.
+    """Write the likeliest label of each text and its probability.
 
     Args:
         data: UTF-8; a text ends at its first line break.
@@ -152,7 +152,7 @@ def tell_languages(
             if size > 1:
                 token[size] = 62
                 word = _word_at(token, size + 1, slots, word_bytes, word_ends)
-                if word == 0:  # the mark of a line's end, spelled out: fastText reads it as one
+                if word == 0:  # the end-of-line mark, written out: fastText reads it as one
                     break
                 if word > 0:
                     for k in range(row_ends[word - 1], row_ends[word]):
@@ -167,7 +167,7 @@ def tell_languages(
                 size = np.int64(1)
             if byte == 10:
                 break
-        found[n_found] = 0  # the end of the line is a word, too
+        found[n_found] = 0  # the end of the line is a word too
         n_found += 1
         for j in range(dim):
             hidden[j] = np.float32(0)

@@ -1,4 +1,4 @@
-"""Kernels: which held-out text a text holds most of, and which it is most like, by the numbers of their n-grams.
+"""Kernels: which held-out text a text contains most of, and which is most similar, by the numbers of their n-grams.
 
 Counts and weights are integers, so no result depends on an order. They know nothing of words or of what a threshold
 means. Called by `tasks/curate/similarity/containment.py`.
@@ -98,12 +98,12 @@ def best_jaccard(
 ) -> Any:
     """Per text the held-out text of greatest Jaccard similarity, or -1 when none reaches `threshold`.
 
-    Return the comparisons made; more than `n_allowed` end the work.
+    Return the number of comparisons; it stops after more than `n_allowed`.
 
     Args:
-        sizes: Distinct n-grams of each text, unknown ones included; negative: pass over the text.
+        sizes: Distinct n-grams of each text, unknown ones included; negative: skip the text.
         postings: Held-out texts by the n-grams of their rare prefix.
-        held_grams: Of each held-out text, rarest first: a text that is not like it soon shows by what it lacks.
+        held_grams: Of each held-out text, rarest first, so that dissimilar texts are rejected early.
         marked: Per n-gram -1.
         met: Per held-out text -1.
     """
@@ -126,7 +126,7 @@ def best_jaccard(
                     met[other] = row
                     start = held_ends[other - 1] if other else 0
                     n_other = held_ends[other] - start
-                    # J >= t asks for this many in common; a rounding error may not add one.
+                    # J >= t needs this many in common; a rounding error may not add one.
                     need = np.int64(np.ceil(least_common * (sizes[row] + n_other) - _SLACK))
                     may_miss = n_other - need
                     if may_miss < 0 or end - first < need:

@@ -34,7 +34,7 @@ def _sort(values: Any, n: Any) -> None:
 
 @kernel()
 def group_equal(keys: Any, order: Any, firsts: Any, table: Any) -> int:
-    """Give each text the first text in `order` with the same key; a text with key 0, 0 stands alone.
+    """Give each text the first text in `order` with the same key; a text with key 0, 0 equals no other.
 
     Args:
         table: -1, a power of two of them, at least twice the number of texts.

@@ -1,7 +1,8 @@
 """Kernel: words, repeated runs, capitals, URLs, symbols and leftovers of texts, in one pass over their bytes.
 
-It works on Arrow's buffers (UTF-8 bytes and offsets) and knows nothing of columns and thresholds. What is counted is
-said in `tasks/curate/quality.py`, which calls it; `tests/tasks/curate/test_quality.py` says the same in plain Python.
+It works on Arrow's buffers (UTF-8 bytes and offsets) and knows nothing of columns and thresholds.
+`tasks/curate/quality.py`, which calls it, defines the counts;
+`tests/tasks/curate/test_quality.py` defines the same in plain Python.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ N_LISTED = 0x20000
 HAN_END = 0x40000
 """From `N_LISTED` up to here are Han ideographs alone."""
 TAGS, TAGS_END = 0xE0000, 0xE1000
-"""Tags and variation selectors, which cannot be seen; what else lies above is for private use: symbols."""
+"""Tags and variation selectors, which are invisible; all others above are for private use: symbols."""
 SYMBOL, SPACE, LETTER, UPPER, LOWER, UNSPACED, INVISIBLE = range(7)
-"""Class of a character. UNSPACED: of a script without spaces, a word of its own. INVISIBLE: as if it were not there."""
+"""Class of a character. UNSPACED: of a script without spaces, a word of its own. INVISIBLE: ignored."""
 
 COUNTS = (
     "body_words", "body_repeated", "body_upper", "body_cased", "body_url", "body_symbols", "body_characters",
@@ -230,7 +231,7 @@ def _run(words: Any, at: Any) -> Any:
 
 @part()
 def _repeated(words: Any, n_words: Any, table: Any, mask: Any, add: Any) -> Any:
-    """Words that lie in a three-word run which the table holds; with `add`, each run goes in after it was looked up."""
+    """Count words in three-word runs that are in the table; with `add`, each run is added after it was looked up."""
     n_repeated = 0
     covered = 0
     for at in range(n_words - 2):

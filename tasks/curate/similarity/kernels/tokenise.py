@@ -378,6 +378,7 @@ def number_grams(
     words: Any,
     ends: Any,
     n_words: Any,
+    gap: Any,
     slots: Any,
     learned: Any,
     gram_starts: Any,
@@ -391,6 +392,7 @@ def number_grams(
     """Write the numbers of the distinct known n-grams of each text to `out`; return how many n-grams are known.
 
     Args:
+        gap: Place of a word in the n-gram that may be any word, also an unknown one; 0 for none.
         learned: Word numbers of the texts the n-grams were learned from.
         gram_starts: Where in `learned` each n-gram was first seen.
         last: Per n-gram -1.
@@ -398,27 +400,30 @@ def number_grams(
     mask = np.uint64(slots.shape[0] - 1)
     n = np.int64(0)
     at = np.int64(0)
-    oldest = np.uint64(1)
-    for _ in range(n_words):
+    oldest, in_gap = np.uint64(1), np.uint64(1)
+    for k in range(n_words):
         oldest *= _SPREAD
+        if k < n_words - 1 - gap:
+            in_gap *= _SPREAD
+    every = np.int64((1 << n_words) - 1)
+    may_be_unknown = np.int64(1 << (n_words - 1 - gap)) if gap > 0 else np.int64(0)
     for row in range(ends.shape[0]):
-        known_run = np.int64(0)
+        known = np.int64(0)  # a bit for each of the last words, the newest lowest
+        first_of_row = at
         rolling = _NOTHING
         while at < ends[row]:
             word = np.int64(words[at])
             at += 1
-            if word < 0:
-                known_run, rolling = np.int64(0), _NOTHING
-                continue
-            # A polynomial in the words of the run: its oldest word goes as the newest comes.
-            known_run += 1
+            # A polynomial in the last words, from which the oldest is taken out as one is added; unknown ones are 0.
+            known = (known << 1 | np.int64(word >= 0)) & every
             rolling = rolling * _SPREAD + np.uint64(word + 1)
-            if known_run > n_words:
-                rolling -= np.uint64(words[at - n_words - 1] + 1) * oldest
-            if known_run < n_words:
-                continue
             first = at - n_words
-            mixed = (rolling ^ (rolling >> _HALF)) * _PRIME
+            if first > first_of_row:
+                rolling -= np.uint64(words[first - 1] + 1) * oldest
+            if known | may_be_unknown != every:
+                continue
+            mixed = rolling - np.uint64(words[first + gap] + 1) * in_gap if gap > 0 else rolling
+            mixed = (mixed ^ (mixed >> _HALF)) * _PRIME
             slot = (mixed * _SPREAD) >> _HALF & mask
             gram = np.int64(slots[slot])
             while gram >= 0:
@@ -427,7 +432,7 @@ def number_grams(
                     for k in range(n_words):
                         if not same:
                             break
-                        same = learned[gram_starts[gram] + k] == words[first + k]
+                        same = (gap > 0 and k == gap) or learned[gram_starts[gram] + k] == words[first + k]
                     if same:
                         break
                 slot = (slot + np.uint64(1)) & mask

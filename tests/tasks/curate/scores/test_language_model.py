@@ -43,7 +43,7 @@ def model_file() -> Path:
 
 
 def words_of(seed: int) -> str:
-    """Words of the vocabulary beside words of letters drawn at random, in one or two scripts."""
+    """Words of the vocabulary and words of random letters, in one or two scripts."""
     draw = random.Random(seed)
     known = ("the order is late", "wo ist mein Paket", "où est mon colis", "где моя посылка", "dónde está", "注文")
     scripts = draw.sample(SCRIPTS, 2)
@@ -59,7 +59,7 @@ def words_of(seed: int) -> str:
 def test_labels_and_scores_are_those_of_fasttext(predict: Any) -> None:
     texts = [*ODD, *map(words_of, range(1500))]
     model = load_language_model()
-    labels, shares = model.tell(pa.chunked_array([texts[:7], texts[7:7], texts[7:]], pa.string()))
+    labels, shares = model.classify(pa.chunked_array([texts[:7], texts[7:7], texts[7:]], pa.string()))
     found = [predict(f"{text}\n", 1, 0.0, "strict")[0] for text in texts]
     assert [f"__label__{model.codes[label]}" for label in labels] == [label for _, label in found]
     assert len(set(labels.tolist())) > 30
@@ -69,7 +69,7 @@ def test_labels_and_scores_are_those_of_fasttext(predict: Any) -> None:
 
 def test_a_slice_of_a_column_is_read_from_its_place(predict: Any) -> None:
     texts = pa.array([None, "wo ist mein Paket geblieben", None, "where has my parcel gone", "où est mon colis"])
-    labels, _ = load_language_model().tell(pa.chunked_array([texts.slice(1, 1), texts.slice(3)]))
+    labels, _ = load_language_model().classify(pa.chunked_array([texts.slice(1, 1), texts.slice(3)]))
     assert [load_language_model().codes[label] for label in labels] == ["de", "en", "fr"]
 
 
@@ -79,8 +79,8 @@ def test_the_codes_of_the_configuration_are_the_models(predict: Any) -> None:
     assert {label.removeprefix("__label__") for _, label in found} == LANGUAGES
 
 
-def test_a_model_of_another_form_is_refused() -> None:
+def test_a_model_of_another_format_is_refused() -> None:
     content = model_file().read_bytes()
     other_version = struct.pack("<ii", 793712314, 11) + content[8:]
-    with pytest.raises(ValueError, match="no language model of the known form"):
+    with pytest.raises(ValueError, match="not a language model of the known format"):
         read_model(other_version)

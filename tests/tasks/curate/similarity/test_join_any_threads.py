@@ -126,11 +126,11 @@ def curate(rows: list[dict[str, object]], n_rows: int, new_folder: Callable[[], 
     labels = check_labels(tickets=given, step=LABELS, out=new_folder())
     merged = drop_duplicates(tickets=given, step=DedupStep(uses="dedup", threshold=0.7), out=new_folder())
     redacted = redact_tickets(tickets=given, step=RedactStep(uses="redact"), out=new_folder())
-    told = drop_by_language(tickets=given, step=LanguageStep(uses="language", keep=("fr",)), out=new_folder())
+    in_french = drop_by_language(tickets=given, step=LanguageStep(uses="language", keep=("fr",)), out=new_folder())
     scored = score_quality(tickets=given, step=QualityStep(uses="quality", max_reply_overlap=0.02), out=new_folder())
     splits = split_tickets(tickets=merged, split=SplitSpec(), out=new_folder())
     clean = decontaminate(splits=splits, spec=DecontaminateSpec(), out=new_folder())
-    results = (valid, ruled, short, capped, labels, told, scored, redacted, merged, splits, clean)
+    results = (valid, ruled, short, capped, labels, in_french, scored, redacted, merged, splits, clean)
     return [result.notes for result in results], list(digests([result.root for result in results]))
 
 

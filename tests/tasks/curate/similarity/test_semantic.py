@@ -71,7 +71,7 @@ def test_gold_duplicates_of_a_bug_tracker_score_higher_than_other_pairs(shared_d
         ]
     assert len(gold) >= 50
     duplicates = cosines(tuple((texts[one], texts[two]) for one, two in gold))
-    # The same texts, each beside the duplicate of another.
+    # The same texts, each next to the duplicate of another.
     others = cosines(tuple((texts[a], texts[b]) for (a, _), (_, b) in pairwise(gold)))
     assert np.median(duplicates) > np.quantile(others, 0.9)
 

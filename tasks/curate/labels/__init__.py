@@ -1,0 +1,1 @@
+"""Label errors: tickets whose label contradicts equal questions, or is unlikely given all other tickets."""
