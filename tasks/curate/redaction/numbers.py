@@ -107,10 +107,10 @@ def said_before(text: str, start: int) -> Said | None:
 
 
 def _said_of_phone(text: str, start: int, *, in_groups: bool) -> Said | None:
-    """As `said_before`, but a word such as "order" speaks only for a number in its own sentence.
+    """As `said_before`, but a word such as "order" counts only for a number in its own sentence.
 
-    For a number in groups that is not enough: "order 415-873-2700" is a reference, "the order is late 415-873-2700" is
-    not, for nothing but words such as "number" may stand between.
+    For a number in groups only words such as "number" may come between: "order 415-873-2700" is a reference, "the order
+    is late 415-873-2700" is not.
     """
     line = _line_before(text, start).lower()
     words = list(_WORD.finditer(line))[-_REACH_WORDS:]
