@@ -30,6 +30,9 @@ _REACH = 64
 """Characters before a number in which cues are looked for."""
 _REACH_WORDS = 5
 _SENTENCE_END = re.compile(r"(?i)(?<!\bno)(?<!\bnr)(?<!\bref)(?<!\bart)(?<!\bn)[.!?;]\s")
+_IS_SUBJECT = re.compile(  # "regarding my case: 415-873-2700" says what to talk about, "case: 4711" says which case
+    r"(?i)(?<!\w)(?:about|regarding|concerning|re|wegen|zu|betreffend|concernant|sobre)\s(?:[^\W\d_]+\s)?[^\W\d_]+$"
+)
 _NOTHING_AFTER = re.compile(r"\.?[ \t]*(?:$|\n\s*(?![0-9\s]))")
 _PHONE_AFTER = re.compile(
     r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
@@ -104,19 +107,20 @@ def said_before(text: str, start: int) -> Said | None:
 
 
 def _said_of_phone(text: str, start: int, *, in_groups: bool) -> Said | None:
-    """As `said_before`, but a word such as "order" speaks only for a number in its own sentence.
+    """As `said_before`, but a word such as "order" counts only for a number in its own sentence.
 
-    For a number in groups that is not enough: "order 415-873-2700" is a reference, "the order is late 415-873-2700" is
-    not, for nothing but words such as "number" may stand between.
+    For a number in groups only words such as "number" may come between: "order 415-873-2700" is a reference, "the order
+    is late 415-873-2700" is not.
     """
-    line = _line_before(text, start)
-    words = list(_WORD.finditer(line.lower()))[-_REACH_WORDS:]
+    line = _line_before(text, start).lower()
+    words = list(_WORD.finditer(line))[-_REACH_WORDS:]
     for place in range(len(words) - 1, -1, -1):
         pair = " ".join(word[0] for word in words[max(0, place - 1) : place + 1])
         said = _SAYS.get(pair) or _SAYS.get(words[place][0])
         if said == "reference" and (
             _SENTENCE_END.search(line, words[place].end())
             or (in_groups and not _leads_to_number([word[0] for word in words[place + 1 :]]))
+            or (in_groups and _IS_SUBJECT.search(line, 0, words[place].end()) and line[words[place].end() :] == ": ")
         ):
             continue
         if said is not None:

@@ -19,14 +19,14 @@ _NAMED_ENTITIES = (
     "|lpar|rpar|sol|num"
 )
 ENTITY = rf"&(?:#[0-9]{{1,7}}|#[xX][0-9A-Fa-f]{{1,6}}|{_NAMED_ENTITIES});"
-"""For Python as for RE2; "&amp;" and "&lt;", which are in every text made from HTML, hide nothing."""
+"""For Python and RE2; not "&amp;" and "&lt;", which are in every text made from HTML and hide nothing."""
 _NOT_SHOWN = re.compile(rf"{ENTITY}|[{INVISIBLE}]")
 # Four blanks or more align columns: their numbers are apart.
 _GAP = re.compile(rf"(?<=[0-9A-Z)]){_BLANK}{{2,3}}(?=[0-9A-Z(+])|[{UNUSUAL_SPACES}]")
 _LINE_GAP = re.compile(r"(?<=[0-9A-Z)]) {0,2}[\t\r\n]{1,2} {0,2}(?=[0-9A-Z(])")
 _OVER_LINES = re.compile(r"[0-9)] {0,2}[\t\r\n]{1,2} {0,2}[0-9(]|(?<=[A-Z][A-Z][0-9])[0-9] {0,2}[\t\r\n]")
 WIDEST_GAP = 6
-"""Characters that one space may stand for."""
+"""The most characters that become one space."""
 _ZERO_WIDTH = re.compile(f"[{INVISIBLE}]")
 
 
@@ -43,7 +43,7 @@ class View:
         # Stretches of the view: where each begins there and in the text it was made from.
         self._starts, self._origins = [0], [0]
         self._ends: dict[int, int] = {}
-        """Of each character of the view that stands for several: where those end."""
+        """Position of each replaced character in the view -> end of what it replaces."""
         pieces, place, length = [], 0, 0
         for match in pattern.finditer(text):
             new = replace(match[0])
@@ -62,7 +62,7 @@ class View:
         self.text = "".join([*pieces, text[place:]])
 
     def original(self, start: int, end: int) -> tuple[int, int]:
-        """The span of the original text that [start, end) of the view stands for; never an empty one."""
+        """The span of the original text for [start, end) of the view, which is not empty."""
         first, last = self._place(start), self._ends.get(end - 1)
         last = self._place(end - 1) + 1 if last is None else last
         return (first, last) if self._inner is None else self._inner.original(first, last)

@@ -46,7 +46,7 @@ def test_one_value_has_one_number_in_subject_body_reply_and_messages(
     assert result.notes["redacted_tickets"] == 1
 
 
-def test_numbers_start_anew_in_each_ticket_and_no_row_goes(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
+def test_numbering_restarts_in_each_ticket_and_no_row_is_lost(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     tickets = make_tickets(
         [
             {"ticket_id": "1", "body": "ann@example.org"},

@@ -64,7 +64,7 @@ def bits_of(rows: list[dict[str, Any]], step: RedactStep, orders: str | None = N
     return [int(bits) for (bits,) in found]
 
 
-def assert_nothing_found_is_held_back(rows: list[dict[str, Any]]) -> int:
+def assert_nothing_found_is_stopped(rows: list[dict[str, Any]]) -> int:
     """Every type found in a text has its bit; returns the number of rows that the gate skips."""
     from tasks.curate.redaction.numbers import order_numbers
 
@@ -82,13 +82,13 @@ def assert_nothing_found_is_held_back(rows: list[dict[str, Any]]) -> int:
 @given(st.lists(ROW, min_size=20, max_size=40))
 @settings(suppress_health_check=[HealthCheck.data_too_large])
 def test_each_type_that_is_found_in_a_ticket_has_its_bit(rows: list[dict[str, Any]]) -> None:
-    assert_nothing_found_is_held_back(rows)
+    assert_nothing_found_is_stopped(rows)
 
 
 @pytest.mark.parametrize("text", PIECES)
-def test_a_value_passes_the_gate_in_every_column_and_behind_json_escapes(text: str) -> None:
+def test_a_value_passes_the_gate_in_every_column_and_in_json_escapes(text: str) -> None:
     row = {"body": f"password is hunter22 {text} call {text}"}
-    assert_nothing_found_is_held_back(
+    assert_nothing_found_is_stopped(
         [
             *({name: text} for name in TEXTS),
             row,
@@ -126,14 +126,14 @@ def test_the_table_is_redacted_as_ticket_by_ticket_on_real_texts(
         "redacted_tickets": n_changed
     }
     assert n_changed > 900
-    assert assert_nothing_found_is_held_back(rows) > 1000
+    assert assert_nothing_found_is_stopped(rows) > 1000
 
 
 def test_a_gate_for_no_type_skips_every_row() -> None:
     assert bits_of([{"body": "ann@example.org"}], RedactStep(uses="redact", types=())) == [0]
 
 
-def test_only_the_text_that_may_hold_something_is_asked() -> None:
+def test_only_the_texts_that_may_hold_something_are_searched() -> None:
     row = {"subject": "late", "body": "ann@example.org", "reply": "please call (905) 674-3793", "messages": "[]"}
     [bits] = bits_of([row], STEP)
     types = REDACTOR.types_of(bits)

@@ -117,7 +117,7 @@ def test_names_without_the_type_are_refused_unless_they_are_only_measured() -> N
     assert RedactStep(uses="redact", names=NamesSpec(mode="sample")).names is not None
 
 
-def test_a_missing_extra_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_extra_is_an_error_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     load_analyzer.cache_clear()
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "presidio_analyzer" else real(name))

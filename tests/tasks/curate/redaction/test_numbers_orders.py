@@ -1,4 +1,4 @@
-"""Order numbers by the user's patterns: no other number, and values only when asked for."""
+"""Order numbers by the user's patterns: never another number, and redacted only with their type."""
 
 from __future__ import annotations
 

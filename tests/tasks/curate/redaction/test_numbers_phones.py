@@ -1,4 +1,4 @@
-"""Whatever numbers stand in a text, looking for phone numbers among them never raises."""
+"""Whatever numbers a text contains, looking for phone numbers among them never raises."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGIONS = st.sampled_from(["DE", "US", "FR", "GB", "IT"])
 
 
 @pytest.mark.parametrize("text", ["The meter shows 123456 0 kWh", "Konto 4711123 0", "0", "00", "call 0", "+", "(0)"])
-def test_a_lone_zero_beside_a_number_is_no_error(text: str) -> None:
+def test_a_lone_zero_after_a_number_is_not_an_error(text: str) -> None:
     assert redact_row({"body": text}, STEP)[0] == {"body": text}
 
 

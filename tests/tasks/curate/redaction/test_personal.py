@@ -164,7 +164,7 @@ def test_placeholders_are_no_values() -> None:
     assert found_in("[SECRET_1] password: [SECRET_2] [ORDER_NUMBER_123456]") == []
 
 
-def test_only_the_types_asked_for_are_found() -> None:
+def test_only_the_given_types_are_found() -> None:
     text = "ann@example.org +49 151 23456789"
     assert [found.type for found in find_personal(text, ("phone",))] == ["phone"]
 
@@ -279,4 +279,4 @@ def test_recall_on_the_presidio_set_does_not_fall(shared_data: Path) -> None:
     assert n_values.total() == 365
     assert recall["phone"] == 1.0
     assert all(recall[kind] == 1.0 for kind in ("email", "card", "iban", "ip", "url", "national_id")), recall
-    assert n_wrong <= 1  # a house number beside a postcode, taken for a phone
+    assert n_wrong <= 1  # a house number next to a postcode, taken for a phone

@@ -73,9 +73,9 @@ def test_the_key_is_in_no_file_and_in_no_note(redacted: Any) -> None:
         assert KEY.encode() not in path.read_bytes()
 
 
-@pytest.mark.parametrize(("key", "told"), [(None, "is not set"), ("", "is not set"), ("short", "fewer than 16")])
+@pytest.mark.parametrize(("key", "fault"), [(None, "is not set"), ("", "is not set"), ("short", "fewer than 16")])
 def test_a_missing_or_short_key_is_refused_before_anything_is_written(
-    key: str | None, told: str, make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
+    key: str | None, fault: str, make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TEST_KEY", raising=False)
     if key is not None:
@@ -83,7 +83,7 @@ def test_a_missing_or_short_key_is_refused_before_anything_is_written(
     out = new_folder()
     with pytest.raises(ConfigError, match="TG0190") as refused:
         redact_tickets(tickets=make_tickets(ROWS), step=STEP, out=out)
-    assert told in refused.value.message
+    assert fault in refused.value.message
     assert "TEST_KEY" in str(refused.value.hint)
     assert list(out.iterdir()) == []
     assert "short" not in str(refused.value)
