@@ -122,7 +122,7 @@ def redact_text(text: str, step: RedactStep) -> tuple[str, Counter[str]]:
     """One string redacted as the body of a ticket of its own, and the values replaced per type.
 
     >>> redact_text("4111 1111 1111 1111 of ann@example.org", RedactStep(uses="redact"))
-    ('[CARD_1] of [EMAIL_1]', Counter({'email': 1, 'card': 1}))
+    ('[CARD_1] of [EMAIL_1]', Counter({'card': 1, 'email': 1}))
     """
     redacted, counts = redact_row({"body": text}, step)
     return redacted["body"] or "", counts
