@@ -15,7 +15,7 @@ class Desk(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked: list[tuple[str, dict[str, str], Any]] = []
+        self.requests: list[tuple[str, dict[str, str], Any]] = []
         self.script: list[tuple[int, dict[str, str], bytes]] = []
         self.say: Callable[[str], str] = lambda text: f"re: {text}"
 
@@ -29,7 +29,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, dict(self.headers), request))
+        self.server.requests.append((self.path, dict(self.headers), request))
         text = request["messages"][-1]["content"]
         choice = {"message": {"role": "assistant", "content": self.server.say(text)}, "finish_reason": "stop"}
         body = json.dumps({"choices": [choice], "usage": {"prompt_tokens": 7, "completion_tokens": 3}}).encode()

@@ -36,12 +36,12 @@ def test_a_conversation_is_answered_greedily_and_the_key_comes_from_the_environm
     assert (reply.text, reply.finished, reply.n_prompt_tokens, reply.n_new_tokens) == (
         "re: Where is my parcel?", True, 7, 3,
     )  # fmt: skip
-    path, headers, asked = desk.asked[0]
+    path, headers, request = desk.requests[0]
     assert path == "/v1/chat/completions"
     assert headers["Authorization"] == f"Bearer {SECRET}"
-    assert asked == {"model": "big", "messages": MESSAGES, "max_tokens": 9, "temperature": 0}
+    assert request == {"model": "big", "messages": MESSAGES, "max_tokens": 9, "temperature": 0}
     Endpoint(spec(desk), {"OPENAI_API_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
-    assert "Authorization" not in desk.asked[1][1]  # without a declared key, none is sent
+    assert "Authorization" not in desk.requests[1][1]  # without a declared key, none is sent
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
     assert raised.value.code == "TG0616"
     assert SECRET not in str(raised.value)
     assert "parcel" not in str(raised.value)
-    assert len(desk.asked) == 1  # no redirect was followed
+    assert len(desk.requests) == 1  # no redirect was followed
 
 
 def test_a_transient_failure_is_retried_and_then_an_error(desk: Desk) -> None:
@@ -133,7 +133,7 @@ def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(des
     with pytest.raises(GateError):
         run("interrupted")
     answers = run("whole")
-    assert len(desk.asked) == 61  # 20 cached, one failed, 40 remaining
+    assert len(desk.requests) == 61  # 20 cached, one failed, 40 remaining
     rows = pq.read_table(answers.root / "predictions.parquet").to_pylist()
     assert [row["text"] for row in rows[:21]] == ["first"] * 20 + ["re: t20"]
     assert all(math.isnan(row["loss"]) for row in rows)
@@ -168,7 +168,7 @@ def test_the_endpoint_is_a_baseline_of_the_gate(tmp_path: Path, tiny_model: Mode
     [
         ({"evaluate": {"arms": ["endpoint"]}}, "evaluate.endpoint is not declared"),
         ({"evaluate": {"endpoint": {"base_url": "http://[::1]/v1", "model": "m"}}}, "not among evaluate.arms"),
-        ({"train": {"base_model": "file:tiny", "format": "completion"}}, "conversations alone"),
+        ({"train": {"base_model": "file:tiny", "format": "completion"}}, "only answers conversations"),
         ({"gates": {"rules": [{"metric": "heldout_loss", "change_threshold": {}}]}}, "no heldout_loss"),
     ],
 )

@@ -273,7 +273,7 @@ def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
 def test_an_existing_folder_is_never_overwritten(candidates: Candidates, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ConfigError, match="is taken") as caught:
+    with pytest.raises(ConfigError, match="is not empty") as caught:
         _export(candidates, "small@champion", tmp_path / "out")
     assert caught.value.code == "TG0189"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]

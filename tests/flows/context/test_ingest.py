@@ -118,18 +118,18 @@ def test_only_a_run_fetches_remote_files_and_a_plan_shows_what_is_ingested(
         assert validate(config=config, as_json=False) == 0
         assert plan(pipeline="small", config=config, as_json=True) == 0
         doctor(config=config, as_json=True)
-        assert remote.asked == []
+        assert remote.requests == []
         message = capsys.readouterr().out
         assert "remote_files: nothing has been ingested yet; a plan contacts no service, the next run does" in message
         remote.put("/desk/1.jsonl", '{"body": "q", "reply": "a"}\n')
         remote.put("/web/x.jsonl", '{"body": "q", "reply": "b"}\n')
         spec = load_file(config).get("small")
         ingest_source(spec.source, root=config.parent, landed=config.parent / "home" / "ingest" / "small")
-        n_requests = len(remote.asked)
+        n_requests = len(remote.requests)
         capsys.readouterr()
         assert plan(pipeline="small", config=config, as_json=True) == 0
         assert "remote_files: 2 files ingested, as of" in capsys.readouterr().out
-        assert len(remote.asked) == n_requests
+        assert len(remote.requests) == n_requests
 
 
 def test_a_new_snapshot_of_an_iceberg_table_is_curated_without_its_deleted_rows(

@@ -164,6 +164,6 @@ def test_without_validation_tickets_nothing_is_trained(empty_workplace: ForkedWo
     empty_workplace.declare(sweep)
     done = empty_workplace.run("run", "small", "--until", "finetune")
     assert done.returncode == 2, done.stderr
-    assert "trainings are compared on the validation split, and there is none" in done.stderr
+    assert "trainings are compared on the validation split, but there is none" in done.stderr
     assert not (empty_workplace.home / "store" / "train").exists()
     assert not (empty_workplace.home / "scratch" / "train").exists()

@@ -90,10 +90,10 @@ def test_a_real_server_is_asked_twice_a_pair_and_nothing_twice_after_an_interrup
         "won": 4.0, "lost": 0.0, "tied": 0.0, "unreadable": 0.0, "labels": 3.0,
     }  # fmt: skip
     assert told.values["kappa"] == pytest.approx(0.5)
-    assert len(desk.asked) == 2 * (3 + 4)
-    assert "Be {fair}." in desk.asked[0][2]["messages"][0]["content"]
+    assert len(desk.requests) == 2 * (3 + 4)
+    assert "Be {fair}." in desk.requests[0][2]["messages"][0]["content"]
     assert run().values == told.values
-    assert len(desk.asked) == 14
+    assert len(desk.requests) == 14
     assert "good" not in (told.root / "evidence.json").read_text()
     before = labels_digest(spec, root=root)
     (root / "labels.jsonl").write_text("")
