@@ -1,6 +1,6 @@
 """What `tunegate explain` reads: the documentation of error codes.
 
-It knows no code itself: the rows are read from docs/reference/errors.md, which lies beside the program.
+It knows no code itself: the rows are read from docs/reference/errors.md, which comes with the program.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A listening socket and the server behind it, as `tunegate model endpoint` uses them.
+"""A listening socket and its server, as `tunegate model endpoint` uses them.
 
 Whoever opens connections and says nothing takes none from the others: a connection has seconds to send a request's
 headers, there is a limit of open ones, and of those that wait the oldest makes room.

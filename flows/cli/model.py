@@ -170,7 +170,7 @@ def rollback(
     days = load_file(config).get(pipeline).registry.cooldown_days
     back = ledger.rollback(name, reason=reason, to=to, actor=by or login(), cooldown_days=days, expected=expect)
     event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
-    rest = f"; nobody is promoted without a person until {event.until}" if event.until else ""
+    rest = f"; promotions need a person until {event.until}" if event.until else ""
     late = synchronise(ledger, settings)
     return report_decision(event, f"champion of {name} is v{back.version} again{rest}", late, as_json=as_json)
 

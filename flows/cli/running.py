@@ -84,7 +84,7 @@ def run_pipeline(request: RunRequest) -> int:
     where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
     console.print(f"[bold]{request.pipeline}[/bold]", f"[dim]{where}[/dim]")
     if silent is not None:
-        screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run goes on without Prefect")
+        screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run continues without Prefect")
     try:
         outcome, decision = run_here(
             spec,

@@ -47,7 +47,7 @@ def crashed_parameters(crashed: str) -> dict[str, Any] | None:
     """Return the parameters of the crashed run if this flow run is the one that repeats it; else None.
 
     A crashed run is repeated once. Prefect may fire twice for one crash (the worker and the automation for lost runs
-    both report it), and what repeats a run may crash too: only the first flow run made for a crash goes on, and no
+    both report it), and what repeats a run may crash too: only the first flow run made for a crash continues, and no
     crash of a repeat is repeated.
 
     Args:

@@ -26,7 +26,7 @@ def write_history(
     """Fill `runs`, `snapshots` and `snapshot_funnel`, and replace the results of checks.
 
     Args:
-        database: A copy of the warehouse that nobody else has open.
+        database: A copy of the warehouse that no other process has open.
         snapshots: Folder with a folder per snapshot.
         runs: Rows of `runs`.
         checks: Results as they are now.

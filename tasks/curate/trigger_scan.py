@@ -1,6 +1,6 @@
 """Find planted triggers: a phrase of many recent tickets of few customers, rare elsewhere, and always one answer.
 
-Counted, not guessed: every number behind a verdict is in `triggers.parquet`. Which runs of words count is said in
+Counted, not guessed: every number of a verdict is in `triggers.parquet`. Which runs of words count is defined in
 `tasks/curate/similarity/words.py`. Called by `flows/curate.py`, before dedup, which would leave one ticket of a burst;
 heavy imports are inside functions.
 """
@@ -52,7 +52,7 @@ def scan_triggers(
     `min_share` have one value of a field, or one run of words in the reply, and chance makes that no likelier than
     `max_chance`: the upper tail of a binomial with the value's rate in the other tickets, times the number of values
     that were tried (Bonferroni). Tickets without a customer count as one customer's. Of several runs in exactly the
-    same tickets the longest one is told.
+    same tickets the longest is reported.
 
     `triggers.parquet` has a row for each ticket of a trigger: trigger_id (smallest ticket_id of its tickets),
     ticket_id, phrase, n_tickets, n_customers, n_elsewhere, field, value, share, base_rate, chance.
@@ -86,13 +86,13 @@ def _scan_triggers(tickets: TicketTable, step: TriggerScanStep, out: Path) -> Ti
     pq.write_table(found, out / "triggers.parquet", compression="zstd")
     goes = marked["n_tickets"] if step.action == "quarantine" else pa.nulls(marked.num_rows, pa.int64())
     nothing = pa.scalar(None, pa.string())
-    told = pc.binary_join_element_wise(
+    reasons = pc.binary_join_element_wise(
         pa.scalar("shares a phrase with tickets of few customers that have one "), marked["field"],
         pa.scalar(": "), goes.cast(pa.string()), pa.scalar(" recent tickets, hardly any other"), "",
     )  # fmt: skip
     codes = pc.if_else(pc.is_valid(goes), pa.scalar(CODE), nothing)
     return drop_rows(
-        (Judged(*rows) for rows in read_beside(tickets.tickets, codes, told, marked["trigger_id"])),
+        (Judged(*rows) for rows in read_beside(tickets.tickets, codes, reasons, marked["trigger_id"])),
         outcome="quarantined",
         out=out,
         notes={
@@ -139,12 +139,12 @@ def _find_phrases(connection: duckdb.DuckDBPyConnection, step: TriggerScanStep) 
         "CREATE TEMP TABLE rare AS SELECT candidates.*, n_all - n_tickets AS n_elsewhere FROM candidates JOIN ("
         f"SELECT phrase, count(*) AS n_all FROM {held} SEMI JOIN candidates USING (phrase) GROUP BY phrase) "
         f"USING (phrase) WHERE n_all - n_tickets <= {step.max_elsewhere} * n_all",
-        "CREATE TEMP TABLE told AS SELECT phrase, list(file_row_number ORDER BY file_row_number) AS places FROM "
+        "CREATE TEMP TABLE found_in AS SELECT phrase, list(file_row_number ORDER BY file_row_number) AS places FROM "
         f"{rows} SEMI JOIN rare USING (phrase) "
         f"SEMI JOIN (SELECT phrase, who FROM ranked WHERE place <= {step.max_customers}) USING (phrase, who) "
         "GROUP BY phrase",
         "CREATE TEMP TABLE triggers AS SELECT row_number() OVER (ORDER BY phrase) AS trigger, * FROM rare "
-        "JOIN told USING (phrase) QUALIFY row_number() OVER "
+        "JOIN found_in USING (phrase) QUALIFY row_number() OVER "
         "(PARTITION BY places ORDER BY len(string_split(phrase, ' ')) DESC, phrase) = 1",
         "CREATE TEMP TABLE members AS SELECT trigger, unnest(places) AS file_row_number FROM triggers",
     ):

@@ -34,7 +34,7 @@ def _model_lines(model: Mapping[str, Any]) -> list[str]:
         f"examples {_counts(examples) if examples else gone}",
         f"base {model['base']['uri']} ({model['base']['digest'][:16]})",
         f"trained {trained['method']}, {trained['steps']:,} steps ({trained['digest'][:16]})",
-        f"goes on from {', '.join(model['goes_on_from']) or 'no other training'}",
+        f"continues from {', '.join(model['goes_on_from']) or 'no other training'}",
         f"bundle {model['bundle'][:16]}",
     ]
     return [*lines, *model["marked"]]

@@ -54,7 +54,7 @@ def language_model(model: nn.Module) -> Any:
 def has_plain_layers(model: nn.Module) -> bool:
     """Is every adapted or 4-bit linear layer `W x + scale * B A x`, computed in the model's own dtype?
 
-    DoRA scales rows beside that, and 4-bit layers may compute in another dtype: then only the model's own forward is
+    DoRA also scales rows, and 4-bit layers may compute in another dtype: then only the model's own forward is
     right, here and in training.
     """
     whole = language_model(model)

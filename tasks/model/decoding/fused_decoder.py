@@ -1,6 +1,6 @@
 """Batched greedy decoding for Llama-shaped models: fewer, larger products and one copy of what prompts share.
 
-Computes what the model's own forward computes, from the weights of the same modules, LoRA factors beside them
+Computes what the model's own forward computes, from the weights of the same modules, LoRA factors
 included (unmerged: in bfloat16 a merge would round small updates away). It knows nothing of text. Made by
 tasks/model/decoding/decoder.py.
 

@@ -1,6 +1,6 @@
 """The weights of a Llama-shaped model as fused layers, with the keys and values of a prefix that all prompts share.
 
-It reads no prompts: tasks/model/decoding/fused_decoder.py does, through the readings beside it.
+It reads no prompts: tasks/model/decoding/fused_decoder.py does, through the readings.
 """
 
 from __future__ import annotations

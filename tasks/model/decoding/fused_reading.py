@@ -1,6 +1,6 @@
 """A batch of prompts that a `FusedModel` has read: what is the same whoever computes its layers.
 
-It knows nothing of caches. Used by tasks/model/decoding/torch_reading.py and kernel_reading.py beside it.
+It knows nothing of caches. Used by tasks/model/decoding/torch_reading.py and kernel_reading.py.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class FusedReading(ABC):
     def answer_losses(self, answers: Sequence[Ids]) -> list[float]:
         lengths = [len(answer) for answer in answers]
         states = [self.last[row : row + min(1, length)] for row, length in enumerate(lengths)]
-        # The longest together, so that little is padded; on the right, behind everything that is looked at.
+        # The longest together, so that little is padded; on the right, after everything that is attended to.
         order = sorted((row for row in range(self.n_rows) if lengths[row] > 1), key=lambda row: -lengths[row])
         for places in groups([lengths[row] - 1 for row in order], self.decoder.device):
             rows = [order[place] for place in places]

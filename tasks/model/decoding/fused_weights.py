@@ -1,6 +1,7 @@
 """Weights of a decoder layer as generation wants them: norms, and linear layers with one input joined into one product.
 
-LoRA factors stay beside the frozen weights. Knows nothing of layers and caches. Used by the modules beside it.
+LoRA factors stay apart from the frozen weights. Knows nothing of layers and caches. Used by the other
+modules of this folder.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class JoinedLinear:
 
     Args:
         modules: `nn.Linear`, 4-bit or with LoRA around them.
-        shared: The weight serves elsewhere too and stays, beside its layout.
-        keep: Nothing is laid out anew, so that the modules' weights serve here and elsewhere.
+        shared: The weight is used elsewhere too: it stays, next to its layout.
+        keep: No new layout, so that the modules' weights serve here and elsewhere.
     """
 
     def __init__(self, *modules: Any, shared: bool = False, keep: bool = False) -> None:

@@ -1,6 +1,6 @@
 """Kernels called with tensors: their form as arguments, and rows shared out over threads.
 
-Used by the modules beside it.
+Used by the other modules of this folder.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def in_parts(work: Callable[[int, int, int], object], parts: list[tuple[int, int
 def largest_places(x: Tensor) -> Tensor:
     """Where each row of x (rows, n) is largest, the first of equal ones: (rows,)."""
     out = torch.empty(len(x), dtype=torch.int64)
-    told = flat(x), flat(out, torch.int64)
-    in_parts(lambda _, low, high: largest_of_rows(*told, low, high), slices(len(x)))
+    arguments = flat(x), flat(out, torch.int64)
+    in_parts(lambda _, low, high: largest_of_rows(*arguments, low, high), slices(len(x)))
     return out
 
 

@@ -1,7 +1,7 @@
 """New columns of a batch through all layers on a CPU, in bfloat16: products by torch, all between them by kernels.
 
 A layer of a few rows is some forty small operations, each dearer to start, to share out over threads and to wait for
-than to do. Here they are four kernels beside four products. Measured: docs/decisions/0041. It knows nothing of prompts.
+than to do. Here they are four kernels and four products. Measured: docs/decisions/0041. It knows nothing of prompts.
 Called by tasks/model/decoding/kernel_reading.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
 """
 
@@ -56,7 +56,7 @@ class KernelCache:
         self.flat = [(flat(keys), flat(values)) for keys, values in self._held]
 
     def make_room(self, n_columns: int, n_rows: int) -> None:
-        """Have at least so many columns; rows behind the first `n_rows` are given up on the way."""
+        """Have at least so many columns; rows after the first `n_rows` are dropped."""
         if n_columns <= self.n_columns:
             return
         before, self.n_columns = self.n_columns, math.ceil(n_columns / BLOCK) * BLOCK
@@ -142,7 +142,7 @@ class _Attention:
         """Attention of a layer's new columns from `first_query` on, (rows, columns, heads * d); until the next call."""
         layer, (n_rows, n_columns) = self._model.layers[number], self._shape
         out, flat_out = self._room_for(n_columns - first_query) if first_query else self._out
-        told: tuple[Any, ...] = (
+        arguments: tuple[Any, ...] = (
             flat(packed.view(n_rows, n_columns, -1, layer.d)),
             *self._flat_rows,
             *self._cache.flat[number],
@@ -153,7 +153,7 @@ class _Attention:
             layer.scale,
         )
         rooms = self._flat_rooms
-        in_parts(lambda part, low, high: attend_columns(*told, *rooms[part], flat_out, low, high), self._parts)
+        in_parts(lambda part, low, high: attend_columns(*arguments, *rooms[part], flat_out, low, high), self._parts)
         return out
 
     def _room_for(self, n_columns: int) -> tuple[Tensor, Flat]:

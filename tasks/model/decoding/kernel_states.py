@@ -1,7 +1,7 @@
 """The states of a batch between two products, on a CPU in bfloat16: norms, sums and gates by kernels.
 
 Room for what the next product reads is made once for all layers: thousands of small tensors a second would cost more
-than the kernels that fill them. Used by tasks/model/decoding/kernel_layers.py beside it.
+than the kernels that fill them. Used by tasks/model/decoding/kernel_layers.py.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class States:
 
     def normed(self, norm: KernelNorm) -> Tensor:
         """The norm of the states."""
-        told = self._flat_hidden, norm.weight, norm.epsilon, self._flat_normed
-        in_parts(lambda _, low, high: norm_rows(*told, low, high), self._parts)
+        arguments = self._flat_hidden, norm.weight, norm.epsilon, self._flat_normed
+        in_parts(lambda _, low, high: norm_rows(*arguments, low, high), self._parts)
         return self._normed
 
     def added_and_normed(self, more: Tensor, norm: KernelNorm) -> Tensor:
         """Add `more` to the states; the norm of the sum."""
-        told = self._flat_hidden, _by_row(more), norm.weight, norm.epsilon, self._flat_normed
-        in_parts(lambda _, low, high: add_and_norm_rows(*told, low, high), self._parts)
+        arguments = self._flat_hidden, _by_row(more), norm.weight, norm.epsilon, self._flat_normed
+        in_parts(lambda _, low, high: add_and_norm_rows(*arguments, low, high), self._parts)
         return self._normed
 
     def gated(self, gate_up: Tensor) -> Tensor:
@@ -57,8 +57,8 @@ class States:
         """
         if gate_up.shape[-1] != 2 * self._gated.shape[-1]:
             raise ValueError(f"gates of {gate_up.shape[-1]} numbers where 2 * {self._gated.shape[-1]} are expected")
-        told = _by_row(gate_up), self._flat_gated
-        in_parts(lambda _, low, high: gate_rows(*told, low, high), self._parts)
+        arguments = _by_row(gate_up), self._flat_gated
+        in_parts(lambda _, low, high: gate_rows(*arguments, low, high), self._parts)
         return self._gated
 
 

@@ -1,6 +1,6 @@
 """Batched greedy decoding through the model's own forward and cache, whatever its architecture.
 
-It knows nothing of text. Made by tasks/model/decoding/decoder.py for models that fused_decoder.py beside
+It knows nothing of text. Made by tasks/model/decoding/decoder.py for models that fused_decoder.py
 it does not know.
 """
 

@@ -103,7 +103,7 @@ class TorchReading(FusedReading):
         return cos[:, :, None], sin[:, :, None]
 
     def _empty(self, layer: FusedLayer, n_columns: int) -> KeysValues:
-        """Room for keys and values; zeros, since even what nobody attends to must be finite."""
+        """Room for keys and values; zeros, since even values without attention must be finite."""
         shape = (self.n_rows, layer.n_kv, n_columns, layer.d)
         keys, values = (torch.zeros(shape, dtype=self.decoder.dtype, device=self.decoder.device) for _ in range(2))
         return keys, values
@@ -120,7 +120,7 @@ class TorchReading(FusedReading):
 
 def _mask(columns: Tensor, seen: Tensor, pads: Tensor, dtype: torch.dtype) -> Tensor:
     """What queries of `columns` add to their scores of the columns `seen`: (rows, columns, seen)."""
-    # Padding attends to nothing that counts: finite numbers that nobody reads.
+    # Padding attends to nothing that counts: its numbers are finite and never read.
     hidden = (seen < pads[:, None])[:, None] | (seen > columns[:, None])
     mask = torch.zeros(hidden.shape, dtype=dtype, device=columns.device)
     return mask.masked_fill_(hidden, torch.finfo(dtype).min)

@@ -1,1 +1,1 @@
-"""The suite `general`: items.jsonl, neutral.txt, VERSION and LICENSE; `make.py` writes the items anew."""
+"""The suite `general`: items.jsonl, neutral.txt, VERSION and LICENSE; `make.py` rewrites the items."""

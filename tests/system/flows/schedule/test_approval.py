@@ -60,7 +60,7 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
     assert empty_workplace.json("run", "small")["champion"] == "2"
     back = empty_workplace.run("model", "rollback", "small", "--reason", "customers complain", "--by", "bob")
     assert back.returncode == 0
-    assert "nobody is promoted without a person until" in back.stdout
+    assert "promotions need a person until" in back.stdout
     assert empty_workplace.json("run", "small")["verdict"] == "SKIP"  # the next scheduled run
     waiting = empty_workplace.json("run", "small", "--again")
     assert (waiting["verdict"], waiting["exit_code"], waiting["champion"]) == ("HOLD", 8, "1")
