@@ -1,7 +1,7 @@
 """One decoder layer: many new columns at once, or one column of all rows by torch alone.
 
-It knows nothing of caches and batches. Made by tasks/model/decoding/fused_decoder.py and computed by torch_reading.py; on a
-CPU in bfloat16 kernel_layers.py does the same from the same weights.
+It knows nothing of caches and batches. Made by tasks/model/decoding/fused_decoder.py and computed by
+torch_reading.py; on a CPU in bfloat16 kernel_layers.py does the same from the same weights.
 """
 
 from __future__ import annotations
