@@ -97,7 +97,7 @@ PLANTED = (
     Scene("slice", "more data, with the tickets of one slice spoilt", "BLOCK", "slices",
           "worse by at least", "slice"),
     Scene("destroyed", "a huge learning rate", "BLOCK", "forgetting", "worse by at least"),
-    Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "trained tickets", "leaked",
+    Scene("leaked", "held-out tickets among the trained ones", "ERROR", "contamination", "train tickets leak", "leaked",
           {"curate": _UNGUARDED}),
     Scene("memorised", "made-up secrets, each repeated a dozen times", "BLOCK", "safety", "are exposed by", "clean",
           {"train": {"canaries": {"n": 4, "repeats": 12}}, "gates": {"canaries": {}}}),

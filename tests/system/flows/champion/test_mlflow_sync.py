@@ -39,6 +39,7 @@ PROMOTE_AND_SYNC = """
 import json, os, shutil, sys
 from pathlib import Path
 import mlflow.pyfunc  # once, for all of the children
+from flows.ledger.rows import RunVerdict
 from flows.ledger.ledger import Ledger
 from flows.champion.mlflow_sync import synchronise
 from flows.workspace.settings import Settings

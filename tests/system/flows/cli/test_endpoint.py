@@ -176,7 +176,7 @@ def test_an_unknown_model_is_not_found(endpoint: Endpoint, name: str) -> None:
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "assistant", "content": MARKER}]}, "ending with the user"),
         ({"messages": [{"role": "tool", "content": MARKER}]}, "role"),
-        ({"messages": [{"role": "user", "content": "  "}]}, "without text"),
+        ({"messages": [{"role": "user", "content": "  "}]}, "has no text"),
     ],
 )
 def test_an_invalid_request_gets_what_is_allowed_but_never_its_own_text(
