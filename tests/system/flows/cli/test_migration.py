@@ -22,11 +22,11 @@ def test_the_ledger_moves_into_postgres_and_back_into_a_folder(
     url = postgres.fresh()
     moved = migrated(capsys, ledger_to=url)[-1]
     assert moved["what"] == url.replace("tunegate@", "")
-    assert " rows, digest " in moved["migrated"]
+    assert " rows, digest " in moved["message"]
     monkeypatch.setenv("TUNEGATE_LEDGER_URL", url)
     (home / "ledger.sqlite").unlink()
     back = migrated(capsys, ledger_to=str(tmp_path / "copy"))[-1]
-    assert back["migrated"].split("digest ")[1] == moved["migrated"].split("digest ")[1]
+    assert back["message"].split("digest ")[1] == moved["message"].split("digest ")[1]
     champion = Ledger(tmp_path / "copy").champion("replies")
     assert champion is not None
     assert champion.version == "1"
