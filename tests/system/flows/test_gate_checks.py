@@ -55,6 +55,6 @@ def test_a_held_out_set_that_leaked_into_train_is_an_error_and_nothing_is_promot
     first, trip, *_ = empty_workplace.json("gate", "explain", outcome["run_id"])["findings"]
     assert (first["part"], first["verdict"]) == ("contamination", "ERROR")
     assert first["candidate"] > 0
-    assert "trained tickets" in first["reason"]
+    assert "train tickets leak" in first["reason"]
     assert (trip["part"], trip["verdict"]) == ("round_trip", "PROMOTE")
     assert trip["candidate"] < trip["limit"] / 2  # bfloat16 if the processor supports it
