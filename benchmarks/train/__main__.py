@@ -64,7 +64,7 @@ QUICK = Size(
 )  # fmt: skip
 QUICK_FLOAT32 = replace(
     QUICK, steps={"routing": 2}, n_validation=4, sweep_batches=1,
-    answers=replace(QUICK.answers, n_items=16, batch=16, n_single=1),
+    answers=replace(QUICK.answers, n_items=16, batch=16, n_single=0),
 )  # fmt: skip
 """For processors on which every product costs about twice as much: also within three minutes."""
 

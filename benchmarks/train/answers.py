@@ -39,7 +39,7 @@ class AnswersSize:
     batch: int
     rounds: int
     n_single: int
-    """Number of items that `generate` answers one by one, and that both answer in float32."""
+    """Number of items that `generate` answers one by one, and that both answer in float32; 0 leaves that way out."""
     whole: bool = True
     """Also scored answers, a tuned `generate` and the comparison in float32, which no headline figure needs."""
 
@@ -62,6 +62,8 @@ class Answers:
 def run_answers(model: ModelRef, folder: Path, size: AnswersSize, place: Place) -> tuple[list[Answers], dict[str, Any]]:
     """Run every way on every case, interleaved; returns medians over the rounds, and how far the answers agree."""
     ways = [way for way in WAYS if size.whole or way not in ("tunegate-scored", "batch-tuned")]
+    if not size.n_single:
+        ways.remove("single")
     folder.mkdir()
     (folder / "model.json").write_text(model.model_dump_json())
     found: dict[tuple[str, str], list[Answers]] = defaultdict(list)
@@ -124,6 +126,8 @@ def _figures(results: Sequence[Answers]) -> dict[str, Any]:
             figures[f"{name}_{CASES[case]}"] = None if failed else getattr(other, of) / getattr(ours, of)
 
     def agree(name: str, case: str, one: str, other: str) -> None:
+        if not {(case, one), (case, other)} <= by.keys():
+            return
         failed = by[case, one].failure or by[case, other].failure
         figures[f"{name}_{CASES[case]}"] = None if failed else agreement(by[case, one].tokens, by[case, other].tokens)
 
@@ -137,7 +141,7 @@ def _figures(results: Sequence[Answers]) -> dict[str, Any]:
         agree("agree_batch_single", case, "batch", "single")
     for name in ("ratio_generate", "ratio_generate_wall", "ratio_generate_single"):
         found = [figures[f"{name}_{n_new}"] for n_new in CASES.values() if f"{name}_{n_new}" in figures]
-        figures[name] = None if None in found else min(found)
+        figures[name] = None if None in found or not found else min(found)
     return figures | {"failures": failures}
 
 
