@@ -2,7 +2,7 @@
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
 to value is kept. Ids may become keyed pseudonyms. `tasks/curate/redaction/` decides what counts as personal. Other
-modules redact one ticket (`redact_row`), one string (`redact_text`) or a column (`redact_strings`).
+modules redact one ticket (`redact_row`) or a column (`redact_strings`).
 """
 
 from __future__ import annotations
@@ -116,16 +116,6 @@ def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[st
     """
     redacted, placeholders = _redactor(step).redact(row)
     return redacted, placeholders.counts
-
-
-def redact_text(text: str, step: RedactStep) -> tuple[str, Counter[str]]:
-    """One string redacted as the body of a ticket of its own, and the values replaced per type.
-
-    >>> redact_text("4111 1111 1111 1111 of ann@example.org", RedactStep(uses="redact"))
-    ('[CARD_1] of [EMAIL_1]', Counter({'card': 1, 'email': 1}))
-    """
-    redacted, counts = redact_row({"body": text}, step)
-    return redacted["body"] or "", counts
 
 
 def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pyarrow as pa
 import pytest
 
 from benchmarks.personal_phrases import decoy_texts, labelled_texts, separated_texts, separator_decoys
 from schemas.curation_steps import NamesSpec, RedactStep
-from tasks.curate.redact import redact_strings, redact_text
+from tasks.curate.redact import redact_row, redact_strings
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.personal import find_personal
 
 STEP = RedactStep(uses="redact")
 N_TEXTS = 200
+
+
+def redact_text(text: str, step: RedactStep) -> tuple[str | None, Counter[str]]:
+    redacted, counts = redact_row({"body": text}, step)
+    return redacted["body"], counts
 
 
 def spans_of(text: str) -> list[tuple[int, int, str]]:
