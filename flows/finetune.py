@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
-from flows.model_steps import ModelSteps, metric_code, metric_libraries
+from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
 from flows.selection import Selection, select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
@@ -46,7 +46,7 @@ def finetune(
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
-            dataset = steps.examples(splits, model, train.encoding())
+            dataset = steps.examples(splits, model, encoding_of(spec, train))
             trained = steps.training(dataset, model, train)
             return Tuned(model, dataset, trained, model, dataset, _curves(graph, spec, splits, trained))
         selection, choice = select_training(graph, spec, context, splits=splits, base_model=base_model)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import RowCounts
 from schemas.data_checks import CheckResult
+from schemas.label_balance import LabelBalance
 
 CARD_VERSION: Literal[1] = 1
 """Raised when the content changes so that an older card can no longer be compared with."""
@@ -151,4 +152,6 @@ class CardNumbers(_Part):
     checks: tuple[CheckResult, ...] = ()
     """Results of the pipeline's `checks`."""
     label_conflicts: LabelConflicts | None
+    encoded: LabelBalance | None = None
+    """The labels of the train tickets that `train.max_examples` takes; null without labels."""
     drift: Drift | None

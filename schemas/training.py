@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
+from schemas.columns import TicketColumn
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.template import template_columns
@@ -36,6 +37,14 @@ class PromptSpec(Spec):
         return value
 
 
+class DrawSpec(Spec):
+    """Which train tickets to take where `max_examples` is less than all and times do not decide."""
+
+    label: TicketColumn | None = None
+    """Column whose values are spread evenly: `evaluate.routing_field`."""
+    seed: int = 0
+
+
 class EncodeSpec(Spec):
     """Settings that the token ids depend on; a part of `train` (see `TrainSpec.encoding`)."""
 
@@ -46,6 +55,7 @@ class EncodeSpec(Spec):
     max_examples: int | None
     loss_on: LossOn = "all_assistant"
     canaries: PlantedSpec | None = None
+    draw: DrawSpec = DrawSpec()
 
 
 class AdapterSpec(Spec):
@@ -160,7 +170,8 @@ class TrainSpec(Spec):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps after which training ends, even within an epoch."""
     max_examples: int | None = Field(default=None, ge=1)
-    """Newest train examples used; null uses all."""
+    """Train examples used; null uses all. With times the newest; tickets without one are drawn by a hash of
+    `evaluate.seed`, with a share of each value of `evaluate.routing_field`."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and answer together."""
     overflow: Literal["drop", "truncate_left", "error"] = "drop"

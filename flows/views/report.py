@@ -25,6 +25,7 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
+    Splits,
     TrainedRef,
     ValidationCurves,
     WarehouseRef,
@@ -33,13 +34,15 @@ from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
+from schemas.label_balance import LabelBalance
 from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
 from tasks.assess.worst import WorstItem
 from tasks.curate.ask import removed_examples
+from tasks.curate.cards.label_balance import count_balance
 from tasks.files import write_atomic
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
-from tasks.release.reports.read import read_curves, token_lengths
+from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
 
 if TYPE_CHECKING:
     from flows.context.outcome import Outcome
@@ -103,6 +106,7 @@ def gather(
         training=_training(recorded, dataset),
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
+        encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         worst=_worst(recorded, decision, n_items),
         changes=changes_since(recorded, decision),
@@ -197,6 +201,19 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
     memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))
     return {**facts, "memory": memory} if memory else facts
+
+
+def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:
+    """Count the labels of what was encoded; None if its tickets or the configuration can no longer be read."""
+    splits = recorded.result("decontaminate", Splits)
+    if dataset is None or splits is None:
+        return None
+    try:
+        spec = spec_of(recorded.row)
+    except TunegateError:
+        return None
+    ids, label = encoded_ids(dataset.root / "train"), spec.evaluate.routing_field
+    return count_balance(splits, ids, label=label, is_limited=spec.train.max_examples is not None)
 
 
 def _curves(recorded: Recorded) -> tuple[Curve, ...]:

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
+from schemas.label_balance import LabelBalance, LabelCounts
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
 from tasks.assess.economics import Measures, compute_costs, read_prices
@@ -209,6 +210,20 @@ def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -
 def test_held_out_tickets_without_a_prompt_are_counted() -> None:
     for text in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
         assert "96 held-out tickets (2 more quarantined)" in text
+
+
+def test_a_page_shows_the_labels_that_were_encoded_and_names_the_unseen() -> None:
+    rows = [LabelCounts(value=HOSTILE, train=6, used=0, validation=0, test=1)]
+    none = LabelCounts(value="", train=0, used=0, validation=0, test=0)
+    balance = LabelBalance(
+        column="category", n_train=1006, n_used=3, chosen="drawn", values=tuple(rows), other=none, missing=none,
+        unseen=(HOSTILE,), n_unseen_labels=1, n_unseen_tickets=1,
+    )  # fmt: skip
+    page = draw_page(report(encoded=balance), card="")
+    assert "3 of 1,006 train tickets are encoded: drawn by a seeded hash" in page
+    assert "1 label of 1 ticket in validation and test: none is in what is encoded for training" in page
+    assert "<script>" not in page
+    assert "What training saw" not in draw_page(report(), card="")
 
 
 def test_junit_counts_failures() -> None:
