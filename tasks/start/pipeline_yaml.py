@@ -39,6 +39,7 @@ def write_pipeline(proposal: Proposal) -> str:
         **vars(proposal),
         sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
         faulty_share=share,
+        csv_form=profile.csv.model_dump(exclude_defaults=True),
         fail_above=max(0.05, min(1.0, math.ceil(150 * share) / 100)),
         codes=", ".join({**profile.unreadable, **proposal.tickets.faults}),
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],

@@ -126,7 +126,14 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
     whole = path.absolute()
     columns = {role.column: role.name for role in roles.found}
-    source = FilesSource(kind="files", paths=(str(whole),), shape=roles.shape, columns=columns)
+    source = FilesSource(
+        kind="files",
+        paths=(str(whole),),
+        shape=roles.shape,
+        columns=columns,
+        csv=profile.csv,
+        time_format=profile.time_format,
+    )
     tickets = read_tickets(profile, source, learns=learns)
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:

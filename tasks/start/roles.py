@@ -135,7 +135,7 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
     fit = []
     for name, facts in profile.columns.items():
         speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
-        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.kinds["time"] >= facts.n_filled / 2:
+        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
             continue
         fits, evidence = evidence_for(column, facts)
         fit += [Role(column, name, evidence, guessed=True)] if fits else []
@@ -177,12 +177,16 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         return False, "empty in every sampled row"
     match column:
         case "created_at" | "updated_at":
-            what = "parse as ISO 8601 or seconds since 1970" if facts.kinds["text"] else "are times"
+            what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
+            if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
+                what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
         case "rating":
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
+            if facts.n_dates >= n / 2:
+                return False, f"dates, {n_distinct:,} different ones"
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "

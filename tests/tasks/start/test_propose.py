@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ from schemas.curation_steps import RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
+from schemas.source import FilesSource
 from schemas.yaml_text import read_tree
+from tasks.curate.extract import extract_tickets
+from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
 from tasks.sources.readers.layouts import CANONICAL
+from tasks.sources.registry import fingerprint_source
 from tasks.start.pipeline_yaml import flow, write_pipeline
 from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
 from tasks.start.roles import KNOWN, plain_form
@@ -85,6 +92,68 @@ def test_a_time_that_does_not_parse_is_not_a_time(write_csv: WriteCsv, tmp_path:
     text, file = loaded(proposal, tmp_path)
     assert file.get("tickets").split.by_time is False
     assert "CHECK: no column is a time" in text
+
+
+EUROPEAN = ("Vorgang", "Angelegt am", "Frage", "Antwort", "Kategorie", "Bewertung")
+
+
+def european(number: int) -> tuple[str, ...]:
+    """A row as Excel writes it in Germany: its day has two meanings until the 13th."""
+    label = ("Rechnung", "Versand; Lager")[number % 2]
+    return (
+        f"V{number}", f"{1 + number % 28:02}.{1 + number % 12:02}.2026 0{number % 10}:30",
+        f"Grüße, die {number}. Bestellung für 4,99 € fehlt noch immer, bitte helfen Sie mir.",
+        f"Das tut uns leid; wir prüfen die Bestellung Nummer {number} und melden uns.", label, f"{number % 5},5",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "first", "sniffed"),
+    [
+        ("cp1252", ";", "", "windows-1252"),
+        ("cp1252", ";", "sep=;\r\n", "windows-1252"),
+        ("utf-8-sig", ";", "", "utf-8"),
+        ("utf-8", "|", "", "utf-8"),
+        ("cp1252", ",", "", "windows-1252"),
+        ("cp1252", "\t", "", "windows-1252"),
+    ],
+)
+def test_an_export_from_a_european_office_is_read(
+    encoding: str, delimiter: str, first: str, sniffed: str, tmp_path: Path
+) -> None:
+    """Semicolons, windows-1252, dd.mm.yyyy and decimal commas: the dates are no labels, and no letter is lost."""
+    with (tmp_path / "tickets.csv").open("w", newline="", encoding=encoding) as stream:
+        stream.write(first)
+        csv.writer(stream, delimiter=delimiter).writerows([EUROPEAN, *map(european, range(120))])
+    proposal = proposed(tmp_path / "tickets.csv")
+    assert columns(proposal) == {
+        "ticket_id": "Vorgang", "created_at": "Angelegt am", "body": "Frage", "reply": "Antwort",
+        "category": "Kategorie", "rating": "Bewertung",
+    }  # fmt: skip
+    text, file = loaded(proposal, tmp_path)
+    source = file.get("tickets").source
+    assert isinstance(source, FilesSource)
+    assert (source.csv.encoding, source.csv.delimiter or ",", source.csv.decimal) == (sniffed, delimiter, ",")
+    assert source.time_format == "%d.%m.%Y %H:%M"
+    assert "by_time: false" not in text
+    out = tmp_path / "out"
+    out.mkdir()
+    table = extract_tickets(
+        out, source=source, fingerprint=fingerprint_source(source, root=tmp_path), place=Place(tmp_path)
+    )
+    rows = {row["ticket_id"]: row for row in read_rows(table.tickets).to_pylist()}
+    assert (len(rows), table.rows.n_quarantined) == (120, 0)
+    assert rows["V3"]["created_at"] == datetime(2026, 4, 4, 3, 30)
+    assert rows["V3"]["body"] == european(3)[2]
+    assert (rows["V3"]["rating"], rows["V3"]["category"]) == (3.5, "Versand; Lager")
+
+
+def test_days_and_months_that_cannot_be_told_apart_are_not_guessed(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(n), "Created": f"{1 + n % 12:02}/{1 + n % 11:02}/2026", "Issue Type": None} for n in range(100)]
+    proposal = proposed(write_csv([{**row, "Label": f"{1 + n % 3}.{1 + n % 12}.2026"} for n, row in enumerate(rows)]))
+    assert proposal.routing is None, "dates are no labels"
+    left = "\n".join(proposal.roles.left_out)
+    assert "CHECK: `time_format` may be %d/%m/%Y or %m/%d/%Y" in left
 
 
 def test_repeated_ids_are_not_ids(write_csv: WriteCsv) -> None:
