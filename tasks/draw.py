@@ -39,7 +39,7 @@ def draw_order(
     >>> labels = ["x"] * 6 + ["y"] * 2 + ["z"]
     >>> order = draw_order(list("abcdefghi"), [None] * 9, labels, seed=0, cover=True)
     >>> [labels[place] for place in order[:6]]
-    ['x', 'y', 'z', 'x', 'x', 'y']
+    ['x', 'y', 'z', 'x', 'x', 'x']
     """
     strata: dict[tuple[object, str | None], list[int]] = defaultdict(list)
     for place, (time, label) in enumerate(zip(times, labels, strict=True)):

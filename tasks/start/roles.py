@@ -204,7 +204,7 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             return facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text
 
 
-def percent(n: int, of: int) -> str:
+def percent(n: float, of: float) -> str:
     """A share as a percentage, never rounded up to 100 or down to 0.
 
     >>> percent(1199, 1200), percent(1200, 1200), percent(1, 3000)

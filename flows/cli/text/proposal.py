@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows.cli.output import out, talk
+from schemas.curation import TableSpec
 from tasks.start.propose import Proposal
+from tasks.start.roles import percent
 
 
 def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
@@ -36,4 +38,10 @@ def print_proposal(proposal: Proposal, config: Path) -> None:
         out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
+    if proposal.faulty_share > TableSpec().fail_above:
+        talk().print(
+            f"[yellow]warning[/yellow] about {percent(proposal.faulty_share, 1)} of the rows are faulty: a run stops; "
+            "the file has the codes (`tunegate explain CODE`)",
+            soft_wrap=True,
+        )
     talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)
