@@ -24,6 +24,7 @@ from schemas.source import FilesSource
 from tasks.curate.redaction.personal import find_personal
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
+from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.values import ValueForms, to_rating, to_time
 from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
@@ -34,6 +35,7 @@ _DEPTH = 4
 _ITEMS = 2
 """Items of a list to look into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
+_SPEAKER = re.compile(r"(?mi)^(user|customer|human|assistant|agent|bot|system):")
 _YEARS = (1990, 2100)
 """A number outside these years is an id, not seconds since 1970."""
 
@@ -159,6 +161,29 @@ def profile_file(path: Path) -> Profile:
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
         time_formats=time_formats,
+    )
+
+
+def is_conversation(profile: Profile, name: str) -> bool:
+    """Whether most texts at the top-level column are transcripts: lines that begin with `user:` and `assistant:`."""
+    texts = [text for row in profile.rows if isinstance(text := row.get(name), str)]
+    return 2 * sum(len(set(_SPEAKER.findall(text))) > 1 for text in texts) > len(texts)
+
+
+def facts_of_path(profile: Profile, name: str) -> ColumnFacts | None:
+    """The values at a path that the profile does not list, such as `comments[-1].body`; None if it is no path."""
+    path = parse_path(name)
+    if path is None:
+        return None
+    found = [value for row in profile.rows if (value := walk(row, path)) is not MISSING]
+    values = [value for value in found if not isinstance(value, dict | list)]
+    return _facts(
+        name,
+        values,
+        is_top=False,
+        time_formats=profile.time_formats,
+        decimal=profile.csv.decimal,
+        n_rows=profile.n_sampled,
     )
 
 

@@ -56,6 +56,8 @@ class Tickets:
     """Tickets with a body and something to learn; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
+    reasons: Mapping[str, int]
+    """Why, in words without ticket text and numbers -> such rows, the commonest first."""
     reply_chars: int
     """95th percentile of the replies' lengths, characters."""
     example_chars: int
@@ -88,6 +90,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
+        reasons=dict(Counter(re.sub(r"\d+", "N", fault.reason) for fault in made.faults.values()).most_common()),
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),

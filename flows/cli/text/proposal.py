@@ -39,9 +39,7 @@ def print_proposal(proposal: Proposal, config: Path) -> None:
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
     if proposal.faulty_share > TableSpec().fail_above:
-        talk().print(
-            f"[yellow]warning[/yellow] about {percent(proposal.faulty_share, 1)} of the rows are faulty: a run stops; "
-            "the file has the codes (`tunegate explain CODE`)",
-            soft_wrap=True,
-        )
+        share, reasons = percent(proposal.faulty_share, 1), proposal.tickets.reasons
+        why = escape(next(iter(reasons), "they cannot be read").rstrip("."))
+        talk().print(f"[yellow]warning[/yellow] {share} of the rows are faulty, so a run stops: {why}", soft_wrap=True)
     talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import json
 import re
 from datetime import datetime
 from pathlib import Path
@@ -13,9 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.artifacts import TicketTable
+from schemas.columns import TicketColumn
 from schemas.curation_steps import LanguageStep, RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
+from schemas.file_reading import Source
 from schemas.load import PipelineFile, load_file
 from schemas.source import FilesSource
 from schemas.yaml_text import read_tree
@@ -27,7 +31,7 @@ from tasks.sources.registry import fingerprint_source
 from tasks.start.pipeline_yaml import flow, write_pipeline
 from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
 from tasks.start.roles import KNOWN, plain_form
-from tests.tasks.start.conftest import WriteCsv, ticket
+from tests.tasks.start.conftest import Row, WriteCsv, ticket
 
 MAPPED = {
     "ticket_id": "Ticket ID", "created_at": "Created", "customer_id": "Requester", "subject": "Title",
@@ -48,6 +52,13 @@ def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
     text = write_pipeline(proposal)
     (folder / "pipelines.yaml").write_text(text)
     return text, load_file(folder / "pipelines.yaml")
+
+
+def extracted(source: Source, folder: Path) -> TicketTable:
+    """The tickets that a run reads."""
+    out = folder / "out"
+    out.mkdir()
+    return extract_tickets(out, source=source, fingerprint=fingerprint_source(source, root=folder), place=Place(folder))
 
 
 def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
@@ -136,11 +147,7 @@ def test_an_export_from_a_european_office_is_read(
     assert (source.csv.encoding, source.csv.delimiter or ",", source.csv.decimal) == (sniffed, delimiter, ",")
     assert source.time_format == "%d.%m.%Y %H:%M"
     assert "by_time: false" not in text
-    out = tmp_path / "out"
-    out.mkdir()
-    table = extract_tickets(
-        out, source=source, fingerprint=fingerprint_source(source, root=tmp_path), place=Place(tmp_path)
-    )
+    table = extracted(source, tmp_path)
     rows = {row["ticket_id"]: row for row in read_rows(table.tickets).to_pylist()}
     assert (len(rows), table.rows.n_quarantined) == (120, 0)
     assert rows["V3"]["created_at"] == datetime(2026, 4, 4, 3, 30)
@@ -352,6 +359,63 @@ def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: Wr
     assert (proposal.tickets.n_usable, proposal.metric) == (80, "chrf")
     _, file = loaded(proposal, tmp_path)
     assert file.get("tickets").evaluate.routing_field is None
+
+
+def dialog(n: int) -> Row:
+    """Two turns in a list, as IBM's tweets have them."""
+    said = (f"My phone {n} lost its signal again, what now?", f"Please restart phone {n} and tell us its model.")
+    turns = [{"speaker": ("user", "agent")[place], "message": text} for place, text in enumerate(said)]
+    return {"dialogId": n if n % 2 else None, "dialogContent": turns, "meta": {"topic": ("signal", "bill")[n % 2]}}
+
+
+def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    path = write_jsonl(dialog(n) for n in range(120))
+    with pytest.raises(ConfigError) as caught:
+        proposed(path)
+    assert "--body 'dialogContent[0].message' --reply 'dialogContent[1].message'" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match=r"no row has a value at 'dialogContent.0..text'") as caught:
+        propose_pipeline(path, name=None, root=tmp_path, named={"body": "dialogContent[0].text"})
+    assert "texts are in: dialogContent[1].message" in str(caught.value.hint)
+    named: dict[TicketColumn, str] = {
+        "body": "dialogContent[0].message", "reply": "dialogContent[-1].message", "category": "meta.topic",
+        "ticket_id": "dialogId",
+    }  # fmt: skip
+    proposal = propose_pipeline(path, name=None, root=tmp_path, named=named)
+    assert columns(proposal) == named
+    evidence = {role.column: role.evidence for role in proposal.roles.found}
+    assert evidence["ticket_id"] == "named by you; CHECK: 60 different values in 60 of 120 rows"
+    assert evidence["category"] == "named by you; 2 different values in 120 rows"
+    _, file = loaded(proposal, tmp_path)
+    assert file.get("tickets").train.prompt.answer == "[{category}]\n{reply}"
+
+
+def test_a_ticket_id_that_half_of_the_rows_lack_does_not_cost_them(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    rows = [{"ticket_id": f"T{n}" if n % 2 else None, "body": f"Where is parcel {n}?", "reply": f"On its way, {n}."}
+            for n in range(80)]  # fmt: skip
+    _, file = loaded(proposed(write_jsonl(rows)), tmp_path)
+    table = extracted(file.get("tickets").source, tmp_path)
+    assert (table.rows.n_out, table.rows.n_quarantined) == (80, 0)
+
+
+SAID = [{"role": "user", "content": "Where is parcel 7?"}, {"role": "assistant", "content": "Here is parcel 7."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Where is it, {n}?", "chosen": "On its way, {n}.", "rejected": "No {n}."},
+         "--body prompt --reply chosen"),
+        ({"chosen": SAID, "rejected": SAID}, "--body 'chosen[0].content' --reply 'chosen[-1].content'"),
+        ({"messages": [SAID[0], {"role": "tool", "content": "{n}"}, SAID[1]]}, "40 of 40 rows: Message N"),
+        ({"text": "user: where is parcel {n}?\nassistant: None\ntool: {n}"}, "rows with tool calls are not trained on"),
+    ],
+)  # fmt: skip
+def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, write_jsonl: WriteCsv) -> None:
+    text = json.dumps(row)
+    rows = [json.loads(text.replace("{n}", str(n)).replace("parcel 7", f"parcel {n}")) for n in range(40)]
+    with pytest.raises(ConfigError, match="TG0167") as caught:
+        proposed(write_jsonl(rows))
+    assert message in f"{caught.value} {caught.value.hint}"
 
 
 def test_names_that_yaml_or_the_loader_could_misread_are_kept(write_csv: WriteCsv, tmp_path: Path) -> None:
