@@ -9,6 +9,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+FEW = 5
+"""Encoded tickets below which a label is hardly learned: about what a few-shot prompt shows of one."""
+
 
 class LabelCounts(BaseModel):
     """Tickets with one label."""
@@ -46,6 +49,8 @@ class LabelBalance(BaseModel):
     n_unseen_labels: int
     n_unseen_tickets: int
     """Tickets of validation and test with such labels."""
+    n_rare: int = 0
+    """Labels with at least one, but fewer than `FEW` encoded tickets."""
 
     @property
     def rows(self) -> tuple[tuple[str, LabelCounts], ...]:
@@ -69,9 +74,19 @@ class LabelBalance(BaseModel):
 
     @property
     def warning(self) -> str | None:
-        """Names labels that the model is judged by and never learns; None if there are none."""
+        """What the model cannot learn from these tickets; None if nothing is missing."""
+        found = [each for each in (self._unseen(), self._rare()) if each]
+        return "; ".join(found) or None
+
+    def _rare(self) -> str:
+        if not self.n_rare:
+            return ""
+        what = "1 label has" if self.n_rare == 1 else f"{self.n_rare:,} labels have"
+        return f"{what} fewer than {FEW} encoded tickets, too few to learn from ({self.column})"
+
+    def _unseen(self) -> str:
         if not self.n_unseen_labels:
-            return None
+            return ""
         named = ", ".join(self.unseen) + (" and others" if self.n_unseen_labels > len(self.unseen) else "")
         what = "1 label" if self.n_unseen_labels == 1 else f"{self.n_unseen_labels:,} labels"
         whose = "1 ticket" if self.n_unseen_tickets == 1 else f"{self.n_unseen_tickets:,} tickets"

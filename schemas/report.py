@@ -124,6 +124,8 @@ class RunReport(_Part):
     curves: tuple[Curve, ...]
     token_lengths: tuple[tuple[str, int], ...]
     """Train examples per range of tokens."""
+    notes: tuple[str, ...] = ()
+    """What the data or a limit keeps any model from, whatever its training."""
     encoded: LabelBalance | None = None
     """Labels of the encoded train tickets; null without labels."""
     choice: tuple[dict[str, str], ...]

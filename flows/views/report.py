@@ -5,6 +5,7 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since
+from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
 from flows.workspace.disk import private_folder
@@ -106,6 +108,7 @@ def gather(
         training=_training(recorded, dataset),
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
+        notes=tuple(_notes(recorded, dataset)),
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         worst=_worst(recorded, decision, n_items),
@@ -201,6 +204,20 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
     memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))
     return {**facts, "memory": memory} if memory else facts
+
+
+def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
+    """Say what no training can change: cut answers, and replies from a list."""
+    limit = int(orjson.loads(recorded.row.config_json)["evaluate"]["max_new_tokens"])
+    scores = recorded.scores("tuned")
+    finished = scores.means.get("finished") if scores is not None else None
+    if finished is not None and finished < 1:
+        yield f"{1 - finished:.1%} of the candidate's answers were cut at evaluate.max_new_tokens {limit}"
+    if dataset is not None and (warning := cut_replies(dataset, max_new_tokens=limit)):
+        yield warning
+    numbers = recorded.card_numbers()
+    if numbers is not None and numbers.replies is not None and numbers.replies.warning:
+        yield numbers.replies.warning
 
 
 def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:

@@ -75,6 +75,8 @@ def build_card(
             log.warning(
                 "%s; raise train.max_examples, or join rare labels: docs/how-to/curate-tickets.md", encoded.warning
             )
+    if numbers.replies is not None and numbers.replies.warning:
+        log.warning("%s", numbers.replies.warning)
     for name, n in numbers.personal_ids.items():
         log.warning(
             "%s is an e-mail address or the like in %s tickets: add `pseudonymise: [%s]` to `redact`",

@@ -40,6 +40,7 @@ def write_pipeline(proposal: Proposal) -> str:
         **vars(proposal),
         sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
         faulty_share=share,
+        warnings=proposal.warnings,
         csv_form=profile.csv.model_dump(exclude_defaults=True),
         stops=share > TableSpec().fail_above,
         fail_above=min(1.0, math.ceil(150 * share) / 100),

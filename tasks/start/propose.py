@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
+from schemas.label_balance import FEW
 from schemas.metrics import traits_by_name
 from schemas.source import FilesSource
 from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
@@ -24,7 +25,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.start.file_profile import ColumnFacts, Profile, is_conversation, profile_file
-from tasks.start.roles import Role, Roles, assign_roles, text_columns
+from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
 from tasks.start.tickets import Tickets, read_tickets
 
 MARGIN = 0.05
@@ -37,6 +38,8 @@ MAX_EXAMPLES = 1000
 _FRACTIONS = (0.2, 0.25, 0.3)
 _VALIDATION = 0.05
 _CONFIDENCE = 0.95
+_CUT = 0.1
+"""Share of replies over the limit from which on there is a warning."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 
@@ -97,10 +100,36 @@ class Proposal:
         return self.gate[0][0].metric
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What these tickets cannot teach, with numbers."""
+        return tuple(_cannot_teach(self))
+
+    @property
     def faulty_share(self) -> float:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.profile.unreadable.values()) / self.profile.n_rows
         return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.profile.n_sampled
+
+
+def _cannot_teach(proposal: Proposal) -> Iterator[str]:
+    tickets, sizes = proposal.tickets, proposal.sizes
+    if proposal.has_reply and tickets.replies.warning:
+        yield tickets.replies.warning
+    if n_labels := len(tickets.labels):
+        share = sizes.max_examples / max(1, sum(tickets.labels.values()))
+        n_rare = sum(n * share < FEW for n in tickets.labels.values())
+        if n_rare:
+            yield (
+                f"{n_rare:,} of {n_labels:,} labels have fewer than {FEW} tickets among {sizes.max_examples:,} "
+                "examples, too few to learn from"
+            )
+    longest = _CHARS_PER_TOKEN * sizes.max_new_tokens
+    n_cut = sum(length > longest for length in tickets.reply_lengths) if proposal.has_reply else 0
+    if n_cut > _CUT * len(tickets.reply_lengths):
+        yield (
+            f"about {percent(n_cut, len(tickets.reply_lengths))} of the replies are longer than max_new_tokens "
+            f"{sizes.max_new_tokens}: answers of this length are cut"
+        )
 
 
 def propose_pipeline(

@@ -16,6 +16,7 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
+from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import RedactionType
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
@@ -62,6 +63,11 @@ class Tickets:
     """95th percentile of the replies' lengths, characters."""
     example_chars: int
     """95th percentile of subject, body and reply together, characters."""
+    replies: ReplyVariety
+    reply_lengths: tuple[int, ...]
+    """Characters of each reply."""
+    labels: Mapping[str, int]
+    """Value of the learned label -> usable tickets; no value leaves this module's callers."""
     n_html: int
     """Tickets with HTML tags in body or reply."""
     steps: tuple[Step, ...]
@@ -86,13 +92,18 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     rows = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
     names = ("subject", "body", "reply", "messages", *learns)
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
-    usable = (ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns)))
+    usable = [ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns))]
+    label = next((name for name in learns if name != "reply"), None)
+    replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
         reasons=dict(Counter(re.sub(r"\d+", "N", fault.reason) for fault in made.faults.values()).most_common()),
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
+        replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
+        reply_lengths=tuple(map(len, replies)),
+        labels=Counter(ticket[label] for ticket in usable) if label else {},
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )

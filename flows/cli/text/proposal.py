@@ -22,6 +22,7 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
         "faulty_share": proposal.faulty_share,
+        "warnings": list(proposal.warnings),
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
     }  # fmt: skip
@@ -38,6 +39,8 @@ def print_proposal(proposal: Proposal, config: Path) -> None:
         out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
+    for warning in proposal.warnings:
+        talk().print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=True)
     if proposal.faulty_share > TableSpec().fail_above:
         share, reasons = percent(proposal.faulty_share, 1), proposal.tickets.reasons
         why = escape(next(iter(reasons), "they cannot be read").rstrip("."))

@@ -122,6 +122,8 @@ def _lengths(numbers: CardNumbers) -> Iterator[str]:
         distribution = numbers.distributions[name]
         bins = [(value.value, [Bar("out", value.n, "tickets")]) for value in distribution.values]
         note = f"<p>{number(distribution.missing.n)} tickets have none.</p>" if distribution.missing.n else ""
+        if name == "reply_length" and numbers.replies is not None and numbers.replies.warning:
+            note += f"<p>{text(numbers.replies.warning)}.</p>"
         yield panel(title, columns(bins) + "<p>Each column is labelled with its lower bound.</p>" + note)
 
 

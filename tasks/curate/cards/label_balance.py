@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from schemas.artifacts import Splits
-from schemas.label_balance import LabelBalance, LabelCounts
+from schemas.label_balance import FEW, LabelBalance, LabelCounts
 from schemas.training import DrawSpec
 from tasks.curate.cards.card_numbers import MAX_VALUE, MAX_VALUES, PARTS, is_personal
 from tasks.draw import draw_order
@@ -70,6 +70,7 @@ def count_balance(splits: Splits, ids: list[str], *, label: str | None, is_limit
         missing=_counts(None, counts),
         unseen=tuple(value for value in ranked if value in unseen and _may_be_named(value))[:MAX_UNSEEN],
         n_unseen_labels=len(unseen),
+        n_rare=sum(value is not None and 0 < n < FEW for value, n in counts["used"].items()),
         n_unseen_tickets=sum(counts["validation"][value] + counts["test"][value] for value in unseen),
     )
 

@@ -59,6 +59,18 @@ def encoded_ids(folder: Path) -> list[str]:
     return [name for batch in _batches(folder) for name in batch.column("ticket_id").to_pylist()]
 
 
+def reply_tokens(folder: Path) -> list[int]:
+    """Tokens of the last answer of each example of an encoded split, its end included."""
+    found = []
+    for batch in _batches(folder):
+        for mask in batch.column("loss_mask").to_pylist():
+            answer = mask[::-1]
+            start = answer.index(1) if 1 in answer else len(answer)
+            rest = answer[start:]
+            found.append(rest.index(0) if 0 in rest else len(rest))
+    return found
+
+
 def _batches(folder: Path) -> Iterator[Any]:
     """The record batches of a folder of Arrow files."""
     import pyarrow as pa

@@ -126,6 +126,16 @@ def test_the_balance_of_what_training_takes_is_shown_and_unseen_labels_are_named
     assert numbers_of(make_card(train=train, test=test[:1])).encoded is not None
 
 
+def test_replies_from_a_list_and_rare_labels_are_warned_of(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    train = [row(f"t{n}", category="rare" if n < 3 else "usual", reply=f"Text {n % 2}.") for n in range(60)]
+    card = make_card(train=train, test=[row("x", category="usual", reply="Text 1.")])
+    for message in ("2 different replies to 61 tickets", "1 label has fewer than 5 encoded tickets"):
+        assert message in caplog.text
+        assert message in (card.root / "card.html").read_text()
+
+
 def test_no_value_that_redaction_would_replace_is_published(
     make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
 ) -> None:

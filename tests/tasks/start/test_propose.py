@@ -389,6 +389,22 @@ def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv,
     assert file.get("tickets").train.prompt.answer == "[{category}]\n{reply}"
 
 
+def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_path: Path) -> None:
+    """Three texts answer everything, a label has three tickets, and replies are longer than any answer may be."""
+    rows = [
+        {**ticket(n), "Agent Reply": f"Text {n % 3} " + "word " * 300, "Issue Type": "rare" if n < 3 else "usual"}
+        for n in range(400)
+    ]
+    proposal = proposed(write_csv(rows))
+    collapse, rare, cut = proposal.warnings
+    assert "3 different replies to 400 tickets" in collapse
+    assert "1 of 2 labels have fewer than 5 tickets" in rare
+    assert "about 100 % of the replies are longer than max_new_tokens 256" in cut
+    text, _ = loaded(proposal, tmp_path)
+    assert "CHECK: 3 different replies to 400 tickets" in " ".join(text.replace("#", " ").split())
+    assert proposed(write_csv(map(ticket, range(400)))).warnings == ()
+
+
 def test_a_ticket_id_that_half_of_the_rows_lack_does_not_cost_them(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     rows = [{"ticket_id": f"T{n}" if n % 2 else None, "body": f"Where is parcel {n}?", "reply": f"On its way, {n}."}
             for n in range(80)]  # fmt: skip
