@@ -72,8 +72,8 @@ class CompareSpec(Spec):
     """Why candidates are not compared with the champion. The verdict is then UNCOMPARED at best, and only `tunegate
     model promote --accept-uncompared` makes such a candidate champion."""
     metric: str | None = None
-    """Metric to compare. Null takes the first metric of the rules, else of evaluate.metrics, that measures quality, else
-    heldout_loss (chrf if there is an arm endpoint); and adds nothing if a rule compares with the champion."""
+    """Metric to compare. Null adds nothing if a rule compares with the champion; else it takes the first metric of the
+    rules, or of evaluate.metrics, that measures quality, else heldout_loss (chrf if there is an arm endpoint)."""
     margin: float = Field(default=0.05, gt=0, le=0.05)
     """Largest tolerated loss: a share for metrics between 0 and 1. For heldout_loss, which is a logarithm, nats per
     token: 0.05 is 5 % of perplexity, at whatever level."""

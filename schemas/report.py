@@ -143,7 +143,7 @@ class RunReport(_Part):
         against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
         sentences = {
             "PROMOTE": f"{what} is better on evidence and may serve.",
-            "UNCOMPARED": f"{what} keeps its limits, but was not compared with the champion; a person has to accept that.",
+            "UNCOMPARED": f"{what} meets its rules, but was not compared with the champion: a person must accept it.",
             "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
             "BLOCK": f"{what} is worse than allowed and is not released.",
             "ERROR": f"{what} could not be judged, so nothing is released.",

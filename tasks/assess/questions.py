@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
-from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
+from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
@@ -71,7 +71,7 @@ class _Assessor:
         for rule in self._gates.rules:
             found.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
             found += self._anchor(rule)
-        if (added := self._gates.added_rule) is not None:
+        if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
             least = max(self._gates.min_items, LEAST_ITEMS)
             found += [
@@ -81,6 +81,12 @@ class _Assessor:
         if self._gates.slices is not None:
             found += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
         return tuple(found)
+
+    def _is_declared(self, added: GateRule) -> bool:
+        """Without a champion it is `improve` on the best prompting arm: once, if a rule says that already."""
+        same = GateRule(metric=added.metric, change_threshold=ChangeThreshold(against="best_baseline"))
+        replaced = self._arms.champion is None and self._gates.if_missing == "baseline"
+        return replaced and same in self._gates.rules
 
     def _rule(self, rule: GateRule, *, min_items: int | None = None) -> Assessment:
         reference: Reference | None = None
