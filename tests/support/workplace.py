@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ def small_document(model: str) -> dict[str, Any]:
                     "arms": ["zero_shot", "majority", "tfidf"],
                     "threads": 1,
                 },
-                "gates": AS_GOOD,
+                "gates": deepcopy(AS_GOOD),
                 "register": {"name": "small"},
             },
             "strict": {
