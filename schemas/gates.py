@@ -16,6 +16,8 @@ from schemas.judge import JudgeSpec
 from schemas.kinds import OptionalSections
 from schemas.spec import Spec
 
+LEAST_ITEMS = 50
+"""Held-out items without which the comparison that is added is not met, whatever `gates.min_items` is."""
 SliceColumn = Literal["product", "channel", "category", "priority"]
 
 
@@ -139,7 +141,7 @@ class GatesSpec(Spec):
     """All must be met; the order is that of the report."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """One-sided confidence of every bound, and of all tests that may block taken together."""
-    min_items: int = Field(default=50, ge=1)
+    min_items: int = Field(default=LEAST_ITEMS, ge=1)
     """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
     compare: CompareSpec = CompareSpec()
     """Every candidate is compared with the champion; `{off: reason}` is the only way around it."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from schemas.checks import ForgettingSpec
-from schemas.gates import GateRule, GatesSpec
+from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.decision import describe_rule
 from tasks.assess.power import (
@@ -80,7 +80,12 @@ def plan_gate(
         if rule.slice is None
     ]
     if gates.added_rule is not None:
-        rows[-1] = replace(rows[-1], rule=f"{rows[-1].rule} (gates.compare)")
+        needed = rows[-1].needed
+        rows[-1] = replace(
+            rows[-1],
+            rule=f"{rows[-1].rule} (gates.compare)",
+            needed=None if needed is None else max(needed, LEAST_ITEMS),
+        )
     if gates.slices is not None:
         rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
     if gates.forgetting is not None:

@@ -12,21 +12,18 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
-from schemas.gates import AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
+from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
 from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baseline, find_champion, line_up
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
-from tasks.assess.weigh import Kind, method_of
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-LEAST_ITEMS = 50
-"""Items without which the comparison that is added is not met, whatever `gates.min_items` is: the default of that."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,8 @@ class _Assessor:
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
-            least = max(self._gates.min_items, LEAST_ITEMS)
+            continuous = self._arms.candidate.traits(added.metric).continuous
+            least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
             found += [
                 replace(each, rule=f"{each.rule} (gates.compare)")
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))
