@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from schemas.gates import GateRule, GatesSpec
+from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.compare import N_RESAMPLES
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
+ADDED = "gates.compare"
 WIDENS = "it only makes harm harder to show, since all tests of a gate share its error probability (Holm)"
 
 
@@ -49,7 +50,7 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
 def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: int) -> Iterator[str]:
     first: dict[GateRule, str] = {}
     for index, rule in enumerate(gates.judged_rules):
-        place = f"gates.rules[{index}]" if index < len(gates.rules) else "gates.compare"
+        place = f"gates.rules[{index}]" if index < len(gates.rules) else ADDED
         known = traits_of(rule.metric, traits)
         same = first.setdefault(rule.model_copy(update={"hard_limit": None}), place)
         if same != place:
@@ -57,6 +58,8 @@ def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: 
             continue
         text = f"{place} ({describe_rule(rule, higher_is_better=known.higher_is_better)})"
         fault = _fault_of_range(rule, known)
+        if fault is None and place == ADDED and n_items < LEAST_ITEMS:
+            fault = f"cannot be met with {n_items} items: it needs {LEAST_ITEMS}, whatever gates.min_items is"
         if fault is None and rule.slice is None and gates.min_items <= n_items:
             fault = _fault_of_size(rule, gates, known, n_items)
         if fault is not None:
