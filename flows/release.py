@@ -125,7 +125,7 @@ def record(
     )  # fmt: skip
     candidate = _candidate(run, decision, model, trained, bundle)
     evidence = {
-        "gates": digest_of(spec.gates),
+        "gates": digest_of(spec.judged_gates),
         "items": items.digest,
         "answers": answers.digest,
         "scores": tuned.digest,

@@ -52,6 +52,11 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
                 at=("gates", "rules", index, "slice"),
                 hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
             )
+    if gates.compare.metric is not None and gates.compare.metric not in metrics:
+        at: tuple[str | int, ...] = ("gates", "compare", "metric")
+        yield Fault(
+            f"gate on unknown metric {gates.compare.metric!r}", at=at, hint=closest(gates.compare.metric, metrics)
+        )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
 

@@ -98,7 +98,7 @@ class RunReport(_Part):
     pipeline: str
     model_name: str
     verdict: str
-    """PROMOTE, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
+    """PROMOTE, UNCOMPARED, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
     reason: str
     started_at: str
     ended_at: str | None
@@ -143,6 +143,7 @@ class RunReport(_Part):
         against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
         sentences = {
             "PROMOTE": f"{what} is better on evidence and may serve.",
+            "UNCOMPARED": f"{what} meets its rules, but was not compared with the champion: a person must accept it.",
             "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
             "BLOCK": f"{what} is worse than allowed and is not released.",
             "ERROR": f"{what} could not be judged, so nothing is released.",

@@ -90,7 +90,11 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
         ),
         memory=memory,
         resources=found.run.budget,
-        advice=advice_on(spec, root=config.resolve().parent),
+        advice=advice_on(
+            spec,
+            root=config.resolve().parent,
+            n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
+        ),
     )
 
 

@@ -100,17 +100,10 @@ def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
     return len(mine & theirs) / len(mine) if mine else 0.0
 
 
-def needs_anchor(spec: PipelineSpec) -> bool:
-    """Return whether a rule compares with the anchor."""
-    changes = [rule.change_threshold for rule in spec.gates.rules if rule.change_threshold is not None]
-    return spec.gates.anchor is not None and any(
-        change.mode == "refresh" and change.against == "champion" for change in changes
-    )
-
-
 def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
-    anchor, name = spec.gates.anchor, spec.registry.name
-    if anchor is None or not needs_anchor(spec):
+    gates, name = spec.judged_gates, spec.registry.name
+    anchor = gates.anchor
+    if anchor is None or not gates.needs_anchor:
         return None
     version = ledger.first_champion(name) if anchor.version == "first" else anchor.version
     if version is None:

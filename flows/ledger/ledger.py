@@ -97,11 +97,11 @@ class Tallies(LedgerBase):
         return True
 
     def last_verdicts(self) -> dict[str, str]:
-        """Pipeline -> when its newest run with PROMOTE, HOLD or BLOCK ended."""
+        """Pipeline -> when its newest run with a verdict other than ERROR ended."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'HOLD', 'BLOCK') GROUP BY pipeline ORDER BY pipeline"
+                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') GROUP BY pipeline ORDER BY pipeline"
             ).fetchall()
         return {row["pipeline"]: row["at"] for row in rows}
 

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from flows.build import PipelineGraph, build
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
+from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
 from flows.context.registry_state import record_held_out, registry_state_of
@@ -208,7 +210,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
-        seen=_seen(opened[0]) if outcome.verdict in ("PROMOTE", "HOLD", "BLOCK") else None,
+        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) else None,
     )
 
 

@@ -32,7 +32,7 @@ def gate_power(
     n_items = None if splits is None else min(spec.evaluate.max_items, splits.n_test)
     decision = None if ledger is None else last_decision(ledger, store, spec.name)
     return plan_gate(
-        spec.gates,
+        spec.judged_gates,
         traits=traits_by_name(spec.evaluate.traits()),
         n_items=n_items,
         seen={} if decision is None else _seen(decision),

@@ -17,7 +17,7 @@ from schemas.export import PromotionStatus
 from schemas.load import PipelineFile
 
 ALIASES = ("champion", "previous", "challenger")
-VERIFIED = ("PROMOTE", "HOLD", "BLOCK")
+VERIFIED = ("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK")
 
 
 @dataclass(frozen=True)

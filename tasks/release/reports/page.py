@@ -17,7 +17,7 @@ from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.rendering import environment
 
 TEMPLATE = "page.html.j2"
-COLOURS = {"PROMOTE": "good", "HOLD": "wait"}
+COLOURS = {"PROMOTE": "good", "UNCOMPARED": "wait", "HOLD": "wait"}
 """Colour of a finding's interval by verdict; `bad` for all others."""
 _WORDS = re.compile(r"\s+|[^\s]+")
 _TITLES = {"learning_rate": "Learning rate", "grad_norm": "Gradient norm"}
