@@ -126,6 +126,14 @@ def run(
     config: Config = CONFIG,
     again: Annotated[bool, typer.Option("--again", help="Run even if nothing changed.")] = False,
     until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            show_default=False,
+            help="Use only tickets created by the end of this day, UTC; judge, but never promote.",
+        ),
+    ] = None,
     wait: Wait = 0.0,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
     new_ledger: Annotated[
@@ -146,7 +154,7 @@ def run(
     return run_pipeline(
         RunRequest(
             pipeline, config, again=again, until=until, wait_s=wait, require_mlflow=require_mlflow,
-            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_json=as_json,
+            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_of=as_of, as_json=as_json,
         )
     )  # fmt: skip
 
@@ -215,11 +223,13 @@ def runs(
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
-    rows = [asdict(row) for row in ledger.runs(limit=limit, pipeline=pipeline)]
+    found = ledger.runs(limit=limit, pipeline=pipeline)
+    rows = [asdict(row) | {"as_of": row.as_of} for row in found]
     if as_json:
-        print_json({"runs": [{name: row[name] for name in RUN_COLUMNS} for row in rows]})
+        print_json({"runs": [{name: row[name] for name in (*RUN_COLUMNS, "as_of")} for row in rows]})
     else:
-        print_rows(rows, RUN_COLUMNS)
+        dated = any(row.as_of for row in found)
+        print_rows(rows, (*RUN_COLUMNS[:4], "as_of", *RUN_COLUMNS[4:]) if dated else RUN_COLUMNS)
     return 0
 
 
@@ -245,7 +255,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
     memory = read_timings(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
     tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
     if as_json:
-        columns = (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")
+        columns = (*RUN_COLUMNS, "as_of", "mlflow_run_id", "prefect_run_id")
         print_json(
             {
                 **{name: getattr(row, name) for name in columns},
@@ -259,7 +269,8 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
         )
         return 0
     console = out()
-    console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
+    console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}"
+                  f"{f'  as of {row.as_of}' if row.as_of else ''}\n{row.reason}\n", markup=False)  # fmt: skip
     for line in tick_lines(tick, mark):
         console.print(line, markup=False, soft_wrap=True)
     shown = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
@@ -309,7 +320,7 @@ def report(
         )  # fmt: skip
     if run_id is None:
         rows = open_ledger(settings).runs(limit=1000, pipeline=last)
-        run_id = next((row.run_id for row in rows if row.verdict), None)
+        run_id = next((row.run_id for row in rows if row.verdict and row.as_of is None), None)
     if run_id is None:
         raise ConfigError(
             f"pipeline {last!r} has no run with a verdict", code="TG0139", where="--last",

@@ -94,7 +94,7 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     raise GateError(f"the price book is wrong: {f'{at} ' if at else ''}{reason}", code="TG0612", where=str(path))
 
 
-def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
+def find_gpu(name: str, path: Path = PRICES, *, where: str = "gates.cost.machine") -> GpuPrice:
     """Return the machine of that name from the price book.
 
     Raises:
@@ -104,7 +104,7 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
     if name not in book.gpus:
         raise GateError(
             f"the price book has no machine {name!r}; machines: {', '.join(sorted(book.gpus))}", code="TG0612",
-            where="gates.cost.machine", hint=f"add it to {path.name}, with price and source",
+            where=where, hint=f"add it to {path.name}, with price and source",
         )  # fmt: skip
     return book.gpus[name]
 
