@@ -76,29 +76,49 @@ def init(
 
 
 @command(app, example="tunegate validate --config other.yaml")
-def validate(config: Config = CONFIG, as_json: Json = False) -> int:
+def validate(
+    config: Config = CONFIG,
+    data: Annotated[bool, typer.Option("--data", help="Read the base models and sources that it names, too.")] = False,
+    as_json: Json = False,
+) -> int:
     """Check pipelines.yaml: all errors at once, each with its place.
 
-    The sources, the SQL and the functions that the file names are checked, too.
+    The base models' addresses, the sources, the SQL and the functions that the file names are checked, too. With --data
+    every source is read as a run reads it (a remote one as it was ingested last): missing files, columns that are not
+    there, columns that a prompt needs and no ticket has.
     """
     from rich.markup import escape
 
-    from flows.cli.validation import advice_by_pipeline, faults_of
-    from schemas.load import load_file
+    from flows.cli.data_validation import DataFindings, check_data
+    from flows.cli.validation import address_fault, advice_by_pipeline, faults_of
+    from flows.workspace.settings import load_settings
+    from schemas.errors import TunegateError
+    from schemas.load import ConfigErrors, PipelineFile, load_file
 
-    loaded = load_file(config)
-    faults, names = faults_of(loaded), sorted(loaded.pipelines)
+    wrong: list[TunegateError] = []
+    try:
+        loaded = load_file(config, address_fault=address_fault)
+    except ConfigErrors as errors:
+        wrong, loaded = [errors], PipelineFile(config, errors.valid)
+    found = check_data(loaded, load_settings(config)) if data else DataFindings([], {}, [])
+    faults, names = [*wrong, *faults_of(loaded), *found.faults], sorted(loaded.pipelines)
     for fault in faults[1:]:
         talk().print(f"{fault}\n", markup=False, soft_wrap=True)
     if faults:
         raise faults[0]
+    for name in found.unread:
+        talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
     advice = advice_by_pipeline(loaded)
     for sentence, where in advice.items():
         talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
     if as_json:
-        print_json({"file": str(config), "pipelines": names, "warnings": list(advice)})
+        rows = {"data": {name: counts.model_dump() for name, counts in found.rows.items()}} if data else {}
+        print_json({"file": str(config), "pipelines": names, "warnings": list(advice), **rows})
     else:
         out().print(f"{config}: {len(names)} pipelines are valid: {', '.join(names)}")
+        for name, counts in found.rows.items():
+            removed = f"{counts.n_quarantined:,} quarantined, {counts.n_dropped:,} dropped"
+            out().print(f"{name}: {counts.n_in:,} rows read, {counts.n_out:,} tickets, {removed}", markup=False)
     return 0
 
 
