@@ -100,6 +100,8 @@ class RunReport(_Part):
     verdict: str
     """PROMOTE, UNCOMPARED, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
     reason: str
+    as_of: str | None = None
+    """Day of `--as-of`; such a run promotes nothing."""
     started_at: str
     ended_at: str | None
     version: str | None
@@ -139,6 +141,8 @@ class RunReport(_Part):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        if self.as_of is not None:
+            return f"As of {self.as_of} the gate would have said {self.verdict}; this run releases nothing."
         what = f"Version {self.version}" if self.version else "The candidate"
         against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
         sentences = {

@@ -13,6 +13,16 @@ from schemas.pipeline import PipelineSpec
 from schemas.training_advice import training_advice
 from tasks.assess.limits import gate_warnings
 from tasks.curate.data_checks import check_faults
+from tasks.model.model_uri import parse_model_uri
+
+
+def address_fault(uri: str) -> TunegateError | None:
+    """Return what is wrong with the address of a base model; None if nothing is. Reads no file, opens no connection."""
+    try:
+        parse_model_uri(uri)
+    except TunegateError as error:
+        return error
+    return None
 
 
 def faults_of(loaded: PipelineFile) -> list[TunegateError]:

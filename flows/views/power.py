@@ -78,8 +78,10 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
 
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
-    """Return the newest verdict of the pipeline that is still in the store."""
+    """Return the newest verdict of the pipeline that is still in the store; runs with `--as-of` do not count."""
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
+        if run.as_of is not None:
+            continue
         gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
         found = store.look("gate", gate.key, GateDecision) if gate else None
         if isinstance(found, GateDecision):
