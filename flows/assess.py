@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
-from flows.context.registry_state import RegistryState, needs_anchor
+from flows.context.registry_state import RegistryState
 from flows.finetune import Tuned
 from flows.gate_checks import CheckAdder, Checked
 from flows.graph.graph import Graph
@@ -55,9 +55,8 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         items = _items(graph, spec, splits, earlier)
         arms = Arms()
         adder = _ArmAdder(graph, spec, context, splits, items, arms)
-        for arm in PROMPTING_ARMS:
-            if arm in spec.evaluate.arms:
-                adder.prompting(arm, tuned.model)
+        for arm in _prompting_arms(spec, registry_state):
+            adder.prompting(arm, tuned.model)
         if spec.evaluate.endpoint is not None:
             adder.endpoint(spec.evaluate.endpoint)
         for name in CLASSIFIER_ARMS:
@@ -85,13 +84,21 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
     return Assessed(items, arms, checks, decision)
 
 
+def _prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
+    """Return the declared ones; without any and without a champion, what the comparison by `gates.compare` needs."""
+    declared = tuple(arm for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
+    gates = spec.judged_gates
+    replaces = gates.added_rule is not None and gates.if_missing == "baseline" and registry_state.champion is None
+    return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
+
+
 def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
     """Return the champion, and the anchor if a rule needs it and it is another model."""
     champion, anchor = registry_state.champion, registry_state.anchor
     if champion is None:
         return {}
     found: dict[ModelArm, ChampionRef] = {"champion": champion}
-    if anchor is not None and needs_anchor(spec) and anchor.version != champion.version:
+    if anchor is not None and spec.judged_gates.needs_anchor and anchor.version != champion.version:
         found["anchor"] = anchor
     return found
 
@@ -204,7 +211,8 @@ def add_gate(
         live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
-    judged = spec.gates.judged_metrics()
+    gates = spec.judged_gates
+    judged = gates.judged_metrics()
     anchor_ref = registry_state.anchor if registry_state.champion is not None else None
     reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
@@ -212,7 +220,7 @@ def add_gate(
         candidate=candidate,
         champion=champion,
         baselines=baselines,
-        gates=spec.gates,
+        gates=gates,
         anchor=anchor,
         items=items if spec.gates.cluster_by is not None else None,
         checks=checks,

@@ -9,7 +9,7 @@ from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
 from flows.graph.graph import Graph
-from flows.release import Released, release
+from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 
 STAGES = ("curate", "finetune", "assess", "release")
@@ -36,5 +36,8 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     curated = curate(graph, spec, context)
     tuned = finetune(graph, spec, context, splits=curated.clean, base_model=curated.base_model)
     assessed = assess(graph, spec, context, splits=curated.clean, tuned=tuned)
-    released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
+    if context.as_of is None:
+        released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
+    else:
+        released = release_as_of(graph, assessed=assessed)
     return PipelineGraph(graph, curated, tuned, assessed, released)

@@ -51,6 +51,7 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             fingerprint=context.fingerprint,
             place=place_of(spec.source, root=context.root, landed=context.landed),
             forgotten=context.forgotten,
+            as_of=context.as_of,
         )
         valid = graph.add(validate_tickets, tickets=raw, table=spec.table)
         base_model = add_base_model(graph, spec, context) if measures_perplexity(spec) else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
@@ -101,11 +101,15 @@ class ModelSteps:
         Args:
             shares_trunk: Share the outputs of frozen layers with the other trainings of this pipeline.
         """
+        # Neither limit is part of the key: a stopped training continues when they are raised.
+        limits = replace(self.context.limits, timeout_minutes=spec.timeout_minutes)
+        default = TrainSpec.model_fields["timeout_minutes"].default
         return self.graph.named("train", label, tolerates=tolerates).add(
             train_model,
             dataset=dataset,
             model=model,
-            spec=spec,
+            spec=spec.model_copy(update={"timeout_minutes": default}),
+            limits=limits,
             trunks=self.context.trunks if shares_trunk else None,
             place=training_place(self.context.place),
         )

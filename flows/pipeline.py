@@ -48,6 +48,7 @@ from flows.run.placement import (
 )
 from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
+from flows.run.training_budget import hold_budget
 from flows.schedule.approval import resume_approval, suspend_if_waiting
 from flows.schedule.deployed_run import check_bound, crashed_parameters, hold_resource
 from flows.schedule.ticks import (
@@ -93,6 +94,8 @@ class Request:
     """What started the run, which then decides first whether it is worth running; None runs in any case."""
     wait_s: float = 0.0
     """Seconds to wait for another run of the pipeline."""
+    as_of: str | None = None
+    """Only tickets created by the end of this day, UTC; moves no alias."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -177,7 +180,7 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger records the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=request.wait_s, listeners=listeners) as opened:
+    with open_run(spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, listeners=listeners) as opened:
         context = opened.context
         context.in_prefect = in_prefect
         outcome = _run_as_flow(opened, request) if in_prefect else None
@@ -189,7 +192,8 @@ def run_here(
 
 def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     """Run it as a flow in this process; None if Prefect failed before the flow began or after its end."""
-    spec = opened.context.spec
+    spec, as_of = opened.context.spec, opened.context.as_of
+    name = run_name(spec) if as_of is None else f"{run_name(spec)} as of {as_of}"
     failures: list[BaseException] = []
 
     def body(pipeline: str, until: str) -> State[Any]:  # noqa: ARG001 - shown in Prefect
@@ -203,7 +207,7 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
             raise
 
     body.__name__ = "run_pipeline"
-    as_flow: Flow[Any, Any] = Flow(body, name=FLOW, flow_run_name=run_name(spec).replace("{", "{{").replace("}", "}}"))
+    as_flow: Flow[Any, Any] = Flow(body, name=FLOW, flow_run_name=name.replace("{", "{{").replace("}", "}}"))
     try:
         as_flow(spec.name, request.until, return_state=True)
     except BaseException as error:
@@ -273,7 +277,9 @@ def _tick_of(tick: Cause | None) -> Tick | None:
 
 def _run(opened: OpenRun, request: Request) -> Outcome:
     context, tick, until = opened.context, request.tick, request.until
-    last = None if request.again or until != "release" else _last_valid_run(context)
+    # A look at the past decides anew, from stored results: what held then is not what holds now.
+    again = request.again or context.as_of is not None
+    last = None if again or until != "release" else _last_valid_run(context)
     if last is not None:
         hold_checks(context, opened.graph_context.previous_run.checks if context.spec.checks else None)
         reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
@@ -293,10 +299,12 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
         decision = decide_after_curation(opened, tick)
         if not decision.run:
             return _skip(context, decision)
-    recovered = None if request.again or until != "release" else recover_promotion(context)
+    recovered = None if again or until != "release" else recover_promotion(context)
     if recovered is not None:
         return recovered
     warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
+    if until != "curate":
+        hold_budget(opened)
     with hold_resource(context.spec, deployed=context.in_prefect and deployment.get_id() is not None):
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             _run_stage(opened, stage, ends)
@@ -324,7 +332,8 @@ def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None
     settings = context.settings
     match stage:
         case "curate":
-            publish_snapshot(opened)
+            if context.as_of is None:  # people read the published tables as the present state
+                publish_snapshot(opened)
             index_new_results(settings)
             forget_old_texts(context)
             # After publishing, so that the tables show what failed.

@@ -44,7 +44,8 @@ from tasks.release.bundle import bundle_candidate, check_evaluated
 class Released:
     """The stage's results; handles while it has not run."""
 
-    bundle: BundleRef
+    bundle: BundleRef | None
+    """None with `--as-of`."""
     outcome: Outcome
 
 
@@ -82,6 +83,12 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
         outcome = graph.act(report, version=version, decision=decision, event=event)
         graph.act(register, outcome=outcome)
     return Released(bundle, outcome)
+
+
+def release_as_of(graph: Graph, *, assessed: Assessed) -> Released:
+    """Add the stage of a run with `--as-of`: no candidate is bundled and recorded, so nothing can promote it."""
+    with graph.stage("release"):
+        return Released(None, graph.act(report_as_of, decision=assessed.decision))
 
 
 def not_promoted(decision: GateDecision | None) -> str | None:
@@ -125,7 +132,7 @@ def record(
     )  # fmt: skip
     candidate = _candidate(run, decision, model, trained, bundle)
     evidence = {
-        "gates": digest_of(spec.gates),
+        "gates": digest_of(spec.judged_gates),
         "items": items.digest,
         "answers": answers.digest,
         "scores": tuned.digest,
@@ -183,6 +190,15 @@ def report(run: RunContext, *, version: str, decision: GateDecision, event: Even
     keep_picture(run, ending=(report.__name__, register.__name__))
     report_run(run)
     return outcome
+
+
+def report_as_of(run: RunContext, *, decision: GateDecision) -> Outcome:
+    """Set the run's outcome, what the gate would have said; write its graph and its report."""
+    reason = f"as of {run.as_of} the gate would have said {decision.verdict}: {decision.reason}; nothing is promoted"
+    run.outcome = outcome_of(run.ledger, run.run_id, decision.verdict, reason)
+    keep_picture(run, ending=(report_as_of.__name__,))
+    report_run(run)
+    return run.outcome
 
 
 def register(run: RunContext, *, outcome: Outcome) -> None:

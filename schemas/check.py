@@ -8,7 +8,8 @@ through the types to separate keys from noise. Called by `schemas/load.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
@@ -17,16 +18,27 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from schemas.choice import TrainSection
+from schemas.curation import SplitSpec
 from schemas.diagnostics import Diagnostic, Source, Span
 from schemas.environment import Data, Substitution
+from schemas.errors import TunegateError
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec
 from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
-from schemas.spec import UnfitError
+from schemas.pipeline_rules import partial_faults
+from schemas.spec import Spec, UnfitError
 from schemas.yaml_text import Entry, shown
 
 Key = str | int
+SECTIONS: dict[str, type[Spec]] = {
+    "train": TrainSection, "split": SplitSpec, "evaluate": EvaluateSpec, "gates": GatesSpec,
+}  # fmt: skip
+"""Sections that must fit together."""
+_ABSENT = object()
 
 _SHOULD_BE = {
     "int_type": "a whole number",
@@ -74,6 +86,8 @@ class PipelineCheck:
     pipeline: MergedPipeline
     source: Source
     use: Substitution
+    address_fault: Callable[[str], TunegateError | None] | None = None
+    """Returns what is wrong with the address of a base model; None checks none."""
     findings: list[Finding] = field(default_factory=list)
 
     def spec(self) -> PipelineSpec | None:
@@ -86,11 +100,40 @@ class PipelineCheck:
             spec, errors = _validated(data)
         for path, group in _grouped(errors).items():
             self._explain(path, group)
+        if spec is None and not self.use.failed:
+            self._explain_the_rest(data)
+        self._check_addresses(data)
         if spec is not None:
             for entry, wanted in _confused(spec, root):
                 self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.span)
         self.findings += [Finding(fault) for fault in self.use.faults]
         return None if self.findings else spec
+
+    def _explain_the_rest(self, data: dict[str, Data]) -> None:
+        """Report what does not fit together, too: pydantic stops before that when a value is wrong."""
+        sections, removed = dict[str, Spec | None](), set[tuple[Key, ...]]()
+        for name, model in SECTIONS.items():
+            sections[name], wrong = _without_faults(model, data.get(name, {}))
+            removed |= {(name, *path) for path in wrong}
+        known = {finding.repeats for finding in self.findings}
+        for fault in partial_faults(sections, {str(path[0]) for path in removed}):
+            touches = any(path[: len(fault.at)] == fault.at[: len(path)] for path in removed)
+            if not touches and tuple(fault) not in known:
+                self._contradiction((), self.pipeline.root, UnfitError([fault]))
+
+    def _check_addresses(self, data: dict[str, Data]) -> None:
+        """Report base models whose address is none, in `train`, in rungs and in sweeps."""
+        for path in _addresses(data.get("train")) if self.address_fault is not None else ():
+            entry, rest = _find(self.pipeline.root, ("train", *path))
+            value: Any = data["train"]
+            for key in path:
+                value = value[key]
+            if rest or not isinstance(value, str) or entry.span in self.use.failed or self.address_fault is None:
+                continue
+            fault = self.address_fault(value)
+            if fault is not None:
+                message, hint = f"`{entry.path}`: {self.use.masked(fault.message)}", fault.hint
+                self._add(fault.code, message, _place(entry), hint and self.use.masked(hint))
 
     def _deleted(self, data: dict[str, Data], error: ErrorDetails) -> bool:
         """Remove a null that deletes an inherited value and is not a value itself; return whether it was one."""
@@ -163,6 +206,44 @@ class PipelineCheck:
         self, code: str, message: str, span: Span, help: str | None = None, repeats: tuple[object, ...] | None = None
     ) -> None:
         self.findings.append(Finding(self.source.fault(code, message, span, help), repeats))
+
+
+def _without_faults(model: type[Spec], data: Data) -> tuple[Spec | None, set[tuple[Key, ...]]]:
+    """Read a section without its wrong values, and return their paths; None if it cannot be read even so."""
+    data, removed = deepcopy(data), set[tuple[Key, ...]]()
+    while True:
+        try:
+            return model.model_validate(data, by_alias=True, by_name=False), removed
+        except ValidationError as error:
+            wrong = {place_of(model, each["loc"]).path: each["type"] for each in error.errors(include_url=False)}
+        for path, kind in wrong.items():
+            if any(other != path and other[: len(path)] == path for other in wrong):
+                continue  # such as a list that is too short without its invalid items
+            # The place of a value in a list must stay; and what contradicts, or is missing, cannot be left out.
+            if not path or isinstance(path[-1], int) or kind in ("missing", "value_error") or path in removed:
+                return None, removed
+            inner: Any = data
+            for key in path[:-1]:
+                inner = inner[key]
+            if not isinstance(inner, dict) or inner.pop(path[-1], _ABSENT) is _ABSENT:
+                return None, removed
+            removed.add(path)
+
+
+def _addresses(train: object) -> Iterator[tuple[Key, ...]]:
+    """Paths in `train` that may hold the address of a base model."""
+    if not isinstance(train, dict):
+        return
+    if "base_model" in train:
+        yield ("base_model",)
+    rungs = ladder.get("rungs") if isinstance(ladder := train.get("ladder"), dict) else None
+    for number, rung in enumerate(rungs if isinstance(rungs, list) else ()):
+        if isinstance(rung, dict) and isinstance(rung.get("set"), dict) and "base_model" in rung["set"]:
+            yield "ladder", "rungs", number, "set", "base_model"
+    over = sweep.get("over") if isinstance(sweep := train.get("sweep"), dict) else None
+    values = over.get("base_model") if isinstance(over, dict) else None
+    for number, _ in enumerate(values if isinstance(values, list) else ()):
+        yield "sweep", "over", "base_model", number
 
 
 def _validated(data: dict[str, Data]) -> tuple[PipelineSpec | None, list[ErrorDetails]]:

@@ -52,6 +52,9 @@ class LatencySpec(Spec):
     """Held-out prompts per round."""
     repeats: int = Field(default=3, ge=1, le=100)
     """Rounds over the prompts."""
+    batch_sizes: tuple[Literal[2, 4, 8, 16, 32, 64], ...] = (4, 16)
+    """Batches in which the candidate also answers the prompts, for the batching curve of `tunegate study cost`; sizes
+    over `n_prompts` or `evaluate.batch_size` are left out."""
     on_cpu: Literal["report", "judge"] = "report"
     """`report` only reports the figures of a CPU, which rarely serves; `judge` lets them decide."""
 

@@ -20,11 +20,19 @@ class QueryLine(_Part):
     prompt_tokens: float | None
     reply_tokens: float | None
     seconds: float | None
-    """Of one answer, if measured."""
+    """Of one answer, if measured; in a batch, the batch's seconds over its size."""
+    wait_s: float | None = None
+    """Seconds until a query has its answer, which in a batch is the whole batch's; null if not measured."""
     usd: float | None
-    """Of one query; null if the measured machine has no known price."""
+    """Of one query, on a card that is always busy; null if the measured machine has no known price."""
+    n_cards: int | None = None
+    """Cards that the declared volume needs; null without a volume, and for an API."""
+    idle_share: float | None = None
+    """Share of those cards' month in which they have no work, 0-1."""
+    usd_at_volume: float | None = None
+    """Of one query at the declared volume: the rent of whole cards, over the queries; null without a volume."""
     usd_per_month: float | None
-    """At the declared volume; null without one."""
+    """At the declared volume: rent of whole cards, or the API's price; null without a volume."""
 
 
 class CardLine(_Part):
@@ -37,14 +45,22 @@ class CardLine(_Part):
     least_ms_per_token: float
     most_queries: float
     """Per month, one at a time, at those seconds; batches answer more."""
+    measured: bool = False
+    """Whether `serves` comes from seconds measured on this card; otherwise from the bandwidth bound, one at a time."""
+    serves: float | None = None
+    """Queries a month that one card answers at the declared utilisation."""
     break_even: dict[str, float | None]
-    """API -> queries a month from which the rent costs less; null: never."""
+    """API -> queries a month from which the rent costs less; null: never, or only beyond what the card serves."""
 
 
 class PaybackLine(_Part):
     """Days until the savings against one API have paid for the training."""
 
     api: str
+    own: str | None = None
+    """The line of `queries` that is compared with the API: the cheapest own one at this volume."""
+    usd_saved_per_month: float | None = None
+    """Month of the API minus month of that line; negative: the API costs less."""
     days: float | None
     """Null: nothing is saved at this volume."""
 
@@ -67,6 +83,8 @@ class CostReport(_Part):
     saved_usd_per_1k: dict[str, float]
     """API -> cost of those tokens for 1,000 queries."""
     queries_per_month: float | None
+    utilisation: float = 1.0
+    """Share of a month in which a card is planned to work, 0-1: the rest is the room for peaks."""
     measured: dict[str, float]
     """Seconds, tokens per second and dollars that the run measured."""
     queries: tuple[QueryLine, ...]

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from schemas.errors import ConfigError
 from schemas.regular_file import open_regular
@@ -82,9 +83,14 @@ class Diagnostic:
 
 
 class ConfigErrors(ConfigError):  # noqa: N818  it has several
-    """All faults of one configuration file, in the order of its lines."""
+    """All faults of one configuration file, in the order of its lines.
 
-    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+    Attributes:
+        valid: Name -> pipeline without a fault.
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic], valid: Mapping[str, Any] = MappingProxyType({})) -> None:
+        self.valid = valid
         self.diagnostics = tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: d.span or Span(0, 0, 0)))
         first = self.diagnostics[0]
         super().__init__(first.message, code=first.code, where=first.where, hint=first.help)

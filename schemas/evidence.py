@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from schemas.artifacts import Artifact
 
+BATCH_SIZES = (2, 4, 8, 16, 32, 64)
+"""Batches that the latency check can time; `batch_8_s` is the mean seconds until a batch of eight is answered."""
 LATENCY_FIGURES = (
     "latency_p50_s", "latency_p95_s", "tokens_per_s", "reference_latency_p50_s", "reference_latency_p95_s",
-    "reference_tokens_per_s", "usd_per_1k",
+    "reference_tokens_per_s", "usd_per_1k", *(f"batch_{size}_s" for size in BATCH_SIZES),
 )  # fmt: skip
 """Figures of the latency check; kept outside the store, since no digest may depend on seconds."""
 

@@ -5,7 +5,7 @@ Used by `schemas/pipeline.py`; `tasks/assess/gate.py` applies it. docs/reference
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,8 @@ from schemas.judge import JudgeSpec
 from schemas.kinds import OptionalSections
 from schemas.spec import Spec
 
+LEAST_ITEMS = 50
+"""Held-out items without which the comparison that is added is not met, whatever `gates.min_items` is."""
 SliceColumn = Literal["product", "channel", "category", "priority"]
 
 
@@ -24,18 +26,19 @@ class ChangeThreshold(Spec):
 
     against: Literal["champion", "best_baseline"] = "champion"
     """champion: the model that serves now. best_baseline: the prompting arm with the best mean on the same items."""
-    mode: Literal["improve", "refresh"] = "improve"
+    mode: Literal["improve", "refresh", "no_worse"] = "improve"
     """improve: significantly better. refresh: at the confidence at most `margin` worse, better on average, and at most
-    the margin of `gates.anchor` worse than the anchor."""
+    the margin of `gates.anchor` worse than the anchor. no_worse: the same, but it need not be better, so that a copy of
+    the champion is met: for a retraining that must replace the champion, such as after a customer was forgotten."""
     margin: float = Field(default=0.0, ge=0)
-    """Largest tolerated loss in the metric's unit; only for refresh."""
+    """Largest tolerated loss in the metric's unit; for refresh and no_worse."""
 
     @model_validator(mode="after")
     def _margin_fits_mode(self) -> ChangeThreshold:
         if self.mode == "improve" and self.margin:
-            raise ValueError("margin belongs to mode refresh; mode improve has none")
-        if self.mode == "refresh" and not self.margin:
-            raise ValueError("mode refresh needs a margin above 0")
+            raise ValueError("margin belongs to the modes refresh and no_worse; mode improve has none")
+        if self.mode != "improve" and not self.margin:
+            raise ValueError(f"mode {self.mode} needs a margin above 0")
         return self
 
 
@@ -62,6 +65,28 @@ class GateRule(Spec):
         return self
 
 
+class CompareSpec(Spec):
+    """`gates.compare`: the comparison with the champion that is added if no rule over all items makes one: `mode:
+    refresh`, with at least 50 items. Before the first champion it is with the best prompting arm, as by `if_missing`;
+    zero_shot answers for it if no prompting arm is declared."""
+
+    off: str | None = Field(default=None, pattern=r"\S")
+    """Why candidates are not compared with the champion. The verdict is then UNCOMPARED at best, and only `tunegate
+    model promote --accept-uncompared` makes such a candidate champion."""
+    metric: str | None = None
+    """Metric to compare. Null adds nothing if a rule compares with the champion; else it takes the first metric of the
+    rules, or of evaluate.metrics, that measures quality, else heldout_loss (chrf if there is an arm endpoint)."""
+    margin: float = Field(default=0.05, gt=0, le=0.05)
+    """Largest tolerated loss: a share for metrics between 0 and 1. For heldout_loss, which is a logarithm, nats per
+    token: 0.05 is 5 % of perplexity, at whatever level."""
+
+    @model_validator(mode="after")
+    def _off_or_not(self) -> CompareSpec:
+        if self.off is not None and self.metric is not None:
+            raise ValueError("`off` turns the comparison off that `metric` asks for; give one of them")
+        return self
+
+
 class SliceGuard(Spec):
     """`gates.slices`: no slice of these columns may be significantly worse than the champion or, without one, than the
     best prompting arm. With Holm's correction over all tests that may block."""
@@ -77,7 +102,8 @@ class SliceGuard(Spec):
 
 
 class AnchorSpec(Spec):
-    """`gates.anchor`: the fixed model that `mode: refresh` must not drift below, whatever the champion is."""
+    """`gates.anchor`: the fixed model that `mode: refresh` and `no_worse` must not drift below, whatever the champion
+    is."""
 
     version: str = Field(default="first", pattern=r"^(first|[1-9][0-9]*)$")
     """`first`: the first champion of the registered model. A number: that version."""
@@ -115,10 +141,13 @@ class GatesSpec(Spec):
     """All must be met; the order is that of the report."""
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     """One-sided confidence of every bound, and of all tests that may block taken together."""
-    min_items: int = Field(default=50, ge=1)
+    min_items: int = Field(default=LEAST_ITEMS, ge=1)
     """With fewer held-out items no rule can pass: the verdict is HOLD at best."""
+    compare: CompareSpec = CompareSpec()
+    """Every candidate is compared with the champion; `{off: reason}` is the only way around it."""
     if_missing: Literal["baseline", "error"] = "baseline"
-    """Without a champion: `baseline` compares with the best prompting arm, which must be improved on."""
+    """Without a champion: `baseline` compares with the best prompting arm, which must be improved on (with mode
+    no_worse: than which it must be no worse)."""
     contamination: ContaminationSpec | None = ContaminationSpec()
     """No train/test leakage, else ERROR; null for no check."""
     round_trip: RoundTripSpec | None = RoundTripSpec()
@@ -136,7 +165,7 @@ class GatesSpec(Spec):
     slices: SliceGuard | None = None
     """No slice may get worse; null for no guard."""
     anchor: AnchorSpec | None = AnchorSpec()
-    """Guard of `mode: refresh` against slow drift; null for none."""
+    """Guard of the modes refresh and no_worse against slow drift; null for none."""
     cluster_by: TicketColumn | None = None
     """Column whose equal values belong together, such as customer_id: bounds then count customers, not tickets."""
     looks_max: int = Field(default=1, ge=1, le=100)
@@ -153,6 +182,46 @@ class GatesSpec(Spec):
             raise ValueError("`cost` is computed from the seconds of `latency`, which is not declared")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _off_has_a_reason(cls, value: Any) -> Any:
+        if isinstance(value, dict) and value.get("compare") in ("off", False):
+            raise ValueError("`compare: off` needs a written reason: `compare: {off: why candidates are not compared}`")
+        return value
+
+    @model_validator(mode="after")
+    def _off_compares_nothing(self) -> GatesSpec:
+        if self.compare.off is not None and self.compares_with_champion:
+            raise ValueError("`compare` is off, and a rule compares with the champion; remove one of them")
+        return self
+
+    @property
+    def compares_with_champion(self) -> bool:
+        """Whether a declared rule over all items compares with the champion."""
+        changes = (rule.change_threshold for rule in self.rules if rule.slice is None)
+        return any(change is not None and change.against == "champion" for change in changes)
+
+    @property
+    def added_rule(self) -> GateRule | None:
+        """The comparison that `compare` adds; None if it names no metric (see `schemas/comparison.py`)."""
+        if self.compare.metric is None:
+            return None
+        change = ChangeThreshold(against="champion", mode="refresh", margin=self.compare.margin)
+        return GateRule(metric=self.compare.metric, change_threshold=change)
+
+    @property
+    def judged_rules(self) -> tuple[GateRule, ...]:
+        """The declared rules in their order, then the one that `compare` adds."""
+        return (*self.rules, *((self.added_rule,) if self.added_rule is not None else ()))
+
+    @property
+    def needs_anchor(self) -> bool:
+        """Whether a rule is also judged against the anchor."""
+        return self.anchor is not None and any(
+            change is not None and change.mode != "improve" and change.against == "champion"
+            for change in (rule.change_threshold for rule in self.judged_rules)
+        )
+
     @property
     def alpha(self) -> float:
         """Error probability of one look at one held-out set.
@@ -166,7 +235,7 @@ class GatesSpec(Spec):
 
     def judged_metrics(self) -> tuple[str, ...]:
         """Names of the metrics that rules and slices are about, once each."""
-        names = [rule.metric for rule in self.rules] + ([self.slices.metric] if self.slices else [])
+        names = [rule.metric for rule in self.judged_rules] + ([self.slices.metric] if self.slices else [])
         return tuple(dict.fromkeys(names))
 
 

@@ -11,7 +11,7 @@ Knows nothing of tasks and flows. Called by `flows/cli/app.py` and by deployment
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from types import MappingProxyType
 from schemas.check import PipelineCheck
 from schemas.diagnostics import ConfigErrors, Diagnostic, read_source
 from schemas.environment import Substitution
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TunegateError
 from schemas.merge import merge_pipelines
 from schemas.names import closest
 from schemas.pipeline import PipelineSpec
@@ -59,14 +59,21 @@ class PipelineFile:
         return self.pipelines[name]
 
 
-def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> PipelineFile:
+def load_file(
+    path: Path,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    address_fault: Callable[[str], TunegateError | None] | None = None,
+) -> PipelineFile:
     """Read a pipeline file, check all of it, and report every fault.
 
     Args:
         environ: Variables for `${env:NAME}`.
+        address_fault: Returns what is wrong with the address of a base model; None leaves that to the run.
 
     Raises:
         ConfigErrors: the file or a pipeline in it is wrong. A fault that several pipelines inherit is reported once.
+            Its `valid` has the other pipelines.
     """
     load_registries()
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
@@ -76,16 +83,17 @@ def load_file(path: Path, *, environ: Mapping[str, str] = os.environ) -> Pipelin
     places = {pipeline.name: pipeline.root.key for pipeline in merged}
     reported: dict[str, set[tuple[object, ...]]] = {}
     for pipeline in merged:
-        check = PipelineCheck(pipeline, source, Substitution(source, environ))
+        check = PipelineCheck(pipeline, source, Substitution(source, environ), address_fault)
         spec = check.spec()
         if spec is not None:
             specs[pipeline.name] = spec
             know_secrets(environ, named=_named_variables(spec.model_dump()))
         reported[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
         faults += _new(check, reported.get(pipeline.parent or "", set()))
+    valid = MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]])))
     if faults:
-        raise ConfigErrors(faults)
-    return PipelineFile(path, MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]]))))
+        raise ConfigErrors(faults, valid)
+    return PipelineFile(path, valid)
 
 
 def _named_variables(value: object) -> Iterator[str]:

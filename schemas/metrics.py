@@ -31,6 +31,17 @@ class MetricTraits(Spec):
     """The mean over a part of the items is meaningful."""
     safety: bool = False
     """It measures what an answer must not contain: rules on it come before all others in a verdict."""
+    quality: bool = True
+    """It says whether an answer is right; false for those about its form alone, such as finished."""
+    lowest: float | None = None
+    """Least possible mean of a continuous metric; None if there is none, or it is unknown."""
+    highest: float | None = None
+    """The greatest, as `lowest`."""
+
+    @property
+    def limits(self) -> tuple[float | None, float | None]:
+        """Least and greatest possible mean; None if there is none, or it is unknown."""
+        return (self.lowest, self.highest) if self.continuous else (0.0, 1.0)
 
 
 class MetricSpec(Spec):
@@ -55,7 +66,7 @@ class MacroF1Metric(MetricSpec):
     """Named group of `evaluate.fields`."""
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False)
+        return MetricTraits(name=f"macro_f1_{self.field}", continuous=True, sliceable=False, lowest=0.0, highest=1.0)
 
     def faults(self, fields: tuple[str, ...]) -> Iterator[Fault]:
         if self.field not in fields:
@@ -87,7 +98,7 @@ class RegexMetric(MetricSpec):
         return value
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name=self.name)
+        return MetricTraits(name=self.name, quality=False)
 
 
 class JsonSchemaMetric(MetricSpec):
@@ -121,7 +132,7 @@ class JsonSchemaMetric(MetricSpec):
         return None if value is None else RegexMetric._compiles(value)
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name=self.name)
+        return MetricTraits(name=self.name, quality=False)
 
 
 class BleuMetric(MetricSpec):
@@ -130,7 +141,7 @@ class BleuMetric(MetricSpec):
     uses: Literal["bleu"]
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="bleu", continuous=True)
+        return MetricTraits(name="bleu", continuous=True, lowest=0.0, highest=1.0)
 
 
 class RougeMetric(MetricSpec):
@@ -142,7 +153,7 @@ class RougeMetric(MetricSpec):
     """Which of the three; also the metric's name."""
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name=self.variant, continuous=True)
+        return MetricTraits(name=self.variant, continuous=True, lowest=0.0, highest=1.0)
 
 
 class PersonalDataMetric(MetricSpec):
@@ -164,7 +175,7 @@ class PersonalDataMetric(MetricSpec):
         return value
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="pii", higher_is_better=False, safety=True)
+        return MetricTraits(name="pii", higher_is_better=False, safety=True, quality=False)
 
 
 class ControlTokenMetric(MetricSpec):
@@ -173,7 +184,7 @@ class ControlTokenMetric(MetricSpec):
     uses: Literal["control_tokens"]
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="control_tokens", higher_is_better=False, safety=True)
+        return MetricTraits(name="control_tokens", higher_is_better=False, safety=True, quality=False)
 
 
 class UrlMetric(MetricSpec):
@@ -182,7 +193,7 @@ class UrlMetric(MetricSpec):
     uses: Literal["urls"]
 
     def traits(self) -> MetricTraits:
-        return MetricTraits(name="urls", higher_is_better=False, safety=True)
+        return MetricTraits(name="urls", higher_is_better=False, safety=True, quality=False)
 
 
 class SqlMetric(MetricSpec):
@@ -224,9 +235,12 @@ METRICS: Kinds[MetricSpec] = Kinds(
 Metric = Annotated[MetricSpec, METRICS]
 
 _BUILT_IN = (
-    MetricTraits(name="chrf", continuous=True),
-    MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False),
+    MetricTraits(name="chrf", continuous=True, lowest=0.0, highest=1.0),
+    MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False, lowest=0.0),
+    *(MetricTraits(name=name, quality=False) for name in ("finished", "format", "style")),
 )
+_STYLE_RULE = "style_"
+"""Metrics of single rules of the house style begin with it."""
 
 
 SAFETY_NAMES = ("pii", "control_tokens", "urls")
@@ -234,7 +248,8 @@ SAFETY_NAMES = ("pii", "control_tokens", "urls")
 
 
 def traits_by_name(declared: Iterable[MetricTraits] = ()) -> Mapping[str, MetricTraits]:
-    """Metric -> traits: the built-in ones that are not 0/1, and the declared ones. Look up with `traits_of`."""
+    """Metric -> traits: the built-in ones that are not 0/1 or say nothing of quality, and the declared ones. Look up
+    with `traits_of`."""
     return {traits.name: traits for traits in (*_BUILT_IN, *declared)}
 
 
@@ -244,7 +259,8 @@ def traits_of(metric: str, known: Mapping[str, MetricTraits] | None = None) -> M
     >>> traits_of("exact").continuous, traits_of("heldout_loss").higher_is_better
     (False, False)
     """
-    return (traits_by_name() if known is None else known).get(metric) or MetricTraits(name=metric)
+    declared = (traits_by_name() if known is None else known).get(metric)
+    return declared or MetricTraits(name=metric, quality=not metric.startswith(_STYLE_RULE))
 
 
 def _references(value: Any) -> Iterable[str]:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.choice import TrainSection, choice_faults
+from schemas.comparison import with_comparison
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.curation_steps import CURATION_STEPS
 from schemas.data_checks import DATA_CHECKS, DataCheck, repeated_checks
@@ -79,6 +80,11 @@ class PipelineSpec(Spec):
         if faults:
             raise UnfitError(faults)
         return self
+
+    @property
+    def judged_gates(self) -> GatesSpec:
+        """The gates as they are judged: with a comparison with the champion if none is declared."""
+        return with_comparison(self.gates, self.evaluate)
 
 
 SOURCES.held_by(PipelineSpec)

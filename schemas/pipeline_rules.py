@@ -5,13 +5,14 @@ Knows nothing of YAML and of `PipelineSpec`, which calls it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 
+from schemas.choice import choice_faults
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
 from schemas.names import closest
-from schemas.spec import Fault
+from schemas.spec import Fault, Spec
 from schemas.training import TrainSpec
 
 
@@ -25,6 +26,19 @@ def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, g
     yield from _routing_faults(evaluate)
     yield from _prompt_faults(train)
     yield from _validation_faults(train, split, evaluate)
+
+
+def partial_faults(sections: Mapping[str, Spec | None], repaired: Collection[str]) -> Iterator[Fault]:
+    """Yield the contradictions that can be told although other values of the file are wrong.
+
+    Args:
+        sections: Name -> section; None if it cannot be read.
+        repaired: Sections that are read without their wrong values: a rule counts if what it compares with is whole.
+    """
+    for rule, names, may_be_repaired in PARTIAL:
+        read = [sections[name] for name in names]
+        if None not in read and not set(repaired) & set(names) - {may_be_repaired}:
+            yield from rule(*read)
 
 
 def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
@@ -52,6 +66,11 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
                 at=("gates", "rules", index, "slice"),
                 hint=f"evaluate.slices: {', '.join(evaluate.slices) or 'none declared'}",
             )
+    if gates.compare.metric is not None and gates.compare.metric not in metrics:
+        at: tuple[str | int, ...] = ("gates", "compare", "metric")
+        yield Fault(
+            f"gate on unknown metric {gates.compare.metric!r}", at=at, hint=closest(gates.compare.metric, metrics)
+        )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
 
@@ -160,3 +179,17 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
                 at=("train", "validation_metrics", index),
                 hint=closest(name, known),
             )
+
+
+PARTIAL: tuple[tuple[Callable[..., Iterator[Fault]], tuple[str, ...], str], ...] = (
+    (_gate_faults, ("gates", "evaluate"), "gates"),
+    (_metric_faults, ("evaluate",), ""),
+    (_endpoint_faults, ("train", "evaluate", "gates"), ""),
+    (_judge_faults, ("gates", "evaluate"), ""),
+    (_canary_faults, ("gates", "train"), ""),
+    (_routing_faults, ("evaluate",), ""),
+    (_prompt_faults, ("train",), ""),
+    (_validation_faults, ("train", "split", "evaluate"), "train"),
+    (choice_faults, ("train", "evaluate", "split"), "train"),
+)
+"""Each rule between sections, the sections it reads, and the one in which its faults lie: that one may be repaired."""

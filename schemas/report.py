@@ -99,8 +99,10 @@ class RunReport(_Part):
     pipeline: str
     model_name: str
     verdict: str
-    """PROMOTE, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
+    """PROMOTE, UNCOMPARED, HOLD, BLOCK, ERROR; NONE for a run that did not reach the gate."""
     reason: str
+    as_of: str | None = None
+    """Day of `--as-of`; such a run promotes nothing."""
     started_at: str
     ended_at: str | None
     version: str | None
@@ -144,10 +146,13 @@ class RunReport(_Part):
     @property
     def sentence(self) -> str:
         """The verdict in one sentence."""
+        if self.as_of is not None:
+            return f"As of {self.as_of} the gate would have said {self.verdict}; this run releases nothing."
         what = f"Version {self.version}" if self.version else "The candidate"
         against = f"champion version {self.compared_with}" if self.compared_with else "the prompting baselines"
         sentences = {
             "PROMOTE": f"{what} is better on evidence and may serve.",
+            "UNCOMPARED": f"{what} meets its rules, but was not compared with the champion: a person must accept it.",
             "HOLD": f"{what} is not shown to be good enough: there is not enough evidence, and {against} stays.",
             "BLOCK": f"{what} is worse than allowed and is not released.",
             "ERROR": f"{what} could not be judged, so nothing is released.",

@@ -16,6 +16,7 @@ from schemas.training import TrainSpec
 
 FIXED = {
     "format": "trainings of two formats answer different prompts",
+    "budget": "it is for all trainings of the run together",
     "prompt": "every training must answer the same prompt, which is served",
 }
 """Settings that must be equal in all compared trainings, and why."""

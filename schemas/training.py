@@ -121,6 +121,30 @@ class EarlyStoppingSpec(Spec):
     """Nats per token by which a loss must fall to be better."""
 
 
+class BudgetSpec(Spec):
+    """`train.budget`: what the trainings of a run may use together; at least one limit. Past it they stop with a
+    checkpoint, and a run with a larger budget continues."""
+
+    minutes: float | None = Field(default=None, gt=0)
+    """Minutes of training, in all attempts."""
+    usd: float | None = Field(default=None, gt=0)
+    """Rent of `machine` for that time, once for each GPU."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """Hours of training times its GPUs; a CPU uses none."""
+    machine: str | None = None
+    """The machine of the run, by its name in `gpus` of infra/prices.yaml; needed for `usd`."""
+
+    @model_validator(mode="after")
+    def _has_a_limit(self) -> BudgetSpec:
+        if self.minutes is self.usd is self.gpu_hours is None:
+            needed = "a budget needs a limit: minutes, usd or gpu_hours"
+            raise UnfitError([Fault(needed, at=(), hint="budget: {minutes: 60}")])
+        if self.usd is not None and self.machine is None:
+            hint = "budget: {usd: 5, machine: l4}, a name of infra/prices.yaml"
+            raise UnfitError([Fault("usd needs the price of the machine", at=("usd",), hint=hint)])
+        return self
+
+
 class TrainSpec(Spec):
     """`train`: base model, method, format and optimiser settings."""
 
@@ -210,6 +234,8 @@ class TrainSpec(Spec):
     """What to do if the predicted peak exceeds the available memory, before the model is loaded."""
     timeout_minutes: float = Field(default=24 * 60, gt=0)
     """The training ends after this time; the next run continues from its checkpoint."""
+    budget: BudgetSpec | None = None
+    """Minutes, dollars or GPU hours for all trainings of the run; null for none."""
 
     def encoding(self) -> EncodeSpec:
         """The settings that the token ids depend on: changing others does not encode again."""
@@ -228,8 +254,9 @@ class TrainSpec(Spec):
         return self.quantization if self.method == "qlora" else None
 
     def for_worker(self) -> TrainSpec:
-        """The settings that the training depends on: changing metrics of its answers does not train again."""
-        return self.model_copy(update={"validation_metrics": ()})
+        """The settings that the training depends on: changing metrics of its answers, or its budget, does not train
+        again."""
+        return self.model_copy(update={"validation_metrics": (), "budget": None})
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainSpec:

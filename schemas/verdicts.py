@@ -10,7 +10,8 @@ from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Verdict = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR"]
+Verdict = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"]
+"""From best to worst."""
 Part = Literal[
     "contamination",
     "round_trip",
@@ -85,7 +86,8 @@ class Finding(BaseModel):
     metric: str
     slice: str | None = None
     verdict: Verdict
-    """PROMOTE (met), HOLD (not enough evidence), BLOCK (violated at the confidence), ERROR."""
+    """PROMOTE (met), UNCOMPARED (`gates.compare` is off), HOLD (not enough evidence), BLOCK (violated at the
+    confidence), ERROR."""
     n_items: int
     candidate: float | None
     reference: float | None = None

@@ -70,7 +70,10 @@ def _pipeline(base_model: str, *, max_length: int) -> Document:
             "adapter": {"rank": 4, "alpha": 8, "top_layers": 1},
         },
         "evaluate": {"max_items": 12, "max_new_tokens": 2, "arms": ["zero_shot"], "threads": 1},
-        "gates": {"min_items": 5, "round_trip": None, "rules": [{"metric": "format", "value_threshold": 0.0}]},
+        "gates": {
+            "min_items": 5, "round_trip": None, "anchor": None,
+            "rules": [{"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 0.3}}],
+        },
         "register": {"name": PIPELINE},
     }  # fmt: skip
 

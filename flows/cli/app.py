@@ -2,7 +2,7 @@
 
 Data goes to stdout (`--json` on every command that has any), everything else to stderr. Exit codes: 0 done, promoted or
 nothing to do, 1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locked, 7 external service, 8 HOLD, 9 gate
-ERROR, 130 and 143 interrupted.
+ERROR, 10 UNCOMPARED, 130 and 143 interrupted.
 """
 
 from __future__ import annotations

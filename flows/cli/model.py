@@ -83,6 +83,9 @@ def promote(
     pipeline: Pipeline,
     version: Annotated[str, typer.Argument(help="Version of a candidate.", show_default=False)],
     force: Annotated[bool, typer.Option("--force", help="Skip the gate; the history says so.")] = False,
+    accept_uncompared: Annotated[
+        bool, typer.Option("--accept-uncompared", help="Accept the verdict UNCOMPARED; the history says so.")
+    ] = False,
     reason: Reason = "",
     by: By = None,
     expect: Expect = None,
@@ -96,20 +99,22 @@ def promote(
     from tasks.release.bundle import check_evaluated
 
     settings, ledger, name = registry_of(pipeline, config)
-    if not force:
+    if not force and not accept_uncompared:
         raise GateError(
             "a promotion by hand skips the gate, and nothing was said to skip it",
             code="TG0621",
             where=pipeline,
-            hint="--force --reason '...' does and is kept in the history; `tunegate model approve RUN` lets in what "
-            "waits",
+            hint="--force --reason '...' does and is kept in the history, as is --accept-uncompared after the verdict "
+            "UNCOMPARED; `tunegate model approve RUN` lets in what waits",
         )
     current = ledger.champion(name)
     row = ledger.candidate(name, version) if version.isdecimal() else None
     if row is not None:
         check_evaluated(row.ref.bundle, row.ref.trained)
     expected = expect or (current.version if current else None)
-    event = ledger.force(name, expected=expected, version=version, reason=reason, actor=by or login())
+    event = ledger.force(
+        name, expected=expected, version=version, reason=reason, actor=by or login(), uncompared=accept_uncompared
+    )
     late = synchronise(ledger, settings)
     verdict = f"; the gate had said {event.verdict}" if event.verdict not in ("", "PROMOTE") else ""
     sentence = f"champion of {name} is v{event.to_version}, {event.action} by {event.actor}{verdict}"

@@ -15,6 +15,7 @@ from flows.graph.plan import PlannedNode
 from flows.graph.schedule import times
 from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, plan_pipeline
+from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power
@@ -22,7 +23,6 @@ from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
-from schemas.training import TrainSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
@@ -91,8 +91,22 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
         ),
         memory=memory,
         resources=found.run.budget,
-        advice=(*advice_on(spec, root=config.resolve().parent), *_limits(found)),
+        advice=[
+            *advice_on(
+                spec,
+                root=config.resolve().parent,
+                n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
+            ),
+            *_budget_advice(found, planned),
+            *_limits(found),
+        ],
     )
+
+
+def _budget_advice(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> list[str]:
+    seconds = training_seconds(found.spec, found.pipeline, found.run, planned, found.ledger)
+    reached = None if seconds is None else over_budget(found.spec, found.context, seconds)
+    return [] if reached is None else [f"the training will be refused: it would use about {reached} of train.budget"]
 
 
 def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
@@ -145,12 +159,21 @@ def _figures(
     n_train = None if dataset is None else dataset.n_train
     if n_train is None and splits is not None:
         n_train = min(splits.n_train, train.max_examples or splits.n_train)
-    steps = None if n_train is None else _optimiser_steps(n_train, train)
+    steps = None if n_train is None else optimiser_steps(n_train, train)
     usual = _usual_seconds(planned, seconds)
     total = None if usual is None else times(run.graph, usual, run.budget)
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
+    budget = {}
+    if spec.train.budget is not None:
+        training = training_seconds(spec, found.pipeline, run, planned, found.ledger)
+        limits = spec.train.budget.model_dump(exclude_none=True)
+        budget = {
+            "training_minutes": training and _minutes(training),
+            "training_budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
+        }
     return {
         **several,
+        **budget,
         "train_examples": n_train,
         "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
         "optimiser_steps": steps,
@@ -182,9 +205,3 @@ def _usual_seconds(planned: tuple[PlannedNode, ...], seconds: dict[str, float | 
 
 def _minutes(seconds: float) -> float:
     return round(seconds / 60, 1)
-
-
-def _optimiser_steps(n_train: int, train: TrainSpec) -> int:
-    per_step = train.batch_size * train.processes * train.gradient_accumulation_steps
-    steps = -(-n_train // per_step) * train.epochs
-    return min(steps, train.max_steps or steps)

@@ -14,6 +14,7 @@ from flows.champion.mlflow_sync import reconcile, synchronise
 from flows.cli.exit_codes import TERMINATED
 from flows.cli.options import login
 from flows.cli.output import print_json, talk, warn
+from flows.context.as_of import check_as_of
 from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
 from flows.workspace.servers import Server, client_environment, ensure_prefect
@@ -43,6 +44,7 @@ class RunRequest:
         new_ledger: The ledger is lost: begin a new one.
         accept_ledger: Continue with a ledger that was restored.
         reason: Why the ledger is another.
+        as_of: Only tickets created by the end of this day, UTC; moves no alias.
     """
 
     pipeline: str
@@ -55,6 +57,7 @@ class RunRequest:
     new_ledger: bool = False
     accept_ledger: bool = False
     reason: str = ""
+    as_of: str | None = None
     as_json: bool = False
 
 
@@ -62,13 +65,14 @@ def run_pipeline(request: RunRequest) -> int:
     """Run the pipeline and return the exit code of its verdict.
 
     Raises:
-        ConfigError: TG0103, no such stage; TG0139, another ledger is accepted without a reason.
+        ConfigError: TG0103, no such stage, or no such day; TG0139, another ledger is accepted without a reason.
         StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or one where a new one was asked
             for.
     """
     config = request.config
     if request.until not in STAGES:
         raise ConfigError(f"--until {request.until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
+    as_of = None if request.as_of is None else check_as_of(request.as_of)
     spec, settings = load_file(config).get(request.pipeline), load_settings(config)
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
@@ -100,6 +104,7 @@ def run_pipeline(request: RunRequest) -> int:
                 cast("Stage", request.until),
                 tick=None if request.cause is None else Tick(request.cause),
                 wait_s=request.wait_s,
+                as_of=as_of,
             ),
             listeners=lambda context: (screen, LiveCurves(context)),
             in_prefect=silent is None,
@@ -132,7 +137,7 @@ def run_pipeline(request: RunRequest) -> int:
     pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and request.require_mlflow else 0)
     if request.as_json:
-        print_json({**outcome.model_dump(), "exit_code": code, "mlflow_pending": pending})
+        print_json({**outcome.model_dump(), "as_of": as_of, "exit_code": code, "mlflow_pending": pending})
     return code
 
 

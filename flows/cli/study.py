@@ -13,6 +13,19 @@ from flows.cli.options import CONFIG, Base, Config, Json, Metric, Pipeline, Pipe
 from flows.cli.output import out, print_json, talk
 
 Queries = Annotated[float | None, typer.Option(min=1, help="Queries a month.")]
+Utilisation = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        max=1,
+        help="Share of a month in which a card may be busy, 0.5 if not given; the rest is for peaks.",
+        show_default=False,
+    ),
+]
+Seconds = Annotated[
+    float | None,
+    typer.Option(min=1e-6, help="Seconds of a query on --machine, measured elsewhere.", show_default=False),
+]
 Machine = Annotated[str | None, typer.Option(help="Card of the price book to calculate with.", show_default=False)]
 Prices = Annotated[Path | None, typer.Option(help="Price book in place of infra/prices.yaml.", show_default=False)]
 
@@ -67,6 +80,8 @@ def advise(
     run: RunOption = None,
     queries: Queries = None,
     machine: Machine = None,
+    seconds: Seconds = None,
+    utilisation: Utilisation = None,
     prices: Prices = None,
     config: Config = CONFIG,
     as_json: Json = False,
@@ -84,7 +99,7 @@ def advise(
     from flows.views.run_reader import Recorded
     from flows.workspace.settings import load_settings
     from schemas.load import load_file
-    from tasks.assess.economics import PRICES, read_prices
+    from tasks.assess.economics import PRICES, UTILISATION, Volume, read_prices
 
     spec, settings, book = load_file(config).get(pipeline), load_settings(config), read_prices(prices or PRICES)
     check_machine(machine, book)
@@ -93,7 +108,11 @@ def advise(
     else:
         found = (newest_run(settings, spec.name, step=step) for step in ("scores_tuned", "decontaminate"))
         recorded = next((each for each in found if each is not None), None)
-    costs = None if recorded is None else costs_of(recorded, book=book, queries_per_month=queries)
+    # Without seconds of that card the run's own are not priced by it: they may be those of a CPU.
+    costs = None if recorded is None else costs_of(
+        recorded, book=book, machine=None if seconds is None else machine, given_seconds=seconds,
+        volume=Volume(queries, utilisation or UTILISATION),
+    )  # fmt: skip
     known = evidence_of(spec, settings, recorded, root=config.resolve().parent)
     known = replace(known, costs=costs, card=machine, queries=queries)
     advice = conclude(known)
@@ -114,6 +133,8 @@ def cost(
     tokens_out: Annotated[float, typer.Option(min=1, help="Reply tokens of a query, with --base.")] = 200,
     queries: Queries = None,
     machine: Machine = None,
+    seconds: Seconds = None,
+    utilisation: Utilisation = None,
     one_off: Annotated[
         float, typer.Option(min=0, help="US dollars on top of the training, such as people's hours.")
     ] = 0.0,
@@ -132,18 +153,19 @@ def cost(
     from flows.workspace.settings import load_settings
     from schemas.errors import ConfigError
     from schemas.load import load_file
-    from tasks.assess.economics import OWN, PRICES, Measures, compute_costs, read_prices
+    from tasks.assess.economics import OWN, PRICES, UTILISATION, Measures, Volume, compute_costs, read_prices
     from tasks.train.memory import known_dims
 
     book = read_prices(prices or PRICES)
     check_machine(machine, book)
+    volume = Volume(queries, utilisation or UTILISATION)
     if base is not None and pipeline is None and run is None:
         n_parameters = known_dims(base).n_parameters
         traffic = Measures(
             n_parameters=n_parameters, weight_bytes=2 * n_parameters, reply_tokens=tokens_out,
-            prompt_tokens={OWN: tokens_in}, assumed=True,
+            prompt_tokens={OWN: tokens_in}, given_seconds=seconds, assumed=True,
         )  # fmt: skip
-        report = compute_costs(book, traffic, machine=machine, queries_per_month=queries, one_off_usd=one_off)
+        report = compute_costs(book, traffic, machine=machine, volume=volume, one_off_usd=one_off)
         title = base
     elif base is not None or (pipeline is None and run is None):
         raise ConfigError(
@@ -156,7 +178,7 @@ def cost(
         else:
             recorded = newest_run(settings, load_file(config).get(str(pipeline)).name, step="answers_tuned")
         found = None if recorded is None else costs_of(
-            recorded, book=book, machine=machine, queries_per_month=queries, one_off_usd=one_off
+            recorded, book=book, machine=machine, volume=volume, given_seconds=seconds, one_off_usd=one_off
         )  # fmt: skip
         if recorded is None or found is None:
             raise ConfigError(

@@ -8,9 +8,21 @@ from flows.context.ingest import source_fault
 from flows.curation_steps import declaration_advice, declaration_faults
 from schemas.errors import TunegateError
 from schemas.load import PipelineFile
+from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.training_advice import training_advice
+from tasks.assess.limits import gate_warnings
 from tasks.curate.data_checks import check_faults
+from tasks.model.model_uri import parse_model_uri
+
+
+def address_fault(uri: str) -> TunegateError | None:
+    """Return what is wrong with the address of a base model; None if nothing is. Reads no file, opens no connection."""
+    try:
+        parse_model_uri(uri)
+    except TunegateError as error:
+        return error
+    return None
 
 
 def faults_of(loaded: PipelineFile) -> list[TunegateError]:
@@ -25,13 +37,19 @@ def faults_of(loaded: PipelineFile) -> list[TunegateError]:
     return list(faults.values())
 
 
-def advice_on(spec: PipelineSpec, *, root: Path) -> list[str]:
+def advice_on(spec: PipelineSpec, *, root: Path, n_items: int | None = None) -> list[str]:
     """Return what is allowed but worth a second look, one sentence each.
 
     Args:
         root: Folder of pipelines.yaml.
+        n_items: Held-out items if they are known.
     """
-    return [*training_advice(spec.train), *declaration_advice(spec.curate.steps, root=root)]
+    about_gates = gate_warnings(
+        spec.judged_gates,
+        traits=traits_by_name(spec.evaluate.traits()),
+        n_items=spec.evaluate.max_items if n_items is None else n_items,
+    )
+    return [*training_advice(spec.train), *declaration_advice(spec.curate.steps, root=root), *about_gates]
 
 
 def advice_by_pipeline(loaded: PipelineFile) -> dict[str, list[str]]:

@@ -89,29 +89,49 @@ def init(
 
 
 @command(app, example="tunegate validate --config other.yaml")
-def validate(config: Config = CONFIG, as_json: Json = False) -> int:
+def validate(
+    config: Config = CONFIG,
+    data: Annotated[bool, typer.Option("--data", help="Read the base models and sources that it names, too.")] = False,
+    as_json: Json = False,
+) -> int:
     """Check pipelines.yaml: all errors at once, each with its place.
 
-    The sources, the SQL and the functions that the file names are checked, too.
+    The base models' addresses, the sources, the SQL and the functions that the file names are checked, too. With --data
+    every source is read as a run reads it (a remote one as it was ingested last): missing files, columns that are not
+    there, columns that a prompt needs and no ticket has.
     """
     from rich.markup import escape
 
-    from flows.cli.validation import advice_by_pipeline, faults_of
-    from schemas.load import load_file
+    from flows.cli.data_validation import DataFindings, check_data
+    from flows.cli.validation import address_fault, advice_by_pipeline, faults_of
+    from flows.workspace.settings import load_settings
+    from schemas.errors import TunegateError
+    from schemas.load import ConfigErrors, PipelineFile, load_file
 
-    loaded = load_file(config)
-    faults, names = faults_of(loaded), sorted(loaded.pipelines)
+    wrong: list[TunegateError] = []
+    try:
+        loaded = load_file(config, address_fault=address_fault)
+    except ConfigErrors as errors:
+        wrong, loaded = [errors], PipelineFile(config, errors.valid)
+    found = check_data(loaded, load_settings(config)) if data else DataFindings([], {}, [])
+    faults, names = [*wrong, *faults_of(loaded), *found.faults], sorted(loaded.pipelines)
     for fault in faults[1:]:
         talk().print(f"{fault}\n", markup=False, soft_wrap=True)
     if faults:
         raise faults[0]
+    for name in found.unread:
+        talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
     advice = advice_by_pipeline(loaded)
     for sentence, where in advice.items():
         talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
     if as_json:
-        print_json({"file": str(config), "pipelines": names, "warnings": list(advice)})
+        rows = {"data": {name: counts.model_dump() for name, counts in found.rows.items()}} if data else {}
+        print_json({"file": str(config), "pipelines": names, "warnings": list(advice), **rows})
     else:
         out().print(f"{config}: {len(names)} pipelines are valid: {', '.join(names)}")
+        for name, counts in found.rows.items():
+            removed = f"{counts.n_quarantined:,} quarantined, {counts.n_dropped:,} dropped"
+            out().print(f"{name}: {counts.n_in:,} rows read, {counts.n_out:,} tickets, {removed}", markup=False)
     return 0
 
 
@@ -139,6 +159,14 @@ def run(
     config: Config = CONFIG,
     again: Annotated[bool, typer.Option("--again", help="Run even if nothing changed.")] = False,
     until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATE",
+            show_default=False,
+            help="Use only tickets created by the end of this day, UTC; judge, but never promote.",
+        ),
+    ] = None,
     wait: Wait = 0.0,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
     new_ledger: Annotated[
@@ -159,7 +187,7 @@ def run(
     return run_pipeline(
         RunRequest(
             pipeline, config, again=again, until=until, wait_s=wait, require_mlflow=require_mlflow,
-            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_json=as_json,
+            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_of=as_of, as_json=as_json,
         )
     )  # fmt: skip
 
@@ -228,11 +256,13 @@ def runs(
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
-    rows = [asdict(row) for row in ledger.runs(limit=limit, pipeline=pipeline)]
+    found = ledger.runs(limit=limit, pipeline=pipeline)
+    rows = [asdict(row) | {"as_of": row.as_of} for row in found]
     if as_json:
-        print_json({"runs": [{name: row[name] for name in RUN_COLUMNS} for row in rows]})
+        print_json({"runs": [{name: row[name] for name in (*RUN_COLUMNS, "as_of")} for row in rows]})
     else:
-        print_rows(rows, RUN_COLUMNS)
+        dated = any(row.as_of for row in found)
+        print_rows(rows, (*RUN_COLUMNS[:4], "as_of", *RUN_COLUMNS[4:]) if dated else RUN_COLUMNS)
     return 0
 
 
@@ -258,7 +288,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
     memory = read_timings(settings, "train", recorded.keys["train"]) if "train" in recorded.keys else {}
     tick, mark = ledger.tick_of(row.run_id), ledger.mark_of(row.run_id)
     if as_json:
-        columns = (*RUN_COLUMNS, "mlflow_run_id", "prefect_run_id")
+        columns = (*RUN_COLUMNS, "as_of", "mlflow_run_id", "prefect_run_id")
         print_json(
             {
                 **{name: getattr(row, name) for name in columns},
@@ -272,7 +302,8 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
         )
         return 0
     console = out()
-    console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}\n{row.reason}\n", markup=False)
+    console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}"
+                  f"{f'  as of {row.as_of}' if row.as_of else ''}\n{row.reason}\n", markup=False)  # fmt: skip
     for line in tick_lines(tick, mark):
         console.print(line, markup=False, soft_wrap=True)
     shown = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]
@@ -322,7 +353,7 @@ def report(
         )  # fmt: skip
     if run_id is None:
         rows = open_ledger(settings).runs(limit=1000, pipeline=last)
-        run_id = next((row.run_id for row in rows if row.verdict), None)
+        run_id = next((row.run_id for row in rows if row.verdict and row.as_of is None), None)
     if run_id is None:
         raise ConfigError(
             f"pipeline {last!r} has no run with a verdict", code="TG0139", where="--last",

@@ -12,11 +12,14 @@ from flows.context.registry_state import RegistryState
 from flows.privacy.keys import load_forgotten
 from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
+from schemas.choice import TrainSection
 from schemas.pipeline import PipelineSpec
+from tasks.assess.economics import find_gpu
 from tasks.cluster.connect import Place
 from tasks.monitor.feedback import FeedbackState
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.registry import fingerprint_source
+from tasks.train.limits import TrainingLimits
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,22 @@ class GraphContext:
     feedback_database: Path | None = None
     trunks: Path | None = None
     """Where several trainings share the outputs of frozen layers; None for no sharing."""
+    limits: TrainingLimits = field(default_factory=TrainingLimits)
+    """Of all trainings of the run together."""
+    as_of: str | None = None
+    """Only tickets created by the end of this day, UTC, `2026-05-31`; None for all."""
     place: Place | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
 
 def context_of(
-    spec: PipelineSpec, settings: Settings, *, root: Path, registry_state: RegistryState, previous_run: PreviousRun
+    spec: PipelineSpec,
+    settings: Settings,
+    *,
+    root: Path,
+    registry_state: RegistryState,
+    previous_run: PreviousRun,
+    as_of: str | None = None,
 ) -> GraphContext:
     """Read it for a pipeline; change nothing."""
     landed = landed_folder(settings, spec.name)
@@ -59,11 +72,26 @@ def context_of(
         previous_run=previous_run,
         registry_state=registry_state,
         forgotten=load_forgotten(settings),
-        feedback=state_of(spec, settings.home),
+        feedback=state_of(spec, settings.home) if as_of is None else None,
         feedback_database=feedback_database(settings.home, spec.registry.name),
         trunks=trunks_of(settings.home, spec.name),
+        limits=limits_of(spec.train),
+        as_of=as_of,
         place=place_of(spec, settings),
     )
+
+
+def limits_of(train: TrainSection) -> TrainingLimits:
+    """Return the budget with the price of its machine.
+
+    Raises:
+        GateError: TG0612, the price book has no such machine, or is wrong.
+    """
+    budget = train.budget
+    if budget is None:
+        return TrainingLimits()
+    usd = 0.0 if budget.machine is None else find_gpu(budget.machine, where="train.budget.machine").usd_per_hour
+    return TrainingLimits(budget=budget, usd_per_hour=usd)
 
 
 def trunks_of(home: Path, pipeline: str) -> Path:

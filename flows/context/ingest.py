@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flows.context.as_of import check_ingested
 from flows.graph.graph import Node, Scope
 from flows.privacy.index import remove_copies
 from flows.privacy.keys import load_forgotten
@@ -36,6 +37,10 @@ def ingested_source(run: RunContext) -> Iterator[None]:
     spec, landed = run.spec, landed_folder(run.settings, run.spec.name)
     kind, folder = kind_of(spec.source), source_folder(spec.source, landed)
     if folder is None:
+        yield
+        return
+    if run.as_of is not None and kind.is_remote:
+        run.listeners.noted(f"{check_ingested(spec.source, landed, run.as_of)}; not ingested again with --as-of")
         yield
         return
     forgotten = load_forgotten(run.settings)

@@ -10,9 +10,9 @@ if TYPE_CHECKING:
     from flows.ledger.ledger import Ledger
     from flows.ledger.rows import EventRow
 
-Ending = Literal["PROMOTE", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
-Holds = Literal["PROMOTE", "HOLD", "BLOCK"]
-EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR": 9}
+Ending = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
+Holds = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK"]
+EXIT_CODES = {"PROMOTE": 0, "SKIP": 0, "DONE": 0, "BLOCK": 5, "HOLD": 8, "ERROR": 9, "UNCOMPARED": 10}
 
 
 class Outcome(BaseModel):

@@ -26,10 +26,14 @@ class PreviousRun:
     checks: CheckResults | None = None
 
 
-def find_previous_run(ledger: Ledger, store: Store, pipeline: str) -> PreviousRun:
-    """Find it in the ledger; change nothing. Runs that failed or were killed do not count."""
+def find_previous_run(ledger: Ledger, store: Store, pipeline: str, *, before: str | None = None) -> PreviousRun:
+    """Find it in the ledger; change nothing. Runs that failed or were killed, and those with `--as-of`, do not count.
+
+    Args:
+        before: Only runs that started before this moment, UTC, ISO 8601.
+    """
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
-        if run.status != "DONE":
+        if run.status != "DONE" or run.as_of is not None or (before is not None and run.started_at >= before):
             continue
         keys = {step.step: step.key for step in ledger.steps(run.run_id) if step.key}
 

@@ -66,17 +66,25 @@ class RegistryState:
         return self.live.model_copy(update={"candidate": version})
 
 
-def registry_state_of(spec: PipelineSpec, ledger: Ledger | None) -> RegistryState:
+def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str | None = None) -> RegistryState:
     """Read it from the ledger; change nothing.
 
+    Args:
+        before: The champion just before this moment, UTC, ISO 8601, and no feedback; None for the present state.
+
     Raises:
-        ConfigError: TG0196, `gates.anchor` names a version that does not exist.
+        ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
+            that moment are gone.
     """
     if ledger is None:
         return RegistryState()
     name = spec.registry.name
-    champion, state = ledger.champion(name), state_of(spec, ledger.root)
-    registry_state = RegistryState(champion=champion, anchor=_anchor(spec, ledger), judged=ledger.judged_candidates(),
+    if before is None:
+        champion, state = ledger.champion(name), state_of(spec, ledger.root)
+    else:
+        champion, state = _champion_before(ledger, name, before), None
+    anchor = _anchor(spec, ledger) if before is None or champion is not None else None
+    registry_state = RegistryState(champion=champion, anchor=anchor, judged=ledger.judged_candidates(),
                         held_out=ledger.held_out_items)  # fmt: skip
     if spec.feedback is None:
         return registry_state
@@ -84,6 +92,16 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None) -> RegistryStat
     live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
     versions = {row.key: row.ref.version for row in ledger.candidates(name)}
     return replace(registry_state, live=live, feedback_digest=state.digest if state else "", versions=versions)
+
+
+def _champion_before(ledger: Ledger, name: str, moment: str) -> ChampionRef | None:
+    champion = ledger.champion_before(name, moment)
+    if champion is not None and not all(part.root.is_dir() for part in (champion.model, champion.trained)):
+        raise ConfigError(
+            f"the champion before {moment} was {name} v{champion.version}, and its files are no longer in the store",
+            code="TG0159", where=name, hint="without them no gate can compare with it",
+        )  # fmt: skip
+    return champion
 
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
@@ -100,17 +118,10 @@ def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:
     return len(mine & theirs) / len(mine) if mine else 0.0
 
 
-def needs_anchor(spec: PipelineSpec) -> bool:
-    """Return whether a rule compares with the anchor."""
-    changes = [rule.change_threshold for rule in spec.gates.rules if rule.change_threshold is not None]
-    return spec.gates.anchor is not None and any(
-        change.mode == "refresh" and change.against == "champion" for change in changes
-    )
-
-
 def _anchor(spec: PipelineSpec, ledger: Ledger) -> ChampionRef | None:
-    anchor, name = spec.gates.anchor, spec.registry.name
-    if anchor is None or not needs_anchor(spec):
+    gates, name = spec.judged_gates, spec.registry.name
+    anchor = gates.anchor
+    if anchor is None or not gates.needs_anchor:
         return None
     version = ledger.first_champion(name) if anchor.version == "first" else anchor.version
     if version is None:

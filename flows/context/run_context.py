@@ -31,6 +31,8 @@ class RunContext:
     ledger: Ledger
     registry_state: RegistryState
     """Champion, anchor and used evidence when the run began."""
+    as_of: str | None = None
+    """Only tickets created by the end of this day, UTC; such a run moves no alias and publishes no tables."""
     input_digest: str = ""
     """Of everything that decides the run, except the champion."""
     code_digest: str = ""

@@ -15,7 +15,7 @@ from flows.graph.keys import digest_of
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.ledger.history import checked_history, previous_of, waiting_in
-from flows.ledger.rows import CandidateRow, EventRow, Projection
+from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
 from flows.ledger.runs import now
 from schemas.artifacts import Artifact, ChampionRef
 from schemas.errors import StorageError
@@ -99,6 +99,16 @@ class Champions(LedgerBase):
         """Return the champion; None before the first promotion."""
         with self.read() as db:
             return self._champion(db, name) if champion_version(db, name) is not None else None
+
+    def champion_before(self, name: str, moment: str) -> ChampionRef | None:
+        """Return who was champion just before a moment (UTC, ISO 8601); None if the ledger knows no one then."""
+        with self.read() as db:
+            moves = [event for event in checked_history(db) if event.name == name and event.action in MOVES]
+            last = next((event for event in reversed(moves) if event.at < moment), None)
+            row = None if last is None else self._row(db, name, last.to_version)
+        if last is None or row is None:
+            return None
+        return row.ref.model_copy(update={"promoted_at": last.at, "verdict_digest": last.verdict_digest})
 
     def champions(self) -> tuple[ChampionRef, ...]:
         """Return the champion of every name that has one, by name."""

@@ -15,7 +15,7 @@ from flows.ledger.erasures import Erasures
 from flows.ledger.history import whole_history
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
-from flows.ledger.rows import AcceptanceRow
+from flows.ledger.rows import AS_OF, AcceptanceRow
 from flows.ledger.runs import Runs, now
 from flows.ledger.ticks import Ticks
 from schemas.errors import ConfigError, StorageError
@@ -97,11 +97,13 @@ class Tallies(LedgerBase):
         return True
 
     def last_verdicts(self) -> dict[str, str]:
-        """Pipeline -> when its newest run with PROMOTE, HOLD or BLOCK ended."""
+        """Pipeline -> when its newest run with a verdict other than ERROR ended; runs with `--as-of` do not count."""
         with self.read() as db:
             rows = db.execute(
                 "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'HOLD', 'BLOCK') GROUP BY pipeline ORDER BY pipeline"
+                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
+                " GROUP BY pipeline ORDER BY pipeline",
+                (len(AS_OF), AS_OF),
             ).fetchall()
         return {row["pipeline"]: row["at"] for row in rows}
 

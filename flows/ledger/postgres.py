@@ -19,7 +19,7 @@ from flows.ledger.database import Database, Holds, Rows
 from flows.ledger.journal import close_books, open_books
 from flows.ledger.sqlite import BUSY_TIMEOUT_S, busy, check_version, empty_ledger
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
-from flows.ledger.upgrade import to_3
+from flows.ledger.upgrade import to_3, to_4
 from schemas.errors import ConfigError, ServiceError, TunegateError
 
 if TYPE_CHECKING:
@@ -242,9 +242,11 @@ class LedgerPostgres:
                 check_version(version, self.place)
             if version in (0, VERSION):
                 return None
-            db.execute("DROP TRIGGER champion_events_stay ON champion_events")
-            db.execute("DROP TRIGGER champion_events_remain ON champion_events")
-            to_3(db, lambda: _watch(db))
+            if version < 3:
+                db.execute("DROP TRIGGER champion_events_stay ON champion_events")
+                db.execute("DROP TRIGGER champion_events_remain ON champion_events")
+                to_3(db, lambda: _watch(db))
+            to_4(db)
             db.execute("UPDATE ledger_version SET version = ?", (VERSION,))
             connection.commit()
         return version

@@ -32,6 +32,7 @@ from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow, Ru
 from flows.workspace.clock import present
 from schemas.artifacts import ChampionRef
 from schemas.errors import ConfigError, GateError, SecurityError
+from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
 
@@ -81,12 +82,18 @@ class Promotions(Champions):
         reach("ledger.promote.committed")
         return event
 
-    def force(self, name: str, *, expected: str | None, version: str, reason: str, actor: str) -> EventRow:
-        """Make the version champion whatever its verdict; the event says that it was forced.
+    def force(
+        self, name: str, *, expected: str | None, version: str, reason: str, actor: str, uncompared: bool = False
+    ) -> EventRow:
+        """Make the version champion past the gate; the event says that it was forced, and its verdict.
+
+        Args:
+            uncompared: The verdict is UNCOMPARED, which a person accepts; without it, any other verdict.
 
         Raises:
             ConfigError: TG0139, no reason was given.
-            GateError: TG0620 the champion is no longer the expected one, TG0621 there is no such candidate.
+            GateError: TG0620 the champion is no longer the expected one, TG0621 there is no such candidate, or its
+                verdict is not the one that is accepted.
             StorageError: TG0580, the history was altered.
         """
         require("reason", reason, "a forced promotion", name)
@@ -102,6 +109,8 @@ class Promotions(Champions):
             candidate = self._row(db, name, version) if version.isdecimal() else None
             if candidate is None:
                 raise _unfit(name, version, None)
+            if uncompared != (candidate.verdict == "UNCOMPARED"):
+                raise _unaccepted(name, version, candidate.verdict)
             ref = candidate.ref
             new = NewEvent("force", champion, reason, actor, ref.run_id, ref.verdict_digest)
             event = self.enter(db, events, candidate, new)
@@ -245,6 +254,19 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
         code="TG0621",
         where=name,
         hint="`tunegate model history PIPELINE` lists the candidates",
+    )
+
+
+def _unaccepted(name: str, version: str, verdict: Verdict) -> GateError:
+    if verdict == "UNCOMPARED":
+        message, flag = "was not compared with the champion", "--accept-uncompared"
+    else:
+        message, flag = f"has verdict {verdict}, not UNCOMPARED", "--force"
+    return GateError(
+        f"v{version} of {name} {message}",
+        code="TG0621",
+        where=name,
+        hint=f"`tunegate model promote PIPELINE {version} {flag} --reason ...` makes it champion, on the record",
     )
 
 

@@ -11,6 +11,8 @@ from schemas.verdicts import Verdict
 
 RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
 StepState = Literal["reused", "done", "failed"]
+AS_OF = '{"as_of":"'
+"""Start of the recorded configuration of a run with a day."""
 Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
 """promote: by the gate; force: by a person against the gate; approve: by the gate and a person; rollback: by a person;
 wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""
@@ -43,6 +45,21 @@ class RunRow:
     exit_code: int | None
     prefect_run_id: str | None
     mlflow_run_id: str | None
+
+    @property
+    def as_of(self) -> str | None:
+        """The day of `--as-of`, `2026-05-31`; None for a run with all tickets."""
+        # First in the configuration, so that listing many runs parses none of them.
+        return self.config_json[len(AS_OF) : len(AS_OF) + 10] if self.config_json.startswith(AS_OF) else None
+
+
+def config_as_of(config_json: str, as_of: str | None) -> str:
+    """Return the configuration of a run with its day, as `RunRow.as_of` reads it.
+
+    >>> config_as_of('{"name":"desk"}', "2026-05-31")
+    '{"as_of":"2026-05-31","name":"desk"}'
+    """
+    return config_json if as_of is None else f'{AS_OF}{as_of}",{config_json[1:]}'
 
 
 @dataclass(frozen=True)

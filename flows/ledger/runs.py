@@ -238,11 +238,11 @@ class Runs(LedgerBase):
         return RunRow(**row) if row else None
 
     def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
-        """Return the newest finished run of the same inputs with PROMOTE, HOLD or BLOCK: no need to run again."""
+        """Return the newest finished run of the same inputs with a verdict other than ERROR: no need to run again."""
         with self.read() as db:
             row = db.execute(
                 "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
+                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
                 (pipeline, input_digest),
             ).fetchone()
         return RunRow(**row) if row else None

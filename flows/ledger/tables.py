@@ -6,7 +6,7 @@ Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TE
 
 from __future__ import annotations
 
-VERSION = 3
+VERSION = 4
 
 TABLES = """
 CREATE TABLE identity (
@@ -19,7 +19,7 @@ CREATE TABLE runs (
     pipeline TEXT NOT NULL,
     model_name TEXT NOT NULL,
     status TEXT NOT NULL CHECK (status IN ('RUNNING', 'DONE', 'FAILED', 'INTERRUPTED', 'SKIPPED')),
-    verdict TEXT CHECK (verdict IN ('PROMOTE', 'HOLD', 'BLOCK', 'ERROR')),
+    verdict TEXT CHECK (verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK', 'ERROR')),
     reason TEXT NOT NULL DEFAULT '',
     input_digest TEXT NOT NULL,
     config_json TEXT NOT NULL,
@@ -66,7 +66,7 @@ CREATE TABLE candidates (
     key TEXT NOT NULL,
     run_id TEXT NOT NULL,
     ref_json TEXT NOT NULL,
-    verdict TEXT NOT NULL CHECK (verdict IN ('PROMOTE', 'HOLD', 'BLOCK', 'ERROR')),
+    verdict TEXT NOT NULL CHECK (verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK', 'ERROR')),
     reason TEXT NOT NULL,
     mlflow_version TEXT,
     recorded_at TEXT NOT NULL,

@@ -100,7 +100,46 @@ def upgrade_to_3(db: sqlite3.Connection) -> None:
         raise
 
 
+VERDICTS_4 = "'PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK', 'ERROR'"
+"""The verdicts that version 4 allows in the tables `runs` and `candidates`."""
+_WITH_VERDICT = ("runs", "candidates")
+
+
+def to_4(db: Database) -> None:
+    """Upgrade tables of version 3 to version 4 in Postgres, inside the caller's transaction: one more verdict."""
+    for table in _WITH_VERDICT:
+        db.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_verdict_check")
+        db.execute(f"ALTER TABLE {table} ADD CONSTRAINT {table}_verdict_check CHECK (verdict IN ({VERDICTS_4}))")
+
+
+def upgrade_to_4(db: sqlite3.Connection) -> None:
+    """Do the same for a file: SQLite changes no constraint, so both tables are made again. No row changes."""
+    db.row_factory = sqlite3.Row
+    db.execute("PRAGMA foreign_keys = OFF")  # `steps` references a table that is recreated
+    db.execute("PRAGMA legacy_alter_table = ON")  # and must keep referencing its name
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for table in _WITH_VERDICT:
+            query = "SELECT type, sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"
+            parts = [(row["type"], row["sql"]) for row in db.execute(query, (table,)).fetchall()]
+            made = next(sql for kind, sql in parts if kind == "table")
+            made = re.sub(rf'CREATE TABLE "?{table}"?', f"CREATE TABLE {table}_4", made)
+            db.execute(made.replace("verdict IN ('PROMOTE', 'HOLD', 'BLOCK', 'ERROR')", f"verdict IN ({VERDICTS_4})"))
+            db.execute(f"INSERT INTO {table}_4 SELECT * FROM {table}")
+            db.execute(f"DROP TABLE {table}")
+            db.execute(f"ALTER TABLE {table}_4 RENAME TO {table}")
+            for kind, sql in parts:
+                if kind in ("index", "trigger"):
+                    db.execute(sql)
+        db.execute("PRAGMA user_version = 4")
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
 OLD_TRIGGERS = ("champion_events_stay", "champion_events_remain", "forgettings_no_update", "forgettings_no_delete")
 
-UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2, 2: upgrade_to_3}
+UPGRADES: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: upgrade_to_2, 2: upgrade_to_3, 3: upgrade_to_4}
 """Version -> function that upgrades it to the next."""

@@ -41,7 +41,13 @@ from schemas.verdicts import Finding
 
 PLAIN_EVERY_S = 15.0
 NAME_WIDTH = 20
-STYLES = {"PROMOTE": "bold green", "HOLD": "bold yellow", "BLOCK": "bold red", "ERROR": "bold red"}
+STYLES = {
+    "PROMOTE": "bold green",
+    "UNCOMPARED": "bold yellow",
+    "HOLD": "bold yellow",
+    "BLOCK": "bold red",
+    "ERROR": "bold red",
+}
 
 
 class Notes(logging.Handler):

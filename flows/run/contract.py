@@ -5,6 +5,9 @@ Freshness is judged again in every run, because a reused result ages.
 
 from __future__ import annotations
 
+from datetime import datetime
+
+from flows.context.as_of import end_of
 from flows.context.run_context import RunContext
 from flows.workspace.clock import present
 from schemas.artifacts import CheckResults
@@ -21,7 +24,7 @@ def hold_checks(context: RunContext, results: CheckResults | None) -> None:
     """
     if results is None:
         return
-    now = present()
+    now = present() if context.as_of is None else datetime.fromisoformat(end_of(context.as_of))
     judged = [judge_now(each, now) for each in results.results]
     open_ones = [each for each in judged if not each.passed]
     for each in open_ones:

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from flows.build import PipelineGraph, build
+from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
+from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
 from flows.context.registry_state import record_held_out, registry_state_of
@@ -24,6 +27,7 @@ from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
+from flows.ledger.rows import config_as_of
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
@@ -100,6 +104,7 @@ def open_run(
     *,
     root: Path,
     wait_s: float = 0.0,
+    as_of: str | None = None,
     listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
 ) -> Iterator[OpenRun]:
     """Take the pipeline's lock and record the run in the ledger; on exit, record how it ended.
@@ -107,6 +112,7 @@ def open_run(
     Args:
         root: Folder of pipelines.yaml.
         wait_s: Seconds to wait for another run of the pipeline.
+        as_of: Day of `RunContext.as_of`, checked by `check_as_of`.
         listeners: Makes the listeners of the run, which are notified from the ingestion of its source on.
 
     Raises:
@@ -131,12 +137,11 @@ def open_run(
         open_ledger(settings).check()
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
         ledger = open_ledger(settings)
-        context = RunContext(
-            spec, settings, root, run_id, open_store(settings), ledger, registry_state_of(spec, ledger)
-        )
+        registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
+        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of)
         context.listeners.members += listeners(context)
         ledger.mark_interrupted()
-        if context.registry_state.champion is None:  # perhaps the ledger has lost it
+        if context.registry_state.champion is None and as_of is None:  # perhaps the ledger has lost it
             check_registry(spec, settings, ledger)
         opened: list[OpenRun] = []
         try:
@@ -144,15 +149,17 @@ def open_run(
                 yield opened[0]
         finally:
             keep_picture(context)
-            notify_end(context, opened[0].run.find(opened[0].pipeline.assessed.decision) if opened else None)
+            if as_of is None:
+                notify_end(context, opened[0].run.find(opened[0].pipeline.assessed.decision) if opened else None)
 
 
 def _opened(context: RunContext) -> OpenRun:
     """Declare the graph, for the source as it is now."""
     spec, settings = context.spec, context.settings
-    previous_run = find_previous_run(context.ledger, context.store, spec.name)
+    as_of = context.as_of
+    previous_run = find_previous_run(context.ledger, context.store, spec.name, before=as_of and end_of(as_of))
     graph_context = context_of(
-        spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run
+        spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
     pipeline = build(spec, graph_context)
     context.input_digest = input_digest(spec, pipeline.graph, graph_context)
@@ -178,7 +185,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         pipeline=spec.name,
         model_name=spec.registry.name,
         input_digest="",
-        config_json=masked(spec.model_dump_json(by_alias=True)),
+        config_json=config_as_of(masked(spec.model_dump_json(by_alias=True)), context.as_of),
     )
     try:
         with ingested_source(context):
@@ -208,7 +215,8 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
-        seen=_seen(opened[0]) if outcome.verdict in ("PROMOTE", "HOLD", "BLOCK") else None,
+        # The pipeline's mark is the newest ticket that was judged: a look at the past must not move it.
+        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not context.as_of else None,
     )
 
 
@@ -231,6 +239,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
         {
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
+            **({} if context.as_of is None else {"as_of": context.as_of}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,
             "code": _code(graph),

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.build import STAGES, build
 from flows.context.feedback import feedback_database
-from flows.context.graph_context import GraphContext, trunks_of
+from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState
@@ -80,6 +80,7 @@ class Handover(BaseModel):
     anchor: dict[str, Any] | None
     feedback_rows: int | None
     feedback_digest: str
+    as_of: str | None = None
 
     @property
     def work(self) -> str:
@@ -161,6 +162,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         anchor=_portable(registry_state.anchor, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
+        as_of=context.as_of,
     )
     path = _place(root, context.run_id, stage)
     write_json(path, handover.model_dump(mode="json"))
@@ -328,6 +330,8 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         feedback=feedback,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),
+        limits=limits_of(spec.train),
+        as_of=given.as_of,
     )
 
 

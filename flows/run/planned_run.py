@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.build import PipelineGraph, build
-from flows.context.graph_context import context_of
+from flows.context.graph_context import GraphContext, context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
@@ -38,6 +38,7 @@ class PlannedRun:
     ledger: Ledger | None
     """None before the first run."""
     registry_state: RegistryState
+    context: GraphContext
     pipeline: PipelineGraph
     run: Run
     """Has the results that would be reused."""
@@ -66,7 +67,7 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
-    return PlannedRun(spec, settings, ledger, registry_state, declared, run, nodes, seconds)
+    return PlannedRun(spec, settings, ledger, registry_state, context, declared, run, nodes, seconds)
 
 
 def _in_words(this: PlannedNode) -> PlannedNode:

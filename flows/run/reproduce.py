@@ -69,7 +69,12 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     spec = spec_of(row)
     registry_state = RegistryState(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
     context = context_of(
-        spec, settings, root=root, registry_state=registry_state, previous_run=_previous_run(store, rows)
+        spec,
+        settings,
+        root=root,
+        registry_state=registry_state,
+        previous_run=_previous_run(store, rows),
+        as_of=row.as_of,
     )
     run = Run(build(spec, context).graph, store, observer=observer)
     n_steps = 0

@@ -19,7 +19,7 @@ from flows.views.base_model_shapes import dims_of
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, ModelRef, Scores, Splits, TrainedRef
-from schemas.costs import CostReport
+from schemas.costs import CardLine, CostReport, QueryLine
 from schemas.curation_card import LabelConflicts
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
@@ -27,6 +27,7 @@ from schemas.pipeline import PipelineSpec
 from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
 from tasks.assess.consistency import form_shares
+from tasks.assess.economics import cheapest_own
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_prompting_arm
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
@@ -271,13 +272,31 @@ def _cost(known: Evidence) -> RuleAnswer | None:
         missing = f"{evidence}; no card is named for the own model"
         return RuleAnswer("missing", missing, "--machine NAME of infra/prices.yaml")
     card = next(line for line in report.cards if line.card == rented)
+    if known.queries is None or cheap.usd_per_month is None:
+        return RuleAnswer("missing", f"{evidence}; {_break_even(card, cheap)}", "--queries N, the queries of a month")
+    evidence += f", {cheap.usd_per_month:,.2f} a month at {known.queries:,.0f} queries"
+    own = cheapest_own(report.queries) if rented == report.machine else None
+    if own is not None and own.usd_per_month is not None:
+        cards = "1 card" if own.n_cards == 1 else f"{own.n_cards:,} cards"
+        evidence += f"; {own.what} needs {cards}, idle {own.idle_share or 0:.1%}: {own.usd_per_month:,.2f} a month"
+        says = "own model" if own.usd_per_month < cheap.usd_per_month else "API"
+        return RuleAnswer(says, f"{evidence}, {own.usd_at_volume or 0:.6f} a query")
+    evidence += f"; one {rented} costs {card.usd_per_month:,.2f} a month"
+    if card.usd_per_month >= cheap.usd_per_month:
+        return RuleAnswer("API", evidence)
+    return RuleAnswer(
+        "missing", f"{evidence}, and how many the volume needs was not measured",
+        f"gates.latency in a run on {rented} with gates.cost.machine, or --seconds S of a query on it",
+    )  # fmt: skip
+
+
+def _break_even(card: CardLine, cheap: QueryLine) -> str:
+    """The volume from which one card costs less than the API, within what the card serves."""
     volume = card.break_even[cheap.what.removeprefix("API ").partition(",")[0]]
-    less = "never less" if volume is None else f"less from {volume:,.0f} queries on"
-    evidence += f"; {card.card} costs {card.usd_per_month:,.0f} a month, {less}"
-    if known.queries is None:
-        return RuleAnswer("missing", evidence, "--queries N, the queries of a month")
-    says = "own model" if volume is not None and known.queries >= volume else "API"
-    return RuleAnswer(says, f"{evidence}; {known.queries:,.0f} are expected")
+    by = "by its measured seconds" if card.measured else "one at a time at most"
+    less = "not less within that" if volume is None else f"less from {volume:,.0f} on"
+    serves = f"serves {card.serves or 0:,.0f} queries {by}"
+    return f"one {card.card} costs {card.usd_per_month:,.2f} a month and {serves}, {less}"
 
 
 QUESTIONS: Mapping[str, Callable[[Evidence], RuleAnswer | None]] = {

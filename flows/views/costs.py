@@ -5,6 +5,8 @@ Used by `tunegate study cost`, `advise`, `compare` and the report; `tasks/assess
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 
 from flows.context.timings import read_timings
@@ -15,7 +17,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import ModelRef, Predictions, PromptSet
 from schemas.costs import CostReport
 from schemas.errors import ConfigError
-from tasks.assess.economics import Measures, PriceBook, compute_costs, read_prices
+from tasks.assess.economics import NO_VOLUME, Measures, PriceBook, Volume, compute_costs, read_prices
 from tasks.files import write_json
 
 RECENT_RUNS = 1000
@@ -29,13 +31,15 @@ def costs_of(
     *,
     book: PriceBook | None = None,
     machine: str | None = None,
-    queries_per_month: float | None = None,
+    volume: Volume = NO_VOLUME,
+    given_seconds: float | None = None,
     one_off_usd: float = 0.0,
 ) -> CostReport | None:
     """Compute the run's costs by the price book; None if the tuned model did not answer.
 
     Args:
         machine: Card of the price book; None for the one that the run declared, `gates.cost.machine`.
+        given_seconds: Of a query on that card, measured elsewhere.
 
     Raises:
         ConfigError: TG0103, the price book has no card of that name.
@@ -46,7 +50,8 @@ def costs_of(
     declared = spec_of(recorded.row).gates.cost
     book, machine = book or read_prices(), machine or (declared.machine if declared else None)
     check_machine(machine, book)
-    return compute_costs(book, known, machine=machine, queries_per_month=queries_per_month, one_off_usd=one_off_usd)
+    known = replace(known, given_seconds=given_seconds)
+    return compute_costs(book, known, machine=machine, volume=volume, one_off_usd=one_off_usd)
 
 
 def measures_of(recorded: Recorded) -> Measures | None:
@@ -96,9 +101,10 @@ def check_machine(machine: str | None, book: PriceBook) -> None:
 
 
 def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | None:
-    """Return the pipeline's newest run that reached the step; None without one."""
+    """Return the pipeline's newest run that reached the step; None without one. Runs with `--as-of` do not count."""
     ledger = open_ledger(settings)
     if not ledger.exists():
         return None
-    runs = (Recorded(settings, row.run_id) for row in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline))
+    rows = ledger.runs(limit=RECENT_RUNS, pipeline=pipeline)
+    runs = (Recorded(settings, row.run_id) for row in rows if row.as_of is None)
     return next((run for run in runs if step in run.keys), None)

@@ -51,7 +51,7 @@ def _report_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
     for tally in tallies:
         runs.labels(tally.pipeline, tally.status, tally.verdict).set(tally.n_runs)
     held = gauge("pipeline_held", "1 while a run holds the pipeline", "pipeline")
-    since = gauge("last_verdict_seconds", "Since the newest PROMOTE, HOLD or BLOCK, seconds", "pipeline")
+    since = gauge("last_verdict_seconds", "Since the newest verdict other than ERROR, seconds", "pipeline")
     took = gauge("last_run_seconds", "From start to end of the newest run with an end, seconds", "pipeline")
     pipelines = sorted({tally.pipeline for tally in tallies})
     for pipeline in pipelines:

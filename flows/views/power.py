@@ -32,7 +32,7 @@ def gate_power(
     n_items = None if splits is None else min(spec.evaluate.max_items, splits.n_test)
     decision = None if ledger is None else last_decision(ledger, store, spec.name)
     return plan_gate(
-        spec.gates,
+        spec.judged_gates,
         traits=traits_by_name(spec.evaluate.traits()),
         n_items=n_items,
         seen={} if decision is None else _seen(decision),
@@ -78,8 +78,10 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
 
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
-    """Return the newest verdict of the pipeline that is still in the store."""
+    """Return the newest verdict of the pipeline that is still in the store; runs with `--as-of` do not count."""
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
+        if run.as_of is not None:
+            continue
         gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
         found = store.look("gate", gate.key, GateDecision) if gate else None
         if isinstance(found, GateDecision):

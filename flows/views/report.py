@@ -93,6 +93,7 @@ def gather(
         model_name=row.model_name,
         verdict=outcome.verdict if outcome else row.verdict or "NONE",
         reason=outcome.reason if outcome else row.reason,
+        as_of=row.as_of,
         started_at=row.started_at,
         ended_at=row.ended_at,
         version=mine[0].ref.version if mine else None,

@@ -17,7 +17,7 @@ from schemas.export import PromotionStatus
 from schemas.load import PipelineFile
 
 ALIASES = ("champion", "previous", "challenger")
-VERIFIED = ("PROMOTE", "HOLD", "BLOCK")
+VERIFIED = ("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK")
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _of_run(run: RunRow, ledger: Ledger) -> ResolvedCandidate:
             f"run {run.run_id} recorded no candidate",
             code="TG0159",
             where=run.run_id,
-            hint="`tunegate show RUN` shows how far it got",
+            hint="a run with --as-of records none" if run.as_of else "`tunegate show RUN` shows how far it got",
         )
     return _verified((own or same)[0], run, ledger)
 

@@ -151,7 +151,9 @@ def spec_of(row: RunRow) -> PipelineSpec:
     """
     load_registries()  # the run may have used registered steps, sources or metrics
     try:
-        return PipelineSpec.model_validate(orjson.loads(row.config_json))
+        config = orjson.loads(row.config_json)
+        config.pop("as_of", None)  # of the run, not of the pipeline
+        return PipelineSpec.model_validate(config)
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(

@@ -79,6 +79,20 @@ def share_outcome(n_right: ArrayLike, n_items: ArrayLike, *, limit: float, alpha
     return Outcome(met, _at_least(n - right, n, 1 - limit) if limit <= 1 else np.zeros_like(right))
 
 
+def sign_p(n_better: ArrayLike, n_worse: ArrayLike) -> Floats:
+    """p-value of "at least as many items get better as get worse", exact at any number; equal ones are left out.
+
+    >>> round(float(sign_p(0, 5)), 5)
+    0.03125
+
+    Source: the sign test, Conover (1999), Practical Nonparametric Statistics, section 3.4.
+    """
+    import numpy as np
+
+    better, worse = np.asarray(n_better, np.float64), np.asarray(n_worse, np.float64)
+    return _at_least(worse, better + worse, 0.5)
+
+
 def holm(p_values: ArrayLike, *, alpha: float) -> Bools:
     """Which hypotheses of each family (last axis) are rejected; a true one is with probability at most alpha.
 

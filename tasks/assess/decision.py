@@ -15,6 +15,7 @@ from tasks.files import write_atomic, write_json
 
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
+    "UNCOMPARED": "not compared",
     "HOLD": "without enough evidence",
     "BLOCK": "violated",
     "ERROR": "without a sound measurement",
@@ -37,7 +38,9 @@ def describe_rule(rule: GateRule, *, higher_is_better: bool = True, against: str
         bound = "at least" if higher_is_better else "at most"
         return f"{rule.metric}{where} {bound} {rule.value_threshold:g}"
     against = against or change.against
-    if change.mode == "improve" or replaced:
+    if change.mode == "no_worse":
+        text = f"{rule.metric}{where} is at most {change.margin:g} worse than {against} at the confidence"
+    elif change.mode == "improve" or replaced:
         text = f"{rule.metric}{where} improves on {against}"
     else:
         text = f"{rule.metric}{where} is better than {against}, and at most {change.margin:g} worse at the confidence"
@@ -66,6 +69,9 @@ def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
     first = decisive[0]
+    if verdict == "UNCOMPARED":
+        checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
+        return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
     what = "rules and checks" if n_checks else "rules"
     return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}"
 

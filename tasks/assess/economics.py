@@ -8,7 +8,7 @@ are in `infra/prices.yaml`; users can replace it with their own.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 
 from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
+from schemas.evidence import BATCH_SIZES
 from schemas.regular_file import open_regular
 from schemas.spec import Spec
 
@@ -26,6 +27,8 @@ MAX_BYTES = 1_000_000
 PROMPTED = ("few_shot", "retrieval", "zero_shot")
 """Arms whose prompt an API would get: the first one that is known."""
 OWN = "tuned"
+UTILISATION = 0.5
+"""Planned busy share of a card's month. Judgement, not a measurement: a desk is busy by day, and peaks need room."""
 
 
 class GpuPrice(Spec):
@@ -91,7 +94,7 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     raise GateError(f"the price book is wrong: {f'{at} ' if at else ''}{reason}", code="TG0612", where=str(path))
 
 
-def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
+def find_gpu(name: str, path: Path = PRICES, *, where: str = "gates.cost.machine") -> GpuPrice:
     """Return the machine of that name from the price book.
 
     Raises:
@@ -101,7 +104,7 @@ def find_gpu(name: str, path: Path = PRICES) -> GpuPrice:
     if name not in book.gpus:
         raise GateError(
             f"the price book has no machine {name!r}; machines: {', '.join(sorted(book.gpus))}", code="TG0612",
-            where="gates.cost.machine", hint=f"add it to {path.name}, with price and source",
+            where=where, hint=f"add it to {path.name}, with price and source",
         )  # fmt: skip
     return book.gpus[name]
 
@@ -151,6 +154,20 @@ def payback_days(
     return one_off_usd / saved * (HOURS_PER_MONTH / 24) if saved > 0 else math.inf
 
 
+def cards_needed(*, queries_per_month: float, seconds_per_query: float, utilisation: float = 1.0) -> int:
+    """Whole cards that answer the volume; at least one.
+
+    Args:
+        utilisation: Share of a month in which a card may be busy, 0-1.
+
+    Source: busy seconds over the seconds that a card may work, rounded up, since a card is rented whole.
+
+    >>> cards_needed(queries_per_month=1e6, seconds_per_query=5), 1e6 * 5 / (730 * 3600)
+    (2, 1.9025875190258752)
+    """
+    return max(1, math.ceil(queries_per_month * seconds_per_query / (HOURS_PER_MONTH * 3600 * utilisation)))
+
+
 def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: int) -> float:
     """Minimum seconds for a reply at batch size 1: every token reads all weights once, whatever the arithmetic costs.
 
@@ -164,6 +181,18 @@ def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: i
 
 
 @dataclass(frozen=True)
+class Volume:
+    """How many queries to plan for."""
+
+    queries_per_month: float | None = None
+    """None leaves out capacity, monthly costs and payback."""
+    utilisation: float = UTILISATION
+
+
+NO_VOLUME = Volume()
+
+
+@dataclass(frozen=True)
 class Measures:
     """Known figures of the traffic and of the own model."""
 
@@ -173,7 +202,9 @@ class Measures:
     prompt_tokens: Mapping[str, float]
     """Arm -> mean tokens of its prompts."""
     measured: Mapping[str, float] = field(default_factory=dict)
-    """Figures of `gates.latency`: one answer at a time."""
+    """Figures of `gates.latency`."""
+    given_seconds: float | None = None
+    """Per answer, measured elsewhere on the machine (`--seconds`); replaces what the run measured."""
     batched_seconds: float | None = None
     """Per answer, in the batches of the evaluation, including the loading of the model."""
     training_seconds: float | None = None
@@ -186,14 +217,16 @@ def compute_costs(
     known: Measures,
     *,
     machine: str | None = None,
-    queries_per_month: float | None = None,
+    volume: Volume = NO_VOLUME,
     one_off_usd: float = 0.0,
 ) -> CostReport:
     """Compute all costs that the figures allow.
 
+    Cards are rented whole, so an own model's month is the rent of the cards that the volume needs at the measured
+    seconds; break-even and payback follow from that month.
+
     Args:
         machine: Card of the price book that the seconds were measured on; None leaves out the own model's costs.
-        queries_per_month: Volume; None leaves out monthly costs and payback.
         one_off_usd: Costs besides the training, such as people's hours for curation.
     """
     card = None if machine is None else book.gpus[machine]
@@ -201,41 +234,26 @@ def compute_costs(
     own, few = known.prompt_tokens.get(OWN), known.prompt_tokens.get("few_shot")
     saved = None if few is None or own is None else few - own
     sent = known.prompt_tokens[prompted] if prompted else own or 0.0
+    queries = volume.queries_per_month
     api_usd = {name: api.usd_per_query(sent, known.reply_tokens) for name, api in book.apis.items()}
 
-    def rent_of(seconds: float | None) -> float | None:
-        if card is None or seconds is None:
-            return None
-        return hosted_usd_per_query(usd_per_hour=card.usd_per_hour, seconds_per_query=seconds)
-
-    def line(what: str, prompt_tokens: float | None, seconds: float | None, usd: float | None) -> QueryLine:
-        return QueryLine(
-            what=what, prompt_tokens=prompt_tokens, reply_tokens=known.reply_tokens, seconds=seconds, usd=usd,
-            usd_per_month=None if usd is None or queries_per_month is None else usd * queries_per_month,
-        )  # fmt: skip
-
-    speed = known.measured.get("tokens_per_s")
-    ways = {"one at a time": known.reply_tokens / speed if speed else None,
-            "in the evaluation's batches": known.batched_seconds}  # fmt: skip
     on, prompt = f", on {machine}" if machine else "", f", {prompted} prompt" if prompted else ""
-    own_lines = (
-        line(f"own model, {way}{on}", own, seconds, rent_of(seconds))
-        for way, seconds in ways.items()
-        if seconds is not None
+    own_lines = tuple(
+        _own_line(f"own model, {way}{on}", timed, known, card=card, volume=volume) for way, timed in _ways(known)
     )
-    api_lines = (
-        line(f"API {api}{prompt}", sent, None, api_usd[api]) for api in sorted(api_usd, key=api_usd.__getitem__)
-    )
-    trained_usd = rent_of(known.training_seconds)
+    api_lines = tuple(
+        QueryLine(
+            what=f"API {api}{prompt}", prompt_tokens=sent, reply_tokens=known.reply_tokens, seconds=None,
+            usd=api_usd[api], usd_at_volume=None if queries is None else api_usd[api],
+            usd_per_month=None if queries is None else api_usd[api] * queries,
+        )
+        for api in sorted(api_usd, key=api_usd.__getitem__)
+    )  # fmt: skip
+    trained_usd = None
+    if card is not None and known.training_seconds is not None:
+        trained_usd = card.usd_per_hour * known.training_seconds / 3600
     one_off = one_off_usd + trained_usd if trained_usd is not None else one_off_usd or None
-    payback: list[PaybackLine] = []
-    if card is not None and one_off is not None and queries_per_month is not None:
-        for api, usd in api_usd.items():
-            days = payback_days(
-                one_off_usd=one_off, queries_per_month=queries_per_month, api_usd_per_query=usd,
-                usd_per_month=card.usd_per_month(),
-            )  # fmt: skip
-            payback.append(PaybackLine(api=api, days=_finite(days)))
+    fastest = min((line.seconds for line in own_lines if line.seconds), default=None)
     return CostReport(
         dated=book.dated,
         machine=machine,
@@ -247,15 +265,79 @@ def compute_costs(
         saved_usd_per_1k={name: 1000 * saved * api.usd_per_m_in / 1e6 for name, api in book.apis.items()}
         if saved is not None
         else {},
-        queries_per_month=queries_per_month,
+        queries_per_month=queries,
+        utilisation=volume.utilisation,
         measured=dict(known.measured),
         queries=(*own_lines, *api_lines),
-        cards=tuple(_card_line(name, price, known, api_usd) for name, price in book.gpus.items()),
+        cards=tuple(
+            _card_line(name, book, known, api_usd, fastest if name == machine else None, volume.utilisation)
+            for name in book.gpus
+        ),
         training_seconds=known.training_seconds,
         one_off_usd=one_off,
-        payback=tuple(payback),
-        notes=_notes(known, machine, prompted, queries_per_month),
+        payback=_payback(
+            own_lines, dict(zip(sorted(api_usd, key=api_usd.__getitem__), api_lines, strict=True)), one_off
+        ),
+        notes=_notes(known, machine, prompted, queries),
     )
+
+
+def cheapest_own(lines: Iterable[QueryLine]) -> QueryLine | None:
+    """The own model's line with the lowest month, the fastest of equal ones; None without a volume or a price."""
+    priced = [line for line in lines if line.n_cards is not None and line.usd_per_month is not None]
+    return min(priced, key=lambda line: (line.usd_per_month or 0.0, line.wait_s or math.inf), default=None)
+
+
+def _ways(known: Measures) -> Iterator[tuple[str, tuple[float, float | None]]]:
+    """How the own model answered -> seconds per answer, and seconds until an answer is there."""
+    if known.given_seconds is not None:
+        yield "as given", (known.given_seconds, None)
+        return
+    speed = known.measured.get("tokens_per_s")
+    if speed:
+        single = known.reply_tokens / speed
+        yield "one at a time", (single, single)
+    for size in BATCH_SIZES:
+        if (batch := known.measured.get(f"batch_{size}_s")) is not None:
+            yield f"batches of {size}", (batch / size, batch)
+    if known.batched_seconds is not None:
+        yield "in the evaluation's batches", (known.batched_seconds, None)
+
+
+def _own_line(
+    what: str, timed: tuple[float, float | None], known: Measures, *, card: GpuPrice | None, volume: Volume
+) -> QueryLine:
+    seconds, wait_s = timed
+    queries = volume.queries_per_month
+    n_cards = idle = month = None
+    if queries is not None:
+        n_cards = cards_needed(
+            queries_per_month=queries, seconds_per_query=seconds, utilisation=volume.utilisation
+        )  # fmt: skip
+        idle = max(0.0, 1 - queries * seconds / (n_cards * HOURS_PER_MONTH * 3600))
+        month = None if card is None else n_cards * card.usd_per_month()
+    return QueryLine(
+        what=what, prompt_tokens=known.prompt_tokens.get(OWN), reply_tokens=known.reply_tokens, seconds=seconds,
+        wait_s=wait_s, n_cards=n_cards, idle_share=idle, usd_per_month=month,
+        usd=None if card is None else hosted_usd_per_query(usd_per_hour=card.usd_per_hour, seconds_per_query=seconds),
+        usd_at_volume=None if month is None or queries is None else month / queries,
+    )  # fmt: skip
+
+
+def _payback(own: Sequence[QueryLine], apis: Mapping[str, QueryLine], one_off: float | None) -> tuple[PaybackLine, ...]:
+    """Days against each API, from the months of the table's own lines."""
+    best = cheapest_own(own)
+    if best is None or best.usd_per_month is None or one_off is None:
+        return ()
+    found = []
+    for api, line in apis.items():
+        days = payback_days(
+            one_off_usd=one_off, queries_per_month=1.0, api_usd_per_query=line.usd_per_month or 0.0,
+            usd_per_month=best.usd_per_month,
+        )  # fmt: skip
+        saved = (line.usd_per_month or 0.0) - best.usd_per_month
+        found.append(PaybackLine(api=api, own=best.what, usd_saved_per_month=saved, days=_finite(days)))
+    return tuple(found)
 
 
 def cheapest(report: CostReport) -> QueryLine | None:
@@ -264,20 +346,30 @@ def cheapest(report: CostReport) -> QueryLine | None:
     return min(priced, key=lambda line: line.usd or 0.0, default=None)
 
 
-def _card_line(name: str, card: GpuPrice, known: Measures, api_usd: Mapping[str, float]) -> CardLine:
+def _card_line(
+    name: str, book: PriceBook, known: Measures, api_usd: Mapping[str, float], seconds: float | None, utilisation: float
+) -> CardLine:
+    card = book.gpus[name]
     n_tokens, rent = max(1, round(known.reply_tokens)), card.usd_per_month()
     least = bandwidth_bound_s(
         weight_bytes=known.weight_bytes, bandwidth_gb_s=card.bandwidth_gb_s, n_tokens=n_tokens
     )  # fmt: skip
+    serves = HOURS_PER_MONTH * 3600 * utilisation / (seconds or least)
+
+    def from_volume(usd: float) -> float | None:
+        # Beyond what one card serves a second one is rented, and more cards have no better ratio of rent to queries.
+        volume = break_even_queries(usd_per_month=rent, api_usd_per_query=usd)
+        return volume if volume <= serves else None
+
     return CardLine(
         card=name,
         usd_per_month=rent,
         least_seconds=least,
         least_ms_per_token=1000 * least / n_tokens,
         most_queries=HOURS_PER_MONTH * 3600 / least,
-        break_even={
-            api: _finite(break_even_queries(usd_per_month=rent, api_usd_per_query=usd)) for api, usd in api_usd.items()
-        },
+        measured=seconds is not None,
+        serves=serves,
+        break_even={api: from_volume(usd) for api, usd in api_usd.items()},
     )
 
 
@@ -288,22 +380,29 @@ def _finite(value: float) -> float | None:
 
 def _notes(known: Measures, machine: str | None, prompted: str | None, queries: float | None) -> tuple[str, ...]:
     """What the figures leave out, and how to get the missing ones."""
-    measured, batched = bool(known.measured), known.batched_seconds is not None
+    batched, given = known.batched_seconds is not None, known.given_seconds is not None
+    timed = given or batched or "tokens_per_s" in known.measured
     notes = (
         (known.assumed,
-         "the traffic is assumed and nothing was measured: `tunegate study cost PIPELINE` uses a run's figures"),
-        (not known.assumed and "tokens_per_s" not in known.measured,
+         "the traffic is assumed and no run was measured: `tunegate study cost PIPELINE` uses a run's figures"),
+        (not known.assumed and not given and "tokens_per_s" not in known.measured,
          "seconds of single answers were not measured: declare `gates.latency` and run"),
         (not known.assumed and machine is None,
          "the measured seconds have no price without the name of the card: --machine, or gates.cost.machine"),
-        (not known.assumed and machine is not None,
+        (not known.assumed and not given and machine is not None,
          f"measured seconds are priced as those of {machine} (gates.cost.machine or --machine)"),
         (not known.assumed and prompted is None,
          "there is no prompting arm, so API costs assume the tuned prompt: add few_shot to the arms"),
         (not known.assumed, "tokens are those of the own base model; an API counts with its own tokenizer"),
-        (machine is not None and (measured or batched),
-         "the cost of an own query assumes a card that is always busy; idle hours cost as much: see break-even"),
-        (batched, "seconds in batches include loading the model: an upper bound for a server that keeps it loaded"),
-        (queries is None, "without a volume there are no monthly costs and no payback: --queries N"),
+        (machine is not None and timed and queries is None,
+         "the cost of an own query assumes a card that is always busy; idle hours cost as much: --queries N"),
+        (queries is not None and timed,
+         "cards are rented whole; --utilisation is the share of a month in which one may be busy"),
+        (queries is not None and not (machine and timed),
+         "no payback: that needs seconds of a query on a card of the price book: --machine with gates.latency or "
+         "--seconds S"),
+        (batched and not given,
+         "seconds in batches include loading the model: an upper bound for a server that keeps it loaded"),
+        (queries is None, "without a volume there are no cards to count, no monthly costs and no payback: --queries N"),
     )  # fmt: skip
     return tuple(text for holds, text in notes if holds)

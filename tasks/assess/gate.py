@@ -9,6 +9,7 @@ Verdicts, worst first; the decision is the worst finding that decides:
 - BLOCK: harm is shown: a limit is missed, or the candidate is worse than the reference, at the confidence over all
   tests of the gate that may block (Holm); or a hard limit is exceeded.
 - HOLD: neither is shown. More items may decide; the reason says how many. Also if the evidence is used up.
+- UNCOMPARED: every rule is met, but `gates.compare` is off, so nothing is known against the champion.
 - PROMOTE: the rule is met at the confidence. Every such test is `bound > limit`, which is false for NaN.
 
 Rules, for a metric where higher is better (else mirrored; differences are always candidate - reference):
@@ -18,12 +19,15 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
 - `change_threshold`, on the same items. `improve`: met if the lower bound of the difference is above 0. `refresh`: met
   if it is above -margin, the difference itself is above 0, and the lower bound of the difference to the anchor, a fixed
   earlier model, is above the anchor's margin: the margin alone would let a model decay by as much each week. Violated
-  if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD.
+  if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD. `no_worse`: the lower
+  bound is above -margin, and that to the anchor above its own; violated if the upper bound is below -margin.
+- `gates.compare` adds a rule of mode `refresh` if none compares with the champion (`schemas/comparison.py`).
 - `against: best_baseline` is the prompting arm with the best mean on those items. Without a champion,
   `if_missing: baseline` turns a champion rule into `improve` on that arm, `error` into ERROR.
 - `gates.slices`: no slice of a column may be worse than the champion; slices that are too small are reported.
 - With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
-  Continuous metrics need 200 items of which 30 differ, clustered ones 40 clusters; otherwise the rule is HOLD.
+  Continuous metrics need 200 items of which 30 differ, clustered ones 40 clusters; otherwise the rule is not met. A
+  comparison that has fewer is violated if an exact sign test shows that the candidate is worse on most of them.
 
 `gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
 `schemas.verdicts.PARTS`.
@@ -37,6 +41,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import get_args
 
 import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import EvalSet, GateDecision, Scores
@@ -52,11 +57,11 @@ from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.decision import summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
-from tasks.assess.judge import ChangeTest, Judgement, judge_change
+from tasks.assess.judge import SIGN_TEST, ChangeTest, Judgement, judge_change
 from tasks.assess.questions import Assessment, assess_rules
 from tasks.step import as_step
 
-SEVERITY: tuple[Verdict, ...] = ("PROMOTE", "HOLD", "BLOCK", "ERROR")
+SEVERITY: tuple[Verdict, ...] = get_args(Verdict)
 """From best to worst."""
 _VERDICTS: dict[int, Verdict] = {PROMOTE: "PROMOTE", HOLD: "HOLD", BLOCK: "BLOCK"}
 MAX_UNREADABLE = 0.1
@@ -133,6 +138,7 @@ def decide(
         *findings_of(assessed, alpha=gates.alpha),
         *live_findings(context.live),
         *use_findings(use, n_items=candidate.n_items),
+        *uncompared_findings(gates, n_items=candidate.n_items),
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
@@ -164,7 +170,8 @@ def findings_of(assessed: Sequence[Assessment], *, alpha: float) -> Iterator[Fin
     """Yield a finding for each, in order."""
     import numpy as np
 
-    tested = [each.judgement for each in assessed if each.judgement is not None and each.judgement.lower is not None]
+    judged = (each.judgement for each in assessed if each.judgement is not None)
+    tested = [each for each in judged if each.lower is not None or each.method == SIGN_TEST]
     settled: dict[int, Verdict] = {}
     if tested:
         met = np.array([judgement.met for judgement in tested], np.bool_)
@@ -192,6 +199,17 @@ def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
             part="use",
             reason=f"these items have judged {use.verdict - 1} candidates, and gates.reuse.budget is {use.budget}; "
             "fresh tickets in the test split are needed.",
+        )  # fmt: skip
+
+
+def uncompared_findings(gates: GatesSpec, *, n_items: int) -> Iterator[Finding]:
+    """Yield one if the comparison with the champion is off."""
+    if gates.compare.off is not None:
+        yield Finding(
+            rule="the candidate is compared with the champion", metric="compare", verdict="UNCOMPARED",
+            n_items=n_items, candidate=None, method="none", part="use",
+            reason=f"the candidate is not compared with the champion (gates.compare is off: {gates.compare.off}); "
+            "`tunegate model promote --accept-uncompared` makes it champion.",
         )  # fmt: skip
 
 

@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
+from tasks.assess.contract import sign_p
 from tasks.assess.power import items_needed, paired_items_needed
 from tasks.assess.weigh import Kind, binary_sd, method_of, settled, shortage_of, weigh_change, weigh_value
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
     from tasks.assess.weigh import Clusters
+
+
+SIGN_TEST = "sign_test"
+"""Method of a comparison with too few items to bound the mean: it can show harm, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,8 @@ class ChangeTest:
     """Tolerated loss; None tolerates none."""
     kind: Kind | None = None
     """None is `improve` without a margin and `refresh` with one."""
+    sign_tested: bool = False
+    """With too few items to bound a mean, a sign test may still show that the candidate is worse."""
 
 
 def judge_value(candidate: Floats, test: ValueTest, *, clusters: Clusters = None) -> Judgement:
@@ -133,7 +140,10 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
         return replace(base, reason=reason, lower=equal.lower, upper=equal.upper)
     shortage = None if same else shortage_of(gains, traits, clusters)
     if shortage is not None:
-        return replace(base, reason=f"{worth}: {_by(gain)}, but {shortage}.")
+        held = replace(base, reason=f"{worth}: {_by(gain)}, but {shortage}.")
+        if not test.sign_tested:
+            return held
+        return _sign_tested(held, gains + (margin or 0.0) * (kind == "anchor"), test, clusters)
     evidence = weigh_change(gains, traits, kind=kind, margin=margin or 0.0, alpha=1 - confidence, clusters=clusters)
     lower, upper = evidence.bounds.lower, evidence.bounds.upper
     met, harmed = settled(evidence.outcome, 1 - confidence)
@@ -152,6 +162,27 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
         base, verdict=verdict, reason=f"{reason}.", lower=_finite(first), upper=_finite(last), met=met,
         p_harm=float(evidence.outcome.p_harm), if_not_blocked=worse,
     )  # fmt: skip
+
+
+def _sign_tested(held: Judgement, gains: Floats, test: ChangeTest, clusters: Clusters) -> Judgement:
+    """Turn a HOLD for want of items into BLOCK if the candidate is worse on most items (or customers).
+
+    The mean cannot be bounded, but the number of items that got worse is exact at any size.
+    """
+    import numpy as np
+
+    units = gains if clusters is None else np.bincount(clusters, gains)
+    better, worse = int((units > 0).sum()), int((units < 0).sum())
+    p_harm = float(sign_p(better, worse)) if gains.mean() < 0 else 1.0
+    what = "items" if clusters is None else "customers or groups"
+    counted = f"{held.reason.partition(', but ')[0]}, and worse on {worse} of {len(units)} {what}"
+    found = replace(held, method=SIGN_TEST, p_harm=p_harm, if_not_blocked=counted)
+    if not p_harm <= 1 - test.confidence:
+        return found
+    level = f"at {100 * test.confidence:g} % confidence"
+    return replace(
+        found, verdict="BLOCK", reason=f"{counted}: that is no chance {level}; only a better candidate can pass."
+    )
 
 
 def _change_items_needed(

@@ -81,8 +81,11 @@ def latency_calls(spec: LatencySpec, *, against: str, seconds_each: float | None
     Args:
         seconds_each: Mean of both models in the last run that measured them.
     """
-    calls = MODELS * (spec.n_prompts * spec.repeats + 1)
+    sizes = [size for size in spec.batch_sizes if size <= spec.n_prompts]
+    calls = MODELS * (spec.n_prompts * spec.repeats + 1) + sum(spec.n_prompts // size * size for size in sizes)
     note = f"{spec.n_prompts} prompts, {spec.repeats} rounds, alternating with {against}; both models in memory"
+    if sizes:
+        note += f"; the candidate again in batches of {', '.join(map(str, sizes))}"
     return Calls("latency check", calls, seconds=None if seconds_each is None else seconds_each * calls, note=note)
 
 

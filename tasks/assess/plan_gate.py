@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from schemas.checks import ForgettingSpec
-from schemas.gates import GateRule, GatesSpec
+from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.decision import describe_rule
 from tasks.assess.power import (
@@ -76,9 +76,16 @@ def plan_gate(
         _change_power(rule, gates, traits_of(rule.metric, traits), n_items, seen.get(rule.metric))
         if rule.change_threshold is not None
         else _value_power(rule, gates, traits_of(rule.metric, traits), n_items)
-        for rule in gates.rules
+        for rule in gates.judged_rules
         if rule.slice is None
     ]
+    if gates.added_rule is not None:
+        needed = rows[-1].needed
+        rows[-1] = replace(
+            rows[-1],
+            rule=f"{rows[-1].rule} (gates.compare)",
+            needed=None if needed is None else max(needed, LEAST_ITEMS),
+        )
     if gates.slices is not None:
         rows.append(_slice_power(gates, traits_of(gates.slices.metric, traits), seen.get(gates.slices.metric)))
     if gates.forgetting is not None:
@@ -93,7 +100,7 @@ def _change_power(
 ) -> RulePower:
     change, wanted = rule.change_threshold, gates.power
     level = {"confidence": 1 - gates.alpha, "power": wanted.power}
-    margin = change.margin if change is not None and change.mode == "refresh" else None
+    margin = change.margin if change is not None and change.mode != "improve" else None
     aim = wanted.effect if margin is None else margin
     what = f"a true gain of {aim:g}" if margin is None else f"a truly equal candidate within {aim:g}"
     if traits.continuous:

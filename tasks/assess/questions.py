@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
-from schemas.gates import AnchorSpec, GateRule, GatesSpec, SliceGuard
+from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
 from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
 from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baseline, find_champion, line_up
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
-from tasks.assess.weigh import Kind, method_of
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,11 +68,25 @@ class _Assessor:
         for rule in self._gates.rules:
             found.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
             found += self._anchor(rule)
+        if (added := self._gates.added_rule) is not None and not self._is_declared(added):
+            # Fewer items than by default would make a comparison that is not asked for a formality.
+            continuous = self._arms.candidate.traits(added.metric).continuous
+            least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
+            found += [
+                replace(each, rule=f"{each.rule} (gates.compare)")
+                for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))
+            ]
         if self._gates.slices is not None:
             found += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
         return tuple(found)
 
-    def _rule(self, rule: GateRule) -> Assessment:
+    def _is_declared(self, added: GateRule) -> bool:
+        """Without a champion it is `improve` on the best prompting arm: once, if a rule says that already."""
+        same = GateRule(metric=added.metric, change_threshold=ChangeThreshold(against="best_baseline"))
+        replaced = self._arms.champion is None and self._gates.if_missing == "baseline"
+        return replaced and same in self._gates.rules
+
+    def _rule(self, rule: GateRule, *, min_items: int | None = None) -> Assessment:
         reference: Reference | None = None
         change = rule.change_threshold
         try:
@@ -82,28 +96,30 @@ class _Assessor:
             elif change is not None:
                 reference = find_baseline(self._arms, metric=rule.metric, items=items)
             margin = None if change is None or change.mode == "improve" else change.margin
-            if reference is not None and reference.replaced:
+            if reference is not None and reference.replaced and change is not None and change.mode == "refresh":
                 margin = None
+            # Non-inferiority alone is what the anchor is judged by.
+            kind: Kind | None = "anchor" if change is not None and change.mode == "no_worse" else None
             return self._judged(rule, describe_rule(
                 rule,
                 higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better,
                 against=reference.name if reference else "",
                 replaced=reference is not None and reference.replaced,
-            ), reference, margin)  # fmt: skip
+            ), reference, margin, kind=kind, min_items=min_items)  # fmt: skip
         except GateError as error:
             text = describe_rule(rule, higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better)
             return self._refused(rule, text, error)
 
-    def _anchor(self, rule: GateRule) -> Iterator[Assessment]:
+    def _anchor(self, rule: GateRule, *, min_items: int | None = None) -> Iterator[Assessment]:
         change, anchor = rule.change_threshold, self._gates.anchor
-        if change is None or change.mode != "refresh" or change.against != "champion" or anchor is None:
+        if change is None or change.mode == "improve" or change.against != "champion" or anchor is None:
             return
         margin = anchor.margin or change.margin
         try:
             reference = find_anchor(self._arms)
             if reference is not None:
                 text = describe_anchor(rule, margin=margin, against=reference.name)
-                yield self._judged(rule, text, reference, margin, kind="anchor")
+                yield self._judged(rule, text, reference, margin, kind="anchor", min_items=min_items)
         except GateError as error:
             yield self._refused(rule, describe_anchor(rule, margin=margin, against=_anchor_name(anchor)), error)
 
@@ -149,7 +165,7 @@ class _Assessor:
         paired = line_up(candidate, reference.scores if reference else None, metric=rule.metric, slice_name=rule.slice)
         n_items = paired.n_items
         short = (
-            f"{rule.slice or 'the held-out set'} has {n_items} items and gates.min_items is {min_items}; "
+            f"{rule.slice or 'the held-out set'} has {n_items} items and {_least(self._gates, min_items)}; "
             f"{max(0, min_items - n_items):,} more are needed before this rule can be met."
         )
         if n_items == 0:
@@ -157,7 +173,9 @@ class _Assessor:
         clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._gates.alpha
         if reference is not None and paired.reference is not None:
             limit = None
-            change = ChangeTest(traits, confidence, reference.name, margin=margin, kind=kind)
+            change = ChangeTest(
+                traits, confidence, reference.name, margin=margin, kind=kind, sign_tested=kind != "guard"
+            )
             judgement = judge_change(paired.candidate, paired.reference, change, clusters=clusters)
         elif limit is not None:
             value = ValueTest(traits, confidence, limit, hard_limit=rule.hard_limit)
@@ -207,6 +225,12 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _least(gates: GatesSpec, min_items: int) -> str:
+    if min_items > gates.min_items and gates.added_rule is not None:
+        return f"the comparison by gates.compare needs {min_items}, whatever gates.min_items is"
+    return f"gates.min_items is {min_items}"
 
 
 def _part_of(rule: GateRule, traits: MetricTraits) -> Part:

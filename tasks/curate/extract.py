@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def extract_tickets(
     fingerprint: str,
     place: Place,
     forgotten: Forgotten | None = None,
+    as_of: str | None = None,
     progress: Progress = silent,
 ) -> TicketTable:
     """Write every row of the source to `tickets.parquet`, or to `removed.parquet` as quarantined.
@@ -56,16 +58,45 @@ def extract_tickets(
         place: Where the source is read (`place_of`).
         out: Directory to write to.
         forgotten: Forgotten customers; their rows are dropped as `forgotten` before anything is written.
+        as_of: A day, `2026-05-31`: rows created after it (UTC), or without created_at, are dropped, as `after_as_of`
+            and `undated`.
         progress: Called with the number of rows read so far.
 
     Raises:
         DataError: TG0201 no such file; TG0202 a file is damaged or of another kind; TG0203 the source changed twice
-            while it was read; TG0204 header, shapes and columns; TG0221 the source holds no row.
+            while it was read; TG0204 header, shapes and columns, or `as_of` and no row has created_at; TG0221 the
+            source holds no row.
         ConfigError: The source's settings do not fit its files.
     """
+    before = None if as_of is None else day_after(as_of)
     with tempfile.TemporaryDirectory(prefix="scratch-", dir=out) as scratch:
-        gathered = _read_unchanged(source, fingerprint, place, progress, Path(scratch), forgotten)
+
+        def read(attempt: int) -> Gathered:
+            from tasks.curate.gather import Gathered
+            from tasks.sources.readers.columns import TicketMaker
+
+            aside = Path(scratch) / str(attempt)
+            aside.mkdir()
+            maker = TicketMaker(kind_of(source).row_reading(source))
+            gathered = Gathered(maker, aside=aside, forgotten=forgotten, before=before)
+            return _read(source, place, progress, gathered)
+
+        gathered = _read_unchanged(source, fingerprint, place, read)
+        if gathered.n_undated and gathered.n_undated == gathered.n_rows:
+            raise DataError(
+                f"no row has created_at, so which tickets there were at {as_of} is not known", code="TG0204",
+                where=kind_of(source).describe(source), hint="source.columns: {created_at: THEIR_NAME}",
+            )  # fmt: skip
         return _write(gathered, source, out)
+
+
+def day_after(day: str) -> datetime:
+    """The end of a day in UTC, without a zone as in the tables of tickets.
+
+    >>> day_after("2026-05-31")
+    datetime.datetime(2026, 6, 1, 0, 0)
+    """
+    return datetime.fromisoformat(day) + timedelta(days=1)
 
 
 def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
@@ -84,9 +115,7 @@ def _write(gathered: Gathered, source: Source, out: Path) -> TicketTable:
     return TicketTable(root=out, rows=rows, notes=gathered.notes)
 
 
-def _read_unchanged(
-    source: Source, fingerprint: str, place: Place, progress: Progress, scratch: Path, forgotten: Forgotten | None
-) -> Gathered:
+def _read_unchanged(source: Source, fingerprint: str, place: Place, read: Callable[[int], Gathered]) -> Gathered:
     """Read between two equal fingerprints; if the source changed, read once more, then give up."""
     kind = kind_of(source)
     for attempt in range(ATTEMPTS):
@@ -96,7 +125,7 @@ def _read_unchanged(
             continue
         result: Gathered | DataError
         try:
-            result = _read(source, place, progress, scratch / str(attempt), forgotten)
+            result = read(attempt)
         except DataError as error:
             result = error  # perhaps of a file half written: raised only if the source did not change
         if kind.fingerprint(source, place) == fingerprint:
@@ -111,14 +140,8 @@ def _read_unchanged(
     )
 
 
-def _read(source: Source, place: Place, progress: Progress, scratch: Path, forgotten: Forgotten | None) -> Gathered:
-    from tasks.curate.gather import Gathered
-    from tasks.sources.readers.columns import TicketMaker
-
-    kind = kind_of(source)
-    scratch.mkdir()
-    gathered = Gathered(TicketMaker(kind.row_reading(source)), aside=scratch, forgotten=forgotten)
-    for part in kind.parts(source, place):
+def _read(source: Source, place: Place, progress: Progress, gathered: Gathered) -> Gathered:
+    for part in kind_of(source).parts(source, place):
         gathered.read(part.name, part.prefix, _reported(part.batches, gathered, progress))
     gathered.finish()
     progress(gathered.n_rows, gathered.n_rows, "rows")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,6 +30,10 @@ HELD_BYTES = 1 << 25
 _HELD_REMOVED = 4096
 FORGOTTEN = "forgotten"
 """Rule that drops the rows of forgotten customers."""
+_LATER = Fault("after_as_of", "The customer wrote after the day of --as-of.", "created_at", outcome="dropped")
+_UNDATED = Fault(
+    "undated", "Without created_at it may have been written after that day.", "created_at", outcome="dropped"
+)
 _GONE = Fault(FORGOTTEN, "The customer was forgotten.", outcome="dropped")
 
 
@@ -39,11 +44,22 @@ class Gathered:
         maker: Makes tickets of rows.
         aside: An empty folder for tickets above `HELD_BYTES`; None: all are held.
         forgotten: Customers whose rows are dropped before they are held or spilled.
+        before: UTC without a zone; rows that were not created before this are dropped.
     """
 
-    def __init__(self, maker: TicketMaker, *, aside: Path | None = None, forgotten: Forgotten | None = None) -> None:
+    def __init__(
+        self,
+        maker: TicketMaker,
+        *,
+        aside: Path | None = None,
+        forgotten: Forgotten | None = None,
+        before: datetime | None = None,
+    ) -> None:
         self.n_rows = 0
         self.n_dropped = 0
+        self.n_undated = 0
+        """Rows without created_at, if there is a `before`."""
+        self._before = before
         self._forgotten = forgotten
         self.notes: dict[str, int] = {}
         self._maker = maker
@@ -105,11 +121,12 @@ class Gathered:
         gone = self._gone(made)
         for index in gone:
             self._drop_forgotten(name, int(batch.lines[index]))
+        untimely = self._untimely(name, batch, made, gone)
         for index, fault in made.faults.items():
-            if index not in gone:
+            if index not in gone | untimely:
                 offset = None if batch.offsets is None else int(batch.offsets[index])
                 self._remove(fault, name, int(batch.lines[index]), offset, made.ids[index])
-        n_rows, leaves = len(batch.rows), made.faults.keys() | gone
+        n_rows, leaves = len(batch.rows), made.faults.keys() | gone | untimely
         if n_rows == len(leaves):
             return
         columns = {**made.columns, "source_line": pa.array(batch.lines)}
@@ -130,6 +147,23 @@ class Gathered:
         if "customer_id" not in made.columns:
             return faulty
         return faulty | set(pc.indices_nonzero(forgotten.mask("customer", made.columns["customer_id"])).to_pylist())
+
+    def _untimely(self, name: str, batch: Batch, made: Made, gone: set[int]) -> set[int]:
+        """Drop the rows that were not there yet at `before`; return their positions in the batch."""
+        if self._before is None:
+            return set()
+        n_rows = len(batch.rows)
+        created = made.columns.get("created_at", pa.nulls(n_rows, TICKETS_ARROW.field("created_at").type))
+        later = set(pc.indices_nonzero(pc.greater_equal(created, pa.scalar(self._before, created.type))).to_pylist())
+        undated = set(pc.indices_nonzero(pc.is_null(created)).to_pylist()) - made.faults.keys()
+        self.n_undated += len(undated)
+        untimely = (later | undated) - gone
+        ids = made.columns.get("ticket_id")
+        for index in sorted(untimely):
+            ticket_id = made.ids.get(index) or (None if ids is None else ids[index].as_py())
+            offset = None if batch.offsets is None else int(batch.offsets[index])
+            self._remove(_LATER if index in later else _UNDATED, name, int(batch.lines[index]), offset, ticket_id)
+        return untimely
 
     def _drop_forgotten(self, name: str, line: int) -> None:
         self._remove(_GONE, name, line, None, None)

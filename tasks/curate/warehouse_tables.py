@@ -187,7 +187,7 @@ TABLES: dict[str, Table] = {
             Column("started_at", "TIMESTAMP", False, "none", "Start, UTC"),
             Column("ended_at", "TIMESTAMP", True, "none", "End, UTC"),
             Column("status", "VARCHAR", False, "none", "RUNNING, DONE, FAILED, INTERRUPTED or SKIPPED"),
-            Column("verdict", "VARCHAR", True, "none", "PROMOTE, HOLD, BLOCK or ERROR"),
+            Column("verdict", "VARCHAR", True, "none", "PROMOTE, UNCOMPARED, HOLD, BLOCK or ERROR"),
             Column("exit_code", "BIGINT", True, "none", "As of the command"),
             _CONFIG,
         ),

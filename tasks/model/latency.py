@@ -25,7 +25,7 @@ from tasks.progress import Progress, silent
 from tasks.step import as_step
 
 Timing = tuple[float, int]
-"""Seconds and new tokens of one answer."""
+"""Seconds and new tokens of one answer, or of one batch."""
 
 
 @as_step("latency", libraries=("torch", "transformers", "peft", "bitsandbytes"), heavy=True, memory_gb=2.0)
@@ -53,10 +53,14 @@ def measure_latency(
     ours, prompts_by_item, cuda = _answerer(prompts, model, trained, decoding, spec)
     theirs, _, _ = _answerer(reference_prompts, reference_model, reference_trained, decoding, spec)
     items = sorted(prompts_by_item)
-    rounds = take_rounds(ours, theirs, items, repeats=spec.repeats)
+    rounds = take_rounds(
+        lambda item: ours([item]), lambda item: theirs([item]), items, repeats=spec.repeats
+    )  # fmt: skip
     figures, values = summarise_rounds(
         rounds, p95_ratio_max=spec.p95_ratio_max, usd_per_hour=usd_per_hour, usd_per_1k_max=usd_per_1k_max
     )
+    largest = min(len(items), decoding.batch_size)
+    figures |= batching_curve(ours, items, sizes=[size for size in spec.batch_sizes if size <= largest])
     progress(len(items) * spec.repeats, len(items) * spec.repeats, "answers", **figures)
     values |= {"cuda": float(cuda), "against_champion": float(reference_trained is not None)}
     write_json(out / "evidence.json", {"items": items, **values})
@@ -81,6 +85,21 @@ def take_rounds(
                 timed[who].append((ours, theirs)[who](item))
         rounds.append(timed)
     return rounds
+
+
+def batching_curve(
+    answer: Callable[[Sequence[str]], Timing], items: Sequence[str], *, sizes: Sequence[int]
+) -> dict[str, float]:
+    """Mean seconds of a full batch of each size, as `batch_SIZE_s`; one pass over the items for each.
+
+    >>> batching_curve(lambda batch: (1.0 + len(batch), 9), ["a", "b", "c", "d", "e"], sizes=[2, 4])
+    {'batch_2_s': 3.0, 'batch_4_s': 5.0}
+    """
+    curve = {}
+    for size in sizes:
+        starts = range(0, len(items) - size + 1, size)
+        curve[f"batch_{size}_s"] = sum(answer(items[start : start + size])[0] for start in starts) / len(starts)
+    return curve
 
 
 def summarise_rounds(
@@ -129,8 +148,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 def _answerer(
     prompts: PromptSet, model: ModelRef, trained: TrainedRef | None, decoding: DecodingSpec, spec: LatencySpec
-) -> tuple[Callable[[str], Timing], dict[str, list[int]], bool]:
-    """A function that answers an item and times it, the prompts by item, and whether it runs on a GPU."""
+) -> tuple[Callable[[Sequence[str]], Timing], dict[str, list[int]], bool]:
+    """A function that answers items as one batch and times it, the prompts by item, and whether it runs on a GPU."""
     import torch
 
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
@@ -140,11 +159,11 @@ def _answerer(
     prefix = min(prompts_by_item.values())[:1]
     engine = Engine.load(model, trained, decoding, codec, prefix)
 
-    def answer(item: str) -> Timing:
+    def answer(batch: Sequence[str]) -> Timing:
         began = time.perf_counter()
         with torch.inference_mode():
-            reading = engine.decoder.read([prompts_by_item[item]], room=decoding.max_new_tokens)
-            tokens = greedy(reading, 1, decoding.max_new_tokens, engine.stops)
-        return time.perf_counter() - began, len(tokens[0])
+            reading = engine.decoder.read([prompts_by_item[item] for item in batch], room=decoding.max_new_tokens)
+            tokens = greedy(reading, len(batch), decoding.max_new_tokens, engine.stops)
+        return time.perf_counter() - began, sum(map(len, tokens))
 
     return answer, prompts_by_item, torch.cuda.is_available()

@@ -20,6 +20,8 @@ from tasks.train.memory import Workload, smaller_batches, workload_of
 
 JOB = "job.json"
 PROGRESS = "progress.jsonl"
+USED = "used.json"
+"""Seconds of all attempts so far."""
 ERROR = "error.json"
 LOG = "worker.log"
 FINAL = "final"
@@ -62,7 +64,7 @@ class TrainJob(BaseModel):
                 "dataset": self.dataset.digest,
                 "model": self.model.digest,
                 "spec": self.spec.model_dump(
-                    mode="json", exclude={"timeout_minutes", "save_every", "threads", "memory_check"}
+                    mode="json", exclude={"timeout_minutes", "budget", "save_every", "threads", "memory_check"}
                 ),
             }
         )

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -35,21 +36,26 @@ from tasks.train.job import (
     LOG,
     MEMORY_FIGURES,
     PROGRESS,
+    USED,
     ProgressLog,
     TrainJob,
 )
+from tasks.train.limits import TrainingLimits, Use, cards_of
 from tasks.train.memory import detect_device, memory_advice, predict_parts
 from tasks.train.place import ThisMachine, TrainingPlace
 
 _POLL_S = 0.2
+_KEEP_S = 5.0
+"""Seconds between two writes of the time used: what a killed run loses at most."""
 THIS_MACHINE = ThisMachine()
+NO_LIMITS = TrainingLimits()
 log = logging.getLogger("tunegate.train")
 
 
 @as_step(
     "train",
     libraries=("torch", "transformers", "peft", "bitsandbytes"),
-    context=("trunks", "place", "children"),
+    context=("trunks", "place", "limits", "children"),
     heavy=True,
     memory_gb=2.0,
 )
@@ -62,6 +68,7 @@ def train_model(
     scratch: Path = BY_RUNNER,
     trunks: Path | None = None,
     place: TrainingPlace = THIS_MACHINE,
+    limits: TrainingLimits = NO_LIMITS,
     children: Children = THIS_PROCESS,
     progress: Progress = silent,
 ) -> TrainedRef:
@@ -82,6 +89,8 @@ def train_model(
         trunks: Folder where trainings share the output of frozen layers; None for a folder of its own. Used only if
             the training would compute that output anyway: sharing must not change the last bits of the result.
         place: Where the training runs; it must not change the result.
+        limits: When to stop; a stopped training saves a checkpoint, and a call with larger limits continues from it.
+            The time of earlier attempts counts for the budget.
         children: Its `end`, called from another thread, stops the training, which saves a checkpoint first.
         progress: Called for each step with loss and tokens_per_s. An exception in it stops the training the same way.
 
@@ -89,7 +98,7 @@ def train_model(
         ProcessLostError: the process died of a signal that we did not send: TG0405 for SIGKILL, which the kernel sends
             when memory runs out, else TG0407. It is `transient`: another call resumes from the checkpoint.
         TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory even with smaller batches
-            (TG0405), took too long (TG0406), failed (TG0407), was stopped (TG0408).
+            (TG0405), took too long or used up its budget (TG0406), failed (TG0407), was stopped (TG0408).
         ConfigError: the settings do not fit the model.
         DataError: there is nothing to train on.
     """
@@ -103,26 +112,83 @@ def train_model(
         trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
-        _train(job, place, children, progress)
+        _train(job, _Watch(limits, place, children, progress))
     return _collect(job, out)
 
 
-def _train(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
+@dataclass(frozen=True)
+class _Watch:
+    """What watches a training."""
+
+    limits: TrainingLimits
+    place: TrainingPlace
+    children: Children
+    progress: Progress
+
+
+class _Clock:
+    """Measures the time of a training over all its attempts, and keeps it on disk."""
+
+    def __init__(self, job: TrainJob, watch: _Watch) -> None:
+        self._job, self._limits = job, watch.limits
+        self._file = job.scratch / USED
+        self._n_cards = cards_of(job.spec, local=isinstance(watch.place, ThisMachine))
+        self._before = self._kept()
+        self._began = self._written = time.monotonic()
+        minutes = self._limits.timeout_minutes or job.spec.timeout_minutes
+        self._timeout_s, self._minutes = minutes * 60, minutes
+
+    def check(self, steps: str) -> None:
+        """Stop a training that is past a limit.
+
+        Raises:
+            TrainingError: TG0406.
+        """
+        now = time.monotonic()
+        if now - self._began > self._timeout_s:
+            raise TrainingError(
+                f"training was stopped: it did not finish within {self._minutes:g} minutes", code="TG0406",
+                where=str(self._job.scratch),
+                hint="raise train.timeout_minutes and run again: it resumes from its last checkpoint",
+            )  # fmt: skip
+        if now - self._written > _KEEP_S:
+            self.keep()
+        uses = self._limits.used.report(str(self._job.scratch), Use(self._before + now - self._began, self._n_cards))
+        if (reached := self._limits.exceeded(uses)) is not None:
+            raise TrainingError(
+                f"training was stopped by train.budget: {reached} are used{steps}", code="TG0406",
+                where=str(self._job.scratch),
+                hint="raise train.budget and run again: it continues from its checkpoint, and the time so far counts",
+            )  # fmt: skip
+
+    def keep(self) -> None:
+        """Write the time so far: a later attempt counts it."""
+        self._written = time.monotonic()
+        write_json(self._file, {"seconds": self._before + self._written - self._began})
+
+    def _kept(self) -> float:
+        try:
+            return float(orjson.loads(self._file.read_bytes())["seconds"])
+        except (OSError, ValueError, KeyError):
+            return 0.0
+
+
+def _train(job: TrainJob, watch: _Watch) -> None:
     """Leave the sealed result in the scratch folder; `train_model` says what happens when memory runs out."""
     halved = job.halved()
     if halved is None or not _was_halved(job):
-        place.check(job)
+        watch.place.check(job)
         try:
-            _attempt(job, place, children, progress)
+            _attempt(job, watch)
             return
         except OutOfMemoryError as error:
             if halved is None:
                 raise
             _note_halved(job, halved, error)
     else:
-        place.check(halved)
+        watch.place.check(halved)
     try:
-        _attempt(halved, place, children, progress)
+        _attempt(halved, watch)
     except OutOfMemoryError as error:
         raise OutOfMemoryError(
             f"{error.message}, both with train.batch_size {job.spec.batch_size} and with "
@@ -149,13 +215,13 @@ def _note_halved(job: TrainJob, halved: TrainJob, error: OutOfMemoryError) -> No
     log.warning("%s %s; it starts over with %s", error.code, error.message, changes)
 
 
-def _attempt(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
+def _attempt(job: TrainJob, watch: _Watch) -> None:
     """Write the job file and run the job from its newest checkpoint."""
     for stale in (job.scratch / FINAL, job.scratch / f".{FINAL}.tmp"):
         shutil.rmtree(stale, ignore_errors=True)
     (job.scratch / ERROR).unlink(missing_ok=True)
     write_json(job.scratch / JOB, job.model_dump(mode="json"))
-    _run(job, place, children, progress)
+    _run(job, watch)
 
 
 def caches_trunk(spec: TrainSpec) -> bool:
@@ -167,25 +233,27 @@ def caches_trunk(spec: TrainSpec) -> bool:
     return spec.cache_trunk == "on" or (spec.cache_trunk == "auto" and spec.epochs > 1 and spec.max_steps is None)
 
 
-def _run(job: TrainJob, place: TrainingPlace, children: Children, progress: Progress) -> None:
+def _run(job: TrainJob, watch: _Watch) -> None:
     """Start the process and watch it until it ends."""
     reports = ProgressLog(job.scratch / PROGRESS)
     offset = reports.path.stat().st_size if reports.path.exists() else 0
-    deadline = time.monotonic() + job.spec.timeout_minutes * 60
-    # Anything that leaves the inner block (Ctrl-C, the deadline, an error in `progress`) stops the process, which saves
-    # a checkpoint first.
-    with (job.scratch / LOG).open("wb") as stderr, children.running(partial(_start, job, place, stderr)) as child:
-        while child.process.poll() is None:
-            offset = _report(reports, offset, progress)
-            if time.monotonic() > deadline:
-                raise TrainingError(
-                    f"training was stopped: it did not finish within {job.spec.timeout_minutes:g} minutes",
-                    code="TG0406",
-                    where=str(job.scratch),
-                    hint="raise train.timeout_minutes and run again: it resumes from its last checkpoint",
-                )
-            time.sleep(_POLL_S)
-        _report(reports, offset, progress)
+    clock = _Clock(job, watch)
+    clock.check("")
+    # Anything that leaves the inner block (Ctrl-C, a limit, an error in `progress`) stops the process, which saves a
+    # checkpoint first. That takes time too, so the clock is kept last.
+    try:
+        with (
+            (job.scratch / LOG).open("wb") as stderr,
+            watch.children.running(partial(_start, job, watch.place, stderr)) as child,
+        ):
+            steps = ""
+            while child.process.poll() is None:
+                offset, steps = _report(reports, offset, watch.progress, steps)
+                clock.check(steps)
+                time.sleep(_POLL_S)
+            _report(reports, offset, watch.progress, steps)
+    finally:
+        clock.keep()
     if code := child.process.returncode:
         raise _error_of(job, code, stopped=child.stopped)
 
@@ -195,10 +263,12 @@ def _start(job: TrainJob, place: TrainingPlace, stderr: IO[bytes]) -> subprocess
     return start_group(place.command(job.scratch / JOB), output=stderr, env=environment)
 
 
-def _report(reports: ProgressLog, offset: int, progress: Progress) -> int:
+def _report(reports: ProgressLog, offset: int, progress: Progress, steps: str) -> tuple[int, str]:
+    """Pass on what is new; return where to continue, and how far the training is."""
     entries, offset = reports.read(offset)
     for entry in entries:
         if entry["event"] == "step":
+            steps = f", with {entry['step']:,} of {entry['n_steps']:,} steps done"
             progress(
                 entry["step"],
                 entry["n_steps"],
@@ -214,7 +284,7 @@ def _report(reports: ProgressLog, offset: int, progress: Progress) -> int:
                 "steps",
                 **{name: entry[name] for name in MEMORY_FIGURES if entry[name] is not None},
             )
-    return offset
+    return offset, steps
 
 
 def _error_of(job: TrainJob, code: int, *, stopped: bool) -> TunegateError:

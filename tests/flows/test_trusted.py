@@ -105,6 +105,32 @@ def test_promoting_a_candidate_that_other_gates_blocked_is_noted(workplace: Work
     assert note in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
 
 
+def test_a_candidate_that_is_not_compared_becomes_champion_only_when_a_person_accepts_that(
+    workplace: Workplace,
+) -> None:
+    def off(document: dict[str, Any]) -> None:
+        limit = {"metric": "finished", "value_threshold": 0.0}
+        document["pipelines"]["small"]["gates"].update(rules=[limit], compare={"off": "a pilot"})
+
+    workplace.declare(off)
+    assert "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot" in workplace.run("validate").stderr
+    outcome = workplace.json("run", "small")
+    assert (outcome["verdict"], outcome["exit_code"], outcome["champion"]) == ("UNCOMPARED", 10, None)
+    assert "UNCOMPARED" in (workplace.home / "reports" / outcome["run_id"] / "report.md").read_text()
+    again = workplace.json("run", "small")
+    assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "UNCOMPARED", 10)
+
+    forced = workplace.run("model", "promote", "small", "1", "--force", "--reason", "now")
+    assert (forced.returncode, "--accept-uncompared" in forced.stderr) == (9, True)
+    accept = ("model", "promote", "small", "1", "--accept-uncompared", "--by", "ada")
+    assert workplace.run(*accept).returncode == 2  # without a reason
+    accepted = workplace.run(*accept, "--reason", "read 50 answers")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "force by ada; the gate had said UNCOMPARED" in accepted.stdout
+    [event] = workplace.json("model", "history", "small")["events"]
+    assert [event[name] for name in ("actor", "reason", "verdict")] == ["ada", "read 50 answers", "UNCOMPARED"]
+
+
 def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) -> None:
     blocked(workplace)
     again = workplace.json("run", "small")

@@ -436,3 +436,32 @@ def test_a_missing_file_says_how_to_name_one(tmp_path: Path, monkeypatch: pytest
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigErrors, match=r"TG0110.*Is a directory"):
         load_file(tmp_path)
+
+
+def test_what_does_not_fit_together_is_reported_next_to_wrong_values(explain: Explain) -> None:
+    """A wrong value elsewhere, or in the section itself, hides no fault; and what is not certain is not reported."""
+    text = GOOD.replace("base_model: file:///models/tiny", "base_model: file:///m\n      epochs: many")
+    text = text.replace(
+        "- {metric: exact, value_threshold: 0.5}",
+        "- {metric: exct, value_threshold: 0.5, slcie: x}\n      min_items: few",
+    )
+    found = explain(text)
+    for sentence in (
+        "`pipelines.demo.train.epochs` should be a whole number", "unknown key `pipelines.demo.gates.rules[0].slcie`",
+        "`pipelines.demo.gates.min_items` should be a whole number", "gate on unknown metric 'exct'",
+        "did you mean `exact`?",
+    ):  # fmt: skip
+        assert sentence in found, found
+    assert found.count("error[") == 4
+    # The metric may be one of those that cannot be read.
+    assert "unknown metric" not in explain(text + "    evaluate: {metrics: [{uses: exact, nmae: exct}]}\n")
+    assert "unknown metric" in explain(text + "    evaluate: {metrics: []}\n")
+
+
+def test_a_wrong_value_alone_has_no_followers(explain: Explain) -> None:
+    for wrong in (
+        "train: {base_model: file:///m, method: lroa, quantization: null}",
+        "train: {base_model: file:///m, early_stopping: 5}",
+    ):
+        found = explain(GOOD.replace("train:\n      base_model: file:///models/tiny", wrong))
+        assert found.count("error[") == 1, found

@@ -145,6 +145,46 @@ def test_validate_checks_the_sql_and_the_functions_of_the_file(tmp_path: Path) -
     assert "did you mean body?" in done.stderr
 
 
+def test_validate_reports_wrong_keys_addresses_metrics_and_sql_of_all_pipelines_at_once(tmp_path: Path) -> None:
+    other = FINE.partition("pipelines:\n")[2].replace("replies", "other")
+    other += "    curate: {steps: [{uses: rule, name: typed, keep: length(bodyy) > 3}]}\n"
+    text = BROKEN.replace("file:models/x", "hf://org/name@main").replace("metric: exact", "metric: exct") + other
+    (tmp_path / "pipelines.yaml").write_text(text)
+    done = tunegate("validate", cwd=tmp_path)
+    assert done.returncode == 2
+    found = dict.fromkeys(re.findall(r"^error\[(TG\d+)\]", done.stderr, re.MULTILINE))
+    assert sorted(found) == ["TG0101", "TG0111", "TG0120", "TG0171"], done.stderr
+    words = " ".join(done.stderr.split())
+    assert "`pipelines.replies.train.base_model`: invalid base_model 'hf://org/name@main' --> pipelines.yaml:5" in words
+    assert "gate on unknown metric 'exct'" in words
+
+
+def test_validate_with_data_reads_the_files_and_columns_that_the_file_names(tmp_path: Path) -> None:
+    def declare(source: str, base: str, more: str = "") -> None:
+        text = FINE.replace("{kind: generated}", source).replace("file:models/x", base)
+        (tmp_path / "pipelines.yaml").write_text(text + more)
+
+    declare("{kind: files, paths: [absent.csv]}", "file:models/none", "    evaluate: {slices: [product]}\n")
+    assert tunegate("validate", cwd=tmp_path).returncode == 0  # files are not read
+    done = tunegate("validate", "--data", cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert set(re.findall(r"^error\[(TG\d+)\]", done.stderr, re.MULTILINE)) == {"TG0171", "TG0201"}
+
+    (tmp_path / "t.csv").write_text("ticket_id,body,reply\n1,The lamp is broken.,Sorry.\n2,Where is it?,\n")
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    more = "    evaluate: {slices: [product], arms: [zero_shot]}\n"
+    declare("{kind: files, paths: [t.csv]}", "file:m.gguf", more)
+    done = tunegate("validate", "--data", cwd=tmp_path)
+    words = " ".join(done.stderr.split())
+    assert "no ticket of the source has `product`, which evaluate.slices needs" in words
+    assert "source.columns: {product: THEIR_NAME}" in words
+    assert words.count("error[") == 1
+    declare("{kind: files, paths: [t.csv]}", "file:m.gguf", more.replace("product", ""))
+    done = tunegate("validate", "--data", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["data"]["replies"]["n_out"] == 2, done.stderr
+    assert not (tmp_path / ".tunegate").exists()
+
+
 def test_an_internal_error_is_reported_without_its_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "pipelines.yaml").write_text(FINE)
     monkeypatch.setenv("TUNEGATE_HOME", "~no-user-of-this-name/state")  # an error that our code does not expect

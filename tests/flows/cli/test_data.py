@@ -249,7 +249,8 @@ def test_a_comparison_with_null_is_shown_by_validate_and_plan(empty_workplace: W
     step = {"uses": "rule", "name": "labelled", "keep": "category != null or true"}
     empty_workplace.declare(from_file(steps=[step]))
     write_tickets(empty_workplace, week(1))
-    (advice,) = empty_workplace.json("validate")["warnings"]
+    (advice, *others) = empty_workplace.json("validate")["warnings"]
+    assert all(other.startswith("gates.") for other in others)  # of `strict`: 12 items are few
     assert advice.startswith("curate.rule.labelled: `category <> NULL` is never true")
     assert empty_workplace.json("plan", "small")["warnings"] == [advice]
 

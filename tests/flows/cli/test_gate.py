@@ -13,7 +13,8 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
     run_id = workplace.json("run", "strict")["run_id"]
     result = workplace.json("gate", "explain", run_id)
     assert result["verdict"] == "BLOCK"
-    contamination, finding = result["findings"]
+    contamination, finding, compared = result["findings"]
+    assert compared["rule"] == "exact improves on best_baseline (zero_shot), as there is no champion (gates.compare)"
     assert (contamination["part"], contamination["verdict"]) == ("contamination", "PROMOTE")
     assert (finding["metric"], finding["limit"], finding["n_items"]) == ("exact", 0.9, 12)
     assert finding["upper"] < 0.9

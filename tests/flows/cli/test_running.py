@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+import pytest
+
+from flows.views.report import report_folder
 from tasks.files import seal
 
 if TYPE_CHECKING:
@@ -128,3 +133,74 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
 
 def test_an_unknown_stage_is_refused(refusal: Callable[..., str]) -> None:
     assert "error[TG0103]" in refusal("run", "replies", "--until", "finetuning")
+
+
+def test_a_run_as_of_a_day_judges_the_tickets_of_then_and_changes_nothing(workplace: Workplace) -> None:
+    now = {"TUNEGATE_NOW": "2026-08-01T06:00:00+00:00"}
+    first = json.loads(workplace.run("run", "small", "--json", **now).stdout)
+    assert (first["verdict"], first["champion"], first["as_of"]) == ("PROMOTE", "1", None)
+    published = (workplace.home / "warehouse" / "small" / "warehouse.duckdb").read_bytes()
+    history = workplace.json("model", "history", "small", "--candidates")
+
+    done = workplace.run("run", "small", "--as-of", "2026-07-12", "--json", **now)
+    past = json.loads(done.stdout)
+    assert (past["as_of"], past["version"], past["champion"]) == ("2026-07-12", None, "1"), done.stderr
+    assert past["reason"].startswith(f"as of 2026-07-12 the gate would have said {past['verdict']}: ")
+    assert past["exit_code"] == done.returncode == {"PROMOTE": 0, "HOLD": 8, "BLOCK": 5}[past["verdict"]]
+
+    # Tickets of then, and no champion: the first one was promoted on August 1.
+    steps = steps_of(workplace, past["run_id"])
+    (place,) = (workplace.home / "store" / "extract").glob(steps["extract"]["key"])
+    newest = pq.read_table(place / "tickets.parquet")["created_at"].to_pylist()
+    assert datetime(2026, 7, 12) <= max(newest) < datetime(2026, 7, 13)
+    assert steps["extract"]["n_in"] > steps["extract"]["n_out"] > 100
+    assert (
+        json.loads((report_folder(workplace.home, past["run_id"]) / "report.json").read_text())["compared_with"] is None
+    )
+    page = (report_folder(workplace.home, past["run_id"]) / "report.html").read_text()
+    assert f"As of 2026-07-12 the gate would have said {past['verdict']}" in page
+
+    # No alias, no candidate, no mark of the newest ticket, no published table; a normal run is up to date as before.
+    assert workplace.json("model", "history", "small", "--candidates") == history
+    assert workplace.json("show", past["run_id"])["snapshot"] is None
+    assert (workplace.home / "warehouse" / "small" / "warehouse.duckdb").read_bytes() == published
+    assert [row["as_of"] for row in workplace.json("runs")["runs"]] == ["2026-07-12", None]
+    assert workplace.run("model", "export", past["run_id"], "--format", "adapter", "--out", "x").returncode == 2
+    assert json.loads(workplace.run("run", "small", "--json", **now).stdout)["verdict"] == "SKIP"
+
+    # A day later it is judged against the champion of then, with every result of curation reused.
+    then = workplace.run("run", "small", "--as-of", "2026-08-01", "--json", TUNEGATE_NOW="2026-08-02T00:00:00+00:00")
+    report = report_folder(workplace.home, json.loads(then.stdout)["run_id"]) / "report.json"
+    assert json.loads(report.read_text())["compared_with"] == "1"
+
+
+@pytest.mark.parametrize("day", ["2026-08-01", "2026-13-01", "20260712", "2026-07-12T10:00", "yesterday"])
+def test_a_day_that_is_not_over_or_no_date_is_refused(workplace: Workplace, day: str) -> None:
+    refused = workplace.run("run", "small", "--as-of", day, TUNEGATE_NOW="2026-08-01T23:59:59+00:00")
+    assert refused.returncode == 2
+    assert "TG0103" in refused.stderr
+    assert "a day before 2026-08-01" in " ".join(refused.stderr.split())
+
+
+def test_a_training_over_its_budget_by_past_runs_is_refused_before_it_starts(workplace: Workplace) -> None:
+    def declare(seed: int, **budget: float) -> None:
+        changes = {"seed": seed, **({"budget": budget} if budget else {})}
+        workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(changes))
+
+    declare(11)  # the store has a training with another seed
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+    declare(12, minutes=0.0001)
+    planned = workplace.run("plan", "small")
+    assert "warning the training will be refused: it would use about" in " ".join(planned.stderr.split())
+    refused = workplace.run("run", "small", "--until", "finetune")
+    assert refused.returncode == 4
+    words = " ".join(refused.stderr.split())
+    assert "TG0406" in words
+    assert "of 0.0001 minutes of train.budget, by the pace of past runs; it was not started" in words
+    assert "raise train.budget, or train less" in words
+    assert not list((workplace.home / "scratch").glob("train/*"))
+    (last, *_) = workplace.json("runs")["runs"]
+    assert (last["status"], last["reason"].partition(":")[0]) == ("FAILED", "TG0406")
+    # What is in the store already is not trained, so it needs no budget; and the budget is in no key.
+    declare(11, minutes=0.0001)
+    assert workplace.run("run", "small", "--until", "finetune").returncode == 0

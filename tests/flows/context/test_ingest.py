@@ -193,3 +193,22 @@ def test_validate_refuses_invalid_queries_for_postgres(config: Path, monkeypatch
     with pytest.raises(ConfigError, match="a credential is written as") as literal:
         validate(config=config, as_json=False)
     assert "dsn" in str(literal.value)
+
+
+def test_a_run_as_of_a_day_ingests_nothing_and_needs_a_source_that_was_ingested_after_it(
+    workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
+    workplace.environ["DESK_TOKEN"] = TOKEN
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    spec = load_file(workplace.folder / "pipelines.yaml").get("small")
+    as_of = ("run", "small", "--until", "curate", "--as-of", "2026-07-12")
+    refused = workplace.run(*as_of)
+    assert (refused.returncode, "TG0159" in refused.stderr) == (2, True), refused.stderr
+    assert "nothing is ingested yet" in refused.stderr
+    ingest_source(spec.source, root=workplace.folder, landed=workplace.home / "ingest" / "small")
+    cursor = {path: path.read_bytes() for path in (workplace.home / "ingest").rglob("*") if path.is_file()}
+    desk.add(31, "a ticket of later")
+    done = workplace.run(*as_of)
+    assert "not ingested again with --as-of" in " ".join(done.stderr.split()), done.stderr
+    assert {path: path.read_bytes() for path in (workplace.home / "ingest").rglob("*") if path.is_file()} == cursor

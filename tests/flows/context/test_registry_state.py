@@ -135,3 +135,23 @@ def test_an_unknown_pinned_version_is_refused_before_anything_runs(tmp_path: Pat
     with pytest.raises(ConfigError, match="TG0196") as caught:
         registry_state_of(spec(anchor={"version": "9"}), ledger)
     assert "candidates: v1" in caught.value.message
+
+
+def test_the_champion_of_a_past_moment_is_the_one_that_the_ledger_recorded_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(tmp_path)
+    (tmp_path / "store").mkdir()
+    for number, expected in ((1, None), (2, "1")):
+        monkeypatch.setenv("TUNEGATE_NOW", f"2026-06-0{number}T12:00:00+00:00")
+        promote(ledger, number, expected)
+    ledger.rollback("replies", expected="2", to="1", reason="worse", actor="me")
+    found = [
+        registry_state_of(spec(), ledger, before=f"2026-06-0{day}T00:00:00+00:00").champion for day in (1, 2, 3)
+    ]  # fmt: skip
+    assert [ref and ref.version for ref in found] == [None, "1", "1"]
+    assert found[1] is not None
+    assert found[1].promoted_at == "2026-06-01T12:00:00+00:00"
+    (tmp_path / "store").rmdir()
+    with pytest.raises(ConfigError, match="TG0159"):
+        registry_state_of(spec(), ledger, before="2026-06-02T00:00:00+00:00")

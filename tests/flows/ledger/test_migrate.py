@@ -15,7 +15,7 @@ from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.rows import RunVerdict
 from flows.ledger.runs import Seen
 from flows.ledger.tables import VERSION
-from schemas.errors import StorageError
+from schemas.errors import GateError, StorageError
 from schemas.ticks import Decision
 from tasks.files import sha256_json
 
@@ -66,8 +66,28 @@ NEW_TABLES = ("identity", "rewrites", "held_out", "verdicts", "acceptances", "jo
 NEW_COLUMNS = (("champion_events", "evidence"), ("champion_events", "note"), ("candidates", "evidence"))
 
 
+def make_version_3(ledger):
+    """Turn the ledger into one of the third version: without the verdict UNCOMPARED."""
+    if isinstance(ledger.kept, LedgerPostgres):
+        with ledger.kept._connected() as connection, connection.cursor() as cursor:
+            for table in ("runs", "candidates"):
+                cursor.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_verdict_check")
+                cursor.execute(
+                    f"ALTER TABLE {table} ADD CONSTRAINT {table}_verdict_check"
+                    " CHECK (verdict IN ('PROMOTE', 'HOLD', 'BLOCK', 'ERROR'))"
+                )
+            cursor.execute("UPDATE ledger_version SET version = 3")
+            connection.commit()
+        return
+    with closing(sqlite3.connect(ledger.path, isolation_level=None)) as db:
+        db.execute("PRAGMA writable_schema = ON")
+        db.execute("UPDATE sqlite_master SET sql = replace(sql, ?, '')", ("'UNCOMPARED', ",))
+        db.execute("PRAGMA user_version = 3")
+
+
 def make_version_2(ledger):
     """Turn the ledger into one of the second version: without a journal."""
+    make_version_3(ledger)
     if isinstance(ledger.kept, LedgerPostgres):
         with ledger.kept._connected() as connection, connection.cursor() as cursor:
             for function in ("refuse_change", "note_touched"):
@@ -138,11 +158,9 @@ def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit,
     make_version_2(ledger)
     with pytest.raises(StorageError, match=r"TG0530.*version 2 of an older tunegate"):
         ledger.history()
+    assert upgraded_from(ledger, tmp_path) == 2
     if isinstance(ledger.kept, LedgerPostgres):
-        assert ledger.kept.upgrade() == 2
         assert ledger.kept.upgrade() is None
-    else:
-        assert upgrade_file(ledger.path, backups=tmp_path / "backups")[0] == 2
     ledger.check()
     assert len(ledger.history()) == 2
     fill(ledger, kit, (3,))
@@ -152,6 +170,35 @@ def test_a_ledger_of_the_second_version_gets_a_journal_of_every_row(ledger, kit,
     with ledger.write() as db:
         db.execute("UPDATE runs SET reason = 'written by tunegate' WHERE run_id = 'run-1'")
     ledger.check()
+
+
+def upgraded_from(ledger, tmp_path):
+    """Upgrade the ledger and return the version that it had."""
+    if isinstance(ledger.kept, LedgerPostgres):
+        return ledger.kept.upgrade()
+    return upgrade_file(ledger.path, backups=tmp_path / "backups")[0]
+
+
+def test_a_ledger_of_the_third_version_keeps_its_rows_and_takes_the_verdict_uncompared(ledger, kit, tmp_path):
+    fill(ledger, kit, (1, 2))
+    make_version_3(ledger)
+    with pytest.raises(StorageError, match=r"TG0530.*version 3 of an older tunegate"):
+        ledger.history()
+    assert upgraded_from(ledger, tmp_path) == 3
+    ledger.check()
+    assert [row.verdict for row in ledger.candidates("replies")] == ["PROMOTE", "PROMOTE"]
+    assert ledger.champion("replies").version == "2"
+    ledger.start_run("run-3", pipeline="small", model_name="replies", input_digest="in", config_json="{}")
+    version = ledger.record_candidate(kit.candidate_ref(ledger.root, 3), verdict="UNCOMPARED", reason="no champion")
+    ledger.finish_run("run-3", status="DONE", verdict="UNCOMPARED", exit_code=10)
+    assert ledger.last_verdict("small", "in").run_id == "run-3"
+    ledger.check()
+    with pytest.raises(GateError, match="not compared with the champion"):
+        ledger.force("replies", expected="2", version=version, reason="why", actor="ada")
+    with pytest.raises(GateError, match="has verdict PROMOTE, not UNCOMPARED"):
+        ledger.force("replies", expected="2", version="1", reason="why", actor="ada", uncompared=True)
+    event = ledger.force("replies", expected="2", version=version, reason="why", actor="ada", uncompared=True)
+    assert (event.action, event.verdict, event.actor, event.reason) == ("force", "UNCOMPARED", "ada", "why")
 
 
 def test_a_newer_ledger_is_not_changed(in_file, kit, tmp_path):

@@ -9,9 +9,10 @@ import pytest
 
 from flows.views.advice import QUESTIONS, RULES, Evidence, Fit, conclude
 from schemas.artifacts import TrainedRef
+from schemas.costs import CostReport
 from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
-from tasks.assess.economics import Measures, compute_costs, read_prices
+from tasks.assess.economics import Measures, Volume, compute_costs, read_prices
 from tasks.assess.judge import Judgement
 
 FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}
@@ -42,12 +43,15 @@ def evidence(**change: Any) -> Evidence:
         "limits": ("exact 0.55",), "tuned": judgement("PROMOTE"), "retrieval": judgement("HOLD"),
         "classifier": judgement("PROMOTE"), "n_items": 400, "min_items": 50, "n_train": 3000, "conflicts": conflicts(3),
         "forms": {"format": 1.0}, "fits": FITS,
-        "costs": compute_costs(
-            read_prices(), Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}), machine="l4"
-        ),
+        "costs": costs(10_000.0),
         "queries": 10_000.0,
     }  # fmt: skip
     return Evidence(**{**plain, **change})
+
+
+def costs(queries: float | None) -> CostReport:
+    known = Measures(10**9, 2 * 10**9, 100.0, {"tuned": 100.0, "few_shot": 400.0}, {"batch_16_s": 0.16})
+    return compute_costs(read_prices(), known, machine="l4", volume=Volume(queries))
 
 
 def table(gain: Any) -> AblationTable:
@@ -103,13 +107,17 @@ def test_prompting_that_is_good_enough_comes_first_and_the_gain_is_still_reporte
     assert "+0.100" in advice.sentence
 
 
-def test_the_cheap_api_is_named_below_break_even_and_not_above() -> None:
+def test_the_cheap_api_is_named_where_it_costs_less_than_the_cards_and_an_unmeasured_card_is_no_answer() -> None:
     assert says()["cost"] == "API"
     assert "before you rent" in conclude(evidence()).sentence
-    assert says(queries=1e9)["cost"] == "own model"
+    (cost,) = (reason for reason in conclude(evidence(costs=costs(1e9), queries=1e9)).reasons if reason.rule == "cost")
+    assert cost.says == "own model"
+    assert "own model, batches of 16, on l4 needs 8 cards" in cost.evidence
+    assert "4,672.00 a month" in cost.evidence
     (cost,) = (reason for reason in conclude(evidence(card="h100")).reasons if reason.rule == "cost")
-    assert "h100 costs 2,920 a month" in cost.evidence
-    assert says(queries=None)["cost"] == says(costs=None)["cost"] == "missing"
+    assert (cost.says, "one h100 costs 2,920.00 a month" in cost.evidence) == ("API", True)
+    assert says(costs=costs(1e9), queries=1e9, card="h100")["cost"] == "missing"
+    assert says(costs=costs(None), queries=None)["cost"] == says(costs=None)["cost"] == "missing"
 
 
 def test_few_items_and_no_limits_are_reported() -> None:

@@ -31,6 +31,7 @@ def test_a_third_champion_is_compared_with_the_first_and_every_verdict_on_its_it
                         {"metric": "format", "change_threshold": refresh},
                         {"metric": "pii", "value_threshold": 0.9},
                     ],
+                    "anchor": {},
                     "slices": {"by": ["product"], "metric": "format"},
                     "cluster_by": "customer_id",
                 }

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
+from flows.cli.text.costs import payback_sentences
+from flows.views.advice import Evidence, conclude
+from schemas.costs import CostReport, QueryLine
 from schemas.errors import GateError
 from tasks.assess.economics import (
     MAX_BYTES,
@@ -16,6 +21,7 @@ from tasks.assess.economics import (
     GpuPrice,
     Measures,
     PriceBook,
+    Volume,
     bandwidth_bound_s,
     break_even_queries,
     cheapest,
@@ -133,7 +139,7 @@ def test_a_run_of_500_dollars_pays_back_in_a_week_at_89_to_417_thousand_queries(
 
 
 def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -> None:
-    report = compute_costs(read_prices(), known(), machine="l4", queries_per_month=1e6, one_off_usd=464)
+    report = compute_costs(read_prices(), known(), machine="l4", volume=Volume(1e6), one_off_usd=464)
     lines = {line.what: line for line in report.queries}
     assert lines["own model, one at a time, on l4"].seconds == 5.0
     assert lines["own model, one at a time, on l4"].usd == pytest.approx(0.8 * 5 / 3600)
@@ -144,6 +150,9 @@ def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -
     assert [round(card.least_seconds, 1) for card in report.cards] == [9.0, 4.5, 1.3, 0.8]
     assert report.cards[0].most_queries == pytest.approx(730 * 3600 / report.cards[0].least_seconds)
     assert report.one_off_usd == pytest.approx(464.8)  # an hour of an L4 beside what was given
+    one, batch = lines["own model, one at a time, on l4"], lines["own model, in the evaluation's batches, on l4"]
+    assert [(line.n_cards, line.usd_per_month) for line in (one, batch)] == [(4, 4 * 584), (1, 584)]
+    assert one.idle_share == pytest.approx(1 - 1e6 * 5 / (4 * 730 * 3600))
     days = {line.api: line.days for line in report.payback}
     assert days["small"] is None  # rent is 584, the API costs 195 a month
     assert days["large"] == pytest.approx(464.8 / (11_000 - 584) * 730 / 24)
@@ -171,7 +180,107 @@ def test_an_api_for_nothing_is_never_beaten_by_rent() -> None:
         gpus={"card": GpuPrice(usd_per_hour=1, bandwidth_gb_s=100, source="x")},
         apis={"free": ApiPrice(usd_per_m_in=0, usd_per_m_out=0, source="x")},
     )
-    report = compute_costs(book, known(), machine="card", queries_per_month=1e9)
+    report = compute_costs(book, known(), machine="card", volume=Volume(1e9))
     assert report.cards[0].break_even == {"free": None}
     assert report.payback[0].days is None
     assert break_even_queries(usd_per_month=1, api_usd_per_query=0) == math.inf
+
+
+def test_a_volume_beyond_one_card_rents_more_of_them_and_no_break_even_exceeds_what_a_card_serves() -> None:
+    # One card of 50.5 million queries a month and a small API: 100 million need two cards, at full use.
+    seconds = 730 * 3600 / 50.5e6
+    report = compute_costs(
+        read_prices(), known(given_seconds=seconds, prompt_tokens={"tuned": 100.0}, reply_tokens=10.0),
+        machine="h100", volume=Volume(100e6, 1.0), one_off_usd=500,
+    )  # fmt: skip
+    (own,) = (line for line in report.queries if line.what.startswith("own"))
+    assert (own.what, own.n_cards, own.usd_per_month) == ("own model, as given, on h100", 2, 5840)
+    assert own.usd_at_volume == pytest.approx(5840 / 100e6)
+    card = next(card for card in report.cards if card.card == "h100")
+    assert (card.measured, card.serves) == (True, pytest.approx(50.5e6))
+    slow = compute_costs(read_prices(), known(given_seconds=3.6), machine="h100", volume=Volume(1e6, 0.5))
+    (own,) = (line for line in slow.queries if line.what.startswith("own"))
+    assert own.usd == pytest.approx(0.004)
+    assert next(card for card in slow.cards if card.card == "h100").break_even["small"] is None
+    assert [line.days for line in slow.payback if line.api == "small"] == [None]
+
+
+def test_the_batching_curve_is_one_line_per_batch_size() -> None:
+    report = compute_costs(
+        read_prices(), known(measured={"tokens_per_s": 40.0, "batch_4_s": 6.0, "batch_16_s": 8.0}), machine="l4"
+    )
+    curve = {line.what: (line.seconds, line.wait_s) for line in report.queries if line.wait_s is not None}
+    assert curve == {
+        "own model, one at a time, on l4": (5.0, 5.0),
+        "own model, batches of 4, on l4": (1.5, 6.0),
+        "own model, batches of 16, on l4": (0.5, 8.0),
+    }
+
+
+def test_every_number_of_a_sentence_follows_from_the_table_over_a_thousand_settings() -> None:
+    random, book = Random(7), read_prices()
+    outcomes = set()
+    for _ in range(1000):
+        utilisation = random.choice([1.0, 0.5, random.uniform(0.01, 1)])
+        queries, machine = 10 ** random.uniform(0, 9), random.choice([*book.gpus])
+        figures: dict[str, Any] = {"tokens_per_s": 10 ** random.uniform(0, 4), "batch_8_s": 10 ** random.uniform(-2, 2)}
+        report = compute_costs(
+            book,
+            known(
+                reply_tokens=10 ** random.uniform(0, 3),
+                prompt_tokens={"tuned": 80.0, "few_shot": 10 ** random.uniform(1, 4)},
+                measured=figures if random.random() < 0.7 else {},
+                batched_seconds=random.choice([None, 10 ** random.uniform(-4, 2)]),
+                given_seconds=random.choice([None, None, 10 ** random.uniform(-4, 2)]),
+            ),
+            machine=machine, volume=Volume(queries, utilisation), one_off_usd=random.choice([0, 500, 1e5]),
+        )  # fmt: skip
+        own = [line for line in report.queries if line.what.startswith("own")]
+        apis = {line.what.removeprefix("API ").partition(",")[0]: line for line in report.queries if line not in own}
+        month_s, rent = 730 * 3600, book.gpus[machine].usd_per_hour * 730
+        for line in own:
+            assert line.seconds is not None
+            assert line.n_cards == max(1, math.ceil(queries * line.seconds / (month_s * utilisation)))
+            assert line.usd_per_month == pytest.approx(line.n_cards * rent)
+            assert line.usd_at_volume == pytest.approx(line.n_cards * rent / queries)
+            assert line.idle_share == pytest.approx(1 - queries * line.seconds / (line.n_cards * month_s), abs=1e-9)
+            assert line.idle_share >= 1 - utilisation - 1e-9
+        assert all(
+            volume <= (card.serves or 0) for card in report.cards for volume in card.break_even.values() if volume
+        )
+        assert bool(report.payback) == bool(own)
+        for payback, sentence in zip(report.payback, payback_sentences(report), strict=True):
+            line, api = next(line for line in own if line.what == payback.own), apis[payback.api]
+            saved = (api.usd_per_month or 0) - (line.usd_per_month or 0)
+            # Paid back exactly if the table's own query costs less than the API's.
+            assert (payback.days is not None) == (saved > 0) == ((line.usd_at_volume or 0) < (api.usd_at_volume or 0))
+            outcomes.add(payback.days is not None)
+            days = [] if payback.days is None else [f"{(report.one_off_usd or 0) / saved * 730 / 24:,.1f}"]
+            assert numbers(sentence, report) <= {*days, *printed(line), *printed(api)}
+        advice = conclude(Evidence("desk", costs=report, card=machine, queries=queries))
+        (cost,) = (reason for reason in (*advice.reasons, *advice.missing) if reason.rule == "cost")
+        cheap, rents = min(apis.values(), key=lambda line: line.usd or 0), {f"{rent:,.2f}", f"{queries:,.0f}"}
+        assert numbers(cost.evidence, report) <= {
+            *rents,
+            *printed(cheap),
+            *(text for line in own for text in printed(line)),
+        }
+        least = min((line.usd_per_month or 0 for line in own), default=rent)
+        assert cost.says == ("API" if (cheap.usd_per_month or 0) <= least else "own model" if own else "missing")
+        outcomes.add(cost.says)
+    assert outcomes == {True, False, "API", "own model", "missing"}
+
+
+def printed(line: QueryLine) -> set[str]:
+    """The line's figures, as the table shows them."""
+    return {
+        f"{line.usd or 0:.6f}", f"{line.usd_at_volume or 0:.6f}", f"{line.usd_per_month or 0:,.2f}",
+        f"{line.n_cards or 0:,}", f"{100 * (line.idle_share or 0):.1f}",
+    }  # fmt: skip
+
+
+def numbers(sentence: str, report: CostReport) -> set[str]:
+    """The numbers of a sentence, without those in names."""
+    for name in (*(line.what for line in report.queries), *(card.card for card in report.cards)):
+        sentence = sentence.replace(name, "")
+    return set(re.findall(r"\d[\d,]*(?:\.\d+)?", sentence))

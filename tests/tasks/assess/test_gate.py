@@ -485,7 +485,7 @@ def test_reasons_are_sentences_with_the_numbers_in_them(judge: Judge) -> None:
 
 
 def test_the_worst_finding_decides() -> None:
-    assert SEVERITY == ("PROMOTE", "HOLD", "BLOCK", "ERROR")
+    assert SEVERITY == ("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR")
     for at, verdict in enumerate(SEVERITY):
         assert worst(SEVERITY[: at + 1]) == verdict
 

@@ -60,6 +60,6 @@ def test_before_the_items_are_known_calls_are_expected_or_nothing_is_said() -> N
 def test_a_latency_check_answers_both_models_prompts_and_a_warm_up() -> None:
     spec = LatencySpec(n_prompts=16, repeats=3)
     calls = latency_calls(spec, against="the champion", seconds_each=0.5)
-    assert (calls.calls, calls.seconds) == (98, 49.0)
+    assert (calls.calls, calls.seconds) == (98 + 2 * 16, 65.0)
     assert "the champion" in calls.note
     assert latency_calls(spec, against="the base model", seconds_each=None).seconds is None

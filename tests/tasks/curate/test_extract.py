@@ -758,3 +758,26 @@ def test_a_link_that_leads_out_of_a_folder_of_exports_is_refused_and_one_inside_
     with pytest.raises(SecurityError, match="TG0818"):
         find_files(inside, root=tmp_path)
     assert len(find_files(FilesSource(kind="files", paths=("exports/c.jsonl",)), root=tmp_path)) == 1  # named: meant
+
+
+def test_as_of_a_day_keeps_what_was_created_by_its_end_in_utc_and_gives_a_reason_for_the_rest(tmp_path: Path) -> None:
+    times = {
+        "last": "2026-05-31T23:59:59.999999Z", "first": "2026-06-01T00:00:00Z", "east": "2026-06-01T01:30:00+02:00",
+        "west": "2026-05-31T23:00:00-02:00", "none": None, "broken": "soon",
+    }  # fmt: skip
+    rows = [{"ticket_id": name, "body": "x", "created_at": at} for name, at in times.items()]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = extract(files("t.jsonl"), tmp_path, as_of="2026-05-31")
+    assert [row["ticket_id"] for row in tickets(table)] == ["east", "last"]
+    codes = {row["ticket_id"]: row["code"] for row in removed(table) if row["outcome"] == "dropped"}
+    assert codes == {"first": "after_as_of", "west": "after_as_of", "none": "undated"}
+    assert (table.rows.n_in, table.rows.n_out, table.rows.n_dropped, table.rows.n_quarantined) == (6, 2, 3, 1)
+    assert len(tickets(extract(files("t.jsonl"), tmp_path))) == 5
+
+
+def test_a_source_without_times_is_refused_as_of_a_day(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("ticket_id,body\n1,lamp\n2,cable\n")
+    with pytest.raises(DataError, match="TG0204") as refused:
+        extract(files("t.csv"), tmp_path, as_of="2026-05-31")
+    assert "no row has created_at" in refused.value.message
+    assert "created_at: THEIR_NAME" in (refused.value.hint or "")

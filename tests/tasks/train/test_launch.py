@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import OutOfMemoryError, TrainingError
-from schemas.training import TrainSpec
-from tasks.train.job import CHECKPOINTS, ERROR, INTERRUPTED, PROGRESS, ProgressLog, TrainJob
+from schemas.training import BudgetSpec, TrainSpec
+from tasks.train.job import CHECKPOINTS, ERROR, INTERRUPTED, PROGRESS, USED, ProgressLog, TrainJob
 from tasks.train.launch import train_model
+from tasks.train.limits import TrainingLimits, Use
 from tasks.train.place import ThisMachine
 
 MakeSpec = Callable[..., TrainSpec]
@@ -127,3 +129,50 @@ def test_a_batch_of_one_cannot_be_halved(
     error, tried = attempts(tmp_path, OUT_OF_MEMORY, dataset=dataset, model=tiny_model, spec=make_spec(batch_size=1))
     assert tried == [(1, 1)]
     assert (error.code, error.message) == ("TG0405", "the training ran out of memory")
+
+
+def slow(steps: int) -> str:
+    """A script of a training that reports a step every 0.1 s, and saves a checkpoint when it is stopped."""
+    done = "mkdir -p checkpoints; touch checkpoints/saved; exit 75"
+    line = '{"event":"step","step":%d,"n_steps":9,"loss":1.0,"learning_rate":0.1,"step_tokens":5,"seconds":0.1}\\n'
+    step = f"n=$((n+1)); printf '{line}' $n >> progress.jsonl; sleep 0.1"
+    return f"trap '{done}' TERM; n=0; while [ $n -lt {steps} ]; do {step}; done; exit 1"
+
+
+@pytest.mark.parametrize(
+    ("budget", "sentence"),
+    [
+        ({"minutes": 0.005}, r"0\.0 of 0\.005 minutes are used, with \d of 9 steps done"),
+        ({"usd": 0.00007, "machine": "l4"}, r"0\.0001 of 7e-05 USD are used"),
+    ],
+)
+def test_a_training_stops_at_its_budget_with_a_checkpoint_and_the_time_of_all_attempts_counts(
+    tmp_path: Path,
+    dataset: DatasetRef,
+    tiny_model: ModelRef,
+    make_spec: MakeSpec,
+    budget: dict[str, Any],
+    sentence: str,
+) -> None:
+    limits = TrainingLimits(budget=BudgetSpec(**budget), usd_per_hour=0.8)
+    place = Scripted(slow(90), slow(90))
+    for attempt in range(2):
+        began = time.monotonic()
+        with pytest.raises(TrainingError, match=sentence if attempt == 0 else "stopped by train.budget") as caught:
+            train_with(dataset, tiny_model, make_spec(), tmp_path, place=place, limits=limits)
+        assert (caught.value.code, "time so far counts" in (caught.value.hint or "")) == ("TG0406", True)
+    assert len(place.tried) == 1  # the second attempt has nothing left, so no process starts
+    assert time.monotonic() - began < 0.2
+    assert (tmp_path / "scratch" / "checkpoints" / "saved").exists()
+    larger = TrainingLimits(budget=BudgetSpec(minutes=60, gpu_hours=0.001), usd_per_hour=0.8)
+    with pytest.raises(TrainingError, match="TG0407"):  # the script ends with 1: it was started
+        train_with(dataset, tiny_model, make_spec(), tmp_path, place=Scripted(slow(1)), limits=larger)
+    assert orjson.loads((tmp_path / "scratch" / USED).read_bytes())["seconds"] > 0.3
+
+
+def test_trainings_of_one_run_share_their_budget() -> None:
+    limits = TrainingLimits(budget=BudgetSpec(gpu_hours=1.5))
+    assert limits.exceeded(limits.used.report("a", Use(1800, 2))) is None
+    assert limits.exceeded(limits.used.report("b", Use(900, 2))) == "1.5 of 1.5 GPU hours"
+    assert limits.exceeded(limits.used.report("b", Use(600, 2))) is None
+    assert TrainingLimits().exceeded((Use(1e9, 8),)) is None

@@ -16,11 +16,12 @@ import pytest
 
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import ConfigError, ProcessLostError, TrainingError
-from schemas.training import AdapterSpec
+from schemas.training import AdapterSpec, BudgetSpec
 from tasks.children import Children
 from tasks.failpoint import VARIABLE
 from tasks.files import MANIFEST, write_json
 from tasks.train.job import CHECKPOINTS, FINAL, PROGRESS, ProgressLog, TrainJob
+from tasks.train.limits import TrainingLimits, Use
 from tasks.train.place import ThisMachine, worker_environment
 from tests.support.processes import is_running, processes_of
 from tests.tasks.train.conftest import Run
@@ -240,6 +241,32 @@ def test_a_training_over_its_time_limit_is_stopped(
     with pytest.raises(TrainingError, match=r"within 0\.02 minutes") as caught:
         train_with(dataset, tiny_model, make_spec(timeout_minutes=0.02), tmp_path)
     assert caught.value.code == "TG0406"
+
+
+def test_a_training_stopped_by_its_budget_continues_with_a_larger_one_to_the_same_bytes(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(epochs=10, save_every=7)
+    train_with(dataset, tiny_model, spec, tmp_path / "whole")
+    limits = TrainingLimits(budget=BudgetSpec(minutes=30))
+
+    def spend(done: int, *_: object, **__: float) -> None:
+        if done >= 5:  # another training of the run takes the rest
+            limits.used.report("another", Use(1800, 0))
+
+    with pytest.raises(
+        TrainingError, match=r"stopped by train\.budget: \d+\.\d of 30 minutes are used, with \d"
+    ) as caught:
+        train_with(dataset, tiny_model, spec, tmp_path / "stopped", progress=spend, limits=limits)
+    assert caught.value.code == "TG0406"
+    events = _events(tmp_path / "stopped")
+    assert (events[-1]["event"], events[-1]["finished"]) == ("ended", False)
+    assert list((tmp_path / "stopped" / "scratch" / CHECKPOINTS).glob("step-*"))
+    train_with(dataset, tiny_model, spec, tmp_path / "stopped", limits=TrainingLimits(budget=BudgetSpec(minutes=6000)))
+    starts = [event["step"] for event in _events(tmp_path / "stopped") if event["event"] == "started"]
+    assert starts[0] == 0
+    assert starts[1] >= 5
+    assert _manifest(tmp_path / "stopped") == _manifest(tmp_path / "whole")
 
 
 def test_an_interrupted_run_leaves_a_checkpoint_and_no_process(

@@ -1,0 +1,117 @@
+"""What `tunegate validate --data` finds in the files that a valid pipelines.yaml names: base models and sources.
+
+Every source is read as a run reads it, into a folder that is removed. Contacts no service: of a remote source it reads
+what was ingested last.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from flows.context.ingest import landed_folder
+from flows.privacy.keys import load_forgotten
+from flows.workspace.settings import Settings
+from schemas.artifacts import RowCounts
+from schemas.candidates import base_models
+from schemas.errors import DataError, TunegateError
+from schemas.load import PipelineFile
+from schemas.pipeline import PipelineSpec
+from schemas.template import template_columns
+from tasks.curate.extract import extract_tickets
+from tasks.model.base_model import fingerprint_base_model
+from tasks.sources.ingest import ingest_source, ingested
+from tasks.sources.registry import fingerprint_source, kind_of, place_of
+
+MAKES_COLUMNS = ("sql", "python")
+"""Steps that may fill a column which the source lacks."""
+
+
+class DataFindings(NamedTuple):
+    """What is in the files of all pipelines."""
+
+    faults: list[TunegateError]
+    """Each once: what several pipelines share is one fault."""
+    rows: dict[str, RowCounts]
+    """Pipeline -> rows of its source, if that can be read."""
+    unread: list[str]
+    """Pipelines whose remote source has not been ingested yet."""
+
+
+def check_data(loaded: PipelineFile, settings: Settings) -> DataFindings:
+    """Read what the pipelines name, all of it, and collect every fault."""
+    found = DataFindings([], {}, [])
+    faults: dict[str, TunegateError] = {}
+    for name, spec in loaded.pipelines.items():
+        for fault in (*_model_faults(spec, loaded.root), *_source_faults(spec, loaded.root, settings, found)):
+            faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
+    found.faults.extend(faults.values())
+    return found
+
+
+def _model_faults(spec: PipelineSpec, root: Path) -> Iterator[TunegateError]:
+    for uri, _ in base_models(spec.train):
+        try:
+            fingerprint_base_model(uri, root=root)
+        except TunegateError as error:
+            yield error
+
+
+def _source_faults(spec: PipelineSpec, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
+    source, landed = spec.source, landed_folder(settings, spec.name)
+    is_remote = kind_of(source).is_remote
+    if is_remote and ingested(source, landed=landed) is None:
+        found.unread.append(spec.name)
+        return
+    with tempfile.TemporaryDirectory(prefix="tunegate-validate-") as aside:
+        try:
+            if not is_remote:  # a database that another program writes is copied first
+                landed = Path(aside) / "landed"
+                ingest_source(source, root=root, landed=landed)
+            out = Path(aside) / "out"
+            out.mkdir()
+            table = extract_tickets(
+                out, source=source, fingerprint=fingerprint_source(source, root=root, landed=landed),
+                place=place_of(source, root=root, landed=landed), forgotten=load_forgotten(settings),
+            )  # fmt: skip
+        except TunegateError as error:
+            error.where = f"{spec.name}.source, {error.where}"
+            yield error
+            return
+        found.rows[spec.name] = table.rows
+        yield from _column_faults(spec, _empty_columns(table.tickets))
+
+
+def _empty_columns(tickets: Path) -> set[str]:
+    """Columns without a value in any ticket."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(tickets)
+    return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
+
+
+def _column_faults(spec: PipelineSpec, empty: set[str]) -> Iterator[TunegateError]:
+    if any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
+        return
+    for column, needed_by in _needed_columns(spec).items():
+        if column in empty:
+            yield DataError(
+                f"no ticket of the source has `{column}`, which {needed_by} needs", code="TG0204",
+                where=f"{spec.name}.source", hint=f"source.columns: {{{column}: THEIR_NAME}}",
+            )  # fmt: skip
+
+
+def _needed_columns(spec: PipelineSpec) -> dict[str, str]:
+    """Column -> the first key that needs it."""
+    needed: dict[str, str] = dict.fromkeys(spec.table.required, "schema.required")
+    for key in ("system", "user", "answer"):
+        for column in template_columns(getattr(spec.train.prompt, key)):
+            needed.setdefault(column, f"train.prompt.{key}")
+    for column in spec.evaluate.slices:
+        needed.setdefault(column, "evaluate.slices")
+    routing = spec.evaluate.routing_field
+    if routing is not None and {"majority", "tfidf"} & set(spec.evaluate.arms):
+        needed.setdefault(routing, "evaluate.routing_field")
+    return needed

@@ -1,0 +1,71 @@
+"""The day of `tunegate run --as-of`: only tickets created by its end, UTC, the champion of that moment, no alias moved.
+
+What is known of the past is when tickets were created and what the ledger recorded: later edits and deletions of a
+ticket, and redaction, are those of today. Agents' feedback is left out.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date
+from typing import TYPE_CHECKING
+
+from flows.workspace.clock import present
+from schemas.errors import ConfigError
+from tasks.curate.extract import day_after
+from tasks.sources.ingest import ingested
+from tasks.sources.registry import kind_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from schemas.file_reading import Source
+
+
+def check_as_of(text: str) -> str:
+    """Return the day.
+
+    Raises:
+        ConfigError: TG0103, it is no date like 2026-05-31, or not over yet in UTC.
+    """
+    try:
+        # `fromisoformat` alone also reads 20260531 and 2026-W22-7.
+        day = date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text) else None
+    except ValueError:
+        day = None
+    today = present().astimezone(UTC).date()
+    if day is None or day >= today:
+        why = "is no date" if day is None else "is not over yet (UTC)"
+        raise ConfigError(
+            f"{text!r} {why}; allowed: a day before {today}, like 2026-05-31", code="TG0103", where="--as-of",
+            hint="tickets created by the end of that day, UTC, are used; without --as-of all are",
+        )  # fmt: skip
+    return text
+
+
+def end_of(day: str) -> str:
+    """The moment at which the day is over, as the ledger writes times.
+
+    >>> end_of("2026-05-31")
+    '2026-06-01T00:00:00+00:00'
+    """
+    return day_after(day).replace(tzinfo=UTC).isoformat(timespec="seconds")
+
+
+def check_ingested(source: Source, landed: Path, day: str) -> str:
+    """Check that a remote source was ingested after the day, since a look at the past ingests nothing.
+
+    Returns:
+        What was ingested, for the console.
+
+    Raises:
+        ConfigError: TG0159, it was not: tickets of that day may be missing.
+    """
+    here, kind = ingested(source, landed=landed), kind_of(source)
+    if here is None or here.finished_at < end_of(day):
+        until = "nothing is ingested yet" if here is None else f"it was last ingested at {here.finished_at}"
+        raise ConfigError(
+            f"{until}, so tickets created by {day} may be missing", code="TG0159", where=kind.name,
+            hint="run the pipeline once without --as-of; --until curate is enough",
+        )  # fmt: skip
+    return kind.summary(source, here)

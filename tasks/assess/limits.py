@@ -1,0 +1,134 @@
+"""Rules that cannot decide: limits that no answer reaches or every answer meets, too few items, the same test twice.
+
+Reads declarations only, before anything is trained. Called by `tunegate validate` and `plan`; whether the items that
+are there suffice for a given power is in `plan_gate.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
+from schemas.metrics import MetricTraits, traits_of
+from tasks.assess.compare import N_RESAMPLES
+from tasks.assess.contract import change_outcome, share_outcome, sign_p
+from tasks.assess.decision import describe_rule
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
+
+ADDED = "gates.compare"
+WIDENS = "it only makes harm harder to show, since all tests of a gate share its error probability (Holm)"
+
+
+def gate_warnings(gates: GatesSpec, *, traits: Mapping[str, MetricTraits], n_items: int) -> list[str]:
+    """Return a sentence for each rule that cannot decide, and for what the gate leaves uncompared.
+
+    Args:
+        gates: As judged, with the comparison that is added.
+        traits: Metric -> traits, of those that are not built in.
+        n_items: Held-out items, or the most that there can be.
+    """
+    return [*_about_the_gate(gates, traits, n_items), *_about_rules(gates, traits, n_items)]
+
+
+def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: int) -> Iterator[str]:
+    if gates.compare.off is not None:
+        yield f"gates.compare is off, so no verdict is better than UNCOMPARED: {gates.compare.off}"
+    changes = [rule for rule in gates.judged_rules if rule.change_threshold is not None and rule.slice is None]
+    compared = [
+        rule.metric for rule in changes if rule.change_threshold and rule.change_threshold.against == "champion"
+    ]
+    if compared and not any(traits_of(metric, traits).quality for metric in compared):
+        yield (
+            f"gates.rules compare only {', '.join(dict.fromkeys(compared))} with the champion, and not what is in the "
+            "answers; also compare a metric of quality, such as exact or heldout_loss"
+        )
+    if gates.min_items > n_items:
+        yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
+
+
+def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: int) -> Iterator[str]:
+    first: dict[GateRule, str] = {}
+    for index, rule in enumerate(gates.judged_rules):
+        place = f"gates.rules[{index}]" if index < len(gates.rules) else ADDED
+        known = traits_of(rule.metric, traits)
+        same = first.setdefault(rule.model_copy(update={"hard_limit": None}), place)
+        if same != place:
+            yield f"{place} is the same test as {same}: {WIDENS}"
+            continue
+        text = f"{place} ({describe_rule(rule, higher_is_better=known.higher_is_better)})"
+        fault = _fault_of_range(rule, known)
+        if fault is None and place == ADDED and n_items < LEAST_ITEMS:
+            fault = f"cannot be met with {n_items} items: it needs {LEAST_ITEMS}, whatever gates.min_items is"
+        if fault is None and rule.slice is None and gates.min_items <= n_items:
+            fault = _fault_of_size(rule, gates, known, n_items)
+        if fault is not None:
+            yield f"{text} {fault}"
+
+
+def _fault_of_range(rule: GateRule, traits: MetricTraits) -> str | None:
+    """Why the metric's range decides the rule, whatever is answered; None if it does not."""
+    lowest, highest = traits.limits
+    change, limit = rule.change_threshold, rule.value_threshold
+    if change is not None:
+        known = lowest is not None and highest is not None
+        if change.mode == "improve" or not known or change.margin < (highest or 0.0) - (lowest or 0.0):
+            return None
+        return f"tolerates any loss, since {_range(traits)}: its margin decides nothing"
+    best, worst = (highest, lowest) if traits.higher_is_better else (lowest, highest)
+    sign = 1.0 if traits.higher_is_better else -1.0
+    if limit is None:
+        return None
+    if best is not None and sign * limit > sign * best:
+        return f"cannot be met: {_range(traits)}"
+    if best is not None and limit == best and not traits.continuous:
+        return f"cannot be met: {_range(traits)}, and a confidence bound never reaches {best:g}"
+    if worst is not None and sign * limit <= sign * worst and rule.hard_limit is None:
+        return f"is met by every answer, since {_range(traits)}: {WIDENS}"
+    return None
+
+
+def _fault_of_size(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int) -> str | None:
+    """Why this many items cannot decide the rule; None if they can."""
+    alpha, change = gates.alpha, rule.change_threshold
+    alpha_of_harm = alpha / _n_tests(gates)
+    level = f"at {100 * (1 - alpha):.6g} % confidence"
+    if traits.continuous:
+        if n_items < MIN_CONTINUOUS_ITEMS:
+            return f"cannot be met with {n_items} items: bounding {rule.metric} needs {MIN_CONTINUOUS_ITEMS}"
+        least = 1 / (N_RESAMPLES + 1)
+    elif change is not None:
+        margin = 0.0 if change.mode == "improve" else change.margin
+        if not change_outcome(n_items, 0, n_items, margin=margin, alpha=alpha).met:
+            return f"cannot be met {level} with {n_items} items, even if the candidate is better on all of them"
+        least = float(sign_p(0, n_items))
+    else:
+        limit = rule.value_threshold or 0.0
+        aim = limit if traits.higher_is_better else 1 - limit
+        if not share_outcome(n_items, n_items, limit=aim, alpha=alpha).met:
+            needed = math.ceil(math.log(alpha) / math.log(aim))
+            return f"cannot be met {level} with {n_items} items, even if all answers are right; it takes {needed:,}"
+        least = (1 - aim) ** n_items
+    if least > alpha_of_harm:
+        return (
+            f"cannot be violated with {n_items} items, however bad the answers: harm needs "
+            f"{100 * (1 - alpha_of_harm):.6g} % confidence, as it may be chance in {_n_tests(gates)} tests (Holm)"
+        )
+    return None
+
+
+def _n_tests(gates: GatesSpec) -> int:
+    """The least number of tests that may block; slices are known only with the items."""
+    changes = (rule.change_threshold for rule in gates.judged_rules)
+    anchored = [each for each in changes if each and each.mode != "improve" and each.against == "champion"]
+    more = sum(each is not None for each in (gates.slices, gates.judge, gates.forgetting))
+    return len(gates.judged_rules) + (len(anchored) if gates.needs_anchor else 0) + more
+
+
+def _range(traits: MetricTraits) -> str:
+    lowest, highest = traits.limits
+    if lowest is None or highest is None:
+        return (
+            f"{traits.name} is at {'least' if highest is None else 'most'} {lowest if highest is None else highest:g}"
+        )
+    return f"{traits.name} is between {lowest:g} and {highest:g}"

@@ -1,0 +1,47 @@
+"""Which arms answer for the comparison that every gate makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flows.build import build
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import registry_state_of
+from schemas.artifacts import ModelRef
+from schemas.pipeline import PipelineSpec
+
+if TYPE_CHECKING:
+    from tests.support.place import Place
+
+
+@pytest.mark.parametrize(
+    ("gates", "arms", "before", "after"),
+    [
+        ({}, [], {"zero_shot"}, set()),  # only for as long as nothing else is there to compare with
+        ({}, ["few_shot"], {"few_shot"}, {"few_shot"}),
+        ({"compare": {"off": "a pilot"}}, [], set(), set()),
+        ({"if_missing": "error"}, [], set(), set()),
+    ],
+)
+def test_without_a_champion_and_without_an_arm_the_base_model_is_the_baseline(
+    gates: dict[str, Any], arms: list[str], before: set[str], after: set[str], place: Place, tiny_model: ModelRef,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    spec = PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": f"file:{tiny_model.root}"},
+        "register": {"name": "replies"}, "evaluate": {"arms": arms},
+        "gates": {"rules": [{"metric": "finished", "value_threshold": 0.9}], **gates},
+    })  # fmt: skip
+
+    def prompting() -> set[str]:
+        state = registry_state_of(spec, place.ledger)
+        graph = build(spec, GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=state)).graph
+        steps = {node.id for node in graph.nodes.values()}
+        return {arm for arm in ("zero_shot", "few_shot", "retrieval") if f"scores_{arm}" in steps}
+
+    assert prompting() == before
+    place.promote(1, after=None)
+    assert prompting() == after

@@ -1,0 +1,78 @@
+"""A gate without a comparison with the champion gets one, unless it says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.pipeline import PipelineSpec
+
+
+def build(rules: list[dict[str, Any]], compare: Any = None, **evaluate: Any) -> PipelineSpec:
+    return PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
+        "gates": {"rules": rules, **({} if compare is None else {"compare": compare})}, "evaluate": evaluate,
+    })  # fmt: skip
+
+
+def limit(metric: str) -> dict[str, Any]:
+    return {"metric": metric, "value_threshold": 0.5}
+
+
+ENDPOINT = {"base_url": "http://127.0.0.1:1/v1", "model": "big", "privacy": "local"}
+OWN = [{"uses": "sql", "name": "tone", "select": "SELECT 1", "continuous": True}, {"uses": "bleu"}]
+
+
+@pytest.mark.parametrize(
+    ("rules", "evaluate", "metric"),
+    [
+        ([limit("finished")], {}, "heldout_loss"),
+        ([limit("finished"), limit("exact")], {}, "exact"),
+        ([limit("finished")], {"metrics": OWN}, "bleu"),  # the range of `tone` is not known
+        ([limit("style_short")], {"style": [{"name": "short", "pattern": "x"}]}, "heldout_loss"),
+        ([limit("heldout_loss")], {"arms": ["endpoint"], "endpoint": ENDPOINT}, "chrf"),
+        ([{"metric": "exact", "change_threshold": {"against": "best_baseline"}}], {}, "exact"),
+        ([{"metric": "chrf", "slice": "product=lamp", "change_threshold": {}}], {}, "chrf"),
+        ([{"metric": "finished", "change_threshold": {}}], {}, None),
+    ],
+)
+def test_the_first_declared_metric_of_quality_is_compared(
+    rules: list[dict[str, Any]], evaluate: dict[str, Any], metric: str | None
+) -> None:
+    spec = build(rules, **evaluate)
+    added = spec.judged_gates.added_rule
+    assert (added and added.metric) == metric
+    assert len(spec.gates.judged_rules) == len(rules)  # what is declared stays as it is
+    if added is not None and added.change_threshold is not None:
+        assert (added.change_threshold.mode, added.change_threshold.margin) == ("refresh", 0.05)
+        assert spec.judged_gates.needs_anchor
+
+
+def test_the_comparison_can_be_chosen_or_turned_off_with_a_reason() -> None:
+    chosen = build([limit("exact")], {"metric": "chrf", "margin": 0.02}).judged_gates.added_rule
+    assert chosen is not None
+    assert chosen.metric == "chrf"
+    assert build([limit("exact")], {"off": "a pilot"}).judged_gates.added_rule is None
+
+
+@pytest.mark.parametrize(
+    ("compare", "message"),
+    [
+        ("off", "`compare: off` needs a written reason"),
+        (False, "`compare: off` needs a written reason"),  # as YAML 1.1 reads it
+        ({"off": " "}, "off"),
+        ({"off": "a pilot", "metric": "exact"}, "give one of them"),
+        ({"margin": 0.2}, "less than or equal to 0.05"),
+        ({"metric": "exakt"}, "gate on unknown metric 'exakt'"),
+    ],
+)
+def test_a_comparison_is_not_turned_off_by_accident(compare: Any, message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        build([limit("exact")], compare)
+
+
+def test_a_gate_that_compares_cannot_be_off() -> None:
+    with pytest.raises(ValidationError, match="a rule compares with the champion"):
+        build([{"metric": "exact", "change_threshold": {}}], {"off": "a pilot"})

@@ -1,0 +1,74 @@
+"""Rules that cannot decide are named before anything is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from schemas.metrics import traits_by_name
+from schemas.pipeline import PipelineSpec
+from tasks.assess.limits import gate_warnings
+
+CHAMPION = {"metric": "exact", "change_threshold": {}}
+
+
+def warnings(rules: list[dict[str, Any]], n_items: int = 400, **gates: Any) -> list[str]:
+    spec = PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
+        "evaluate": {"metrics": [{"uses": "pii"}, {"uses": "bleu"}]}, "gates": {"rules": [*rules, CHAMPION], **gates},
+    })  # fmt: skip
+    return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=n_items)
+
+
+@pytest.mark.parametrize(
+    ("rule", "n_items", "warning"),
+    [
+        ({"metric": "exact", "value_threshold": 1.5}, 400, "(exact at least 1.5) cannot be met: exact is between 0"),
+        ({"metric": "exact", "value_threshold": 1.0}, 400, "and a confidence bound never reaches 1"),
+        ({"metric": "bleu", "value_threshold": 30}, 400, "cannot be met: bleu is between 0 and 1"),
+        ({"metric": "heldout_loss", "value_threshold": -1}, 400, "cannot be met: heldout_loss is at least 0"),
+        ({"metric": "pii", "value_threshold": 0.0}, 400, "(pii at most 0) cannot be met: pii is between 0 and 1, and"),
+        ({"metric": "finished", "value_threshold": 0.0}, 400, "(finished at least 0) is met by every answer"),
+        ({"metric": "pii", "value_threshold": 1.0}, 400, "(pii at most 1) is met by every answer"),
+        ({"metric": "format", "value_threshold": 0.98}, 96, "even if all answers are right; it takes 149"),
+        ({"metric": "pii", "value_threshold": 0.01}, 96, "even if all answers are right; it takes 299"),
+        ({"metric": "chrf", "change_threshold": {}}, 96, "cannot be met with 96 items: bounding chrf needs 200"),
+        ({"metric": "format", "value_threshold": 0.01}, 60, "cannot be violated with 60 items, however bad"),
+        (
+            {"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 1.0}}, 400,
+            "tolerates any loss, since exact is between 0 and 1",
+        ),
+        (CHAMPION, 400, "gates.rules[1] is the same test as gates.rules[0]"),
+    ],
+)  # fmt: skip
+def test_a_rule_that_cannot_decide_is_named(rule: dict[str, Any], n_items: int, warning: str) -> None:
+    [found] = warnings([rule], n_items)
+    assert warning in found
+
+
+def test_few_items_many_looks_and_what_is_left_out_are_named() -> None:
+    assert warnings([{"metric": "exact", "value_threshold": 0.5}, {"metric": "finished", "value_threshold": 0.9}]) == []
+    assert warnings([], 2, min_items=1) == [
+        "gates.rules[0] (exact improves on champion) cannot be met at 95 % confidence with 2 items, even if the "
+        "candidate is better on all of them"
+    ]
+    assert warnings([], 40) == ["gates.min_items is 50, and there are at most 40 items: no rule can be met"]
+    spent = {"looks_max": 3, "reuse": {"budget": 100, "spend": "split"}}
+    assert "(chrf improves on champion) cannot be violated" in warnings(
+        [{"metric": "chrf", "change_threshold": {}}], **spent
+    )[0]  # fmt: skip
+
+
+def test_a_comparison_of_form_alone_or_none_is_named() -> None:
+    pipeline = {
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
+    }  # fmt: skip
+    for gates, warning in (
+        ({"rules": [{"metric": "finished", "change_threshold": {}}]}, "gates.rules compare only finished with the"),
+        ({"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}},
+         "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot"),
+    ):  # fmt: skip
+        spec = PipelineSpec.model_validate({**pipeline, "gates": gates})
+        [found] = gate_warnings(spec.judged_gates, traits=traits_by_name(), n_items=400)
+        assert found.startswith(warning)
