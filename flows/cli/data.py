@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
@@ -298,6 +297,8 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
         ConfigError: as `_database`.
     """
     from tempfile import TemporaryDirectory
+
+    from rich.markup import escape
 
     from flows.views.failed_curation import failed_curation
     from flows.workspace.settings import load_settings
