@@ -64,7 +64,10 @@ def finetune(
 
 def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
     """Add the declared base model; curation also uses it if it measures perplexity."""
-    return ModelSteps(graph, context).base_model(spec.train.base_model, allow_download=spec.train.allow_download)
+    train = spec.train
+    return ModelSteps(graph, context).base_model(
+        train.base_model, allow_download=train.allow_download, prompt=train.prompt
+    )
 
 
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:

@@ -18,8 +18,9 @@ from schemas.artifacts import (
     Splits,
     TrainedRef,
 )
+from schemas.chat_template import resolve_template
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
-from schemas.training import EncodeSpec, TrainSpec
+from schemas.training import EncodeSpec, PromptSpec, TrainSpec
 from tasks.assess.metric import kind_of
 from tasks.assess.score import score_answers
 from tasks.model.base_model import fetch_base_model, fingerprint_base_model
@@ -44,8 +45,11 @@ class ModelSteps:
     graph: Graph
     context: GraphContext
 
-    def base_model(self, uri: str, *, allow_download: bool, name: str = "base_model") -> ModelRef:
-        """Add the base model."""
+    def base_model(self, uri: str, *, allow_download: bool, prompt: PromptSpec, name: str = "base_model") -> ModelRef:
+        """Add the base model, with the chat template that the prompt declares."""
+        chat = None
+        if prompt.chat_template is not None:
+            chat = resolve_template(prompt.chat_template, prompt.added_tokens, root=self.context.root)
         reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
         return self.graph.named(name, reads=reads).add(
             fetch_base_model,
@@ -53,6 +57,7 @@ class ModelSteps:
             allow_download=allow_download,
             root=self.context.root,
             cache=self.context.cache,
+            chat=chat,
         )
 
     def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:

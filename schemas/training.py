@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
+from schemas.chat_template import SUFFIX, families
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
+from schemas.names import nearest
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.template import template_columns
 
@@ -28,6 +30,22 @@ class PromptSpec(Spec):
     """The user's turn, or the prompt of `format: completion`."""
     answer: str = "{reply}"
     """The text that the model learns to write."""
+    chat_template: str | None = None
+    """For a base model without a chat template: a common family (chatml, gemma, llama3, mistral, phi4) or the path of
+    a `.jinja` file; null keeps the base's own."""
+    added_tokens: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
+    """Control tokens that a `.jinja` file writes: those that the tokenizer lacks are added, and the embeddings of all
+    of them are trained. A family adds its own."""
+
+    @field_validator("chat_template")
+    @classmethod
+    def _is_known_or_a_file(cls, value: str | None) -> str | None:
+        if value is not None and value not in families() and not value.endswith(SUFFIX):
+            raise ValueError(
+                f"is {value!r}; allowed are {', '.join(sorted(families()))}, or the path of a {SUFFIX} file"
+                + (f": {hint}" if (hint := nearest(value, families())) else "")
+            )
+        return value
 
     @field_validator("system", "user", "answer")
     @classmethod
@@ -247,6 +265,18 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
             "method qlora needs a 4-bit base, but quantization is null",
             at=("quantization",),
             hint="leave quantization out for NF4, or use method: lora",
+        )
+    if train.prompt.chat_template is not None and train.format == "completion":
+        yield Fault(
+            "format completion writes plain text, without a chat template",
+            at=("prompt", "chat_template"),
+            hint="use format: instruction, or leave chat_template out",
+        )
+    if train.prompt.added_tokens and train.prompt.chat_template is None:
+        yield Fault(
+            "added_tokens are those of a chat template, and none is declared",
+            at=("prompt", "added_tokens"),
+            hint="set prompt.chat_template to the file that writes them",
         )
     if train.adapter.top_layers is not None and train.adapter.layers is not None:
         yield Fault(
