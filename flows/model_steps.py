@@ -25,6 +25,7 @@ from tasks.assess.metric import kind_of
 from tasks.assess.score import score_answers
 from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
+from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import generate_answers
 from tasks.train.launch import train_model
 
@@ -64,6 +65,14 @@ class ModelSteps:
         """Add the token ids of the train and validation splits."""
         return self.graph.named("encode", label).add(encode_examples, splits=splits, model=model, encoding=encoding)
 
+    def new_examples(self, splits: Splits, model: ModelRef, spec: TrainSpec, learned: DatasetRef) -> DatasetRef:
+        """Add the examples of a training that continues: new tickets, and a share of those that were learned."""
+        everything = spec.encoding().model_copy(update={"max_examples": None})
+        pool = self.examples(splits, model, everything, label="pool")
+        return self.graph.named("encode").add(
+            continue_examples, pool=pool, learned=learned, splits=splits, replay=spec.replaying()
+        )
+
     def answers(
         self,
         arm: str,
@@ -97,12 +106,14 @@ class ModelSteps:
         spec: TrainSpec,
         *,
         label: str = "",
+        start: TrainedRef | None = None,
         shares_trunk: bool = False,
         tolerates: tuple[str, ...] = (),
     ) -> TrainedRef:
         """Add a training, which runs in its own process.
 
         Args:
+            start: The champion's adapter to continue from.
             shares_trunk: Share the outputs of frozen layers with the other trainings of this pipeline.
         """
         return self.graph.named("train", label, tolerates=tolerates).add(
@@ -110,6 +121,7 @@ class ModelSteps:
             dataset=dataset,
             model=model,
             spec=spec,
+            start=start,
             trunks=self.context.trunks if shares_trunk else None,
             place=training_place(self.context.place),
         )

@@ -17,6 +17,8 @@ from schemas.training import TrainSpec
 FIXED = {
     "format": "trainings of two formats answer different prompts",
     "prompt": "every training must answer the same prompt, which is served",
+    "start": "trainings that are compared all start from the base",
+    "replay": "trainings that are compared all start from the base",
 }
 """Settings that must be equal in all compared trainings, and why."""
 

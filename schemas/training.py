@@ -66,6 +66,15 @@ class EncodeSpec(Spec):
     canaries: PlantedSpec | None = None
 
 
+class ReplaySpec(Spec):
+    """Which examples a training repeats that continues from the champion."""
+
+    share: float
+    """Of the examples, 0-1."""
+    max_examples: int | None
+    seed: int
+
+
 class AdapterSpec(Spec):
     """LoRA: `W + (alpha / rank) * B @ A`."""
 
@@ -203,6 +212,11 @@ class TrainSpec(Spec):
     validation_max_new_tokens: int = Field(default=128, ge=1)
     """Longest of those answers, in tokens."""
     early_stopping: EarlyStoppingSpec | None = None
+    start: Literal["base", "champion"] = "base"
+    """champion: continue from the champion's adapter with the tickets that are new to it; before there is one, from the
+    base."""
+    replay: float = Field(default=0.2, ge=0, lt=1)
+    """With `start: champion`, the share of examples that the champion has learned before, drawn by hash."""
     seed: int = Field(default=0, ge=0)
     """Of the adapter's initial weights, the order of examples and dropout."""
     threads: int | None = Field(default=None, ge=1)
@@ -229,6 +243,10 @@ class TrainSpec(Spec):
             loss_on=self.loss_on,
             canaries=self.canaries,
         )
+
+    def replaying(self) -> ReplaySpec:
+        """The settings that decide which examples a training that continues has."""
+        return ReplaySpec(share=self.replay, max_examples=self.max_examples, seed=self.seed)
 
     def four_bits(self) -> QuantizationSpec | None:
         """How the base is quantised for this training; None if it is not."""
@@ -285,6 +303,12 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
             hint="keep one of them",
         )
     yield from _sharding_faults(train)
+    if train.start == "champion" and train.method == "full":
+        yield Fault(
+            "start champion continues from an adapter, and method full has none",
+            at=("start",),
+            hint="use method: lora or qlora, or start: base",
+        )
     if train.validation_metrics and not train.validation_items:
         yield Fault(
             "validation_metrics needs answers to score",

@@ -14,7 +14,7 @@ from flows.context.ingest import ingested_source
 from flows.context.listener import Listener
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
-from flows.context.registry_state import record_held_out, registry_state_of
+from flows.context.registry_state import describe_start, record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import Timings
@@ -135,6 +135,8 @@ def open_run(
             spec, settings, root, run_id, open_store(settings), ledger, registry_state_of(spec, ledger)
         )
         context.listeners.members += listeners(context)
+        if (start := describe_start(spec, context.registry_state)) is not None:
+            context.listeners.noted(start)
         ledger.mark_interrupted()
         if context.registry_state.champion is None:  # perhaps the ledger has lost it
             check_registry(spec, settings, ledger)

@@ -70,6 +70,25 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
     return attach_adapter(base, spec.adapter, seed=spec.seed, rows=rows).train()
 
 
+def continue_from(model: nn.Module, start: TrainedRef) -> None:
+    """Give an adapter that was opened for training the weights of an earlier one; in place.
+
+    Raises:
+        StorageError: its file is missing or damaged, or its tensors are not those of this adapter.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = start.root / WEIGHTS
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"the adapter does not load: {type(error).__name__}", code="TG0510", where=str(file)
+        ) from error
+    copy_strictly(tensors, trainable_tensors(model), where=file)
+
+
 def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, rows: Sequence[int] = ()) -> nn.Module:
     """Freeze `base` and add LoRA factors to the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
 

@@ -63,7 +63,7 @@ def add_chat_template(folder: Path, chat: ChatTemplate, *, vocab_size: int) -> A
     missing = [token for token in chat.tokens if tokenizer.token_to_id(token) is None]
     parts = {token: _parts(tokenizer, token) for token in missing}
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in chat.tokens])
-    ids = {token: tokenizer.token_to_id(token) for token in chat.tokens}
+    ids = {token: int(tokenizer.token_to_id(token) or 0) for token in chat.tokens}
     _replace(file, tokenizer.to_str().encode())
     _replace(folder / "chat_template.jinja", chat.text.encode())
     _drop_old_template(folder / "tokenizer_config.json")
@@ -152,8 +152,8 @@ def _write_rows(folder: Path, parts: dict[int, list[int]]) -> int:
     import torch
     from safetensors.torch import save_file
 
-    rows = {"ids": torch.tensor(list(parts)), "input": _means(folder, _INPUT, parts)}
-    if rows["input"] is None:
+    inputs, outputs = (_means(folder, name, parts) for name in (_INPUT, _OUTPUT))
+    if inputs is None:
         raise ConfigError(
             f"{len(parts)} tokens of the chat template are not in the tokenizer, and the weights have no "
             f"{_INPUT} that could be extended",
@@ -161,10 +161,9 @@ def _write_rows(folder: Path, parts: dict[int, list[int]]) -> int:
             where=WHERE,
             hint="use a template whose tokens the tokenizer has",
         )
-    if (head := _means(folder, _OUTPUT, parts)) is not None:
-        rows["output"] = head
-    save_file(rows, folder / ROWS, {"format": "pt"})  # type: ignore[arg-type]
-    return sum(each.numel() for name, each in rows.items() if name != "ids")  # type: ignore[union-attr]
+    rows = {"input": inputs} if outputs is None else {"input": inputs, "output": outputs}
+    save_file({"ids": torch.tensor(list(parts)), **rows}, folder / ROWS, {"format": "pt"})
+    return sum(each.numel() for each in rows.values())
 
 
 def _means(folder: Path, name: str, parts: dict[int, list[int]]) -> Tensor | None:

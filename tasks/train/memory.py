@@ -1,8 +1,9 @@
 """How much memory a training needs, whether this machine or a card has it, and if not, what would fit.
 
 Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate study estimate` use it before
-anything is loaded. In this order: trainable weights and bytes on a card (of the decoders in model_shapes.py); the peak resident set of a process on a CPU, by term; the memory that is free here
-(/proc, control groups and, if there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
+anything is loaded. In this order: trainable weights and bytes on a card, of the decoders in model_shapes.py; the peak
+resident set of a process on a CPU, by term; the memory that is free here (/proc, control groups and, if there is a
+driver, nvidia-smi) and whether a training fits; which method fits which card.
 
 The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
 (see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps
@@ -11,15 +12,14 @@ no files.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import PositiveFloat, TypeAdapter
 from ruamel.yaml import YAML

@@ -1,4 +1,4 @@
-"""A base without a chat template gets one: its tokens, their trained rows, and the same answers wherever it is loaded."""
+"""A base without a chat template gets one: its tokens, their trained rows, and equal answers wherever it is loaded."""
 
 from __future__ import annotations
 
