@@ -13,7 +13,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import mean
@@ -94,8 +94,8 @@ def main() -> None:
         f"{total_table(figures)}\n\n{weekly_table(played, names, n_weeks)}",
         {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "policies": figures,
          "minutes": round((time.monotonic() - began) / 60, 1)},
-        head="World `toy`: a random model of 100,000 weights that was taught a few general answers, rank 16, ten epochs. "
-        "Means over all seeds. `coming`, `gone` and `general` are shares of right answers; the last week's are those "
+        head="World `toy`: a random model of 100,000 weights that was taught a few general answers; rank 16, ten "
+        "epochs. Means over all seeds. `coming`, `gone` and `general` are shares of right answers; the last week's are those "
         "after the last training. Seconds are of the trainings, with loading and saving.",
     )  # fmt: skip
 

@@ -201,8 +201,8 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
             facts["examples"] += f"; {counts['n_new']:,} new to the champion, {counts['n_replayed']:,} replayed"
             if trained.started_from and counts["n_learned_not_in_pool"]:
                 facts["learned before"] = (
-                    f"{counts['n_learned_before']:,} tickets; {counts['n_learned_not_in_pool']:,} of them are no longer "
-                    "train tickets (removed, merged, or too close to a held-out one)"
+                    f"{counts['n_learned_before']:,} tickets; {counts['n_learned_not_in_pool']:,} of them are train "
+                    "tickets no more (removed, merged, or too close to a held-out one)"
                 )
     if seconds:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"

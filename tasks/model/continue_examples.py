@@ -63,10 +63,10 @@ def continue_examples(
             hint="wait for new tickets, or use start: base",
         )
     older = [name for name in names if name in seen]
+    limit = replay.max_examples
+    if limit is not None:
+        new = _newest(splits.train, new, limit - min(int(replay.share * limit), len(older)))
     wanted = math.ceil(replay.share * len(new) / (1 - replay.share) - 1e-9)
-    if replay.max_examples is not None:
-        new = _newest(splits.train, new, replay.max_examples - min(wanted, len(older), replay.max_examples - 1))
-        wanted = min(wanted, replay.max_examples - len(new))
     replayed = sorted(older, key=lambda name: _hash(replay.seed, name))[:wanted]
     chosen = {*new, *replayed}
     _write_subset(pool.root / "train", chosen, out / "train")

@@ -72,7 +72,16 @@ def _origins(dataset: DatasetRef) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("share", "limit", "n_new", "n_replayed"),
-    [(0.0, None, 20, 0), (0.2, None, 20, 5), (0.5, None, 20, 20), (0.9, None, 20, 40), (0.2, 10, 5, 5), (0.5, 12, 1, 11)],
+    [
+        (0.0, None, 20, 0),
+        (0.2, None, 20, 5),
+        (0.5, None, 20, 20),
+        (0.9, None, 20, 40),  # all there are
+        (0.2, 10, 8, 2),
+        (0.5, 12, 6, 6),
+        (0.9, 10, 1, 9),
+        (0.2, 100, 20, 5),
+    ],  # fmt: skip
 )
 def test_the_share_of_replayed_examples_is_the_declared_one(
     world: World, share: float, limit: int | None, n_new: int, n_replayed: int
