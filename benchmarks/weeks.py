@@ -1,16 +1,15 @@
 """`make bench-weeks`: eight weekly trainings, each from the base or from the champion, in the toy world.
 
 A product is launched in week 3 and the first one is not sold any more from week 5 on. Every policy sees the same
-tickets and runs the whole pipeline each week; every candidate becomes champion, so that the policies differ by where
-their trainings start and by nothing else. After each week the champion answers the coming week's tickets, tickets of
-the product that is gone, and general questions. QUICK=1: three weeks, two policies, one seed. RECORD=1: write
-`results/weeks.md`.
+tickets; each training is the application's own, from the ticket table on: `encode_examples`, `continue_examples`,
+`run_rank`. Every candidate becomes champion, so that the policies differ by where their trainings start and by nothing
+else. After each week it answers the coming week's tickets, tickets of the product that is gone, and general questions.
+QUICK=1: four weeks, one seed. RECORD=1: write `results/weeks.md`.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,18 +18,28 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from benchmarks import toy
-from benchmarks.forked import ALONE, Forked
-from benchmarks.measure import Bench, table
+from benchmarks.measure import PROJECT, Bench, table
 from benchmarks.toy import Row
-from flows.graph.execute import run_plainly
-from flows.ledger.rows import RunVerdict
-from flows.run.open_run import open_run
-from flows.workspace.settings import load_settings
-from schemas.artifacts import ChampionRef
-from schemas.load import load_file
-from tasks.release.serve import load_bundle
-from tasks.train import launch
+from schemas.artifacts import DatasetRef, ModelRef, PromptSet, RowCounts, Splits, TrainedRef
+from schemas.evaluation import DecodingSpec
+from schemas.training import AdapterSpec, PromptSpec, TrainSpec
+from tasks.assess.suite import build_suite, is_right
+from tasks.curate.rows import TICKETS_ARROW, write_tickets
+from tasks.files import seal, verify
+from tasks.model.answer_engine import Engine, Item
+from tasks.model.base_model import fetch_base_model, load_tokenizer
+from tasks.model.chat_codec import ChatCodec
+from tasks.model.chat_format import encode_examples
+from tasks.model.continue_examples import continue_examples
+from tasks.model.generate import read_items
+from tasks.train.job import FINAL, ProgressLog, TrainJob
+from tasks.train.launch import check_start
+from tasks.train.part import run_rank
 
 SHARES: Sequence[Mapping[str, int]] = (
     *({"Sofa": 60, "Desk": 20},) * 2,
@@ -46,10 +55,8 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "champion, replay 0": {"start": "champion", "replay": 0.0},
     "champion, replay 0.2": {"start": "champion", "replay": 0.2},
 }
-QUICK = ("base", "champion, replay 0.2")
-SEEDS, WEEKS, QUICK_WEEKS = (1, 2), 8, 3
-TEST_FRACTION = 0.1
-"""Held out each week for the gate; they are trained on in the following weeks."""
+SEEDS, WEEKS, QUICK_WEEKS = (1, 2, 3), 8, 4
+DECODING = DecodingSpec(max_new_tokens=12, batch_size=64, threads=1, dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -63,41 +70,70 @@ class Week:
     n_steps: int
     n_tokens: int
     seconds: float
-    """Of the training, with loading the model and saving the adapter, without the start of a process."""
+    """CPU seconds of the training, with loading the model and saving the adapter."""
     coming: float
     """Share of the coming week's tickets that are answered right, 0-1, as are the next two."""
     gone: float
     general: float
 
 
+@dataclass(frozen=True)
+class Place:
+    """What all policies share."""
+
+    folder: Path
+    model: ModelRef
+    suite: PromptSet
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The last training of a policy, and what it was trained on."""
+
+    trained: TrainedRef
+    dataset: DatasetRef
+
+
 def main() -> None:
     """Play the weeks of each policy and seed."""
     bench = Bench.begin("weeks", "torch", "transformers", "peft")
-    os.environ |= ALONE
-    launch._start = Forked  # type: ignore[assignment]  # a new process per training would take most of the time
-    began = time.monotonic()
-    names = QUICK if bench.quick else tuple(POLICIES)
-    n_weeks, seeds = (QUICK_WEEKS, SEEDS[:1]) if bench.quick else (WEEKS, SEEDS)
+    began, n_weeks, seeds = time.monotonic(), WEEKS, SEEDS
+    if bench.quick:
+        n_weeks, seeds = QUICK_WEEKS, SEEDS[:1]
     played: list[Week] = []
     with bench.scratch() as folder:
-        base = toy.build_base(folder / "base")
+        place = _prepare(folder)
         for seed in seeds:
-            for number, name in enumerate(names):
-                place = folder / f"{seed}-{number}"
-                place.mkdir()
+            for name in POLICIES:
+                champion = None
                 for week in range(1, n_weeks + 1):
-                    played.append(play(place, base, name, seed=seed, week=week))
-                    print(played[-1], flush=True)
-    figures = {name: summary([each for each in played if each.policy == name]) for name in names}
+                    one, champion = play(place, name, champion, seed=seed, week=week)
+                    played.append(one)
+                    print(one, flush=True)
+    figures = {name: summary([each for each in played if each.policy == name]) for name in POLICIES}
     bench.finish(
         "Weekly trainings from the base and from the champion",
-        f"{total_table(figures)}\n\n{weekly_table(played, names, n_weeks)}",
-        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "policies": figures,
+        f"{total_table(figures)}\n\n{weekly_table(played, tuple(POLICIES), n_weeks)}",
+        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "commit": _commit(), "policies": figures,
          "minutes": round((time.monotonic() - began) / 60, 1)},
-        head="World `toy`: a random model of 100,000 weights that was taught a few general answers; rank 16, ten "
-        "epochs. Means over all seeds. `coming`, `gone` and `general` are shares of right answers; the last week's are those "
-        "after the last training. Seconds are of the trainings, with loading and saving.",
+        head=f"Commit {_commit()}. World `toy`: a random model of 100,000 weights that was taught a few general "
+        f"answers; rank 16, ten epochs, {len(seeds)} seeds, of which the figures are means. `coming`, `gone` and "
+        "`general` are shares of right answers. Seconds are CPU seconds of all trainings of one seed.",
     )  # fmt: skip
+
+
+def _commit() -> str:
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _prepare(folder: Path) -> Place:
+    base, model, suite = toy.build_base(folder / "base"), folder / "model", folder / "suite"
+    model.mkdir()
+    suite.mkdir()
+    ref = fetch_base_model(uri=f"file:{base}", allow_download=False, root=folder, cache=folder, out=model)
+    questions = build_suite(suite="general", max_items=toy.SUITE_ITEMS, seed=0, format="instruction", out=suite)
+    return Place(folder, ref.model_copy(update={"digest": seal(model)}), questions)
 
 
 def tickets_of(seed: int) -> list[list[Row]]:
@@ -126,41 +162,90 @@ def gone_tickets(seed: int) -> list[Row]:
     return [row for row in toy.tickets(400, seed=seed + 1000) if row["product"] == GONE][:N_GONE]
 
 
-def play(folder: Path, base: Path, policy: str, *, seed: int, week: int) -> Week:
-    """Run the pipeline on all tickets up to this week, promote its candidate, and let it answer."""
-    weeks = tickets_of(seed)
-    rows = [row for each in weeks[:week] for row in each]
-    (folder / "tickets.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    config = folder / "pipelines.yaml"
-    config.write_text(json.dumps({"version": 1, "pipelines": {"desk": _pipeline(base, policy, seed)}}))
-    spec, settings = load_file(config).get("desk"), load_settings(config)
-    with open_run(spec, settings, root=folder) as opened:
-        run, made = opened.run, opened.pipeline
-        run_plainly(run, targets=(made.released.bundle, *made.assessed.checks.suite))
-        model, trained = run.result(made.tuned.model), run.result(made.tuned.trained)
-        bundle, decision = run.result(made.released.bundle), run.result(made.assessed.decision)
-        dataset, suite = run.result(made.tuned.dataset), run.result(made.assessed.checks.suite[0])
-        ledger, name = opened.context.ledger, spec.registry.name
-        before = ledger.champion(name)
-        version = ledger.record_candidate(
-            ChampionRef(
-                name=name, version="", run_id=opened.context.run_id, model=model, trained=trained,
-                prompt=spec.train.prompt, max_new_tokens=spec.evaluate.max_new_tokens, bundle=bundle,
-                verdict_digest=decision.digest, promoted_at="",
-            ),
-            verdict="PROMOTE", reason="every candidate of this benchmark",
-        )  # fmt: skip
-        ledger.promote(
-            name, expected=before.version if before else None, version=version,
-            verdict=RunVerdict(opened.context.run_id, "every candidate of this benchmark", decision.digest),
-        )  # fmt: skip
-        seconds = ledger.made_in(trained.root.name) or float("nan")
-    served = load_bundle(bundle.root, base=model.root)
-    return Week(
-        policy, seed, week, dataset.n_train, trained.n_steps, trained.n_tokens, seconds,
-        coming=_right(served, weeks[week]), gone=_right(served, gone_tickets(seed)),
-        general=suite.means["general"],
+def play(place: Place, policy: str, champion: Champion | None, *, seed: int, week: int) -> tuple[Week, Champion]:
+    """Train on the tickets up to this week as the policy says, and let the new champion answer."""
+    home = place.folder / f"{seed} {policy} {week}"
+    weeks, spec = tickets_of(seed), _spec(policy, seed)
+    splits = _splits(home / "splits", [row for each in weeks[:week] for row in each], weeks[week])
+    start = None if spec.start == "base" or champion is None else champion
+    (home / "encoded").mkdir()
+    limit = {} if start is None else {"max_examples": None}
+    dataset = encode_examples(
+        splits=splits, model=place.model, encoding=spec.encoding().model_copy(update=limit), out=home / "encoded"
+    )
+    if start is not None:
+        check_start(start.trained, place.model, spec)
+        (home / "chosen").mkdir()
+        dataset = continue_examples(
+            pool=dataset, learned=start.dataset, splits=splits, replay=spec.replaying(), out=home / "chosen"
+        )
+    scratch = home / "scratch"
+    scratch.mkdir()
+    job = TrainJob(
+        dataset=dataset.model_copy(update={"digest": f"{policy} {seed} {week}"}), model=place.model, spec=spec,
+        start=start.trained if start else None, scratch=scratch, threads=1,
     )  # fmt: skip
+    began = time.process_time()
+    run_rank(job, stop=lambda: False, log=ProgressLog(scratch / "progress.jsonl"))
+    seconds = time.process_time() - began
+    trained = _trained(scratch / FINAL, place.model)
+    codec = ChatCodec.of(load_tokenizer(place.model), "instruction")
+    engine = Engine.load(place.model, trained, DECODING, codec, [])
+    answered = Week(
+        policy, seed, week, dataset.n_train, trained.n_steps, trained.n_tokens, seconds,
+        coming=_right(engine, weeks[week]), gone=_right(engine, gone_tickets(seed)), general=_general(engine, place),
+    )  # fmt: skip
+    return answered, Champion(trained, dataset)
+
+
+def _spec(policy: str, seed: int) -> TrainSpec:
+    settings = {
+        "base_model": "file:base", "dtype": "float32", "threads": 1, "max_length": 64, "batch_size": 16, "epochs": 10,
+        "learning_rate": 1.5e-3, "allow_unusual_learning_rate": True, "save_every": 5000,
+        "adapter": AdapterSpec(rank=16, alpha=32), "prompt": PromptSpec(), "seed": seed,
+    }  # fmt: skip
+    return TrainSpec.model_validate({**settings, **POLICIES[policy]})
+
+
+def _splits(folder: Path, train: Sequence[Row], test: Sequence[Row]) -> Splits:
+    folder.mkdir(parents=True)
+    for name, rows in (("train", train), ("test", test), ("validation", [])):
+        found = [row | {"created_at": datetime.fromisoformat(row["created_at"]).replace(tzinfo=None)} for row in rows]
+        columns: dict[str, Any] = {
+            each.name: pa.array([row.get(each.name) for row in found], each.type) for each in TICKETS_ARROW
+        }
+        columns["source"] = ["tickets"] * len(rows)
+        columns["source_line"] = list(range(len(rows)))
+        write_tickets(pa.table(columns, schema=TICKETS_ARROW), folder, name=f"{name}.parquet")
+    counts = RowCounts(n_in=len(train) + len(test), n_out=len(train) + len(test))
+    return Splits(root=folder, rows=counts, n_train=len(train), n_validation=0, n_test=len(test))
+
+
+def _trained(root: Path, model: ModelRef) -> TrainedRef:
+    training = orjson.loads((root / "training.json").read_bytes())
+    figures = {name: training[name] for name in ("n_trainable", "n_steps", "n_tokens", "train_loss")}
+    return TrainedRef(
+        root=root, digest=verify(root), method="lora", format="instruction", base_digest=model.digest, **figures
+    )
+
+
+def _right(engine: Engine, rows: Sequence[Row]) -> float:
+    """Share of the tickets that are answered with their own reply."""
+    codec = engine.codec
+    items = [
+        Item(str(number), codec.prompt_ids([{"role": "user", "content": row["body"]}]), codec.answer_ids(row["reply"]))
+        for number, row in enumerate(rows)
+    ]
+    answers = {answer.item_id: answer.text for answer in engine.answer(items)}
+    return mean(float(answers[str(number)].strip() == row["reply"]) for number, row in enumerate(rows))
+
+
+def _general(engine: Engine, place: Place) -> float:
+    """Share of the general questions that are answered right."""
+    details = pq.read_table(place.suite.root / "items.parquet").to_pylist()
+    patterns = {row["item_id"]: row["pattern"] for row in details}
+    answers = engine.answer(read_items(place.suite, engine.codec))
+    return mean(float(is_right(answer.text, patterns[answer.item_id])) for answer in answers)
 
 
 def summary(weeks: Sequence[Week]) -> dict[str, float]:
@@ -184,7 +269,7 @@ def summary(weeks: Sequence[Week]) -> dict[str, float]:
 
 def total_table(figures: Mapping[str, Mapping[str, float]]) -> str:
     """One row per policy: the cost of all weeks, the mean over the coming weeks, and what is left at the end."""
-    names = ("policy", "steps", "tokens", "s", "coming week, mean", "gone product at the end", "general at the end")
+    names = ("policy", "steps", "tokens", "CPU-s", "coming week, mean", "gone product at the end", "general at the end")
     rows = [
         [
             name, f"{each['steps']:.0f}", f"{each['tokens']:,.0f}", f"{each['seconds']:.1f}",
@@ -206,36 +291,6 @@ def weekly_table(played: Sequence[Week], names: Sequence[str], n_weeks: int) -> 
             cells.append(" / ".join(f"{100 * share:.0f}" for share in shares))
         rows.append([week, *cells])
     return table(["week, % coming / gone / general", *names], rows)
-
-
-def _pipeline(base: Path, policy: str, seed: int) -> dict[str, Any]:
-    return {
-        "source": {"kind": "files", "paths": ["tickets.jsonl"]},
-        "curate": {"steps": []},
-        "split": {"test_fraction": TEST_FRACTION, "validation_fraction": 0.0, "group_by": []},
-        "train": {
-            "base_model": f"file:{base}", "dtype": "float32", "threads": 1, "max_length": 64, "batch_size": 16,
-            "epochs": 10, "learning_rate": 1.5e-3, "allow_unusual_learning_rate": True, "save_every": 5000,
-            "adapter": {"rank": 16, "alpha": 32}, "seed": seed, **POLICIES[policy],
-        },
-        "evaluate": {
-            "max_items": 8, "max_new_tokens": 4, "arms": [], "threads": 1, "batch_size": 64,
-            "fields": r"\[(?P<category>[a-z]+)\]",
-        },
-        "gates": {
-            "min_items": 5, "round_trip": None,
-            "forgetting": {"margin": 0.9, "max_items": toy.SUITE_ITEMS, "max_new_tokens": 12},
-            "rules": [{"metric": "exact", "value_threshold": 0.0}],
-        },
-        "register": {"name": "desk"},
-    }  # fmt: skip
-
-
-def _right(served: Any, rows: Sequence[Row]) -> float:
-    """Share of the tickets that are answered with their own category."""
-    known = ("subject", "body", "product")
-    answers = served.answer([{name: row[name] for name in known} for row in rows])
-    return mean(float(answer.strip() == row["reply"]) for answer, row in zip(answers, rows, strict=True))
 
 
 if __name__ == "__main__":

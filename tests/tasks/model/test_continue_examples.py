@@ -81,7 +81,7 @@ def _origins(dataset: DatasetRef) -> dict[str, str]:
         (0.5, 12, 6, 6),
         (0.9, 10, 1, 9),
         (0.2, 100, 20, 5),
-    ],  # fmt: skip
+    ],
 )
 def test_the_share_of_replayed_examples_is_the_declared_one(
     world: World, share: float, limit: int | None, n_new: int, n_replayed: int
