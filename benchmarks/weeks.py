@@ -103,6 +103,7 @@ def main() -> None:
     played: list[Week] = []
     with bench.scratch() as folder:
         place = _prepare(folder)
+        play(place, "base", None, seed=0, week=1)  # discarded: it loads the libraries
         for seed in seeds:
             for name in POLICIES:
                 champion = None
