@@ -250,12 +250,7 @@ def _general(engine: Engine, place: Place) -> float:
 
 
 def summary(weeks: Sequence[Week]) -> dict[str, float]:
-    """Cost of all weeks of one seed, and the answers after the last week, as means over the seeds.
-
-    >>> one = Week("base", 1, 1, 72, 50, 1000, 2.0, 0.5, 0.25, 1.0)
-    >>> summary([one, replace(one, week=2, n_steps=70, coming=0.75)])
-    {'steps': 120.0, 'tokens': 2000.0, 'seconds': 4.0, 'coming': 0.625, 'gone': 0.25, 'general': 1.0}
-    """
+    """Cost of all weeks of one seed, and the answers after the last week, as means over the seeds."""
     n_seeds, last = len({each.seed for each in weeks}), max(each.week for each in weeks)
     ended = [each for each in weeks if each.week == last]
     return {
