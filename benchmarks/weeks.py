@@ -55,7 +55,7 @@ POLICIES: Mapping[str, Mapping[str, Any]] = {
     "champion, replay 0": {"start": "champion", "replay": 0.0},
     "champion, replay 0.2": {"start": "champion", "replay": 0.2},
 }
-SEEDS, WEEKS, QUICK_WEEKS = (1, 2, 3), 8, 4
+SEEDS, WEEKS, QUICK_WEEKS = (1, 2), 8, 4
 DECODING = DecodingSpec(max_new_tokens=12, batch_size=64, threads=1, dtype="float32")
 
 
