@@ -220,6 +220,8 @@ class TrainedRef(Artifact):
     """Mean loss of the last tenth of the steps, nats per supervised token."""
     validation_loss: float | None = None
     """Of the kept weights, nats per supervised token."""
+    started_from: str | None = None
+    """Digest of the champion's adapter that the training continued from; None if it started from the base."""
 
 
 class ValidationCurves(Artifact):

@@ -91,6 +91,24 @@ class Change(_Part):
     candidate: str | None
 
 
+class StartLine(_Part):
+    """The cost of one training by where it started, and what its model still can."""
+
+    run_id: str
+    version: str | None
+    """Null for the run that is reported."""
+    start: str
+    """`base`, or `champion (version N)`."""
+    n_examples: int
+    n_steps: int
+    n_tokens: int
+    """Train tokens processed, all epochs."""
+    seconds: float | None
+    general: float | None
+    """Share of right answers in the forgetting check; null if it was not declared."""
+    general_of_base: float | None
+
+
 class RunReport(_Part):
     """A run from its tickets to its verdict."""
 
@@ -130,6 +148,8 @@ class RunReport(_Part):
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """Differences from the champion's run; empty without a champion."""
+    starts: tuple[StartLine, ...] = ()
+    """This training, and the newest one that began the other way (from the base, or from a champion); or empty."""
     costs: CostReport | None = None
     """Cost, latency and break-even; null if the tuned model did not answer."""
     graph: GraphPicture | None = None

@@ -17,6 +17,7 @@ from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
+from flows.views.start_report import compare_starts, start_of
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
@@ -107,6 +108,7 @@ def gather(
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         worst=_worst(recorded, decision, n_items),
         changes=changes_since(recorded, decision),
+        starts=compare_starts(recorded),
         costs=_costs(recorded),
         graph=read_picture(settings.home, row.run_id),
         steps=tuple(
@@ -184,6 +186,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
         "method": f"{trained.method}, {trained.format}",
         "trainable weights": f"{trained.n_trainable:,}",
+        "start": start_of(recorded, trained),
         "steps": f"{trained.n_steps:,}",
         "tokens": f"{trained.n_tokens:,}",
         "loss": f"{trained.train_loss:.4f} at the end",
@@ -194,6 +197,14 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         facts["examples"] = (
             f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} left out"
         )
+        if (replay := dataset.root / "replay.json").is_file():
+            counts = orjson.loads(replay.read_bytes())
+            facts["examples"] += f"; {counts['n_new']:,} new to the champion, {counts['n_replayed']:,} replayed"
+            if trained.started_from and counts["n_learned_not_in_pool"]:
+                facts["learned before"] = (
+                    f"{counts['n_learned_before']:,} tickets; {counts['n_learned_not_in_pool']:,} of them are train "
+                    "tickets no more (removed, merged, or too close to a held-out one)"
+                )
     if seconds:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
     memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))

@@ -17,6 +17,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
 from tasks.files import MANIFEST, sha256_file, verify, write_json
+from tasks.model.chat_base import CHAT_FILES, RECORD
 from tasks.step import as_step
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
@@ -46,13 +47,15 @@ def bundle_candidate(
     if not any(path.suffix == ".safetensors" for path in out.iterdir()):
         raise StorageError("the candidate has no weights", code="TG0510", where=str(trained.root))
     here = Path()
+    # The files of an added chat template are in the bundle: the base model elsewhere does not have them.
+    own = {*STORE_FILES, *(CHAT_FILES if (out / RECORD).is_file() else ())}
     serving = ServingSpec(
         name=name,
         trained=trained.model_copy(update={"root": here}),
         prompt=prompt,
         decoding=decoding,
         base=model.model_copy(update={"root": here}),
-        base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in STORE_FILES},
+        base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in own},
     )
     write_json(out / "serving.json", serving.model_dump(mode="json"))
     for file in ("decision.json", "decision.md"):

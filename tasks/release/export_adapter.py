@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from tasks.model.chat_base import RECORD
 from tasks.release.bundle import STORE_FILES
 from tasks.release.export_format import Exported, export_format
 from tasks.release.serve import read_serving
@@ -33,7 +34,11 @@ def write_vllm(source: Exported, out: Path) -> dict[str, float]:
         (out / TEMPLATE).write_text(template, encoding="utf-8")
     names = [*source.aliases, f"version-{source.version}"]
     script = out / "serve.sh"
-    script.write_text(launch_script(serving, names, max_rank=rank, has_template=template is not None), encoding="utf-8")
+    text = launch_script(
+        serving, names, max_rank=rank, has_template=template is not None,
+        has_tokenizer=(source.bundle.root / RECORD).is_file(),
+    )  # fmt: skip
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
     return {}
 

@@ -46,6 +46,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
     """
     from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_base import link_chat
     from tasks.model.chat_codec import ChatCodec
 
     verify(path)
@@ -56,6 +57,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
         if trained.method != "full":  # a full model has all its weights and the tokenizer
             place = base or _base_from_environment() or _fetched(serving.base, cache, Path(scratch))
             model = model.model_copy(update={"root": _checked(place, serving.base_files, Path(scratch) / "base")})
+            link_chat(path, model.root)
         codec = ChatCodec.of(load_tokenizer(model), trained.format)
         engine = Engine.load(model, trained, serving.decoding, codec, [])
     return ServedModel(serving, engine)

@@ -37,13 +37,17 @@ def check_servable(serving: ServingSpec, bundle: Path) -> int:
     settings: dict[str, Any] = orjson.loads((bundle / "adapter_config.json").read_bytes())
     if settings.get("use_dora"):
         raise _not_servable("vLLM does not support DoRA")
+    if settings.get("trainable_token_indices"):
+        raise _not_servable("the adapter has trained embeddings, of the tokens that its chat template added")
     ranks = [rank for rank in RANKS if rank >= settings["r"]]
     if not ranks:
         raise _not_servable(f"rank {settings['r']} exceeds vLLM's maximum, {RANKS[-1]}")
     return ranks[0]
 
 
-def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, has_template: bool) -> str:
+def launch_script(
+    serving: ServingSpec, names: Sequence[str], *, max_rank: int, has_template: bool, has_tokenizer: bool = False
+) -> str:
     """A shell script to run in the exported folder, with the base model's folder in BASE.
 
     Args:
@@ -51,6 +55,7 @@ def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, 
         names: The adapter's names in requests: its aliases and its version.
         max_rank: From `check_servable`.
         has_template: Whether the folder has training's chat template.
+        has_tokenizer: Whether the adapter's folder has the tokenizer: its control tokens may differ from the base's.
     """
     base = shlex.quote(serving.base.uri.split("#")[0])
     modules = " ".join(shlex.quote(f"{name}={ADAPTER}") for name in names)
@@ -62,6 +67,7 @@ def launch_script(serving: ServingSpec, names: Sequence[str], *, max_rank: int, 
         f"--lora-modules {modules}",
         f"--max-model-len {serving.base.context_length}",
         *([f"--chat-template {TEMPLATE}"] if has_template else []),
+        *([f"--tokenizer {ADAPTER}"] if has_tokenizer else []),
     ]
     return "\n".join(
         [
