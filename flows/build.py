@@ -34,7 +34,7 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     """
     graph = Graph()
     curated = curate(graph, spec, context)
-    tuned = finetune(graph, spec, context, splits=curated.clean, base_model=curated.base_model)
-    assessed = assess(graph, spec, context, splits=curated.clean, tuned=tuned)
+    tuned = finetune(graph, spec, context, splits=curated.shown, base_model=curated.base_model)
+    assessed = assess(graph, spec, context, splits=curated.shown, tuned=tuned)
     released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     return PipelineGraph(graph, curated, tuned, assessed, released)

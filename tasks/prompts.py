@@ -13,7 +13,7 @@ from datetime import date
 import orjson
 
 from schemas.errors import ConfigError, DataError
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns
 from schemas.training import PromptSpec
 
 Message = dict[str, str]
@@ -37,7 +37,7 @@ def check_template(template: str) -> tuple[str, ...]:
 def render_text(template: str, row: Mapping[str, object]) -> str:
     """Fill the template from the row. A null column becomes empty text, a time its ISO 8601 form.
 
-    Column text is inserted literally: braces in it have no meaning.
+    Column text is inserted literally: braces in it have no meaning. `{passages}` of a row without any is empty.
 
     Raises:
         ConfigError: the template names something that is not a ticket column.
@@ -50,7 +50,7 @@ def render_text(template: str, row: Mapping[str, object]) -> str:
     parts = []
     for literal, name, _spec, _conversion in string.Formatter().parse(template):
         parts.append(literal)
-        if name is None:
+        if name is None or (name == PASSAGES and name not in row):  # without a corpus there is none
             continue
         if name not in row:
             raise DataError(f"the table has no column {name!r}", code="TG0318", where=f"template {{{name}}}")

@@ -98,7 +98,7 @@ def _source(named: ResolvedCandidate, ledger: Ledger, store: Store, stored: Stor
         bundle=ref.bundle,
         prompts=result("prompts_tuned", "prompts", PromptSet),
         dataset=result("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
-        splits=result("decontaminate", "decontaminate", Splits),
+        splits=result("passages", "passages", Splits) or result("decontaminate", "decontaminate", Splits),
         aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
         version=ref.version,
         stored=stored,

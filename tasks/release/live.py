@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import StorageError
 from schemas.release import ServingSpec
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns, text_around
 from tasks.files import verify
-from tasks.prompts import Message
-from tasks.release.serve import read_serving
+from tasks.prompts import Message, render_text
+from tasks.release.serve import open_index, read_serving
 
 if TYPE_CHECKING:
+    from tasks.corpus.search import PassageIndex
     from tasks.model.chat_codec import ChatCodec
     from tasks.model.shared_base import Generator
 
@@ -56,29 +57,42 @@ class Piece:
 class LiveModel:
     """A loaded version."""
 
-    def __init__(self, offer: Offer, serving: ServingSpec, codec: ChatCodec, generator: Generator) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        serving: ServingSpec,
+        codec: ChatCodec,
+        generator: Generator,
+        passages: PassageIndex | None = None,
+    ) -> None:
         self.offer = offer
         self.serving = serving
         self._codec = codec
         self._generator = generator
+        self._passages = passages
 
     def prompt_of(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in training's template.
 
-        As in training, a fixed system text comes first if the conversation has none.
+        As in training, a fixed system text comes first if the conversation has none, and a prompt that shows passages
+        gets those that fit the last turn.
 
         Raises:
             DataError: the template rejects the turns.
         """
-        system = self.serving.prompt.system
-        turns = list(messages)
-        if system and not template_columns(system) and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": system}, *turns]
+        prompt, turns = self.serving.prompt, list(messages)
+        found = self._cite(turns[-1]["content"])
+        turns[-1] = {**turns[-1], "content": _framed(prompt.user, turns[-1]["content"], found)}
+        if prompt.system and not set(template_columns(prompt.system)) - {PASSAGES} and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": render_text(prompt.system, found)}, *turns]
         return self._codec.prompt_ids(turns)
 
     def prompt_of_text(self, text: str) -> list[int]:
-        """Token ids of a plain text."""
-        return self._codec.prompt_ids(text)
+        """Token ids of a plain text, with the passages that fit it if the prompt shows any."""
+        return self._codec.prompt_ids(_framed(self.serving.prompt.user, text, self._cite(text)))
+
+    def _cite(self, text: str) -> dict[str, str]:
+        return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
 
     def room_after(self, prompt: Sequence[int]) -> int:
         """Number of context tokens that remain for the answer."""
@@ -164,7 +178,16 @@ class LiveModels:
         trained = serving.trained.model_copy(update={"root": offer.bundle.root})
         whole = offer.model.model_copy(update={"root": offer.bundle.root}) if trained.method == "full" else offer.model
         codec = ChatCodec.of(load_tokenizer(whole), trained.format)
-        return LiveModel(offer, serving, codec, self._bases.load(offer.model, trained, serving.decoding, codec))
+        generator = self._bases.load(offer.model, trained, serving.decoding, codec)
+        return LiveModel(offer, serving, codec, generator, open_index(offer.bundle.root, serving))
+
+
+def _framed(template: str, text: str, passages: Mapping[str, str]) -> str:
+    """The text with what the template has around the ticket's columns, if there are passages among that."""
+    if PASSAGES not in template_columns(template):
+        return text
+    before, _, after = text_around(template)
+    return render_text(before, passages) + text + render_text(after, passages)
 
 
 def _check(artifact: BundleRef | ModelRef) -> None:
