@@ -35,7 +35,17 @@ from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.report import ArmLine, CitedPassage, CorpusFacts, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
+from schemas.report import (
+    ArmLine,
+    CitedPassage,
+    CorpusFacts,
+    Curve,
+    Example,
+    FunnelLine,
+    RemovedExample,
+    RunReport,
+    StepLine,
+)
 from tasks.assess.worst import WorstItem
 from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples

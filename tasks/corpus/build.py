@@ -19,6 +19,7 @@ from schemas.release import ServingSpec
 from tasks.corpus.articles import Passage, article_files, read_passages
 from tasks.corpus.search import PassageIndex, question_of, write_index
 from tasks.curate.redact import redact_strings
+from tasks.curate.similarity.semantic import check_extra
 from tasks.files import sha256_file, sha256_json
 from tasks.step import as_step
 
@@ -70,13 +71,15 @@ def read_corpus(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if corpus.embeddings:
+        check_extra(f"{WHERE}.embeddings")
     passages, n_articles = read_passages(corpus, article_files(corpus, root))
     if fingerprint_corpus(corpus, root) != articles:
         raise DataError(
             "the articles changed while they were read, or since the run began", code="TG0203", where=WHERE,
             hint="run again",
         )  # fmt: skip
-    table = _table(passages)
+    table = passage_table(passages)
     n_redacted = 0
     for step in redact:
         before = table
@@ -103,7 +106,8 @@ def read_corpus(
     )  # fmt: skip
 
 
-def _table(passages: Iterable[Passage]) -> pa.Table:
+def passage_table(passages: Iterable[Passage]) -> pa.Table:
+    """The columns passage_id, source, heading and text; an id is the source with the passage's number in it."""
     import pyarrow as pa
 
     numbers: dict[str, int] = {}

@@ -17,7 +17,8 @@ from tests.support.workplace import Workplace
 ARTICLES = {
     "parcels.md": "# Parcels\n\n## Late parcel\n\nA late parcel is refunded. Write to help@shop.example.org.\n",
     "site/charges.html": "<title>Charges</title><nav>Home</nav><h1>Charges</h1><p>We refund a second charge to the card.",
-    "notes.jsonl": json.dumps({"title": "Lamps", "body": "Reset the lamp: hold its button.\n\nThen turn it on."}) + "\n",
+    "notes.jsonl": json.dumps({"title": "Lamps", "body": "Reset the lamp: hold its button.\n\nThen turn it on."})
+    + "\n",
 }
 BEAT_IT = {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}}
 
@@ -58,9 +59,7 @@ def test_passages_reach_prompts_report_and_served_model(with_corpus: Workplace) 
         ("help/notes.jsonl:1", "Lamps"),
     }
     assert passages["help/parcels.md#1"]["text"].endswith("Write to [EMAIL_1].")
-    prompts = {
-        file.parent.name: file for file in (home / "store" / "prompts").glob("*/prompts.parquet")
-    }
+    prompts = {file.parent.name: file for file in (home / "store" / "prompts").glob("*/prompts.parquet")}
     texts = [turn["content"] for file in prompts.values() for row in pq.read_table(file).to_pylist()
              for turn in json.loads(row["messages"])]  # fmt: skip
     assert any(text.startswith("[help/") for text in texts)
