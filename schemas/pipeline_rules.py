@@ -159,7 +159,7 @@ def _corpus_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -
             at=("evaluate", "corpus"),
             hint="add rag to evaluate.arms, or {passages} to train.prompt.system or user",
         )
-    changes = [rule.change_threshold for rule in gates.rules if rule.change_threshold is not None]
+    changes = [rule.change_threshold for rule in gates.rules if rule.change_threshold and rule.slice is None]
     if rag and not any(change.against == "best_baseline" and change.mode == "improve" for change in changes):
         yield Fault(
             "the tuned model must beat the arm rag, and no rule compares with it",

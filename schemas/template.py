@@ -53,8 +53,8 @@ def text_around(template: str) -> tuple[str, str, str]:
     Raises:
         ValueError: `{passages}` is between ticket columns; or as `template_columns`.
 
-    >>> text_around("Help: {passages}\n\nTicket: {subject} {body}!")
-    ('Help: {passages}\n\nTicket: ', '{subject} {body}', '!')
+    >>> text_around("Help: {passages} Ticket: {subject} {body}!")
+    ('Help: {passages} Ticket: ', '{subject} {body}', '!')
     """
     template_columns(template)
     places = [

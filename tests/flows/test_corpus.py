@@ -16,7 +16,7 @@ from tests.support.workplace import Workplace
 
 ARTICLES = {
     "parcels.md": "# Parcels\n\n## Late parcel\n\nA late parcel is refunded. Write to help@shop.example.org.\n",
-    "site/charges.html": "<title>Charges</title><nav>Home</nav><h1>Charges</h1><p>We refund a second charge to the card.",
+    "site/charges.html": "<nav>Home</nav><h1>Charges</h1><p>We refund a second charge to the card.",
     "notes.jsonl": json.dumps({"title": "Lamps", "body": "Reset the lamp: hold its button.\n\nThen turn it on."})
     + "\n",
 }
@@ -81,3 +81,16 @@ def test_passages_reach_prompts_report_and_served_model(with_corpus: Workplace) 
     )  # fmt: skip
     assert item["passages"]
     assert served.prompt_of([{"role": "user", "content": question}]) == served._codec.prompt_ids(json.loads(tuned))
+
+
+def test_a_champion_is_compared_with_its_own_articles(with_corpus: Workplace) -> None:
+    assert with_corpus.run("run", "small").returncode == 8
+    done = with_corpus.run("model", "promote", "small", "1", "--force", "--reason", "a test", "--by", "ann")
+    assert done.returncode == 0, done.stderr
+    (with_corpus.folder / "help" / "parcels.md").write_text("# Parcels\n\nEverything is new: parcel order refund.\n")
+    assert with_corpus.run("run", "small").returncode in (5, 8)
+    served = stored(with_corpus.home, "passages_as_served", "items.parquet")
+    items = stored(with_corpus.home, "items", "items.parquet")
+    assert any("Everything is new" in row["passages"] for row in items)
+    assert any("A late parcel is refunded" in row["passages"] for row in served)
+    assert not any("Everything is new" in row["passages"] for row in served)
