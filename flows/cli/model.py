@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.command import command, group
-from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Reason, RunArgument, login
+from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import out, print_json, print_rows, talk, warn
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "actor", "reason")
@@ -256,7 +256,7 @@ def verify(
 
 @command(app, example="tunegate model endpoint support-replies --port 8399")
 def endpoint(
-    pipeline: Pipeline,
+    pipelines: Pipelines,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback TUNEGATE_ENDPOINT_TOKEN must be set.")
     ] = "127.0.0.1",
@@ -269,12 +269,13 @@ def endpoint(
 ) -> int:
     """Serve the champion over an OpenAI-compatible API.
 
-    Its predecessor and named versions, too, until interrupted. Callers need a token, unless --no-token.
+    Its predecessor and named versions, too, until interrupted. Callers need a token, unless --no-token. Several
+    pipelines share one base in memory; each has the token TUNEGATE_ENDPOINT_TOKEN_NAME.
     """
     from flows.cli.endpoint import EndpointRequest, run_endpoint
 
     request = EndpointRequest(
-        pipeline, config, host=host, port=port, max_tokens=max_tokens, candidates=candidates, no_token=no_token,
+        tuple(pipelines), config, host=host, port=port, max_tokens=max_tokens, candidates=candidates, no_token=no_token,
         as_json=as_json,
     )  # fmt: skip
     return run_endpoint(request)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef, ModelRef
-from schemas.errors import StorageError
+from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
 from schemas.template import PASSAGES, template_columns, text_around
 from tasks.files import verify
@@ -136,50 +136,90 @@ class LiveModel:
         yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
 
 
-class LiveModels:
-    """The loaded versions; the least recently used is unloaded first."""
+class Memory:
+    """The versions in memory and their bases, for one or several `LiveModels`; the least recently used goes first.
 
-    def __init__(self, offers: Offers, *, keep: int = 4) -> None:
+    Args:
+        keep: Most versions in memory.
+        only_base: Digest of the one base that all of them must share; None allows any.
+    """
+
+    def __init__(self, *, keep: int = 4, only_base: str | None = None) -> None:
         from tasks.model.shared_base import SharedBases
 
+        self.keep = keep
+        self.only_base = only_base
+        self.bases = SharedBases()
+        self.loaded: OrderedDict[str, LiveModel] = OrderedDict()
+        self.lock = threading.Lock()
+
+
+class LiveModels:
+    """The versions that some names refer to, loaded when they are first used."""
+
+    def __init__(self, offers: Offers, memory: Memory | None = None) -> None:
         self.offers = offers
-        self._keep = keep
-        self._bases = SharedBases()
-        self._loaded: OrderedDict[str, LiveModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._memory = memory or Memory()
 
     def find(self, name: str) -> LiveModel | None:
         """The model that the name currently refers to, loaded if necessary; None for an unknown name.
 
         Raises:
             StorageError: TG0549, its files differ from what was evaluated; or they are missing or damaged.
+            ConfigError: TG0111, it cannot share the one base.
         """
         offer = self.offers().get(name)
         if offer is None:
             return None
-        with self._lock:
+        memory = self._memory
+        with memory.lock:
             key = f"{offer.bundle.digest} {offer.model.digest}"
-            if key not in self._loaded:
-                self._loaded[key] = self._load(offer)
-            self._loaded.move_to_end(key)
-            while len(self._loaded) > self._keep:
-                self._loaded.popitem(last=False)
-            self._bases.keep_only({live.offer.model.digest for live in self._loaded.values()})
-            return self._loaded[key]
+            if key not in memory.loaded:
+                memory.loaded[key] = self._load(offer)
+            memory.loaded.move_to_end(key)
+            while len(memory.loaded) > memory.keep:
+                memory.loaded.popitem(last=False)
+            memory.bases.keep_only({live.offer.model.digest for live in memory.loaded.values()})
+            return memory.loaded[key]
 
     def _load(self, offer: Offer) -> LiveModel:
         from tasks.model.base_model import load_tokenizer
         from tasks.model.chat_codec import ChatCodec
 
         _check(offer.bundle)
-        serving = read_serving(offer.bundle.root)
-        if not self._bases.holds(offer.model, serving.decoding):
+        serving, bases = read_serving(offer.bundle.root), self._memory.bases
+        if self._memory.only_base is not None:
+            check_shares(offer, serving, self._memory.only_base)
+        if not bases.holds(offer.model, serving.decoding):
             _check(offer.model)
         trained = serving.trained.model_copy(update={"root": offer.bundle.root})
         whole = offer.model.model_copy(update={"root": offer.bundle.root}) if trained.method == "full" else offer.model
         codec = ChatCodec.of(load_tokenizer(whole), trained.format)
-        generator = self._bases.load(offer.model, trained, serving.decoding, codec)
+        generator = bases.load(offer.model, trained, serving.decoding, codec)
+        if self._memory.only_base is not None and not bases.holds(offer.model, serving.decoding):
+            raise _cannot_share(serving, "the fast decoder does not support its base or its adapter")
         return LiveModel(offer, serving, codec, generator, open_index(offer.bundle.root, serving))
+
+
+def check_shares(offer: Offer, serving: ServingSpec, base: str) -> None:
+    """Refuse a version that is no adapter of the base with this digest.
+
+    Raises:
+        ConfigError: TG0111.
+    """
+    if offer.model.digest != base:
+        raise _cannot_share(serving, f"its base model has sha256 {offer.model.digest[:12]}, the others' {base[:12]}")
+    if serving.trained.method != "lora":
+        raise _cannot_share(serving, f"method {serving.trained.method} has no adapter for the base as it is in memory")
+
+
+def _cannot_share(serving: ServingSpec, why: str) -> ConfigError:
+    return ConfigError(
+        f"{serving.name} cannot share one base model in memory: {why}",
+        code="TG0111",
+        where=serving.base.uri.split("#")[0],
+        hint=f"serve {serving.name} by an endpoint of its own: `tunegate model endpoint PIPELINE --port ...`",
+    )
 
 
 def _framed(template: str, text: str, passages: Mapping[str, str]) -> str:
