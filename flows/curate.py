@@ -12,7 +12,7 @@ from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep, RedactStep
 from schemas.pipeline import PipelineSpec
-from tasks.corpus.build import cite_for_tickets, fingerprint_corpus, read_corpus
+from tasks.corpus.build import cite_for_tickets, read_corpus
 from tasks.curate.card import build_card
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
@@ -109,7 +109,7 @@ def _add_corpus(graph: Graph, spec: PipelineSpec, context: GraphContext, clean: 
     return graph.named("corpus").add(
         read_corpus,
         corpus=corpus,
-        articles=fingerprint_corpus(corpus, context.root),
+        articles=context.articles,
         root=context.root,
         redact=tuple(step for step in spec.curate.steps if isinstance(step, RedactStep)),
         held_out=clean,

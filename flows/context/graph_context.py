@@ -14,6 +14,7 @@ from flows.workspace.ray_cluster import place_of
 from flows.workspace.settings import Settings
 from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place
+from tasks.corpus.build import fingerprint_corpus
 from tasks.monitor.feedback import FeedbackState
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.registry import fingerprint_source
@@ -29,6 +30,8 @@ class GraphContext:
     """Folder of pipelines.yaml."""
     cache: Path
     """Downloads."""
+    articles: str = ""
+    """Content digest of the help articles; empty without `evaluate.corpus`."""
     landed: Path | None = None
     """Where sources are ingested (`flows/context/ingest.py`)."""
     previous_run: PreviousRun = field(default_factory=PreviousRun)
@@ -55,6 +58,7 @@ def context_of(
         fingerprint=fingerprint_source(spec.source, root=root, landed=landed),
         root=root,
         cache=settings.cache,
+        articles=fingerprint_corpus(spec.evaluate.corpus, root) if spec.evaluate.corpus else "",
         landed=landed,
         previous_run=previous_run,
         registry_state=registry_state,
