@@ -49,8 +49,9 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
 
     Raises:
         ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
-            llama.cpp alone; TG0159, there is nothing verified of that name; TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as
-            this version does not read; and as `tasks.release.export.export_candidate`.
+            llama.cpp alone; TG0159, there is nothing verified of that name; TG0185, there is no such format, or its
+            training set was never redacted; TG0159, its run was configured as this version does not read; and as
+            `tasks.release.export.export_candidate` and `export_together`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
