@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,9 @@ def adapter(model: ModelRef, out: Path, seed: int) -> TrainedRef:
 
 @pytest.mark.model
 @pytest.mark.campaign
-def test_further_adapters_cost_a_fraction_of_a_base(smollm2: ModelRef, tmp_path: Path) -> None:
+def test_further_adapters_cost_a_fraction_of_a_base(
+    smollm2: ModelRef, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     trained = [adapter(smollm2, tmp_path / str(seed), seed) for seed in range(3)]
     gc.collect()
     codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")
@@ -59,6 +62,6 @@ def test_further_adapters_cost_a_fraction_of_a_base(smollm2: ModelRef, tmp_path:
         assert list(loaded[-1].generate(prompt, max_new_tokens=8))
         gc.collect()
         sizes.append(resident_mb())
-    print(f"resident MB before, and with 1, 2 and 3 adapters: {[round(size) for size in sizes]}")
+    record_property("resident_mb", [round(size) for size in sizes])
     first, others = sizes[1] - sizes[0], sizes[3] - sizes[1]
     assert others / 2 < 0.2 * first
