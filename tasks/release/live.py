@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
-from schemas.template import PASSAGES, template_columns, text_around
+from schemas.template import PASSAGES, template_columns
 from tasks.files import verify
-from tasks.prompts import Message, render_text
+from tasks.prompts import Message, frame_passages, render_text
 from tasks.release.serve import open_index, read_serving
 
 if TYPE_CHECKING:
@@ -82,14 +82,14 @@ class LiveModel:
         """
         prompt, turns = self.serving.prompt, list(messages)
         found = self._cite(turns[-1]["content"])
-        turns[-1] = {**turns[-1], "content": _framed(prompt.user, turns[-1]["content"], found)}
+        turns[-1] = {**turns[-1], "content": frame_passages(prompt.user, turns[-1]["content"], found)}
         if prompt.system and not set(template_columns(prompt.system)) - {PASSAGES} and turns[0]["role"] != "system":
             turns = [{"role": "system", "content": render_text(prompt.system, found)}, *turns]
         return self._codec.prompt_ids(turns)
 
     def prompt_of_text(self, text: str) -> list[int]:
         """Token ids of a plain text, with the passages that fit it if the prompt shows any."""
-        return self._codec.prompt_ids(_framed(self.serving.prompt.user, text, self._cite(text)))
+        return self._codec.prompt_ids(frame_passages(self.serving.prompt.user, text, self._cite(text)))
 
     def _cite(self, text: str) -> dict[str, str]:
         return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
@@ -220,14 +220,6 @@ def _cannot_share(serving: ServingSpec, why: str) -> ConfigError:
         where=serving.base.uri.split("#")[0],
         hint=f"serve {serving.name} by an endpoint of its own: `tunegate model endpoint PIPELINE --port ...`",
     )
-
-
-def _framed(template: str, text: str, passages: Mapping[str, str]) -> str:
-    """The text with what the template has around the ticket's columns, if there are passages among that."""
-    if PASSAGES not in template_columns(template):
-        return text
-    before, _, after = text_around(template)
-    return render_text(before, passages) + text + render_text(after, passages)
 
 
 def _check(artifact: BundleRef | ModelRef) -> None:

@@ -71,6 +71,11 @@ def test_passages_reach_prompts_report_and_served_model(with_corpus: Workplace) 
     assert corpus["cited"][0]["n_items"] >= 1
     assert corpus["cited"][0]["source"] in page.with_name("report.html").read_text()
 
+    newest = max(stored(home, "passages", "train.parquet"), key=lambda row: (row["created_at"], row["ticket_id"]))
+    plan = with_corpus.json("data", "forget", newest["customer_id"], "--plan")
+    assert [each["version"] for each in plan["versions"]] == ["1"]  # it learned from tickets with passages
+    assert any(each["place"].startswith("store/passages/") for each in plan["held"])
+
     served = LiveModels(lambda: offers(Ledger(home), "small", candidates=True)).find("version-1")
     assert served is not None
     item = stored(home, "items", "items.parquet")[0]

@@ -190,3 +190,10 @@ def test_only_trained_models_and_rag_show_passages(make_items: Callable[..., Eva
     assert shown("rag", "rag", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
     assert shown("before", "rag", PROMPT) == ["House.", "[b.md]\nSorry.\n\nBill: Why?"]
     assert shown("zero_shot", "zero_shot", own) == ["House.\n", "Bill: Why?"]
+
+    talk = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, '
+    talk += '{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Sorry."}]'
+    rows = pq.read_table(file)
+    place = rows.column_names.index("messages")
+    pq.write_table(rows.set_column(place, "messages", [[talk, talk]]), file)
+    assert shown("talk", "rag", PROMPT) == ["House.", "Hi", "Hello", "[b.md]\nSorry.\n\nWhy?"]
