@@ -86,7 +86,7 @@ def read_passages(corpus: CorpusSpec, files: Iterable[SourceFile]) -> tuple[list
     """The passages of all files in order, and the number of articles.
 
     Raises:
-        DataError: TG0202, a file is not UTF-8; TG0240, a line is not a JSON object with a text.
+        DataError: TG0202, a file is not UTF-8, or a line is not a JSON object with a text.
     """
     passages: list[Passage] = []
     n_articles = 0
@@ -128,7 +128,7 @@ def _fields(line: str, corpus: CorpusSpec, where: str) -> tuple[str, str]:
     if not isinstance(text, str):
         keys = f"; its keys: {', '.join(sorted(record))}" if isinstance(record, dict) else ""
         raise DataError(
-            f"the line is not a JSON object with a text under {corpus.text_key!r}{keys}", code="TG0240", where=where,
+            f"the line is not a JSON object with a text under {corpus.text_key!r}{keys}", code="TG0202", where=where,
             hint="name the keys of the articles: evaluate.corpus.title_key and text_key",
         )  # fmt: skip
     title = record.get(corpus.title_key)

@@ -6,7 +6,7 @@ index.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from schemas.artifacts import BundleRef, CorpusRef, EvalSet, RowCounts, Splits
 from schemas.corpus import CorpusSpec
 from schemas.curation import DecontaminateSpec
 from schemas.curation_steps import RedactStep
-from schemas.errors import DataError
+from schemas.errors import DataError, TunegateError
 from schemas.release import ServingSpec
 from tasks.corpus.articles import Passage, article_files, read_passages
 from tasks.corpus.search import PassageIndex, question_of, write_index
@@ -38,6 +38,18 @@ def fingerprint_corpus(corpus: CorpusSpec, root: Path) -> str:
         DataError, ConfigError, SecurityError: as `article_files`.
     """
     return sha256_json([[file.name, sha256_file(file.path)] for file in article_files(corpus, root)])
+
+
+def corpus_faults(corpus: CorpusSpec | None, root: Path) -> Iterator[TunegateError]:
+    """Yield why the articles cannot be read, for `tunegate validate`."""
+    if corpus is None:
+        return
+    try:
+        if corpus.embeddings:
+            check_extra(f"{WHERE}.embeddings")
+        read_passages(corpus, article_files(corpus, root))
+    except TunegateError as error:
+        yield error
 
 
 @as_step(
@@ -65,7 +77,7 @@ def read_corpus(
         held_out: Its test part is compared.
 
     Raises:
-        DataError: TG0202, TG0240, an article cannot be read; TG0203, the articles changed since the run began;
+        DataError: TG0202, an article cannot be read; TG0203, the articles changed since the run began;
             TG0221, no passage is left.
     """
     import pyarrow as pa

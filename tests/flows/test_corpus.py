@@ -88,6 +88,16 @@ def test_passages_reach_prompts_report_and_served_model(with_corpus: Workplace) 
     assert served.prompt_of([{"role": "user", "content": question}]) == served._codec.prompt_ids(json.loads(tuned))
 
 
+def test_validate_reports_missing_articles(with_corpus: Workplace) -> None:
+    assert with_corpus.run("validate").returncode == 0
+    for name in ARTICLES:
+        (with_corpus.folder / "help" / name).unlink()
+    done = with_corpus.run("validate")
+    assert done.returncode == 3
+    assert "TG0201" in done.stderr
+    assert "'help' has no article" in done.stderr
+
+
 def test_a_champion_is_compared_with_its_own_articles(with_corpus: Workplace) -> None:
     assert with_corpus.run("run", "small").returncode == 8
     done = with_corpus.run("model", "promote", "small", "1", "--force", "--reason", "a test", "--by", "ann")

@@ -109,8 +109,8 @@ def test_code_and_menus_do_not_make_headings() -> None:
     ("name", "content", "code", "message"),
     [
         ("a.md", b"\xff\xfe\x00", "TG0202", "the article is not UTF-8"),
-        ("a.jsonl", b'{"title": "x", "content": "y"}\n', "TG0240", "no text|under 'body'; its keys: content, title"),
-        ("a.jsonl", b"[1]\n", "TG0240", "not a JSON object"),
+        ("a.jsonl", b'{"title": "x", "content": "y"}\n', "TG0202", "no text|under 'body'; its keys: content, title"),
+        ("a.jsonl", b"[1]\n", "TG0202", "not a JSON object"),
         ("a.txt", b"text", "TG0201", "has no article; read are files that end with .md"),
         ("a.md", b"# Only a heading\n", "TG0221", "no passage of 1 articles is left: they have no text"),
         ("a.md", QUESTION.encode(), "TG0221", "no passage of 1 articles is left: all of them hold held-out questions"),
