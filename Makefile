@@ -52,7 +52,7 @@ demo-schedule: install ## eight weeks of arriving tickets under a fake clock: sk
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-gates bench-regressions bench-train bench-forget bench-weeks bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -68,6 +68,9 @@ bench-labels: install ## label errors found on real questions, beside cleanlab; 
 
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.read
+
+bench-rag: install ## recall@k of a corpus's passages on real texts, next to rank-bm25; QUICK=1 within three minutes, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rag
 
 bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
 	@$(BIN)/python -m benchmarks.scale_model

@@ -31,9 +31,10 @@ from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
+from tasks.corpus.build import cite_as_served
 
-PromptingArm = Literal["zero_shot", "few_shot", "retrieval"]
-PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval")
+PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
+PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval", "rag")
 CLASSIFIER_ARMS: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf")
 
 
@@ -65,7 +66,10 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
             # It answers as it is served: with the prompt and format that it was trained on.
-            adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained)
+            shown = items
+            if ref.prompt.shows_passages:
+                shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
+            adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown)
         checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
         decision = graph.named("gate").grow(
             add_gate,
@@ -137,7 +141,7 @@ class _ArmAdder:
 
     def _baseline_prompts(self, name: str, arm: PromptingArm) -> PromptSet:
         evaluate, train = self.spec.evaluate, self.spec.train
-        shows = arm != "zero_shot"
+        shows = arm in ("few_shot", "retrieval")
         libraries = ("scikit-learn", "numpy") if arm == "retrieval" else ()
         return self.graph.named("prompts", name, libraries=libraries).add(
             build_prompts,
@@ -151,10 +155,23 @@ class _ArmAdder:
             seed=evaluate.seed if arm == "few_shot" else 0,
         )
 
-    def tuned(self, arm: ModelArm, prompt: PromptSpec, form: Format, model: ModelRef, trained: TrainedRef) -> None:
-        """Add a trained model: the candidate, the champion or the anchor."""
+    def tuned(
+        self,
+        arm: ModelArm,
+        prompt: PromptSpec,
+        form: Format,
+        model: ModelRef,
+        trained: TrainedRef,
+        *,
+        items: EvalSet | None = None,
+    ) -> None:
+        """Add a trained model: the candidate, the champion or the anchor.
+
+        Args:
+            items: The held-out items with the passages that it is served with; the candidate's if not given.
+        """
         self.arms.prompts[arm] = self.graph.named("prompts", arm).add(
-            build_prompts, items=self.items, arm="tuned", prompt=prompt, format=form
+            build_prompts, items=items or self.items, arm="tuned", prompt=prompt, format=form
         )
         self._answer_and_score(arm, model, trained)
 

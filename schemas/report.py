@@ -81,6 +81,31 @@ class Example(_Part):
     wanted: str
     candidate_answer: str
     reference_answer: str | None
+    passages: tuple[str, ...] = ()
+    """Passages of the corpus that fit it, each as source and heading."""
+
+
+class CitedPassage(_Part):
+    """A passage of the corpus that prompts of held-out items show."""
+
+    source: str
+    """File, with `:` and the line in JSON Lines."""
+    heading: str
+    n_items: int
+
+
+class CorpusFacts(_Part):
+    """What was read of `evaluate.corpus`, and what is cited."""
+
+    n_articles: int
+    n_passages: int
+    n_dropped: int
+    """Passages that hold a held-out question."""
+    n_redacted: int
+    n_items_without: int
+    """Held-out items that share no word with any passage."""
+    cited: tuple[CitedPassage, ...]
+    """The most cited first."""
 
 
 class Change(_Part):
@@ -145,6 +170,8 @@ class RunReport(_Part):
     """Train examples per range of tokens."""
     choice: tuple[dict[str, str], ...]
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
+    corpus: CorpusFacts | None = None
+    """Null without `evaluate.corpus`."""
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """Differences from the champion's run; empty without a champion."""

@@ -12,7 +12,7 @@ from schemas.chat_template import SUFFIX, families
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.names import nearest
 from schemas.spec import Fault, Spec, UnfitError
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns, text_around
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
@@ -22,7 +22,8 @@ CacheTrunk = Literal["auto", "on", "off"]
 
 
 class PromptSpec(Spec):
-    """The texts around a ticket. `{column}` inserts a ticket column; `{{` and `}}` are literal braces."""
+    """The texts around a ticket. `{column}` inserts a ticket column, `{passages}` what `evaluate.corpus` has on it (in
+    system or user); `{{` and `}}` are literal braces."""
 
     system: str = ""
     """System message of `format: instruction`; leave empty for none."""
@@ -52,6 +53,24 @@ class PromptSpec(Spec):
     def _names_ticket_columns(cls, value: str) -> str:
         template_columns(value)
         return value
+
+    @field_validator("user")
+    @classmethod
+    def _passages_are_outside(cls, value: str) -> str:
+        text_around(value)
+        return value
+
+    @field_validator("answer")
+    @classmethod
+    def _answers_hold_no_passages(cls, value: str) -> str:
+        if PASSAGES in template_columns(value):
+            raise ValueError("`{passages}` belongs into system or user: an answer is learnt, passages are read")
+        return value
+
+    @property
+    def shows_passages(self) -> bool:
+        """Whether the prompt has `{passages}`."""
+        return PASSAGES in (*template_columns(self.system), *template_columns(self.user))
 
 
 class EncodeSpec(Spec):

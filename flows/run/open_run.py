@@ -241,6 +241,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
         {
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
+            "articles": context.articles,
             **({} if context.as_of is None else {"as_of": context.as_of}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,

@@ -157,7 +157,7 @@ def _holds(when: Mapping[str, list[str]], words: Mapping[str, str]) -> bool:
 
 
 def _kind_of(best: str | None) -> str:
-    return "retrieval" if best == "retrieval" else "prompting"
+    return best if best in ("retrieval", "rag") else "prompting"
 
 
 def _prompting(known: Evidence) -> RuleAnswer | None:

@@ -5,6 +5,7 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
+    CorpusRef,
     CurationCard,
     DatasetRef,
     EvalSet,
@@ -34,8 +36,19 @@ from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
-from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
+from schemas.report import (
+    ArmLine,
+    CitedPassage,
+    CorpusFacts,
+    Curve,
+    Example,
+    FunnelLine,
+    RemovedExample,
+    RunReport,
+    StepLine,
+)
 from tasks.assess.worst import WorstItem
+from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples
 from tasks.files import write_atomic
 from tasks.release.reports.ci import write_junit, write_markdown
@@ -46,6 +59,8 @@ if TYPE_CHECKING:
     from flows.context.outcome import Outcome
     from flows.context.run_context import RunContext
 
+CITED_PASSAGES = 20
+"""Most cited passages that are shown."""
 REMOVED_ROWS = 3
 """Removed rows that are shown per code."""
 
@@ -83,6 +98,7 @@ def gather(
     chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
     dataset = recorded.of_training("encode", DatasetRef)
     items = recorded.result("items", EvalSet)
+    corpus = recorded.result("corpus", CorpusRef)
     report = RunReport(
         run_id=row.run_id,
         pipeline=row.pipeline,
@@ -106,7 +122,8 @@ def gather(
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
-        worst=_worst(recorded, decision, n_items),
+        corpus=_corpus_facts(corpus, items),
+        worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
         starts=compare_starts(recorded),
         costs=_costs(recorded),
@@ -232,7 +249,21 @@ def _costs(recorded: Recorded) -> CostReport | None:
         return None
 
 
-def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
+def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFacts | None:
+    if corpus is None or items is None:
+        return None
+    counts, n_without = count_citations(items)
+    names = passage_names(corpus)
+    cited = [CitedPassage(source=names[each][0], heading=names[each][1], n_items=n) for each, n in counts]
+    return CorpusFacts(
+        n_articles=corpus.n_articles, n_passages=corpus.n_passages, n_dropped=corpus.n_dropped,
+        n_redacted=corpus.n_redacted, n_items_without=n_without, cited=tuple(cited[:CITED_PASSAGES]),
+    )  # fmt: skip
+
+
+def _worst(
+    recorded: Recorded, decision: GateDecision | None, n_items: int, corpus: CorpusRef | None
+) -> tuple[Example, ...]:
     """Return the worst items of the most interesting finding; a finding without wrong items is passed over."""
     first = shown_finding(decision) if decision and n_items else None
     if decision is None or first is None:
@@ -243,12 +274,14 @@ def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> t
         except TunegateError:
             continue
         if items:
-            return tuple(_example(item, finding.metric) for item in items)
+            names = passage_names(corpus) if corpus is not None else {}
+            return tuple(_example(item, finding.metric, names) for item in items)
     return ()
 
 
-def _example(item: WorstItem, metric: str) -> Example:
+def _example(item: WorstItem, metric: str, names: Mapping[str, tuple[str, str]]) -> Example:
     return Example(
         item_id=item.item_id, metric=metric, candidate=item.candidate, reference=item.reference, question=item.question,
         wanted=item.wanted, candidate_answer=item.candidate_answer, reference_answer=item.reference_answer,
+        passages=tuple(": ".join(filter(None, names[each])) for each in item.cited if each in names),
     )  # fmt: skip

@@ -20,7 +20,7 @@ from schemas.metrics import MetricTraits, traits_of
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
 
-PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "endpoint")
+PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 """The arms that `best_baseline` chooses from; of equal arms, the first."""
 
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
+from schemas.template import PASSAGES
 from schemas.training import Format, PromptSpec
 from tasks.assess.items import ROW_CODES, hash_rank
 from tasks.assess.retrieval import nearest_examples
@@ -29,7 +30,7 @@ def build_prompts(
     out: Path,
     *,
     items: EvalSet,
-    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"],
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "rag"],
     prompt: PromptSpec,
     format: Format,
     baseline_system: str = "",
@@ -46,6 +47,8 @@ def build_prompts(
       and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category in turn,
       never a ticket with the question of an item.
     - `retrieval`: the same with each item's most similar train tickets as examples, the nearest last.
+    - `rag`: zero_shot with the passages of `evaluate.corpus` that fit the item: where the prompt has `{passages}`, else
+      before the user's text. Of the other baselines, none shows passages.
 
     Raises:
         ConfigError: TG0160, few_shot or retrieval without splits or examples.
@@ -55,7 +58,9 @@ def build_prompts(
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
-    spec = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
+    spec = prompt if arm == "tuned" else _baseline_prompt(arm, prompt, baseline_system)
+    if arm not in ("tuned", "rag"):
+        rows = [row | {PASSAGES: ""} for row in rows]
     examples: list[list[dict[str, Any]]] = [[] for _ in rows]
     shown = arm in ("few_shot", "retrieval")
     if shown:
@@ -88,6 +93,13 @@ def build_prompts(
     )
     pq.write_table(table, out / "prompts.parquet", compression="zstd")
     return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
+
+
+def _baseline_prompt(arm: str, prompt: PromptSpec, baseline_system: str) -> PromptSpec:
+    spec = prompt.model_copy(update={"system": baseline_system or prompt.system})
+    if arm != "rag" or spec.shows_passages:
+        return spec
+    return spec.model_copy(update={"user": f"{{{PASSAGES}}}{BLOCK_BREAK}{spec.user}"})
 
 
 def _opening(arm: str, prompt: PromptSpec, row: dict[str, Any]) -> list[str]:

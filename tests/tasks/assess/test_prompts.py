@@ -172,3 +172,28 @@ def test_the_reference_answer_has_the_form_it_has_in_training(
     items = make_items([{"ticket_id": "a", "body": "b", "answer": " card"}])
     build_prompts(items=items, arm="tuned", prompt=PROMPT, format=form, out=tmp_path)
     assert _rows(tmp_path)[0]["answer"] == answer
+
+
+def test_only_trained_models_and_rag_show_passages(make_items: Callable[..., EvalSet], tmp_path: Path) -> None:
+    items = make_items(ITEMS)
+    file = items.root / "items.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("passages", [["[a.md]\nSoon.", "[b.md]\nSorry."]]), file)
+
+    def shown(name: str, arm: Any, prompt: PromptSpec) -> list[str]:
+        (tmp_path / name).mkdir()
+        build_prompts(items=items, arm=arm, prompt=prompt, format="instruction", out=tmp_path / name)
+        return [turn["content"] for turn in _messages(tmp_path / name)[0]]
+
+    own = PROMPT.model_copy(update={"system": "House.\n{passages}"})
+    assert shown("tuned", "tuned", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("rag", "rag", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("before", "rag", PROMPT) == ["House.", "[b.md]\nSorry.\n\nBill: Why?"]
+    assert shown("zero_shot", "zero_shot", own) == ["House.\n", "Bill: Why?"]
+
+    talk = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, '
+    talk += '{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Sorry."}]'
+    rows = pq.read_table(file)
+    place = rows.column_names.index("messages")
+    pq.write_table(rows.set_column(place, "messages", [[talk, talk]]), file)
+    assert shown("talk", "rag", PROMPT) == ["House.", "Hi", "Hello", "[b.md]\nSorry.\n\nWhy?"]
