@@ -38,7 +38,7 @@ test: install ## tests in this process; those that lack data skip with their rea
 	@OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup -m "$(MARKS)" tests/system
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder -m "$(MARKS)" tests/system
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables, clusters, a whole clone (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
