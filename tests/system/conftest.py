@@ -25,11 +25,22 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 LONG = (
-    "tasks/cluster", "benchmarks/test_torture.py", "flows/test_pipeline_real_tickets.py", "flows/run/test_placement.py",
-    "flows/schedule/test_approval.py", "infra/schedule_demo/test_weeks.py", "flows/schedule/test_deployed_run.py",
-    "benchmarks/test_regressions.py", "flows/test_pipeline_without_prefect.py", "tasks/train", "flows/cli/test_endpoint.py",
-    "flows/test_gate_checks_guards.py", "tasks/model/test_round_trip.py", "infra/stack", "flows/graph/test_prefect_runner.py",
-)  # fmt: skip
+    "tasks/cluster",
+    "benchmarks/test_torture.py",
+    "flows/test_pipeline_real_tickets.py",
+    "flows/run/test_placement.py",
+    "flows/schedule/test_approval.py",
+    "infra/schedule_demo/test_weeks.py",
+    "flows/schedule/test_deployed_run.py",
+    "benchmarks/test_regressions.py",
+    "flows/test_pipeline_without_prefect.py",
+    "tasks/train",
+    "flows/cli/test_endpoint.py",
+    "flows/test_gate_checks_guards.py",
+    "tasks/model/test_round_trip.py",
+    "infra/stack",
+    "flows/graph/test_prefect_runner.py",
+)
 """Files that take minutes, longest first: they start first, so that at the end no worker runs alone."""
 assert all((Path(__file__).parent / each).exists() for each in LONG)
 
