@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,12 +23,19 @@ install: .venv/.installed ## bootstrap uv into .venv and install the locked requ
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-check: install ## format, lint, types, import rules
+# The types take as long as everything else together.
+check: install ## format, lint, types, import rules, image and compose files, age of the benchmarks' results
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types lint lint-imports lint-infra bench-records
+
+types: install
+	@$(BIN)/mypy --num-workers 2
+
+lint: install
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+
+lint-imports: install
 	@$(BIN)/lint-imports --no-logo
-	@$(MAKE) --no-print-directory lint-infra
 
 lint-infra: install ## image and compose files
 	@$(BIN)/hadolint infra/Dockerfile
