@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -28,7 +28,7 @@ check: install ## format, lint, types, import rules, image and compose files, ag
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types lint lint-imports lint-infra bench-records
 
 types: install
-	@$(BIN)/mypy --num-workers 2
+	@$(BIN)/mypy
 
 lint: install
 	@$(BIN)/ruff format --check .
@@ -93,6 +93,9 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 bench-scale: install ## redaction and dedup by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
+
+bench-records: install ## recorded results whose measured code has changed since; MARK=1 marks their pages
+	@$(BIN)/python -m benchmarks.records
 
 torture: install ## kills, full disks, damaged files, power cuts over all stages; QUICK=1 for minutes, RECORD=1 keeps it
 	@$(BIN)/python -m benchmarks.torture
