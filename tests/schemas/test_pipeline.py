@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -79,3 +80,28 @@ def test_contradictions_are_told_together() -> None:
 def test_a_prompt_names_ticket_columns_only(part: str) -> None:
     with pytest.raises(ValidationError, match="is not a ticket column"):
         build(train={"base_model": "m", "prompt": {part: "{customer}"}})
+
+
+@pytest.mark.parametrize(
+    ("cron", "message"),
+    [
+        ("61 5 * * 1", "no time matches '61 5 * * 1': [61 5 * * 1] is not acceptable, out of range; allowed"),
+        ("0 5 * * 9", "out of range"),
+        ("0 0 31 2 *", "failed to find next date"),
+        ("0 0 1-5/0 * *", "no time matches"),
+        ("R 5 * * *", "is random or hashed, which Prefect does not support"),
+        ("H 5 * * *", "no time matches"),
+        ("0 5 * *", "string_pattern_mismatch"),
+    ],
+)  # fmt: skip
+def test_a_schedule_without_a_next_time_is_refused(cron: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        build(schedule={"cron": cron})
+
+
+@pytest.mark.parametrize("cron", ["0 5 * * 1", " @weekly ", "0 0 29 2 *", "*/15 8-18 * jan,JUL mon-fri", "0 0 L * *"])
+def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
+    from prefect._internal.schemas.validators import validate_cron_string
+
+    assert build(schedule={"cron": cron}).schedule is not None
+    assert validate_cron_string(cron.strip()) == cron.strip()
