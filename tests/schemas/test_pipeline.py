@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -121,3 +122,28 @@ def test_passages_and_articles_have_their_place(section: str, values: dict[str, 
     sections[section] |= values
     with pytest.raises(ValidationError, match=message):
         build(**sections)
+
+
+@pytest.mark.parametrize(
+    ("cron", "message"),
+    [
+        ("61 5 * * 1", "no time matches '61 5 * * 1': [61 5 * * 1] is not acceptable, out of range; allowed"),
+        ("0 5 * * 9", "out of range"),
+        ("0 0 31 2 *", "failed to find next date"),
+        ("0 0 1-5/0 * *", "no time matches"),
+        ("R 5 * * *", "is random or hashed, which Prefect does not support"),
+        ("H 5 * * *", "no time matches"),
+        ("0 5 * *", "string_pattern_mismatch"),
+    ],
+)  # fmt: skip
+def test_a_schedule_without_a_next_time_is_refused(cron: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        build(schedule={"cron": cron})
+
+
+@pytest.mark.parametrize("cron", ["0 5 * * 1", " @weekly ", "0 0 29 2 *", "*/15 8-18 * jan,JUL mon-fri", "0 0 L * *"])
+def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
+    from prefect._internal.schemas.validators import validate_cron_string
+
+    assert build(schedule={"cron": cron}).schedule is not None
+    assert validate_cron_string(cron.strip()) == cron.strip()
