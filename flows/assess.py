@@ -119,6 +119,7 @@ def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[Model
         seed=evaluate.seed,
         answer=prompt.answer,
         choose=evaluate.choose,
+        stratify=evaluate.routing_field,
         prompts=tuple(prompts),
     )
 

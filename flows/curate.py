@@ -8,6 +8,7 @@ from flows.context.graph_context import GraphContext
 from flows.curation_steps import Named, add_curation_steps
 from flows.finetune import add_base_model
 from flows.graph.graph import Graph
+from flows.model_steps import draw_of
 from flows.workspace.ray_cluster import spread_of
 from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
 from schemas.curation_steps import QualityStep, RedactStep
@@ -85,6 +86,8 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             clean=clean,
             checks=checks,
             previous=context.previous_run.card,
+            draw=draw_of(spec.evaluate),
+            max_examples=spec.train.max_examples,
         )
     return Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
-from flows.model_steps import ModelSteps, metric_code, metric_libraries
+from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
 from flows.selection import Selection, select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
@@ -48,7 +48,7 @@ def finetune(
             model = base_model or add_base_model(graph, spec, context)
             start = context.registry_state.start
             if start is None:
-                dataset = steps.examples(splits, model, train.encoding())
+                dataset = steps.examples(splits, model, encoding_of(spec, train))
             else:
                 dataset = steps.new_examples(splits, model, train, start.learned)
             trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)

@@ -20,7 +20,8 @@ from schemas.artifacts import (
 )
 from schemas.chat_template import resolve_template
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
-from schemas.training import EncodeSpec, PromptSpec, TrainSpec
+from schemas.pipeline import PipelineSpec
+from schemas.training import DrawSpec, EncodeSpec, PromptSpec, TrainSpec
 from tasks.assess.metric import kind_of
 from tasks.assess.score import score_answers
 from tasks.model.base_model import fetch_base_model, fingerprint_base_model
@@ -129,6 +130,17 @@ class ModelSteps:
             trunks=self.context.trunks if shares_trunk else None,
             place=training_place(self.context.place),
         )
+
+
+def encoding_of(spec: PipelineSpec, train: TrainSpec) -> EncodeSpec:
+    """Return what the token ids depend on. Which tickets are drawn matters only if there is a `max_examples`."""
+    encoding = train.encoding()
+    return encoding if encoding.max_examples is None else encoding.model_copy(update={"draw": draw_of(spec.evaluate)})
+
+
+def draw_of(evaluate: EvaluateSpec) -> DrawSpec:
+    """Return which train tickets a `max_examples` takes."""
+    return DrawSpec(label=evaluate.routing_field, seed=evaluate.seed)
 
 
 def metric_libraries(evaluate: EvaluateSpec) -> tuple[str, ...]:

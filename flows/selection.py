@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.graph.keys import code_digests, digest_of
-from flows.model_steps import ModelSteps
+from flows.model_steps import ModelSteps, encoding_of
 from schemas.artifacts import DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
 from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
@@ -100,7 +100,7 @@ class Selection:
         if isinstance(self.choice, LadderSpec) and self.traits.name == LOSS and model is not first:
             graph.named("tokenizer", name).add(check_same_tokenizer, model=model, first=first)
         own = train.training(changes)
-        dataset = self.dataset or steps.examples(self.splits, model, own.encoding(), label=name)
+        dataset = self.dataset or steps.examples(self.splits, model, encoding_of(self.spec, own), label=name)
         trained = steps.training(dataset, model, own, label=name, shares_trunk=True, tolerates=(DIVERGED,))
         evaluate, decoding = _judged_by(self.spec.evaluate, self.traits.name)
         answers = steps.answers(name, self.prompts, model, decoding, trained=trained, tolerates=(NO_LIKELIHOOD,))
@@ -133,7 +133,7 @@ def select_training(
         selection.models[train.base_model, train.allow_download] = base_model
     if not tokens_vary(train):
         model = selection.model(graph, (train.base_model, train.allow_download))
-        selection.dataset = ModelSteps(graph, context).examples(splits, model, train.first().encoding())
+        selection.dataset = ModelSteps(graph, context).examples(splits, model, encoding_of(spec, train.first()))
     if isinstance(train.choice, OptunaSweep):
         for key in base_models(train):  # any trial may take any of them
             selection.model(graph, key)
@@ -165,6 +165,7 @@ def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: 
         max_items=train.choice.max_items,
         seed=evaluate.seed,
         answer=train.prompt.answer,
+        stratify=evaluate.routing_field,
         prompts=(train.prompt,),
     )
     prompts = graph.named("prompts", "validation").add(

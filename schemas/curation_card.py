@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import RowCounts
 from schemas.data_checks import CheckResult
+from schemas.label_balance import LabelBalance
 
 CARD_VERSION: Literal[1] = 1
 """Raised when the content changes so that an older card can no longer be compared with."""
@@ -91,6 +92,30 @@ class Score(_Part):
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
+class ReplyVariety(_Part):
+    """How many different replies the tickets have."""
+
+    n: int
+    """Tickets with a reply."""
+    n_distinct: int
+
+    @property
+    def warning(self) -> str | None:
+        """Says that replies are texts from a list; None if they are not."""
+        if self.n < MANY_REPLIES or self.n_distinct > self.n * FEW_DISTINCT:
+            return None
+        what = "1 different reply" if self.n_distinct == 1 else f"{self.n_distinct:,} different replies"
+        return (
+            f"{what} to {self.n:,} tickets: the replies are texts from a list, so a model learns to choose one and a "
+            "classifier may do as well"
+        )
+
+
+MANY_REPLIES = 50
+FEW_DISTINCT = 0.05
+"""At most this share of distinct replies among at least `MANY_REPLIES` is a list of texts."""
+
+
 class LabelConflicts(_Part):
     n_checked: int
     n_conflicting: int
@@ -151,4 +176,7 @@ class CardNumbers(_Part):
     checks: tuple[CheckResult, ...] = ()
     """Results of the pipeline's `checks`."""
     label_conflicts: LabelConflicts | None
+    replies: ReplyVariety | None = None
+    encoded: LabelBalance | None = None
+    """The labels of the train tickets that `train.max_examples` takes; null without labels."""
     drift: Drift | None

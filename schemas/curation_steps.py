@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from schemas.kinds import Kinds
 from schemas.languages import known_language
@@ -98,6 +98,9 @@ class RedactStep(CurationStepSpec):
     order_numbers: tuple[str, ...] = ()
     """RE2 patterns of your order numbers. With type `order_number` they are replaced; without it they are never
     taken for cards, phones or ids."""
+    keep: tuple[Annotated[str, StringConstraints(min_length=3, strip_whitespace=True)], ...] = ()
+    """Values that are never replaced: your own addresses, numbers and links, however they are written, and `@domain`
+    for every address of a domain. A model that answers with `[EMAIL_1]` has lost the address that it should give."""
     names: NamesSpec | None = None
     """Needs the extra `names`, but for `mode: rules`; null finds no names."""
     pseudonymise: tuple[Literal["ticket_id", "customer_id", "thread_id"], ...] = ()

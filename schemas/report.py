@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from schemas.costs import CostReport
 from schemas.graph_picture import GraphPicture
+from schemas.label_balance import LabelBalance
 from schemas.verdicts import Finding
 
 
@@ -168,6 +169,10 @@ class RunReport(_Part):
     curves: tuple[Curve, ...]
     token_lengths: tuple[tuple[str, int], ...]
     """Train examples per range of tokens."""
+    notes: tuple[str, ...] = ()
+    """What the data or a limit keeps any model from, whatever its training."""
+    encoded: LabelBalance | None = None
+    """Labels of the encoded train tickets; null without labels."""
     choice: tuple[dict[str, str], ...]
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
     corpus: CorpusFacts | None = None

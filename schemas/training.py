@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
 from schemas.chat_template import SUFFIX, families
+from schemas.columns import TicketColumn
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
 from schemas.names import nearest
 from schemas.spec import Fault, Spec, UnfitError
@@ -73,6 +74,14 @@ class PromptSpec(Spec):
         return PASSAGES in (*template_columns(self.system), *template_columns(self.user))
 
 
+class DrawSpec(Spec):
+    """Which train tickets to take where `max_examples` is less than all and times do not decide."""
+
+    label: TicketColumn | None = None
+    """Column whose values are spread evenly: `evaluate.routing_field`."""
+    seed: int = 0
+
+
 class EncodeSpec(Spec):
     """Settings that the token ids depend on; a part of `train` (see `TrainSpec.encoding`)."""
 
@@ -83,6 +92,7 @@ class EncodeSpec(Spec):
     max_examples: int | None
     loss_on: LossOn = "all_assistant"
     canaries: PlantedSpec | None = None
+    draw: DrawSpec = DrawSpec()
 
 
 class ReplaySpec(Spec):
@@ -230,7 +240,8 @@ class TrainSpec(Spec):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps after which training ends, even within an epoch."""
     max_examples: int | None = Field(default=None, ge=1)
-    """Newest train examples used; null uses all."""
+    """Train examples used; null uses all. With times the newest; tickets without one are drawn by a hash of
+    `evaluate.seed`, with a share of each value of `evaluate.routing_field`."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and answer together."""
     overflow: Literal["drop", "truncate_left", "error"] = "drop"

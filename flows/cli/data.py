@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import out, print_json, print_rows, write
+from flows.cli.output import out, print_json, print_rows, talk, write
+
+if TYPE_CHECKING:
+    from flows.views.failed_curation import FailedCuration
 
 FUNNEL_COLUMNS = ("step", "n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
 REASON_COLUMNS = ("step", "outcome", "code", "n_rows", "example")
@@ -51,12 +57,20 @@ def funnel(
     """Show what became of the rows, step by step."""
     from tasks.curate.ask import funnel_of, reasons_of
 
-    database = _database(pipeline, config)
-    rows = funnel_of(database)
-    codes = reasons_of(database) if reasons else []
+    with _curation(pipeline, config) as (database, failed):
+        rows = funnel_of(database)
+        codes = reasons_of(database) if reasons else []
     if as_json:
-        card = {"card": str(_card(database))}
-        print_json({"pipeline": pipeline, "funnel": rows, **card, **({"reasons": codes} if reasons else {})})
+        card = {"card": None if failed else str(_card(database))}
+        print_json(
+            {
+                "pipeline": pipeline,
+                "funnel": rows,
+                **card,
+                **_failure(failed),
+                **({"reasons": codes} if reasons else {}),
+            }
+        )
         return 0
     print_rows(rows, FUNNEL_COLUMNS)
     if reasons:
@@ -81,10 +95,10 @@ def quarantine(
     """List faulty rows with place and reason, or query in SQL."""
     from tasks.curate.ask import quarantine_of, select_rows
 
-    database = _database(pipeline, config)
-    rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
+    with _curation(pipeline, config) as (database, failed):
+        rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
     if as_json:
-        print_json({"pipeline": pipeline, "rows": rows})
+        print_json({"pipeline": pipeline, "rows": rows, **_failure(failed)})
     elif not rows:
         out().print("no row")
     else:
@@ -105,12 +119,15 @@ def sample(
     as_json: Json = False,
 ) -> int:
     """Show some curated tickets, the same for the same seed."""
-    from tasks.curate.ask import sample_rows
+    from tasks.curate.ask import sample_rows, unfinished_sample
 
-    database = _database(pipeline, config)
-    rows = sample_rows(database, table="raw_tickets" if raw else "curated", where=where, n_rows=n, seed=seed)
+    with _curation(pipeline, config) as (database, failed):
+        if failed is not None and not raw:
+            rows = unfinished_sample(database, redactions=failed.redactions, where=where, n_rows=n, seed=seed)
+        else:
+            rows = sample_rows(database, table="raw_tickets" if raw else "curated", where=where, n_rows=n, seed=seed)
     if as_json:
-        print_json({"pipeline": pipeline, "rows": rows})
+        print_json({"pipeline": pipeline, "rows": rows, **_failure(failed)})
         return 0
     for row in rows:
         for name, value in row.items():
@@ -271,6 +288,36 @@ def dictionary(
 def _card(database: Path) -> Path:
     """The curation card next to it."""
     return database.with_name("card.html")
+
+
+@contextmanager
+def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuration | None]]:
+    """The database of the last curation: what it left, if it failed, else the published one.
+
+    Raises:
+        ConfigError: as `_database`.
+    """
+    from tempfile import TemporaryDirectory
+
+    from flows.views.failed_curation import failed_curation
+    from flows.workspace.settings import load_settings
+    from schemas.load import load_file
+
+    load_file(config).get(pipeline)
+    with TemporaryDirectory(prefix="tunegate-failed-") as folder:
+        failed = failed_curation(load_settings(config), pipeline, Path(folder))
+        if failed is not None:
+            talk().print(
+                f"[yellow]note[/yellow] run {failed.run_id} failed in {escape(failed.step)}; "
+                "this is what its curation left",
+                soft_wrap=True,
+            )
+        yield (failed.database if failed else _database(pipeline, config)), failed
+
+
+def _failure(failed: FailedCuration | None) -> dict[str, object]:
+    """The part of `--json` about a curation that failed; nothing for one that ended."""
+    return {} if failed is None else {"failed": {"run": failed.run_id, "step": failed.step, "error": failed.error}}
 
 
 def _database(pipeline: str, config: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from flows.run.training_budget import optimiser_steps, over_budget, training_sec
 from flows.schedule.work_pools import where_stages_run
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power
+from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
@@ -101,6 +102,7 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
                 n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
             *_budget_advice(found, planned),
+            *_limits(found),
         ],
         start=describe_start(spec, found.registry_state),
     )
@@ -120,6 +122,14 @@ def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, An
         "result": describe(this.artifact) if this.artifact is not None else changes,
         "why": "; ".join(this.reasons),
     }
+
+
+def _limits(found: PlannedRun) -> Iterator[str]:
+    """Say if answers are shorter than the replies that are learned; nothing before these are encoded."""
+    dataset = found.run.find(found.pipeline.tuned.first_dataset)
+    if dataset is not None:
+        warning = cut_replies(dataset, max_new_tokens=found.spec.evaluate.max_new_tokens)
+        yield from [warning] if warning else []
 
 
 def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:

@@ -19,12 +19,16 @@ from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
 from flows.workspace.servers import Server, client_environment, ensure_prefect
 from flows.workspace.settings import Settings, load_settings
-from schemas.errors import ConfigError, ServiceError
+from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
 
 if TYPE_CHECKING:
     from flows.pipeline import Stage
     from schemas.ticks import Cause
+
+
+TOO_MANY_OR_FEW = ("TG0220", "TG0221")
+"""Errors about the number of rows: too many are quarantined, or too few are left."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def run_pipeline(request: RunRequest) -> int:
     server, silent = _prefect(settings.home)
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
+    from flows.cli.text.faults import print_faults
     from flows.graph.execute import RunEndedError
     from flows.pipeline import Request, run_here
     from flows.run.live_curves import LiveCurves
@@ -104,6 +109,10 @@ def run_pipeline(request: RunRequest) -> int:
             listeners=lambda context: (screen, LiveCurves(context)),
             in_prefect=silent is None,
         )
+    except DataError as error:
+        if error.code in TOO_MANY_OR_FEW:
+            print_faults(settings, request.pipeline)
+        raise
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
         return TERMINATED

@@ -23,6 +23,8 @@ from flows.cli.output import out, print_json, print_rows, talk, write
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
 
+_COLUMN = "Column or path"
+
 app = group("What a user of a pipeline does every week.")
 
 
@@ -39,17 +41,24 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="Name of the pipeline; by the file's name if not given.", show_default=False)
     ] = None,
+    body: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the customer's words.", show_default=False)] = None,
+    reply: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the answer.", show_default=False)] = None,
+    label: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the routing label.", show_default=False)] = None,
+    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)] = None,
+    id_: Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a pipelines.yaml that exists.")] = False,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Propose a commented pipelines.yaml for a file of tickets.
 
-    The file is checked by the loader before it is written. What was inferred, and how surely, is printed.
+    The file is checked by the loader before it is written. What was inferred, and how surely, is printed. A column that
+    you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
     """
     import tempfile
 
     from flows.cli.text.proposal import print_proposal, proposal_json
+    from schemas.columns import TicketColumn
     from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.files import write_atomic
@@ -60,7 +69,11 @@ def init(
     if target.exists() and not force:
         hint = "--force replaces it, --config OTHER.yaml writes elsewhere"
         raise ConfigError(f"{config} is there already", code="TG0189", where=str(target), hint=hint)
-    proposal = propose_pipeline(source, name=name, root=target.parent)
+    wanted: dict[TicketColumn, str | None] = {
+        "body": body, "reply": reply, "category": label, "created_at": time, "ticket_id": id_
+    }  # fmt: skip
+    named: dict[TicketColumn, str] = {column: at for column, at in wanted.items() if at}
+    proposal = propose_pipeline(source, name=name, root=target.parent, named=named)
     text = write_pipeline(proposal)
     with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
         path = Path(aside) / target.name

@@ -5,7 +5,7 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since
+from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
 from flows.views.start_report import compare_starts, start_of
@@ -28,6 +29,7 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
+    Splits,
     TrainedRef,
     ValidationCurves,
     WarehouseRef,
@@ -36,6 +38,7 @@ from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
+from schemas.label_balance import LabelBalance
 from schemas.report import (
     ArmLine,
     CitedPassage,
@@ -50,10 +53,11 @@ from schemas.report import (
 from tasks.assess.worst import WorstItem
 from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples
+from tasks.curate.cards.label_balance import count_balance
 from tasks.files import write_atomic
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
-from tasks.release.reports.read import read_curves, token_lengths
+from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
 
 if TYPE_CHECKING:
     from flows.context.outcome import Outcome
@@ -121,6 +125,8 @@ def gather(
         training=_training(recorded, dataset),
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
+        notes=tuple(_notes(recorded, dataset)),
+        encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         corpus=_corpus_facts(corpus, items),
         worst=_worst(recorded, decision, n_items, corpus),
@@ -226,6 +232,33 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
     memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))
     return {**facts, "memory": memory} if memory else facts
+
+
+def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
+    """Say what no training can change: cut answers, and replies from a list."""
+    limit = int(orjson.loads(recorded.row.config_json)["evaluate"]["max_new_tokens"])
+    scores = recorded.scores("tuned")
+    finished = scores.means.get("finished") if scores is not None else None
+    if finished is not None and finished < 1:
+        yield f"{1 - finished:.1%} of the candidate's answers were cut at evaluate.max_new_tokens {limit}"
+    if dataset is not None and (warning := cut_replies(dataset, max_new_tokens=limit)):
+        yield warning
+    numbers = recorded.card_numbers()
+    if numbers is not None and numbers.replies is not None and numbers.replies.warning:
+        yield numbers.replies.warning
+
+
+def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:
+    """Count the labels of what was encoded; None if its tickets or the configuration can no longer be read."""
+    splits = recorded.result("decontaminate", Splits)
+    if dataset is None or splits is None:
+        return None
+    try:
+        spec = spec_of(recorded.row)
+    except TunegateError:
+        return None
+    ids, label = encoded_ids(dataset.root / "train"), spec.evaluate.routing_field
+    return count_balance(splits, ids, label=label, is_limited=spec.train.max_examples is not None)
 
 
 def _curves(recorded: Recorded) -> tuple[Curve, ...]:

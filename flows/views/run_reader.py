@@ -38,6 +38,12 @@ class Recorded:
         self.steps = self.ledger.steps(self.row.run_id)
         self.keys = {step.step: step.key for step in self.steps if step.key}
 
+    @classmethod
+    def last(cls, settings: Settings, pipeline: str) -> Recorded | None:
+        """Return the newest run of the pipeline; None if there is none."""
+        rows = open_ledger(settings).runs(limit=1, pipeline=pipeline)
+        return cls(settings, rows[0].run_id) if rows else None
+
     def result(self, step: str, kind: type[A], *, folder: str | None = None) -> A | None:
         """Return the step's result; None if the run did not reach it or it is no longer in the store."""
         found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None

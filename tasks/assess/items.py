@@ -6,7 +6,6 @@ Knows nothing of models. Called by `flows/assess.py` once per run.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
 from tasks.curate.row_faults import Entry, FaultLimit
+from tasks.draw import draw_order, hash_rank
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
@@ -32,18 +32,21 @@ def select_items(
     seed: int,
     answer: str,
     choose: Literal["hash", "newest"] = "hash",
+    stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
 
-    A hash of seed and ticket id decides, so that added or removed tickets do not change the choice among the others. A
+    A hash of seed and ticket id decides, so that added or removed tickets do not change the choice among the others.
+    If no row has a time, the hash decides within each label of `stratify`, and each label has its share of the items. A
     row whose prompt or reference answer cannot be made is quarantined in `removed.parquet` and replaced by the next;
     without such a row the file is not written.
 
     Args:
         max_items: Maximum number of items.
         choose: `newest` takes the latest, then by hash; a ticket without `created_at` counts as the oldest.
+        stratify: Ticket column with the label to spread where times do not decide; None for none.
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
         limit: Ends the run if too many rows are faulty.
@@ -60,7 +63,7 @@ def select_items(
             where=str(splits.test),
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
-    ranked = _ranked(splits.test, seed=seed, newest=choose == "newest")
+    ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
     return _take_valid(splits.test, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
@@ -72,6 +75,7 @@ def select_validation_items(
     max_items: int,
     seed: int,
     answer: str,
+    stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
     limit: FaultLimit | None = None,
 ) -> EvalSet:
@@ -88,16 +92,16 @@ def select_validation_items(
             where=str(splits.validation),
             hint="raise split.validation_fraction, or give the pipeline more tickets",
         )
-    ranked = _ranked(splits.validation, seed=seed)
+    ranked = _ranked(splits.validation, seed=seed, stratify=stratify)
     return _take_valid(splits.validation, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
-def _ranked(split: Path, *, seed: int, newest: bool = False) -> list[str]:
+def _ranked(split: Path, *, seed: int, newest: bool = False, stratify: str | None = None) -> list[str]:
     """The ticket ids of the split in the order of preference."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(split, columns=["ticket_id", "created_at"])
+    table = pq.read_table(split, columns=["ticket_id", "created_at", *([stratify] if stratify else [])])
     ids: list[str] = table.column("ticket_id").to_pylist()
     if len(set(ids)) != len(ids):
         raise DataError(
@@ -105,10 +109,11 @@ def _ranked(split: Path, *, seed: int, newest: bool = False) -> list[str]:
             code="TG0231",
             where=str(split),
         )
-    since = table.column("created_at").cast(pa.int64()).to_pylist()
-    # The newest first; all equal if time does not count.
-    rank = {name: -time if newest and time is not None else 0 for name, time in zip(ids, since, strict=True)}
-    return sorted(ids, key=lambda name: (rank[name], hash_rank(name, seed=seed)))
+    times: list[int | None] = table.column("created_at").cast(pa.int64()).to_pylist()
+    if not newest and any(time is not None for time in times):
+        return sorted(ids, key=lambda name: hash_rank(name, seed=seed))
+    labels = table.column(stratify).to_pylist() if stratify else [None] * len(ids)
+    return [ids[place] for place in draw_order(ids, times, labels, seed=seed)]
 
 
 @dataclass(frozen=True)
@@ -176,11 +181,6 @@ def _quarantined(row: dict[str, Any], error: Exception) -> Entry:
     code, reason = row_fault(error, "items")
     places = {name: row[name] for name in ("ticket_id", "source", "source_line")}
     return {**places, "outcome": "quarantined", "code": code, "reason": reason}
-
-
-def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
-    """Sort key that shuffles ids the same way in every run, whatever the other ids are."""
-    return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
 
 
 def reference_answer(template: str, row: dict[str, Any]) -> str:

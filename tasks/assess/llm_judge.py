@@ -22,7 +22,7 @@ from schemas.errors import GateError
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.regular_file import open_regular
-from tasks.assess.items import hash_rank
+from tasks.draw import hash_rank
 from tasks.endpoint import Endpoint
 from tasks.files import inside, sha256_file, write_json
 from tasks.progress import Progress, silent

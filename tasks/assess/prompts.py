@@ -15,8 +15,9 @@ from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.template import PASSAGES
 from schemas.training import Format, PromptSpec
-from tasks.assess.items import ROW_CODES, hash_rank
+from tasks.assess.items import ROW_CODES
 from tasks.assess.retrieval import nearest_examples
+from tasks.draw import hash_rank
 from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
 from tasks.row_fault import is_row_fault
 from tasks.step import as_step

@@ -19,7 +19,7 @@ from schemas.checks import SuiteName
 from schemas.errors import GateError
 from schemas.evaluation import Arm
 from schemas.training import Format
-from tasks.assess.items import hash_rank
+from tasks.draw import hash_rank
 from tasks.step import as_step
 
 SUITES: dict[SuiteName, str] = {"general": "tasks.assess.suites.general"}

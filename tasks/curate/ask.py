@@ -6,6 +6,7 @@ runs or folders. Called by `flows/cli/data.py` and by the report.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ SampleTable = Literal["curated", "raw_tickets"]
 _MEMORY = f"{QUESTION_MEMORY // 2}B"
 MAX_TEXT = 280
 """Characters of an example."""
+_MAX_REASONS, _MAX_FORM = 3, 60
 _EXAMPLES = (
     "WITH chosen AS (SELECT *, row_number() OVER (PARTITION BY step, outcome, code "
     "ORDER BY sha256(concat_ws(chr(0), source, source_line, byte_offset))) AS n FROM removed QUALIFY n <= {n_rows}) "
@@ -126,6 +128,52 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
                 hint=f"tables: {', '.join(TABLES)}; views: {', '.join(VIEWS)}",
             ) from None
     return rows
+
+
+def unfinished_sample(
+    database: Path, *, redactions: Sequence[RedactStep], where: str | None, n_rows: int, seed: int
+) -> list[Row]:
+    """Return rows of a curation that failed, redacted: those that its last step left, or as read if there are none.
+
+    Raises:
+        ConfigError, SecurityError: as `sample_rows`.
+    """
+    n_curated = _rows(database, "SELECT count(*) AS n FROM curated")[0]["n"]
+    table: SampleTable = "curated" if n_curated else "raw_tickets"
+    rows = sample_rows(database, table=table, where=where, n_rows=n_rows, seed=seed)
+    for redact in redactions:
+        rows = [redact_row(row, redact)[0] for row in rows]
+    return [_masked(row) for row in rows]
+
+
+def common_faults(database: Path, *, redactions: Sequence[RedactStep]) -> list[Row]:
+    """Return the three commonest reasons for which rows were removed, each with three rows of which only a form shows.
+
+    Letters and digits of the rows are replaced, so that an error may print them: `Where is 4711?` is `xxxxx xx 9999?`.
+    """
+    reasons = sorted(reasons_of(database), key=lambda row: -row["n_rows"])[:_MAX_REASONS]
+    examples = removed_examples(database, redact=redactions[0], n_rows=_MAX_REASONS)
+    return [
+        {
+            **reason,
+            "rows": [
+                (each.where, masked_form(each.text))
+                for each in examples
+                if (each.step, each.outcome, each.code) == (reason["step"], reason["outcome"], reason["code"])
+            ],
+        }
+        for reason in reasons
+    ]
+
+
+def masked_form(text: str) -> str:
+    """The text with every letter and digit replaced, and cut.
+
+    >>> masked_form("Where is NB-4711, José?")
+    'xxxxx xx xx-9999, xxxx?'
+    """
+    form = re.sub(r"[^\W\d_]", "x", re.sub(r"\d", "9", " ".join(text[:MAX_TEXT].split())))
+    return form if len(form) <= _MAX_FORM else f"{form[:_MAX_FORM]}..."
 
 
 def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows: int, seed: int) -> list[Row]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from schemas.artifacts import CheckResults, CurationCard, Splits, TicketTable
 from schemas.errors import DataError
+from schemas.training import DrawSpec
 from tasks.step import as_step
 
 log = logging.getLogger("tunegate.curate")
@@ -29,6 +30,8 @@ def build_card(
     clean: Splits,
     checks: CheckResults | None = None,
     previous: CurationCard | None = None,
+    draw: DrawSpec | None = None,
+    max_examples: int | None = None,
 ) -> CurationCard:
     """Write `card.json` and `card.html`. Equal tables give equal bytes.
 
@@ -39,6 +42,8 @@ def build_card(
         clean: The splits after decontamination, which are used for training and testing.
         checks: Results of the pipeline's `checks`.
         previous: Card of the last run, to compare with, unless it has another version.
+        draw: Which train tickets `max_examples` takes; None for a card without the balance of what is encoded.
+        max_examples: Train tickets to encode; None for all.
 
     Raises:
         DataError: TG0231, rows were lost between two steps, or the last card is damaged.
@@ -46,6 +51,7 @@ def build_card(
     from tasks.curate.cards.card_drift import read_card
     from tasks.curate.cards.card_html import draw_card
     from tasks.curate.cards.card_numbers import count_all
+    from tasks.curate.cards.label_balance import drawn_balance
 
     steps: list[tuple[str, TicketTable | Splits]] = [
         *zip(stage_names, stages, strict=True),
@@ -62,6 +68,15 @@ def build_card(
     numbers = count_all(steps=steps, clean=clean, reference=read_card(previous))
     if checks is not None:
         numbers = numbers.model_copy(update={"checks": checks.results})
+    if draw is not None:
+        encoded = drawn_balance(clean, draw=draw, max_examples=max_examples)
+        numbers = numbers.model_copy(update={"encoded": encoded})
+        if encoded is not None and encoded.warning:
+            log.warning(
+                "%s; raise train.max_examples, or join rare labels: docs/how-to/curate-tickets.md", encoded.warning
+            )
+    if numbers.replies is not None and numbers.replies.warning:
+        log.warning("%s", numbers.replies.warning)
     for name, n in numbers.personal_ids.items():
         log.warning(
             "%s is an e-mail address or the like in %s tickets: add `pseudonymise: [%s]` to `redact`",

@@ -20,7 +20,8 @@ from tasks.warehouse import connect, quote_text
 if TYPE_CHECKING:
     import duckdb
 
-    Curated = tuple[str, TicketTable | Splits]
+Curated = tuple[str, TicketTable | Splits]
+"""Name of a step, and its result."""
 
 PARQUET = ("duplicates", "funnel", "removed", "splits")
 """Tables written as Parquet as well; the ticket tables are Parquet already, in the results of their steps."""
@@ -82,6 +83,36 @@ def publish_warehouse(
         add_keys(connection)
         connection.execute("CHECKPOINT")
     return WarehouseRef(root=out, n_tickets=stages[0].rows.n_in, snapshot_id=snapshot_id)
+
+
+def publish_partial(out: Path, *, steps: Sequence[Curated], is_redacted: bool) -> Path:
+    """Write `warehouse.duckdb` of a curation that has not ended; return its path.
+
+    `curated` has the tickets that the last step left, and no split where there is none yet.
+
+    Args:
+        out: The folder.
+        steps: The steps so far, `extract` first.
+        is_redacted: Whether redaction is among them; if not, `curated` stays empty.
+    """
+    database, (_, first), (_, last) = out / "warehouse.duckdb", steps[0], steps[-1]
+    parts = {"": last.tickets} if isinstance(last, TicketTable) else {
+        "train": last.train, "validation": last.validation, "test": last.test
+    }  # fmt: skip
+    with connect(database, readable=(*(step.root for _, step in steps), out), threads=1) as connection:
+        create_tables(connection)
+        connection.execute("INSERT INTO snapshot VALUES ('', ?, ?)", [first.rows.n_in, last.rows.n_out])
+        if isinstance(first, TicketTable):
+            connection.execute(
+                "INSERT INTO raw_tickets BY NAME SELECT * FROM read_parquet(?)", [str(first.tickets.resolve())]
+            )
+        for name, path in parts.items() if is_redacted else ():
+            connection.execute(
+                "INSERT INTO curated BY NAME SELECT ? AS split, * FROM read_parquet(?)", [name, str(path.resolve())]
+            )
+        _insert_removed(connection, steps)
+        connection.execute("CHECKPOINT")
+    return database
 
 
 def _insert_removed(connection: duckdb.DuckDBPyConnection, steps: Sequence[Curated]) -> None:

@@ -53,7 +53,14 @@ def validate_tickets(out: Path, *, tickets: TicketTable, table: TableSpec) -> Ti
     )
 
 
-def _validate(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
+def list_invalid(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
+    """As `validate_tickets`, without any limit: to look at what it refuses."""
+    return keep_sound_rows(
+        lambda rows, folder: _validate(rows, table, folder, has_limits=False), tickets, step="validate", out=out
+    )
+
+
+def _validate(tickets: TicketTable, table: TableSpec, out: Path, *, has_limits: bool = True) -> TicketTable:
     from tasks.curate.one_per_id import keep_one_per_id
     from tasks.curate.rows import TicketWriter, count_rows, write_removed
 
@@ -80,7 +87,8 @@ def _validate(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTable:
     n_quarantined = tickets.rows.n_quarantined + rows.n_quarantined
     if n_quarantined > table.warn_above * tickets.rows.n_in:
         notes["warn_quarantined"] = 1
-    _check_limits(tickets, removed, rows.n_out, table)
+    if has_limits:
+        _check_limits(tickets, removed, rows.n_out, table)
     return TicketTable(root=out, rows=rows, notes={name: count for name, count in sorted(notes.items()) if count})
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.canaries import PlantedSpec
 from schemas.errors import ConfigError, DataError, GateError
-from schemas.training import EncodeSpec
+from schemas.training import DrawSpec, EncodeSpec
+from tasks.draw import draw_order
 from tasks.files import write_json
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import planted_examples
@@ -51,9 +52,9 @@ def encode_examples(
     `removed.parquet` lists the other tickets: those that cannot become an example (no answer, a malformed conversation,
     or an error) are quarantined, those over `max_length` are dropped.
 
-    Train takes the newest tickets (by created_at, then ticket_id) up to `max_examples`; both splits are stored in the
-    order of ticket_id. `encoding.json` has the template's sha256, the end token, the number of neutralised control
-    texts and a histogram of lengths.
+    Train takes up to `max_examples` tickets: the newest, and among those of equal time or without one a stratified
+    draw (`tasks/draw.py`). Both splits are stored in the order of ticket_id. `encoding.json` has the template's
+    sha256, the end token, the number of neutralised control texts and a histogram of lengths.
 
     Raises:
         ConfigError: max_length exceeds the model's context, or the tokenizer has no usable template.
@@ -131,7 +132,7 @@ def _encode_split(
     path: Path, codec: ChatCodec, encoding: EncodeSpec, *, limit: int | None, progress: Progress
 ) -> _Split:
     done = _Split()
-    for row, total in _newest_first(path):
+    for row, total in _drawn(path, encoding.draw):
         if limit is not None and len(done.examples) >= limit:
             break
         done.n_read += 1
@@ -154,18 +155,16 @@ def _encode_split(
     return done
 
 
-def _newest_first(path: Path) -> Iterator[tuple[Row, int]]:
-    """Yield each row with the total number of rows; undated rows come last, ties are ordered by ticket_id."""
-    import pyarrow.compute as pc
+def _drawn(path: Path, draw: DrawSpec) -> Iterator[tuple[Row, int]]:
+    """Yield each row with the total number of rows, in the order in which they are taken."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(path)
-    order = pc.sort_indices(
-        table.select(["created_at", "ticket_id"]),
-        sort_keys=[("created_at", "descending"), ("ticket_id", "ascending")],
-    )
+    ids, times = table.column("ticket_id").to_pylist(), table.column("created_at").to_pylist()
+    labels = table.column(draw.label).to_pylist() if draw.label else [None] * table.num_rows
+    order = draw_order(ids, times, labels, seed=draw.seed, cover=True)
     for start in range(0, table.num_rows, _REPORT_EVERY):
-        for row in table.take(order.slice(start, _REPORT_EVERY)).to_pylist():
+        for row in table.take(order[start : start + _REPORT_EVERY]).to_pylist():
             yield row, table.num_rows
 
 

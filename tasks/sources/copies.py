@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 
 from schemas.errors import DataError, LockedError
+from schemas.file_reading import CsvSpec
 from schemas.remote_files import RemoteFilesSource
 from tasks.failpoint import reach
 from tasks.files import sha256_file, sha256_json, sync_directory, write_atomic, write_json
@@ -139,6 +140,8 @@ def finish_round(folder: Path, snapshot: Snapshot) -> None:
 def note_reading(folder: Path, source: RemoteFilesSource) -> None:
     """Store the reading settings with the copies: finding a customer's rows must work without the pipeline."""
     reading = source.model_dump(mode="json", include={"format", "shape", "columns"})
+    if source.csv != CsvSpec():  # a digest of this file names what was counted with it before
+        reading["csv"] = source.csv.model_dump(mode="json")
     write_atomic(folder / READING, orjson.dumps(reading, option=orjson.OPT_SORT_KEYS))
 
 

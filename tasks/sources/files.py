@@ -34,7 +34,7 @@ class Files(SourceKind[FilesSource]):
 
     def parts(self, source: FilesSource, place: Place) -> Iterator[Part]:
         """Each file."""
-        return file_parts(find_files(source, root=place.root), source.format)
+        return file_parts(find_files(source, root=place.root), source)
 
 
 KIND = Files()

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from schemas.errors import ConfigError
+from schemas.file_reading import CsvSpec, FileReading
 from tasks.files import sha256_file, sha256_json
 from tasks.sources.readers.streams import COMPRESSED
+from tasks.sources.readers.values import ValueForms
 
 if TYPE_CHECKING:
     from tasks.sources.kind import Part
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
 DeclaredFormat = Literal["auto", "csv", "jsonl", "parquet"]
 
+USUAL_CSV = CsvSpec()
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
     ".parquet": "parquet", ".pq": "parquet",
@@ -93,7 +96,7 @@ def fingerprint_files(files: Iterable[SourceFile]) -> str:
     return sha256_json({file.name: sha256_file(file.path) for file in files})
 
 
-def file_parts(files: Iterable[SourceFile], declared: DeclaredFormat) -> Iterator[Part]:
+def file_parts(files: Iterable[SourceFile], reading: FileReading) -> Iterator[Part]:
     """The rows of each file.
 
     Raises:
@@ -104,10 +107,17 @@ def file_parts(files: Iterable[SourceFile], declared: DeclaredFormat) -> Iterato
     files = tuple(files)
     prefixes = id_prefixes(files)
     for file in files:
-        yield Part(file.name, prefixes[file.name], reader_of(file_format(file, declared))(file.path))
+        yield Part(file.name, prefixes[file.name], reader_of(file_format(file, reading.format), reading.csv)(file.path))
 
 
-def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
+def forms_of(source: object) -> ValueForms:
+    """How the source writes times and decimals; only files declare it."""
+    if not isinstance(source, FileReading):
+        return ValueForms()
+    return ValueForms(source.time_format, source.csv.decimal)
+
+
+def reader_of(form: FileFormat, csv: CsvSpec = USUAL_CSV) -> Callable[[Path], Iterator[Batch]]:
     """The function that reads files of this format in batches; `tunegate init` uses it as well."""
     from tasks.sources.readers.read_arrow import read_parquet
     from tasks.sources.readers.read_csv import read_csv
@@ -115,7 +125,7 @@ def reader_of(form: FileFormat) -> Callable[[Path], Iterator[Batch]]:
     from tasks.sources.readers.records import in_batches
 
     readers: dict[str, Callable[[Path], Iterator[Batch]]] = {
-        "csv": lambda path: in_batches(read_csv(path)),
+        "csv": lambda path: in_batches(read_csv(path, csv)),
         "jsonl": read_jsonl,
         "json": lambda path: in_batches(read_json(path)),
         "parquet": read_parquet,

@@ -42,7 +42,7 @@ class RemoteFiles(SourceKind[RemoteFilesSource]):
 
     def parts(self, source: RemoteFilesSource, place: Place) -> Iterator[Part]:
         """The copies, named by their urls."""
-        return file_parts(require_copies(source, place.ingested()), source.format)
+        return file_parts(require_copies(source, place.ingested()), source)
 
     def identity(self, source: RemoteFilesSource) -> Mapping[str, Any]:
         """The storage; files stay when urls change."""

@@ -147,7 +147,7 @@ def copy_customers(copy: Path) -> list[tuple[str, int]]:
         settings = FileReading(**reading)
         maker = TicketMaker(settings)
         maker.begin_file(copy.name)
-        for batch in reader_of(file_format(SourceFile(copy.name, copy), settings.format))(copy):
+        for batch in reader_of(file_format(SourceFile(copy.name, copy), settings.format), settings.csv)(copy):
             _count(maker, batch, found)
     except (TunegateError, OSError, ValueError):  # a run reports the error; here the copy counts as unread
         found[UNREAD] += 1

@@ -12,17 +12,22 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Literal
 from zlib import crc32
 
 from schemas.errors import ConfigError, DataError
+from schemas.file_reading import CsvSpec
 from schemas.source import FilesSource
 from tasks.curate.redaction.personal import find_personal
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
+from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
-from tasks.sources.readers.values import to_rating, to_time
+from tasks.sources.readers.values import ValueForms, to_rating, to_time
+from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
 
 SAMPLE_ROWS = 2000
 """Between this and twice as many rows of a large file are sampled, spread evenly over it; all rows are counted."""
@@ -30,6 +35,7 @@ _DEPTH = 4
 _ITEMS = 2
 """Items of a list to look into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
+_SPEAKER = re.compile(r"(?mi)^(user|customer|human|assistant|agent|bot|system):")
 _YEARS = (1990, 2100)
 """A number outside these years is an id, not seconds since 1970."""
 
@@ -47,8 +53,21 @@ class ColumnFacts:
     n_distinct: int
     median_chars: int
     """Median length of the texts, characters."""
+    time_formats: tuple[str, ...]
+    """As of the profile."""
     kinds: Counter[str]
-    """`text`, `time`, `number`, `email`, `phone` -> number of values that are (the last two: contain) one."""
+    """`text`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values that are
+    (the last two: contain) one."""
+
+    @property
+    def times_as(self) -> str:
+        """What times were read as."""
+        return self.time_formats[0] if len(self.time_formats) == 1 else "ISO 8601 or seconds since 1970"
+
+    @property
+    def n_dates(self) -> int:
+        """Values that are times, or dates in a format that is not read."""
+        return self.kinds["time"] + self.kinds["date"]
 
     @property
     def personal_share(self) -> float:
@@ -73,6 +92,15 @@ class Profile:
     """Names at the top level of the rows."""
     columns: Mapping[str, ColumnFacts]
     """Columns of the rows in order, and paths into nested ones."""
+    csv: CsvSpec
+    """The form of a CSV file."""
+    time_formats: tuple[str, ...]
+    """Formats that read its dates, if ISO 8601 does not; several if day and month cannot be told apart."""
+
+    @property
+    def time_format(self) -> str | None:
+        """The format to declare; None for none, or if it is not certain."""
+        return self.time_formats[0] if len(self.time_formats) == 1 else None
 
     @property
     def n_sampled(self) -> int:
@@ -96,10 +124,12 @@ def profile_file(path: Path) -> Profile:
         )
     source = FilesSource(kind="files", paths=(glob.escape(str(path.absolute())),))
     (file,) = find_files(source, root=path.absolute().parent)
+    form = file_format(file, "auto")
+    csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
     n_rows = n_seen = mask = 0
     unreadable: Counter[str] = Counter()
     sample: list[tuple[int, int, Mapping[str, object]]] = []
-    for batch in reader_of(file_format(file, "auto"))(file.path):
+    for batch in reader_of(form, csv)(file.path):
         n_rows += len(batch)
         unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
         for index, line in enumerate(batch.lines):
@@ -117,6 +147,10 @@ def profile_file(path: Path) -> Profile:
     rows = tuple(row for _, _, row in sample)
     top = tuple(dict.fromkeys(name for row in rows for name in row))
     leaves = _leaves_by_path(rows)
+    if form == "csv":
+        csv = csv.model_copy(update={"decimal": find_decimal(leaves.values())})
+    time_formats = find_time_formats(leaves.values())
+    facts = partial(_facts, time_formats=time_formats, decimal=csv.decimal, n_rows=len(rows))
     return Profile(
         path=path,
         n_rows=n_rows,
@@ -124,7 +158,32 @@ def profile_file(path: Path) -> Profile:
         lines=tuple(line for _, line, _ in sample),
         rows=rows,
         top=top,
-        columns={name: _facts(name, values, name in top, len(rows)) for name, values in leaves.items()},
+        columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
+        csv=csv,
+        time_formats=time_formats,
+    )
+
+
+def is_conversation(profile: Profile, name: str) -> bool:
+    """Whether most texts at the top-level column are transcripts: lines that begin with `user:` and `assistant:`."""
+    texts = [text for row in profile.rows if isinstance(text := row.get(name), str)]
+    return 2 * sum(len(set(_SPEAKER.findall(text))) > 1 for text in texts) > len(texts)
+
+
+def facts_of_path(profile: Profile, name: str) -> ColumnFacts | None:
+    """The values at a path that the profile does not list, such as `comments[-1].body`; None if it is no path."""
+    path = parse_path(name)
+    if path is None:
+        return None
+    found = [value for row in profile.rows if (value := walk(row, path)) is not MISSING]
+    values = [value for value in found if not isinstance(value, dict | list)]
+    return _facts(
+        name,
+        values,
+        is_top=False,
+        time_formats=profile.time_formats,
+        decimal=profile.csv.decimal,
+        n_rows=profile.n_sampled,
     )
 
 
@@ -152,7 +211,16 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
         yield from _leaves(path + step, each, depth - 1)
 
 
-def _facts(name: str, values: Sequence[object], is_top: bool, n_rows: int) -> ColumnFacts:
+def _facts(
+    name: str,
+    values: Sequence[object],
+    *,
+    is_top: bool,
+    time_formats: tuple[str, ...],
+    decimal: Literal[".", ","],
+    n_rows: int,
+) -> ColumnFacts:
+    forms = ValueForms(time_formats[0] if len(time_formats) == 1 else None, decimal)
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     lengths = [len(value) for value in filled if isinstance(value, str)]
     return ColumnFacts(
@@ -161,20 +229,23 @@ def _facts(name: str, values: Sequence[object], is_top: bool, n_rows: int) -> Co
         n_rows=n_rows,
         n_filled=len(filled),
         n_distinct=len(set(filled)),
+        time_formats=time_formats,
         median_chars=int(median(lengths or [0])),
-        kinds=Counter(kind for value in filled for kind in _kinds_of(value)),
+        kinds=Counter(kind for value in filled for kind in _kinds_of(value, forms)),
     )
 
 
-def _kinds_of(value: object) -> Iterator[str]:
+def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
     """The kinds that the readers recognise in one value."""
     if isinstance(value, str):
         yield "text"
         # In a longer text an address is part of the ticket, not the purpose of the column.
         yield from {found.type for found in find_personal(value, ("email", "phone"))} if len(value) <= 200 else ()
     if not isinstance(value, str) or len(value) <= 40:
-        time = to_time("created_at", value)
+        time = to_time("created_at", forms.plain("created_at", value))
         if isinstance(time, datetime) and _YEARS[0] <= time.year < _YEARS[1]:
             yield "time"
-    if isinstance(to_rating("rating", value), float):
+        elif looks_like_date(value):
+            yield "date"
+    if isinstance(to_rating("rating", forms.plain("rating", value)), float):
         yield "number"

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from schemas.curation import TableSpec
 from schemas.yaml_text import resolve
 from tasks.start.propose import Proposal
 from tasks.start.roles import percent
@@ -39,7 +40,10 @@ def write_pipeline(proposal: Proposal) -> str:
         **vars(proposal),
         sampled="all" if profile.n_sampled == profile.n_rows else f"{profile.n_sampled:,}, spread over it,",
         faulty_share=share,
-        fail_above=max(0.05, min(1.0, math.ceil(150 * share) / 100)),
+        warnings=proposal.warnings,
+        csv_form=profile.csv.model_dump(exclude_defaults=True),
+        stops=share > TableSpec().fail_above,
+        fail_above=min(1.0, math.ceil(150 * share) / 100),
         codes=", ".join({**profile.unreadable, **proposal.tickets.faults}),
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],
     )

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
+from schemas.label_balance import FEW
 from schemas.metrics import traits_by_name
 from schemas.source import FilesSource
 from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
 from tasks.assess.power import items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
-from tasks.start.file_profile import Profile, profile_file
-from tasks.start.roles import Role, Roles, assign_roles
+from tasks.sources.readers.row_kinds import preference_pair
+from tasks.start.file_profile import ColumnFacts, Profile, is_conversation, profile_file
+from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
 from tasks.start.tickets import Tickets, read_tickets
 
 MARGIN = 0.05
@@ -33,6 +38,8 @@ MAX_EXAMPLES = 1000
 _FRACTIONS = (0.2, 0.25, 0.3)
 _VALIDATION = 0.05
 _CONFIDENCE = 0.95
+_CUT = 0.1
+"""Share of replies over the limit from which on there is a warning."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 
@@ -93,19 +100,48 @@ class Proposal:
         return self.gate[0][0].metric
 
     @property
+    def warnings(self) -> tuple[str, ...]:
+        """What these tickets cannot teach, with numbers."""
+        return tuple(_cannot_teach(self))
+
+    @property
     def faulty_share(self) -> float:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.profile.unreadable.values()) / self.profile.n_rows
         return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.profile.n_sampled
 
 
-def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
+def _cannot_teach(proposal: Proposal) -> Iterator[str]:
+    tickets, sizes = proposal.tickets, proposal.sizes
+    if proposal.has_reply and tickets.replies.warning:
+        yield tickets.replies.warning
+    if n_labels := len(tickets.labels):
+        share = sizes.max_examples / max(1, sum(tickets.labels.values()))
+        n_rare = sum(n * share < FEW for n in tickets.labels.values())
+        if n_rare:
+            yield (
+                f"{n_rare:,} of {n_labels:,} labels have fewer than {FEW} tickets among {sizes.max_examples:,} "
+                "examples, too few to learn from"
+            )
+    longest = _CHARS_PER_TOKEN * sizes.max_new_tokens
+    n_cut = sum(length > longest for length in tickets.reply_lengths) if proposal.has_reply else 0
+    if n_cut > _CUT * len(tickets.reply_lengths):
+        yield (
+            f"about {percent(n_cut, len(tickets.reply_lengths))} of the replies are longer than max_new_tokens "
+            f"{sizes.max_new_tokens}: answers of this length are cut"
+        )
+
+
+def propose_pipeline(
+    path: Path, *, name: str | None, root: Path, named: Mapping[TicketColumn, str] | None = None
+) -> Proposal:
     """Profile the file and propose a pipeline.
 
     Args:
         path: CSV, JSON lines or Parquet; also .gz and .zst.
         name: Name of the pipeline; None derives it from the file's name.
         root: Folder of the future pipelines.yaml.
+        named: Ticket column -> column or path in the file that the user names.
 
     Raises:
         ConfigError: TG0130, the file has no known format; TG0167, no column is the customer's text, there is nothing to
@@ -121,19 +157,29 @@ def propose_pipeline(path: Path, *, name: str | None, root: Path) -> Proposal:
             f"the first row does not look like a header: {n_odd} of {len(profile.top)} are not names",
             hint="put the column names in the first row",
         )
-    roles = assign_roles(profile)
+    if not named and (pair := preference_pair(profile.top)):
+        raise _preference(profile, pair)
+    roles = assign_roles(profile, named)
     has_reply, routing = _what_to_learn(profile, roles)
     learns = (*(("reply",) if has_reply else ()), *((routing.column,) if routing else ()))
     whole = path.absolute()
     columns = {role.column: role.name for role in roles.found}
-    source = FilesSource(kind="files", paths=(str(whole),), shape=roles.shape, columns=columns)
+    source = FilesSource(
+        kind="files",
+        paths=(str(whole),),
+        shape=roles.shape,
+        columns=columns,
+        csv=profile.csv,
+        time_format=profile.time_format,
+    )
     tickets = read_tickets(profile, source, learns=learns)
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
             profile,
             f"{n_tickets} usable tickets are too few; at least {MIN_TICKETS} are needed",
-            hint="a usable ticket has a text, an answer (or a label) and no duplicate; provide more of them",
+            hint=_why_unusable(tickets)
+            or "a usable ticket has a text, an answer (or a label) and no duplicate; provide more of them",
         )
     sizes = choose_sizes(
         n_tickets,
@@ -171,18 +217,56 @@ def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
         ConfigError: TG0167, no column is the customer's text, or there are neither replies nor labels.
     """
     is_table = roles.shape == "ticket"
-    columns = f"columns: {listing(profile.top)}; rename"
+    texts = text_columns(profile)
     if is_table and roles.of("body") is None:
-        hint = f"{columns} the one with the customer's words to `body`"
+        hint = _name_them(profile, texts) or f"columns: {listing(profile.top)}; --body names the customer's words"
         raise _too_little(profile, "no column is clearly the customer's text", hint)
     has_reply = not is_table or roles.of("reply") is not None
     # A label belongs to one question and its answer; in a conversation it could belong to any turn.
     labelled = (is_table or roles.shape == "alpaca") and "messages" not in profile.top
     routing = (roles.of("category") or roles.of("priority")) if labelled else None
     if not has_reply and routing is None:
-        hint = f"{columns} the agent's answer to `reply`, or a label to `category`"
+        used = {role.name for role in roles.found}
+        if whole := [facts for facts in texts if is_conversation(profile, facts.name)]:
+            message = f"{shown(whole[0].name)} holds whole conversations as one text: there is no answer to learn"
+            hint = 'write them as lists: {"messages": [{"role": "user", "content": ...}, ...]}; rows with tool calls '
+            raise _too_little(profile, message, f"{hint}are not trained on")
+        others = [facts for facts in texts if facts.name not in used]
+        hint = _name_them(profile, others, body=roles.of("body"))
+        hint = hint or f"columns: {listing(profile.top)}; --reply names the agent's answer, --label a label"
         raise _too_little(profile, "no column holds answers or a routing label: there is nothing to learn", hint)
     return has_reply, routing
+
+
+def _name_them(profile: Profile, texts: Sequence[ColumnFacts], body: Role | None = None) -> str:
+    """A hint with the columns and paths that hold texts, and the command that names them; empty without any."""
+    if not texts:
+        return ""
+    listed = ", ".join(f"{facts.name} (median {facts.median_chars:,} characters)" for facts in texts[:6])
+    paths = [facts.name for facts in profile.columns.values() if facts in texts]  # in the order of the file
+    names = [*([body.name] if body else []), *paths, "PATH"][:2]
+    return f"texts are in: {listed}; name them: --body {shlex.quote(names[0])} --reply {shlex.quote(names[-1])}"
+
+
+def _preference(profile: Profile, pair: tuple[str, str]) -> ConfigError:
+    """The rows hold a good and a bad answer."""
+    good = [facts.name for facts in text_columns(profile, below=pair[0])] or [pair[0]]
+    # Where the answer is a list of messages, its last one is the answer, and its first one the question.
+    reply = re.sub(r"\[\d+\]", "[-1]", good[0])
+    asked = [facts.name for facts in text_columns(profile) if re.split(r"[.\[]", facts.name)[0] not in pair]
+    body = asked[0] if asked else re.sub(r"\[\d+\]", "[0]", good[0])
+    return _too_little(
+        profile,
+        f"the rows are preferences ({', '.join(pair)}): two answers to choose from, and a pipeline learns one",
+        f"to train on the better one: --body {shlex.quote(body)} --reply {shlex.quote(reply)}",
+    )
+
+
+def _why_unusable(tickets: Tickets) -> str:
+    """The commonest reason for which rows are no tickets; empty if most are."""
+    reason, n = next(iter(tickets.reasons.items()), ("", 0))
+    n_sampled = sum(tickets.reasons.values()) + tickets.n_usable
+    return f"{n:,} of {n_sampled:,} rows: {reason}" if 2 * n >= n_sampled else ""
 
 
 def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:

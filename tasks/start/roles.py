@@ -16,12 +16,13 @@ from pydantic import BeforeValidator
 from ruamel.yaml import YAML
 
 from schemas.columns import Shape, TicketColumn
+from schemas.errors import ConfigError
 from schemas.spec import Spec
-from tasks.sources.readers.headers import shown
+from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
 from tasks.sources.readers.paths import parse_path, walk
 from tasks.sources.readers.shapes import detect_shape, shape_keys
-from tasks.start.file_profile import ColumnFacts, Profile
+from tasks.start.file_profile import ColumnFacts, Profile, facts_of_path
 
 MAX_LABELS = 100
 """Maximum number of distinct values of a routing field."""
@@ -77,31 +78,105 @@ class Roles:
         return next((role for role in self.found if role.column == column), None)
 
 
-def assign_roles(profile: Profile) -> Roles:
-    """Propose a ticket column for each suitable column of the file."""
+def assign_roles(profile: Profile, named: Mapping[TicketColumn, str] | None = None) -> Roles:
+    """Propose a ticket column for each suitable column of the file.
+
+    Args:
+        profile: Of the file.
+        named: Ticket column -> column or path that the user names. With a body or reply each row is a ticket.
+
+    Raises:
+        ConfigError: TG0167, no row has a named column.
+    """
+    chosen = _named_roles(profile, named or {})
+    if any(role.column in ("body", "reply") for role in chosen):
+        return _of_tickets(profile, chosen, "each row is a ticket, by the columns that you name")
     for desk in KNOWN.desks:
         if set(desk.keys).issubset(profile.top):
-            return Roles("ticket", f"rows look like {desk.name}", tuple(_of_desk(desk, profile)))
+            of_desk = [role for role in _of_desk(desk, profile) if not _is_taken(role, chosen)]
+            return Roles("ticket", f"rows look like {desk.name}", (*chosen, *of_desk))
+    shape = detect_shape(profile.top)
+    if shape == "ticket":
+        return _of_tickets(profile, chosen, "each row is a ticket")
+    keys = shape_keys(shape)
+    summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in profile.top)}"
+    # Keys of a shape may also be column names (`instruction`, `output`): the shape reads them.
+    found = [role for role in _by_name(profile, chosen) if role.name not in keys]
+    found = [role for role in found if role.column not in ("body", "reply")]
+    return Roles(shape, summary, tuple(found), _left_out(profile, found, keys))
+
+
+def text_columns(profile: Profile, *, below: str | None = None) -> list[ColumnFacts]:
+    """Columns and paths with a text of its own in most rows, the longest first: what a body or reply may be.
+
+    Args:
+        profile: Of the file.
+        below: Only this column, or paths into it.
+    """
+    found = []
+    for name, facts in profile.columns.items():
+        is_readable = (facts.is_top or parse_path(name) is not None) and _is_plain_path(name)
+        if is_readable and (below is None or _root(name) == below):
+            fits, _ = evidence_for("body", facts)
+            found += [facts] if fits and 2 * facts.n_filled >= facts.n_rows and not facts.n_dates else []
+    return sorted(found, key=lambda facts: -facts.median_chars)
+
+
+def _of_tickets(profile: Profile, chosen: list[Role], summary: str) -> Roles:
+    """Roles of rows that are tickets by their columns."""
+    found = _by_name(profile, chosen)
+    for column in ("body", "category"):
+        if all(role.column != column for role in found):
+            found += _guess(column, profile, taken={role.name for role in found})
+    found += _incomplete_ids(profile, found)
+    return Roles("ticket", summary, tuple(found), _left_out(profile, found, ()))
+
+
+def _by_name(profile: Profile, chosen: list[Role]) -> list[Role]:
+    """The named roles, and those that the columns' names suggest."""
     by_form: dict[str, ColumnFacts] = {}
     for name, facts in profile.columns.items():
         by_form.setdefault(plain_form(name), facts)
-    found = _first_fit(KNOWN.names, by_form)
-    shape = detect_shape(profile.top)
-    keys = shape_keys(shape)
-    if shape == "ticket":
-        summary = "each row is a ticket"
-        for column in ("body", "category"):
-            if all(role.column != column for role in found):
-                found += _guess(column, profile, taken={role.name for role in found})
-    else:
-        summary = f"rows are of shape {shape} by their keys: {', '.join(key for key in keys if key in profile.top)}"
-        # Keys of a shape may also be column names (`instruction`, `output`): the shape reads them.
-        found = [role for role in found if role.name not in keys and role.column not in ("body", "reply")]
+    return chosen + [role for role in _first_fit(KNOWN.names, by_form) if not _is_taken(role, chosen)]
+
+
+def _is_taken(role: Role, chosen: list[Role]) -> bool:
+    return any(role.column == other.column or role.name == other.name for other in chosen)
+
+
+def _named_roles(profile: Profile, named: Mapping[TicketColumn, str]) -> list[Role]:
+    found = []
+    for column, name in named.items():
+        facts = profile.columns.get(name) or facts_of_path(profile, name)
+        if facts is None or not facts.n_filled:
+            near = did_you_mean(name, profile.columns)
+            texts = ", ".join(each.name for each in text_columns(profile)[:6])
+            hint = f"texts are in: {texts}" if texts else f"columns: {listing(profile.top)}"
+            hint = f"{near} {hint}" if near else hint
+            raise ConfigError(f"no row has a value at {shown(name)}", code="TG0167", where=str(profile.path), hint=hint)
+        fits, evidence = evidence_for(column, facts)
+        found.append(Role(column, name, f"named by you; {'' if fits else 'CHECK: '}{evidence}"))
+    return found
+
+
+def _incomplete_ids(profile: Profile, found: list[Role]) -> list[Role]:
+    """A column `ticket_id` that some rows lack, or that repeats, groups the rows as threads.
+
+    A run would read it by its name, and quarantine the rows without one.
+    """
+    facts = profile.columns.get("ticket_id")
+    taken = {role.column for role in found} | {role.name for role in found}
+    if facts is None or not facts.n_filled or not taken.isdisjoint(("ticket_id", "thread_id")):
+        return []
+    _, evidence = evidence_for("ticket_id", facts)
+    return [Role("thread_id", "ticket_id", f"CHECK: no id of a row: {evidence}; each row gets one from file and line")]
+
+
+def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tuple[str, ...]:
     used = {role.name for role in found}
     roots = {*keys, *(_root(name) for name in used if name not in profile.top)}
     unused = [facts for name, facts in profile.columns.items() if name not in used and _root(name) not in roots]
-    left_out = [f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts))]
-    return Roles(shape, summary, tuple(found), tuple(left_out))
+    return tuple(f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts)))
 
 
 def _of_desk(desk: Desk, profile: Profile) -> list[Role]:
@@ -135,11 +210,16 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
     fit = []
     for name, facts in profile.columns.items():
         speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
-        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.kinds["time"] >= facts.n_filled / 2:
+        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
             continue
         fits, evidence = evidence_for(column, facts)
         fit += [Role(column, name, evidence, guessed=True)] if fits else []
     return fit if len(fit) == 1 else []
+
+
+def _is_plain_path(name: str) -> bool:
+    """True if a message may show the path: keys of JSON may be personal data."""
+    return all(is_plain(part) for part in re.split(r"[.\[\]]+", name) if part and not part.lstrip("-").isdigit())
 
 
 def _root(name: str) -> str:
@@ -177,12 +257,16 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         return False, "empty in every sampled row"
     match column:
         case "created_at" | "updated_at":
-            what = "parse as ISO 8601 or seconds since 1970" if facts.kinds["text"] else "are times"
+            what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
+            if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
+                what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
         case "rating":
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
+            if facts.n_dates >= n / 2:
+                return False, f"dates, {n_distinct:,} different ones"
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
@@ -200,7 +284,7 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             return facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text
 
 
-def percent(n: int, of: int) -> str:
+def percent(n: float, of: float) -> str:
     """A share as a percentage, never rounded up to 100 or down to 0.
 
     >>> percent(1199, 1200), percent(1200, 1200), percent(1, 3000)

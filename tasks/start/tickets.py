@@ -10,11 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 
+from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import RedactionType
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
@@ -26,15 +28,23 @@ from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
 from tasks.start.roles import percent
 
-SEARCHED_TEXTS = 300
-"""Number of bodies to search for personal data and for their language."""
+LANGUAGE_TEXTS = 300
+"""Number of bodies whose language is detected."""
+SEARCHED_CHARACTERS = 3_000_000
+"""Characters to search for personal data, which takes some seconds."""
+_MIN_DETECTED = 20
+"""Texts of known language below which nothing is said about the file's languages."""
+_OWN = 1 / 3
+"""From this share of the replies on, an address or a link in them is the company's own; customers' do not recur."""
 _PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
+_ADDRESSES = ("email", "phone", "url")
 _TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 _MANY = 0.1
 """From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
 """From this share of the texts in one language on, other languages are left out."""
 
+T = TypeVar("T")
 Step: TypeAlias = tuple[dict[str, Any], str]
 """A curation step as in pipelines.yaml, and the counts that support it."""
 
@@ -47,10 +57,17 @@ class Tickets:
     """Tickets with a body and something to learn; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
+    reasons: Mapping[str, int]
+    """Why, in words without ticket text and numbers -> such rows, the commonest first."""
     reply_chars: int
     """95th percentile of the replies' lengths, characters."""
     example_chars: int
     """95th percentile of subject, body and reply together, characters."""
+    replies: ReplyVariety
+    reply_lengths: tuple[int, ...]
+    """Characters of each reply."""
+    labels: Mapping[str, int]
+    """Value of the learned label -> usable tickets; no value leaves this module's callers."""
     n_html: int
     """Tickets with HTML tags in body or reply."""
     steps: tuple[Step, ...]
@@ -73,13 +90,20 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     (batch,) = in_batches(records, max_rows=profile.n_sampled)
     made = maker.make(batch)
     rows = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
-    tickets = [{name: row.get(name) or "" for name in ("subject", "body", "reply", *learns)} for row in rows]
-    usable = (ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns)))
+    names = ("subject", "body", "reply", "messages", *learns)
+    tickets = [{name: row.get(name) or "" for name in names} for row in rows]
+    usable = [ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns))]
+    label = next((name for name in learns if name != "reply"), None)
+    replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
+        reasons=dict(Counter(re.sub(r"\d+", "N", fault.reason) for fault in made.faults.values()).most_common()),
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
+        replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
+        reply_lengths=tuple(map(len, replies)),
+        labels=Counter(ticket[label] for ticket in usable) if label else {},
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
@@ -94,20 +118,29 @@ def _curation(
     tickets: Sequence[Mapping[str, str]], learns: tuple[str, ...], n_rows: int, *, personal_ids: list[str]
 ) -> Iterator[Step]:
     bodies = [ticket["body"] for ticket in tickets if ticket["body"]]
-    searched = bodies[:SEARCHED_TEXTS]
-    found = (dict.fromkeys(each.type for each in find_personal(body[:20_000], _PERSONAL)) for body in searched)
-    kinds = Counter(kind for of_body in found for kind in of_body).most_common()
-    personal = ", ".join(f"{kind} in {n:,}" for kind, n in kinds) or "none found"
-    note = f"personal data in {len(searched):,} texts searched: {personal}"
+    found = _search(tickets)
+    personal = ", ".join(f"{kind} in {n:,}" for kind, n in found.kinds.most_common()) or "none found"
+    note = f"personal data in {found.n_tickets:,} tickets searched: {personal}"
+    if found.own:
+        note += "; CHECK: `keep` has what recurs in a third of the replies; the addresses of people are not for it"
     if personal_ids:
         note += f"; {', '.join(personal_ids)} are personal: set TUNEGATE_PSEUDONYM_KEY (`openssl rand -hex 32`)"
-    yield {"uses": "redact", **({"pseudonymise": personal_ids} if personal_ids else {})}, note
-    if languages := _languages(searched):
+    yield (
+        {
+            "uses": "redact",
+            **({"keep": found.own} if found.own else {}),
+            **({"pseudonymise": personal_ids} if personal_ids else {}),
+        },
+        note,
+    )
+    sample = _spread(bodies)[:LANGUAGE_TEXTS]
+    if languages := _languages(sample):
         code, n_texts = languages.most_common(1)[0]
-        note = (
-            f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect are "
-        )
-        if n_texts >= _DOMINANT * languages.total():
+        note = f"{percent(n_texts, languages.total())} of {languages.total():,} texts that are long enough to detect"
+        note += f" (of {len(sample):,}) are "
+        if languages.total() < max(_MIN_DETECTED, len(sample) / 2):
+            yield {"uses": "language"}, f"{note}`{code}`: too few to leave any language out"
+        elif n_texts >= _DOMINANT * languages.total():
             yield {"uses": "language", "keep": [code]}, f"{note}`{code}`"
         else:
             yield {"uses": "language"}, f"{note}`{code}`, {len(languages)} languages; none is left out"
@@ -133,10 +166,47 @@ def _curation(
     yield {"uses": "dedup"}, "exact and near duplicates of the customer's text"
 
 
+@dataclass(frozen=True)
+class _Personal:
+    """What a search found."""
+
+    n_tickets: int
+    kinds: Counter[str]
+    """Type -> tickets with a value of it."""
+    own: list[str]
+    """Addresses, numbers and links that recur in the replies."""
+
+
+def _search(tickets: Sequence[Mapping[str, str]]) -> _Personal:
+    """Search subjects, bodies and replies for personal data, of tickets all over the file."""
+    kinds, in_replies = Counter[str](), Counter[tuple[str, str]]()
+    n_tickets = n_replies = n_characters = 0
+    for ticket in _spread(tickets):
+        if n_characters > SEARCHED_CHARACTERS:
+            break
+        n_tickets += 1
+        n_replies += bool(ticket["reply"])
+        of_ticket: set[str] = set()
+        for name in ("subject", "body", "reply", "messages"):
+            text = ticket[name][:20_000]
+            n_characters += len(text)
+            values = {(each.type, each.key) for each in find_personal(text, _PERSONAL)} if text else set()
+            of_ticket |= {kind for kind, _ in values}
+            in_replies.update(value for value in values if name == "reply" and value[0] in _ADDRESSES)
+        kinds.update(of_ticket)
+    least = max(10, _OWN * n_replies)
+    return _Personal(n_tickets, kinds, sorted(key for (_, key), n in in_replies.items() if n >= least))
+
+
+def _spread(items: Sequence[T]) -> list[T]:
+    """The items in an order in which the first ones come from all over the file."""
+    return [item for _, item in sorted(enumerate(items), key=lambda pair: crc32(b"%d" % pair[0]))]
+
+
 def _languages(bodies: Sequence[str]) -> Counter[str]:
     """ISO 639-1 code -> texts in that language; short texts are not counted."""
     lines = [" ".join(body[: 4 * READ_CHARACTERS].split())[:READ_CHARACTERS] for body in bodies]
-    lines = [line for line in lines if sum(map(str.isalpha, line)) >= MIN_LETTERS]
+    lines = [line for line in lines if len("".join(filter(str.isalpha, line)).encode()) >= MIN_LETTERS]
     codes, _ = detect_languages(pa.chunked_array([pa.array(lines, pa.string())]))
     return Counter(code for code in codes.to_pylist() if code)
 

@@ -8,7 +8,9 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows.cli.output import out, talk
+from schemas.curation import TableSpec
 from tasks.start.propose import Proposal
+from tasks.start.roles import percent
 
 
 def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
@@ -20,6 +22,7 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
         "columns": {role.column: asdict(role) for role in roles.found},
         "left_out": list(roles.left_out),
         "faulty_share": proposal.faulty_share,
+        "warnings": list(proposal.warnings),
         "sizes": {**asdict(sizes), "gate_works": sizes.gate_works},
         "gate": [{**asdict(power), "underpowered": power.underpowered} for _, power in proposal.gate],
     }  # fmt: skip
@@ -36,4 +39,10 @@ def print_proposal(proposal: Proposal, config: Path) -> None:
         out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
     else:
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
+    for warning in proposal.warnings:
+        talk().print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=True)
+    if proposal.faulty_share > TableSpec().fail_above:
+        share, reasons = percent(proposal.faulty_share, 1), proposal.tickets.reasons
+        why = escape(next(iter(reasons), "they cannot be read").rstrip("."))
+        talk().print(f"[yellow]warning[/yellow] {share} of the rows are faulty, so a run stops: {why}", soft_wrap=True)
     talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)

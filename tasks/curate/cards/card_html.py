@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep, ValueCounts
+from schemas.label_balance import LabelBalance
 from tasks.curate.cards.card_drift import MAJOR, MODERATE
 from tasks.curate.cards.card_marks import (
     STYLE,
@@ -20,6 +21,7 @@ from tasks.curate.cards.card_marks import (
     percent,
     stacked,
     table,
+    text,
     tile,
     trimmed,
 )
@@ -43,6 +45,7 @@ def draw_card(numbers: CardNumbers) -> str:
         _weeks(numbers),
         *_lengths(numbers),
         *(_balance(name, folded(numbers.distributions[name], least=_LEAST_SHARE.get(name, 0.0))) for name in shown),
+        _encoded(numbers.encoded),
         _duplicates(numbers),
         _personal_data(numbers),
         _personal_ids(numbers),
@@ -124,6 +127,8 @@ def _lengths(numbers: CardNumbers) -> Iterator[str]:
         distribution = numbers.distributions[name]
         bins = [(value.value, [Bar("out", value.n, "tickets")]) for value in distribution.values]
         note = f"<p>{number(distribution.missing.n)} tickets have none.</p>" if distribution.missing.n else ""
+        if name == "reply_length" and numbers.replies is not None and numbers.replies.warning:
+            note += f"<p>{text(numbers.replies.warning)}.</p>"
         yield panel(title, columns(bins) + "<p>Each column is labelled with its lower bound.</p>" + note)
 
 
@@ -158,6 +163,27 @@ def _balance(name: str, distribution: Distribution) -> str:
         rows.append([*row, cell(number(counts.n), "n")])
     head = (name, *(title for part in totals for title in (part, "share")), "tickets")
     return panel(f"Balance of {name}", table(head, rows), wide=True)
+
+
+def _encoded(balance: LabelBalance | None) -> str:
+    """Draw what training takes of each label; nothing to draw if it takes all and misses none."""
+    if balance is None or (balance.n_used == balance.n_train and balance.warning is None):
+        return ""
+    rows = [
+        [
+            cell(trimmed(name)),
+            *(cell(number(n), "n") for n in (counts.train, counts.used)),
+            stacked([Bar("train", counts.used, "encoded")], max(1, balance.n_used)),
+            cell(percent(counts.used, balance.n_used), "n"),
+            *(cell(number(n), "n") for n in (counts.validation, counts.test)),
+        ]
+        for name, counts in balance.rows
+    ]
+    note = f"<p>{text(balance.sentence)}</p>"
+    if balance.warning:
+        note += f"<p>{text(balance.warning)}.</p>"
+    head = (balance.column, "train", "encoded", "drawn", "share", "validation", "test")
+    return panel("What training takes", note + table(head, rows), wide=True)
 
 
 def _share(counts: ValueCounts, part: str, totals: dict[str, int]) -> float:

@@ -53,6 +53,11 @@ def trimmed(text: str) -> str:
     return shown if len(shown) <= MAX_TEXT else f"{shown[: MAX_TEXT - 1]}\u2026"
 
 
+def text(sentence: str) -> str:
+    """Return a sentence that may quote a value, escaped and without invisible characters."""
+    return escape(visible(sentence))
+
+
 def tile(name: str, value: str, note: str) -> str:
     return f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b><small>{escape(note)}</small></div>'
 

@@ -23,6 +23,7 @@ from schemas.curation_card import (
     LabelConflicts,
     PersonalData,
     Reason,
+    ReplyVariety,
     Score,
     Shift,
     ValueCounts,
@@ -90,6 +91,7 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
             personal_ids=_personal_ids(connection, tuple(map(str, files.values()))),
             scores=_scores(connection),
             label_conflicts=_label_conflicts(connection),
+            replies=_replies(connection, tuple(map(str, files.values()))),
             drift=_drift(connection, distributions, reference) if reference else None,
         )
 
@@ -138,6 +140,12 @@ def is_personal(value: str) -> bool:
     (False, True)
     """
     return bool(redact_row({"body": value}, _REDACT)[1])
+
+
+def _replies(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> ReplyVariety:
+    sql = "SELECT count(reply), count(DISTINCT hash(reply)) FROM read_parquet($files)"
+    n, n_distinct = _rows(connection, sql, {"files": list(files)})[0]
+    return ReplyVariety(n=n, n_distinct=n_distinct)
 
 
 def _personal_ids(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> dict[str, int]:

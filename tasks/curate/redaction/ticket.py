@@ -37,9 +37,9 @@ class Placeholders:
     '[EMAIL_1], [EMAIL_2]'
     """
 
-    def __init__(self, *, keep: str | None = None) -> None:
+    def __init__(self, *, keep: str | None = None, kept: Kept | None = None) -> None:
         self.counts: Counter[str] = Counter()
-        self._keep = keep
+        self._keep, self._kept = keep, kept
         self._numbers: dict[tuple[str, str], int] = {}
         self._last: Counter[str] = Counter()
 
@@ -50,11 +50,12 @@ class Placeholders:
                 self._last[kind.lower()] = max(self._last[kind.lower()], int(number))
 
     def put(self, text: str, values: Iterable[Found]) -> str:
-        """Replace the values in the text, except the one to keep."""
+        """Replace the values in the text, except those to keep."""
         pieces = []
         place = 0
         for found in values:
-            if text[found.start : found.end] == self._keep:
+            value = text[found.start : found.end]
+            if value == self._keep or (self._kept is not None and self._kept.has(found, value)):
                 continue
             pieces += [text[place : found.start], self._placeholder(found.type, found.key)]
             place = found.end
@@ -68,6 +69,36 @@ class Placeholders:
         return f"[{kind.upper()}_{self._numbers[kind, key]}]"
 
 
+class Kept:
+    """The values that `redact.keep` names, compared as equal values of a ticket are.
+
+    >>> kept = Kept(("Help@shop.example", "@desk.example"), region="US")
+    >>> [kept.has(each, "") for each in find_personal("help@Shop.example, ann@desk.example, bob@x.org", ["email"])]
+    [True, True, False]
+    """
+
+    def __init__(self, values: Collection[str], *, region: str) -> None:
+        self._domains = tuple(value.lower() for value in values if value.startswith("@"))
+        self._texts = frozenset(values)
+        self._keys = frozenset(
+            (found.type, found.key)
+            for value in values
+            for found in find_personal(value, get_args(RedactionType), region=region)
+            if found.end - found.start == len(value)
+        )
+
+    def has(self, found: Found, text: str) -> bool:
+        """Whether to keep the value.
+
+        Args:
+            found: The value.
+            text: As it is written.
+        """
+        if (found.type, found.key) in self._keys or not self._texts.isdisjoint((text, found.key)):
+            return True
+        return found.type == "email" and bool(self._domains) and found.key.endswith(self._domains)
+
+
 class TicketRedactor:
     """Redacts tickets as a `RedactStep` says.
 
@@ -78,6 +109,7 @@ class TicketRedactor:
     def __init__(self, step: RedactStep) -> None:
         self._step = step
         self._orders = order_numbers(step.order_numbers)
+        self._kept = Kept(step.keep, region=step.region) if step.keep else None
         self._names = step.names if "name" in step.types and step.names and step.names.mode != "sample" else None
         self._all_types = dict.fromkeys(TEXTS, frozenset(step.types))
         self._types_of: dict[int, frozenset[RedactionType]] = {}
@@ -93,7 +125,9 @@ class TicketRedactor:
         """
         types = self._all_types if types is None else types
         reference = row.get("reference")
-        placeholders = Placeholders(keep=None if reference and is_personal_id(reference) else reference)
+        placeholders = Placeholders(
+            keep=None if reference and is_personal_id(reference) else reference, kept=self._kept
+        )
         for name in TEXTS:
             placeholders.reserve(row.get(name) or "")
         names = self._names if "name" in types["body"] else None

@@ -6,7 +6,9 @@ Called by `flows/views/report.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from schemas.report import Curve
 
@@ -37,14 +39,11 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
 
 def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     """Number of examples by range of tokens, in an encoded split (a folder of Arrow files)."""
-    import pyarrow as pa
     import pyarrow.compute as pc
 
     lengths: list[int] = []
-    for path in sorted(folder.glob("*.arrow")):
-        with pa.memory_map(str(path)) as source:
-            for batch in pa.ipc.open_stream(source):
-                lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
+    for batch in _batches(folder):
+        lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
     if not lengths:
         return ()
     width = max(1, -(-(max(lengths) + 1) // N_BINS))
@@ -53,3 +52,29 @@ def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
         counts[length // width] += 1
     first = next(place for place, n in enumerate(counts) if n)
     return tuple((f"{place * width}-{(place + 1) * width - 1}", n) for place, n in enumerate(counts) if place >= first)
+
+
+def encoded_ids(folder: Path) -> list[str]:
+    """Ticket ids of an encoded split."""
+    return [name for batch in _batches(folder) for name in batch.column("ticket_id").to_pylist()]
+
+
+def reply_tokens(folder: Path) -> list[int]:
+    """Tokens of the last answer of each example of an encoded split, its end included."""
+    found = []
+    for batch in _batches(folder):
+        for mask in batch.column("loss_mask").to_pylist():
+            answer = mask[::-1]
+            start = answer.index(1) if 1 in answer else len(answer)
+            rest = answer[start:]
+            found.append(rest.index(0) if 0 in rest else len(rest))
+    return found
+
+
+def _batches(folder: Path) -> Iterator[Any]:
+    """The record batches of a folder of Arrow files."""
+    import pyarrow as pa
+
+    for path in sorted(folder.glob("*.arrow")):
+        with pa.memory_map(str(path)) as source:
+            yield from pa.ipc.open_stream(source)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from schemas.errors import DataError
 from tasks.row_fault import find_faulty, is_row_fault, row_fault
+from tasks.sources.formats import forms_of
 from tasks.sources.kind import RowReading
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
@@ -48,6 +49,7 @@ class TicketMaker:
     def __init__(self, source: RowReading) -> None:
         self._source = source
         self._mapping = Mapping(source)
+        self._forms = forms_of(source)
         self._readings: dict[tuple[str, ...], Reading] = {}
         self._found: set[str] = set()
         self._keys: Counter[str] = Counter()
@@ -129,7 +131,7 @@ class TicketMaker:
         columns: dict[str, pa.Array] = {}
         for column in CANONICAL:
             if column in values:
-                columns[column], wrong = typed_column(column, values[column])
+                columns[column], wrong = typed_column(column, values[column], self._forms)
                 for index, fault in wrong.items():
                     faults.setdefault(index, fault)
         return columns, faults

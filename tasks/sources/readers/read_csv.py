@@ -6,17 +6,22 @@ It knows nothing of tickets. Called by `tasks/sources/formats.py`.
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from schemas.errors import DataError
+from schemas.file_reading import CsvSpec
 from tasks.sources.readers.headers import check_header, shown
 from tasks.sources.readers.records import MAX_ROW_BYTES, Fault, Record, fault_of
 from tasks.sources.readers.row_form import RowForm, learn_form
 from tasks.sources.readers.streams import Block, open_binary, read_blocks
 
+USUAL = CsvSpec()
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE_ROWS = 300
 _TRUSTED_RUN = {True: 50, False: 3}
 """Consecutive rows without a fault that are trusted although they lack the form of the file's rows (True), or although
@@ -40,36 +45,41 @@ _Typed: TypeAlias = tuple[_Row, dict[str, object]]
 """A row, and its values by name; none where it has a fault."""
 
 
-def read_csv(path: Path) -> Iterator[Record]:
+def read_csv(path: Path, form: CsvSpec = USUAL) -> Iterator[Record]:
     """Every row under the header, as text by name (empty is None) or as its fault; blank lines are no rows.
 
     Quoted fields may hold line breaks. Reading continues after a row whose quoting is broken, so that one stray quote
     cannot swallow the rest of the file. Rows below it are quarantined until one certainly begins a row: lines of a text
     that has lost its quote can pass for rows. `.tsv` files are separated by tabs; there a quote inside a field is text.
+    A first line such as `sep=;`, which Excel reads, is no row.
 
     Raises:
         DataError: TG0202, UTF-16, UTF-32 or damaged compression; TG0204, no usable header.
     """
-    separator = "\t" if ".tsv" in path.suffixes else ","
+    separator = form.delimiter or ("\t" if ".tsv" in path.suffixes else ",")
     with open_binary(path) as stream, _wide_fields():
         blocks = read_blocks(stream, where=str(path))
         first = next(blocks, None)
         if first is None:
             return
-        source = _Lines(chain([first], blocks))
+        source = _Lines(chain([first], blocks), form.encoding)
         rows = _rows(source, separator)
         above = next(rows, None)
         if above is None:
             return
-        header = _header(above, separator, f"{path}:{above.line}")
-        form = _learn(first, header, separator)
-        yield from _Trust(form, source).records(_typed(row, header, form) for row in rows)
+        if above.text.strip().lower().strip('"') == f"sep={separator}":
+            above = next(rows, above)
+        header = _header(above, form.encoding, separator, f"{path}:{above.line}")
+        learnt = _learn(_Lines(iter([first]), form.encoding), header, above.line, separator)
+        learnt = replace(learnt, encoding=form.encoding)
+        yield from _Trust(learnt, source).records(_typed(row, header, learnt) for row in rows)
 
 
-def _learn(block: Block, header: list[str], separator: str) -> RowForm:
+def _learn(lines: _Lines, header: list[str], header_line: int, separator: str) -> RowForm:
     """The form of the first rows."""
     none = RowForm(separator, {})
-    rows = (_typed(row, header, none) for row in islice(_rows(_Lines(iter([block])), separator), 1, _SAMPLE_ROWS))
+    first = islice(_rows(lines, separator), _SAMPLE_ROWS)
+    rows = (_typed(row, header, none) for row in first if row.line > header_line)
     whole = [(row.text, row.content) for row, _ in rows if not isinstance(row.content, Fault)]
     return learn_form(whole, separator=separator)
 
@@ -88,10 +98,10 @@ def _typed(row: _Row, header: list[str], form: RowForm) -> _Typed:
 def _values(header: list[str], fields: list[str], text: str, form: RowForm) -> dict[str, object] | Fault:
     if len(fields) != len(header):
         return Fault("TG0244", f"The row has {len(fields)} fields, the header has {len(header)}.")
-    if not text.isascii() and (broken := _not_utf8(header, fields)):
+    if not text.isascii() and (broken := _not_text(header, fields, form.encoding)):
         return broken
     has_quote = '"' in text and '"' in "".join(fields)
-    if has_quote and form.separator == "," and (broken := _stray_quote(header, fields, text, form)):
+    if has_quote and form.separator != "\t" and (broken := _stray_quote(header, fields, text, form)):
         return broken
     return {name: value or None for name, value in zip(header, fields, strict=True) if name}
 
@@ -211,8 +221,8 @@ class _TooLongError(Exception):
 class _Lines:
     """Feeds lines to csv.reader, knows those of the current row and takes some back after a fault."""
 
-    def __init__(self, blocks: Iterator[Block]) -> None:
-        self._blocks = blocks
+    def __init__(self, blocks: Iterator[Block], encoding: str) -> None:
+        self._blocks, self._encoding = blocks, encoding
         self._lines: list[bytes | None] = []
         self._offsets: list[int] = []
         self._number = 1  # of the first of these lines
@@ -232,7 +242,7 @@ class _Lines:
         self._n_bytes += MAX_ROW_BYTES + 1 if data is None else len(data) + 1
         if data is None or self._n_bytes > MAX_ROW_BYTES:
             raise _TooLongError
-        text = data.decode("utf-8", "surrogateescape")
+        text = data.decode(self._encoding, "surrogateescape")
         if self._ended or self._next < len(self._lines):
             text += "\n"
         self._texts.append(text)
@@ -304,7 +314,7 @@ def _reason(error: csv.Error) -> str:
     return next(found, "The row's quoting is broken.")
 
 
-def _header(row: _Row, separator: str, where: str) -> list[str]:
+def _header(row: _Row, encoding: str, separator: str, where: str) -> list[str]:
     content = row.content
     if isinstance(content, Fault):
         is_cr = "\r" in row.text.rstrip("\r\n")
@@ -315,24 +325,29 @@ def _header(row: _Row, separator: str, where: str) -> list[str]:
             hint="convert the line ends: tr '\\r' '\\n' < FILE > FILE.lf" if is_cr else None,
         )
     if any("\udc80" <= character <= "\udcff" for name in content for character in name):
-        raise DataError("the header is not UTF-8", code="TG0204", where=where, hint="save the file as UTF-8")
+        raise DataError(
+            f"the header is not {encoding.upper()}",
+            code="TG0204",
+            where=where,
+            hint="save the file as UTF-8, or name its encoding: `csv: {encoding: windows-1252}`",
+        )
     names = [name.strip() for name in content]
-    for other, word in ((";", "semicolons"), ("\t", "tabs"), ("|", "bars")):
+    for other, word in SEPARATORS.items():
         if len(names) == 1 and other in names[0]:
             raise DataError(
-                f"the header looks separated by {word}, expected {'tabs' if separator != ',' else 'commas'}",
+                f"the header looks separated by {word}, expected {SEPARATORS[separator]}",
                 code="TG0204",
                 where=where,
-                hint="name tab-separated files .tsv; write others with commas",
+                hint=f"set `csv: {{delimiter: {json.dumps(other)}}}` in `source`",
             )
     check_header([name for name in names if name], where=where)
     return names
 
 
-def _not_utf8(header: list[str], fields: list[str]) -> Fault | None:
+def _not_text(header: list[str], fields: list[str], encoding: str) -> Fault | None:
     for name, value in zip(header, fields, strict=True):
         if not value.isascii() and any("\udc80" <= character <= "\udcff" for character in value):
-            return Fault("TG0241", f"Field {name or '(unnamed)'} is not UTF-8.", name or None)
+            return Fault("TG0241", f"Field {name or '(unnamed)'} is not {encoding.upper()}.", name or None)
     return None
 
 

@@ -32,12 +32,14 @@ class RowForm:
         columns: Place of a column -> the forms of its values.
         is_quoted: Rows begin with a quote.
         has_quotes: Some fields are quoted, so a quote inside an unquoted field is an error.
+        encoding: Of the file.
     """
 
     separator: str
     columns: dict[int, frozenset[str]]
     is_quoted: bool = False
     has_quotes: bool = False
+    encoding: str = "utf-8"
 
     @property
     def is_known(self) -> bool:

@@ -16,6 +16,7 @@ from tasks.sources.readers.values import (
     FREE_TEXT,
     RATING,
     TIMES,
+    ValueForms,
     inexact_number,
     to_rating,
     to_text,
@@ -31,14 +32,22 @@ _DAY = r"((0[1-9]|1[0-2])-(0[1-9]|1\d|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]
 _CLOCK = r"([01]\d|2[0-3]):[0-5]\d:[0-5]\d(\.\d{3}|\.\d{6})?"
 _UNZONED = rf"^(19|20)\d\d-{_DAY}[T ]{_CLOCK}$"
 _ZONED = _UNZONED.removesuffix("$") + r"(Z|[+-][01]\d:[0-5]\d)$"
+USUAL = ValueForms()
 _EXACT = {16: 2**11, 32: 2**24, 64: EXACT_FLOAT}
 """Bits of a float -> the whole number below which it holds every digit."""
 _PLAIN_TEXTS: frozenset[type] = frozenset({str, type(None)})
 _PLAIN_NUMBERS: frozenset[type] = frozenset({int, float, type(None)})  # without bool, which Arrow would read as 1
 
 
-def typed_column(column: str, values: Values) -> Typed:
-    """The values as an Arrow array of the column's type, null at faults, and the faults by index."""
+def typed_column(column: str, values: Values, forms: ValueForms = USUAL) -> Typed:
+    """The values as an Arrow array of the column's type, null at faults, and the faults by index.
+
+    Args:
+        forms: Declared by the source; only declared ones cost time.
+    """
+    if forms.declares(column):
+        listed = values if isinstance(values, list) else values.to_pylist()
+        return _from_list(column, [forms.plain(column, value) for value in listed])
     if isinstance(values, list):
         return _from_list(column, values)
     typed = _from_arrow(column, values)

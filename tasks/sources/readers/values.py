@@ -7,11 +7,53 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import lru_cache
+from typing import Literal
 
 from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
+
+
+@dataclass(frozen=True)
+class ValueForms:
+    """How a source writes times and decimals, where it declares that."""
+
+    time_format: str | None = None
+    """As of strptime."""
+    decimal: Literal[".", ","] = "."
+
+    def declares(self, column: str) -> bool:
+        """Whether the column's values need `plain` before they are typed."""
+        return (column in TIMES and self.time_format is not None) or (column == RATING and self.decimal == ",")
+
+    def plain(self, column: str, value: object) -> object:
+        """The value in the usual form; unchanged if it does not have the declared one.
+
+        >>> ValueForms(time_format="%d.%m.%Y").plain("created_at", "31.12.2026")
+        datetime.datetime(2026, 12, 31, 0, 0)
+        >>> forms = ValueForms(decimal=",")
+        >>> forms.plain("rating", "1.234,5"), forms.plain("rating", "4.5"), forms.plain("rating", "gut")
+        ('1234.5', '4.5', 'gut')
+        """
+        if not isinstance(value, str) or not self.declares(column):
+            return value
+        if column == RATING:
+            has_form = _DECIMAL_COMMA.fullmatch(value.strip()) is not None
+            return value.strip().replace(".", "").replace(",", ".") if has_form else value
+        return _parsed(value.strip(), self.time_format or "") or value
+
+
+@lru_cache(maxsize=1 << 16)
+def _parsed(text: str, time_format: str) -> datetime | None:
+    """The time; None if the text does not have the format. Files of days repeat them."""
+    try:
+        return datetime.strptime(text, time_format)
+    except ValueError:
+        return None
+
 
 FREE_TEXT = frozenset({"subject", "body", "reply", "messages"})
 """Columns that accept only text; in the others a whole number is a name (an id, a priority) and becomes text."""
@@ -23,6 +65,7 @@ EXACT_FLOAT = 2**53
 
 _EPOCH = re.compile(r"-?\d{9,17}(\.\d+)?")
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)
 _ZONE_WITH_SPACE = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
 # An epoch in seconds stays below 1e11 until the year 5138; one in milliseconds is above from 1973 on.
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14
@@ -94,7 +137,9 @@ def to_time(column: str, value: object) -> datetime | Fault | None:
                 return _utc(_from_epoch(float(value)))
     except (ValueError, OverflowError, OSError):
         return Fault(
-            "TG0214", f"Field {column} cannot be read as a time; write ISO 8601 or seconds since 1970.", column
+            "TG0214",
+            f"Field {column} cannot be read as a time; write ISO 8601 or seconds since 1970, or set `time_format`.",
+            column,
         )
     return Fault("TG0247", f"Field {column} has type {kind_of(value)}; it must be a time.", column)
 

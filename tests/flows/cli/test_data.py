@@ -193,6 +193,44 @@ def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(emp
     assert (state["n_read"], state["read_change"]) == (240, None)
 
 
+MAIL = "ann.smith@example.org"
+
+
+@pytest.mark.parametrize(
+    ("steps", "blank", "error", "reason", "funnel"),
+    [
+        ([{"uses": "redact"}], "body", "TG0220", "by validate, TG0", ["extract", "validate"]),
+        ([{"uses": "redact"}, {"uses": "rule", "name": "has_reply", "keep": "reply is not null"}], "reply", "TG0221",
+         "119 dropped by rules, has_reply", ["extract", "validate", "redact", "rules"]),
+    ],
+)  # fmt: skip
+def test_a_curation_that_fails_shows_why_and_what_it_left(
+    steps: list[Any], blank: str, error: str, reason: str, funnel: list[str], empty_workplace: Workplace
+) -> None:
+    """Too many rows without a body, or too few with a reply; each mentions a person."""
+    tickets = [{**ticket, "body": f"{ticket['body']} {MAIL}"} for ticket in week(1)]
+    for ticket in tickets[:-1]:
+        ticket[blank] = ""
+    write_tickets(empty_workplace, tickets)
+    empty_workplace.declare(from_file(steps=steps))
+    done = empty_workplace.run("data", "curate", "small")
+    assert (done.returncode, f"error[{error}]" in done.stderr) == (3, True)
+    assert reason in done.stderr
+    assert "tunegate data quarantine small" in done.stderr
+    assert "@" not in done.stderr
+    found = empty_workplace.json("data", "funnel", "small", "--reasons")
+    assert [row["step"] for row in found["funnel"]] == funnel
+    assert (found["failed"]["error"][:6], found["card"]) == (error, None)
+    listed = empty_workplace.json("data", "quarantine", "small", "--sql", "SELECT * FROM removed")["rows"]
+    assert len(listed) == 50
+    sample = empty_workplace.json("data", "sample", "small", "-n", "200")["rows"]
+    assert sample
+    assert MAIL not in json.dumps(sample, default=str)
+    write_tickets(empty_workplace, week(1) + week(2))
+    assert empty_workplace.run("data", "curate", "small").returncode == 0
+    assert "failed" not in empty_workplace.json("data", "funnel", "small")
+
+
 def test_the_dictionary_names_every_table_for_people_and_for_dbt(empty_workplace: Workplace) -> None:
     page = empty_workplace.run("data", "dictionary").stdout
     assert "| `body` | VARCHAR | yes | personal | The customer's text |" in page

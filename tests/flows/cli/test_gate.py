@@ -55,6 +55,10 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
     assert result["funnel"][0]["step"] == "extract"
     assert {curve["name"] for curve in result["curves"]} >= {"loss", "learning_rate"}
     assert sum(n for _, n in result["token_lengths"]) == 32
+    encoded = result["encoded"]
+    assert (encoded["column"], encoded["n_used"], encoded["chosen"]) == ("category", 32, "newest")
+    assert sum(row["used"] for row in [*encoded["values"], encoded["other"], encoded["missing"]]) == 32
+    assert any("cuts 100% of the replies" in note for note in result["notes"])
     for wrong in (["report"], ["report", run_id, "--last", "strict"], ["report", "--last", "small"]):
         assert "TG0139" in workplace.run(*wrong).stderr
 

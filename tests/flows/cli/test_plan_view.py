@@ -37,6 +37,8 @@ def test_a_plan_gives_a_reason_for_each_step_that_would_run_again(workplace: Wor
         return {step["step"]: step["why"] for step in workplace.json("plan", "small")["steps"]}
 
     assert set(why().values()) == {""}
+    warnings = workplace.json("plan", "small")["warnings"]
+    assert any("max_new_tokens 4 cuts 100% of the replies" in warning for warning in warnings)
     rewrite_keys(workplace.home, "encode", lambda parts: parts["code"].update({"tasks.model.chat_format": "00"}))
     rewrite_keys(workplace.home, "train", lambda parts: parts["libraries"].update(torch="1.0"))
     rewrite_keys(workplace.home, "items", lambda parts: parts["inputs"].update(splits="00"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
 import pyarrow.parquet as pq
@@ -16,8 +17,9 @@ from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import PromptSpec
 from tasks.assess import items
-from tasks.assess.items import hash_rank, select_items
+from tasks.assess.items import select_items
 from tasks.curate.rows import read_rows
+from tasks.draw import hash_rank
 from tests.support.plant import raise_on
 
 
@@ -80,6 +82,27 @@ def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(
         assert _chosen(tmp_path) == chosen
     select_items(splits=splits, max_items=30, seed=1, answer="{reply}", out=tmp_path, choose="newest")
     assert _chosen(tmp_path) == [f"t{i:04d}" for i in range(30)]
+
+
+def test_without_times_each_label_has_its_share_of_the_items(
+    make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
+    rows = [{**row, "category": label} for row, label in zip(_tickets(100), labels, strict=True)]
+    choices: tuple[Literal["hash", "newest"], ...] = ("hash", "newest")
+    for choose in choices:
+        select_items(
+            splits=make_splits(test=rows), max_items=20, seed=1, answer="{reply}", out=tmp_path,
+            choose=choose, stratify="category",
+        )  # fmt: skip
+        found = Counter(labels[int(name[1:])] for name in _chosen(tmp_path))
+        assert found == {"a": 12, "b": 6, "c": 2}
+    dated = [{**row, "created_at": datetime(2026, 6, 1)} for row in rows]
+    select_items(
+        splits=make_splits(test=dated), max_items=20, seed=1, answer="{reply}", out=tmp_path, stratify="category"
+    )
+    plain = sorted((row["ticket_id"] for row in rows), key=lambda name: hash_rank(name, seed=1))[:20]
+    assert _chosen(tmp_path) == sorted(plain), "with times the items of an existing home stay"
 
 
 def test_new_tickets_only_displace_items_and_never_reshuffle_them(

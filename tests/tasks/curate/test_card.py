@@ -17,6 +17,7 @@ from schemas.artifacts import CheckResults, CurationCard, RowCounts, Splits, Tic
 from schemas.curation_card import CardNumbers, Distribution, ValueCounts
 from schemas.data_checks import CheckResult
 from schemas.errors import DataError
+from schemas.training import DrawSpec
 from tasks.curate.card import build_card
 from tasks.curate.cards.card_drift import shift_of, stability_index
 from tasks.curate.cards.card_marks import Bar, stacked, trimmed
@@ -54,6 +55,7 @@ def make_card(
         notes: dict[str, int] | None = None,
         checks: CheckResults | None = None,
         previous: CurationCard | None = None,
+        max_examples: int | None = None,
     ) -> CurationCard:
         steps = {"extract": [], **(removed or {})}
         n = len(train) + len(test) + len(validation) + sum(map(len, steps.values()))
@@ -69,6 +71,8 @@ def make_card(
             clean=clean,
             checks=checks,
             previous=previous,
+            draw=DrawSpec(label="category"),
+            max_examples=max_examples,
             out=new_folder(),
         )
 
@@ -91,6 +95,45 @@ def row(name: str, **columns: object) -> Row:
 
 def shares(distribution: Distribution) -> dict[str, tuple[int, int, int]]:
     return {v.value: (v.train, v.validation, v.test) for v in distribution.values if v.n}
+
+
+def test_the_balance_of_what_training_takes_is_shown_and_unseen_labels_are_named(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    """With times the newest are taken; here they all have one label, and the held-out tickets have others."""
+    personal = "ann.smith@example.org"
+    train = [
+        row(f"t{n}", category="billing" if n < 6 else "delivery", created_at=datetime(2026, 6, 1 + n)) for n in range(9)
+    ]
+    test = [row("x", category="billing"), row("y", category="returns"), row("z", category=personal)]
+    card = make_card(train=train, test=test, max_examples=3)
+    balance = numbers_of(card).encoded
+    assert balance is not None
+    assert [(c.value, c.train, c.used, c.test) for c in balance.values] == [
+        ("billing", 6, 0, 1), ("delivery", 3, 3, 0), ("returns", 0, 0, 1)
+    ]  # fmt: skip
+    assert "the newest, from 2026-06-07 on. 6 are left out" in balance.sentence
+    message = "3 labels of 3 tickets in validation and test: none is in what is encoded for training"
+    assert f"{message} (category: billing, returns and others)" in caplog.text
+    page = (card.root / "card.html").read_text()
+    assert message in page
+    assert personal not in page + caplog.text
+    undated = [{**each, "created_at": None} for each in train]
+    drawn = numbers_of(make_card(train=undated, test=test[:1], max_examples=3)).encoded
+    assert drawn is not None
+    assert {c.value: c.used for c in drawn.values} == {"billing": 2, "delivery": 1}
+    assert "drawn by a seeded hash, with a share of each category" in drawn.sentence
+    assert numbers_of(make_card(train=train, test=test[:1])).encoded is not None
+
+
+def test_replies_from_a_list_and_rare_labels_are_warned_of(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    train = [row(f"t{n}", category="rare" if n < 3 else "usual", reply=f"Text {n % 2}.") for n in range(60)]
+    card = make_card(train=train, test=[row("x", category="usual", reply="Text 1.")])
+    for message in ("2 different replies to 61 tickets", "1 label has fewer than 5 encoded tickets"):
+        assert message in caplog.text
+        assert message in (card.root / "card.html").read_text()
 
 
 def test_no_value_that_redaction_would_replace_is_published(

@@ -124,6 +124,17 @@ def test_a_table_says_how_many_values_of_each_type_were_redacted_in_a_ticket(
     assert set(ids) < set(pq.read_table(result.tickets).column("ticket_id").to_pylist())
 
 
+def test_the_companys_own_addresses_stay_however_they_are_written(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    step = RedactStep(uses="redact", keep=("help@shop.example", "@desk.example", "+44 20 7946 0958"))
+    reply = "Help@shop.example, ann@desk.example, +44 20 7946-0958; not bob@x.example or help@shop.example.evil"
+    table = redact_tickets(new_folder(), tickets=make_tickets([{"ticket_id": "a", "reply": reply}]), step=step)
+    row = rows_of(table.tickets)["a"]
+    assert row["reply"].startswith("Help@shop.example, ann@desk.example, +44 20 7946-0958; not [EMAIL_1] or [EMAIL_2]")
+    assert table.notes["redacted_email"] == 2
+
+
 def test_types_not_named_stay(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     tickets = make_tickets([{"ticket_id": "1", "body": "ann@example.org 203.0.113.7"}])
     step = RedactStep(uses="redact", types=("ip",))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +14,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.curation_steps import RedactStep
+from schemas.artifacts import TicketTable
+from schemas.columns import TicketColumn
+from schemas.curation_steps import LanguageStep, RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
+from schemas.file_reading import Source
 from schemas.load import PipelineFile, load_file
+from schemas.source import FilesSource
 from schemas.yaml_text import read_tree
+from tasks.curate.extract import extract_tickets
+from tasks.curate.rows import read_rows
+from tasks.sources.kind import Place
 from tasks.sources.readers.layouts import CANONICAL
+from tasks.sources.registry import fingerprint_source
 from tasks.start.pipeline_yaml import flow, write_pipeline
 from tasks.start.propose import Proposal, choose_sizes, gate_of, propose_pipeline
 from tasks.start.roles import KNOWN, plain_form
-from tests.tasks.start.conftest import WriteCsv, ticket
+from tests.tasks.start.conftest import Row, WriteCsv, ticket
 
 MAPPED = {
     "ticket_id": "Ticket ID", "created_at": "Created", "customer_id": "Requester", "subject": "Title",
@@ -41,6 +52,13 @@ def loaded(proposal: Proposal, folder: Path) -> tuple[str, PipelineFile]:
     text = write_pipeline(proposal)
     (folder / "pipelines.yaml").write_text(text)
     return text, load_file(folder / "pipelines.yaml")
+
+
+def extracted(source: Source, folder: Path) -> TicketTable:
+    """The tickets that a run reads."""
+    out = folder / "out"
+    out.mkdir()
+    return extract_tickets(out, source=source, fingerprint=fingerprint_source(source, root=folder), place=Place(folder))
 
 
 def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv: WriteCsv, tmp_path: Path) -> None:
@@ -85,6 +103,64 @@ def test_a_time_that_does_not_parse_is_not_a_time(write_csv: WriteCsv, tmp_path:
     text, file = loaded(proposal, tmp_path)
     assert file.get("tickets").split.by_time is False
     assert "CHECK: no column is a time" in text
+
+
+EUROPEAN = ("Vorgang", "Angelegt am", "Frage", "Antwort", "Kategorie", "Bewertung")
+
+
+def european(number: int) -> tuple[str, ...]:
+    """A row as Excel writes it in Germany: its day has two meanings until the 13th."""
+    label = ("Rechnung", "Versand; Lager")[number % 2]
+    return (
+        f"V{number}", f"{1 + number % 28:02}.{1 + number % 12:02}.2026 0{number % 10}:30",
+        f"Grüße, die {number}. Bestellung für 4,99 € fehlt noch immer, bitte helfen Sie mir.",
+        f"Das tut uns leid; wir prüfen die Bestellung Nummer {number} und melden uns.", label, f"{number % 5},5",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "first", "sniffed"),
+    [
+        ("cp1252", ";", "", "windows-1252"),
+        ("cp1252", ";", "sep=;\r\n", "windows-1252"),
+        ("utf-8-sig", ";", "", "utf-8"),
+        ("utf-8", "|", "", "utf-8"),
+        ("cp1252", ",", "", "windows-1252"),
+        ("cp1252", "\t", "", "windows-1252"),
+    ],
+)
+def test_an_export_from_a_european_office_is_read(
+    encoding: str, delimiter: str, first: str, sniffed: str, tmp_path: Path
+) -> None:
+    """Semicolons, windows-1252, dd.mm.yyyy and decimal commas: the dates are no labels, and no letter is lost."""
+    with (tmp_path / "tickets.csv").open("w", newline="", encoding=encoding) as stream:
+        stream.write(first)
+        csv.writer(stream, delimiter=delimiter).writerows([EUROPEAN, *map(european, range(120))])
+    proposal = proposed(tmp_path / "tickets.csv")
+    assert columns(proposal) == {
+        "ticket_id": "Vorgang", "created_at": "Angelegt am", "body": "Frage", "reply": "Antwort",
+        "category": "Kategorie", "rating": "Bewertung",
+    }  # fmt: skip
+    text, file = loaded(proposal, tmp_path)
+    source = file.get("tickets").source
+    assert isinstance(source, FilesSource)
+    assert (source.csv.encoding, source.csv.delimiter or ",", source.csv.decimal) == (sniffed, delimiter, ",")
+    assert source.time_format == "%d.%m.%Y %H:%M"
+    assert "by_time: false" not in text
+    table = extracted(source, tmp_path)
+    rows = {row["ticket_id"]: row for row in read_rows(table.tickets).to_pylist()}
+    assert (len(rows), table.rows.n_quarantined) == (120, 0)
+    assert rows["V3"]["created_at"] == datetime(2026, 4, 4, 3, 30)
+    assert rows["V3"]["body"] == european(3)[2]
+    assert (rows["V3"]["rating"], rows["V3"]["category"]) == (3.5, "Versand; Lager")
+
+
+def test_days_and_months_that_cannot_be_told_apart_are_not_guessed(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(n), "Created": f"{1 + n % 12:02}/{1 + n % 11:02}/2026", "Issue Type": None} for n in range(100)]
+    proposal = proposed(write_csv([{**row, "Label": f"{1 + n % 3}.{1 + n % 12}.2026"} for n, row in enumerate(rows)]))
+    assert proposal.routing is None, "dates are no labels"
+    left = "\n".join(proposal.roles.left_out)
+    assert "CHECK: `time_format` may be %d/%m/%Y or %m/%d/%Y" in left
 
 
 def test_repeated_ids_are_not_ids(write_csv: WriteCsv) -> None:
@@ -154,14 +230,44 @@ def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
 
 
-def test_faulty_rows_are_listed_by_code_and_tolerated(write_csv: WriteCsv, tmp_path: Path) -> None:
+def test_faulty_rows_are_listed_by_code_and_no_limit_is_raised(write_csv: WriteCsv, tmp_path: Path) -> None:
     path = write_csv(map(ticket, range(200)))
     lines = path.read_text().splitlines()
     lines[10:40] = [line + ",one,too,many" for line in lines[10:40]]
     path.write_text("\n".join(lines) + "\n")
     text, file = loaded(proposed(path), tmp_path)
-    assert file.get("tickets").table.fail_above > 0.15
+    assert file.get("tickets").table.fail_above == 0.05
     assert "CHECK: about 15 % of the rows are faulty: TG02" in text
+    assert "A run stops at the usual 5 %" in text
+
+
+def test_languages_personal_data_and_the_companys_address_are_found_all_over_the_file(
+    write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    """Short Chinese bodies; addresses in late replies only, and our own in all of them."""
+    rows = [
+        {
+            "body": "我的包裹在哪里，已经三周了" + str(n) if n % 6 else f"Where is parcel {n}?",
+            "reply": f"Please write to help@shop.example about {n}."
+            + (f" Ann has ann{n}@mail.example" if n > 400 else ""),
+            "label": ("delivery", "returns")[n % 2],
+        }
+        for n in range(600)
+    ]
+    text, file = loaded(proposed(write_csv(rows)), tmp_path)
+    redact, language = file.get("tickets").curate.steps[:2]
+    assert isinstance(redact, RedactStep)
+    assert redact.keep == ("help@shop.example",)
+    assert "personal data in 600 tickets searched: email in 600" in text
+    assert "ann" not in text.lower().replace("cannot", "")
+    assert isinstance(language, LanguageStep)
+    assert language.keep in ((), ("zh",))
+    few = [
+        {**row, "body": f"Where is parcel {n} please, it is late" if n < 4 else f"?? {n} 40-{n} !"}
+        for n, row in enumerate(rows)
+    ]
+    text, file = loaded(proposed(write_csv(few)), tmp_path)
+    assert "too few to leave any language out" in " ".join(text.replace("#", " ").split())
 
 
 def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
@@ -253,6 +359,79 @@ def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: Wr
     assert (proposal.tickets.n_usable, proposal.metric) == (80, "chrf")
     _, file = loaded(proposal, tmp_path)
     assert file.get("tickets").evaluate.routing_field is None
+
+
+def dialog(n: int) -> Row:
+    """Two turns in a list, as IBM's tweets have them."""
+    said = (f"My phone {n} lost its signal again, what now?", f"Please restart phone {n} and tell us its model.")
+    turns = [{"speaker": ("user", "agent")[place], "message": text} for place, text in enumerate(said)]
+    return {"dialogId": n if n % 2 else None, "dialogContent": turns, "meta": {"topic": ("signal", "bill")[n % 2]}}
+
+
+def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    path = write_jsonl(dialog(n) for n in range(120))
+    with pytest.raises(ConfigError) as caught:
+        proposed(path)
+    assert "--body 'dialogContent[0].message' --reply 'dialogContent[1].message'" in str(caught.value.hint)
+    with pytest.raises(ConfigError, match=r"no row has a value at 'dialogContent.0..text'") as caught:
+        propose_pipeline(path, name=None, root=tmp_path, named={"body": "dialogContent[0].text"})
+    assert "texts are in: dialogContent[1].message" in str(caught.value.hint)
+    named: dict[TicketColumn, str] = {
+        "body": "dialogContent[0].message", "reply": "dialogContent[-1].message", "category": "meta.topic",
+        "ticket_id": "dialogId",
+    }  # fmt: skip
+    proposal = propose_pipeline(path, name=None, root=tmp_path, named=named)
+    assert columns(proposal) == named
+    evidence = {role.column: role.evidence for role in proposal.roles.found}
+    assert evidence["ticket_id"] == "named by you; CHECK: 60 different values in 60 of 120 rows"
+    assert evidence["category"] == "named by you; 2 different values in 120 rows"
+    _, file = loaded(proposal, tmp_path)
+    assert file.get("tickets").train.prompt.answer == "[{category}]\n{reply}"
+
+
+def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_path: Path) -> None:
+    """Three texts answer everything, a label has three tickets, and replies are longer than any answer may be."""
+    rows = [
+        {**ticket(n), "Agent Reply": f"Text {n % 3} " + "word " * 300, "Issue Type": "rare" if n < 3 else "usual"}
+        for n in range(400)
+    ]
+    proposal = proposed(write_csv(rows))
+    collapse, rare, cut = proposal.warnings
+    assert "3 different replies to 400 tickets" in collapse
+    assert "1 of 2 labels have fewer than 5 tickets" in rare
+    assert "about 100 % of the replies are longer than max_new_tokens 256" in cut
+    text, _ = loaded(proposal, tmp_path)
+    assert "CHECK: 3 different replies to 400 tickets" in " ".join(text.replace("#", " ").split())
+    assert proposed(write_csv(map(ticket, range(400)))).warnings == ()
+
+
+def test_a_ticket_id_that_half_of_the_rows_lack_does_not_cost_them(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    rows = [{"ticket_id": f"T{n}" if n % 2 else None, "body": f"Where is parcel {n}?", "reply": f"On its way, {n}."}
+            for n in range(80)]  # fmt: skip
+    _, file = loaded(proposed(write_jsonl(rows)), tmp_path)
+    table = extracted(file.get("tickets").source, tmp_path)
+    assert (table.rows.n_out, table.rows.n_quarantined) == (80, 0)
+
+
+SAID = [{"role": "user", "content": "Where is parcel 7?"}, {"role": "assistant", "content": "Here is parcel 7."}]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"prompt": "Where is it, {n}?", "chosen": "On its way, {n}.", "rejected": "No {n}."},
+         "--body prompt --reply chosen"),
+        ({"chosen": SAID, "rejected": SAID}, "--body 'chosen[0].content' --reply 'chosen[-1].content'"),
+        ({"messages": [SAID[0], {"role": "tool", "content": "{n}"}, SAID[1]]}, "40 of 40 rows: Message N"),
+        ({"text": "user: where is parcel {n}?\nassistant: None\ntool: {n}"}, "rows with tool calls are not trained on"),
+    ],
+)  # fmt: skip
+def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, write_jsonl: WriteCsv) -> None:
+    text = json.dumps(row)
+    rows = [json.loads(text.replace("{n}", str(n)).replace("parcel 7", f"parcel {n}")) for n in range(40)]
+    with pytest.raises(ConfigError, match="TG0167") as caught:
+        proposed(write_jsonl(rows))
+    assert message in f"{caught.value} {caught.value.hint}"
 
 
 def test_names_that_yaml_or_the_loader_could_misread_are_kept(write_csv: WriteCsv, tmp_path: Path) -> None:

@@ -11,7 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from flows.views.reply_lengths import cut_replies
+from schemas.artifacts import DatasetRef
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
+from schemas.label_balance import LabelBalance, LabelCounts
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
 from schemas.verdicts import Finding
 from tasks.assess.economics import Measures, compute_costs, read_prices
@@ -19,7 +22,7 @@ from tasks.release.reports import charts
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.page import MAX_WORDS, draw_page, marked
-from tasks.release.reports.read import read_curves, token_lengths
+from tasks.release.reports.read import read_curves, reply_tokens, token_lengths
 
 COSTS = compute_costs(
     read_prices(),
@@ -209,6 +212,36 @@ def test_a_report_of_any_verdict_or_without_results_can_be_drawn(verdict: str) -
 def test_held_out_tickets_without_a_prompt_are_counted() -> None:
     for text in (draw_page(report(n_items_quarantined=2), card=""), write_markdown(report(n_items_quarantined=2))):
         assert "96 held-out tickets (2 more quarantined)" in text
+
+
+def test_a_limit_under_the_replies_is_named_with_the_share_that_it_cuts(tmp_path: Path) -> None:
+    """Ten replies of 1 to 10 tokens; of a conversation the last answer counts."""
+    masks = [[0] * 5 + [1] * n for n in range(1, 10)] + [[0, 1, 1, 0, *[1] * 10, 0]]
+    table = pa.table({"ticket_id": [str(n) for n in range(10)], "loss_mask": masks})
+    (tmp_path / "train").mkdir()
+    with pa.ipc.new_stream(tmp_path / "train" / "data.arrow", table.schema) as stream:
+        stream.write_table(table)
+    dataset = DatasetRef.model_construct(root=tmp_path)
+    assert reply_tokens(tmp_path / "train") == list(range(1, 11))
+    warning = cut_replies(dataset, max_new_tokens=6)
+    assert warning is not None
+    assert "max_new_tokens 6 cuts 40% of the replies: their 90th percentile is 10 tokens" in warning
+    assert cut_replies(dataset, max_new_tokens=10) is None
+    assert warning in draw_page(report(notes=(warning,)), card="")
+
+
+def test_a_page_shows_the_labels_that_were_encoded_and_names_the_unseen() -> None:
+    rows = [LabelCounts(value=HOSTILE, train=6, used=0, validation=0, test=1)]
+    none = LabelCounts(value="", train=0, used=0, validation=0, test=0)
+    balance = LabelBalance(
+        column="category", n_train=1006, n_used=3, chosen="drawn", values=tuple(rows), other=none, missing=none,
+        unseen=(HOSTILE,), n_unseen_labels=1, n_unseen_tickets=1,
+    )  # fmt: skip
+    page = draw_page(report(encoded=balance), card="")
+    assert "3 of 1,006 train tickets are encoded: drawn by a seeded hash" in page
+    assert "1 label of 1 ticket in validation and test: none is in what is encoded for training" in page
+    assert "<script>" not in page
+    assert "What training saw" not in draw_page(report(), card="")
 
 
 def test_junit_counts_failures() -> None:
