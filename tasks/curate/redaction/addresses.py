@@ -92,6 +92,8 @@ GATE: tuple[str, ...] = (
     f"[0-9] ?(?:bis|ter|quater|[A-D])?,? (?i:{_any_of(_WORDS.french)}) ",
 )
 """For RE2."""
+WORDS_GATE = (rf" (?:{_any_of(_WORDS.english)})(?:\W|$)", *GATE[1:])
+"""One of these is in every text that passes `GATE`; joined with others, `.*` costs RE2 four times as much."""
 
 
 def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
