@@ -60,7 +60,7 @@ def launch_script(
         modules: Names in requests (aliases and versions), each with the folder of its adapter.
         max_rank: From `check_servable`.
         has_template: Whether the folder has training's chat template.
-        tokenizer: Folder of an adapter with a tokenizer, whose control tokens may differ from the base's; None for none.
+        tokenizer: Folder of an adapter with a tokenizer, whose control tokens may differ from the base's; else None.
     """
     base = shlex.quote(serving.base.uri.split("#")[0])
     listed = " ".join(shlex.quote(f"{name}={folder}") for name, folder in modules)
