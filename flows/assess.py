@@ -28,10 +28,12 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
 from tasks.assess.endpoint_arm import answer_by_endpoint
+from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
+from tasks.prompts import insert_labels
 
 PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
 PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval", "rag")
@@ -79,7 +81,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             model=tuned.model,
             trained=tuned.trained,
             candidate=arms.scores["tuned"],
-            baselines=tuple(arms.scores[arm] for arm in (*PROMPTING_ARMS, "endpoint") if arm in arms.scores),
+            baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
             champion=arms.scores.get("champion"),
             anchor=arms.scores.get("anchor"),
             checks=tuple(checks.evidence.values()),
@@ -110,7 +112,8 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt = spec.evaluate, spec.train.prompt
-    baseline = prompt.model_copy(update={"system": evaluate.baseline_system or prompt.system})
+    system = insert_labels(evaluate.baseline_system, ()) or prompt.system
+    baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
     return graph.add(
         select_items,
@@ -143,6 +146,7 @@ class _ArmAdder:
     def _baseline_prompts(self, name: str, arm: PromptingArm) -> PromptSet:
         evaluate, train = self.spec.evaluate, self.spec.train
         shows = arm in ("few_shot", "retrieval")
+        label = evaluate.routing_field if evaluate.lists_labels else None
         libraries = ("scikit-learn", "numpy") if arm == "retrieval" else ()
         return self.graph.named("prompts", name, libraries=libraries).add(
             build_prompts,
@@ -151,9 +155,10 @@ class _ArmAdder:
             prompt=train.prompt,
             format=train.format,
             baseline_system=evaluate.baseline_system,
-            splits=self.splits if shows else None,
+            splits=self.splits if shows or label else None,
             n_examples=evaluate.few_shot_examples if shows else 0,
             seed=evaluate.seed if arm == "few_shot" else 0,
+            label=label,
         )
 
     def tuned(

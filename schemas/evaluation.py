@@ -12,7 +12,7 @@ from schemas.corpus import CorpusSpec
 from schemas.endpoint import EndpointSpec
 from schemas.metrics import Metric, MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
-from schemas.template import template_columns
+from schemas.template import LABELS, template_columns
 
 Arm = Literal["zero_shot", "few_shot", "retrieval", "rag", "endpoint", "majority", "tfidf"]
 
@@ -72,7 +72,8 @@ class EvaluateSpec(Spec):
     """The model of the arm endpoint; null for none."""
     baseline_system: str = ""
     """System message of the prompting arms: a fair baseline knows categories and format. Empty: that of train.
-    `{column}` inserts a ticket column, as in `train.prompt`, and `{passages}` is filled in rag only."""
+    `{column}` inserts a ticket column, as in `train.prompt`, `{labels}` the routing field's values in train, and
+    `{passages}` is filled in rag only."""
     few_shot_examples: int = Field(default=3, ge=1, le=32)
     """Examples in the prompts of few_shot and retrieval, from train only."""
     fields: str | None = None
@@ -93,8 +94,13 @@ class EvaluateSpec(Spec):
     @field_validator("baseline_system")
     @classmethod
     def _names_ticket_columns(cls, value: str) -> str:
-        template_columns(value)
+        template_columns(value, also=(LABELS,))
         return value
+
+    @property
+    def lists_labels(self) -> bool:
+        """Whether `baseline_system` has `{labels}`."""
+        return LABELS in template_columns(self.baseline_system, also=(LABELS,))
 
     @field_validator("fields")
     @classmethod

@@ -21,6 +21,7 @@ def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, g
     yield from _gate_faults(gates, evaluate)
     yield from _metric_faults(evaluate)
     yield from _endpoint_faults(train, evaluate, gates)
+    yield from _label_faults(evaluate)
     yield from _corpus_faults(train, evaluate, gates)
     yield from _judge_faults(gates, evaluate)
     yield from _canary_faults(gates, train)
@@ -139,6 +140,15 @@ def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
             "format completion has no system message",
             at=("train", "prompt", "system"),
             hint="put the text at the start of prompt.user, or set system: null",
+        )
+
+
+def _label_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if evaluate.lists_labels and evaluate.routing_field is None:
+        yield Fault(
+            "`{labels}` are the values of the routing field, and evaluate.routing_field is null",
+            at=("evaluate", "baseline_system"),
+            hint="name the column, or write the labels out",
         )
 
 

@@ -15,13 +15,18 @@ from schemas.tables import TICKET_COLUMNS
 PASSAGES = "passages"
 """Name that inserts the passages of `evaluate.corpus` that fit the ticket; they are no column of the ticket."""
 INSERTED = (*TICKET_COLUMNS, PASSAGES)
+LABELS = "labels"
+"""Name that inserts the values of the routing field; only `evaluate.baseline_system` may have it."""
 
 
-def template_columns(text: str) -> tuple[str, ...]:
+def template_columns(text: str, *, also: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Ticket columns that `text` inserts, and `passages`, each once, in order of first use.
 
     Only `{column}` inserts; `{{` and `}}` are literal braces. Attribute and index access, conversions and format
     specs are refused: a template is data, not a program.
+
+    Args:
+        also: Further names that are allowed.
 
     Raises:
         ValueError: the braces do not match, or a field is neither a ticket column nor `passages`.
@@ -39,8 +44,8 @@ def template_columns(text: str) -> tuple[str, ...]:
             continue
         if spec or conversion:
             raise ValueError(f"`{{{name}}}` has a conversion or a format; only `{{column}}` is allowed")
-        if name not in INSERTED:
-            raise ValueError(f"`{{{name}}}` is not a ticket column; {closest(name, INSERTED)}")
+        if name not in (*INSERTED, *also):
+            raise ValueError(f"`{{{name}}}` is not a ticket column; {closest(name, (*INSERTED, *also))}")
         columns[name] = None
     return tuple(columns)
 

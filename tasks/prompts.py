@@ -13,7 +13,7 @@ from datetime import date
 import orjson
 
 from schemas.errors import ConfigError, DataError
-from schemas.template import PASSAGES, template_columns, text_around
+from schemas.template import LABELS, PASSAGES, template_columns, text_around
 from schemas.training import PromptSpec
 
 Message = dict[str, str]
@@ -56,6 +56,24 @@ def render_text(template: str, row: Mapping[str, object]) -> str:
             raise DataError(f"the table has no column {name!r}", code="TG0318", where=f"template {{{name}}}")
         parts.append(_as_text(row[name]))
     return "".join(parts)
+
+
+def insert_labels(template: str, labels: Sequence[str]) -> str:
+    """Return the template with the labels in place of `{labels}`; the rest of it stays a template.
+
+    >>> insert_labels("One of {labels}: {body} {{kept}}", ["late", "{odd}"])
+    'One of late, {{odd}}: {body} {{kept}}'
+    """
+    parts = []
+    for literal, name, _spec, _conversion in string.Formatter().parse(template):
+        parts.append(_literal(literal))
+        if name is not None:
+            parts.append(_literal(", ".join(labels)) if name == LABELS else f"{{{name}}}")
+    return "".join(parts)
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:

@@ -47,6 +47,16 @@ def _messages(folder: Path) -> list[list[dict[str, str]]]:
     return [orjson.loads(row["messages"]) for row in _rows(folder)]
 
 
+def test_a_baseline_is_given_the_labels_of_train(
+    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    build_prompts(
+        items=items, arm="zero_shot", prompt=PROMPT, format="instruction", baseline_system="Of {labels}: {body}",
+        splits=make_splits(train=TRAIN, test=[]), label="category", out=tmp_path,
+    )  # fmt: skip
+    assert _messages(tmp_path)[0][0] == {"role": "system", "content": "Of c0, c1, c2, c3: Why?"}
+
+
 def test_the_tuned_arm_asks_as_training_did(items: EvalSet, tmp_path: Path) -> None:
     made = build_prompts(
         items=items, arm="tuned", prompt=PROMPT, format="instruction", baseline_system="Other.", out=tmp_path
