@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, ValueCounts
+from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep, ValueCounts
 from tasks.curate.cards.card_drift import MAJOR, MODERATE
 from tasks.curate.cards.card_marks import (
     STYLE,
@@ -26,22 +26,23 @@ from tasks.curate.cards.card_marks import (
 
 _OUTCOMES = (("out", "kept"), ("merged", "merged"), ("dropped", "dropped"), ("quarantined", "quarantined"))
 _PARTS = ("train", "validation", "test")
-_LABELS = ("category", "priority")
-_OTHERS = ("language", "product", "channel")
+_COLUMNS = ("category", "priority", "language", "product", "channel")
+_LEAST_SHARE = {"language": 0.01}
+"""Rarer values are shown together (0-1): most rare languages are short texts that were taken for another one."""
 MAX_COLUMNS = 60
 """Columns of the chart of weeks; over longer times several weeks share a column."""
 
 
 def draw_card(numbers: CardNumbers) -> str:
     """Return the fragment: one `section`, readable in light and dark mode."""
+    shown = [name for name in _COLUMNS if _is_filled(numbers.distributions[name])]
     parts = [
         _tiles(numbers),
         _funnel(numbers),
         _reasons(numbers),
         _weeks(numbers),
         *_lengths(numbers),
-        *(_balance(name, numbers.distributions[name]) for name in _LABELS),
-        *(_balance(name, numbers.distributions[name]) for name in _OTHERS if _is_filled(numbers.distributions[name])),
+        *(_balance(name, folded(numbers.distributions[name], least=_LEAST_SHARE.get(name, 0.0))) for name in shown),
         _duplicates(numbers),
         _personal_data(numbers),
         _personal_ids(numbers),
@@ -68,17 +69,21 @@ def _tiles(numbers: CardNumbers) -> str:
 
 def _funnel(numbers: CardNumbers) -> str:
     rows = []
+    kinds = [
+        kind for kind in ("merged", "dropped", "quarantined") if any(_taken(step, kind) for step in numbers.funnel)
+    ]
     for step in numbers.funnel:
-        taken = {
-            "merged": step.rows.n_merged,
-            "dropped": step.rows.n_dropped,
-            "quarantined": step.rows.n_quarantined,
-        }
+        taken = {kind: _taken(step, kind) for kind in kinds}
         bars = [Bar("out", step.rows.n_out, "kept"), *(Bar(kind, n, kind) for kind, n in taken.items())]
         texts = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
         rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in texts)])
-    head = ("step", "drawn", "in", "merged", "dropped", "quarantined", "out")
-    return panel("What each step did to the rows", legend(_OUTCOMES) + table(head, rows), wide=True)
+    head = ("step", "drawn", "in", *kinds, "out")
+    outcomes = [outcome for outcome in _OUTCOMES if outcome[1] in ("kept", *kinds)]
+    return panel("What each step did to the rows", legend(outcomes) + table(head, rows), wide=True)
+
+
+def _taken(step: FunnelStep, kind: str) -> int:
+    return int(getattr(step.rows, f"n_{kind}"))
 
 
 def _reasons(numbers: CardNumbers) -> str:
@@ -126,27 +131,37 @@ def _is_filled(distribution: Distribution) -> bool:
     return distribution.missing.n < distribution.n
 
 
+def folded(distribution: Distribution, *, least: float) -> Distribution:
+    """Add the values of less than this share (0-1) of the tickets to the other values."""
+    rare = [counts for counts in distribution.values if counts.n < least * distribution.n]
+    other = distribution.other.model_copy(
+        update={part: sum(getattr(counts, part) for counts in (distribution.other, *rare)) for part in _PARTS}
+    )
+    kept = tuple(counts for counts in distribution.values if counts not in rare)
+    return distribution.model_copy(update={"values": kept, "other": other})
+
+
 def _balance(name: str, distribution: Distribution) -> str:
     """Draw the shares within each split side by side, which shows a label that test has and train lacks."""
     everything = (*distribution.values, distribution.other, distribution.missing)
-    totals = {part: sum(getattr(counts, part) for counts in everything) for part in _PARTS}
+    totals = {part: n for part in _PARTS if (n := sum(getattr(counts, part) for counts in everything))}
     listed = [(cell(trimmed(counts.value)), counts) for counts in distribution.values]
     listed += [(cell("other values", "dim"), distribution.other)] if distribution.other.n else []
     listed += [(cell("no value", "dim"), distribution.missing)] if distribution.missing.n else []
-    longest = max((_share(counts, part, totals) for _, counts in listed for part in _PARTS), default=0.0) or 1.0
+    longest = max((_share(counts, part, totals) for _, counts in listed for part in totals), default=0.0) or 1.0
     rows = []
     for label, counts in listed:
         row = [label]
-        for part in _PARTS:
-            n, total = getattr(counts, part), totals[part]
+        for part, total in totals.items():
+            n = getattr(counts, part)
             row += [stacked([Bar(part, n, part)], longest * total), cell(percent(n, total), "n")]
         rows.append([*row, cell(number(counts.n), "n")])
-    head = (name, "train", "share", "validation", "share", "test", "share", "tickets")
+    head = (name, *(title for part in totals for title in (part, "share")), "tickets")
     return panel(f"Balance of {name}", table(head, rows), wide=True)
 
 
 def _share(counts: ValueCounts, part: str, totals: dict[str, int]) -> float:
-    return getattr(counts, part) / totals[part] if totals[part] else 0.0
+    return float(getattr(counts, part) / totals[part])
 
 
 def _duplicates(numbers: CardNumbers) -> str:

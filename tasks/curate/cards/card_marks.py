@@ -13,7 +13,7 @@ MAX_TEXT = 48
 """Characters of a value that are shown."""
 _WIDTH, _WIDE, _HEIGHT = 460, 960, 130
 _TOP = 18  # space for the number at the top
-_WIDEST = 90  # of a column: two of them should not fill a panel
+_WIDEST = 160  # of a column: two of them should not fill a panel
 _MAX_LABELS = 12
 
 STYLE = Path(__file__).with_name("card.css").read_text(encoding="utf-8")

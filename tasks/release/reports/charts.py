@@ -9,8 +9,11 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-WIDTH, HEIGHT = 460, 170
-LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 22
+WIDTH, HEIGHT = 330, 150
+"""About the pixels of a panel, so that the letters keep their size."""
+LEFT, RIGHT, TOP, BOTTOM = 50, 8, 10, 22
+LABELS = 6
+"""Labels that fit below a chart."""
 INTERVAL_WIDTH, INTERVAL_HEIGHT = 180, 22
 MAX_POINTS = 600
 
@@ -51,7 +54,7 @@ def columns(bins: Sequence[tuple[str, int]], *, label: str) -> str:
         return ""
     step = (WIDTH - LEFT - RIGHT) / len(bins)
     marks = [_grid((0, most), None, log=False)]
-    every = -(-len(bins) // 8)
+    every = -(-len(bins) // LABELS)
     for place, (name, n) in enumerate(bins):
         x, y = LEFT + place * step, _y(n, (0, most))
         marks.append(
@@ -116,13 +119,26 @@ def _grid(y_span: tuple[float, float], x_span: tuple[float, float] | None, log: 
     for share in (0.0, 0.5, 1.0):
         value = y_span[0] + share * (y_span[1] - y_span[0])
         y = _y(value, y_span)
-        tick = f"{10**value if log else value:.3g}"
+        shown = tick(10**value if log else value)
         marks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" style="stroke:var(--line)"/>')
-        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
+        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
     if x_span is not None:
         marks.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">step {x_span[0]:.0f}</text>')
         marks.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{x_span[1]:.0f}</text>')
     return "".join(marks)
+
+
+def tick(value: float) -> str:
+    """An axis label of at most seven characters.
+
+    >>> tick(0.5), tick(0.000107), tick(31234.0)
+    ('0.5', '1.1e-4', '3.1e4')
+    """
+    plain = f"{value:.3g}"
+    if "e" not in plain and len(plain) <= 7:
+        return plain
+    digits, _, power = f"{value:.1e}".partition("e")
+    return f"{digits}e{int(power)}"
 
 
 def _svg(width: int, height: int, label: str, marks: str) -> str:

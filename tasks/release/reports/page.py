@@ -20,6 +20,7 @@ TEMPLATE = "page.html.j2"
 COLOURS = {"PROMOTE": "good", "UNCOMPARED": "wait", "HOLD": "wait"}
 """Colour of a finding's interval by verdict; `bad` for all others."""
 _WORDS = re.compile(r"\s+|[^\s]+")
+_TITLES = {"learning_rate": "Learning rate", "grad_norm": "Gradient norm"}
 MAX_WORDS = 600
 """Longer answers are shown without marks: comparing them takes quadratic time."""
 
@@ -73,7 +74,7 @@ def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:
     losses = [each for each in curves if each.name in ("loss", "validation_loss")]
     colours = {"loss": "candidate", "validation_loss": "reference"}
     drawn: list[tuple[str, Any]] = [("Loss, nats per token", losses)]
-    drawn += [(each.name.replace("_", " "), [each]) for each in curves if each not in losses]
+    drawn += [(_TITLES.get(each.name, each.name.replace("_", " ")), [each]) for each in curves if each not in losses]
     made = [
         (
             title,

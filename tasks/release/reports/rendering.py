@@ -35,13 +35,16 @@ def environment() -> Environment:
 
 
 def figure(value: float | None) -> str:
-    """
-    >>> figure(0.71234), figure(None), figure(1234.5)
-    ('0.712', '', '1,234')
+    """Three decimals below ten, as for shares; at most one below a thousand.
+
+    >>> figure(0.71234), figure(None), figure(24.0), figure(24.26), figure(1234.5)
+    ('0.712', '', '24', '24.3', '1,234')
     """
     if value is None:
         return ""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+    if abs(value) < 10:
+        return f"{value:.3f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}".removesuffix(".0")
 
 
 def signed(value: float | None) -> str:

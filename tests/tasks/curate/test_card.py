@@ -288,6 +288,20 @@ def test_only_the_commonest_values_are_named(make_card: Callable[..., CurationCa
     assert (found.other.n, found.missing.n, found.n) == (20, 0, 62)
 
 
+def test_rare_languages_are_shown_together_and_empty_columns_are_left_out(
+    make_card: Callable[..., CurationCard],
+) -> None:
+    rows = [{"ticket_id": str(n), "language": "en" if n else "cy"} for n in range(150)]
+    card = make_card(train=rows, test=[{"ticket_id": "x", "language": "en"}])
+    page = (card.root / "card.html").read_text()
+    assert "<bdi>cy</bdi>" not in page
+    assert "other values" in page
+    assert 'scope="col">test' in page
+    assert 'scope="col">validation' not in page, "no ticket is in validation"
+    assert "Balance of category" not in page, "no ticket has a category"
+    assert 'class="n">quarantined' not in page, "no step quarantined a row"
+
+
 def test_drift_is_the_index_of_a_hand_computed_case(make_card: Callable[..., CurationCard]) -> None:
     def rows(start: datetime, **kinds: int) -> list[Row]:
         names = [kind for kind, n in kinds.items() for _ in range(n)]

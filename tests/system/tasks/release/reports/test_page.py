@@ -37,6 +37,16 @@ def test_a_report_with_hostile_text_is_readable_and_runs_none_of_it(
         shown = page.inner_text("main")
         assert HOSTILE.replace("\u202e", "\ufffd") in shown
         assert page.locator("svg").count() >= 3
+        # An axis label beyond its chart is cut off.
+        assert (
+            page.evaluate(
+                """() => [...document.querySelectorAll("svg text")].filter(text => {
+              const a = text.getBoundingClientRect(), b = text.ownerSVGElement.getBoundingClientRect();
+              return a.left < b.left - 1 || a.right > b.right + 1 || a.bottom > b.bottom + 1;
+            }).map(text => text.textContent)"""
+            )
+            == []
+        )
         assert page.locator("script, img, iframe").count() == 0
 
 
