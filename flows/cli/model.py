@@ -11,7 +11,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import out, print_json, print_rows, talk, warn
 
-CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "actor", "reason")
+CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 SHOWN_REFUSALS = 5
 """Refused lines of feedback that are printed."""
 FEEDBACK_WAIT_S = 60.0
