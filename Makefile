@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check test test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-pythons test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -23,12 +23,19 @@ install: .venv/.installed ## bootstrap uv into .venv and install the locked requ
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-check: install ## format, lint, types, import rules
+# The types take as long as everything else together.
+check: install ## format, lint, types, import rules, image and compose files, age of the benchmarks' results
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target types lint lint-imports lint-infra bench-records
+
+types: install
+	@$(BIN)/mypy
+
+lint: install
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
-	@$(BIN)/mypy
+
+lint-imports: install
 	@$(BIN)/lint-imports --no-logo
-	@$(MAKE) --no-print-directory lint-infra
 
 lint-infra: install ## image and compose files
 	@$(BIN)/hadolint infra/Dockerfile
@@ -38,7 +45,10 @@ test: install ## tests in this process; those that lack data skip with their rea
 	@OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup -m "$(MARKS)" tests/system
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder -m "$(MARKS)" tests/system
+
+test-pythons: install ## `make test` on each supported Python that is here or that uv downloads; VERSIONS=3.12, TESTS=PATH: a part
+	@$(BIN)/python -m infra.pythons
 
 campaign: install ## the long proofs: real model, three methods, real tickets, killed sweeps, pulled cables, clusters, a whole clone (hours)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -m campaign
@@ -52,7 +62,7 @@ demo-schedule: install ## eight weeks of arriving tickets under a fake clock: sk
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-gates bench-regressions bench-train bench-forget bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -69,6 +79,9 @@ bench-labels: install ## label errors found on real questions, beside cleanlab; 
 bench-read: install ## MB/s of reading JSON Lines beside other libraries, and the rows each loses
 	@$(BIN)/python -m benchmarks.read
 
+bench-rag: install ## recall@k of a corpus's passages on real texts, next to rank-bm25; QUICK=1 within three minutes, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.rag
+
 bench-scale-model: install ## what 10^9 tickets and a 70B base would take, reckoned from recorded figures and a played shuffle
 	@$(BIN)/python -m benchmarks.scale_model
 
@@ -78,6 +91,9 @@ bench-forget: install ## how long `tunegate data forget --plan` takes in a works
 bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gates
 
+bench-weeks: install ## eight weekly trainings from the base or from the champion, in the toy world; QUICK=1 within three minutes, RECORD=1
+	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weeks
+
 bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1, KEEP=1
 	@$(BIN)/python -m benchmarks.regressions
 
@@ -86,6 +102,9 @@ bench-train: install ## training and generation beside other trainers; QUICK=1 w
 
 bench-scale: install ## redaction and dedup by one process and by two nodes of a Ray cluster; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.scale
+
+bench-records: install ## recorded results whose measured code has changed since; MARK=1 marks their pages
+	@$(BIN)/python -m benchmarks.records
 
 torture: install ## kills, full disks, damaged files, power cuts over all stages; QUICK=1 for minutes, RECORD=1 keeps it
 	@$(BIN)/python -m benchmarks.torture

@@ -25,6 +25,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from benchmarks import records
+
 PROJECT = Path(__file__).resolve().parents[1]
 RESULTS = PROJECT / "benchmarks" / "results"
 PEERS = PROJECT / "benchmarks" / "peers"
@@ -85,6 +87,8 @@ class Bench:
             names = ("ONLY", "QUICK", "SCALE", "SIZE", "SIZES", "TICKETS", "TRIAL")
             settings = "".join(f"{name}={os.environ[name]} " for name in names if os.environ.get(name))
             target = "torture" if self.name == "torture" else f"bench-{self.name}"
+            path = RESULTS / f"{page or self.name}.md"
+            machine["code"] = records.fingerprint(records.declared()[path.stem].code)
             parts = [
                 f"# {title}",
                 f"Written by `{settings}RECORD=1 make {target}`; `benchmarks/README.md` explains the figures.",
@@ -93,7 +97,6 @@ class Bench:
                 body,
                 f"```json\n{line}\n```",
             ]
-            path = RESULTS / f"{page or self.name}.md"
             path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
             print(f"wrote {path.relative_to(PROJECT)}")
         print(line, flush=True)
@@ -113,7 +116,7 @@ def bench_home() -> Path:
 
 
 def describe_machine(*libraries: str) -> dict[str, str]:
-    """Processor, memory, system, versions, time and load, without which figures mean nothing."""
+    """Processor, memory, system, versions, time, commit and load, without which figures mean nothing."""
     processor = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -126,6 +129,7 @@ def describe_machine(*libraries: str) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "libraries": ", ".join(map(version_of, libraries or ("duckdb", "numba", "numpy", "pyarrow"))),
         "time": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "commit": records.commit(),
         "load": load(),
     }
 

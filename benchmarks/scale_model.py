@@ -24,7 +24,8 @@ from benchmarks.tickets import scale_table
 from schemas.curation_steps import DedupStep
 from tasks.assess.economics import read_prices
 from tasks.curate.dedup_parts import MOST_ROWS, decide_in_parts
-from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, known_dims, spec_for
+from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, fit_methods, spec_for
+from tasks.train.model_shapes import known_dims
 
 T = TypeVar("T")
 SIZES = (10**6, 10**7, 10**8, 10**9)

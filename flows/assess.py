@@ -28,12 +28,15 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from tasks.assess.baselines import score_classifier
 from tasks.assess.endpoint_arm import answer_by_endpoint
+from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
+from tasks.corpus.build import cite_as_served
+from tasks.prompts import insert_labels
 
-PromptingArm = Literal["zero_shot", "few_shot", "retrieval"]
-PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval")
+PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
+PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval", "rag")
 CLASSIFIER_ARMS: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf")
 
 
@@ -65,7 +68,10 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
             # It answers as it is served: with the prompt and format that it was trained on.
-            adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained)
+            shown = items
+            if ref.prompt.shows_passages:
+                shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
+            adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown)
         checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
         decision = graph.named("gate").grow(
             add_gate,
@@ -75,7 +81,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             model=tuned.model,
             trained=tuned.trained,
             candidate=arms.scores["tuned"],
-            baselines=tuple(arms.scores[arm] for arm in (*PROMPTING_ARMS, "endpoint") if arm in arms.scores),
+            baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
             champion=arms.scores.get("champion"),
             anchor=arms.scores.get("anchor"),
             checks=tuple(checks.evidence.values()),
@@ -106,7 +112,8 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt = spec.evaluate, spec.train.prompt
-    baseline = prompt.model_copy(update={"system": evaluate.baseline_system or prompt.system})
+    system = insert_labels(evaluate.baseline_system, ()) or prompt.system
+    baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
     return graph.add(
         select_items,
@@ -138,7 +145,8 @@ class _ArmAdder:
 
     def _baseline_prompts(self, name: str, arm: PromptingArm) -> PromptSet:
         evaluate, train = self.spec.evaluate, self.spec.train
-        shows = arm != "zero_shot"
+        shows = arm in ("few_shot", "retrieval")
+        label = evaluate.routing_field if evaluate.lists_labels else None
         libraries = ("scikit-learn", "numpy") if arm == "retrieval" else ()
         return self.graph.named("prompts", name, libraries=libraries).add(
             build_prompts,
@@ -147,15 +155,29 @@ class _ArmAdder:
             prompt=train.prompt,
             format=train.format,
             baseline_system=evaluate.baseline_system,
-            splits=self.splits if shows else None,
+            splits=self.splits if shows or label else None,
             n_examples=evaluate.few_shot_examples if shows else 0,
             seed=evaluate.seed if arm == "few_shot" else 0,
+            label=label,
         )
 
-    def tuned(self, arm: ModelArm, prompt: PromptSpec, form: Format, model: ModelRef, trained: TrainedRef) -> None:
-        """Add a trained model: the candidate, the champion or the anchor."""
+    def tuned(
+        self,
+        arm: ModelArm,
+        prompt: PromptSpec,
+        form: Format,
+        model: ModelRef,
+        trained: TrainedRef,
+        *,
+        items: EvalSet | None = None,
+    ) -> None:
+        """Add a trained model: the candidate, the champion or the anchor.
+
+        Args:
+            items: The held-out items with the passages that it is served with; the candidate's if not given.
+        """
         self.arms.prompts[arm] = self.graph.named("prompts", arm).add(
-            build_prompts, items=self.items, arm="tuned", prompt=prompt, format=form
+            build_prompts, items=items or self.items, arm="tuned", prompt=prompt, format=form
         )
         self._answer_and_score(arm, model, trained)
 

@@ -34,8 +34,8 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     """
     graph = Graph()
     curated = curate(graph, spec, context)
-    tuned = finetune(graph, spec, context, splits=curated.clean, base_model=curated.base_model)
-    assessed = assess(graph, spec, context, splits=curated.clean, tuned=tuned)
+    tuned = finetune(graph, spec, context, splits=curated.shown, base_model=curated.base_model)
+    assessed = assess(graph, spec, context, splits=curated.shown, tuned=tuned)
     if context.as_of is None:
         released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:

@@ -10,9 +10,10 @@ from flows.finetune import add_base_model
 from flows.graph.graph import Graph
 from flows.model_steps import draw_of
 from flows.workspace.ray_cluster import spread_of
-from schemas.artifacts import CheckResults, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
-from schemas.curation_steps import QualityStep
+from schemas.artifacts import CheckResults, CorpusRef, CurationCard, ModelRef, Splits, TicketTable, WarehouseRef
+from schemas.curation_steps import QualityStep, RedactStep
 from schemas.pipeline import PipelineSpec
+from tasks.corpus.build import cite_for_tickets, read_corpus
 from tasks.curate.card import build_card
 from tasks.curate.data_checks import check_tickets, digests_of, texts_of
 from tasks.curate.decontaminate import decontaminate
@@ -33,12 +34,16 @@ class Curated:
     split: Splits
     clean: Splits
     """The split without train/test leakage."""
+    shown: Splits
+    """What prompts are made of: `clean`, with the passages of a declared corpus."""
     warehouse: WarehouseRef
     card: CurationCard
     base_model: ModelRef | None
     """Only if a curation step measures perplexity."""
     checks: CheckResults | None
     """Only if `checks` are declared."""
+    corpus: CorpusRef | None
+    """Only if `evaluate.corpus` is declared."""
 
 
 def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
@@ -68,6 +73,8 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
         )
         clean = graph.add(decontaminate, splits=split, spec=spec.curate.decontaminate)
         checks = _add_checks(graph, spec, context, raw=raw, clean=clean) if spec.checks else None
+        corpus = _add_corpus(graph, spec, context, clean)
+        shown = clean if corpus is None else graph.named("passages").add(cite_for_tickets, splits=clean, corpus=corpus)
         warehouse = graph.add(
             publish_warehouse, stages=stages, stage_names=names, split=split, clean=clean, checks=checks
         )
@@ -82,7 +89,7 @@ def curate(graph: Graph, spec: PipelineSpec, context: GraphContext) -> Curated:
             draw=draw_of(spec.evaluate),
             max_examples=spec.train.max_examples,
         )
-    return Curated(tables, split, clean, warehouse, card, base_model, checks)
+    return Curated(tables, split, clean, shown, warehouse, card, base_model, checks, corpus)
 
 
 def _add_checks(
@@ -96,6 +103,21 @@ def _add_checks(
         texts=texts_of(spec.checks, context.root),
         root=context.root,
         previous=context.previous_run.checks,
+    )
+
+
+def _add_corpus(graph: Graph, spec: PipelineSpec, context: GraphContext, clean: Splits) -> CorpusRef | None:
+    corpus = spec.evaluate.corpus
+    if corpus is None:
+        return None
+    return graph.named("corpus").add(
+        read_corpus,
+        corpus=corpus,
+        articles=context.articles,
+        root=context.root,
+        redact=tuple(step for step in spec.curate.steps if isinstance(step, RedactStep)),
+        held_out=clean,
+        decontaminate=spec.curate.decontaminate,
     )
 
 

@@ -46,8 +46,12 @@ def finetune(
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
-            dataset = steps.examples(splits, model, encoding_of(spec, train))
-            trained = steps.training(dataset, model, train)
+            start = context.registry_state.start
+            if start is None:
+                dataset = steps.examples(splits, model, encoding_of(spec, train))
+            else:
+                dataset = steps.new_examples(splits, model, train, start.learned)
+            trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)
             return Tuned(model, dataset, trained, model, dataset, _curves(graph, spec, splits, trained))
         selection, choice = select_training(graph, spec, context, splits=splits, base_model=base_model)
         trained = graph.named("train").grow(winner_trained, selection=selection, choice=choice)
@@ -64,7 +68,10 @@ def finetune(
 
 def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:
     """Add the declared base model; curation also uses it if it measures perplexity."""
-    return ModelSteps(graph, context).base_model(spec.train.base_model, allow_download=spec.train.allow_download)
+    train = spec.train
+    return ModelSteps(graph, context).base_model(
+        train.base_model, allow_download=train.allow_download, prompt=train.prompt
+    )
 
 
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:

@@ -44,7 +44,7 @@ MEASURES: Mapping[str, Callable[..., CheckEvidence]] = {
 """Key under `gates` -> the step that measures it; `tasks/assess/checks.py` registers further checks with their step."""
 SUITE_ARMS: dict[str, Literal["tuned", "zero_shot"]] = {"candidate": "tuned", "base": "zero_shot"}
 """Model that answers the suite -> arm of its scores."""
-PROMPTING = ("zero_shot", "few_shot", "retrieval", "endpoint")
+PROMPTING = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 """Arms that the judge compares with before there is a champion: the first that is declared."""
 
 

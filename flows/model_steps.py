@@ -18,13 +18,15 @@ from schemas.artifacts import (
     Splits,
     TrainedRef,
 )
+from schemas.chat_template import resolve_template
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.pipeline import PipelineSpec
-from schemas.training import DrawSpec, EncodeSpec, TrainSpec
+from schemas.training import DrawSpec, EncodeSpec, PromptSpec, TrainSpec
 from tasks.assess.metric import kind_of
 from tasks.assess.score import score_answers
 from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
+from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import generate_answers
 from tasks.train.launch import train_model
 
@@ -45,8 +47,11 @@ class ModelSteps:
     graph: Graph
     context: GraphContext
 
-    def base_model(self, uri: str, *, allow_download: bool, name: str = "base_model") -> ModelRef:
-        """Add the base model."""
+    def base_model(self, uri: str, *, allow_download: bool, prompt: PromptSpec, name: str = "base_model") -> ModelRef:
+        """Add the base model, with the chat template that the prompt declares."""
+        chat = None
+        if prompt.chat_template is not None:
+            chat = resolve_template(prompt.chat_template, prompt.added_tokens, root=self.context.root)
         reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
         return self.graph.named(name, reads=reads).add(
             fetch_base_model,
@@ -54,11 +59,20 @@ class ModelSteps:
             allow_download=allow_download,
             root=self.context.root,
             cache=self.context.cache,
+            chat=chat,
         )
 
     def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:
         """Add the token ids of the train and validation splits."""
         return self.graph.named("encode", label).add(encode_examples, splits=splits, model=model, encoding=encoding)
+
+    def new_examples(self, splits: Splits, model: ModelRef, spec: TrainSpec, learned: DatasetRef) -> DatasetRef:
+        """Add the examples of a training that continues: new tickets, and a share of those that were learned."""
+        everything = spec.encoding().model_copy(update={"max_examples": None})
+        pool = self.examples(splits, model, everything, label="pool")
+        return self.graph.named("encode").add(
+            continue_examples, pool=pool, learned=learned, splits=splits, replay=spec.replaying()
+        )
 
     def answers(
         self,
@@ -93,12 +107,14 @@ class ModelSteps:
         spec: TrainSpec,
         *,
         label: str = "",
+        start: TrainedRef | None = None,
         shares_trunk: bool = False,
         tolerates: tuple[str, ...] = (),
     ) -> TrainedRef:
         """Add a training, which runs in its own process.
 
         Args:
+            start: The champion's adapter to continue from.
             shares_trunk: Share the outputs of frozen layers with the other trainings of this pipeline.
         """
         # Neither limit is part of the key: a stopped training continues when they are raised.
@@ -110,6 +126,7 @@ class ModelSteps:
             model=model,
             spec=spec.model_copy(update={"timeout_minutes": default}),
             limits=limits,
+            start=start,
             trunks=self.context.trunks if shares_trunk else None,
             place=training_place(self.context.place),
         )

@@ -62,6 +62,7 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             name=spec.registry.name,
             prompt=spec.train.prompt,
             decoding=spec.evaluate.decoding(),
+            corpus=curated.corpus if spec.train.prompt.shows_passages else None,
         )
         version = graph.act(
             record,

@@ -87,7 +87,9 @@ class Selection:
             uri, allow_download = key
             name = base_models(self.spec.train)[key]
             steps = ModelSteps(graph, self.context)
-            self.models[key] = steps.base_model(uri, allow_download=allow_download, name=name)
+            self.models[key] = steps.base_model(
+                uri, allow_download=allow_download, prompt=self.spec.train.prompt, name=name
+            )
         return self.models[key]
 
     def add(self, graph: Graph, candidate: Candidate, changes: Changes) -> TrialRef:

@@ -13,6 +13,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
@@ -83,7 +84,8 @@ class Perplexities(Artifact):
 
 class Splits(Artifact):
     """`train.parquet`, `validation.parquet`, `test.parquet` (ticket columns) and `removed.parquet`; the split step adds
-    `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA)."""
+    `assignments.parquet` and `strata.parquet` (`schemas.tables`: ASSIGNMENTS, STRATA). The step `passages` adds the
+    columns passages (the text for a prompt) and cited (their ids), and has no `removed.parquet`."""
 
     rows: RowCounts
     n_train: int
@@ -120,6 +122,19 @@ class Splits(Artifact):
     @property
     def strata(self) -> Path:
         return self.root / "strata.parquet"
+
+
+class CorpusRef(Artifact):
+    """Passages of `evaluate.corpus` with their index. `passages.parquet`: passage_id, source (file, and line of JSON
+    Lines), heading, text. `removed.parquet`: those dropped because they hold a held-out question (code, kept_id). The
+    index: `bm25_*`, and `vectors.npy` with embeddings."""
+
+    search: SearchSpec
+    n_articles: int
+    n_passages: int
+    n_dropped: int
+    n_redacted: int
+    """Passages in which something was redacted."""
 
 
 class WarehouseRef(Artifact):
@@ -220,6 +235,8 @@ class TrainedRef(Artifact):
     """Mean loss of the last tenth of the steps, nats per supervised token."""
     validation_loss: float | None = None
     """Of the kept weights, nats per supervised token."""
+    started_from: str | None = None
+    """Digest of the champion's adapter that the training continued from; None if it started from the base."""
 
 
 class ValidationCurves(Artifact):
@@ -247,7 +264,7 @@ class PromptSet(Artifact):
     """`prompts.parquet`: item_id, messages (JSON list of {role, content}; format instruction) or text
     (format completion), answer. One row per item, ordered by item_id."""
 
-    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "suite"]
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "rag", "suite"]
     format: Format
     n_items: int
 

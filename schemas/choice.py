@@ -180,6 +180,12 @@ def _kind_faults(train: TrainSection) -> Iterator[Fault]:
         yield Fault("method ladder has no `ladder`", at=("method",), hint="declare ladder: {target: ..., rungs: [...]}")
     if train.method != "ladder" and train.ladder is not None:
         yield Fault("`ladder` needs `method: ladder`", at=("ladder",), hint="or remove it: `ladder: null`")
+    if train.start == "champion" and train.choice is not None:
+        yield Fault(
+            "start champion continues one training; a ladder or a sweep compares trainings from the base",
+            at=("start",),
+            hint="use start: base",
+        )
     if train.ladder is not None and train.sweep is not None:
         yield Fault("there is both a ladder and a sweep; use one of them", at=("sweep",), hint="`sweep: null`")
 

@@ -8,12 +8,13 @@ from typing import Literal, get_args
 from pydantic import Field, field_validator
 
 from schemas.columns import TicketColumn
+from schemas.corpus import CorpusSpec
 from schemas.endpoint import EndpointSpec
 from schemas.metrics import Metric, MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
-from schemas.template import template_columns
+from schemas.template import LABELS, template_columns
 
-Arm = Literal["zero_shot", "few_shot", "retrieval", "endpoint", "majority", "tfidf"]
+Arm = Literal["zero_shot", "few_shot", "retrieval", "rag", "endpoint", "majority", "tfidf"]
 
 
 class StyleRule(Spec):
@@ -61,14 +62,18 @@ class EvaluateSpec(Spec):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Arithmetic of answers; `auto` is bfloat16 if the hardware multiplies it, else float32."""
     arms: tuple[Arm, ...] = ("zero_shot", "few_shot", "majority", "tfidf")
-    """Baselines besides candidate and champion. zero_shot, few_shot and retrieval prompt the base model, retrieval with
-    the nearest train tickets of each item; endpoint sends the prompts of zero_shot to the model of `endpoint`.
-    majority and tfidf predict only the routing field."""
+    """Baselines besides candidate and champion. zero_shot, few_shot, retrieval and rag prompt the base model: retrieval
+    with the nearest train tickets of each item, rag with passages of `corpus`, which a tuned model then has to beat;
+    endpoint sends the prompts of zero_shot to the model of `endpoint`. majority and tfidf predict only the routing
+    field."""
+    corpus: CorpusSpec | None = None
+    """Help articles for the arm rag and for `{passages}` in prompts; null for none."""
     endpoint: EndpointSpec | None = None
     """The model of the arm endpoint; null for none."""
     baseline_system: str = ""
     """System message of the prompting arms: a fair baseline knows categories and format. Empty: that of train.
-    `{column}` inserts a ticket column, as in `train.prompt`."""
+    `{column}` inserts a ticket column, as in `train.prompt`, `{labels}` the routing field's values in train, and
+    `{passages}` is filled in rag only."""
     few_shot_examples: int = Field(default=3, ge=1, le=32)
     """Examples in the prompts of few_shot and retrieval, from train only."""
     fields: str | None = None
@@ -89,8 +94,13 @@ class EvaluateSpec(Spec):
     @field_validator("baseline_system")
     @classmethod
     def _names_ticket_columns(cls, value: str) -> str:
-        template_columns(value)
+        template_columns(value, also=(LABELS,))
         return value
+
+    @property
+    def lists_labels(self) -> bool:
+        """Whether `baseline_system` has `{labels}`."""
+        return LABELS in template_columns(self.baseline_system, also=(LABELS,))
 
     @field_validator("fields")
     @classmethod

@@ -25,7 +25,8 @@ class ChangeThreshold(Spec):
     """A paired comparison on the same held-out items."""
 
     against: Literal["champion", "best_baseline"] = "champion"
-    """champion: the model that serves now. best_baseline: the prompting arm with the best mean on the same items."""
+    """champion: the model that serves now. best_baseline: the arm with the best mean of the metric on the
+    same items: the prompting arms and, for the routing field, the classifiers `majority` and `tfidf`."""
     mode: Literal["improve", "refresh", "no_worse"] = "improve"
     """improve: significantly better. refresh: at the confidence at most `margin` worse, better on average, and at most
     the margin of `gates.anchor` worse than the anchor. no_worse: the same, but it need not be better, so that a copy of

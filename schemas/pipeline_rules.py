@@ -21,6 +21,8 @@ def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, g
     yield from _gate_faults(gates, evaluate)
     yield from _metric_faults(evaluate)
     yield from _endpoint_faults(train, evaluate, gates)
+    yield from _label_faults(evaluate)
+    yield from _corpus_faults(train, evaluate, gates)
     yield from _judge_faults(gates, evaluate)
     yield from _canary_faults(gates, train)
     yield from _routing_faults(evaluate)
@@ -85,7 +87,7 @@ def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
 
 
 def _judge_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "endpoint"} & set(evaluate.arms):
+    if gates.judge is not None and not {"zero_shot", "few_shot", "retrieval", "rag", "endpoint"} & set(evaluate.arms):
         yield Fault(
             "before there is a champion the judge has nothing to compare with",
             at=("gates", "judge"),
@@ -141,6 +143,15 @@ def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
         )
 
 
+def _label_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if evaluate.lists_labels and evaluate.routing_field is None:
+        yield Fault(
+            "`{labels}` are the values of the routing field, and evaluate.routing_field is null",
+            at=("evaluate", "baseline_system"),
+            hint="name the column, or write the labels out",
+        )
+
+
 def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
     """Settings that the arm `endpoint` excludes."""
     named = "endpoint" in evaluate.arms
@@ -160,6 +171,30 @@ def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec)
                 at=("gates", "rules", index, "metric"),
                 hint="use another metric, or remove endpoint from evaluate.arms",
             )
+
+
+def _corpus_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
+    """A corpus without use, a use without corpus, and the arm rag that no rule compares with."""
+    rag = "rag" in evaluate.arms
+    if evaluate.corpus is None:
+        hint = "declare the articles: evaluate.corpus: {paths: [help/]}"
+        if rag:
+            yield Fault("the arm rag needs a corpus", at=("evaluate", "arms"), hint=hint)
+        if train.prompt.shows_passages:
+            yield Fault("`{passages}` needs a corpus", at=("train", "prompt"), hint=hint)
+    elif not rag and not train.prompt.shows_passages:
+        yield Fault(
+            "no prompt shows passages of the corpus",
+            at=("evaluate", "corpus"),
+            hint="add rag to evaluate.arms, or {passages} to train.prompt.system or user",
+        )
+    changes = [rule.change_threshold for rule in gates.rules if rule.change_threshold and rule.slice is None]
+    if rag and not any(change.against == "best_baseline" and change.mode == "improve" for change in changes):
+        yield Fault(
+            "the tuned model must beat the arm rag, and no rule compares with it",
+            at=("gates", "rules"),
+            hint="add a rule with change_threshold: {against: best_baseline, mode: improve}",
+        )
 
 
 def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict
 
 from schemas.artifacts import ModelRef, TrainedRef
+from schemas.corpus import SearchSpec
 from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
 
@@ -25,6 +26,8 @@ class ServingSpec(BaseModel):
     """The base model; `root` is `.`: its place depends on the machine that serves."""
     base_files: dict[str, str]
     """File name -> sha256 of every file of the base model: another base is refused."""
+    search: SearchSpec | None = None
+    """How to find the passages that its prompt shows; their index is in the bundle. None if it shows none."""
 
 
 class DatasetRecord(BaseModel):

@@ -82,6 +82,31 @@ class Example(_Part):
     wanted: str
     candidate_answer: str
     reference_answer: str | None
+    passages: tuple[str, ...] = ()
+    """Passages of the corpus that fit it, each as source and heading."""
+
+
+class CitedPassage(_Part):
+    """A passage of the corpus that prompts of held-out items show."""
+
+    source: str
+    """File, with `:` and the line in JSON Lines."""
+    heading: str
+    n_items: int
+
+
+class CorpusFacts(_Part):
+    """What was read of `evaluate.corpus`, and what is cited."""
+
+    n_articles: int
+    n_passages: int
+    n_dropped: int
+    """Passages that hold a held-out question."""
+    n_redacted: int
+    n_items_without: int
+    """Held-out items that share no word with any passage."""
+    cited: tuple[CitedPassage, ...]
+    """The most cited first."""
 
 
 class Change(_Part):
@@ -90,6 +115,24 @@ class Change(_Part):
     what: str
     champion: str | None
     candidate: str | None
+
+
+class StartLine(_Part):
+    """The cost of one training by where it started, and what its model still can."""
+
+    run_id: str
+    version: str | None
+    """Null for the run that is reported."""
+    start: str
+    """`base`, or `champion (version N)`."""
+    n_examples: int
+    n_steps: int
+    n_tokens: int
+    """Train tokens processed, all epochs."""
+    seconds: float | None
+    general: float | None
+    """Share of right answers in the forgetting check; null if it was not declared."""
+    general_of_base: float | None
 
 
 class RunReport(_Part):
@@ -132,9 +175,13 @@ class RunReport(_Part):
     """Labels of the encoded train tickets; null without labels."""
     choice: tuple[dict[str, str], ...]
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
+    corpus: CorpusFacts | None = None
+    """Null without `evaluate.corpus`."""
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """Differences from the champion's run; empty without a champion."""
+    starts: tuple[StartLine, ...] = ()
+    """This training, and the newest one that began the other way (from the base, or from a champion); or empty."""
     costs: CostReport | None = None
     """Cost, latency and break-even; null if the tuned model did not answer."""
     graph: GraphPicture | None = None

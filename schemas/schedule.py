@@ -6,6 +6,7 @@ deployments of the first two, `tasks/monitor/conditions.py` applies the third.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Literal, Self
 from zoneinfo import available_timezones
 
@@ -16,6 +17,8 @@ from schemas.verdicts import Verdict
 
 OPERATIONS = frozenset({"schedule", "triggers", "retrain", "notify", "place"})
 """Sections about when and where a pipeline runs and who is notified: they do not affect the verdict."""
+
+_CRON = "allowed are minute 0-59, hour 0-23, day of month 1-31, month 1-12, day of week 0-7, such as `0 5 * * 1`"
 
 
 class ScheduleSpec(Spec):
@@ -35,6 +38,19 @@ class ScheduleSpec(Spec):
     """With `catch_up: none`: a tick that is later than this counts as missed."""
     resource: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
     """Name of a shared resource, such as a card: pipelines with the same one train one after another; null for none."""
+
+    @field_validator("cron")
+    @classmethod
+    def _has_a_next_time(cls, value: str) -> str:
+        from croniter import CroniterError, croniter
+
+        try:
+            croniter(value.strip(), datetime(2000, 1, 1)).get_next()
+        except CroniterError as error:
+            raise ValueError(f"no time matches {value.strip()!r}: {error}; {_CRON}") from None
+        if {"R", "H"} & {field.upper() for field in value.split()}:
+            raise ValueError(f"{value.strip()!r} is random or hashed, which Prefect does not support; {_CRON}")
+        return value
 
     @field_validator("timezone")
     @classmethod

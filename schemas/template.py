@@ -6,20 +6,30 @@ configuration error, and by `tasks/prompts.py`.
 
 from __future__ import annotations
 
+import re
 import string
 
 from schemas.names import closest
 from schemas.tables import TICKET_COLUMNS
 
+PASSAGES = "passages"
+"""Name that inserts the passages of `evaluate.corpus` that fit the ticket; they are no column of the ticket."""
+INSERTED = (*TICKET_COLUMNS, PASSAGES)
+LABELS = "labels"
+"""Name that inserts the values of the routing field; only `evaluate.baseline_system` may have it."""
 
-def template_columns(text: str) -> tuple[str, ...]:
-    """Ticket columns that `text` inserts, each once, in order of first use.
+
+def template_columns(text: str, *, also: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Ticket columns that `text` inserts, and `passages`, each once, in order of first use.
 
     Only `{column}` inserts; `{{` and `}}` are literal braces. Attribute and index access, conversions and format
     specs are refused: a template is data, not a program.
 
+    Args:
+        also: Further names that are allowed.
+
     Raises:
-        ValueError: the braces do not match, or a field is not the name of a ticket column.
+        ValueError: the braces do not match, or a field is neither a ticket column nor `passages`.
 
     >>> template_columns("{subject}: {body} {{not a field}} {body}")
     ('subject', 'body')
@@ -34,7 +44,31 @@ def template_columns(text: str) -> tuple[str, ...]:
             continue
         if spec or conversion:
             raise ValueError(f"`{{{name}}}` has a conversion or a format; only `{{column}}` is allowed")
-        if name not in TICKET_COLUMNS:
-            raise ValueError(f"`{{{name}}}` is not a ticket column; {closest(name, TICKET_COLUMNS)}")
+        if name not in (*INSERTED, *also):
+            raise ValueError(f"`{{{name}}}` is not a ticket column; {closest(name, (*INSERTED, *also))}")
         columns[name] = None
     return tuple(columns)
+
+
+def text_around(template: str) -> tuple[str, str, str]:
+    """Split a template into what stands before the ticket's columns, the part from the first to the last, and the rest.
+
+    Only that part is a caller's own text; `{passages}` stands before or after it.
+
+    Raises:
+        ValueError: `{passages}` is between ticket columns; or as `template_columns`.
+
+    >>> text_around("Help: {passages} Ticket: {subject} {body}!")
+    ('Help: {passages} Ticket: ', '{subject} {body}', '!')
+    """
+    template_columns(template)
+    places = [
+        (match.start(), match.end())
+        for match in re.finditer(r"\{\{|\}\}|\{(\w+)\}", template)
+        if match[1] and match[1] != PASSAGES
+    ]
+    first, last = (places[0][0], places[-1][1]) if places else (len(template), len(template))
+    inner = template[first:last]
+    if PASSAGES in template_columns(inner):
+        raise ValueError("`{passages}` is between ticket columns; put it before or after them")
+    return template[:first], inner, template[last:]

@@ -18,6 +18,8 @@ FIXED = {
     "format": "trainings of two formats answer different prompts",
     "budget": "it is for all trainings of the run together",
     "prompt": "every training must answer the same prompt, which is served",
+    "start": "trainings that are compared all start from the base",
+    "replay": "trainings that are compared all start from the base",
 }
 """Settings that must be equal in all compared trainings, and why."""
 

@@ -8,10 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import PlantedSpec
+from schemas.chat_template import SUFFIX, families
 from schemas.columns import TicketColumn
 from schemas.learning_rate import FAR, describe_unusual_rate, is_far_off
+from schemas.names import nearest
 from schemas.spec import Fault, Spec, UnfitError
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns, text_around
 
 Method = Literal["full", "lora", "qlora"]
 Format = Literal["instruction", "completion"]
@@ -21,7 +23,8 @@ CacheTrunk = Literal["auto", "on", "off"]
 
 
 class PromptSpec(Spec):
-    """The texts around a ticket. `{column}` inserts a ticket column; `{{` and `}}` are literal braces."""
+    """The texts around a ticket. `{column}` inserts a ticket column, `{passages}` what `evaluate.corpus` has on it (in
+    system or user); `{{` and `}}` are literal braces."""
 
     system: str = ""
     """System message of `format: instruction`; leave empty for none."""
@@ -29,12 +32,46 @@ class PromptSpec(Spec):
     """The user's turn, or the prompt of `format: completion`."""
     answer: str = "{reply}"
     """The text that the model learns to write."""
+    chat_template: str | None = None
+    """For a base model without a chat template: a common family (chatml, gemma, llama3, mistral, phi4) or the path of
+    a `.jinja` file; null keeps the base's own."""
+    added_tokens: tuple[Annotated[str, Field(min_length=1, max_length=100)], ...] = ()
+    """Control tokens that a `.jinja` file writes: those that the tokenizer lacks are added, and the embeddings of all
+    of them are trained. A family adds its own."""
+
+    @field_validator("chat_template")
+    @classmethod
+    def _is_known_or_a_file(cls, value: str | None) -> str | None:
+        if value is not None and value not in families() and not value.endswith(SUFFIX):
+            raise ValueError(
+                f"is {value!r}; allowed are {', '.join(sorted(families()))}, or the path of a {SUFFIX} file"
+                + (f": {hint}" if (hint := nearest(value, families())) else "")
+            )
+        return value
 
     @field_validator("system", "user", "answer")
     @classmethod
     def _names_ticket_columns(cls, value: str) -> str:
         template_columns(value)
         return value
+
+    @field_validator("user")
+    @classmethod
+    def _passages_are_outside(cls, value: str) -> str:
+        text_around(value)
+        return value
+
+    @field_validator("answer")
+    @classmethod
+    def _answers_hold_no_passages(cls, value: str) -> str:
+        if PASSAGES in template_columns(value):
+            raise ValueError("`{passages}` belongs into system or user: an answer is learnt, passages are read")
+        return value
+
+    @property
+    def shows_passages(self) -> bool:
+        """Whether the prompt has `{passages}`."""
+        return PASSAGES in (*template_columns(self.system), *template_columns(self.user))
 
 
 class DrawSpec(Spec):
@@ -56,6 +93,15 @@ class EncodeSpec(Spec):
     loss_on: LossOn = "all_assistant"
     canaries: PlantedSpec | None = None
     draw: DrawSpec = DrawSpec()
+
+
+class ReplaySpec(Spec):
+    """Which examples a training repeats that continues from the champion."""
+
+    share: float
+    """Of the examples, 0-1."""
+    max_examples: int | None
+    seed: int
 
 
 class AdapterSpec(Spec):
@@ -220,6 +266,11 @@ class TrainSpec(Spec):
     validation_max_new_tokens: int = Field(default=128, ge=1)
     """Longest of those answers, in tokens."""
     early_stopping: EarlyStoppingSpec | None = None
+    start: Literal["base", "champion"] = "base"
+    """champion: continue from the champion's adapter with the tickets that are new to it; before there is one, from the
+    base."""
+    replay: float = Field(default=0.2, ge=0, lt=1)
+    """With `start: champion`, the share of examples that the champion has learned before, drawn by hash."""
     seed: int = Field(default=0, ge=0)
     """Of the adapter's initial weights, the order of examples and dropout."""
     threads: int | None = Field(default=None, ge=1)
@@ -248,6 +299,10 @@ class TrainSpec(Spec):
             loss_on=self.loss_on,
             canaries=self.canaries,
         )
+
+    def replaying(self) -> ReplaySpec:
+        """The settings that decide which examples a training that continues has."""
+        return ReplaySpec(share=self.replay, max_examples=self.max_examples, seed=self.seed)
 
     def four_bits(self) -> QuantizationSpec | None:
         """How the base is quantised for this training; None if it is not."""
@@ -286,6 +341,18 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
             at=("quantization",),
             hint="leave quantization out for NF4, or use method: lora",
         )
+    if train.prompt.chat_template is not None and train.format == "completion":
+        yield Fault(
+            "format completion writes plain text, without a chat template",
+            at=("prompt", "chat_template"),
+            hint="use format: instruction, or leave chat_template out",
+        )
+    if train.prompt.added_tokens and train.prompt.chat_template is None:
+        yield Fault(
+            "added_tokens are those of a chat template, and none is declared",
+            at=("prompt", "added_tokens"),
+            hint="set prompt.chat_template to the file that writes them",
+        )
     if train.adapter.top_layers is not None and train.adapter.layers is not None:
         yield Fault(
             "adapter.layers and adapter.top_layers both choose layers",
@@ -293,6 +360,12 @@ def _training_faults(train: TrainSpec) -> Iterator[Fault]:
             hint="keep one of them",
         )
     yield from _sharding_faults(train)
+    if train.start == "champion" and train.method == "full":
+        yield Fault(
+            "start champion continues from an adapter, and method full has none",
+            at=("start",),
+            hint="use method: lora or qlora, or start: base",
+        )
     if train.validation_metrics and not train.validation_items:
         yield Fault(
             "validation_metrics needs answers to score",

@@ -13,7 +13,7 @@ from datetime import date
 import orjson
 
 from schemas.errors import ConfigError, DataError
-from schemas.template import template_columns
+from schemas.template import LABELS, PASSAGES, template_columns, text_around
 from schemas.training import PromptSpec
 
 Message = dict[str, str]
@@ -37,7 +37,7 @@ def check_template(template: str) -> tuple[str, ...]:
 def render_text(template: str, row: Mapping[str, object]) -> str:
     """Fill the template from the row. A null column becomes empty text, a time its ISO 8601 form.
 
-    Column text is inserted literally: braces in it have no meaning.
+    Column text is inserted literally: braces in it have no meaning. `{passages}` of a row without any is empty.
 
     Raises:
         ConfigError: the template names something that is not a ticket column.
@@ -50,12 +50,30 @@ def render_text(template: str, row: Mapping[str, object]) -> str:
     parts = []
     for literal, name, _spec, _conversion in string.Formatter().parse(template):
         parts.append(literal)
-        if name is None:
+        if name is None or (name == PASSAGES and name not in row):  # without a corpus there is none
             continue
         if name not in row:
             raise DataError(f"the table has no column {name!r}", code="TG0318", where=f"template {{{name}}}")
         parts.append(_as_text(row[name]))
     return "".join(parts)
+
+
+def insert_labels(template: str, labels: Sequence[str]) -> str:
+    """Return the template with the labels in place of `{labels}`; the rest of it stays a template.
+
+    >>> insert_labels("One of {labels}: {body} {{kept}}", ["late", "{odd}"])
+    'One of late, {{odd}}: {body} {{kept}}'
+    """
+    parts = []
+    for literal, name, _spec, _conversion in string.Formatter().parse(template):
+        parts.append(_literal(literal))
+        if name is not None:
+            parts.append(_literal(", ".join(labels)) if name == LABELS else f"{{{name}}}")
+    return "".join(parts)
+
+
+def _literal(text: str) -> str:
+    return text.replace("{", "{{").replace("}", "}}")
 
 
 def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
@@ -81,6 +99,8 @@ def messages_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]
 def conversation_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Message]:
     """The whole example: `messages_for` and finally the assistant's answer, without surrounding white space.
 
+    If the prompt's user text shows passages, they also stand around the last user turn of a row's own conversation.
+
     Raises:
         DataError: as `messages_for`.
     """
@@ -88,10 +108,25 @@ def conversation_for(prompt: PromptSpec, row: Mapping[str, object]) -> list[Mess
     if not stored:
         return [*messages_for(prompt, row), {"role": "assistant", "content": render_text(prompt.answer, row).strip()}]
     turns = parse_messages(str(stored))
+    turns[-2]["content"] = frame_passages(prompt.user, turns[-2]["content"], row)
     system = render_text(prompt.system, row)
     if system and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": system}, *turns]
     return turns
+
+
+def frame_passages(template: str, text: str, row: Mapping[str, object]) -> str:
+    """Put what a template has around the ticket's columns around a text of the caller; only if that has passages.
+
+    >>> frame_passages("{passages} Ticket: {subject} {body}", "Where is it?", {"passages": "Soon."})
+    'Soon. Ticket: Where is it?'
+    >>> frame_passages("Ticket: {body}", "Where is it?", {})
+    'Where is it?'
+    """
+    if PASSAGES not in template_columns(template):
+        return text
+    before, _, after = text_around(template)
+    return render_text(before, row) + text + render_text(after, row)
 
 
 def parse_messages(stored: str) -> list[Message]:

@@ -6,6 +6,7 @@ import math
 import os
 import random
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -102,7 +103,13 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     )
 
 
-def make_tiny_model(root: Path) -> None:
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a base that no instruction tuning has seen: no chat template, no tokens for turns."""
+    return made_once(tmp_path_factory, "tiny_base", partial(make_tiny_model, chat=False))
+
+
+def make_tiny_model(root: Path, *, chat: bool = True) -> None:
     """Write the tiny model into an empty folder."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -113,7 +120,7 @@ def make_tiny_model(root: Path) -> None:
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    special = ["<|endoftext|>", *(["<|im_start|>", "<|im_end|>"] if chat else [])]
     trainer = trainers.BpeTrainer(
         vocab_size=400,
         special_tokens=special,
@@ -123,13 +130,13 @@ def make_tiny_model(root: Path) -> None:
     tokenizer.train_from_iterator(TINY_TEXT, trainer)
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
+        bos_token="<|im_start|>" if chat else "<|endoftext|>",
+        eos_token=special[-1],
+        pad_token=special[-1],
         unk_token="<|endoftext|>",
         model_max_length=512,
     )
-    fast.chat_template = CHATML
+    fast.chat_template = CHATML if chat else None
     fast.save_pretrained(root)
     torch.manual_seed(20260601)
     config = LlamaConfig(

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
+from infra.pythons import allowed_versions
 
 OUR_FOLDERS = ("flows", "tasks", "schemas")
 
@@ -33,6 +34,14 @@ def test_every_requirement_of_pyproject_is_pinned_within_its_range(project: Path
         versions = locked.get(canonicalize_name(requirement.name), [])
         assert versions, f"{requirement.name} is not in requirements.lock: make lock"
         assert all(requirement.specifier.contains(version) for version in versions), requirement
+
+
+def test_the_pages_claim_the_python_versions_that_the_tests_have_run_on(project: Path) -> None:
+    classifiers = tomllib.loads((project / "pyproject.toml").read_text())["project"]["classifiers"]
+    proven = [each.rpartition(" ")[2] for each in classifiers if re.search(r"Python :: 3\.\d+$", each)]
+    assert set(proven) <= set(allowed_versions())
+    for page in ("README.md", "docs/tutorial.md"):
+        assert f"Python {proven[0]} to {proven[-1]}," in (project / page).read_text(encoding="utf-8")
 
 
 def test_the_lock_has_a_hash_for_every_pin_and_no_address(project: Path) -> None:

@@ -8,7 +8,6 @@ each try. Knows nothing of faults.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import shutil
@@ -195,7 +194,6 @@ def _make_store(home: Path) -> None:
 
 def _read_sources(place: Path) -> None:
     """Cache the digests of all source files: computing them in each run would take half of a try."""
-    keys.module_digests = functools.cache(keys.module_digests)
     spec = load_file(place / "pipelines.yaml").get(PIPELINE)
     for node in build(spec, GraphContext("", root=place, cache=place)).graph.nodes.values():
         keys.code_digests(node.function)

@@ -21,7 +21,8 @@ from benchmarks.train.trainers import Place, Result, plan, run_rounds
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared, prepare
 from schemas.artifacts import ModelRef
 from tasks.files import seal
-from tasks.train.memory import ModelDims, known_config, known_dims, known_models, trainable_parameters
+from tasks.train.memory import trainable_parameters
+from tasks.train.model_shapes import ModelDims, known_config, known_dims, known_models
 
 LIMIT_S = 300.0
 """Wall seconds of one training."""

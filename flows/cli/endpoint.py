@@ -1,5 +1,5 @@
 """What `tunegate model endpoint` serves: a pipeline's champion over an OpenAI-compatible API, under the aliases of the
-ledger."""
+ledger; or those of several pipelines on one base in memory, each for its own token."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import os
 import secrets
 import socket
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -24,7 +25,7 @@ from flows.ledger.opened import open_ledger
 from flows.views.metrics import exposition
 from flows.views.resolve_candidate import VERIFIED, aliases_of
 from flows.workspace.disk import keep_private, private_folder
-from flows.workspace.settings import load_settings
+from flows.workspace.settings import Settings, load_settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -34,6 +35,7 @@ from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
 
 if TYPE_CHECKING:
+    from tasks.release.endpoint import Tenant
     from tasks.release.live import Offer
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
@@ -59,10 +61,10 @@ class EndpointRequest:
         port: 0 takes any that is free.
         max_tokens: Most new tokens of one answer.
         candidates: Also versions that were never promoted.
-        no_token: Answer any caller; on loopback only.
+        no_token: Answer any caller; on loopback only, and for a single pipeline.
     """
 
-    pipeline: str
+    pipelines: tuple[str, ...]
     config: Path
     host: str
     port: int
@@ -76,11 +78,15 @@ def run_endpoint(request: EndpointRequest) -> int:
     """Answer until interrupted. Callers need a token, unless `no_token`.
 
     Raises:
-        ConfigError: TG0159, no champion yet; TG0193, it may not or cannot listen there.
-        StorageError: the champion's files are damaged.
+        ConfigError: TG0159, no champion yet; TG0193, it may not or cannot listen there, or a tenant has no token of its
+            own; TG0111, champions of several pipelines do not share one base.
+        StorageError: a champion's files are damaged.
     """
-    spec = load_file(request.config).get(request.pipeline)
-    settings = load_settings(request.config)
+    registry, settings = load_file(request.config), load_settings(request.config)
+    specs = [registry.get(name) for name in dict.fromkeys(request.pipelines)]
+    if len(specs) > 1:
+        return _run_shared(request, specs, settings)
+    spec = specs[0]
     ledger, name = open_ledger(settings), spec.registry.name
     _check_place(request.host, no_token=request.no_token)
     from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
@@ -89,9 +95,7 @@ def run_endpoint(request: EndpointRequest) -> int:
 
     models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
     if models.find("champion") is None:
-        raise ConfigError(
-            f"{name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
-        )
+        raise _no_champion(spec)
     token = Token() if request.no_token else _token(settings.home)
     app = build_endpoint(
         models,
@@ -106,6 +110,109 @@ def run_endpoint(request: EndpointRequest) -> int:
         _log_to_stderr()
         run_server(app, listener)
     return 0
+
+
+def _run_shared(request: EndpointRequest, specs: list[PipelineSpec], settings: Settings) -> int:
+    """Serve several pipelines' champions as adapters on one base in memory."""
+    tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
+    operator = os.environ.get(TOKEN) or None
+    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
+    from tasks.release.endpoint import Access, Limits, build_shared_endpoint
+
+    tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
+    names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
+    app = build_shared_endpoint(
+        tenants,
+        limits=Limits(max_tokens=request.max_tokens),
+        access=Access(operator, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
+        extra_metrics=lambda: exposition(settings),
+    )
+    with listen(request.host, request.port) as listener:
+        _announce_shared(listener, names, as_json=request.as_json)
+        _log_to_stderr()
+        run_server(app, listener)
+    return 0
+
+
+def make_tenants(
+    specs: Sequence[PipelineSpec], tokens: Mapping[str, str], settings: Settings, *, candidates: bool = False
+) -> list[Tenant]:
+    """Load every champion on one base; each pipeline's token reaches its own versions, also by the pipeline's name.
+
+    Raises:
+        ConfigError: TG0159, a pipeline has no champion; TG0111, its champion does not share the first one's base.
+        StorageError: a champion's files are damaged.
+    """
+    from tasks.release.endpoint import Tenant
+    from tasks.release.live import LiveModels, Memory
+
+    ledger = open_ledger(settings)
+
+    def offered(spec: PipelineSpec) -> dict[str, Offer]:
+        found = offers(ledger, spec.registry.name, candidates=candidates)
+        return {**({spec.name: found["champion"]} if "champion" in found else {}), **found}
+
+    memory: Memory | None = None
+    tenants = []
+    for spec in specs:
+        champion = offered(spec).get("champion")
+        if champion is None:
+            raise _no_champion(spec)
+        memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=champion.model.digest)
+        models = LiveModels(partial(offered, spec), memory)
+        models.find("champion")
+        take = partial(_take_feedback, spec, settings)
+        tenants.append(Tenant(models, redact_turns(spec), tokens[spec.name], take))
+    return tenants
+
+
+def _take_feedback(spec: PipelineSpec, settings: Settings, lines: list[bytes]) -> dict[str, Any]:
+    return take_in(lines, source="endpoint", spec=spec, settings=settings).to_json()
+
+
+def tenant_variable(pipeline: str) -> str:
+    """The variable with a pipeline's token.
+
+    >>> tenant_variable("support-replies")
+    'TUNEGATE_ENDPOINT_TOKEN_SUPPORT_REPLIES'
+    """
+    return f"{TOKEN}_{pipeline.upper().replace('-', '_')}"
+
+
+def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_token: bool) -> dict[str, str]:
+    """Pipeline -> its token, from the environment alone.
+
+    Raises:
+        ConfigError: TG0193, a token is missing, too short, or not of one pipeline only; TG0139, `no_token`.
+    """
+    if no_token:
+        raise ConfigError(
+            "several pipelines are distinguished by their tokens, so --no-token is not possible", code="TG0139",
+            where="--no-token", hint="serve one pipeline, or leave --no-token out",
+        )  # fmt: skip
+    tokens = {name: environ.get(tenant_variable(name), "") for name in pipelines}
+    if missing := [tenant_variable(name) for name, token in tokens.items() if not token]:
+        raise ConfigError(
+            f"each of several pipelines needs a token of its own; not set: {', '.join(missing)}", code="TG0193",
+            where="environment", hint=f'export {missing[0]}="$(openssl rand -hex 32)"',
+        )  # fmt: skip
+    for name, token in tokens.items():
+        _check_length(token, tenant_variable(name))
+        know_secret(token, shown=f"(the token of {name})")
+    operator = environ.get(TOKEN)
+    if len({*tokens.values(), operator}) < len(tokens) + 1:
+        raise ConfigError(
+            "two of the tokens are equal, so a caller would reach another pipeline's model", code="TG0193",
+            where=", ".join([TOKEN, *map(tenant_variable, pipelines)]),
+            hint=f'export {tenant_variable(pipelines[0])}="$(openssl rand -hex 32)"',
+        )  # fmt: skip
+    return tokens
+
+
+def _no_champion(spec: PipelineSpec) -> ConfigError:
+    return ConfigError(
+        f"{spec.registry.name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
+    )
 
 
 def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
@@ -186,9 +293,25 @@ def _check_place(host: str, *, no_token: bool) -> None:
     )
 
 
-def _announce(listener: socket.socket, names: list[str], token: Token, *, as_json: bool) -> None:
+def _url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
+
+
+def _announce_shared(listener: socket.socket, names: Mapping[str, list[str]], *, as_json: bool) -> None:
+    url = _url(listener)
+    if as_json:
+        tenants = {name: {"models": each, "token_env": tenant_variable(name)} for name, each in names.items()}
+        print_json({"url": url, "models": list(names), "tenants": tenants, "token_file": None})
+        sys.stdout.flush()  # whoever reads it waits for this line
+        return
+    talk().print(f"{url}   one base model for {len(names)} pipelines   (Ctrl-C ends it)", markup=False)
+    for name, each in names.items():
+        talk().print(f"  {name}: {', '.join(each)}   (token: {tenant_variable(name)})", markup=False)
+
+
+def _announce(listener: socket.socket, names: list[str], token: Token, *, as_json: bool) -> None:
+    url = _url(listener)
     if token.is_new:
         talk().print(f"token: {token.value}   (kept in {token.kept}, not shown again)", markup=False, soft_wrap=True)
     if as_json:

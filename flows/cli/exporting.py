@@ -18,7 +18,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.export import ExportOrigin
 from schemas.load import load_file
-from tasks.release.export import Export, export_candidate
+from tasks.release.export import Export, export_candidate, export_together
 from tasks.release.export_format import Exported, ExportFormat, Stored, format_of
 from tasks.release.signing import check_signing_key, sign_folder
 
@@ -30,14 +30,14 @@ class ExportRequest:
     """What is to be exported, and how.
 
     Attributes:
-        what: A run, or a version of a pipeline.
+        what: A run, or a version of a pipeline; several only for vLLM, of one base.
         form: For which program.
         to: Folder to make.
         stored: Type of the weights of `merged` and `ollama`.
         sign: Private key to sign with.
     """
 
-    what: str
+    what: tuple[str, ...]
     form: str
     to: Path
     stored: Stored = "bfloat16"
@@ -48,9 +48,10 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
     """Write the folder; returns what is in it, and its signature.
 
     Raises:
-        ConfigError: TG0100, GGUF files are written by llama.cpp alone; TG0159, there is nothing verified of that name;
-            TG0185, there is no such format, or its training set was never redacted; TG0159, its run was configured as
-            this version does not read; and as `tasks.release.export.export_candidate`.
+        ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
+            llama.cpp alone; TG0159, there is nothing verified of that name; TG0185, there is no such format, or its
+            training set was never redacted; TG0159, its run was configured as this version does not read; and as
+            `tasks.release.export.export_candidate` and `export_together`.
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
@@ -60,15 +61,20 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
             "GGUF files are not written here any more; llama.cpp's own converter writes them from a merged export",
             code="TG0100",
             where="export --format",
-            hint=f"`tunegate model export {request.what} --format merged --out DIR`, then llama.cpp's "
+            hint=f"`tunegate model export {request.what[0]} --format merged --out DIR`, then llama.cpp's "
             "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
         )
     chosen = format_of(form)
+    if len(request.what) > 1 and form != "vllm":
+        raise ConfigError(
+            f"{len(request.what)} candidates are named, and only --format vllm takes several", code="TG0139",
+            where="export", hint="export one at a time",
+        )  # fmt: skip
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
-    named = resolve_candidate(request.what, ledger, load_file(config))
-    spec = spec_of(named.run)
+    found = [resolve_candidate(each, ledger, load_file(config)) for each in request.what]
+    spec = spec_of(found[0].run)
     if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
             "the training set was never redacted, and only redacted texts leave the house",
@@ -78,9 +84,14 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
         )
     if request.sign is not None:
         check_signing_key(request.sign)
-    source = _source(named, ledger, open_store(settings), request.stored)
+    store = open_store(settings)
+    sources = [_source(named, ledger, store, request.stored) for named in found]
+    origins = [_origin(named, chosen, source) for named, source in zip(found, sources, strict=True)]
     with named_disk_errors(to.absolute().parent):
-        done = export_candidate(source, _origin(named, chosen, source), out=to)
+        if len(sources) > 1:
+            done = export_together(sources, origins, out=to)
+        else:
+            done = export_candidate(sources[0], origins[0], out=to)
         signature = sign_folder(done.root, key=request.sign) if request.sign is not None else None
     return done, signature
 
@@ -98,7 +109,7 @@ def _source(named: ResolvedCandidate, ledger: Ledger, store: Store, stored: Stor
         bundle=ref.bundle,
         prompts=result("prompts_tuned", "prompts", PromptSet),
         dataset=result("chosen_dataset" if "chosen_dataset" in digests else "encode", "encode", DatasetRef),
-        splits=result("decontaminate", "decontaminate", Splits),
+        splits=result("passages", "passages", Splits) or result("decontaminate", "decontaminate", Splits),
         aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
         version=ref.version,
         stored=stored,

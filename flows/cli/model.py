@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import typer
 
 from flows.cli.command import command, group
-from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Reason, RunArgument, login
+from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import out, print_json, print_rows, talk, warn
 
-CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "actor", "reason")
+CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 SHOWN_REFUSALS = 5
 """Refused lines of feedback that are printed."""
 FEEDBACK_WAIT_S = 60.0
@@ -182,10 +182,12 @@ def rollback(
 
 @command(app, example="tunegate model export support-replies@champion --format merged --out handed-out")
 def export(
-    run: Annotated[
-        str,
+    runs: Annotated[
+        list[str],
         typer.Argument(
-            metavar="RUN", help="Run id (or its start), PIPELINE@champion, @previous or @VERSION.", show_default=False
+            metavar="RUN...",
+            help="Run id (or its start), PIPELINE@champion, @previous or @VERSION; several of one base for vllm.",
+            show_default=False,
         ),
     ],
     to: Annotated[Path, typer.Option("--out", "-o", help="Folder to make.", show_default=False)],
@@ -217,12 +219,14 @@ def export(
     from flows.cli.exporting import ExportRequest, export_model
     from flows.cli.text.export import print_export, warn_of_standing
 
-    done, signature = export_model(ExportRequest(run, _form or form, to, stored=stored, sign=sign), config)
-    warn_of_standing(done.origin)
+    done, signature = export_model(ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign), config)
+    for origin in done.origins:
+        warn_of_standing(origin)
     if as_json:
         signed = {} if signature is None else {"signature": str(signature)}
         folder = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files)}
-        print_json({**folder, **signed, **done.origin.model_dump()})
+        listed = [origin.model_dump() for origin in done.origins]
+        print_json({**folder, **signed, **(listed[0] if len(listed) == 1 else {"exports": listed})})
     else:
         print_export(done, signature)
     return 0
@@ -244,13 +248,16 @@ def verify(
     digest = verify(folder)
     if key is not None:
         check_signature(folder, key=key, signature=signature)
-    origin = orjson.loads((folder / MANIFEST).read_bytes()).get("export") or {}
-    shown = {name: origin.get(name) for name in ("name", "version", "standing", "format", "run_id")}
+    manifest = orjson.loads((folder / MANIFEST).read_bytes())
+    origins = manifest.get("exports") or [manifest.get("export") or {}]
+    shown = [{name: each.get(name) for name in ("name", "version", "standing", "format", "run_id")} for each in origins]
     if as_json:
-        print_json({"folder": str(folder), "sha256": digest, "signed": key is not None, **shown})
+        listed = shown[0] if len(shown) == 1 else {"exports": shown}
+        print_json({"folder": str(folder), "sha256": digest, "signed": key is not None, **listed})
         return 0
     out().print(f"whole: every file has its sha256 ({digest})")
-    out().print(f"{shown['name']} v{shown['version']}, {shown['standing']}, as {shown['format']}", markup=False)
+    for each in shown:
+        out().print(f"{each['name']} v{each['version']}, {each['standing']}, as {each['format']}", markup=False)
     if key is not None:
         out().print(f"signed by the holder of {key}", markup=False)
     else:
@@ -261,7 +268,7 @@ def verify(
 
 @command(app, example="tunegate model endpoint support-replies --port 8399")
 def endpoint(
-    pipeline: Pipeline,
+    pipelines: Pipelines,
     host: Annotated[
         str, typer.Option(help="Address to listen on; beyond loopback TUNEGATE_ENDPOINT_TOKEN must be set.")
     ] = "127.0.0.1",
@@ -274,12 +281,13 @@ def endpoint(
 ) -> int:
     """Serve the champion over an OpenAI-compatible API.
 
-    Its predecessor and named versions, too, until interrupted. Callers need a token, unless --no-token.
+    Its predecessor and named versions, too, until interrupted. Callers need a token, unless --no-token. Several
+    pipelines share one base in memory; each has the token TUNEGATE_ENDPOINT_TOKEN_NAME.
     """
     from flows.cli.endpoint import EndpointRequest, run_endpoint
 
     request = EndpointRequest(
-        pipeline, config, host=host, port=port, max_tokens=max_tokens, candidates=candidates, no_token=no_token,
+        tuple(pipelines), config, host=host, port=port, max_tokens=max_tokens, candidates=candidates, no_token=no_token,
         as_json=as_json,
     )  # fmt: skip
     return run_endpoint(request)

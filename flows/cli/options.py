@@ -29,6 +29,13 @@ Pipeline = Annotated[
     str,
     typer.Argument(help="Name of a pipeline in pipelines.yaml.", show_default=False, autocompletion=complete_pipeline),
 ]
+Pipelines = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PIPELINE...", help="Names of pipelines in pipelines.yaml.", show_default=False,
+        autocompletion=complete_pipeline,
+    ),
+]  # fmt: skip
 PipelineOrBase = Annotated[
     str | None,
     typer.Argument(help="Name of a pipeline; or give --base.", show_default=False, autocompletion=complete_pipeline),

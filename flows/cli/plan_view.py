@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
+from flows.context.registry_state import describe_start
 from flows.finetune import Tuned
 from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode
@@ -53,6 +54,8 @@ class PlanView:
     resources: Mapping[str, float]
     advice: Sequence[str]
     """What is allowed but worth a second look."""
+    start: str | None
+    """Where the training starts; None unless `train.start: champion` is declared."""
 
     def to_json(self) -> dict[str, Any]:
         """As `tunegate plan --json` prints it."""
@@ -66,6 +69,7 @@ class PlanView:
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
             "warnings": self.advice,
+            "start": self.start,
         }
 
 
@@ -100,6 +104,7 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
             *_budget_advice(found, planned),
             *_limits(found),
         ],
+        start=describe_start(spec, found.registry_state),
     )
 
 

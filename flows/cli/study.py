@@ -54,7 +54,8 @@ def estimate(
     from flows.views.base_model_shapes import dims_of
     from schemas.errors import ConfigError
     from schemas.load import load_file
-    from tasks.train.memory import fit_methods, known_dims, spec_for
+    from tasks.train.memory import fit_methods, spec_for
+    from tasks.train.model_shapes import known_dims
 
     if (pipeline is None) == (base is None):
         raise ConfigError(
@@ -154,7 +155,7 @@ def cost(
     from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.assess.economics import OWN, PRICES, UTILISATION, Measures, Volume, compute_costs, read_prices
-    from tasks.train.memory import known_dims
+    from tasks.train.model_shapes import known_dims
 
     book = read_prices(prices or PRICES)
     check_machine(machine, book)

@@ -12,6 +12,7 @@ from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.training_advice import training_advice
 from tasks.assess.limits import gate_warnings
+from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
 from tasks.model.model_uri import parse_model_uri
 
@@ -32,7 +33,8 @@ def faults_of(loaded: PipelineFile) -> list[TunegateError]:
         about_source = source_fault(spec)
         found = declaration_faults(spec.curate.steps, pipeline=name, root=loaded.root)
         about_checks = check_faults(spec.checks, loaded.root)
-        for fault in (*([about_source] if about_source else ()), *found, *about_checks):
+        about_corpus = corpus_faults(spec.evaluate.corpus, loaded.root)
+        for fault in (*([about_source] if about_source else ()), *found, *about_checks, *about_corpus):
             faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     return list(faults.values())
 

@@ -16,6 +16,7 @@ from schemas.choice import TrainSection
 from schemas.pipeline import PipelineSpec
 from tasks.assess.economics import find_gpu
 from tasks.cluster.connect import Place
+from tasks.corpus.build import fingerprint_corpus
 from tasks.monitor.feedback import FeedbackState
 from tasks.privacy.hashes import Forgotten
 from tasks.sources.registry import fingerprint_source
@@ -32,6 +33,8 @@ class GraphContext:
     """Folder of pipelines.yaml."""
     cache: Path
     """Downloads."""
+    articles: str = ""
+    """Content digest of the help articles; empty without `evaluate.corpus`."""
     landed: Path | None = None
     """Where sources are ingested (`flows/context/ingest.py`)."""
     previous_run: PreviousRun = field(default_factory=PreviousRun)
@@ -68,6 +71,7 @@ def context_of(
         fingerprint=fingerprint_source(spec.source, root=root, landed=landed),
         root=root,
         cache=settings.cache,
+        articles=fingerprint_corpus(spec.evaluate.corpus, root) if spec.evaluate.corpus else "",
         landed=landed,
         previous_run=previous_run,
         registry_state=registry_state,

@@ -13,15 +13,25 @@ from dataclasses import dataclass, field, replace
 import pyarrow.parquet as pq
 
 from flows.context.feedback import feedback_database, state_of
+from flows.graph.store import Store
 from flows.ledger.champions import candidate_key
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import Artifact, ChampionRef, EvalSet
-from schemas.errors import ConfigError
+from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet
+from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
 from schemas.verdicts import UsedBudget
 from tasks.monitor.feedback import acceptance_of
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """The champion that a training continues from."""
+
+    champion: ChampionRef
+    learned: DatasetRef
+    """The examples that it was trained on."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +41,8 @@ class RegistryState:
     champion: ChampionRef | None = None
     anchor: ChampionRef | None = None
     """The fixed model of `gates.anchor`; None if no rule needs one, or there is none yet."""
+    start: StartingPoint | None = None
+    """What `train.start: champion` continues from; None if it is not declared, or there is no champion yet."""
     judged: tuple[tuple[str, str], ...] = ()
     """Digests of held-out set and candidate of every verdict of the ledger, oldest first."""
     held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
@@ -84,8 +96,10 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
     else:
         champion, state = _champion_before(ledger, name, before), None
     anchor = _anchor(spec, ledger) if before is None or champion is not None else None
-    registry_state = RegistryState(champion=champion, anchor=anchor, judged=ledger.judged_candidates(),
-                        held_out=ledger.held_out_items)  # fmt: skip
+    registry_state = RegistryState(
+        champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
+        judged=ledger.judged_candidates(), held_out=ledger.held_out_items,
+    )  # fmt: skip
     if spec.feedback is None:
         return registry_state
     rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
@@ -102,6 +116,38 @@ def _champion_before(ledger: Ledger, name: str, moment: str) -> ChampionRef | No
             code="TG0159", where=name, hint="without them no gate can compare with it",
         )  # fmt: skip
     return champion
+
+
+def describe_start(spec: PipelineSpec, state: RegistryState) -> str | None:
+    """Return where the training starts, as a sentence; None unless `train.start: champion` is declared."""
+    if spec.train.start == "base":
+        return None
+    if state.start is None:
+        return f"{spec.registry.name} has no champion yet: the training starts from the base model"
+    return f"the training continues from champion version {state.start.champion.version}"
+
+
+def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | None) -> StartingPoint | None:
+    """Return what the training continues from, by the pipeline's declaration.
+
+    Raises:
+        StorageError: TG0510, the examples that the champion learned are no longer in the store.
+    """
+    if spec.train.start == "base" or champion is None:
+        return None
+    keys = {step.step: step.key for step in ledger.steps(champion.run_id) if step.key}
+    name = next((each for each in ("chosen_dataset", "encode") if each in keys), None)
+    store = Store(ledger.root, recorded=ledger.digests_of)
+    learned = store.look("encode", keys[name], DatasetRef) if name else None
+    if not isinstance(learned, DatasetRef):
+        raise StorageError(
+            f"the examples that champion version {champion.version} learned are no longer in the store, so what is new "
+            "to it is not known",
+            code="TG0510",
+            where=f"{spec.name}.train.start",
+            hint="use start: base for this training; the next one can continue from it",
+        )
+    return StartingPoint(champion, learned)
 
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:

@@ -19,6 +19,7 @@ import functools
 import hashlib
 import inspect
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -69,60 +70,95 @@ def code_digests(function: Callable[..., Any], *, root: Path = PROJECT) -> dict[
 
 def module_digests(name: str, file: Path, *, root: Path = PROJECT) -> dict[str, str]:
     """Like `code_digests`, from a module's dotted name and file; `root` holds the folders `tasks` and `schemas`."""
-    digests: dict[str, str] = {}
-    looked: set[str] = set()
+    walk = _walks.get((name, file, root))
+    if walk is None or any(_stamp(path) != stamp for path, stamp in walk.stamps.items()):
+        walk = _walks[name, file, root] = _walk(name, file, root)
+    return dict(walk.digests)
+
+
+Stamp = tuple[int, int] | None
+
+
+@dataclass
+class _Walk:
+    """The digests that one module reaches, and the state of everything that was looked at on the way.
+
+    Keys are computed for each step of each run and plan; to find the same modules again took a fifth of a small run.
+    """
+
+    digests: dict[str, str]
+    stamps: dict[Path, Stamp]
+    """File or folder -> its time and size; a folder's time changes when a file in it appears or disappears."""
+    looked: set[str]
+    """Names that have been looked up."""
+
+
+_walks: dict[tuple[str, Path, Path], _Walk] = {}
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        status = os.stat(path)  # noqa: PTH116  # `Path.stat` takes four times as long, and this is called for each file
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _walk(name: str, file: Path, root: Path) -> _Walk:
+    walk = _Walk({}, {}, set())
     waiting = [(name, file)]
     if name.partition(".")[0] in PACKAGES:
-        waiting.extend(_files_of(name, root, looked))
+        waiting.extend(_files_of(name, root, walk))
     while waiting:
         name, file = waiting.pop()
-        if name in digests:
+        if name in walk.digests:
             continue
-        module = _read(name, file)
-        digests[name] = module.digest
+        module = _parse(name, file, walk.stamps.setdefault(file, _stamp(file)))
+        walk.digests[name] = module.digest
         if name.startswith("tasks."):
-            digests |= _data_digests(name, file)
+            _add_data_digests(name, file, walk)
         for imported in sorted(module.names):
-            waiting.extend(_files_of(imported, root, looked))
-    return dict(sorted(digests.items()))
+            waiting.extend(_files_of(imported, root, walk))
+    walk.digests = dict(sorted(walk.digests.items()))
+    return walk
 
 
-def _files_of(dotted: str, root: Path, looked: set[str]) -> Iterator[tuple[str, Path]]:
+def _files_of(dotted: str, root: Path, walk: _Walk) -> Iterator[tuple[str, Path]]:
     """Yield the module of this name and the packages above it: importing it runs all of them."""
-    # `looked` has the names that this walk has already looked up: repeating that took a third of a small run.
     parts = dotted.split(".")
     for length in range(1, len(parts) + 1):
         name = ".".join(parts[:length])
-        if name in looked:
+        if name in walk.looked:
             continue
-        looked.add(name)
+        walk.looked.add(name)
         path = root.joinpath(*parts[:length])
+        for folder in (path.parent, path):
+            if folder not in walk.stamps and folder.is_dir():
+                walk.stamps[folder] = _stamp(folder)
         for file in (path / "__init__.py", path.with_name(f"{path.name}.py")):
             if file.is_file():
                 yield name, file
 
 
-def _data_digests(name: str, file: Path) -> dict[str, str]:
+def _add_data_digests(name: str, file: Path, walk: _Walk) -> None:
     package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-    return {
-        f"{package}/{path.name}": _data_digest(path, path.stat().st_mtime_ns, path.stat().st_size)
-        for path in file.parent.iterdir()
-        if DATA_FILE.fullmatch(path.name) and path.suffix not in (".py", ".pyc") and path.is_file()
-    }
+    if f"{package}/" in walk.looked:
+        return
+    walk.looked.add(f"{package}/")
+    walk.stamps.setdefault(file.parent, _stamp(file.parent))
+    for path in file.parent.iterdir():
+        if DATA_FILE.fullmatch(path.name) and path.suffix not in (".py", ".pyc") and path.is_file():
+            walk.stamps[path] = _stamp(path)
+            walk.digests[f"{package}/{path.name}"] = _data_digest(path, walk.stamps[path])
 
 
 @functools.lru_cache(maxsize=4096)
-def _data_digest(path: Path, _mtime_ns: int, _size: int) -> str:
+def _data_digest(path: Path, _state: Stamp) -> str:
     return sha256_file(path)[:32]
 
 
-def _read(name: str, file: Path) -> _Module:
-    status = file.stat()
-    return _parse(name, file, status.st_mtime_ns, status.st_size)
-
-
 @functools.lru_cache(maxsize=4096)
-def _parse(name: str, file: Path, _mtime_ns: int, _size: int) -> _Module:
+def _parse(name: str, file: Path, _state: Stamp) -> _Module:
     tree = ast.parse(file.read_bytes())
     tokens: list[str] = []
     _normalise(tree, tokens)

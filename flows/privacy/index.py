@@ -31,7 +31,7 @@ from schemas.errors import LockedError
 from schemas.forget import Holding
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.privacy.hashes import Forgotten, KeyedHash
-from tasks.privacy.results import EXAMPLES, index_customers, index_rows, is_split, look_up, parts_of
+from tasks.privacy.results import EXAMPLES, index_customers, index_rows, look_up, parts_of
 from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, reading_digest
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
@@ -203,7 +203,7 @@ def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash) -
 
 def _splits_of(node: Node, graph: Graph) -> Path | None:
     made_from = (source for digest in sorted(node.inputs) for source in graph.by_digest.get(digest, []))
-    return next((graph.path(source) for source in made_from if is_split(graph.path(source))), None)
+    return next((graph.path(source) for source in made_from if (graph.path(source) / "train.parquet").is_file()), None)
 
 
 def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash, *, skip_locked: bool) -> set[str]:

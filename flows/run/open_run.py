@@ -17,7 +17,7 @@ from flows.context.listener import Listener
 from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
-from flows.context.registry_state import record_held_out, registry_state_of
+from flows.context.registry_state import describe_start, record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import Timings
@@ -140,6 +140,8 @@ def open_run(
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
         context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of)
         context.listeners.members += listeners(context)
+        if (start := describe_start(spec, context.registry_state)) is not None:
+            context.listeners.noted(start)
         ledger.mark_interrupted()
         if context.registry_state.champion is None and as_of is None:  # perhaps the ledger has lost it
             check_registry(spec, settings, ledger)
@@ -239,6 +241,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
         {
             "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
             "fingerprint": context.fingerprint,
+            "articles": context.articles,
             **({} if context.as_of is None else {"as_of": context.as_of}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,

@@ -21,7 +21,7 @@ from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState
+from flows.context.registry_state import RegistryState, StartingPoint
 from flows.context.timings import Timings
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run
@@ -32,7 +32,7 @@ from flows.run.open_run import OpenRun
 from flows.run.quarantine_guard import QuarantineGuard
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, Splits
+from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
 from tasks.files import sha256_file, write_json
@@ -78,6 +78,8 @@ class Handover(BaseModel):
     """`split`, `card` and `checks` of the last complete run, if there are any."""
     champion: dict[str, Any] | None
     anchor: dict[str, Any] | None
+    learned: dict[str, Any] | None = None
+    """The examples of the champion that the training continues from."""
     feedback_rows: int | None
     feedback_digest: str
     as_of: str | None = None
@@ -160,6 +162,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         champion=_portable(registry_state.champion, root),
         anchor=_portable(registry_state.anchor, root),
+        learned=None if registry_state.start is None else _portable_examples(registry_state.start.learned, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.as_of,
@@ -324,9 +327,7 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
             card=previous("card", CurationCard),
             checks=previous("checks", CheckResults),
         ),
-        registry_state=RegistryState(
-            champion=_arrived(given.champion, store.root), anchor=_arrived(given.anchor, store.root)
-        ),
+        registry_state=_registry_state(given, store.root),
         feedback=feedback,
         feedback_database=feedback_database(store.root, spec.registry.name),
         trunks=trunks_of(store.root, spec.name),
@@ -421,6 +422,18 @@ def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
     for name in ("model", "trained", "bundle"):
         plain[name]["root"] = Path(plain[name]["root"]).relative_to(root).as_posix()
     return plain
+
+
+def _portable_examples(learned: DatasetRef, root: Path) -> dict[str, Any]:
+    return {**learned.model_dump(mode="json"), "root": learned.root.relative_to(root).as_posix()}
+
+
+def _registry_state(given: Handover, root: Path) -> RegistryState:
+    champion, start = _arrived(given.champion, root), None
+    if champion is not None and given.learned is not None:
+        learned = {**given.learned, "root": str(root / given.learned["root"])}
+        start = StartingPoint(champion, DatasetRef.model_validate(learned))
+    return RegistryState(champion=champion, anchor=_arrived(given.anchor, root), start=start)
 
 
 def _arrived(plain: Mapping[str, Any] | None, root: Path) -> ChampionRef | None:

@@ -25,6 +25,7 @@ DIGESTS = {
     "params.forgotten": "customers were forgotten",
     "params.files": "another base model",
     "params.feedback": "new feedback",
+    "params.articles": "other help articles",
 }
 """Parameters that are digests -> the reason to show when one has changed."""
 

@@ -16,7 +16,7 @@ import orjson
 from flows.build import build
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun
-from flows.context.registry_state import RegistryState
+from flows.context.registry_state import RegistryState, StartingPoint, starting_point
 from flows.graph.execute import Observer, Outcome, Run, repeat
 from flows.graph.graph import Node
 from flows.graph.keys import why_changed
@@ -26,8 +26,9 @@ from flows.ledger.opened import open_ledger
 from flows.ledger.rows import StepRow
 from flows.views.run_reader import spec_of
 from flows.workspace.settings import Settings
-from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, WarehouseRef
+from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, TrainedRef, WarehouseRef
 from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
 from tasks.files import MANIFEST
 
 STAGES = ("curate", "finetune")
@@ -67,7 +68,9 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     rows = {step.step: step for step in ledger.steps(row.run_id) if step.key}
     # The recorded configuration, not the one in today's file.
     spec = spec_of(row)
-    registry_state = RegistryState(judged=ledger.judged_candidates(), held_out=ledger.held_out_items)
+    registry_state = RegistryState(
+        start=_start(spec, ledger, store, rows), judged=ledger.judged_candidates(), held_out=ledger.held_out_items
+    )
     context = context_of(
         spec,
         settings,
@@ -114,6 +117,16 @@ def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledge
         if gone is not None
         else "raw texts are removed after curate.keep_raw_days; the next run makes a damaged result again",
     )
+
+
+def _start(spec: PipelineSpec, ledger: Ledger, store: Store, rows: dict[str, StepRow]) -> StartingPoint | None:
+    """Find the champion that the run's training continued from, which need not be the present one."""
+    trained = store.look("train", rows["train"].key, TrainedRef) if "train" in rows else None
+    if not isinstance(trained, TrainedRef) or trained.started_from is None:
+        return None
+    found = ledger.candidates(spec.registry.name)
+    champion = next((row.ref for row in found if row.ref.trained.digest == trained.started_from), None)
+    return starting_point(spec, ledger, champion)
 
 
 def _previous_run(store: Store, rows: dict[str, StepRow]) -> PreviousRun:

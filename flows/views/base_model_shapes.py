@@ -7,7 +7,7 @@ from pathlib import Path
 from schemas.training import TrainSpec
 from tasks.model.model_config import read_config
 from tasks.model.model_uri import FileUri, parse_model_uri
-from tasks.train.memory import ModelDims, known_dims
+from tasks.train.model_shapes import ModelDims, known_dims
 
 
 def dims_of(spec: TrainSpec, root: Path) -> ModelDims:

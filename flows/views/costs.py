@@ -21,7 +21,7 @@ from tasks.assess.economics import NO_VOLUME, Measures, PriceBook, Volume, compu
 from tasks.files import write_json
 
 RECENT_RUNS = 1000
-PROMPTS = ("tuned", "zero_shot", "few_shot", "retrieval")
+PROMPTS = ("tuned", "zero_shot", "few_shot", "retrieval", "rag")
 BYTES = {"float32": 4, "bfloat16": 2, "auto": 2}
 """Per weight, as loaded by `evaluate.dtype`; `auto` counts as 16-bit."""
 

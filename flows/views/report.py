@@ -5,7 +5,7 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +19,12 @@ from flows.views.diff_champion import changes_since
 from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
+from flows.views.start_report import compare_starts, start_of
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
+    CorpusRef,
     CurationCard,
     DatasetRef,
     EvalSet,
@@ -37,8 +39,19 @@ from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
 from schemas.label_balance import LabelBalance
-from schemas.report import ArmLine, Curve, Example, FunnelLine, RemovedExample, RunReport, StepLine
+from schemas.report import (
+    ArmLine,
+    CitedPassage,
+    CorpusFacts,
+    Curve,
+    Example,
+    FunnelLine,
+    RemovedExample,
+    RunReport,
+    StepLine,
+)
 from tasks.assess.worst import WorstItem
+from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples
 from tasks.curate.cards.label_balance import count_balance
 from tasks.files import write_atomic
@@ -50,6 +63,8 @@ if TYPE_CHECKING:
     from flows.context.outcome import Outcome
     from flows.context.run_context import RunContext
 
+CITED_PASSAGES = 20
+"""Most cited passages that are shown."""
 REMOVED_ROWS = 3
 """Removed rows that are shown per code."""
 
@@ -87,6 +102,7 @@ def gather(
     chosen = choice_of(recorded.ledger, recorded.store, row.run_id)
     dataset = recorded.of_training("encode", DatasetRef)
     items = recorded.result("items", EvalSet)
+    corpus = recorded.result("corpus", CorpusRef)
     report = RunReport(
         run_id=row.run_id,
         pipeline=row.pipeline,
@@ -112,8 +128,10 @@ def gather(
         notes=tuple(_notes(recorded, dataset)),
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
-        worst=_worst(recorded, decision, n_items),
+        corpus=_corpus_facts(corpus, items),
+        worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
+        starts=compare_starts(recorded),
         costs=_costs(recorded),
         graph=read_picture(settings.home, row.run_id),
         steps=tuple(
@@ -191,6 +209,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         "base model": str(config["base_model"]).split("#")[0].rsplit("/", 1)[-1],
         "method": f"{trained.method}, {trained.format}",
         "trainable weights": f"{trained.n_trainable:,}",
+        "start": start_of(recorded, trained),
         "steps": f"{trained.n_steps:,}",
         "tokens": f"{trained.n_tokens:,}",
         "loss": f"{trained.train_loss:.4f} at the end",
@@ -201,6 +220,14 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
         facts["examples"] = (
             f"{dataset.n_train:,} train, {dataset.n_validation:,} validation, {dataset.n_dropped:,} left out"
         )
+        if (replay := dataset.root / "replay.json").is_file():
+            counts = orjson.loads(replay.read_bytes())
+            facts["examples"] += f"; {counts['n_new']:,} new to the champion, {counts['n_replayed']:,} replayed"
+            if trained.started_from and counts["n_learned_not_in_pool"]:
+                facts["learned before"] = (
+                    f"{counts['n_learned_before']:,} tickets; {counts['n_learned_not_in_pool']:,} of them are train "
+                    "tickets no more (removed, merged, or too close to a held-out one)"
+                )
     if seconds:
         facts["time"] = f"{seconds:.0f} s, {trained.n_tokens / seconds:,.0f} tokens a second"
     memory = memory_sentence(read_timings(recorded.settings, "train", recorded.keys["train"]))
@@ -255,7 +282,21 @@ def _costs(recorded: Recorded) -> CostReport | None:
         return None
 
 
-def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> tuple[Example, ...]:
+def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFacts | None:
+    if corpus is None or items is None:
+        return None
+    counts, n_without = count_citations(items)
+    names = passage_names(corpus)
+    cited = [CitedPassage(source=names[each][0], heading=names[each][1], n_items=n) for each, n in counts]
+    return CorpusFacts(
+        n_articles=corpus.n_articles, n_passages=corpus.n_passages, n_dropped=corpus.n_dropped,
+        n_redacted=corpus.n_redacted, n_items_without=n_without, cited=tuple(cited[:CITED_PASSAGES]),
+    )  # fmt: skip
+
+
+def _worst(
+    recorded: Recorded, decision: GateDecision | None, n_items: int, corpus: CorpusRef | None
+) -> tuple[Example, ...]:
     """Return the worst items of the most interesting finding; a finding without wrong items is passed over."""
     first = shown_finding(decision) if decision and n_items else None
     if decision is None or first is None:
@@ -266,12 +307,14 @@ def _worst(recorded: Recorded, decision: GateDecision | None, n_items: int) -> t
         except TunegateError:
             continue
         if items:
-            return tuple(_example(item, finding.metric) for item in items)
+            names = passage_names(corpus) if corpus is not None else {}
+            return tuple(_example(item, finding.metric, names) for item in items)
     return ()
 
 
-def _example(item: WorstItem, metric: str) -> Example:
+def _example(item: WorstItem, metric: str, names: Mapping[str, tuple[str, str]]) -> Example:
     return Example(
         item_id=item.item_id, metric=metric, candidate=item.candidate, reference=item.reference, question=item.question,
         wanted=item.wanted, candidate_answer=item.candidate_answer, reference_answer=item.reference_answer,
+        passages=tuple(": ".join(filter(None, names[each])) for each in item.cited if each in names),
     )  # fmt: skip

@@ -24,7 +24,7 @@ HOURS_PER_MONTH = 730.0
 """365 days of 24 hours, over 12."""
 PRICES = Path(__file__).resolve().parents[2] / "infra" / "prices.yaml"
 MAX_BYTES = 1_000_000
-PROMPTED = ("few_shot", "retrieval", "zero_shot")
+PROMPTED = ("few_shot", "retrieval", "rag", "zero_shot")
 """Arms whose prompt an API would get: the first one that is known."""
 OWN = "tuned"
 UTILISATION = 0.5

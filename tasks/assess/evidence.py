@@ -1,6 +1,6 @@
 """Read scored arms, pair them item by item, and find the reference of a rule.
 
-A candidate is compared with the champion, the anchor, or the best prompting arm. Knows nothing of thresholds,
+A candidate is compared with the champion, the anchor, or the best baseline. Knows nothing of thresholds,
 statistics or verdicts. Used by `tasks/assess/questions.py`, which turns each error into the verdict ERROR.
 """
 
@@ -20,8 +20,11 @@ from schemas.metrics import MetricTraits, traits_of
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
 
-PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "endpoint")
-"""The arms that `best_baseline` chooses from; of equal arms, the first."""
+PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
+CLASSIFIER_ARMS = ("majority", "tfidf")
+BASELINE_ARMS = (*PROMPTING_ARMS, *CLASSIFIER_ARMS)
+"""The arms that `best_baseline` chooses from, of those that have the metric: classifiers have the routing field alone.
+Of equal arms, the first."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class ArmScores:
         self.arm: str = scores.arm
         self._scores = scores
         self._known = known
+
+    def measures(self, metric: str) -> bool:
+        """Whether the arm was scored by the metric."""
+        return metric in self._metrics
 
     def traits(self, metric: str) -> MetricTraits:
         """The traits of the metric."""
@@ -128,15 +135,19 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     )
 
 
-def best_prompting_arm(
+def best_arm(
     baselines: Mapping[str, ArmScores], candidate: ArmScores, *, metric: str, items: frozenset[str] | None
 ) -> ArmScores:
-    """The prompting arm with the best mean of the metric, over all items of the candidate or these.
+    """The baseline with the best mean of the metric, over all items of the candidate or these.
 
     Raises:
-        GateError: TG0605, no prompting arm was scored; TG0603, as in `line_up`, for any of them.
+        GateError: TG0605, no baseline was scored; TG0603, as in `line_up`, for any of them.
     """
-    arms = [baselines[name] for name in PROMPTING_ARMS if name in baselines]
+    arms = [
+        baselines[name]
+        for name in BASELINE_ARMS
+        if name in baselines and (name in PROMPTING_ARMS or baselines[name].measures(metric))
+    ]
     if not arms:
         raise GateError("there is no prompting arm to compare with; add zero_shot to evaluate.arms", code="TG0605")
 
@@ -186,7 +197,7 @@ class Reference:
 
 
 def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> Reference:
-    """The champion; without one, with `if_missing: baseline`, the best prompting arm.
+    """The champion; without one, with `if_missing: baseline`, the best baseline.
 
     Raises:
         GateError: TG0605, there is no champion and no replacement, or its scores or version are missing.
@@ -202,12 +213,12 @@ def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset
 
 
 def find_baseline(arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False) -> Reference:
-    """The prompting arm with the best mean on the items.
+    """The baseline with the best mean on the items.
 
     Raises:
-        GateError: TG0605, no prompting arm was scored.
+        GateError: TG0605, no baseline was scored.
     """
-    best = best_prompting_arm(arms.baselines, arms.candidate, metric=metric, items=items)
+    best = best_arm(arms.baselines, arms.candidate, metric=metric, items=items)
     return Reference(best, f"best_baseline ({best.arm})", best.arm, replaced)
 
 

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
+from schemas.template import PASSAGES
 from schemas.training import Format, PromptSpec
 from tasks.assess.items import ROW_CODES
 from tasks.assess.retrieval import nearest_examples
 from tasks.draw import hash_rank
-from tasks.prompts import Message, conversation_for, dump_messages, messages_for, render_text
+from tasks.prompts import Message, conversation_for, dump_messages, insert_labels, messages_for, render_text
 from tasks.row_fault import is_row_fault
 from tasks.step import as_step
 
@@ -30,33 +31,43 @@ def build_prompts(
     out: Path,
     *,
     items: EvalSet,
-    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval"],
+    arm: Literal["tuned", "zero_shot", "few_shot", "retrieval", "rag"],
     prompt: PromptSpec,
     format: Format,
     baseline_system: str = "",
     splits: Splits | None = None,
     n_examples: int = 0,
     seed: int = 0,
+    label: str | None = None,
 ) -> PromptSet:
     """Write `prompts.parquet`, one row per item, ordered by item_id.
 
     - `tuned`: exactly the prompt that training used.
     - `zero_shot`: the same, with `baseline_system`, if given, as the system message: it instructs the base model in
-      what the tuned one has learnt. Format completion has no system message; there it is the first block of the prompt.
+      what the tuned one has learnt, with the values of the column `label` in train for `{labels}`. Format completion
+      has no system message; there it is the first block of the prompt.
     - `few_shot`: zero_shot with `n_examples` answered train tickets before the item, the same for every item, as user
       and assistant turns or as blocks of text. Chosen by hash of seed and ticket id, one per routing category in turn,
       never a ticket with the question of an item.
     - `retrieval`: the same with each item's most similar train tickets as examples, the nearest last.
+    - `rag`: zero_shot with the passages of `evaluate.corpus` that fit the item: where the prompt has `{passages}`, else
+      before the user's text. Of the other baselines, none shows passages.
 
     Raises:
-        ConfigError: TG0160, few_shot or retrieval without splits or examples.
+        ConfigError: TG0160, few_shot, retrieval or `label` without splits, or no examples.
         DataError: TG0221, train has too few tickets that can be examples.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
-    spec = prompt if arm == "tuned" else prompt.model_copy(update={"system": baseline_system or prompt.system})
+    if arm == "tuned":
+        spec = prompt
+    else:
+        labels = [] if label is None else _labels(label, splits)
+        spec = _baseline_prompt(arm, prompt, insert_labels(baseline_system, labels))
+    if arm not in ("tuned", "rag"):
+        rows = [row | {PASSAGES: ""} for row in rows]
     examples: list[list[dict[str, Any]]] = [[] for _ in rows]
     shown = arm in ("few_shot", "retrieval")
     if shown:
@@ -89,6 +100,23 @@ def build_prompts(
     )
     pq.write_table(table, out / "prompts.parquet", compression="zstd")
     return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
+
+
+def _baseline_prompt(arm: str, prompt: PromptSpec, baseline_system: str) -> PromptSpec:
+    spec = prompt.model_copy(update={"system": baseline_system or prompt.system})
+    if arm != "rag" or spec.shows_passages:
+        return spec
+    return spec.model_copy(update={"user": f"{{{PASSAGES}}}{BLOCK_BREAK}{spec.user}"})
+
+
+def _labels(column: str, splits: Splits | None) -> list[str]:
+    """The column's values in train, in alphabetical order."""
+    import pyarrow.parquet as pq
+
+    if splits is None:
+        raise ConfigError("the labels of train need the splits", code="TG0160")
+    values = pq.read_table(splits.train, columns=[column])[column].unique().drop_null()
+    return sorted(map(str, values.to_pylist()))
 
 
 def _opening(arm: str, prompt: PromptSpec, row: dict[str, Any]) -> list[str]:

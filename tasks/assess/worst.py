@@ -36,6 +36,8 @@ class WorstItem:
     wanted: str
     candidate_answer: str
     reference_answer: str | None
+    cited: tuple[str, ...] = ()
+    """Ids of the passages that fit it."""
 
 
 def worst_items(
@@ -93,6 +95,7 @@ def worst_items(
             wanted=rows[item]["answer"] or "",
             candidate_answer=answers.get(item) or "",
             reference_answer=other.get(item),
+            cited=tuple(rows[item].get("cited") or ()),
         )
         for item in worst
         if item in rows

@@ -146,6 +146,7 @@ class _Training:
                 "job": job.model_dump(mode="json"),
                 "dataset": dataset,
                 "model": self._shared.put(job.model.root),
+                "start": None if job.start is None else self._shared.put(job.start.root),
                 "shared": self._shared.url,
                 "mailbox": self._box,
             }

@@ -137,6 +137,7 @@ def _prepare(folder: NodeFolder, job: TrainJob, shared: Shared, config: dict[str
         update={
             "dataset": job.dataset.model_copy(update={"root": dataset}),
             "model": job.model.model_copy(update={"root": shared.cached(config["model"])}),
+            "start": job.start and job.start.model_copy(update={"root": shared.cached(config["start"])}),
             "scratch": scratch,
             "trunks": folder.root / "trunks" if caches_trunk(job.spec) else None,
         }

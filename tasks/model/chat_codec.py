@@ -19,7 +19,7 @@ from tasks.prompts import Message
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MARKERS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
+_MARKERS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<<SYS>>", "<</SYS>>")
 """Control texts of templates that are not special tokens; neutralised if the template writes them."""
 _RARE = "\U00013000"
 """A hieroglyph, which a vocabulary without byte tokens does not have."""
@@ -221,7 +221,7 @@ def _template(tokenizer: PreTrainedTokenizerBase) -> str:
             "the base model has no chat template",
             code="TG0173",
             where="base_model",
-            hint="use an instruction-tuned base, or `format: completion`",
+            hint="set `prompt.chat_template` (e.g. chatml), use an instruction-tuned base, or `format: completion`",
         )
     return template
 
@@ -266,7 +266,7 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
             "the chat template does not end an assistant's turn with a special token, so a model cannot learn to stop",
             code="TG0173",
             where="base_model",
-            hint="use another base model, or `format: completion`",
+            hint="name that token in `prompt.added_tokens`, use another base model, or `format: completion`",
         )
     return int(after[0])
 

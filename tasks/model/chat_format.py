@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import DatasetRef, ModelRef, Splits
 from schemas.canaries import PlantedSpec
@@ -25,6 +25,9 @@ from tasks.model.chat_codec import ChatCodec, Encoded
 from tasks.progress import Progress, silent
 from tasks.prompts import conversation_for, render_text
 from tasks.step import as_step
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 Row = Mapping[str, Any]
 
@@ -243,13 +246,8 @@ def _removed(row: Row, example: Encoded, encoding: EncodeSpec) -> dict[str, obje
 
 
 def _write_arrow(split: _Split, folder: Path) -> None:
-    """Write a `datasets` directory. Its fingerprint is a hash of the content: the library's own would be random."""
     import pyarrow as pa
-    from datasets import Dataset
-    from datasets.table import InMemoryTable
-    from datasets.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     table = pa.table(
         {
             "ticket_id": pa.array([ticket_id for ticket_id, _ in split.examples], pa.string()),
@@ -257,6 +255,17 @@ def _write_arrow(split: _Split, folder: Path) -> None:
             "loss_mask": pa.array([example.loss_mask for _, example in split.examples], pa.list_(pa.int8())),
         }
     )
+    write_examples(table, folder)
+
+
+def write_examples(table: pa.Table, folder: Path) -> None:
+    """Write a `datasets` directory. Its fingerprint is a hash of the content: the library's own would be random."""
+    import pyarrow as pa
+    from datasets import Dataset
+    from datasets.table import InMemoryTable
+    from datasets.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)

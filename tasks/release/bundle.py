@@ -11,12 +11,14 @@ from pathlib import Path
 
 import orjson
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.artifacts import BundleRef, CorpusRef, GateDecision, ModelRef, Scores, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
+from tasks.corpus.search import index_files
 from tasks.files import MANIFEST, sha256_file, verify, write_json
+from tasks.model.chat_base import CHAT_FILES, RECORD
 from tasks.step import as_step
 
 STORE_FILES = frozenset({MANIFEST, "artifact.json"})
@@ -34,8 +36,11 @@ def bundle_candidate(
     name: str,
     prompt: PromptSpec,
     decoding: DecodingSpec,
+    corpus: CorpusRef | None = None,
 ) -> BundleRef:
     """Copy the candidate's files and add `serving.json`, `README.md`, `decision.json` and `decision.md`.
+
+    If its prompt shows passages, the index of the corpus is added too.
 
     Raises:
         StorageError: the candidate has no weights.
@@ -45,14 +50,21 @@ def bundle_candidate(
             shutil.copyfile(source, out / source.name)
     if not any(path.suffix == ".safetensors" for path in out.iterdir()):
         raise StorageError("the candidate has no weights", code="TG0510", where=str(trained.root))
+    shown = corpus if prompt.shows_passages else None
+    if shown is not None:
+        for file in index_files(shown.search):
+            shutil.copyfile(shown.root / file, out / file)
     here = Path()
+    # The files of an added chat template are in the bundle: the base model elsewhere does not have them.
+    own = {*STORE_FILES, *(CHAT_FILES if (out / RECORD).is_file() else ())}
     serving = ServingSpec(
         name=name,
         trained=trained.model_copy(update={"root": here}),
         prompt=prompt,
         decoding=decoding,
         base=model.model_copy(update={"root": here}),
-        base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in STORE_FILES},
+        search=None if shown is None else shown.search,
+        base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in own},
     )
     write_json(out / "serving.json", serving.model_dump(mode="json"))
     for file in ("decision.json", "decision.md"):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +46,7 @@ log = logging.getLogger("tunegate.endpoint")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
 
 Redact = Callable[[list[Message]], list[Message]]
+TakeFeedback = Callable[[list[bytes]], dict[str, Any]]
 
 R = TypeVar("R", bound=CompletionRequest)
 RETRY_AFTER_S = 2
@@ -76,6 +77,19 @@ class Access:
 LOCAL = Access()
 
 
+@dataclass(frozen=True)
+class Tenant:
+    """Whom a token lets in, and what to."""
+
+    models: LiveModels
+    redact: Redact
+    """Applied to messages before the model reads them, as to the tickets it was trained on."""
+    token: str | None = None
+    """None lets everyone in; allowed only for a single tenant."""
+    take_feedback: TakeFeedback | None = None
+    """Stores lines of feedback and returns what became of them; None for no feedback."""
+
+
 def build_endpoint(
     models: LiveModels,
     *,
@@ -83,9 +97,9 @@ def build_endpoint(
     redact: Redact,
     access: Access = LOCAL,
     extra_metrics: Callable[[], bytes] | None = None,
-    take_feedback: Callable[[list[bytes]], dict[str, Any]] | None = None,
+    take_feedback: TakeFeedback | None = None,
 ) -> Starlette:
-    """Build the application.
+    """Build the application for one pipeline.
 
     Args:
         models: The models to serve.
@@ -95,18 +109,51 @@ def build_endpoint(
         extra_metrics: More metrics for `/metrics`, in the same format.
         take_feedback: Stores lines of feedback and returns what became of them; None omits the route.
     """
+    tenant = Tenant(models, redact, access.token, take_feedback)
+    routes, metrics = _Routes((tenant,), limits), EndpointMetrics(extra_metrics)
+    return _application(routes, metrics.route(routes.admit), metrics, access)
+
+
+def build_shared_endpoint(
+    tenants: Sequence[Tenant],
+    *,
+    limits: Limits,
+    access: Access,
+    extra_metrics: Callable[[], bytes] | None = None,
+) -> Starlette:
+    """Build the application for several tenants, each let in by a token of its own.
+
+    A token reaches its tenant's models, redaction and feedback, and sees no other name. `/metrics` is about all of
+    them, so it needs the token of `access`, which reaches no model; without one it is refused.
+
+    Raises:
+        ValueError: a tenant has no token, or two have the same.
+    """
+    tokens = [tenant.token for tenant in tenants] + ([access.token] if access.token else [])
+    if None in tokens or len(set(tokens)) < len(tokens):
+        raise ValueError("every tenant needs a token of its own")
+    routes, metrics = _Routes(tuple(tenants), limits), EndpointMetrics(extra_metrics)
+
+    def admit_operator(request: Request) -> None:
+        if access.token is None or not _has_token(request, access.token):
+            raise Refused(401, "metrics need the operator's token", code="invalid_api_key")
+
+    return _application(routes, metrics.route(admit_operator), metrics, access)
+
+
+def _application(routes: _Routes, metrics_route: Route, metrics: EndpointMetrics, access: Access) -> Starlette:
     from starlette.applications import Starlette
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.routing import Route
 
-    routes, metrics = _Routes(models, limits, redact, access.token), EndpointMetrics(extra_metrics)
-    feedback = [] if take_feedback is None else [feedback_route(take_feedback, routes.read_body)]
+    takes = any(tenant.take_feedback is not None for tenant in routes.tenants)
+    feedback = [feedback_route(routes.admit, routes.read_body)] if takes else []
     return Starlette(
         routes=[
             *feedback,
             Route("/health", routes.health),
-            metrics.route(routes.admit),
+            metrics_route,
             Route("/v1/models", routes.list_models),
             Route("/v1/models/{name}", routes.show_model),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),
@@ -142,39 +189,41 @@ class _SameOrigin:
 class _Routes:
     """The routes."""
 
-    def __init__(self, models: LiveModels, limits: Limits, redact: Redact, token: str | None) -> None:
-        self.models, self.limits, self.redact, self.token = models, limits, redact, token
+    def __init__(self, tenants: tuple[Tenant, ...], limits: Limits) -> None:
+        self.tenants, self.limits = tenants, limits
         self.n_busy = 0
 
     async def health(self, _request: Request) -> Response:
-        """Report that the endpoint is up, and which models it offers."""
+        """Report that the endpoint is up; for a single tenant also which models it offers."""
         from starlette.concurrency import run_in_threadpool
 
-        offers = await run_in_threadpool(self.models.offers)
+        if len(self.tenants) > 1:
+            return _json({"status": "ok"})
+        offers = await run_in_threadpool(self.tenants[0].models.offers)
         return _json({"status": "ok", "models": sorted(offers)})
 
     async def list_models(self, request: Request) -> Response:
         """List every model name that is available now."""
         from starlette.concurrency import run_in_threadpool
 
-        self.admit(request)
-        offers = await run_in_threadpool(self.models.offers)
+        tenant = self.admit(request)
+        offers = await run_in_threadpool(tenant.models.offers)
         return _json({"object": "list", "data": [_model(name, offer) for name, offer in offers.items()]})
 
     async def show_model(self, request: Request) -> Response:
         """Describe one model."""
         from starlette.concurrency import run_in_threadpool
 
-        self.admit(request)
+        tenant = self.admit(request)
         name = request.path_params["name"]
-        offers = await run_in_threadpool(self.models.offers)
+        offers = await run_in_threadpool(tenant.models.offers)
         if name not in offers:
-            raise unknown_model(offers)
+            raise self._unknown(offers)
         return _json(_model(name, offers[name]))
 
     async def chat(self, request: Request) -> Response:
         """Answer a conversation."""
-        chat = await self._read(request, ChatRequest)
+        tenant, chat = self.admit(request), await self._read(request, ChatRequest)
 
         def prompt_of(model: LiveModel) -> list[int]:
             if model.serving.trained.format != "instruction":
@@ -182,31 +231,34 @@ class _Routes:
                     400, "this model was trained on plain text: use /v1/completions", code="not_a_chat_model",
                     param="model",
                 )  # fmt: skip
-            return model.prompt_of(self._redacted(chat.turns()))
+            return model.prompt_of(_redacted(tenant, chat.turns()))
 
-        return await self._answer(chat, prompt_of, "chat")
+        return await self._answer(tenant, chat, prompt_of, "chat")
 
     async def complete(self, request: Request) -> Response:
         """Continue a text."""
-        completion = await self._read(request, TextRequest)
+        tenant, completion = self.admit(request), await self._read(request, TextRequest)
 
         def prompt_of(model: LiveModel) -> list[int]:
-            return model.prompt_of_text(self.redact([{"role": "user", "content": completion.text}])[0]["content"])
+            return model.prompt_of_text(tenant.redact([{"role": "user", "content": completion.text}])[0]["content"])
 
-        return await self._answer(completion, prompt_of, "text")
+        return await self._answer(tenant, completion, prompt_of, "text")
 
-    def _redacted(self, turns: list[Message]) -> list[Message]:
-        """Redact all turns but the system's, which has the caller's instructions, not a customer's words."""
-        n_kept = int(turns[0]["role"] == "system")
-        return [*turns[:n_kept], *self.redact(turns[n_kept:])]
-
-    def admit(self, request: Request) -> None:
-        """Refuse a request without the token."""
-        if self.token is None:
-            return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self.token.encode()):
+    def admit(self, request: Request) -> Tenant:
+        """Return the tenant whose token the request has; refuse a request without one."""
+        found = [each for each in self.tenants if each.token is None or _has_token(request, each.token)]
+        if not found:
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
+        return found[0]
+
+    def _unknown(self, offers: Mapping[str, Offer]) -> Refused:
+        """Refuse a name; among several tenants whether or not another one has it."""
+        if len(self.tenants) == 1:
+            return unknown_model(offers)
+        return Refused(
+            403, f"this token reaches only: {', '.join(offers) or 'nothing yet'}", code="model_not_allowed",
+            param="model",
+        )  # fmt: skip
 
     async def read_body(self, request: Request) -> bytes:
         """Read the body of an admitted request; refuse it if it is not JSON, or as soon as it is too large."""
@@ -230,7 +282,7 @@ class _Routes:
             raise malformed(error) from None
 
     async def _answer(
-        self, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
     ) -> Response:
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import StreamingResponse
@@ -239,7 +291,7 @@ class _Routes:
             raise Refused(503, "too many requests at once; try again", code="overloaded")
         self.n_busy += 1
         try:
-            answering = await run_in_threadpool(self._prepare, request, prompt_of, form)
+            answering = await run_in_threadpool(self._prepare, tenant, request, prompt_of, form)
             if request.stream:
                 unbuffered = {"X-Accel-Buffering": "no"}  # for a proxy such as nginx
                 return StreamingResponse(self._stream(answering), media_type="text/event-stream", headers=unbuffered)
@@ -248,11 +300,11 @@ class _Routes:
             self.n_busy -= 1
 
     def _prepare(
-        self, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
+        self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
     ) -> Answering:
-        model = self.models.find(request.model)
+        model = tenant.models.find(request.model)
         if model is None:
-            raise unknown_model(self.models.offers())
+            raise self._unknown(tenant.models.offers())
         try:
             prompt = prompt_of(model)
         except DataError as error:
@@ -289,6 +341,17 @@ class _Routes:
         yield b"data: [DONE]\n\n"
 
 
+def _has_token(request: Request, token: str) -> bool:
+    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+    return hmac.compare_digest(given.encode(), token.encode())
+
+
+def _redacted(tenant: Tenant, turns: list[Message]) -> list[Message]:
+    """Redact all turns but the system's, which has the caller's instructions, not a customer's words."""
+    n_kept = int(turns[0]["role"] == "system")
+    return [*turns[:n_kept], *tenant.redact(turns[n_kept:])]
+
+
 def _model(name: str, offer: Offer) -> dict[str, Any]:
     return {
         "id": name,
@@ -317,16 +380,14 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def feedback_route(
-    take: Callable[[list[bytes]], dict[str, Any]], read_body: Callable[[Request], Awaitable[bytes]]
-) -> Route:
+def feedback_route(admit: Callable[[Request], Tenant], read_body: Callable[[Request], Awaitable[bytes]]) -> Route:
     """`POST /v1/feedback`: one JSON object, or one per line, as in a feedback file.
 
     Status 200 means that every line that was not refused is on disk. Sending a line again changes nothing, so a client
     that got no response should send it again. No text of a line is reported or logged.
 
     Args:
-        take: Stores the lines; returns how many are new, known and refused.
+        admit: Returns the tenant, who stores the lines and returns how many are new, known and refused.
         read_body: Reads the body of an admitted request.
     """
     from starlette.concurrency import run_in_threadpool
@@ -334,14 +395,17 @@ def feedback_route(
 
     one_at_a_time = threading.Lock()  # the database has one writer
 
-    def keep(lines: list[bytes]) -> dict[str, Any]:
+    def keep(take: TakeFeedback, lines: list[bytes]) -> dict[str, Any]:
         with one_at_a_time:
             return take(lines)
 
     async def post(request: Request) -> Response:
+        take = admit(request).take_feedback
+        if take is None:
+            raise Refused(404, "feedback is not taken for these models", code="not_found")
         lines = lines_of(await read_body(request))
         try:
-            outcome = await run_in_threadpool(keep, lines)
+            outcome = await run_in_threadpool(keep, take, lines)
         except LockedError as error:
             raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
         except ConfigError as error:

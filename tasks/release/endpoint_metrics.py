@@ -58,7 +58,7 @@ class EndpointMetrics:
 
         return counted
 
-    def route(self, admit: Callable[[Request], None]) -> Route:
+    def route(self, admit: Callable[[Request], object]) -> Route:
         """`/metrics`, for requests that `admit` does not refuse."""
         from starlette.concurrency import run_in_threadpool
         from starlette.responses import Response

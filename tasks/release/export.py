@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,9 +18,10 @@ from schemas.errors import ConfigError, StorageError
 from schemas.export import ExportOrigin
 from tasks.files import MANIFEST, seal, sync_directory, verify
 from tasks.release.bundle import check_evaluated
-from tasks.release.export_format import Exported, format_names, format_of
+from tasks.release.export_adapter import Module, write_vllm_together
+from tasks.release.export_format import Exported, ExportFormat, format_names, format_of
 
-__all__ = ["Export", "Exported", "export_candidate", "format_names", "format_of"]
+__all__ = ["Export", "Exported", "export_candidate", "export_together", "format_names", "format_of"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Export:
     root: Path
     digest: str
     """sha256 over the manifest's files."""
-    origin: ExportOrigin
+    origins: tuple[ExportOrigin, ...]
+    """Of each candidate in it; mostly one."""
     files: Mapping[str, int]
     """File -> bytes."""
 
@@ -44,10 +46,46 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
             needs are gone (TG0510), or a file reads back differently (TG0547).
         TrainingError: TG0403, a converted model does not answer like the one that the gate judged.
     """
-    out = out.absolute()
-    _check_free(out)
-    check_evaluated(source.bundle, source.trained)
     form = format_of(origin.format)
+
+    def write(folder: Path) -> tuple[ExportOrigin, ...]:
+        return (origin.model_copy(update={"checked": form.write(source, folder)}),)
+
+    out = _check_free(out)
+    _check_source(source, form)
+    return _written(out, write)
+
+
+def export_together(sources: Sequence[Exported], origins: Sequence[ExportOrigin], *, out: Path) -> Export:
+    """Write the adapters of several candidates on one base into the folder `out`, for vLLM.
+
+    A request selects one by `PIPELINE@ALIAS` or `PIPELINE@version-N`; the champion also by `PIPELINE`.
+
+    Raises:
+        ConfigError: TG0111, they have different bases, or one is there twice; and as `export_candidate`.
+        StorageError: as `export_candidate`.
+    """
+    modules = []
+    for source, origin in zip(sources, origins, strict=True):
+        own = [origin.pipeline] if "champion" in source.aliases else []
+        names = [*own, *(f"{origin.pipeline}@{name}" for name in (*source.aliases, f"version-{source.version}"))]
+        modules.append(Module(source, f"adapters/{origin.pipeline}-{source.version}", tuple(names)))
+    folders = [module.folder for module in modules]
+    if twice := next((folder for folder in folders if folders.count(folder) > 1), None):
+        raise ConfigError(f"{twice} is to be exported twice", code="TG0111", where="export", hint="name each once")
+    out = _check_free(out)
+    for source in sources:
+        _check_source(source, format_of("vllm"))
+
+    def write(folder: Path) -> tuple[ExportOrigin, ...]:
+        write_vllm_together(modules, folder)
+        return tuple(origins)
+
+    return _written(out, write)
+
+
+def _check_source(source: Exported, form: ExportFormat) -> None:
+    check_evaluated(source.bundle, source.trained)
     if form.reads_base and verify(source.model.root) != source.model.digest:
         raise StorageError(
             "the base model differs from the one that was trained",
@@ -55,13 +93,16 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
             where=str(source.model.root),
             hint="remove this folder and run the pipeline again: it is recreated",
         )
+
+
+def _written(out: Path, write: Callable[[Path], tuple[ExportOrigin, ...]]) -> Export:
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     aside.mkdir(mode=0o700)
     try:
-        checked = form.write(source, aside)
-        complete = origin.model_copy(update={"checked": checked})
-        digest = seal(aside, about={"export": complete.model_dump(mode="json")})
+        origins = write(aside)
+        listed = [origin.model_dump(mode="json") for origin in origins]
+        digest = seal(aside, about={"export": listed[0]} if len(listed) == 1 else {"exports": listed})
         files = {
             path.relative_to(aside).as_posix(): path.stat().st_size
             for path in sorted(aside.rglob("*"))
@@ -71,10 +112,11 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
         sync_directory(out.parent)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Export(out, digest, complete, files)
+    return Export(out, digest, origins, files)
 
 
-def _check_free(out: Path) -> None:
+def _check_free(out: Path) -> Path:
+    out = out.absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ConfigError(
             "the folder to export into is not empty; it must be missing or empty",
@@ -82,3 +124,4 @@ def _check_free(out: Path) -> None:
             where=str(out),
             hint="use another folder: an export never overwrites files",
         )
+    return out

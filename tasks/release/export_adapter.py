@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from schemas.errors import ConfigError
+from tasks.model.chat_base import RECORD
 from tasks.release.bundle import STORE_FILES
 from tasks.release.export_format import Exported, export_format
 from tasks.release.serve import read_serving
@@ -21,21 +25,65 @@ def write_peft(source: Exported, out: Path) -> dict[str, float]:
 @export_format("vllm")
 def write_vllm(source: Exported, out: Path) -> dict[str, float]:
     """Write the adapter, the base's chat template, and `serve.sh`, which serves both by the candidate's names."""
+    names = [*source.aliases, f"version-{source.version}"]
+    _write_server([Module(source, ADAPTER, tuple(names))], out)
+    return {}
+
+
+def write_vllm_together(modules: Sequence[Module], out: Path) -> None:
+    """Write the adapters of several candidates on one base, its chat template, and `serve.sh`, which serves them all.
+
+    Raises:
+        ConfigError: TG0111, they have different bases; TG0185, vLLM would not answer as the gate judged.
+    """
+    first = modules[0].source
+    for module in modules:
+        if module.source.model.digest != first.model.digest:
+            raise ConfigError(
+                f"{module.folder} has another base model than {modules[0].folder}: sha256 "
+                f"{module.source.model.digest[:12]}, not {first.model.digest[:12]}",
+                code="TG0111",
+                where="export --format vllm",
+                hint="export candidates of different bases into folders of their own",
+            )
+    _write_server(modules, out)
+
+
+@dataclass(frozen=True)
+class Module:
+    """An adapter as vLLM serves it."""
+
+    source: Exported
+    folder: str
+    """In the exported folder."""
+    names: tuple[str, ...]
+    """In requests."""
+
+
+def _write_server(modules: Sequence[Module], out: Path) -> None:
     from tasks.model.base_model import load_tokenizer
     from tasks.model.chat_codec import training_template
 
-    serving = read_serving(source.bundle.root)
-    rank = check_servable(serving, source.bundle.root)
-    template = training_template(load_tokenizer(source.model)) if serving.trained.format == "instruction" else None
-    (out / ADAPTER).mkdir()
-    _copy_bundle(source.bundle.root, out / ADAPTER)
+    servings = [read_serving(module.source.bundle.root) for module in modules]
+    rank = max(
+        check_servable(serving, each.source.bundle.root) for serving, each in zip(servings, modules, strict=True)
+    )
+    chats = any(serving.trained.format == "instruction" for serving in servings)
+    template = training_template(load_tokenizer(modules[0].source.model)) if chats else None
+    for module in modules:
+        (out / module.folder).mkdir(parents=True)
+        _copy_bundle(module.source.bundle.root, out / module.folder)
     if template is not None:
         (out / TEMPLATE).write_text(template, encoding="utf-8")
-    names = [*source.aliases, f"version-{source.version}"]
+    named = [(name, module.folder) for module in modules for name in module.names]
     script = out / "serve.sh"
-    script.write_text(launch_script(serving, names, max_rank=rank, has_template=template is not None), encoding="utf-8")
+    own_tokenizer = (modules[0].source.bundle.root / RECORD).is_file()
+    text = launch_script(
+        servings[0], named, max_rank=rank, has_template=template is not None,
+        tokenizer=modules[0].folder if own_tokenizer else None,
+    )  # fmt: skip
+    script.write_text(text, encoding="utf-8")
     script.chmod(0o755)
-    return {}
 
 
 def _copy_bundle(bundle: Path, out: Path) -> None:

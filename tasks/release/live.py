@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import BundleRef, ModelRef
-from schemas.errors import StorageError
+from schemas.errors import ConfigError, StorageError
 from schemas.release import ServingSpec
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns
 from tasks.files import verify
-from tasks.prompts import Message
-from tasks.release.serve import read_serving
+from tasks.prompts import Message, frame_passages, render_text
+from tasks.release.serve import open_index, read_serving
 
 if TYPE_CHECKING:
+    from tasks.corpus.search import PassageIndex
     from tasks.model.chat_codec import ChatCodec
     from tasks.model.shared_base import Generator
 
@@ -56,29 +57,42 @@ class Piece:
 class LiveModel:
     """A loaded version."""
 
-    def __init__(self, offer: Offer, serving: ServingSpec, codec: ChatCodec, generator: Generator) -> None:
+    def __init__(
+        self,
+        offer: Offer,
+        serving: ServingSpec,
+        codec: ChatCodec,
+        generator: Generator,
+        passages: PassageIndex | None = None,
+    ) -> None:
         self.offer = offer
         self.serving = serving
         self._codec = codec
         self._generator = generator
+        self._passages = passages
 
     def prompt_of(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of a conversation in training's template.
 
-        As in training, a fixed system text comes first if the conversation has none.
+        As in training, a fixed system text comes first if the conversation has none, and a prompt that shows passages
+        gets those that fit the last turn.
 
         Raises:
             DataError: the template rejects the turns.
         """
-        system = self.serving.prompt.system
-        turns = list(messages)
-        if system and not template_columns(system) and turns[0]["role"] != "system":
-            turns = [{"role": "system", "content": system}, *turns]
+        prompt, turns = self.serving.prompt, list(messages)
+        found = self._cite(turns[-1]["content"])
+        turns[-1] = {**turns[-1], "content": frame_passages(prompt.user, turns[-1]["content"], found)}
+        if prompt.system and not set(template_columns(prompt.system)) - {PASSAGES} and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": render_text(prompt.system, found)}, *turns]
         return self._codec.prompt_ids(turns)
 
     def prompt_of_text(self, text: str) -> list[int]:
-        """Token ids of a plain text."""
-        return self._codec.prompt_ids(text)
+        """Token ids of a plain text, with the passages that fit it if the prompt shows any."""
+        return self._codec.prompt_ids(frame_passages(self.serving.prompt.user, text, self._cite(text)))
+
+    def _cite(self, text: str) -> dict[str, str]:
+        return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
 
     def room_after(self, prompt: Sequence[int]) -> int:
         """Number of context tokens that remain for the answer."""
@@ -122,49 +136,90 @@ class LiveModel:
         yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
 
 
-class LiveModels:
-    """The loaded versions; the least recently used is unloaded first."""
+class Memory:
+    """The versions in memory and their bases, for one or several `LiveModels`; the least recently used goes first.
 
-    def __init__(self, offers: Offers, *, keep: int = 4) -> None:
+    Args:
+        keep: Most versions in memory.
+        only_base: Digest of the one base that all of them must share; None allows any.
+    """
+
+    def __init__(self, *, keep: int = 4, only_base: str | None = None) -> None:
         from tasks.model.shared_base import SharedBases
 
+        self.keep = keep
+        self.only_base = only_base
+        self.bases = SharedBases()
+        self.loaded: OrderedDict[str, LiveModel] = OrderedDict()
+        self.lock = threading.Lock()
+
+
+class LiveModels:
+    """The versions that some names refer to, loaded when they are first used."""
+
+    def __init__(self, offers: Offers, memory: Memory | None = None) -> None:
         self.offers = offers
-        self._keep = keep
-        self._bases = SharedBases()
-        self._loaded: OrderedDict[str, LiveModel] = OrderedDict()
-        self._lock = threading.Lock()
+        self._memory = memory or Memory()
 
     def find(self, name: str) -> LiveModel | None:
         """The model that the name currently refers to, loaded if necessary; None for an unknown name.
 
         Raises:
             StorageError: TG0549, its files differ from what was evaluated; or they are missing or damaged.
+            ConfigError: TG0111, it cannot share the one base.
         """
         offer = self.offers().get(name)
         if offer is None:
             return None
-        with self._lock:
+        memory = self._memory
+        with memory.lock:
             key = f"{offer.bundle.digest} {offer.model.digest}"
-            if key not in self._loaded:
-                self._loaded[key] = self._load(offer)
-            self._loaded.move_to_end(key)
-            while len(self._loaded) > self._keep:
-                self._loaded.popitem(last=False)
-            self._bases.keep_only({live.offer.model.digest for live in self._loaded.values()})
-            return self._loaded[key]
+            if key not in memory.loaded:
+                memory.loaded[key] = self._load(offer)
+            memory.loaded.move_to_end(key)
+            while len(memory.loaded) > memory.keep:
+                memory.loaded.popitem(last=False)
+            memory.bases.keep_only({live.offer.model.digest for live in memory.loaded.values()})
+            return memory.loaded[key]
 
     def _load(self, offer: Offer) -> LiveModel:
         from tasks.model.base_model import load_tokenizer
         from tasks.model.chat_codec import ChatCodec
 
         _check(offer.bundle)
-        serving = read_serving(offer.bundle.root)
-        if not self._bases.holds(offer.model, serving.decoding):
+        serving, bases = read_serving(offer.bundle.root), self._memory.bases
+        if self._memory.only_base is not None:
+            check_shares(offer, serving, self._memory.only_base)
+        if not bases.holds(offer.model, serving.decoding):
             _check(offer.model)
         trained = serving.trained.model_copy(update={"root": offer.bundle.root})
         whole = offer.model.model_copy(update={"root": offer.bundle.root}) if trained.method == "full" else offer.model
         codec = ChatCodec.of(load_tokenizer(whole), trained.format)
-        return LiveModel(offer, serving, codec, self._bases.load(offer.model, trained, serving.decoding, codec))
+        generator = bases.load(offer.model, trained, serving.decoding, codec)
+        if self._memory.only_base is not None and not bases.holds(offer.model, serving.decoding):
+            raise _cannot_share(serving, "the fast decoder does not support its base or its adapter")
+        return LiveModel(offer, serving, codec, generator, open_index(offer.bundle.root, serving))
+
+
+def check_shares(offer: Offer, serving: ServingSpec, base: str) -> None:
+    """Refuse a version that is no adapter of the base with this digest.
+
+    Raises:
+        ConfigError: TG0111.
+    """
+    if offer.model.digest != base:
+        raise _cannot_share(serving, f"its base model has sha256 {offer.model.digest[:12]}, the others' {base[:12]}")
+    if serving.trained.method != "lora":
+        raise _cannot_share(serving, f"method {serving.trained.method} has no adapter for the base as it is in memory")
+
+
+def _cannot_share(serving: ServingSpec, why: str) -> ConfigError:
+    return ConfigError(
+        f"{serving.name} cannot share one base model in memory: {why}",
+        code="TG0111",
+        where=serving.base.uri.split("#")[0],
+        hint=f"serve {serving.name} by an endpoint of its own: `tunegate model endpoint PIPELINE --port ...`",
+    )
 
 
 def _check(artifact: BundleRef | ModelRef) -> None:

@@ -18,7 +18,8 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, DataError, SecurityError, StorageError
 from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
-from schemas.template import template_columns
+from schemas.template import PASSAGES, template_columns
+from tasks.corpus.search import PassageIndex, question_of
 from tasks.files import sha256_file, verify
 from tasks.prompts import conversation_for, messages_for, render_text
 
@@ -46,6 +47,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
     """
     from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
+    from tasks.model.chat_base import link_chat
     from tasks.model.chat_codec import ChatCodec
 
     verify(path)
@@ -56,17 +58,19 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
         if trained.method != "full":  # a full model has all its weights and the tokenizer
             place = base or _base_from_environment() or _fetched(serving.base, cache, Path(scratch))
             model = model.model_copy(update={"root": _checked(place, serving.base_files, Path(scratch) / "base")})
+            link_chat(path, model.root)
         codec = ChatCodec.of(load_tokenizer(model), trained.format)
         engine = Engine.load(model, trained, serving.decoding, codec, [])
-    return ServedModel(serving, engine)
+    return ServedModel(serving, engine, open_index(path, serving))
 
 
 class ServedModel:
     """A loaded bundle."""
 
-    def __init__(self, serving: ServingSpec, engine: Engine) -> None:
+    def __init__(self, serving: ServingSpec, engine: Engine, passages: PassageIndex | None = None) -> None:
         self.serving = serving
         self._engine = engine
+        self._passages = passages
 
     def answer(self, rows: Sequence[Row]) -> list[str]:
         """The reply to each ticket, in order.
@@ -106,9 +110,11 @@ class ServedModel:
 
     def _prompt(self, row: Row) -> list[int]:
         ticket, prompt = _ticket(row), self.serving.prompt
-        sources = {"messages", *template_columns(prompt.user)}
+        sources = {"messages", *template_columns(prompt.user)} - {PASSAGES}
         if not any(str(ticket[name] or "").strip() for name in sources):
             raise DataError(f"the ticket has no text in {', '.join(sorted(sources))}", code="TG0315", where="ticket")
+        if self._passages is not None:
+            ticket = {**ticket, PASSAGES: self._passages.cite(question_of(ticket))[0]}
         if self.serving.trained.format == "instruction":
             return self._engine.codec.prompt_ids(messages_for(prompt, ticket))
         return self._engine.codec.prompt_ids(render_text(prompt.user, ticket))
@@ -138,6 +144,11 @@ class ServedModel:
                 where=f"ticket {item.item_id}",
                 hint="shorten the ticket",
             )
+
+
+def open_index(bundle: Path, serving: ServingSpec) -> PassageIndex | None:
+    """The index of passages that the bundle's prompt shows; None if it shows none."""
+    return None if serving.search is None else PassageIndex(bundle, serving.search)
 
 
 def _load_pyfunc(data_path: str) -> ServedModel:

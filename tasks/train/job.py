@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict
 
-from schemas.artifacts import DatasetRef, ModelRef
+from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.training import TrainSpec
 from tasks.files import sha256_json
 from tasks.train.memory import Workload, smaller_batches, workload_of
@@ -46,6 +46,8 @@ class TrainJob(BaseModel):
     spec: TrainSpec
     scratch: Path
     threads: int
+    start: TrainedRef | None = None
+    """The adapter to continue from; None starts from the base."""
     trunks: Path | None = None
     """Folder where trainings share the output of frozen layers; None for a folder of this training's own."""
 
@@ -63,6 +65,7 @@ class TrainJob(BaseModel):
             {
                 "dataset": self.dataset.digest,
                 "model": self.model.digest,
+                **({} if self.start is None else {"start": self.start.digest}),
                 "spec": self.spec.model_dump(
                     mode="json", exclude={"timeout_minutes", "budget", "save_every", "threads", "memory_check"}
                 ),

@@ -21,7 +21,7 @@ import orjson
 
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
+from schemas.errors import ConfigError, OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.children import THIS_PROCESS, Children, start_group
 from tasks.files import MANIFEST, verify, write_json
@@ -47,6 +47,8 @@ from tasks.train.place import ThisMachine, TrainingPlace
 _POLL_S = 0.2
 _KEEP_S = 5.0
 """Seconds between two writes of the time used: what a killed run loses at most."""
+ADAPTER_FORM = ("rank", "alpha", "rslora", "dora", "target_modules", "top_layers", "layers")
+"""Settings of an adapter that a training which continues from it must share."""
 THIS_MACHINE = ThisMachine()
 NO_LIMITS = TrainingLimits()
 log = logging.getLogger("tunegate.train")
@@ -65,6 +67,7 @@ def train_model(
     dataset: DatasetRef,
     model: ModelRef,
     spec: TrainSpec,
+    start: TrainedRef | None = None,
     scratch: Path = BY_RUNNER,
     trunks: Path | None = None,
     place: TrainingPlace = THIS_MACHINE,
@@ -84,6 +87,7 @@ def train_model(
         dataset: Token ids and loss masks.
         model: The base model that they were encoded for.
         spec: The settings. Equal inputs give equal bytes, with or without interruptions, as long as memory suffices.
+        start: The champion's adapter to continue from; None starts from the base.
         out: An empty directory.
         scratch: Survives a killed attempt: checkpoints, `progress.jsonl`, `worker.log`.
         trunks: Folder where trainings share the output of frozen layers; None for a folder of its own. Used only if
@@ -99,9 +103,12 @@ def train_model(
             when memory runs out, else TG0407. It is `transient`: another call resumes from the checkpoint.
         TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory even with smaller batches
             (TG0405), took too long or used up its budget (TG0406), failed (TG0407), was stopped (TG0408).
-        ConfigError: the settings do not fit the model.
+        ConfigError: the settings do not fit the model, or TG0403, the adapter to continue from.
         DataError: there is nothing to train on.
     """
+    if start is not None:
+        check_start(start, model, spec)
+        start = start.model_copy(update={"root": start.root.resolve()})
     scratch = scratch.resolve()
     job = TrainJob(
         dataset=dataset.model_copy(update={"root": dataset.root.resolve()}),
@@ -109,11 +116,42 @@ def train_model(
         spec=spec,
         scratch=scratch,
         threads=spec.threads or max(1, len(os.sched_getaffinity(0)) // spec.processes),
+        start=start,
         trunks=trunks.resolve() if trunks is not None and caches_trunk(spec) else None,
     )
     if not _is_complete(scratch / FINAL):
         _train(job, _Watch(limits, place, children, progress))
     return _collect(job, out)
+
+
+def check_start(start: TrainedRef, model: ModelRef, spec: TrainSpec) -> None:
+    """Refuse to continue from an adapter of another form: its factors would not fit, or would mean something else.
+
+    Raises:
+        ConfigError: TG0403, base, method, adapter, quantisation, format or prompt differ.
+    """
+    settings = orjson.loads((start.root / "training.json").read_bytes())["settings"]
+    before = TrainSpec.model_validate({**settings, "start": "base", "allow_unusual_learning_rate": True})
+    differ = [name for name in ADAPTER_FORM if getattr(before.adapter, name) != getattr(spec.adapter, name)]
+    found = {
+        "base_model": (start.base_digest[:12], model.digest[:12]),
+        "method": (before.method, spec.method),
+        "format": (before.format, spec.format),
+        "quantization": (before.four_bits(), spec.four_bits()),
+        **{f"adapter.{name}": (getattr(before.adapter, name), getattr(spec.adapter, name)) for name in differ},
+        **{
+            f"prompt.{name}": (getattr(before.prompt, name), getattr(spec.prompt, name))
+            for name in type(spec.prompt).model_fields
+        },
+    }
+    for name, (champion, declared) in found.items():
+        if champion != declared:
+            raise ConfigError(
+                f"the champion was trained with {name} {champion!s:.60}, and {declared!s:.60} is declared",
+                code="TG0403",
+                where=f"train.{name}",
+                hint="use start: base for this training; the next one can continue from it",
+            )
 
 
 @dataclass(frozen=True)
@@ -357,5 +395,6 @@ def _collect(job: TrainJob, out: Path) -> TrainedRef:
         method=job.spec.method,
         format=job.spec.format,
         base_digest=job.model.digest,
+        started_from=job.start.digest if job.start else None,
         **{key: training[key] for key in ("n_trainable", "n_steps", "n_tokens", "train_loss", "validation_loss")},
     )

@@ -1,9 +1,9 @@
 """How much memory a training needs, whether this machine or a card has it, and if not, what would fit.
 
 Arithmetic over the shapes in config.json, without torch: `tunegate plan` and `tunegate study estimate` use it before
-anything is loaded. In this order: shapes, trainable weights and bytes on a card (decoders with gated feed-forward
-layers: Llama, Mistral, Qwen2); the peak resident set of a process on a CPU, by term; the memory that is free here
-(/proc, control groups and, if there is a driver, nvidia-smi) and whether a training fits; which method fits which card.
+anything is loaded. In this order: trainable weights and bytes on a card, of the decoders in model_shapes.py; the peak
+resident set of a process on a CPU, by term; the memory that is free here (/proc, control groups and, if there is a
+driver, nvidia-smi) and whether a training fits; which method fits which card.
 
 The CPU terms follow what tasks/train/forward.py and the optimiser actually hold; `RUNTIME` and `WASTE` are measured
 (see docs/decisions/0018-memory-prediction-and-processes.md), all others are computed. A card shares no runtime and maps
@@ -12,15 +12,14 @@ no files.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from pydantic import PositiveFloat, TypeAdapter
 from ruamel.yaml import YAML
@@ -30,6 +29,7 @@ from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
 from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
 from tasks.model.base_model import multiplies_bfloat16
+from tasks.train.model_shapes import ModelDims
 
 _BLOCK, _SECOND_BLOCK = 64, 256
 """Weights per scale of NF4, and scales per second-level scale. Source: Dettmers et al., QLoRA (2023), section 3."""
@@ -59,83 +59,6 @@ RUNTIME_GIB = 0.8
 """CUDA context, kernels and the allocator's waste: measured values lie between 0.5 and 1."""
 MARGIN = 0.1
 """Share of a card that must stay free for a fit: it covers fragmentation and the estimate's error."""
-_KNOWN = Path(__file__).with_name("known_models.json")
-
-
-@dataclass(frozen=True)
-class ModelDims:
-    """Shapes of a decoder.
-
-    >>> tiny = ModelDims(layers=2, hidden=64, heads=4, kv_heads=2, d_head=16, intermediate=128, vocab=400, tied=True)
-    >>> tiny.n_parameters
-    99648
-    """
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    d_head: int
-    intermediate: int
-    vocab: int
-    tied: bool
-    """Output head and embedding are one matrix."""
-    qkv_bias: bool = False
-
-    @classmethod
-    def read(cls, config: Path) -> ModelDims | None:
-        """From a model's config.json; None for an unsupported architecture."""
-        return cls.of(json.loads(config.read_text(encoding="utf-8")))
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> ModelDims | None:
-        """From the fields of a config.json; None for an unsupported architecture."""
-        try:
-            heads = found["num_attention_heads"]
-            return cls(
-                layers=found["num_hidden_layers"],
-                hidden=found["hidden_size"],
-                heads=heads,
-                kv_heads=found.get("num_key_value_heads") or heads,
-                d_head=found.get("head_dim") or found["hidden_size"] // heads,
-                intermediate=found["intermediate_size"],
-                vocab=found["vocab_size"],
-                tied=bool(found.get("tie_word_embeddings", False)),
-                qkv_bias=found.get("model_type") == "qwen2" or bool(found.get("attention_bias", False)),
-            )
-        except KeyError:
-            return None
-
-    @property
-    def linear_shapes(self) -> dict[str, tuple[int, int]]:
-        """(d_in, d_out) of each linear layer in one decoder layer."""
-        q, kv = self.heads * self.d_head, self.kv_heads * self.d_head
-        return {
-            "q_proj": (self.hidden, q),
-            "k_proj": (self.hidden, kv),
-            "v_proj": (self.hidden, kv),
-            "o_proj": (q, self.hidden),
-            "gate_proj": (self.hidden, self.intermediate),
-            "up_proj": (self.hidden, self.intermediate),
-            "down_proj": (self.intermediate, self.hidden),
-        }
-
-    @property
-    def n_linear(self) -> int:
-        """Weights in the linear layers of all decoder layers: those that NF4 quantises."""
-        return self.layers * sum(d_in * d_out for d_in, d_out in self.linear_shapes.values())
-
-    @property
-    def n_other(self) -> int:
-        """Weights of embedding, output head, norms and biases: those that stay in 16 bits."""
-        embeddings = self.vocab * self.hidden * (1 if self.tied else 2)
-        biases = self.layers * (self.heads + 2 * self.kv_heads) * self.d_head if self.qkv_bias else 0
-        return embeddings + (2 * self.layers + 1) * self.hidden + biases
-
-    @property
-    def n_parameters(self) -> int:
-        """All weights; a tied head counts once."""
-        return self.n_linear + self.n_other
 
 
 @dataclass(frozen=True)
@@ -324,7 +247,8 @@ def predict_process(
     n_scored = max(1, round(positions * supervised_share))
     keeps_file = round(stored / dims.n_parameters) == (_WIDE if spec.method == "full" else number)
     trained = dims.n_parameters if spec.method == "full" else trainable_parameters(dims, spec.adapter)
-    if spec.method == "full" or spec.sharding == "full":
+    # A chat template may add tokens, whose trained rows only the model's own forward knows.
+    if spec.method == "full" or spec.sharding == "full" or spec.prompt.chat_template is not None:
         activations = _plain_activations(dims, spec, positions, number)
         # Logits, the selected ones, their log-softmax and the gradient.
         logits = n_scored * dims.vocab * (number + 3 * _WIDE)
@@ -632,41 +556,6 @@ class Fit:
     def smallest_card(self) -> str | None:
         """The smallest card that it fits with the margin; None when it fits none."""
         return next((name for name, free in self.cards.items() if free >= MARGIN), None)
-
-
-def known_models() -> tuple[str, ...]:
-    """Models with built-in shapes."""
-    return tuple(sorted(json.loads(_KNOWN.read_text(encoding="utf-8"))))
-
-
-def known_dims(name: str) -> ModelDims:
-    """Built-in shapes of a model, from its public configuration.
-
-    Raises:
-        ConfigError: TG0171, the model is unknown.
-    """
-    dims = ModelDims.of(known_config(name))
-    if dims is None:
-        raise TypeError(f"known_models.json: the architecture of {name} is not supported")
-    return dims
-
-
-def known_config(name: str) -> dict[str, Any]:
-    """The fields of its config.json that define its shapes.
-
-    Raises:
-        ConfigError: TG0171, the model is unknown.
-    """
-    models: dict[str, dict[str, Any]] = json.loads(_KNOWN.read_text(encoding="utf-8"))
-    key = name.lower().removesuffix("-hf").rpartition("/")[2]
-    if key not in models:
-        raise ConfigError(
-            f"unknown model {name!r}; known models: {', '.join(sorted(models))}",
-            code="TG0171",
-            where="--base",
-            hint=closest(key, models),
-        )
-    return models[key]
 
 
 def fit_methods(dims: ModelDims, spec: TrainSpec, *, max_tokens: int) -> list[Fit]:

@@ -49,7 +49,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     import torch
 
     torch.set_num_threads(job.threads)
-    from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+    from tasks.model.adapter import continue_from, open_for_training, save_trained, trainable_tensors
     from tasks.train.answers import Answerer, collect_answers
     from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
@@ -62,7 +62,10 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     if depot is not None:
         depot.restore(job.scratch)
         group.on_saved = partial(depot.save, job.scratch)
-    model = group.prepare(open_for_training(job.model, job.spec))
+    opened = open_for_training(job.model, job.spec)
+    if job.start is not None:
+        continue_from(opened, job.start)
+    model = group.prepare(opened)
     answer, answers = None, job.scratch / ANSWERS / job.key()[:16]
     if job.spec.validation_items and job.dataset.n_validation and group.leads:
         held_out = job.dataset.root / "validation"
@@ -102,6 +105,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
             "quantization": four_bits.model_dump(mode="json") if (four_bits := job.spec.four_bits()) else None,
             "base": {"uri": job.model.uri, "digest": job.model.digest},
             "dataset_digest": job.dataset.digest,
+            "start": job.start.digest if job.start else None,
             "threads": job.threads,
             "predicted_memory": predicted_memory(job),
             "n_trainable": sum(tensor.numel() for tensor in trainable_tensors(model).values()),

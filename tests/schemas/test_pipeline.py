@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -79,3 +80,70 @@ def test_contradictions_are_told_together() -> None:
 def test_a_prompt_names_ticket_columns_only(part: str) -> None:
     with pytest.raises(ValidationError, match="is not a ticket column"):
         build(train={"base_model": "m", "prompt": {part: "{customer}"}})
+
+
+CORPUS = {"paths": ["help"]}
+BEAT_IT = {"metric": "exact", "change_threshold": {"against": "best_baseline", "mode": "improve"}}
+
+
+@pytest.mark.parametrize(
+    ("evaluate", "user", "rules", "message", "at"),
+    [
+        ({"arms": ["rag"]}, "{body}", [BEAT_IT], "the arm rag needs a corpus", ("evaluate", "arms")),
+        ({}, "{passages} {body}", [BEAT_IT], "`{passages}` needs a corpus", ("train", "prompt")),
+        ({"corpus": CORPUS}, "{body}", [BEAT_IT], "no prompt shows passages of the corpus", ("evaluate", "corpus")),
+        (
+            {"corpus": CORPUS, "arms": ["rag"]}, "{body}", [{"metric": "exact", "value_threshold": 0.5}],
+            "the tuned model must beat the arm rag, and no rule compares with it", ("gates", "rules"),
+        ),
+    ],
+)  # fmt: skip
+def test_a_corpus_has_a_use_and_the_arm_rag_is_judged(
+    evaluate: dict[str, Any], user: str, rules: list[dict[str, Any]], message: str, at: tuple[str, ...]
+) -> None:
+    train = {"base_model": "m", "prompt": {"user": user}}
+    assert faults(evaluate=evaluate, train=train, gates={"rules": rules}) == [(message, at)]
+    assert build(
+        evaluate={"corpus": CORPUS, "arms": ["rag"]}, train={"base_model": "m", "prompt": {"user": user}},
+        gates={"rules": [BEAT_IT]},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("train", {"prompt": {"answer": "{passages}"}}, "belongs into system or user"),
+        ("train", {"prompt": {"user": "{subject} {passages} {body}"}}, "is between ticket columns"),
+        ("evaluate", {"corpus": {"paths": ["help.pdf"]}, "arms": ["rag"]}, "'help.pdf' ends with .pdf; allowed: md"),
+    ],
+)
+def test_passages_and_articles_have_their_place(section: str, values: dict[str, Any], message: str) -> None:
+    sections = {"train": {"base_model": "m"}, "evaluate": {}}
+    sections[section] |= values
+    with pytest.raises(ValidationError, match=message):
+        build(**sections)
+
+
+@pytest.mark.parametrize(
+    ("cron", "message"),
+    [
+        ("61 5 * * 1", "no time matches '61 5 * * 1': [61 5 * * 1] is not acceptable, out of range; allowed"),
+        ("0 5 * * 9", "out of range"),
+        ("0 0 31 2 *", "failed to find next date"),
+        ("0 0 1-5/0 * *", "no time matches"),
+        ("R 5 * * *", "is random or hashed, which Prefect does not support"),
+        ("H 5 * * *", "no time matches"),
+        ("0 5 * *", "string_pattern_mismatch"),
+    ],
+)  # fmt: skip
+def test_a_schedule_without_a_next_time_is_refused(cron: str, message: str) -> None:
+    with pytest.raises(ValidationError, match=re.escape(message)):
+        build(schedule={"cron": cron})
+
+
+@pytest.mark.parametrize("cron", ["0 5 * * 1", " @weekly ", "0 0 29 2 *", "*/15 8-18 * jan,JUL mon-fri", "0 0 L * *"])
+def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
+    from prefect._internal.schemas.validators import validate_cron_string
+
+    assert build(schedule={"cron": cron}).schedule is not None
+    assert validate_cron_string(cron.strip()) == cron.strip()

@@ -50,10 +50,11 @@ TICKETS = [
 
 @dataclass
 class Candidates:
-    """Adds candidates under the name of the pipeline `small`."""
+    """Adds candidates of one pipeline."""
 
     folder: Path
     model: ModelRef
+    pipeline: str = "small"
 
     @property
     def ledger(self) -> Ledger:
@@ -65,10 +66,10 @@ class Candidates:
 
     def add(self, seed: int, verdict: Verdict = "PROMOTE", *, method: Method = "lora", **changes: Any) -> str:
         """Add a run, `run-SEED`, with a candidate; PROMOTE makes it champion. Returns the version."""
-        spec = load_file(self.config).get("small")
+        spec = load_file(self.config).get(self.pipeline)
         run_id, ledger = f"run-{seed}", self.ledger
         ledger.start_run(
-            run_id, pipeline="small", model_name=spec.registry.name, input_digest=f"inputs-{seed}",
+            run_id, pipeline=self.pipeline, model_name=spec.registry.name, input_digest=f"inputs-{seed}",
             config_json=json.dumps({**orjson.loads(spec.model_dump_json(by_alias=True)), **changes.pop("spec", {})}),
         )  # fmt: skip
         base = self._keep("base_model", "base_model", run_id, ModelRef, lambda out: _base(self.model, out))

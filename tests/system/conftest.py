@@ -24,17 +24,48 @@ os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+LONG = (
+    "tasks/cluster",
+    "benchmarks/test_torture.py",
+    "flows/test_pipeline_real_tickets.py",
+    "flows/run/test_placement.py",
+    "flows/schedule/test_approval.py",
+    "infra/schedule_demo/test_weeks.py",
+    "flows/schedule/test_deployed_run.py",
+    "benchmarks/test_regressions.py",
+    "flows/test_pipeline_without_prefect.py",
+    "tasks/train",
+    "flows/cli/test_endpoint.py",
+    "flows/test_gate_checks_guards.py",
+    "tasks/model/test_round_trip.py",
+    "infra/stack",
+    "flows/graph/test_prefect_runner.py",
+)
+"""Files that take minutes, longest first: they start first, so that at the end no worker runs alone."""
+assert all((Path(__file__).parent / each).exists() for each in LONG)
+
+
+# First: at its turn, pytest-xdist copies the groups into the names that its scheduler reads.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Send all tests of a file to one worker, which sets up what they share, and all Ray tests to one worker.
 
-    Tests that run commands in their own workplace share nothing, so any worker may run them.
+    Tests that run commands in their own workplace share nothing, so any worker may run them, except where the file
+    has a group of its own.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if "cluster" in fixtures:
             item.add_marker(pytest.mark.xdist_group("ray"))
-        elif "warm" not in fixtures:
+        elif "warm" not in fixtures and item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_start)
+
+
+def _start(item: pytest.Item) -> int:
+    """The place of the item's file in `LONG`."""
+    file = item.nodeid.partition("::")[0].partition("tests/system/")[2]
+    return next((place for place, long in enumerate(LONG) if file.startswith(long)), len(LONG))
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ from typing import Any
 
 from flows.cli.output import out, print_rows
 from schemas.training import TrainSpec
-from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit, ModelDims
+from tasks.train.memory import CARDS, GIB, MARGIN, RUNTIME_GIB, Fit
+from tasks.train.model_shapes import ModelDims
 
 
 def estimate_json(fits: Sequence[Fit], dims: ModelDims, *, max_tokens: int) -> dict[str, Any]:

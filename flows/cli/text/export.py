@@ -20,10 +20,12 @@ def warn_of_standing(origin: ExportOrigin) -> None:
 
 def print_export(done: Export, signature: Path | None) -> None:
     """The files and their digest."""
-    origin = done.origin
-    out().print(f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}", markup=False)
+    for origin in done.origins:
+        where = f"{origin.name} v{origin.version} ({origin.standing}) as {origin.format}: {done.root}"
+        out().print(where, markup=False)
     print_rows([{"file": name, "bytes": f"{size:,}"} for name, size in done.files.items()], ("file", "bytes"))
-    checked = ", ".join(f"{name} {value:.4g}" for name, value in origin.checked.items())
+    measured = {name: value for origin in done.origins for name, value in origin.checked.items()}
+    checked = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
     out().print(f"sha256 of the manifest's files: {done.digest}" + (f"\nchecked: {checked}" if checked else ""))
     if signature is not None:
         out().print(f"signed: {signature}", markup=False)

@@ -23,6 +23,8 @@ def print_plan(view: PlanView) -> None:
     """
     if view.source is not None:
         talk().print(f"[yellow]note[/yellow] {escape(view.source)}")
+    if view.start is not None:
+        talk().print(f"[yellow]note[/yellow] {escape(view.start)}")
     print_rows(view.rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in view.figures.items():

@@ -51,7 +51,10 @@ _TOWN = rf"{_NAME}(?:[ -]{_NAME}){{0,2}}"
 _NOT_INSIDE = r"(?<![\w.,:/#-])"
 _FLAT = r"(?:(?:Flat|Unit|Apartment)[ ][0-9A-Za-z]{1,4},?[ ])?"
 _ENGLISH = re.compile(
-    rf"""(?x){_NOT_INSIDE}{_FLAT}[0-9]{{1,6}}[A-Za-z]?(?:-[0-9]{{1,5}})?,?[ ]
+    # Begins with a set of characters: Python skips all others several times faster than it tries a pattern.
+    rf"""(?x)[FUA0-9](?<![\w.,:/#-][FUA0-9])
+    (?:(?<=[0-9])|(?:(?<=F)lat|(?<=U)nit|(?<=A)partment)[ ][0-9A-Za-z]{{1,4}},?[ ][0-9])
+    [0-9]{{0,5}}[A-Za-z]?(?:-[0-9]{{1,5}})?,?[ ]
     (?:(?:[0-9]{{1,3}}(?:st|nd|rd|th)|{_NAME})[ ]){{1,4}}?(?:{_any_of(_WORDS.english)})(?!\w)\.?
     (?:[ ][NS]?[NEWS](?!\w))?
     (?:,?[ ](?:(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Room)\.?[ ]?\#?|\#[ ]?)[0-9A-Za-z-]{{1,6}}+)?
@@ -70,7 +73,7 @@ _GERMAN = re.compile(
     (?P<more>{_NEXT}(?:D-)?[0-9]{{5}}[ ]{_TOWN}(?:[ ](?:am|an[ ]der|im|in[ ]der)[ ]{_NAME})?)?"""
 )
 _FRENCH = re.compile(
-    rf"""(?x){_NOT_INSIDE}[0-9]{{1,4}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ](?i:{_any_of(_WORDS.french)})[ ]
+    rf"""(?x)[0-9](?<![\w.,:/#-][0-9])[0-9]{{0,3}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ](?i:{_any_of(_WORDS.french)})[ ]
     (?:(?:de[ ]la|de|du|des|la|le|les)[ ])?(?:[dl]['’])?{_NAME}
     (?:[ -](?:(?:de[ ]la|de|du|des|la|le|et)[ ])?{_NAME}){{0,4}}
     (?P<more>{_NEXT}[0-9]{{5}}[ ]{_TOWN})?"""
@@ -82,7 +85,6 @@ _NUMBER_AND_NAME = re.compile(rf"[0-9][A-Za-z]?,?[ ](?:{_NAME}|[0-9]{{1,3}}(?:st
 _NUMBER_AFTER_WORD = re.compile(r"[0-9](?:(?<=[a-zäöüß.] [0-9])|(?<=[a-zäöüß.][0-9]))")
 _GERMAN_ENDS = tuple(f"{_WORDS.german}, {_WORDS.german_common}".split(", "))
 _GERMAN_PREPOSITION = re.compile(r"(?:Am|An der|Im|Auf der|Zum|Zur) [^ ]+$")
-_IN_FRENCH = tuple({f" {word.lower()} " for word in _WORDS.french.split(", ")})
 _NO_STREETS = frozenset(_WORDS.german_no_street.split(", "))
 GATE: tuple[str, ...] = (
     rf"[0-9][A-Za-z]?,? .* (?:{_any_of(_WORDS.english)})(?:\W|$)",
@@ -92,6 +94,8 @@ GATE: tuple[str, ...] = (
     f"[0-9] ?(?:bis|ter|quater|[A-D])?,? (?i:{_any_of(_WORDS.french)}) ",
 )
 """For RE2."""
+WORDS_GATE = (rf" (?:{_any_of(_WORDS.english)})(?:\W|$)", *GATE[1:])
+"""One of these is in every text that passes `GATE`; joined with others, `.*` costs RE2 four times as much."""
 
 
 def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
@@ -104,9 +108,7 @@ def find_addresses(text: str) -> Iterator[tuple[int, int, str]]:
     # What a pattern needs is checked first, by means that are many times faster than trying it at each word.
     patterns = [_ENGLISH] if _NUMBER_AND_NAME.search(text) else []
     patterns += [_GERMAN] if any(map(_ends_german_street, _NUMBER_AFTER_WORD.finditer(text))) else []
-    lower = text.lower()
-    patterns += [_FRENCH] if any(word in lower for word in _IN_FRENCH) else []
-    matches = [match for pattern in patterns for match in pattern.finditer(text) if _holds(match)]
+    matches = [match for pattern in (*patterns, _FRENCH) for match in pattern.finditer(text) if _holds(match)]
     if _END_OF_POSTCODE.search(text):
         matches += _BY_POSTCODE.finditer(text)
     place = 0

@@ -106,6 +106,7 @@ _CODE_FIRST = re.compile(
     r"\s(?:is\s(?:your|the|my)\s(?:[\w-]+\s){0,3}?(?:code|passcode|pin|otp)(?![^\W_])"
     r"|(?(use)(?:to|when\syou)\s(?:sign|log|verify|confirm|complete|finish|unlock)(?![^\W_])|(?!)))"
 )
+_AFTER_CODE = re.compile(r"[0-9]{3}\s(?:is|to|when)\s")
 GATES: dict[AnnouncedType, tuple[str, ...]] = {
     kind: (rf"(?:^|[^A-Za-z0-9])(?i:{any_cue(words, between='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9][^0-9?!]*[0-9]",)
     for kind, words in WORDS.cues.items()
@@ -192,7 +193,7 @@ def _licences_alone(text: str, _lower: str) -> Iterator[tuple[int, int, str]]:
 
 def _codes_first(_text: str, lower: str) -> Iterator[tuple[int, int, str]]:
     """ "482913 is your code", "use 482913 to sign in"."""
-    for match in _CODE_FIRST.finditer(lower):
+    for match in _CODE_FIRST.finditer(lower) if _AFTER_CODE.search(lower) else ():
         yield match.start("code"), match.end("code"), re.sub(r"[\s-]", "", match["code"])
 
 

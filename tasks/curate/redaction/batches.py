@@ -1,4 +1,4 @@
-"""Redact batches of rows: run the gate in SQL, find the changes, apply them.
+"""Redact batches of rows: run the gate, find the changes, apply them.
 
 Finding and applying are separate, so that a worker can find what another process applies: with a `Spread`, ranges of
 rows go to workers, which return the changes. `NameSample` measures on a seeded sample how many tickets still contain a
@@ -18,18 +18,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from schemas.curation_steps import NamesSpec, RedactStep
-from tasks.curate.redaction.gates import gate_bits, may_hold, other_bits
-from tasks.curate.redaction.numbers import order_numbers
+from tasks.curate.redaction.gates import bits_of, ticket_bits
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
 from tasks.curate.rows import count_rows, read_batches
 from tasks.spread import Spread
-from tasks.warehouse import connect
 
 if TYPE_CHECKING:
-    import duckdb
     import pyarrow as pa
 
 REDACTED = (*TEXT_COLUMNS, "messages")
@@ -44,23 +42,15 @@ Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
 """Text column -> changed rows and their new texts; and the notes."""
 
 
-def gate_of(connection: duckdb.DuckDBPyConnection, relation: str, step: RedactStep) -> pa.ChunkedArray:
-    """Compute the gate bits of each row, in the relation's order: which types each text may hold, 0 for none."""
-    orders = order_numbers(step.order_numbers) if "order_number" in step.types else None
-    bits = gate_bits(step, orders=orders.pattern if orders else None)
-    return connection.sql(f"SELECT ({bits})::BIGINT AS bits FROM {relation}").to_arrow_table().column("bits")
-
-
 def find_changes(
-    batch: pa.Table, bits: pa.ChunkedArray, step: RedactStep, redactor: TicketRedactor, counts: Counter[str]
+    batch: pa.Table, bits: NDArray[np.int32], redactor: TicketRedactor, counts: Counter[str]
 ) -> Changes:
-    """Find what redaction changes in the rows that pass the gate; add to `counts`."""
-    gate = pc.bit_wise_or(bits.combine_chunks(), other_bits(batch, step))
-    passed = pc.indices_nonzero(gate)
+    """Find what redaction changes in the rows that pass the gate (`ticket_bits`); add to `counts`."""
+    passed = np.flatnonzero(bits.any(axis=1))
     changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     rows = batch.select(list(READ)).take(passed).to_pylist()
-    for place, row, row_bits in zip(passed.to_pylist(), rows, gate.take(passed).to_pylist(), strict=True):
-        redacted, placeholders = redactor.redact(row, redactor.types_of(row_bits))
+    for place, row, row_bits in zip(passed.tolist(), rows, bits[passed].tolist(), strict=True):
+        redacted, placeholders = redactor.redact(row, redactor.types_of(*row_bits))
         if not placeholders.counts:
             continue
         for name in REDACTED:
@@ -84,11 +74,12 @@ def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter
     encoded = texts.dictionary_encode()
     strings = encoded.dictionary.cast(pa.string())
     n_rows = np.bincount(pc.drop_null(encoded.indices).to_numpy(), minlength=len(strings))
-    passed = pc.indices_nonzero(may_hold(strings, step))
+    bits = bits_of(strings, step)
+    passed = np.flatnonzero(bits)
     redactor, counts = TicketRedactor(step), Counter[str]()
     places, changed = [], []
-    for place, text in zip(passed.to_pylist(), strings.take(passed).to_pylist(), strict=True):
-        redacted, placeholders = redactor.redact({"body": text})
+    for place, text in zip(passed.tolist(), strings.take(passed).to_pylist(), strict=True):
+        redacted, placeholders = redactor.redact({"body": text}, redactor.types_of(0, int(bits[place]), 0, 0))
         if placeholders.counts:
             places.append(place)
             changed.append(redacted["body"])
@@ -206,14 +197,12 @@ def redact_in_parts(
 def redact_piece(piece: pa.Buffer, step: RedactStep) -> Found:
     """Find what redaction changes in these rows, numbered from the first of them."""
     table, counts = unpacked(piece), Counter[str]()
-    with connect(threads=1) as connection:
-        connection.register("piece", table)
-        bits = gate_of(connection, "piece", step)
+    bits = ticket_bits(table, step)
     redactor = TicketRedactor(step)
     all_changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}
     for start in range(0, table.num_rows, BATCH_ROWS):
         batch = table.slice(start, BATCH_ROWS)
-        changes = find_changes(batch, bits.slice(start, BATCH_ROWS), step, redactor, counts)
+        changes = find_changes(batch, bits[start : start + BATCH_ROWS], redactor, counts)
         for name, (places, texts) in changes.items():
             all_changes[name][0].extend(start + place for place in places)
             all_changes[name][1].extend(texts)

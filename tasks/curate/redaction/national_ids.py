@@ -43,7 +43,9 @@ _DIGITS = re.compile(
 )
 _DNI_FORM = re.compile(r"[0-9]{8}[ -]?[A-Za-z]|[0-9]{2}\.[0-9]{3}\.[0-9]{3}[ -]?[A-Za-z]")
 _CHINESE = re.compile(r"[1-9](?<![^\W_][1-9])[0-9]{16}[0-9Xx](?![^\W_])")
-_AFTER_LETTERS = re.compile(r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=[A-Za-z][ -][0-9]))")
+_AFTER_LETTERS = re.compile(
+    r"[0-9](?:(?<=[A-Za-z][0-9])|(?<=(?<![^\W_])[A-Za-z][ -][0-9])|(?<=(?<![^\W_])[A-Za-z][A-Za-z][ ][0-9]))"
+)
 _LETTERS = re.compile(
     r"""(?ix)(?<![^\W_])(?:
     (?P<gb>(?!BG|GB|KN|NK|NT|TN|ZZ)[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z]

@@ -80,6 +80,7 @@ _FORMS = re.compile(
     re.VERBOSE,
 )
 _DIGITS = re.compile(r"[^0-9]")
+_EXTENSION = re.compile(r"\s?(?:x|ext)")
 _IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
 _FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
 _DECIMALS = re.compile(r"[0-9]+\.[0-9]+(?:[ \u00a0]+[0-9]+\.[0-9]+)+$")
@@ -184,7 +185,7 @@ def card_digits(text: str, start: int, end: int) -> str:
     length are far more frequent: after a word such as "article" they are not cards. Nor is a longer number without
     groups right after "order" or "tracking".
     """
-    digits = re.sub(r"[^0-9]", "", text[start:end])
+    digits = _DIGITS.sub("", text[start:end])
     if not 12 <= len(digits) <= 19 or not passes_luhn(digits):
         return ""
     if says_card(text, start):
@@ -318,7 +319,8 @@ def _is_valid(number: str, region: str) -> bool:
 
 
 def _without_extension(number: str) -> str:
-    return re.split(r"\s?(?:x|ext)", number, maxsplit=1)[0]
+    extension = _EXTENSION.search(number)
+    return number if extension is None else number[: extension.start()]
 
 
 def _n_digits(number: str) -> int:

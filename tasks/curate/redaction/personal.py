@@ -134,13 +134,15 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     for type_, finder in _WORDY:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
-    has_long_number = _SEVEN_DIGITS.search(as_read(rest) if other else rest) is not None
+    has_long_number = (
+        orders is not None or not _LONG_NUMBERS.isdisjoint(types)
+    ) and _SEVEN_DIGITS.search(as_read(rest) if other else rest) is not None
     if orders is not None and ("order_number" in types or has_long_number):
         numbers = list(orders.find(rest))
         rest = _hide(rest, (number[:2] for number in numbers))
         found += [Found(*number[:2], "order_number", number[2]) for number in numbers if "order_number" in types]
     rest = as_read(rest) if other else rest
-    lines = on_one_line(rest)
+    lines = on_one_line(rest) if not _OVER_LINES.isdisjoint(types) else None
     if lines is not None:
         rest = _take_over_lines(rest, lines, types, region, found)
     has_digit = _DIGIT.search(rest) is not None
@@ -323,4 +325,6 @@ _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("mac", _mac_addresses),
     ("address", find_addresses),
 )
+_LONG_NUMBERS = frozenset({"national_id", "card", "phone"})
+_OVER_LINES = _LONG_NUMBERS | {"iban"}
 _ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))

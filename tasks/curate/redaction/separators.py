@@ -24,7 +24,7 @@ _NOT_SHOWN = re.compile(rf"{ENTITY}|[{INVISIBLE}]")
 # Four blanks or more align columns: their numbers are apart.
 _GAP = re.compile(rf"(?<=[0-9A-Z)]){_BLANK}{{2,3}}(?=[0-9A-Z(+])|[{UNUSUAL_SPACES}]")
 _LINE_GAP = re.compile(r"(?<=[0-9A-Z)]) {0,2}[\t\r\n]{1,2} {0,2}(?=[0-9A-Z(])")
-_OVER_LINES = re.compile(r"[0-9)] {0,2}[\t\r\n]{1,2} {0,2}[0-9(]|(?<=[A-Z][A-Z][0-9])[0-9] {0,2}[\t\r\n]")
+_OVER_LINES = re.compile(r"[0-9)](?: {0,2}[\t\r\n]{1,2} {0,2}[0-9(]|(?<=[A-Z][A-Z][0-9][0-9]) {0,2}[\t\r\n])")
 WIDEST_GAP = 6
 """The most characters that become one space."""
 _ZERO_WIDTH = re.compile(f"[{INVISIBLE}]")

@@ -15,7 +15,7 @@ from typing import get_args
 import orjson
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
-from tasks.curate.redaction.gates import TEXT_BITS, TEXTS, slots_of
+from tasks.curate.redaction.gates import TEXTS
 from tasks.curate.redaction.ids import is_personal_id
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, selects
@@ -112,7 +112,7 @@ class TicketRedactor:
         self._kept = Kept(step.keep, region=step.region) if step.keep else None
         self._names = step.names if "name" in step.types and step.names and step.names.mode != "sample" else None
         self._all_types = dict.fromkeys(TEXTS, frozenset(step.types))
-        self._types_of: dict[int, frozenset[RedactionType]] = {}
+        self._types_of: dict[tuple[int, ...], dict[str, frozenset[RedactionType]]] = {}
 
     def redact(
         self, row: Mapping[str, str | None], types: Mapping[str, frozenset[RedactionType]] | None = None
@@ -146,15 +146,13 @@ class TicketRedactor:
             redacted["messages"] = _redact_messages(messages, lambda text: replace(text, types["messages"]))
         return redacted, placeholders
 
-    def types_of(self, bits: int) -> dict[str, frozenset[RedactionType]]:
-        """Map each text of the ticket to the step's types whose bits are set; see `gate_bits`."""
-        mask = (1 << TEXT_BITS) - 1
-        return {name: self._types(bits >> (TEXT_BITS * place) & mask) for place, name in enumerate(TEXTS)}
-
-    def _types(self, bits: int) -> frozenset[RedactionType]:
+    def types_of(self, *bits: int) -> Mapping[str, frozenset[RedactionType]]:
+        """Map each text of the ticket to the step's types whose bits are set; see `ticket_bits`."""
         if bits not in self._types_of:
-            slots = enumerate(slots_of(self._step).values())
-            self._types_of[bits] = frozenset(type_ for place, types in slots if bits & (1 << place) for type_ in types)
+            self._types_of[bits] = {
+                name: frozenset(type_ for place, type_ in enumerate(self._step.types) if of_text & (1 << place))
+                for name, of_text in zip(TEXTS, bits, strict=True)
+            }
         return self._types_of[bits]
 
     def _find(

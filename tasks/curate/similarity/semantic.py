@@ -11,6 +11,7 @@ It knows nothing of tickets. Called by dedup, inside a function, when `semantic`
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,17 +74,20 @@ def similar_meanings(texts: Sequence[str], *, threshold: float, max_pairs: int) 
 
 def embed(texts: Sequence[str]) -> Any:
     """float32 (n, 256): the mean of each text's token vectors, of length 1; zeros for a text without a token."""
+    if not texts:
+        return np.zeros((0, 256), np.float32)
+    vectors = _model().embed([text or " " for text in texts], norm=False)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+
+
+@cache
+def _model() -> Any:
     import wordllama
     from wordllama import WordLlama
 
-    if not texts:
-        return np.zeros((0, 256), np.float32)
     # The wheel contains the tokenizer, but looks for it in a cache folder: name the wheel's own folder as the cache.
-    folder = Path(wordllama.__file__).parent
-    model = WordLlama.load(cache_dir=folder, disable_download=True)
-    vectors = model.embed([text or " " for text in texts], norm=False)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
 
 def _scored(vectors: Any, left: Any, right: Any, threshold: float) -> Any:

@@ -54,13 +54,14 @@ def language_model(model: nn.Module) -> Any:
 def has_plain_layers(model: nn.Module) -> bool:
     """Is every adapted or 4-bit linear layer `W x + scale * B A x`, computed in the model's own dtype?
 
-    DoRA also scales rows, and 4-bit layers may compute in another dtype: then only the model's own forward is
-    right, here and in training.
+    DoRA also scales rows, added tokens have trained embeddings, and 4-bit layers may compute in another dtype: then
+    only the model's own forward is right, here and in training.
     """
     whole = language_model(model)
     dtype = whole.get_input_embeddings().weight.dtype
     return all(
         not getattr(module, "lora_magnitude_vector", None)
+        and not getattr(module, "trainable_tokens_delta", None)
         and (
             not hasattr(getattr(module, "weight", None), "quant_state")
             or getattr(module, "compute_dtype", None) in (None, dtype)

@@ -46,6 +46,16 @@ def _lines(report: RunReport) -> Iterator[str]:
     if unmet:
         yield ""
         yield from (f"- **{each.verdict}** {_cell(each.rule)}: {_cell(each.reason)}" for each in unmet)
+    if report.starts:
+        yield ""
+        yield "| start | version | examples | steps | tokens | seconds | general answers right |"
+        yield "|---|---|--:|--:|--:|--:|--:|"
+    for start in report.starts:
+        seconds = "" if start.seconds is None else f"{start.seconds:.0f}"
+        yield (
+            f"| {start.start} | {start.version or 'this run'} | {start.n_examples} | {start.n_steps} | "
+            f"{start.n_tokens} | {seconds} | {figure(start.general)} |"
+        )
     yield ""
     serves = f"version {report.champion} serves" if report.champion else "no version serves"
     faulty = f" ({report.n_items_quarantined} more quarantined)" if report.n_items_quarantined else ""

@@ -161,9 +161,9 @@ def is_fast(model: nn.Module) -> bool:
         and getattr(config, "sliding_window", None) is None
         and has_steady_positions(config)
         and not any(_is_variant(module) for module in model.modules())
+        and has_plain_layers(model)
         and head.bias is None
         and head.weight.device.type == "cpu"
-        and has_plain_layers(model)
     )
 
 

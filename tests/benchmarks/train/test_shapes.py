@@ -27,7 +27,8 @@ from benchmarks.train.trainers import CONTESTANTS, Place, Result, Run, read_run
 from benchmarks.train.workload import ADAPTER, WORKLOADS, Prepared
 from schemas.artifacts import DatasetRef, ModelRef
 from tasks.model.base_model import load_base
-from tasks.train.memory import ModelDims, known_config, trainable_parameters
+from tasks.train.memory import trainable_parameters
+from tasks.train.model_shapes import ModelDims, known_config
 
 TINY = {
     "hidden_size": 64, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 2,

@@ -293,3 +293,35 @@ def test_a_run_with_a_removed_configuration_key_is_refused_by_name(
     with pytest.raises(ConfigError, match=r"TG0159.*a_key_of_an_older_version"):
         _export(candidates, "run-10", tmp_path / "out")
     capsys.readouterr()
+
+
+def test_vllm_gets_the_adapters_of_several_pipelines_on_one_base(
+    tmp_path: Path, tiny_model: ModelRef, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = small_document(str(tiny_model.root))
+    small = document["pipelines"].pop("small")
+    document["pipelines"] = {name: {**small, "register": {"name": name}} for name in ("shop", "bank")}
+    config = tmp_path / "pipelines.yaml"
+    with config.open("w") as stream:
+        YAML().dump(document, stream)
+    for seed, name in ((1, "shop"), (2, "bank")):
+        Candidates(tmp_path, tiny_model, name).add(seed)
+    where = ["--json", "-c", str(config)]
+    named = ["model", "export", "shop@champion", "bank@champion"]
+    out = tmp_path / "together"
+    assert app([*named, "--format", "vllm", "--out", str(out), *where], standalone_mode=False) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert [each["pipeline"] for each in printed["exports"]] == ["shop", "bank"]
+    assert printed["sha256"] == verify(out)
+    modules = next(line for line in (out / "serve.sh").read_text().splitlines() if "--lora-modules" in line)
+    assert modules.split()[1:7] == [
+        "shop=adapters/shop-1", "shop@champion=adapters/shop-1", "shop@version-1=adapters/shop-1",
+        "bank=adapters/bank-1", "bank@champion=adapters/bank-1", "bank@version-1=adapters/bank-1",
+    ]  # fmt: skip
+    assert (out / "adapters" / "bank-1" / "adapter_model.safetensors").is_file()
+    assert app(["model", "verify", str(out), "--json"], standalone_mode=False) == 0
+    assert [each["name"] for each in json.loads(capsys.readouterr().out)["exports"]] == ["shop", "bank"]
+    with pytest.raises(ConfigError, match=r"TG0139.*only --format vllm takes several"):
+        app([*named, "--format", "peft", "--out", str(tmp_path / "peft"), *where], standalone_mode=False)
+    with pytest.raises(ConfigError, match=r"TG0111.*shop-1 is to be exported twice"):
+        app([*named, "shop@1", "--format", "vllm", "--out", str(tmp_path / "twice"), *where], standalone_mode=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NOWHERE = "http://127.0.0.1:9"
 """A port without a listener."""
+NO_MLFLOW = {"MLFLOW_TRACKING_URI": NOWHERE, "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 
 
 def steps_of(workplace: Workplace, run_id: str) -> dict[str, dict[str, Any]]:
@@ -45,20 +46,20 @@ def test_plan_warns_of_a_training_that_cannot_fit_and_run_refuses_it(workplace: 
 
 
 def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -> None:
-    done = workplace.run("run", "small", "--json", MLFLOW_TRACKING_URI=NOWHERE)
+    done = workplace.run("run", "small", "--json", **NO_MLFLOW)
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout)
     assert outcome["verdict"] == "PROMOTE"
     assert outcome["mlflow_pending"] > 0
     assert "sync pending" in done.stderr
     assert "tunegate ops reconcile" in done.stderr
-    assert workplace.run("ops", "reconcile", MLFLOW_TRACKING_URI=NOWHERE).returncode == 7
+    assert workplace.run("ops", "reconcile", **NO_MLFLOW).returncode == 7
     assert workplace.run("ops", "reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}
 
 
 def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -> None:
-    done = workplace.run("run", "small", "--require-mlflow", MLFLOW_TRACKING_URI=NOWHERE)
+    done = workplace.run("run", "small", "--require-mlflow", **NO_MLFLOW)
     assert done.returncode == 7, done.stderr
     assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
 

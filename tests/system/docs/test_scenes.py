@@ -168,6 +168,25 @@ def test_scene_endpoint(used: Shell) -> None:
     assert process.returncode == 0
 
 
+def test_scene_tenants(shell: Shell, tiny_model: ModelRef) -> None:
+    [block] = scene("tenants")
+    config = shell.folder / "pipelines.yaml"
+    document = YAML(typ="safe", pure=True).load(config.read_text())
+    small = document["pipelines"]["support-replies"]
+    document["pipelines"] = {name: {**small, "register": {"name": name}} for name in ("shop", "bank")}
+    with config.open("w") as stream:
+        YAML().dump(document, stream)
+    for seed, name in ((1, "shop"), (2, "bank")):
+        Candidates(shell.folder, tiny_model, name).add(seed)
+    process = shell.start(script_of(block))
+    try:
+        wait_for(lambda: urllib.request.urlopen("http://127.0.0.1:8399/health", timeout=5).status == 200, process)
+    finally:
+        output = shell.interrupt(process)
+    assert process.returncode == 0
+    assert "one base model for 2 pipelines" in output
+
+
 def test_scene_schedule(shell: Shell) -> None:
     [block] = scene("schedule")
     written = next(each for each in blocks(PROJECT) if each.page == block.page and each.text.startswith("schedule:"))

@@ -153,15 +153,29 @@ def test_a_baseline_rule_without_a_prompting_arm_is_an_error(judge: Judge) -> No
     assert (decision.verdict, decision.best_baseline) == ("ERROR", None)
 
 
-def test_a_classifier_arm_is_no_prompting_arm(make_scores: MakeScores, tmp_path: Path) -> None:
-    decision = decide(
-        candidate=make_scores("tuned", {"exact": _zeros_and_ones(90, 100)}),
-        champion=None,
-        baselines=(make_scores("tfidf", {"exact": _zeros_and_ones(10, 100)}),),
-        gates=GatesSpec(**RULES_ONLY, rules=(BASELINE,)),
-        out=tmp_path,
-    )
-    assert decision.verdict == "ERROR"
+def test_a_classifier_is_a_baseline_for_the_field_that_it_predicts_alone(
+    make_scores: MakeScores, new_folder: Callable[[], Path]
+) -> None:
+    """A tuned model that a count of words beats is no better model, whatever it gains over a prompt."""
+    field = BASELINE.model_copy(update={"metric": "field_category"})
+    scores = {"exact": _zeros_and_ones(70, 100), "field_category": _zeros_and_ones(70, 100)}
+    prompted = {name: _zeros_and_ones(10, 100) for name in scores}
+
+    def verdict(rule: GateRule) -> tuple[str, str | None]:
+        decision = decide(
+            candidate=make_scores("tuned", scores),
+            champion=None,
+            baselines=(
+                make_scores("zero_shot", prompted),
+                make_scores("tfidf", {"field_category": _zeros_and_ones(99, 100)}),
+            ),
+            gates=GatesSpec(**RULES_ONLY, rules=(rule,)),
+            out=new_folder(),
+        )
+        return decision.verdict, decision.best_baseline
+
+    assert verdict(field) == ("BLOCK", "tfidf")
+    assert verdict(BASELINE) == ("PROMOTE", "zero_shot")
 
 
 @pytest.mark.parametrize("scored", [True, False])

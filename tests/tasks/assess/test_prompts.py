@@ -47,6 +47,16 @@ def _messages(folder: Path) -> list[list[dict[str, str]]]:
     return [orjson.loads(row["messages"]) for row in _rows(folder)]
 
 
+def test_a_baseline_is_given_the_labels_of_train(
+    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+) -> None:
+    build_prompts(
+        items=items, arm="zero_shot", prompt=PROMPT, format="instruction", baseline_system="Of {labels}: {body}",
+        splits=make_splits(train=TRAIN, test=[]), label="category", out=tmp_path,
+    )  # fmt: skip
+    assert _messages(tmp_path)[0][0] == {"role": "system", "content": "Of c0, c1, c2, c3: Why?"}
+
+
 def test_the_tuned_arm_asks_as_training_did(items: EvalSet, tmp_path: Path) -> None:
     made = build_prompts(
         items=items, arm="tuned", prompt=PROMPT, format="instruction", baseline_system="Other.", out=tmp_path
@@ -172,3 +182,28 @@ def test_the_reference_answer_has_the_form_it_has_in_training(
     items = make_items([{"ticket_id": "a", "body": "b", "answer": " card"}])
     build_prompts(items=items, arm="tuned", prompt=PROMPT, format=form, out=tmp_path)
     assert _rows(tmp_path)[0]["answer"] == answer
+
+
+def test_only_trained_models_and_rag_show_passages(make_items: Callable[..., EvalSet], tmp_path: Path) -> None:
+    items = make_items(ITEMS)
+    file = items.root / "items.parquet"
+    table = pq.read_table(file)
+    pq.write_table(table.append_column("passages", [["[a.md]\nSoon.", "[b.md]\nSorry."]]), file)
+
+    def shown(name: str, arm: Any, prompt: PromptSpec) -> list[str]:
+        (tmp_path / name).mkdir()
+        build_prompts(items=items, arm=arm, prompt=prompt, format="instruction", out=tmp_path / name)
+        return [turn["content"] for turn in _messages(tmp_path / name)[0]]
+
+    own = PROMPT.model_copy(update={"system": "House.\n{passages}"})
+    assert shown("tuned", "tuned", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("rag", "rag", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("before", "rag", PROMPT) == ["House.", "[b.md]\nSorry.\n\nBill: Why?"]
+    assert shown("zero_shot", "zero_shot", own) == ["House.\n", "Bill: Why?"]
+
+    talk = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, '
+    talk += '{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Sorry."}]'
+    rows = pq.read_table(file)
+    place = rows.column_names.index("messages")
+    pq.write_table(rows.set_column(place, "messages", [[talk, talk]]), file)
+    assert shown("talk", "rag", PROMPT) == ["House.", "Hi", "Hello", "[b.md]\nSorry.\n\nWhy?"]

@@ -127,7 +127,9 @@ def test_vllm_gets_a_supported_rank(tmp_path: Path, rank: int, wanted: int) -> N
 
 def test_the_launch_script_runs_in_a_shell(tmp_path: Path) -> None:
     script = tmp_path / "serve.sh"
-    text = launch_script(_serving(), ["champion", "version-3"], max_rank=16, has_template=True)
+    text = launch_script(
+        _serving(), [("champion", "adapter"), ("version-3", "adapter")], max_rank=16, has_template=True
+    )
     script.write_text(text)
     subprocess.run(["sh", "-n", str(script)], check=True)
     fake = tmp_path / "vllm"

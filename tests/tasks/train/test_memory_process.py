@@ -6,7 +6,8 @@ import pytest
 
 from schemas.training import TrainSpec
 from tasks.train import memory
-from tasks.train.memory import known_dims, predict_process
+from tasks.train.memory import predict_process
+from tasks.train.model_shapes import known_dims
 
 SMOLLM2 = known_dims("smollm2-135m")
 

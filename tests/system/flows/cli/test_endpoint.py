@@ -32,7 +32,10 @@ from tests.support.candidates import Candidates
 from tests.support.warm import Warm, WarmProcess
 from tests.support.workplace import small_document
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
+    pytest.mark.xdist_group("endpoint"),  # most share one endpoint
+]
 
 MARKER = "zyxmarker"
 MESSAGES = [{"role": "user", "content": f"Late: my parcel {MARKER} has not arrived. Write to ann@example.org"}]

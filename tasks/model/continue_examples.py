@@ -1,0 +1,162 @@
+"""The examples of a training that continues from the champion: what is new to it, and a share of what it learned.
+
+It knows nothing of champions and adapters. `continue_examples` is a step of flows/finetune.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from schemas.artifacts import DatasetRef, Splits
+from schemas.errors import DataError
+from schemas.training import ReplaySpec
+from tasks.files import write_json
+from tasks.step import as_step
+
+LEARNED = "learned.parquet"
+"""Ids of all tickets that the trained weights have seen, over the whole chain of trainings."""
+ORIGINS = "origins.parquet"
+"""Of each example: its ticket id, and whether it is `new` or `replayed`."""
+
+
+@as_step("encode", libraries=("datasets", "pyarrow"))
+def continue_examples(
+    out: Path, *, pool: DatasetRef, learned: DatasetRef, splits: Splits, replay: ReplaySpec
+) -> DatasetRef:
+    """Select from today's train pool what the champion has not learned, and replay a share of what it has.
+
+    Replayed tickets are those with the smallest hashes of seed and id. Both kinds come from `pool`, which has only
+    train tickets of the present cut; the validation split is that of the pool.
+
+    Args:
+        out: An empty directory; gets the splits, `learned.parquet`, `origins.parquet` and `replay.json`.
+        pool: All examples of the present train split.
+        learned: The examples that the champion was trained on.
+        splits: The present splits.
+        replay: Share, limit and seed.
+
+    Raises:
+        DataError: TG0308, nothing is new; TG0623, the champion has learned a ticket that is held out now.
+    """
+    seen = learned_ids(learned)
+    held_out = _ids(splits.test) | _ids(splits.validation)
+    if leaked := sorted(seen & held_out):
+        raise DataError(
+            f"the champion has learned {len(leaked)} tickets that are held out now, e.g. {leaked[0]}: a training that "
+            "continues from it would have seen its own test",
+            code="TG0623",
+            where="train.start",
+            hint="use start: base, or a split whose held-out tickets are newer than what was trained on",
+        )
+    train = _ids(splits.train)
+    names = _names(pool.root / "train")
+    new = [name for name in names if name not in seen]
+    if not train.intersection(new):
+        raise DataError(
+            "no train ticket is new since the champion's training",
+            code="TG0308",
+            where="train.start",
+            hint="wait for new tickets, or use start: base",
+        )
+    older = [name for name in names if name in seen]
+    limit = replay.max_examples
+    if limit is not None:
+        new = _newest(splits.train, new, limit - min(int(replay.share * limit), len(older)))
+    wanted = math.ceil(replay.share * len(new) / (1 - replay.share) - 1e-9)
+    replayed = sorted(older, key=lambda name: _hash(replay.seed, name))[:wanted]
+    chosen = {*new, *replayed}
+    _write_subset(pool.root / "train", chosen, out / "train")
+    shutil.copytree(pool.root / "validation", out / "validation")
+    if (pool.root / "removed.parquet").is_file():
+        shutil.copyfile(pool.root / "removed.parquet", out / "removed.parquet")
+    origins = [(name, "replayed" if name in seen else "new") for name in names if name in chosen]
+    _write_columns(out / ORIGINS, ticket_id=[name for name, _ in origins], origin=[origin for _, origin in origins])
+    _write_columns(out / LEARNED, ticket_id=sorted(seen | chosen))
+    write_json(
+        out / "replay.json",
+        {
+            "share": replay.share, "seed": replay.seed, "n_new": len(new), "n_replayed": len(replayed),
+            "n_older": len(older), "n_learned_before": len(seen),
+            # Removed since: deleted, a duplicate of another, or now too close to a held-out ticket.
+            "n_learned_not_in_pool": len(seen - {*names}),
+        },
+    )  # fmt: skip
+    return _describe(out, pool)
+
+
+def learned_ids(dataset: DatasetRef) -> frozenset[str]:
+    """Ids of the tickets that a training on this data set has learned, with those of the trainings before it."""
+    import pyarrow.parquet as pq
+
+    file = dataset.root / LEARNED
+    if file.is_file():
+        return frozenset(pq.read_table(file, columns=["ticket_id"]).column(0).to_pylist())
+    return frozenset(_names(dataset.root / "train"))
+
+
+def _hash(seed: int, name: str) -> bytes:
+    return hashlib.sha256(f"{seed}:{name}".encode()).digest()
+
+
+def _names(folder: Path) -> list[str]:
+    from datasets import load_from_disk
+
+    return [str(name) for name in load_from_disk(str(folder))["ticket_id"]]
+
+
+def _ids(path: Path) -> set[str]:
+    import pyarrow.parquet as pq
+
+    return set(pq.read_table(path, columns=["ticket_id"]).column(0).to_pylist())
+
+
+def _newest(path: Path, names: list[str], limit: int) -> list[str]:
+    """The newest `limit` of these tickets, in the given order; those that the split does not have are kept."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, columns=["ticket_id", "created_at"]).to_pylist()
+    times = {row["ticket_id"]: row["created_at"] for row in rows}
+    dated = [name for name in names if name in times]
+    dated.sort()
+    dated.sort(key=lambda name: (times[name] is not None, times[name]), reverse=True)
+    kept = {*dated[:limit], *(name for name in names if name not in times)}
+    return [name for name in names if name in kept]
+
+
+def _write_subset(source: Path, chosen: Iterable[str], out: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from datasets import load_from_disk
+
+    from tasks.model.chat_format import write_examples
+
+    table = load_from_disk(str(source)).data.table
+    write_examples(table.filter(pc.is_in(table.column("ticket_id"), pa.array(sorted(chosen)))), out)
+
+
+def _write_columns(path: Path, **columns: list[str]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
+    pq.write_table(table, path, compression="zstd")
+
+
+def _describe(out: Path, pool: DatasetRef) -> DatasetRef:
+    from datasets import load_from_disk
+
+    train = load_from_disk(str(out / "train"))
+    lengths = [len(ids) for ids in train["input_ids"]]
+    return DatasetRef(
+        root=out,
+        n_train=len(lengths),
+        n_validation=pool.n_validation,
+        n_tokens=sum(lengths),
+        n_supervised=sum(sum(mask) for mask in train["loss_mask"]),
+        n_dropped=pool.n_dropped,
+        max_tokens=max(lengths),
+    )

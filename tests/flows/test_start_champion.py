@@ -1,0 +1,72 @@
+"""`train.start: champion`, week by week: from the base first, then from the champion with what is new to it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from benchmarks import toy
+from flows.ledger.opened import open_ledger
+from schemas.artifacts import DatasetRef, Splits
+from tests.support.workplace import Workplace
+
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+
+
+def _declare(workplace: Workplace, **train: Any) -> None:
+    def change(document: dict[str, Any]) -> None:
+        small = document["pipelines"]["small"]
+        small["source"] = {"kind": "files", "paths": ["tickets.jsonl"]}
+        small["curate"]["steps"] = []
+        small["split"]["group_by"] = []
+        small["train"] |= {"start": "champion", "replay": 0.25, **train}
+        del small["train"]["max_examples"]
+        small["evaluate"] |= {"arms": [], "max_items": 6}
+
+    workplace.declare(change)
+
+
+def test_the_second_week_learns_what_is_new_and_some_of_what_it_knows(empty_workplace: Workplace) -> None:
+    from flows.views.run_reader import Recorded
+    from flows.workspace.settings import load_settings
+
+    workplace = empty_workplace
+    lines = [json.dumps(row).encode() + b"\n" for row in toy.tickets(120)]
+    tickets = workplace.folder / "tickets.jsonl"
+    _declare(workplace)
+    tickets.write_bytes(b"".join(lines[:80]))
+    assert workplace.json("plan", "small")["start"].endswith("no champion yet: the training starts from the base model")
+    first = workplace.run("run", "small")
+    assert first.returncode == 0, first.stderr
+    assert "no champion yet: the training starts from the base model" in first.stdout + first.stderr
+    tickets.write_bytes(b"".join(lines))
+    second = workplace.run("run", "small")
+    assert second.returncode == 0, second.stderr
+    assert "the training continues from champion version 1" in second.stdout + second.stderr
+
+    settings = load_settings(workplace.folder / "pipelines.yaml")
+    newest, oldest = open_ledger(settings).candidates("small")
+    assert newest.ref.trained.started_from == oldest.ref.trained.digest
+    recorded = Recorded(settings, newest.ref.run_id)
+    dataset, splits = recorded.result("encode", DatasetRef), recorded.result("decontaminate", Splits)
+    assert dataset is not None
+    assert splits is not None
+    origins = pq.read_table(dataset.root / "origins.parquet").to_pylist()
+    assert {row["origin"] for row in origins} == {"new", "replayed"}
+    trained_on, train, test = (
+        {row["ticket_id"] for row in origins},
+        *({*pq.read_table(path, columns=["ticket_id"]).column(0).to_pylist()} for path in (splits.train, splits.test)),
+    )
+    assert trained_on <= train
+    assert not trained_on & test
+    report = json.loads((workplace.home / "reports" / newest.ref.run_id / "report.json").read_text())
+    starts = [(line["start"], line["version"]) for line in report["starts"]]
+    assert starts == [("champion (version 1)", None), ("base", "1")]
+    assert "replayed" in report["training"]["examples"]
+
+    nothing_new = workplace.run("run", "small", "--again")
+    assert nothing_new.returncode != 0
+    assert "no train ticket is new since the champion's training" in nothing_new.stderr
