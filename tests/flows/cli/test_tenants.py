@@ -11,13 +11,14 @@ from ruamel.yaml import YAML
 from starlette.testclient import TestClient
 
 from flows.cli.app import app
-from flows.cli.endpoint import make_tenants, tenant_tokens, tenant_variable
+from flows.cli.endpoint import make_tenants, offers, tenant_tokens, tenant_variable
 from flows.workspace.settings import load_settings
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from tasks.files import seal
-from tasks.release.endpoint import Access, Limits, build_shared_endpoint
+from tasks.release.endpoint import Access, Limits, build_endpoint, build_shared_endpoint
+from tasks.release.live import LiveModels
 from tests.support.candidates import Candidates
 from tests.support.workplace import small_document
 
@@ -102,6 +103,34 @@ def test_without_a_tenants_token_nothing_is_reached(tenants: Tenants) -> None:
     assert client.get("/health").json() == {"status": "ok"}
     assert client.get("/metrics", headers=bearer(TOKENS["shop"])).status_code == 401
     assert "tunegate_x" in client.get("/metrics", headers=bearer(OPERATOR)).text
+
+
+def test_a_single_pipeline_is_served_as_before(tenants: Tenants) -> None:
+    models = LiveModels(lambda: offers(tenants.of["shop"].ledger, "shop", candidates=False))
+    access = Access(OPERATOR, ("testserver",))
+    taken: list[bytes] = []
+
+    def take(lines: list[bytes]) -> dict[str, Any]:
+        taken.extend(lines)
+        return {"new": len(lines)}
+
+    client = TestClient(
+        build_endpoint(
+            models, limits=Limits(max_tokens=64), redact=lambda turns: turns, access=access, take_feedback=take
+        )
+    )
+    names = ["champion", "version-1"]
+    assert client.get("/health").json() == {"status": "ok", "models": names}
+    assert client.get("/v1/models").status_code == client.get("/metrics").status_code == 401
+    assert [each["id"] for each in client.get("/v1/models", headers=bearer(OPERATOR)).json()["data"]] == names
+    asked = {"json": {"model": "shop", **QUESTION}, "headers": bearer(OPERATOR)}
+    assert client.post("/v1/chat/completions", **asked).status_code == 404
+    asked["json"] = {"model": "champion", **QUESTION}
+    assert client.post("/v1/chat/completions", **asked).json()["choices"][0]["message"]["role"] == "assistant"
+    assert client.post("/v1/completions", json={"model": "champion", "prompt": "Hello"}).status_code == 401
+    assert client.post("/v1/feedback", json={"a": 1}, headers=bearer(OPERATOR)).json() == {"new": 1}
+    assert taken == [b'{"a":1}']
+    assert client.get("/metrics", headers=bearer(OPERATOR)).status_code == 200
 
 
 def test_feedback_is_stored_with_its_own_pipeline(tenants: Tenants) -> None:
