@@ -97,7 +97,7 @@ class Champion:
 def main() -> None:
     """Play the weeks of each policy and seed."""
     bench = Bench.begin("weeks", "torch", "transformers", "peft")
-    began, n_weeks, seeds = time.monotonic(), WEEKS, SEEDS
+    began, commit, n_weeks, seeds = time.monotonic(), _commit(), WEEKS, SEEDS
     if bench.quick:
         n_weeks, seeds = QUICK_WEEKS, SEEDS[:1]
     played: list[Week] = []
@@ -115,9 +115,9 @@ def main() -> None:
     bench.finish(
         "Weekly trainings from the base and from the champion",
         f"{total_table(figures)}\n\n{weekly_table(played, tuple(POLICIES), n_weeks)}",
-        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "commit": _commit(), "policies": figures,
+        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "commit": commit, "policies": figures,
          "minutes": round((time.monotonic() - began) / 60, 1)},
-        head=f"Commit {_commit()}. World `toy`: a random model of 100,000 weights that was taught a few general "
+        head=f"Commit {commit}. World `toy`: a random model of 100,000 weights that was taught a few general "
         f"answers; rank 16, ten epochs, {len(seeds)} seeds, of which the figures are means. `coming`, `gone` and "
         "`general` are shares of right answers. Seconds are CPU seconds of all trainings of one seed.",
     )  # fmt: skip

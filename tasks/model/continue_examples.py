@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schemas.artifacts import DatasetRef, Splits
-from schemas.errors import DataError
+from schemas.errors import DataError, GateError
 from schemas.training import ReplaySpec
 from tasks.files import write_json
 from tasks.step import as_step
@@ -40,12 +40,13 @@ def continue_examples(
         replay: Share, limit and seed.
 
     Raises:
-        DataError: TG0308, nothing is new; TG0623, the champion has learned a ticket that is held out now.
+        DataError: TG0308, nothing is new.
+        GateError: TG0623, the champion has learned a ticket that is held out now.
     """
     seen = learned_ids(learned)
     held_out = _ids(splits.test) | _ids(splits.validation)
     if leaked := sorted(seen & held_out):
-        raise DataError(
+        raise GateError(
             f"the champion has learned {len(leaked)} tickets that are held out now, e.g. {leaked[0]}: a training that "
             "continues from it would have seen its own test",
             code="TG0623",

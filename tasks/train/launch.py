@@ -21,7 +21,7 @@ import orjson
 
 from schemas import errors
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import ConfigError, OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
+from schemas.errors import OutOfMemoryError, ProcessLostError, StorageError, TrainingError, TunegateError
 from schemas.training import TrainSpec
 from tasks.children import THIS_PROCESS, Children, start_group
 from tasks.files import MANIFEST, verify, write_json
@@ -102,8 +102,9 @@ def train_model(
         ProcessLostError: the process died of a signal that we did not send: TG0405 for SIGKILL, which the kernel sends
             when memory runs out, else TG0407. It is `transient`: another call resumes from the checkpoint.
         TrainingError: does not fit into memory (TG0405), diverged (TG0401), ran out of memory even with smaller batches
-            (TG0405), took too long or used up its budget (TG0406), failed (TG0407), was stopped (TG0408).
-        ConfigError: the settings do not fit the model, or TG0403, the adapter to continue from.
+            (TG0405), took too long or used up its budget (TG0406), failed (TG0407), was stopped (TG0408), or continues
+            from an adapter of another form (TG0403).
+        ConfigError: the settings do not fit the model.
         DataError: there is nothing to train on.
     """
     if start is not None:
@@ -128,7 +129,7 @@ def check_start(start: TrainedRef, model: ModelRef, spec: TrainSpec) -> None:
     """Refuse to continue from an adapter of another form: its factors would not fit, or would mean something else.
 
     Raises:
-        ConfigError: TG0403, base, method, adapter, quantisation, format or prompt differ.
+        TrainingError: TG0403, base, method, adapter, quantisation, format or prompt differ.
     """
     settings = orjson.loads((start.root / "training.json").read_bytes())["settings"]
     before = TrainSpec.model_validate({**settings, "start": "base", "allow_unusual_learning_rate": True})
@@ -146,7 +147,7 @@ def check_start(start: TrainedRef, model: ModelRef, spec: TrainSpec) -> None:
     }
     for name, (champion, declared) in found.items():
         if champion != declared:
-            raise ConfigError(
+            raise TrainingError(
                 f"the champion was trained with {name} {champion!s:.60}, and {declared!s:.60} is declared",
                 code="TG0403",
                 where=f"train.{name}",

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef, RowCounts, Splits
-from schemas.errors import DataError
+from schemas.errors import DataError, GateError
 from schemas.training import ReplaySpec
 from tasks.model.chat_format import write_examples
 from tasks.model.continue_examples import continue_examples, learned_ids
@@ -118,7 +118,7 @@ def test_nothing_held_out_is_replayed_and_a_champion_that_has_seen_some_is_refus
     origins = _origins(world.go_on(0.9, pool=pool))
     assert not {*origins} & {*_names([*range(30, 40), *range(60, 70)])}
     world.splits = _splits(world.new_folder(), [*range(35), *range(40, 60)], range(35, 40))
-    with pytest.raises(DataError, match=r"has learned 5 tickets that are held out now, e\.g\. t035"):
+    with pytest.raises(GateError, match=r"has learned 5 tickets that are held out now, e\.g\. t035"):
         world.go_on()
 
 

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
-from schemas.errors import ConfigError
+from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import seal
 from tasks.model.adapter import WEIGHTS, open_for_training, save_trained, trainable_tensors
@@ -73,7 +73,7 @@ def test_the_first_step_starts_from_the_champions_weights(
 def test_another_form_is_refused_and_named(
     tiny_model: ModelRef, make_spec: MakeSpec, champion: TrainedRef, changes: dict[str, object], where: str
 ) -> None:
-    with pytest.raises(ConfigError, match="the champion was trained with") as refused:
+    with pytest.raises(TrainingError, match="the champion was trained with") as refused:
         check_start(champion, tiny_model, make_spec(**changes))
     assert refused.value.where == where
     assert "start: base" in str(refused.value.hint)
@@ -83,5 +83,5 @@ def test_another_base_is_refused_and_settings_of_the_optimiser_may_differ(
     tiny_model: ModelRef, make_spec: MakeSpec, champion: TrainedRef
 ) -> None:
     check_start(champion, tiny_model, make_spec(learning_rate=1e-4, epochs=9, start="champion", seed=4))
-    with pytest.raises(ConfigError, match="base_model"):
+    with pytest.raises(TrainingError, match="base_model"):
         check_start(champion, tiny_model.model_copy(update={"digest": "f" * 64}), make_spec())
