@@ -8,6 +8,7 @@ needed. MARK=1: write the line that says so at the top of old pages, and remove 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -90,13 +91,14 @@ def fingerprint(files: tuple[Path, ...]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-def statements(source: str) -> set[str]:
+@functools.cache
+def statements(source: str) -> frozenset[str]:
     """The statements of a module without imports, docstrings, comments and places.
 
     >>> statements("import re\\ndef f(x):\\n    'One.'\\n    return x") == statements("def f(x): return x  # one")
     True
     """
-    return {repr(_plain(node)) for node in ast.parse(source).body if _counts(node)}
+    return frozenset(repr(_plain(node)) for node in ast.parse(source).body if _counts(node))
 
 
 def _counts(node: object) -> bool:
