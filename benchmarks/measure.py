@@ -88,7 +88,8 @@ class Bench:
             settings = "".join(f"{name}={os.environ[name]} " for name in names if os.environ.get(name))
             target = "torture" if self.name == "torture" else f"bench-{self.name}"
             path = RESULTS / f"{page or self.name}.md"
-            machine["code"] = records.fingerprint(records.declared()[path.stem].code)
+            if record := records.declared().get(path.stem):
+                machine["code"] = records.fingerprint(record.code)
             parts = [
                 f"# {title}",
                 f"Written by `{settings}RECORD=1 make {target}`; `benchmarks/README.md` explains the figures.",

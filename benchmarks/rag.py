@@ -13,7 +13,6 @@ import csv
 import json
 import os
 import random
-import subprocess
 import sys
 from collections import defaultdict
 from dataclasses import dataclass
@@ -59,8 +58,6 @@ def main() -> None:
     sizes = [
         f"{name}: {len(each.articles):,} articles, {len(each.questions):,} questions" for name, each in sets.items()
     ]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=PROJECT, capture_output=True, text=True, check=False)
-    bench.machine["commit"] = commit.stdout.strip()[:12]
     names = ["set", "engine", *(f"recall@{k}" for k in KS), "CPU s", "peak MB"]
     bench.finish("Passages found", table(names, rows), {"sets": figures}, head="; ".join(sizes) + ".")
 

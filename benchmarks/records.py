@@ -8,6 +8,7 @@ needed. MARK=1: write the line that says so at the top of old pages, and remove 
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import os
 import re
@@ -39,12 +40,14 @@ class Record:
 
     @property
     def names(self) -> dict[str, str]:
-        """The page's processor, time, commit and fingerprint of code."""
+        """The page's processor, time, commit and fingerprint of code; empty if there is no page yet."""
+        if not self.page.exists():
+            return {}
         return dict(_LINE.findall(self.page.read_text(encoding="utf-8")))
 
     @property
     def is_marked(self) -> bool:
-        return MARK in self.page.read_text(encoding="utf-8")
+        return self.page.exists() and MARK in self.page.read_text(encoding="utf-8")
 
     @property
     def is_stale(self) -> bool:
@@ -88,13 +91,14 @@ def fingerprint(files: tuple[Path, ...]) -> str:
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:16]
 
 
-def statements(source: str) -> set[str]:
+@functools.cache
+def statements(source: str) -> frozenset[str]:
     """The statements of a module without imports, docstrings, comments and places.
 
     >>> statements("import re\\ndef f(x):\\n    'One.'\\n    return x") == statements("def f(x): return x  # one")
     True
     """
-    return {repr(_plain(node)) for node in ast.parse(source).body if _counts(node)}
+    return frozenset(repr(_plain(node)) for node in ast.parse(source).body if _counts(node))
 
 
 def _counts(node: object) -> bool:
@@ -145,6 +149,9 @@ def report(project: Path = PROJECT) -> list[str]:
     lines = [f"{name}: not declared in benchmarks/records.yaml" for name in sorted(pages - set(records))]
     for name, record in records.items():
         names = record.names
+        if not names:
+            lines.append(f"{name}: not recorded yet; RECORD=1 {record.command}, about {record.minutes} minutes")
+            continue
         place = f"{names.get('time', 'no date')}, commit {names.get('commit', 'unknown')}"
         if not record.is_stale:
             lines.append(f"{name}: current ({place}){'; it is marked stale: MARK=1 corrects it' * record.is_marked}")
@@ -159,7 +166,8 @@ def main() -> None:
     """Print the age of each page; with MARK=1 correct the marks first."""
     if os.environ.get("MARK"):
         for record in declared().values():
-            record.mark()
+            if record.page.exists():
+                record.mark()
     sys.stdout.write("\n".join(report()) + "\n")
 
 

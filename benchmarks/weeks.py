@@ -9,7 +9,6 @@ QUICK=1: four weeks, one seed. RECORD=1: write `results/weeks.md`.
 
 from __future__ import annotations
 
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import toy
-from benchmarks.measure import PROJECT, Bench, table
+from benchmarks.measure import Bench, table
 from benchmarks.toy import Row
 from schemas.artifacts import DatasetRef, ModelRef, PromptSet, RowCounts, Splits, TrainedRef
 from schemas.evaluation import DecodingSpec
@@ -115,17 +114,12 @@ def main() -> None:
     bench.finish(
         "Weekly trainings from the base and from the champion",
         f"{total_table(figures)}\n\n{weekly_table(played, tuple(POLICIES), n_weeks)}",
-        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "commit": commit, "policies": figures,
+        {"world": "toy", "weeks": n_weeks, "seeds": len(seeds), "policies": figures,
          "minutes": round((time.monotonic() - began) / 60, 1)},
-        head=f"Commit {commit}. World `toy`: a random model of 100,000 weights that was taught a few general "
+        head=f"World `toy`: a random model of 100,000 weights that was taught a few general "
         f"answers; rank 16, ten epochs, {len(seeds)} seeds, of which the figures are means. `coming`, `gone` and "
         "`general` are shares of right answers. Seconds are CPU seconds of all trainings of one seed.",
     )  # fmt: skip
-
-
-def _commit() -> str:
-    command = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _prepare(folder: Path) -> Place:
