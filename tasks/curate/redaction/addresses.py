@@ -9,15 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
-from ruamel.yaml import YAML
 
 from schemas.spec import Spec
-
-Words = Annotated[str, Field(pattern=r"^[^,]+(, [^,]+)*$")]
+from tasks.curate.redaction.words import Words, any_of, read_words
 
 
 class _AddressWords(Spec):
@@ -32,19 +26,11 @@ class _AddressWords(Spec):
     before: Words
 
 
-_WORDS = _AddressWords.model_validate(
-    YAML(typ="safe", pure=True).load(Path(__file__).with_name("addresses.yaml").read_text(encoding="utf-8"))
-)
-
-
-def _any_of(words: str) -> str:
-    return "|".join(re.escape(word) for word in sorted(words.split(", "), key=len, reverse=True))
-
-
+_WORDS = read_words("addresses", _AddressWords)
 _NAME = r"(?:[A-ZÀ-ÖØ-ÞŠŽŒ][\w'’-]{0,24}+(?:\.(?=[ ]))?)"
 _NEXT = r"(?:,?[ ]{0,2}\n?[ ]{0,2})(?<=[ \n])"
 """Between two parts of an address: a comma, spaces, a line break."""
-_STATE = rf"(?:{_any_of(_WORDS.states)})(?!\w)"
+_STATE = rf"(?:{any_of(_WORDS.states)})(?!\w)"
 _ZIP = r"[0-9]{5}(?:-[0-9]{4})?(?![\w-])"
 _POSTCODE = r"[A-Z]{1,2}[0-9][0-9A-Z]?[ ]?[0-9][A-Z]{2}(?!\w)"
 _TOWN = rf"{_NAME}(?:[ -]{_NAME}){{0,2}}"
@@ -55,7 +41,7 @@ _ENGLISH = re.compile(
     rf"""(?x)[FUA0-9](?<![\w.,:/#-][FUA0-9])
     (?:(?<=[0-9])|(?:(?<=F)lat|(?<=U)nit|(?<=A)partment)[ ][0-9A-Za-z]{{1,4}},?[ ][0-9])
     [0-9]{{0,5}}[A-Za-z]?(?:-[0-9]{{1,5}})?,?[ ]
-    (?:(?:[0-9]{{1,3}}(?:st|nd|rd|th)|{_NAME})[ ]){{1,4}}?(?:{_any_of(_WORDS.english)})(?!\w)\.?
+    (?:(?:[0-9]{{1,3}}(?:st|nd|rd|th)|{_NAME})[ ]){{1,4}}?(?:{any_of(_WORDS.english)})(?!\w)\.?
     (?:[ ][NS]?[NEWS](?!\w))?
     (?:,?[ ](?:(?:Apt|Apartment|Suite|Ste|Unit|Flat|Floor|Room)\.?[ ]?\#?|\#[ ]?)[0-9A-Za-z-]{{1,6}}+)?
     (?P<more>{_NEXT}{_TOWN},?[ ]{_STATE}(?:,?[ ]{_ZIP})? | {_NEXT}{_TOWN},?[ ]{_ZIP}
@@ -66,19 +52,20 @@ _BY_POSTCODE = re.compile(
     rf"(?:{_TOWN}{_NEXT})?{_POSTCODE}"
 )
 _GERMAN = re.compile(
-    rf"""(?x)(?<![\w-])(?:(?P<certain>(?:{_NAME}[ -]){{0,2}}\w{{0,30}}?(?:{_any_of(_WORDS.german)}))
-    | (?P<common>[A-ZÄÖÜ]\w{{2,24}}?(?:{_any_of(_WORDS.german_common)})
+    rf"""(?x)(?<![\w-])(?:(?P<certain>(?:{_NAME}[ -]){{0,2}}\w{{0,30}}?(?:{any_of(_WORDS.german)}))
+    | (?P<common>[A-ZÄÖÜ]\w{{2,24}}?(?:{any_of(_WORDS.german_common)})
       | (?:Am|An[ ]der|Im|Auf[ ]der|Zum|Zur)[ ]{_NAME}))
     [ ]?[0-9]{{1,4}}(?:[ ]?[a-h](?!\w))?(?:[ ]?-[ ]?[0-9]{{1,4}}[a-h]?)?(?![\w%€]|[.,:][0-9])
     (?P<more>{_NEXT}(?:D-)?[0-9]{{5}}[ ]{_TOWN}(?:[ ](?:am|an[ ]der|im|in[ ]der)[ ]{_NAME})?)?"""
 )
 _FRENCH = re.compile(
-    rf"""(?x)[0-9](?<![\w.,:/#-][0-9])[0-9]{{0,3}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ](?i:{_any_of(_WORDS.french)})[ ]
+    rf"""(?x)[0-9](?<![\w.,:/#-][0-9])[0-9]{{0,3}}(?:[ ]?(?:bis|ter|quater|[A-D])(?!\w))?,?[ ]
+    (?i:{any_of(_WORDS.french)})[ ]
     (?:(?:de[ ]la|de|du|des|la|le|les)[ ])?(?:[dl]['’])?{_NAME}
     (?:[ -](?:(?:de[ ]la|de|du|des|la|le|et)[ ])?{_NAME}){{0,4}}
     (?P<more>{_NEXT}[0-9]{{5}}[ ]{_TOWN})?"""
 )
-_BEFORE = re.compile(rf"(?i:(?<!\w)(?:{_any_of(_WORDS.before)}))[ ]?[:,]?\s{{1,3}}$")
+_BEFORE = re.compile(rf"(?i:(?<!\w)(?:{any_of(_WORDS.before)}))[ ]?[:,]?\s{{1,3}}$")
 _LONGEST_BEFORE = 24
 _END_OF_POSTCODE = re.compile(r"[0-9](?<=[0-9A-Z ][0-9])[A-Z]{2}(?!\w)")
 _NUMBER_AND_NAME = re.compile(rf"[0-9][A-Za-z]?,?[ ](?:{_NAME}|[0-9]{{1,3}}(?:st|nd|rd|th))[ ]")
@@ -87,14 +74,14 @@ _GERMAN_ENDS = tuple(f"{_WORDS.german}, {_WORDS.german_common}".split(", "))
 _GERMAN_PREPOSITION = re.compile(r"(?:Am|An der|Im|Auf der|Zum|Zur) [^ ]+$")
 _NO_STREETS = frozenset(_WORDS.german_no_street.split(", "))
 GATE: tuple[str, ...] = (
-    rf"[0-9][A-Za-z]?,? .* (?:{_any_of(_WORDS.english)})(?:\W|$)",
+    rf"[0-9][A-Za-z]?,? .* (?:{any_of(_WORDS.english)})(?:\W|$)",
     "[A-Z][0-9][0-9A-Z]? ?[0-9][A-Z]{2}",
-    f"(?:{_any_of(_WORDS.german)}|{_any_of(_WORDS.german_common)}) ?[0-9]",
+    f"(?:{any_of(_WORDS.german)}|{any_of(_WORDS.german_common)}) ?[0-9]",
     "(?:Am|An der|Im|Auf der|Zum|Zur) [^ ]+ ?[0-9]",
-    f"[0-9] ?(?:bis|ter|quater|[A-D])?,? (?i:{_any_of(_WORDS.french)}) ",
+    f"[0-9] ?(?:bis|ter|quater|[A-D])?,? (?i:{any_of(_WORDS.french)}) ",
 )
 """For RE2."""
-WORDS_GATE = (rf" (?:{_any_of(_WORDS.english)})(?:\W|$)", *GATE[1:])
+WORDS_GATE = (rf" (?:{any_of(_WORDS.english)})(?:\W|$)", *GATE[1:])
 """One of these is in every text that passes `GATE`; joined with others, `.*` costs RE2 four times as much."""
 
 

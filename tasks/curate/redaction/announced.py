@@ -8,32 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Annotated, Literal
+from functools import partial
+from typing import Literal
 
-from pydantic import Field
-from ruamel.yaml import YAML
-
+from schemas.curation_steps import RedactionType
 from schemas.spec import Spec
 from tasks.curate.redaction.numbers import card_digits
+from tasks.curate.redaction.words import LowerWords, any_of, read_words
 
 AnnouncedType = Literal["birth_date", "passport", "driving_licence", "account", "secret"]
-Words = Annotated[str, Field(pattern=r"^[^,A-Z]+(, [^,A-Z]+)*$")]
 
 
 class _AnnouncedWords(Spec):
     """The file; its comments describe each section."""
 
-    links: Words
-    cues: dict[AnnouncedType, Words]
-    not_after: dict[AnnouncedType, Words]
-    months: Words
-    no_passwords: Words
+    links: LowerWords
+    cues: dict[AnnouncedType, LowerWords]
+    not_after: dict[AnnouncedType, LowerWords]
+    months: LowerWords
+    no_passwords: LowerWords
 
 
-WORDS = _AnnouncedWords.model_validate(
-    YAML(typ="safe", pure=True).load(Path(__file__).with_name("announced.yaml").read_text(encoding="utf-8"))
-)
+WORDS = read_words("announced", _AnnouncedWords)
 _STEM = 4
 """Characters of a cue that are searched for before its pattern is tried: `str.find` is many times faster."""
 _WORD = re.compile(r"[^\W_]+")
@@ -41,20 +37,10 @@ _CODE_FIRST_WORDS = {"code", "pass", "pin", "otp", "use", "ente", "type"}
 _BETWEEN = r"[\s:=#()\[\"'“”„«»,/|*_>–—-]"
 
 
-def _longest_first(words: str) -> list[str]:
-    return sorted(words.split(", "), key=len, reverse=True)
-
-
-def any_cue(words: str, *, between: str = "[ ._-]{0,2}") -> str:
-    """A pattern for these cues, in Python as in RE2."""
-    return "|".join(
-        between.join(re.escape(part).replace("'", "['’]?") for part in cue.split(" ")) for cue in _longest_first(words)
-    )
-
-
-_LINK = "|".join(map(re.escape, _longest_first(WORDS.links)))
+_any_cue = partial(any_of, space="[ ._-]{0,2}", apostrophe="['’]?")
+_LINK = any_of(WORDS.links)
 _GAP = rf"(?:(?<=no|nr)\.)?(?:{_BETWEEN}{{1,6}}+(?:(?:no|nr|num|n)\.|(?:{_LINK})(?![^\W_]))){{0,7}}+{_BETWEEN}{{0,6}}+"
-_MONTH = "|".join(_longest_first(WORDS.months))
+_MONTH = any_of(WORDS.months)
 _NUMBER_OF_DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _YEAR = r"(?:19|20)[0-9]{2}"
 _DATE = (
@@ -72,7 +58,7 @@ _VALUES: dict[AnnouncedType, re.Pattern[str]] = {
     "account": re.compile(r"(?:[0-9](?:[ -]?[0-9]){5,19})(?:[a-z](?![^\W_]))?(?![^\W_]|-[0-9]|[.,:/][0-9])"),
     "secret": re.compile(r"(?:g-)?(?:[0-9]{3}[ -][0-9]{3}|[0-9]{4,8})(?![^\W_]|[-.,:/][0-9])"),
 }
-_CUES = {kind: re.compile(rf"(?<![^\W_])(?:{any_cue(words)})(?![^\W_]){_GAP}") for kind, words in WORDS.cues.items()}
+_CUES = {kind: re.compile(rf"(?<![^\W_])(?:{_any_cue(words)})(?![^\W_]){_GAP}") for kind, words in WORDS.cues.items()}
 _STEMS = {
     kind: tuple(
         sorted({words.split(" ")[0].replace("'", " ")[:_STEM].split(" ")[0] for words in all_words.split(", ")})
@@ -92,7 +78,7 @@ _KINDS_BY_PREFIX: dict[str, set[AnnouncedType]] = {}
 for _kind, _words in WORDS.cues.items():
     for _prefix in {prefix for cue in _words.split(", ") for prefix in _prefixes(cue)}:
         _KINDS_BY_PREFIX.setdefault(_prefix, set()).add(_kind)
-_NOT_AFTER = {kind: re.compile(rf"(?:{any_cue(words)})\W{{1,3}}$") for kind, words in WORDS.not_after.items()}
+_NOT_AFTER = {kind: re.compile(rf"(?:{_any_cue(words)})\W{{1,3}}$") for kind, words in WORDS.not_after.items()}
 # A date further from its cue counts if its year is too early for an order.
 _LATER_DATE = re.compile(rf"[^0-9.!?\n]{{0,48}}(?P<date>{_DATE})(?![^\W_])")
 _LONG_AGO = re.compile(r"(?:19[0-9]{2}|200[0-9])(?![0-9])")
@@ -107,8 +93,8 @@ _CODE_FIRST = re.compile(
     r"|(?(use)(?:to|when\syou)\s(?:sign|log|verify|confirm|complete|finish|unlock)(?![^\W_])|(?!)))"
 )
 _AFTER_CODE = re.compile(r"[0-9]{3}\s(?:is|to|when)\s")
-GATES: dict[AnnouncedType, tuple[str, ...]] = {
-    kind: (rf"(?:^|[^A-Za-z0-9])(?i:{any_cue(words, between='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9][^0-9?!]*[0-9]",)
+GATES: dict[RedactionType, tuple[str, ...]] = {
+    kind: (rf"(?:^|[^A-Za-z0-9])(?i:{_any_cue(words, space='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9][^0-9?!]*[0-9]",)
     for kind, words in WORDS.cues.items()
 }
 """For RE2: a cue, and a digit after it."""

@@ -42,9 +42,7 @@ Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
 """Text column -> changed rows and their new texts; and the notes."""
 
 
-def find_changes(
-    batch: pa.Table, bits: NDArray[np.int32], redactor: TicketRedactor, counts: Counter[str]
-) -> Changes:
+def find_changes(batch: pa.Table, bits: NDArray[np.int32], redactor: TicketRedactor, counts: Counter[str]) -> Changes:
     """Find what redaction changes in the rows that pass the gate (`ticket_bits`); add to `counts`."""
     passed = np.flatnonzero(bits.any(axis=1))
     changes: Changes = {name: ([], []) for name in (*REDACTED, REDACTIONS)}

@@ -5,7 +5,7 @@ A gate may pass a text in which nothing is found, and never stops one in which s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple, get_args
 
@@ -114,7 +114,7 @@ def bits_of(texts: pa.Array, step: RedactStep) -> NDArray[np.int32]:
     for gate in gates.for_others if len(others) else ():
         _set_bits(bits, others.to_numpy(), texts.take(others), gate)
     if step.names is not None and step.names.mode == "all":
-        bits |= _bits_for(("name",), step)
+        bits |= _bits_for(step, "name")
     return bits
 
 
@@ -125,7 +125,7 @@ def ticket_bits(tickets: pa.Table, step: RedactStep) -> NDArray[np.int32]:
     """
     columns = [tickets.column(name).combine_chunks() for name in TEXTS]
     bits = np.stack([*(bits_of(column, step) for column in columns[:-1]), _message_bits(columns[-1], step)], axis=1)
-    name = _bits_for(("name",), step)
+    name = _bits_for(step, "name")
     bits[(bits & name).any(axis=1)] |= name
     return bits
 
@@ -140,8 +140,8 @@ def _message_bits(messages: pa.Array, step: RedactStep) -> NDArray[np.int32]:
     some = messages.take(escaped)
     spaced = bits_of(pc.replace_substring_regex(some, pattern=r'\\[nrtbf"]', replacement=" "), step)
     any_other = pc.match_substring_regex(some, r'\\[^nrtbf"]').to_numpy(zero_copy_only=False)
-    bits[escaped.to_numpy()] |= np.where(any_other, _bits_for(step.types, step), spaced)
-    bits[messages.is_valid().to_numpy(zero_copy_only=False)] |= _bits_for(("order_number",), step)
+    bits[escaped.to_numpy()] |= np.where(any_other, _bits_for(step, *step.types), spaced)
+    bits[messages.is_valid().to_numpy(zero_copy_only=False)] |= _bits_for(step, "order_number")
     return bits
 
 
@@ -159,23 +159,23 @@ def _set_bits(bits: NDArray[np.int32], rows: NDArray[np.int64], texts: pa.Array,
 
 @cache
 def _gates(step: RedactStep) -> _Gates:
-    not_shown = _Gate(_NOT_SHOWN, _bits_for(_ALL_BUT_NAMES, step))
+    not_shown = _Gate(_NOT_SHOWN, _bits_for(step, *_ALL_BUT_NAMES))
     # Few texts pass the one pattern of all types; only those are tried on its parts.
     parts = [*filter(None, (_family(any_of, gates, step) for any_of, gates in _FAMILIES)), not_shown]
     gates = [_Gate("|".join(part.pattern for part in parts), 0, tuple(parts))]
     if "order_number" in step.types and (orders := order_numbers(step.order_numbers)) is not None:
-        gates.append(_Gate(orders.pattern, _bits_for(("order_number",), step)))
+        gates.append(_Gate(orders.pattern, _bits_for(step, "order_number")))
     if step.names is not None and step.names.mode in {"gate", "rules"}:
-        gates.append(_Gate("|".join((NAME_GATE, *name_rules.GATE)), _bits_for(("name",), step)))
-    others = tuple(_Gate(pattern, _bits_for(types, step)) for pattern, types in _OTHER_SCRIPTS.items())
+        gates.append(_Gate("|".join((NAME_GATE, *name_rules.GATE)), _bits_for(step, "name")))
+    others = tuple(_Gate(pattern, _bits_for(step, *types)) for pattern, types in _OTHER_SCRIPTS.items())
     return _Gates(tuple(gates), others)
 
 
 def _family(any_of: tuple[str, ...], gates: Patterns, step: RedactStep) -> _Gate | None:
     wanted = {type_: patterns for type_, patterns in gates.items() if type_ in step.types}
-    each = tuple(_Gate("|".join(patterns), _bits_for((type_,), step)) for type_, patterns in wanted.items())
+    each = tuple(_Gate("|".join(patterns), _bits_for(step, type_)) for type_, patterns in wanted.items())
     return _Gate("|".join(any_of) or "|".join(gate.pattern for gate in each), 0, each) if each else None
 
 
-def _bits_for(types: Collection[RedactionType], step: RedactStep) -> int:
+def _bits_for(step: RedactStep, *types: RedactionType) -> int:
     return sum(1 << place for place, type_ in enumerate(step.types) if type_ in types)

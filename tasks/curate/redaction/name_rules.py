@@ -8,37 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Annotated
-
-from pydantic import Field
-from ruamel.yaml import YAML
 
 from schemas.spec import Spec
-
-Words = Annotated[str, Field(pattern=r"^[^,A-Z]+(, [^,A-Z]+)*$")]
+from tasks.curate.redaction.words import LowerWords, any_of, read_words
 
 
 class _NameWords(Spec):
     """The file; its comments describe each section."""
 
-    greetings: Words
-    titles: Words
-    closings: Words
-    introductions: Words
-    presentations: Words
-    no_names: Words
+    greetings: LowerWords
+    titles: LowerWords
+    closings: LowerWords
+    introductions: LowerWords
+    presentations: LowerWords
+    no_names: LowerWords
 
 
-_WORDS = _NameWords.model_validate(
-    YAML(typ="safe", pure=True).load(Path(__file__).with_name("name_rules.yaml").read_text(encoding="utf-8"))
-)
+_WORDS = read_words("name_rules", _NameWords)
 
 
 def _any_of(words: str) -> str:
     """Without distinction of case, whatever the flags of the pattern around it are."""
-    longest_first = sorted(words.split(", "), key=len, reverse=True)
-    return rf"(?i:{'|'.join(re.escape(word).replace(chr(39), '[’' + chr(39) + ']') for word in longest_first)})"
+    return f"(?i:{any_of(words)})"
 
 
 _CAPITAL = "A-ZÀ-ÖØ-ÞĀĂĄĆČĎĐĒĘĚĞĢĪĮİĶŁŃŅŇŐŒŘŚŞŠŢŤŪŮŰŹŻŽȘȚ"

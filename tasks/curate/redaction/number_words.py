@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
-from ruamel.yaml import YAML
 
 from schemas.spec import Spec
+from tasks.curate.redaction.words import read_words
 
 Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
 Words = Annotated[str, Field(pattern=r"^[^\W\d_]+( [^\W\d_]+)?(, [^\W\d_]+( [^\W\d_]+)?)*$")]
@@ -31,6 +30,4 @@ class NumberWords(Spec):
         return {cue: said for said, cues in self.says.items() for cue in cues.split(", ")}
 
 
-NUMBER_WORDS = NumberWords.model_validate(
-    YAML(typ="safe", pure=True).load(Path(__file__).with_name("number_words.yaml"))
-)
+NUMBER_WORDS = read_words("number_words", NumberWords)

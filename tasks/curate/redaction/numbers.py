@@ -35,8 +35,16 @@ _IS_SUBJECT = re.compile(  # "regarding my case: 415-873-2700" says what to talk
 )
 _NOTHING_AFTER = re.compile(r"\.?[ \t]*(?:$|\n\s*(?![0-9\s]))")
 _PHONE_AFTER = re.compile(
-    r"(?i)\W*(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
+    r"(?i)\W*(?:(?:(?:is|was|my|our|the|work|home)\W+){0,3}(?:phone|mobile|cell|telephone|fax|office)\b"
+    r"|is\s(?:my|our)\snumber\b(?!\s(?:for|of|on|at|with|in)\b)|is\swhere\s(?:you|to)\b"
+    r"|is\sthe\s(?:best\s)?number\sto\s(?:call|reach|ring|dial|text)\b)"
 )
+_IN_SIGNATURE = re.compile(
+    r"(?:^|\||,)[ ]*(?:Ph|Mob|[TM])[ ]?[.:][ ]*$|^[^\W\d_]+(?:[ ][^\W\d_]+){1,3}[ ]?\|[^0-9]*\|[ ]*$"
+)
+"""What precedes a number on its line: "M: 4158732700", "Tom Baker | Baker Ltd | 4158732700"."""
+_ANNOUNCE = _NUMBER | {"here", "below", "following", "this", "follows"}
+"""Words of a line whose value is on the next one."""
 _ID_AFTER = re.compile(r"(?i)\W*(?:is|was|=)\W+(?:(?:my|his|her|our|the|their)\W+)?")
 
 # Cards and IBANs.
@@ -262,11 +270,18 @@ def _is_a_line(text: str, start: int, end: int) -> bool:
     if not _NOTHING_AFTER.match(text, end):
         return False
     before = text[max(0, start - _REACH) : start].rstrip(" ")
-    if not before.endswith("\n"):
-        return before.endswith((".", "!")) and len(before) > 1
     line = before.rstrip().rpartition("\n")[2]
     words = _WORD.findall(line.lower())
-    return bool(words) and not words[-1][0].isdigit() and all(_SAYS.get(word) != "reference" for word in words[-3:])
+    if not before.endswith("\n"):
+        if before.endswith((".", "!")) and len(before) > 1:
+            return True
+        return _IN_SIGNATURE.search(line) is not None and all(_SAYS.get(word) != "reference" for word in words)
+    if not words or words[-1][0].isdigit():
+        return False
+    announces = not _ANNOUNCE.isdisjoint(words)
+    if line.endswith((".", "!")) and not announces:
+        return True
+    return all(_SAYS.get(word) != "reference" for word in (words if announces else words[-3:]))
 
 
 def is_phone_alone(number: str, *, region: str) -> bool:

@@ -134,9 +134,9 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     for type_, finder in _WORDY:
         if type_ in types:
             rest = _take(finder, type_, rest, found)
-    has_long_number = (
-        orders is not None or not _LONG_NUMBERS.isdisjoint(types)
-    ) and _SEVEN_DIGITS.search(as_read(rest) if other else rest) is not None
+    has_long_number = (orders is not None or not _LONG_NUMBERS.isdisjoint(types)) and _SEVEN_DIGITS.search(
+        as_read(rest) if other else rest
+    ) is not None
     if orders is not None and ("order_number" in types or has_long_number):
         numbers = list(orders.find(rest))
         rest = _hide(rest, (number[:2] for number in numbers))

@@ -1,4 +1,4 @@
-"""The gate in SQL and the plain path agree: every row that the gate skips is one in which nothing is found."""
+"""The gates and the plain path agree: where a text lacks the bit of a type, no value of that type is found."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redact import redact_row, redact_tickets
-from tasks.curate.redaction import credentials
-from tasks.curate.redaction.gates import TEXT_BITS, gate_bits, slots_of
+from tasks.curate.redaction import announced, credentials
+from tasks.curate.redaction.gates import ticket_bits
 from tasks.curate.redaction.ticket import TicketRedactor
 from tasks.curate.rows import read_rows
 
@@ -44,6 +44,9 @@ PIECES = [
     "use 482913 to sign in", "00:1a:2b:3c:4d:5e", "12 Mill Lane, Leeds, LS1 4AP", "Hauptstraße 5, 50667 Köln",
     "12, rue de la Paix, 75002 Paris", "user/pass: ann/hunter2", "Authorization: Basic YW5uOmh1bnRlcjI=", "Kennwort ",
     "\u200b", "\u00ad", "\u2009", "&nbsp;", "&#64;", "&#x34;", "  ", "\r\n", "date of", "birth ", "born ",
+    "password for my shop is ", "the pin", " was ", "Flat 3, ", "12 Rue", "12  Mill Lane", "LS1   4AP",
+    "DATE   OF BIRTH ", "C01X0006H",
+    "WLAN   KEY ", "geboren", "K-1234567", "12  34  56", "a1b2c3", "1a:2b", "-5e-", "2001:db8:1:2:3:4:5:6",
     "order ", "is ", "a", "é", "漢", "1", "12", ".", "-", ":", "/", "(", ")", "+",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
@@ -54,29 +57,21 @@ ROW = st.fixed_dictionaries(
 )
 
 
-def bits_of(rows: list[dict[str, Any]], step: RedactStep, orders: str | None = None) -> list[int]:
-    import duckdb
-
+def bits_of(rows: list[dict[str, Any]], step: RedactStep) -> list[list[int]]:
+    """The bits of each text of each row."""
     table = pa.table({name: pa.array([row.get(name) for row in rows], pa.string()) for name in TEXTS})
-    with duckdb.connect() as connection:
-        connection.register("tickets", table)
-        found = connection.execute(f"SELECT {gate_bits(step, orders=orders)} FROM tickets").fetchall()
-    return [int(bits) for (bits,) in found]
+    return [[int(bit) for bit in bits] for bits in ticket_bits(table, step)]
 
 
 def assert_nothing_found_is_stopped(rows: list[dict[str, Any]]) -> int:
     """Every type found in a text has its bit; returns the number of rows that the gate skips."""
-    from tasks.curate.redaction.numbers import order_numbers
-
-    orders = order_numbers(STEP.order_numbers)
-    assert orders is not None
-    all_bits = bits_of(rows, STEP, orders.pattern)
+    all_bits = bits_of(rows, STEP)
     for row, bits in zip(rows, all_bits, strict=True):
-        assert REDACTOR.redact(row, REDACTOR.types_of(bits))[0] == redact_row(row, STEP)[0], row
-        for name, passed in REDACTOR.types_of(bits).items():
+        assert REDACTOR.redact(row, REDACTOR.types_of(*bits))[0] == redact_row(row, STEP)[0], row
+        for name, passed in REDACTOR.types_of(*bits).items():
             counts = redact_row({name: row.get(name)}, STEP)[1]
             assert set(counts) <= passed, (row, name, counts, passed)
-    return sum(bits == 0 for bits in all_bits)
+    return sum(not any(bits) for bits in all_bits)
 
 
 @given(st.lists(ROW, min_size=20, max_size=40))
@@ -130,14 +125,14 @@ def test_the_table_is_redacted_as_ticket_by_ticket_on_real_texts(
 
 
 def test_a_gate_for_no_type_skips_every_row() -> None:
-    assert bits_of([{"body": "ann@example.org"}], RedactStep(uses="redact", types=())) == [0]
+    assert bits_of([{"body": "ann@example.org"}], RedactStep(uses="redact", types=())) == [[0, 0, 0, 0]]
 
 
 def test_only_the_texts_that_may_hold_something_are_searched() -> None:
     row = {"subject": "late", "body": "ann@example.org", "reply": "please call (905) 674-3793", "messages": "[]"}
-    [bits] = bits_of([row], STEP)
-    types = REDACTOR.types_of(bits)
-    assert types == {
+    step = RedactStep(uses="redact")
+    [bits] = bits_of([row], step)
+    assert TicketRedactor(step).types_of(*bits) == {
         "subject": frozenset(),
         "body": {"email"},
         "reply": {"phone"},
@@ -145,15 +140,20 @@ def test_only_the_texts_that_may_hold_something_are_searched() -> None:
     }
 
 
-def test_every_type_has_room_and_names_are_sought_in_all_texts_or_in_none() -> None:
-    assert (
-        len(slots_of(RedactStep(uses="redact", types=get_args(RedactionType), names=NamesSpec(), order_numbers=("x",))))
-        <= TEXT_BITS
-    )
+def test_names_are_sought_in_all_texts_or_in_none() -> None:
     step = RedactStep(uses="redact", types=("email", "name"), names=NamesSpec(mode="gate"))
     rows = [{"subject": "late", "body": "Dear Ann, where is it", "reply": "a@b"}, {"body": "where is it"}]
-    of_types = [[int(bits) >> TEXT_BITS * text & 3 for text in range(4)] for bits in bits_of(rows, step)]
-    assert of_types == [[2, 2, 3, 2], [0, 0, 0, 0]]
+    assert bits_of(rows, step) == [[2, 2, 3, 2], [0, 0, 0, 0]]
+
+
+def test_names_are_found_in_messages_with_escapes_as_in_those_without() -> None:
+    step = RedactStep(uses="redact", types=("name",), names=NamesSpec(mode="rules"))
+    messages = [{"role": "user", "content": "It broke.\n\nViele Grüße\nŁukasz Wiśniewski"}]
+    for ensure_ascii in (True, False):
+        row = {"messages": json.dumps(messages, ensure_ascii=ensure_ascii)}
+        [bits] = bits_of([row], step)
+        redacted, found = TicketRedactor(step).redact(row, TicketRedactor(step).types_of(*bits))
+        assert found.counts == {"name": 1}, redacted
 
 
 PIECES = (
@@ -170,3 +170,14 @@ PIECES = (
 def test_secrets_are_looked_for_only_where_a_word_stands_and_found_as_everywhere(text: str) -> None:
     everywhere = credentials.find_named_secrets(f"{text}\nſ")  # with this letter no word is looked for
     assert list(credentials.find_named_secrets(text)) == list(everywhere)
+
+
+CODES = ("use ", "enter the ", "type ", "code ", "G-", "482 913", "4829", "123", " ", "\n", "is your ", "is my ", "is ",
+         "login code", "pin", "otp", "to sign", "when you log", "to ", "-", ".")  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(CODES), max_size=8).map("".join))
+def test_codes_before_their_words_are_found_as_without_the_cheaper_search(text: str) -> None:
+    everywhere = [(match.start("code"), match.end("code")) for match in announced._CODE_FIRST.finditer(text.lower())]
+    found = {(start, end) for start, end, _ in announced.find_announced(text, "secret")}
+    assert found.issuperset(everywhere)
