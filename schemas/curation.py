@@ -50,7 +50,7 @@ class DecontaminateSpec(Spec):
     """Words of a short n-gram."""
     short_threshold: float = Field(default=0.2, gt=0, le=1)
     """The same of short n-grams in at least four separate pieces, or of runs of five words whose middle one may differ
-    (then 0.25 at least) in two: a paraphrase."""
+    (then 0.25 at least) in two: a paraphrase. Also judges short questions word by word; above 0.2 more strictly."""
     max_document_frequency: int = Field(default=50, ge=1)
     """n-grams in more train rows than this are boilerplate and do not count."""
     max_document_share: float = Field(default=0.002, gt=0, le=1)

@@ -18,7 +18,7 @@ from schemas.curation import DecontaminateSpec
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.similarity.containment import GramIndex, RarePrefix, Rows
+    from tasks.curate.similarity.containment import GramIndex, Ints, RarePrefix, Rows
 
 LeakCode = Literal["leak_exact", "leak_near", "leak_quote", "leak_paraphrase"]
 LEAK_CODES: tuple[LeakCode, ...] = ("leak_exact", "leak_near", "leak_quote", "leak_paraphrase")
@@ -35,6 +35,11 @@ every third word of a question is replaced, no three words in a row are left, bu
 GAPPED_THRESHOLD = 0.25
 """Least share of them. On banking77 it costs 0.7 % of the rows, 0.2 would cost 0.9 % and 0.3 0.5 %; of 60 held-out
 questions with every third word replaced it finds 40, against 45 and 34."""
+SHORT_WORDS = 11
+"""Questions of so many words share long n-grams by nature. Texts of about their length are no quotes of them; they may
+reword them."""
+REWORDED = DecontaminateSpec().short_threshold
+"""`short_threshold` by which rewordings are judged as described; a higher one judges them more strictly."""
 LEAST_FREQUENCY = 5
 """n-grams in at most so many pool rows are never boilerplate by their share."""
 BATCH_ROWS = 16_384
@@ -94,6 +99,10 @@ class _Batch:
     equal: dict[int, int]
     grams: dict[Shape, Rows]
     """The held-out n-grams in each text, by their shape."""
+    n_words: Ints
+    """Per text."""
+    short: Rows
+    """The words of the texts that may reword a held-out question; none of the others."""
 
 
 def find_leaks(
@@ -116,12 +125,13 @@ def compare_with_held_out(
       `long_ngram_words` words, each weighted by ln(1 + N/df): N pool rows, df those that hold it. What the row holds
       counts 1/k if k held-out questions hold it: word frames of many questions identify none of them. n-grams in more
       than `max_document_frequency` pool rows, or `max_document_share` of them, do not count: without that, boilerplate
-      decides (see the source).
+      decides (see the source). Of a question of at most `SHORT_WORDS` words only a row that is much longer is a quote.
     * `leak_paraphrase`: the same with `short_ngram_words` and `short_threshold`, in at least `PARAPHRASE_PIECES`
       separate pieces of the held-out question. One piece is a quote, long enough or not: in short questions three words
-      in a row are soon a fifth of the weight, and the share alone would drop two thirds of them. Or the same with runs
-      of `GAPPED_WORDS` words whose middle one may differ, in at least `GAPPED_PIECES` pieces: short questions in which
-      every third or fourth word was replaced.
+      in a row are soon a fifth of the weight, and the share alone would drop two thirds of them. Or, for short
+      questions, the same with runs of `GAPPED_WORDS` words whose middle one may differ, in at least `GAPPED_PIECES`
+      pieces: every third word was replaced. Or it rewords a short question (`find_reworded`): most words are the same
+      in the same order, and hardly another question shares as many.
 
     Replies are not compared: one template answers train and test tickets, and learning it reveals no question.
 
@@ -138,24 +148,27 @@ def compare_with_held_out(
         DataError: too many nearly repeated questions to compare.
     """
     from tasks.curate.similarity.containment import EqualTexts, GramIndex, Vocabulary
+    from tasks.curate.similarity.reworded import comparable_texts, short_texts
 
     held_ids, held_texts = _held_out(held_out)
     vocabulary = Vocabulary(held_texts)
     equal = EqualTexts(vocabulary.held_out)
+    short = short_texts(vocabulary.held_out)
     indices = {
-        (n_words, gap): GramIndex(vocabulary.held_out, n_words=n_words, gap=gap)
+        (n_words, gap): GramIndex(short if gap else vocabulary.held_out, n_words=n_words, gap=gap)
         for n_words, gap in _shapes(spec, codes)
     }
 
     def compare(batch: tuple[pa.Array, pa.Array]) -> _Batch:
         texts = _folded(batch[1])
         words = vocabulary.number(texts)
-        grams = {shape: index.find(words) for shape, index in indices.items()}
-        return _Batch(*batch, texts, equal.find(words), grams)
+        comparable = comparable_texts(words, short)
+        grams = {shape: index.find(comparable if shape[1] else words) for shape, index in indices.items()}
+        return _Batch(*batch, texts, equal.find(words), grams, words.sizes, comparable)
 
     batches = _in_threads(compare, read_questions(pool))
     n_pool = sum(len(batch.ids) for batch in batches)
-    found, n_unprotected = _apply_rules(batches, indices, spec=spec, codes=codes, n_pool=n_pool)
+    found, n_unprotected = _apply_rules(batches, indices, vocabulary.held_out, spec=spec, codes=codes)
     leaks = [
         Leak(
             ticket_id=batch.ids[row].as_py(),
@@ -194,16 +207,18 @@ def longest_shared_run(one: str, other: str) -> str:
 def _apply_rules(
     batches: Sequence[_Batch],
     indices: dict[Shape, GramIndex],
+    held_out: Rows,
     *,
     spec: DecontaminateSpec,
     codes: Sequence[LeakCode],
-    n_pool: int,
 ) -> tuple[list[Found], int]:
     """Return the leaks per batch, and how many held-out texts no containment rule can protect."""
     import numpy as np
 
-    from tasks.curate.similarity.containment import RarePrefix, weigh
+    from tasks.curate.similarity.containment import Lengths, RarePrefix, weigh
+    from tasks.curate.similarity.reworded import find_reworded, short_texts
 
+    n_pool = sum(len(batch.ids) for batch in batches)
     found: list[Found] = [
         {row: ("leak_exact", other, 1.0) for row, other in batch.equal.items()} if "leak_exact" in codes else {}
         for batch in batches
@@ -215,8 +230,7 @@ def _apply_rules(
         prefix = RarePrefix(indices[_SHINGLE], frequencies[_SHINGLE], threshold=spec.near_threshold)
         near = _in_threads(lambda batch: _near(batch, prefix), batches)
         found = [new | old for new, old in zip(near, found, strict=True)]
-    n_held_out = next(iter(indices.values())).held_out.ends.shape[0]
-    protected = np.zeros(n_held_out, bool)
+    protected = np.zeros(len(held_out.ends), bool)
     max_frequency = min(spec.max_document_frequency, max(LEAST_FREQUENCY, round(spec.max_document_share * n_pool)))
     rules: tuple[tuple[LeakCode, Shape, float, int], ...] = (
         ("leak_quote", (spec.long_ngram_words, 0), spec.long_threshold, 1),
@@ -226,13 +240,29 @@ def _apply_rules(
     for code, shape, threshold, min_pieces in rules:
         if code not in codes:
             continue
+        n_short = SHORT_WORDS if code == "leak_quote" else 0
         scale = weigh(indices[shape], frequencies[shape], n_pool=n_pool, max_frequency=max_frequency)
         protected |= scale.can_reach(threshold)
         for batch, rows in zip(batches, found, strict=True):
-            best, shared = scale.best(batch.grams[shape], threshold=threshold, min_pieces=min_pieces)
+            best, shared = scale.best(
+                batch.grams[shape],
+                threshold=threshold,
+                min_pieces=min_pieces,
+                lengths=Lengths(held_out.sizes, batch.n_words, n_short),
+            )
             for row in np.flatnonzero(best >= 0).tolist():
                 other = int(best[row])
                 rows.setdefault(row, (code, other, int(shared[row]) / int(scale.totals[other])))
+    if "leak_paraphrase" in codes:
+        margin = max(spec.short_threshold - REWORDED, 0)
+        reworded = find_reworded([batch.short for batch in batches], short_texts(held_out), margin=margin)
+        protected |= reworded.protected
+        first = 0
+        for batch, rows in zip(batches, found, strict=True):
+            best, scores = (all_rows[first : first + len(batch.ids)] for all_rows in (reworded.best, reworded.scores))
+            first += len(batch.ids)
+            for row in np.flatnonzero(best >= 0).tolist():
+                rows.setdefault(row, ("leak_paraphrase", int(best[row]), float(scores[row])))
     return found, int(np.count_nonzero(~protected))
 
 

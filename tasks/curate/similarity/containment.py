@@ -149,6 +149,15 @@ class GramIndex:
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """Words of the texts on both sides; held-out texts of at most `n_short` are compared with much longer ones only."""
+
+    held_out: Ints
+    pool: Ints
+    n_short: int
+
+
+@dataclass(frozen=True)
 class Containment:
     """Scores the share of each held-out text that a pool text holds: weights, their totals, postings."""
 
@@ -167,17 +176,24 @@ class Containment:
         reached: NDArray[np.bool_] = (self.totals > 0) & (most >= threshold * self.totals)
         return reached
 
-    def best(self, found: Rows, *, threshold: float, min_pieces: int = 1) -> tuple[Numbers, Ints]:
+    def best(
+        self, found: Rows, *, threshold: float, min_pieces: int = 1, lengths: Lengths | None = None
+    ) -> tuple[Numbers, Ints]:
         """Return per pool text the held-out text it holds most of (-1: none reaches `threshold`), and their weight.
 
         Args:
             min_pieces: Fewest separate pieces of the held-out text that must be shared as well.
+            lengths: Pairs of short texts that are left out.
         """
+        lengths = lengths or Lengths(np.zeros_like(self.totals), np.zeros(found.ends.shape[0], np.int64), 0)
         best, shared = np.empty(found.ends.shape[0], np.int32), np.zeros(found.ends.shape[0], np.int64)
         places = (self.posting_ends, self.postings, self.held_out.ends, self.held_out.values, self.totals)
         n_held_out, n_grams = self.totals.shape[0], self.weights.shape[0]
         work = (np.zeros(n_held_out, np.int64), np.empty(n_held_out, np.int32), np.full(n_grams, -1, np.int64))
-        best_containment(found.values, found.ends, self.weights, *places, threshold, min_pieces, *work, best, shared)
+        best_containment(
+            found.values, found.ends, self.weights, *places, threshold, min_pieces,
+            lengths.held_out, lengths.pool, lengths.n_short, *work, best, shared,
+        )  # fmt: skip
         return best, shared
 
 

@@ -27,6 +27,9 @@ def best_containment(
     totals: Any,
     threshold: Any,
     min_pieces: Any,
+    held_sizes: Any,
+    sizes: Any,
+    n_short: Any,
     shared: Any,
     met: Any,
     marked: Any,
@@ -41,6 +44,8 @@ def best_containment(
         postings: Held-out texts that hold gram g, at `[posting_ends[g - 1], posting_ends[g])`.
         min_pieces: Least number of pieces of the held-out text that are shared: maximal runs of its distinct n-grams
             (in the order of first occurrence) that the text holds, of which at least one has weight.
+        held_sizes, sizes, n_short: Words of the texts; a held-out text of at most `n_short` words is not found in a
+            text that is neither twice as long nor half as long.
         shared, met: Per held-out text 0 and anything.
         marked: Per n-gram -1.
     """
@@ -64,6 +69,9 @@ def best_containment(
             other = met[k]
             score = shared[other] / totals[other]
             better = score > best_score or (score == best_score and other < best[row])
+            n_held = held_sizes[other]
+            if n_held <= n_short and sizes[row] <= 2 * n_held and n_held <= 2 * sizes[row]:
+                better = False
             if score >= threshold and better:
                 n_pieces, counted = 0, False
                 for h in range(held_ends[other - 1] if other else 0, held_ends[other]):
