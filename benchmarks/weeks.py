@@ -96,7 +96,7 @@ class Champion:
 def main() -> None:
     """Play the weeks of each policy and seed."""
     bench = Bench.begin("weeks", "torch", "transformers", "peft")
-    began, commit, n_weeks, seeds = time.monotonic(), _commit(), WEEKS, SEEDS
+    began, n_weeks, seeds = time.monotonic(), WEEKS, SEEDS
     if bench.quick:
         n_weeks, seeds = QUICK_WEEKS, SEEDS[:1]
     played: list[Week] = []
