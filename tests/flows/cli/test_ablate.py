@@ -214,7 +214,7 @@ def test_a_plan_counts_the_calls_of_the_judge_and_the_latency_check(
     assert (judge["what"], judge["calls"], judge["tokens_out"], judge["usd"]) == ("judge small", 100, 800, None)
     assert judge["tokens_in"] > 1000
     (latency,) = world.json(capsys, "plan", "fresh")["calls"]
-    assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10, None)
+    assert (latency["what"], latency["calls"], latency["seconds"]) == ("latency check", 10 + 4, None)  # a batch of 4
     assert "the base model" in latency["note"]
     assert world.json(capsys, "plan", "desk")["calls"] == []
     assert "judge small" in world.run(capsys, "plan", "judged")
