@@ -259,8 +259,9 @@ def _apply_rules(
         protected |= reworded.protected
         first = 0
         for batch, rows in zip(batches, found, strict=True):
-            best, scores = (all_rows[first : first + len(batch.ids)] for all_rows in (reworded.best, reworded.scores))
-            first += len(batch.ids)
+            place = slice(first, first + len(batch.ids))
+            best, scores = reworded.best[place], reworded.scores[place]
+            first = place.stop
             for row in np.flatnonzero(best >= 0).tolist():
                 rows.setdefault(row, ("leak_paraphrase", int(best[row]), float(scores[row])))
     return found, int(np.count_nonzero(~protected))
