@@ -24,7 +24,7 @@ def _declare(workplace: Workplace, **train: Any) -> None:
         small["split"]["group_by"] = []
         small["train"] |= {"start": "champion", "replay": 0.25, **train}
         del small["train"]["max_examples"]
-        small["evaluate"] |= {"arms": [], "max_items": 6}
+        small["evaluate"] |= {"arms": ["zero_shot"], "max_items": 12}
 
     workplace.declare(change)
 

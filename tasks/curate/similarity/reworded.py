@@ -72,7 +72,8 @@ def find_reworded(pool: Sequence[Rows], held_out: Rows, *, margin: float) -> Rew
     """
     texts = _join([held_out, *pool])
     n_held_out, n_texts = len(held_out.ends), len(texts.ends)
-    n_words = int(held_out.values.max(initial=-1)) + 1
+    # Of all texts: a word may be in long held-out texts alone, which are not compared, and in texts of the pool.
+    n_words = int(texts.values.max(initial=-1)) + 1
     known = texts.values >= 0
     numbers = np.repeat(np.arange(n_texts, dtype=np.int32), texts.sizes)[known]
     pairs = np.unique(texts.values[known].astype(np.int64) * n_texts + numbers)

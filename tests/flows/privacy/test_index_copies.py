@@ -53,7 +53,11 @@ def ingest(workspace: Workspace, source: RemoteFilesSource) -> None:
 def run(workspace: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int, int]:
     """Extract as a run does; return the number of tickets and of dropped rows."""
     session: Any = SimpleNamespace(
-        spec=SimpleNamespace(name="small", source=source), settings=workspace.settings, root=out, listeners=Listeners()
+        spec=SimpleNamespace(name="small", source=source),
+        settings=workspace.settings,
+        root=out,
+        listeners=Listeners(),
+        as_of=None,
     )
     out.mkdir()
     landed = landed_folder(workspace.settings, "small")

@@ -20,6 +20,7 @@ from schemas.curation import DecontaminateSpec
 from tasks.curate.leaks import NEAR_CODES, PARAPHRASE_PIECES, SHORT_WORDS, Leak, find_leaks, longest_shared_run
 from tasks.curate.rows import ticket_table, write_tickets
 from tasks.curate.similarity.containment import Vocabulary, words_in
+from tasks.curate.similarity.kernels.rewording import best_rewording
 from tasks.curate.similarity.reworded import MAX_WORDS, MIN_SHARE
 from tasks.curate.similarity.words import folded, normal_form, words_of
 from tasks.warehouse import connect
@@ -344,6 +345,17 @@ def test_nothing_on_a_side_is_no_leak(leaks_of: Any) -> None:
     assert leaks_of({}, {"h": "one two three"}, DecontaminateSpec()) == {}
     assert leaks_of({"p": "one two three"}, {}, DecontaminateSpec()) == {}
     assert leaks_of({"p": ""}, {"h": "?!"}, DecontaminateSpec()) == {}
+
+
+def test_words_of_long_held_out_texts_alone_are_within_the_bounds_of_the_kernel(
+    leaks_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machine code checks no bounds, Python does."""
+    kernel = "tasks.curate.similarity.reworded.best_rewording"
+    monkeypatch.setattr(kernel, best_rewording.py_func)
+    held_out = {"a": "where is my late parcel", "b": " ".join(f"word{number}" for number in range(40))}
+    pool = {"p": "word30 word31 word32 word33", "q": "where is my lost parcel", "r": "where was my late order"}
+    assert leaks_of(pool, held_out, DecontaminateSpec()).keys() <= {"q"}
 
 
 ODD = st.text(

@@ -17,9 +17,9 @@ from tasks.train.memory import (
     forecast,
     free_bytes,
     free_card_bytes,
-    known_dims,
     predict_parts,
 )
+from tasks.train.model_shapes import known_dims
 
 SMALL = Workload(known_dims("smollm2-135m"), stored=538_000_000, max_tokens=512)
 LARGE = Workload(known_dims("llama-3.1-70b"), stored=141_000_000_000, max_tokens=512)
