@@ -67,6 +67,11 @@ RedactionType = Literal[
     "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
     "account", "mac", "address", "order_number", "name",
 ]  # fmt: skip
+PATTERN_TYPES: tuple[RedactionType, ...] = (
+    "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
+    "account", "mac", "address",
+)  # fmt: skip
+"""What patterns find without a model and without patterns of yours."""
 
 
 class NamesSpec(Spec):
@@ -88,10 +93,7 @@ class RedactStep(CurationStepSpec):
 
     uses: Literal["redact"]
     once = True
-    types: tuple[RedactionType, ...] = (
-        "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport",
-        "driving_licence", "account", "mac", "address",
-    )  # fmt: skip
+    types: tuple[RedactionType, ...] = PATTERN_TYPES
     """Kinds of personal data that are replaced."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country in which phone numbers without a country code are read."""

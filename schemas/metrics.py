@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from schemas.columns import TicketColumn
-from schemas.curation_steps import RedactionType
+from schemas.curation_steps import PATTERN_TYPES, RedactionType
 from schemas.kinds import Kinds
 from schemas.spec import Fault, Spec
 
@@ -161,9 +161,9 @@ class PersonalDataMetric(MetricSpec):
 
     uses: Literal["pii"]
     types: tuple[RedactionType, ...] = Field(
-        default=("email", "phone", "card", "iban", "national_id", "ip", "secret"), min_length=1
+        default=tuple(kind for kind in PATTERN_TYPES if kind != "url"), min_length=1
     )
-    """Kinds of personal data to find."""
+    """Kinds of personal data to find; links have a metric of their own."""
     region: str = Field(default="US", pattern=r"^[A-Z]{2}$")
     """ISO country of phone numbers without a country code."""
 

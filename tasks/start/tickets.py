@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from schemas.curation_card import ReplyVariety
-from schemas.curation_steps import RedactionType
+from schemas.curation_steps import PATTERN_TYPES
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.redaction.ids import ID_COLUMNS, is_personal_id
@@ -36,7 +36,6 @@ _MIN_DETECTED = 20
 """Texts of known language below which nothing is said about the file's languages."""
 _OWN = 1 / 3
 """From this share of the replies on, an address or a link in them is the company's own; customers' do not recur."""
-_PERSONAL: tuple[RedactionType, ...] = ("email", "phone", "card", "iban", "national_id", "ip", "url", "secret")
 _ADDRESSES = ("email", "phone", "url")
 _TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
 _MANY = 0.1
@@ -190,7 +189,7 @@ def _search(tickets: Sequence[Mapping[str, str]]) -> _Personal:
         for name in ("subject", "body", "reply", "messages"):
             text = ticket[name][:20_000]
             n_characters += len(text)
-            values = {(each.type, each.key) for each in find_personal(text, _PERSONAL)} if text else set()
+            values = {(each.type, each.key) for each in find_personal(text, PATTERN_TYPES)} if text else set()
             of_ticket |= {kind for kind, _ in values}
             in_replies.update(value for value in values if name == "reply" and value[0] in _ADDRESSES)
         kinds.update(of_ticket)
