@@ -13,14 +13,20 @@ from flows.context.run_context import new_run_id
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run, run_plainly
 from flows.ledger.opened import open_ledger, open_store
+from flows.run.contract import judge_checks
 from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
-    """The encoded train split and the base model, from the store where they are there already."""
+    """The encoded train split and the base model, from the store where they are there already.
+
+    Raises:
+        DataError: TG0222, a check of the data with severity `fail` did not pass.
+    """
     spec, settings = load_file(config).get(pipeline), load_settings(config)
     store, ledger = open_store(settings), open_ledger(settings)
     with ledger.pipeline_lock(pipeline, wait_s=0.0, run_id=new_run_id()):
@@ -30,6 +36,9 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
         run = Run(
             declared.graph, store, observer=StepTimes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)
         )
-        tuned = declared.tuned
+        tuned, checks = declared.tuned, declared.curated.checks
+        if checks is not None:
+            run_plainly(run, targets=(checks,))
+            judge_checks(pipeline, run.result(checks), now=present())
         run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
     return run.result(tuned.first_dataset), run.result(tuned.first_model)

@@ -21,7 +21,9 @@ from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
+from flows.run.contract import judge_checks
 from flows.run.quarantine_guard import QuarantineGuard
+from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, Scores, TicketTable
@@ -185,6 +187,7 @@ class Ablation:
 
         Raises:
             GateError: TG0623, train tickets of the curated arm leak held-out items.
+            DataError: TG0222, a check of the curated tickets with severity `fail` did not pass.
             ConfigError: TG0103, the metric is not scored.
         """
         traits = next((each for each in self.spec.evaluate.traits() if each.name == metric), None)
@@ -218,6 +221,10 @@ class Ablation:
         """Make the curated arm like a run would, from the last complete run's split; reuse its training if possible."""
         previous_run = find_previous_run(open_ledger(self.settings), self._store, self.spec.name)
         arm = self._graph(CURATED, self.spec, previous_run)
+        checks = arm.pipeline.curated.checks
+        if checks is not None:
+            run_plainly(arm.run, targets=(checks,))
+            judge_checks(self.spec.name, arm.run.result(checks), now=present())
         arm.make_data()
         if arm.n_leaks:
             raise GateError(

@@ -5,6 +5,7 @@ Freshness is judged again in every run, because a reused result ages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from flows.context.as_of import end_of
@@ -22,21 +23,31 @@ def hold_checks(context: RunContext, results: CheckResults | None) -> None:
     Raises:
         DataError: TG0222, a check with severity `fail` did not pass.
     """
-    if results is None:
-        return
-    now = present() if context.as_of is None else datetime.fromisoformat(end_of(context.as_of))
+    if results is not None:
+        now = present() if context.as_of is None else datetime.fromisoformat(end_of(context.as_of))
+        judge_checks(context.spec.name, results, now=now, note=context.listeners.noted)
+
+
+def judge_checks(
+    pipeline: str, results: CheckResults, *, now: datetime, note: Callable[[str], None] = lambda _text: None
+) -> None:
+    """The same without a run.
+
+    Args:
+        note: Gets a sentence for each check with severity `warn` that did not pass.
+    """
     judged = [judge_now(each, now) for each in results.results]
     open_ones = [each for each in judged if not each.passed]
     for each in open_ones:
         if each.severity == "warn":
-            context.listeners.noted(f"check {_sentence(each)}")
+            note(f"check {_sentence(each)}")
     failed = [each for each in open_ones if each.severity == "fail"]
     if failed:
         raise DataError(
             f"{len(failed)} of {len(judged)} checks failed: {'; '.join(map(_sentence, failed))}",
             code="TG0222",
-            where=f"{context.spec.name}.checks",
-            hint=f'tunegate data quarantine {context.spec.name} --sql "SELECT * FROM checks"',
+            where=f"{pipeline}.checks",
+            hint=f'tunegate data quarantine {pipeline} --sql "SELECT * FROM checks"',
         )
 
 

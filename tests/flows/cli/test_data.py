@@ -176,6 +176,10 @@ def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(emp
     assert done.returncode == 3
     assert "error[TG0222]: 1 of 3 checks failed: volume: 240 rows; at least 10,000 are required" in done.stderr
     assert "check freshness_created_at: the newest ticket is " in done.stderr
+    for command in (("data", "preview", "small"), ("study", "ablate", "small")):
+        refused = empty_workplace.run(*command, TUNEGATE_NOW=now)
+        assert refused.returncode == 3
+        assert "1 of 3 checks failed: volume" in refused.stderr
     asked = empty_workplace.json(
         "data", "quarantine", "small", "--sql", "SELECT name, status FROM checks ORDER BY name"
     )
