@@ -60,7 +60,7 @@ def read_saved_dataset(source: HuggingFaceSource, *, root: Path) -> Iterator[Bat
     if files:
         yield from arrow_batches(batch for path in files for batch in parquet_batches(path))
         return
-    dataset = _from_disk(source, folder) if folder else _from_hub(source)
+    dataset = _from_disk(source, folder) if folder else load_from_hub(source)
     check_header(dataset.column_names, where=source.path)
     yield from arrow_batches(
         batch
@@ -139,11 +139,30 @@ def _from_disk(source: HuggingFaceSource, folder: Path) -> Any:
     return loaded
 
 
-def _from_hub(source: HuggingFaceSource) -> Any:
+def load_from_hub(source: HuggingFaceSource) -> Any:
+    """Download the split, or take it from the cache of `datasets`.
+
+    Raises:
+        DataError: TG0202, a file of it is damaged.
+        ServiceError: TG0720, the hub does not answer, or offline mode is on.
+    """
     import datasets
+    import pyarrow.dataset
 
     try:
-        return datasets.load_dataset(source.path, revision=source.revision, split=source.split)
+        builder = datasets.load_dataset_builder(source.path, revision=source.revision)
+        if hasattr(builder.config, "fragment_scan_options"):  # of Parquet files
+            checked = pyarrow.dataset.ParquetFragmentScanOptions(page_checksum_verification=True)
+            builder.config.fragment_scan_options = checked
+        builder.download_and_prepare()
+        return builder.as_dataset(split=source.split)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise DataError(
+            f"a file of the dataset is damaged: {str(error.__cause__ or error)[:200]}",
+            code="TG0202",
+            where=source.path,
+            hint="download it again; if it stays so, its owner has to upload it again",
+        ) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
             f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: {str(error)[:200]}",
