@@ -42,13 +42,17 @@ def _print_findings(run_id: str, decision: GateDecision) -> None:
     for finding in decision.findings:
         verdict = finding.verdict if finding.decides else "not judged"
         where = "" if finding.slice is None else f", slice {finding.slice}"
-        bounds = "none" if finding.lower is None else f"{finding.lower:+.4f} to {finding.upper or 0:+.4f}"
+        # A comparison bounds the difference, which has a sign; a limit bounds the value itself.
+        kind, form = ("value", ".4f") if finding.reference is None else ("difference", "+.4f")
+        bounds = f"no bounds of the {kind}"
+        if finding.lower is not None and finding.upper is not None:
+            bounds = f"{kind} between {finding.lower:{form}} and {finding.upper:{form}}"
         flips = "" if finding.won is None else f"; items won {finding.won}, lost {finding.lost}"
         limit = "" if finding.limit is None else f"; limit {finding.limit:g}"
-        p_harm = "" if finding.p_harm is None else f"; p of harm {finding.p_harm:.2g}"
+        p_harm = "" if finding.p_harm is None else f"; p-value of no harm {finding.p_harm:.2g}"
         console.print(f"\n{verdict:<8} {finding.rule}", markup=False)
         console.print(
-            f"         metric {finding.metric}{where}; {finding.n_items} items; bounds {bounds} ({finding.method})"
+            f"         metric {finding.metric}{where}; {finding.n_items} items; {bounds} ({finding.method})"
             f"{limit}{flips}{p_harm}",
             markup=False,
         )
