@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 from tasks.cluster.connect import Place
 
 STORE_BYTES = 200 << 20
+_LEAVE_S = 20.0
 ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DISABLE_IMPORT_WARNING": "1",
@@ -69,8 +71,12 @@ class TwoNodes:
 
     def stop(self) -> None:
         """Stop all processes."""
-        self._ray.shutdown()
+        # Ray's driver joins threads that wait for messages, sometimes forever; without the nodes they end.
+        leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_S)
         self._cluster.shutdown()
+        leaving.join(_LEAVE_S)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _add(self, more: dict[str, Any]) -> Any:

@@ -25,7 +25,7 @@ from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, StorageError
 from tasks.monitor.feedback import latest_decisions
-from tasks.release.live import LiveModels
+from tasks.release.live import LiveModels, Memory
 from tasks.release.serve import load_bundle
 from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
 from tests.support.candidates import Candidates
@@ -326,7 +326,7 @@ def test_a_version_is_loaded_once_evicted_for_others_and_refused_when_damaged(
     for seed, method in ((1, "lora"), (2, "full"), (3, "lora")):
         candidates.add(seed, method=method)  # type: ignore[arg-type]
     ledger = candidates.ledger
-    live = LiveModels(lambda: offers(ledger, "small", candidates=False), keep=2)
+    live = LiveModels(lambda: offers(ledger, "small", candidates=False), Memory(keep=2))
     first, whole = live.find("version-1"), live.find("previous")
     assert first is not None
     assert whole is not None

@@ -9,7 +9,7 @@ import pytest
 from tests.support.ray_cluster import TwoNodes, two_nodes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoNodes]:
     with two_nodes(tmp_path_factory.mktemp("ray")) as running:
         yield running
