@@ -112,7 +112,7 @@ def find_decimal(columns: Iterable[Sequence[object]]) -> Literal[".", ","]:
 def find_time_formats(columns: Iterable[Sequence[object]]) -> tuple[str, ...]:
     """The formats that read the dates of the first column of dates that ISO 8601 does not read.
 
-    None if there is no such column; several if day and month cannot be told apart.
+    None if there is no such column; several if day and month are ambiguous.
     """
     for values in columns:
         texts = [value.strip() for value in values if isinstance(value, str) and looks_like_date(value)]

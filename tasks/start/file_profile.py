@@ -95,7 +95,7 @@ class Profile:
     csv: CsvSpec
     """The form of a CSV file."""
     time_formats: tuple[str, ...]
-    """Formats that read its dates, if ISO 8601 does not; several if day and month cannot be told apart."""
+    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
 
     @property
     def time_format(self) -> str | None:
