@@ -17,7 +17,7 @@ from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
-from schemas.verdicts import EvidenceUse, Finding, Verdict
+from schemas.verdicts import EvidenceUse, Finding, InterimUse, Verdict
 
 ModelArm = Literal["tuned", "champion", "anchor"]
 """Arms that a trained model answers."""
@@ -275,6 +275,16 @@ class Predictions(Artifact):
 
     n_items: int
     n_new_tokens: int
+    n_planned: int | None = None
+    """Items that were to be answered, if the run stopped before the last (`gates.interim`); null if all were."""
+
+
+class InterimAnswers(Artifact):
+    """`predictions.parquet`, as in `Predictions`, of the items that were answered before `gates.interim` stopped, or
+    of all."""
+
+    n_new_tokens: int
+    use: InterimUse
 
 
 class Scores(Artifact):
@@ -300,6 +310,8 @@ class GateDecision(Artifact):
     """Version that `mode: refresh` must not drift below; null if no rule needs one."""
     use: EvidenceUse | None = None
     """How often these items and this candidate have been judged."""
+    interim: InterimUse | None = None
+    """How many of the planned items were answered; null without `gates.interim`."""
 
 
 class BundleRef(Artifact):

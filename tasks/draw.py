@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 Times = Sequence[datetime | int | None]
+LEAST_LOOKED_AT = 200
+"""Held-out items from which they are answered in several batches: with fewer, a tenth of them says nothing."""
 
 
 def draw_order(
@@ -59,6 +61,23 @@ def draw_order(
 def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     """Sort key that shuffles ids the same way in every run, whatever the other ids are."""
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
+
+
+def look_ends(n_items: int, *, batches: int, batch_size: int) -> tuple[int, ...]:
+    """Return how many items are answered after each batch of about equal size; the last are all.
+
+    A batch is filled up to a multiple of `batch_size`, so that looking costs no time. Fewer than `LEAST_LOOKED_AT`
+    items are one batch.
+
+    >>> look_ends(400, batches=10, batch_size=32)
+    (64, 96, 128, 160, 224, 256, 288, 320, 384, 400)
+    >>> look_ends(96, batches=10, batch_size=32)
+    (96,)
+    """
+    if n_items < LEAST_LOOKED_AT:
+        return (n_items,)
+    shares = (-(-part * n_items // batches) for part in range(1, batches + 1))
+    return tuple(sorted({min(n_items, -(-share // batch_size) * batch_size) for share in shares}))
 
 
 def _uniform(text: str) -> float:

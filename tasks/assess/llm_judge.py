@@ -67,8 +67,10 @@ def judge_answers(
     labels = list(read_labels(inside(spec.labels, root, where=LABELS))) if spec.labels is not None else []
     endpoint = Endpoint(spec.endpoint)
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
-    rows = sorted(rows, key=lambda row: hash_rank(row["item_id"], seed=0))[: spec.n_items]
     ours, theirs = _texts(candidate), _texts(reference)
+    if candidate.n_planned is not None:  # the run stopped: what the candidate did not answer is not judged
+        rows = [row for row in rows if row["item_id"] in ours]
+    rows = sorted(rows, key=lambda row: hash_rank(row["item_id"], seed=0))[: spec.n_items]
     total, done = len(rows) + len(labels), 0
 
     def choose(question: str, first: str, second: str) -> Choice | None:

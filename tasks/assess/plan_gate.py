@@ -13,6 +13,7 @@ from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.decision import describe_rule
 from tasks.assess.power import (
+    ASSUMED_DISCORDANCE,
     items_needed,
     margin_items_needed,
     paired_items_needed,
@@ -23,8 +24,6 @@ from tasks.assess.power import (
 )
 from tasks.assess.suite import METRIC
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
-
-ASSUMED_DISCORDANCE = 0.1
 
 
 @dataclass(frozen=True)
