@@ -313,6 +313,10 @@ class GateDecision(Artifact):
     interim: InterimUse | None = None
     """How many of the planned items were answered; null without `gates.interim`."""
 
+    def evidence_used(self) -> str:
+        """How often items and candidate have been judged, and how many items were answered; empty if unknown."""
+        return "; ".join(each.sentence() for each in (self.use, self.interim) if each is not None)
+
 
 class BundleRef(Artifact):
     """A candidate ready to serve: adapter or model files, `serving.json` (base uri and digest, prompt, format,

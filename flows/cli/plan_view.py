@@ -19,14 +19,14 @@ from flows.run.planned_run import PlannedRun, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
 from flows.views.plan_calls import planned_calls
-from flows.views.power import gate_power
+from flows.views.power import gate_power, interim_plan
 from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
-from tasks.assess.plan_gate import RulePower
+from tasks.assess.plan_gate import InterimPlan, RulePower
 from tasks.train.memory import Forecast, forecast, workload_of
 
 
@@ -47,6 +47,7 @@ class PlanView:
     rows: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Any]
     power: Sequence[RulePower]
+    interim: InterimPlan | None
     source: str | None
     places: Mapping[str, str]
     calls: Sequence[Calls]
@@ -65,6 +66,7 @@ class PlanView:
             "steps": self.rows,
             **self.figures,
             "gates": [{**asdict(row), "underpowered": row.underpowered} for row in self.power],
+            "interim": None if self.interim is None else asdict(self.interim),
             "source": self.source,
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
@@ -88,6 +90,7 @@ def view_plan(pipeline: str, config: Path) -> PlanView:
         rows=[_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned],
         figures=_figures(found, planned, seconds, memory),
         power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store),
+        interim=interim_plan(spec, splits=splits),
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
         calls=planned_calls(

@@ -24,6 +24,7 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
+    InterimAnswers,
     ModelRef,
     Predictions,
     PromptSet,
@@ -185,6 +186,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_items:,} prompts"
         case Predictions():
             return f"{artifact.n_items:,} answers, {artifact.n_new_tokens:,} tokens"
+        case InterimAnswers():
+            return artifact.use.sentence()
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
@@ -247,8 +250,8 @@ def print_decision(console: Console, decision: GateDecision) -> None:
         if finding.verdict != "PROMOTE":
             label = finding.verdict if finding.decides else "note"
             console.print(f"  {label:<7} {finding.reason}", highlight=False, markup=False)
-    if decision.use is not None:
-        console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
+    if used := decision.evidence_used():
+        console.print(f"  {used}", highlight=False, markup=False)
     console.print()
 
 

@@ -85,7 +85,7 @@ def write_decision(decision: GateDecision, *, out: Path) -> None:
 def _markdown(decision: GateDecision) -> str:
     champion = f"champion version {decision.champion_version}" if decision.champion_version else "no champion"
     baseline = f"best baseline {decision.best_baseline}" if decision.best_baseline else "no baseline compared"
-    used = decision.use.sentence() if decision.use is not None else "earlier verdicts were not counted"
+    used = decision.evidence_used() or "earlier verdicts were not counted"
     lines = [
         f"# Verdict: {decision.verdict}",
         "",

@@ -53,33 +53,40 @@ def aim_of(kind: Kind, *, margin: float, alpha: float, effect: float) -> Aim:
     return Aim(kind, alpha, margin, 0.0 if kind == "anchor" else effect)
 
 
-def change_chance(
+def change_chances(
     gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, n_planned: int, *, aim: Aim, discordance: float
-) -> Floats:
-    """Chance that a comparison of right and wrong answers is met with all items, if the rest is as planned.
+) -> tuple[Floats, Floats]:
+    """Chances that a comparison of right and wrong answers is met with all items if the rest is as planned.
+
+    Returns:
+        The chance before the first answer, knowing how often the two differ, and the chance now.
 
     Args:
         gained: Items so far that only the candidate got right.
         lost: Items so far that only the reference got right.
-        n_items: Items so far; 0 gives the chance before the first answer.
+        n_items: Items so far; 0 is before the first answer.
         n_planned: All items.
         discordance: Planned share of items on which the two differ.
 
     >>> aim = aim_of("improve", margin=0.0, alpha=0.05, effect=0.03)
-    >>> change_chance([0, 10, 30], [0, 20, 10], [0, 300, 300], 693, aim=aim, discordance=0.1).round(2).tolist()
-    [0.8, 0.01, 1.0]
+    >>> before, now = change_chances([0, 10, 30], [0, 20, 10], [0, 300, 300], 693, aim=aim, discordance=0.1)
+    >>> before.round(2).tolist(), now.round(2).tolist()
+    ([0.8, 0.8, 0.72], [0.8, 0.01, 1.0])
     """
     import numpy as np
 
     won, worse, n = (np.asarray(value, np.float64) for value in (gained, lost, n_items))
     expected = (won + worse + PRIOR_DIFFERING) / (n + PRIOR_DIFFERING / discordance)
     share = np.clip(np.maximum(expected, abs(aim.effect)), 0.01, 1.0)
-    rest = n_planned - n
-    differing = np.maximum(won + worse + rest * share, 1.0)
-    needed = z_value(1 - aim.alpha) * np.sqrt(differing) - aim.margin * n_planned + CONTINUITY
-    if aim.kind in ("improve", "refresh"):
-        needed = np.maximum(needed, 1.0)
-    return _above(won - worse + rest * aim.effect - needed, rest * (share - aim.effect**2))
+
+    def chance(gain: ArrayLike, differing: ArrayLike, rest: ArrayLike) -> Floats:
+        at_end = np.maximum(differing + rest * share, 1.0)
+        needed = z_value(1 - aim.alpha) * np.sqrt(at_end) - aim.margin * n_planned + CONTINUITY
+        if aim.kind in ("improve", "refresh"):
+            needed = np.maximum(needed, 1.0)
+        return _above(gain + rest * aim.effect - needed, rest * (share - aim.effect**2))
+
+    return chance(0.0, 0.0, n_planned), chance(won - worse, won + worse, n_planned - n)
 
 
 def mean_chance(total: ArrayLike, n_items: ArrayLike, n_planned: int, *, sd: ArrayLike, aim: Aim) -> Floats:
@@ -131,7 +138,7 @@ def gain_chances(
     """
     won, lost, n = int((gains > 0).sum()), int((gains < 0).sum()), len(gains)
     if not continuous and clusters is None:
-        start, now = change_chance([0, won], [0, lost], [0, n], n_planned, aim=aim, discordance=discordance)
+        start, now = change_chances(won, lost, n, n_planned, aim=aim, discordance=discordance)
     else:
         start, now = mean_chance([0.0, gains.sum()], [0, n], n_planned, sd=_sd_of(gains, clusters), aim=aim)
     return float(start), float(now)
@@ -153,16 +160,16 @@ def value_chances(
     return gain_chances(values - limit, n_planned, aim=aim, discordance=1.0, continuous=True, clusters=clusters)
 
 
-def stops(chance: ArrayLike, at_start: ArrayLike, *, stop_below: float, power: float) -> Bools:
-    """Whether a rule with this chance stops the run; NaN does not.
+def stops(now: ArrayLike, before: ArrayLike, *, stop_below: float, power: float) -> Bools:
+    """Whether a rule with this chance, now and before the first answer, stops the run; NaN does not.
 
     A gate that had less than the wanted power from the start stops only at a smaller chance, in proportion: else it
     would stop whatever the answers are.
     """
     import numpy as np
 
-    least = stop_below * np.minimum(1.0, np.asarray(at_start, np.float64) / power)
-    return np.asarray(np.asarray(chance, np.float64) < least)
+    least = stop_below * np.minimum(1.0, np.asarray(before, np.float64) / power)
+    return np.asarray(np.asarray(now, np.float64) < least)
 
 
 @dataclass(frozen=True)
@@ -210,13 +217,13 @@ def run_in_batches(
 
     n_runs, n_planned = candidate.shape
     aims = [aim_of(rule.kind, margin=rule.margin, alpha=alpha, effect=effect) for rule in rules]
-    start = [change_chance(0, 0, 0, n_planned, aim=aim, discordance=discordance) for aim in aims]
     n_items = np.full(n_runs, n_planned)
     for n in looks[-2::-1]:  # the last first, so that an earlier stop replaces a later one
-        for rule, aim, before in zip(rules, aims, start, strict=True):
+        for rule, aim in zip(rules, aims, strict=True):
             if aim.kind != "guard":
-                chance = change_chance(*_counts(candidate, rule, n), n, n_planned, aim=aim, discordance=discordance)
-                n_items[stops(chance, before, stop_below=stop_below, power=power)] = n
+                counts = _counts(candidate, rule, n)
+                before, now = change_chances(*counts, n, n_planned, aim=aim, discordance=discordance)
+                n_items[stops(now, before, stop_below=stop_below, power=power)] = n
     stopped = n_items < n_planned
     codes = np.empty(n_runs, np.int8)
     for n in np.unique(n_items):

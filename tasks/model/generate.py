@@ -21,7 +21,7 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError
 from schemas.evaluation import DecodingSpec
 from schemas.training import Format
-from tasks.draw import hash_rank, look_ends
+from tasks.draw import group_ends, hash_rank
 from tasks.failpoint import reach
 from tasks.files import sha256_json, write_json
 from tasks.model.answer_engine import Answer, Engine, Item
@@ -32,8 +32,6 @@ from tasks.step import BY_RUNNER, as_step
 
 R = TypeVar("R")
 T = TypeVar("T")
-GROUPS = 10
-"""Groups of items that are answered one after another if the gate looks at them (`gates.interim`)."""
 MAX_PARALLEL_BATCHES = 4
 """Maximum number of batches to answer in parallel: each has its own cache."""
 Batch = tuple[int, Sequence[Item]]
@@ -201,7 +199,7 @@ def answer_in_groups(
 ) -> Generator[list[Answer], None, None]:
     """Yield all answers so far, each time that one more group of items is answered. Closing it ends running batches.
 
-    Groups are the first items by the hash of their ids, then the next (`tasks.draw.look_ends`). They are the same for
+    Groups are the first items by the hash of their ids, then the next (`tasks.draw.group_ends`). They are the same for
     whoever looks at some of them and for whoever looks at none, so that the answers are the same to the last bit.
 
     Args:
@@ -214,7 +212,7 @@ def answer_in_groups(
     _check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
-    ends = look_ends(len(items), batches=GROUPS, batch_size=decoding.batch_size)
+    ends = group_ends(len(items), batch_size=decoding.batch_size)
     batches = dict(_batches(items, ends, decoding.batch_size))
     keys = {start: sha256_json([common, [asdict(item) for item in batch]]) for start, batch in batches.items()}
     done = {start: kept for start in batches if (kept := _load(_kept(scratch, start), keys[start])) is not None}

@@ -20,7 +20,6 @@ from tasks.assess.score import score_answers
 from tasks.draw import look_ends
 from tasks.model.answer_engine import Answer
 from tasks.model.generate import (
-    GROUPS,
     IN_THIS_PROCESS,
     Answering,
     AnswerTask,
@@ -73,7 +72,8 @@ def answer_until_futile(
     task = AnswerTask(prompts, model, decoding, trained)
     looks: list[InterimLook] = []
     answers: list[Answer] = []
-    due = _looks(gates, items.n_items, decoding.batch_size)
+    batches = gates.interim.batches if gates.interim is not None else 1
+    *due, _ = look_ends(items.n_items, batches=batches, batch_size=decoding.batch_size)
     groups = answer_in_groups(task, scratch=scratch, answering=answering, progress=progress, in_order=True)
     with closing(groups):
         for answers in groups:
@@ -99,14 +99,6 @@ def take_answers(out: Path, *, seen: InterimAnswers) -> Predictions:
     shutil.copyfile(seen.root / "predictions.parquet", out / "predictions.parquet")
     use = seen.use
     return Predictions(root=out, n_items=use.n_items, n_new_tokens=seen.n_new_tokens, n_planned=use.n_planned)
-
-
-def _looks(gates: GatesSpec, n_items: int, batch_size: int) -> frozenset[int]:
-    """Numbers of answered items after which to look: the last is no look, since the gate judges them all."""
-    ends = look_ends(n_items, batches=GROUPS, batch_size=batch_size)
-    batches = gates.interim.batches if gates.interim is not None else 1
-    wanted = (part * n_items / batches for part in range(1, batches))
-    return frozenset(next(end for end in ends if end >= each) for each in wanted) - {n_items}
 
 
 def _score(answers: Sequence[Answer], items: EvalSet, evaluate: EvaluateSpec, scratch: Path) -> Scores:

@@ -19,6 +19,7 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     InterimAnswers,
+    ModelArm,
     ModelRef,
     Predictions,
     PromptSet,
@@ -81,7 +82,7 @@ class Desk:
         pq.write_table(pa.Table.from_pylist(rows), root / "predictions.parquet")
         return Predictions(root=root, n_items=len(rows), n_new_tokens=len(rows))
 
-    def scores(self, predictions: Predictions, arm: str) -> Scores:
+    def scores(self, predictions: Predictions, arm: ModelArm) -> Scores:
         return score_answers(self.new(), items=self.items, predictions=predictions, evaluate=EVALUATE, arm=arm)
 
     def changed(self, *, gain: float, lose: float) -> dict[str, bool]:
