@@ -77,14 +77,15 @@ def change_chances(
 
     won, worse, n = (np.asarray(value, np.float64) for value in (gained, lost, n_items))
     expected = (won + worse + PRIOR_DIFFERING) / (n + PRIOR_DIFFERING / discordance)
-    share = np.clip(np.maximum(expected, abs(aim.effect)), 0.01, 1.0)
+    share = np.clip(expected, 1e-6, 1.0)
+    effect = np.minimum(aim.effect, share)  # no more items can be gained than differ
 
     def chance(gain: ArrayLike, differing: ArrayLike, rest: ArrayLike) -> Floats:
         at_end = np.maximum(differing + rest * share, 1.0)
         needed = z_value(1 - aim.alpha) * np.sqrt(at_end) - aim.margin * n_planned + CONTINUITY
         if aim.kind in ("improve", "refresh"):
             needed = np.maximum(needed, 1.0)
-        return _above(gain + rest * aim.effect - needed, rest * (share - aim.effect**2))
+        return _above(gain + rest * effect - needed, rest * (share - effect**2))
 
     return chance(0.0, 0.0, n_planned), chance(won - worse, won + worse, n_planned - n)
 
