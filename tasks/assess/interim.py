@@ -80,14 +80,15 @@ def change_chances(
     share = np.clip(expected, 1e-6, 1.0)
     effect = np.minimum(aim.effect, share)  # no more items can be gained than differ
 
-    def chance(gain: ArrayLike, differing: ArrayLike, rest: ArrayLike) -> Floats:
+    def chance(gain: Floats, differing: Floats, rest: Floats) -> Floats:
         at_end = np.maximum(differing + rest * share, 1.0)
         needed = z_value(1 - aim.alpha) * np.sqrt(at_end) - aim.margin * n_planned + CONTINUITY
         if aim.kind in ("improve", "refresh"):
             needed = np.maximum(needed, 1.0)
         return _above(gain + rest * effect - needed, rest * (share - effect**2))
 
-    return chance(0.0, 0.0, n_planned), chance(won - worse, won + worse, n_planned - n)
+    nothing = np.zeros_like(won)
+    return chance(nothing, nothing, n_planned + nothing), chance(won - worse, won + worse, n_planned - n)
 
 
 def mean_chance(total: ArrayLike, n_items: ArrayLike, n_planned: int, *, sd: ArrayLike, aim: Aim) -> Floats:
