@@ -146,9 +146,20 @@ def _debug(_value: bool) -> None:
     """`--debug` is read by `main`; declaring it here lets the parser accept and explain it."""
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        write(f"tunegate {version('tunegate')}\n", sys.stdout)
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Tracebacks for errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 
