@@ -51,6 +51,10 @@ class TopLevel(TyperGroup):
             args = [*new, *args[1:]]
         return super().resolve_command(ctx, args)
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """The summary without the blank line above it."""
+        formatter.write(f"  {self.help}\n")
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Commands, then groups, then the names of the options on one line."""
         found = [(name, self.commands[name]) for name in self.list_commands(ctx)]

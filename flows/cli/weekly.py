@@ -152,6 +152,35 @@ def validate(
     return 0
 
 
+@command(app, example="tunegate pin HuggingFaceTB/SmolLM2-135M-Instruct@main")
+def pin(
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME@REVISION", show_default=False, help="main if not given.")],
+    dataset: Annotated[bool, typer.Option("--dataset", help="It is a dataset, not a model.")] = False,
+    write_it: Annotated[
+        bool, typer.Option("--write", help="Replace the model's address in pipelines.yaml, wherever it is.")
+    ] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Look up the commit that a branch of the hub is now.
+
+    A branch moves, so pipelines.yaml names commits. No other command asks the hub for one.
+    """
+    from flows.cli.pinning import pin_in_file
+    from tasks.hub_commit import parse_hub_name, resolve_commit
+
+    repo, revision = parse_hub_name(name)
+    commit = resolve_commit(repo, revision, kind="dataset" if dataset else "model")
+    n_replaced = pin_in_file(config, repo, commit) if write_it and not dataset else 0
+    if as_json:
+        print_json({"repo": repo, "revision": revision, "commit": commit, "replaced": n_replaced})
+        return 0
+    out().print(f"path: {repo}\nrevision: {commit}" if dataset else f"base_model: hf://{repo}@{commit}", markup=False)
+    if write_it and not dataset:
+        talk().print(f"{n_replaced} addresses replaced in {config}", markup=False)
+    return 0
+
+
 @command(app, example="tunegate plan support-replies --json")
 def plan(
     pipeline: Pipeline, as_of: AsOf = None, given: Given = None, config: Config = CONFIG, as_json: Json = False
