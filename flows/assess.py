@@ -123,7 +123,7 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
 
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
-    evaluate, prompt = spec.evaluate, spec.train.prompt
+    evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
     baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -136,6 +136,8 @@ def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[Model
         choose=evaluate.choose,
         stratify=evaluate.routing_field,
         prompts=tuple(prompts),
+        slices=() if guard is None else guard.by,
+        top_up=0 if guard is None else guard.top_up,
     )
 
 
@@ -208,9 +210,9 @@ class _ArmAdder:
 
     def candidate(self, tuned: Tuned) -> InterimAnswers:
         """Add the candidate, which stops answering when it can hardly pass any more (`gates.interim`)."""
-        spec, state, scores = self.spec, self.context.registry_state, self.arms.scores
-        prompts = self.arms.prompts["tuned"] = self._trained_prompts("tuned", spec.train.prompt, spec.train.format)
+        spec, scores = self.spec, self.arms.scores
         decoding, evaluate = spec.evaluate.decoding(), _judged_evaluation(spec)
+        prompts = self.arms.prompts["tuned"] = self._trained_prompts("tuned", spec.train.prompt, spec.train.format)
         seen = self.graph.named("interim", reads=metric_code(evaluate), libraries=metric_libraries(evaluate)).add(
             answer_until_futile,
             items=self.items,
@@ -223,11 +225,16 @@ class _ArmAdder:
             champion=scores.get("champion"),
             baselines=tuple(scores[arm] for arm in BASELINE_ARMS if arm in scores),
             anchor=scores.get("anchor"),
-            context=gate_context(spec, state),
+            context=gate_context(spec, self.context.registry_state),
             answering=answering_of(self.context.place),
         )
         answers = self.graph.named("answers", "tuned").grow(
-            add_answers, seen=seen, prompts=prompts, model=tuned.model, trained=tuned.trained, decoding=decoding
+            add_answers,
+            seen=seen,
+            prompts=prompts,
+            model=tuned.model,
+            trained=tuned.trained,
+            decoding=decoding,
         )
         self.arms.answers["tuned"] = answers
         self.arms.scores["tuned"] = ModelSteps(self.graph, self.context).scores(
@@ -294,7 +301,7 @@ def gate_context(spec: PipelineSpec, state: RegistryState) -> GateContext:
 
 def _judged_rules(gates: GatesSpec) -> GatesSpec:
     """Return what an interim look depends on, so that a change of anything else answers nothing again."""
-    kept = ("rules", "confidence", "compare", "if_missing", "anchor", "cluster_by", "looks_max", "reuse", "interim")
+    kept = ("rules", "confidence", "compare", "if_missing", "anchor", "cluster_by", "looks", "reuse", "interim")
     return GatesSpec(**{name: getattr(gates, name) for name in (*kept, "power")})
 
 
@@ -327,16 +334,16 @@ def add_gate(
         live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
-    context = gate_context(spec, registry_state)
+    gates, context = spec.judged_gates, gate_context(spec, registry_state)
     reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
         decide,
         candidate=candidate,
         champion=champion,
         baselines=baselines,
-        gates=spec.judged_gates,
+        gates=gates,
         anchor=anchor,
-        items=items if spec.gates.cluster_by is not None else None,
+        items=items if gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up) else None,
         checks=checks,
         suite=suite,
         context=context.model_copy(

@@ -2,7 +2,7 @@
 
 Items are answered in batches in the order of a hash. After each batch a run may stop because some rule can hardly be
 met any more: then nothing is promoted, whatever the unanswered items would have said. PROMOTE stays the test on all
-planned items, so no look can raise its error probability; a stop costs a little power instead (docs/decisions/0056).
+planned items, so no look can raise its error probability; a stop costs a little power instead (docs/decisions/0057).
 
 Every function broadcasts over leading axes, as those of `tasks/assess/contract.py`, so that `benchmarks/gates.py`
 simulates thousands of runs with the code that stops a real one. Knows nothing of models, files or metrics' names.
@@ -46,11 +46,18 @@ class Aim:
     """Tolerated loss; 0 for improve."""
     effect: float = 0.0
     """True difference of the planned candidate, in the direction where more is better."""
+    min_gain: float = 0.0
+    """Gain that must be measured."""
+
+    @property
+    def gains(self) -> bool:
+        """Whether the rule needs a measured gain."""
+        return self.kind in ("improve", "refresh")
 
 
-def aim_of(kind: Kind, *, margin: float, alpha: float, effect: float) -> Aim:
+def aim_of(kind: Kind, *, margin: float, alpha: float, effect: float, min_gain: float = 0.0) -> Aim:
     """Return the aim of a rule: the planned gain, or no difference where none is needed to be met."""
-    return Aim(kind, alpha, margin, 0.0 if kind == "anchor" else effect)
+    return Aim(kind, alpha, margin, 0.0 if kind == "anchor" else effect, min_gain)
 
 
 def change_chances(
@@ -83,8 +90,8 @@ def change_chances(
     def chance(gain: Floats, differing: Floats, rest: Floats) -> Floats:
         at_end = np.maximum(differing + rest * share, 1.0)
         needed = z_value(1 - aim.alpha) * np.sqrt(at_end) - aim.margin * n_planned + CONTINUITY
-        if aim.kind in ("improve", "refresh"):
-            needed = np.maximum(needed, 1.0)
+        if aim.gains:  # half an item less than the fewest that are enough
+            needed = np.maximum(needed, max(aim.min_gain * n_planned, 1.0) - 0.5)
         return _above(gain + rest * effect - needed, rest * (share - effect**2))
 
     nothing = np.zeros_like(won)
@@ -103,8 +110,8 @@ def mean_chance(total: ArrayLike, n_items: ArrayLike, n_planned: int, *, sd: Arr
     value, n, spread = (np.asarray(each, np.float64) for each in (total, n_items, sd))
     rest = n_planned - n
     needed = z_value(1 - aim.alpha) * spread * n_planned**0.5 - aim.margin * n_planned
-    if aim.kind in ("improve", "refresh"):
-        needed = np.maximum(needed, 0.0)
+    if aim.gains:
+        needed = np.maximum(needed, aim.min_gain * n_planned)
     return _above(value + rest * aim.effect - needed, rest * spread**2)
 
 
@@ -182,6 +189,7 @@ class PairedRule:
     """Right answers of the reference (runs, items), in the order of answering."""
     kind: Kind = "improve"
     margin: float = 0.0
+    min_gain: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -218,22 +226,28 @@ def run_in_batches(
     import numpy as np
 
     n_runs, n_planned = candidate.shape
-    aims = [aim_of(rule.kind, margin=rule.margin, alpha=alpha, effect=effect) for rule in rules]
+    aims = [aim_of(rule.kind, margin=rule.margin, min_gain=rule.min_gain, alpha=alpha, effect=effect) for rule in rules]
     n_items = np.full(n_runs, n_planned)
     for n in looks[-2::-1]:  # the last first, so that an earlier stop replaces a later one
         for rule, aim in zip(rules, aims, strict=True):
             if aim.kind != "guard":
-                counts = _counts(candidate, rule, n)
-                before, now = change_chances(*counts, n, n_planned, aim=aim, discordance=discordance)
+                before, now = change_chances(
+                    *_counts(candidate, rule, n), n, n_planned, aim=aim, discordance=discordance
+                )
                 n_items[stops(now, before, stop_below=stop_below, power=power)] = n
     stopped = n_items < n_planned
     codes = np.empty(n_runs, np.int8)
     for n in np.unique(n_items):
         here = n_items == n
         level = alpha * (HARM_AT_STOP if n < n_planned else 1)
-        outcomes = [_outcome(*_counts(candidate, rule, n, here), n, rule, alpha=level) for rule in rules]
+        counts = [_counts(candidate, rule, n, here) for rule in rules]
+        outcomes = [_outcome(*each, n, rule, alpha=level) for each, rule in zip(counts, rules, strict=True)]
         met, p_harm = (np.stack([getattr(each, name) for each in outcomes], -1) for name in ("met", "p_harm"))
-        codes[here] = contract.settle(met, p_harm, alpha=level).max(axis=-1)
+        p_least = [
+            contract.least_p(np.add(*each), n) if rule.kind == "guard" else np.zeros(int(here.sum()))
+            for each, rule in zip(counts, rules, strict=True)
+        ]
+        codes[here] = contract.settle(met, p_harm, alpha=level, p_least=np.stack(p_least, -1)).max(axis=-1)
     codes[stopped] = np.maximum(codes[stopped], contract.HOLD)
     return BatchedRuns(n_items, codes, stopped)
 
@@ -249,8 +263,9 @@ def _counts(candidate: Bools, rule: PairedRule, n_items: int, runs: Bools | None
 def _outcome(gained: ArrayLike, lost: ArrayLike, n_items: int, rule: PairedRule, *, alpha: float) -> contract.Outcome:
     if rule.kind == "guard":
         return contract.guard_outcome(gained, lost, n_items)
-    judge = contract.anchor_outcome if rule.kind == "anchor" else contract.change_outcome
-    return judge(gained, lost, n_items, margin=rule.margin, alpha=alpha)
+    if rule.kind == "anchor":
+        return contract.anchor_outcome(gained, lost, n_items, margin=rule.margin, alpha=alpha)
+    return contract.change_outcome(gained, lost, n_items, margin=rule.margin, alpha=alpha, min_gain=rule.min_gain)
 
 
 def _sd_of(gains: Floats, clusters: Clusters) -> float:

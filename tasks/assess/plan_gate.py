@@ -11,16 +11,19 @@ from dataclasses import dataclass, replace
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
+from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
 from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
+from tasks.assess.looks import last_levels
 from tasks.assess.power import (
     ASSUMED_DISCORDANCE,
+    gain_items_needed,
     items_needed,
     margin_items_needed,
-    paired_items_needed,
     share_items_needed,
     smallest_difference,
     smallest_distance,
+    smallest_gain,
     smallest_margin,
 )
 from tasks.assess.suite import METRIC
@@ -28,6 +31,8 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind
 from tasks.draw import look_ends
 
 SIMULATED_RUNS = 1000
+SMALL_SLICE = 100
+"""Items of the slice that a plan speaks of, if `gates.slices.top_up` says no number."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimP
         return None
     kind: Kind = "anchor" if changes[0].mode == "no_worse" else changes[0].mode
     discordance = gates.power.discordance or ASSUMED_DISCORDANCE  # that of the looks, whatever was seen before
+    alpha = last_levels(gates).met
     looks = look_ends(n_items, batches=spec.batches, batch_size=batch_size)
     generator = np.random.default_rng(0)
 
@@ -105,13 +111,13 @@ def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimP
         outcome = generator.random((SIMULATED_RUNS, n_items))
         differing = max(discordance, abs(gain))
         won, lost = outcome < (differing + gain) / 2, outcome > 1 - (differing - gain) / 2
-        rule = PairedRule(lost, kind, changes[0].margin)
+        rule = PairedRule(lost, kind, changes[0].margin, changes[0].least_gain)
         return run_in_batches(
-            won, [rule], looks=looks, effect=effect, discordance=discordance, alpha=gates.alpha,
+            won, [rule], looks=looks, effect=effect, discordance=discordance, alpha=alpha,
             stop_below=spec.stop_below, power=gates.power.power,
         )  # fmt: skip
 
-    aim = aim_of(kind, margin=changes[0].margin, alpha=gates.alpha, effect=effect)
+    aim = aim_of(kind, margin=changes[0].margin, min_gain=changes[0].least_gain, alpha=alpha, effect=effect)
     return InterimPlan(
         looks=looks,
         stop_below=spec.stop_below,
@@ -162,31 +168,38 @@ def plan_gate(
 def _change_power(
     rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None, seen: Disagreement | None
 ) -> RulePower:
-    change, wanted = rule.change_threshold, gates.power
-    level = {"confidence": 1 - gates.alpha, "power": wanted.power}
-    margin = change.margin if change is not None and change.mode != "improve" else None
-    aim = wanted.effect if margin is None else margin
-    what = f"a true gain of {aim:g}" if margin is None else f"a truly equal candidate within {aim:g}"
-    if traits.continuous:
-        spread = wanted.spread if seen is None else seen.spread
-        needed = items_needed(aim, sd_null=spread, sd_true=spread, **level)
-        smallest = _continuous_smallest(n_items, spread, gates)
-        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
-        what += f"; spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
+    change, wanted, level = rule.change_threshold, gates.power, _level(gates)
+    if change is None:
+        raise ValueError("the rule has no change_threshold")
+    paired = not traits.continuous
+    if paired:
+        variance, origin = _discordance(gates, seen)
+        source = f"discordance {variance:.3g} {origin}"
     else:
-        discordance, source = _discordance(gates, seen)
-        find, least = (paired_items_needed, smallest_difference) if margin is None else (
-            margin_items_needed, smallest_margin
+        spread = wanted.spread if seen is None else seen.spread
+        variance, source = spread**2, f"spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
+    smallest: float | None
+    if change.mode == "no_worse":  # a copy must pass, so that there is no gain to find
+        what = f"a truly equal candidate within {change.margin:g}"
+        needed = margin_items_needed(change.margin, discordance=variance, **level)
+        smallest = None if n_items is None else smallest_margin(n_items, discordance=variance, **level)
+    else:
+        what = f"a true gain of {wanted.effect:g}"
+        needed = gain_items_needed(
+            wanted.effect, variance=variance, paired=paired, margin=change.margin, min_gain=change.least_gain, **level
+        )
+        smallest = None if n_items is None else smallest_gain(
+            n_items, variance=variance, paired=paired, margin=change.margin, min_gain=change.least_gain, **level
         )  # fmt: skip
-        needed = find(aim, discordance=discordance, **level)
-        smallest = None if n_items is None else least(n_items, discordance=discordance, **level)
-        what += f"; discordance {discordance:.3g} {source}"
-    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, what)
+    if traits.continuous:
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        smallest = smallest if n_items is not None and n_items >= MIN_CONTINUOUS_ITEMS else None
+    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}")
 
 
 def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None) -> RulePower:
     limit, wanted = rule.value_threshold or 0.0, gates.power
-    confidence, power = 1 - gates.alpha, wanted.power
+    confidence, power = _level(gates).values()
     if traits.continuous:
         needed = items_needed(
             wanted.effect, sd_null=wanted.spread, sd_true=wanted.spread, confidence=confidence, power=power
@@ -208,7 +221,7 @@ def _forgetting_power(
     gates: GatesSpec, spec: ForgettingSpec, n_suite: int | None, seen: Disagreement | None
 ) -> RulePower:
     """Non-inferiority to the base on the suite's items."""
-    level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
+    level = _level(gates)
     discordance, source = _discordance(gates, seen)
     n = None if n_suite is None else min(n_suite, spec.max_items or n_suite)
     return RulePower(
@@ -221,22 +234,26 @@ def _forgetting_power(
 
 
 def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | None) -> RulePower:
-    """What the smallest judged slice can show, before Holm's correction."""
+    """What a small slice can show, before Holm's correction."""
     guard = gates.slices
     if guard is None:
         raise ValueError("no slices are guarded")
-    n = guard.min_slice_items
+    n = guard.top_up or SMALL_SLICE
     if traits.continuous:
         smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
     else:
         discordance, origin = _discordance(gates, seen)
-        level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
         smallest, source = (
-            smallest_difference(n, discordance=discordance, **level),
+            smallest_difference(n, discordance=discordance, **_level(gates)),
             f"discordance {discordance:.3g} {origin}",
         )
     what = f"a loss in a slice of {n} items, judged alone; {source}"
     return RulePower(f"{guard.metric} in slices of {', '.join(guard.by)}", None, None, smallest, what)
+
+
+def _level(gates: GatesSpec) -> dict[str, float]:
+    """The confidence of a rule at the last look, and the wanted power."""
+    return {"confidence": 1 - last_levels(gates).met, "power": gates.power.power}
 
 
 def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, str]:
@@ -248,11 +265,10 @@ def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, st
 
 
 def _continuous_smallest(n_items: int | None, spread: float, gates: GatesSpec) -> float | None:
-    from tasks.assess.compare import z_value
-
     if n_items is None or n_items < MIN_CONTINUOUS_ITEMS:
         return None
-    return float((z_value(1 - gates.alpha) + z_value(gates.power.power)) * spread / n_items**0.5)
+    level = _level(gates)
+    return float((z_value(level["confidence"]) + z_value(level["power"])) * spread / n_items**0.5)
 
 
 def _at_least_min(needed: int | None, gates: GatesSpec) -> int | None:

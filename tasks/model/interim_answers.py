@@ -83,7 +83,7 @@ def answer_until_futile(
             arms = arms_of(
                 scores, champion=champion, anchor=anchor, baselines=baselines, context=context, as_candidate=True
             )
-            seen = look(arms, gates, items, n_planned=items.n_items)
+            seen = look(arms, gates, items)
             if seen is not None:
                 looks.append(seen)
                 if seen.stopped:
