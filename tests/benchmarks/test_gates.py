@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from benchmarks.gates import (
-    BARS,
+from benchmarks.engines.gates import mlflow
+from benchmarks.gates.__main__ import BARS
+from benchmarks.gates.chart import panels
+from benchmarks.gates.real_pairs import Pair
+from benchmarks.gates.rules import OURS, Rule, items_for_power, our_codes, our_table
+from benchmarks.gates.simulated import (
     DISCORDANCE,
     MARGIN,
     PEERS,
     SCENARIOS,
     SLICES,
+    Seen,
     Tables,
     draw,
     false_pass,
@@ -112,3 +118,53 @@ def test_a_year_of_retrains_is_repeatable_and_promotes_less_than_a_plain_compari
     first = year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first == year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first["tunegate improve"][0] < 1 < first["point: mean >= champion"][0]
+
+
+def test_the_rule_named_after_mlflow_decides_as_mlflow_does() -> None:
+    rule = mlflow({"threshold": {"threshold": 0.78, "min_absolute_change": 0.01}})
+    generator, n = np.random.default_rng(6), 200
+    champion, candidate = (generator.random((60, n)) < share for share in (0.8, 0.81))
+    seen = Seen((candidate & ~champion).sum(1), (champion & ~candidate).sum(1), (candidate & champion).sum(1), n)
+    expected = PEERS["MetricThreshold(0.78, min_absolute_change=0.01)"](seen)
+    found = np.array([rule(*pair) == 0 for pair in zip(candidate, champion, strict=True)])
+    # MLflow compares binary fractions: a gain of exactly 0.01 may fail by rounding.
+    clear = ~np.isclose(seen.ours - seen.theirs, 0.01) & ~np.isclose(seen.ours, 0.78)
+    assert (found == expected)[clear].all()
+    assert 0 < found[clear].sum() < clear.sum()
+
+
+@pytest.mark.parametrize("rule", OURS, ids=lambda rule: rule.name)
+def test_a_table_of_limits_holds_the_rule_it_was_made_from(rule: Rule) -> None:
+    table, generator = our_table(rule, 300, 0, 90), np.random.default_rng(7)
+    differing = generator.integers(0, 90, 2000)
+    gained = generator.binomial(differing, 0.5)
+    lost = differing - gained
+    assert (table.codes(gained, lost) == our_codes(rule, gained, lost, 300)).all()
+    promoted, blocked = table.shares(0.1, 0.0)
+    drawn = np.random.default_rng(8).multinomial(300, [0.05, 0.05, 0.9], size=20_000)
+    codes = our_codes(rule, drawn[:, 0], drawn[:, 1], 300)
+    assert (promoted, blocked) == pytest.approx(((codes == 0).mean(), (codes == 2).mean()), abs=0.01)
+
+
+def test_items_for_80_percent_power_are_interpolated_between_sizes() -> None:
+    powers = {n: our_table(OURS[0], n, 0, n).shares(0.1, 0.03)[0] for n in (200, 1000)}
+    assert items_for_power(powers) == pytest.approx(693, abs=10)  # the exact number, by bisection
+    assert items_for_power({20: 0.9, 200: 0.99}) == 20
+    assert items_for_power({20: 0.1, 200: 0.3}) is None
+
+
+def test_a_real_pair_is_sampled_without_replacement_around_its_true_difference() -> None:
+    pair = Pair("desk", "more data", 2000, gained=200, lost=140, differing=500)
+    assert (pair.delta, pair.discordance, pair.differing_share) == pytest.approx((0.03, 0.17, 0.25))
+    gained, lost = pair.samples(np.random.default_rng(9), 500, 4000)
+    assert float((gained - lost).mean()) / 500 == pytest.approx(0.03, abs=0.001)
+    assert pair.samples(np.random.default_rng(9), 2000, 3)[0].tolist() == [200] * 3
+
+
+def test_the_chart_has_a_line_for_each_rule_in_each_panel() -> None:
+    drawn = panels(
+        {"equal": {"a < b": [0.0, 0.05], "b": [0.5, 0.5]}, "better": {"a < b": [0.1, 0.9], "b": [1, 1]}}, [20, 200]
+    )
+    root = ElementTree.fromstring(drawn)  # noqa: S314  our own text
+    assert len(root.findall(".//{*}polyline")) == 4
+    assert [each.text for each in root.findall(".//{*}text")].count("a < b") == 1

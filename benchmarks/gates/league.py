@@ -1,0 +1,347 @@
+"""The league: what is played between the rules of `rules.py`, and its tables.
+
+Right and wrong answers at each size, one ruined slice, zero discordance, heavy tails, customers with many tickets,
+rules that look while answers come in, and real answers. Knows nothing of how a rule decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.gates import chart
+from benchmarks.gates.real_pairs import Pair, real_pairs, recorded_pairs
+from benchmarks.gates.rules import (
+    OURS,
+    PEERS,
+    RULES,
+    STREAMERS,
+    Judged,
+    Requests,
+    Table,
+    Tables,
+    Trial,
+    differing_range,
+    items_for_power,
+)  # fmt: skip
+from benchmarks.gates.simulated import SCENARIOS, SLICES, draw, our_gate
+from benchmarks.measure import table
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE
+
+EFFECT, DISCORDANCES = 0.03, (0.05, 0.1, 0.2)
+VERDICTS = {PROMOTE: "promoted", HOLD: "neither", BLOCK: "blocked", 3: "no verdict"}
+SLICE_SCENARIOS = ("+3, one slice -15", "+3 points")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is played."""
+
+    sizes: tuple[int, ...]
+    discordances: tuple[float, ...]
+    resamples: int
+    """Of the packages that resample; their own default is 10,000."""
+    rows: int
+    """Candidates whose whole vectors are judged."""
+    stream_rows: int
+    real_items: int
+
+
+QUICK = Size((20, 200, 1000), (0.1,), 1000, 60, 25, 500)
+FULL = Size((20, 50, 100, 200, 500, 1000, 2000), DISCORDANCES, 10_000, 500, 400, 1000)
+Draw = Callable[[np.random.Generator, int], tuple[NDArray[np.float64], NDArray[np.float64]]]
+
+
+def rare_collapse(generator: np.random.Generator, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A score between 0 and 1: slightly better answers, of which 2 % collapse; on average equal."""
+    champion = generator.beta(8, 4, n)
+    change = generator.normal(0.012, 0.05, n)
+    collapsed = generator.random(n) < 0.02
+    change[collapsed] = generator.normal(-0.6, 0.05, int(collapsed.sum()))
+    return champion + change - (0.98 * 0.012 - 0.02 * 0.6), champion
+
+
+def time_outs(generator: np.random.Generator, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Seconds per answer, negated: 5 % faster, but 1 % time out at 30 s; on average equal."""
+    base = np.exp(generator.normal(0, 0.3, n))
+    own = base * np.exp(generator.normal(-0.05, 0.1, n))
+    late = generator.random(n) < 0.01
+    mean = 0.99 * np.exp(0.3**2 / 2 - 0.05 + 0.1**2 / 2) + 0.01 * 30.0
+    return -np.where(late, 30.0, own) + mean, -base + np.exp(0.3**2 / 2)
+
+
+TAILS: Mapping[str, Draw] = {"1 % time-outs": time_outs, "2 % collapse": rare_collapse}
+
+
+def customers(
+    generator: np.random.Generator, n_customers: int, tickets: int, *, discordance: float, correlation: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Equal models whose wins and losses are correlated within customers (Dirichlet-multinomial), 0/1 scores."""
+    shares = np.array([discordance / 2, discordance / 2, 1 - discordance])
+    own = generator.dirichlet(shares * (1 / correlation - 1), n_customers)
+    outcome = np.concatenate([generator.choice([1.0, -1.0, 0.0], tickets, p=each / each.sum()) for each in own])
+    equal = (generator.random(len(outcome)) < 0.8).astype(np.float64)
+    return np.where(outcome == 0, equal, outcome > 0).astype(float), np.where(outcome == 0, equal, outcome < 0) * 1.0
+
+
+def differences(
+    generator: np.random.Generator, rows: int, n: int, *, discordance: float, delta: float
+) -> NDArray[np.int8]:
+    """+1 for an item gained, -1 for one lost, in the order of the answers; shape (rows, n)."""
+    luck = generator.random((rows, n), np.float32)
+    gained, lost = (discordance + delta) / 2, (discordance - delta) / 2
+    return np.where(luck < gained, 1, np.where(luck < gained + lost, -1, 0)).astype(np.int8)
+
+
+# The league as one request, and its tables
+
+
+@dataclass(frozen=True)
+class Section:
+    """A table of the page with the sentences before it."""
+
+    text: str
+    names: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def __str__(self) -> str:
+        return f"{self.text}\n\n{table(self.names, self.rows)}"
+
+
+class League:
+    """Everything that is played; `play` has the peers answer, the rest reads the answers."""
+
+    def __init__(self, *, quick: bool, seed: int = 20260601) -> None:
+        self.size, self._seed, self._requests = QUICK if quick else FULL, seed, Requests()
+        size = self.size
+        self.pairs: list[Pair] = [*real_pairs(quick=quick), *recorded_pairs()]
+        ranges = {n: differing_range(n, size.discordances) for n in size.sizes}
+        spread = [pair.discordance for pair in self.pairs]
+        if spread:
+            ranges[size.real_items] = differing_range(size.real_items, (*size.discordances, *spread))
+        self._tables = Tables(self._requests, ranges, resamples=size.resamples)
+        self._judged = {
+            trial.name: Judged(self._requests, trial, _judges(trial), resamples=size.resamples)
+            for trial in self._draw_trials()
+        }
+        self._streams = {
+            (rule.name, delta): self._requests.add(rule, "stream", differences=self._requests.share(name, array))
+            for delta, (name, array) in self._draw_streams().items()
+            for rule in STREAMERS
+        }
+        self.tables: Mapping[tuple[str, int], Table] = {}
+        self._answers: list[dict[str, Any] | None] = []
+
+    def play(self, home: Path, scratch: Path) -> None:
+        """Ask the peers."""
+        self._answers = self._requests.answers(home, scratch)
+        self.tables = self._tables.read(self._answers)
+
+    def _draw_trials(self) -> list[Trial]:
+        rows, generator = self.size.rows, np.random.default_rng([self._seed, 1])
+        tails = [
+            Trial(name, *_stacked([draw_pair(generator, 200) for _ in range(rows)]), continuous=True)
+            for name, draw_pair in TAILS.items()
+        ]
+        clustered = [customers(generator, 40, 20, discordance=0.1, correlation=0.3) for _ in range(rows)]
+        slices = [scored_slices(generator, rows, scenario) for scenario in SLICE_SCENARIOS]
+        return [*tails, Trial("customers", *_stacked(clustered), groups=np.repeat(np.arange(40), 20)), *slices]
+
+    def _draw_streams(self) -> dict[float, tuple[str, NDArray[np.int8]]]:
+        generator = np.random.default_rng([self._seed, 2])
+        return {
+            delta: (
+                f"stream {delta}",
+                differences(generator, self.size.stream_rows, 1000, discordance=0.1, delta=delta),
+            )
+            for delta in (EFFECT, 0.0, -EFFECT)
+        }
+
+    # Tables
+
+    def sections(self) -> list[Section]:
+        """All tables that could be made; a peer that is not there has no row."""
+        found = [self.overall(), *(self.at_discordance(d) for d in self.size.discordances if d != 0.1), self.slices(),
+                 self.edges(), self.vectors(), self.streams()]  # fmt: skip
+        return [*found, *([self.real()] if self.pairs else [])]
+
+    def names(self) -> list[str]:
+        """Rules that have all tables, in the order of the league."""
+        return [rule.name for rule in RULES if all((rule.name, n) in self.tables for n in self.size.sizes)]
+
+    def powers(self, name: str, delta: float, discordance: float = 0.1) -> dict[int, float]:
+        """Items -> share promoted."""
+        return {n: self.tables[name, n].shares(discordance, delta)[0] for n in self.size.sizes}
+
+    def overall(self) -> Section:
+        """False promotions, power and items at a discordance of 10 %."""
+        return self.at_discordance(0.1)
+
+    def at_discordance(self, discordance: float) -> Section:
+        """The same at any discordance."""
+        rows: list[list[object]] = []
+        claims = {rule.name: rule.claims for rule in RULES}
+        for name in self.names():
+            cells = []
+            for n in self.size.sizes:
+                shares = [self.tables[name, n].shares(discordance, delta)[0] for delta in (-EFFECT, 0.0, EFFECT)]
+                cells.append(" / ".join(f"{100 * share:.1f}" for share in shares))
+            needed = items_for_power(self.powers(name, EFFECT, discordance))
+            largest = max(self.size.sizes)
+            rows.append([name, claims[name], *cells, needed or f"over {largest:,}"])
+        return Section(
+            f"Promoted in % if truly 3 points worse / equal / 3 points better; two equal models disagree on "
+            f"{discordance:.0%} of the items. Exact. Last column: items for 80 % power at +3, interpolated.",
+            ["rule", "a promotion says", *(f"n={n:,}" for n in self.size.sizes), "items"],
+            rows,
+        )
+
+    def slices(self) -> Section:
+        """Six slices of 1,000 items, of which one falls by 15 points while the whole gains 3; and none falls."""
+        shares: dict[str, list[float]] = {}
+        for number, scenario in enumerate(SLICE_SCENARIOS):
+            tables = draw(np.random.default_rng([self._seed, 3, number]), 20_000, 1000, SCENARIOS[scenario])
+            gained, lost = tables.gained.sum(1), tables.lost.sum(1)
+            for rule in OURS:
+                shares.setdefault(rule.name, []).append(float(our_gate(tables, mode=rule.name.split()[-1]).mean()))
+            for rule in PEERS:
+                if known := self.tables.get((rule.name, 1000)):
+                    shares.setdefault(rule.name, []).append(float((known.codes(gained, lost) == PROMOTE).mean()))
+            codes = self._judged[scenario].read(self._answers).get("truescore mcnemar")
+            if codes is not None:
+                shares.setdefault("truescore mcnemar and compare_slices", []).append(float((codes == PROMOTE).mean()))
+        ruined_first = sorted(shares.items(), key=lambda item: item[1][0])
+        return Section(
+            "Promoted in %, 1,000 items in six slices, the whole 3 points better: one slice falls by 15 points, or all "
+            "slices gain.",
+            ["rule", "one falls", "all gain"],
+            [[name, *(f"{100 * share:.1f}" for share in both)] for name, both in ruined_first],
+        )
+
+    def edges(self) -> Section:
+        """No difference on any item, and a collapse, at each size."""
+        rows: list[list[object]] = []
+        for name in self.names():
+            cells = []
+            for n in (20, 200):
+                known = self.tables.get((name, n))
+                for gained, lost in ((0, 0), (0, round(0.15 * n))):
+                    cells.append("-" if known is None else VERDICTS[int(known.codes(np.array(gained), np.array(lost)))])
+            rows.append([name, *cells])
+        return Section(
+            "The verdict if the two models are right on the same items, and if the candidate loses 15 % of the items "
+            "and gains none.",
+            ["rule", "equal, n=20", "loses 15 %, n=20", "equal, n=200", "loses 15 %, n=200"], rows,
+        )  # fmt: skip
+
+    def vectors(self) -> Section:
+        """Truly equal candidates with heavy tails and with customers who write many tickets."""
+        shown = [name for name, judged in self._judged.items() if judged.trial.slices is None]
+        found = {name: self._judged[name].read(self._answers) for name in shown}
+        rows = [
+            [rule.name, *(_shares(found[name].get(rule.name)) for name in shown)]
+            for rule in RULES
+            if any(rule.name in codes for codes in found.values())
+        ]
+        return Section(
+            f"Promoted / blocked in % although truly equal ({self.size.rows} candidates; nominal 5 / 5): scores with "
+            "heavy tails on 200 items, and right answers of 40 customers with 20 tickets each, correlated within a "
+            "customer (0.3).",
+            ["rule", *shown], rows,
+        )  # fmt: skip
+
+    def streams(self) -> Section:
+        """Rules that may stop early: promotions and items."""
+        rows: list[list[object]] = []
+        for rule in STREAMERS:
+            answers = [self._answers[self._streams[rule.name, delta]] for delta in (EFFECT, 0.0, -EFFECT)]
+            if all(answers):
+                codes = [np.array(answer["verdicts"]) for answer in answers if answer]
+                items = [float(np.mean(answer["items"])) for answer in answers if answer]
+                promoted = " / ".join(f"{100 * (each == PROMOTE).mean():.0f}" for each in codes)
+                rows.append([rule.name, rule.claims, promoted, *(f"{each:,.0f}" for each in items)])
+        return Section(
+            f"Rules that look while the answers to 1,000 items come in ({self.size.stream_rows} candidates each; two "
+            "equal models disagree on 10 %): promoted in % if 3 points better / equal / 3 points worse, and items "
+            "answered.",
+            ["rule", "a promotion says", "promoted", "items at +3", "at 0", "at -3"], rows,
+        )  # fmt: skip
+
+    def real(self) -> Section:
+        """Held-out samples of real answers."""
+        n, generator = self.size.real_items, np.random.default_rng([self._seed, 4])
+        names = [name for name in self.names() if (name, n) in self.tables]
+        rows: list[list[object]] = []
+        for pair in self.pairs:
+            gained, lost = pair.samples(generator, min(n, pair.n), 4000)
+            shares = [float((self.tables[name, n].codes(gained, lost) == PROMOTE).mean()) for name in names]
+            rows.append(
+                [f"{pair.data}: {pair.candidate}", f"{100 * pair.delta:+.1f}", f"{100 * pair.discordance:.1f}",
+                 f"{100 * pair.differing_share:.1f}", *(f"{100 * share:.0f}" for share in shares)]
+            )  # fmt: skip
+        return Section(
+            f"Real answers: promoted in % of held-out samples of {n:,} questions. `delta` is the true difference in "
+            "points, `d` the share of questions that exactly one of the two models answers right, `q` the share that "
+            "they answer differently.",
+            ["candidate", "delta", "d %", "q %", *names], rows,
+        )  # fmt: skip
+
+    def chart(self) -> str:
+        """Shares promoted over the number of items, as SVG: truly equal candidates, and 3 points better ones."""
+        panels = {
+            f"promoted although {what}" if delta <= 0 else f"promoted if {what}": {
+                name: [self.powers(name, delta)[n] for n in self.size.sizes] for name in self.names()
+            }
+            for what, delta in (("equal", 0.0), ("3 points better", EFFECT))
+        }
+        return chart.panels(panels, list(self.size.sizes))
+
+    def figures(self) -> dict[str, object]:
+        """Rule -> its figures at 1,000 items and a discordance of 10 %."""
+        found: dict[str, object] = {}
+        for name in self.names():
+            known = self.tables[name, 1000]
+            promoted, blocked = zip(*(known.shares(0.1, delta) for delta in (-EFFECT, 0.0, EFFECT)), strict=True)
+            found[name] = {
+                "minus3": round(promoted[0], 4), "equal": round(promoted[1], 4), "plus3": round(promoted[2], 4),
+                "equal_blocked": round(blocked[1], 4), "items_80": items_for_power(self.powers(name, EFFECT)),
+            }  # fmt: skip
+        return found
+
+
+def scored_slices(generator: np.random.Generator, rows: int, scenario: str) -> Trial:
+    """Right answers to 1,000 items of six slices."""
+    tables = draw(generator, rows, 1000, SCENARIOS[scenario])
+    candidate, champion = (np.zeros((rows, tables.n * SLICES)) for _ in range(2))
+    place = np.arange(tables.n)
+    for column in range(SLICES):
+        here = slice(column * tables.n, (column + 1) * tables.n)
+        gained, lost, both = (part[:, column, None] for part in (tables.gained, tables.lost, tables.both))
+        candidate[:, here] = (place < gained) | ((place >= gained + lost) & (place < gained + lost + both))
+        champion[:, here] = (place >= gained) & (place < gained + lost + both)
+    return Trial(scenario, candidate, champion, slices=np.repeat(np.arange(SLICES), tables.n))
+
+
+def _stacked(
+    pairs: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.stack([candidate for candidate, _ in pairs]), np.stack([champion for _, champion in pairs])
+
+
+def _judges(trial: Trial) -> list[Any]:
+    if trial.slices is not None:
+        return [rule for rule in PEERS if rule.engine == "truescore"]
+    if trial.continuous:  # a margin of 0.02 means nothing in seconds
+        return [rule for rule in PEERS if rule.engine != "statgate" or not rule.settings["margin"]]
+    return list(PEERS)
+
+
+def _shares(codes: NDArray[np.int8] | None) -> str:
+    if codes is None:
+        return "-"
+    return " / ".join(f"{100 * float((codes == code).mean()):.1f}" for code in (PROMOTE, BLOCK))
