@@ -72,16 +72,12 @@ def real_pairs(*, quick: bool, seed: int = 0) -> list[Pair]:
 
 
 def recorded_pairs() -> list[Pair]:
-    """The pairs of fine-tuned models that `make bench-weeks` has recorded (WORLD=bitext); empty before."""
-    path = RESULTS / "weeks-bitext.md"
+    """The pairs of fine-tuned models that `make bench-pairs` has recorded; empty before."""
+    path = RESULTS / "pairs.md"
     if not path.exists():
         return []
     line = next(line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("{"))
-    return [
-        Pair("bitext", f"SmolLM2, {pair['policy']}, week {pair['week']}", pair["n"], pair["gained"], pair["lost"],
-             pair["differing"])
-        for pair in json.loads(line)["pairs"]
-    ]  # fmt: skip
+    return [Pair(**pair) for pair in json.loads(line)["pairs"]]
 
 
 def _pairs_of(name: str, path: Path, text: str, label: str, *, seed: int) -> list[Pair]:
