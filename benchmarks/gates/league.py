@@ -6,7 +6,8 @@ rules that look while answers come in, and real answers. Knows nothing of how a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.gates import chart
+from benchmarks.gates.draws import TAILS, customers, differences
+from benchmarks.gates.promises import (
+    CORE,
+    DIFFERING,
+    EFFECT,
+    TOP_UP,
+    outcomes,
+    slice_pass,
+    small_slice_falls,
+    with_stops,
+    without_stops,
+)  # fmt: skip
 from benchmarks.gates.real_pairs import Pair, real_pairs, recorded_pairs
 from benchmarks.gates.rules import (
     OURS,
@@ -29,13 +42,12 @@ from benchmarks.gates.rules import (
     differing_range,
     items_for_power,
 )  # fmt: skip
-from benchmarks.gates.simulated import SCENARIOS, SLICES, draw, our_gate
+from benchmarks.gates.simulated import DISCORDANCE, SCENARIOS, SLICES, champion_rule, draw, guarded
 from benchmarks.measure import table
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE
 
-EFFECT, DISCORDANCES = 0.03, (0.05, 0.1, 0.2)
+DISCORDANCES = (0.05, 0.1, 0.2)
 VERDICTS = {PROMOTE: "promoted", HOLD: "neither", BLOCK: "blocked", 3: "no verdict"}
-SLICE_SCENARIOS = ("+3, one slice -15", "+3 points")
 
 
 @dataclass(frozen=True)
@@ -54,48 +66,6 @@ class Size:
 
 QUICK = Size((20, 200, 1000), (0.1,), 1000, 60, 25, 500)
 FULL = Size((20, 50, 100, 200, 500, 1000, 2000), DISCORDANCES, 10_000, 500, 400, 1000)
-Draw = Callable[[np.random.Generator, int], tuple[NDArray[np.float64], NDArray[np.float64]]]
-
-
-def rare_collapse(generator: np.random.Generator, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A score between 0 and 1: slightly better answers, of which 2 % collapse; on average equal."""
-    champion = generator.beta(8, 4, n)
-    change = generator.normal(0.012, 0.05, n)
-    collapsed = generator.random(n) < 0.02
-    change[collapsed] = generator.normal(-0.6, 0.05, int(collapsed.sum()))
-    return champion + change - (0.98 * 0.012 - 0.02 * 0.6), champion
-
-
-def time_outs(generator: np.random.Generator, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Seconds per answer, negated: 5 % faster, but 1 % time out at 30 s; on average equal."""
-    base = np.exp(generator.normal(0, 0.3, n))
-    own = base * np.exp(generator.normal(-0.05, 0.1, n))
-    late = generator.random(n) < 0.01
-    mean = 0.99 * np.exp(0.3**2 / 2 - 0.05 + 0.1**2 / 2) + 0.01 * 30.0
-    return -np.where(late, 30.0, own) + mean, -base + np.exp(0.3**2 / 2)
-
-
-TAILS: Mapping[str, Draw] = {"1 % time-outs": time_outs, "2 % collapse": rare_collapse}
-
-
-def customers(
-    generator: np.random.Generator, n_customers: int, tickets: int, *, discordance: float, correlation: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Equal models whose wins and losses are correlated within customers (Dirichlet-multinomial), 0/1 scores."""
-    shares = np.array([discordance / 2, discordance / 2, 1 - discordance])
-    own = generator.dirichlet(shares * (1 / correlation - 1), n_customers)
-    outcome = np.concatenate([generator.choice([1.0, -1.0, 0.0], tickets, p=each / each.sum()) for each in own])
-    equal = (generator.random(len(outcome)) < 0.8).astype(np.float64)
-    return np.where(outcome == 0, equal, outcome > 0).astype(float), np.where(outcome == 0, equal, outcome < 0) * 1.0
-
-
-def differences(
-    generator: np.random.Generator, rows: int, n: int, *, discordance: float, delta: float
-) -> NDArray[np.int8]:
-    """+1 for an item gained, -1 for one lost, in the order of the answers; shape (rows, n)."""
-    luck = generator.random((rows, n), np.float32)
-    gained, lost = (discordance + delta) / 2, (discordance - delta) / 2
-    return np.where(luck < gained, 1, np.where(luck < gained + lost, -1, 0)).astype(np.int8)
 
 
 # The league as one request, and its tables
@@ -149,7 +119,7 @@ class League:
             for name, draw_pair in TAILS.items()
         ]
         clustered = [customers(generator, 40, 20, discordance=0.1, correlation=0.3) for _ in range(rows)]
-        slices = [scored_slices(generator, rows, scenario) for scenario in SLICE_SCENARIOS]
+        slices = [scored_slices(name, *world) for name, world in slice_worlds(generator, rows).items()]
         return [*tails, Trial("customers", *_stacked(clustered), groups=np.repeat(np.arange(40), 20)), *slices]
 
     def _draw_streams(self) -> dict[float, tuple[str, NDArray[np.int8]]]:
@@ -202,25 +172,32 @@ class League:
         )
 
     def slices(self) -> Section:
-        """Six slices of 1,000 items, of which one falls by 15 points while the whole gains 3; and none falls."""
+        """A slice falls while the whole gains 3 points: one of six equal ones, or one of 2 %; and none falls."""
+        generator = np.random.default_rng([self._seed, 3])
         shares: dict[str, list[float]] = {}
-        for number, scenario in enumerate(SLICE_SCENARIOS):
-            tables = draw(np.random.default_rng([self._seed, 3, number]), 20_000, 1000, SCENARIOS[scenario])
-            gained, lost = tables.gained.sum(1), tables.lost.sum(1)
+        for name, (gained, lost, sizes) in slice_worlds(generator, 20_000).items():
+            total = int(sizes.sum())
             for rule in OURS:
-                shares.setdefault(rule.name, []).append(float(our_gate(tables, mode=rule.name.split()[-1]).mean()))
+                outcome = champion_rule(gained.sum(1), lost.sum(1), total, mode=rule.name.split()[-1])
+                promoted = guarded(outcome, gained, lost, sizes) == PROMOTE
+                shares.setdefault(rule.name, []).append(float(promoted.mean()))
             for rule in PEERS:
                 if known := self.tables.get((rule.name, 1000)):
-                    shares.setdefault(rule.name, []).append(float((known.codes(gained, lost) == PROMOTE).mean()))
-            codes = self._judged[scenario].read(self._answers).get("truescore mcnemar")
+                    codes = known.codes(gained.sum(1), lost.sum(1))
+                    shares.setdefault(rule.name, []).append(float((codes == PROMOTE).mean()))
+            codes = self._judged[name].read(self._answers).get("truescore mcnemar")
             if codes is not None:
                 shares.setdefault("truescore mcnemar and compare_slices", []).append(float((codes == PROMOTE).mean()))
-        ruined_first = sorted(shares.items(), key=lambda item: item[1][0])
+        for rule in OURS:
+            mode, deltas = rule.name.split()[-1], (small_slice_falls(), [EFFECT] * len(CORE))
+            fallen, healthy = (slice_pass(generator, 20_000, each, mode=mode) for each in deltas)
+            shares[f"{rule.name}, top_up {TOP_UP}"] = [math.nan, fallen, healthy]
+        rows = sorted(shares.items(), key=lambda item: item[1][1])
         return Section(
-            "Promoted in %, 1,000 items in six slices, the whole 3 points better: one slice falls by 15 points, or all "
-            "slices gain.",
-            ["rule", "one falls", "all gain"],
-            [[name, *(f"{100 * share:.1f}" for share in both)] for name, both in ruined_first],
+            "Promoted in %, 1,000 items, the whole 3 points better: one of six slices falls by 15 points; a slice of "
+            "20 items falls by 15 points; no slice falls. `top_up` draws 220 more items for small slices.",
+            ["rule", "one of six falls", "one of 2 % falls", "none falls"],
+            [[name, *("-" if math.isnan(share) else f"{100 * share:.1f}" for share in all_)] for name, all_ in rows],
         )
 
     def edges(self) -> Section:
@@ -256,19 +233,27 @@ class League:
         )  # fmt: skip
 
     def streams(self) -> Section:
-        """Rules that may stop early: promotions and items."""
+        """Rules that may stop early: promotions, items and labels."""
         rows: list[list[object]] = []
+        deltas = (EFFECT, 0.0, -EFFECT)
+        for name, law in (("tunegate improve, all items", without_stops), ("tunegate improve, interim", with_stops)):
+            laws = [law(1000, DISCORDANCE, delta) for delta in deltas]
+            promoted = " / ".join(f"{100 * each.promoted:.0f}" for each in laws)
+            items = [each.items for each in laws]
+            cells = (f"{each:,.0f} ({DIFFERING * DISCORDANCE * each:,.0f})" for each in items)
+            rows.append([name, "better", promoted, *cells])
         for rule in STREAMERS:
-            answers = [self._answers[self._streams[rule.name, delta]] for delta in (EFFECT, 0.0, -EFFECT)]
+            answers = [self._answers[self._streams[rule.name, delta]] for delta in deltas]
             if all(answers):
                 codes = [np.array(answer["verdicts"]) for answer in answers if answer]
-                items = [float(np.mean(answer["items"])) for answer in answers if answer]
+                asked = [float(np.mean(answer["items"])) for answer in answers if answer]
                 promoted = " / ".join(f"{100 * (each == PROMOTE).mean():.0f}" for each in codes)
-                rows.append([rule.name, rule.claims, promoted, *(f"{each:,.0f}" for each in items)])
+                rows.append([rule.name, rule.claims, promoted, *(f"{each:,.0f} ({each:,.0f})" for each in asked)])
         return Section(
-            f"Rules that look while the answers to 1,000 items come in ({self.size.stream_rows} candidates each; two "
-            "equal models disagree on 10 %): promoted in % if 3 points better / equal / 3 points worse, and items "
-            "answered.",
+            f"Rules that look while the answers to 1,000 items come in (peers: {self.size.stream_rows} candidates; "
+            "tunegate exact; two equal models disagree on 10 %): promoted in % if 3 points better / equal / 3 points "
+            "worse, items answered, and in brackets labels: tunegate's are of answers that differ "
+            f"({DIFFERING:g} times the disagreement), the others' of every item.",
             ["rule", "a promotion says", "promoted", "items at +3", "at 0", "at -3"], rows,
         )  # fmt: skip
 
@@ -314,17 +299,28 @@ class League:
         return found
 
 
-def scored_slices(generator: np.random.Generator, rows: int, scenario: str) -> Trial:
-    """Right answers to 1,000 items of six slices."""
-    tables = draw(generator, rows, 1000, SCENARIOS[scenario])
-    candidate, champion = (np.zeros((rows, tables.n * SLICES)) for _ in range(2))
-    place = np.arange(tables.n)
-    for column in range(SLICES):
-        here = slice(column * tables.n, (column + 1) * tables.n)
-        gained, lost, both = (part[:, column, None] for part in (tables.gained, tables.lost, tables.both))
-        candidate[:, here] = (place < gained) | ((place >= gained + lost) & (place < gained + lost + both))
-        champion[:, here] = (place >= gained) & (place < gained + lost + both)
-    return Trial(scenario, candidate, champion, slices=np.repeat(np.arange(SLICES), tables.n))
+def slice_worlds(
+    generator: np.random.Generator, rows: int
+) -> dict[str, tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]]:
+    """World -> items gained and lost in each slice, shape (rows, slices), and the sizes of the slices."""
+    six = draw(generator, rows, 1000, SCENARIOS["+3, one slice -15"])
+    return {
+        "one of six falls": (six.gained, six.lost, np.full(SLICES, six.n)),
+        "one of 2 % falls": (*outcomes(generator, CORE, small_slice_falls(), rows), CORE),
+        "none falls": (*outcomes(generator, CORE, [EFFECT] * len(CORE), rows), CORE),
+    }
+
+
+def scored_slices(name: str, gained: NDArray[np.int64], lost: NDArray[np.int64], sizes: NDArray[np.int64]) -> Trial:
+    """The same as right and wrong answers; where the models agree, both are right."""
+    candidate, champion = (np.ones((len(gained), int(sizes.sum()))) for _ in range(2))
+    first = 0
+    for column, size in enumerate(sizes.tolist()):
+        place, won, worse = np.arange(size), gained[:, column, None], lost[:, column, None]
+        champion[:, first : first + size] = place >= won
+        candidate[:, first : first + size] = (place < won) | (place >= won + worse)
+        first += size
+    return Trial(name, candidate, champion, slices=np.repeat(np.arange(len(sizes)), sizes))
 
 
 def _stacked(

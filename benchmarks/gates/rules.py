@@ -18,16 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom, norm
 
+from benchmarks.gates.simulated import ALPHA, champion_rule
 from benchmarks.measure import ENGINES, interpreters, isolated, report, run_measured
 from schemas.metrics import traits_of
-from tasks.assess.contract import BLOCK, HOLD, PROMOTE, change_outcome, settle
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
 from tasks.assess.judge import ChangeTest, judge_change
 
 Counts = NDArray[np.int64]
 Codes = NDArray[np.int8]
 ERROR = 3
-ALPHA = 0.05
-MARGIN, MIN_GAIN = 0.02, 0.01
 LIMIT_S = 3600.0
 
 
@@ -152,10 +151,8 @@ def differing_range(n: int, discordances: Sequence[float], *, spread: float = 4.
 
 def our_codes(rule: Rule, gained: Counts, lost: Counts, n: int) -> Codes:
     """tunegate's verdict by its one rule."""
-    refresh = rule.name.endswith("refresh")
-    outcome = change_outcome(gained, lost, n, margin=MARGIN if refresh else 0.0, alpha=ALPHA)
-    met = outcome.met & (gained - lost >= MIN_GAIN * n) if refresh else outcome.met
-    return settle(met[..., None], outcome.p_harm[..., None], alpha=ALPHA)[..., 0]
+    outcome = champion_rule(gained, lost, n, mode=rule.name.split()[-1])
+    return settle(outcome.met[..., None], outcome.p_harm[..., None], alpha=ALPHA)[..., 0]
 
 
 def our_table(rule: Rule, n: int, first: int, last: int) -> Table:

@@ -19,13 +19,20 @@ from scipy.optimize import brentq
 from scipy.stats import binom, multivariate_normal, norm
 
 from benchmarks.measure import table
-from schemas.gates import SliceGuard
-from tasks.assess.contract import PROMOTE, anchor_outcome, change_outcome, guard_outcome, settle
+from schemas.gates import MIN_GAIN
+from tasks.assess.contract import (
+    PROMOTE,
+    Outcome,
+    anchor_outcome,
+    change_outcome,
+    guard_outcome,
+    least_p,
+    settle,
+)  # fmt: skip
 from tasks.assess.power import paired_items_needed
 
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-GUARD = SliceGuard(by=("product",))
 ACCURACY, DISCORDANCE, MARGIN, SLICES = 0.8, 0.1, 0.02, 6
 ALPHA = 0.05
 SCENARIOS: Mapping[str, tuple[float, ...]] = {
@@ -118,15 +125,32 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
     return Tables(gained=table[..., 1], lost=table[..., 2], both=table[..., 0], n=n)
 
 
+def guarded(rule: Outcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArray[np.int8]:
+    """The gate's verdict: one rule against the champion, every slice guarded, all tests in one Holm family.
+
+    Args:
+        gained: Items of each slice that only the candidate got right, shape (candidates, slices), as `lost`.
+        sizes: Items of each slice.
+    """
+    slices = guard_outcome(gained, lost, sizes)
+    met = np.concatenate([rule.met[:, None], slices.met], axis=1)
+    p_harm = np.concatenate([rule.p_harm[:, None], slices.p_harm], axis=1)
+    p_least = np.concatenate([np.zeros((len(met), 1)), least_p(gained + lost, sizes)], axis=1)
+    return settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1)
+
+
+def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> Outcome:
+    """The rule against the champion, `improve` or `refresh`."""
+    if mode == "improve":
+        return change_outcome(gained, lost, n, margin=0.0, alpha=ALPHA)
+    return change_outcome(gained, lost, n, margin=MARGIN, alpha=ALPHA, min_gain=MIN_GAIN)
+
+
 def our_gate(tables: Tables, *, mode: str) -> Bools:
-    """tunegate's gate: one rule against the champion, every slice guarded, all tests in one Holm family."""
-    gained, lost, n = tables.gained.sum(1), tables.lost.sum(1), tables.n * tables.gained.shape[1]
-    rule = change_outcome(gained, lost, n, margin=0.0 if mode == "improve" else MARGIN, alpha=ALPHA)
-    guarded = slice(None) if tables.n >= GUARD.min_slice_items else slice(0)  # smaller slices are not judged
-    guard = guard_outcome(tables.gained[:, guarded], tables.lost[:, guarded], tables.n)
-    met = np.concatenate([rule.met[:, None], guard.met], axis=1)
-    p_harm = np.concatenate([rule.p_harm[:, None], guard.p_harm], axis=1)
-    return np.asarray((settle(met, p_harm, alpha=ALPHA) == PROMOTE).all(axis=1))
+    """Which candidates tunegate's gate promotes."""
+    gained, lost = tables.gained, tables.lost
+    rule = champion_rule(gained.sum(1), lost.sum(1), tables.n * gained.shape[1], mode=mode)
+    return np.asarray(guarded(rule, gained, lost, np.full(gained.shape[1], tables.n)) == PROMOTE)
 
 
 def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str, float]]:
@@ -201,9 +225,9 @@ def _weekly(name: str, ours: Bools, theirs: Bools, first: Bools, n: int) -> Bool
     gained, lost, both = (ours & ~theirs).sum(1), (theirs & ~ours).sum(1), (ours & theirs).sum(1)
     if name in PEERS:
         return PEERS[name](Seen(gained, lost, both, n))
-    refresh = name.endswith("refresh")
-    outcomes = [change_outcome(gained, lost, n, margin=MARGIN if refresh else 0.0, alpha=ALPHA)]
-    if refresh:
+    mode = name.split()[-1]
+    outcomes = [champion_rule(gained, lost, n, mode=mode)]
+    if mode == "refresh":
         won, short = (ours & ~first).sum(1), (first & ~ours).sum(1)
         outcomes.append(anchor_outcome(won, short, n, margin=MARGIN, alpha=ALPHA))
     met = np.stack([outcome.met for outcome in outcomes], axis=1)

@@ -11,8 +11,23 @@ import numpy as np
 import pytest
 
 from benchmarks.engines.gates import mlflow
-from benchmarks.gates.__main__ import BARS
 from benchmarks.gates.chart import panels
+from benchmarks.gates.draws import differences
+from benchmarks.gates.league import scored_slices
+from benchmarks.gates.promises import (
+    AT_LEAST,
+    AT_MOST,
+    EFFECT,
+    ITEMS_YEAR,
+    TOP_UP,
+    changed_by_equal_labels,
+    missed,
+    promise_table,
+    slice_pass,
+    small_slice_falls,
+    with_stops,
+    without_stops,
+)
 from benchmarks.gates.real_pairs import Pair
 from benchmarks.gates.rules import OURS, Rule, items_for_power, our_codes, our_table
 from benchmarks.gates.simulated import (
@@ -31,7 +46,10 @@ from benchmarks.gates.simulated import (
 )
 from schemas.artifacts import Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
+from tasks.assess.contract import BLOCK, PROMOTE
 from tasks.assess.gate import GateContext, decide
+from tasks.assess.interim import PairedRule, run_in_batches
+from tasks.draw import look_ends
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -45,17 +63,17 @@ def shares() -> dict[str, dict[str, float]]:
 
 def test_our_gate_meets_its_bars_with_a_thousand_items(shares: dict[str, dict[str, float]]) -> None:
     ours = shares["tunegate improve"]
-    assert ours["-3 points"] <= BARS["p_minus3"]
-    assert ours["equal"] <= BARS["p_equal"]
+    assert ours["-3 points"] <= AT_MOST["p_minus3"]
+    assert ours["equal"] <= AT_MOST["p_equal"]
     assert ours["+3 points"] >= 0.8
-    assert ours["+3, one slice -15"] <= BARS["p_slice"]
+    assert ours["+3, one slice -15"] <= AT_MOST["p_slice"]
 
 
 def test_no_peer_meets_all_bars(shares: dict[str, dict[str, float]]) -> None:
     for name in PEERS:
         cells = shares[name]
-        kept = cells["equal"] <= BARS["p_equal"] and cells["+3 points"] >= 0.8
-        assert not (kept and cells["+3, one slice -15"] <= BARS["p_slice"]), name
+        kept = cells["equal"] <= AT_MOST["p_equal"] and cells["+3 points"] >= 0.8
+        assert not (kept and cells["+3, one slice -15"] <= AT_MOST["p_slice"]), name
     # an independent simulation of the same model: a plain comparison promotes an equal candidate 52.8 % of the time
     assert shares["point: mean >= champion"]["equal"] == pytest.approx(0.528, abs=0.03)
 
@@ -168,3 +186,46 @@ def test_the_chart_has_a_line_for_each_rule_in_each_panel() -> None:
     root = ElementTree.fromstring(drawn)  # noqa: S314  our own text
     assert len(root.findall(".//{*}polyline")) == 4
     assert [each.text for each in root.findall(".//{*}text")].count("a < b") == 1
+
+
+def test_the_law_from_batch_to_batch_is_that_of_simulated_runs() -> None:
+    n, runs = 400, 4000
+    gains = differences(np.random.default_rng(10), runs, n, discordance=0.1, delta=0.03)
+    found = run_in_batches(
+        gains > 0, [PairedRule(gains < 0)], looks=look_ends(n, batches=10, batch_size=1), effect=EFFECT, discordance=0.1
+    )
+    law = with_stops(n, 0.1, 0.03)
+    assert law.promoted == pytest.approx(float((found.codes == PROMOTE).mean()), abs=0.025)
+    assert law.blocked == pytest.approx(float((found.codes == BLOCK).mean()), abs=0.005)
+    assert law.items == pytest.approx(float(found.n_items.mean()), rel=0.02)
+    whole = without_stops(n, 0.1, 0.03)
+    assert law.promoted < whole.promoted < law.promoted + 0.03
+    assert whole.items == pytest.approx(n)
+    assert law.items < 0.95 * n
+
+
+def test_a_figure_that_is_not_a_number_misses_its_bar() -> None:
+    perfect = (
+        dict.fromkeys(AT_MOST, 0.0) | dict.fromkeys(AT_LEAST, 1.0) | {"items_year": dict.fromkeys(ITEMS_YEAR, 0.4)}
+    )
+    assert missed(perfect) == []
+    assert missed(perfect | {"power_loss": float("nan")}) == ["power_loss"]
+    assert missed(perfect | {"refresh_plus3": 0.9}) == ["refresh_plus3"]
+    assert missed(perfect | {"items_year": ITEMS_YEAR | {"rot": 0.9}}) == ["items_year rot"]
+    assert promise_table(perfect).count("\n") == len(AT_MOST) + len(AT_LEAST) + len(ITEMS_YEAR) + 1
+
+
+def test_labels_of_equal_answers_change_no_decision_and_a_slice_that_falls_is_seen_when_it_is_topped_up() -> None:
+    assert changed_by_equal_labels(np.random.default_rng(11), 50) == 0
+    falls = small_slice_falls()
+    blind, seen = (slice_pass(np.random.default_rng(12), 4000, falls, top_up=top_up) for top_up in (0, TOP_UP))
+    assert seen <= AT_MOST["slice2_pass"] < blind
+
+
+def test_slices_as_right_and_wrong_answers_have_their_counts() -> None:
+    gained, lost = np.array([[2, 0], [1, 3]]), np.array([[1, 1], [0, 2]])
+    trial = scored_slices("two", gained, lost, np.array([4, 6]))
+    change = trial.candidate - trial.champion
+    for part, sign in ((gained, 1), (lost, -1)):
+        counts = [(change[:, trial.slices == each] == sign).sum(1) for each in (0, 1)]
+        assert np.stack(counts, axis=1).tolist() == part.tolist()
