@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.build import PipelineGraph, build
+from flows.build import PipelineGraph, build_run
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.context.registry_state import RegistryState, registry_state_of
@@ -64,7 +64,7 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
     context = context_of(
         spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run
     )
-    declared = build(spec, context)
+    declared, context, _ = build_run(spec, context, ledger)
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}

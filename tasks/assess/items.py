@@ -13,8 +13,9 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
+from schemas.verdicts import NOTHING_SEEN, SeenItems
 from tasks.curate.row_faults import Entry, FaultLimit
-from tasks.draw import draw_order, hash_rank
+from tasks.draw import draw_order, hash_rank, item_hash
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
@@ -34,6 +35,7 @@ def select_items(
     choose: Literal["hash", "newest"] = "hash",
     stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
+    seen: SeenItems = NOTHING_SEEN,
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
@@ -49,6 +51,7 @@ def select_items(
         stratify: Ticket column with the label to spread where times do not decide; None for none.
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
+        seen: Items whose text people saw; they are taken only after all others, if those are too few.
         limit: Ends the run if too many rows are faulty.
 
     Raises:
@@ -64,6 +67,8 @@ def select_items(
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
+    if shown := frozenset(seen.hashes):
+        ranked.sort(key=lambda name: item_hash(name, salt=seen.salt) in shown)  # stable: only what was seen moves
     return _take_valid(splits.test, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
 
 
