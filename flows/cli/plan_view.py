@@ -18,6 +18,7 @@ from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
+from flows.views.labelling import planned_labels
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power
 from flows.views.reply_lengths import cut_replies
@@ -179,6 +180,7 @@ def _figures(
     return {
         **several,
         **budget,
+        **planned_labels(spec, found.settings, None if splits is None else min(spec.evaluate.max_items, splits.n_test)),
         "train_examples": n_train,
         "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
         "optimiser_steps": steps,

@@ -13,17 +13,25 @@ from itertools import combinations
 from typing import Any
 
 from flows.context.labels import Votes, read_votes, settle_votes
+from flows.ledger.opened import open_ledger
 from flows.views.run_reader import Recorded, spec_of
+from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.report import LabelFacts
 from tasks.assess.label_files import Sheet
 from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers
 from tasks.assess.llm_judge import kappa
+from tasks.assess.plan_gate import ASSUMED_DISCORDANCE
 from tasks.curate.redact import redact_row
 from tasks.draw import hash_rank
+
+RECENT_RUNS = 20
+DIFFERING = 1.4
+"""Items with different answers per item on which one arm is right and the other wrong, before a run has measured it: on
+about 3 in 10 both answers are right, or both wrong."""
 
 
 @dataclass(frozen=True)
@@ -139,3 +147,27 @@ def labelling_of(recorded: Recorded) -> Labelling:
     rows = {row["item_id"]: row for row in pq.read_table(items.root / "items.parquet").to_pylist()}
     votes = read_votes(recorded.settings.home, recorded.row.pipeline)
     return Labelling(recorded, spec, rows, find_questions(list(rows), answers, spec.evaluate), votes)
+
+
+def planned_labels(spec: PipelineSpec, settings: Settings, n_items: int | None) -> dict[str, int | None]:
+    """Return the labels that the next verdict needs, and those of the newest verdict; empty if none are declared.
+
+    Args:
+        n_items: Held-out items; None before curation.
+    """
+    if spec.evaluate.labels is None:
+        return {}
+    share, n_made = DIFFERING * (spec.gates.power.discordance or ASSUMED_DISCORDANCE), 0
+    ledger = open_ledger(settings)
+    for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name) if ledger.exists() else ():
+        try:
+            facts = labelling_of(Recorded(settings, row.run_id)).facts()
+        except TunegateError:  # it compared nothing by labels
+            continue
+        share, n_made = facts.n_differing / facts.n_items, facts.n_made
+        break
+    more = spec.evaluate.random_labels * (1 - share)
+    return {
+        "labels_to_make": None if n_items is None else min(n_items, round(share * n_items + more)),
+        "labels_made": n_made,
+    }

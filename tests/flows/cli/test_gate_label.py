@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
@@ -58,7 +59,7 @@ def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and
     assert "`tunegate run small` gives the verdict" in again.stderr
 
     file = workplace.run("gate", "label", run_id, "--rater", "bob", "--write", "csv").stdout.strip()
-    with open(file, newline="") as stream:
+    with Path(file).open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert len(rows) == needed["n_needed"]
     filled = workplace.folder / "filled.csv"
