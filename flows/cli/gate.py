@@ -105,7 +105,9 @@ def label(
         raise ConfigError("give --write or --read, not both", code="TG0139", where="--read")
     settings = load_settings(config)
     labelling = labelling_of(Recorded(settings, run_id))
-    row, name = labelling.recorded.row, rater or login()
+    row, name, decision = labelling.recorded.row, rater or login(), labelling.recorded.decision()
+    if decision is not None and decision.verdict in ("BLOCK", "ERROR"):
+        note(f"the verdict of this run is {decision.verdict}, whatever the labels say")
     if write is not None:
         return _write_labels(labelling, write, name)
     if read is not None:

@@ -26,8 +26,10 @@ DIGESTS = {
     "params.files": "another base model",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",
+    "params.labels": "other labels",
+    "params.seen": "people saw held-out items",
 }
-"""Parameters that are digests -> the reason to show when one has changed."""
+"""Parameters that are digests or many values -> the reason to show when they have changed."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,6 @@ def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
 
 def _in_words(this: PlannedNode) -> PlannedNode:
     """Replace reasons about digests by what has changed."""
-    paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
-    reasons = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
-    return replace(this, reasons=tuple(reasons))
+    paths = (reason.replace(":", " ").partition(" ")[0].split(".")[:2] for reason in this.reasons)
+    reasons = (DIGESTS.get(".".join(path), reason) for path, reason in zip(paths, this.reasons, strict=True))
+    return replace(this, reasons=tuple(dict.fromkeys(reasons)))
