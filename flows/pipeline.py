@@ -18,6 +18,7 @@ from typing import Any, Literal
 from prefect import Flow, flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
@@ -166,7 +167,7 @@ def run_here(
     root: Path,
     request: Request,
     listeners: Callable[[RunContext], tuple[Listener, ...]],
-    in_prefect: bool,
+    connect: Callable[[RunContext], bool],
 ) -> tuple[Outcome, GateDecision | None]:
     """Run a pipeline for the command line; return how it ended and the gate's decision.
 
@@ -175,6 +176,8 @@ def run_here(
     Args:
         root: Folder of pipelines.yaml.
         listeners: Makes the listeners of the run.
+        connect: Called once the source and the configuration are checked and nothing has started; sets the variables
+            of the Prefect server that the run is shown on. False for a run without Prefect.
 
     Raises:
         RunEndedError: it was cancelled in Prefect.
@@ -182,8 +185,9 @@ def run_here(
     """
     with open_run(spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, listeners=listeners) as opened:
         context = opened.context
-        context.in_prefect = in_prefect
-        outcome = _run_as_flow(opened, request) if in_prefect else None
+        context.in_prefect = connect(context)
+        refresh_global_settings_context()  # Prefect read its settings when it was imported
+        outcome = _run_as_flow(opened, request) if context.in_prefect else None
         if outcome is None:
             outcome = context.outcome or _run(opened, request)
             context.outcome = outcome

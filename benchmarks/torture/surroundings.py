@@ -19,7 +19,7 @@ from benchmarks.torture.fork import PIPELINE, Acks, Child, Work, kill_at, when_r
 from benchmarks.torture.homes import environment
 from benchmarks.torture.kills import needs_mount
 from benchmarks.torture.trial import Trial, fault
-from flows.workspace.servers import running
+from flows.workspace.servers import running, users_homes
 
 NOWHERE = "http://127.0.0.1:9"
 """A port that nothing listens on."""
@@ -327,7 +327,8 @@ def killed_command(trial: Trial) -> Iterator[str]:
 
 def _kill_prefect(trial: Trial, command: subprocess.Popen[bytes], after: float) -> None:
     while command.poll() is None:
-        server = next((each for each in running(trial.home) if each.kind == "prefect"), None)
+        common = users_homes(trial.place.parent / "state" / "tunegate")
+        server = next((each for each in running(*common) if each.kind == "prefect"), None)
         if server is not None:
             _wait(command, after / 3)
             os.kill(server.pid, signal.SIGKILL)

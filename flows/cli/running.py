@@ -1,4 +1,4 @@
-"""A run from the command line: find or start a Prefect server, run the flow, print the verdict."""
+"""A run from the command line: check its source, find or start a Prefect server, run the flow, print the verdict."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from flows.cli.exit_codes import TERMINATED
 from flows.cli.options import login
 from flows.cli.output import print_json, talk, warn
 from flows.context.as_of import check_as_of
+from flows.context.ingest import landed_folder
 from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
-from flows.workspace.servers import Server, client_environment, ensure_prefect
+from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
+from tasks.curate.extract import check_first_rows
+from tasks.sources.registry import place_of
 
 if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
     from flows.pipeline import Stage
     from schemas.ticks import Cause
 
 
+STARTING = (
+    "starting your Prefect server, which shows the runs of all your projects (250 MB of memory); it ends after {:g} "
+    "minutes without use, or by `tunegate ops down --all`"
+)
 TOO_MANY_OR_FEW = ("TG0220", "TG0221")
 """Errors about the number of rows: too many are quarantined, or too few are left."""
 
@@ -77,9 +85,8 @@ def run_pipeline(request: RunRequest) -> int:
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
         _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
-    server, silent = _prefect(settings.home)
-    # Prefect reads its settings when it is first imported: only now.
-    os.environ.update(client_environment(server))
+    # Prefect reads its settings when it is first imported: only now. The server's address comes later.
+    os.environ.update(client_environment(None))
     from flows.cli.text.faults import print_faults
     from flows.graph.execute import RunEndedError
     from flows.pipeline import Request, run_here
@@ -90,10 +97,7 @@ def run_pipeline(request: RunRequest) -> int:
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
-    console.print(f"[bold]{request.pipeline}[/bold]", f"[dim]{where}[/dim]")
-    if silent is not None:
-        screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run continues without Prefect")
+    console.print(f"[bold]{request.pipeline}[/bold]")
     try:
         outcome, decision = run_here(
             spec,
@@ -107,7 +111,7 @@ def run_pipeline(request: RunRequest) -> int:
                 as_of=as_of,
             ),
             listeners=lambda context: (screen, LiveCurves(context)),
-            in_prefect=silent is None,
+            connect=lambda context: _connect(context, screen, until=request.until),
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
@@ -141,12 +145,28 @@ def run_pipeline(request: RunRequest) -> int:
     return code
 
 
-def _prefect(home: Path) -> tuple[Server | None, ServiceError | None]:
-    """The local server, if it is that one, and why Prefect is silent: what decides a run needs none."""
+def _connect(context: RunContext, screen: Screen, *, until: str) -> bool:
+    """Find or start the Prefect server that shows this run; False for a run without Prefect, which needs none."""
+    spec, settings, yours = context.spec, context.settings, os.environ.get("PREFECT_API_URL")
+    placed = spec.place.pools()
+    if until == "curate" and not yours and "curate" not in placed:
+        return False  # it takes less time than a server's start
+    check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
+
+    def starting() -> None:
+        screen.noted(STARTING.format(settings.server_idle_s / 60))
+
     try:
-        return ensure_prefect(home), None
+        if placed:  # work pools and deployments are on the project's own server
+            server = ensure_prefect(settings.home, starting=starting)
+        else:
+            server = ensure_users_prefect(settings, starting=starting)
     except ServiceError as error:
-        return None, error
+        screen.noted(f"{error.code}: {error.message} ({error.where}); the run continues without Prefect")
+        return False
+    os.environ.update(client_environment(server))
+    screen.noted(f"shown in Prefect at {server.url if server is not None else yours}")
+    return True
 
 
 def _accept_ledger(settings: Settings, *, new: bool, reason: str) -> None:
