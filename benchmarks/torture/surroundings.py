@@ -302,9 +302,8 @@ def killed_command(trial: Trial) -> Iterator[str]:
     environ.pop("PREFECT_API_URL", None)
     target, after = TARGETS[trial.number % len(TARGETS)], trial.rng.uniform(0, TYPICAL_S)
     output = trial.folder / "command.txt"
-    trial.stack.callback(
-        subprocess.run, [TUNEGATE, "ops", "down"], cwd=trial.place, env=environ, capture_output=True, check=False
-    )
+    down = [TUNEGATE, "ops", "down", "--all"]
+    trial.stack.callback(subprocess.run, down, cwd=trial.place, env=environ, capture_output=True, check=False)
     with output.open("w") as stream:
         command = subprocess.Popen(
             [TUNEGATE, "run", PIPELINE], cwd=trial.place, env=environ, stdout=stream, stderr=stream,

@@ -25,11 +25,13 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
     is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages logs a browser in; JSON, which
     programs keep, has the plain one.
     """
+    from flows.workspace.disk import private_folder
     from flows.workspace.prefect_login import login_url
     from flows.workspace.servers import ensure_mlflow, ensure_users_prefect
     from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
+    private_folder(settings.home)  # where it cannot be, no server is started
     started = (ensure_users_prefect(settings), ensure_mlflow(settings.home))
     servers = [server for server in started if server is not None]
     if as_json:
