@@ -40,6 +40,8 @@ class Exported:
     """Of the registered model."""
     stored: Stored = "bfloat16"
     """Type of whole weights."""
+    target: Path | None = None
+    """Where the export will be once it is complete."""
 
 
 class Write(Protocol):
