@@ -111,7 +111,7 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
 
 def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
-    evaluate, prompt = spec.evaluate, spec.train.prompt
+    evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
     baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -124,6 +124,8 @@ def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[Model
         choose=evaluate.choose,
         stratify=evaluate.routing_field,
         prompts=tuple(prompts),
+        slices=() if guard is None else guard.by,
+        top_up=0 if guard is None else guard.top_up,
     )
 
 
@@ -244,7 +246,7 @@ def add_gate(
         baselines=baselines,
         gates=gates,
         anchor=anchor,
-        items=items if spec.gates.cluster_by is not None else None,
+        items=items if gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up) else None,
         checks=checks,
         suite=suite,
         context=GateContext(

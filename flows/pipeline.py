@@ -100,6 +100,8 @@ class Request:
     """Seconds to wait for another run of the pipeline."""
     as_of: str | None = None
     """Only tickets created by the end of this day, UTC; moves no alias."""
+    given: tuple[str, ...] = ()
+    """Settings of this run alone, to be recorded; the pipeline has them already."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -186,7 +188,9 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger records the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, listeners=listeners) as opened:
+    with open_run(
+        spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, given=request.given, listeners=listeners
+    ) as opened:
         context = opened.context
         context.in_prefect = connect(context)
         refresh_global_settings_context()  # Prefect read its settings when it was imported

@@ -146,6 +146,8 @@ class RunReport(_Part):
     reason: str
     as_of: str | None = None
     """Day of `--as-of`; such a run promotes nothing."""
+    given: tuple[str, ...] = ()
+    """Settings of `--set`, which this run had instead of the file's."""
     started_at: str
     ended_at: str | None
     version: str | None

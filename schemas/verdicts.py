@@ -44,6 +44,8 @@ class UsedBudget(BaseModel):
 
     looks: int = Field(default=0, ge=0)
     """Other held-out sets on which this candidate was judged before."""
+    nested: tuple[int, ...] = ()
+    """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
     verdicts: int = Field(default=0, ge=0)
     """Other candidates for the registered model that were judged on the same items before."""
 
@@ -102,6 +104,11 @@ class Finding(BaseModel):
     """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` if customers are resampled."""
     reason: str
     """One sentence that ends with what would change it (`about 120 more items would decide`)."""
+    more_items: int | None = None
+    """Further items that would decide a HOLD at the planned effect and power; 0 if there are enough; null if unknown,
+    or if no number would."""
+    smallest_loss: float | None = None
+    """Of a slice: the smallest loss that so many items show with the planned power; null if there is none."""
     won: int | None = None
     """Items on which the candidate is better than the reference; null for absolute limits."""
     lost: int | None = None
@@ -113,7 +120,7 @@ class Finding(BaseModel):
     part: Part = "primary"
     """What the finding is about."""
     decides: bool = True
-    """False if it is only reported, such as a slice that is too small."""
+    """False if it is only reported, such as a slice in which too few items differ to show anything."""
 
     @property
     def is_check(self) -> bool:

@@ -53,6 +53,8 @@ class RunRequest:
         accept_ledger: Continue with a ledger that was restored.
         reason: Why the ledger is another.
         as_of: Only tickets created by the end of this day, UTC; moves no alias.
+        given: `PATH=VALUE`, settings of this run alone.
+        server: Start a Prefect server if none is there; without one the run uses PREFECT_API_URL, or no Prefect.
     """
 
     pipeline: str
@@ -66,7 +68,9 @@ class RunRequest:
     accept_ledger: bool = False
     reason: str = ""
     as_of: str | None = None
+    given: tuple[str, ...] = ()
     as_json: bool = False
+    server: bool = True
 
 
 def run_pipeline(request: RunRequest) -> int:
@@ -81,7 +85,13 @@ def run_pipeline(request: RunRequest) -> int:
     if request.until not in STAGES:
         raise ConfigError(f"--until {request.until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
     as_of = None if request.as_of is None else check_as_of(request.as_of)
-    spec, settings = load_file(config).get(request.pipeline), load_settings(config)
+    loaded = load_file(config, settings=request.given, only=request.pipeline)
+    spec, settings = loaded.get(request.pipeline), load_settings(config)
+    if request.given and any(spec.place.pool_of(stage) for stage in STAGES):
+        raise ConfigError(
+            "a stage that runs on a work pool reads pipelines.yaml itself, so it cannot have other settings",
+            code="TG0139", where="--set", hint="change the file, or run without `place`",
+        )  # fmt: skip
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
         _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
@@ -98,6 +108,8 @@ def run_pipeline(request: RunRequest) -> int:
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
     console.print(f"[bold]{request.pipeline}[/bold]")
+    if request.given:
+        screen.noted(f"settings of this run alone: {', '.join(request.given)}")
     try:
         outcome, decision = run_here(
             spec,
@@ -109,9 +121,10 @@ def run_pipeline(request: RunRequest) -> int:
                 tick=None if request.cause is None else Tick(request.cause),
                 wait_s=request.wait_s,
                 as_of=as_of,
+                given=request.given,
             ),
             listeners=lambda context: (screen, LiveCurves(context)),
-            connect=lambda context: _connect(context, screen, until=request.until),
+            connect=lambda context: _connect(context, screen, request),
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
@@ -141,16 +154,19 @@ def run_pipeline(request: RunRequest) -> int:
     pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and request.require_mlflow else 0)
     if request.as_json:
-        print_json({**outcome.model_dump(), "as_of": as_of, "exit_code": code, "mlflow_pending": pending})
+        print_json(
+            {**outcome.model_dump(), "as_of": as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
+        )
     return code
 
 
-def _connect(context: RunContext, screen: Screen, *, until: str) -> bool:
+def _connect(context: RunContext, screen: Screen, request: RunRequest) -> bool:
     """Find or start the Prefect server that shows this run; False for a run without Prefect, which needs none."""
     spec, settings, yours = context.spec, context.settings, os.environ.get("PREFECT_API_URL")
     placed = spec.place.pools()
-    if until == "curate" and not yours and "curate" not in placed:
-        return False  # it takes less time than a server's start
+    starts_one = request.server and request.until != "curate"  # curation takes less time than a server's start
+    if not (yours or placed.keys() & STAGES[: STAGES.index(request.until) + 1] or starts_one):
+        return False
     check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
 
     def starting() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pyarrow.parquet as pq
 
@@ -64,8 +65,12 @@ class RegistryState:
         for held_out, model in before:
             if model != candidate.digest:
                 shares[model] = max(shares.get(model, 0.0), _shared(sets, items.digest, held_out))
+        looks = list(dict.fromkeys(held_out for held_out, model in before if model == candidate.digest))
+        chain = [sets.get(held_out, frozenset()) for held_out in (*looks, items.digest)]
+        nested = all(chain) and all(one < other for one, other in pairwise(chain))
         return UsedBudget(
-            looks=len({held_out for held_out, model in before if model == candidate.digest}),
+            looks=len(looks),
+            nested=tuple(len(each) for each in chain[:-1]) if nested else (),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
         )

@@ -198,6 +198,16 @@ class Runs(LedgerBase):
             ).fetchall()
         return median(row["seconds"] for row in rows) if rows else None
 
+    def newest_made(self, kind: str, *, limit: int = TYPICAL_RUNS) -> tuple[StepRow, ...]:
+        """Return the newest steps that were made, of any pipeline, with this name or one that begins with it."""
+        with self.read() as db:
+            rows = db.execute(
+                "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
+                " WHERE substr(step, 1, length(?)) = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
+                (kind, kind, limit),
+            ).fetchall()
+        return tuple(StepRow(**row) for row in rows)
+
     def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
         """Return the newest runs, newest first."""
         with self.read() as db:

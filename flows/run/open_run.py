@@ -27,7 +27,7 @@ from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import config_as_of
+from flows.ledger.rows import config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
@@ -105,6 +105,7 @@ def open_run(
     root: Path,
     wait_s: float = 0.0,
     as_of: str | None = None,
+    given: tuple[str, ...] = (),
     listeners: Callable[[RunContext], tuple[Listener, ...]] = lambda _: (),
 ) -> Iterator[OpenRun]:
     """Take the pipeline's lock and record the run in the ledger; on exit, record how it ended.
@@ -113,6 +114,7 @@ def open_run(
         root: Folder of pipelines.yaml.
         wait_s: Seconds to wait for another run of the pipeline.
         as_of: Day of `RunContext.as_of`, checked by `check_as_of`.
+        given: Settings of this run alone, which `spec` has already.
         listeners: Makes the listeners of the run, which are notified from the ingestion of its source on.
 
     Raises:
@@ -138,7 +140,7 @@ def open_run(
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
         ledger = open_ledger(settings)
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
-        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of)
+        context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of, given)
         context.listeners.members += listeners(context)
         if (start := describe_start(spec, context.registry_state)) is not None:
             context.listeners.noted(start)
@@ -187,7 +189,9 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         pipeline=spec.name,
         model_name=spec.registry.name,
         input_digest="",
-        config_json=config_as_of(masked(spec.model_dump_json(by_alias=True)), context.as_of),
+        config_json=config_of_run(
+            masked(spec.model_dump_json(by_alias=True)), as_of=context.as_of, given=tuple(map(masked, context.given))
+        ),
     )
     try:
         with ingested_source(context):
@@ -217,8 +221,9 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         verdict=None if outcome.verdict == "SKIP" or outcome.verdict == "DONE" else outcome.verdict,
         reason=outcome.reason,
         exit_code=outcome.exit_code,
-        # The pipeline's mark is the newest ticket that was judged: a look at the past must not move it.
-        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not context.as_of else None,
+        # The pipeline's mark is the newest ticket that was judged: neither a look at the past nor a run with other
+        # settings may move it, or the next scheduled run would find nothing new.
+        seen=_seen(opened[0]) if outcome.verdict in get_args(Holds) and not (context.as_of or context.given) else None,
     )
 
 

@@ -110,6 +110,7 @@ def gather(
         verdict=outcome.verdict if outcome else row.verdict or "NONE",
         reason=outcome.reason if outcome else row.reason,
         as_of=row.as_of,
+        given=row.given,
         started_at=row.started_at,
         ended_at=row.ended_at,
         version=mine[0].ref.version if mine else None,

@@ -12,7 +12,7 @@ import orjson
 from pydantic import ValidationError
 
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import RunRow
+from flows.ledger.rows import RunRow, pipeline_config
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
 from schemas.curation_card import CardNumbers
@@ -132,7 +132,7 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
 
 def settings_of(row: RunRow) -> dict[str, str]:
     """Return path -> value of every recorded setting that affects a candidate."""
-    config = {name: value for name, value in orjson.loads(row.config_json).items() if name not in HIDDEN}
+    config = {name: value for name, value in pipeline_config(row).items() if name not in HIDDEN}
     return dict(_flat(config, ""))
 
 
@@ -151,9 +151,7 @@ def spec_of(row: RunRow) -> PipelineSpec:
     """
     load_registries()  # the run may have used registered steps, sources or metrics
     try:
-        config = orjson.loads(row.config_json)
-        config.pop("as_of", None)  # of the run, not of the pipeline
-        return PipelineSpec.model_validate(config)
+        return PipelineSpec.model_validate(pipeline_config(row))
     except ValidationError as error:
         at = ".".join(map(str, error.errors()[0]["loc"]))
         raise ConfigError(

@@ -51,7 +51,9 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
     out = _check_free(out)
 
     def write(folder: Path) -> tuple[ExportOrigin, ...]:
-        return (origin.model_copy(update={"checked": form.write(replace(source, target=out), folder)}),)
+        checked = form.write(replace(source, target=out), folder)
+        source.report("seal the folder")
+        return (origin.model_copy(update={"checked": checked}),)
 
     _check_source(source, form)
     return _written(out, write)
@@ -86,6 +88,7 @@ def export_together(sources: Sequence[Exported], origins: Sequence[ExportOrigin]
 
 
 def _check_source(source: Exported, form: ExportFormat) -> None:
+    source.report("check the files against what was evaluated")
     check_evaluated(source.bundle, source.trained)
     if form.reads_base and verify(source.model.root) != source.model.digest:
         raise StorageError(

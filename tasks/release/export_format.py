@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 from schemas.artifacts import BundleRef, DatasetRef, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.errors import ConfigError, StorageError
 from schemas.names import nearest
+from tasks.progress import silent_report
 
 Stored = Literal["float32", "bfloat16"]
 
@@ -42,6 +43,8 @@ class Exported:
     """Type of whole weights."""
     target: Path | None = None
     """Where the export will be once it is complete."""
+    report: Callable[[str], None] = silent_report
+    """Called with what is done now, in words."""
 
 
 class Write(Protocol):
