@@ -144,10 +144,10 @@ fuzz: install ## readers, YAML loader, redactor and SQL guards for MINUTES (defa
 stack: install ## start the whole natively: Postgres, Prefect, MLflow with logins, a worker, the endpoint (loopback)
 	@$(BIN)/python -m infra.stack up
 
-up: install ## start the local Prefect and MLflow servers (loopback)
+up: install ## start your Prefect server and this project's MLflow server (loopback)
 	@$(BIN)/tunegate ops up
 
-down: install ## stop them
+down: install ## stop this project's servers; your Prefect server ends after an hour without use
 	@$(BIN)/tunegate ops down
 
 clean: ## remove caches of tools; state under .tunegate/ stays
