@@ -91,6 +91,11 @@ def look_ends(n_items: int, *, batches: int, batch_size: int) -> tuple[int, ...]
     return tuple(dict.fromkeys(next(end for end in ends if end >= each) for each in wanted))
 
 
+def item_hash(item_id: str, *, salt: str) -> str:
+    """Hash under which an item is recorded: it identifies equal items, and reveals no ticket."""
+    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
+
+
 def _uniform(text: str) -> float:
     """A number in [0, 1) that only the text decides."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / 2**56
