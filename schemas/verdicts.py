@@ -130,14 +130,14 @@ class InterimUse(BaseModel):
 
         >>> look = InterimLook(n_items=96, rule="exact improves on champion", chance=0.04, stopped=True)
         >>> InterimUse(n_items=96, n_planned=400, looks=(look,)).sentence()
-        'stopped after 96 of 400 planned items, 304 are left fresh; chance to pass so far 4 % (1 look)'
+        'stopped after 96 of 400 planned items, 304 are left unanswered; chance to pass so far 4 % (1 look)'
         """
         looks = f"{len(self.looks)} look{'' if len(self.looks) == 1 else 's'}"
         if not self.stopped:
             return f"all {self.n_planned:,} planned items are answered ({looks})"
         left, chance = self.n_planned - self.n_items, self.looks[-1].chance
         return (
-            f"stopped after {self.n_items:,} of {self.n_planned:,} planned items, {left:,} are left fresh; "
+            f"stopped after {self.n_items:,} of {self.n_planned:,} planned items, {left:,} are left unanswered; "
             f"chance to pass so far {100 * chance:.2g} % ({looks})"
         )
 

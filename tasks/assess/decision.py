@@ -13,6 +13,8 @@ from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
 
+STOPPED = "interim"
+"""Metric of the finding that a run stopped before the last item."""
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
     "UNCOMPARED": "not compared",
@@ -72,7 +74,8 @@ def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
     if verdict == "PROMOTE":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
-    first = decisive[0]
+    # Where a run stopped, that is the reason: the others judge only a part of the items.
+    first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"

@@ -62,7 +62,7 @@ from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUse, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
-from tasks.assess.decision import summarise, write_decision
+from tasks.assess.decision import STOPPED, summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.interim import HARM_AT_STOP, stops
@@ -247,11 +247,11 @@ def stop_findings(looked: InterimUse | None, gates: GatesSpec) -> Iterator[Findi
     last = looked.looks[-1]
     left = looked.n_planned - looked.n_items
     yield Finding(
-        rule=f"all {looked.n_planned:,} planned items are answered", metric="interim", verdict="HOLD",
+        rule=f"all {looked.n_planned:,} planned items are answered", metric=STOPPED, verdict="HOLD",
         n_items=looked.n_items, candidate=None, method="conditional_power", part="use",
         reason=f"stopped after {looked.n_items:,} of {looked.n_planned:,} items, since the chance to meet "
         f"`{last.rule}` was {100 * last.chance:.2g} %, even with an effect of {gates.power.effect:g} from then on; "
-        f"{left:,} items are left fresh for another candidate, and `gates.interim: null` answers them all.",
+        f"{left:,} items are left unanswered, and `gates.interim: null` answers them.",
     )  # fmt: skip
 
 
