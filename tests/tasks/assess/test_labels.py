@@ -142,3 +142,9 @@ def test_with_declared_fields_answers_are_equal_if_their_fields_are() -> None:
     reference = keys.label_of_reference({"item_id": "2", "category": "returns", "answer": "x"})
     assert reference == keys.label_of("2", "[returns]")
     assert keys.label_of_reference({"item_id": "2", "category": None, "answer": "x"}) is None
+
+
+def test_items_that_a_stopped_candidate_did_not_answer_need_no_label() -> None:
+    evaluate = EvaluateSpec(labels="differing", random_labels=1)
+    found = find_questions(["a", "b"], [{"a": "yes"}, {"a": "no", "b": "maybe"}], evaluate)
+    assert [each.item_id for each in found] == ["a"]
