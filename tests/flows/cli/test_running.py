@@ -72,6 +72,37 @@ def test_bad_data_exits_with_code_3_and_the_quarantine_error(workplace: Workplac
     assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
 
 
+@pytest.mark.parametrize(
+    ("command", "source", "code"),
+    [
+        (("data", "curate", "small"), {}, 3),  # a quick stage: a server would take longer to start
+        (("plan", "small"), {}, 0),
+        (("init", "--from", "tickets.csv", "--config", "other.yaml"), {}, 0),
+        (("run", "small"), {"kind": "files", "paths": ["missing.csv"]}, 3),
+        (("run", "small"), {"kind": "files", "paths": ["tickets.csv"], "columns": {"body": "txt"}}, 3),
+    ],
+)
+def test_no_server_is_started_for_short_commands_and_for_a_source_that_cannot_be_read(
+    empty_workplace: Workplace, command: tuple[str, ...], source: dict[str, Any], code: int
+) -> None:
+    workplace, state = empty_workplace, empty_workplace.folder / "state"
+    workplace.environ["XDG_STATE_HOME"] = str(state)
+    del workplace.environ["PREFECT_API_URL"]
+    rows = [f"{n},my parcel {n} is late,We are looking for parcel {n}.,billing" for n in range(40)]
+    (workplace.folder / "tickets.csv").write_text("\n".join(["id,text,reply,label", *rows]))
+
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["schema"].update(fail_above=0.0)
+        document["pipelines"]["small"]["source"] = source or document["pipelines"]["small"]["source"]
+
+    workplace.declare(change)
+    done = workplace.run(*command)
+    assert done.returncode == code, done.stderr
+    assert "Prefect" not in done.stderr
+    assert not (state / "tunegate" / "servers").exists()
+    assert not (workplace.home / "prefect").exists()
+
+
 def test_a_stage_runs_alone(workplace: Workplace) -> None:
     outcome = workplace.json("run", "small", "--until", "curate")
     assert outcome["verdict"] == "DONE"
