@@ -102,12 +102,14 @@ def find_questions(
 ) -> tuple[Question, ...]:
     """The items that need labels, in the order of their ids: those on which arms differ, and the random part.
 
+    An item that some arm has not answered, because it stopped early, needs none.
+
     Args:
         answers: Item id -> answer, of each compared arm.
     """
     keys, random = AnswerKeys(evaluate), random_part(item_ids, evaluate)
     found = []
-    for item in sorted(item_ids):
+    for item in sorted(item for item in item_ids if all(item in arm for arm in answers)):
         different = {keys.label_of(item, arm[item]): arm[item] for arm in reversed(answers)}
         if len(different) > 1 or item in random:
             found.append(Question(item, different, item in random))

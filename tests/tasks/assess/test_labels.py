@@ -138,6 +138,7 @@ def test_with_declared_fields_answers_are_equal_if_their_fields_are() -> None:
         {"1": "We are sorry. [billing]", "2": "[billing]", "3": "none either"},
     ]
     (question,) = find_questions(["1", "2", "3"], answers, evaluate)
+    assert find_questions(["1", "2", "3"], [{"1": "[billing]"}, answers[1]], evaluate) == ()  # the first arm stopped
     assert (question.item_id, sorted(question.answers.values())) == ("2", ["[billing]", "[returns]"])
     keys = AnswerKeys(evaluate)
     reference = keys.label_of_reference({"item_id": "2", "category": "returns", "answer": "x"})
