@@ -96,6 +96,8 @@ class Request:
     """Seconds to wait for another run of the pipeline."""
     as_of: str | None = None
     """Only tickets created by the end of this day, UTC; moves no alias."""
+    given: tuple[str, ...] = ()
+    """Settings of this run alone, to be recorded; the pipeline has them already."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -180,7 +182,9 @@ def run_here(
         RunEndedError: it was cancelled in Prefect.
         TunegateError: it failed; the ledger records the reason, the champion stays.
     """
-    with open_run(spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, listeners=listeners) as opened:
+    with open_run(
+        spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, given=request.given, listeners=listeners
+    ) as opened:
         context = opened.context
         context.in_prefect = in_prefect
         outcome = _run_as_flow(opened, request) if in_prefect else None

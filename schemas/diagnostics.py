@@ -75,6 +75,8 @@ class Diagnostic:
         return {
             "code": self.code,
             "message": self.message,
+            "where": self.where,
+            "hint": self.help,
             "file": self.file,
             "line": self.span.line if self.span else None,
             "column": self.span.column if self.span else None,

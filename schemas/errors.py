@@ -20,6 +20,7 @@ Secrets of the environment are masked in all of them. Only ``ServiceError`` and 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from schemas.secrets import masked
@@ -61,6 +62,31 @@ class TunegateError(Exception):
             "where": self.where,
             "hint": self.hint,
         }
+
+
+class SeveralErrors(TunegateError):  # noqa: N818  it has several
+    """Several errors that were found together; its code, place and exit code are those of the first.
+
+    Attributes:
+        errors: At least one, in the order in which they are shown.
+    """
+
+    def __init__(self, errors: Sequence[TunegateError]) -> None:
+        first, self.errors = errors[0], tuple(errors)
+        super().__init__(first.message, code=first.code, where=first.where, hint=first.hint)
+        self.exit_code = first.exit_code  # type: ignore[misc]  # of the class, in the others
+
+    def __str__(self) -> str:
+        return "\n\n".join(map(str, self.errors))
+
+    def to_json(self) -> dict[str, object]:
+        """The first error, and all of them under `errors`."""
+        found: list[object] = []
+        for error in self.errors:
+            one = error.to_json()
+            inner = one.pop("errors", None)
+            found += inner if isinstance(inner, list) else [one]
+        return {**super().to_json(), "errors": found}
 
 
 class ConfigError(TunegateError):

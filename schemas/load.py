@@ -11,7 +11,7 @@ Knows nothing of tasks and flows. Called by `flows/cli/app.py` and by deployment
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -25,6 +25,7 @@ from schemas.names import closest
 from schemas.pipeline import PipelineSpec
 from schemas.registries import load_registries
 from schemas.secrets import know_secrets
+from schemas.settings_given import GivenSettings
 from schemas.yaml_text import MAX_BYTES, MAX_LINE, read_tree
 
 __all__ = ["ConfigErrors", "PipelineFile", "load_file"]
@@ -64,12 +65,16 @@ def load_file(
     *,
     environ: Mapping[str, str] = os.environ,
     address_fault: Callable[[str], TunegateError | None] | None = None,
+    settings: Sequence[str] = (),
+    only: str | None = None,
 ) -> PipelineFile:
     """Read a pipeline file, check all of it, and report every fault.
 
     Args:
         environ: Variables for `${env:NAME}`.
         address_fault: Returns what is wrong with the address of a base model; None leaves that to the run.
+        settings: `PATH=VALUE` that replace those of the pipeline `only` (`schemas/settings_given.py`).
+        only: The pipeline that `settings` are for.
 
     Raises:
         ConfigErrors: the file or a pipeline in it is wrong. A fault that several pipelines inherit is reported once.
@@ -79,11 +84,13 @@ def load_file(
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
     tree = read_tree(source)
     merged, faults = merge_pipelines(tree, source)
+    given = GivenSettings(source, settings)
+    merged = [given.over(each) if each.name == only else each for each in merged]
     specs: dict[str, PipelineSpec] = {}
     places = {pipeline.name: pipeline.root.key for pipeline in merged}
     reported: dict[str, set[tuple[object, ...]]] = {}
     for pipeline in merged:
-        check = PipelineCheck(pipeline, source, Substitution(source, environ), address_fault)
+        check = PipelineCheck(pipeline, given.source, Substitution(given.source, environ), address_fault)
         spec = check.spec()
         if spec is not None:
             specs[pipeline.name] = spec
@@ -92,7 +99,7 @@ def load_file(
         faults += _new(check, reported.get(pipeline.parent or "", set()))
     valid = MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]])))
     if faults:
-        raise ConfigErrors(faults, valid)
+        raise ConfigErrors(map(given.placed, faults), valid)
     return PipelineFile(path, valid)
 
 

@@ -48,6 +48,21 @@ class UsedBudget(BaseModel):
     """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
     verdicts: int = Field(default=0, ge=0)
     """Other candidates for the registered model that were judged on the same items before."""
+    n_seen: int = Field(default=0, ge=0)
+    """Items whose text people had seen before this run: whoever repairs what they read teaches to the test."""
+
+
+class SeenItems(BaseModel):
+    """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    salt: str = ""
+    hashes: tuple[str, ...] = ()
+    """`tasks.draw.item_hash` of each, sorted."""
+
+
+NOTHING_SEEN = SeenItems()
 
 
 class EvidenceUse(BaseModel):
@@ -64,6 +79,8 @@ class EvidenceUse(BaseModel):
     """Candidates that these items may judge; null for no limit."""
     confidence: float
     """One-sided confidence of each bound of this verdict, with its share of the error probability."""
+    n_seen: int = 0
+    """Items whose text people had seen before."""
 
     def sentence(self) -> str:
         """The same as a sentence.
@@ -72,9 +89,10 @@ class EvidenceUse(BaseModel):
         'verdict 4 of at most 20 on these items; look 1 of at most 1 at this candidate; one-sided bounds at 95 %'
         """
         budget = "" if self.budget is None else f" of at most {self.budget}"
+        seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
             f"verdict {self.verdict}{budget} on these items; look {self.look} of at most {self.looks_max} at this "
-            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %"
+            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %{seen}"
         )
 
 

@@ -14,3 +14,7 @@ class Progress(Protocol):
 
 def silent(done: int, total: int | None, unit: str, **figures: float) -> None:
     """Ignore all progress."""
+
+
+def silent_report(_what: str) -> None:
+    """Ignore what is done now."""

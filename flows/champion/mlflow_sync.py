@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from flows.champion.aliases import move_aliases
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
+from flows.ledger.rows import pipeline_config
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError, StorageError, TunegateError
@@ -183,7 +184,7 @@ def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:
         return record.model_copy(update={"tracking_uri": unmasked(record.tracking_uri)})
     except (FileNotFoundError, ValidationError):
         row = ledger.run(run_id)
-    config = orjson.loads(row.config_json)
+    config = pipeline_config(row)
     register = config.pop("register", {})
     return RunRecord(
         run_id=run_id,

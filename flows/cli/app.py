@@ -51,6 +51,10 @@ class TopLevel(TyperGroup):
             args = [*new, *args[1:]]
         return super().resolve_command(ctx, args)
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """The summary without the blank line above it."""
+        formatter.write(f"  {self.help}\n")
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Commands, then groups, then the names of the options on one line."""
         found = [(name, self.commands[name]) for name in self.list_commands(ctx)]
@@ -146,9 +150,20 @@ def _debug(_value: bool) -> None:
     """`--debug` is read by `main`; declaring it here lets the parser accept and explain it."""
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        write(f"tunegate {version('tunegate')}\n", sys.stdout)
+        raise typer.Exit
+
+
 @app.callback()
 def common(
     debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Tracebacks for errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Options before the command."""
 

@@ -42,7 +42,7 @@ def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
             with _workspace(arguments.get("config", CONFIG)):
                 return function(**arguments)
 
-        app.command(epilog=f"Example: {example}")(run_command)
+        app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=f"Example: {example}")(run_command)
         return cast("F", run_command)
 
     return register

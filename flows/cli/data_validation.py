@@ -1,4 +1,4 @@
-"""What `tunegate validate --data` finds in the files that a valid pipelines.yaml names: base models and sources.
+"""What is in the files that a valid pipelines.yaml names, base models and sources: for `validate --data` and `plan`.
 
 Every source is read as a run reads it, into a folder that is removed. Contacts no service: of a remote source it reads
 what was ingested last.
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from flows.context.ingest import landed_folder
 from flows.privacy.keys import load_forgotten
 from flows.workspace.settings import Settings
-from schemas.artifacts import RowCounts
+from schemas.artifacts import RowCounts, TicketTable
 from schemas.candidates import base_models
 from schemas.errors import DataError, TunegateError
 from schemas.load import PipelineFile
@@ -56,45 +56,61 @@ def _model_faults(spec: PipelineSpec, root: Path) -> Iterator[TunegateError]:
         try:
             fingerprint_base_model(uri, root=root)
         except TunegateError as error:
+            error.where = error.where or f"{spec.name}.train.base_model"
             yield error
 
 
 def _source_faults(spec: PipelineSpec, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
-    source, landed = spec.source, landed_folder(settings, spec.name)
-    is_remote = kind_of(source).is_remote
-    if is_remote and ingested(source, landed=landed) is None:
-        found.unread.append(spec.name)
-        return
     with tempfile.TemporaryDirectory(prefix="tunegate-validate-") as aside:
         try:
-            if not is_remote:  # a database that another program writes is copied first
-                landed = Path(aside) / "landed"
-                ingest_source(source, root=root, landed=landed)
-            out = Path(aside) / "out"
-            out.mkdir()
-            table = extract_tickets(
-                out, source=source, fingerprint=fingerprint_source(source, root=root, landed=landed),
-                place=place_of(source, root=root, landed=landed), forgotten=load_forgotten(settings),
-            )  # fmt: skip
+            table = read_source(spec, root, settings, aside=Path(aside))
         except TunegateError as error:
             error.where = f"{spec.name}.source, {error.where}"
             yield error
             return
+        if table is None:
+            found.unread.append(spec.name)
+            return
         found.rows[spec.name] = table.rows
-        yield from _column_faults(spec, _empty_columns(table.tickets))
+        yield from column_faults(spec, table)
+
+
+def read_source(
+    spec: PipelineSpec, root: Path, settings: Settings, *, aside: Path, as_of: str | None = None
+) -> TicketTable | None:
+    """Read the source as a run does, into an empty folder; None of a remote source that was never ingested.
+
+    Raises:
+        TunegateError: as `extract_tickets` and `ingest_source`.
+    """
+    source, landed = spec.source, landed_folder(settings, spec.name)
+    if kind_of(source).is_remote:
+        if ingested(source, landed=landed) is None:
+            return None
+    else:  # a database that another program writes is copied first
+        landed = aside / "landed"
+        ingest_source(source, root=root, landed=landed)
+    out = aside / "out"
+    out.mkdir()
+    return extract_tickets(
+        out, source=source, fingerprint=fingerprint_source(source, root=root, landed=landed),
+        place=place_of(source, root=root, landed=landed), forgotten=load_forgotten(settings), as_of=as_of,
+    )  # fmt: skip
 
 
 def _empty_columns(tickets: Path) -> set[str]:
     """Columns without a value in any ticket."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(tickets)
+    table = pq.ParquetFile(tickets).read()  # `read_table` imports pandas
     return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
 
 
-def _column_faults(spec: PipelineSpec, empty: set[str]) -> Iterator[TunegateError]:
+def column_faults(spec: PipelineSpec, table: TicketTable) -> Iterator[TunegateError]:
+    """Columns that the pipeline needs and that no ticket of its source has."""
     if any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return
+    empty = _empty_columns(table.tickets)
     for column, needed_by in _needed_columns(spec).items():
         if column in empty:
             yield DataError(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,8 +45,11 @@ class ExportRequest:
     sign: Path | None = None
 
 
-def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | None]:
+def export_model(request: ExportRequest, config: Path, *, report: Callable[[str], None]) -> tuple[Export, Path | None]:
     """Write the folder; returns what is in it, and its signature.
+
+    Args:
+        report: Called with what is done now, in words.
 
     Raises:
         ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
@@ -85,7 +89,7 @@ def export_model(request: ExportRequest, config: Path) -> tuple[Export, Path | N
     if request.sign is not None:
         check_signing_key(request.sign)
     store = open_store(settings)
-    sources = [_source(named, ledger, store, request.stored) for named in found]
+    sources = [replace(_source(named, ledger, store, request.stored), report=report) for named in found]
     origins = [_origin(named, chosen, source) for named, source in zip(found, sources, strict=True)]
     with named_disk_errors(to.absolute().parent):
         if len(sources) > 1:
@@ -135,6 +139,6 @@ def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> E
         trained_sha256=row.ref.trained.digest,
         bundle_sha256=row.ref.bundle.digest,
         verdict_sha256=row.ref.verdict_digest,
-        run_sha256=run.input_digest,
+        run_sha256=run.input_digest[:64],
         training_set_sha256=source.dataset.digest if form.holds_tickets and source.dataset else "",
     )

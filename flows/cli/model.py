@@ -218,8 +218,10 @@ def export(
     """
     from flows.cli.exporting import ExportRequest, export_model
     from flows.cli.text.export import print_export, warn_of_standing
+    from flows.cli.text.progress import report_step
 
-    done, signature = export_model(ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign), config)
+    request = ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign)
+    done, signature = export_model(request, config, report=report_step)
     for origin in done.origins:
         warn_of_standing(origin)
     if as_json:

@@ -47,6 +47,20 @@ RunOption = Annotated[
 ]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE", show_default=False,
+        help="Use only tickets created by the end of this day, UTC; judge, but never promote.",
+    ),
+]  # fmt: skip
+Given = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="PATH=VALUE", show_default=False,
+        help="A setting of train or evaluate for this time only, e.g. train.max_examples=200; repeatable.",
+    ),
+]  # fmt: skip
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run of the pipeline.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Rows shown at most.")]
 Items = Annotated[int, typer.Option(min=0, max=1000, help="Worst items shown; 0 shows no ticket text.")]

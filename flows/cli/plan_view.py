@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.cli.data_validation import column_faults, read_source
 from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_start
 from flows.finetune import Tuned
 from flows.graph.execute import Run
+from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
 from flows.graph.schedule import times
 from flows.run.console import describe
-from flows.run.planned_run import PlannedRun, plan_pipeline
+from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
+from flows.views.labelling import planned_labels
+from flows.views.outlook import Pace, Size, pace_of, size_of
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power
 from flows.views.reply_lengths import cut_replies
@@ -27,6 +32,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import RulePower
+from tasks.start.source_size import measure_source
 from tasks.train.memory import Forecast, forecast, workload_of
 
 
@@ -37,7 +43,7 @@ class PlanView:
     Attributes:
         champion: Version of today's champion.
         rows: One for each step: id, state, seconds, result, why.
-        figures: Rows, tokens, minutes and GiB by name; null before curation has run.
+        figures: Rows, tokens, minutes and GiB by name; null if nothing says them.
         source: A remark on a source that a plan does not ask; null for the others.
         places: Stage -> where it runs.
     """
@@ -46,6 +52,8 @@ class PlanView:
     champion: str | None
     rows: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Any]
+    causes: Mapping[str, Sequence[str]]
+    """Kind of change -> the steps that certainly run for it."""
     power: Sequence[RulePower]
     source: str | None
     places: Mapping[str, str]
@@ -64,6 +72,7 @@ class PlanView:
             "champion": self.champion,
             "steps": self.rows,
             **self.figures,
+            "causes": self.causes,
             "gates": [{**asdict(row), "underpowered": row.underpowered} for row in self.power],
             "source": self.source,
             "places": self.places,
@@ -73,34 +82,44 @@ class PlanView:
         }
 
 
-def view_plan(pipeline: str, config: Path) -> PlanView:
-    """Walk the same steps as a run would; writes nothing."""
-    found = plan_pipeline(pipeline, config)
+def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> PlanView:
+    """Walk the same steps as a run would; writes nothing. Options as of `plan_pipeline`."""
+    found = plan_pipeline(pipeline, config, as_of=as_of, given=given)
     spec, settings, champion = found.spec, found.settings, found.registry_state.champion
     planned = tuple(each for each in found.nodes if each.node.kind != "act")
-    seconds = {this.id: found.seconds[this.node.name] for this in planned}
     tried = {each.name: changes_text(each.changes or {}) for each in candidates(spec.train)}
     memory = _memory(spec, found.run, found.pipeline.tuned)
+    root = config.resolve().parent
     splits = found.run.find(found.pipeline.curated.clean)
+    size, missing = _size(found, root, as_of)
+    nodes, model = _timed(planned), found.run.find(found.pipeline.tuned.first_model)
+    pace = (
+        None
+        if nodes is None
+        else pace_of(spec, nodes, size=size, model=model, ledger=found.ledger, store=found.run.store, root=root)
+    )
     return PlanView(
         spec=spec,
         champion=champion.version if champion is not None else None,
-        rows=[_row(this, seconds[this.id], tried.get(this.id, "")) for this in planned],
-        figures=_figures(found, planned, seconds, memory),
+        rows=[
+            _row(this, (pace.seconds if pace else found.seconds).get(this.node.name), tried.get(this.id, ""))
+            for this in planned
+        ],
+        figures=_figures(found, planned, size, pace, memory),
+        causes=_causes(planned),
         power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store),
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
-        calls=planned_calls(
-            spec, planned, settings=settings, root=config.resolve().parent, has_champion=champion is not None
-        ),
+        calls=planned_calls(spec, planned, settings=settings, root=root, has_champion=champion is not None),
         memory=memory,
         resources=found.run.budget,
         advice=[
             *advice_on(
                 spec,
-                root=config.resolve().parent,
+                root=root,
                 n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
+            *missing,
             *_budget_advice(found, planned),
             *_limits(found),
         ],
@@ -121,6 +140,7 @@ def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, An
         "seconds": 0.0 if this.state == "reused" else seconds and round(seconds, 1),
         "result": describe(this.artifact) if this.artifact is not None else changes,
         "why": "; ".join(this.reasons),
+        "causes": list(causes_of(this)),
     }
 
 
@@ -151,22 +171,36 @@ def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
     return forecast(work, train) if work else None
 
 
+def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None, list[str]]:
+    """How large the run is, and what its source lacks: by stored results, else by reading the source now.
+
+    Raises:
+        TunegateError: the source cannot be read; a run would end with the same error.
+    """
+    spec, run, pipeline = found.spec, found.run, found.pipeline
+    splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
+    prompt, previous = spec.train.first().prompt, found.context.previous_run
+    if splits is not None and dataset is not None:
+        return size_of(spec, source=None, splits=splits, dataset=dataset, previous=previous), []
+    with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
+        table = run.find(pipeline.curated.tables[0][1])
+        if table is None:
+            table = read_source(spec, root, found.settings, aside=Path(aside), as_of=as_of)
+        missing = (
+            []
+            if table is None or splits is not None
+            else [f"{each.message}; {each.hint}" for each in column_faults(spec, table)]
+        )
+        source = None if table is None else measure_source(table, prompt)
+    return size_of(spec, source=source, splits=splits, dataset=dataset, previous=previous), missing
+
+
 def _figures(
-    found: PlannedRun,
-    planned: tuple[PlannedNode, ...],
-    seconds: dict[str, float | None],
-    memory: Forecast | None,
+    found: PlannedRun, planned: tuple[PlannedNode, ...], size: Size | None, pace: Pace | None, memory: Forecast | None
 ) -> dict[str, Any]:
-    """Rows, tokens, steps, minutes and memory, as far as stored results show them."""
+    """Rows, tokens, steps, minutes and memory: by stored results, else by the source and this machine's pace."""
     spec, run = found.spec, found.run
-    splits, dataset = run.find(found.pipeline.curated.clean), run.find(found.pipeline.tuned.first_dataset)
     train = spec.train.first()
-    n_train = None if dataset is None else dataset.n_train
-    if n_train is None and splits is not None:
-        n_train = min(splits.n_train, train.max_examples or splits.n_train)
-    steps = None if n_train is None else optimiser_steps(n_train, train)
-    usual = _usual_seconds(planned, seconds)
-    total = None if usual is None else times(run.graph, usual, run.budget)
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     budget = {}
     if spec.train.budget is not None:
@@ -176,36 +210,47 @@ def _figures(
             "training_minutes": training and _minutes(training),
             "training_budget": ", ".join(f"{name} {limit}" for name, limit in limits.items()),
         }
+    total = None if pace is None else times(run.graph, pace.seconds, run.budget)
+    basis = "the rows of the source, before curation" if size and size.estimated else "curated tickets"
     return {
         **several,
         **budget,
-        "train_examples": n_train,
-        "train_tokens": dataset.n_tokens * train.epochs if dataset is not None else None,
-        "optimiser_steps": steps,
-        "held_out_items": min(spec.evaluate.max_items, splits.n_test) if splits is not None else None,
-        "minutes_from_past_runs": total and _minutes(total.side_by_side),
+        **planned_labels(spec, found.settings, size and size.n_test),
+        **({"source_rows": size.n_rows} if size and size.estimated else {}),
+        "train_examples": size and size.n_train,
+        "train_tokens": size and size.train_tokens * train.epochs,
+        "optimiser_steps": size and optimiser_steps(size.n_train, train),
+        "held_out_items": size and size.n_test,
+        "sizes_from": size and basis,
+        "minutes": total and _minutes(total.side_by_side),
         "minutes_one_by_one": total and _minutes(total.one_by_one),
         "minutes_on_enough_cores": total and _minutes(total.critical_path),
+        "minutes_from": pace.origin if pace else None,
         "training_memory_gib": memory and round(memory.predicted / 2**30, 2),
         "memory_at_hand_gib": memory and round(memory.available / 2**30, 2),
     }
 
 
-def _usual_seconds(planned: tuple[PlannedNode, ...], seconds: dict[str, float | None]) -> dict[str, float] | None:
-    """Node's name -> what it usually takes, of those that will or may run; None where one has never run."""
-    usual: dict[str, float] = {}
+def _causes(planned: tuple[PlannedNode, ...]) -> dict[str, list[str]]:
+    causes: dict[str, list[str]] = {}
+    for this in planned:
+        for cause in causes_of(this) if this.state == "run" else ():
+            causes.setdefault(cause, []).append(this.id)
+    return causes
+
+
+def _timed(planned: tuple[PlannedNode, ...]) -> list[Node] | None:
+    """The nodes that will or may run; None if a training among them is not known yet, as with Optuna."""
+    nodes = []
     for this in planned:
         if this.state not in ("run", "maybe"):
             continue
         if this.node.kind == "grow" and this.id != "gate":
-            if this.node.returns is TrialRef:  # of Optuna: its training is not known yet
+            if this.node.returns is TrialRef:
                 return None
             continue  # it becomes the result of another node
-        taken = seconds[this.id]
-        if taken is None:
-            return None
-        usual[this.node.name] = taken
-    return usual
+        nodes.append(this.node)
+    return nodes
 
 
 def _minutes(seconds: float) -> float:

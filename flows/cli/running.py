@@ -45,6 +45,8 @@ class RunRequest:
         accept_ledger: Continue with a ledger that was restored.
         reason: Why the ledger is another.
         as_of: Only tickets created by the end of this day, UTC; moves no alias.
+        given: `PATH=VALUE`, settings of this run alone.
+        server: Start a Prefect server if none is there; without one the run uses PREFECT_API_URL, or no Prefect.
     """
 
     pipeline: str
@@ -58,7 +60,9 @@ class RunRequest:
     accept_ledger: bool = False
     reason: str = ""
     as_of: str | None = None
+    given: tuple[str, ...] = ()
     as_json: bool = False
+    server: bool = True
 
 
 def run_pipeline(request: RunRequest) -> int:
@@ -73,11 +77,19 @@ def run_pipeline(request: RunRequest) -> int:
     if request.until not in STAGES:
         raise ConfigError(f"--until {request.until!r} is no stage; allowed: {', '.join(STAGES)}", code="TG0103")
     as_of = None if request.as_of is None else check_as_of(request.as_of)
-    spec, settings = load_file(config).get(request.pipeline), load_settings(config)
+    loaded = load_file(config, settings=request.given, only=request.pipeline)
+    spec, settings = loaded.get(request.pipeline), load_settings(config)
+    if request.given and any(spec.place.pool_of(stage) for stage in STAGES):
+        raise ConfigError(
+            "a stage that runs on a work pool reads pipelines.yaml itself, so it cannot have other settings",
+            code="TG0139", where="--set", hint="change the file, or run without `place`",
+        )  # fmt: skip
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
         _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
-    server, silent = _prefect(settings.home)
+    in_prefect = request.server or bool(os.environ.get("PREFECT_API_URL"))
+    server, silent = _prefect(settings.home) if in_prefect else (None, None)
+    in_prefect = in_prefect and silent is None
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     from flows.cli.text.faults import print_faults
@@ -90,8 +102,10 @@ def run_pipeline(request: RunRequest) -> int:
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    where = "without Prefect" if silent else server.url if server else os.environ["PREFECT_API_URL"]
+    where = "without Prefect" if not in_prefect else server.url if server else os.environ["PREFECT_API_URL"]
     console.print(f"[bold]{request.pipeline}[/bold]", f"[dim]{where}[/dim]")
+    if request.given:
+        screen.noted(f"settings of this run alone: {', '.join(request.given)}")
     if silent is not None:
         screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run continues without Prefect")
     try:
@@ -105,9 +119,10 @@ def run_pipeline(request: RunRequest) -> int:
                 tick=None if request.cause is None else Tick(request.cause),
                 wait_s=request.wait_s,
                 as_of=as_of,
+                given=request.given,
             ),
             listeners=lambda context: (screen, LiveCurves(context)),
-            in_prefect=silent is None,
+            in_prefect=in_prefect,
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
@@ -137,7 +152,9 @@ def run_pipeline(request: RunRequest) -> int:
     pending = len(open_ledger(settings).pending_projections())
     code = outcome.exit_code or (7 if pending and request.require_mlflow else 0)
     if request.as_json:
-        print_json({**outcome.model_dump(), "as_of": as_of, "exit_code": code, "mlflow_pending": pending})
+        print_json(
+            {**outcome.model_dump(), "as_of": as_of, "set": request.given, "exit_code": code, "mlflow_pending": pending}
+        )
     return code
 
 

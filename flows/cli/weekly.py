@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import (
     CONFIG,
+    AsOf,
     Config,
+    Given,
     Items,
     Json,
     Pipeline,
@@ -21,9 +23,17 @@ from flows.cli.options import (
 )
 from flows.cli.output import out, print_json, print_rows, talk, write
 
+if TYPE_CHECKING:
+    from schemas.columns import TicketColumn
+
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
 
 _COLUMN = "Column or path"
+_Body = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the customer's words.", show_default=False)]
+_Reply = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the answer.", show_default=False)]
+_Label = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the routing label.", show_default=False)]
+_Time = Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)]
+_Id = Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)]
 
 app = group("What a user of a pipeline does every week.")
 
@@ -41,11 +51,11 @@ def init(
     name: Annotated[
         str | None, typer.Option(help="Name of the pipeline; by the file's name if not given.", show_default=False)
     ] = None,
-    body: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the customer's words.", show_default=False)] = None,
-    reply: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the answer.", show_default=False)] = None,
-    label: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the routing label.", show_default=False)] = None,
-    time: Annotated[str | None, typer.Option(help=f"{_COLUMN} of the time.", show_default=False)] = None,
-    id_: Annotated[str | None, typer.Option("--id", help=f"{_COLUMN} of the ticket's id.", show_default=False)] = None,
+    body: _Body = None,
+    reply: _Reply = None,
+    label: _Label = None,
+    time: _Time = None,
+    id_: _Id = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a pipelines.yaml that exists.")] = False,
     config: Config = CONFIG,
     as_json: Json = False,
@@ -55,37 +65,46 @@ def init(
     The file is checked by the loader before it is written. What was inferred, and how surely, is printed. A column that
     you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
     """
-    import tempfile
-
+    from flows.cli.starting import write_proposal
     from flows.cli.text.proposal import print_proposal, proposal_json
-    from schemas.columns import TicketColumn
-    from schemas.errors import ConfigError
-    from schemas.load import load_file
-    from tasks.files import write_atomic
-    from tasks.start.pipeline_yaml import write_pipeline
-    from tasks.start.propose import propose_pipeline
 
-    target = config.absolute()
-    if target.exists() and not force:
-        hint = "--force replaces it, --config OTHER.yaml writes elsewhere"
-        raise ConfigError(f"{config} is there already", code="TG0189", where=str(target), hint=hint)
-    wanted: dict[TicketColumn, str | None] = {
-        "body": body, "reply": reply, "category": label, "created_at": time, "ticket_id": id_
-    }  # fmt: skip
-    named: dict[TicketColumn, str] = {column: at for column, at in wanted.items() if at}
-    proposal = propose_pipeline(source, name=name, root=target.parent, named=named)
-    text = write_pipeline(proposal)
-    with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
-        path = Path(aside) / target.name
-        path.write_text(text, encoding="utf-8")
-        load_file(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, text.encode())
+    named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
+    proposal = write_proposal(source, config, name=name, named=named, force=force)
     if as_json:
         print_json(proposal_json(proposal, config))
     else:
         print_proposal(proposal, config)
     return 0
+
+
+def _named(**columns: str | None) -> dict[TicketColumn, str]:
+    """Ticket column -> the column or path that the user names."""
+    return {cast("TicketColumn", column): at for column, at in columns.items() if at}
+
+
+@command(app, example="tunegate try tickets.csv")
+def try_(
+    file: Annotated[
+        Path, typer.Argument(help="CSV, JSON lines or Parquet of tickets or conversations.", show_default=False)
+    ],
+    body: _Body = None,
+    reply: _Reply = None,
+    label: _Label = None,
+    time: _Time = None,
+    id_: _Id = None,
+    given: Given = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Go from a file of tickets to a first verdict in minutes.
+
+    Writes pipelines.yaml as init does, and runs it once with few examples and items. No rule or limit is changed: HOLD
+    is the usual answer, with the number of items that would decide.
+    """
+    from flows.cli.starting import try_file
+
+    named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
+    return try_file(file, config, named=named, given=tuple(given or ()), as_json=as_json)
 
 
 @command(app, example="tunegate validate --config other.yaml")
@@ -105,7 +124,7 @@ def validate(
     from flows.cli.data_validation import DataFindings, check_data
     from flows.cli.validation import address_fault, advice_by_pipeline, faults_of
     from flows.workspace.settings import load_settings
-    from schemas.errors import TunegateError
+    from schemas.errors import SeveralErrors, TunegateError
     from schemas.load import ConfigErrors, PipelineFile, load_file
 
     wrong: list[TunegateError] = []
@@ -115,10 +134,8 @@ def validate(
         wrong, loaded = [errors], PipelineFile(config, errors.valid)
     found = check_data(loaded, load_settings(config)) if data else DataFindings([], {}, [])
     faults, names = [*wrong, *faults_of(loaded), *found.faults], sorted(loaded.pipelines)
-    for fault in faults[1:]:
-        talk().print(f"{fault}\n", markup=False, soft_wrap=True)
     if faults:
-        raise faults[0]
+        raise SeveralErrors(faults)
     for name in found.unread:
         talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
     advice = advice_by_pipeline(loaded)
@@ -135,8 +152,39 @@ def validate(
     return 0
 
 
+@command(app, example="tunegate pin HuggingFaceTB/SmolLM2-135M-Instruct@main")
+def pin(
+    name: Annotated[str, typer.Argument(metavar="ORG/NAME@REVISION", show_default=False, help="main if not given.")],
+    dataset: Annotated[bool, typer.Option("--dataset", help="It is a dataset, not a model.")] = False,
+    write_it: Annotated[
+        bool, typer.Option("--write", help="Replace the model's address in pipelines.yaml, wherever it is.")
+    ] = False,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Look up the commit that a branch of the hub is now.
+
+    A branch moves, so pipelines.yaml names commits. No other command asks the hub for one.
+    """
+    from flows.cli.pinning import pin_in_file
+    from tasks.hub_commit import parse_hub_name, resolve_commit
+
+    repo, revision = parse_hub_name(name)
+    commit = resolve_commit(repo, revision, kind="dataset" if dataset else "model")
+    n_replaced = pin_in_file(config, repo, commit) if write_it and not dataset else 0
+    if as_json:
+        print_json({"repo": repo, "revision": revision, "commit": commit, "replaced": n_replaced})
+        return 0
+    out().print(f"path: {repo}\nrevision: {commit}" if dataset else f"base_model: hf://{repo}@{commit}", markup=False)
+    if write_it and not dataset:
+        talk().print(f"{n_replaced} addresses replaced in {config}", markup=False)
+    return 0
+
+
 @command(app, example="tunegate plan support-replies --json")
-def plan(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
+def plan(
+    pipeline: Pipeline, as_of: AsOf = None, given: Given = None, config: Config = CONFIG, as_json: Json = False
+) -> int:
     """Show what would run and why, how long and how large it is.
 
     Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
@@ -145,7 +193,7 @@ def plan(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> 
     from flows.cli.plan_view import view_plan
     from flows.cli.text.plan import print_plan
 
-    view = view_plan(pipeline, config)
+    view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
     if as_json:
         print_json(view.to_json())
         return 2 if view.spec.gates.strict_power and any(row.underpowered for row in view.power) else 0
@@ -159,14 +207,8 @@ def run(
     config: Config = CONFIG,
     again: Annotated[bool, typer.Option("--again", help="Run even if nothing changed.")] = False,
     until: Annotated[str, typer.Option(help="Last stage: curate, finetune, assess or release.")] = "release",
-    as_of: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DATE",
-            show_default=False,
-            help="Use only tickets created by the end of this day, UTC; judge, but never promote.",
-        ),
-    ] = None,
+    as_of: AsOf = None,
+    given: Given = None,
     wait: Wait = 0.0,
     require_mlflow: Annotated[bool, typer.Option(help="Exit 7 instead of 0 when MLflow is not up to date.")] = False,
     new_ledger: Annotated[
@@ -187,7 +229,8 @@ def run(
     return run_pipeline(
         RunRequest(
             pipeline, config, again=again, until=until, wait_s=wait, require_mlflow=require_mlflow,
-            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_of=as_of, as_json=as_json,
+            new_ledger=new_ledger, accept_ledger=accept_ledger, reason=reason, as_of=as_of, given=tuple(given or ()),
+            as_json=as_json,
         )
     )  # fmt: skip
 
@@ -292,6 +335,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
         print_json(
             {
                 **{name: getattr(row, name) for name in columns},
+                "set": list(row.given),
                 "steps": [asdict(step) for step in steps],
                 "findings": [] if decision is None else [finding.model_dump() for finding in decision.findings],
                 "choice": None if chosen is None else choice_json(*chosen),
@@ -304,6 +348,8 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
     console = out()
     console.print(f"{row.run_id}  {row.pipeline}  {row.status}  {row.verdict or ''}"
                   f"{f'  as of {row.as_of}' if row.as_of else ''}\n{row.reason}\n", markup=False)  # fmt: skip
+    if row.given:
+        console.print(f"settings of this run alone: {', '.join(row.given)}\n", markup=False, soft_wrap=True)
     for line in tick_lines(tick, mark):
         console.print(line, markup=False, soft_wrap=True)
     shown = [{**asdict(step), "seconds": f"{step.seconds:.1f}", "digest": step.digest[:12]} for step in steps]

@@ -33,6 +33,8 @@ class RunContext:
     """Champion, anchor and used evidence when the run began."""
     as_of: str | None = None
     """Only tickets created by the end of this day, UTC; such a run moves no alias and publishes no tables."""
+    given: tuple[str, ...] = ()
+    """Settings of this run alone, such as `train.max_examples=200`; `spec` has them."""
     input_digest: str = ""
     """Of everything that decides the run, except the champion."""
     code_digest: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,8 +36,13 @@ class PlannedNode:
         return self.node.id
 
 
-def plan(run: Run) -> tuple[PlannedNode, ...]:
-    """Return what would happen to each node, in order. Records in `run` what is known; makes nothing."""
+def plan(run: Run, last: Mapping[str, str] | None = None) -> tuple[PlannedNode, ...]:
+    """Return what would happen to each node, in order. Records in `run` what is known; makes nothing.
+
+    Args:
+        last: Node's id -> key of its last result, which the reasons compare with; without any, they compare with the
+            stored result that differs least.
+    """
     planned: dict[str, PlannedNode] = {}
     for node in run.nodes():
         if node.kind == "grow":
@@ -45,35 +50,35 @@ def plan(run: Run) -> tuple[PlannedNode, ...]:
                 run.grow(node)
             if node.name in run.graph.became or run.graph.nodes.get(node.name) is not node:
                 continue  # it has grown: its nodes have their own lines
-        planned[node.name] = _planned(run, node)
+        planned[node.name] = _planned(run, node, last or {})
     return tuple(planned[name] for name in run.graph.nodes if name in planned)
 
 
-def _planned(run: Run, node: Node) -> PlannedNode:
+def _planned(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     reason = run.why_left_out(node)  # perhaps known before all inputs are
     if reason:
         run.outcomes[node.name] = Outcome(skipped=reason)
         return PlannedNode(node, "left out", (reason,))
     if not run.ready(node):
-        return _planned_waiting(run, node)
+        return _planned_waiting(run, node, last)
     outcome = run.decide(node, deep=False)
     if outcome is None:
-        return _planned_run(run, node)
+        return _planned_run(run, node, last)
     run.outcomes[node.name] = outcome
     return PlannedNode(node, "reused", key=outcome.key, artifact=outcome.result)
 
 
-def _planned_run(run: Run, node: Node) -> PlannedNode:
+def _planned_run(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     if node.kind == "act":
         return PlannedNode(node, "run", ("in every run",))
     parts = run.parts(node)
     found = run.store.look(node.folder, parts.key, node.returns)
     if isinstance(found, Damage):
         return PlannedNode(node, "run", (f"the stored result is damaged: {found.reason}",), key=parts.key)
-    return PlannedNode(node, "run", _closest(run.store.known_parts(node.folder), parts, frozenset()), key=parts.key)
+    return PlannedNode(node, "run", _closest(_earlier(run, node, last), parts, frozenset()), key=parts.key)
 
 
-def _planned_waiting(run: Run, node: Node) -> PlannedNode:
+def _planned_waiting(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     # Some inputs are unknown, but if no earlier result matches what is known, the node certainly runs.
     deciding = [run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None]
     missing = deciding or [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
@@ -89,10 +94,18 @@ def _planned_waiting(run: Run, node: Node) -> PlannedNode:
     arguments = run.arguments(node)
     inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
     parts = step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
-    reasons = _closest(run.store.known_parts(node.folder), parts, unknown)
+    reasons = _closest(_earlier(run, node, last), parts, unknown)
     if not reasons or run.unchanged(node, parts, unknown=unknown) is not None:
         return PlannedNode(node, "maybe", waits)
     return PlannedNode(node, "run", reasons)
+
+
+def _earlier(run: Run, node: Node, last: Mapping[str, str]) -> tuple[KeyParts, ...]:
+    """What the node's result was made from the last time; of a pipeline that never ran, all results of its kind."""
+    if not last:
+        return run.store.known_parts(node.folder)
+    parts = run.store.parts(node.folder, last[node.id]) if node.id in last else None
+    return () if parts is None else (parts,)
 
 
 def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[str]) -> tuple[str, ...]:

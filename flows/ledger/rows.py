@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import orjson
+
 from schemas.artifacts import ChampionRef
 from schemas.verdicts import Verdict
 
@@ -13,6 +15,8 @@ RunStatus = Literal["RUNNING", "DONE", "FAILED", "INTERRUPTED", "SKIPPED"]
 StepState = Literal["reused", "done", "failed"]
 AS_OF = '{"as_of":"'
 """Start of the recorded configuration of a run with a day."""
+OF_RUN = ("as_of", "set")
+"""Keys of a recorded configuration that no pipeline has."""
 Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
 """promote: by the gate; force: by a person against the gate; approve: by the gate and a person; rollback: by a person;
 wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""
@@ -52,14 +56,27 @@ class RunRow:
         # First in the configuration, so that listing many runs parses none of them.
         return self.config_json[len(AS_OF) : len(AS_OF) + 10] if self.config_json.startswith(AS_OF) else None
 
+    @property
+    def given(self) -> tuple[str, ...]:
+        """The settings of `--set`, such as `train.max_examples=200`; empty for a run of the file as it is."""
+        return tuple(orjson.loads(self.config_json or "{}").get("set", ()))
 
-def config_as_of(config_json: str, as_of: str | None) -> str:
-    """Return the configuration of a run with its day, as `RunRow.as_of` reads it.
 
-    >>> config_as_of('{"name":"desk"}', "2026-05-31")
-    '{"as_of":"2026-05-31","name":"desk"}'
+def config_of_run(config_json: str, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> str:
+    """Return the configuration of a run with its day and its own settings, as `RunRow` reads them.
+
+    >>> config_of_run('{"name":"desk"}', as_of="2026-05-31", given=("train.epochs=2",))
+    '{"as_of":"2026-05-31","set":["train.epochs=2"],"name":"desk"}'
     """
+    if given:
+        config_json = f'{{"set":{orjson.dumps(given).decode()},{config_json[1:]}'
     return config_json if as_of is None else f'{AS_OF}{as_of}",{config_json[1:]}'
+
+
+def pipeline_config(row: RunRow) -> dict[str, Any]:
+    """Return the recorded configuration without what is of the run alone."""
+    config: dict[str, Any] = orjson.loads(row.config_json)
+    return {name: value for name, value in config.items() if name not in OF_RUN}
 
 
 @dataclass(frozen=True)

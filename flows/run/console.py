@@ -239,14 +239,17 @@ def gate_row(finding: Finding) -> dict[str, str]:
 
 
 def print_decision(console: Console, decision: GateDecision) -> None:
-    """Print the gate's table and, for every rule not met, its reason."""
+    """Print the gate's table and, for every rule not met, its reason; rules with the same reason share a line."""
     console.print()
     console.print(gate_table(decision))
     console.print()
+    rules: dict[tuple[str, str], list[str]] = {}
     for finding in decision.findings:
         if finding.verdict != "PROMOTE":
             label = finding.verdict if finding.decides else "note"
-            console.print(f"  {label:<7} {finding.reason}", highlight=False, markup=False)
+            rules.setdefault((label, finding.reason), []).append(finding.rule)
+    for (label, reason), names in rules.items():
+        console.print(f"  {label:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
     if decision.use is not None:
         console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
     console.print()

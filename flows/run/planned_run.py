@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.build import PipelineGraph, build
+from flows.build import PipelineGraph, build_run
+from flows.context.as_of import check_as_of, check_ingested, end_of
 from flows.context.graph_context import GraphContext, context_of
+from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
@@ -19,6 +21,7 @@ from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from tasks.sources.registry import kind_of
 
 DIGESTS = {
     "params.fingerprint": "new tickets",
@@ -26,8 +29,23 @@ DIGESTS = {
     "params.files": "another base model",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",
+    "params.labels": "other labels",
+    "params.seen": "people saw held-out items",
 }
-"""Parameters that are digests -> the reason to show when one has changed."""
+"""Parameters that are digests or many values -> the reason to show when they have changed."""
+CODE = "code of "
+CAUSES = {
+    "params.": "parameter",
+    CODE: "code",
+    "function ": "code",
+    "input ": "result of an earlier step",
+    "known when ": "waits for an earlier step",
+    "the stored result is damaged": "result is gone",
+    "its result was removed": "result is gone",
+}
+"""Start of a reason -> the kind of change; others are libraries."""
+SHOWN_MODULES = 2
+PAST_RUNS = 20
 
 
 @dataclass(frozen=True)
@@ -49,30 +67,71 @@ class PlannedRun:
     """Node's name -> what it usually takes; None if no run has recorded it."""
 
 
-def plan_pipeline(pipeline: str, config: Path) -> PlannedRun:
+def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, given: tuple[str, ...] = ()) -> PlannedRun:
     """Walk the graph that a run would execute.
 
+    Args:
+        as_of: Only tickets created by the end of this day, as `tunegate run --as-of`.
+        given: Settings in place of the file's, as `tunegate run --set`.
+
     Raises:
+        ConfigError: TG0103, the day is none or not over; TG0159, a remote source was not ingested since.
         TunegateError: the configuration, the ledger or a declared file cannot be read.
     """
-    spec, settings = load_file(config).get(pipeline), load_settings(config)
+    spec = load_file(config, settings=given, only=pipeline).get(pipeline)
+    settings, before = load_settings(config), None
+    if as_of is not None:
+        before = end_of(check_as_of(as_of))
+        if kind_of(spec.source).is_remote:
+            check_ingested(spec.source, landed_folder(settings, spec.name), as_of)
     check_cluster(spec, settings)
     found = open_ledger(settings)
     ledger = found if found.exists() else None
-    registry_state, store = registry_state_of(spec, ledger), open_store(settings)
-    previous_run = find_previous_run(ledger, store, spec.name) if ledger else PreviousRun()
+    registry_state, store = registry_state_of(spec, ledger, before=before), open_store(settings)
+    previous_run = find_previous_run(ledger, store, spec.name, before=before) if ledger else PreviousRun()
     context = context_of(
-        spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run
-    )
-    declared = build(spec, context)
+        spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run,
+        as_of=as_of,
+    )  # fmt: skip
+    declared, context, _ = build_run(spec, context, ledger)
     run = Run(declared.graph, store, budget=budget_of(settings))
-    nodes = tuple(_in_words(this) for this in plan(run))
+    nodes = tuple(_in_words(this) for this in plan(run, _last_keys(ledger, spec.name) if ledger else None))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
     return PlannedRun(spec, settings, ledger, registry_state, context, declared, run, nodes, seconds)
 
 
+def _last_keys(ledger: Ledger, pipeline: str) -> dict[str, str]:
+    """Node's id -> key of its newest result in the pipeline's last runs."""
+    keys: dict[str, str] = {}
+    for row in ledger.runs(limit=PAST_RUNS, pipeline=pipeline):
+        for step in ledger.steps(row.run_id):
+            if step.state != "failed":
+                keys.setdefault(step.step, step.key)
+    return keys
+
+
 def _in_words(this: PlannedNode) -> PlannedNode:
-    """Replace reasons about digests by what has changed."""
-    paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
-    reasons = (DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True))
-    return replace(this, reasons=tuple(reasons))
+    """Replace reasons about digests by what has changed, and many modules by their number."""
+    paths = (reason.replace(":", " ").partition(" ")[0].split(".")[:2] for reason in this.reasons)
+    reasons = [DIGESTS.get(".".join(path), reason) for path, reason in zip(paths, this.reasons, strict=True)]
+    modules = [reason for reason in reasons if reason.startswith(CODE)]
+    if len(modules) > SHOWN_MODULES:
+        names = ", ".join(reason.removeprefix(CODE).partition(" ")[0] for reason in modules[:SHOWN_MODULES])
+        place = reasons.index(modules[0])
+        reasons = [reason for reason in reasons if reason not in modules]
+        reasons.insert(place, f"{CODE}{len(modules)} modules changed: {names} ...")
+    return replace(this, reasons=tuple(dict.fromkeys(reasons)))
+
+
+def causes_of(this: PlannedNode) -> tuple[str, ...]:
+    """The kinds of change for which a node runs: `new tickets`, `parameter`, `code`, `library` and the like."""
+    return tuple(dict.fromkeys(_cause(reason) for reason in this.reasons)) if this.state in ("run", "maybe") else ()
+
+
+def _cause(reason: str) -> str:
+    if reason in DIGESTS.values() or reason in ("never ran", "in every run"):
+        return reason
+    for start, cause in CAUSES.items():
+        if reason.startswith(start):
+            return cause
+    return "library"  # `torch 2.14.0 -> 2.15.0`

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import RIGHT, MetricTraits, traits_of
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
@@ -25,6 +25,10 @@ CLASSIFIER_ARMS = ("majority", "tfidf")
 BASELINE_ARMS = (*PROMPTING_ARMS, *CLASSIFIER_ARMS)
 """The arms of `best_baseline`, of those that have the metric: classifiers have the routing field alone. Of equal arms,
 the first is the best."""
+
+
+UNLABELLED = "TG0624"
+"""Code of the error that answers have no labels: more labels decide, so the verdict is HOLD."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,12 @@ class ArmScores:
                 f"arm {self.arm} has {metric} for {len(values)} of {self._scores.n_items} items", code="TG0603"
             )
         n_broken = sum(not math.isfinite(value) for value in values.values())
+        if n_broken and metric == RIGHT:
+            raise GateError(
+                f"the answers of arm {self.arm} to {n_broken} of {len(values)} items have no label on which the raters "
+                "agree; `tunegate gate label RUN` asks for them",
+                code=UNLABELLED,
+            )
         if n_broken:
             raise GateError(
                 f"{metric} of arm {self.arm} is not a number on {n_broken} of {len(values)} items", code="TG0603"

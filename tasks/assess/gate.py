@@ -144,6 +144,7 @@ def decide(
         verdict=context.used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - levels.met,
+        n_seen=context.used_budget.n_seen,
     )
     unordered: tuple[Finding, ...] = (
         *check_findings(checks, gates),

@@ -17,7 +17,16 @@ from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
-from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baselines, find_champion, line_up
+from tasks.assess.evidence import (
+    UNLABELLED,
+    Arms,
+    Paired,
+    Reference,
+    find_anchor,
+    find_baselines,
+    find_champion,
+    line_up,
+)
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
@@ -237,6 +246,8 @@ class _Assessor:
         return slices.get(rule.slice, frozenset())
 
     def _refused(self, rule: GateRule, text: str, error: GateError) -> Assessment:
+        if error.code == UNLABELLED:
+            return self._unjudged(rule, text, "HOLD", f"{error.message}, then run again.")
         return self._unjudged(rule, text, "ERROR", f"{error.message}; fix that and run again.")
 
     def _unjudged(self, rule: GateRule, text: str, verdict: Verdict, reason: str) -> Assessment:

@@ -36,7 +36,7 @@ def score_answers(
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
-    Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
+    Metrics are those of `evaluate.scored_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
     - `macro_f1_<field>`, `bleu`, `rouge_*`, and user metrics that are declared `continuous`.
@@ -71,7 +71,7 @@ def score_answers(
         for item in rows
         for column in evaluate.slices
     ]
-    return write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out, extra=extra)
+    return write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
 
 
 def write_scores(

@@ -105,7 +105,11 @@ def stop_ids(codec: ChatCodec, model: nn.Module) -> frozenset[int]:
     """Tokens that end an answer, from the template, the tokenizer and the model's own settings."""
     from tasks.model.decoding.decoder import language_model
 
-    configured = getattr(language_model(model).generation_config, "eos_token_id", None)
+    return stops_of(codec, getattr(language_model(model).generation_config, "eos_token_id", None))
+
+
+def stops_of(codec: ChatCodec, configured: int | list[int] | None) -> frozenset[int]:
+    """As `stop_ids`, from the `eos_token_id` of the model's generation settings."""
     stops = {codec.end_id, codec.tokenizer.eos_token_id}
     stops |= set(configured) if isinstance(configured, list) else {configured}
     return frozenset(stops - {None})

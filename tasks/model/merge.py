@@ -7,7 +7,7 @@ one by one. A 4-bit base is dequantised first and never quantised again. It know
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -19,6 +19,7 @@ from tasks.model.adapter import load_trained, put_adapter_on, quantization_of
 from tasks.model.base_model import load_base, load_tokenizer, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.generate import read_items
+from tasks.progress import silent_report
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -140,6 +141,7 @@ def check_parity(
     texts: Sequence[Sequence[int]],
     stored: Stored,
     dtype: Literal["auto", "float32", "bfloat16"] = "auto",
+    report: Callable[[str], None] = silent_report,
 ) -> Parity:
     """Compare the merged model with base and adapter on held-out texts; both compute in float32.
 
@@ -150,6 +152,7 @@ def check_parity(
         texts: Token ids, see `held_out_texts`.
         stored: As for the merge; selects the bounds.
         dtype: As for the merge.
+        report: Called before each text, with what is done now.
 
     Raises:
         TrainingError: TG0403, the merged model differs by more than `BOUNDS`, or there is nothing to compare.
@@ -159,7 +162,7 @@ def check_parity(
     whole = load_base(merged, dtype=torch.float32)
     parts = load_trained(model, trained, dtype=dtype if trained.method == "qlora" else "float32")
     base = load_base(model, dtype=torch.float32) if trained.method == "full" else None
-    found = measure_parity(_computing_in_float32(parts), whole, texts, base=base)
+    found = measure_parity(_computing_in_float32(parts), whole, texts, base=base, report=report)
     if not found.n_positions or not found.is_within(BOUNDS[stored]):
         raise TrainingError(
             f"the merged model does not answer as its parts: logits differ by up to {found.max_logit_difference:.3g}, "
@@ -173,18 +176,25 @@ def check_parity(
 
 
 def measure_parity(
-    parts: nn.Module, whole: nn.Module, texts: Sequence[Sequence[int]], *, base: nn.Module | None = None
+    parts: nn.Module,
+    whole: nn.Module,
+    texts: Sequence[Sequence[int]],
+    *,
+    base: nn.Module | None = None,
+    report: Callable[[str], None] = silent_report,
 ) -> Parity:
     """Measure the differences between `whole` and `parts`, and between `parts` and the base.
 
     Args:
         base: None for the base inside a PEFT model.
+        report: Called before each text, with what is done now.
     """
     import torch
 
     difference, effect, same, count = 0.0, 0.0, 0, 0
     with torch.inference_mode():
-        for text in texts:
+        for number, text in enumerate(texts, start=1):
+            report(f"compare it with base and adapter: text {number} of {len(texts)}")
             ids = torch.tensor([list(text)], device=next(whole.parameters()).device)
             adapted, merged = _logits(parts, ids), _logits(whole, ids)
             if base is not None:
@@ -200,10 +210,20 @@ def measure_parity(
     return Parity(difference, effect, same / count if count else 0.0, count)
 
 
-def held_out_texts(prompts: PromptSet, model: ModelRef, *, n_items: int = 16) -> list[list[int]]:
-    """Prompts with their reference answers as token ids, the first `n_items` of the file."""
-    items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
-    return [[*item.prompt, *item.reference] for item in items[:n_items]]
+def held_out_texts(
+    prompts: PromptSet, model: ModelRef, *, n_items: int = 16, n_positions: int = 2000
+) -> list[list[int]]:
+    """Prompts with their reference answers as token ids: the first of the file, until one of the numbers is reached.
+
+    Args:
+        n_positions: Tokens of all texts. 2,000 tell an agreement of 0.999 from 0.998, and each is computed three times.
+    """
+    texts: list[list[int]] = []
+    for item in read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))[:n_items]:
+        if sum(map(len, texts)) >= n_positions:
+            break
+        texts.append([*item.prompt, *item.reference])
+    return texts
 
 
 def _logits(model: nn.Module, ids: Tensor) -> Tensor:

@@ -68,7 +68,8 @@ def parse_model_uri(uri: str) -> FileUri | HubUri | PypiUri:
     if uri.startswith("hf://"):
         hub = _HUB.fullmatch(uri)
         if hub is None:
-            raise _invalid(uri, "hf://org/name@<commit sha, 40 hex digits>; a branch moves, so it is not reproducible")
+            form = "hf://org/name@<commit sha, 40 hex digits>; a branch moves"
+            raise _invalid(uri, f"{form}, so `tunegate pin {uri.removeprefix('hf://')}` looks its commit up")
         return HubUri(hub["repo"], hub["revision"])
     if uri.startswith("pypi://"):
         return _pypi(uri)

@@ -49,7 +49,9 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
     form = format_of(origin.format)
 
     def write(folder: Path) -> tuple[ExportOrigin, ...]:
-        return (origin.model_copy(update={"checked": form.write(source, folder)}),)
+        checked = form.write(source, folder)
+        source.report("seal the folder")
+        return (origin.model_copy(update={"checked": checked}),)
 
     out = _check_free(out)
     _check_source(source, form)
@@ -85,6 +87,7 @@ def export_together(sources: Sequence[Exported], origins: Sequence[ExportOrigin]
 
 
 def _check_source(source: Exported, form: ExportFormat) -> None:
+    source.report("check the files against what was evaluated")
     check_evaluated(source.bundle, source.trained)
     if form.reads_base and verify(source.model.root) != source.model.digest:
         raise StorageError(

@@ -19,6 +19,7 @@ from typing import Literal, Protocol
 from schemas.artifacts import BundleRef, DatasetRef, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.errors import ConfigError, StorageError
 from schemas.names import nearest
+from tasks.progress import silent_report
 
 Stored = Literal["float32", "bfloat16"]
 
@@ -40,6 +41,8 @@ class Exported:
     """Of the registered model."""
     stored: Stored = "bfloat16"
     """Type of whole weights."""
+    report: Callable[[str], None] = silent_report
+    """Called with what is done now, in words."""
 
 
 class Write(Protocol):

@@ -19,9 +19,11 @@ def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
     from tasks.model.whole import write_merged
 
     dtype = read_serving(source.bundle.root).decoding.dtype
-    return _figures(
-        write_merged(source.model, source.trained, texts=_texts(source), stored=source.stored, dtype=dtype, out=out)
-    )
+    written = write_merged(
+        source.model, source.trained, texts=_texts(source), stored=source.stored, dtype=dtype, out=out,
+        report=source.report,
+    )  # fmt: skip
+    return _figures(written)
 
 
 @export_format("ollama")

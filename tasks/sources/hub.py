@@ -90,7 +90,7 @@ def local_dataset(source: HuggingFaceSource, *, root: Path) -> Path | None:
             f"a hub dataset needs `revision`, a commit sha of 40 hex digits; got {source.revision!r}",
             code="TG0130",
             where=source.path,
-            hint="branches and tags can move, commits cannot; the dataset's page lists its commits",
+            hint=f"branches move: `tunegate pin {source.path}@{source.revision or 'main'} --dataset` finds the commit",
         )
     return None
 
@@ -165,7 +165,8 @@ def load_from_hub(source: HuggingFaceSource) -> Any:
         ) from None
     except (OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
-            f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: {str(error)[:200]}",
+            f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}",
             code="TG0720",
             where=source.path,
             hint="check the name, the network and HF_HUB_OFFLINE",

@@ -62,6 +62,8 @@ class Tickets:
     """95th percentile of the replies' lengths, characters."""
     example_chars: int
     """95th percentile of subject, body and reply together, characters."""
+    mean_chars: float
+    """Mean of subject, body and reply together, or of the whole conversation, characters."""
     replies: ReplyVariety
     reply_lengths: tuple[int, ...]
     """Characters of each reply."""
@@ -94,12 +96,17 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     usable = [ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns))]
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
+    lengths = [
+        max(len(ticket["messages"]), len(ticket["subject"]) + len(ticket["body"]) + len(ticket["reply"]))
+        for ticket in tickets
+    ]
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
         reasons=dict(Counter(re.sub(r"\d+", "N", fault.reason) for fault in made.faults.values()).most_common()),
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
+        mean_chars=sum(lengths) / max(1, len(lengths)),
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
         reply_lengths=tuple(map(len, replies)),
         labels=Counter(ticket[label] for ticket in usable) if label else {},

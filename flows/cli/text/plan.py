@@ -28,7 +28,10 @@ def print_plan(view: PlanView) -> None:
     print_rows(view.rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in view.figures.items():
-        out().print(f"{name.replace('_', ' '):<24} {'not known before curation has run' if value is None else value}")
+        shown = "not known yet" if value is None else f"{value:,}" if isinstance(value, int) else value
+        out().print(f"{name.replace('_', ' '):<24} {shown}", markup=False, soft_wrap=True)
+    for cause, steps in view.causes.items():
+        out().print(f"{'runs for: ' + cause:<24} {', '.join(steps)}", markup=False, soft_wrap=True)
     for stage, where in view.places.items():
         out().print(f"{stage} runs on {where}", markup=False)
     out().print(f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n")

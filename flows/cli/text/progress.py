@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from flows.cli.output import talk
 from flows.graph.execute import Observer, Outcome
 from flows.graph.graph import Node
@@ -22,3 +24,8 @@ class StepNames(Observer):
     def started(self, node: Node) -> None:
         """Print its name."""
         talk().print(f"  {node.name} ...", style="dim", markup=False)
+
+
+def report_step(what: str) -> None:
+    """Print what is done now, with the time: some of it takes minutes."""
+    talk().print(f"  {time.strftime('%H:%M:%S')} {what}", style="dim", markup=False)

@@ -28,7 +28,7 @@ def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
     }  # fmt: skip
 
 
-def print_proposal(proposal: Proposal, config: Path) -> None:
+def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True) -> None:
     """The columns and what they were taken for; what is doubtful goes to stderr."""
     sizes = proposal.sizes
     out().print(f"{config}: pipeline {proposal.name}, {proposal.profile.n_rows:,} rows ({proposal.roles.summary})")
@@ -45,4 +45,5 @@ def print_proposal(proposal: Proposal, config: Path) -> None:
         share, reasons = percent(proposal.faulty_share, 1), proposal.tickets.reasons
         why = escape(next(iter(reasons), "they cannot be read").rstrip("."))
         talk().print(f"[yellow]warning[/yellow] {share} of the rows are faulty, so a run stops: {why}", soft_wrap=True)
-    talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)
+    if next_steps:
+        talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)

@@ -64,7 +64,8 @@ def test_the_top_level_has_weekly_commands_and_the_rest_is_in_groups() -> None:
     groups = {name.split()[0] for name in ALL if " " in name}
     assert groups == {"data", "gate", "model", "study", "ops"}
     assert [name for name in ALL if " " not in name] == [
-        "init", "validate", "plan", "run", "status", "runs", "show", "report", "predict", "graph", "explain"
+        "init", "try", "validate", "pin", "plan", "run", "status", "runs", "show", "report", "predict", "graph",
+        "explain",
     ]  # fmt: skip
     assert not groups & (GROUP_OF.keys() | REMOVED_COMMANDS.keys())
 
@@ -182,7 +183,7 @@ def test_a_removed_command_is_not_a_command() -> None:
         ("tunegate runs -c absent.yaml ", []),
         ("tunegate run --unt", ["--until"]),
         ("tunegate model export x --format g", ["gguf"]),
-        ("tunegate gate ", ["explain"]),
+        ("tunegate gate ", ["explain", "label"]),
         ("tunegate gate explain --met", ["--metric"]),
         ("tunegate init --from tick", []),
     ],

@@ -53,5 +53,38 @@ def test_a_plan_gives_a_reason_for_each_step_that_would_run_again(workplace: Wor
     assert why()["items"] == "input splits changed"
     workplace.declare(lambda document: document["pipelines"]["small"]["source"].update(seed=4))
     assert why()["extract"] == "new tickets; params.source.seed: 3 -> 4"
+    assert workplace.json("plan", "small")["causes"]["new tickets"] == ["extract"]
     text = workplace.run("plan", "small").stdout
+    assert "runs for: new tickets    extract" in text
     assert "new tickets; params.source.seed: 3 -> 4" in text
+
+
+def test_a_plan_before_curation_knows_rows_tokens_and_minutes(empty_workplace: Workplace) -> None:
+    plan = empty_workplace.json("plan", "small")
+    assert plan["source_rows"] > 240
+    assert (plan["train_examples"], plan["held_out_items"], plan["optimiser_steps"]) == (32, 12, 6)
+    assert 32 * 50 < plan["train_tokens"] < 32 * 512
+    assert plan["sizes_from"] == "the rows of the source, before curation"
+    assert plan["minutes"] > 0
+    assert "a probe of this processor" in plan["minutes_from"]
+    assert not list((empty_workplace.home / "store").glob("*/*"))
+    # It names what the source lacks, and ends where it cannot be read, as a run would.
+    empty_workplace.declare(
+        lambda document: document["pipelines"]["small"]["train"].update(prompt={"user": "{rating}"})
+    )
+    assert any(
+        "`rating`, which train.prompt.user needs" in each for each in empty_workplace.json("plan", "small")["warnings"]
+    )
+    source = {"kind": "files", "paths": ["t.csv"], "columns": {"body": "question"}}
+    (empty_workplace.folder / "t.csv").write_text("id,text\n1,hello\n")
+    empty_workplace.declare(lambda document: document["pipelines"]["small"].update(source=source))
+    refused = empty_workplace.run("plan", "small")
+    assert (refused.returncode, "TG0204" in refused.stderr) == (3, True)
+
+
+def test_a_plan_as_of_a_day_is_that_of_the_run(workplace: Workplace) -> None:
+    now = {"TUNEGATE_NOW": "2026-08-01T06:00:00+00:00"}
+    rows = orjson.loads(workplace.run("plan", "small", "--as-of", "2026-07-12", "--json", **now).stdout)["source_rows"]
+    assert 100 < rows < 240
+    assert workplace.json("plan", "small")["steps"][0]["state"] == "reused"
+    assert "TG0103" in workplace.run("plan", "small", "--as-of", "2026-08-01", **now).stderr

@@ -205,3 +205,19 @@ def test_a_training_over_its_budget_by_past_runs_is_refused_before_it_starts(wor
     # What is in the store already is not trained, so it needs no budget; and the budget is in no key.
     declare(11, minutes=0.0001)
     assert workplace.run("run", "small", "--until", "finetune").returncode == 0
+
+
+def test_settings_of_one_run_are_recorded_with_it_and_leave_the_marks_of_the_pipeline(workplace: Workplace) -> None:
+    # The store has the training with this seed, of the pipeline `strict`.
+    done = workplace.run("run", "small", "--set", "train.seed=1", "--json")
+    outcome = json.loads(done.stdout)
+    assert outcome["set"] == ["train.seed=1"]
+    assert "settings of this run alone: train.seed=1" in done.stderr
+    shown = workplace.json("show", outcome["run_id"])
+    assert (shown["set"], shown["snapshot"]) == (["train.seed=1"], None)
+    assert steps_of(workplace, outcome["run_id"])["train"]["state"] == "reused"
+    assert workplace.json("run", "small", "--set", "train.seed=1")["verdict"] == "SKIP"
+    assert workplace.json("run", "small")["verdict"] == "PROMOTE"  # the file's own settings were not judged yet
+    assert workplace.json("plan", "small", "--set", "train.seed=2")["causes"]["parameter"] == ["train"]
+    refused = workplace.run("run", "small", "--set", "gates.min_items=1")
+    assert (refused.returncode, "--set:1:7" in refused.stderr) == (2, True)

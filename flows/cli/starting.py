@@ -1,0 +1,98 @@
+"""What `tunegate init` and `tunegate try` do with a file of tickets: propose a pipeline, check it, write it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from flows.cli.output import note, talk
+from flows.cli.running import RunRequest, run_pipeline
+from flows.cli.text.proposal import print_proposal
+from schemas.columns import TicketColumn
+from schemas.errors import ConfigError
+from schemas.load import load_file
+from tasks.files import write_atomic
+from tasks.start.pipeline_yaml import write_pipeline
+from tasks.start.propose import Proposal, propose_pipeline
+from tasks.start.small_budget import small_budget
+
+
+def write_proposal(
+    source: Path,
+    config: Path,
+    *,
+    name: str | None = None,
+    named: Mapping[TicketColumn, str] | None = None,
+    force: bool = False,
+    again: bool = False,
+) -> Proposal:
+    """Propose a pipeline for the file, check it with the loader, and write it to `config`.
+
+    Args:
+        name: Of the pipeline; None for the file's.
+        named: Ticket column -> column or path in the file that the user names.
+        force: Replace a file that is there.
+        again: Accept one that is there if it is what would be written.
+
+    Raises:
+        ConfigError: TG0189, the file is there already; and as `propose_pipeline`.
+    """
+    target = config.absolute()
+    if target.exists() and not (force or again):
+        raise _is_there(config, "--force replaces it, --config OTHER.yaml writes elsewhere")
+    proposal = propose_pipeline(source, name=name, root=target.parent, named=named)
+    text = write_pipeline(proposal)
+    with tempfile.TemporaryDirectory(prefix="tunegate-init-") as aside:
+        path = Path(aside) / target.name
+        path.write_text(text, encoding="utf-8")
+        load_file(path)
+    if target.exists() and not force:
+        if target.read_bytes() == text.encode():
+            return proposal
+        raise _is_there(config, "--config OTHER.yaml writes elsewhere; `tunegate run NAME` runs what it declares")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, text.encode())
+    return proposal
+
+
+def try_file(
+    source: Path,
+    config: Path,
+    *,
+    named: Mapping[TicketColumn, str],
+    given: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    """Propose a pipeline, run it once with a small budget, and say what a whole run would be.
+
+    Killed and started again, it continues where it was.
+
+    Args:
+        named: As of `write_proposal`.
+        given: `PATH=VALUE`, settings on top of the small budget.
+
+    Returns:
+        The exit code of the verdict.
+
+    Raises:
+        TunegateError: as `write_proposal` and `run_pipeline`.
+    """
+    proposal = write_proposal(source, config, named=named, again=True)
+    budget = small_budget(proposal)
+    if not as_json:
+        print_proposal(proposal, config, next_steps=False)
+    note(f"{budget.summary}; gate and limits are those of {config}")
+    request = RunRequest(proposal.name, config, given=(*budget.settings, *given), as_json=as_json, server=False)
+    code = run_pipeline(request)
+    talk().print(
+        f"\nThis was a small try. Look at the report above, review {config}, then:\n"
+        f"  tunegate plan {proposal.name}   what a run without the small budget takes\n"
+        f"  tunegate run {proposal.name}    make it",
+        markup=False,
+    )  # fmt: skip
+    return code
+
+
+def _is_there(config: Path, hint: str) -> ConfigError:
+    return ConfigError(f"{config} is there already", code="TG0189", where=str(config.absolute()), hint=hint)

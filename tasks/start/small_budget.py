@@ -1,0 +1,62 @@
+"""The small budget of `tunegate try`: settings with which a proposed pipeline reaches a verdict in about two minutes.
+
+Made for two CPU cores and the base model that `init` proposes. It makes the training and the number of items small; it
+changes no rule and no limit, so the usual verdict is HOLD, with the number of items that would decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tasks.start.propose import Proposal
+
+TRAIN_TOKENS = 16_000
+"""Of all examples together; read once through the frozen layers."""
+MAX_EXAMPLES = 120
+MIN_EXAMPLES = 24
+MAX_LENGTH = 512
+"""Tokens; longer examples are dropped, as the proposal does with its own limit."""
+TOP_LAYERS = 6
+"""Layers that learn. Those below are computed once for all epochs."""
+EPOCHS = 3
+MAX_ITEMS = 40
+ANSWER_TOKENS = 2_400
+"""New tokens of an arm for all its items."""
+MIN_ITEMS = 16
+LABEL_TOKENS = 48
+"""Longest answer if the gate judges the label, which comes first."""
+_CHARS_PER_TOKEN = 4.0
+"""A usual English token; the proposal counts with 3, to be on the safe side of a limit."""
+_PROMPT_TOKENS = 50
+"""Of the system message and the chat format."""
+
+
+@dataclass(frozen=True)
+class SmallBudget:
+    """What a try changes in a pipeline."""
+
+    settings: tuple[str, ...]
+    """`PATH=VALUE`, as `tunegate run --set` takes them."""
+    summary: str
+
+
+def small_budget(proposal: Proposal) -> SmallBudget:
+    """The settings for this proposal."""
+    sizes = proposal.sizes
+    tokens = proposal.tickets.mean_chars / _CHARS_PER_TOKEN + _PROMPT_TOKENS
+    n_examples = min(sizes.max_examples, max(MIN_EXAMPLES, min(MAX_EXAMPLES, int(TRAIN_TOKENS / tokens))))
+    # A reply that is cut has its label, but `finished` and the wording would blame the model for the budget.
+    n_new = min(sizes.max_new_tokens, LABEL_TOKENS) if proposal.routing else sizes.max_new_tokens
+    n_items = min(sizes.max_items, max(MIN_ITEMS, min(MAX_ITEMS, ANSWER_TOKENS // n_new)))
+    return SmallBudget(
+        settings=(
+            f"train.max_examples={n_examples}",
+            f"train.max_length={min(sizes.max_length, MAX_LENGTH)}",
+            f"train.epochs={EPOCHS}",
+            f"train.adapter.top_layers={TOP_LAYERS}",
+            f"evaluate.max_items={n_items}",
+            f"evaluate.max_new_tokens={n_new}",
+        ),
+        summary=f"a small budget for a first look: {n_examples:,} of {sizes.max_examples:,} examples, {n_items:,} of "
+        f"{sizes.max_items:,} held-out items",
+    )

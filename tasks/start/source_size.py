@@ -1,0 +1,73 @@
+"""How large the tickets of a source are, before they are curated: what is usable, and tokens by their bytes.
+
+Counts alone, never a text. For `tunegate plan`; `tasks/start/tickets.py` does the same for a file without a pipeline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.artifacts import TicketTable
+from schemas.template import template_columns
+from schemas.training import PromptSpec
+from tasks.prompts import messages_for, render_text
+
+SAMPLE = 400
+"""Tickets whose prompt and answer are filled in."""
+BYTES_PER_TOKEN = 4.0
+"""UTF-8, of usual tokenizers: an English token has four letters, and a Chinese character three bytes."""
+TURN_TOKENS = 5
+"""Of the chat format, for each turn."""
+
+
+@dataclass(frozen=True)
+class SourceSize:
+    """An estimate."""
+
+    n_rows: int
+    """Rows of the source that are tickets."""
+    n_usable: int
+    """Those with a text and what is learned from them; equal texts count once."""
+    prompt_tokens: float
+    """Mean of a prompt, system message included."""
+    answer_tokens: float
+    """Mean of an answer."""
+
+
+def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
+    """Measure a table of tickets as a run would make examples of it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    learned = template_columns(prompt.answer)
+    shown = {name for text in (prompt.system, prompt.user) for name in template_columns(text)}
+    wanted = {"body", "messages", *learned, *shown}
+    file = pq.ParquetFile(tickets.tickets)  # `read_table` imports pandas
+    table = file.read([name for name in file.schema_arrow.names if name in wanted])
+    own = pc.is_valid(table["messages"]) if "messages" in table.column_names else pa.scalar(False)
+    usable = own
+    if all(name in table.column_names for name in ("body", *learned)):
+        has = [pc.is_valid(table[name]) for name in ("body", *learned)]
+        whole = has[0]
+        for each in has[1:]:
+            whole = pc.and_(whole, each)
+        usable = pc.or_(whole, own)
+    if isinstance(usable, pa.Scalar):
+        return SourceSize(tickets.rows.n_out, 0, 0.0, 0.0)
+    found = table.filter(usable)
+    texts = found["body"] if "body" in found.column_names else found["messages"]
+    n_usable = pc.count_distinct(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), mode="all").as_py()
+    sample = found.take(list(range(0, found.num_rows, -(-found.num_rows // SAMPLE)))).to_pylist() if n_usable else []
+    sizes = [_tokens_of(row, prompt) for row in sample]
+    n = max(1, len(sizes))
+    return SourceSize(tickets.rows.n_out, n_usable, sum(each[0] for each in sizes) / n, sum(e[1] for e in sizes) / n)
+
+
+def _tokens_of(row: dict[str, object], prompt: PromptSpec) -> tuple[float, float]:
+    turns = [str(turn["content"]) for turn in messages_for(prompt, row)]
+    asked = sum(len(text.encode()) / BYTES_PER_TOKEN + TURN_TOKENS for text in turns)
+    if row.get("messages"):
+        whole = len(str(row["messages"]).encode()) / BYTES_PER_TOKEN
+        return asked, max(0.0, whole - asked)
+    return asked, len(render_text(prompt.answer, row).encode()) / BYTES_PER_TOKEN + TURN_TOKENS

@@ -1,0 +1,94 @@
+"""`tunegate try FILE`: from a file nobody has described to a verdict and its report, with no limit lowered."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from flows.views.report import report_folder
+from schemas.load import load_file
+from tasks.start.propose import propose_pipeline
+from tasks.start.small_budget import MIN_EXAMPLES, MIN_ITEMS, small_budget
+
+if TYPE_CHECKING:
+    from tests.support.workplace import Workplace
+
+WORDS = ("parcel", "invoice", "lamp", "refund", "courier", "update", "account", "delay", "charge", "order")
+
+
+def write_tickets(path: Path, n: int, *, reply: str = "We look into your {}.") -> None:
+    """Questions that differ, with a label and, unless it is empty, a reply."""
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["question", "label", *(["answer"] if reply else [])])
+        for number in range(n):
+            one, two = WORDS[number % 10], WORDS[number // 10 % 10]
+            text = f"My {one} number {number} and the {two} of week {number * 7 % 53} are wrong, what shall I do?"
+            writer.writerow([text, ("billing", "delivery")[number % 2], *([reply.format(one)] if reply else [])])
+
+
+def tiny(workplace: Workplace) -> list[str]:
+    """Settings with which the tiny model trains two steps and answers one item: too few to block anything."""
+    settings = (
+        f"train.base_model=file:{workplace.environ['TINY_MODEL']}", "train.adapter.top_layers=1", "train.threads=1",
+        "train.max_examples=16", "train.max_steps=2", "evaluate.max_items=1", "evaluate.max_new_tokens=4",
+        "evaluate.threads=1", "evaluate.arms=[zero_shot, tfidf]",
+    )  # fmt: skip
+    return [word for each in settings for word in ("--set", each)]
+
+
+def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workplace: Workplace) -> None:
+    workplace = bare_workplace
+    del workplace.environ["PREFECT_API_URL"]  # nothing may start a server
+    write_tickets(workplace.folder / "tickets.csv", 200)
+    done = workplace.run("try", "tickets.csv", *tiny(workplace), "--json")
+    assert done.returncode == 8, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["verdict"] == "HOLD"
+    assert "are needed" in outcome["reason"]
+    assert "train.max_examples=16" in outcome["set"]
+    assert not (workplace.home / "prefect").exists()
+    assert (report_folder(workplace.home, outcome["run_id"]) / "report.html").is_file()
+    assert "tunegate run tickets" in done.stderr
+
+    # The file is what `init` writes: the whole run, with every limit; the small budget is of this run alone.
+    spec = load_file(workplace.folder / "pipelines.yaml").get("tickets")
+    assert spec.train.max_examples is not None
+    assert spec.train.max_examples > 100
+    assert spec.gates.min_items == 50
+    shown = workplace.json("show", outcome["run_id"])
+    assert shown["set"] == outcome["set"]
+    page = (report_folder(workplace.home, outcome["run_id"]) / "report.html").read_text()
+    assert "with other settings than the file: train.max_examples=" in page
+    # Started again, it has nothing left to do; over an edited file it does not write.
+    again = workplace.run("try", "tickets.csv", *tiny(workplace), "--json")
+    assert (json.loads(again.stdout)["verdict"], again.returncode) == ("SKIP", 8)
+    with (workplace.folder / "pipelines.yaml").open("a") as stream:
+        stream.write("# mine\n")
+    refused = workplace.run("try", "tickets.csv")
+    assert (refused.returncode, "TG0189" in refused.stderr) == (2, True)
+
+    # A plan of the whole run scales what this one took.
+    plan = workplace.json("plan", "tickets", *tiny(workplace)[:4], "--set", "evaluate.arms=[zero_shot]")
+    assert plan["minutes"] > 0
+    assert "the last measured training and answers" in plan["minutes_from"]
+    assert (plan["train_examples"], plan["held_out_items"]) == (spec.train.max_examples, spec.evaluate.max_items)
+
+
+@pytest.mark.parametrize(("reply", "cuts"), [("", False), ("Thank you. " * 40 + "{}", True), ("Yes, the {}.", False)])
+def test_the_small_budget_never_exceeds_the_proposal_and_leaves_the_gate_alone(
+    tmp_path: Path, reply: str, cuts: bool
+) -> None:
+    write_tickets(tmp_path / "t.csv", 400, reply=reply)
+    proposal = propose_pipeline(tmp_path / "t.csv", name=None, root=tmp_path)
+    budget = dict(each.split("=") for each in small_budget(proposal).settings)
+    sizes = proposal.sizes
+    assert MIN_EXAMPLES <= int(budget["train.max_examples"]) <= sizes.max_examples
+    assert MIN_ITEMS <= int(budget["evaluate.max_items"]) <= sizes.max_items
+    assert int(budget["train.max_length"]) <= sizes.max_length
+    assert (int(budget["evaluate.max_new_tokens"]) < sizes.max_new_tokens) == cuts
+    assert {path.partition(".")[0] for path in budget} == {"train", "evaluate"}
