@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.artifacts import GateDecision
+from schemas.artifacts import GateDecision, Scores
 from schemas.gates import GateRule
 from schemas.verdicts import Finding, Verdict
 from tasks.files import write_atomic, write_json
 
+CUT = 0.1
+"""Share of cut replies from which on the reason names it."""
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
     "UNCOMPARED": "not compared",
@@ -58,8 +60,8 @@ def describe_guard(metric: str, where: str, against: str) -> str:
     return f"{metric} in {where} is not shown to be worse than {against}"
 
 
-def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
-    """Say how many rules led to the verdict, and why the first of them did."""
+def summarise(findings: Sequence[Finding], verdict: Verdict, *, remark: str = "") -> str:
+    """Say how many rules led to the verdict, and why the first of them did; a remark comes last."""
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
@@ -73,7 +75,21 @@ def summarise(findings: Sequence[Finding], verdict: Verdict) -> str:
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
     what = "rules and checks" if n_checks else "rules"
-    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}"
+    last = f" {remark}" if remark else ""
+    return (
+        f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}{last}"
+    )
+
+
+def remark_on_length(scores: Scores, verdict: Verdict) -> str:
+    """Name the share of held-out replies that are too long for an answer, if that may be why; empty if not.
+
+    A candidate that learned to write them is cut, too, and not by its own fault.
+    """
+    share = (scores.n_replies_cut or 0) / max(1, scores.n_items)
+    if share <= CUT or verdict not in ("BLOCK", "HOLD"):
+        return ""
+    return f"{share:.0%} of the held-out replies are longer than evaluate.max_new_tokens: answers like them are cut."
 
 
 def write_decision(decision: GateDecision, *, out: Path) -> None:

@@ -66,7 +66,8 @@ def score_answers(
         for item in rows
         for column in evaluate.slices
     ]
-    return write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out)
+    written = write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out)
+    return written.model_copy(update={"n_replies_cut": predictions.n_replies_cut})
 
 
 def write_scores(
