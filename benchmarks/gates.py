@@ -23,13 +23,12 @@ from scipy.optimize import brentq
 from scipy.stats import binom, multivariate_normal, norm
 
 from benchmarks.measure import Bench, table
-from schemas.gates import SliceGuard
-from tasks.assess.contract import PROMOTE, anchor_outcome, change_outcome, guard_outcome, settle
+from schemas.gates import MIN_GAIN
+from tasks.assess.contract import PROMOTE, anchor_outcome, change_outcome, guard_outcome, least_p, settle
 from tasks.assess.power import paired_items_needed
 
 Counts = NDArray[np.int64]
 Bools = NDArray[np.bool_]
-GUARD = SliceGuard(by=("product",))
 ACCURACY, DISCORDANCE, MARGIN, SLICES = 0.8, 0.1, 0.02, 6
 ALPHA = 0.05
 SCENARIOS: Mapping[str, tuple[float, ...]] = {
@@ -127,12 +126,21 @@ def draw(generator: np.random.Generator, reps: int, n_items: int, deltas: tuple[
 def our_gate(tables: Tables, *, mode: str) -> Bools:
     """tunegate's gate: one rule against the champion, every slice guarded, all tests in one Holm family."""
     gained, lost, n = tables.gained.sum(1), tables.lost.sum(1), tables.n * tables.gained.shape[1]
-    rule = change_outcome(gained, lost, n, margin=0.0 if mode == "improve" else MARGIN, alpha=ALPHA)
-    guarded = slice(None) if tables.n >= GUARD.min_slice_items else slice(0)  # smaller slices are not judged
-    guard = guard_outcome(tables.gained[:, guarded], tables.lost[:, guarded], tables.n)
+    rule = change_outcome(
+        gained,
+        lost,
+        n,
+        margin=0.0 if mode == "improve" else MARGIN,
+        alpha=ALPHA,
+        min_gain=0.0 if mode == "improve" else MIN_GAIN,
+    )
+    guard = guard_outcome(tables.gained, tables.lost, tables.n)
     met = np.concatenate([rule.met[:, None], guard.met], axis=1)
     p_harm = np.concatenate([rule.p_harm[:, None], guard.p_harm], axis=1)
-    return np.asarray((settle(met, p_harm, alpha=ALPHA) == PROMOTE).all(axis=1))
+    p_least = np.concatenate(
+        [np.zeros((len(met), 1)), least_p(tables.gained + tables.lost, np.full(tables.gained.shape, tables.n))], axis=1
+    )
+    return np.asarray((settle(met, p_harm, alpha=ALPHA, p_least=p_least) == PROMOTE).all(axis=1))
 
 
 def promoted_shares(*, n_items: int, reps: int, seed: int) -> dict[str, dict[str, float]]:
@@ -208,7 +216,11 @@ def _weekly(name: str, ours: Bools, theirs: Bools, first: Bools, n: int) -> Bool
     if name in PEERS:
         return PEERS[name](Seen(gained, lost, both, n))
     refresh = name.endswith("refresh")
-    outcomes = [change_outcome(gained, lost, n, margin=MARGIN if refresh else 0.0, alpha=ALPHA)]
+    outcomes = [
+        change_outcome(
+            gained, lost, n, margin=MARGIN if refresh else 0.0, alpha=ALPHA, min_gain=MIN_GAIN if refresh else 0.0
+        )
+    ]
     if refresh:
         won, short = (ours & ~first).sum(1), (first & ~ours).sum(1)
         outcomes.append(anchor_outcome(won, short, n, margin=MARGIN, alpha=ALPHA))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState
 from flows.finetune import Tuned
-from flows.gate_checks import CheckAdder, Checked
+from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps
 from schemas.artifacts import (
@@ -24,13 +25,16 @@ from schemas.artifacts import (
 )
 from schemas.endpoint import EndpointSpec
 from schemas.evidence import CheckEvidence
+from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
+from schemas.verdicts import SeenItems
 from tasks.assess.baselines import score_classifier
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
+from tasks.assess.labels import LABELLED, add_right
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
 from tasks.prompts import insert_labels
@@ -55,7 +59,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
     registry_state = context.registry_state
     earlier = _earlier_models(spec, registry_state)
     with graph.stage("assess"):
-        items = _items(graph, spec, splits, earlier)
+        items = _items(graph, spec, splits, earlier, registry_state.seen)
         arms = Arms()
         adder = _ArmAdder(graph, spec, context, splits, items, arms)
         for arm in _prompting_arms(spec, registry_state):
@@ -72,6 +76,8 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             if ref.prompt.shows_passages:
                 shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
             adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown)
+        if spec.evaluate.labels is not None:
+            adder.labelled(_labelled_arms(spec, arms))
         checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
         decision = graph.named("gate").grow(
             add_gate,
@@ -109,9 +115,11 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
     return found
 
 
-def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
+def _items(
+    graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef], seen: SeenItems
+) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
-    evaluate, prompt = spec.evaluate, spec.train.prompt
+    evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
     baseline = prompt.model_copy(update={"system": system})
     prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
@@ -124,7 +132,20 @@ def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[Model
         choose=evaluate.choose,
         stratify=evaluate.routing_field,
         prompts=tuple(prompts),
+        seen=seen,
+        slices=() if guard is None else guard.by,
+        top_up=0 if guard is None else guard.top_up,
     )
+
+
+def _labelled_arms(spec: PipelineSpec, arms: Arms) -> tuple[str, ...]:
+    """Return the candidate and what rules on `right` compare it with: fewer arms differ on fewer items."""
+    gates = spec.judged_gates
+    changes = [rule.change_threshold for rule in gates.judged_rules if rule.metric == RIGHT and rule.change_threshold]
+    wanted: list[str] = ["champion", "anchor"]
+    if "champion" not in arms.scores or any(change.against == "best_baseline" for change in changes):
+        wanted += PROMPTING
+    return ("tuned", *(arm for arm in wanted if arm in arms.answers))
 
 
 @dataclass(frozen=True)
@@ -189,6 +210,19 @@ class _ArmAdder:
         self.arms.answers[arm] = answers
         self.arms.scores[arm] = steps.scores(arm, self.items, answers, evaluate, arm=arm)
 
+    def labelled(self, names: Sequence[str]) -> None:
+        """Add the metric `right` of these arms, which are compared on it."""
+        answers = self.arms.answers
+        for arm in names:
+            self.arms.scores[arm] = self.graph.named(LABELLED, arm).add(
+                add_right,
+                scores=self.arms.scores[arm],
+                mine=answers[arm],
+                others=tuple(answers[other] for other in names if other != arm),
+                evaluate=self.spec.evaluate,
+                labels=self.context.labels,
+            )
+
     def endpoint(self, endpoint: EndpointSpec) -> None:
         """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
         evaluate, prompts = self.spec.evaluate, self._baseline_prompts("endpoint", "zero_shot")
@@ -244,7 +278,7 @@ def add_gate(
         baselines=baselines,
         gates=gates,
         anchor=anchor,
-        items=items if spec.gates.cluster_by is not None else None,
+        items=items if gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up) else None,
         checks=checks,
         suite=suite,
         context=GateContext(

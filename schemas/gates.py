@@ -18,6 +18,8 @@ from schemas.spec import Spec
 
 LEAST_ITEMS = 50
 """Held-out items without which the comparison that is added is not met, whatever `gates.min_items` is."""
+MIN_GAIN = 0.01
+"""Measured gain of mode refresh, a point for shares: it cuts promoted regressions of more than a point to a fifth."""
 SliceColumn = Literal["product", "channel", "category", "priority"]
 
 
@@ -25,14 +27,17 @@ class ChangeThreshold(Spec):
     """A paired comparison on the same held-out items."""
 
     against: Literal["champion", "best_baseline"] = "champion"
-    """champion: the model that serves now. best_baseline: the arm with the best mean of the metric on the
-    same items: the prompting arms and, for the routing field, the classifiers `majority` and `tfidf`."""
+    """champion: the model that serves now. best_baseline: each of the prompting arms and, for the routing field, of the
+    classifiers `majority` and `tfidf`; all of them must be beaten, and the best is the one that is shown."""
     mode: Literal["improve", "refresh", "no_worse"] = "improve"
-    """improve: significantly better. refresh: at the confidence at most `margin` worse, better on average, and at most
-    the margin of `gates.anchor` worse than the anchor. no_worse: the same, but it need not be better, so that a copy of
-    the champion is met: for a retraining that must replace the champion, such as after a customer was forgotten."""
+    """improve: significantly better. refresh: at the confidence at most `margin` worse, better by `min_gain` on
+    average, and at most the margin of `gates.anchor` worse than the anchor. no_worse: the same, but it need not be
+    better, so that a copy of the champion is met: for a retraining that must replace the champion, such as after a
+    customer was forgotten."""
     margin: float = Field(default=0.0, ge=0)
     """Largest tolerated loss in the metric's unit; for refresh and no_worse."""
+    min_gain: float | None = Field(default=None, ge=0)
+    """For refresh: least measured gain in the metric's unit; null is 0.01. With 0 any measured gain is enough."""
 
     @model_validator(mode="after")
     def _margin_fits_mode(self) -> ChangeThreshold:
@@ -40,7 +45,16 @@ class ChangeThreshold(Spec):
             raise ValueError("margin belongs to the modes refresh and no_worse; mode improve has none")
         if self.mode != "improve" and not self.margin:
             raise ValueError(f"mode {self.mode} needs a margin above 0")
+        if self.mode != "refresh" and self.min_gain is not None:
+            raise ValueError(f"min_gain belongs to the mode refresh; mode {self.mode} has none")
         return self
+
+    @property
+    def least_gain(self) -> float:
+        """The gain that must be measured, 0 for other modes than refresh."""
+        if self.mode != "refresh":
+            return 0.0
+        return MIN_GAIN if self.min_gain is None else self.min_gain
 
 
 class GateRule(Spec):
@@ -89,17 +103,16 @@ class CompareSpec(Spec):
 
 
 class SliceGuard(Spec):
-    """`gates.slices`: no slice of these columns may be significantly worse than the champion or, without one, than the
-    best prompting arm. With Holm's correction over all tests that may block."""
+    """`gates.slices`: no slice of these columns may be significantly worse than the champion or, without one, than any
+    prompting arm. Every slice is tested, with Holm's correction over all tests that may block."""
 
     by: tuple[SliceColumn, ...] = Field(min_length=1)
     """Columns of evaluate.slices; each of their values is a slice."""
     metric: str = "exact"
     """Metric that must not get worse in any slice."""
-    min_slice_items: int = Field(default=100, ge=1)
-    """Smaller slices are not judged: 50 items find a loss of 15 points about half the time, 100 nearly always."""
-    small: Literal["report", "hold"] = "report"
-    """What a slice with fewer items does: `report` only reports it, `hold` makes the verdict HOLD."""
+    top_up: int = Field(default=0, ge=0)
+    """Smaller slices get further held-out items up to this number, from the test split. They count for this guard and
+    for no rule. 100 items nearly always show a loss of 15 points, 50 about half the time."""
 
 
 class AnchorSpec(Spec):
@@ -110,6 +123,16 @@ class AnchorSpec(Spec):
     """`first`: the first champion of the registered model. A number: that version."""
     margin: float | None = Field(default=None, gt=0)
     """Largest tolerated loss against the anchor; null takes the rule's margin."""
+
+
+class LooksSpec(Spec):
+    """`gates.looks`: on how many held-out sets one candidate may be judged, and the error probability of each."""
+
+    max: int = Field(default=1, ge=1, le=20)
+    """Further looks are HOLD: only another candidate can pass."""
+    spend: Literal["obrien_fleming", "equal"] = "obrien_fleming"
+    """obrien_fleming: most of the error probability is left for the last look, which then needs 3 % more items than a
+    single one if each set contains the one before. equal: every look spends as much, so that an early one may pass."""
 
 
 class ReuseSpec(Spec):
@@ -169,8 +192,8 @@ class GatesSpec(Spec):
     """Guard of the modes refresh and no_worse against slow drift; null for none."""
     cluster_by: TicketColumn | None = None
     """Column whose equal values belong together, such as customer_id: bounds then count customers, not tickets."""
-    looks_max: int = Field(default=1, ge=1, le=100)
-    """Held-out sets on which one candidate may be judged. Each has 1/looks_max of the error probability."""
+    looks: LooksSpec = LooksSpec()
+    """Held-out sets on which one candidate may be judged."""
     reuse: ReuseSpec | None = ReuseSpec()
     """Budget of verdicts on the same held-out items; null for no limit."""
     power: PowerSpec = PowerSpec()
@@ -225,14 +248,14 @@ class GatesSpec(Spec):
 
     @property
     def alpha(self) -> float:
-        """Error probability of one look at one held-out set.
+        """Error probability of a verdict, over all looks at the candidate.
 
         >>> rule = GateRule(metric="exact", value_threshold=0.5)
-        >>> round(GatesSpec(rules=(rule,), looks_max=5).alpha, 6)
+        >>> round(GatesSpec(rules=(rule,), reuse=ReuseSpec(budget=5, spend="split")).alpha, 6)
         0.01
         """
         split = self.reuse.budget if self.reuse is not None and self.reuse.spend == "split" else 1
-        return (1 - self.confidence) / self.looks_max / split
+        return (1 - self.confidence) / split
 
     def judged_metrics(self) -> tuple[str, ...]:
         """Names of the metrics that rules and slices are about, once each."""

@@ -22,11 +22,11 @@ class JudgeSpec(Spec):
     )
     """What makes an answer better, as an instruction to the judge."""
     n_items: int = Field(default=100, ge=1)
-    """Held-out items to judge, twice each; chosen by hash of their ids."""
+    """Held-out items to judge, twice each; chosen by hash of their ids from those with different answers."""
     labels: str | None = None
     """JSON Lines of people's choices, relative to pipelines.yaml: question, first, second, preferred (first, second or
     tie). Null only reports."""
     min_labels: int = Field(default=100, ge=20)
-    """With fewer labels it only reports."""
+    """With fewer labels it only reports; those between equal texts do not count."""
     min_kappa: float = Field(default=0.6, gt=0, le=1)
-    """With a lower Cohen's kappa with those choices it only reports."""
+    """Unless Cohen's kappa with those choices is at least this at 95 % confidence, it only reports."""

@@ -90,6 +90,9 @@ class GeneratedSource(Source):
     """Weeks over which they are spread."""
     start: str = Field(default="2026-06-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """First day, ISO date."""
+    n_topics: Literal[1, 2] = 1
+    """Topics of a ticket. With 2 one of them is settled, in either order: the category is that of the open one, which
+    takes reading, not counting words."""
     defect: Literal["none", "swapped_labels", "broken_format"] = "none"
     """`swapped_labels`: routing labels permuted while tone and format stay perfect.
     `broken_format`: the routing line is malformed."""

@@ -44,8 +44,25 @@ class UsedBudget(BaseModel):
 
     looks: int = Field(default=0, ge=0)
     """Other held-out sets on which this candidate was judged before."""
+    nested: tuple[int, ...] = ()
+    """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
     verdicts: int = Field(default=0, ge=0)
     """Other candidates for the registered model that were judged on the same items before."""
+    n_seen: int = Field(default=0, ge=0)
+    """Items whose text people had seen before this run: whoever repairs what they read teaches to the test."""
+
+
+class SeenItems(BaseModel):
+    """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    salt: str = ""
+    hashes: tuple[str, ...] = ()
+    """`tasks.draw.item_hash` of each, sorted."""
+
+
+NOTHING_SEEN = SeenItems()
 
 
 class EvidenceUse(BaseModel):
@@ -62,6 +79,8 @@ class EvidenceUse(BaseModel):
     """Candidates that these items may judge; null for no limit."""
     confidence: float
     """One-sided confidence of each bound of this verdict, with its share of the error probability."""
+    n_seen: int = 0
+    """Items whose text people had seen before."""
 
     def sentence(self) -> str:
         """The same as a sentence.
@@ -70,9 +89,10 @@ class EvidenceUse(BaseModel):
         'verdict 4 of at most 20 on these items; look 1 of at most 1 at this candidate; one-sided bounds at 95 %'
         """
         budget = "" if self.budget is None else f" of at most {self.budget}"
+        seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
             f"verdict {self.verdict}{budget} on these items; look {self.look} of at most {self.looks_max} at this "
-            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %"
+            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %{seen}"
         )
 
 
@@ -102,6 +122,11 @@ class Finding(BaseModel):
     """Statistical procedure: `tango`, `clopper_pearson`, `bootstrap_t`, with `cluster_` if customers are resampled."""
     reason: str
     """One sentence that ends with what would change it (`about 120 more items would decide`)."""
+    more_items: int | None = None
+    """Further items that would decide a HOLD at the planned effect and power; 0 if there are enough; null if unknown,
+    or if no number would."""
+    smallest_loss: float | None = None
+    """Of a slice: the smallest loss that so many items show with the planned power; null if there is none."""
     won: int | None = None
     """Items on which the candidate is better than the reference; null for absolute limits."""
     lost: int | None = None
@@ -113,7 +138,7 @@ class Finding(BaseModel):
     part: Part = "primary"
     """What the finding is about."""
     decides: bool = True
-    """False if it is only reported, such as a slice that is too small."""
+    """False if it is only reported, such as a slice in which too few items differ to show anything."""
 
     @property
     def is_check(self) -> bool:

@@ -61,6 +61,11 @@ def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
 
 
+def item_hash(item_id: str, *, salt: str) -> str:
+    """Hash under which an item is recorded: it identifies equal items, and reveals no ticket."""
+    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
+
+
 def _uniform(text: str) -> float:
     """A number in [0, 1) that only the text decides."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:7], "big") / 2**56

@@ -21,6 +21,7 @@ from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
+from flows.views.labelling import planned_labels
 from flows.views.outlook import Pace, Size, pace_of, size_of
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power
@@ -214,6 +215,7 @@ def _figures(
     return {
         **several,
         **budget,
+        **planned_labels(spec, found.settings, size and size.n_test),
         **({"source_rows": size.n_rows} if size and size.estimated else {}),
         "train_examples": size and size.n_train,
         "train_tokens": size and size.train_tokens * train.epochs,

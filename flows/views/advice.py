@@ -28,7 +28,7 @@ from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
 from tasks.assess.consistency import form_shares
 from tasks.assess.economics import cheapest_own
-from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, best_arm
+from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, ranked_arms
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
 from tasks.train.memory import fit_methods, forecast, workload_of
@@ -378,7 +378,7 @@ def _scored(known: Evidence, recorded: Recorded) -> Evidence:
 def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str | None:
     arms = {arm: ArmScores(found, {traits.name: traits}) for arm, found in scores.items() if arm in PROMPTING_ARMS}
     with suppress(TunegateError):
-        return best_arm(arms, next(iter(arms.values())), metric=traits.name, items=None).arm if arms else None
+        return ranked_arms(arms, next(iter(arms.values())), metric=traits.name, items=None)[0].arm if arms else None
     return None
 
 

@@ -35,20 +35,26 @@ class Outcome:
     p_harm: Floats
 
 
-def change_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float) -> Outcome:
+def change_outcome(
+    gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float, min_gain: float = 0.0
+) -> Outcome:
     """A paired comparison of right and wrong answers: improve with margin 0, refresh with a larger one.
 
-    Met: the loss is below the margin at the confidence, and more items were gained than lost. Harm: the true difference
-    is below 0, whatever the margin.
+    Met: the loss is below the margin at the confidence, and the difference is above 0 and at least `min_gain`. Harm:
+    the true difference is below 0, whatever the margin.
 
     Args:
         gained: Items that only the candidate got right.
         lost: Items that only the reference got right.
+        min_gain: Least difference of the shares that was measured.
     """
     import numpy as np
 
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
-    return Outcome(sure & (np.asarray(gained) > np.asarray(lost)), _p_below(gained, lost, n_items, 0.0))
+    gain = np.asarray(gained, np.float64) - np.asarray(lost, np.float64)
+    # A thousandth of an item, so that 10 of 1,000 are a gain of 0.01 whatever the rounding.
+    enough = (gain > 0) & (gain >= np.asarray(min_gain) * np.asarray(n_items, np.float64) - 1e-3)
+    return Outcome(sure & enough, _p_below(gained, lost, n_items, 0.0))
 
 
 def anchor_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, *, margin: float, alpha: float) -> Outcome:
@@ -93,27 +99,66 @@ def sign_p(n_better: ArrayLike, n_worse: ArrayLike) -> Floats:
     return _at_least(worse, better + worse, 0.5)
 
 
-def holm(p_values: ArrayLike, *, alpha: float) -> Bools:
+def least_p(n_differing: ArrayLike, n_items: ArrayLike) -> Floats:
+    """The smallest p-value of harm that so many differing items can give: that of losing all of them."""
+    import numpy as np
+
+    return _p_below(np.zeros_like(np.asarray(n_differing, np.float64)), n_differing, n_items, 0.0)
+
+
+def testable(p_least: ArrayLike, *, alpha: float) -> Bools:
+    """Which hypotheses of each family (last axis) can be rejected at all; the others need no share of alpha.
+
+    A slice of three differing items cannot show harm among 80 tests, however they turned out. How many items differ
+    says nothing about the direction, so that leaving such slices out keeps the error probability of the others.
+
+    >>> testable([0.0, 0.001, 0.125, 0.5], alpha=0.05).tolist()
+    [True, True, False, False]
+
+    Source: Tarone (1990), Biometrics 46:515-522.
+    """
+    import numpy as np
+
+    p = np.asarray(p_least, np.float64)
+    ordered = np.sort(np.where(np.isnan(p), np.inf, p), axis=-1)
+    sizes = np.arange(1, p.shape[-1] + 1)
+    # The k-th smallest decides whether more than k - 1 can be rejected at alpha / (k - 1), from k = 2 on.
+    too_many = ordered[..., 1:] <= alpha / sizes[:-1]
+    first = np.where(too_many.all(axis=-1), p.shape[-1], 1 + np.argmin(too_many, axis=-1)) if p.shape[-1] > 1 else 1
+    return np.asarray(p <= (alpha / np.asarray(first, np.float64))[..., None])
+
+
+def holm(p_values: ArrayLike, *, alpha: float, among: ArrayLike = True) -> Bools:
     """Which hypotheses of each family (last axis) are rejected; a true one is with probability at most alpha.
+
+    Args:
+        among: The hypotheses that are tested at all; the others are not rejected and do not count.
 
     >>> holm([0.001, 0.03, 0.04], alpha=0.05).tolist()
     [True, False, False]
+    >>> holm([0.03, 0.02], alpha=0.05, among=[True, False]).tolist()
+    [True, False]
 
     Source: Holm (1979), Scandinavian Journal of Statistics 6:65-70.
     """
     import numpy as np
 
     p = np.asarray(p_values, np.float64)
-    size = p.shape[-1]
-    order = np.argsort(p, axis=-1, kind="stable")
-    small = np.take_along_axis(p, order, axis=-1) <= alpha / (size - np.arange(size))
+    tested = np.broadcast_to(np.asarray(among, np.bool_), p.shape)
+    order = np.argsort(np.where(tested, p, np.inf), axis=-1, kind="stable")
+    left = tested.sum(axis=-1, keepdims=True) - np.arange(p.shape[-1])
+    small = (np.take_along_axis(p, order, axis=-1) <= alpha / np.maximum(left, 1)) & (left > 0)
     rejected = np.zeros(p.shape, np.bool_)
     np.put_along_axis(rejected, order, np.logical_and.accumulate(small, axis=-1), axis=-1)
     return rejected
 
 
-def settle(met: Bools, p_harm: Floats, *, alpha: float) -> NDArray[np.int8]:
+def settle(met: Bools, p_harm: Floats, *, alpha: float, p_least: ArrayLike = 0.0) -> NDArray[np.int8]:
     """The verdict on each rule of a gate (last axis): BLOCK if Holm's procedure shows harm, else PROMOTE if met.
+
+    Args:
+        p_least: The smallest p-value that each test could have given (`least_p`); those that cannot be rejected leave
+            their share of alpha to the others (`testable`).
 
     >>> import numpy as np
     >>> settle(np.array([True, False, False]), np.array([0.9, 0.4, 0.001]), alpha=0.05).tolist()
@@ -121,7 +166,8 @@ def settle(met: Bools, p_harm: Floats, *, alpha: float) -> NDArray[np.int8]:
     """
     import numpy as np
 
-    codes = np.where(holm(p_harm, alpha=alpha), BLOCK, np.where(met, PROMOTE, HOLD))
+    among = testable(np.broadcast_to(np.asarray(p_least, np.float64), np.shape(p_harm)), alpha=alpha)
+    codes = np.where(holm(p_harm, alpha=alpha, among=among), BLOCK, np.where(met, PROMOTE, HOLD))
     return codes.astype(np.int8)
 
 

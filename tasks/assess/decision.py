@@ -10,7 +10,7 @@ from pathlib import Path
 
 from schemas.artifacts import GateDecision, Scores
 from schemas.gates import GateRule
-from schemas.verdicts import Finding, Verdict
+from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
 
 CUT = 0.1
@@ -60,12 +60,22 @@ def describe_guard(metric: str, where: str, against: str) -> str:
     return f"{metric} in {where} is not shown to be worse than {against}"
 
 
-def summarise(findings: Sequence[Finding], verdict: Verdict, *, remark: str = "") -> str:
-    """Say how many rules led to the verdict, and why the first of them did; a remark comes last."""
+def summarise(
+    findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None, *, remark: str = ""
+) -> str:
+    """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items.
+
+    Args:
+        remark: Comes last.
+    """
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
-    unjudged = f" {small} {'slice is' if small == 1 else 'slices are'} too small to be judged." if small else ""
+    unjudged = (
+        f" {small} {'slice that lost is' if small == 1 else 'slices that lost are'} too small to be judged."
+        if small
+        else ""
+    )
     n_checks = sum(finding.is_check for finding in deciding)
     if verdict == "PROMOTE":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
@@ -75,10 +85,22 @@ def summarise(findings: Sequence[Finding], verdict: Verdict, *, remark: str = ""
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
     what = "rules and checks" if n_checks else "rules"
-    last = f" {remark}" if remark else ""
-    return (
-        f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{unjudged}{last}"
-    )
+    looks = ""
+    if verdict == "HOLD" and not any(finding.part == "use" for finding in decisive):
+        first = max(decisive, key=lambda finding: finding.more_items or 0)  # the first, if none says a number
+        looks = _looks_left(use) if first.more_items else ""
+    last = f"{looks}{unjudged}" + (f" {remark}" if remark else "")
+    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
+
+
+def _looks_left(use: EvidenceUse | None) -> str:
+    """Whether more items may judge this candidate again."""
+    if use is None:
+        return ""
+    left = use.looks_max - use.look
+    if left <= 0:
+        return " No look at this candidate is left (gates.looks.max): more items can only judge another."
+    return f" {left} {'look' if left == 1 else 'looks'} at this candidate {'is' if left == 1 else 'are'} left."
 
 
 def remark_on_length(scores: Scores, verdict: Verdict) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import RIGHT, MetricTraits, traits_of
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 CLASSIFIER_ARMS = ("majority", "tfidf")
 BASELINE_ARMS = (*PROMPTING_ARMS, *CLASSIFIER_ARMS)
-"""The arms that `best_baseline` chooses from, of those that have the metric: classifiers have the routing field alone.
-Of equal arms, the first."""
+"""The arms of `best_baseline`, of those that have the metric: classifiers have the routing field alone. Of equal arms,
+the first is the best."""
+
+
+UNLABELLED = "TG0624"
+"""Code of the error that answers have no labels: more labels decide, so the verdict is HOLD."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,12 @@ class ArmScores:
                 f"arm {self.arm} has {metric} for {len(values)} of {self._scores.n_items} items", code="TG0603"
             )
         n_broken = sum(not math.isfinite(value) for value in values.values())
+        if n_broken and metric == RIGHT:
+            raise GateError(
+                f"the answers of arm {self.arm} to {n_broken} of {len(values)} items have no label on which the raters "
+                "agree; `tunegate gate label RUN` asks for them",
+                code=UNLABELLED,
+            )
         if n_broken:
             raise GateError(
                 f"{metric} of arm {self.arm} is not a number on {n_broken} of {len(values)} items", code="TG0603"
@@ -116,8 +126,18 @@ class ArmScores:
         return values
 
 
-def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, slice_name: str | None) -> Paired:
+def line_up(
+    candidate: ArmScores,
+    reference: ArmScores | None,
+    *,
+    metric: str,
+    slice_name: str | None,
+    without: frozenset[str] = frozenset(),
+) -> Paired:
     """Pair the metric of both arms on the same items: all, or those of one slice, which may be empty.
+
+    Args:
+        without: Ids of items that do not count.
 
     Raises:
         GateError: TG0603 (see `ArmScores.values`), or the arms were scored on different items.
@@ -127,7 +147,7 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
     chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()
-    order = sorted(chosen)
+    order = sorted(chosen - without)
     return Paired(
         np.array([values[item_id] for item_id in order], np.float64),
         None if other is None else np.array([other[item_id] for item_id in order], np.float64),
@@ -135,10 +155,10 @@ def line_up(candidate: ArmScores, reference: ArmScores | None, *, metric: str, s
     )
 
 
-def best_arm(
+def ranked_arms(
     baselines: Mapping[str, ArmScores], candidate: ArmScores, *, metric: str, items: frozenset[str] | None
-) -> ArmScores:
-    """The baseline with the best mean of the metric, over all items of the candidate or these.
+) -> list[ArmScores]:
+    """The baselines, best mean of the metric first, over all items of the candidate or these.
 
     Raises:
         GateError: TG0605, no baseline was scored; TG0603, as in `line_up`, for any of them.
@@ -157,7 +177,7 @@ def best_arm(
         mean = math.fsum(chosen) / len(chosen) if chosen else 0.0
         return mean if arm.traits(metric).higher_is_better else -mean
 
-    return max(arms, key=goodness)
+    return sorted(arms, key=goodness, reverse=True)
 
 
 def _values_on_same_items(candidate: ArmScores, reference: ArmScores, metric: str) -> Mapping[str, float]:
@@ -196,8 +216,8 @@ class Reference:
     """It replaces a champion that does not exist."""
 
 
-def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> Reference:
-    """The champion; without one, with `if_missing: baseline`, the best baseline.
+def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset[str] | None) -> tuple[Reference, ...]:
+    """The champion; without one, with `if_missing: baseline`, every baseline, the best first.
 
     Raises:
         GateError: TG0605, there is no champion and no replacement, or its scores or version are missing.
@@ -206,20 +226,24 @@ def find_champion(arms: Arms, gates: GatesSpec, *, metric: str, items: frozenset
         missing = "scores" if arms.champion is None else "version"
         raise GateError(f"there is a champion, but the gate did not get its {missing}", code="TG0605")
     if arms.champion is not None:
-        return Reference(arms.champion, f"champion (version {arms.champion_version})")
+        return (Reference(arms.champion, f"champion (version {arms.champion_version})"),)
     if gates.if_missing == "error":
         raise GateError("there is no champion, and gates.if_missing is error", code="TG0605")
-    return find_baseline(arms, metric=metric, items=items, replaced=True)
+    return find_baselines(arms, metric=metric, items=items, replaced=True)
 
 
-def find_baseline(arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False) -> Reference:
-    """The baseline with the best mean on the items.
+def find_baselines(
+    arms: Arms, *, metric: str, items: frozenset[str] | None, replaced: bool = False
+) -> tuple[Reference, ...]:
+    """Every baseline, that with the best mean on the items first.
+
+    All are compared with: the best of them is picked on the judged items, and owes a part of its lead to chance.
 
     Raises:
         GateError: TG0605, no baseline was scored.
     """
-    best = best_arm(arms.baselines, arms.candidate, metric=metric, items=items)
-    return Reference(best, f"best_baseline ({best.arm})", best.arm, replaced)
+    ranked = ranked_arms(arms.baselines, arms.candidate, metric=metric, items=items)
+    return tuple(Reference(arm, f"best_baseline ({arm.arm})", arm.arm, replaced) for arm in ranked)
 
 
 def find_anchor(arms: Arms) -> Reference | None:

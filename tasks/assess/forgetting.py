@@ -24,8 +24,12 @@ MIN_BASE_SHARE = 0.2
 """A base with a smaller share of right answers has too little to forget for the suite to show a loss."""
 
 
-def assess_forgetting(gates: GatesSpec, suite: Sequence[Scores]) -> Iterator[Assessment]:
-    """Judge whether the candidate is at most the margin worse than its base; yields nothing if not declared."""
+def assess_forgetting(gates: GatesSpec, suite: Sequence[Scores], *, alpha: float) -> Iterator[Assessment]:
+    """Judge whether the candidate is at most the margin worse than its base; yields nothing if not declared.
+
+    Args:
+        alpha: Error probability of the rule.
+    """
     spec = gates.forgetting
     if spec is None:
         return
@@ -49,7 +53,7 @@ def assess_forgetting(gates: GatesSpec, suite: Sequence[Scores]) -> Iterator[Ass
             reason=f"{error.message}; fix that and run again.",
         )  # fmt: skip
         return
-    test = ChangeTest(traits_of(METRIC), 1 - gates.alpha, "its base", margin=spec.margin, kind="anchor")
+    test = ChangeTest(traits_of(METRIC), 1 - alpha, "its base", margin=spec.margin, kind="anchor", planned=gates.power)
     judgement = judge_change(paired.candidate, paired.reference, test)
     yield Assessment(
         rule=rule, metric=METRIC, slice=None, method=judgement.method, n_items=paired.n_items, judgement=judgement,

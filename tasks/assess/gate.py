@@ -8,7 +8,8 @@ Verdicts, worst first; the decision is the worst finding that decides:
   nothing to compare with. Never an exception, so that the other findings are kept.
 - BLOCK: harm is shown: a limit is missed, or the candidate is worse than the reference, at the confidence over all
   tests of the gate that may block (Holm); or a hard limit is exceeded.
-- HOLD: neither is shown. More items may decide; the reason says how many. Also if the evidence is used up.
+- HOLD: neither is shown. More items may decide; the reason says how many at the effect of `gates.power`. Also if the
+  evidence is used up.
 - UNCOMPARED: every rule is met, but `gates.compare` is off, so nothing is known against the champion.
 - PROMOTE: the rule is met at the confidence. Every such test is `bound > limit`, which is false for NaN.
 
@@ -17,17 +18,23 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
 - `value_threshold`: met if the lower bound of the candidate's value reaches the limit; violated if the upper bound is
   below it, or the value itself is beyond `hard_limit`.
 - `change_threshold`, on the same items. `improve`: met if the lower bound of the difference is above 0. `refresh`: met
-  if it is above -margin, the difference itself is above 0, and the lower bound of the difference to the anchor, a fixed
-  earlier model, is above the anchor's margin: the margin alone would let a model decay by as much each week. Violated
+  if it is above -margin, the difference itself is at least min_gain, and the lower bound of the difference to the
+  anchor, a fixed earlier model, is above the anchor's margin: the margin alone would let a model decay by as much each
+  week. Violated
   if the upper bound is below 0 (anchor: below its margin). No difference on any item is HOLD. `no_worse`: the lower
   bound is above -margin, and that to the anchor above its own; violated if the upper bound is below -margin.
 - `gates.compare` adds a rule of mode `refresh` if none compares with the champion (`schemas/comparison.py`).
-- `against: best_baseline` is the prompting arm with the best mean on those items. Without a champion,
-  `if_missing: baseline` turns a champion rule into `improve` on that arm, `error` into ERROR.
-- `gates.slices`: no slice of a column may be worse than the champion; slices that are too small are reported.
+- `against: best_baseline` compares with every prompting arm, all of which must be beaten: the best of them is known
+  only from the judged items. Its finding is that of the arm with the worst verdict, of equal ones that with the best
+  mean. Without a champion, `if_missing: baseline` turns a champion rule into `improve` on these arms, `error` into
+  ERROR.
+- `gates.slices`: no slice of a column may be worse than the champion. All are tested, whatever their size; one in which
+  too few items differ to show harm among all tests leaves its share of the error probability to the others (Tarone),
+  and is reported if more were lost than won.
 - With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
-  Continuous metrics need 200 items of which 30 differ, clustered ones 40 clusters; otherwise the rule is not met. A
-  comparison that has fewer is violated if an exact sign test shows that the candidate is worse on most of them.
+  Continuous metrics need 200 items of which 30 differ and 15 carry the spread, clustered ones 40 clusters; otherwise
+  the rule is not met. A comparison that has fewer is violated if an exact sign test shows that the candidate is worse
+  on most of them.
 
 `gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
 `schemas.verdicts.PARTS`.
@@ -40,6 +47,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -47,17 +55,20 @@ import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
-from schemas.gates import GatesSpec
+from schemas.gates import GatesSpec, PowerSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.check import check_findings
-from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
 from tasks.assess.decision import remark_on_length, summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
-from tasks.assess.judge import SIGN_TEST, ChangeTest, Judgement, judge_change
+from tasks.assess.items import extra_items
+from tasks.assess.judge import NO_PLAN, SIGN_TEST, ChangeTest, Judgement, judge_change
+from tasks.assess.looks import levels_of
+from tasks.assess.power import smallest_difference, smallest_gain
 from tasks.assess.questions import Assessment, assess_rules
 from tasks.step import as_step
 
@@ -107,7 +118,7 @@ def decide(
         champion: Its scores on the same items; None without a champion.
         baselines: Scores of the other arms; rules compare with the prompting ones.
         anchor: Its scores on the same items; None if the champion is the anchor.
-        items: The held-out items; only needed for `gates.cluster_by`.
+        items: The held-out items; only needed for `gates.cluster_by` and `gates.slices.top_up`.
         checks: What the declared checks measured; a missing one is ERROR.
         suite: Scores of the candidate and its base on the suite of `gates.forgetting`.
     """
@@ -120,25 +131,29 @@ def decide(
         anchor_version=context.anchor_version,
         baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
     )
+    extra = frozenset[str]() if items is None else extra_items(items)
+    n_items = candidate.n_items - len(extra)
+    levels = levels_of(gates, context.used_budget, n_items=candidate.n_items)
     assessed = (
-        *assess_rules(arms, gates, items),
-        *assess_judge(gates, checks),
-        *assess_forgetting(gates, suite),
+        *assess_rules(arms, gates, items, alpha=levels.met, extra=extra),
+        *assess_judge(gates, checks, alpha=levels.met),
+        *assess_forgetting(gates, suite, alpha=levels.met),
     )
     use = EvidenceUse(
         look=context.used_budget.looks + 1,
-        looks_max=gates.looks_max,
+        looks_max=gates.looks.max,
         verdict=context.used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
-        confidence=1 - gates.alpha,
+        confidence=1 - levels.met,
+        n_seen=context.used_budget.n_seen,
     )
     unordered: tuple[Finding, ...] = (
         *check_findings(checks, gates),
         *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
-        *findings_of(assessed, alpha=gates.alpha),
+        *findings_of(assessed, alpha=levels.harm, planned=gates.power),
         *live_findings(context.live),
-        *use_findings(use, n_items=candidate.n_items),
-        *uncompared_findings(gates, n_items=candidate.n_items),
+        *use_findings(use, n_items=n_items),
+        *uncompared_findings(gates, n_items=n_items),
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
@@ -146,9 +161,9 @@ def decide(
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, remark=remark),
+        reason=summarise(findings, verdict, use, remark=remark),
         findings=findings,
-        n_items=candidate.n_items,
+        n_items=n_items,
         champion_version=context.champion_version,
         best_baseline=next((each.baseline for each in assessed if each.baseline is not None), None),
         anchor_version=context.anchor_version,
@@ -168,20 +183,91 @@ def worst(verdicts: Iterable[Verdict]) -> Verdict:
     return max(verdicts, key=SEVERITY.index)
 
 
-def findings_of(assessed: Sequence[Assessment], *, alpha: float) -> Iterator[Finding]:
-    """Yield a finding for each, in order."""
+def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerSpec = NO_PLAN) -> Iterator[Finding]:
+    """Yield a finding for each, in order.
+
+    Args:
+        alpha: Error probability of all tests that may block, together.
+        planned: The power with which slices say what they can show.
+    """
     import numpy as np
 
-    judged = (each.judgement for each in assessed if each.judgement is not None)
+    everyone = [each for first in assessed for each in (first, *first.rivals)]
+    judged = (each.judgement for each in everyone if each.judgement is not None)
     tested = [each for each in judged if each.lower is not None or each.method == SIGN_TEST]
     settled: dict[int, Verdict] = {}
+    unable: set[int] = set()
+    n_tests = len(tested)
     if tested:
         met = np.array([judgement.met for judgement in tested], np.bool_)
         p_harm = np.array([judgement.p_harm for judgement in tested], np.float64)
-        codes = settle(met, p_harm, alpha=alpha).tolist()
+        p_least = np.array([judgement.p_least for judgement in tested], np.float64)
+        codes = settle(met, p_harm, alpha=alpha, p_least=p_least).tolist()
         settled = {id(judgement): _VERDICTS[code] for judgement, code in zip(tested, codes, strict=True)}
-    for each in assessed:
-        yield _finding(each, settled, n_tests=len(tested))
+        able = testable(p_least, alpha=alpha).tolist()
+        unable = {id(judgement) for judgement, can in zip(tested, able, strict=True) if not can}
+        n_tests -= len(unable)
+    detects = _Detects(everyone, alpha / max(1, n_tests), planned.power)
+    for first in assessed:
+        found = [
+            _slice_finding(
+                _finding(each, settled, n_tests=n_tests), each, detects, can=id(each.judgement) not in unable
+            )
+            if each.part == "slices"
+            else _finding(each, settled, n_tests=n_tests)
+            for each in (first, *(replace(rival, part=first.part) for rival in first.rivals))
+        ]
+        yield _of_all_arms(found)
+
+
+def _of_all_arms(found: Sequence[Finding]) -> Finding:
+    """The finding with the worst verdict; if that is met, it says against how many arms."""
+    shown = max(found, key=lambda each: (each.decides, SEVERITY.index(each.verdict)))
+    if len(found) == 1 or shown.verdict != "PROMOTE":
+        return shown
+    others = "the other arm" if len(found) == 2 else f"each of the {len(found) - 1} other arms"
+    return shown.model_copy(update={"reason": f"{shown.reason.removesuffix('.')}; the same holds against {others}."})
+
+
+class _Detects:
+    """The smallest loss that a slice of given size shows, from the disagreement on all slices of its metric."""
+
+    def __init__(self, everyone: Sequence[Assessment], alpha: float, power: float) -> None:
+        judged = [each.judgement for each in everyone if each.part == "slices" and each.judgement is not None]
+        n_items = sum(each.n_items for each in everyone if each.part == "slices")
+        differing = sum((each.won or 0) + (each.lost or 0) for each in judged)
+        self._discordance = max(differing, 1) / max(n_items, 1)
+        self._level = {"confidence": 1 - alpha, "power": power}
+
+    def smallest_loss(self, each: Assessment) -> float | None:
+        judgement = each.judgement
+        if judgement is None or judgement.sd is None:
+            return None
+        if judgement.method == "tango":
+            return smallest_difference(each.n_items, discordance=self._discordance, **self._level)
+        return smallest_gain(each.n_items, variance=judgement.sd**2, paired=False, **self._level)
+
+
+def _slice_finding(finding: Finding, each: Assessment, detects: _Detects, *, can: bool) -> Finding:
+    """Say what the slice could have shown; a loss that it could not show at all is reported, and decides nothing."""
+    if each.judgement is None or finding.verdict != "PROMOTE":
+        return finding
+    smallest = detects.smallest_loss(each)
+    shows = (
+        "so few items can show no loss on average"
+        if smallest is None
+        else f"it would probably show a loss of {smallest:.3f}"
+    )
+    reason = f"{finding.reason.removesuffix('.')}; {shows}."
+    if not can and (finding.lost or 0) > (finding.won or 0):
+        reason = (
+            f"lost {finding.lost} and won {finding.won} of {finding.n_items} items, which are too few to show harm "
+            f"among all tests of this gate; {shows}; gates.slices.top_up draws more items for it."
+        )
+        return finding.model_copy(
+            update={"verdict": "HOLD", "decides": False, "reason": reason, "smallest_loss": smallest}
+        )
+    return finding.model_copy(update={"reason": reason, "smallest_loss": smallest})
 
 
 def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
@@ -191,7 +277,7 @@ def use_findings(use: EvidenceUse, *, n_items: int) -> Iterator[Finding]:
             rule=f"a candidate is judged on at most {use.looks_max} held-out sets", metric="looks", verdict="HOLD",
             n_items=n_items, candidate=None, method="count",
             part="use",
-            reason=f"this candidate was judged on {use.look - 1} other held-out sets, and gates.looks_max is "
+            reason=f"this candidate was judged on {use.look - 1} other held-out sets, and gates.looks.max is "
             f"{use.looks_max}; only another candidate can pass.",
         )  # fmt: skip
     if use.budget is not None and not use.verdict <= use.budget:
@@ -222,10 +308,12 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
             rule=assessed.rule, metric=assessed.metric, slice=assessed.slice, verdict=assessed.verdict,
             n_items=assessed.n_items, candidate=None, limit=assessed.limit, method=assessed.method,
             reason=assessed.reason, part=assessed.part, decides=assessed.decides,
+            more_items=assessed.missing or None,
         )  # fmt: skip
     verdict, reason = _settled(judgement, settled.get(id(judgement), judgement.verdict), n_tests)
     if assessed.short and verdict in ("PROMOTE", "HOLD"):
         verdict, reason = "HOLD", assessed.reason
+    more = max(judgement.more_items or 0, assessed.missing) or judgement.more_items
     return Finding(
         rule=assessed.rule,
         metric=assessed.metric,
@@ -246,6 +334,7 @@ def _finding(assessed: Assessment, settled: dict[int, Verdict], *, n_tests: int)
         higher_is_better=assessed.higher_is_better,
         part=assessed.part,
         decides=assessed.decides,
+        more_items=more if verdict == "HOLD" else None,
     )
 
 
@@ -259,26 +348,35 @@ def _settled(judgement: Judgement, verdict: Verdict, n_tests: int) -> tuple[Verd
     return verdict, judgement.reason
 
 
-def assess_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterator[Assessment]:
-    """Judge whether the judge model prefers the reference's answers; yields nothing if not declared."""
+def assess_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence], *, alpha: float) -> Iterator[Assessment]:
+    """Judge whether the judge model prefers the reference's answers; yields nothing if not declared.
+
+    Args:
+        alpha: Error probability of the guard.
+    """
     spec = gates.judge
     if spec is None:
         return
     found = [each for each in evidence if each.check == "judge"]
     values = found[0].values if len(found) == 1 else {}
     counts = [_count(values.get(name)) for name in ("won", "lost", "tied", "unreadable", "labels")]
+    same = found and found[0].n_items == 0 and (_count(values.get("identical")) or 0) > 0
+    if same:
+        reason = f"all {values['identical']:.0f} pairs of answers are identical: nothing was compared."
+        yield _unjudged("PROMOTE", reason, decides=True)
+        return
     if None in counts or not found or found[0].n_items < 1:
         yield _unjudged("ERROR", "the judge did not run, or its choices are not counts; run again.", decides=True)
         return
     won, lost, tied, unreadable, labels = (count or 0 for count in counts)
     n = found[0].n_items
-    counted = f"better {won}, worse {lost}, undecided or dependent on the order {tied} of {n}"
+    counted = f"better {won}, worse {lost}, undecided or dependent on the order {tied} of {n} that differ"
     if unreadable > MAX_UNREADABLE * (n + labels):
         yield _unjudged(
             "ERROR", f"{unreadable} of {n + labels} replies of the judge are neither A, B nor TIE.", decides=True
         )
         return
-    doubt = _doubt(spec, labels, values.get("kappa"))
+    doubt = _doubt(spec, labels, values.get("kappa"), values.get("kappa_lower"))
     if doubt:
         yield _unjudged("HOLD", f"{counted}; only reported, since {doubt}.", decides=False, n_items=n)
         return
@@ -286,23 +384,30 @@ def assess_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence]) -> Iterato
 
     gained, worse = np.zeros(n), np.zeros(n)
     gained[:won] = worse[won : won + lost] = 1.0
-    test = ChangeTest(traits_of("judge"), 1 - gates.alpha, "the reference answers", kind="guard")
+    test = ChangeTest(traits_of("judge"), 1 - alpha, "the reference answers", kind="guard")
     judgement = judge_change(gained, worse, test)
     yield Assessment(
         rule=RULE, metric="judge", slice=None, method=judgement.method, n_items=n, judgement=judgement, part="judge"
     )
 
 
-def _doubt(spec: JudgeSpec, labels: int, kappa: float | None) -> str:
+def _doubt(spec: JudgeSpec, labels: int, kappa: float | None, lower: float | None) -> str:
     """Why it may not decide; empty if it may."""
     if spec.labels is None:
         return "it was not compared with people's choices (gates.judge.labels)"
     if labels < spec.min_labels:
         return f"it was compared with {labels} choices of people, and {spec.min_labels} are needed"
-    if kappa is None or not kappa >= spec.min_kappa:
-        shown = "not a number" if kappa is None or not math.isfinite(kappa) else f"{kappa:.2f}"
-        return f"its kappa with people's choices is {shown}, and {spec.min_kappa:g} is needed"
+    if lower is None or not lower >= spec.min_kappa:
+        shown, bound = ("not a number" if not _is_number(each) else f"{each:.2f}" for each in (kappa, lower))
+        return (
+            f"its kappa with people's choices is {shown}, at least {bound} at 95 % confidence, and {spec.min_kappa:g} "
+            "is needed; more labels narrow it"
+        )
     return ""
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
 
 
 def _unjudged(verdict: Verdict, reason: str, *, decides: bool, n_items: int = 0) -> Assessment:

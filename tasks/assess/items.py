@@ -6,6 +6,8 @@ Knows nothing of models. Called by `flows/assess.py` once per run.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,12 +15,15 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
+from schemas.verdicts import NOTHING_SEEN, SeenItems
 from tasks.curate.row_faults import Entry, FaultLimit
-from tasks.draw import draw_order, hash_rank
+from tasks.draw import draw_order, hash_rank, item_hash
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
 
+EXTRA = "only_for_slices"
+"""Column of `items.parquet` that marks the items of `gates.slices.top_up`; absent without them."""
 ROW_CODES = ("TG0301",)
 """Errors of a single ticket: its conversation is malformed."""
 
@@ -34,6 +39,9 @@ def select_items(
     choose: Literal["hash", "newest"] = "hash",
     stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
+    seen: SeenItems = NOTHING_SEEN,
+    slices: tuple[str, ...] = (),
+    top_up: int = 0,
     limit: FaultLimit | None = None,
 ) -> EvalSet:
     """Write `items.parquet`: the test rows with the `max_items` smallest hashes, ordered by item_id.
@@ -49,6 +57,10 @@ def select_items(
         stratify: Ticket column with the label to spread where times do not decide; None for none.
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
+        seen: Items whose text people saw; they are taken only after all others, if those are too few.
+        slices: Ticket columns whose values are topped up.
+        top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
+            as many items or no row is left. They are marked in the column `only_for_slices`.
         limit: Ends the run if too many rows are faulty.
 
     Raises:
@@ -64,7 +76,12 @@ def select_items(
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
-    return _take_valid(splits.test, ranked, max_items, _Texts(answer, prompts), limit=limit, out=out)
+    if shown := frozenset(seen.hashes):
+        ranked.sort(key=lambda name: item_hash(name, salt=seen.salt) in shown)  # stable: only what was seen moves
+    texts = _Texts(answer, prompts)
+    return _take_valid(
+        splits.test, ranked, max_items, texts, limit=limit, out=out, more=_TopUp(slices, top_up) if top_up else None
+    )
 
 
 @as_step("validation_items", libraries=("pyarrow",))
@@ -135,10 +152,40 @@ class _Texts:
         return reference_answer(self.answer, row)
 
 
+@dataclass(frozen=True)
+class _TopUp:
+    """How many items each value of these columns needs."""
+
+    columns: tuple[str, ...]
+    least: int
+
+    def missing(self, split: Path, ranked: list[str], taken: Sequence[str]) -> Iterator[str]:
+        """Yield the rows that are missing, in the order of preference."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(split, columns=["ticket_id", *self.columns]).to_pydict()
+        keys = {
+            name: [(column, table[column][row]) for column in self.columns]
+            for row, name in enumerate(table["ticket_id"])
+        }
+        counts = Counter(key for name in taken for key in keys[name])
+        for name in ranked:
+            if any(counts[key] < self.least for key in keys[name]):
+                counts.update(keys[name])
+                yield name
+
+
 def _take_valid(
-    split: Path, ranked: list[str], max_items: int, texts: _Texts, *, limit: FaultLimit | None, out: Path
+    split: Path,
+    ranked: list[str],
+    max_items: int,
+    texts: _Texts,
+    *,
+    limit: FaultLimit | None,
+    out: Path,
+    more: _TopUp | None = None,
 ) -> EvalSet:
-    """Write the first `max_items` rows that fill every template."""
+    """Write the first `max_items` rows that fill every template, and those that `more` adds."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -147,11 +194,12 @@ def _take_valid(
     faulty: list[Entry] = []
     first: Exception | None = None
     tables: list[pa.Table] = []
-    n_tried = 0
-    while len(answers) < max_items and n_tried < len(ranked):
-        some = ranked[n_tried : n_tried + max_items - len(answers)]
-        n_tried += len(some)
-        tables.append(pq.read_table(split, filters=[("ticket_id", "in", some)]).sort_by("ticket_id"))
+    tried: set[str] = set()
+
+    def take(some: Sequence[str]) -> None:
+        nonlocal first
+        tried.update(some)
+        tables.append(pq.read_table(split, filters=[("ticket_id", "in", list(some))]).sort_by("ticket_id"))
         for row in tables[-1].to_pylist():
             try:
                 answers[row["ticket_id"]] = texts.reference_answer(row)
@@ -162,19 +210,41 @@ def _take_valid(
                 faulty.append(_quarantined(row, error))
         if limit is not None and faulty:
             limit.check(more=faulty)
+
+    while len(answers) < max_items and len(tried) < len(ranked):
+        take(ranked[len(tried) : len(tried) + max_items - len(answers)])
     if not answers and first is not None:
         raise first
+    planned = set(answers)
+    while more is not None:  # a row that is quarantined is replaced by the next of its slices
+        left = [name for name in ranked if name not in tried]
+        if not (wanted := list(more.missing(split, left, list(answers)))):
+            break
+        take(wanted)
     table = pa.concat_tables(tables)
     table = table.filter(pc.is_in(table["ticket_id"], value_set=pa.array(answers, pa.string()))).sort_by("ticket_id")
     ids = table.column("ticket_id")
     table = table.append_column("item_id", ids)
     table = table.append_column("answer", pa.array([answers[name] for name in ids.to_pylist()], pa.string()))
+    if more is not None:
+        table = table.append_column(EXTRA, pa.array([name not in planned for name in ids.to_pylist()], pa.bool_()))
     pq.write_table(table.combine_chunks(), out / "items.parquet", compression="zstd")
     if faulty:
         from tasks.curate.rows import write_removed
 
         write_removed(faulty, out)
     return EvalSet(root=out, n_items=len(answers), n_available=len(ranked), n_quarantined=len(faulty))
+
+
+def extra_items(items: EvalSet) -> frozenset[str]:
+    """Ids of the items that only the slices count (`gates.slices.top_up`)."""
+    import pyarrow.parquet as pq
+
+    path = items.root / "items.parquet"
+    if EXTRA not in pq.read_schema(path).names:
+        return frozenset()
+    table = pq.read_table(path, columns=["item_id", EXTRA]).to_pydict()
+    return frozenset(str(item) for item, extra in zip(table["item_id"], table[EXTRA], strict=True) if extra)
 
 
 def _quarantined(row: dict[str, Any], error: Exception) -> Entry:

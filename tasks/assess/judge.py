@@ -10,18 +10,20 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from schemas.gates import PowerSpec
 from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
 from tasks.assess.compare import tango_interval
-from tasks.assess.contract import sign_p
-from tasks.assess.power import items_needed, paired_items_needed
-from tasks.assess.weigh import Kind, binary_sd, method_of, settled, shortage_of, weigh_change, weigh_value
+from tasks.assess.contract import least_p, sign_p
+from tasks.assess.power import gain_items_needed, items_needed, share_items_needed
+from tasks.assess.weigh import Kind, method_of, settled, shortage_of, weigh_change, weigh_value
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
     from tasks.assess.weigh import Clusters
 
 
+NO_PLAN = PowerSpec()
 SIGN_TEST = "sign_test"
 """Method of a comparison with too few items to bound the mean: it can show harm, and nothing else."""
 
@@ -46,6 +48,11 @@ class Judgement:
     """The reason if a BLOCK is not significant among all tests."""
     won: int | None = None
     lost: int | None = None
+    more_items: int | None = None
+    p_least: float = 0.0
+    """The smallest p-value that so many differing items can give; 0 if it was not computed."""
+    sd: float | None = None
+    """Standard deviation of one item's difference; None for absolute limits and without bounds."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,8 @@ class ValueTest:
     limit: float
     hard_limit: float | None = None
     """A mean beyond it is BLOCK, however likely it is by chance."""
+    planned: PowerSpec = NO_PLAN
+    """The distance from the limit for which a HOLD says how many items are missing."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,10 @@ class ChangeTest:
     """None is `improve` without a margin and `refresh` with one."""
     sign_tested: bool = False
     """With too few items to bound a mean, a sign test may still show that the candidate is worse."""
+    min_gain: float = 0.0
+    """Least gain that must be measured."""
+    planned: PowerSpec = NO_PLAN
+    """The gain for which a HOLD says how many items are missing."""
 
 
 def judge_value(candidate: Floats, test: ValueTest, *, clusters: Clusters = None) -> Judgement:
@@ -100,20 +113,22 @@ def judge_value(candidate: Floats, test: ValueTest, *, clusters: Clusters = None
     bounds = evidence.bounds
     sure, possible = (bounds.lower, bounds.upper) if sign > 0 else (bounds.upper, bounds.lower)
     met, harmed = settled(evidence.outcome, 1 - confidence)
-    null = evidence.sd if traits.continuous or clusters is not None else binary_sd(limit)
-    needed = items_needed(abs(mean - limit), sd_null=null, sd_true=evidence.sd, confidence=confidence)
     missed = f"{worth}, {at_most} {possible:.3f} {level}, and {allowed}"
     verdict: Verdict = "HOLD"
-    reason = f"{worth} and {allowed}, but {level} it may be {bounds.lower:.3f} to {bounds.upper:.3f}; " + _more_items(
-        needed, n
-    )
+    more: int | None = None
     if met:
         verdict, reason = "PROMOTE", f"{worth}, {at_least} {sure:.3f} {level}, and {allowed}"
     elif harmed:
         verdict, reason = "BLOCK", f"{missed}; only a better candidate can pass"
+    else:
+        needed = _value_items_needed(test, evidence.sd, clusters)
+        more = None if needed is None else max(0, needed - n)
+        what = f"the true value is {test.planned.effect:g} better than the limit"
+        shown = f"{level} it may be {bounds.lower:.3f} to {bounds.upper:.3f}"
+        reason = f"{worth} and {allowed}, but {shown}; {_advice(more, what)}"
     return replace(
         base, verdict=verdict, reason=f"{reason}.", lower=_finite(bounds.lower), upper=_finite(bounds.upper), met=met,
-        p_harm=float(evidence.outcome.p_harm), if_not_blocked=missed,
+        p_harm=float(evidence.outcome.p_harm), if_not_blocked=missed, more_items=more,
     )  # fmt: skip
 
 
@@ -144,23 +159,28 @@ def judge_change(candidate: Floats, reference: Floats, test: ChangeTest, *, clus
         if not test.sign_tested:
             return held
         return _sign_tested(held, gains + (margin or 0.0) * (kind == "anchor"), test, clusters)
-    evidence = weigh_change(gains, traits, kind=kind, margin=margin or 0.0, alpha=1 - confidence, clusters=clusters)
+    evidence = weigh_change(
+        gains, traits, kind=kind, margin=margin or 0.0, alpha=1 - confidence, clusters=clusters, min_gain=test.min_gain
+    )
     lower, upper = evidence.bounds.lower, evidence.bounds.upper
     met, harmed = settled(evidence.outcome, 1 - confidence)
     worse = f"{worth}: worse by at least {-upper:.3f} {level}"
     verdict: Verdict = "HOLD"
+    more: int | None = None
     if met and not harmed:
         verdict, reason = "PROMOTE", f"{worth}: {_by(gain)}, {_met(kind, lower, upper, margin, level)}"
     elif harmed:
         verdict, reason = "BLOCK", f"{worse}; only a better candidate can pass"
     else:
-        distance = gain + (margin or 0.0) if gain > 0 or kind == "anchor" else abs(gain)
-        more = _more_items(_change_items_needed(gains, traits, evidence.sd, abs(distance), confidence, clusters), n)
-        reason = f"{worth}: {_by(gain)}, but {level} anything from {lower:+.3f} to {upper:+.3f} fits; {more}"
+        needed, what = _change_items_needed(test, kind, gains, evidence.sd, clusters)
+        more = None if needed is None else max(0, needed - n)
+        reason = f"{worth}: {_by(gain)}, but {_short_of(lower, upper, gain, test, kind, level)}; {_advice(more, what)}"
     first, last = (lower, upper) if sign > 0 else (-upper, -lower)
+    countable = not traits.continuous and clusters is None
     return replace(
         base, verdict=verdict, reason=f"{reason}.", lower=_finite(first), upper=_finite(last), met=met,
-        p_harm=float(evidence.outcome.p_harm), if_not_blocked=worse,
+        p_harm=float(evidence.outcome.p_harm), if_not_blocked=worse, more_items=more, sd=evidence.sd,
+        p_least=float(least_p((gains != 0).sum(), n)) if countable and kind == "guard" else 0.0,
     )  # fmt: skip
 
 
@@ -176,7 +196,11 @@ def _sign_tested(held: Judgement, gains: Floats, test: ChangeTest, clusters: Clu
     p_harm = float(sign_p(better, worse)) if gains.mean() < 0 else 1.0
     what = "items" if clusters is None else "customers or groups"
     counted = f"{held.reason.partition(', but ')[0]}, and worse on {worse} of {len(units)} {what}"
-    found = replace(held, method=SIGN_TEST, p_harm=p_harm, if_not_blocked=counted)
+    found = replace(
+        held, method=SIGN_TEST, p_harm=p_harm, if_not_blocked=counted, p_least=float(sign_p(0, better + worse))
+    )
+    if test.kind == "guard":
+        found = replace(found, met=True, verdict="PROMOTE", reason=f"{counted}: not shown to be worse.")
     if not p_harm <= 1 - test.confidence:
         return found
     level = f"at {100 * test.confidence:g} % confidence"
@@ -185,18 +209,47 @@ def _sign_tested(held: Judgement, gains: Floats, test: ChangeTest, clusters: Clu
     )
 
 
+def _value_items_needed(test: ValueTest, sd: float, clusters: Clusters) -> int | None:
+    """Items with which a value that is `planned.effect` better than the limit is shown."""
+    planned, confidence = test.planned, test.confidence
+    if test.traits.continuous or clusters is not None:
+        return items_needed(planned.effect, sd_null=sd, sd_true=sd, confidence=confidence, power=planned.power)
+    limit = test.limit if test.traits.higher_is_better else 1 - test.limit
+    true = limit + min(planned.effect, 1 - limit)
+    return share_items_needed(limit, true, confidence=confidence, power=planned.power)
+
+
 def _change_items_needed(
-    gains: Floats, traits: MetricTraits, sd: float, distance: float, confidence: float, clusters: Clusters
-) -> int | None:
-    if traits.continuous or clusters is not None:
-        return items_needed(distance, sd_null=sd, sd_true=sd, confidence=confidence)
-    return paired_items_needed(distance, discordance=float((gains != 0).mean()), confidence=confidence)
+    test: ChangeTest, kind: Kind, gains: Floats, sd: float, clusters: Clusters
+) -> tuple[int | None, str]:
+    """Items with which the planned effect is shown, and that effect in words."""
+    level = {"confidence": test.confidence, "power": test.planned.power}
+    paired = not test.traits.continuous and clusters is None
+    variance = max(float((gains != 0).mean()), 1 / len(gains)) if paired else sd**2
+    if kind == "anchor":
+        sd = math.sqrt(variance)
+        needed = items_needed(test.margin or 0.0, sd_null=sd, sd_true=sd, **level)
+        return needed, "the candidate is truly equal"
+    needed = gain_items_needed(
+        test.planned.effect, variance=variance, paired=paired, margin=test.margin or 0.0, min_gain=test.min_gain,
+        **level,
+    )  # fmt: skip
+    return needed, f"the true gain is {test.planned.effect:g}"
 
 
-def _more_items(needed: int | None, n_items: int) -> str:
-    if needed is None:
-        return "if it is exactly at this level, no number of items would decide, only a better candidate"
-    return f"about {max(1, needed - n_items):,} more items would decide if it really is at this level"
+def _advice(more: int | None, what: str) -> str:
+    if more is None:
+        return f"no number of items would decide even if {what} (gates.power), only another candidate"
+    if more == 0:
+        return f"there are enough items to show it if {what} (gates.power), so that more hardly help"
+    return f"about {more:,} more items would decide if {what} (gates.power)"
+
+
+def _short_of(lower: float, upper: float, gain: float, test: ChangeTest, kind: Kind, level: str) -> str:
+    """What is missing: the bound, or only the measured gain."""
+    if kind == "refresh" and lower > -(test.margin or 0.0) and 0 < gain < test.min_gain:
+        return f"a gain of {test.min_gain:g} must be measured"
+    return f"{level} anything from {lower:+.3f} to {upper:+.3f} fits"
 
 
 def _met(kind: Kind, lower: float, upper: float, margin: float | None, level: str) -> str:

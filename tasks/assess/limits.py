@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
-from tasks.assess.compare import N_RESAMPLES
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
+from tasks.assess.looks import last_levels
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ADDED = "gates.compare"
@@ -90,13 +90,13 @@ def _fault_of_range(rule: GateRule, traits: MetricTraits) -> str | None:
 
 def _fault_of_size(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int) -> str | None:
     """Why this many items cannot decide the rule; None if they can."""
-    alpha, change = gates.alpha, rule.change_threshold
-    alpha_of_harm = alpha / _n_tests(gates)
+    levels, change = last_levels(gates), rule.change_threshold
+    alpha, alpha_of_harm = levels.met, levels.harm / _n_tests(gates)
     level = f"at {100 * (1 - alpha):.6g} % confidence"
     if traits.continuous:
         if n_items < MIN_CONTINUOUS_ITEMS:
             return f"cannot be met with {n_items} items: bounding {rule.metric} needs {MIN_CONTINUOUS_ITEMS}"
-        least = 1 / (N_RESAMPLES + 1)
+        least = 0.0
     elif change is not None:
         margin = 0.0 if change.mode == "improve" else change.margin
         if not change_outcome(n_items, 0, n_items, margin=margin, alpha=alpha).met:

@@ -11,20 +11,25 @@ from dataclasses import dataclass, replace
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
+from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
+from tasks.assess.looks import last_levels
 from tasks.assess.power import (
+    gain_items_needed,
     items_needed,
     margin_items_needed,
-    paired_items_needed,
     share_items_needed,
     smallest_difference,
     smallest_distance,
+    smallest_gain,
     smallest_margin,
 )
 from tasks.assess.suite import METRIC
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ASSUMED_DISCORDANCE = 0.1
+SMALL_SLICE = 100
+"""Items of the slice that a plan speaks of, if `gates.slices.top_up` says no number."""
 
 
 @dataclass(frozen=True)
@@ -98,31 +103,38 @@ def plan_gate(
 def _change_power(
     rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None, seen: Disagreement | None
 ) -> RulePower:
-    change, wanted = rule.change_threshold, gates.power
-    level = {"confidence": 1 - gates.alpha, "power": wanted.power}
-    margin = change.margin if change is not None and change.mode != "improve" else None
-    aim = wanted.effect if margin is None else margin
-    what = f"a true gain of {aim:g}" if margin is None else f"a truly equal candidate within {aim:g}"
-    if traits.continuous:
-        spread = wanted.spread if seen is None else seen.spread
-        needed = items_needed(aim, sd_null=spread, sd_true=spread, **level)
-        smallest = _continuous_smallest(n_items, spread, gates)
-        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
-        what += f"; spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
+    change, wanted, level = rule.change_threshold, gates.power, _level(gates)
+    if change is None:
+        raise ValueError("the rule has no change_threshold")
+    paired = not traits.continuous
+    if paired:
+        variance, origin = _discordance(gates, seen)
+        source = f"discordance {variance:.3g} {origin}"
     else:
-        discordance, source = _discordance(gates, seen)
-        find, least = (paired_items_needed, smallest_difference) if margin is None else (
-            margin_items_needed, smallest_margin
+        spread = wanted.spread if seen is None else seen.spread
+        variance, source = spread**2, f"spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
+    smallest: float | None
+    if change.mode == "no_worse":  # a copy must pass, so that there is no gain to find
+        what = f"a truly equal candidate within {change.margin:g}"
+        needed = margin_items_needed(change.margin, discordance=variance, **level)
+        smallest = None if n_items is None else smallest_margin(n_items, discordance=variance, **level)
+    else:
+        what = f"a true gain of {wanted.effect:g}"
+        needed = gain_items_needed(
+            wanted.effect, variance=variance, paired=paired, margin=change.margin, min_gain=change.least_gain, **level
+        )
+        smallest = None if n_items is None else smallest_gain(
+            n_items, variance=variance, paired=paired, margin=change.margin, min_gain=change.least_gain, **level
         )  # fmt: skip
-        needed = find(aim, discordance=discordance, **level)
-        smallest = None if n_items is None else least(n_items, discordance=discordance, **level)
-        what += f"; discordance {discordance:.3g} {source}"
-    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, what)
+    if traits.continuous:
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        smallest = smallest if n_items is not None and n_items >= MIN_CONTINUOUS_ITEMS else None
+    return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}")
 
 
 def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items: int | None) -> RulePower:
     limit, wanted = rule.value_threshold or 0.0, gates.power
-    confidence, power = 1 - gates.alpha, wanted.power
+    confidence, power = _level(gates).values()
     if traits.continuous:
         needed = items_needed(
             wanted.effect, sd_null=wanted.spread, sd_true=wanted.spread, confidence=confidence, power=power
@@ -144,7 +156,7 @@ def _forgetting_power(
     gates: GatesSpec, spec: ForgettingSpec, n_suite: int | None, seen: Disagreement | None
 ) -> RulePower:
     """Non-inferiority to the base on the suite's items."""
-    level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
+    level = _level(gates)
     discordance, source = _discordance(gates, seen)
     n = None if n_suite is None else min(n_suite, spec.max_items or n_suite)
     return RulePower(
@@ -157,22 +169,26 @@ def _forgetting_power(
 
 
 def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | None) -> RulePower:
-    """What the smallest judged slice can show, before Holm's correction."""
+    """What a small slice can show, before Holm's correction."""
     guard = gates.slices
     if guard is None:
         raise ValueError("no slices are guarded")
-    n = guard.min_slice_items
+    n = guard.top_up or SMALL_SLICE
     if traits.continuous:
         smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
     else:
         discordance, origin = _discordance(gates, seen)
-        level = {"confidence": 1 - gates.alpha, "power": gates.power.power}
         smallest, source = (
-            smallest_difference(n, discordance=discordance, **level),
+            smallest_difference(n, discordance=discordance, **_level(gates)),
             f"discordance {discordance:.3g} {origin}",
         )
     what = f"a loss in a slice of {n} items, judged alone; {source}"
     return RulePower(f"{guard.metric} in slices of {', '.join(guard.by)}", None, None, smallest, what)
+
+
+def _level(gates: GatesSpec) -> dict[str, float]:
+    """The confidence of a rule at the last look, and the wanted power."""
+    return {"confidence": 1 - last_levels(gates).met, "power": gates.power.power}
 
 
 def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, str]:
@@ -184,11 +200,10 @@ def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, st
 
 
 def _continuous_smallest(n_items: int | None, spread: float, gates: GatesSpec) -> float | None:
-    from tasks.assess.compare import z_value
-
     if n_items is None or n_items < MIN_CONTINUOUS_ITEMS:
         return None
-    return float((z_value(1 - gates.alpha) + z_value(gates.power.power)) * spread / n_items**0.5)
+    level = _level(gates)
+    return float((z_value(level["confidence"]) + z_value(level["power"])) * spread / n_items**0.5)
 
 
 def _at_least_min(needed: int | None, gates: GatesSpec) -> int | None:

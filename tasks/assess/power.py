@@ -48,6 +48,58 @@ def paired_items_needed(
     )
 
 
+def gain_items_needed(
+    effect: float,
+    *,
+    variance: float,
+    paired: bool,
+    margin: float = 0.0,
+    min_gain: float = 0.0,
+    confidence: float = 0.95,
+    power: float = 0.8,
+) -> int | None:
+    """Items with which a true gain is shown to be a loss of at most `margin`, and measured to be at least `min_gain`.
+
+    >>> gain_items_needed(0.03, variance=0.1, paired=True, margin=0.02, min_gain=0.01)
+    247
+    >>> gain_items_needed(0.05, variance=0.1, paired=True) == paired_items_needed(0.05, discordance=0.1)
+    True
+
+    Args:
+        variance: Of one item's difference; the discordance if `paired`.
+        paired: The difference is of right and wrong answers, so that the gain is a part of the discordance.
+        margin: 0 for improve, as is `min_gain`.
+    """
+    if not effect > 0:
+        return None
+    null = max(variance, effect) if paired else variance
+    true = math.sqrt(null - effect**2 if paired else null)
+    shown = items_needed(effect + margin, sd_null=math.sqrt(null), sd_true=true, confidence=confidence, power=power)
+    # Measuring a gain is the test of confidence 0.5.
+    measured = items_needed(effect - min_gain, sd_null=0.0, sd_true=true, confidence=0.5, power=power)
+    return None if shown is None or measured is None else max(shown, measured)
+
+
+def smallest_gain(
+    n_items: int,
+    *,
+    variance: float,
+    paired: bool,
+    margin: float = 0.0,
+    min_gain: float = 0.0,
+    confidence: float = 0.95,
+    power: float = 0.8,
+) -> float | None:
+    """Smallest true gain for which `n_items` are enough; None if there is none."""
+    return _smallest(
+        lambda effect: gain_items_needed(
+            effect, variance=variance, paired=paired, margin=margin, min_gain=min_gain, confidence=confidence,
+            power=power,
+        ),
+        n_items,
+    )  # fmt: skip
+
+
 def smallest_difference(
     n_items: int, *, discordance: float, confidence: float = 0.95, power: float = 0.8
 ) -> float | None:

@@ -17,7 +17,16 @@ from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
-from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baseline, find_champion, line_up
+from tasks.assess.evidence import (
+    UNLABELLED,
+    Arms,
+    Paired,
+    Reference,
+    find_anchor,
+    find_baselines,
+    find_champion,
+    line_up,
+)
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
@@ -38,6 +47,8 @@ class Assessment:
     limit: float | None = None
     baseline: str | None = None
     judgement: Judgement | None = None
+    rivals: tuple[Assessment, ...] = ()
+    """The same rule against the other baselines, each of which must be beaten too."""
     verdict: Verdict = "ERROR"
     """If there is no judgement."""
     reason: str = ""
@@ -45,22 +56,35 @@ class Assessment:
     higher_is_better: bool = True
     short: bool = False
     """There are too few items, so the rule cannot be met."""
+    missing: int = 0
+    """Items that are missing if it is `short`."""
     decides: bool = True
     part: Part = "primary"
 
 
-def assess_rules(arms: Arms, gates: GatesSpec, items: EvalSet | None) -> tuple[Assessment, ...]:
-    """Assess the rules in their order, each `refresh` followed by its anchor; then the slices by name."""
-    return _Assessor(arms, gates, items).all()
+def assess_rules(
+    arms: Arms, gates: GatesSpec, items: EvalSet | None, *, alpha: float, extra: frozenset[str] = frozenset()
+) -> tuple[Assessment, ...]:
+    """Assess the rules in their order, each `refresh` followed by its anchor; then the slices by name.
+
+    Args:
+        alpha: Error probability of each rule.
+        extra: Ids of the items that `gates.slices.top_up` added: only the slices count them.
+    """
+    return _Assessor(arms, gates, items, alpha, extra).all()
 
 
 class _Assessor:
     """Assesses the parts of one gate."""
 
-    def __init__(self, arms: Arms, gates: GatesSpec, items: EvalSet | None) -> None:
+    def __init__(
+        self, arms: Arms, gates: GatesSpec, items: EvalSet | None, alpha: float, extra: frozenset[str]
+    ) -> None:
         self._arms = arms
         self._gates = gates
         self._items = items
+        self._alpha = alpha
+        self._extra = extra
         self._clusters: Clusters | None = None
 
     def all(self) -> tuple[Assessment, ...]:
@@ -87,28 +111,39 @@ class _Assessor:
         return replaced and same in self._gates.rules
 
     def _rule(self, rule: GateRule, *, min_items: int | None = None) -> Assessment:
-        reference: Reference | None = None
-        change = rule.change_threshold
+        change, traits = rule.change_threshold, self._arms.candidate.traits(rule.metric)
         try:
             items = self._slice_items(rule)
-            if change is not None and change.against == "champion":
-                reference = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
-            elif change is not None:
-                reference = find_baseline(self._arms, metric=rule.metric, items=items)
-            margin = None if change is None or change.mode == "improve" else change.margin
-            if reference is not None and reference.replaced and change is not None and change.mode == "refresh":
-                margin = None
-            # Non-inferiority alone is what the anchor is judged by.
-            kind: Kind | None = "anchor" if change is not None and change.mode == "no_worse" else None
-            return self._judged(rule, describe_rule(
-                rule,
-                higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better,
-                against=reference.name if reference else "",
-                replaced=reference is not None and reference.replaced,
-            ), reference, margin, kind=kind, min_items=min_items)  # fmt: skip
+            if change is None:
+                text = describe_rule(rule, higher_is_better=traits.higher_is_better)
+                return self._judged(rule, text, None, min_items=min_items)
+            references = (
+                find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+                if change.against == "champion"
+                else find_baselines(self._arms, metric=rule.metric, items=items)
+            )
+            found = [self._compared(rule, change, each, min_items=min_items) for each in references]
+            return replace(found[0], rivals=tuple(found[1:]))
         except GateError as error:
-            text = describe_rule(rule, higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better)
-            return self._refused(rule, text, error)
+            return self._refused(rule, describe_rule(rule, higher_is_better=traits.higher_is_better), error)
+
+    def _compared(
+        self, rule: GateRule, change: ChangeThreshold, reference: Reference, *, min_items: int | None
+    ) -> Assessment:
+        """The rule against one reference. In place of a champion that is missing, `refresh` is `improve`."""
+        margin = None if change.mode == "improve" else change.margin
+        if reference.replaced and change.mode == "refresh":
+            margin = None
+        # Non-inferiority alone is what the anchor is judged by.
+        kind: Kind | None = "anchor" if change.mode == "no_worse" else None
+        text = describe_rule(
+            rule,
+            higher_is_better=self._arms.candidate.traits(rule.metric).higher_is_better,
+            against=reference.name,
+            replaced=reference.replaced,
+        )
+        min_gain = 0.0 if margin is None else change.least_gain
+        return self._judged(rule, text, reference, margin, kind=kind, min_items=min_items, min_gain=min_gain)
 
     def _anchor(self, rule: GateRule, *, min_items: int | None = None) -> Iterator[Assessment]:
         change, anchor = rule.change_threshold, self._gates.anchor
@@ -134,58 +169,59 @@ class _Assessor:
                 yield self._refused(rule, describe_guard(guard.metric, f"each {column}", "champion"), error)
                 continue
             for name in names:
-                yield self._slice(rule.model_copy(update={"slice": name}), guard)
+                yield self._slice(rule.model_copy(update={"slice": name}))
 
-    def _slice(self, rule: GateRule, guard: SliceGuard) -> Assessment:
+    def _slice(self, rule: GateRule) -> Assessment:
         text = describe_guard(rule.metric, rule.slice or "", "champion")
         try:
-            items = self._slice_items(rule) or frozenset()
-            decides = guard.small == "hold"
-            if len(items) < guard.min_slice_items:
-                reason = (
-                    f"{rule.slice} has {len(items)} items, and fewer than {guard.min_slice_items} are not judged; "
-                    f"{guard.min_slice_items - len(items):,} more are needed."
+            items = self._slice_items(rule)
+            references = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
+            found = [
+                self._judged(
+                    rule, describe_guard(rule.metric, rule.slice or "", each.name), each, kind="guard", min_items=1
                 )
-                return self._unjudged(rule, text, "HOLD", reason, n_items=len(items), decides=decides)
-            reference = find_champion(self._arms, self._gates, metric=rule.metric, items=items)
-            text = describe_guard(rule.metric, rule.slice or "", reference.name)
-            found = self._judged(rule, text, reference, None, kind="guard", min_items=1)
-            if found.judgement is not None and found.judgement.lower is None:
-                return self._unjudged(rule, text, "HOLD", found.judgement.reason, n_items=len(items), decides=decides)
-            return found
+                for each in references
+            ]
+            return replace(found[0], rivals=tuple(found[1:]))
         except GateError as error:
             return self._refused(rule, text, error)
 
     def _judged(
-        self, rule: GateRule, text: str, reference: Reference | None, margin: float | None, *,
-        kind: Kind | None = None, min_items: int | None = None,
+        self, rule: GateRule, text: str, reference: Reference | None, margin: float | None = None, *,
+        kind: Kind | None = None, min_items: int | None = None, min_gain: float = 0.0,
     ) -> Assessment:  # fmt: skip
         min_items = self._gates.min_items if min_items is None else min_items
         candidate, traits = self._arms.candidate, self._arms.candidate.traits(rule.metric)
-        paired = line_up(candidate, reference.scores if reference else None, metric=rule.metric, slice_name=rule.slice)
+        paired = line_up(
+            candidate, reference.scores if reference else None, metric=rule.metric, slice_name=rule.slice,
+            without=frozenset() if kind == "guard" else self._extra,
+        )  # fmt: skip
         n_items = paired.n_items
+        missing = max(0, min_items - n_items)
         short = (
             f"{rule.slice or 'the held-out set'} has {n_items} items and {_least(self._gates, min_items)}; "
-            f"{max(0, min_items - n_items):,} more are needed before this rule can be met."
+            f"{missing:,} more are needed before this rule can be met."
         )
         if n_items == 0:
-            return self._unjudged(rule, text, "HOLD", short)
-        clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._gates.alpha
+            return replace(self._unjudged(rule, text, "HOLD", short), missing=missing)
+        clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._alpha
+        planned = self._gates.power
         if reference is not None and paired.reference is not None:
             limit = None
             change = ChangeTest(
-                traits, confidence, reference.name, margin=margin, kind=kind, sign_tested=kind != "guard"
-            )
+                traits, confidence, reference.name, margin=margin, kind=kind, sign_tested=True, min_gain=min_gain,
+                planned=planned,
+            )  # fmt: skip
             judgement = judge_change(paired.candidate, paired.reference, change, clusters=clusters)
         elif limit is not None:
-            value = ValueTest(traits, confidence, limit, hard_limit=rule.hard_limit)
+            value = ValueTest(traits, confidence, limit, hard_limit=rule.hard_limit, planned=planned)
             judgement = judge_value(paired.candidate, value, clusters=clusters)
         else:
             raise GateError(f"there is nothing to compare {rule.metric} with", code="TG0605")
         return Assessment(
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
             baseline=reference.baseline if reference else None, judgement=judgement, reason=short,
-            short=n_items < min_items, higher_is_better=traits.higher_is_better,
+            short=n_items < min_items, missing=missing, higher_is_better=traits.higher_is_better,
         )  # fmt: skip
 
     def _clusters_of(self, paired: Paired) -> NDArray[np.int64] | None:
@@ -210,15 +246,15 @@ class _Assessor:
         return slices.get(rule.slice, frozenset())
 
     def _refused(self, rule: GateRule, text: str, error: GateError) -> Assessment:
+        if error.code == UNLABELLED:
+            return self._unjudged(rule, text, "HOLD", f"{error.message}, then run again.")
         return self._unjudged(rule, text, "ERROR", f"{error.message}; fix that and run again.")
 
-    def _unjudged(
-        self, rule: GateRule, text: str, verdict: Verdict, reason: str, *, n_items: int = 0, decides: bool = True
-    ) -> Assessment:
+    def _unjudged(self, rule: GateRule, text: str, verdict: Verdict, reason: str) -> Assessment:
         kind = "value" if rule.change_threshold is None and rule.value_threshold is not None else "change"
         return Assessment(
-            rule=text, metric=rule.metric, slice=rule.slice, verdict=verdict, reason=reason, n_items=n_items,
-            limit=rule.value_threshold if decides else None, decides=decides,
+            rule=text, metric=rule.metric, slice=rule.slice, verdict=verdict, reason=reason,
+            limit=rule.value_threshold,
             method=method_of(
                 self._arms.candidate.traits(rule.metric),
                 kind="value" if kind == "value" else "change",

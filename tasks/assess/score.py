@@ -16,6 +16,7 @@ from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
 from schemas.errors import GateError
 from schemas.evaluation import Arm, EvaluateSpec
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern, score_whole
+from tasks.assess.items import extra_items
 from tasks.assess.metric import Answers, Score, kind_of
 from tasks.assess.style import HouseStyle
 from tasks.step import as_step
@@ -33,9 +34,9 @@ def score_answers(
     evaluate: EvaluateSpec,
     arm: ModelArm | Arm,
 ) -> Scores:
-    """Write `scores.parquet` and `slices.parquet`; return the means over all items.
+    """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
-    Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
+    Metrics are those of `evaluate.scored_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
     - `macro_f1_<field>`, `bleu`, `rouge_*`, and user metrics that are declared `continuous`.
@@ -56,7 +57,11 @@ def score_answers(
     by_id = {row["item_id"]: row for row in answers}
     score_item = _ItemScorer(evaluate)
     rows.sort(key=lambda row: str(row["item_id"]))
+    extra = extra_items(items)
     together = _score_together(rows, by_id, evaluate, items=items, predictions=predictions)
+    if extra:  # a metric over all answers must not know them
+        planned = [row for row in rows if str(row["item_id"]) not in extra]
+        together |= _score_together(planned, by_id, evaluate, items=items, predictions=predictions)
     scored = [
         (str(item["item_id"]), score_item(item, by_id[item["item_id"]]) | together[str(item["item_id"])])
         for item in rows
@@ -66,7 +71,7 @@ def score_answers(
         for item in rows
         for column in evaluate.slices
     ]
-    written = write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out)
+    written = write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
     return written.model_copy(update={"n_replies_cut": predictions.n_replies_cut})
 
 
@@ -77,8 +82,13 @@ def write_scores(
     slices: Sequence[tuple[str, str]],
     arm: ModelArm | Arm,
     out: Path,
+    extra: frozenset[str] = frozenset(),
 ) -> Scores:
-    """Write both files of a `Scores` directory, in the given order of items."""
+    """Write both files of a `Scores` directory, in the given order of items.
+
+    Args:
+        extra: Ids of items that are not counted in the means.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -98,7 +108,7 @@ def write_scores(
         }
     )
     pq.write_table(memberships, out / "slices.parquet", compression="zstd")
-    means = {name: _mean([item[name] for _, item in scored]) for name in metrics}
+    means = {name: _mean([item[name] for item_id, item in scored if item_id not in extra]) for name in metrics}
     return Scores(
         root=out,
         arm=arm,

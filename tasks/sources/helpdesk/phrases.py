@@ -77,6 +77,10 @@ class Phrases(Spec):
     sign_offs: Texts
     follow_ups: Texts
     quotes: Texts
+    topics: dict[str, Texts]
+    settled: Texts
+    open: Texts
+    two_topics: Texts
     borrowed: Texts
     low: Texts
     normal: Texts

@@ -27,7 +27,14 @@ from tasks.sources.helpdesk.company import (
 from tasks.sources.helpdesk.defects import edit_slightly, label_ticket
 from tasks.sources.helpdesk.grammar import Dice, speak
 from tasks.sources.helpdesk.phrases import PHRASES
-from tasks.sources.helpdesk.writer import Concern, Inquiry, draw_concern, write_ticket
+from tasks.sources.helpdesk.writer import (
+    Concern,
+    Inquiry,
+    draw_concern,
+    with_topic,
+    write_ticket,
+    write_two_topics,
+)
 
 Kind = Literal[
     "clean", "exact_copy", "near_copy", "follow_up", "borrowed",
@@ -135,7 +142,9 @@ class HelpDesk:
             facts=facts_of(product, now, dice),
         )
         concern = draw_concern(inquiry, dice)
-        subject, body = write_ticket(concern, dice)
+        if self._source.n_topics == 2:
+            concern = with_topic(concern, dice)
+        subject, body = self._write(concern)
         if kind == "clean" and number % CONTROL_TOKEN_EVERY == CONTROL_TOKEN_EVERY // 2:
             body = f"{body}\n{dice.pick(PHRASES.control_tokens)}"
         thread = self._n_concerns
@@ -153,6 +162,11 @@ class HelpDesk:
                 agent="",
             )
         )
+
+    def _write(self, concern: Concern, *, past: str = "") -> tuple[str, str]:
+        if concern.topic:
+            return write_two_topics(concern, self._dice)
+        return write_ticket(concern, self._dice, past=past)
 
     def _next_reference(self) -> str:
         self._n_concerns += 1
@@ -192,7 +206,7 @@ class HelpDesk:
                 case "follow_up":
                     past = weekday_of(draft.created_at)
                     later = replace(self._later(draft, kind, hours=72), thread=draft.thread)
-                    subject, body = write_ticket(draft.concern, dice, past=past)
+                    subject, body = self._write(draft.concern, past=past)
                     yield replace(later, subject=f"Re: {subject}", body=body)
                 case "borrowed":
                     yield self._borrow(draft)
@@ -282,7 +296,10 @@ def finish_ticket(draft: Draft, number: int, *, defect: str) -> Ticket:
 def compose_reply(draft: Draft, *, routing: str) -> str:
     """The whole reply: two or three sentences, the routing line, the signature."""
     concern = draft.concern
-    promise = PHRASES.steps[concern.situation.step]
-    sentence = f"Our {concern.category} care team gives this {concern.priority} priority and will {promise}."
+    if concern.topic:
+        sentence = f"We will look into {concern.topic.replace('my ', 'your ', 1)}."
+    else:
+        promise = PHRASES.steps[concern.situation.step]
+        sentence = f"Our {concern.category} care team gives this {concern.priority} priority and will {promise}."
     text = f"{PHRASES.acknowledgements[concern.tone]} {sentence}{draft.contact}"
     return f"{text}\n{routing}\n{draft.agent}, Northbeam Care"

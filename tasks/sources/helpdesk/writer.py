@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from tasks.sources.helpdesk.company import CATEGORIES, PRODUCTS, REFERENCE
@@ -61,6 +61,8 @@ class Concern(Inquiry):
     situation: Situation
     priority: str
     tone: Tone
+    topic: str = ""
+    """The open topic of a ticket with two; empty for a ticket with one."""
 
 
 def draw_concern(inquiry: Inquiry, dice: Dice) -> Concern:
@@ -123,6 +125,38 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
     if dice.chance(0.5):
         sentences.append(speak(dice.pick(PHRASES.closers[concern.tone]), dice, facts))
     return subject, _letter(" ".join(filter(None, sentences)), concern, dice, facts)
+
+
+def with_topic(concern: Concern, dice: Dice) -> Concern:
+    """The concern as the open topic of a ticket with two, such as `the return of the lamp`."""
+    tone: Tone = "polite" if concern.tone == "happy" else concern.tone  # nobody is happy about what is still open
+    topic = f"{dice.pick(PHRASES.topics[concern.category])} the {concern.product.noun}"
+    return replace(concern, tone=tone, topic=topic)
+
+
+def write_two_topics(concern: Concern, dice: Dice) -> tuple[str, str]:
+    """Subject and body of a short ticket: a settled topic of another category and product, and the concern's open one.
+
+    The subject names the reference alone, so that it says nothing of the category.
+    """
+    facts = {**concern.facts, "me": concern.first_name, "ref": concern.reference}
+    other = dice.pick([category for category in CATEGORIES if category != concern.category])
+    product = dice.pick([product for product in PRODUCTS if product is not concern.product])
+    settled = dice.pick(PHRASES.settled).format(topic=f"{dice.pick(PHRASES.topics[other])} the {product.noun}")
+    states = [settled, dice.pick(PHRASES.open).format(topic=concern.topic)]
+    if dice.chance(0.5):
+        states.reverse()
+    both = {"one": states[0], "two": states[1], "Two": states[1][:1].upper() + states[1][1:]}
+    sentences = [
+        speak(dice.lean(PHRASES.openers[concern.tone]), dice, facts),
+        speak(dice.pick(PHRASES.two_topics), dice, both),
+    ]
+    if dice.chance(0.14):
+        kind = dice.pick(PHRASES.personal_kinds[concern.category])
+        sentences.append(speak(dice.pick(PHRASES.personal_data[kind]), dice, make_up(kind, concern.first_name, dice)))
+    urgency = {"low": PHRASES.low, "normal": PHRASES.normal, "high": PHRASES.urgent}[concern.priority]
+    sentences.append(speak(dice.lean(urgency), dice, facts))
+    return speak(dice.pick(PHRASES.reference_subjects), dice, facts), " ".join(filter(None, sentences))
 
 
 def _letter(text: str, concern: Concern, dice: Dice, facts: Mapping[str, str]) -> str:

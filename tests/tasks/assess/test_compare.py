@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,15 +14,20 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 from scipy.stats import binom
 
+from schemas.metrics import MetricTraits
 from tasks.assess.compare import (
     Bounds,
     clopper_pearson_interval,
     estimate_mean,
+    tail_bound,
+    tail_quantile,
     tango_interval,
     tango_z,
     z_value,
 )
+from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.power import items_needed, paired_items_needed
+from tasks.assess.weigh import shortage_of, weigh_change
 
 Z95 = z_value(0.95)
 
@@ -235,6 +242,84 @@ def test_bootstrap_t_seldom_passes_a_candidate_at_the_limit_with_rare_catastroph
 def test_bootstrap_t_refuses_values_without_spread_or_sense(values: np.ndarray) -> None:
     with pytest.raises(ValueError, match="bootstrap-t"):
         bootstrap_t_interval(values, confidence=0.95)
+
+
+def test_bounds_widen_with_the_confidence_beyond_the_resolution_of_the_draws() -> None:
+    estimate = estimate_mean(np.random.default_rng(0).normal(0.02, 0.3, 400))
+    found = [estimate.bounds(confidence=level) for level in (0.95, 0.999, 0.99975, 0.9999, 0.99999, 0.9999999)]
+    assert all(wider.lower < bounds.lower for bounds, wider in pairwise(found))
+    assert all(wider.upper > bounds.upper for bounds, wider in pairwise(found))
+    # the normal quantile of 1e-7 is 5.2 errors; the bound on the tail is wider, and not by more than a fifth
+    assert 5.2 < (found[-1].estimate - found[-1].lower) / estimate.error < 6.2
+    for bounds, level in zip(found, (0.05, 1e-3, 2.5e-4, 1e-4, 1e-5, 1e-7), strict=True):
+        assert estimate.p_below(bounds.upper + 0.01) <= level
+
+
+@pytest.mark.parametrize("shape", ["normal", "right", "left"])
+def test_the_bound_on_a_tail_is_above_what_a_million_draws_count(shape: str) -> None:
+    generator = np.random.default_rng(3)
+    units = {"normal": generator.normal(size=40), "right": generator.exponential(size=60),
+             "left": -generator.exponential(size=60)}[shape]  # fmt: skip
+    units = units - units.mean()
+    n = len(units)
+    drawn = units[generator.integers(0, n, (100_000, n))]
+    t = drawn.mean(axis=1) / drawn.std(axis=1, ddof=1) * n**0.5
+    for at in (2.0, 2.5, 3.0):
+        counted = float((t >= at).mean())
+        assert counted <= tail_bound(units, at) <= 12 * counted + 1e-4
+    assert tail_bound(units, -1.0) == 1.0
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        tail_quantile(units, 0.0)
+
+
+def _time_outs(generator: np.random.Generator) -> np.ndarray:
+    """Seconds of two equally fast models, of which 1 % of the answers time out."""
+    first = generator.lognormal(0.0, 0.3, 200)
+    second = first * generator.lognormal(0.0, 0.1, 200)
+    return np.where(generator.random(200) < 0.01, 60.0, second) - np.where(generator.random(200) < 0.01, 60.0, first)
+
+
+def _macro_f1(generator: np.random.Generator) -> np.ndarray:
+    """Two equal classifiers of 20 classes, the rarest with a handful of 300 items."""
+    shares = 1 / np.arange(1, 21) ** 1.2
+    shares /= shares.sum()
+    truth, guess, other = (generator.choice(20, 300, p=shares) for _ in range(3))
+    usual = np.where(generator.random(300) < 0.8, truth, guess)
+    arms = [np.where(generator.random(300) < 0.08, np.where(generator.random(300) < 0.8, truth, other), usual)
+            for _ in range(2)]  # fmt: skip
+    first, second = (np.array(macro_f1_values(list(map(str, truth)), list(map(str, arm)))) for arm in arms)
+    return np.asarray(second - first)
+
+
+def _lognormal(sigma: float) -> Callable[[np.random.Generator], np.ndarray]:
+    return lambda generator: np.exp(sigma**2 / 2) - generator.lognormal(0.0, sigma, 200)
+
+
+@pytest.mark.parametrize("draw", [_time_outs, _macro_f1, _lognormal(1.0), _lognormal(1.5), _lognormal(2.0)])
+def test_heavy_tails_pass_no_more_often_than_declared_since_most_are_held(
+    draw: Callable[[np.random.Generator], np.ndarray],
+) -> None:
+    """Without the number of items that carry the spread 8 to 16 % of these worthless candidates passed."""
+    generator = np.random.default_rng(6)
+    traits = MetricTraits(name="seconds", continuous=True)
+    passed = blocked = 0
+    for _ in range(200):
+        gains = draw(generator)
+        if shortage_of(gains, traits, None) is None:
+            found = weigh_change(gains, traits, kind="improve", margin=0.0, alpha=0.05, clusters=None).outcome
+            passed, blocked = passed + bool(found.met), blocked + bool(found.p_harm <= 0.05)
+    assert passed / 200 <= 0.065
+    assert blocked / 200 <= 0.065
+
+
+def test_values_without_heavy_tails_are_not_held() -> None:
+    generator = np.random.default_rng(7)
+    traits = MetricTraits(name="chrf", continuous=True)
+    for _ in range(50):
+        gains = np.where(generator.random(200) < 0.5, generator.normal(0.0, 0.3, 200), 0.0)
+        assert shortage_of(gains, traits, None) is None
+    heavy = np.r_[np.zeros(100), np.linspace(-1, 1, 99), 500.0]
+    assert "comes from about 1 items with extreme values" in (shortage_of(heavy, traits, None) or "")
 
 
 @pytest.mark.parametrize(("gained", "lost", "n"), [(-1, 0, 10), (6, 5, 10), (0, 0, 0)])

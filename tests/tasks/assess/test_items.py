@@ -16,10 +16,11 @@ from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import PromptSpec
+from schemas.verdicts import SeenItems
 from tasks.assess import items
-from tasks.assess.items import select_items
+from tasks.assess.items import EXTRA, extra_items, select_items
 from tasks.curate.rows import read_rows
-from tasks.draw import hash_rank
+from tasks.draw import hash_rank, item_hash
 from tests.support.plant import raise_on
 
 
@@ -62,6 +63,20 @@ def test_the_choice_depends_on_the_seed_and_on_nothing_else(
     select_items(splits=make_splits(test=rows), max_items=20, seed=2, answer="{reply}", out=other)
     assert _chosen(first) == _chosen(again)
     assert _chosen(first) != _chosen(other)
+
+
+def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    splits, first, fresh, few = make_splits(test=_tickets(12)), new_folder(), new_folder(), new_folder()
+    select_items(splits=splits, max_items=8, seed=1, answer="{reply}", out=first)
+    shown = _chosen(first)[:3]
+    seen = SeenItems(salt="s", hashes=tuple(sorted(item_hash(item, salt="s") for item in shown)))
+    select_items(splits=splits, max_items=8, seed=1, answer="{reply}", seen=seen, out=fresh)
+    assert not set(_chosen(fresh)) & set(shown)
+    assert set(_chosen(first)) - set(_chosen(fresh)) == set(shown)  # the others stay
+    select_items(splits=splits, max_items=10, seed=1, answer="{reply}", seen=seen, out=few)
+    assert len(set(_chosen(few)) & set(shown)) == 1
 
 
 def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(
@@ -171,6 +186,32 @@ def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_eve
     bad |= {f"t000{number}" for number in range(5)}
     with pytest.raises(KeyError, match="secret"):
         select_items(splits=splits, max_items=9, seed=1, answer="{reply}", out=tmp_path)
+
+
+def test_small_slices_are_topped_up_with_marked_items_and_the_planned_ones_stay(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    rows = [
+        {**row, "product": "Lamp" if number % 20 == 0 else "Desk", "channel": "mail"}
+        for number, row in enumerate(_tickets(200))
+    ]
+    splits, plain, topped = make_splits(test=rows), new_folder(), new_folder()
+    select_items(splits=splits, max_items=40, seed=3, answer="{reply}", out=plain)
+    found = select_items(
+        splits=splits, max_items=40, seed=3, answer="{reply}", slices=("product", "channel"), top_up=6, out=topped
+    )
+    table = pq.read_table(topped / "items.parquet").to_pylist()
+    planned = [row["item_id"] for row in table if not row[EXTRA]]
+    assert planned == _chosen(plain)
+    assert EXTRA not in pq.read_schema(plain / "items.parquet").names
+    assert extra_items(found) == {row["item_id"] for row in table if row[EXTRA]} != frozenset()
+    assert all(row["product"] == "Lamp" for row in table if row[EXTRA])
+    assert Counter(row["product"] for row in table)["Lamp"] == 6
+    # as many as there are, if there are not enough
+    every = select_items(
+        splits=splits, max_items=40, seed=3, answer="{reply}", slices=("product",), top_up=500, out=new_folder()
+    )
+    assert every.n_items == 200
 
 
 def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:

@@ -54,10 +54,9 @@ def test_few_items_many_looks_and_what_is_left_out_are_named() -> None:
         "candidate is better on all of them"
     ]
     assert warnings([], 40) == ["gates.min_items is 50, and there are at most 40 items: no rule can be met"]
-    spent = {"looks_max": 3, "reuse": {"budget": 100, "spend": "split"}}
-    assert "(chrf improves on champion) cannot be violated" in warnings(
-        [{"metric": "chrf", "change_threshold": {}}], **spent
-    )[0]  # fmt: skip
+    spent = {"looks": {"max": 3}, "reuse": {"budget": 100, "spend": "split"}}
+    assert warnings([{"metric": "chrf", "change_threshold": {}}], **spent) == []
+    assert "cannot be met at 99.9507 % confidence with 10 items" in warnings([], 10, min_items=1, **spent)[0]
 
 
 def test_a_comparison_of_form_alone_or_none_is_named() -> None:

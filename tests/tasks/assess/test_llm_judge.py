@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from schemas.artifacts import EvalSet, GateDecision, Predictions, Scores
@@ -16,7 +17,15 @@ from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.judge import JudgeSpec
 from tasks.assess.gate import decide
-from tasks.assess.llm_judge import choose_both_ways, judge_answers, kappa, labels_digest, read_labels
+from tasks.assess.llm_judge import (
+    CHOICES,
+    choose_both_ways,
+    judge_answers,
+    kappa,
+    kappa_lower,
+    labels_digest,
+    read_labels,
+)
 from tests.support.openai_desk import Desk
 
 NewFolder = Callable[[], Path]
@@ -100,10 +109,56 @@ def test_a_real_server_is_asked_twice_a_pair_and_nothing_twice_after_an_interrup
     assert labels_digest(spec, root=root) != before
 
 
+def test_identical_answers_cost_no_call_and_the_pairs_are_drawn_among_the_others(
+    desk: Desk, make_items: Callable[..., EvalSet], make_predictions: Callable[..., Predictions], new_folder: NewFolder
+) -> None:
+    ids = [f"t{number:02d}" for number in range(40)]
+    items = make_items([{"ticket_id": name, "body": f"{name}?", "answer": "x"} for name in ids])
+    same = make_predictions([{"item_id": name, "text": "ok"} for name in ids])
+    some = make_predictions([{"item_id": name, "text": "ok" if number % 10 else "better"}
+                             for number, name in enumerate(ids)])  # fmt: skip
+    root = new_folder()
+    label = {"question": "q", "first": "same", "second": "same", "preferred": "tie"}
+    (root / "labels.jsonl").write_text(json.dumps(label) + "\n")
+    spec = JudgeSpec(endpoint=EndpointSpec(base_url=desk.url, model="m"), n_items=3, labels="labels.jsonl")
+    desk.say = prefers_longer
+    shared = {"items": items, "reference": same, "spec": spec, "root": root}
+    equal = judge_answers(new_folder(), candidate=same, scratch=new_folder(), **shared)
+    assert (equal.n_items, equal.values["identical"], equal.values["labels"], desk.requests) == (0, 40.0, 0.0, [])
+    differing = judge_answers(new_folder(), candidate=some, scratch=new_folder(), **shared)
+    assert (differing.n_items, differing.values["won"], differing.values["identical"]) == (3, 3.0, 36.0)
+    assert len(desk.requests) == 6
+
+
+def test_the_lower_bound_of_kappa_seldom_takes_a_poor_judge_for_a_good_one() -> None:
+    generator = np.random.default_rng(2)
+    for n, most in ((20, 0.05), (100, 0.05)):
+        passed = good = 0
+        for _ in range(400):
+            people, guess = (generator.choice(CHOICES, n, p=[0.4, 0.4, 0.2]) for _ in range(2))
+            for agrees in (0.6, 0.85):
+                judge = np.where(generator.random(n) < agrees, people, guess)
+                lower = kappa_lower(list(zip(judge.tolist(), people.tolist(), strict=True)))
+                passed += agrees == 0.6 and lower is not None and lower >= 0.6
+                good += agrees == 0.85 and lower is not None and lower >= 0.6
+        assert passed / 400 <= most + 0.02
+        assert good / 400 >= (0.9 if n == 100 else 0.2)
+    assert kappa_lower([]) is None
+    assert kappa_lower([("y", "y")] * 9) is None
+
+
 @pytest.fixture
 def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable[..., GateDecision]:
     def run(*, n: int = 100, file: str | None = "labels.jsonl", evidence: bool = True, **values: Any) -> GateDecision:
-        given = {"won": 10.0, "lost": 10.0, "tied": 80.0, "unreadable": 0.0, "labels": 200.0, "kappa": 0.8} | values
+        given = {
+            "won": 10.0,
+            "lost": 10.0,
+            "tied": 80.0,
+            "unreadable": 0.0,
+            "labels": 200.0,
+            "kappa": 0.8,
+            "kappa_lower": 0.7,
+        } | values
         found = CheckEvidence(root=Path("gone"), check="judge", n_items=n, values=given)
         return decide(
             candidate=make_scores("tuned", {"exact": [1.0] * 100}), champion=None,
@@ -133,9 +188,9 @@ def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothin
     [
         ({"file": None}, "not compared with"),
         ({"labels": 10.0}, "100 are needed"),
-        ({"kappa": 0.59}, "kappa"),
-        ({"kappa": None}, "kappa"),
-        ({"kappa": float("nan")}, "kappa"),
+        ({"kappa_lower": 0.59}, "its kappa with people's choices is 0.80, at least 0.59 at 95 % confidence"),
+        ({"kappa_lower": None}, "kappa"),
+        ({"kappa_lower": float("nan")}, "kappa"),
     ],
 )
 def test_a_judge_that_does_not_agree_with_people_only_reports(
@@ -150,6 +205,12 @@ def test_a_judge_that_does_not_agree_with_people_only_reports(
 @pytest.mark.parametrize("change", [{"won": None}, {"lost": float("nan")}, {"unreadable": 50.0}, {"n": 0}])
 def test_choices_that_cannot_be_counted_are_an_error(change: dict[str, Any], gate: Callable[..., GateDecision]) -> None:
     assert gate(**change).verdict == "ERROR"
+
+
+def test_a_judge_with_nothing_to_compare_is_met(gate: Callable[..., GateDecision]) -> None:
+    decision = gate(n=0, won=0.0, lost=0.0, tied=0.0, identical=100.0)
+    assert decision.verdict == "PROMOTE"
+    assert decision.findings[-1].reason == "all 100 pairs of answers are identical: nothing was compared."
 
 
 def test_a_judge_that_was_declared_and_not_asked_is_an_error(gate: Callable[..., GateDecision]) -> None:

@@ -118,7 +118,7 @@ def plan(rules: list[GateRule], n_items: int | None, **gates: object) -> tuple[R
 def test_a_plan_says_what_is_needed_there_and_shown() -> None:
     improve, refresh, value = plan([IMPROVE, REFRESH, GateRule(metric="format", value_threshold=0.98)], 400)
     assert (improve.needed, improve.at_hand, improve.underpowered) == (246, 400, False)
-    assert (refresh.needed, refresh.underpowered) == (1546, True)
+    assert (refresh.needed, refresh.underpowered) == (126, False)  # the loss of 0.02, if the gain is 0.05
     assert "discordance 0.1 assumed" in refresh.what
     assert (value.needed, value.smallest) == (149, pytest.approx(0.0138, abs=0.002))
 
@@ -139,10 +139,12 @@ def test_what_the_last_verdict_saw_replaces_the_assumption_and_a_declaration_rep
 
 
 def test_looks_and_a_split_budget_ask_for_more_items() -> None:
-    [once], [thrice] = plan([IMPROVE], 400), plan([IMPROVE], 400, looks_max=3)
+    [once], [thrice] = plan([IMPROVE], 400), plan([IMPROVE], 400, looks={"max": 3, "spend": "equal"})
     assert once.needed is not None
     assert thrice.needed is not None
-    assert thrice.needed > 1.3 * once.needed
+    assert thrice.needed > 1.1 * once.needed
+    [spent] = plan([IMPROVE], 400, looks={"max": 3})
+    assert once.needed < (spent.needed or 0) < 1.05 * once.needed
 
 
 def test_a_rule_that_nothing_can_meet_is_underpowered_at_any_size() -> None:

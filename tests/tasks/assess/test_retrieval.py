@@ -13,7 +13,7 @@ import pytest
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
-from tasks.assess.evidence import ArmScores, best_arm
+from tasks.assess.evidence import ArmScores, ranked_arms
 from tasks.assess.prompts import build_prompts
 
 PROMPT = PromptSpec(system="House.", user="{subject}: {body}", answer="{reply}")
@@ -119,4 +119,4 @@ def test_retrieval_is_a_prompting_arm_that_a_candidate_must_beat(make_scores: Ca
     arms = {name: ArmScores(make_scores(name, {"exact": values})) for name, values in (
         ("zero_shot", [0.0, 0.0]), ("few_shot", [1.0, 0.0]), ("retrieval", [1.0, 1.0]))}  # fmt: skip
     candidate = ArmScores(make_scores("tuned", {"exact": [1.0, 1.0]}))
-    assert best_arm(arms, candidate, metric="exact", items=None).arm == "retrieval"
+    assert ranked_arms(arms, candidate, metric="exact", items=None)[0].arm == "retrieval"

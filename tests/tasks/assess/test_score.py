@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 from schemas.artifacts import EvalSet, Predictions
 from schemas.errors import GateError
 from schemas.evaluation import EvaluateSpec, StyleRule
+from schemas.metrics import MacroF1Metric
 from tasks.assess.fields import FieldPattern, score_whole
+from tasks.assess.items import EXTRA
 from tasks.assess.score import score_answers
 from tasks.assess.style import HouseStyle, first_sentence, last_line
 
@@ -165,6 +168,18 @@ def test_every_declared_metric_gets_a_value_per_item_and_a_mean(answered: Any, t
     values = {(row["item_id"], row["metric"]): row["value"] for row in table}
     assert values["a", "chrf"] == 1.0
     assert 0 <= values["b", "chrf"] < 0.1
+
+
+def test_items_that_only_the_slices_count_are_scored_but_in_no_mean(answered: Any, tmp_path: Path) -> None:
+    items, predictions = answered
+    table = pq.read_table(items.root / "items.parquet")
+    extra = pa.array([name == "b" for name in table["item_id"].to_pylist()])
+    pq.write_table(table.append_column(EXTRA, extra), items.root / "items.parquet")
+    evaluate = EVALUATE.model_copy(update={"metrics": (MacroF1Metric(uses="macro_f1", field="category"),)})
+    scores = score_answers(items=items, predictions=predictions, evaluate=evaluate, arm="tuned", out=tmp_path)
+    assert (scores.n_items, scores.means["exact"], scores.means["macro_f1_category"]) == (2, 1.0, 1.0)
+    values = pq.read_table(tmp_path / "scores.parquet").to_pylist()
+    assert {row["item_id"]: row["value"] for row in values if row["metric"] == "exact"} == {"a": 1.0, "b": 0.0}
 
 
 def test_slices_name_column_and_value_and_the_missing_value(answered: Any, tmp_path: Path) -> None:
