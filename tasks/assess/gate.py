@@ -61,7 +61,7 @@ from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
-from tasks.assess.decision import summarise, write_decision
+from tasks.assess.decision import remark_on_length, summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.items import extra_items
@@ -156,16 +156,18 @@ def decide(
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
+    remark = remark_on_length(candidate, verdict)
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, use),
+        reason=summarise(findings, verdict, use, remark=remark),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
         best_baseline=next((each.baseline for each in assessed if each.baseline is not None), None),
         anchor_version=context.anchor_version,
         use=use,
+        remark=remark,
     )
     write_decision(decision, out=out)
     return decision
