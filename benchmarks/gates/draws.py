@@ -32,10 +32,20 @@ TAILS: Mapping[str, Draw] = {"1 % time-outs": time_outs, "2 % collapse": rare_co
 
 
 def customers(
-    generator: np.random.Generator, n_customers: int, tickets: int, *, discordance: float, correlation: float
+    generator: np.random.Generator,
+    n_customers: int,
+    tickets: int,
+    *,
+    discordance: float,
+    correlation: float,
+    delta: float = 0.0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Equal models whose wins and losses are correlated within customers (Dirichlet-multinomial), 0/1 scores."""
-    shares = np.array([discordance / 2, discordance / 2, 1 - discordance])
+    """0/1 scores whose wins and losses are correlated within customers (Dirichlet-multinomial).
+
+    Args:
+        delta: True difference of the shares of right answers.
+    """
+    shares = np.array([(discordance + delta) / 2, (discordance - delta) / 2, 1 - discordance])
     own = generator.dirichlet(shares * (1 / correlation - 1), n_customers)
     outcome = np.concatenate([generator.choice([1.0, -1.0, 0.0], tickets, p=each / each.sum()) for each in own])
     equal = (generator.random(len(outcome)) < 0.8).astype(np.float64)

@@ -176,7 +176,9 @@ def generate_answers(
     """
     task = AnswerTask(prompts, model, decoding, trained)
     *_, answers = answer_in_groups(task, scratch=scratch, answering=answering, progress=progress)
-    return write_answers(answers, out)
+    items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
+    n_cut = sum(len(item.reference) > decoding.max_new_tokens for item in items)
+    return write_answers(answers, out).model_copy(update={"n_replies_cut": n_cut})
 
 
 @dataclass(frozen=True)

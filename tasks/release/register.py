@@ -1,6 +1,6 @@
 """MLflow's model registry: versions and aliases that follow the ledger.
 
-The adapter is stored in PEFT's format with a loader of one file (`tasks/release/tunegate_loader.py`), not with MLflow's
+The adapter is stored in PEFT's format with a loader of one file (`tasks/model/tunegate_loader.py`), not with MLflow's
 own PEFT flavour, which writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md), and without
 a file of this application: it loads where tunegate is not installed. No pickle. Called by
 `flows/champion/mlflow_sync.py`, which serialises updates, since MLflow has no compare-and-set.
@@ -30,7 +30,7 @@ OWNER_TAG = "tunegate.ledger"
 """Tag of a registered model and of each version: identity of the ledger that they follow."""
 EVENT_TAG = "tunegate.event"
 BUNDLE_TAG = "tunegate.bundle"
-LOADER = Path(__file__).with_name("tunegate_loader.py")
+LOADER = Path(__file__).parents[1] / "model" / "tunegate_loader.py"
 SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors", "jinja2")
 """What the loader imports, or what that needs for a chat template."""
 FOUR_BITS = ("bitsandbytes", "accelerate")

@@ -56,6 +56,15 @@ def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -
     assert workplace.run("ops", "reconcile", **NO_MLFLOW).returncode == 7
     assert workplace.run("ops", "reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}
+    with sqlite3.connect(workplace.home / "mlflow" / "mlflow.db") as db:
+        tags, params = (dict(db.execute(f"SELECT key, value FROM {table}")) for table in ("tags", "params"))
+    assert tags["mlflow.note.content"].startswith("**PROMOTE**\n\nchampion: none\n\nexact 0.000")
+    assert (tags["tunegate.verdict"], tags["tunegate.champion"]) == ("PROMOTE", "none")
+    assert len([name for name in tags if name.startswith("tunegate.")]) < 10
+    assert params["train.max_steps"] == "6"
+    assert "train.learning_rate" not in params  # a default, which the user did not write
+    [digests] = (workplace.home / "mlflow" / "artifacts").rglob("digests.json")
+    assert len(json.loads(digests.read_text())["train"]) == 64
 
 
 def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -> None:

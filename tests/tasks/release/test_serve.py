@@ -16,10 +16,10 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
 from tasks.files import seal
+from tasks.model.tunegate_loader import Answers
 from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
-from tasks.release.tunegate_loader import Answers
 
 if TYPE_CHECKING:
     pass

@@ -35,12 +35,13 @@ from flows.workspace.servers import (
     users_homes,
 )
 from flows.workspace.settings import load_settings
+from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from schemas.load import load_file
 from tasks.files import write_json
 from tests.support.commands import run_here
 from tests.support.processes import wait_for
-from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import Workplace, environment
 
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
@@ -123,21 +124,23 @@ def test_the_users_own_server_is_reported_if_it_does_not_answer(
 
 @pytest.mark.server
 def test_projects_that_start_together_share_one_server_which_ends_when_idle(
-    bare_workplace: ForkedWorkplace,
+    tmp_path: Path, tiny_model: ModelRef
 ) -> None:
     """One project runs a pipeline; another, whose shell has settings of its own, needs a server at the same time."""
-    one, folder = bare_workplace, bare_workplace.folder
+    one, folder = Workplace(tmp_path, environment(tiny_model.root, tmp_path / "cache")), tmp_path
     one.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))  # it ends soon
-    one.environ |= {"XDG_STATE_HOME": str(folder / "state"), "TUNEGATE_SERVER_IDLE_S": "10"}
+    one.environ |= {"XDG_STATE_HOME": str(folder / "state"), "TUNEGATE_SERVER_IDLE_S": "30"}
     environ = {**OUTSIDE, **one.environ, "PREFECT_SERVER_UI_ENABLED": "false"}
     two = load_settings(folder / "two" / "pipelines.yaml", environ=environ | {"TUNEGATE_HOME": str(folder / "two")})
     assert two.state is not None
     common, announced = users_home(two.state), []
     try:
-        with ThreadPoolExecutor(2) as pool:
-            running_one = pool.submit(one.run, "run", "small")
-            server = ensure_users_prefect(two, environ=environ, starting=lambda: announced.append("starting"))
-            done = running_one.result()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(
+                ensure_users_prefect, two, environ=environ, starting=lambda: announced.append("starting")
+            )
+            done = one.run("run", "small")
+            server = asked.result()
         assert server is not None
         assert done.returncode == 3, done.stderr
         assert done.stderr.count("starting your Prefect server") + len(announced) == 1
