@@ -127,6 +127,8 @@ def test_projects_that_start_together_share_one_server_which_ends_when_idle(
     tmp_path: Path, tiny_model: ModelRef
 ) -> None:
     """One project runs a pipeline; another, whose shell has settings of its own, needs a server at the same time."""
+    from prefect.events.worker import EventsWorker
+
     one, folder = Workplace(tmp_path, environment(tiny_model.root, tmp_path / "cache")), tmp_path
     one.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))  # it ends soon
     one.environ |= {"XDG_STATE_HOME": str(folder / "state"), "TUNEGATE_SERVER_IDLE_S": "30"}
@@ -154,6 +156,7 @@ def test_projects_that_start_together_share_one_server_which_ends_when_idle(
         assert ensure_users_prefect(two, environ=environ) == server  # it was only slow
         timer.join()
         assert [each["pid"] for each in one.json("status")["servers"]] == [str(server.pid)]
+        EventsWorker.drain_all()  # the connection that a run holds; a command's ends with its process
         wait_for(lambda: running(common) == ())
         assert one.json("status")["servers"] == []
     finally:
