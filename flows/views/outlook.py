@@ -27,8 +27,8 @@ from tasks.train.model_shapes import ModelDims
 DECODING = 4
 """How many times the seconds of a prompt's token a new token takes: it is computed in small batches."""
 TRAINING_EFFICIENCY = 0.5
-ANSWERING_EFFICIENCY = 0.5
-"""Share of the probe's speed that trainings and answers reach on a CPU; measured where there was nothing to scale."""
+ANSWERING_EFFICIENCY = 0.33
+"""Share of the probe's speed that trainings and answers reach on a CPU: SmolLM2-135M in float32 on two AVX2 cores."""
 NODE_S = 1.0
 """Any other step that was never timed."""
 ROW_S = 2e-5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from tasks.start.propose import Proposal
 
-TRAIN_TOKENS = 16_000
+TRAIN_TOKENS = 10_000
 """Of all examples together; read once through the frozen layers."""
 MAX_EXAMPLES = 120
 MIN_EXAMPLES = 24
@@ -20,10 +20,10 @@ TOP_LAYERS = 6
 """Layers that learn. Those below are computed once for all epochs."""
 EPOCHS = 3
 MAX_ITEMS = 40
-ANSWER_TOKENS = 2_400
+ANSWER_TOKENS = 800
 """New tokens of an arm for all its items."""
 MIN_ITEMS = 16
-LABEL_TOKENS = 48
+LABEL_TOKENS = 32
 """Longest answer if the gate judges the label, which comes first."""
 _CHARS_PER_TOKEN = 4.0
 """A usual English token; the proposal counts with 3, to be on the safe side of a limit."""
