@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-pythons test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-pythons test-system campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -58,6 +58,9 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 
 demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
+
+screenshots: install ## pictures of the demo's report for README and docs; needs Chromium and a finished `make demo`
+	@$(BIN)/python infra/screenshots.py
 
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
@@ -144,10 +147,10 @@ fuzz: install ## readers, YAML loader, redactor and SQL guards for MINUTES (defa
 stack: install ## start the whole natively: Postgres, Prefect, MLflow with logins, a worker, the endpoint (loopback)
 	@$(BIN)/python -m infra.stack up
 
-up: install ## start the local Prefect and MLflow servers (loopback)
+up: install ## start your Prefect server and this project's MLflow server (loopback)
 	@$(BIN)/tunegate ops up
 
-down: install ## stop them
+down: install ## stop this project's servers; your Prefect server ends after an hour without use
 	@$(BIN)/tunegate ops down
 
 clean: ## remove caches of tools; state under .tunegate/ stays

@@ -34,7 +34,7 @@ from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
-from tasks.assess.labels import LABELLED, add_right
+from tasks.assess.labels import LABELLED, add_right, slices_count
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
 from tasks.prompts import insert_labels
@@ -217,10 +217,12 @@ class _ArmAdder:
             self.arms.scores[arm] = self.graph.named(LABELLED, arm).add(
                 add_right,
                 scores=self.arms.scores[arm],
+                items=self.items,
                 mine=answers[arm],
                 others=tuple(answers[other] for other in names if other != arm),
                 evaluate=self.spec.evaluate,
                 labels=self.context.labels,
+                with_slices=slices_count(self.spec.gates),
             )
 
     def endpoint(self, endpoint: EndpointSpec) -> None:

@@ -12,12 +12,14 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from logging import Logger, LoggerAdapter
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect import Flow, flow
+from prefect import Flow, flow, tags
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
+from prefect.context import refresh_global_settings_context
 from prefect.exceptions import TerminationSignal
 from prefect.logging import get_run_logger
 from prefect.runtime import deployment, flow_run
@@ -29,7 +31,9 @@ from flows.context.graph_context import trunks_of
 from flows.context.listener import Listener
 from flows.context.outcome import Ending, Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
+from flows.graph.execute import Outcome as NodeOutcome
 from flows.graph.execute import RunEndedError, run_plainly
+from flows.graph.graph import Node
 from flows.graph.prefect_runner import Placed, cancellation, no_heartbeats, run_nodes, run_on_pool, run_stage
 from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
@@ -168,7 +172,7 @@ def run_here(
     root: Path,
     request: Request,
     listeners: Callable[[RunContext], tuple[Listener, ...]],
-    in_prefect: bool,
+    connect: Callable[[RunContext], bool],
 ) -> tuple[Outcome, GateDecision | None]:
     """Run a pipeline for the command line; return how it ended and the gate's decision.
 
@@ -177,6 +181,8 @@ def run_here(
     Args:
         root: Folder of pipelines.yaml.
         listeners: Makes the listeners of the run.
+        connect: Called once the source and the configuration are checked and nothing has started; sets the variables
+            of the Prefect server that the run is shown on. False for a run without Prefect.
 
     Raises:
         RunEndedError: it was cancelled in Prefect.
@@ -186,8 +192,9 @@ def run_here(
         spec, settings, root=root, wait_s=request.wait_s, as_of=request.as_of, given=request.given, listeners=listeners
     ) as opened:
         context = opened.context
-        context.in_prefect = in_prefect
-        outcome = _run_as_flow(opened, request) if in_prefect else None
+        context.in_prefect = connect(context)
+        refresh_global_settings_context()  # Prefect read its settings when it was imported
+        outcome = _run_as_flow(opened, request) if context.in_prefect else None
         if outcome is None:
             outcome = context.outcome or _run(opened, request)
             context.outcome = outcome
@@ -213,7 +220,8 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     body.__name__ = "run_pipeline"
     as_flow: Flow[Any, Any] = Flow(body, name=FLOW, flow_run_name=name.replace("{", "{{").replace("}", "}}"))
     try:
-        as_flow(spec.name, request.until, return_state=True)
+        with tags(str(opened.context.root)):  # a user's server shows several projects
+            as_flow(spec.name, request.until, return_state=True)
     except BaseException as error:
         if any(isinstance(each, TerminationSignal) for each in (error, *failures)):
             raise SystemExit(TERMINATED) from None
@@ -228,6 +236,28 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     return opened.context.outcome
 
 
+class RunLog:
+    """Writes what the console shows into the flow run's log: one line per step, warnings, the gate's reasons."""
+
+    def __init__(self, log: LoggerAdapter[Any] | Logger) -> None:
+        self._log = log
+
+    def started(self, node: Node) -> None: ...
+
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None: ...
+
+    def ended(self, node: Node, outcome: NodeOutcome) -> None:
+        if node.kind != "act":
+            origin = " (reused)" if outcome.reused else ""
+            self._log.info("%s: %s%s", node.name, outcome.skipped or describe(outcome.result), origin)
+
+    def noted(self, text: str) -> None:
+        self._log.warning("%s", text)
+
+    def entered(self, stage: str) -> None:
+        self._log.info("stage %s", stage)
+
+
 def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
     """Run the stages as sub-flows; once Prefect fails, without it.
 
@@ -236,12 +266,15 @@ def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
     """
     context = opened.context
     context.ledger.name_run(context.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
+    log = RunLog(get_run_logger())
+    context.listeners.members.append(log)
     with cancellation(opened.run.cancel), no_heartbeats():
         try:
             context.outcome = _run(opened, request)
         except Exception as error:
             if not context.in_prefect or not is_of_prefect(error):
                 raise
+            context.listeners.members.remove(log)
             _leave_prefect(context)
             context.outcome = context.outcome or _run(opened, request)
     return context.outcome
@@ -503,6 +536,7 @@ def _show_gate(context: RunContext, decision: GateDecision) -> None:
         create_table_artifact(key=_artifact_key(context, "gate"), table=rows, description=decision.reason)
         markdown = f"# {decision.verdict}\n\n{decision.reason}\n"
         create_markdown_artifact(key=_artifact_key(context, "verdict"), markdown=markdown)
+        get_run_logger().info("%s: %s", decision.verdict, decision.reason)
 
 
 def _show_report(context: RunContext) -> None:

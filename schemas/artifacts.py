@@ -275,6 +275,8 @@ class Predictions(Artifact):
 
     n_items: int
     n_new_tokens: int
+    n_replies_cut: int | None = None
+    """Items whose reference answer has more tokens than an answer may have; None if its tokens are not known."""
 
 
 class Scores(Artifact):
@@ -283,6 +285,8 @@ class Scores(Artifact):
 
     arm: ModelArm | Arm
     n_items: int
+    n_replies_cut: int | None = None
+    """As of the `Predictions`."""
     means: dict[str, float]
 
 
@@ -300,6 +304,8 @@ class GateDecision(Artifact):
     """Version that `mode: refresh` must not drift below; null if no rule needs one."""
     use: EvidenceUse | None = None
     """How often these items and this candidate have been judged."""
+    remark: str = ""
+    """What explains the verdict and is in no rule, such as replies that are cut; `reason` ends with it."""
 
 
 class BundleRef(Artifact):

@@ -52,6 +52,8 @@ class RunRecord(BaseModel):
     params: dict[str, str] = {}
     metrics: dict[str, float] = {}
     tags: dict[str, str] = {}
+    description: str = ""
+    """Verdict, champion and score, as Markdown."""
     datasets: tuple[DatasetRecord, ...] = ()
     tracking_uri: str = ""
     """As declared in the pipeline; empty uses the environment."""

@@ -19,7 +19,7 @@ from benchmarks.torture.fork import PIPELINE, Acks, Child, Work, kill_at, when_r
 from benchmarks.torture.homes import environment
 from benchmarks.torture.kills import needs_mount
 from benchmarks.torture.trial import Trial, fault
-from flows.workspace.servers import running
+from flows.workspace.servers import running, users_homes
 
 NOWHERE = "http://127.0.0.1:9"
 """A port that nothing listens on."""
@@ -302,9 +302,8 @@ def killed_command(trial: Trial) -> Iterator[str]:
     environ.pop("PREFECT_API_URL", None)
     target, after = TARGETS[trial.number % len(TARGETS)], trial.rng.uniform(0, TYPICAL_S)
     output = trial.folder / "command.txt"
-    trial.stack.callback(
-        subprocess.run, [TUNEGATE, "ops", "down"], cwd=trial.place, env=environ, capture_output=True, check=False
-    )
+    down = [TUNEGATE, "ops", "down", "--all"]
+    trial.stack.callback(subprocess.run, down, cwd=trial.place, env=environ, capture_output=True, check=False)
     with output.open("w") as stream:
         command = subprocess.Popen(
             [TUNEGATE, "run", PIPELINE], cwd=trial.place, env=environ, stdout=stream, stderr=stream,
@@ -327,7 +326,8 @@ def killed_command(trial: Trial) -> Iterator[str]:
 
 def _kill_prefect(trial: Trial, command: subprocess.Popen[bytes], after: float) -> None:
     while command.poll() is None:
-        server = next((each for each in running(trial.home) if each.kind == "prefect"), None)
+        common = users_homes(trial.place.parent / "state" / "tunegate")
+        server = next((each for each in running(*common) if each.kind == "prefect"), None)
         if server is not None:
             _wait(command, after / 3)
             os.kill(server.pid, signal.SIGKILL)

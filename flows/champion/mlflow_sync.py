@@ -22,6 +22,7 @@ from flows.workspace.settings import Settings
 from schemas.errors import ServiceError, StorageError, TunegateError
 from schemas.release import RunRecord
 from schemas.secrets import unmasked
+from schemas.template import PASSAGES, template_columns
 from tasks.failpoint import reach
 from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
 
@@ -158,7 +159,12 @@ def _publish(
     reach("mlflow.run")
     tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS],
             BUNDLE_TAG: row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
-    new = NewVersion(version, row.ref.bundle, mlflow_run, tags)
+    ref = row.ref
+    new = NewVersion(
+        version, ref.bundle, mlflow_run, tags, description=record.description or f"**{row.verdict}**\n\n{row.reason}",
+        columns=tuple(name for name in template_columns(ref.prompt.user) if name != PASSAGES),
+        base=ref.model.root, method=ref.trained.method,
+    )  # fmt: skip
     number = register_version(client, new, name=name, owner=owner_of(ledger), uri=uri)
     reach("mlflow.version")
     ledger.set_mlflow_version(name, version, number)

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import orjson
 
-from flows.champion.mlflow_sync import REASON_CHARS, flat
+from flows.champion.mlflow_sync import flat
 from flows.context.run_context import RunContext
 from flows.context.timings import read_timings
 from flows.graph.keys import digest_of
-from flows.views.report import page_without_text
+from flows.views.report import page_without_text, report_folder
 from flows.views.selection_report import choice_files
 from flows.workspace.disk import private_folder
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef, ValidationCurves
@@ -48,7 +48,12 @@ def write_record(run: RunContext, evidence: Evidence) -> None:
 def _record(run: RunContext, evidence: Evidence) -> RunRecord:
     spec, home, splits = run.spec, run.settings.home, evidence.splits
     dataset, items, decision, trained = evidence.dataset, evidence.items, evidence.decision, evidence.trained
-    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*OPERATIONS, "registry"}))
+    own = {*OPERATIONS, "registry"}
+    config = orjson.loads(spec.model_dump_json(by_alias=True, exclude=own))
+    set_by_user = orjson.loads(spec.model_dump_json(by_alias=True, exclude={*own, "name"}, exclude_unset=True))
+    digests = private_folder(report_folder(home, run.run_id)) / "digests.json"
+    write_json(digests, _digests(run))
+    score = score_of(decision)
     shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     page = page_without_text(home, run.run_id)  # written when the verdict is final, before MLflow is updated
     weighed = choice_files(home, run.run_id, evidence.choice) if evidence.choice is not None else ()
@@ -58,7 +63,7 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
         pipeline=spec.name,
         tracking_uri=spec.registry.tracking_uri,
         experiment=spec.registry.experiment,
-        params=flat(config),
+        params=flat(set_by_user),
         metrics=_metrics(evidence.scores)
         | {"train_loss": trained.train_loss, "n_train_examples": float(dataset.n_train)}
         | read_timings(run.settings, "train", trained.root.name)
@@ -66,12 +71,12 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
         tags={
             "tunegate.pipeline": spec.name,
             "tunegate.verdict": decision.verdict,
-            "tunegate.reason": decision.reason[:REASON_CHARS],
-            "tunegate.compared_with": decision.champion_version or "",
+            "tunegate.champion": decision.champion_version or "none",
+            **({"tunegate.score": score} if score else {}),
             "tunegate.config": digest_of(config),
             "tunegate.code": run.code_digest,
-            **{f"tunegate.digest.{name}": digest for name, digest in _digests(run).items()},
         },
+        description=describe_verdict(decision),
         datasets=(
             DatasetRecord(name=f"{spec.name}-train", context="training", digest=splits.digest, n_rows=splits.n_train),
             DatasetRecord(
@@ -79,15 +84,40 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
             ),
         ),
         files=tuple(
-            path.relative_to(home).as_posix() for path in (*shown, *weighed, page) if path == page or path.is_file()
+            path.relative_to(home).as_posix()
+            for path in (*shown, *weighed, digests, page)
+            if path == page or path.is_file()
         ),
         curves=((evidence.curves or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )
 
 
+def describe_verdict(decision: GateDecision) -> str:
+    """Return verdict, champion, score and reason as Markdown, for the pages of a run and of its version."""
+    champion = "none" if decision.champion_version is None else f"version {decision.champion_version}"
+    score = score_of(decision)
+    lines = [f"**{decision.verdict}**", f"champion: {champion}", *([score] if score else []), decision.reason]
+    return "\n\n".join(lines)
+
+
+def score_of(decision: GateDecision) -> str:
+    """Return the first deciding rule's metric with its interval; empty if there is none.
+
+    `exact 0.740, reference 0.700: difference +0.040 (+0.010 .. +0.070) on 96 items`
+    """
+    found = next((each for each in decision.findings if each.part == "primary" and each.decides), None)
+    if found is None or found.candidate is None:
+        return ""
+    bounds = "" if found.lower is None or found.upper is None else f"{found.lower:+.3f} .. {found.upper:+.3f}"
+    if found.reference is None:  # an absolute limit: the bounds are those of the value
+        return f"{found.metric} {found.candidate:.3f}{f' ({bounds})' if bounds else ''} on {found.n_items} items"
+    change = "" if found.difference is None else f": difference {found.difference:+.3f}{f' ({bounds})' * bool(bounds)}"
+    return f"{found.metric} {found.candidate:.3f}, reference {found.reference:.3f}{change} on {found.n_items} items"
+
+
 def _digests(run: RunContext) -> dict[str, str]:
-    """Return the digests of the run's results except single rungs and trials: MLflow takes 100 tags at a time."""
+    """Return step -> sha256 of the run's results, except single rungs and trials."""
     tried = tuple(candidate.name for candidate in candidates(run.spec.train))
     steps = run.ledger.steps(run.run_id)
     return {step.step: step.digest for step in steps if step.digest and not (tried and step.step.endswith(tried))}

@@ -108,6 +108,8 @@ def label(
     row, name, decision = labelling.recorded.row, rater or login(), labelling.recorded.decision()
     if decision is not None and decision.verdict in ("BLOCK", "ERROR"):
         note(f"the verdict of this run is {decision.verdict}, whatever the labels say")
+    elif decision is not None and any(finding.metric == "interim" for finding in decision.findings):
+        note("this run stopped early, so that no labels can promote its candidate")
     if write is not None:
         return _write_labels(labelling, write, name)
     if read is not None:

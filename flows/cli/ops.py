@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -18,37 +19,59 @@ app = group("Servers, scheduled runs, health and maintenance.")
 
 @command(app, example="tunegate ops up")
 def up(config: Config = CONFIG, as_json: Json = False) -> int:
-    """Start the local Prefect and MLflow servers, loopback only.
+    """Start your Prefect server and this project's MLflow server, loopback only.
 
-    What runs already is left alone, as is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages
-    logs a browser in; JSON, which programs keep, has the plain one.
+    Prefect shows the runs of all your projects and ends after an hour without use. What runs already is left alone, as
+    is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages logs a browser in; JSON, which
+    programs keep, has the plain one.
     """
+    from flows.workspace.disk import private_folder
     from flows.workspace.prefect_login import login_url
-    from flows.workspace.servers import ensure_mlflow, ensure_prefect
+    from flows.workspace.servers import ensure_mlflow, ensure_users_prefect
     from flows.workspace.settings import load_settings
 
-    home = load_settings(config).home
-    servers = [server for server in (ensure_prefect(home), ensure_mlflow(home)) if server is not None]
+    settings = load_settings(config)
+    private_folder(settings.home)  # where it cannot be, no server is started
+    started = (ensure_users_prefect(settings), ensure_mlflow(settings.home))
+    servers = [server for server in started if server is not None]
     if as_json:
         print_json({"servers": [asdict(server) for server in servers]})
         return 0
     for server in servers:
-        url = login_url(server.url, home / "prefect") if server.kind == "prefect" else server.url
+        url = login_url(server.url, Path(server.log).parent) if server.kind == "prefect" else server.url
         out().print(f"{server.kind:<8} {url}   log: {server.log}", markup=False, soft_wrap=True)
     return 0
 
 
 @command(app, example="tunegate ops down")
-def down(config: Config = CONFIG, as_json: Json = False) -> int:
-    """Stop the local servers."""
-    from flows.workspace.servers import stop_all
+def down(
+    config: Config = CONFIG,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also your Prefect server, which all your projects use.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Stop this project's servers.
+
+    Your Prefect server, which other projects may be using, is left to its end after an hour without use.
+    """
+    from flows.workspace.servers import running, stop_all, users_homes
     from flows.workspace.settings import load_settings
 
-    stopped = stop_all(load_settings(config).home)
+    settings = load_settings(config)
+    common = users_homes(settings.state)
+    stopped = [server for home in (settings.home, *(common if everything else ())) for server in stop_all(home)]
+    left = running(*common)
     if as_json:
-        print_json({"stopped": [asdict(server) for server in stopped]})
-    else:
-        out().print(f"stopped: {', '.join(server.kind for server in stopped) or 'nothing was running'}")
+        print_json({"stopped": [asdict(server) for server in stopped], "left": [asdict(server) for server in left]})
+        return 0
+    out().print(f"stopped: {', '.join(server.kind for server in stopped) or 'nothing was running'}")
+    for server in left:
+        out().print(
+            f"left running: your Prefect server {server.url}, for all your projects; it ends after "
+            f"{settings.server_idle_s / 60:g} minutes without use, or by `tunegate ops down --all`",
+            markup=False, soft_wrap=True,
+        )  # fmt: skip
     return 0
 
 

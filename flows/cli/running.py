@@ -1,4 +1,4 @@
-"""A run from the command line: find or start a Prefect server, run the flow, print the verdict."""
+"""A run from the command line: check its source, find or start a Prefect server, run the flow, print the verdict."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from flows.cli.exit_codes import TERMINATED
 from flows.cli.options import login
 from flows.cli.output import print_json, talk, warn
 from flows.context.as_of import check_as_of
+from flows.context.ingest import landed_folder
 from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
-from flows.workspace.servers import Server, client_environment, ensure_prefect
+from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
+from tasks.curate.extract import check_first_rows
+from tasks.sources.registry import place_of
 
 if TYPE_CHECKING:
+    from flows.context.run_context import RunContext
     from flows.pipeline import Stage
     from schemas.ticks import Cause
 
 
+STARTING = (
+    "starting your Prefect server, which shows the runs of all your projects (250 MB of memory); it ends after {:g} "
+    "minutes without use, or by `tunegate ops down --all`"
+)
 TOO_MANY_OR_FEW = ("TG0220", "TG0221")
 """Errors about the number of rows: too many are quarantined, or too few are left."""
 
@@ -87,11 +95,8 @@ def run_pipeline(request: RunRequest) -> int:
     console, begun = talk(), time.monotonic()
     if request.new_ledger or request.accept_ledger:
         _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
-    in_prefect = request.server or bool(os.environ.get("PREFECT_API_URL"))
-    server, silent = _prefect(settings.home) if in_prefect else (None, None)
-    in_prefect = in_prefect and silent is None
-    # Prefect reads its settings when it is first imported: only now.
-    os.environ.update(client_environment(server))
+    # Prefect reads its settings when it is first imported: only now. The server's address comes later.
+    os.environ.update(client_environment(None))
     from flows.cli.text.faults import print_faults
     from flows.graph.execute import RunEndedError
     from flows.pipeline import Request, run_here
@@ -102,12 +107,9 @@ def run_pipeline(request: RunRequest) -> int:
     screen = Screen(console)
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
-    where = "without Prefect" if not in_prefect else server.url if server else os.environ["PREFECT_API_URL"]
-    console.print(f"[bold]{request.pipeline}[/bold]", f"[dim]{where}[/dim]")
+    console.print(f"[bold]{request.pipeline}[/bold]")
     if request.given:
         screen.noted(f"settings of this run alone: {', '.join(request.given)}")
-    if silent is not None:
-        screen.noted(f"{silent.code}: {silent.message} ({silent.where}); the run continues without Prefect")
     try:
         outcome, decision = run_here(
             spec,
@@ -122,7 +124,7 @@ def run_pipeline(request: RunRequest) -> int:
                 given=request.given,
             ),
             listeners=lambda context: (screen, LiveCurves(context)),
-            in_prefect=in_prefect,
+            connect=lambda context: _connect(context, screen, request),
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
@@ -158,12 +160,29 @@ def run_pipeline(request: RunRequest) -> int:
     return code
 
 
-def _prefect(home: Path) -> tuple[Server | None, ServiceError | None]:
-    """The local server, if it is that one, and why Prefect is silent: what decides a run needs none."""
+def _connect(context: RunContext, screen: Screen, request: RunRequest) -> bool:
+    """Find or start the Prefect server that shows this run; False for a run without Prefect, which needs none."""
+    spec, settings, yours = context.spec, context.settings, os.environ.get("PREFECT_API_URL")
+    placed = spec.place.pools()
+    starts_one = request.server and request.until != "curate"  # curation takes less time than a server's start
+    if not (yours or placed.keys() & STAGES[: STAGES.index(request.until) + 1] or starts_one):
+        return False
+    check_first_rows(spec.source, place_of(spec.source, root=context.root, landed=landed_folder(settings, spec.name)))
+
+    def starting() -> None:
+        screen.noted(STARTING.format(settings.server_idle_s / 60))
+
     try:
-        return ensure_prefect(home), None
+        if placed:  # work pools and deployments are on the project's own server
+            server = ensure_prefect(settings.home, starting=starting)
+        else:
+            server = ensure_users_prefect(settings, starting=starting)
     except ServiceError as error:
-        return None, error
+        screen.noted(f"{error.code}: {error.message} ({error.where}); the run continues without Prefect")
+        return False
+    os.environ.update(client_environment(server))
+    screen.noted(f"shown in Prefect at {server.url if server is not None else yours}")
+    return True
 
 
 def _accept_ledger(settings: Settings, *, new: bool, reason: str) -> None:

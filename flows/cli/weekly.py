@@ -239,7 +239,7 @@ def run(
 def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Show what is running, who is champion and which servers are up."""
     from flows.ledger.opened import open_ledger
-    from flows.workspace.servers import running
+    from flows.workspace.servers import running, users_homes
     from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
@@ -251,7 +251,8 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
     champions = [{"name": c.name, "version": c.version, "since": c.promoted_at} for c in ledger.champions()]
     events = [event for name in ledger.names() for event in ledger.waiting(name)]
     waiting = [{"name": e.name, "version": e.to_version, "run_id": e.run_id, "why": e.reason} for e in events]
-    servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in running(settings.home)]
+    found = running(settings.home, *users_homes(settings.state))
+    servers = [{"kind": server.kind, "url": server.url, "pid": str(server.pid)} for server in found]
     pending = len(ledger.pending_projections())
     if as_json:
         print_json(

@@ -248,8 +248,11 @@ def print_decision(console: Console, decision: GateDecision) -> None:
         if finding.verdict != "PROMOTE":
             label = finding.verdict if finding.decides else "note"
             rules.setdefault((label, finding.reason), []).append(finding.rule)
-    for (label, reason), names in rules.items():
-        console.print(f"  {label:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
+    for (kind, reason), names in rules.items():
+        which = "; ".join(dict.fromkeys(names))
+        console.print(f"  {kind:<7} {which}: {reason}", highlight=False, markup=False)
+    if decision.remark:
+        console.print(f"  note    {decision.remark}", highlight=False, markup=False)
     if decision.use is not None:
         console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
     console.print()

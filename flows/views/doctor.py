@@ -27,7 +27,7 @@ from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, present
 from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
-from flows.workspace.servers import answer_code, running
+from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
 from schemas.errors import ConfigError, LockedError, StorageError
 from schemas.load import load_file
@@ -253,10 +253,10 @@ def champions(patient: Patient) -> Iterator[Finding]:
 
 def local_servers(patient: Patient) -> Iterator[Finding]:
     """Check the servers that were started here; they listen only on loopback."""
-    servers = running(patient.settings.home)
+    servers = running(patient.settings.home, *users_homes(patient.settings.state))
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
-        fix = "" if answers else f"tunegate ops down, then tunegate ops up; its log: {server.log}"
+        fix = "" if answers else f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
         message = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
         yield Finding("server", "ok" if answers else "warn", message, fix)
     if not servers:

@@ -18,7 +18,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from flows.views.doctor import Finding
-from flows.workspace.servers import running
+from flows.workspace.servers import running, users_homes
 from flows.workspace.settings import Settings
 from schemas.endpoint import is_loopback
 from schemas.load import load_file
@@ -113,7 +113,7 @@ def _address(digits: str) -> IPv4Address | IPv6Address:
 
 
 def _servers(settings: Settings, config: Path) -> Iterator[tuple[str, str]]:
-    for server in running(settings.home):
+    for server in running(settings.home, *users_homes(settings.state)):
         yield server.kind, server.url + ("/api" if server.kind == "prefect" else "")
     if settings.prefect_api_url:
         yield "prefect", settings.prefect_api_url

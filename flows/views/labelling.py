@@ -21,8 +21,9 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.report import LabelFacts
+from tasks.assess.items import extra_items
 from tasks.assess.label_files import Sheet
-from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers
+from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers, slices_count
 from tasks.assess.llm_judge import kappa
 from tasks.assess.plan_gate import ASSUMED_DISCORDANCE
 from tasks.curate.redact import redact_row
@@ -144,7 +145,9 @@ def labelling_of(recorded: Recorded) -> Labelling:
     if items is None or not all(answered):
         raise ConfigError(f"the answers of run {run_id} are no longer in the store", code="TG0159", where=run_id)
     answers = [read_answers(each.predictions) for each in answered if each is not None]
-    rows = {row["item_id"]: row for row in pq.read_table(items.root / "items.parquet").to_pylist()}
+    left_out = frozenset() if slices_count(spec.gates) else extra_items(items)
+    table = pq.read_table(items.root / "items.parquet").to_pylist()
+    rows = {row["item_id"]: row for row in table if row["item_id"] not in left_out}
     votes = read_votes(recorded.settings.home, recorded.row.pipeline)
     return Labelling(recorded, spec, rows, find_questions(list(rows), answers, spec.evaluate), votes)
 

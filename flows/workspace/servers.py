@@ -1,9 +1,13 @@
-"""The local servers: a private Prefect server for flows, and MLflow's UI over the same store.
+"""The local servers: Prefect for flows, one for all of a user's projects, and MLflow's UI over a project's store.
 
-Both listen on loopback, send no telemetry, get none of the operator's secrets, keep their logs under the home folder
-and are found again through a small state file. Prefect asks for a login (`flows/workspace/prefect_login.py`). `tunegate
-run` starts Prefect when PREFECT_API_URL names no other server; `tunegate ops up` and `down` start and stop both. It
-knows nothing about pipelines.
+They listen on loopback, send no telemetry, get none of the operator's secrets and are found again through a small state
+file next to their log. Prefect asks for a login (`flows/workspace/prefect_login.py`).
+
+A run uses the user's Prefect server unless PREFECT_API_URL names another one or the project has its own. Deployments
+need a server of the project: they have the names of pipelines, which two projects may share. So `tunegate ops serve`
+and `deploy` start one below the home folder, and it stays. The user's server is below their state folder, one for each
+version of Prefect and each host, and ends after an idle hour (`flows/workspace/idle.py`). It knows nothing about
+pipelines.
 """
 
 from __future__ import annotations
@@ -25,12 +29,14 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 from flows.workspace.disk import private_folder
 from flows.workspace.guard import PRIVATE_UMASK
 from flows.workspace.lock import hold
 from flows.workspace.prefect_login import make_login, pages_of, read_login, write_login_page
+from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
 from schemas.errors import ServiceError
 from schemas.secrets import without_secrets
@@ -83,8 +89,15 @@ class Launch:
     environment: Mapping[str, str]
 
 
-def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server | None:
-    """Start the private Prefect server unless it runs already; None when PREFECT_API_URL names another one.
+def ensure_prefect(
+    home: Path, *, environ: Mapping[str, str] = os.environ, idle_s: float | None = None,
+    starting: Callable[[], None] = lambda: None,
+) -> Server | None:  # fmt: skip
+    """Start the Prefect server of this home folder unless it runs already; None when PREFECT_API_URL names another one.
+
+    Args:
+        idle_s: Seconds without use after which it ends; None for never.
+        starting: Called before a server is started, which takes 5 to 20 seconds.
 
     Raises:
         ServiceError: TG0701, it does not answer within three minutes (the message has the log's path), or the server
@@ -97,10 +110,14 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
     folder = private_folder(home / "prefect")
 
     def launch(port: int) -> Launch:
-        command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        starting()
+        # `prefect server start` does the same, but never ends.
+        command = [sys.executable, "-m", "flows.workspace.idle", "prefect.server.api.server:create_app"]
+        command += ["--port", str(port), *(() if idle_s is None else ("--idle-s", str(idle_s)))]
         environment = {
             **without_secrets(environ),
             **PREFECT_ENVIRONMENT,
+            "PREFECT__SERVER_FINAL": "1",
             "PREFECT_HOME": str(folder),
             "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
             "PREFECT_PROFILES_PATH": str(folder / "profiles.toml"),
@@ -110,9 +127,46 @@ def ensure_prefect(home: Path, *, environ: Mapping[str, str] = os.environ) -> Se
         }
         return Launch(command, environment)
 
-    server = _ensure("prefect", folder, launch, health="/api/health", trusted=_asks_for_login)
+    server = _ensure("prefect", folder, launch, health="/api/health", trusted=_has_our_login)
     write_login_page(folder)
     return server
+
+
+def ensure_users_prefect(
+    settings: Settings, *, environ: Mapping[str, str] = os.environ, starting: Callable[[], None] = lambda: None
+) -> Server | None:
+    """Return the Prefect server for a run: that of PREFECT_API_URL (None), this home's if it runs, else the user's.
+
+    Raises:
+        ServiceError: TG0701, as `ensure_prefect`, or the folder of the user's server cannot be written.
+    """
+    home, state = settings.home, settings.state
+    if environ.get("PREFECT_API_URL") or state is None or read_state(home / "prefect") is not None:
+        return ensure_prefect(home, environ=environ, starting=starting)
+    # The same server whoever starts it: settings of one project's shell are not those of all projects.
+    common = {name: value for name, value in environ.items() if not name.startswith("PREFECT_")}
+    folder = users_home(state)
+    try:
+        return ensure_prefect(folder, environ=common, idle_s=settings.server_idle_s, starting=starting)
+    except OSError as error:
+        raise ServiceError(
+            f"the folder of your Prefect server cannot be written: {error.strerror or type(error).__name__}",
+            code="TG0701", where=str(folder), hint="set XDG_STATE_HOME to a folder that you can write",
+        ) from error  # fmt: skip
+
+
+def users_home(state: Path) -> Path:
+    """Return the folder of the user's Prefect server.
+
+    Another version of Prefect has another server and database, which it might not be able to read. So has another host:
+    where home folders are on a network, a process id of one host says nothing on another.
+    """
+    return state / "servers" / f"prefect-{metadata.version('prefect')}@{socket.gethostname()}"
+
+
+def users_homes(state: Path | None) -> list[Path]:
+    """Return the folders of the user's Prefect servers on this host, of all versions of Prefect."""
+    return [] if state is None else sorted((state / "servers").glob(f"prefect-*@{socket.gethostname()}"))
 
 
 def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Server:
@@ -135,9 +189,9 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
     return _ensure("mlflow", folder, launch, health="/health")
 
 
-def running(home: Path) -> tuple[Server, ...]:
-    """Return the servers of this home folder whose processes are alive."""
-    found = (read_state(home / kind) for kind in ("prefect", "mlflow"))
+def running(*homes: Path) -> tuple[Server, ...]:
+    """Return the servers of these home folders whose processes are alive."""
+    found = (read_state(home / kind) for home in homes for kind in ("prefect", "mlflow"))
     return tuple(server for server in found if server is not None)
 
 
@@ -180,10 +234,12 @@ def _ensure(
         return _start(kind, folder, launch, health)
 
 
-def _asks_for_login(server: Server) -> bool:
-    """False for a server that a release without logins started: it would answer anyone."""
-    known = read_login(Path(server.log).parent) is not None
-    return known and answer_code(f"{server.url}/api/admin/version") != 200
+def _has_our_login(server: Server) -> bool:
+    """False for a server that answers anyone (a release without logins started it), or that has another login."""
+    login, version = read_login(Path(server.log).parent), f"{server.url}/api/admin/version"
+    if login is None or answer_code(version) == 200:
+        return False
+    return answer_code(version, login=login) not in (401, 403)  # a busy one that answers late is not replaced
 
 
 def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:
@@ -290,9 +346,10 @@ def _log_folder(server: Server) -> Path:
 
 
 def start_time(pid: int) -> str:
-    """Field 22 of /proc/PID/stat, or the pid itself where there is no /proc; empty when the process is gone."""
+    """Field 22 of /proc/PID/stat, or the pid itself where there is no /proc; empty when the process has ended."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return "" if fields[0] in "ZX" else fields[19]  # a server that ended before its starter, which did not wait
     except (FileNotFoundError, ProcessLookupError):  # the second one when it ends while it is read
         if Path("/proc/self").exists():
             return ""

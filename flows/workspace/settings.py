@@ -45,9 +45,11 @@ class Settings:
     """`TUNEGATE_GPU`, accelerators; None for those of the machine."""
     memory_gb: float | None = None
     """`TUNEGATE_MEMORY_GB`, memory that all steps may use together; None for that of the machine."""
+    server_idle_s: float = 3600.0
+    """`TUNEGATE_SERVER_IDLE_S`, seconds without use after which the user's Prefect server ends."""
     state: Path | None = None
-    """What this user keeps outside all homes: the witnesses of their ledgers. `tunegate` below `XDG_STATE_HOME`,
-    else below `~/.local/state`; None keeps none."""
+    """What this user keeps outside all homes: the witnesses of their ledgers, their Prefect server. `tunegate`
+    below `XDG_STATE_HOME`, else below `~/.local/state`; None keeps none."""
 
     @property
     def forgotten(self) -> Path:
@@ -83,6 +85,7 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
 
     cache = Path(environ.get("XDG_CACHE_HOME") or "~/.cache") / "tunegate"
     forgotten = environ.get("TUNEGATE_FORGOTTEN")
+    idle_s = amount("TUNEGATE_SERVER_IDLE_S")
     return Settings(
         home=folder("TUNEGATE_HOME", pipelines.absolute().parent / ".tunegate"),
         cache=folder("TUNEGATE_CACHE", cache),
@@ -96,5 +99,6 @@ def load_settings(pipelines: Path, *, environ: Mapping[str, str] = os.environ) -
         gpu=amount("TUNEGATE_GPU"),
         memory_gb=amount("TUNEGATE_MEMORY_GB"),
         shared_storage=environ.get("TUNEGATE_SHARED") or None,
+        server_idle_s=Settings.server_idle_s if idle_s is None else idle_s,
         state=(Path(environ.get("XDG_STATE_HOME") or "~/.local/state").expanduser() / "tunegate").absolute(),
     )

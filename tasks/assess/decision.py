@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.artifacts import GateDecision
+from schemas.artifacts import GateDecision, Scores
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
 
+CUT = 0.1
+"""Share of cut replies from which on the reason names it."""
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
     "UNCOMPARED": "not compared",
@@ -58,8 +60,14 @@ def describe_guard(metric: str, where: str, against: str) -> str:
     return f"{metric} in {where} is not shown to be worse than {against}"
 
 
-def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None) -> str:
-    """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items."""
+def summarise(
+    findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None, *, remark: str = ""
+) -> str:
+    """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items.
+
+    Args:
+        remark: Comes last.
+    """
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
@@ -81,9 +89,8 @@ def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
     if verdict == "HOLD" and not any(finding.part == "use" for finding in decisive):
         first = max(decisive, key=lambda finding: finding.more_items or 0)  # the first, if none says a number
         looks = _looks_left(use) if first.more_items else ""
-    return (
-        f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{looks}{unjudged}"
-    )
+    last = f"{looks}{unjudged}" + (f" {remark}" if remark else "")
+    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
 
 
 def _looks_left(use: EvidenceUse | None) -> str:
@@ -94,6 +101,17 @@ def _looks_left(use: EvidenceUse | None) -> str:
     if left <= 0:
         return " No look at this candidate is left (gates.looks.max): more items can only judge another."
     return f" {left} {'look' if left == 1 else 'looks'} at this candidate {'is' if left == 1 else 'are'} left."
+
+
+def remark_on_length(scores: Scores, verdict: Verdict) -> str:
+    """Name the share of held-out replies that are too long for an answer, if that may be why; empty if not.
+
+    A candidate that learned to write them is cut, too, and not by its own fault.
+    """
+    share = (scores.n_replies_cut or 0) / max(1, scores.n_items)
+    if share <= CUT or verdict not in ("BLOCK", "HOLD"):
+        return ""
+    return f"{share:.0%} of the held-out replies are longer than evaluate.max_new_tokens: answers like them are cut."
 
 
 def write_decision(decision: GateDecision, *, out: Path) -> None:

@@ -47,7 +47,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -62,7 +61,7 @@ from schemas.spec import Spec
 from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
-from tasks.assess.decision import summarise, write_decision
+from tasks.assess.decision import remark_on_length, summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.items import extra_items
@@ -157,16 +156,18 @@ def decide(
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
+    remark = remark_on_length(candidate, verdict)
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, use),
+        reason=summarise(findings, verdict, use, remark=remark),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
         best_baseline=next((each.baseline for each in assessed if each.baseline is not None), None),
         anchor_version=context.anchor_version,
         use=use,
+        remark=remark,
     )
     write_decision(decision, out=out)
     return decision
@@ -213,14 +214,14 @@ def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerS
             )
             if each.part == "slices"
             else _finding(each, settled, n_tests=n_tests)
-            for each in (first, *(replace(rival, part=first.part) for rival in first.rivals))
+            for each in (first, *first.rivals)
         ]
         yield _of_all_arms(found)
 
 
 def _of_all_arms(found: Sequence[Finding]) -> Finding:
     """The finding with the worst verdict; if that is met, it says against how many arms."""
-    shown = max(found, key=lambda each: (each.decides, SEVERITY.index(each.verdict)))
+    shown = max(found, key=lambda each: (SEVERITY.index(each.verdict), each.decides))
     if len(found) == 1 or shown.verdict != "PROMOTE":
         return shown
     others = "the other arm" if len(found) == 2 else f"each of the {len(found) - 1} other arms"
@@ -231,10 +232,9 @@ class _Detects:
     """The smallest loss that a slice of given size shows, from the disagreement on all slices of its metric."""
 
     def __init__(self, everyone: Sequence[Assessment], alpha: float, power: float) -> None:
-        judged = [each.judgement for each in everyone if each.part == "slices" and each.judgement is not None]
-        n_items = sum(each.n_items for each in everyone if each.part == "slices")
-        differing = sum((each.won or 0) + (each.lost or 0) for each in judged)
-        self._discordance = max(differing, 1) / max(n_items, 1)
+        judged = [(each.n_items, each.judgement) for each in everyone if each.part == "slices" and each.judgement]
+        differing = sum((judgement.won or 0) + (judgement.lost or 0) for _, judgement in judged)
+        self._discordance = max(differing, 1) / max(sum(n for n, _ in judged), 1)
         self._level = {"confidence": 1 - alpha, "power": power}
 
     def smallest_loss(self, each: Assessment) -> float | None:

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.artifacts import Predictions, Scores
+from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec
 from schemas.metrics import RANDOM_PART, RIGHT
 from tasks.assess.fields import FieldPattern, normalised
+from tasks.assess.items import extra_items
 from tasks.draw import hash_rank
 from tasks.step import as_step
 
@@ -100,12 +102,14 @@ def find_questions(
 ) -> tuple[Question, ...]:
     """The items that need labels, in the order of their ids: those on which arms differ, and the random part.
 
+    An item that some arm has not answered, because it stopped early, needs none.
+
     Args:
         answers: Item id -> answer, of each compared arm.
     """
     keys, random = AnswerKeys(evaluate), random_part(item_ids, evaluate)
     found = []
-    for item in sorted(item_ids):
+    for item in sorted(item for item in item_ids if all(item in arm for arm in answers)):
         different = {keys.label_of(item, arm[item]): arm[item] for arm in reversed(answers)}
         if len(different) > 1 or item in random:
             found.append(Question(item, different, item in random))
@@ -123,10 +127,12 @@ def add_right(
     out: Path,
     *,
     scores: Scores,
+    items: EvalSet,
     mine: Predictions,
     others: tuple[Predictions, ...],
     evaluate: EvaluateSpec,
     labels: Mapping[str, bool],
+    with_slices: bool = False,
 ) -> Scores:
     """Write the arm's scores with the metric `right`; it has no mean, since equal answers are not labelled.
 
@@ -137,6 +143,7 @@ def add_right(
         mine: The arm's answers.
         others: The answers of the arms that it is compared with.
         labels: Id of a label -> whether people accept the answer.
+        with_slices: Slices are guarded by `right`, so that items which only slices count need labels too.
     """
     import numpy as np
     import pyarrow as pa
@@ -144,8 +151,9 @@ def add_right(
 
     own = read_answers(mine)
     ids = sorted(own)
+    judged = sorted(own.keys() - (frozenset() if with_slices else extra_items(items)))
     keys = AnswerKeys(evaluate)
-    questions = find_questions(ids, [own, *map(read_answers, others)], evaluate)
+    questions = find_questions(judged, [own, *map(read_answers, others)], evaluate)
     asked = {each.item_id for each in questions}
     given = [labels.get(keys.label_of(item, own[item])) for item in ids]
     values = fill_equal(
@@ -154,13 +162,18 @@ def add_right(
     right = pa.table({"item_id": ids, "metric": [RIGHT] * len(ids), "value": pa.array(values)})
     table = pq.read_table(scores.root / "scores.parquet")
     pq.write_table(pa.concat_tables([table, right.cast(table.schema)]), out / "scores.parquet", compression="zstd")
-    chosen = sorted(random_part(ids, evaluate))
+    chosen = sorted(random_part(judged, evaluate))
     members = pq.read_table(scores.root / "slices.parquet")
     part = pa.table(
         {"item_id": pa.array(chosen, pa.string()), "slice": pa.array([RANDOM_PART] * len(chosen), pa.string())}
     )
     pq.write_table(pa.concat_tables([members, part]), out / "slices.parquet", compression="zstd")
     return Scores(root=out, arm=scores.arm, n_items=scores.n_items, means=scores.means)
+
+
+def slices_count(gates: GatesSpec) -> bool:
+    """Whether slices are guarded by `right`."""
+    return gates.slices is not None and gates.slices.metric == RIGHT
 
 
 def read_answers(predictions: Predictions) -> dict[str, str]:

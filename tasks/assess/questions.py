@@ -90,18 +90,18 @@ class _Assessor:
     def all(self) -> tuple[Assessment, ...]:
         found: list[Assessment] = []
         for rule in self._gates.rules:
-            found.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
+            found.append(_marked(self._rule(rule), _part_of(rule, self._arms.candidate.traits(rule.metric))))
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
             continuous = self._arms.candidate.traits(added.metric).continuous
             least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
             found += [
-                replace(each, rule=f"{each.rule} (gates.compare)")
+                _marked(each, each.part, suffix=" (gates.compare)")
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))
             ]
         if self._gates.slices is not None:
-            found += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
+            found += [_marked(each, "slices") for each in self._slices(self._gates.slices)]
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
@@ -261,6 +261,12 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _marked(each: Assessment, part: Part, *, suffix: str = "") -> Assessment:
+    """The assessment and its rivals with this part, and with the suffix after the rule."""
+    rivals = tuple(_marked(rival, part, suffix=suffix) for rival in each.rivals)
+    return replace(each, rule=f"{each.rule}{suffix}", part=part, rivals=rivals)
 
 
 def _least(gates: GatesSpec, min_items: int) -> str:

@@ -71,7 +71,8 @@ def score_answers(
         for item in rows
         for column in evaluate.slices
     ]
-    return write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
+    written = write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
+    return written.model_copy(update={"n_replies_cut": predictions.n_replies_cut})
 
 
 def write_scores(

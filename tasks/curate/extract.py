@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 RETRY_DELAY_S = 1.0
+FIRST_ROWS = 10_000
 
 
 @as_step(
@@ -88,6 +90,28 @@ def extract_tickets(
                 where=kind_of(source).describe(source), hint="source.columns: {created_at: THEIR_NAME}",
             )  # fmt: skip
         return _write(gathered, source, out)
+
+
+def check_first_rows(source: Source, place: Place) -> None:
+    """Read up to `FIRST_ROWS` rows and raise what reading all would raise: a damaged file, columns that do not fit.
+
+    A column that is in none of them may still be in a later row, so its absence is an error only if they are all.
+
+    Raises:
+        DataError: TG0201, TG0202, TG0204, as `extract_tickets`.
+        ConfigError: The source's settings do not fit its files.
+    """
+    from tasks.curate.gather import Gathered
+    from tasks.sources.readers.columns import TicketMaker
+
+    kind = kind_of(source)
+    with tempfile.TemporaryDirectory(prefix="tunegate-first-rows-") as aside:
+        gathered = Gathered(TicketMaker(kind.row_reading(source)), aside=Path(aside))
+        for part in kind.parts(source, place):
+            gathered.read(part.name, part.prefix, takewhile(lambda _: gathered.n_rows < FIRST_ROWS, part.batches))
+            if gathered.n_rows >= FIRST_ROWS:
+                return
+        gathered.finish()
 
 
 def day_after(day: str) -> datetime:

@@ -191,7 +191,12 @@ def generate_answers(
             answers += new
             progress(len(answers), len(items), "items")
     _write(answers, out)
-    return Predictions(root=out, n_items=len(answers), n_new_tokens=sum(answer.n_new_tokens for answer in answers))
+    return Predictions(
+        root=out,
+        n_items=len(answers),
+        n_new_tokens=sum(answer.n_new_tokens for answer in answers),
+        n_replies_cut=sum(len(item.reference) > decoding.max_new_tokens for item in items),
+    )
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import tasks.release.export_formats  # noqa: F401  registers them
@@ -48,12 +48,13 @@ def export_candidate(source: Exported, origin: ExportOrigin, *, out: Path) -> Ex
     """
     form = format_of(origin.format)
 
+    out = _check_free(out)
+
     def write(folder: Path) -> tuple[ExportOrigin, ...]:
-        checked = form.write(source, folder)
+        checked = form.write(replace(source, target=out), folder)
         source.report("seal the folder")
         return (origin.model_copy(update={"checked": checked}),)
 
-    out = _check_free(out)
     _check_source(source, form)
     return _written(out, write)
 

@@ -1,25 +1,69 @@
-"""Export the registered adapter unchanged: for PEFT, and for vLLM with a script that serves it."""
+"""Export the registered adapter with its weights unchanged: for PEFT, and for vLLM with a script that serves it."""
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import ConfigError
+from tasks.files import write_json
+from tasks.model.adapter import CONFIG
 from tasks.model.chat_base import RECORD
+from tasks.model.model_cache import link_files
+from tasks.model.model_uri import HubUri, parse_model_uri
 from tasks.release.bundle import STORE_FILES
 from tasks.release.export_format import Exported, export_format
 from tasks.release.serve import read_serving
 from tasks.release.vllm_launch import ADAPTER, TEMPLATE, check_servable, launch_script
 
+BASE = "base"
 
-@export_format("peft", reads_base=False)
+
+@export_format("peft")
 def write_peft(source: Exported, out: Path) -> dict[str, float]:
-    """Copy the bundle: it already is in PEFT's format, with the prompt, the decoding and the base's digests."""
+    """Copy the bundle, and name its base so that PEFT finds it: on the hub by its commit, else in `base/` beside it.
+
+    PEFT looks for a relative path in the current folder, so that of `base/` is absolute: where the export is written.
+    Its files are hard links where the file system has them.
+    """
     _copy_bundle(source.bundle.root, out)
+    if source.trained.method == "full":
+        return {}
+    uri = parse_model_uri(source.model.uri)
+    if isinstance(uri, HubUri):
+        place = {"base_model_name_or_path": uri.repo, "revision": uri.revision}
+    else:
+        (out / BASE).mkdir()
+        link_files(source.model.root, out / BASE)
+        (out / BASE / "artifact.json").unlink(missing_ok=True)  # the store's own
+        place = {"base_model_name_or_path": str((source.target or out) / BASE)}
+    config = json.loads((out / CONFIG).read_bytes())
+    (out / CONFIG).unlink()
+    write_json(out / CONFIG, config | place)
+    card = (out / "README.md").read_text(encoding="utf-8")
+    (out / "README.md").write_text(card + _how_to_load(place, own_tokenizer=(out / RECORD).is_file()), encoding="utf-8")
     return {}
+
+
+def _how_to_load(place: Mapping[str, str], *, own_tokenizer: bool) -> str:
+    base = place["base_model_name_or_path"]
+    revision = f", revision={place['revision']!r}" if "revision" in place else ""
+    tokenizer = '"."' if own_tokenizer else f"{base!r}{revision}"
+    moved = "" if revision else f"\nIf you move this folder, correct `base_model_name_or_path` in `{CONFIG}`.\n"
+    return f"""
+## Load it
+
+```python
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoTokenizer
+
+model = AutoPeftModelForCausalLM.from_pretrained(".")  # this folder
+tokenizer = AutoTokenizer.from_pretrained({tokenizer})
+```
+{moved}"""
 
 
 @export_format("vllm")

@@ -41,6 +41,8 @@ class Exported:
     """Of the registered model."""
     stored: Stored = "bfloat16"
     """Type of whole weights."""
+    target: Path | None = None
+    """Where the export will be once it is complete."""
     report: Callable[[str], None] = silent_report
     """Called with what is done now, in words."""
 

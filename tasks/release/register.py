@@ -1,7 +1,8 @@
 """MLflow's model registry: versions and aliases that follow the ledger.
 
-The adapter is stored in PEFT's format with a small loader (`tasks/release/serve.py`), not with MLflow's own PEFT
-flavour, which writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md). No pickle. Called by
+The adapter is stored in PEFT's format with a loader of one file (`tasks/model/tunegate_loader.py`), not with MLflow's
+own PEFT flavour, which writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md), and without
+a file of this application: it loads where tunegate is not installed. No pickle. Called by
 `flows/champion/mlflow_sync.py`, which serialises updates, since MLflow has no compare-and-set.
 """
 
@@ -29,8 +30,11 @@ OWNER_TAG = "tunegate.ledger"
 """Tag of a registered model and of each version: identity of the ledger that they follow."""
 EVENT_TAG = "tunegate.event"
 BUNDLE_TAG = "tunegate.bundle"
-LOADER = "tasks.release.serve"
-SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors")
+LOADER = Path(__file__).parents[1] / "model" / "tunegate_loader.py"
+SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors", "jinja2")
+"""What the loader imports, or what that needs for a chat template."""
+FOUR_BITS = ("bitsandbytes", "accelerate")
+EXAMPLE = "Where is my parcel? It should have come on Friday."
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,13 @@ class NewVersion:
     bundle: BundleRef
     mlflow_run: str
     tags: Mapping[str, str]
+    description: str = ""
+    """Markdown; shown on the version's page."""
+    columns: tuple[str, ...] = ("body",)
+    """Ticket columns that its prompt shows."""
+    base: Path | None = None
+    """Folder of its base model on this machine, where the loader looks first; None if there is none."""
+    method: str = "lora"
 
 
 def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner: Owner, uri: str) -> str:
@@ -74,14 +85,18 @@ def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner:
             for key, value in wanted.items():
                 if found.tags.get(key) != value:
                     client.set_model_version_tag(name, found.version, key, value)
+            if new.description and found.description != new.description:
+                client.update_model_version(name, found.version, description=new.description)
             return str(found.version)
         verify(bundle.root)
         if not client.search_registered_models(f"name = '{name}'", max_results=1):
             client.create_registered_model(name)
         client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
-        source = _log_model(client, bundle, new.mlflow_run)
+        source = _log_model(client, new)
         reach("mlflow.artifacts")
-        made = client.create_model_version(name, source=source, run_id=new.mlflow_run, tags=wanted)
+        made = client.create_model_version(
+            name, source=source, run_id=new.mlflow_run, tags=wanted, description=new.description or None
+        )
         return str(made.version)
 
 
@@ -158,17 +173,28 @@ def _foreign(name: str, why: str) -> StorageError:
     )
 
 
-def _log_model(client: MlflowClient, bundle: BundleRef, mlflow_run: str) -> str:
+def _log_model(client: MlflowClient, new: NewVersion) -> str:
     import mlflow.pyfunc
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
 
+    libraries = (*SERVED_WITH, *(FOUR_BITS if new.method == "qlora" else ()))
+    row = {column: EXAMPLE if column == "body" else "Parcel" for column in new.columns}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         mlflow.pyfunc.save_model(
             path=str(folder),
-            loader_module=LOADER,
-            data_path=str(bundle.root),
+            loader_module=LOADER.stem,
+            code_paths=[str(LOADER)],
+            data_path=str(new.bundle.root),
+            model_config=None if new.base is None else {"base_model": str(new.base)},
+            signature=ModelSignature(
+                Schema([ColSpec("string", column, required=False) for column in new.columns]),
+                Schema([ColSpec("string")]),
+            ),
+            input_example=[row],
             # Otherwise MLflow would load the model to infer them.
-            pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in SERVED_WITH],
+            pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in libraries],
         )
-        client.log_artifacts(mlflow_run, str(folder), "model")
-    return f"{client.get_run(mlflow_run).info.artifact_uri}/model"
+        client.log_artifacts(new.mlflow_run, str(folder), "model")
+    return f"{client.get_run(new.mlflow_run).info.artifact_uri}/model"

@@ -1,7 +1,7 @@
 """Answer tickets with a bundle as for the gate: with the same prompt, the same decoding and the same base model.
 
-It knows nothing of the ledger. Called by `tunegate predict`, and by MLflow through `_load_pyfunc`
-(`tasks/release/register.py` sets this module as the loader). The ticket's text is never logged.
+It knows nothing of the ledger. Called by `tunegate predict` and `serve`. What is registered in MLflow carries a loader
+of its own (`tasks/model/tunegate_loader.py`), which answers the same. The ticket's text is never logged.
 """
 
 from __future__ import annotations
@@ -100,14 +100,6 @@ class ServedModel:
             pairs.append((self._prompt(row), codec.answer_ids(answer)))
         return [answer.loss for answer in self._answers(pairs)]
 
-    def predict(self, model_input: Any, params: dict[str, Any] | None = None) -> list[str]:
-        """MLflow's entry point: a DataFrame of ticket columns, a row or a list of rows, a text or a list of texts."""
-        if hasattr(model_input, "to_dict"):
-            model_input = model_input.astype(object).where(model_input.notna(), None).to_dict(orient="records")
-        if isinstance(model_input, str | Mapping):
-            model_input = [model_input]
-        return self.answer([{"body": row} if isinstance(row, str) else row for row in model_input])
-
     def _prompt(self, row: Row) -> list[int]:
         ticket, prompt = _ticket(row), self.serving.prompt
         sources = {"messages", *template_columns(prompt.user)} - {PASSAGES}
@@ -149,11 +141,6 @@ class ServedModel:
 def open_index(bundle: Path, serving: ServingSpec) -> PassageIndex | None:
     """The index of passages that the bundle's prompt shows; None if it shows none."""
     return None if serving.search is None else PassageIndex(bundle, serving.search)
-
-
-def _load_pyfunc(data_path: str) -> ServedModel:
-    """MLflow's hook for a `loader_module`."""
-    return load_bundle(Path(data_path))
 
 
 def read_serving(path: Path) -> ServingSpec:

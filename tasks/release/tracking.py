@@ -44,6 +44,8 @@ ENVIRONMENT = {
 """Variables to set before mlflow is imported; a user's own settings take precedence."""
 _making = threading.Lock()
 PARENT_TAG = "mlflow.parentRunId"
+NOTE_TAG = "mlflow.note.content"
+"""What MLflow's page of a run shows as its description."""
 TRIAL_TAG = "tunegate.trial"
 FIGURES = (
     "value", "bound", "gain", "gain_lower", "gain_upper", "n_items", "n_examples", "n_trainable", "n_steps", "n_tokens",
@@ -167,7 +169,8 @@ def complete_run(
         run = client.get_run(mlflow_run)
         wanted = {_legal(name): value[:PARAM_CHARS] for name, value in sorted(record.params.items())}
         params = [Param(name, value) for name, value in wanted.items() if name not in run.data.params]
-        tags = [RunTag(name, value[:TAG_CHARS]) for name, value in sorted(record.tags.items())]
+        note = {NOTE_TAG: record.description} if record.description else {}
+        tags = [RunTag(name, value[:TAG_CHARS]) for name, value in sorted({**record.tags, **note}.items())]
         metrics = [Metric(_legal(name), value, 0, 0) for name, value in sorted(record.metrics.items())]
         for start in range(0, len(params), 100):
             client.log_batch(mlflow_run, params=params[start : start + 100])

@@ -87,7 +87,7 @@ def test_status_and_runs_of_a_fresh_folder_are_empty(tmp_path: Path) -> None:
     report = json.loads(tunegate("status", "--json", cwd=tmp_path).stdout)
     assert report["running"] == []
     assert report["champions"] == []
-    assert json.loads(tunegate("ops", "down", "--json", cwd=tmp_path).stdout) == {"stopped": []}
+    assert json.loads(tunegate("ops", "down", "--json", cwd=tmp_path).stdout) == {"stopped": [], "left": []}
 
 
 def test_rollback_without_a_champion_is_refused(tmp_path: Path) -> None:

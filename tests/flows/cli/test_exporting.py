@@ -72,8 +72,16 @@ def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
 ) -> None:
     done, champion = export("small@champion", "peft"), candidates.ledger.champion("small")
     assert champion is not None
-    for name in ("adapter_model.safetensors", "adapter_config.json", "serving.json"):
+    for name in ("adapter_model.safetensors", "serving.json"):
         assert sha256_file(done["out"] / name) == sha256_file(champion.bundle.root / name)
+    settings = json.loads((done["out"] / "adapter_config.json").read_text())
+    base = Path(settings.pop("base_model_name_or_path"))
+    assert base == done["out"] / "base"  # where PEFT finds it
+    for path in base.iterdir():
+        assert sha256_file(path) == sha256_file(champion.model.root / path.name)
+    registered = json.loads((champion.bundle.root / "adapter_config.json").read_text())
+    assert settings == {name: value for name, value in registered.items() if name != "base_model_name_or_path"}
+    assert f'AutoTokenizer.from_pretrained("{base}")' in (done["out"] / "README.md").read_text().replace("'", '"')
     exported = done["export"]
     assert (exported["version"], exported["standing"], exported["promoted"], exported["let_in_by"]) == (
         "2",

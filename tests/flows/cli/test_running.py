@@ -56,6 +56,15 @@ def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -
     assert workplace.run("ops", "reconcile", **NO_MLFLOW).returncode == 7
     assert workplace.run("ops", "reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}
+    with sqlite3.connect(workplace.home / "mlflow" / "mlflow.db") as db:
+        tags, params = (dict(db.execute(f"SELECT key, value FROM {table}")) for table in ("tags", "params"))
+    assert tags["mlflow.note.content"].startswith("**PROMOTE**\n\nchampion: none\n\nexact 0.000")
+    assert (tags["tunegate.verdict"], tags["tunegate.champion"]) == ("PROMOTE", "none")
+    assert len([name for name in tags if name.startswith("tunegate.")]) < 10
+    assert params["train.max_steps"] == "6"
+    assert "train.learning_rate" not in params  # a default, which the user did not write
+    [digests] = (workplace.home / "mlflow" / "artifacts").rglob("digests.json")
+    assert len(json.loads(digests.read_text())["train"]) == 64
 
 
 def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -> None:
@@ -70,6 +79,37 @@ def test_bad_data_exits_with_code_3_and_the_quarantine_error(workplace: Workplac
     assert done.returncode == 3, done.stderr
     assert "TG0220" in done.stderr
     assert workplace.json("runs")["runs"][0]["status"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("command", "source", "code"),
+    [
+        (("data", "curate", "small"), {}, 3),  # a quick stage: a server would take longer to start
+        (("plan", "small"), {}, 0),
+        (("init", "--from", "tickets.csv", "--config", "other.yaml"), {}, 0),
+        (("run", "small"), {"kind": "files", "paths": ["missing.csv"]}, 3),
+        (("run", "small"), {"kind": "files", "paths": ["tickets.csv"], "columns": {"body": "txt"}}, 3),
+    ],
+)
+def test_no_server_is_started_for_short_commands_and_for_a_source_that_cannot_be_read(
+    empty_workplace: Workplace, command: tuple[str, ...], source: dict[str, Any], code: int
+) -> None:
+    workplace, state = empty_workplace, empty_workplace.folder / "state"
+    workplace.environ["XDG_STATE_HOME"] = str(state)
+    del workplace.environ["PREFECT_API_URL"]
+    rows = [f"{n},my parcel {n} is late,We are looking for parcel {n}.,billing" for n in range(40)]
+    (workplace.folder / "tickets.csv").write_text("\n".join(["id,text,reply,label", *rows]))
+
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["schema"].update(fail_above=0.0)
+        document["pipelines"]["small"]["source"] = source or document["pipelines"]["small"]["source"]
+
+    workplace.declare(change)
+    done = workplace.run(*command)
+    assert done.returncode == code, done.stderr
+    assert "Prefect" not in done.stderr
+    assert not (state / "tunegate" / "servers").exists()
+    assert not (workplace.home / "prefect").exists()
 
 
 def test_a_stage_runs_alone(workplace: Workplace) -> None:

@@ -61,17 +61,18 @@ Make = Callable[..., Any]
 
 
 def labelled(
-    make_scores: Make, make_predictions: Make, new_folder: Make, arms: dict[str, list[str]], labels: dict[str, bool],
-    evaluate: EvaluateSpec = LABELS,
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make, arms: dict[str, list[str]],
+    labels: dict[str, bool], evaluate: EvaluateSpec = LABELS,
 ) -> dict[str, Scores]:  # fmt: skip
     ids = [f"i{n:06d}" for n in range(len(next(iter(arms.values()))))]
     answers: dict[str, Predictions] = {
         arm: make_predictions([{"item_id": item, "text": text} for item, text in zip(ids, texts, strict=True)])
         for arm, texts in arms.items()
     }
+    items = make_items([{"ticket_id": item, "answer": ""} for item in ids])
     return {
         arm: add_right(
-            new_folder(), scores=make_scores(arm, {"exact": [0.0] * len(ids)}), mine=answers[arm],
+            new_folder(), scores=make_scores(arm, {"exact": [0.0] * len(ids)}), items=items, mine=answers[arm],
             others=tuple(answers[other] for other in arms if other != arm), evaluate=evaluate, labels=labels,
         )
         for arm in arms
@@ -92,24 +93,24 @@ IMPROVE = {"metric": "right", "change_threshold": {"mode": "improve"}}
 
 
 def test_a_verdict_waits_for_labels_and_follows_from_them(
-    make_scores: Make, make_predictions: Make, new_folder: Make
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
 ) -> None:
     arms = {"tuned": [f"new {n}" for n in range(40)] + ["same"] * 60, "champion": ["old"] * 40 + ["same  "] * 60}
     keys = AnswerKeys(LABELS)
     labels = {keys.label_of(f"i{n:06d}", f"new {n}"): n % 5 > 0 for n in range(40)}
     labels |= {keys.label_of(f"i{n:06d}", "old"): n % 5 == 0 for n in range(39)}
-    waiting = judge(new_folder, labelled(make_scores, make_predictions, new_folder, arms, labels), IMPROVE)
+    waiting = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
     assert waiting.verdict == "HOLD"
     assert "champion to 1 of 100 items" in waiting.reason
     assert "tunegate gate label RUN" in waiting.reason
     labels[keys.label_of("i000039", "old")] = False
-    decided = judge(new_folder, labelled(make_scores, make_predictions, new_folder, arms, labels), IMPROVE)
+    decided = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
     assert decided.verdict == "PROMOTE"
     assert (decided.findings[0].won, decided.findings[0].lost, decided.findings[0].n_items) == (32, 8, 100)
 
 
 def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_differ_or_not(
-    make_scores: Make, make_predictions: Make, new_folder: Make
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
 ) -> None:
     evaluate = LABELS.model_copy(update={"random_labels": 30})
     arms = {"tuned": ["fine"] * 100, "champion": ["fine"] * 100}
@@ -117,7 +118,7 @@ def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_dif
     questions = find_questions(ids, [dict.fromkeys(ids, "fine")] * 2, evaluate)
     assert len(questions) == 30
     labels = {keys.label_of(each.item_id, "fine"): True for each in questions}
-    scores = labelled(make_scores, make_predictions, new_folder, arms, labels, evaluate)
+    scores = labelled(make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate)
     limit = {"metric": "right", "slice": "labels=random", "value_threshold": 0.8}
     gates = {"rules": [limit], "min_items": 5, "compare": {"off": "only the limit"}, "contamination": None}
     decision = decide(
@@ -126,7 +127,7 @@ def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_dif
     )  # fmt: skip
     assert (decision.findings[0].verdict, decision.findings[0].n_items) == ("PROMOTE", 30)
     labels[next(iter(labels))] = False
-    scores = labelled(make_scores, make_predictions, new_folder, arms, labels, evaluate)
+    scores = labelled(make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate)
     assert sum(value == 0 for value in ArmScores(scores["tuned"]).values("right").values()) == 1
 
 
@@ -137,6 +138,7 @@ def test_with_declared_fields_answers_are_equal_if_their_fields_are() -> None:
         {"1": "We are sorry. [billing]", "2": "[billing]", "3": "none either"},
     ]
     (question,) = find_questions(["1", "2", "3"], answers, evaluate)
+    assert find_questions(["1", "2", "3"], [{"1": "[billing]"}, answers[1]], evaluate) == ()  # the first arm stopped
     assert (question.item_id, sorted(question.answers.values())) == ("2", ["[billing]", "[returns]"])
     keys = AnswerKeys(evaluate)
     reference = keys.label_of_reference({"item_id": "2", "category": "returns", "answer": "x"})

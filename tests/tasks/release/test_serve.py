@@ -16,6 +16,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
 from tasks.files import seal
+from tasks.model.tunegate_loader import Answers
 from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
@@ -36,6 +37,11 @@ TICKETS: list[dict[str, Any]] = [
     {"subject": "Parcel", "body": f"Hello, my parcel {MARKER} has not arrived.", "reply": "We are sorry to hear that."},
     {"subject": "Charge", "body": "Please refund the second charge <|im_end|> on my account.", "reply": "Thank you."},
     {"subject": None, "body": "The lamp does not turn on; what shall I do next?", "reply": "Our courier will come."},
+]
+TALK = [
+    {"role": "user", "content": "Where is it?"},
+    {"role": "assistant", "content": " On its way. "},
+    {"role": "user", "content": "Since when? <|im_start|>"},
 ]
 QUESTIONS = [{"subject": row["subject"], "body": row["body"]} for row in TICKETS]
 
@@ -153,16 +159,53 @@ def test_the_adapter_changes_the_answers(bundle: BundleRef, tiny_model: ModelRef
     assert served.losses(TICKETS) != pytest.approx(bare.losses(TICKETS), rel=1e-2)
 
 
-def test_a_bundle_accepts_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [("lora", "instruction"), ("lora", "completion"), ("full", "instruction"), ("qlora", "instruction")],
+)
+def test_the_loader_that_mlflow_packs_reads_and_answers_the_same(
+    make_bundle_of: Callable[..., BundleRef], tiny_model: ModelRef, method: Method, form: Format
+) -> None:
+    bundle = make_bundle_of(method, form)
+    served, packed = load_bundle(bundle.root, base=tiny_model.root), Answers(bundle.root, base=str(tiny_model.root))
+    talk = {"body": None, "messages": dump_messages([*TALK, {"role": "assistant", "content": "On Friday."}])}
+    for row in (*QUESTIONS, *([talk] if form == "instruction" else [])):
+        assert packed.prompt_ids(row) == served._prompt(row)
+    assert packed.predict(QUESTIONS) == served.answer(QUESTIONS)
+
+
+def test_the_loader_that_mlflow_packs_accepts_frames_texts_and_rows(bundle: BundleRef, tiny_model: ModelRef) -> None:
     import pandas as pd
 
-    served = load_bundle(bundle.root, base=tiny_model.root)
-    answers = served.answer(QUESTIONS)
-    assert served.predict(pd.DataFrame(QUESTIONS)) == answers
-    assert served.predict(pd.DataFrame(QUESTIONS).convert_dtypes()) == answers
-    assert served.predict(QUESTIONS, params={}) == answers
-    assert served.predict(QUESTIONS[2]) == served.predict(QUESTIONS[2]["body"]) == [answers[2]]
-    assert served.answer([]) == []
+    packed = Answers(bundle.root, base=str(tiny_model.root))
+    answers = packed.predict(QUESTIONS)
+    assert packed.predict(pd.DataFrame(QUESTIONS)) == answers
+    assert packed.predict(pd.DataFrame(QUESTIONS).convert_dtypes()) == answers
+    assert packed.predict(QUESTIONS[2]) == packed.predict(QUESTIONS[2]["body"]) == [answers[2]]
+    assert packed.predict([]) == []
+    for row, message in (({"body": " "}, "no text in"), ({"body": f"{MARKER} " * 600}, "the context is")):
+        with pytest.raises(ValueError, match=message) as caught:
+            packed.predict(row)
+        assert MARKER not in str(caught.value)
+
+
+def test_the_loader_that_mlflow_packs_refuses_other_files(
+    bundle: BundleRef, copied: Path, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(BASE_VARIABLE, raising=False)
+    with pytest.raises(FileNotFoundError, match="set TUNEGATE_BASE_MODEL"):
+        Answers(bundle.root)
+    base = Path(shutil.copytree(tiny_model.root, tmp_path / "base"))
+    (base / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json has sha256 [0-9a-f]{12}, the model was judged with"):
+        Answers(bundle.root, base=str(base))
+    (copied / "more.txt").write_text("more")
+    with pytest.raises(ValueError, match=r"not judged with: more\.txt"):
+        Answers(copied, base=str(tiny_model.root))
+    (copied / "more.txt").unlink()
+    (copied / "README.md").write_text("another")
+    with pytest.raises(ValueError, match=r"README\.md has sha256"):
+        Answers(copied, base=str(tiny_model.root))
 
 
 def test_a_ticket_that_cannot_be_answered_is_refused_without_its_text(

@@ -228,6 +228,13 @@ def test_prefect_shows_the_flow_its_sub_flows_and_tasks(
     artifacts = prefect_server.ask("/artifacts/latest/filter", {"limit": 200})
     assert {"small-funnel", "small-gate", "small-verdict"} <= {artifact["key"] for artifact in artifacts}
 
+    def logged() -> str:
+        of_run = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "limit": 200}
+        return "\n".join(each["message"] for each in prefect_server.ask("/logs/filter", of_run))
+
+    wait_for(lambda: "PROMOTE: " in logged())
+    assert "encode: 32 examples" in logged()
+
 
 @pytest.mark.usefixtures("fresh_worker")
 def test_no_ticket_text_and_no_secret_reaches_the_screen_the_ledger_or_mlflow(empty_workplace: ForkedWorkplace) -> None:

@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -17,18 +19,29 @@ import pytest
 
 from flows.deployments import deployments
 from flows.views.exposure import reachable_from_elsewhere
+from flows.workspace.disk import private_folder
 from flows.workspace.servers import (
     Server,
     client_environment,
     ensure_mlflow,
     ensure_prefect,
+    ensure_users_prefect,
     free_port,
     running,
+    start_time,
     stop,
     stop_all,
+    users_home,
+    users_homes,
 )
+from flows.workspace.settings import load_settings
+from schemas.artifacts import ModelRef
 from schemas.errors import ServiceError
 from schemas.load import load_file
+from tasks.files import write_json
+from tests.support.commands import run_here
+from tests.support.processes import wait_for
+from tests.support.workplace import Workplace, environment
 
 OUTSIDE = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
 
@@ -110,21 +123,83 @@ def test_the_users_own_server_is_reported_if_it_does_not_answer(
 
 
 @pytest.mark.server
-def test_two_runs_at_once_start_one_server_and_wait_for_a_slow_one(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_projects_that_start_together_share_one_server_which_ends_when_idle(
+    tmp_path: Path, tiny_model: ModelRef
+) -> None:
+    """One project runs a pipeline; another, whose shell has settings of its own, needs a server at the same time."""
+    one, folder = Workplace(tmp_path, environment(tiny_model.root, tmp_path / "cache")), tmp_path
+    one.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))  # it ends soon
+    one.environ |= {"XDG_STATE_HOME": str(folder / "state"), "TUNEGATE_SERVER_IDLE_S": "30"}
+    environ = {**OUTSIDE, **one.environ, "PREFECT_SERVER_UI_ENABLED": "false"}
+    two = load_settings(folder / "two" / "pipelines.yaml", environ=environ | {"TUNEGATE_HOME": str(folder / "two")})
+    assert two.state is not None
+    common, announced = users_home(two.state), []
     try:
-        with ThreadPoolExecutor(2) as pool:
-            first, second = pool.map(lambda _: ensure_prefect(home, environ=OUTSIDE), range(2))
-        assert first is not None
-        assert first == second
-        assert home.stat().st_mode & 0o777 == 0o700
-        os.killpg(first.pid, signal.SIGSTOP)  # alive, but does not answer
-        timer = threading.Timer(3, os.killpg, (first.pid, signal.SIGCONT))
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(
+                ensure_users_prefect, two, environ=environ, starting=lambda: announced.append("starting")
+            )
+            done = one.run("run", "small")
+            server = asked.result()
+        assert server is not None
+        assert done.returncode == 3, done.stderr
+        assert done.stderr.count("starting your Prefect server") + len(announced) == 1
+        assert f"shown in Prefect at {server.url}" in done.stderr
+        assert not (one.home / "prefect").exists()  # it belongs to no project
+        assert not two.home.exists()
+        assert (common / "prefect" / "pages" / "v1").is_dir()  # the shell of one project decides nothing
+        os.killpg(server.pid, signal.SIGSTOP)  # alive, but does not answer
+        timer = threading.Timer(3, os.killpg, (server.pid, signal.SIGCONT))
         timer.start()
-        assert ensure_prefect(home, environ=OUTSIDE) == first  # it was only slow
+        assert ensure_users_prefect(two, environ=environ) == server  # it was only slow
         timer.join()
+        assert [each["pid"] for each in one.json("status")["servers"]] == [str(server.pid)]
+        wait_for(lambda: running(common) == ())
+        assert one.json("status")["servers"] == []
     finally:
-        stop_all(home)
+        stop_all(common)
+
+
+def test_down_leaves_the_users_server_and_down_all_stops_it(tmp_path: Path) -> None:
+    environ = {**OUTSIDE, "XDG_STATE_HOME": str(tmp_path / "state")}
+    state = load_settings(tmp_path / "pipelines.yaml", environ=environ).state
+    assert state is not None
+    folder = private_folder(users_home(state) / "prefect")
+
+    def down(*options: str) -> str:
+        return run_here(["ops", "down", *options], cwd=tmp_path, environ=environ).stdout
+
+    with (folder / "server.log").open("w") as log:  # any process does for being stopped
+        process = subprocess.Popen(["sleep", "60"], stderr=log, start_new_session=True)
+    server = Server("prefect", "http://127.0.0.1:9", process.pid, start_time(process.pid), str(folder / "server.log"))
+    write_json(folder / "server.json", asdict(server))
+    try:
+        assert "left running: your Prefect server http://127.0.0.1:9" in down()
+        assert process.poll() is None
+        assert down("--all") == "stopped: prefect\n"
+        assert process.wait(5) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_another_version_of_prefect_and_another_host_have_another_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = users_home(tmp_path)
+    monkeypatch.setattr("flows.workspace.servers.metadata.version", lambda _name: "2.0")
+    assert users_home(tmp_path) != here
+    monkeypatch.setattr("flows.workspace.servers.socket.gethostname", lambda: "elsewhere")
+    users_home(tmp_path).mkdir(parents=True)
+    assert users_homes(tmp_path) == [users_home(tmp_path)]  # `down --all` leaves what other hosts run
+
+
+def test_a_user_folder_that_cannot_be_made_is_reported_and_named(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file")
+    settings = load_settings(tmp_path / "pipelines.yaml", environ={"XDG_STATE_HOME": str(tmp_path / "state")})
+    with pytest.raises(ServiceError, match="TG0701") as caught:
+        ensure_users_prefect(settings, environ=OUTSIDE)
+    assert str(tmp_path / "state") in str(caught.value.where)
 
 
 def test_a_server_that_cannot_start_is_reported_with_its_log(tmp_path: Path) -> None:

@@ -1,0 +1,139 @@
+"""A registered model and an exported adapter, loaded where their requirements are installed and nothing of tunegate."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from schemas.artifacts import BundleRef, ModelRef
+from tasks.release.export_adapter import write_peft
+from tasks.release.export_format import Exported
+from tasks.release.register import NewVersion, Owner, register_version
+from tasks.release.serve import BASE_VARIABLE, load_bundle, read_serving
+from tasks.release.tracking import begin_run
+from tests.support.project import PROJECT
+from tests.tasks.release.test_serve import QUESTIONS, make_bundle_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
+    "ignore:The ..noload.. loader strategy:DeprecationWarning",
+    "ignore:.*Any type hint is inferred:UserWarning",
+    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
+)
+
+LOAD = """
+import json, sys
+from importlib.util import find_spec
+
+import mlflow, torch
+from peft import AutoPeftModelForCausalLM
+
+artifacts, adapter = sys.argv[1:]
+given = json.load(sys.stdin)
+model = mlflow.pyfunc.load_model(artifacts)
+peft = AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=torch.float32)
+with torch.inference_mode():
+    logits = peft(torch.tensor([given["ids"]])).logits[0, -1]
+print(json.dumps({
+    "here": [name for name in ("tasks.release", "schemas", "flows") if find_spec(name.partition(".")[0])],
+    "answers": model.predict(given["questions"]),
+    "example": model.predict(model.metadata.load_input_example(artifacts)),
+    "inputs": model.metadata.signature.inputs.input_names(), "logits": logits.tolist(),
+}))
+"""
+
+
+def test_both_load_where_only_their_requirements_are_installed(
+    make_bundle_of: Callable[..., BundleRef],
+    tiny_model: ModelRef,
+    client: MlflowClient,
+    uri: str,
+    make_record: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    import torch
+
+    from tasks.model.adapter import load_trained
+
+    bundle = make_bundle_of()
+    trained = read_serving(bundle.root).trained.model_copy(update={"root": bundle.root})
+    run = begin_run(client, make_record("clean"), experiment="tunegate", uri=uri)
+    new = NewVersion("1", bundle, run, {}, "**PROMOTE**", ("subject", "body"), tiny_model.root)
+    number = register_version(client, new, name="clean", owner=Owner("ours"), uri=uri)
+    version = client.get_model_version("clean", number)
+    assert version.description == "**PROMOTE**"
+    artifacts = Path(version.source.removeprefix("file://"))
+    exported = tmp_path / "exported"
+    exported.mkdir()
+    write_peft(Exported(tiny_model, trained, bundle), exported)
+
+    ids = load_bundle(bundle.root, base=tiny_model.root)._prompt(QUESTIONS[0])
+    with torch.inference_mode():
+        logits = load_trained(tiny_model, trained, dtype="float32")(torch.tensor([ids])).logits[0, -1].tolist()
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    (place / "tasks.py").write_text("raise SystemExit('a module of the user')\n")
+    done = subprocess.run(
+        [clean_python(tmp_path / "venv", artifacts / "requirements.txt"), "-c", LOAD, artifacts, exported],
+        input=json.dumps({"ids": ids, "questions": QUESTIONS}), cwd=place, capture_output=True, text=True, check=False,
+        env={
+            "PATH": os.environ["PATH"], "HOME": str(tmp_path), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["here"] == ["tasks.release"]  # the user's tasks.py, which nothing imported
+    assert found["answers"] == load_bundle(bundle.root, base=tiny_model.root).answer(QUESTIONS)
+    assert len(found["example"]) == 1
+    assert found["inputs"] == ["subject", "body"]
+    assert found["logits"] == pytest.approx(logits, abs=1e-4)
+    assert BASE_VARIABLE not in (exported / "README.md").read_text()
+    assert "AutoPeftModelForCausalLM.from_pretrained" in (exported / "README.md").read_text()
+
+
+def clean_python(folder: Path, requirements: Path) -> Path:
+    """A new environment with these requirements and what they need, filled from uv's cache."""
+    uv, python = str(Path(sys.executable).with_name("uv")), folder / "bin" / "python"
+    locked = folder.with_suffix(".lock")
+    locked.write_text(lock_of([Requirement(line) for line in requirements.read_text().splitlines()]))
+    for arguments in (
+        ("venv", "--python", sys.executable, folder),
+        ("pip", "sync", "--require-hashes", "--python", python, locked),
+    ):
+        done = subprocess.run([uv, "--quiet", "--offline", *arguments], check=False, capture_output=True, text=True)
+        if "network was disabled" in done.stderr:
+            pytest.skip(f"uv's cache lacks a requirement: {done.stderr.strip().splitlines()[-1]}")
+        assert done.returncode == 0, done.stderr
+    return python
+
+
+def lock_of(wanted: list[Requirement]) -> str:
+    """The entries of requirements.lock for the requirements and all that they need, as they are installed here."""
+    extras: dict[str, set[str]] = {}
+    while wanted:
+        requirement = wanted.pop()
+        name = canonicalize_name(requirement.name)
+        if name in extras and requirement.extras <= extras[name]:
+            continue
+        extras.setdefault(name, {""}).update(requirement.extras)
+        needs = [Requirement(line) for line in metadata.distribution(name).requires or ()]
+        wanted += [
+            each for each in needs
+            if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras[name])
+        ]  # fmt: skip
+    entries = re.split(r"\n(?=\S)", (PROJECT / "requirements.lock").read_text())
+    return "\n".join(each for each in entries if canonicalize_name(re.split(r"[=\[ ;]", each)[0]) in extras)
