@@ -96,6 +96,52 @@ class EvidenceUse(BaseModel):
         )
 
 
+class InterimLook(BaseModel):
+    """The state of an unfinished comparison after a batch of answers (`gates.interim`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_items: int
+    """Items answered by then."""
+    rule: str
+    """The rule that was least likely to be met in the end."""
+    chance: float
+    """That it is met with all planned items, if the rest is as planned; 0-1."""
+    stopped: bool
+    """Whether the run stopped here."""
+
+
+class InterimUse(BaseModel):
+    """How many of the planned items were answered, and what the looks on the way saw."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_items: int
+    n_planned: int
+    looks: tuple[InterimLook, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether items were left unanswered."""
+        return self.n_items < self.n_planned
+
+    def sentence(self) -> str:
+        """The same as a sentence.
+
+        >>> look = InterimLook(n_items=96, rule="exact improves on champion", chance=0.04, stopped=True)
+        >>> InterimUse(n_items=96, n_planned=400, looks=(look,)).sentence()
+        'stopped after 96 of 400 planned items, 304 are left unanswered; chance to pass so far 4 % (1 look)'
+        """
+        looks = f"{len(self.looks)} look{'' if len(self.looks) == 1 else 's'}"
+        if not self.stopped:
+            return f"all {self.n_planned:,} planned items are answered ({looks})"
+        left, chance = self.n_planned - self.n_items, self.looks[-1].chance
+        return (
+            f"stopped after {self.n_items:,} of {self.n_planned:,} planned items, {left:,} are left unanswered; "
+            f"chance to pass so far {100 * chance:.2g} % ({looks})"
+        )
+
+
 class Finding(BaseModel):
     """The outcome of one rule or check, with its evidence."""
 

@@ -24,6 +24,7 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
+    InterimAnswers,
     ModelRef,
     Predictions,
     PromptSet,
@@ -185,6 +186,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_items:,} prompts"
         case Predictions():
             return f"{artifact.n_items:,} answers, {artifact.n_new_tokens:,} tokens"
+        case InterimAnswers():
+            return artifact.use.sentence()
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
@@ -249,12 +252,11 @@ def print_decision(console: Console, decision: GateDecision) -> None:
             label = finding.verdict if finding.decides else "note"
             rules.setdefault((label, finding.reason), []).append(finding.rule)
     for (kind, reason), names in rules.items():
-        which = "; ".join(dict.fromkeys(names))
-        console.print(f"  {kind:<7} {which}: {reason}", highlight=False, markup=False)
+        console.print(f"  {kind:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
     if decision.remark:
         console.print(f"  note    {decision.remark}", highlight=False, markup=False)
-    if decision.use is not None:
-        console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
+    if used := decision.evidence_used():
+        console.print(f"  {used}", highlight=False, markup=False)
     console.print()
 
 

@@ -25,7 +25,7 @@ from tasks.assess.items import extra_items
 from tasks.assess.label_files import Sheet
 from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers, slices_count
 from tasks.assess.llm_judge import kappa
-from tasks.assess.plan_gate import ASSUMED_DISCORDANCE
+from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.curate.redact import redact_row
 from tasks.draw import hash_rank
 

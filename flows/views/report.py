@@ -118,7 +118,7 @@ def gather(
         version=mine[0].ref.version if mine else None,
         compared_with=decision.champion_version if decision else None,
         champion=champion.version if champion else None,
-        evidence=decision.use.sentence() if decision and decision.use else "",
+        evidence=decision.evidence_used() if decision else "",
         n_items=decision.n_items if decision else 0,
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),

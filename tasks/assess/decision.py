@@ -15,6 +15,8 @@ from tasks.files import write_atomic, write_json
 
 CUT = 0.1
 """Share of cut replies from which on the reason names it."""
+STOPPED = "interim"
+"""Metric of the finding that a run stopped before the last item."""
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
     "UNCOMPARED": "not compared",
@@ -80,7 +82,8 @@ def summarise(
     if verdict == "PROMOTE":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
-    first = decisive[0]
+    # Where a run stopped, that is the reason: the others judge only a part of the items.
+    first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
@@ -123,7 +126,7 @@ def write_decision(decision: GateDecision, *, out: Path) -> None:
 def _markdown(decision: GateDecision) -> str:
     champion = f"champion version {decision.champion_version}" if decision.champion_version else "no champion"
     baseline = f"best baseline {decision.best_baseline}" if decision.best_baseline else "no baseline compared"
-    used = decision.use.sentence() if decision.use is not None else "earlier verdicts were not counted"
+    used = decision.evidence_used() or "earlier verdicts were not counted"
     lines = [
         f"# Verdict: {decision.verdict}",
         "",

@@ -45,12 +45,19 @@ class Paired:
 
 
 class ArmScores:
-    """The scores of one arm: metric -> item id -> value. Files are read on first use."""
+    """The scores of one arm: metric -> item id -> value. Files are read on first use.
 
-    def __init__(self, scores: Scores, known: Mapping[str, MetricTraits] | None = None) -> None:
+    Args:
+        of: Only the items of this arm, which a run stopped before it had answered all.
+    """
+
+    def __init__(
+        self, scores: Scores, known: Mapping[str, MetricTraits] | None = None, *, of: ArmScores | None = None
+    ) -> None:
         self.arm: str = scores.arm
         self._scores = scores
         self._known = known
+        self._of = of
 
     def measures(self, metric: str) -> bool:
         """Whether the arm was scored by the metric."""
@@ -78,7 +85,22 @@ class ArmScores:
             if item_id is None or item_id in values:
                 raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0603")
             values[item_id] = math.nan if value is None else float(value)
+        if self._of is not None:
+            wanted = self._of.item_ids
+            metrics = {
+                metric: {item: value for item, value in values.items() if item in wanted}
+                for metric, values in metrics.items()
+            }
         return metrics
+
+    @cached_property
+    def item_ids(self) -> frozenset[str]:
+        """Ids of all items with a score."""
+        return frozenset(item_id for values in self._metrics.values() for item_id in values)
+
+    @property
+    def _n_items(self) -> int:
+        return self._scores.n_items if self._of is None else len(self._of.item_ids)
 
     @cached_property
     def slices(self) -> Mapping[str, frozenset[str]]:
@@ -106,10 +128,8 @@ class ArmScores:
         values = self._metrics.get(metric)
         if not values:
             raise GateError(f"arm {self.arm} has no scores of {metric}", code="TG0603")
-        if len(values) != self._scores.n_items:
-            raise GateError(
-                f"arm {self.arm} has {metric} for {len(values)} of {self._scores.n_items} items", code="TG0603"
-            )
+        if len(values) != self._n_items:
+            raise GateError(f"arm {self.arm} has {metric} for {len(values)} of {self._n_items} items", code="TG0603")
         n_broken = sum(not math.isfinite(value) for value in values.values())
         if n_broken and metric == RIGHT:
             raise GateError(

@@ -102,14 +102,15 @@ def find_questions(
 ) -> tuple[Question, ...]:
     """The items that need labels, in the order of their ids: those on which arms differ, and the random part.
 
-    An item that some arm has not answered, because it stopped early, needs none.
+    Items that an arm did not answer, because `gates.interim` stopped it, need none.
 
     Args:
         answers: Item id -> answer, of each compared arm.
     """
-    keys, random = AnswerKeys(evaluate), random_part(item_ids, evaluate)
+    answered = sorted(set(item_ids).intersection(*answers))
+    keys, random = AnswerKeys(evaluate), random_part(answered, evaluate)
     found = []
-    for item in sorted(item for item in item_ids if all(item in arm for arm in answers)):
+    for item in answered:
         different = {keys.label_of(item, arm[item]): arm[item] for arm in reversed(answers)}
         if len(different) > 1 or item in random:
             found.append(Question(item, different, item in random))

@@ -27,7 +27,9 @@ from tasks.assess.evidence import (
     find_champion,
     line_up,
 )
+from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
+from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
 if TYPE_CHECKING:
@@ -60,6 +62,21 @@ class Assessment:
     """Items that are missing if it is `short`."""
     decides: bool = True
     part: Part = "primary"
+    chances: tuple[float, float] | None = None
+    """Of an interim look: the chance that the rule is met with all planned items, before the first answer and now."""
+
+
+def look_at_rules(
+    arms: Arms, gates: GatesSpec, items: EvalSet, *, alpha: float, extra: frozenset[str], n_planned: int
+) -> tuple[Assessment, ...]:
+    """Return the chance of each rule over all items, and of its anchor, after some of `n_planned` items.
+
+    Each baseline that a rule compares with has its own. The other arguments are those of `assess_rules`.
+    """
+    whole = tuple(rule for rule in gates.rules if rule.slice is None)
+    gates = gates.model_copy(update={"rules": whole, "slices": None})
+    found = _Assessor(arms, gates, items, alpha, extra, n_planned).all()
+    return tuple(each for first in found for each in (first, *first.rivals))
 
 
 def assess_rules(
@@ -78,13 +95,20 @@ class _Assessor:
     """Assesses the parts of one gate."""
 
     def __init__(
-        self, arms: Arms, gates: GatesSpec, items: EvalSet | None, alpha: float, extra: frozenset[str]
+        self,
+        arms: Arms,
+        gates: GatesSpec,
+        items: EvalSet | None,
+        alpha: float,
+        extra: frozenset[str],
+        n_planned: int | None = None,
     ) -> None:
         self._arms = arms
         self._gates = gates
         self._items = items
         self._alpha = alpha
         self._extra = extra
+        self._n_planned = n_planned
         self._clusters: Clusters | None = None
 
     def all(self) -> tuple[Assessment, ...]:
@@ -206,6 +230,13 @@ class _Assessor:
             return replace(self._unjudged(rule, text, "HOLD", short), missing=missing)
         clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._alpha
         planned = self._gates.power
+        if self._n_planned is not None:
+            kind = kind or ("improve" if margin is None else "refresh")
+            aim = aim_of(kind, margin=margin or 0.0, min_gain=min_gain, alpha=self._alpha, effect=planned.effect)
+            chances = self._chances(paired, traits, limit, aim, clusters)
+            return Assessment(
+                rule=text, metric=rule.metric, slice=None, method="", n_items=n_items, chances=chances
+            )  # fmt: skip
         if reference is not None and paired.reference is not None:
             limit = None
             change = ChangeTest(
@@ -222,6 +253,29 @@ class _Assessor:
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
             baseline=reference.baseline if reference else None, judgement=judgement, reason=short,
             short=n_items < min_items, missing=missing, higher_is_better=traits.higher_is_better,
+        )  # fmt: skip
+
+    def _chances(
+        self,
+        paired: Paired,
+        traits: MetricTraits,
+        limit: float | None,
+        aim: Aim,
+        clusters: NDArray[np.int64] | None,
+    ) -> tuple[float, float]:
+        power, sign, planned = self._gates.power, 1.0 if traits.higher_is_better else -1.0, self._n_planned or 0
+        if paired.reference is not None:
+            return gain_chances(
+                sign * (paired.candidate - paired.reference), planned, aim=aim, continuous=traits.continuous,
+                discordance=power.discordance or ASSUMED_DISCORDANCE, clusters=clusters,
+            )  # fmt: skip
+        limit = limit or 0.0
+        values, least = paired.candidate, limit
+        if sign < 0:
+            values, least = (-values, -limit) if traits.continuous or clusters is not None else (1 - values, 1 - limit)
+        return value_chances(
+            values, planned, limit=least, effect=power.effect, alpha=aim.alpha, continuous=traits.continuous,
+            clusters=clusters,
         )  # fmt: skip
 
     def _clusters_of(self, paired: Paired) -> NDArray[np.int64] | None:

@@ -44,6 +44,8 @@ def score_answers(
 
     A value that is not finite becomes NaN, and its metric has no mean: a gate on it ends in ERROR.
 
+    If the run stopped before the last item (`Predictions.n_planned`), only the answered items are scored.
+
     Raises:
         GateError: TG0603, items and predictions do not have the same ids, once each.
 
@@ -53,6 +55,9 @@ def score_answers(
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
     answers: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
+    answered = {row["item_id"] for row in answers}
+    if predictions.n_planned == len(rows) and len(answers) < len(rows):
+        rows = [row for row in rows if row["item_id"] in answered]
     _check_same_ids([row["item_id"] for row in rows], [row["item_id"] for row in answers], arm)
     by_id = {row["item_id"]: row for row in answers}
     score_item = _ItemScorer(evaluate)
