@@ -295,7 +295,7 @@ def promoted_by_stopping(generator: np.random.Generator, runs: int) -> int:
         candidate, champion, first = latent(generator, [ACCURACY + deltas, *[np.full(runs // 2, ACCURACY)] * 2], n)
         rules = [PairedRule(champion)]
         if mode == "refresh":
-            rules = [PairedRule(champion, "refresh", MARGIN), PairedRule(first, "anchor", MARGIN)]
+            rules = [PairedRule(champion, "refresh", MARGIN, MIN_GAIN), PairedRule(first, "anchor", MARGIN)]
         with_, without = (
             run_in_batches(candidate, rules, looks=_ends(n), effect=EFFECT, discordance=DISCORDANCE, stop_below=below)
             for below in (STOP_BELOW, 0.0)
@@ -339,11 +339,9 @@ def year(world: str, *, mode: str, reps: int, seed: int, n: int = 1000, weeks: i
         ours, theirs, earliest = latent(generator, [true, champion, first], n)
         rules = [PairedRule(theirs)]
         if mode == "refresh":
-            rules = [PairedRule(theirs, "refresh", MARGIN), PairedRule(earliest, "anchor", MARGIN)]
+            rules = [PairedRule(theirs, "refresh", MARGIN, MIN_GAIN), PairedRule(earliest, "anchor", MARGIN)]
         runs = run_in_batches(ours, rules, looks=_ends(n), effect=EFFECT, discordance=DISCORDANCE)
         promoted = runs.codes == PROMOTE
-        if mode == "refresh":
-            promoted &= (ours.sum(1) - theirs.sum(1)) >= MIN_GAIN * n - 1e-3
         asked += float(runs.n_items.mean()) / n / weeks
         regressions += float((promoted & (true < champion - 0.01)).mean())
         champion = np.where(promoted, true, champion)
