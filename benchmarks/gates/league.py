@@ -195,9 +195,10 @@ class League:
                 if known := self.tables.get((rule.name, 1000)):
                     codes = known.codes(gained.sum(1), lost.sum(1))
                     shares.setdefault(rule.name, []).append(float((codes == PROMOTE).mean()))
-            codes = self._judged[name].read(self._answers).get("truescore mcnemar")
-            if codes is not None:
-                shares.setdefault("truescore mcnemar and compare_slices", []).append(float((codes == PROMOTE).mean()))
+            answered = self._judged[name].read(self._answers).get("truescore mcnemar")
+            if answered is not None:
+                share = float((answered == PROMOTE).mean())
+                shares.setdefault("truescore mcnemar and compare_slices", []).append(share)
         for rule in OURS:
             mode, deltas = rule.name.split()[-1], (small_slice_falls(), [EFFECT] * len(CORE))
             fallen, healthy = (slice_pass(generator, 20_000, each, mode=mode) for each in deltas)

@@ -24,13 +24,12 @@ from benchmarks.gates.simulated import (
     ALPHA,
     DISCORDANCE,
     MARGIN,
-    MIN_GAIN,
     champion_rule,
     guarded,
     shared_part,
 )
 from benchmarks.measure import table
-from schemas.gates import GateRule, GatesSpec, LooksSpec
+from schemas.gates import MIN_GAIN, GateRule, GatesSpec, LooksSpec
 from schemas.metrics import traits_of
 from schemas.verdicts import UsedBudget
 from tasks.assess.contract import (
@@ -357,7 +356,9 @@ def changed_by_equal_labels(generator: np.random.Generator, runs: int, n: int = 
         labels = (generator.random((2, n)) < ACCURACY).astype(np.float64)
         labels[1] = np.where(differs, labels[1], labels[0])
         coins = np.where(differs, labels, generator.integers(0, 2, n))
-        known, tossed, filled = (judge_change(*each, test) for each in (labels, coins, fill_equal(labels, differs)))
+        known, tossed, filled = (
+            judge_change(each[0], each[1], test) for each in (labels, coins, fill_equal(labels, differs))
+        )
         facts = [(each.verdict, each.lower, each.upper, each.p_harm) for each in (known, tossed, filled)]
         changed += facts[0] != facts[1] or facts[0] != facts[2]
     return changed

@@ -136,7 +136,7 @@ def guarded(rule: Outcome, gained: Counts, lost: Counts, sizes: Counts) -> NDArr
     met = np.concatenate([rule.met[:, None], slices.met], axis=1)
     p_harm = np.concatenate([rule.p_harm[:, None], slices.p_harm], axis=1)
     p_least = np.concatenate([np.zeros((len(met), 1)), least_p(gained + lost, sizes)], axis=1)
-    return settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1)
+    return np.asarray(settle(met, p_harm, alpha=ALPHA, p_least=p_least).max(axis=1), np.int8)
 
 
 def champion_rule(gained: Counts, lost: Counts, n: int, *, mode: str) -> Outcome:
