@@ -78,7 +78,7 @@ def change_chances(
     >>> aim = aim_of("improve", margin=0.0, alpha=0.05, effect=0.03)
     >>> before, now = change_chances([0, 10, 30], [0, 20, 10], [0, 300, 300], 693, aim=aim, discordance=0.1)
     >>> before.round(2).tolist(), now.round(2).tolist()
-    ([0.8, 0.8, 0.72], [0.8, 0.01, 1.0])
+    ([0.8, 0.8, 0.7], [0.8, 0.03, 0.99])
     """
     import numpy as np
 
