@@ -2,7 +2,7 @@
 
 Items are answered in batches in the order of a hash. After each batch a run may stop because some rule can hardly be
 met any more: then nothing is promoted, whatever the unanswered items would have said. PROMOTE stays the test on all
-planned items, so no look can raise its error probability; a stop costs a little power instead (docs/decisions/0058).
+planned items, so no look can raise its error probability; a stop costs a little power instead (docs/decisions/0060).
 
 Every function broadcasts over leading axes, as those of `tasks/assess/contract.py`, so that `benchmarks/gates.py`
 simulates thousands of runs with the code that stops a real one. Knows nothing of models, files or metrics' names.
@@ -78,7 +78,7 @@ def change_chances(
     >>> aim = aim_of("improve", margin=0.0, alpha=0.05, effect=0.03)
     >>> before, now = change_chances([0, 10, 30], [0, 20, 10], [0, 300, 300], 693, aim=aim, discordance=0.1)
     >>> before.round(2).tolist(), now.round(2).tolist()
-    ([0.8, 0.8, 0.72], [0.8, 0.01, 1.0])
+    ([0.8, 0.8, 0.7], [0.8, 0.03, 0.99])
     """
     import numpy as np
 
