@@ -8,7 +8,7 @@ SYSTEM_WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Without bytecode every process compiles what it imports anew: two to three seconds for torch and transformers alone.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install check types lint lint-imports test test-pythons test-system campaign demo demo-schedule compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
+.PHONY: help install check types lint lint-imports test test-pythons test-system campaign demo demo-schedule screenshots compare-demo bench bench-dedup bench-curate bench-read bench-redact bench-labels bench-gates bench-regressions bench-train bench-scale bench-scale-model bench-forget bench-weeks bench-pairs bench-rag bench-records torture torture-135m docs lint-infra lock sbom licences audit fuzz up down stack clean
 
 help: ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -59,10 +59,13 @@ demo: install ## the main job on the embedded model: promoted, then blocked, the
 demo-schedule: install ## eight weeks of arriving tickets under a fake clock: skipped, promoted, blocked, killed, drifted; a chart
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/python -m infra.schedule_demo $(DEMO)
 
+screenshots: install ## pictures of the demo's report for README and docs; needs Chromium and a finished `make demo`
+	@$(BIN)/python infra/screenshots.py
+
 compare-demo: install ## the demo at commit BASE and at this one, compared byte for byte
 	@$(BIN)/python infra/compare_demo.py $(BASE)
 
-bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
+bench: bench-dedup bench-curate bench-redact bench-labels bench-read bench-rag bench-gates bench-regressions bench-train bench-forget bench-weeks bench-pairs bench-scale bench-scale-model ## every benchmark; QUICK=1 for minutes, RECORD=1 keeps the tables
 
 bench-dedup: install ## deduplication beside other libraries, in environments under BENCH_HOME (default .bench/)
 	@$(BIN)/python -m benchmarks.dedup
@@ -88,11 +91,14 @@ bench-scale-model: install ## what 10^9 tickets and a 70B base would take, recko
 bench-forget: install ## how long `tunegate data forget --plan` takes in a workspace of a million rows; QUICK=1, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.forget
 
-bench-gates: install ## simulated candidates through the gate beside peers' rules; QUICK=1 for seconds, RECORD=1 keeps it
+bench-gates: install ## what the gate promises, and a league of other tools' rules; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.gates
 
 bench-weeks: install ## eight weekly trainings from the base or from the champion, in the toy world; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weeks
+
+bench-pairs: install ## how often SmolLM2's champion and next week's candidate differ: half an hour; QUICK=1 in the toy world, RECORD=1
+	@$(BIN)/python -m benchmarks.pairs
 
 bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1, KEEP=1
 	@$(BIN)/python -m benchmarks.regressions

@@ -159,17 +159,38 @@ def gone_tickets(seed: int) -> list[Row]:
 
 def play(place: Place, policy: str, champion: Champion | None, *, seed: int, week: int) -> tuple[Week, Champion]:
     """Train on the tickets up to this week as the policy says, and let the new champion answer."""
-    home = place.folder / f"{seed} {policy} {week}"
     weeks, spec = tickets_of(seed), _spec(policy, seed)
-    splits = _splits(home / "splits", [row for each in weeks[:week] for row in each], weeks[week])
+    learned = [row for each in weeks[:week] for row in each]
+    home = place.folder / f"{seed} {policy} {week}"
+    candidate, seconds = fit(place.model, spec, champion, learned=learned, held_out=weeks[week], home=home)
+    trained, engine = candidate.trained, engine_of(place.model, candidate.trained, DECODING)
+    answered = Week(
+        policy, seed, week, candidate.dataset.n_train, trained.n_steps, trained.n_tokens, seconds,
+        coming=_right(engine, weeks[week]), gone=_right(engine, gone_tickets(seed)), general=_general(engine, place),
+    )  # fmt: skip
+    return answered, candidate
+
+
+def fit(
+    model: ModelRef, spec: TrainSpec, champion: Champion | None, *, learned: Sequence[Row], held_out: Sequence[Row],
+    home: Path,
+) -> tuple[Champion, float]:  # fmt: skip
+    """Train as the application does, from the ticket table on; the result, and the CPU seconds of the training.
+
+    Args:
+        champion: Where a spec with `start: champion` starts; None before the first.
+        learned: All tickets so far.
+        home: Folder to create, named after the training.
+    """
+    splits = _splits(home / "splits", learned, held_out)
     start = None if spec.start == "base" or champion is None else champion
     (home / "encoded").mkdir()
     limit = {} if start is None else {"max_examples": None}
     dataset = encode_examples(
-        splits=splits, model=place.model, encoding=spec.encoding().model_copy(update=limit), out=home / "encoded"
+        splits=splits, model=model, encoding=spec.encoding().model_copy(update=limit), out=home / "encoded"
     )
     if start is not None:
-        check_start(start.trained, place.model, spec)
+        check_start(start.trained, model, spec)
         (home / "chosen").mkdir()
         dataset = continue_examples(
             pool=dataset, learned=start.dataset, splits=splits, replay=spec.replaying(), out=home / "chosen"
@@ -177,20 +198,18 @@ def play(place: Place, policy: str, champion: Champion | None, *, seed: int, wee
     scratch = home / "scratch"
     scratch.mkdir()
     job = TrainJob(
-        dataset=dataset.model_copy(update={"digest": f"{policy} {seed} {week}"}), model=place.model, spec=spec,
-        start=start.trained if start else None, scratch=scratch, threads=1,
+        dataset=dataset.model_copy(update={"digest": home.name}), model=model, spec=spec,
+        start=start.trained if start else None, scratch=scratch, threads=spec.threads or 1,
     )  # fmt: skip
     began = time.process_time()
     run_rank(job, stop=lambda: False, log=ProgressLog(scratch / "progress.jsonl"))
     seconds = time.process_time() - began
-    trained = _trained(scratch / FINAL, place.model)
-    codec = ChatCodec.of(load_tokenizer(place.model), "instruction")
-    engine = Engine.load(place.model, trained, DECODING, codec, [])
-    answered = Week(
-        policy, seed, week, dataset.n_train, trained.n_steps, trained.n_tokens, seconds,
-        coming=_right(engine, weeks[week]), gone=_right(engine, gone_tickets(seed)), general=_general(engine, place),
-    )  # fmt: skip
-    return answered, Champion(trained, dataset)
+    return Champion(_trained(scratch / FINAL, model), dataset), seconds
+
+
+def engine_of(model: ModelRef, trained: TrainedRef, decoding: DecodingSpec) -> Engine:
+    """The engine with which a trained model answers."""
+    return Engine.load(model, trained, decoding, ChatCodec.of(load_tokenizer(model), "instruction"), [])
 
 
 def _spec(policy: str, seed: int) -> TrainSpec:
@@ -226,13 +245,18 @@ def _trained(root: Path, model: ModelRef) -> TrainedRef:
 
 def _right(engine: Engine, rows: Sequence[Row]) -> float:
     """Share of the tickets that are answered with their own reply."""
+    return mean(float(text == row["reply"]) for text, row in zip(answers_of(engine, rows), rows, strict=True))
+
+
+def answers_of(engine: Engine, rows: Sequence[Row]) -> list[str]:
+    """The answer to the body of each ticket."""
     codec = engine.codec
     items = [
         Item(str(number), codec.prompt_ids([{"role": "user", "content": row["body"]}]), codec.answer_ids(row["reply"]))
         for number, row in enumerate(rows)
     ]
-    answers = {answer.item_id: answer.text for answer in engine.answer(items)}
-    return mean(float(answers[str(number)].strip() == row["reply"]) for number, row in enumerate(rows))
+    answers = {answer.item_id: answer.text.strip() for answer in engine.answer(items)}
+    return [answers[str(number)] for number in range(len(rows))]
 
 
 def _general(engine: Engine, place: Place) -> float:

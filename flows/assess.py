@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState
 from flows.finetune import Tuned
-from flows.gate_checks import CheckAdder, Checked
+from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps
+from flows.model_steps import Arms, ModelSteps, metric_code, metric_libraries
+from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
     ChampionRef,
     EvalSet,
     GateDecision,
+    InterimAnswers,
     ModelArm,
     ModelRef,
+    Predictions,
     PromptSet,
     Scores,
     Splits,
     TrainedRef,
 )
 from schemas.endpoint import EndpointSpec
+from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.evidence import CheckEvidence
+from schemas.gates import GatesSpec
+from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
+from schemas.verdicts import SeenItems
 from tasks.assess.baselines import score_classifier
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import select_items
+from tasks.assess.labels import LABELLED, add_right, slices_count
 from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
+from tasks.model.generate import AnsweredBefore, generate_answers
+from tasks.model.interim_answers import answer_until_futile, take_answers
 from tasks.prompts import insert_labels
 
 PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
@@ -55,7 +66,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
     registry_state = context.registry_state
     earlier = _earlier_models(spec, registry_state)
     with graph.stage("assess"):
-        items = _items(graph, spec, splits, earlier)
+        items = _items(graph, spec, splits, earlier, registry_state.seen)
         arms = Arms()
         adder = _ArmAdder(graph, spec, context, splits, items, arms)
         for arm in _prompting_arms(spec, registry_state):
@@ -65,13 +76,19 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         for name in CLASSIFIER_ARMS:
             if name in spec.evaluate.arms and spec.evaluate.routing_field:
                 adder.classifier(name, spec.evaluate.routing_field)
-        adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
+        if spec.gates.interim is None:
+            adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
             # It answers as it is served: with the prompt and format that it was trained on.
             shown = items
             if ref.prompt.shows_passages:
                 shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
             adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown)
+        seen = None
+        if spec.gates.interim is not None:  # after the arms that it is compared with, which all candidates share
+            seen = adder.candidate(tuned)
+        if spec.evaluate.labels is not None:
+            adder.labelled(_labelled_arms(spec, arms))
         checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
         decision = graph.named("gate").grow(
             add_gate,
@@ -86,6 +103,7 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             anchor=arms.scores.get("anchor"),
             checks=tuple(checks.evidence.values()),
             suite=checks.suite,
+            interim=seen,
         )
     return Assessed(items, arms, checks, decision)
 
@@ -109,7 +127,9 @@ def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[M
     return found
 
 
-def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef]) -> EvalSet:
+def _items(
+    graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef], seen: SeenItems
+) -> EvalSet:
     """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
     evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
     system = insert_labels(evaluate.baseline_system, ()) or prompt.system
@@ -124,9 +144,20 @@ def _items(graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[Model
         choose=evaluate.choose,
         stratify=evaluate.routing_field,
         prompts=tuple(prompts),
+        seen=seen,
         slices=() if guard is None else guard.by,
         top_up=0 if guard is None else guard.top_up,
     )
+
+
+def _labelled_arms(spec: PipelineSpec, arms: Arms) -> tuple[str, ...]:
+    """Return the candidate and what rules on `right` compare it with: fewer arms differ on fewer items."""
+    gates = spec.judged_gates
+    changes = [rule.change_threshold for rule in gates.judged_rules if rule.metric == RIGHT and rule.change_threshold]
+    wanted: list[str] = ["champion", "anchor"]
+    if "champion" not in arms.scores or any(change.against == "best_baseline" for change in changes):
+        wanted += PROMPTING
+    return ("tuned", *(arm for arm in wanted if arm in arms.answers))
 
 
 @dataclass(frozen=True)
@@ -178,10 +209,15 @@ class _ArmAdder:
         Args:
             items: The held-out items with the passages that it is served with; the candidate's if not given.
         """
-        self.arms.prompts[arm] = self.graph.named("prompts", arm).add(
+        self.arms.prompts[arm] = self._trained_prompts(arm, prompt, form, items)
+        self._answer_and_score(arm, model, trained)
+
+    def _trained_prompts(
+        self, arm: ModelArm, prompt: PromptSpec, form: Format, items: EvalSet | None = None
+    ) -> PromptSet:
+        return self.graph.named("prompts", arm).add(
             build_prompts, items=items or self.items, arm="tuned", prompt=prompt, format=form
         )
-        self._answer_and_score(arm, model, trained)
 
     def _answer_and_score(
         self, arm: PromptingArm | ModelArm, model: ModelRef, trained: TrainedRef | None = None
@@ -190,6 +226,55 @@ class _ArmAdder:
         answers = steps.answers(arm, self.arms.prompts[arm], model, evaluate.decoding(), trained=trained)
         self.arms.answers[arm] = answers
         self.arms.scores[arm] = steps.scores(arm, self.items, answers, evaluate, arm=arm)
+
+    def candidate(self, tuned: Tuned) -> InterimAnswers:
+        """Add the candidate, which stops answering when it can hardly pass any more (`gates.interim`)."""
+        spec, scores = self.spec, self.arms.scores
+        decoding, evaluate = spec.evaluate.decoding(), _judged_evaluation(spec)
+        prompts = self.arms.prompts["tuned"] = self._trained_prompts("tuned", spec.train.prompt, spec.train.format)
+        seen = self.graph.named("interim", reads=metric_code(evaluate), libraries=metric_libraries(evaluate)).add(
+            answer_until_futile,
+            items=self.items,
+            prompts=prompts,
+            model=tuned.model,
+            trained=tuned.trained,
+            decoding=decoding,
+            evaluate=evaluate,
+            gates=_judged_rules(spec.judged_gates),
+            champion=scores.get("champion"),
+            baselines=tuple(scores[arm] for arm in BASELINE_ARMS if arm in scores),
+            anchor=scores.get("anchor"),
+            context=gate_context(spec, self.context.registry_state),
+            answering=answering_of(self.context.place),
+        )
+        answers = self.graph.named("answers", "tuned").grow(
+            add_answers,
+            seen=seen,
+            prompts=prompts,
+            model=tuned.model,
+            trained=tuned.trained,
+            decoding=decoding,
+        )
+        self.arms.answers["tuned"] = answers
+        self.arms.scores["tuned"] = ModelSteps(self.graph, self.context).scores(
+            "tuned", self.items, answers, spec.evaluate, arm="tuned"
+        )
+        return seen
+
+    def labelled(self, names: Sequence[str]) -> None:
+        """Add the metric `right` of these arms, which are compared on it."""
+        answers = self.arms.answers
+        for arm in names:
+            self.arms.scores[arm] = self.graph.named(LABELLED, arm).add(
+                add_right,
+                scores=self.arms.scores[arm],
+                items=self.items,
+                mine=answers[arm],
+                others=tuple(answers[other] for other in names if other != arm),
+                evaluate=self.spec.evaluate,
+                labels=self.context.labels,
+                with_slices=slices_count(self.spec.gates),
+            )
 
     def endpoint(self, endpoint: EndpointSpec) -> None:
         """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
@@ -214,6 +299,53 @@ class _ArmAdder:
         )
 
 
+def add_answers(
+    graph: Graph,
+    *,
+    seen: InterimAnswers,
+    prompts: PromptSet,
+    model: ModelRef,
+    trained: TrainedRef,
+    decoding: DecodingSpec,
+) -> Predictions:
+    """Add the candidate's answers, once it is known how many there are.
+
+    All of them have the key that they have without `gates.interim`: once the candidate is champion, it does not answer
+    again.
+    """
+    found, named = graph.read(seen), graph.named("answers", "tuned")
+    if found.use.stopped:
+        return named.add(take_answers, seen=seen)
+    before = AnsweredBefore(found.root / "predictions.parquet")
+    return named.add(
+        generate_answers, prompts=prompts, model=model, decoding=decoding, trained=trained, answering=before
+    )
+
+
+def gate_context(spec: PipelineSpec, state: RegistryState) -> GateContext:
+    """Return who is compared with whom, by which metrics."""
+    judged = spec.judged_gates.judged_metrics()
+    anchor = state.anchor if state.champion is not None else None
+    return GateContext(
+        champion_version=state.champion.version if state.champion else None,
+        anchor_version=anchor.version if anchor else None,
+        traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
+    )
+
+
+def _judged_rules(gates: GatesSpec) -> GatesSpec:
+    """Return what an interim look depends on, so that a change of anything else answers nothing again."""
+    kept = ("rules", "confidence", "compare", "if_missing", "anchor", "cluster_by", "looks", "reuse", "interim")
+    return GatesSpec(**{name: getattr(gates, name) for name in (*kept, "power")})
+
+
+def _judged_evaluation(spec: PipelineSpec) -> EvaluateSpec:
+    """Return how the metrics of the rules are measured."""
+    evaluate, judged = spec.evaluate, spec.judged_gates.judged_metrics()
+    metrics = tuple(metric for metric in evaluate.metrics if metric.traits().name in judged)
+    return EvaluateSpec(fields=evaluate.fields, style=evaluate.style, metrics=metrics, slices=())
+
+
 def add_gate(
     graph: Graph,
     *,
@@ -228,6 +360,7 @@ def add_gate(
     anchor: Scores | None,
     checks: tuple[CheckEvidence, ...],
     suite: tuple[Scores, ...],
+    interim: InterimAnswers | None,
 ) -> GateDecision:
     """Add the gate, once items and candidate are known: earlier verdicts on them cost evidence."""
     live = None
@@ -235,9 +368,7 @@ def add_gate(
         live = registry_state.live_for(
             spec.train.prompt, spec.evaluate.max_new_tokens, graph.read(model), graph.read(trained)
         )
-    gates = spec.judged_gates
-    judged = gates.judged_metrics()
-    anchor_ref = registry_state.anchor if registry_state.champion is not None else None
+    gates, context = spec.judged_gates, gate_context(spec, registry_state)
     reads = {} if registry_state.live is None else {"feedback": registry_state.feedback_digest}
     return graph.named("gate", reads=reads).add(
         decide,
@@ -249,11 +380,11 @@ def add_gate(
         items=items if gates.cluster_by is not None or (gates.slices is not None and gates.slices.top_up) else None,
         checks=checks,
         suite=suite,
-        context=GateContext(
-            champion_version=registry_state.champion.version if registry_state.champion else None,
-            anchor_version=anchor_ref.version if anchor_ref else None,
-            traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
-            used_budget=registry_state.used_budget(graph.read(items), graph.read(trained)),
-            live=live,
+        context=context.model_copy(
+            update={
+                "used_budget": registry_state.used_budget(graph.read(items), graph.read(trained)),
+                "live": live,
+            }
         ),
+        interim=interim,
     )

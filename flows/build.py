@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 
 from flows.assess import Assessed, assess
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
 from flows.graph.graph import Graph
+from flows.graph.keys import code_digests, digest_of, installed
+from flows.ledger.ledger import Ledger
 from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
+from schemas.schedule import OPERATIONS
+from schemas.verdicts import NOTHING_SEEN
 
 STAGES = ("curate", "finetune", "assess", "release")
 
@@ -41,3 +46,51 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     else:
         released = release_as_of(graph, assessed=assessed)
     return PipelineGraph(graph, curated, tuned, assessed, released)
+
+
+def build_run(
+    spec: PipelineSpec, context: GraphContext, ledger: Ledger | None
+) -> tuple[PipelineGraph, GraphContext, str]:
+    """Declare the graph of a run; return it with its context and the digest of its inputs.
+
+    The held-out items depend on what people saw before the first run of these inputs, which are known only then.
+    """
+    pipeline = build(spec, context)
+    digest = input_digest(spec, pipeline.graph, context)
+    seen = NOTHING_SEEN if ledger is None else ledger.seen_items(spec.name, digest)
+    if seen == context.registry_state.seen:
+        return pipeline, context, digest
+    context = replace(context, registry_state=replace(context.registry_state, seen=seen))
+    return build(spec, context), context, digest
+
+
+def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
+    """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
+
+    For a graph that has not grown. The champion is not included; `flows/pipeline.py` checks it separately. Labels add
+    16 characters, so that a run with other labels has the same first 64.
+    """
+    nodes = graph.nodes.values()
+    inputs = digest_of(
+        {
+            "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
+            "fingerprint": context.fingerprint,
+            "articles": context.articles,
+            **({} if context.as_of is None else {"as_of": context.as_of}),
+            "files": {node.id: dict(node.reads) for node in nodes if node.reads},
+            "feedback": context.registry_state.feedback_digest,
+            "code": code_of(graph),
+            "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
+            "python": list(sys.version_info[:2]),
+        }
+    )
+    return f"{inputs}{digest_of(context.labels)[:16]}" if spec.evaluate.labels else inputs
+
+
+def code_of(graph: Graph) -> dict[str, str]:
+    """Return module -> digest, of all steps and of the functions that add steps later."""
+    found: dict[str, str] = {}
+    for node in graph.nodes.values():
+        if node.kind != "act":
+            found |= code_digests(node.function)
+    return found

@@ -17,7 +17,7 @@ from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
 from schemas.evaluation import Arm
 from schemas.training import Format, Method, PromptSpec
-from schemas.verdicts import EvidenceUse, Finding, Verdict
+from schemas.verdicts import EvidenceUse, Finding, InterimUse, Verdict
 
 ModelArm = Literal["tuned", "champion", "anchor"]
 """Arms that a trained model answers."""
@@ -275,6 +275,18 @@ class Predictions(Artifact):
 
     n_items: int
     n_new_tokens: int
+    n_replies_cut: int | None = None
+    """Items whose reference answer has more tokens than an answer may have; None if its tokens are not known."""
+    n_planned: int | None = None
+    """Items that were to be answered, if the run stopped before the last (`gates.interim`); null if all were."""
+
+
+class InterimAnswers(Artifact):
+    """`predictions.parquet`, as in `Predictions`, of the items that were answered before `gates.interim` stopped, or
+    of all."""
+
+    n_new_tokens: int
+    use: InterimUse
 
 
 class Scores(Artifact):
@@ -283,6 +295,8 @@ class Scores(Artifact):
 
     arm: ModelArm | Arm
     n_items: int
+    n_replies_cut: int | None = None
+    """As of the `Predictions`."""
     means: dict[str, float]
 
 
@@ -300,6 +314,14 @@ class GateDecision(Artifact):
     """Version that `mode: refresh` must not drift below; null if no rule needs one."""
     use: EvidenceUse | None = None
     """How often these items and this candidate have been judged."""
+    remark: str = ""
+    """What explains the verdict and is in no rule, such as replies that are cut; `reason` ends with it."""
+    interim: InterimUse | None = None
+    """How many of the planned items were answered; null without `gates.interim`."""
+
+    def evidence_used(self) -> str:
+        """How often items and candidate have been judged, and how many items were answered; empty if unknown."""
+        return "; ".join(each.sentence() for each in (self.use, self.interim) if each is not None)
 
 
 class BundleRef(Artifact):

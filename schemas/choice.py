@@ -165,8 +165,8 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
         at, metric = ("train", "ladder", "target", "metric"), choice.target.metric
     else:
         metric = choice.metric
-    if metric not in evaluate.metric_names():
-        yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.metric_names()))
+    if metric not in evaluate.scored_names():
+        yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
     if split.validation_fraction == 0:
         yield Fault(
             "trainings are compared on the validation split, but there is none",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.columns import TicketColumn
 from schemas.corpus import CorpusSpec
 from schemas.endpoint import EndpointSpec
-from schemas.metrics import Metric, MetricTraits, traits_by_name, traits_of
+from schemas.metrics import RIGHT, Metric, MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.template import LABELS, template_columns
 
@@ -88,8 +88,20 @@ class EvaluateSpec(Spec):
     sql and entry_point."""
     slices: tuple[Literal["product", "channel", "category", "priority"], ...] = ("product",)
     """Columns whose values are slices, which are also scored separately."""
+    labels: Literal["differing"] | None = None
+    """differing: people label the answers of items on which the compared arms differ (`tunegate gate label RUN`), which
+    gives the metric `right` and needs no reference answer. Null for no labels."""
+    random_labels: int = Field(default=0, ge=0)
+    """Items, chosen at random, that people label whether the answers differ or not: the slice `labels=random`, the only
+    one on which `right` may have a `value_threshold`."""
     seed: int = Field(default=0, ge=0)
     """Of the choice of items and few-shot examples."""
+
+    @model_validator(mode="after")
+    def _random_part_is_labelled(self) -> EvaluateSpec:
+        if self.random_labels and self.labels is None:
+            raise ValueError("`random_labels` needs `labels: differing`")
+        return self
 
     @field_validator("baseline_system")
     @classmethod
@@ -139,9 +151,17 @@ class EvaluateSpec(Spec):
         return tuple(metric.traits().name for metric in self.metrics)
 
     def metric_names(self) -> tuple[str, ...]:
-        """Names of all scored metrics.
+        """Names of all metrics that a rule may judge.
 
-        >>> EvaluateSpec(fields=r"\\[(?P<category>\\w+)\\]").metric_names()
+        >>> EvaluateSpec(labels="differing").metric_names()
+        ('exact', 'format', 'chrf', 'finished', 'heldout_loss', 'right')
+        """
+        return (*self.scored_names(), *([RIGHT] if self.labels else []))
+
+    def scored_names(self) -> tuple[str, ...]:
+        """Names of the metrics that are computed from an answer, without people.
+
+        >>> EvaluateSpec(fields=r"\\[(?P<category>\\w+)\\]").scored_names()
         ('exact', 'format', 'field_category', 'chrf', 'finished', 'heldout_loss')
         """
         style = ("style", *(f"style_{rule.name}" for rule in self.style)) if self.style else ()

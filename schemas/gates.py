@@ -145,6 +145,21 @@ class ReuseSpec(Spec):
     all of it, and the budget only limits their number."""
 
 
+class InterimSpec(Spec):
+    """`gates.interim`: answer the held-out items in batches and stop when the candidate can hardly pass any more.
+
+    A stop never promotes, and a run that answers all items gets the verdict that it gets without this section. Harm at
+    a stop is judged at a higher confidence. Fewer than 200 items are one batch.
+    """
+
+    batches: int = Field(default=10, ge=2, le=10)
+    """Batches of about equal size, in the order of a hash of the items' ids; each is filled up to whole batches of
+    evaluate.batch_size."""
+    stop_below: float = Field(default=0.2, gt=0, lt=0.5)
+    """Stop after a batch if the chance that some rule over all items is met in the end, with `gates.power.effect` from
+    now on, is below this. 0.2 costs a candidate with that effect at most 2 points of its chance to be promoted."""
+
+
 class PowerSpec(Spec):
     """`gates.power`: assumptions of `tunegate plan`."""
 
@@ -196,6 +211,8 @@ class GatesSpec(Spec):
     """Held-out sets on which one candidate may be judged."""
     reuse: ReuseSpec | None = ReuseSpec()
     """Budget of verdicts on the same held-out items; null for no limit."""
+    interim: InterimSpec | None = None
+    """Stop a candidate that can hardly pass any more; null answers all items."""
     power: PowerSpec = PowerSpec()
     strict_power: bool = False
     """Too few held-out items for `power` are an error (exit code 2) before training, instead of a warning."""

@@ -234,6 +234,11 @@ METRICS: Kinds[MetricSpec] = Kinds(
 )  # fmt: skip
 Metric = Annotated[MetricSpec, METRICS]
 
+RIGHT = "right"
+"""Metric of `evaluate.labels`: 0 if people reject an answer, else 1. Answers that all compared arms gave count as 1,
+whatever they are worth: no difference depends on them."""
+RANDOM_PART = "labels=random"
+"""Slice of the items that are labelled whether the answers differ or not."""
 _BUILT_IN = (
     MetricTraits(name="chrf", continuous=True, lowest=0.0, highest=1.0),
     MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False, lowest=0.0),

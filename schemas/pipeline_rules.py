@@ -11,6 +11,7 @@ from schemas.choice import choice_faults
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
+from schemas.metrics import RANDOM_PART, RIGHT
 from schemas.names import closest
 from schemas.spec import Fault, Spec
 from schemas.training import TrainSpec
@@ -59,7 +60,13 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
                 at=("gates", "rules", index, "metric"),
                 hint=closest(rule.metric, metrics),
             )
-        if rule.slice is None:
+        if rule.metric == RIGHT and rule.value_threshold is not None and rule.slice != RANDOM_PART:
+            yield Fault(
+                "people label only answers that differ, which says nothing about how many are right",
+                at=("gates", "rules", index, "slice"),
+                hint=f"set evaluate.random_labels, such as 200, and judge the limit with `slice: {RANDOM_PART}`",
+            )
+        if rule.slice is None or (rule.metric == RIGHT and rule.slice == RANDOM_PART and evaluate.random_labels):
             continue
         column, equals, _ = rule.slice.partition("=")
         if not equals or column not in evaluate.slices:
@@ -206,7 +213,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
                 at=("train", key),
                 hint="set split.validation_fraction, e.g. 0.05; training never uses the test split",
             )
-    known = evaluate.metric_names()
+    known = evaluate.scored_names()
     for index, name in enumerate(train.validation_metrics):
         if name not in known:
             yield Fault(

@@ -86,6 +86,37 @@ class Example(_Part):
     """Passages of the corpus that fit it, each as source and heading."""
 
 
+class LabelFacts(_Part):
+    """Labels of people that the verdict needs and has; no text."""
+
+    n_items: int
+    """Held-out items."""
+    n_differing: int
+    """Items on which the compared arms differ."""
+    n_needed: int
+    """Items to label: these, and the random part."""
+    n_made: int
+    """Of them, items whose answers all have a label on which most raters agree."""
+    n_disputed: int
+    """Items on which the raters disagree; another rater settles them."""
+    raters: dict[str, int]
+    """Rater -> items labelled."""
+    agreement: dict[str, tuple[int, float | None]]
+    """Two raters -> items that both labelled, and Cohen's kappa; null if it is undefined."""
+    doubtful_references: tuple[str, ...]
+    """Items whose reference answer is probably wrong: people reject it, or accept answers that it calls wrong."""
+
+    @property
+    def sentence(self) -> str:
+        """The same as a sentence."""
+        differing = f"the answers differ on {self.n_differing} of {self.n_items} items"
+        said = f"{self.n_made} of {self.n_needed} labels made; {differing}"
+        kappas = [f"kappa of {pair} {k:.2f} on {n}" for pair, (n, k) in self.agreement.items() if k is not None]
+        disputed = [f"raters disagree on {self.n_disputed}"] if self.n_disputed else []
+        doubtful = [f"{len(self.doubtful_references)} doubtful references"] if self.doubtful_references else []
+        return "; ".join([said, *kappas, *disputed, *doubtful])
+
+
 class CitedPassage(_Part):
     """A passage of the corpus that prompts of held-out items show."""
 
@@ -179,6 +210,8 @@ class RunReport(_Part):
     """Rungs or trials that were compared on validation; empty without `method: ladder` and `train.sweep`."""
     corpus: CorpusFacts | None = None
     """Null without `evaluate.corpus`."""
+    labels: LabelFacts | None = None
+    """Null if no labels are declared."""
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """Differences from the champion's run; empty without a champion."""

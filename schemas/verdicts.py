@@ -48,6 +48,21 @@ class UsedBudget(BaseModel):
     """Items of each of these sets, if each contains the one before and this verdict's contains them all; else empty."""
     verdicts: int = Field(default=0, ge=0)
     """Other candidates for the registered model that were judged on the same items before."""
+    n_seen: int = Field(default=0, ge=0)
+    """Items whose text people had seen before this run: whoever repairs what they read teaches to the test."""
+
+
+class SeenItems(BaseModel):
+    """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    salt: str = ""
+    hashes: tuple[str, ...] = ()
+    """`tasks.draw.item_hash` of each, sorted."""
+
+
+NOTHING_SEEN = SeenItems()
 
 
 class EvidenceUse(BaseModel):
@@ -64,6 +79,8 @@ class EvidenceUse(BaseModel):
     """Candidates that these items may judge; null for no limit."""
     confidence: float
     """One-sided confidence of each bound of this verdict, with its share of the error probability."""
+    n_seen: int = 0
+    """Items whose text people had seen before."""
 
     def sentence(self) -> str:
         """The same as a sentence.
@@ -72,9 +89,56 @@ class EvidenceUse(BaseModel):
         'verdict 4 of at most 20 on these items; look 1 of at most 1 at this candidate; one-sided bounds at 95 %'
         """
         budget = "" if self.budget is None else f" of at most {self.budget}"
+        seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
             f"verdict {self.verdict}{budget} on these items; look {self.look} of at most {self.looks_max} at this "
-            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %"
+            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %{seen}"
+        )
+
+
+class InterimLook(BaseModel):
+    """The state of an unfinished comparison after a batch of answers (`gates.interim`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_items: int
+    """Items answered by then."""
+    rule: str
+    """The rule that was least likely to be met in the end."""
+    chance: float
+    """That it is met with all planned items, if the rest is as planned; 0-1."""
+    stopped: bool
+    """Whether the run stopped here."""
+
+
+class InterimUse(BaseModel):
+    """How many of the planned items were answered, and what the looks on the way saw."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_items: int
+    n_planned: int
+    looks: tuple[InterimLook, ...] = ()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether items were left unanswered."""
+        return self.n_items < self.n_planned
+
+    def sentence(self) -> str:
+        """The same as a sentence.
+
+        >>> look = InterimLook(n_items=96, rule="exact improves on champion", chance=0.04, stopped=True)
+        >>> InterimUse(n_items=96, n_planned=400, looks=(look,)).sentence()
+        'stopped after 96 of 400 planned items, 304 are left unanswered; chance to pass so far 4 % (1 look)'
+        """
+        looks = f"{len(self.looks)} look{'' if len(self.looks) == 1 else 's'}"
+        if not self.stopped:
+            return f"all {self.n_planned:,} planned items are answered ({looks})"
+        left, chance = self.n_planned - self.n_items, self.looks[-1].chance
+        return (
+            f"stopped after {self.n_items:,} of {self.n_planned:,} planned items, {left:,} are left unanswered; "
+            f"chance to pass so far {100 * chance:.2g} % ({looks})"
         )
 
 

@@ -14,6 +14,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 Times = Sequence[datetime | int | None]
+GROUPS = 10
+"""Groups of held-out items that are answered one after another if the gate looks at them (`gates.interim`)."""
+LEAST_LOOKED_AT = 200
+"""Fewer held-out items are one group: a tenth of them says nothing and does not fill a batch."""
 
 
 def draw_order(
@@ -59,6 +63,37 @@ def draw_order(
 def hash_rank(ticket_id: str, *, seed: int) -> tuple[bytes, str]:
     """Sort key that shuffles ids the same way in every run, whatever the other ids are."""
     return hashlib.sha256(f"{seed}:{ticket_id}".encode()).digest(), ticket_id
+
+
+def group_ends(n_items: int, *, batch_size: int) -> tuple[int, ...]:
+    """Return how many held-out items are answered after each group of about a tenth; the last are all.
+
+    Groups are filled up to a multiple of `batch_size`, so that answering them one after another costs no time.
+
+    >>> group_ends(400, batch_size=32)
+    (64, 96, 128, 160, 224, 256, 288, 320, 384, 400)
+    >>> group_ends(96, batch_size=32)
+    (96,)
+    """
+    n_groups = GROUPS if n_items >= LEAST_LOOKED_AT else 1
+    shares = (-(-part * n_items // n_groups) for part in range(1, n_groups + 1))
+    return tuple(sorted({min(n_items, -(-share // batch_size) * batch_size) for share in shares}))
+
+
+def look_ends(n_items: int, *, batches: int, batch_size: int) -> tuple[int, ...]:
+    """Return the ends of groups that are ends of `batches` batches; the last are all items.
+
+    >>> look_ends(400, batches=3, batch_size=32)
+    (160, 288, 400)
+    """
+    ends = group_ends(n_items, batch_size=batch_size)
+    wanted = (part * n_items / batches for part in range(1, batches + 1))
+    return tuple(dict.fromkeys(next(end for end in ends if end >= each) for each in wanted))
+
+
+def item_hash(item_id: str, *, salt: str) -> str:
+    """Hash under which an item is recorded: it identifies equal items, and reveals no ticket."""
+    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
 
 
 def _uniform(text: str) -> float:

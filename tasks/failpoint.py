@@ -49,6 +49,7 @@ PLACES: dict[str, str] = {
     "forget.removed": "one place with a customer's rows is removed or rewritten, others are still there",
     "forget.certified": "everything is removed and the certificate is written, the ledger does not say so yet",
     "snapshot.copied": "the warehouse is copied aside, readers still see the previous one",
+    "answers.kept": "a batch of answers is kept, nothing has looked at it",
     "train.checkpoint.written": "a checkpoint's files are written aside, it is not complete",
     "train.best.kept": "the weights of a better validation are saved, no checkpoint refers to them yet",
     "train.trunk.written": "the output of the frozen layers is written aside, it is not complete",

@@ -1,15 +1,25 @@
-"""`tunegate gate`: verdicts.
+"""`tunegate gate`: verdicts, and the labels that they need.
 
-Ticket text goes to stdout alone, read from the local store; a note on stderr never quotes it.
+Ticket text goes to stdout alone, read from the local store, or to files below the state folder; a note on stderr never
+quotes it.
 """
 
 from __future__ import annotations
 
-from flows.cli.command import command, group
-from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument
-from flows.cli.output import print_json, talk
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
-app = group("Look into a verdict.")
+import typer
+
+from flows.cli.command import command, group
+from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
+from flows.cli.output import note, print_json, talk
+
+if TYPE_CHECKING:
+    from flows.views.labelling import Labelling
+
+app = group("Look into a verdict, and label what it needs.")
 
 
 @command(app, example="tunegate gate explain 20261126-074621 --items 3")
@@ -63,4 +73,85 @@ def explain(
         print_decision(row.run_id, decision, figures, worst, finding)
     if missing:
         talk().print(f"[yellow]note[/yellow] the items are not shown: {escape(missing)}")
+    return 0
+
+
+@command(app, example="tunegate gate label 20261126-074621 --rater ada")
+def label(
+    run_id: RunArgument,
+    rater: Annotated[str | None, typer.Option(help="Who labels; your login if not given.", show_default=False)] = None,
+    write: Annotated[
+        Literal["csv", "jsonl"] | None,
+        typer.Option(help="Write what is to be labelled to a file in the run's report, instead of asking."),
+    ] = None,
+    read: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Read labels made elsewhere from CSV or JSON.", exists=False)
+    ] = None,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """Label the answers on which candidate and champion differ.
+
+    The answers are shuffled, and nothing says whose they are. Each choice is stored at once, and the next session
+    continues where this one ended. With --json, only count what is needed and made.
+    """
+    from flows.context.labels import add_votes
+    from flows.views.labelling import labelling_of
+    from flows.views.run_reader import Recorded
+    from flows.workspace.settings import load_settings
+    from schemas.errors import ConfigError
+
+    if (write is not None) + (read is not None) > 1:
+        raise ConfigError("give --write or --read, not both", code="TG0139", where="--read")
+    settings = load_settings(config)
+    labelling = labelling_of(Recorded(settings, run_id))
+    row, name, decision = labelling.recorded.row, rater or login(), labelling.recorded.decision()
+    if decision is not None and decision.verdict in ("BLOCK", "ERROR"):
+        note(f"the verdict of this run is {decision.verdict}, whatever the labels say")
+    elif decision is not None and any(finding.metric == "interim" for finding in decision.findings):
+        note("this run stopped early, so that no labels can promote its candidate")
+    if write is not None:
+        return _write_labels(labelling, write, name)
+    if read is not None:
+        from tasks.assess.label_files import read_sheets
+
+        known = frozenset(label for question in labelling.questions for label in question.answers)
+        for who, votes in read_sheets(read, known=known, rater=name).items():
+            add_votes(settings.home, row.pipeline, who, votes)
+    elif not as_json:
+        from flows.cli.text.label import ask_labels
+
+        todo = labelling.open_for(name)
+        ask_labels(
+            [partial(labelling.sheet, question) for question in todo],
+            save=lambda votes: add_votes(settings.home, row.pipeline, name, votes),
+            n_before=len(labelling.questions) - len(todo),
+        )
+    facts = labelling_of(labelling.recorded).facts()
+    if as_json:
+        print_json({"run_id": row.run_id, **facts.model_dump()})
+        return 0
+    note(facts.sentence)
+    for item in facts.doubtful_references:
+        note(f"the reference answer of {item} is probably wrong")
+    if facts.n_made == facts.n_needed:
+        note(f"`tunegate run {row.pipeline}` gives the verdict")
+    return 0
+
+
+def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: str) -> int:
+    """Write what the rater has not labelled."""
+    from flows.cli.output import out
+    from flows.views.report import report_folder
+    from flows.workspace.disk import private_folder
+    from tasks.assess.label_files import write_sheets
+    from tasks.files import write_atomic
+
+    sheets = [labelling.sheet(question) for question in labelling.open_for(rater)]
+    recorded = labelling.recorded
+    file = private_folder(report_folder(recorded.settings.home, recorded.row.run_id)) / f"labels.{form}"
+    write_atomic(file, write_sheets(sheets, form))
+    file.chmod(0o600)
+    out().print(str(file), markup=False, soft_wrap=True)
+    note(f"{len(sheets)} items; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`")
     return 0

@@ -21,16 +21,17 @@ from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.work_pools import where_stages_run
+from flows.views.labelling import planned_labels
 from flows.views.outlook import Pace, Size, pace_of, size_of
 from flows.views.plan_calls import planned_calls
-from flows.views.power import gate_power
+from flows.views.power import gate_power, interim_plan
 from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
-from tasks.assess.plan_gate import RulePower
+from tasks.assess.plan_gate import InterimPlan, RulePower
 from tasks.start.source_size import measure_source
 from tasks.train.memory import Forecast, forecast, workload_of
 
@@ -54,6 +55,7 @@ class PlanView:
     causes: Mapping[str, Sequence[str]]
     """Kind of change -> the steps that certainly run for it."""
     power: Sequence[RulePower]
+    interim: InterimPlan | None
     source: str | None
     places: Mapping[str, str]
     calls: Sequence[Calls]
@@ -73,6 +75,7 @@ class PlanView:
             **self.figures,
             "causes": self.causes,
             "gates": [{**asdict(row), "underpowered": row.underpowered} for row in self.power],
+            "interim": None if self.interim is None else asdict(self.interim),
             "source": self.source,
             "places": self.places,
             "calls": [asdict(each) for each in self.calls],
@@ -107,6 +110,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         figures=_figures(found, planned, size, pace, memory),
         causes=_causes(planned),
         power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store),
+        interim=interim_plan(spec, splits=splits),
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
         calls=planned_calls(spec, planned, settings=settings, root=root, has_champion=champion is not None),
@@ -214,6 +218,7 @@ def _figures(
     return {
         **several,
         **budget,
+        **planned_labels(spec, found.settings, size.n_test if size else None),
         **({"source_rows": size.n_rows} if size and size.estimated else {}),
         "train_examples": size and size.n_train,
         "train_tokens": size and size.train_tokens * train.epochs,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.context.feedback import feedback_database, state_of
 from flows.context.ingest import landed_folder
+from flows.context.labels import settled_labels
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState
 from flows.privacy.keys import load_forgotten
@@ -52,6 +54,8 @@ class GraphContext:
     """Of all trainings of the run together."""
     as_of: str | None = None
     """Only tickets created by the end of this day, UTC, `2026-05-31`; None for all."""
+    labels: Mapping[str, bool] = field(default_factory=dict)
+    """Labelled answer -> whether people accept it (`flows/context/labels.py`)."""
     place: Place | None = None
     """The cluster that runs trainings, answers and parts of redaction and dedup; None for this process."""
 
@@ -81,6 +85,7 @@ def context_of(
         trunks=trunks_of(settings.home, spec.name),
         limits=limits_of(spec.train),
         as_of=as_of,
+        labels=settled_labels(settings.home, spec.name) if spec.evaluate.labels else {},
         place=place_of(spec, settings),
     )
 

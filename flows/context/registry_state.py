@@ -22,7 +22,8 @@ from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
-from schemas.verdicts import UsedBudget
+from schemas.verdicts import NOTHING_SEEN, SeenItems, UsedBudget
+from tasks.draw import item_hash
 from tasks.monitor.feedback import acceptance_of
 
 
@@ -49,6 +50,8 @@ class RegistryState:
     held_out: Callable[[], Mapping[str, frozenset[str]]] = dict
     """Returns digest of a held-out set -> hashes of its items: sets that share items use up each other's evidence.
     Called late, since this run's own set is recorded meanwhile."""
+    seen: SeenItems = NOTHING_SEEN
+    """Held-out items whose text people saw before the first run of these inputs; set once they are known."""
     live: LiveQuality | None = None
     """What agents did with suggestions; None if `feedback` is not declared."""
     feedback_digest: str = ""
@@ -73,7 +76,12 @@ class RegistryState:
             nested=tuple(len(each) for each in chain[:-1]) if nested else (),
             # The mean over these items of how many other candidates each has judged, rounded up.
             verdicts=math.ceil(sum(shares.values()) - 1e-9),
+            n_seen=self._n_seen(items),
         )
+
+    def _n_seen(self, items: Artifact) -> int:
+        shown = frozenset(self.seen.hashes)
+        return sum(item_hash(item, salt=self.seen.salt) in shown for item in _ids_of(items)) if shown else 0
 
     def live_for(self, prompt: PromptSpec, max_new_tokens: int, model: Artifact, trained: Artifact) -> LiveQuality:
         """Return what agents did with suggestions, once the candidate is known: it may have served before."""
@@ -157,8 +165,12 @@ def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | N
 
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
     """Record which items the set has, before anything is judged on them."""
-    ids = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
-    ledger.record_held_out(items.digest, ids)
+    ledger.record_held_out(items.digest, _ids_of(items))
+
+
+def _ids_of(items: Artifact) -> list[str]:
+    ids: list[str] = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
+    return ids
 
 
 def _shared(sets: Mapping[str, frozenset[str]], this: str, other: str) -> float:

@@ -5,7 +5,6 @@ It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/le
 
 from __future__ import annotations
 
-import hashlib
 import os
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,13 +17,17 @@ from flows.ledger.ticks import set_mark
 from flows.workspace.clock import present
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
-from schemas.verdicts import Verdict
+from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
+from tasks.draw import item_hash
 from tasks.failpoint import reach
+from tasks.files import sha256_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 TYPICAL_RUNS = 5
+SEEN = "seen/"
+"""Beginning of the names of those sets in `held_out` that people saw; the others are named by digest."""
 
 
 class Seen(NamedTuple):
@@ -174,14 +177,49 @@ class Runs(LedgerBase):
         # Only salted hashes are stored: they identify equal items and reveal no ticket.
         with self.write() as db:
             if db.execute("SELECT 1 FROM held_out WHERE digest = ?", (digest,)).fetchone() is None:
-                items = " ".join(sorted(_item_hash(item, salt=identity(db) or "") for item in item_ids))
+                items = " ".join(sorted(item_hash(item, salt=identity(db) or "") for item in item_ids))
                 db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (digest, items))
 
     def held_out_items(self) -> dict[str, frozenset[str]]:
         """Return digest of a held-out set -> hashes of its items."""
         with self.read() as db:
-            rows = db.execute("SELECT digest, items FROM held_out").fetchall()
+            rows = db.execute(
+                "SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) <> ?", (len(SEEN), SEEN)
+            ).fetchall()
         return {row["digest"]: frozenset(row["items"].split()) for row in rows}
+
+    def record_seen(self, item_ids: Iterable[str]) -> None:
+        """Record held-out items whose text was shown: the next run takes others where there are any."""
+        with self.write() as db:
+            newest = db.execute("SELECT coalesce(max(seq), 0) AS seq FROM runs").fetchone()["seq"]
+            hashes = sorted({item_hash(item, salt=identity(db) or "") for item in item_ids})
+            # A row of `held_out`, which has the same hashes of every set: its name says when, and what for.
+            name = f"{SEEN}{newest:012d}/{sha256_json(hashes)[:16]}"
+            if hashes and db.execute("SELECT 1 FROM held_out WHERE digest = ?", (name,)).fetchone() is None:
+                db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (name, " ".join(hashes)))
+
+    def seen_items(self, pipeline: str, input_digest: str) -> SeenItems:
+        """Return the items whose text was shown before the first run of the pipeline with these inputs.
+
+        A run that repeats another one (after a kill, or once its answers are labelled) has its items: what people saw
+        meanwhile counts from the next change of data or configuration on.
+
+        Args:
+            input_digest: Its first 64 characters count: without the labels.
+        """
+        with self.read() as db:
+            row = db.execute(
+                "SELECT min(seq) AS seq FROM runs WHERE pipeline = ? AND substr(input_digest, 1, 64) = ?",
+                (pipeline, input_digest[:64]),
+            ).fetchone()
+            rows = db.execute(
+                "SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) = ?", (len(SEEN), SEEN)
+            ).fetchall()
+            salt = identity(db) or ""
+        first = row["seq"]
+        shown = (each for each in rows if first is None or int(each["digest"].split("/")[1]) < first)
+        hashes = {item for each in shown for item in each["items"].split()}
+        return SeenItems(salt=salt, hashes=tuple(sorted(hashes))) if hashes else NOTHING_SEEN
 
     def runs_with(self, key: str) -> tuple[str, ...]:
         """Return the runs that made or reused the result of this key."""
@@ -296,10 +334,6 @@ class Runs(LedgerBase):
                 )
         marked = (self.run(row.run_id) for row in gone)
         return tuple(row for row in marked if row.status == "INTERRUPTED")
-
-
-def _item_hash(item_id: str, *, salt: str) -> str:
-    return hashlib.sha256(f"{salt}\0{item_id}".encode()).hexdigest()[:12]
 
 
 def now() -> str:

@@ -23,7 +23,7 @@ from tasks.sources.database_copy import left_by_ended
 
 WITHOUT_ROWS = ("base_model", "bundle", "gate", "card")
 """Results that hold weights and figures but no rows."""
-PAGES = ("report.html", "report.json")
+PAGES = ("report.html", "report.json", "labels.csv", "labels.jsonl")
 """Files of a report that show tickets."""
 LEFTOVERS = ("scratch", "tmp", "damaged")
 """Unfinished work; whose rows it holds is unknown."""

@@ -176,7 +176,7 @@ class Ablation:
         self._store = open_store(self.settings)
         # One training, to its end: with early stopping or a selection, arms would train for different numbers of steps.
         first = self.spec.train.first().model_copy(update={"early_stopping": None})
-        gates = self.spec.gates
+        gates = self.spec.gates.model_copy(update={"interim": None})  # arms are compared on all items
         if gates.contamination is None:
             gates = gates.model_copy(update={"contamination": ContaminationSpec()})
         train = TrainSection.model_validate(first.model_dump())

@@ -24,6 +24,7 @@ from schemas.artifacts import (
     DatasetRef,
     EvalSet,
     GateDecision,
+    InterimAnswers,
     ModelRef,
     Predictions,
     PromptSet,
@@ -185,6 +186,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_items:,} prompts"
         case Predictions():
             return f"{artifact.n_items:,} answers, {artifact.n_new_tokens:,} tokens"
+        case InterimAnswers():
+            return artifact.use.sentence()
         case Scores():
             shown = list(artifact.means.items())[:3]
             return "  ".join(f"{metric} {value:.3f}" for metric, value in shown)
@@ -248,10 +251,12 @@ def print_decision(console: Console, decision: GateDecision) -> None:
         if finding.verdict != "PROMOTE":
             label = finding.verdict if finding.decides else "note"
             rules.setdefault((label, finding.reason), []).append(finding.rule)
-    for (label, reason), names in rules.items():
-        console.print(f"  {label:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
-    if decision.use is not None:
-        console.print(f"  {decision.use.sentence()}", highlight=False, markup=False)
+    for (kind, reason), names in rules.items():
+        console.print(f"  {kind:<7} {'; '.join(dict.fromkeys(names))}: {reason}", highlight=False, markup=False)
+    if decision.remark:
+        console.print(f"  note    {decision.remark}", highlight=False, markup=False)
+    if used := decision.evidence_used():
+        console.print(f"  {used}", highlight=False, markup=False)
     console.print()
 
 

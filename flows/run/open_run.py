@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from flows.build import PipelineGraph, build
+from flows.build import PipelineGraph, build_run, code_of
 from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import ingested_source
@@ -23,8 +22,8 @@ from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import Timings
 from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run, RunEndedError
-from flows.graph.graph import Graph, Node
-from flows.graph.keys import code_digests, digest_of, installed
+from flows.graph.graph import Node
+from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
 from flows.ledger.rows import config_of_run
@@ -40,7 +39,6 @@ from flows.workspace.temporary import temporary_files_below
 from schemas.artifacts import Artifact, EvalSet
 from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
-from schemas.schedule import OPERATIONS
 from schemas.secrets import masked
 from tasks.children import THIS_PROCESS
 from tasks.monitor.arrivals import newest_time
@@ -165,9 +163,8 @@ def _opened(context: RunContext) -> OpenRun:
     graph_context = context_of(
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
-    pipeline = build(spec, graph_context)
-    context.input_digest = input_digest(spec, pipeline.graph, graph_context)
-    context.code_digest = digest_of(_code(pipeline.graph))
+    pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
+    context.code_digest = digest_of(code_of(pipeline.graph))
     context.ledger.set_input_digest(context.run_id, context.input_digest)
     run = Run(
         pipeline.graph,
@@ -234,33 +231,3 @@ def _seen(opened: OpenRun) -> Seen | None:
     if splits is None or warehouse is None:
         return None
     return Seen(warehouse.snapshot_id, newest_time(splits), splits.n_train + splits.n_validation + splits.n_test)
-
-
-def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str:
-    """Return the digest of everything that decides the run: configuration, tickets, base model, code and libraries.
-
-    For a graph that has not grown. The champion is not included; `flows/pipeline.py` checks it separately.
-    """
-    nodes = graph.nodes.values()
-    return digest_of(
-        {
-            "spec": spec.model_dump(mode="json", by_alias=True, exclude={"name", "description", "engine", *OPERATIONS}),
-            "fingerprint": context.fingerprint,
-            "articles": context.articles,
-            **({} if context.as_of is None else {"as_of": context.as_of}),
-            "files": {node.id: dict(node.reads) for node in nodes if node.reads},
-            "feedback": context.registry_state.feedback_digest,
-            "code": _code(graph),
-            "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
-            "python": list(sys.version_info[:2]),
-        }
-    )
-
-
-def _code(graph: Graph) -> dict[str, str]:
-    """Return module -> digest, of all steps and of the functions that add steps later."""
-    found: dict[str, str] = {}
-    for node in graph.nodes.values():
-        if node.kind != "act":
-            found |= code_digests(node.function)
-    return found

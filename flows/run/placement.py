@@ -35,6 +35,7 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.pipeline import PipelineSpec
+from schemas.verdicts import NOTHING_SEEN, SeenItems
 from tasks.files import sha256_file, write_json
 from tasks.monitor.feedback import FeedbackState
 from tasks.sources.registry import fingerprint_source
@@ -83,6 +84,8 @@ class Handover(BaseModel):
     feedback_rows: int | None
     feedback_digest: str
     as_of: str | None = None
+    seen: SeenItems = NOTHING_SEEN
+    labels: dict[str, bool] = {}
 
     @property
     def work(self) -> str:
@@ -166,6 +169,8 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.as_of,
+        seen=opened.graph_context.registry_state.seen,
+        labels=dict(opened.graph_context.labels),
     )
     path = _place(root, context.run_id, stage)
     write_json(path, handover.model_dump(mode="json"))
@@ -333,6 +338,7 @@ def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Sto
         trunks=trunks_of(store.root, spec.name),
         limits=limits_of(spec.train),
         as_of=given.as_of,
+        labels=given.labels,
     )
 
 
@@ -433,7 +439,7 @@ def _registry_state(given: Handover, root: Path) -> RegistryState:
     if champion is not None and given.learned is not None:
         learned = {**given.learned, "root": str(root / given.learned["root"])}
         start = StartingPoint(champion, DatasetRef.model_validate(learned))
-    return RegistryState(champion=champion, anchor=_arrived(given.anchor, root), start=start)
+    return RegistryState(champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen)
 
 
 def _arrived(plain: Mapping[str, Any] | None, root: Path) -> ChampionRef | None:

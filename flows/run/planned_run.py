@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from flows.build import PipelineGraph, build
+from flows.build import PipelineGraph, build_run
 from flows.context.as_of import check_as_of, check_ingested, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import landed_folder
@@ -29,8 +29,10 @@ DIGESTS = {
     "params.files": "another base model",
     "params.feedback": "new feedback",
     "params.articles": "other help articles",
+    "params.labels": "other labels",
+    "params.seen": "people saw held-out items",
 }
-"""Parameters that are digests -> the reason to show when one has changed."""
+"""Parameters that are digests or many values -> the reason to show when they have changed."""
 CODE = "code of "
 CAUSES = {
     "params.": "parameter",
@@ -91,7 +93,7 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
         spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run,
         as_of=as_of,
     )  # fmt: skip
-    declared = build(spec, context)
+    declared, context, _ = build_run(spec, context, ledger)
     run = Run(declared.graph, store, budget=budget_of(settings))
     nodes = tuple(_in_words(this) for this in plan(run, _last_keys(ledger, spec.name) if ledger else None))
     seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
@@ -110,8 +112,8 @@ def _last_keys(ledger: Ledger, pipeline: str) -> dict[str, str]:
 
 def _in_words(this: PlannedNode) -> PlannedNode:
     """Replace reasons about digests by what has changed, and many modules by their number."""
-    paths = (reason.replace(":", " ").partition(" ")[0] for reason in this.reasons)
-    reasons = [DIGESTS.get(path, reason) for path, reason in zip(paths, this.reasons, strict=True)]
+    paths = (reason.replace(":", " ").partition(" ")[0].split(".")[:2] for reason in this.reasons)
+    reasons = [DIGESTS.get(".".join(path), reason) for path, reason in zip(paths, this.reasons, strict=True)]
     modules = [reason for reason in reasons if reason.startswith(CODE)]
     if len(modules) > SHOWN_MODULES:
         names = ", ".join(reason.removeprefix(CODE).partition(" ")[0] for reason in modules[:SHOWN_MODULES])

@@ -61,7 +61,8 @@ def measures_of(recorded: Recorded) -> Measures | None:
     answers = recorded.result("answers_tuned", Predictions, folder="answers")
     if model is None or answers is None or not answers.n_items:
         return None
-    seconds = ledger.made_in(keys["answers_tuned"])
+    # With `gates.interim` that step generates, and the answers are only copied from it.
+    seconds = ledger.made_in(keys.get("interim") or keys["answers_tuned"])
     prompts = {arm: recorded.result(f"prompts_{arm}", PromptSet, folder="prompts") for arm in PROMPTS}
     return Measures(
         n_parameters=model.n_parameters,

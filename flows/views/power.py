@@ -16,7 +16,7 @@ from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.verdicts import Finding
 from tasks.assess.compare import z_value
-from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
+from tasks.assess.plan_gate import Disagreement, InterimPlan, RulePower, plan_gate, plan_interim
 from tasks.assess.suite import read_suite
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ def gate_power(
         seen={} if decision is None else _seen(decision),
         n_suite=None if spec.gates.forgetting is None else len(read_suite(spec.gates.forgetting.suite)),
     )
+
+
+def interim_plan(spec: PipelineSpec, *, splits: Splits | None) -> InterimPlan | None:
+    """Return when the run will look at its answers; None without `gates.interim`, or before curation."""
+    if splits is None or not splits.n_test:
+        return None
+    n_items = min(spec.evaluate.max_items, splits.n_test)
+    return plan_interim(spec.judged_gates, n_items=n_items, batch_size=spec.evaluate.batch_size)
 
 
 def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | None:

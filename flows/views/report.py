@@ -16,6 +16,7 @@ from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since
+from flows.views.labelling import labelling_of
 from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
@@ -46,6 +47,7 @@ from schemas.report import (
     Curve,
     Example,
     FunnelLine,
+    LabelFacts,
     RemovedExample,
     RunReport,
     StepLine,
@@ -116,7 +118,7 @@ def gather(
         version=mine[0].ref.version if mine else None,
         compared_with=decision.champion_version if decision else None,
         champion=champion.version if champion else None,
-        evidence=decision.use.sentence() if decision and decision.use else "",
+        evidence=decision.evidence_used() if decision else "",
         n_items=decision.n_items if decision else 0,
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
@@ -130,6 +132,7 @@ def gather(
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         corpus=_corpus_facts(corpus, items),
+        labels=_labels(recorded),
         worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
         starts=compare_starts(recorded),
@@ -293,6 +296,14 @@ def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFact
         n_articles=corpus.n_articles, n_passages=corpus.n_passages, n_dropped=corpus.n_dropped,
         n_redacted=corpus.n_redacted, n_items_without=n_without, cited=tuple(cited[:CITED_PASSAGES]),
     )  # fmt: skip
+
+
+def _labels(recorded: Recorded) -> LabelFacts | None:
+    """Count them; None if none are declared, or the answers or the configuration can no longer be read."""
+    try:
+        return labelling_of(recorded).facts()
+    except TunegateError:
+        return None
 
 
 def _worst(

@@ -1,6 +1,7 @@
 """Read the stored results of a recorded run through the ledger: its decision, scores, answers and worst items.
 
-Used by `tunegate gate explain`, `cost`, `compare`, `advise` and the report; changes nothing.
+Used by `tunegate gate explain`, `gate label`, `cost`, `compare`, `advise` and the report; changes nothing but the
+ledger's record of the items whose text was shown.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
 from schemas.registries import load_registries
 from schemas.verdicts import Finding
+from tasks.assess.labels import LABELLED
 from tasks.assess.worst import Answered, WorstItem, worst_items
 
 A = TypeVar("A", bound=Artifact)
@@ -65,17 +67,18 @@ class Recorded:
 
     def scores(self, arm: str) -> Scores | None:
         """Return the scores of one arm; those of a text classifier are in a separate folder."""
+        labelled = self.result(f"{LABELLED}_{arm}", Scores, folder=LABELLED)
         found = (self.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
-        return next((scores for scores in found if scores is not None), None)
+        return labelled or next((scores for scores in found if scores is not None), None)
 
     def answered(self, arm: str) -> Answered | None:
         """Return scores and answers of one arm."""
-        scores = self.result(f"scores_{arm}", Scores, folder="scores")
+        scores = self.scores(arm)
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
         return None if scores is None or answers is None else Answered(scores, answers)
 
     def worst(self, decision: GateDecision, finding: Finding, n_items: int) -> tuple[WorstItem, ...]:
-        """Return the items on which the candidate lost most by the finding's metric.
+        """Return the items on which the candidate lost most by the finding's metric; the ledger records them as seen.
 
         Raises:
             ConfigError: TG0159, items or answers are gone.
@@ -87,7 +90,7 @@ class Recorded:
         reference = None if arm is None else self.answered(arm)
         if arm is not None and reference is None:
             raise ConfigError(f"the answers of {arm} are no longer in the store", code="TG0159")
-        return worst_items(
+        found = worst_items(
             items=items,
             candidate=candidate,
             reference=reference,
@@ -99,6 +102,9 @@ class Recorded:
             slice_name=finding.slice,
             n_items=n_items,
         )
+        if found:  # before anyone reads them
+            self.ledger.record_seen(item.item_id for item in found)
+        return found
 
 
 def shown_finding(decision: GateDecision, metric: str | None = None) -> Finding | None:

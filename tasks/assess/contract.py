@@ -1,6 +1,6 @@
 """The core of the gate: counts in, verdicts out, for one candidate or thousands at a time.
 
-Every function broadcasts over leading axes, so that `benchmarks/gates.py` judges simulated candidates with the same
+Every function broadcasts over leading axes, so that `benchmarks/gates` judges simulated candidates with the same
 code as `tasks/assess/judge.py` and `gate.py` a real one. Knows nothing of metrics, files or messages.
 
 Each rule has two answers, each with its own error probability: whether it is *met* at the confidence, and how

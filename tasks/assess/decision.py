@@ -8,11 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from schemas.artifacts import GateDecision
+from schemas.artifacts import GateDecision, Scores
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
 
+CUT = 0.1
+"""Share of cut replies from which on the reason names it."""
+STOPPED = "interim"
+"""Metric of the finding that a run stopped before the last item."""
 _OUTCOMES: dict[Verdict, str] = {
     "PROMOTE": "met",
     "UNCOMPARED": "not compared",
@@ -58,8 +62,14 @@ def describe_guard(metric: str, where: str, against: str) -> str:
     return f"{metric} in {where} is not shown to be worse than {against}"
 
 
-def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None) -> str:
-    """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items."""
+def summarise(
+    findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None, *, remark: str = ""
+) -> str:
+    """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items.
+
+    Args:
+        remark: Comes last.
+    """
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
@@ -72,7 +82,8 @@ def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
     if verdict == "PROMOTE":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
-    first = decisive[0]
+    # Where a run stopped, that is the reason: the others judge only a part of the items.
+    first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
         checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
         return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
@@ -81,9 +92,8 @@ def summarise(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | 
     if verdict == "HOLD" and not any(finding.part == "use" for finding in decisive):
         first = max(decisive, key=lambda finding: finding.more_items or 0)  # the first, if none says a number
         looks = _looks_left(use) if first.more_items else ""
-    return (
-        f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{looks}{unjudged}"
-    )
+    last = f"{looks}{unjudged}" + (f" {remark}" if remark else "")
+    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
 
 
 def _looks_left(use: EvidenceUse | None) -> str:
@@ -96,6 +106,17 @@ def _looks_left(use: EvidenceUse | None) -> str:
     return f" {left} {'look' if left == 1 else 'looks'} at this candidate {'is' if left == 1 else 'are'} left."
 
 
+def remark_on_length(scores: Scores, verdict: Verdict) -> str:
+    """Name the share of held-out replies that are too long for an answer, if that may be why; empty if not.
+
+    A candidate that learned to write them is cut, too, and not by its own fault.
+    """
+    share = (scores.n_replies_cut or 0) / max(1, scores.n_items)
+    if share <= CUT or verdict not in ("BLOCK", "HOLD"):
+        return ""
+    return f"{share:.0%} of the held-out replies are longer than evaluate.max_new_tokens: answers like them are cut."
+
+
 def write_decision(decision: GateDecision, *, out: Path) -> None:
     """Write `decision.json` (all fields but root and digest) and `decision.md` (the same as a table)."""
     write_json(out / "decision.json", decision.model_dump(mode="json", exclude={"root", "digest"}))
@@ -105,7 +126,7 @@ def write_decision(decision: GateDecision, *, out: Path) -> None:
 def _markdown(decision: GateDecision) -> str:
     champion = f"champion version {decision.champion_version}" if decision.champion_version else "no champion"
     baseline = f"best baseline {decision.best_baseline}" if decision.best_baseline else "no baseline compared"
-    used = decision.use.sentence() if decision.use is not None else "earlier verdicts were not counted"
+    used = decision.evidence_used() or "earlier verdicts were not counted"
     lines = [
         f"# Verdict: {decision.verdict}",
         "",

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import RIGHT, MetricTraits, traits_of
 
 if TYPE_CHECKING:
     from tasks.assess.compare import Floats
@@ -25,6 +25,10 @@ CLASSIFIER_ARMS = ("majority", "tfidf")
 BASELINE_ARMS = (*PROMPTING_ARMS, *CLASSIFIER_ARMS)
 """The arms of `best_baseline`, of those that have the metric: classifiers have the routing field alone. Of equal arms,
 the first is the best."""
+
+
+UNLABELLED = "TG0624"
+"""Code of the error that answers have no labels: more labels decide, so the verdict is HOLD."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,19 @@ class Paired:
 
 
 class ArmScores:
-    """The scores of one arm: metric -> item id -> value. Files are read on first use."""
+    """The scores of one arm: metric -> item id -> value. Files are read on first use.
 
-    def __init__(self, scores: Scores, known: Mapping[str, MetricTraits] | None = None) -> None:
+    Args:
+        of: Only the items of this arm, which a run stopped before it had answered all.
+    """
+
+    def __init__(
+        self, scores: Scores, known: Mapping[str, MetricTraits] | None = None, *, of: ArmScores | None = None
+    ) -> None:
         self.arm: str = scores.arm
         self._scores = scores
         self._known = known
+        self._of = of
 
     def measures(self, metric: str) -> bool:
         """Whether the arm was scored by the metric."""
@@ -74,7 +85,22 @@ class ArmScores:
             if item_id is None or item_id in values:
                 raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0603")
             values[item_id] = math.nan if value is None else float(value)
+        if self._of is not None:
+            wanted = self._of.item_ids
+            metrics = {
+                metric: {item: value for item, value in values.items() if item in wanted}
+                for metric, values in metrics.items()
+            }
         return metrics
+
+    @cached_property
+    def item_ids(self) -> frozenset[str]:
+        """Ids of all items with a score."""
+        return frozenset(item_id for values in self._metrics.values() for item_id in values)
+
+    @property
+    def _n_items(self) -> int:
+        return self._scores.n_items if self._of is None else len(self._of.item_ids)
 
     @cached_property
     def slices(self) -> Mapping[str, frozenset[str]]:
@@ -102,11 +128,15 @@ class ArmScores:
         values = self._metrics.get(metric)
         if not values:
             raise GateError(f"arm {self.arm} has no scores of {metric}", code="TG0603")
-        if len(values) != self._scores.n_items:
-            raise GateError(
-                f"arm {self.arm} has {metric} for {len(values)} of {self._scores.n_items} items", code="TG0603"
-            )
+        if len(values) != self._n_items:
+            raise GateError(f"arm {self.arm} has {metric} for {len(values)} of {self._n_items} items", code="TG0603")
         n_broken = sum(not math.isfinite(value) for value in values.values())
+        if n_broken and metric == RIGHT:
+            raise GateError(
+                f"the answers of arm {self.arm} to {n_broken} of {len(values)} items have no label on which the raters "
+                "agree; `tunegate gate label RUN` asks for them",
+                code=UNLABELLED,
+            )
         if n_broken:
             raise GateError(
                 f"{metric} of arm {self.arm} is not a number on {n_broken} of {len(values)} items", code="TG0603"

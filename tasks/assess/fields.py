@@ -62,11 +62,11 @@ def score_whole(text: str, answer: str) -> dict[str, float]:
     >>> score_whole(" card_arrival\\n", "card_arrival")
     {'exact': 1.0, 'format': 1.0}
     """
-    got, wanted = _normalised(text[:MAX_SCORED_CHARS]), _normalised(answer)
+    got, wanted = normalised(text[:MAX_SCORED_CHARS]), normalised(answer)
     return {"exact": float(bool(got) and got == wanted), "format": float(bool(got))}
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

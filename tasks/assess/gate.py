@@ -47,29 +47,29 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import tasks.assess.checks  # noqa: F401  registers them
-from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.artifacts import EvalSet, GateDecision, InterimAnswers, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
 from schemas.judge import JudgeSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 from schemas.spec import Spec
-from schemas.verdicts import PARTS, EvidenceUse, Finding, UsedBudget, Verdict
+from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUse, UsedBudget, Verdict
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
-from tasks.assess.decision import summarise, write_decision
+from tasks.assess.decision import STOPPED, remark_on_length, summarise, write_decision
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
+from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, SIGN_TEST, ChangeTest, Judgement, judge_change
-from tasks.assess.looks import levels_of
+from tasks.assess.looks import last_levels, levels_of
 from tasks.assess.power import smallest_difference, smallest_gain
-from tasks.assess.questions import Assessment, assess_rules
+from tasks.assess.questions import Assessment, assess_rules, look_at_rules
 from tasks.step import as_step
 
 SEVERITY: tuple[Verdict, ...] = get_args(Verdict)
@@ -111,8 +111,11 @@ def decide(
     checks: tuple[CheckEvidence, ...] = (),
     suite: tuple[Scores, ...] = (),
     context: GateContext = NO_CONTEXT,
+    interim: InterimAnswers | None = None,
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; bad scores are findings, not exceptions.
+
+    If the candidate was stopped before the last item, all arms are judged on the items that it answered.
 
     Args:
         champion: Its scores on the same items; None without a champion.
@@ -121,17 +124,18 @@ def decide(
         items: The held-out items; only needed for `gates.cluster_by` and `gates.slices.top_up`.
         checks: What the declared checks measured; a missing one is ERROR.
         suite: Scores of the candidate and its base on the suite of `gates.forgetting`.
+        interim: What the looks of `gates.interim` saw; None if it is not declared.
     """
-    known = traits_by_name(context.traits)
-    arms = Arms(
-        candidate=ArmScores(candidate, known),
-        champion=None if champion is None else ArmScores(champion, known),
-        champion_version=context.champion_version,
-        anchor=None if anchor is None else ArmScores(anchor, known),
-        anchor_version=context.anchor_version,
-        baselines={scores.arm: ArmScores(scores, known) for scores in baselines},
+    looked = None if interim is None else interim.use
+    stopped = looked is not None and looked.stopped
+    if stopped:
+        gates = at_stop(gates)
+    arms = arms_of(
+        candidate, champion=champion, anchor=anchor, baselines=baselines, context=context, as_candidate=stopped
     )
     extra = frozenset[str]() if items is None else extra_items(items)
+    if stopped:
+        extra &= arms.candidate.item_ids
     n_items = candidate.n_items - len(extra)
     levels = levels_of(gates, context.used_budget, n_items=candidate.n_items)
     assessed = (
@@ -145,6 +149,7 @@ def decide(
         verdict=context.used_budget.verdicts + 1,
         budget=None if gates.reuse is None else gates.reuse.budget,
         confidence=1 - levels.met,
+        n_seen=context.used_budget.n_seen,
     )
     unordered: tuple[Finding, ...] = (
         *check_findings(checks, gates),
@@ -152,23 +157,103 @@ def decide(
         *findings_of(assessed, alpha=levels.harm, planned=gates.power),
         *live_findings(context.live),
         *use_findings(use, n_items=n_items),
+        *stop_findings(looked, gates),
         *uncompared_findings(gates, n_items=n_items),
     )
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
+    remark = remark_on_length(candidate, verdict)
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, use),
+        reason=summarise(findings, verdict, use, remark=remark),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
         best_baseline=next((each.baseline for each in assessed if each.baseline is not None), None),
         anchor_version=context.anchor_version,
         use=use,
+        remark=remark,
+        interim=looked,
     )
     write_decision(decision, out=out)
     return decision
+
+
+def arms_of(
+    candidate: Scores,
+    *,
+    champion: Scores | None,
+    anchor: Scores | None,
+    baselines: tuple[Scores, ...],
+    context: GateContext,
+    as_candidate: bool,
+) -> Arms:
+    """Return the arms of a decision.
+
+    Args:
+        as_candidate: Only the items that the candidate answered, of all arms.
+    """
+    known = traits_by_name(context.traits)
+    ours = ArmScores(candidate, known)
+
+    def other(scores: Scores) -> ArmScores:
+        return ArmScores(scores, known, of=ours if as_candidate else None)
+
+    return Arms(
+        candidate=ours,
+        champion=None if champion is None else other(champion),
+        champion_version=context.champion_version,
+        anchor=None if anchor is None else other(anchor),
+        anchor_version=context.anchor_version,
+        baselines={scores.arm: other(scores) for scores in baselines},
+    )
+
+
+def at_stop(gates: GatesSpec) -> GatesSpec:
+    """Return the gates of a run that stopped: with a higher confidence, since runs that look bad are those that stop.
+
+    >>> from schemas.gates import GateRule
+    >>> round(at_stop(GatesSpec(rules=(GateRule(metric="exact", value_threshold=0.5),))).alpha, 4)
+    0.0325
+    """
+    return gates.model_copy(update={"confidence": 1 - HARM_AT_STOP * (1 - gates.confidence)})
+
+
+def look(arms: Arms, gates: GatesSpec, items: EvalSet) -> InterimLook | None:
+    """Return what the items so far say of all `items`; None if no chance can be computed.
+
+    A candidate that may be judged on further sets can still pass there, so that the last of its looks is what counts.
+    """
+    spec, extra = gates.interim, extra_items(items)
+    alpha, n_planned = last_levels(gates).met, items.n_items - len(extra)
+    judged = [
+        (now, start, each.rule)
+        for each in look_at_rules(arms, gates, items, alpha=alpha, extra=extra, n_planned=n_planned)
+        if each.chances is not None
+        for start, now in (each.chances,)
+        if math.isfinite(start) and math.isfinite(now)
+    ]
+    if spec is None or not judged:
+        return None
+    stopping = [each for each in judged if stops(each[0], each[1], stop_below=spec.stop_below, power=gates.power.power)]
+    now, _, rule = min(stopping or judged)
+    return InterimLook(n_items=len(arms.candidate.item_ids), rule=rule, chance=now, stopped=bool(stopping))
+
+
+def stop_findings(looked: InterimUse | None, gates: GatesSpec) -> Iterator[Finding]:
+    """Yield a HOLD if the run stopped before the last item: nothing is promoted on a part of them."""
+    if looked is None or not looked.stopped:
+        return
+    last = looked.looks[-1]
+    left = looked.n_planned - looked.n_items
+    yield Finding(
+        rule=f"all {looked.n_planned:,} planned items are answered", metric=STOPPED, verdict="HOLD",
+        n_items=looked.n_items, candidate=None, method="conditional_power", part="use",
+        reason=f"stopped after {looked.n_items:,} of {looked.n_planned:,} items, since the chance to meet "
+        f"`{last.rule}` was {100 * last.chance:.2g} %, even with an effect of {gates.power.effect:g} from then on; "
+        f"{left:,} items are left unanswered, and `gates.interim: null` answers them.",
+    )  # fmt: skip
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:
@@ -212,14 +297,14 @@ def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerS
             )
             if each.part == "slices"
             else _finding(each, settled, n_tests=n_tests)
-            for each in (first, *(replace(rival, part=first.part) for rival in first.rivals))
+            for each in (first, *first.rivals)
         ]
         yield _of_all_arms(found)
 
 
 def _of_all_arms(found: Sequence[Finding]) -> Finding:
     """The finding with the worst verdict; if that is met, it says against how many arms."""
-    shown = max(found, key=lambda each: (each.decides, SEVERITY.index(each.verdict)))
+    shown = max(found, key=lambda each: (SEVERITY.index(each.verdict), each.decides))
     if len(found) == 1 or shown.verdict != "PROMOTE":
         return shown
     others = "the other arm" if len(found) == 2 else f"each of the {len(found) - 1} other arms"
@@ -230,10 +315,9 @@ class _Detects:
     """The smallest loss that a slice of given size shows, from the disagreement on all slices of its metric."""
 
     def __init__(self, everyone: Sequence[Assessment], alpha: float, power: float) -> None:
-        judged = [each.judgement for each in everyone if each.part == "slices" and each.judgement is not None]
-        n_items = sum(each.n_items for each in everyone if each.part == "slices")
-        differing = sum((each.won or 0) + (each.lost or 0) for each in judged)
-        self._discordance = max(differing, 1) / max(n_items, 1)
+        judged = [(each.n_items, each.judgement) for each in everyone if each.part == "slices" and each.judgement]
+        differing = sum((judgement.won or 0) + (judgement.lost or 0) for _, judgement in judged)
+        self._discordance = max(differing, 1) / max(sum(n for n, _ in judged), 1)
         self._level = {"confidence": 1 - alpha, "power": power}
 
     def smallest_loss(self, each: Assessment) -> float | None:

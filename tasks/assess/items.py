@@ -15,8 +15,9 @@ from typing import Any, Literal
 from schemas.artifacts import EvalSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
+from schemas.verdicts import NOTHING_SEEN, SeenItems
 from tasks.curate.row_faults import Entry, FaultLimit
-from tasks.draw import draw_order, hash_rank
+from tasks.draw import draw_order, hash_rank, item_hash
 from tasks.prompts import dump_messages, messages_for, parse_messages, render_text
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.step import as_step
@@ -38,6 +39,7 @@ def select_items(
     choose: Literal["hash", "newest"] = "hash",
     stratify: str | None = None,
     prompts: tuple[PromptSpec, ...] = (),
+    seen: SeenItems = NOTHING_SEEN,
     slices: tuple[str, ...] = (),
     top_up: int = 0,
     limit: FaultLimit | None = None,
@@ -55,6 +57,7 @@ def select_items(
         stratify: Ticket column with the label to spread where times do not decide; None for none.
         answer: Template of the reference answer; a ticket with its own conversation has its last turn instead.
         prompts: Of every arm that will answer.
+        seen: Items whose text people saw; they are taken only after all others, if those are too few.
         slices: Ticket columns whose values are topped up.
         top_up: Further rows are taken, in the same order and beyond `max_items`, until each value of these columns has
             as many items or no row is left. They are marked in the column `only_for_slices`.
@@ -73,6 +76,8 @@ def select_items(
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
+    if shown := frozenset(seen.hashes):
+        ranked.sort(key=lambda name: item_hash(name, salt=seen.salt) in shown)  # stable: only what was seen moves
     texts = _Texts(answer, prompts)
     return _take_valid(
         splits.test, ranked, max_items, texts, limit=limit, out=out, more=_TopUp(slices, top_up) if top_up else None

@@ -76,6 +76,8 @@ def judge_answers(
     ours, theirs = _texts(candidate), _texts(reference)
     extra = extra_items(items)
     rows = [row for row in rows if row["item_id"] not in extra]
+    if candidate.n_planned is not None:  # the run stopped: what the candidate did not answer is not judged
+        rows = [row for row in rows if row["item_id"] in ours]
     n_all = len(rows)
     rows = [row for row in rows if ours[row["item_id"]] != theirs[row["item_id"]]]
     n_identical = n_all - len(rows)

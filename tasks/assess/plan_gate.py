@@ -13,8 +13,10 @@ from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
+from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
 from tasks.assess.looks import last_levels
 from tasks.assess.power import (
+    ASSUMED_DISCORDANCE,
     gain_items_needed,
     items_needed,
     margin_items_needed,
@@ -25,9 +27,10 @@ from tasks.assess.power import (
     smallest_margin,
 )
 from tasks.assess.suite import METRIC
-from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind
+from tasks.draw import look_ends
 
-ASSUMED_DISCORDANCE = 0.1
+SIMULATED_RUNS = 1000
 SMALL_SLICE = 100
 """Items of the slice that a plan speaks of, if `gates.slices.top_up` says no number."""
 
@@ -60,6 +63,68 @@ class RulePower:
     def underpowered(self) -> bool:
         """Whether there are too few items."""
         return self.at_hand is not None and (self.needed is None or self.at_hand < self.needed)
+
+
+@dataclass(frozen=True)
+class InterimPlan:
+    """When a run looks at its answers (`gates.interim`), and how many items candidates answer on average."""
+
+    looks: tuple[int, ...]
+    """Items answered by then; the last are all."""
+    stop_below: float
+    chance_at_start: float
+    """That a candidate with the planned effect meets the first comparison, without looks."""
+    items_if_equal: float
+    items_at_effect: float
+
+    def sentence(self) -> str:
+        """The same as a sentence."""
+        *looks, n_items = self.looks
+        if not looks:
+            return f"interim: {n_items:,} items are one batch, and no look is taken"
+        after = ", ".join(f"{each:,}" for each in looks)
+        return (
+            f"interim: looks after {after} of {n_items:,} items stop a candidate whose chance to pass is below "
+            f"{100 * self.stop_below:g} % (before the first answer: {100 * self.chance_at_start:.0f} %); on average an "
+            f"equal candidate answers {self.items_if_equal:,.0f} items, one with the effect {self.items_at_effect:,.0f}"
+        )
+
+
+def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimPlan | None:
+    """Return the looks of a run, and what they save, by simulating its first comparison of right and wrong answers.
+
+    None without `gates.interim`, or without such a comparison.
+    """
+    import numpy as np
+
+    changes = [rule.change_threshold for rule in gates.judged_rules if rule.change_threshold is not None]
+    spec, effect = gates.interim, gates.power.effect
+    if spec is None or not changes:
+        return None
+    kind: Kind = "anchor" if changes[0].mode == "no_worse" else changes[0].mode
+    discordance = gates.power.discordance or ASSUMED_DISCORDANCE  # that of the looks, whatever was seen before
+    alpha = last_levels(gates).met
+    looks = look_ends(n_items, batches=spec.batches, batch_size=batch_size)
+    generator = np.random.default_rng(0)
+
+    def simulate(gain: float) -> BatchedRuns:
+        outcome = generator.random((SIMULATED_RUNS, n_items))
+        differing = max(discordance, abs(gain))
+        won, lost = outcome < (differing + gain) / 2, outcome > 1 - (differing - gain) / 2
+        rule = PairedRule(lost, kind, changes[0].margin, changes[0].least_gain)
+        return run_in_batches(
+            won, [rule], looks=looks, effect=effect, discordance=discordance, alpha=alpha,
+            stop_below=spec.stop_below, power=gates.power.power,
+        )  # fmt: skip
+
+    aim = aim_of(kind, margin=changes[0].margin, min_gain=changes[0].least_gain, alpha=alpha, effect=effect)
+    return InterimPlan(
+        looks=looks,
+        stop_below=spec.stop_below,
+        chance_at_start=float(change_chances(0, 0, 0, n_items, aim=aim, discordance=discordance)[1]),
+        items_if_equal=float(simulate(0.0).n_items.mean()),
+        items_at_effect=float(simulate(effect).n_items.mean()),
+    )
 
 
 def plan_gate(

@@ -10,6 +10,9 @@ from collections.abc import Callable
 
 from tasks.assess.compare import z_value
 
+ASSUMED_DISCORDANCE = 0.1
+"""Share of items on which two models differ, before a verdict has measured it."""
+
 
 def items_needed(
     distance: float, *, sd_null: float, sd_true: float, confidence: float, power: float = 0.8

@@ -17,8 +17,19 @@ from schemas.metrics import SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
-from tasks.assess.evidence import Arms, Paired, Reference, find_anchor, find_baselines, find_champion, line_up
+from tasks.assess.evidence import (
+    UNLABELLED,
+    Arms,
+    Paired,
+    Reference,
+    find_anchor,
+    find_baselines,
+    find_champion,
+    line_up,
+)
+from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
+from tasks.assess.power import ASSUMED_DISCORDANCE
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
 if TYPE_CHECKING:
@@ -51,6 +62,21 @@ class Assessment:
     """Items that are missing if it is `short`."""
     decides: bool = True
     part: Part = "primary"
+    chances: tuple[float, float] | None = None
+    """Of an interim look: the chance that the rule is met with all planned items, before the first answer and now."""
+
+
+def look_at_rules(
+    arms: Arms, gates: GatesSpec, items: EvalSet, *, alpha: float, extra: frozenset[str], n_planned: int
+) -> tuple[Assessment, ...]:
+    """Return the chance of each rule over all items, and of its anchor, after some of `n_planned` items.
+
+    Each baseline that a rule compares with has its own. The other arguments are those of `assess_rules`.
+    """
+    whole = tuple(rule for rule in gates.rules if rule.slice is None)
+    gates = gates.model_copy(update={"rules": whole, "slices": None})
+    found = _Assessor(arms, gates, items, alpha, extra, n_planned).all()
+    return tuple(each for first in found for each in (first, *first.rivals))
 
 
 def assess_rules(
@@ -69,30 +95,37 @@ class _Assessor:
     """Assesses the parts of one gate."""
 
     def __init__(
-        self, arms: Arms, gates: GatesSpec, items: EvalSet | None, alpha: float, extra: frozenset[str]
+        self,
+        arms: Arms,
+        gates: GatesSpec,
+        items: EvalSet | None,
+        alpha: float,
+        extra: frozenset[str],
+        n_planned: int | None = None,
     ) -> None:
         self._arms = arms
         self._gates = gates
         self._items = items
         self._alpha = alpha
         self._extra = extra
+        self._n_planned = n_planned
         self._clusters: Clusters | None = None
 
     def all(self) -> tuple[Assessment, ...]:
         found: list[Assessment] = []
         for rule in self._gates.rules:
-            found.append(replace(self._rule(rule), part=_part_of(rule, self._arms.candidate.traits(rule.metric))))
+            found.append(_marked(self._rule(rule), _part_of(rule, self._arms.candidate.traits(rule.metric))))
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
             continuous = self._arms.candidate.traits(added.metric).continuous
             least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
             found += [
-                replace(each, rule=f"{each.rule} (gates.compare)")
+                _marked(each, each.part, suffix=" (gates.compare)")
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))
             ]
         if self._gates.slices is not None:
-            found += [replace(each, part="slices") for each in self._slices(self._gates.slices)]
+            found += [_marked(each, "slices") for each in self._slices(self._gates.slices)]
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
@@ -197,6 +230,13 @@ class _Assessor:
             return replace(self._unjudged(rule, text, "HOLD", short), missing=missing)
         clusters, limit, confidence = self._clusters_of(paired), rule.value_threshold, 1 - self._alpha
         planned = self._gates.power
+        if self._n_planned is not None:
+            kind = kind or ("improve" if margin is None else "refresh")
+            aim = aim_of(kind, margin=margin or 0.0, min_gain=min_gain, alpha=self._alpha, effect=planned.effect)
+            chances = self._chances(paired, traits, limit, aim, clusters)
+            return Assessment(
+                rule=text, metric=rule.metric, slice=None, method="", n_items=n_items, chances=chances
+            )  # fmt: skip
         if reference is not None and paired.reference is not None:
             limit = None
             change = ChangeTest(
@@ -213,6 +253,29 @@ class _Assessor:
             rule=text, metric=rule.metric, slice=rule.slice, method=judgement.method, n_items=n_items, limit=limit,
             baseline=reference.baseline if reference else None, judgement=judgement, reason=short,
             short=n_items < min_items, missing=missing, higher_is_better=traits.higher_is_better,
+        )  # fmt: skip
+
+    def _chances(
+        self,
+        paired: Paired,
+        traits: MetricTraits,
+        limit: float | None,
+        aim: Aim,
+        clusters: NDArray[np.int64] | None,
+    ) -> tuple[float, float]:
+        power, sign, planned = self._gates.power, 1.0 if traits.higher_is_better else -1.0, self._n_planned or 0
+        if paired.reference is not None:
+            return gain_chances(
+                sign * (paired.candidate - paired.reference), planned, aim=aim, continuous=traits.continuous,
+                discordance=power.discordance or ASSUMED_DISCORDANCE, clusters=clusters,
+            )  # fmt: skip
+        limit = limit or 0.0
+        values, least = paired.candidate, limit
+        if sign < 0:
+            values, least = (-values, -limit) if traits.continuous or clusters is not None else (1 - values, 1 - limit)
+        return value_chances(
+            values, planned, limit=least, effect=power.effect, alpha=aim.alpha, continuous=traits.continuous,
+            clusters=clusters,
         )  # fmt: skip
 
     def _clusters_of(self, paired: Paired) -> NDArray[np.int64] | None:
@@ -237,6 +300,8 @@ class _Assessor:
         return slices.get(rule.slice, frozenset())
 
     def _refused(self, rule: GateRule, text: str, error: GateError) -> Assessment:
+        if error.code == UNLABELLED:
+            return self._unjudged(rule, text, "HOLD", f"{error.message}, then run again.")
         return self._unjudged(rule, text, "ERROR", f"{error.message}; fix that and run again.")
 
     def _unjudged(self, rule: GateRule, text: str, verdict: Verdict, reason: str) -> Assessment:
@@ -250,6 +315,12 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _marked(each: Assessment, part: Part, *, suffix: str = "") -> Assessment:
+    """The assessment and its rivals with this part, and with the suffix after the rule."""
+    rivals = tuple(_marked(rival, part, suffix=suffix) for rival in each.rivals)
+    return replace(each, rule=f"{each.rule}{suffix}", part=part, rivals=rivals)
 
 
 def _least(gates: GatesSpec, min_items: int) -> str:

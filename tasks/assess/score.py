@@ -36,13 +36,15 @@ def score_answers(
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
-    Metrics are those of `evaluate.metric_names()`, 0 or 1 per item except:
+    Metrics are those of `evaluate.scored_names()`, 0 or 1 per item except:
 
     - `chrf`: character n-gram F-score (n = 1-6, beta = 2) of the whole answer against the reference answer, 0-1.
     - `macro_f1_<field>`, `bleu`, `rouge_*`, and user metrics that are declared `continuous`.
     - `heldout_loss`: nats per token of the reference answer, from the predictions.
 
     A value that is not finite becomes NaN, and its metric has no mean: a gate on it ends in ERROR.
+
+    If the run stopped before the last item (`Predictions.n_planned`), only the answered items are scored.
 
     Raises:
         GateError: TG0603, items and predictions do not have the same ids, once each.
@@ -53,6 +55,9 @@ def score_answers(
 
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
     answers: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
+    answered = {row["item_id"] for row in answers}
+    if predictions.n_planned == len(rows) and len(answers) < len(rows):
+        rows = [row for row in rows if row["item_id"] in answered]
     _check_same_ids([row["item_id"] for row in rows], [row["item_id"] for row in answers], arm)
     by_id = {row["item_id"]: row for row in answers}
     score_item = _ItemScorer(evaluate)
@@ -71,7 +76,8 @@ def score_answers(
         for item in rows
         for column in evaluate.slices
     ]
-    return write_scores(scored, metrics=evaluate.metric_names(), slices=slices, arm=arm, out=out, extra=extra)
+    written = write_scores(scored, metrics=evaluate.scored_names(), slices=slices, arm=arm, out=out, extra=extra)
+    return written.model_copy(update={"n_replies_cut": predictions.n_replies_cut})
 
 
 def write_scores(

@@ -7,7 +7,7 @@ If an actor is lost, another answers its batch, with the same result: batches ar
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class AnsweringOnRay:
 
     place: Place
 
-    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
+    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
         """Answer all batches, with one actor per batch as far as the nodes have room.
 
         Raises:

@@ -7,10 +7,11 @@ cluster. It knows nothing of metrics and verdicts. `generate_answers` is a step 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -20,6 +21,8 @@ from schemas.artifacts import ModelRef, Predictions, PromptSet, TrainedRef
 from schemas.errors import DataError
 from schemas.evaluation import DecodingSpec
 from schemas.training import Format
+from tasks.draw import group_ends, hash_rank
+from tasks.failpoint import reach
 from tasks.files import sha256_json, write_json
 from tasks.model.answer_engine import Answer, Engine, Item
 from tasks.model.base_model import load_tokenizer
@@ -66,7 +69,7 @@ class AnswerJob:
 class Answering(Protocol):
     """Defines where batches are answered."""
 
-    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
+    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
         """Yield each batch's index and answers as they become available, in any order.
 
         Raises:
@@ -77,7 +80,7 @@ class Answering(Protocol):
 class InThisProcess:
     """One engine; if it supports several threads, it answers batches in parallel."""
 
-    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Iterator[tuple[int, list[Answer]]]:
+    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
         if not batches:
             return
         engine = job.load()
@@ -162,36 +165,97 @@ def generate_answers(
 ) -> Predictions:
     """Write `predictions.parquet` (see `Predictions`).
 
-    Batches contain prompts of similar length and depend only on length and item_id; tokens that all prompts start with
-    are read once. Finished batches are kept in `scratch`, so a killed run continues with the same result: no batch
-    depends on another, nor on where it is answered. In float32 the tokens are those of transformers'
-    `generate(do_sample=False)`.
+    Batches contain prompts of similar length and depend only on length and item_id (`answer_in_groups`); tokens that
+    all prompts start with are read once. Finished batches are kept in `scratch`, so a killed run continues with the
+    same result: no batch depends on another, nor on where it is answered. In float32 the tokens are those of
+    transformers' `generate(do_sample=False)`.
 
     Raises:
         DataError: a prompt leaves no room for the answer in the model's context.
         TrainingError: out of memory, or the model's outputs are not finite.
     """
+    task = AnswerTask(prompts, model, decoding, trained)
+    *_, answers = answer_in_groups(task, scratch=scratch, answering=answering, progress=progress)
+    items = read_items(prompts, ChatCodec.of(load_tokenizer(model), prompts.format))
+    n_cut = sum(len(item.reference) > decoding.max_new_tokens for item in items)
+    return write_answers(answers, out).model_copy(update={"n_replies_cut": n_cut})
+
+
+@dataclass(frozen=True)
+class AnswerTask:
+    """The inputs of `generate_answers` that decide the answers."""
+
+    prompts: PromptSet
+    model: ModelRef
+    decoding: DecodingSpec
+    trained: TrainedRef | None = None
+
+
+def answer_in_groups(
+    task: AnswerTask,
+    *,
+    scratch: Path,
+    answering: Answering = IN_THIS_PROCESS,
+    progress: Progress = silent,
+    in_order: bool = False,
+) -> Generator[list[Answer], None, None]:
+    """Yield all answers so far, each time that one more group of items is answered. Closing it ends running batches.
+
+    Groups are the first items by the hash of their ids, then the next (`tasks.draw.group_ends`). They are the same for
+    whoever looks at some of them and for whoever looks at none, so that the answers are the same to the last bit.
+
+    Args:
+        in_order: Answer one group after another. Else the longest prompts come first, so that a lack of memory shows in
+            the first minute.
+    """
+    prompts, model, decoding, trained = task.prompts, task.model, task.decoding, task.trained
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     items = read_items(prompts, codec)
     _check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
-    # The longest first, so that a lack of memory shows in the first minute.
-    ordered = sorted(items, key=lambda item: (-len(item.prompt), item.item_id))
-    starts = range(0, len(ordered), decoding.batch_size)
-    batches: list[Batch] = [(start, ordered[start : start + decoding.batch_size]) for start in starts]
-    keys = {start: sha256_json([common, [asdict(item) for item in batch]]) for start, batch in batches}
-    done = {start: kept for start in starts if (kept := _load(_kept(scratch, start), keys[start])) is not None}
-    answers = [answer for kept in done.values() for answer in kept]
+    ends = group_ends(len(items), batch_size=decoding.batch_size)
+    batches = dict(_batches(items, ends, decoding.batch_size))
+    keys = {start: sha256_json([common, [asdict(item) for item in batch]]) for start, batch in batches.items()}
+    done = {start: kept for start in batches if (kept := _load(_kept(scratch, start), keys[start])) is not None}
+    waiting = [batch for batch in batches.items() if batch[0] not in done]
+    if not in_order:
+        waiting.sort(key=lambda batch: -len(batch[1][0].prompt))
     with _threads(decoding.threads) as threads:
         job = AnswerJob(model, trained, decoding, prompts.format, tuple(prefix), threads, len(batches))
-        for start, new in answering.answers(job, [batch for batch in batches if batch[0] not in done]):
-            rows = [asdict(answer) for answer in new]
-            write_json(_kept(scratch, start), {"key": keys[start], "answers": rows})
-            answers += new
-            progress(len(answers), len(items), "items")
-    _write(answers, out)
-    return Predictions(root=out, n_items=len(answers), n_new_tokens=sum(answer.n_new_tokens for answer in answers))
+        with closing(answering.answers(job, waiting)) as running:
+            for end in ends:
+                group = [start for start in batches if start < end]
+                while not all(start in done for start in group):
+                    start, new = next(running)
+                    write_json(_kept(scratch, start), {"key": keys[start], "answers": [asdict(each) for each in new]})
+                    reach("answers.kept")
+                    done[start] = new
+                    progress(sum(map(len, done.values())), len(items), "items")
+                yield [answer for start in group for answer in done[start]]
+
+
+def _batches(items: Sequence[Item], ends: Sequence[int], batch_size: int) -> Iterator[Batch]:
+    """Yield the batches group by group, within a group the longest prompts first."""
+    hashed = sorted(items, key=lambda item: hash_rank(item.item_id, seed=0))
+    for begin, end in pairwise((0, *ends)):
+        ordered = sorted(hashed[begin:end], key=lambda item: (-len(item.prompt), item.item_id))
+        yield from ((begin + at, ordered[at : at + batch_size]) for at in range(0, end - begin, batch_size))
+
+
+@dataclass(frozen=True)
+class AnsweredBefore:
+    """Takes the answers from predictions of the same model to the same prompts (see `Answering`)."""
+
+    predictions: Path
+    """`predictions.parquet`."""
+
+    def answers(self, job: AnswerJob, batches: Sequence[Batch]) -> Generator[tuple[int, list[Answer]], None, None]:
+        import pyarrow.parquet as pq
+
+        by_id = {row["item_id"]: Answer(**row) for row in pq.read_table(self.predictions).to_pylist()}
+        for start, items in batches:
+            yield start, [by_id[item.item_id] for item in items]
 
 
 def shared_prefix(prompts: Sequence[list[int]]) -> list[int]:
@@ -255,7 +319,8 @@ def _load(path: Path, key: str) -> list[Answer] | None:
         return None
 
 
-def _write(answers: Sequence[Answer], out: Path) -> None:
+def write_answers(answers: Sequence[Answer], out: Path) -> Predictions:
+    """Write `predictions.parquet`."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -270,6 +335,7 @@ def _write(answers: Sequence[Answer], out: Path) -> None:
     )
     rows = sorted((asdict(answer) for answer in answers), key=lambda row: str(row["item_id"]))
     pq.write_table(pa.Table.from_pylist(rows, schema), out / "predictions.parquet", compression="zstd")
+    return Predictions(root=out, n_items=len(answers), n_new_tokens=sum(answer.n_new_tokens for answer in answers))
 
 
 @contextmanager

@@ -19,8 +19,8 @@ from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.label_balance import FEW
 from schemas.metrics import traits_by_name
 from schemas.source import FilesSource
-from tasks.assess.plan_gate import ASSUMED_DISCORDANCE, RulePower, plan_gate
-from tasks.assess.power import items_needed
+from tasks.assess.plan_gate import RulePower, plan_gate
+from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair

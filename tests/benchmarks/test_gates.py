@@ -5,17 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from benchmarks.gates import (
-    BARS,
+from benchmarks.engines.gates import mlflow
+from benchmarks.gates.chart import panels
+from benchmarks.gates.draws import differences
+from benchmarks.gates.league import scored_slices
+from benchmarks.gates.promises import (
+    AT_LEAST,
+    AT_MOST,
+    EFFECT,
+    ITEMS_YEAR,
+    TOP_UP,
+    changed_by_equal_labels,
+    missed,
+    promise_table,
+    slice_pass,
+    small_slice_falls,
+    with_stops,
+    without_stops,
+)
+from benchmarks.gates.real_pairs import Pair
+from benchmarks.gates.rules import OURS, Rule, items_for_power, our_codes, our_table
+from benchmarks.gates.simulated import (
     DISCORDANCE,
     MARGIN,
     PEERS,
     SCENARIOS,
     SLICES,
+    Seen,
     Tables,
     draw,
     false_pass,
@@ -25,7 +46,10 @@ from benchmarks.gates import (
 )
 from schemas.artifacts import Scores
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, SliceGuard
+from tasks.assess.contract import BLOCK, PROMOTE
 from tasks.assess.gate import GateContext, decide
+from tasks.assess.interim import PairedRule, run_in_batches
+from tasks.draw import look_ends
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -39,17 +63,17 @@ def shares() -> dict[str, dict[str, float]]:
 
 def test_our_gate_meets_its_bars_with_a_thousand_items(shares: dict[str, dict[str, float]]) -> None:
     ours = shares["tunegate improve"]
-    assert ours["-3 points"] <= BARS["p_minus3"]
-    assert ours["equal"] <= BARS["p_equal"]
+    assert ours["-3 points"] <= AT_MOST["p_minus3"]
+    assert ours["equal"] <= AT_MOST["p_equal"]
     assert ours["+3 points"] >= 0.8
-    assert ours["+3, one slice -15"] <= BARS["p_slice"]
+    assert ours["+3, one slice -15"] <= AT_MOST["p_slice"]
 
 
 def test_no_peer_meets_all_bars(shares: dict[str, dict[str, float]]) -> None:
     for name in PEERS:
         cells = shares[name]
-        kept = cells["equal"] <= BARS["p_equal"] and cells["+3 points"] >= 0.8
-        assert not (kept and cells["+3, one slice -15"] <= BARS["p_slice"]), name
+        kept = cells["equal"] <= AT_MOST["p_equal"] and cells["+3 points"] >= 0.8
+        assert not (kept and cells["+3, one slice -15"] <= AT_MOST["p_slice"]), name
     # an independent simulation of the same model: a plain comparison promotes an equal candidate 52.8 % of the time
     assert shares["point: mean >= champion"]["equal"] == pytest.approx(0.528, abs=0.03)
 
@@ -112,3 +136,96 @@ def test_a_year_of_retrains_is_repeatable_and_promotes_less_than_a_plain_compari
     first = year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first == year_of_retrains(n_items=200, slow_rot=False, reps=20, seed=3)
     assert first["tunegate improve"][0] < 1 < first["point: mean >= champion"][0]
+
+
+def test_the_rule_named_after_mlflow_decides_as_mlflow_does() -> None:
+    rule = mlflow({"threshold": {"threshold": 0.78, "min_absolute_change": 0.01}})
+    generator, n = np.random.default_rng(6), 200
+    champion, candidate = (generator.random((60, n)) < share for share in (0.8, 0.81))
+    seen = Seen((candidate & ~champion).sum(1), (champion & ~candidate).sum(1), (candidate & champion).sum(1), n)
+    expected = PEERS["MetricThreshold(0.78, min_absolute_change=0.01)"](seen)
+    found = np.array([rule(*pair) == 0 for pair in zip(candidate, champion, strict=True)])
+    # MLflow compares binary fractions: a gain of exactly 0.01 may fail by rounding.
+    clear = ~np.isclose(seen.ours - seen.theirs, 0.01) & ~np.isclose(seen.ours, 0.78)
+    assert (found == expected)[clear].all()
+    assert 0 < found[clear].sum() < clear.sum()
+
+
+@pytest.mark.parametrize("rule", OURS, ids=lambda rule: rule.name)
+def test_a_table_of_limits_holds_the_rule_it_was_made_from(rule: Rule) -> None:
+    table, generator = our_table(rule, 300, 0, 90), np.random.default_rng(7)
+    differing = generator.integers(0, 90, 2000)
+    gained = generator.binomial(differing, 0.5)
+    lost = differing - gained
+    assert (table.codes(gained, lost) == our_codes(rule, gained, lost, 300)).all()
+    promoted, blocked = table.shares(0.1, 0.0)
+    drawn = np.random.default_rng(8).multinomial(300, [0.05, 0.05, 0.9], size=20_000)
+    codes = our_codes(rule, drawn[:, 0], drawn[:, 1], 300)
+    assert (promoted, blocked) == pytest.approx(((codes == 0).mean(), (codes == 2).mean()), abs=0.01)
+
+
+def test_items_for_80_percent_power_are_interpolated_between_sizes() -> None:
+    powers = {n: our_table(OURS[0], n, 0, n).shares(0.1, 0.03)[0] for n in (200, 1000)}
+    assert items_for_power(powers) == pytest.approx(693, abs=10)  # the exact number, by bisection
+    assert items_for_power({20: 0.9, 200: 0.99}) == 20
+    assert items_for_power({20: 0.1, 200: 0.3}) is None
+
+
+def test_a_real_pair_is_sampled_without_replacement_around_its_true_difference() -> None:
+    pair = Pair("desk", "more data", 2000, gained=200, lost=140, differing=500)
+    assert (pair.delta, pair.discordance, pair.differing_share) == pytest.approx((0.03, 0.17, 0.25))
+    gained, lost = pair.samples(np.random.default_rng(9), 500, 4000)
+    assert float((gained - lost).mean()) / 500 == pytest.approx(0.03, abs=0.001)
+    assert pair.samples(np.random.default_rng(9), 2000, 3)[0].tolist() == [200] * 3
+
+
+def test_the_chart_has_a_line_for_each_rule_in_each_panel() -> None:
+    drawn = panels(
+        {"equal": {"a < b": [0.0, 0.05], "b": [0.5, 0.5]}, "better": {"a < b": [0.1, 0.9], "b": [1, 1]}}, [20, 200]
+    )
+    root = ElementTree.fromstring(drawn)  # noqa: S314  our own text
+    assert len(root.findall(".//{*}polyline")) == 4
+    assert [each.text for each in root.findall(".//{*}text")].count("a < b") == 1
+
+
+def test_the_law_from_batch_to_batch_is_that_of_simulated_runs() -> None:
+    n, runs = 400, 4000
+    gains = differences(np.random.default_rng(10), runs, n, discordance=0.1, delta=0.03)
+    found = run_in_batches(
+        gains > 0, [PairedRule(gains < 0)], looks=look_ends(n, batches=10, batch_size=1), effect=EFFECT, discordance=0.1
+    )
+    law = with_stops(n, 0.1, 0.03)
+    assert law.promoted == pytest.approx(float((found.codes == PROMOTE).mean()), abs=0.025)
+    assert law.blocked == pytest.approx(float((found.codes == BLOCK).mean()), abs=0.005)
+    assert law.items == pytest.approx(float(found.n_items.mean()), rel=0.02)
+    whole = without_stops(n, 0.1, 0.03)
+    assert law.promoted < whole.promoted < law.promoted + 0.03
+    assert whole.items == pytest.approx(n)
+    assert law.items < 0.95 * n
+
+
+def test_a_figure_that_is_not_a_number_misses_its_bar() -> None:
+    perfect = (
+        dict.fromkeys(AT_MOST, 0.0) | dict.fromkeys(AT_LEAST, 1.0) | {"items_year": dict.fromkeys(ITEMS_YEAR, 0.4)}
+    )
+    assert missed(perfect) == []
+    assert missed(perfect | {"power_loss": float("nan")}) == ["power_loss"]
+    assert missed(perfect | {"refresh_plus3": 0.9}) == ["refresh_plus3"]
+    assert missed(perfect | {"items_year": ITEMS_YEAR | {"rot": 0.9}}) == ["items_year rot"]
+    assert promise_table(perfect).count("\n") == len(AT_MOST) + len(AT_LEAST) + len(ITEMS_YEAR) + 1
+
+
+def test_labels_of_equal_answers_change_no_decision_and_a_slice_that_falls_is_seen_when_it_is_topped_up() -> None:
+    assert changed_by_equal_labels(np.random.default_rng(11), 50) == 0
+    falls = small_slice_falls()
+    blind, seen = (slice_pass(np.random.default_rng(12), 4000, falls, top_up=top_up) for top_up in (0, TOP_UP))
+    assert seen <= AT_MOST["slice2_pass"] < blind
+
+
+def test_slices_as_right_and_wrong_answers_have_their_counts() -> None:
+    gained, lost = np.array([[2, 0], [1, 3]]), np.array([[1, 1], [0, 2]])
+    trial = scored_slices("two", gained, lost, np.array([4, 6]))
+    change = trial.candidate - trial.champion
+    for part, sign in ((gained, 1), (lost, -1)):
+        counts = [(change[:, trial.slices == each] == sign).sum(1) for each in (0, 1)]
+        assert np.stack(counts, axis=1).tolist() == part.tolist()

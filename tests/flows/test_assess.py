@@ -10,6 +10,7 @@ import pytest
 from flows.build import build
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import registry_state_of
+from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef
 from schemas.pipeline import PipelineSpec
 
@@ -45,3 +46,28 @@ def test_without_a_champion_and_without_an_arm_the_base_model_is_the_baseline(
     assert prompting() == before
     place.promote(1, after=None)
     assert prompting() == after
+
+
+def test_a_candidate_that_may_stop_answers_after_the_arms_that_it_is_compared_with(
+    place: Place, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    place.promote(1, after=None)
+    spec = PipelineSpec.model_validate({
+        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": f"file:{tiny_model.root}"},
+        "register": {"name": "replies"}, "evaluate": {"arms": ["zero_shot"]},
+        "gates": {
+            "rules": [{"metric": "exact", "change_threshold": {"against": "champion"}}], "anchor": None, "interim": {},
+        },
+    })  # fmt: skip
+    state = registry_state_of(spec, place.ledger)
+
+    def steps(spec: PipelineSpec) -> Graph:
+        return build(spec, GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=state)).graph
+
+    graph = steps(spec)
+    parents = {parent.id for parent in graph.parents(graph.nodes["interim"])}
+    assert {"scores_champion", "scores_zero_shot", "prompts_tuned", "items"} <= parents
+    plain = steps(spec.model_copy(update={"gates": spec.gates.model_copy(update={"interim": None})}))
+    assert "interim" not in plain.nodes
+    for name in ("answers · champion", "answers · zero_shot"):  # shared with candidates that do not stop
+        assert graph.nodes[name].params == plain.nodes[name].params

@@ -55,6 +55,20 @@ def test_a_slice_value_may_hold_an_equals_sign() -> None:
     assert build(gates={"rules": [rule]}).gates.rules[0].slice == "product=a=b"
 
 
+def test_a_limit_on_what_people_label_needs_a_random_part() -> None:
+    limit = {"metric": "right", "value_threshold": 0.5}
+    evaluate = {"labels": "differing", "random_labels": 200}
+    ((message, at),) = faults(gates={"rules": [limit]}, evaluate=evaluate)
+    assert message == "people label only answers that differ, which says nothing about how many are right"
+    assert at == ("gates", "rules", 0, "slice")
+    limit["slice"] = "labels=random"
+    assert build(gates={"rules": [limit]}, evaluate=evaluate).gates.rules[0].slice == "labels=random"
+    for without in ({"labels": "differing"}, {}):
+        assert faults(gates={"rules": [limit]}, evaluate=without)
+    with pytest.raises(ValidationError, match="`random_labels` needs `labels: differing`"):
+        build(evaluate={"random_labels": 200})
+
+
 def test_the_routing_field_is_one_of_the_scored_fields() -> None:
     evaluate = {"fields": "(?P<priority>x)"}
     assert faults(evaluate=evaluate) == [

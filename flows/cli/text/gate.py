@@ -37,8 +37,8 @@ def print_decision(
 def _print_findings(run_id: str, decision: GateDecision) -> None:
     console = out()
     console.print(f"{run_id}  {decision.verdict}  {decision.reason}", markup=False)
-    if decision.use is not None:
-        console.print(decision.use.sentence(), markup=False)
+    if used := decision.evidence_used():
+        console.print(used, markup=False)
     for finding in decision.findings:
         verdict = finding.verdict if finding.decides else "not judged"
         where = "" if finding.slice is None else f", slice {finding.slice}"

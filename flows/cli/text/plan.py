@@ -36,6 +36,8 @@ def print_plan(view: PlanView) -> None:
         out().print(f"{stage} runs on {where}", markup=False)
     out().print(f"stages run one after the other; within one, steps run side by side on {_resources(view)}\n")
     print_rows([_power_row(row) for row in view.power], ("gate", "needs", "has", "shows", "what"))
+    if view.interim is not None:
+        out().print(view.interim.sentence(), markup=False)
     if view.calls:
         out().print()
         print_rows(

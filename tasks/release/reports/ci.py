@@ -59,6 +59,9 @@ def _lines(report: RunReport) -> Iterator[str]:
     yield ""
     serves = f"version {report.champion} serves" if report.champion else "no version serves"
     faulty = f" ({report.n_items_quarantined} more quarantined)" if report.n_items_quarantined else ""
+    if report.labels:
+        yield f"People: {_cell(report.labels.sentence)}."
+        yield ""
     yield f"Run `{report.run_id}`, {report.n_items} held-out tickets{faulty}; {serves}. `{report.reproduce}`"
 
 

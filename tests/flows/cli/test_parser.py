@@ -183,7 +183,7 @@ def test_a_removed_command_is_not_a_command() -> None:
         ("tunegate runs -c absent.yaml ", []),
         ("tunegate run --unt", ["--until"]),
         ("tunegate model export x --format g", ["gguf"]),
-        ("tunegate gate ", ["explain"]),
+        ("tunegate gate ", ["explain", "label"]),
         ("tunegate gate explain --met", ["--metric"]),
         ("tunegate init --from tick", []),
     ],

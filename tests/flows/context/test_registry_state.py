@@ -79,6 +79,20 @@ def test_sets_that_share_items_use_up_each_others_evidence(tmp_path: Path) -> No
     assert registry_state.used_budget(artifact("unknown"), artifact("z")).verdicts == 0
 
 
+def test_looks_at_a_growing_set_are_known_as_such(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    ids = [f"t{number}" for number in range(24)]
+    judge(ledger, "1", "small", "a")
+    judge(ledger, "2", "larger", "a")
+    for name, chosen in (("small", ids[:6]), ("larger", ids[:12]), ("all", ids), ("other", ids[3:20])):
+        ledger.record_held_out(name, chosen)
+    registry_state = registry_state_of(spec(), ledger)
+    assert registry_state.used_budget(artifact("all"), artifact("a")) == UsedBudget(looks=2, nested=(6, 12))
+    assert registry_state.used_budget(artifact("other"), artifact("a")) == UsedBudget(looks=2)
+    assert registry_state.used_budget(artifact("larger"), artifact("a")) == UsedBudget(looks=1, nested=(6,))
+    assert registry_state.used_budget(artifact("unknown"), artifact("a")) == UsedBudget(looks=2)
+
+
 def test_later_verdicts_do_not_change_a_repeated_verdict(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path)
     judge(ledger, "1", "monday", "a")

@@ -14,6 +14,7 @@ from flows.ledger.runs import Seen
 from flows.ledger.ticks import set_mark
 from schemas.artifacts import Artifact, RowCounts, TicketTable
 from schemas.errors import ConfigError, DataError, StorageError
+from tasks.draw import item_hash
 
 
 def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
@@ -182,3 +183,20 @@ def test_the_mark_moves_only_forward_and_only_with_the_verdict(ledger):
         fail_at_the_end()
     assert ledger.mark("replies") == last
     assert ledger.run("r3").verdict == "HOLD"
+
+
+def test_what_people_saw_counts_from_the_first_run_of_other_inputs(ledger):
+    begin(ledger, "a", inputs="in-1" + "0" * 60)
+    ledger.record_seen(["T-1", "T-2"])  # the report of a run that is killed now
+    begin(ledger, "b", inputs="in-1" + "0" * 60 + "with-labels")
+    ledger.record_seen(["T-3"])
+    assert not ledger.seen_items("support", "in-1" + "0" * 60 + "other-labels").hashes
+    changed = ledger.seen_items("support", "in-2")
+    assert {item_hash(item, salt=changed.salt) for item in ("T-1", "T-2", "T-3")} == set(changed.hashes)
+    begin(ledger, "c", inputs="in-2")
+    ledger.record_seen(["T-3", "T-4"])
+    ledger.record_seen(["T-3", "T-4"])
+    assert ledger.seen_items("support", "in-2") == changed
+    assert len(ledger.seen_items("support", "in-3").hashes) == 4
+    assert ledger.held_out_items() == {}
+    ledger.check()

@@ -236,6 +236,17 @@ def test_scene_init(shell: Shell) -> None:
     shell.run(run, codes=(5, 8))  # HOLD: so few items prove nothing
 
 
+@pytest.mark.model
+def test_scene_try(shell: Shell) -> None:
+    (shell.folder / "pipelines.yaml").unlink()
+    write_export(shell.folder, 330)
+    keep_300(shell.folder / "tickets.csv")
+    shell.environ["TUNEGATE_CACHE"] = os.environ.get("TUNEGATE_CACHE", str(Path.home() / ".cache" / "tunegate"))
+    outputs = [shell.run(script_of(block), codes=(0, 5, 8)) for block in scene("try")]
+    assert any("tunegate run tickets" in output for output in outputs)
+    assert any("the last measured training and answers" in output for output in outputs)
+
+
 def keep_300(path: Path) -> None:
     """The first 300 tickets of the table."""
     import csv

@@ -102,6 +102,19 @@ def test_improve_and_refresh_on_four_hundred_items(
     assert {finding.method for finding in findings} == {"tango"}
 
 
+def test_a_block_names_the_replies_that_are_too_long_for_an_answer(make_scores: MakeScores, tmp_path: Path) -> None:
+    gates = GatesSpec.model_validate({"rules": [HALF], **RULES_ONLY, "compare": {"off": "a test"}})
+    for n_cut, named in ((25, True), (4, False), (None, False)):
+        scores = make_scores("tuned", {"exact": [0.0] * 100}).model_copy(update={"n_replies_cut": n_cut})
+        out = tmp_path / str(n_cut)
+        out.mkdir()
+        decision = decide(out, candidate=scores, champion=None, baselines=(), gates=gates)
+        assert decision.verdict == "BLOCK"
+        sentence = "25% of the held-out replies are longer than evaluate.max_new_tokens: answers like them are cut."
+        assert decision.reason.endswith(f" {sentence}") == named
+        assert decision.remark == (sentence if named else "")
+
+
 def test_refresh_needs_the_margin_at_the_confidence_and_not_only_a_gain(judge: Judge) -> None:
     candidate, champion = _pair(40, 12, 10, 38)  # better by 0.02, but up to 0.06 worse is possible
     finding = judge([REFRESH], candidate, champion).findings[0]

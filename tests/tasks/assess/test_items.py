@@ -16,10 +16,11 @@ from schemas.artifacts import Splits
 from schemas.errors import DataError
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import PromptSpec
+from schemas.verdicts import SeenItems
 from tasks.assess import items
 from tasks.assess.items import EXTRA, extra_items, select_items
 from tasks.curate.rows import read_rows
-from tasks.draw import hash_rank
+from tasks.draw import hash_rank, item_hash
 from tests.support.plant import raise_on
 
 
@@ -62,6 +63,20 @@ def test_the_choice_depends_on_the_seed_and_on_nothing_else(
     select_items(splits=make_splits(test=rows), max_items=20, seed=2, answer="{reply}", out=other)
     assert _chosen(first) == _chosen(again)
     assert _chosen(first) != _chosen(other)
+
+
+def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    splits, first, fresh, few = make_splits(test=_tickets(12)), new_folder(), new_folder(), new_folder()
+    select_items(splits=splits, max_items=8, seed=1, answer="{reply}", out=first)
+    shown = _chosen(first)[:3]
+    seen = SeenItems(salt="s", hashes=tuple(sorted(item_hash(item, salt="s") for item in shown)))
+    select_items(splits=splits, max_items=8, seed=1, answer="{reply}", seen=seen, out=fresh)
+    assert not set(_chosen(fresh)) & set(shown)
+    assert set(_chosen(first)) - set(_chosen(fresh)) == set(shown)  # the others stay
+    select_items(splits=splits, max_items=10, seed=1, answer="{reply}", seen=seen, out=few)
+    assert len(set(_chosen(few)) & set(shown)) == 1
 
 
 def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(

@@ -378,6 +378,45 @@ def test_words_alone_route_well_but_not_perfectly_and_one_keyword_does_not() -> 
     assert one_keyword_each(texts[:cut], labels[:cut], texts[cut:], labels[cut:]) < 0.5
 
 
+def test_with_two_topics_the_reply_and_the_labels_follow_the_open_one(evaluate: EvaluateSpec) -> None:
+    two = GeneratedSource(kind="generated", n_tickets=600, n_topics=2)
+    style, reader = HouseStyle(evaluate.style), re.compile(evaluate.fields)
+    by_topic = {topic: category for category, topics in PHRASES.topics.items() for topic in topics}
+    orders = Counter[bool]()
+    for ticket in HelpDesk(two).tickets():
+        if ticket.kind != "clean":
+            continue
+        places = {
+            text.find(topic): topic for topic in by_topic for text in [ticket.body.lower()] if topic.lower() in text
+        }
+        assert len(places) == 2, ticket.body
+        reply = str(ticket.reply)
+        (answered,) = [topic for topic in places.values() if topic.replace("my ", "your ", 1) in reply]
+        assert by_topic[answered] == ticket.category
+        orders[places[min(places)] == answered] += 1
+        assert set(style.score(reply).values()) == {1.0}
+        found = reader.search(reply)
+        assert found is not None
+        assert found.groupdict() == {name: getattr(ticket, name) for name in ("category", "priority", "reference")}
+        assert str(ticket.reference) in ticket.subject
+    assert min(orders.values()) > 0.4 * orders.total()
+
+
+def test_counts_of_words_know_the_two_topics_of_a_ticket_and_not_which_is_open() -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+
+    two = GeneratedSource(kind="generated", n_tickets=2500, n_topics=2)
+    found = [ticket for ticket in HelpDesk(two).tickets() if ticket.kind == "clean"]
+    texts = [f"{ticket.subject}\n{ticket.body}" for ticket in found]
+    labels = [str(ticket.category) for ticket in found]
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    model = LogisticRegression(C=10, max_iter=500).fit(words.fit_transform(texts[:2000]), labels[:2000])
+    best = model.classes_[model.predict_proba(words.transform(texts[2000:])).argsort(axis=1)[:, -2:]]
+    assert sum(label == pair[1] for label, pair in zip(labels[2000:], best, strict=True)) / 500 < 0.7
+    assert sum(label in pair for label, pair in zip(labels[2000:], best, strict=True)) / 500 > 0.9
+
+
 def one_keyword_each(
     texts: Sequence[str], labels: Sequence[str], new_texts: Sequence[str], new_labels: Sequence[str]
 ) -> float:

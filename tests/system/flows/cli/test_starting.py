@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
-
-import pytest
 
 from flows.views.report import report_folder
 from schemas.load import load_file
-from tasks.start.propose import propose_pipeline
-from tasks.start.small_budget import MIN_EXAMPLES, MIN_ITEMS, small_budget
+from tests.support.ticket_file import write_tickets
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace
-
-WORDS = ("parcel", "invoice", "lamp", "refund", "courier", "update", "account", "delay", "charge", "order")
-
-
-def write_tickets(path: Path, n: int, *, reply: str = "We look into your {}.") -> None:
-    """Questions that differ, with a label and, unless it is empty, a reply."""
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["question", "label", *(["answer"] if reply else [])])
-        for number in range(n):
-            one, two = WORDS[number % 10], WORDS[number // 10 % 10]
-            text = f"My {one} number {number} and the {two} of week {number * 7 % 53} are wrong, what shall I do?"
-            writer.writerow([text, ("billing", "delivery")[number % 2], *([reply.format(one)] if reply else [])])
 
 
 def tiny(workplace: Workplace) -> list[str]:
@@ -43,7 +25,6 @@ def tiny(workplace: Workplace) -> list[str]:
 
 def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workplace: Workplace) -> None:
     workplace = bare_workplace
-    del workplace.environ["PREFECT_API_URL"]  # nothing may start a server
     write_tickets(workplace.folder / "tickets.csv", 200)
     done = workplace.run("try", "tickets.csv", *tiny(workplace), "--json")
     assert done.returncode == 8, done.stderr
@@ -77,18 +58,3 @@ def test_a_file_reaches_a_verdict_that_says_how_many_items_are_needed(bare_workp
     assert plan["minutes"] > 0
     assert "the last measured training and answers" in plan["minutes_from"]
     assert (plan["train_examples"], plan["held_out_items"]) == (spec.train.max_examples, spec.evaluate.max_items)
-
-
-@pytest.mark.parametrize(("reply", "cuts"), [("", False), ("Thank you. " * 40 + "{}", True), ("Yes, the {}.", False)])
-def test_the_small_budget_never_exceeds_the_proposal_and_leaves_the_gate_alone(
-    tmp_path: Path, reply: str, cuts: bool
-) -> None:
-    write_tickets(tmp_path / "t.csv", 400, reply=reply)
-    proposal = propose_pipeline(tmp_path / "t.csv", name=None, root=tmp_path)
-    budget = dict(each.split("=") for each in small_budget(proposal).settings)
-    sizes = proposal.sizes
-    assert MIN_EXAMPLES <= int(budget["train.max_examples"]) <= sizes.max_examples
-    assert MIN_ITEMS <= int(budget["evaluate.max_items"]) <= sizes.max_items
-    assert int(budget["train.max_length"]) <= sizes.max_length
-    assert (int(budget["evaluate.max_new_tokens"]) < sizes.max_new_tokens) == cuts
-    assert {path.partition(".")[0] for path in budget} == {"train", "evaluate"}

@@ -1,0 +1,106 @@
+"""`tunegate gate label`: people label the answers that differ, and the verdict follows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow.parquet as pq
+
+from flows.ledger.opened import open_ledger
+from flows.workspace.settings import load_settings
+from tasks.draw import item_hash
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.support.workplace import Workplace
+
+
+def labels_are_declared(document: dict[str, Any]) -> None:
+    small = document["pipelines"]["small"]
+    small["evaluate"] |= {"labels": "differing"}
+    small["gates"] |= {"rules": [{"metric": "right", "change_threshold": {"mode": "no_worse", "margin": 0.3}}]}
+
+
+def items_of(workplace: Workplace, run_id: str) -> set[str]:
+    ledger = open_ledger(load_settings(workplace.folder / "pipelines.yaml"))
+    key = next(step.key for step in ledger.steps(run_id) if step.step == "items")
+    return set(pq.read_table(workplace.home / "store" / "items" / key / "items.parquet")["item_id"].to_pylist())
+
+
+def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and_the_verdict_follows(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workplace.declare(labels_are_declared)
+    first = workplace.json("run", "small")
+    run_id = first["run_id"]
+    assert first["verdict"] == "HOLD"
+    assert "no label on which the raters agree; `tunegate gate label RUN`" in first["reason"]
+    needed = workplace.json("gate", "label", run_id)
+    assert 1 < needed["n_needed"] == needed["n_differing"] < needed["n_items"] == 12
+
+    def label(keys: str, rater: str) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(keys))
+        return workplace.run("gate", "label", run_id, "--rater", rater)
+
+    done = label("both\nneither\nundo\nwhat\nskip\nquit\n", "ada")
+    assert "1 of 5 " in done.stdout
+    assert "'what' is no choice" in done.stdout
+    assert done.stderr.strip().startswith(f"note 1 of {needed['n_needed']} labels made")
+    assert "Hello" not in done.stderr  # ticket text goes to stdout alone
+    assert "zero_shot" not in done.stdout
+    assert "tuned" not in done.stdout
+    again = label("2\n" * 20, "ada")  # resumes with what was undone and skipped
+    assert f"2 of {needed['n_needed']} " in again.stdout
+    assert "`tunegate run small` gives the verdict" in again.stderr
+
+    file = workplace.run("gate", "label", run_id, "--rater", "bob", "--write", "csv").stdout.strip()
+    with Path(file).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == needed["n_needed"]
+    filled = workplace.folder / "filled.csv"
+    with filled.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(row | {"right": "both" if place else "neither"} for place, row in enumerate(rows))
+    assert workplace.run("gate", "label", run_id, "--rater", "bob", "--read", str(filled)).returncode == 0
+    facts = workplace.json("gate", "label", run_id)
+    assert facts["raters"] == {"ada": needed["n_needed"], "bob": needed["n_needed"]}
+    assert facts["agreement"]["ada, bob"][0] == needed["n_needed"]
+    assert (facts["n_disputed"], facts["n_made"]) == (1, needed["n_needed"] - 1)
+    label("0\n" * 20, "eve")  # settles it; the others are settled by ada and bob
+
+    decided = workplace.json("run", "small")
+    assert decided["verdict"] == "PROMOTE"
+    assert items_of(workplace, decided["run_id"]) == items_of(workplace, run_id)
+    assert workplace.json("run", "small")["verdict"] == "SKIP"
+    report = json.loads((workplace.home / "reports" / decided["run_id"] / "report.json").read_bytes())
+    assert report["labels"]["n_made"] == needed["n_needed"]
+    plan = workplace.json("plan", "small")
+    assert (plan["labels_to_make"], plan["labels_made"]) == (needed["n_needed"], needed["n_needed"])
+    for path in (workplace.home / "labels" / "small").iterdir():  # no text: hashes, choices and times
+        assert (
+            re.sub(rb'\{"label":"[0-9a-f]{24}","right":(true|false|null),"at":"[-0-9T:+]+"\}\n', b"", path.read_bytes())
+            == b""
+        )
+
+
+def test_items_that_a_person_read_are_not_judged_again_while_there_are_fresh_ones(workplace: Workplace) -> None:
+    shown = workplace.json("run", "strict")["run_id"]
+    read = {each["item_id"] for each in workplace.json("gate", "explain", shown, "--items", "3")["worst_items"]}
+    seen = open_ledger(load_settings(workplace.folder / "pipelines.yaml")).seen_items("strict", "")
+    assert {item_hash(item, salt=seen.salt) for item in read} <= set(seen.hashes)
+
+    def is_stricter(document: dict[str, Any]) -> None:
+        document["pipelines"]["strict"]["gates"]["rules"][0]["value_threshold"] = 0.95
+
+    workplace.declare(is_stricter)
+    fresh = workplace.json("run", "strict")["run_id"]
+    assert not items_of(workplace, fresh) & read
+    assert len(items_of(workplace, fresh)) == 12

@@ -1,0 +1,37 @@
+"""The labels of each rater on disk: whatever a killed session leaves, what was chosen counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from flows.context.labels import add_votes, labels_folder, read_votes, settled_labels
+from schemas.errors import ConfigError
+
+
+def test_the_last_choice_counts_and_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
+    add_votes(tmp_path, "desk", "ada", {"a": True, "b": False})
+    add_votes(tmp_path, "desk", "ada", {"b": None, "a": False})
+    file = labels_folder(tmp_path, "desk") / "ada.jsonl"
+    file.write_bytes(file.read_bytes() + b'{"label": "c", "ri')  # killed here
+    assert read_votes(tmp_path, "desk") == {"ada": {"a": False}}
+    add_votes(tmp_path, "desk", "ada", {"d": True})
+    assert read_votes(tmp_path, "desk") == {"ada": {"a": False, "d": True}}
+    assert file.stat().st_mode & 0o077 == 0
+
+
+def test_most_raters_decide_and_a_tie_decides_nothing(tmp_path: Path) -> None:
+    add_votes(tmp_path, "desk", "ada", {"a": True, "b": True})
+    add_votes(tmp_path, "desk", "bob", {"a": True, "b": False})
+    assert settled_labels(tmp_path, "desk") == {"a": True}
+    add_votes(tmp_path, "desk", "eve", {"b": False})
+    assert settled_labels(tmp_path, "desk") == {"a": True, "b": False}
+    assert settled_labels(tmp_path, "other") == {}
+
+
+@pytest.mark.parametrize("name", ["", "../ada", "a/b", ".hidden"])
+def test_a_rater_is_no_path(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="TG0139"):
+        add_votes(tmp_path, "desk", name, {"a": True})
+    assert not (tmp_path / "labels").exists()

@@ -1,0 +1,146 @@
+"""Labels only where answers differ: the same verdicts, whatever equal answers are worth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from schemas.artifacts import Predictions, Scores
+from schemas.evaluation import EvaluateSpec
+from schemas.gates import GatesSpec
+from tasks.assess.contract import change_outcome, guard_outcome, settle
+from tasks.assess.evidence import ArmScores
+from tasks.assess.gate import GateContext, decide
+from tasks.assess.labels import AnswerKeys, add_right, fill_equal, find_questions
+from tasks.assess.power import paired_items_needed
+
+LABELS = EvaluateSpec(labels="differing", slices=())
+
+
+def test_the_labels_of_equal_answers_change_no_decision_of_1000_runs() -> None:
+    rng = np.random.default_rng(11)
+    n_runs, n_items = 1000, 400
+    differs = rng.random((n_runs, n_items)) < rng.uniform(0.02, 0.4, (n_runs, 1))
+    truth = rng.random((n_runs, 2, n_items)) < rng.uniform(0.3, 0.9, (n_runs, 2, 1))
+    truth[:, 1] = np.where(differs, truth[:, 1], truth[:, 0])  # equal answers are equally right
+    in_slice = np.arange(n_items) < 120
+
+    def decisions(values: np.ndarray) -> np.ndarray:
+        gained, lost = values[:, 0] > values[:, 1], values[:, 0] < values[:, 1]
+        rules = [
+            change_outcome(gained.sum(-1), lost.sum(-1), n_items, margin=margin, alpha=0.05) for margin in (0.0, 0.03)
+        ]
+        rules.append(guard_outcome((gained & in_slice).sum(-1), (lost & in_slice).sum(-1), 120))
+        met, p_harm = (np.stack([getattr(rule, name) for rule in rules], -1) for name in ("met", "p_harm"))
+        return settle(met, p_harm, alpha=0.05)
+
+    coins = rng.integers(0, 2, (n_runs, 2, n_items)).astype(float)
+    unknown = np.where(differs[:, None], truth, np.where(rng.random(coins.shape) < 0.5, coins, math.nan))
+    everything, only_differing = decisions(truth.astype(float)), decisions(fill_equal(unknown, differs))
+    assert (everything == only_differing).all()
+    assert len(np.unique(everything)) == 3  # the runs reach every verdict
+
+
+@pytest.mark.parametrize(("discordance", "most"), [(0.05, 0.08), (0.1, 0.15), (0.2, 0.30)])
+def test_a_gain_of_three_points_costs_few_labels(discordance: float, most: float) -> None:
+    """Of answers that differ, 1.4 times as many as of verdicts: two answers may both be wrong."""
+    n_items = paired_items_needed(0.03, discordance=discordance)
+    assert n_items is not None
+    rng = np.random.default_rng(3)
+    answers = [{f"{n:04d}": "a" for n in range(n_items)}, {}]
+    answers[1] = {item: "b" if rng.random() < 1.4 * discordance else "a" for item in answers[0]}
+    needed = find_questions(list(answers[0]), answers, LABELS)
+    assert len(needed) / n_items <= most
+
+
+Make = Callable[..., Any]
+
+
+def labelled(
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make, arms: dict[str, list[str]],
+    labels: dict[str, bool], evaluate: EvaluateSpec = LABELS,
+) -> dict[str, Scores]:  # fmt: skip
+    ids = [f"i{n:06d}" for n in range(len(next(iter(arms.values()))))]
+    answers: dict[str, Predictions] = {
+        arm: make_predictions([{"item_id": item, "text": text} for item, text in zip(ids, texts, strict=True)])
+        for arm, texts in arms.items()
+    }
+    items = make_items([{"ticket_id": item, "answer": ""} for item in ids])
+    return {
+        arm: add_right(
+            new_folder(), scores=make_scores(arm, {"exact": [0.0] * len(ids)}), items=items, mine=answers[arm],
+            others=tuple(answers[other] for other in arms if other != arm), evaluate=evaluate, labels=labels,
+        )
+        for arm in arms
+    }  # fmt: skip
+
+
+def judge(new_folder: Make, scores: dict[str, Scores], rule: dict[str, Any]) -> Any:
+    gates = GatesSpec.model_validate(
+        {"rules": [rule], "min_items": 5, "round_trip": None, "contamination": None, "anchor": None}
+    )
+    return decide(
+        new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(), gates=gates,
+        context=GateContext(champion_version="1"),
+    )  # fmt: skip
+
+
+IMPROVE = {"metric": "right", "change_threshold": {"mode": "improve"}}
+
+
+def test_a_verdict_waits_for_labels_and_follows_from_them(
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
+) -> None:
+    arms = {"tuned": [f"new {n}" for n in range(40)] + ["same"] * 60, "champion": ["old"] * 40 + ["same  "] * 60}
+    keys = AnswerKeys(LABELS)
+    labels = {keys.label_of(f"i{n:06d}", f"new {n}"): n % 5 > 0 for n in range(40)}
+    labels |= {keys.label_of(f"i{n:06d}", "old"): n % 5 == 0 for n in range(39)}
+    waiting = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
+    assert waiting.verdict == "HOLD"
+    assert "champion to 1 of 100 items" in waiting.reason
+    assert "tunegate gate label RUN" in waiting.reason
+    labels[keys.label_of("i000039", "old")] = False
+    decided = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
+    assert decided.verdict == "PROMOTE"
+    assert (decided.findings[0].won, decided.findings[0].lost, decided.findings[0].n_items) == (32, 8, 100)
+
+
+def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_differ_or_not(
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
+) -> None:
+    evaluate = LABELS.model_copy(update={"random_labels": 30})
+    arms = {"tuned": ["fine"] * 100, "champion": ["fine"] * 100}
+    ids, keys = [f"i{n:06d}" for n in range(100)], AnswerKeys(evaluate)
+    questions = find_questions(ids, [dict.fromkeys(ids, "fine")] * 2, evaluate)
+    assert len(questions) == 30
+    labels = {keys.label_of(each.item_id, "fine"): True for each in questions}
+    scores = labelled(make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate)
+    limit = {"metric": "right", "slice": "labels=random", "value_threshold": 0.8}
+    gates = {"rules": [limit], "min_items": 5, "compare": {"off": "only the limit"}, "contamination": None}
+    decision = decide(
+        new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(),
+        gates=GatesSpec.model_validate({**gates, "round_trip": None}), context=GateContext(champion_version="1"),
+    )  # fmt: skip
+    assert (decision.findings[0].verdict, decision.findings[0].n_items) == ("PROMOTE", 30)
+    labels[next(iter(labels))] = False
+    scores = labelled(make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate)
+    assert sum(value == 0 for value in ArmScores(scores["tuned"]).values("right").values()) == 1
+
+
+def test_with_declared_fields_answers_are_equal_if_their_fields_are() -> None:
+    evaluate = EvaluateSpec(labels="differing", fields=r"\[(?P<category>[a-z]+)\]", slices=())
+    answers = [
+        {"1": "Sorry! [billing]", "2": "[returns]", "3": "no field"},
+        {"1": "We are sorry. [billing]", "2": "[billing]", "3": "none either"},
+    ]
+    (question,) = find_questions(["1", "2", "3"], answers, evaluate)
+    assert find_questions(["1", "2", "3"], [{"1": "[billing]"}, answers[1]], evaluate) == ()  # the first arm stopped
+    assert (question.item_id, sorted(question.answers.values())) == ("2", ["[billing]", "[returns]"])
+    keys = AnswerKeys(evaluate)
+    reference = keys.label_of_reference({"item_id": "2", "category": "returns", "answer": "x"})
+    assert reference == keys.label_of("2", "[returns]")
+    assert keys.label_of_reference({"item_id": "2", "category": None, "answer": "x"}) is None
