@@ -215,7 +215,7 @@ def _figures(
     return {
         **several,
         **budget,
-        **planned_labels(spec, found.settings, size and size.n_test),
+        **planned_labels(spec, found.settings, size.n_test if size else None),
         **({"source_rows": size.n_rows} if size and size.estimated else {}),
         "train_examples": size and size.n_train,
         "train_tokens": size and size.train_tokens * train.epochs,
