@@ -16,10 +16,10 @@ def pin_in_file(config: Path, repo: str, commit: str) -> int:
     Raises:
         ConfigErrors: TG0110, the file cannot be read.
     """
-    text = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
+    text: str = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
     pinned = f"hf://{repo}@{commit}"
-    found = re.findall(rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", text)
-    n_changed = sum(1 for each in found if each != pinned)
+    found: list[str] = re.findall(rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", text)
+    n_changed = len([each for each in found if each != pinned])
     if n_changed:
         replaced = re.sub(rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", pinned, text)
         write_atomic(config.absolute(), replaced.encode())
