@@ -461,7 +461,7 @@ def test_the_gates_of_the_demo_promote_its_candidate_and_block_its_mislabelled_t
         arm("tuned", range(8, 48), 45),
     )
     first = decide(candidate=champion, champion=None, baselines=(few_shot,), gates=gates, out=new_folder())
-    assert (first.verdict, first.reason) == ("PROMOTE", "All 6 rules are met.")
+    assert (first.verdict, first.reason) == ("PROMOTE", "All 7 rules are met.")
     second = decide(
         candidate=twin, champion=arm("champion", range(69), 72), baselines=(few_shot,), gates=gates,
         context=GateContext(champion_version="1", anchor_version="1"), out=new_folder(),
