@@ -332,6 +332,7 @@ def read_state(folder: Path) -> Server | None:
         server = Server(**json.loads((folder / "server.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
+    _reap(server.pid)
     alive = start_time(server.pid) == server.started != ""
     return server if alive and _log_folder(server) == folder.resolve() else None
 
@@ -369,8 +370,9 @@ def stop(server: Server) -> None:
             return
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline:
-            _reap(server.pid)
-            if start_time(server.pid) != server.started:
+            ended = start_time(server.pid) != server.started
+            _reap(server.pid)  # after the look, so that one which has just ended is reaped too
+            if ended:
                 return
             time.sleep(0.1)
 
