@@ -63,7 +63,7 @@ Given = Annotated[
 ]  # fmt: skip
 Wait = Annotated[float, typer.Option(help="Seconds to wait for another run of the pipeline.")]
 Limit = Annotated[int, typer.Option("--limit", "-n", min=1, max=100_000, help="Rows shown at most.")]
-Items = Annotated[int, typer.Option(min=0, max=1000, help="Worst items shown; 0 shows no ticket text.")]
+Items = Annotated[int, typer.Option(min=0, max=1000, help="Worst held-out items shown; later runs replace them.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the history.")]
 By = Annotated[str | None, typer.Option(help="Who decides; your login if not given.", show_default=False)]
 Expect = Annotated[

@@ -381,7 +381,7 @@ def report(
     to: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the page here as well.", show_default=False)
     ] = None,
-    items: Items = 5,
+    items: Items = 0,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:

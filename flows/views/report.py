@@ -88,12 +88,12 @@ def report_run(run: RunContext) -> None:
 
 
 def gather(
-    settings: Settings, run_id: str, *, n_items: int = 5, outcome: Outcome | None = None
+    settings: Settings, run_id: str, *, n_items: int = 0, outcome: Outcome | None = None
 ) -> tuple[RunReport, str]:
     """Collect the report of a recorded run, and its curation card as an HTML fragment (empty if it has none).
 
     Args:
-        n_items: Worst items to show, redacted, next to a few removed rows; 0 leaves out all ticket text.
+        n_items: Worst held-out items to show, redacted; the next run replaces what was shown.
         outcome: Of a run that is not yet closed in the ledger.
     """
     recorded = Recorded(settings, run_id)
@@ -124,7 +124,7 @@ def gather(
         findings=decision.findings if decision else (),
         arms=_arms(recorded),
         funnel=_funnel(recorded.card_numbers()),
-        removed=_removed(recorded) if n_items else (),
+        removed=_removed(recorded),
         training=_training(recorded, dataset),
         curves=_curves(recorded),
         token_lengths=token_lengths(dataset.root / "train") if dataset else (),
