@@ -19,7 +19,7 @@ app = group("Servers, scheduled runs, health and maintenance.")
 
 @command(app, example="tunegate ops up")
 def up(config: Config = CONFIG, as_json: Json = False) -> int:
-    """Start your Prefect server and this project's MLflow server, loopback only.
+    """Start the Prefect and MLflow servers, on loopback only.
 
     Prefect shows the runs of all your projects and ends after an hour without use. What runs already is left alone, as
     is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages logs a browser in; JSON, which

@@ -135,7 +135,7 @@ def validate(
     found = check_data(loaded, load_settings(config)) if data else DataFindings([], {}, [])
     faults, names = [*wrong, *faults_of(loaded), *found.faults], sorted(loaded.pipelines)
     if faults:
-        raise SeveralErrors(faults)
+        raise faults[0] if len(faults) == 1 else SeveralErrors(faults)
     for name in found.unread:
         talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
     advice = advice_by_pipeline(loaded)
@@ -157,7 +157,7 @@ def pin(
     name: Annotated[str, typer.Argument(metavar="ORG/NAME@REVISION", show_default=False, help="main if not given.")],
     dataset: Annotated[bool, typer.Option("--dataset", help="It is a dataset, not a model.")] = False,
     write_it: Annotated[
-        bool, typer.Option("--write", help="Replace the model's address in pipelines.yaml, wherever it is.")
+        bool, typer.Option("--save", help="Replace the model's address in pipelines.yaml, wherever it is.")
     ] = False,
     config: Config = CONFIG,
     as_json: Json = False,

@@ -38,19 +38,21 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
 
     reports = workplace.home / "reports" / run_id  # written at the end of the run
     assert {path.name for path in reports.iterdir()} == {
-        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html"
+        "report.html", "report.json", "report.md", "junit.xml", "report-without-text.html", "digests.json"
     }  # fmt: skip
     question = html.escape(worst[0]["question"][:20])
-    assert question in (reports / "report.html").read_text()
-    for name in ("report-without-text.html", "report.md", "junit.xml"):
-        assert question not in (reports / name).read_text()
+    for name in ("report.html", "report-without-text.html", "report.md", "junit.xml"):
+        assert question not in (reports / name).read_text()  # held-out texts only when somebody asks for them
     page = (reports / "report.html").read_bytes()
     done = workplace.run("report", "--last", "strict", "--out", "mine.html")
     assert done.returncode == 0, done.stderr
     assert "BLOCK" in done.stdout
     assert (workplace.folder / "mine.html").read_bytes() == (reports / "report.html").read_bytes() == page
-    result = workplace.json("report", run_id[:12], "--items", "0")
+    result = workplace.json("report", run_id[:12])
     assert (result["verdict"], result["worst"], result["version"]) == ("BLOCK", [], "1")
+    shown = workplace.run("report", run_id[:12], "--items", "5", "--out", "shown.html")
+    assert shown.returncode == 0, shown.stderr
+    assert question in (workplace.folder / "shown.html").read_text()
     assert {arm["arm"] for arm in result["arms"]} == {"tuned", "zero_shot", "majority", "tfidf"}
     assert result["funnel"][0]["step"] == "extract"
     assert {curve["name"] for curve in result["curves"]} >= {"loss", "learning_rate"}

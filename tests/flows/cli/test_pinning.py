@@ -63,7 +63,7 @@ def test_a_branch_is_pinned_to_its_commit_in_the_file(hub: dict[str, str], tmp_p
     shown = run_here(("pin", "org/name@main"), cwd=tmp_path, environ=hub)
     assert shown.stdout == f"base_model: hf://org/name@{COMMIT}\n", shown.stderr
     assert config.read_text() == FILE
-    done = run_here(("pin", "hf://org/name", "--write", "--json"), cwd=tmp_path, environ=hub)
+    done = run_here(("pin", "hf://org/name", "--save", "--json"), cwd=tmp_path, environ=hub)
     assert json.loads(done.stdout) == {"repo": "org/name", "revision": "main", "commit": COMMIT, "replaced": 1}
     assert config.read_text() == FILE.replace("@main", f"@{COMMIT}")
     assert run_here(("validate",), cwd=tmp_path, environ=hub).returncode == 0
