@@ -206,7 +206,7 @@ def pipeline_run(before: Before | None = None, *, until: Stage = "release", tick
             outcome, _ = run_here(
                 load_file(config).get(PIPELINE), load_settings(config), root=Path.cwd(),
                 request=Request(until=until, tick=Tick(tick) if tick else None),
-                listeners=lambda context: (_Acknowledger(context, acks),), in_prefect=False,
+                listeners=lambda context: (_Acknowledger(context, acks),), connect=lambda _context: False,
             )  # fmt: skip
         except TunegateError as error:
             acks.write(kind="error", code=error.code)

@@ -367,21 +367,22 @@ def stop(server: Server) -> None:
         try:
             os.killpg(server.pid, number)
         except ProcessLookupError:
+            _reap(server.pid)
             return
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline:
-            ended = start_time(server.pid) != server.started
-            _reap(server.pid)  # after the look, so that one which has just ended is reaped too
-            if ended:
+            if start_time(server.pid) != server.started:
+                _reap(server.pid, wait_s=5)
                 return
             time.sleep(0.1)
 
 
-def _reap(pid: int) -> None:
+def _reap(pid: int, *, wait_s: float = 0) -> None:
     """Reap the process if it is a child of this one: a zombie would look alive."""
     for child in _children:
         if child.pid == pid:
-            child.poll()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(wait_s)
 
 
 def free_port(*, without: Collection[int] = ()) -> int:

@@ -196,5 +196,6 @@ def _log_model(client: MlflowClient, new: NewVersion) -> str:
             # Otherwise MLflow would load the model to infer them.
             pip_requirements=[f"{name}=={metadata.version(name).split('+')[0]}" for name in libraries],
         )
+        (folder / "code" / LOADER.name).chmod(0o600)  # MLflow copies the mode with the file
         client.log_artifacts(new.mlflow_run, str(folder), "model")
     return f"{client.get_run(new.mlflow_run).info.artifact_uri}/model"

@@ -111,6 +111,7 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(pools: Pool
     assert digests(workplace, alone["run_id"], **other_home) == placed
 
 
+@pytest.mark.campaign
 def test_a_training_whose_machine_is_lost_continues_on_another_to_the_same_bytes(
     pools: Pools, tmp_path_factory: Any
 ) -> None:
@@ -158,6 +159,7 @@ def mark_lost_runs_crashed(pools: Pools) -> None:
             pools.server.ask(f"/flow_runs/{run['id']}/set_state", body)
 
 
+@pytest.mark.campaign
 def test_the_next_run_joins_the_flow_run_of_a_dead_one(pools: Pools) -> None:
     workplace = pools.workplace
     pools.declare(max_steps=60, epochs=30)

@@ -123,6 +123,7 @@ def started_by_event(prefect: PrefectServer, deployment: str, served: subprocess
     return str(runs[0]["id"])
 
 
+@pytest.mark.campaign
 def test_a_suspended_run_in_prefect_survives_a_restart_and_is_approved_on_its_page(
     empty_workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:

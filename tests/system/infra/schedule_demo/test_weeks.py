@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
 
 
+@pytest.mark.campaign
 @pytest.mark.server
 def test_three_weeks_are_killed_skipped_and_blocked(
     empty_workplace: ForkedWorkplace,

@@ -127,6 +127,7 @@ class Training:
         return (self.scratch / FINAL / MANIFEST).read_bytes()
 
 
+@pytest.mark.campaign
 def test_a_node_killed_in_the_middle_changes_nothing(
     tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:

@@ -43,7 +43,7 @@ print(json.dumps({"answers": model.predict([{"subject": r["subject"], "body": r[
 """
 
 
-def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_new_process(
+def test_mlflows_champion_gives_the_same_answers_in_a_new_process(
     bundle: BundleRef,
     tiny_model: ModelRef,
     client: MlflowClient,
@@ -71,7 +71,6 @@ def test_mlflows_champion_gives_the_same_losses_and_answers_in_a_new_process(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     in_new_process = json.loads(done.stdout)
-    assert in_new_process["losses"] == in_this_process.losses(TICKETS)
     assert in_new_process["answers"] == in_this_process.answer(QUESTIONS)
     assert MARKER not in done.stderr
     for path in (path for path in store_home.rglob("*") if path.is_file()):
