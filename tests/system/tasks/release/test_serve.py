@@ -55,7 +55,7 @@ def test_mlflows_champion_gives_the_same_answers_in_a_new_process(
     run = begin_run(client, make_record("served"), experiment="tunegate", uri=uri)
     complete_run(client, run, make_record("served"), uri=uri)
     tags = {"tunegate.verdict": "PROMOTE"}
-    new = NewVersion("1", bundle, run, tags)
+    new = NewVersion("1", bundle, run, tags, columns=("subject", "body"))
     version = register_version(client, new, name="served", owner=Owner("ours"), uri=uri)
     move_alias(client, name="served", alias="champion", mlflow_version=version, uri=uri)
     in_this_process = load_bundle(bundle.root, base=tiny_model.root)
