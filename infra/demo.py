@@ -25,7 +25,11 @@ SCENES = (
     ("3. the first one again, nothing changed: must be skipped", ["run", "support-replies"], 0, {"SKIP"}),
 )
 """Title, command, exit code, allowed verdicts."""
-TICKET = "Hello, order NB-40417 was charged twice on my card this morning and I need that money back before Friday."
+TICKET = (
+    "I am quite worried. The tracking of the lamp is settled, but nobody has answered me about the double charge for the "
+    "charger. This is urgent."
+)
+SUBJECT = "Order NB-40417"
 
 
 def main() -> int:
@@ -45,8 +49,10 @@ def main() -> int:
         say(f"\nchampion after each scene: {', '.join(f'version {version}' for version in champions)}")
         if None in champions or len(set(champions)) != 1:
             return 1
-        say(f"\n== the champion answers a ticket\n$ tunegate predict support-replies <<< '{TICKET}'")
-        command = [TUNEGATE, "predict", "support-replies", "--subject", "Charged twice"]
+        say(
+            f"\n== the champion answers a ticket\n$ tunegate predict support-replies --subject '{SUBJECT}' <<< '{TICKET}'"
+        )
+        command = [TUNEGATE, "predict", "support-replies", "--subject", SUBJECT]
         if subprocess.run(command, cwd=PROJECT, input=TICKET, text=True, check=False).returncode != 0:
             return 1
     finally:
