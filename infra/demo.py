@@ -6,6 +6,7 @@ State goes to `.tunegate/` like that of any run, so a second demo reuses what is
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import time
@@ -26,8 +27,8 @@ SCENES = (
 )
 """Title, command, exit code, allowed verdicts."""
 TICKET = (
-    "I am quite worried. The tracking of the lamp is settled, but nobody has answered me about the double charge for the "
-    "charger. This is urgent."
+    "I am quite worried. The tracking of the lamp is settled, but nobody has answered me about the double charge for "
+    "the charger. This is urgent."
 )
 SUBJECT = "Order NB-40417"
 
@@ -49,10 +50,8 @@ def main() -> int:
         say(f"\nchampion after each scene: {', '.join(f'version {version}' for version in champions)}")
         if None in champions or len(set(champions)) != 1:
             return 1
-        say(
-            f"\n== the champion answers a ticket\n$ tunegate predict support-replies --subject '{SUBJECT}' <<< '{TICKET}'"
-        )
         command = [TUNEGATE, "predict", "support-replies", "--subject", SUBJECT]
+        say(f"\n== the champion answers a ticket\n$ tunegate {shlex.join(command[1:])} <<< '{TICKET}'")
         if subprocess.run(command, cwd=PROJECT, input=TICKET, text=True, check=False).returncode != 0:
             return 1
     finally:
