@@ -39,7 +39,7 @@ def resolve_commit(repo: str, revision: str, *, kind: RepoKind = "model") -> str
     Raises:
         ServiceError: TG0720, the hub does not answer, or has no such repository or revision.
     """
-    from httpx import HTTPError
+    from httpx2 import HTTPError  # the client of huggingface_hub
     from huggingface_hub import HfApi
 
     try:

@@ -191,12 +191,12 @@ def download_snapshot(source: HubUri, target: Path) -> None:
     Raises:
         ServiceError: the hub does not answer, or the repository is gated or missing.
     """
+    from httpx2 import HTTPError  # the client of huggingface_hub
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         snapshot_download(source.repo, revision=source.revision, local_dir=target, allow_patterns=list(MODEL_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise ServiceError(
             f"{source.repo} at {source.revision[:12]} could not be downloaded: {type(error).__name__}",
             code="TG0720",

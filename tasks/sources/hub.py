@@ -148,6 +148,7 @@ def load_from_hub(source: HuggingFaceSource) -> Any:
     """
     import datasets
     import pyarrow.dataset
+    from httpx2 import HTTPError  # the client of huggingface_hub
 
     try:
         builder = datasets.load_dataset_builder(source.path, revision=source.revision)
@@ -163,7 +164,7 @@ def load_from_hub(source: HuggingFaceSource) -> Any:
             where=source.path,
             hint="download it again; if it stays so, its owner has to upload it again",
         ) from None
-    except (OSError, ValueError, RuntimeError) as error:
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:
         raise ServiceError(
             f"the hub dataset {source.path!r} was not downloaded: {type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}",

@@ -71,6 +71,13 @@ def test_a_branch_is_pinned_to_its_commit_in_the_file(hub: dict[str, str], tmp_p
     assert dataset.stdout == f"path: org/name\nrevision: {COMMIT}\n"
 
 
+def test_a_hub_that_cannot_be_reached_is_one_line(hub: dict[str, str], tmp_path: Path) -> None:
+    for nowhere in ("http://127.0.0.1:9", "http://hub.invalid"):
+        done = run_here(("pin", "org/name"), cwd=tmp_path, environ={**hub, "HF_ENDPOINT": nowhere})
+        assert (done.returncode, "TG0720" in done.stderr) == (7, True), done.stderr
+        assert len(done.stderr.split("\n\nhint: ")[0].splitlines()) == 2
+
+
 @pytest.mark.parametrize(("name", "code"), [("org/name@gone", 7), ("org/other", 7), ("nameless", 2)])
 def test_what_the_hub_does_not_know_is_one_line(hub: dict[str, str], tmp_path: Path, name: str, code: int) -> None:
     done = run_here(("pin", name), cwd=tmp_path, environ=hub)
