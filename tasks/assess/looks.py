@@ -91,14 +91,11 @@ def nested_level(increments: Sequence[float], sizes: Sequence[int]) -> float:
     before, z = 0.0, 0.0
     for time, increment in zip(times.tolist(), increments, strict=True):
         step = math.sqrt(time - before)
-
-        def beyond(bound: float, step: float = step) -> float:
-            return float((mass * ndtr((points - bound) / step)).sum())  # noqa: B023
-
         low, high = -9.0 * math.sqrt(time), 9.0 * math.sqrt(time)
         for _ in range(50):
             middle = (low + high) / 2
-            low, high = (middle, high) if beyond(middle) > increment else (low, middle)
+            beyond = float((mass * ndtr((points - middle) / step)).sum())
+            low, high = (middle, high) if beyond > increment else (low, middle)
         z, before = high / math.sqrt(time), time
         grid = np.linspace(-9.0 * math.sqrt(time), high, _GRID)
         edges = ndtr((grid[:, None] - points) / step) @ mass
