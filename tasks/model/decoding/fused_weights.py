@@ -32,8 +32,9 @@ class Norm:
 class JoinedLinear:
     """Linear layers with a common input as one product, with LoRA factors where there are any.
 
-    Where the processor multiplies bfloat16, the weight is laid out once as its kernel wants it, which it would do again
-    at each product. That layout replaces the modules' own weights, unless these are `shared` with another module.
+    On a CPU the weight is laid out once as the library's kernel wants it, which it would do again at each product; in
+    bfloat16 where the processor multiplies it. That layout replaces the modules' own weights, unless these are `shared`
+    with another module.
 
     Args:
         modules: `nn.Linear`, 4-bit or with LoRA around them.
@@ -69,10 +70,12 @@ class JoinedLinear:
 def packs(weight: Tensor) -> bool:
     """Can the processor's library keep this weight in the layout of its kernel?"""
     names = ("_reorder_linear_weight", "_linear_pointwise", "_is_mkldnn_bf16_supported")
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not torch._C._get_mkldnn_enabled():
+    if weight.device.type != "cpu" or not torch._C._get_mkldnn_enabled():
         return False
     known = torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.mkldnn, name) for name in names)  # type: ignore[no-untyped-call]
-    return bool(known and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if weight.dtype == torch.bfloat16:
+        return bool(known and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(known and weight.dtype == torch.float32)
 
 
 def _joined_factors(modules: Sequence[Any], bases: Sequence[Any], dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
