@@ -85,14 +85,16 @@ class EvidenceUse(BaseModel):
     def sentence(self) -> str:
         """The same as a sentence.
 
-        >>> EvidenceUse(look=1, looks_max=1, verdict=4, budget=20, confidence=0.95).sentence()
-        'verdict 4 of at most 20 on these items; look 1 of at most 1 at this candidate; one-sided bounds at 95 %'
+        >>> EvidenceUse(look=1, looks_max=2, verdict=4, budget=20, confidence=0.95).sentence()[:52]
+        'these items have judged 4 candidates of at most 20; '
         """
+        judged = f"{self.verdict} candidate{'s' if self.verdict != 1 else ''}"
         budget = "" if self.budget is None else f" of at most {self.budget}"
+        looks = f"{self.look} look{'s' if self.look != 1 else ''} (set{'s' if self.look != 1 else ''} of items)"
         seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
-            f"verdict {self.verdict}{budget} on these items; look {self.look} of at most {self.looks_max} at this "
-            f"candidate; one-sided bounds at {100 * self.confidence:.6g} %{seen}"
+            f"these items have judged {judged}{budget}; this candidate has had {looks} of at most {self.looks_max}; "
+            f"bounds are one-sided, at {100 * self.confidence:.6g} %{seen}"
         )
 
 

@@ -60,8 +60,9 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
     first = weak[0]
     needed = "more than can be computed" if first.needed is None else f"{first.needed:,}"
     message = (
-        f"{len(weak)} of {len(rows)} rules have too few held-out items for {100 * spec.gates.power.power:g} % power; "
-        f"{first.rule}: {needed} are needed to find {first.what}, {first.at_hand:,} are available"
+        f"{len(weak)} of {len(rows)} rules have too few held-out items to be met with a chance of "
+        f"{100 * spec.gates.power.power:g} % (power); {first.rule}: {first.at_hand:,} are available and {needed} are "
+        f"needed to find {first.what}"
     )
     if spec.gates.strict_power:
         raise ConfigError(

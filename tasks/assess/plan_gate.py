@@ -173,8 +173,7 @@ def _change_power(
         raise ValueError("the rule has no change_threshold")
     paired = not traits.continuous
     if paired:
-        variance, origin = _discordance(gates, seen)
-        source = f"discordance {variance:.3g} {origin}"
+        variance, source = _discordance(gates, seen)
     else:
         spread = wanted.spread if seen is None else seen.spread
         variance, source = spread**2, f"spread {spread:.3g} {'assumed' if seen is None else 'as in the last verdict'}"
@@ -229,7 +228,7 @@ def _forgetting_power(
         needed=margin_items_needed(spec.margin, discordance=discordance, **level),
         at_hand=n,
         smallest=None if n is None else smallest_margin(n, discordance=discordance, **level),
-        what=f"a candidate that lost nothing, within {spec.margin:g}; discordance {discordance:.3g} {source}",
+        what=f"a candidate that lost nothing, within {spec.margin:g}; {source}",
     )
 
 
@@ -242,11 +241,8 @@ def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | No
     if traits.continuous:
         smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
     else:
-        discordance, origin = _discordance(gates, seen)
-        smallest, source = (
-            smallest_difference(n, discordance=discordance, **_level(gates)),
-            f"discordance {discordance:.3g} {origin}",
-        )
+        discordance, source = _discordance(gates, seen)
+        smallest = smallest_difference(n, discordance=discordance, **_level(gates))
     what = f"a loss in a slice of {n} items, judged alone; {source}"
     return RulePower(f"{guard.metric} in slices of {', '.join(guard.by)}", None, None, smallest, what)
 
@@ -257,11 +253,13 @@ def _level(gates: GatesSpec) -> dict[str, float]:
 
 
 def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, str]:
+    """The share of items that only one of the two models gets right, and a phrase that says so and where it is from."""
+    value, origin = ASSUMED_DISCORDANCE, "assumed"
     if gates.power.discordance is not None:
-        return gates.power.discordance, "declared"
-    if seen is not None and seen.discordance > 0:
-        return seen.discordance, "as in the last verdict"
-    return ASSUMED_DISCORDANCE, "assumed"
+        value, origin = gates.power.discordance, "declared"
+    elif seen is not None and seen.discordance > 0:
+        value, origin = seen.discordance, "as in the last verdict"
+    return value, f"{100 * value:.3g} % of the items right in one model alone (discordance, {origin})"
 
 
 def _continuous_smallest(n_items: int | None, spread: float, gates: GatesSpec) -> float | None:

@@ -34,7 +34,8 @@ def test_the_shipped_file_loads_and_its_twins_differ_only_where_declared(project
     for name, defect in [("mislabelled", "swapped_labels"), ("broken-format", "broken_format")]:
         twin = file.get(f"support-replies-{name}").model_dump()
         differs = {key for key in good if good[key] != twin[key]}
-        assert differs - {"train"} == {"name", "description", "source", "schedule"}
+        assert differs - {"train", "evaluate"} == {"name", "description", "source", "schedule"}
+        assert {**good["evaluate"], "arms": twin["evaluate"]["arms"]} == twin["evaluate"]
         assert {**good["source"], "defect": defect} == twin["source"]
         assert twin["schedule"] is None
 

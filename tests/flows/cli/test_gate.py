@@ -34,7 +34,7 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
     assert worst[0]["item_id"] in done.stdout
     assert worst[0]["question"][:20] in done.stdout
     assert worst[0]["question"][:20] not in done.stderr
-    assert "verdict 1 of at most 20 on these items" in done.stdout
+    assert "these items have judged 1 candidate of at most 20" in done.stdout
 
     reports = workplace.home / "reports" / run_id  # written at the end of the run
     assert {path.name for path in reports.iterdir()} == {

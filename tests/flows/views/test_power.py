@@ -34,7 +34,7 @@ def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Pa
     rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=None, store=store)
     warning = refuse_weak_gate(spec(), rows)
     assert warning is not None
-    assert "246 are needed to find a true gain of 0.05; discordance 0.1 assumed, 96 are available" in warning
+    assert "96 are available and 246 are needed to find a true gain of 0.05; 10 % of the items right in one" in warning
     with pytest.raises(ConfigError, match="TG0196"):
         refuse_weak_gate(spec(strict_power=True), rows)
 

@@ -56,7 +56,7 @@ def test_a_third_champion_is_compared_with_the_first_and_every_verdict_on_its_it
     assert all(finding["verdict"] != "BLOCK" for finding in slices)  # a few items each prove no harm
     assert third["verdict"] == "HOLD"
     shown = empty_workplace.run("gate", "explain", third["run_id"]).stdout
-    assert "verdict 3 of at most 20 on these items" in shown
+    assert "these items have judged 3 candidates of at most 20" in shown
     again = empty_workplace.json("run", "small", "--again")
     assert again["verdict"] == "HOLD"
     assert steps_of(again["run_id"])["gate"]["state"] == "reused"  # a repeated look counts once

@@ -119,7 +119,7 @@ def test_a_plan_says_what_is_needed_there_and_shown() -> None:
     improve, refresh, value = plan([IMPROVE, REFRESH, GateRule(metric="format", value_threshold=0.98)], 400)
     assert (improve.needed, improve.at_hand, improve.underpowered) == (246, 400, False)
     assert (refresh.needed, refresh.underpowered) == (126, False)  # the loss of 0.02, if the gain is 0.05
-    assert "discordance 0.1 assumed" in refresh.what
+    assert "10 % of the items right in one model alone (discordance, assumed)" in refresh.what
     assert (value.needed, value.smallest) == (149, pytest.approx(0.0138, abs=0.002))
 
 

@@ -50,7 +50,7 @@ def report(**change: object) -> RunReport:
     plain = RunReport(
         run_id="20260101-000000-abcd", pipeline="support", model_name="replies", verdict="BLOCK", reason=HOSTILE,
         started_at="2026-01-01T00:00:00+00:00", ended_at=None, version="4", compared_with="3", champion="3",
-        evidence="verdict 2 of at most 20 on these items", n_items=96,
+        evidence="these items have judged 2 candidates of at most 20", n_items=96,
         findings=(finding("BLOCK"), finding("PROMOTE", part="contamination"), finding("HOLD", decides=False)),
         arms=(ArmLine(arm="tuned", n_items=96, means={"exact": 0.7, "chrf": None}),), funnel=(),
         removed=(
