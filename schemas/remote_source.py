@@ -128,6 +128,3 @@ class PostgresSource(Source):
         if len(set(self.key)) < len(self.key):
             raise ValueError("`key` has a column twice")
         return self
-
-
-RemoteSource = ZendeskSource | PostgresSource

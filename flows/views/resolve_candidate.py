@@ -16,7 +16,6 @@ from schemas.errors import ConfigError
 from schemas.export import PromotionStatus
 from schemas.load import PipelineFile
 
-ALIASES = ("champion", "previous", "challenger")
 VERIFIED = ("PROMOTE", "UNCOMPARED", "HOLD", "BLOCK")
 
 
