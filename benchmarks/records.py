@@ -120,10 +120,14 @@ def _plain(node: object) -> object:
     return node
 
 
+WRITTEN = (":!benchmarks/results", ":!docs/plots")
+"""What benchmarks write: it says nothing about the code that is measured."""
+
+
 def commit(project: Path = PROJECT) -> str:
-    """The checked-out commit in short, and whether files differ from it; `unknown` without git."""
+    """The checked-out commit in short, and whether files differ from it, results apart; `unknown` without git."""
     head = _git(project, "rev-parse", "--short=12", "HEAD")
-    changed = head and _git(project, "status", "--porcelain", "--untracked-files=no")
+    changed = head and _git(project, "status", "--porcelain", "--untracked-files=no", "--", ".", *WRITTEN)
     return f"{head or 'unknown'}{' with changes' if changed else ''}"
 
 
