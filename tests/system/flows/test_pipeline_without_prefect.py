@@ -93,7 +93,7 @@ def test_a_run_continues_without_a_server_that_dies(empty_workplace: ForkedWorkp
 
 # Message 1 is the health check, the next ones come before or at the start of the flow. A busy machine sends several
 # messages as one: a run that reuses everything has finished after 39.
-@pytest.mark.parametrize("messages", [1, 2, 3, 5, 8, 13, 21])
+@pytest.mark.parametrize("messages", [1, 3, 8, 21])
 def test_a_run_continues_without_a_server_that_dies_at_any_message(
     workplace: ForkedWorkplace, prefect_server: PrefectServer, messages: int
 ) -> None:

@@ -93,6 +93,7 @@ def test_an_error_of_an_actor_keeps_its_type_and_code(tmp_path: Path, both: TwoN
     assert caught.value.code == "TG0403"
 
 
+@pytest.mark.campaign
 def test_a_batch_that_kills_each_of_its_processes_fails(
     tmp_path: Path, both: TwoNodes, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
 ) -> None:

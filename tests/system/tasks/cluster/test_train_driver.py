@@ -147,6 +147,7 @@ def test_a_node_killed_in_the_middle_changes_nothing(
     assert not list((both.folder / "cache" / "shared" / "trainings").glob("[!.]*")), "and from the nodes"
 
 
+@pytest.mark.campaign
 def test_a_training_whose_driver_was_killed_resumes_from_the_storage(
     tmp_path: Path, both: TwoNodes, train_locally: TrainLocally, dataset: DatasetRef, tiny_model: ModelRef
 ) -> None:
