@@ -550,5 +550,7 @@ def _show_report(context: RunContext) -> None:
 
 
 def _artifact_key(context: RunContext, what: str) -> str:
+    # The server is shared: the ledger's id tells apart what projects with equal names show.
+    project = (context.ledger.identity() or "")[:6]
     # Prefect allows only lower-case letters, digits and dashes.
-    return re.sub(r"[^a-z0-9-]+", "-", f"{context.spec.name}-{what}")
+    return re.sub(r"[^a-z0-9-]+", "-", f"{context.spec.name}-{what}-{project}".lower()).strip("-")

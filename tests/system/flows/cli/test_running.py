@@ -226,7 +226,9 @@ def test_prefect_shows_the_flow_its_sub_flows_and_tasks(
 
     wait_for(lambda: {"curate", "finetune", "assess", "release"} <= tasks())
     artifacts = prefect_server.ask("/artifacts/latest/filter", {"limit": 200})
-    assert {"small-funnel", "small-gate", "small-verdict"} <= {artifact["key"] for artifact in artifacts}
+    project = (Ledger(workplace.home).identity() or "")[:6]
+    wanted = {f"small-{what}-{project}" for what in ("funnel", "gate", "verdict")}
+    assert wanted <= {artifact["key"] for artifact in artifacts}
 
     def logged() -> str:
         of_run = {"logs": {"flow_run_id": {"any_": [flow_run]}}, "limit": 200}
