@@ -60,3 +60,23 @@ def test_a_third_champion_is_compared_with_the_first_and_every_verdict_on_its_it
     again = empty_workplace.json("run", "small", "--again")
     assert again["verdict"] == "HOLD"
     assert steps_of(again["run_id"])["gate"]["state"] == "reused"  # a repeated look counts once
+
+
+def test_small_slices_are_topped_up_for_their_guard_alone(empty_workplace: ForkedWorkplace) -> None:
+    def guarded(seed: int) -> Any:
+        def change(document: dict[str, Any]) -> None:
+            document["pipelines"]["small"]["train"]["seed"] = seed
+            document["pipelines"]["small"]["gates"]["slices"] = {"by": ["product"], "metric": "format", "top_up": 4}
+
+        empty_workplace.declare(change)
+        return empty_workplace.json("run", "small")
+
+    guarded(1)
+    explained = empty_workplace.json("gate", "explain", guarded(2)["run_id"])
+    of_slices = [finding["n_items"] for finding in explained["findings"] if finding["slice"]]
+    (of_all,) = {
+        finding["n_items"] for finding in explained["findings"] if not finding["slice"] and finding["metric"] == "exact"
+    }
+    assert of_all == 12, "the rules count the planned items"
+    assert sum(of_slices) > 12, "the slices count more"
+    assert min(of_slices) == 4
