@@ -65,7 +65,7 @@ class Size:
 
 
 QUICK = Size((20, 200, 1000), (0.1,), 1000, 60, 25, 500)
-FULL = Size((20, 50, 100, 200, 500, 1000, 2000), DISCORDANCES, 10_000, 200, 100, 1000)
+FULL = Size((20, 50, 100, 200, 500, 1000, 2000), DISCORDANCES, 2000, 200, 100, 1000)
 
 
 # The league as one request, and its tables
