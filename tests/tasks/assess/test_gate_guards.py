@@ -428,7 +428,7 @@ def test_items_that_have_judged_too_many_candidates_hold_and_bad_ones_still_bloc
     budget = ReuseSpec(budget=3)
     fresh = judge([IMPROVE], candidate, champion, reuse=budget, used_budget=UsedBudget(verdicts=2))
     assert fresh.verdict == "PROMOTE"
-    assert "verdict 3 of at most 3 on these items" in (fresh.root / "decision.md").read_text()
+    assert "these items have judged 3 candidates of at most 3" in (fresh.root / "decision.md").read_text()
     used = judge([IMPROVE], candidate, champion, reuse=budget, used_budget=UsedBudget(verdicts=3))
     assert used.verdict == "HOLD"
     assert "fresh tickets" in used.reason
