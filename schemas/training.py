@@ -240,8 +240,8 @@ class TrainSpec(Spec):
     max_steps: int | None = Field(default=None, ge=1)
     """Optimiser steps after which training ends, even within an epoch."""
     max_examples: int | None = Field(default=None, ge=1)
-    """Train examples used; null uses all. With times the newest; tickets without one are drawn by a hash of
-    `evaluate.seed`, with a share of each value of `evaluate.routing_field`."""
+    """Train examples used, and at most as many validation tickets; null uses all. With times the newest; tickets
+    without one are drawn by a hash of `evaluate.seed`, with a share of each value of `evaluate.routing_field`."""
     max_length: int = Field(default=1024, ge=8)
     """Tokens of prompt and answer together."""
     overflow: Literal["drop", "truncate_left", "error"] = "drop"

@@ -74,7 +74,8 @@ def encode_examples(
     train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
     if encoding.canaries is not None:
         _plant(encoding.canaries, train, codec, max_length=encoding.max_length)
-    validation = _encode_split(splits.validation, codec, encoding, limit=None, progress=progress)
+    # More validation than training would cost more than it tells.
+    validation = _encode_split(splits.validation, codec, encoding, limit=encoding.max_examples, progress=progress)
     if not train.examples:
         if train.fault is not None and train.n_faulty == train.n_read:
             raise train.fault

@@ -90,6 +90,15 @@ def test_equal_input_gives_equal_bytes(tmp_path: Path, tiny_model: ModelRef) -> 
     assert seal(first.root) == seal(second.root) != seal(other.root)
 
 
+def test_max_examples_limits_the_validation_tickets_too(tmp_path: Path, tiny_model: ModelRef) -> None:
+    rows, held_out = [ticket(number) for number in range(1, 5)], [ticket(number) for number in range(5, 10)]
+    few = encode(tmp_path, tiny_model, SPEC.model_copy(update={"max_examples": 2}), rows, held_out)
+    assert (few.n_train, few.n_validation, few.n_dropped) == (2, 2, 0)
+    assert len(load(few, "validation")) == 2
+    everything = encode(tmp_path, tiny_model, SPEC, rows, held_out, name="all")
+    assert (everything.n_train, everything.n_validation) == (4, 5)
+
+
 def test_max_examples_takes_the_newest_and_stores_them_by_id(tmp_path: Path, tiny_model: ModelRef) -> None:
     rows = [
         ticket(1, created_at=None),
