@@ -550,7 +550,7 @@ def _show_report(context: RunContext) -> None:
 
 
 def _artifact_key(context: RunContext, what: str) -> str:
-    # The server is shared: the ledger's id tells apart what projects with equal names show.
+    # Projects share the server: the ledger's id distinguishes pipelines with equal names.
     project = (context.ledger.identity() or "")[:6]
     # Prefect allows only lower-case letters, digits and dashes.
     return re.sub(r"[^a-z0-9-]+", "-", f"{context.spec.name}-{what}-{project}".lower()).strip("-")

@@ -74,7 +74,7 @@ def encode_examples(
     train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
     if encoding.canaries is not None:
         _plant(encoding.canaries, train, codec, max_length=encoding.max_length)
-    # More validation than training would cost more than it tells.
+    # Validating on more tickets than are trained on takes more time than the figure is worth.
     validation = _encode_split(splits.validation, codec, encoding, limit=encoding.max_examples, progress=progress)
     if not train.examples:
         if train.fault is not None and train.n_faulty == train.n_read:
