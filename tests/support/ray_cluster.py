@@ -71,12 +71,18 @@ class TwoNodes:
 
     def stop(self) -> None:
         """Stop all processes."""
-        # Ray's driver joins threads that wait for messages, sometimes forever; without the nodes they end.
+        # Ray's driver joins threads that wait for messages, sometimes forever; without the nodes they end. The nodes
+        # are killed here, because `Cluster.shutdown` refuses while a driver still belongs to one of them.
         leaving = threading.Thread(target=self._ray.shutdown, daemon=True)
         leaving.start()
         leaving.join(_LEAVE_S)
-        self._cluster.shutdown()
+        for node in reversed(self._cluster.list_all_nodes()):
+            node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
         leaving.join(_LEAVE_S)
+        # The rest of `Cluster.shutdown`.
+        self._ray.experimental.internal_kv._internal_kv_reset()
+        self._ray._common.utils.reset_ray_address()
+        self._ray._private.services.find_gcs_addresses.cache_clear()
         shutil.rmtree(self._temporary, ignore_errors=True)
 
     def _add(self, more: dict[str, Any]) -> Any:
