@@ -97,6 +97,8 @@ class LabelFacts(_Part):
     """Items to label: these, and the random part."""
     n_made: int
     """Of them, items whose answers all have a label on which most raters agree."""
+    undecided: tuple[str, ...]
+    """Rules that the labels which are missing can still decide."""
     n_disputed: int
     """Items on which the raters disagree; another rater settles them."""
     raters: dict[str, int]
@@ -112,9 +114,11 @@ class LabelFacts(_Part):
         differing = f"the answers differ on {self.n_differing} of {self.n_items} items"
         said = f"{self.n_made} of {self.n_needed} labels made; {differing}"
         kappas = [f"kappa of {pair} {k:.2f} on {n}" for pair, (n, k) in self.agreement.items() if k is not None]
+        left = self.n_needed - self.n_made
+        idle = [f"the {left} that are left can change no rule"] if left and not self.undecided else []
         disputed = [f"raters disagree on {self.n_disputed}"] if self.n_disputed else []
         doubtful = [f"{len(self.doubtful_references)} doubtful references"] if self.doubtful_references else []
-        return "; ".join([said, *kappas, *disputed, *doubtful])
+        return "; ".join([said, *idle, *kappas, *disputed, *doubtful])
 
 
 class CitedPassage(_Part):

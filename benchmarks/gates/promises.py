@@ -85,6 +85,7 @@ TODAY = {0.05: 330, 0.1: 693, 0.2: 1383}
 """Discordance -> items with which `improve` finds 3 points at 80 % power without stops."""
 DIFFERING = 1.4
 """Answers that differ, per answer that is right in one model alone: as in real pairs (`league.py`), 1.2 to 1.9."""
+LABEL_WORLDS: Mapping[str, float] = {"plus3": EFFECT, "equal": 0.0, "minus3": -EFFECT}
 GO_ON = -1
 SLICE_SHARES = (0.5, 0.2, 0.12, 0.08, 0.05, 0.03, 0.02)
 TOP_UP = 100
@@ -107,6 +108,7 @@ def promises(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
         "stop_promoted_extra": promoted_by_stopping(generator(), 10_000),
         "items_year": {world: found.items for world, found in years["improve"].items()},
         "refresh_year": max(found.regressions for found in years["refresh"].values()),
+        "labels_made": {name: labels_made(generator(), delta, 2000) for name, delta in LABEL_WORLDS.items()},
         "labels_changed": changed_by_equal_labels(generator(), 1000),
         "slice2_pass": slice_pass(generator(), 20_000, small_slice_falls()),
         "many_slices_block": max(many_slices(generator(), n, 10_000) for n in (7, 20, 40, 80)),
@@ -137,6 +139,11 @@ def promise_table(figures: Mapping[str, object]) -> str:
     rows += [
         [f"items answered in a year with stops, share ({world})", "items_year", asked[world], f"at most {bar:g}"]
         for world, bar in ITEMS_YEAR.items()
+    ]
+    made = cast(Mapping[str, float], figures["labels_made"])
+    rows += [
+        [f"labels made before the rest can change nothing ({world})", "labels_made", made[world], "reported"]
+        for world in LABEL_WORLDS
     ]
     return table(["what", "figure", "measured", "bar"], rows)
 
@@ -369,6 +376,19 @@ def changed_by_equal_labels(generator: np.random.Generator, runs: int, n: int = 
         facts = [(each.verdict, each.lower, each.upper, each.p_harm) for each in (known, tossed, filled)]
         changed += facts[0] != facts[1] or facts[0] != facts[2]
     return changed
+
+
+def labels_made(generator: np.random.Generator, delta: float, runs: int) -> float:
+    """Share of the labels of `improve` that are made before the rest can change nothing, with the usual discordance."""
+    n = TODAY[DISCORDANCE]
+    asked = round(DIFFERING * DISCORDANCE * n)
+    shares = np.array([DISCORDANCE + delta, DISCORDANCE - delta]) / 2 * n / asked
+    drawn = generator.choice([1, -1, 0], size=(runs, asked), p=[*shares, 1 - shares.sum()])
+    won, lost = (np.pad(np.cumsum(drawn == side, axis=1), ((0, 0), (1, 0))) for side in (1, -1))
+    left = asked - np.arange(asked + 1)
+    passes = change_outcome(won, lost + left, n, margin=0.0, alpha=ALPHA).met
+    fails = ~change_outcome(won + left, lost, n, margin=0.0, alpha=ALPHA).met
+    return round(float((passes | fails).argmax(axis=1).mean()) / asked, 3)
 
 
 # Slices and arms

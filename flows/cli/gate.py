@@ -87,15 +87,19 @@ def label(
     read: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Read labels made elsewhere from CSV or JSON.", exists=False)
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="Also ask for labels that can no longer change the verdict.")
+    ] = False,
     config: Config = CONFIG,
     as_json: Json = False,
 ) -> int:
     """Label the answers on which candidate and champion differ.
 
     The answers are shuffled, and nothing says whose they are. Each choice is stored at once, and the next session
-    continues where this one ended. With --json, only count what is needed and made.
+    continues where this one ended. It ends early when the labels that are left can change no rule of the gate. With
+    --json, only count what is needed and made.
     """
-    from flows.context.labels import add_votes
+    from flows.context.labels import add_votes, read_votes
     from flows.views.labelling import labelling_of
     from flows.views.run_reader import Recorded
     from flows.workspace.settings import load_settings
@@ -125,6 +129,9 @@ def label(
         ask_labels(
             [partial(labelling.sheet, question) for question in todo],
             save=lambda votes: add_votes(settings.home, row.pipeline, name, votes),
+            is_enough=lambda: (
+                not every and not labelling.with_votes(read_votes(settings.home, row.pipeline)).undecided()
+            ),
             n_before=len(labelling.questions) - len(todo),
         )
     facts = labelling_of(labelling.recorded).facts()
@@ -134,7 +141,7 @@ def label(
     note(facts.sentence)
     for item in facts.doubtful_references:
         note(f"the reference answer of {item} is probably wrong")
-    if facts.n_made == facts.n_needed:
+    if not facts.undecided:
         note(f"`tunegate run {row.pipeline}` gives the verdict")
     return 0
 

@@ -7,7 +7,7 @@ Reads the run's answers from the store and the labels of its pipeline; called by
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
@@ -16,16 +16,19 @@ from flows.context.labels import Votes, read_votes, settle_votes
 from flows.ledger.opened import open_ledger
 from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
-from schemas.artifacts import EvalSet
+from schemas.artifacts import EvalSet, Scores
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, TunegateError
+from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
 from schemas.report import LabelFacts
+from tasks.assess.evidence import BASELINE_ARMS, Arms, ArmScores
 from tasks.assess.items import extra_items
 from tasks.assess.label_files import Sheet
 from tasks.assess.labels import LABELLED, AnswerKeys, Question, find_questions, read_answers, slices_count
 from tasks.assess.llm_judge import kappa
 from tasks.assess.power import ASSUMED_DISCORDANCE
+from tasks.assess.questions import rules_without_labels
 from tasks.curate.redact import redact_row
 from tasks.draw import hash_rank
 
@@ -48,6 +51,11 @@ class Labelling:
     """Rater -> labels."""
 
     @cached_property
+    def _scores(self) -> dict[str, Scores]:
+        found = {arm: self.recorded.scores(arm) for arm in compared_arms(self.recorded)}
+        return {arm: scores for arm, scores in found.items() if scores is not None}
+
+    @cached_property
     def settled(self) -> dict[str, bool]:
         """Id of a label -> whether most raters accept the answer."""
         return settle_votes(self.votes)
@@ -57,6 +65,28 @@ class Labelling:
         given = self.votes.get(rater, {})
         todo = [each for each in self.questions if not each.answers.keys() <= given.keys()]
         return sorted(todo, key=lambda each: hash_rank(f"{rater} {each.item_id}", seed=self.spec.evaluate.seed))
+
+    def undecided(self) -> tuple[str, ...]:
+        """Return the rules that missing labels can still decide."""
+        decision, items = self.recorded.decision(), self.recorded.result("items", EvalSet)
+        if decision is None or decision.use is None or items is None:
+            return (RIGHT,)
+        arms = {arm: ArmScores(found, labels=self.settled) for arm, found in self._scores.items()}
+        compared = Arms(
+            candidate=arms["tuned"],
+            champion=arms.get("champion"),
+            champion_version=decision.champion_version,
+            anchor=arms.get("anchor"),
+            anchor_version=decision.anchor_version,
+            baselines={arm: scores for arm, scores in arms.items() if arm in BASELINE_ARMS},
+        )
+        return rules_without_labels(
+            compared, self.spec.judged_gates, items, alpha=1 - decision.use.confidence, extra=extra_items(items)
+        )
+
+    def with_votes(self, votes: Mapping[str, Votes]) -> Labelling:
+        """Return it with these labels."""
+        return replace(self, votes=votes)
 
     def sheet(self, question: Question) -> Sheet:
         """Return the question as a person sees it: redacted, its answers shuffled."""
@@ -85,6 +115,7 @@ class Labelling:
             n_differing=sum(len(each.answers) > 1 for each in self.questions),
             n_needed=len(self.questions),
             n_made=len(labelled),
+            undecided=() if len(labelled) == len(self.questions) else self.undecided(),
             n_disputed=len(self._disputed()),
             raters={name: len(choices) for name, choices in raters.items()},
             agreement=agreement,
@@ -106,9 +137,8 @@ class Labelling:
     def _doubtful(self) -> list[str]:
         """Items whose reference answer people reject, or without need for it: all answers right, and none is it."""
         keys, found = AnswerKeys(self.spec.evaluate), []
-        scores = [self.recorded.scores(arm) for arm in compared_arms(self.recorded)]
         # Where no answer ever equals its reference, references are prose, and other words are right too.
-        by_value = any(each is not None and (each.means.get("exact") or 0.0) > 0 for each in scores)
+        by_value = any((each.means.get("exact") or 0.0) > 0 for each in self._scores.values())
         for each in self.questions:
             reference = keys.label_of_reference(self.rows[each.item_id])
             if reference is None:

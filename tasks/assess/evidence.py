@@ -7,10 +7,10 @@ statistics or verdicts. Used by `tasks/assess/questions.py`, which turns each er
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.artifacts import Scores
 from schemas.errors import GateError
@@ -29,6 +29,8 @@ the first is the best."""
 
 UNLABELLED = "TG0624"
 """Code of the error that answers have no labels: more labels decide, so the verdict is HOLD."""
+LABEL_IDS = "labels.parquet"
+"""Beside the scores: the items whose answer needs a label, and its id. Equal answers share one."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,22 @@ class ArmScores:
 
     Args:
         of: Only the items of this arm, which a run stopped before it had answered all.
+        labels: Id of a label -> whether the answer is accepted; in place of the labels that the scores were made with.
     """
 
     def __init__(
-        self, scores: Scores, known: Mapping[str, MetricTraits] | None = None, *, of: ArmScores | None = None
+        self,
+        scores: Scores,
+        known: Mapping[str, MetricTraits] | None = None,
+        *,
+        of: ArmScores | None = None,
+        labels: Mapping[str, bool] | None = None,
     ) -> None:
         self.arm: str = scores.arm
         self._scores = scores
         self._known = known
         self._of = of
+        self._labels = labels
 
     def measures(self, metric: str) -> bool:
         """Whether the arm was scored by the metric."""
@@ -69,18 +78,8 @@ class ArmScores:
 
     @cached_property
     def _metrics(self) -> Mapping[str, Mapping[str, float]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(self._scores.root / "scores.parquet", columns=["item_id", "metric", "value"])
-        except (OSError, pa.ArrowException) as error:
-            raise GateError(
-                f"the scores of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0603"
-            ) from None
         metrics: dict[str, dict[str, float]] = {}
-        columns = (table.column(name).to_pylist() for name in ("item_id", "metric", "value"))
-        for item_id, metric, value in zip(*columns, strict=True):
+        for item_id, metric, value in self._rows("scores.parquet", "item_id", "metric", "value"):
             values = metrics.setdefault(str(metric), {})
             if item_id is None or item_id in values:
                 raise GateError(f"arm {self.arm} has two scores of {metric} for one item", code="TG0603")
@@ -91,7 +90,42 @@ class ArmScores:
                 metric: {item: value for item, value in values.items() if item in wanted}
                 for metric, values in metrics.items()
             }
+        if self._labels is not None and RIGHT in metrics:
+            metrics[RIGHT] |= {
+                item: float(self._labels.get(name, math.nan))
+                for item, name in self._rows(LABEL_IDS, "item_id", "label")
+                if item in metrics[RIGHT]
+            }
         return metrics
+
+    @cached_property
+    def labels(self) -> Mapping[str, bool | None]:
+        """Id of a label that the arm needs -> whether the answer is accepted; None without a label.
+
+        Empty for an arm that is not scored by labels.
+        """
+        values = self._metrics.get(RIGHT)
+        if values is None:
+            return {}
+        needed = [(name, values[item]) for item, name in self._rows(LABEL_IDS, "item_id", "label") if item in values]
+        return {name: None if math.isnan(value) else value > 0 for name, value in needed}
+
+    def with_labels(self, labels: Mapping[str, bool]) -> ArmScores:
+        """Return the arm as these labels score it."""
+        return ArmScores(self._scores, self._known, of=self._of, labels=labels)
+
+    def _rows(self, file: str, *columns: str) -> Iterator[tuple[Any, ...]]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(self._scores.root / file, columns=list(columns))
+        except (OSError, pa.ArrowException) as error:
+            what = file.partition(".")[0]
+            raise GateError(
+                f"the {what} of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0603"
+            ) from None
+        return zip(*(table.column(name).to_pylist() for name in columns), strict=True)
 
     @cached_property
     def item_ids(self) -> frozenset[str]:
@@ -105,17 +139,8 @@ class ArmScores:
     @cached_property
     def slices(self) -> Mapping[str, frozenset[str]]:
         """Slice name -> ids of its items."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        try:
-            table = pq.read_table(self._scores.root / "slices.parquet", columns=["item_id", "slice"])
-        except (OSError, pa.ArrowException) as error:
-            raise GateError(
-                f"the slices of arm {self.arm} cannot be read ({type(error).__name__})", code="TG0603"
-            ) from None
         members: dict[str, set[str]] = {}
-        for item_id, name in zip(table.column("item_id").to_pylist(), table.column("slice").to_pylist(), strict=True):
+        for item_id, name in self._rows("slices.parquet", "item_id", "slice"):
             members.setdefault(name, set()).add(item_id)
         return {name: frozenset(ids) for name, ids in members.items()}
 
@@ -221,6 +246,30 @@ class Arms:
     anchor: ArmScores | None
     anchor_version: str | None
     baselines: Mapping[str, ArmScores]
+
+    @cached_property
+    def labels(self) -> Mapping[str, bool | None]:
+        """Id of a label that some arm needs -> whether the answer is accepted; None without a label."""
+        return {name: value for arm in self._each() for name, value in arm.labels.items()}
+
+    def completed(self, *, accept: bool) -> Arms:
+        """Return the arms with all labels: those that are missing accept the candidate's answers alone, or all others.
+
+        Every other choice of the missing labels lies between these two for each comparison with the candidate.
+        """
+        ours = self.candidate.labels
+        labels = {name: (name in ours) == accept if value is None else value for name, value in self.labels.items()}
+        return replace(
+            self,
+            candidate=self.candidate.with_labels(labels),
+            champion=None if self.champion is None else self.champion.with_labels(labels),
+            anchor=None if self.anchor is None else self.anchor.with_labels(labels),
+            baselines={name: arm.with_labels(labels) for name, arm in self.baselines.items()},
+        )
+
+    def _each(self) -> list[ArmScores]:
+        arms = (self.candidate, self.champion, self.anchor, *self.baselines.values())
+        return [arm for arm in arms if arm is not None]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
 from schemas.metrics import RANDOM_PART, RIGHT
+from tasks.assess.evidence import LABEL_IDS
 from tasks.assess.fields import FieldPattern, normalised
 from tasks.assess.items import extra_items
 from tasks.draw import hash_rank
@@ -137,7 +138,8 @@ def add_right(
 ) -> Scores:
     """Write the arm's scores with the metric `right`; it has no mean, since equal answers are not labelled.
 
-    An answer without a label is NaN, which no rule passes. Items of the random part are in the slice `labels=random`.
+    An answer without a label is NaN. The ids of the labels are in `labels.parquet`, so that the gate knows which arms
+    share one. Items of the random part are in the slice `labels=random`.
 
     Args:
         scores: All other metrics of the arm.
@@ -156,10 +158,14 @@ def add_right(
     keys = AnswerKeys(evaluate)
     questions = find_questions(judged, [own, *map(read_answers, others)], evaluate)
     asked = {each.item_id for each in questions}
-    given = [labels.get(keys.label_of(item, own[item])) for item in ids]
+    names = [keys.label_of(item, own[item]) for item in ids]
+    given = [labels.get(name) for name in names]
     values = fill_equal(
         [[math.nan if each is None else float(each) for each in given]], np.array([item in asked for item in ids])
     )[0]
+    needed = [(item, name) for item, name in zip(ids, names, strict=True) if item in asked]
+    columns = {name: pa.array([row[n] for row in needed], pa.string()) for n, name in enumerate(("item_id", "label"))}
+    pq.write_table(pa.table(columns), out / LABEL_IDS, compression="zstd")
     right = pa.table({"item_id": ids, "metric": [RIGHT] * len(ids), "value": pa.array(values)})
     table = pq.read_table(scores.root / "scores.parquet")
     pq.write_table(pa.concat_tables([table, right.cast(table.schema)]), out / "scores.parquet", compression="zstd")

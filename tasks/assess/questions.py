@@ -6,14 +6,14 @@ the verdict over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
 from schemas.gates import LEAST_ITEMS, AnchorSpec, ChangeThreshold, GateRule, GatesSpec, SliceGuard
-from schemas.metrics import SAFETY_NAMES, MetricTraits
+from schemas.metrics import RIGHT, SAFETY_NAMES, MetricTraits
 from schemas.verdicts import Part, Verdict
 from tasks.assess.clusters import Clusters
 from tasks.assess.decision import describe_anchor, describe_guard, describe_rule
@@ -62,6 +62,8 @@ class Assessment:
     """Items that are missing if it is `short`."""
     decides: bool = True
     part: Part = "primary"
+    unlabelled: bool = False
+    """No judgement, because answers have no labels."""
     chances: tuple[float, float] | None = None
     """Of an interim look: the chance that the rule is met with all planned items, before the first answer and now."""
 
@@ -88,7 +90,77 @@ def assess_rules(
         alpha: Error probability of each rule.
         extra: Ids of the items that `gates.slices.top_up` added: only the slices count them.
     """
-    return _Assessor(arms, gates, items, alpha, extra).all()
+    found = _Assessor(arms, gates, items, alpha, extra).all()
+    if not any(each.unlabelled for each in found):
+        return found
+    return tuple(_decide_by_labels(found, arms, gates, items, alpha=alpha, extra=extra))
+
+
+def rules_without_labels(
+    arms: Arms, gates: GatesSpec, items: EvalSet, *, alpha: float, extra: frozenset[str]
+) -> tuple[str, ...]:
+    """Return the rules, anchors and slices that missing labels can still decide."""
+    compare = gates.compare if gates.compare.metric == RIGHT else gates.compare.model_copy(update={"metric": None})
+    by_labels = {
+        "rules": tuple(rule for rule in gates.rules if rule.metric == RIGHT),
+        "compare": compare,
+        "slices": gates.slices if gates.slices is not None and gates.slices.metric == RIGHT else None,
+    }
+    found = assess_rules(arms, gates.model_copy(update=by_labels), items, alpha=alpha, extra=extra)
+    return tuple(each.rule for each in found if each.unlabelled)
+
+
+def _decide_by_labels(
+    found: Sequence[Assessment],
+    arms: Arms,
+    gates: GatesSpec,
+    items: EvalSet | None,
+    *,
+    alpha: float,
+    extra: frozenset[str] = frozenset(),
+) -> Iterator[Assessment]:
+    """Yield each assessment that lacks labels as the labels decide that there are, if the others cannot change it.
+
+    It is met if it is met with every missing label against the candidate. It stays HOLD, for good, if it is not met
+    with every missing label in its favour. A slice is not blocked before its labels are complete, since the number of
+    its tests depends on them: it passes if the worst case is no evidence of harm even as the only test.
+    """
+    n_missing = sum(value is None for value in arms.labels.values())
+    worst, best = (
+        _Assessor(arms.completed(accept=accept), gates, items, alpha, extra).all() for accept in (False, True)
+    )
+    for each, against, favour in zip(found, worst, best, strict=True):
+        if not each.unlabelled or gates.cluster_by is not None:  # a clustered bound need not grow with each item won
+            yield each
+        elif favour.judgement is None:  # no label mends what else is wrong
+            yield favour
+        elif _is_met(against):
+            yield _count_missing(against, n_missing)
+        elif each.part != "slices" and not _is_met(favour):
+            reason = (
+                f"answers without a label ({n_missing}) cannot change this: it would not be met if all of them "
+                "favoured the candidate."
+            )
+            yield replace(each, reason=reason, unlabelled=False)
+        else:
+            yield each
+
+
+def _is_met(assessment: Assessment) -> bool:
+    return all(
+        each.judgement is not None and each.judgement.verdict == "PROMOTE" and not each.short
+        for each in (assessment, *assessment.rivals)
+    )
+
+
+def _count_missing(assessment: Assessment, n_missing: int) -> Assessment:
+    """Say in the reason that the missing labels count against the candidate."""
+    judgement = assessment.judgement
+    if judgement is not None:
+        said = f"answers without a label ({n_missing}) count against the candidate."
+        judgement = replace(judgement, reason=f"{judgement.reason.removesuffix('.')}; {said}")
+    rivals = tuple(_count_missing(each, n_missing) for each in assessment.rivals)
+    return replace(assessment, judgement=judgement, rivals=rivals)
 
 
 class _Assessor:
@@ -301,7 +373,8 @@ class _Assessor:
 
     def _refused(self, rule: GateRule, text: str, error: GateError) -> Assessment:
         if error.code == UNLABELLED:
-            return self._unjudged(rule, text, "HOLD", f"{error.message}, then run again.")
+            held = self._unjudged(rule, text, "HOLD", f"{error.message}, then run again.")
+            return replace(held, unlabelled=True)
         return self._unjudged(rule, text, "ERROR", f"{error.message}; fix that and run again.")
 
     def _unjudged(self, rule: GateRule, text: str, verdict: Verdict, reason: str) -> Assessment:

@@ -29,20 +29,23 @@ class Session:
     n_labelled: int
     n_skipped: int
     finished: bool
-    """False if the person quit, or the input ended."""
+    """False if the person quit, the input ended, or items were skipped."""
 
 
-def ask_labels(sheets: Sequence[Callable[[], Sheet]], *, save: Save, n_before: int = 0) -> Session:
+def ask_labels(
+    sheets: Sequence[Callable[[], Sheet]], *, save: Save, is_enough: Callable[[], bool], n_before: int = 0
+) -> Session:
     """Show each item and save each choice at once.
 
     Args:
         sheets: Make the items, when they are shown.
         save: Stores labels; None takes one back.
+        is_enough: Whether no further label is needed; called before each item.
         n_before: Items that this rater labelled earlier, for the progress.
     """
     console, place, done, skipped = out(), 0, list[int](), set[int]()
     total = n_before + len(sheets)
-    while place < len(sheets):
+    while place < len(sheets) and not is_enough():
         sheet = sheets[place]()
         left = f"{len(sheets) - len(done)} left" + (f", {len(skipped)} skipped" if skipped else "")
         _show(console, sheet, f"{n_before + len(done) + 1} of {total}  ({left})")

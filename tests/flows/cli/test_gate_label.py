@@ -91,6 +91,34 @@ def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and
         )
 
 
+def test_a_session_ends_when_the_labels_that_are_left_can_change_no_rule(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def improvement_is_declared(document: dict[str, Any]) -> None:
+        labels_are_declared(document)
+        document["pipelines"]["small"]["gates"]["rules"][0]["change_threshold"] = {"mode": "improve"}
+
+    workplace.declare(improvement_is_declared)
+    run_id = workplace.json("run", "small")["run_id"]
+    n_needed = workplace.json("gate", "label", run_id)["n_needed"]
+
+    def label(*options: str) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.StringIO("both\n" * 20))
+        return workplace.run("gate", "label", run_id, "--rater", "ada", *options)
+
+    done = label()
+    n_made = workplace.json("gate", "label", run_id)["n_made"]
+    assert 0 < n_made < n_needed  # too few differ for an improvement once some are equally right
+    assert f"the {n_needed - n_made} that are left can change no rule" in done.stderr
+    assert "`tunegate run small` gives the verdict" in done.stderr
+    assert not label().stdout.strip()
+    decided = workplace.json("run", "small")
+    assert decided["verdict"] == "HOLD"
+    assert "cannot change this" in decided["reason"]
+    label("--all")
+    assert workplace.json("gate", "label", run_id)["n_made"] == n_needed
+
+
 def test_items_that_a_person_read_are_not_judged_again_while_there_are_fresh_ones(workplace: Workplace) -> None:
     shown = workplace.json("run", "strict")["run_id"]
     read = {each["item_id"] for each in workplace.json("gate", "explain", shown, "--items", "3")["worst_items"]}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,7 +64,7 @@ Make = Callable[..., Any]
 
 def labelled(
     make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make, arms: dict[str, list[str]],
-    labels: dict[str, bool], evaluate: EvaluateSpec = LABELS,
+    labels: dict[str, bool], evaluate: EvaluateSpec = LABELS, slices: Sequence[str] = (),
 ) -> dict[str, Scores]:  # fmt: skip
     ids = [f"i{n:06d}" for n in range(len(next(iter(arms.values()))))]
     answers: dict[str, Predictions] = {
@@ -72,7 +74,8 @@ def labelled(
     items = make_items([{"ticket_id": item, "answer": ""} for item in ids])
     return {
         arm: add_right(
-            new_folder(), scores=make_scores(arm, {"exact": [0.0] * len(ids)}), items=items, mine=answers[arm],
+            new_folder(), scores=make_scores(arm, {"exact": [0.0] * len(ids)}, slices=slices), items=items,
+            mine=answers[arm],
             others=tuple(answers[other] for other in arms if other != arm), evaluate=evaluate, labels=labels,
         )
         for arm in arms
@@ -98,15 +101,93 @@ def test_a_verdict_waits_for_labels_and_follows_from_them(
     arms = {"tuned": [f"new {n}" for n in range(40)] + ["same"] * 60, "champion": ["old"] * 40 + ["same  "] * 60}
     keys = AnswerKeys(LABELS)
     labels = {keys.label_of(f"i{n:06d}", f"new {n}"): n % 5 > 0 for n in range(40)}
-    labels |= {keys.label_of(f"i{n:06d}", "old"): n % 5 == 0 for n in range(39)}
+    labels |= {keys.label_of(f"i{n:06d}", "old"): n % 5 == 0 for n in range(15)}
     waiting = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
     assert waiting.verdict == "HOLD"
-    assert "champion to 1 of 100 items" in waiting.reason
+    assert "champion to 25 of 100 items" in waiting.reason
     assert "tunegate gate label RUN" in waiting.reason
-    labels[keys.label_of("i000039", "old")] = False
+    labels |= {keys.label_of(f"i{n:06d}", "old"): n % 5 == 0 for n in range(15, 40)}
     decided = judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
     assert decided.verdict == "PROMOTE"
     assert (decided.findings[0].won, decided.findings[0].lost, decided.findings[0].n_items) == (32, 8, 100)
+
+
+def test_a_verdict_does_not_wait_for_labels_that_cannot_change_it(
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
+) -> None:
+    arms = {"tuned": [f"new {n}" for n in range(40)] + ["same"] * 60, "champion": ["old"] * 40 + ["same"] * 60}
+    keys = AnswerKeys(LABELS)
+
+    def decision(n_labelled: int, n_won: int) -> Any:
+        labels = {keys.label_of(f"i{n:06d}", f"new {n}"): n < n_won for n in range(n_labelled)}
+        labels |= {keys.label_of(f"i{n:06d}", "old"): n >= n_won for n in range(n_labelled)}
+        return judge(new_folder, labelled(make_scores, make_items, make_predictions, new_folder, arms, labels), IMPROVE)
+
+    passed = decision(34, 34)
+    assert passed.verdict == "PROMOTE"
+    assert (passed.findings[0].won, passed.findings[0].lost) == (34, 6)
+    assert "answers without a label (12) count against the candidate" in passed.findings[0].reason
+    assert decision(20, 20).verdict == "HOLD"
+    failed = decision(25, 2)
+    assert failed.verdict == "HOLD"  # whether harm is shown, they can still say
+    assert "(30) cannot change this" in failed.reason
+
+
+def test_a_rule_decided_before_its_labels_are_complete_is_decided_so_by_all_of_them(
+    make_scores: Make, make_items: Make, make_predictions: Make, new_folder: Make
+) -> None:
+    """Random answers of three arms, random labels, some of them missing, and random completions of those."""
+    gates = GatesSpec.model_validate(
+        {
+            "rules": [
+                {"metric": "right", "change_threshold": {"mode": "improve"}},
+                {"metric": "right", "change_threshold": {"mode": "no_worse", "margin": 0.1}},
+                {"metric": "right", "change_threshold": {"mode": "refresh", "margin": 0.05}},
+                {"metric": "right", "change_threshold": {"mode": "improve", "against": "best_baseline"}},
+                {"metric": "right", "slice": "labels=random", "value_threshold": 0.4},
+            ],
+            "slices": {"by": ["product"], "metric": "right"},
+            "min_items": 5, "round_trip": None, "contamination": None, "anchor": None,
+        }
+    )  # fmt: skip
+    evaluate = LABELS.model_copy(update={"random_labels": 20})
+    keys, rng, early = AnswerKeys(evaluate), np.random.default_rng(5), Counter[tuple[bool, str]]()
+
+    def findings(arms: dict[str, list[str]], labels: dict[str, bool]) -> tuple[dict[str, str], set[str]]:
+        """Rule -> verdict, and the rules that wait for labels."""
+        slices = [f"product={number % 3}" for number in range(len(arms["tuned"]))]
+        scores = labelled(
+            make_scores, make_items, make_predictions, new_folder, arms, labels, evaluate, slices=slices
+        )  # fmt: skip
+        decision = decide(
+            new_folder(), candidate=scores["tuned"], champion=scores["champion"], baselines=(scores["zero_shot"],),
+            gates=gates, context=GateContext(champion_version="1"),
+        )  # fmt: skip
+        rules = {re.sub(r" \([^)]*\)", "", each.rule): each for each in decision.findings}
+        verdicts = {rule: each.verdict if each.decides else "PROMOTE" for rule, each in rules.items()}
+        waiting = {rule for rule, each in rules.items() if "tunegate gate label RUN" in each.reason}
+        return verdicts | {"gate": decision.verdict}, waiting
+
+    for _ in range(8):
+        n, better = int(rng.integers(30, 120)), rng.uniform(0.05, 0.95)
+        texts = rng.choice(list("abc"), (3, n), p=[0.7, 0.15, 0.15])
+        texts[2] = np.where(rng.random(n) < 0.5, texts[1], texts[2])
+        arms = {arm: list(row) for arm, row in zip(("tuned", "champion", "zero_shot"), texts, strict=True)}
+        truth = {
+            keys.label_of(f"i{item:06d}", text): bool(rng.random() < (better if arm == "tuned" else 1 - better))
+            for arm in reversed(arms) for item, text in enumerate(arms[arm])
+        }  # fmt: skip
+        share = rng.choice([0.02, 0.1, 0.3])
+        missing = {label for label in truth if rng.random() < share}
+        decided, waiting = findings(arms, {label: right for label, right in truth.items() if label not in missing})
+        early.update((rule.startswith("right in product"), decided[rule]) for rule in decided.keys() - waiting)
+        for chance in (0.1, 0.9):
+            guessed = {label: bool(rng.random() < chance) if label in missing else truth[label] for label in truth}
+            whole, _ = findings(arms, guessed)
+            for rule in decided.keys() - waiting - {"gate"}:
+                assert (decided[rule] == "PROMOTE") == (whole[rule] == "PROMOTE"), rule
+            assert (decided["gate"] == "PROMOTE") <= (whole["gate"] == "PROMOTE")
+    assert min(early[False, "PROMOTE"], early[False, "HOLD"], early[True, "PROMOTE"]) > 5
 
 
 def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_differ_or_not(
