@@ -45,7 +45,7 @@ test: install ## tests in this process; those that lack data skip with their rea
 	@OMP_NUM_THREADS=1 TEST_ORDER=$(ORDER) $(BIN)/python -m pytest -q -n logical --dist worksteal -m "$(MARKS)" --ignore=tests/system
 
 test-system: install ## tests of processes, servers, browsers, Ray and two hosts; those that lack one skip with their reason
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder -m "$(MARKS)" tests/system
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(SYSTEM_WORKERS) --dist loadgroup --no-loadscope-reorder --durations 12 -m "$(MARKS)" tests/system
 
 test-pythons: install ## `make test` on each supported Python that is here or that uv downloads; VERSIONS=3.12, TESTS=PATH: a part
 	@$(BIN)/python -m infra.pythons

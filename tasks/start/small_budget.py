@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tasks.start.propose import Proposal
 
-TRAIN_TOKENS = 10_000
+TRAIN_TOKENS = 7_000
 """Of all examples together; read once through the frozen layers."""
 MAX_EXAMPLES = 120
 MIN_EXAMPLES = 24
@@ -20,9 +20,11 @@ MAX_LENGTH = 512
 TOP_LAYERS = 6
 """Layers that learn. Those below are computed once for all epochs."""
 EPOCHS = 3
+VALIDATE_EVERY = 1_000
+"""Steps; more than a try has, so that the validation tickets are read once, at the end."""
 MAX_ITEMS = 40
-ANSWER_TOKENS = 800
-"""New tokens of an arm for all its items."""
+ARM_TOKENS = 4_000
+"""Of an arm for all its items: prompts and references that it reads, and the answers that it writes."""
 MIN_ITEMS = 16
 LABEL_TOKENS = 32
 """Longest answer if the gate judges the label, which comes first."""
@@ -48,12 +50,13 @@ def small_budget(proposal: Proposal) -> SmallBudget:
     n_examples = min(sizes.max_examples, max(MIN_EXAMPLES, min(MAX_EXAMPLES, int(TRAIN_TOKENS / tokens))))
     # A reply that is cut has its label, but `finished` and the wording would blame the model for the budget.
     n_new = min(sizes.max_new_tokens, LABEL_TOKENS) if proposal.routing else sizes.max_new_tokens
-    n_items = min(sizes.max_items, max(MIN_ITEMS, min(MAX_ITEMS, ANSWER_TOKENS // n_new)))
+    n_items = min(sizes.max_items, max(MIN_ITEMS, min(MAX_ITEMS, int(ARM_TOKENS / (tokens + n_new)))))
     return SmallBudget(
         settings=(
             f"train.max_examples={n_examples}",
             f"train.max_length={min(sizes.max_length, MAX_LENGTH)}",
             f"train.epochs={EPOCHS}",
+            f"train.validate_every={VALIDATE_EVERY}",
             f"train.adapter.top_layers={TOP_LAYERS}",
             f"evaluate.max_items={n_items}",
             f"evaluate.max_new_tokens={n_new}",
