@@ -30,7 +30,7 @@ from tasks.assess.evidence import (
 from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
 from tasks.assess.power import ASSUMED_DISCORDANCE
-from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
+from tasks.assess.weigh import Kind, items_for_mean, method_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -190,8 +190,8 @@ class _Assessor:
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
-            continuous = self._arms.candidate.traits(added.metric).continuous
-            least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
+            traits = self._arms.candidate.traits(added.metric)
+            least = max(self._gates.min_items, LEAST_ITEMS, items_for_mean(traits) if traits.continuous else 0)
             found += [
                 _marked(each, each.part, suffix=" (gates.compare)")
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))

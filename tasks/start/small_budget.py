@@ -1,7 +1,7 @@
 """The small budget of `tunegate try`: settings with which a proposed pipeline reaches a verdict in a few minutes.
 
-Made for two CPU cores and the base model that `init` proposes: 224 seconds with Bitext's 4,514 requests on an AMD EPYC
-with AVX2 alone, of which 120 are the training and 57 the answers. It makes the training and the number of items small;
+Made for two CPU cores and the base model that `init` proposes: 153 seconds with Bitext's 4,514 requests on an AMD EPYC
+with AVX2 alone, of which 63 are the training and 39 the answers. It makes the training and the number of items small;
 it changes no rule and no limit, so the usual verdict is HOLD, with the number of items that would decide.
 """
 

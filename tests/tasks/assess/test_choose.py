@@ -155,17 +155,17 @@ def test_a_target_by_bound_is_not_met_by_luck() -> None:
     assert judge_target([1.0, math.nan], traits=EXACT, target=target, n_rungs=1)[:2] == (False, None)
 
 
-def test_a_loss_has_a_bound_from_two_hundred_items_on() -> None:
+def test_a_loss_has_a_bound_from_320_items_on() -> None:
     target = TargetSpec(metric="heldout_loss", value=1.2)
-    values = [1.0 + 0.1 * math.sin(index) for index in range(200)]
+    values = [1.0 + 0.1 * math.sin(index) for index in range(320)]
     met, bound, _ = judge_target(values, traits=LOSS, target=target, n_rungs=1)
     assert met
     assert bound is not None
     assert 1.0 < bound < 1.02
-    few = judge_target(values[:199], traits=LOSS, target=target, n_rungs=1)
+    few = judge_target(values[:319], traits=LOSS, target=target, n_rungs=1)
     assert few[:2] == (False, None)
-    assert "199 items are too few to bound heldout_loss" in few[2]
-    assert judge_target([1.0] * 300, traits=LOSS, target=target, n_rungs=1)[0] is False  # no spread, no bound
+    assert "319 items are too few to bound heldout_loss" in few[2]
+    assert judge_target([1.0] * 400, traits=LOSS, target=target, n_rungs=1)[0] is False  # no spread, no bound
     by_mean = target.model_copy(update={"by": "estimate"})
     assert judge_target(values[:3], traits=LOSS, target=by_mean, n_rungs=1)[0]
 

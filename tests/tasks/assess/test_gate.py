@@ -310,7 +310,7 @@ LOSS = GateRule(metric="heldout_loss", value_threshold=1.0)
 LOSS_CHANGE = GateRule(metric="heldout_loss", change_threshold=ChangeThreshold())
 
 
-def _losses(mean: float, *, n: int = 300, seed: int = 1) -> list[float]:
+def _losses(mean: float, *, n: int = 400, seed: int = 1) -> list[float]:
     values: list[float] = (mean + np.random.default_rng(seed).gamma(2, 0.1, n) - 0.2).tolist()
     return values
 
@@ -339,11 +339,20 @@ def test_the_best_baseline_of_a_loss_is_the_lowest(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("rule", [LOSS, LOSS_CHANGE])
-def test_under_two_hundred_items_a_continuous_metric_is_held(rule: GateRule, judge: Judge) -> None:
-    finding = judge([rule], _losses(0.1, n=199), _losses(9.0, n=199), metric="heldout_loss").findings[0]
+def test_under_320_items_a_metric_without_a_worst_value_is_held(rule: GateRule, judge: Judge) -> None:
+    finding = judge([rule], _losses(0.1, n=319), _losses(9.0, n=319), metric="heldout_loss").findings[0]
     assert finding.verdict == "HOLD"
-    assert "1 more" in finding.reason
+    assert "320 are needed, 1 more" in finding.reason
     assert finding.lower is None
+
+
+def test_under_200_items_a_continuous_metric_is_held(judge: Judge) -> None:
+    rule = GateRule(metric="chrf", value_threshold=0.5)
+    scores = np.random.default_rng(1).uniform(0.8, 1.0, 200).tolist()
+    held, judged = (judge([rule], scores[:n], metric="chrf").findings[0] for n in (199, 200))
+    assert held.verdict == "HOLD"
+    assert "200 are needed, 1 more" in held.reason
+    assert judged.verdict == "PROMOTE"
 
 
 def test_a_continuous_metric_of_which_few_items_differ_is_held(judge: Judge) -> None:
@@ -375,9 +384,9 @@ def test_one_unsound_value_of_the_champion_is_an_error(rule: GateRule, judge: Ju
 @pytest.mark.parametrize("rule", [LOSS, LOSS_CHANGE])
 @pytest.mark.parametrize("broken", [math.nan, -math.inf, None])
 def test_one_unsound_loss_is_an_error_and_never_left_out(broken: float | None, rule: GateRule, judge: Judge) -> None:
-    decision = judge([rule], [*_losses(0.1), broken], _losses(9.0, n=301), metric="heldout_loss")
+    decision = judge([rule], [*_losses(0.1), broken], _losses(9.0, n=401), metric="heldout_loss")
     assert decision.verdict == "ERROR"
-    assert "is not a number on 1 of 301 items" in decision.reason
+    assert "is not a number on 1 of 401 items" in decision.reason
 
 
 def test_an_unsound_prompting_arm_is_an_error_even_when_the_other_is_sound(judge: Judge) -> None:

@@ -71,7 +71,7 @@ def test_before_the_first_champion_the_base_model_is_the_reference(judge: Judge)
     ("rules", "candidate", "champion", "reason"),
     [
         # A loss of 40 items cannot be bounded: that is no proof of harm, and none of being as good.
-        ([FINISHED], losses(3.0, 40), losses(3.52, 40), "needs 200, whatever gates.min_items is; 160 more are needed"),
+        ([FINISHED], losses(3.0, 40), losses(3.52, 40), "needs 320, whatever gates.min_items is; 280 more are needed"),
         # All 10 items speak for the candidate, and the user's own min_items is 1.
         (
             [{"metric": "exact", "value_threshold": 0.5}], {"exact": [1.0] * 10}, {"exact": [0.0] * 10},

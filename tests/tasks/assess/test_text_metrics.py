@@ -320,7 +320,7 @@ def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
     make_scores: Callable[..., Scores], new_folder: Callable[[], Path]
 ) -> None:
     evaluate = EvaluateSpec.model_validate({"metrics": sql("SELECT 1", continuous=True, higher_is_better=False)})
-    values = np.random.default_rng(1).gamma(2.0, 1.0, 300)
+    values = np.random.default_rng(1).gamma(2.0, 1.0, 320)
     gates = GatesSpec(**RULES_ONLY, rules=(GateRule(metric="own", value_threshold=3.0),))
     scores = make_scores("tuned", {"own": values.tolist()})
     decision = decide(
