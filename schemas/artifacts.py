@@ -256,6 +256,8 @@ class EvalSet(Artifact):
     n_items: int
     n_available: int
     """Test rows that the items were chosen from."""
+    n_fresh: int | None = None
+    """Of these, rows that were neither chosen nor shown to people: left for later sets."""
     n_quarantined: int = 0
     """Of these, rows that would have been chosen but have no prompt."""
 

@@ -86,6 +86,9 @@ class Example(_Part):
     """Passages of the corpus that fit it, each as source and heading."""
 
 
+SHOWN_REFERENCES = 10
+
+
 class LabelFacts(_Part):
     """Labels of people that the verdict needs and has; no text."""
 
@@ -98,7 +101,7 @@ class LabelFacts(_Part):
     n_made: int
     """Of them, items whose answers all have a label on which most raters agree."""
     undecided: tuple[str, ...]
-    """Rules that the labels which are missing can still decide."""
+    """Rules that missing labels can still decide; empty if they can neither promote the candidate nor prevent it."""
     n_disputed: int
     """Items on which the raters disagree; another rater settles them."""
     raters: dict[str, int]
@@ -115,9 +118,11 @@ class LabelFacts(_Part):
         said = f"{self.n_made} of {self.n_needed} labels made; {differing}"
         kappas = [f"kappa of {pair} {k:.2f} on {n}" for pair, (n, k) in self.agreement.items() if k is not None]
         left = self.n_needed - self.n_made
-        idle = [f"the {left} that are left can change no rule"] if left and not self.undecided else []
+        idle = [f"the {left} that are left can neither promote nor prevent it"] if left and not self.undecided else []
         disputed = [f"raters disagree on {self.n_disputed}"] if self.n_disputed else []
-        doubtful = [f"{len(self.doubtful_references)} doubtful references"] if self.doubtful_references else []
+        wrong = self.doubtful_references
+        more = f" and {len(wrong) - SHOWN_REFERENCES} more" if len(wrong) > SHOWN_REFERENCES else ""
+        doubtful = [f"probably wrong references: {', '.join(wrong[:SHOWN_REFERENCES])}{more}"] if wrong else []
         return "; ".join([said, *idle, *kappas, *disputed, *doubtful])
 
 

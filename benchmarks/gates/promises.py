@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.signal import fftconvolve
 from scipy.stats import binom, norm
 
-from benchmarks.gates.draws import time_outs
+from benchmarks.gates.draws import TAILS
 from benchmarks.gates.judge_calls import calls_for_identical_answers
 from benchmarks.gates.simulated import (
     ACCURACY,
@@ -45,7 +45,7 @@ from tasks.assess.interim import HARM_AT_STOP, PairedRule, aim_of, change_chance
 from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 from tasks.assess.labels import fill_equal
 from tasks.assess.looks import levels_of
-from tasks.assess.weigh import MIN_UNBOUNDED_ITEMS
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.draw import look_ends
 
 AT_MOST: Mapping[str, float] = {
@@ -453,17 +453,18 @@ def best_of(generator: np.random.Generator, n_arms: int, reps: int, n: int = 600
 # Heavy tails
 
 
-def tails_pass(generator: np.random.Generator, reps: int, sizes: Sequence[int] = (200, MIN_UNBOUNDED_ITEMS)) -> float:
+def tails_pass(generator: np.random.Generator, reps: int, sizes: Sequence[int] = (200, MIN_CONTINUOUS_ITEMS)) -> float:
     """Share of continuous metrics that pass although truly at the limit, of the worst tail and number of items.
 
-    Ceilings on lognormal means, and latencies of which 1 % are time-outs.
+    Ceilings on lognormal means, and comparisons in which few answers are catastrophic.
     """
     seconds = traits_of("exact").model_copy(update={"continuous": True})
     costs = seconds.model_copy(update={"higher_is_better": False})
     change, passed = ChangeTest(seconds, 1 - ALPHA, "champion"), []
     for n in sizes:
-        drawn = [time_outs(generator, n) for _ in range(reps)]
-        passed.append(sum(judge_change(*pair, change).verdict == "PROMOTE" for pair in drawn) / reps)
+        for draw in TAILS.values():
+            drawn = [draw(generator, n) for _ in range(reps)]
+            passed.append(sum(judge_change(*pair, change).verdict == "PROMOTE" for pair in drawn) / reps)
         for sigma in (1.5, 2.0):
             ceiling = ValueTest(costs, 1 - ALPHA, math.exp(sigma**2 / 2))
             values = np.exp(generator.normal(0, sigma, (reps, n)))

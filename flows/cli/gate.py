@@ -88,7 +88,7 @@ def label(
         Path | None, typer.Option(metavar="FILE", help="Read labels made elsewhere from CSV or JSON.", exists=False)
     ] = None,
     every: Annotated[
-        bool, typer.Option("--all", help="Also ask for labels that can no longer change the verdict.")
+        bool, typer.Option("--all", help="Ask for all labels, even if the rest can neither promote nor prevent it.")
     ] = False,
     config: Config = CONFIG,
     as_json: Json = False,
@@ -96,8 +96,8 @@ def label(
     """Label the answers on which candidate and champion differ.
 
     The answers are shuffled, and nothing says whose they are. Each choice is stored at once, and the next session
-    continues where this one ended. It ends early when the labels that are left can change no rule of the gate. With
-    --json, only count what is needed and made.
+    continues where this one ended. It ends early when the labels that are left can neither promote the candidate nor
+    prevent it. With --json, only count what is needed and made.
     """
     from flows.context.labels import add_votes, read_votes
     from flows.views.labelling import labelling_of
@@ -130,7 +130,7 @@ def label(
             [partial(labelling.sheet, question) for question in todo],
             save=lambda votes: add_votes(settings.home, row.pipeline, name, votes),
             is_enough=lambda: (
-                not every and not labelling.with_votes(read_votes(settings.home, row.pipeline)).undecided()
+                not every and labelling.with_votes(read_votes(settings.home, row.pipeline)).is_enough(name)
             ),
             n_before=len(labelling.questions) - len(todo),
         )

@@ -71,9 +71,11 @@ class Labelling:
         decision, items = self.recorded.decision(), self.recorded.result("items", EvalSet)
         if decision is None or decision.use is None or items is None:
             return (RIGHT,)
-        arms = {arm: ArmScores(found, labels=self.settled) for arm, found in self._scores.items()}
+        candidate = ArmScores(self._scores["tuned"], labels=self.settled)
+        # If it stopped early, only the items that it answered are judged.
+        arms = {arm: ArmScores(found, of=candidate, labels=self.settled) for arm, found in self._scores.items()}
         compared = Arms(
-            candidate=arms["tuned"],
+            candidate=candidate,
             champion=arms.get("champion"),
             champion_version=decision.champion_version,
             anchor=arms.get("anchor"),
@@ -83,6 +85,14 @@ class Labelling:
         return rules_without_labels(
             compared, self.spec.judged_gates, items, alpha=1 - decision.use.confidence, extra=extra_items(items)
         )
+
+    def is_enough(self, rater: str) -> bool:
+        """Return whether no label that is left can change a rule, by this rater's labels alone and by those of all.
+
+        A second rater labels as if there were no first, so that their agreement is known.
+        """
+        alone = replace(self, votes={rater: self.votes.get(rater, {})})
+        return not self.undecided() and not alone.undecided()
 
     def with_votes(self, votes: Mapping[str, Votes]) -> Labelling:
         """Return it with these labels."""

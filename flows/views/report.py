@@ -118,7 +118,7 @@ def gather(
         version=mine[0].ref.version if mine else None,
         compared_with=decision.champion_version if decision else None,
         champion=champion.version if champion else None,
-        evidence=decision.evidence_used() if decision else "",
+        evidence=_evidence(decision, items),
         n_items=decision.n_items if decision else 0,
         n_items_quarantined=items.n_quarantined if items else 0,
         findings=decision.findings if decision else (),
@@ -296,6 +296,15 @@ def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFact
         n_articles=corpus.n_articles, n_passages=corpus.n_passages, n_dropped=corpus.n_dropped,
         n_redacted=corpus.n_redacted, n_items_without=n_without, cited=tuple(cited[:CITED_PASSAGES]),
     )  # fmt: skip
+
+
+def _evidence(decision: GateDecision | None, items: EvalSet | None) -> str:
+    """How often items and candidate were judged, and how many items are left; empty without a decision."""
+    if decision is None:
+        return ""
+    fresh = None if items is None else items.n_fresh
+    left = "" if items is None or fresh is None else f"{fresh:,} of {items.n_available:,} test tickets are left fresh"
+    return "; ".join(part for part in (decision.evidence_used(), left) if part)
 
 
 def _labels(recorded: Recorded) -> LabelFacts | None:

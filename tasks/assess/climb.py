@@ -13,7 +13,7 @@ from schemas.choice import TargetSpec
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
 from tasks.assess.compare import Bounds, clopper_pearson_interval, estimate_mean, tango_interval
-from tasks.assess.weigh import MIN_DIFFERING_ITEMS, items_for_mean
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, MIN_DIFFERING_ITEMS
 
 FITTED = 0.5
 """Train loss / validation loss. At or below it the train examples are learnt, and more examples are needed."""
@@ -36,9 +36,9 @@ def judge_target(
         met = mean >= target.value if traits.higher_is_better else mean <= target.value
         return met, None, f"{_met(met)}: the mean is {mean:.4g} (no bound); the target is {wanted}"
     confidence = 1 - (1 - target.confidence) / n_rungs
-    bounds = _bounds_of(values, traits, confidence=confidence)
+    bounds = _bounds_of(values, continuous=traits.continuous, confidence=confidence)
     if bounds is None:
-        few = f"{len(values)} items are too few to bound {target.metric}; {items_for_mean(traits)} are needed"
+        few = f"{len(values)} items are too few to bound {target.metric}; {MIN_CONTINUOUS_ITEMS} are needed"
         return False, None, f"missed: {few}, or set `by: estimate` to use the mean {mean:.4g}"
     bound = bounds.lower if traits.higher_is_better else bounds.upper
     met = bound >= target.value if traits.higher_is_better else bound <= target.value
@@ -66,7 +66,7 @@ def paired_gain(
     if not differences or not all(map(math.isfinite, differences)):
         return None
     if traits.continuous:
-        return _bounds_of(differences, traits, confidence=confidence)
+        return _bounds_of(differences, continuous=True, confidence=confidence)
     won = sum(difference > 0 for difference in differences)
     lost = sum(difference < 0 for difference in differences)
     return tango_interval(won, lost, len(differences), confidence=confidence)
@@ -98,13 +98,13 @@ def mean_of(values: Sequence[float]) -> float | None:
     return math.fsum(values) / len(values) if values and all(map(math.isfinite, values)) else None
 
 
-def _bounds_of(values: Sequence[float], traits: MetricTraits, *, confidence: float) -> Bounds | None:
+def _bounds_of(values: Sequence[float], *, continuous: bool, confidence: float) -> Bounds | None:
     import numpy as np
 
-    if not traits.continuous:
+    if not continuous:
         return clopper_pearson_interval(sum(value > 0.5 for value in values), len(values), confidence=confidence)
     commonest = Counter(values).most_common(1)[0][1] if values else 0
-    if len(values) < items_for_mean(traits) or len(values) - commonest < MIN_DIFFERING_ITEMS:
+    if len(values) < MIN_CONTINUOUS_ITEMS or len(values) - commonest < MIN_DIFFERING_ITEMS:
         return None  # as in the gate
     return estimate_mean(np.asarray(values, np.float64)).bounds(confidence=confidence)
 

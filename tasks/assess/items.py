@@ -7,7 +7,7 @@ Knows nothing of models. Called by `flows/assess.py` once per run.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -76,12 +76,14 @@ def select_items(
             hint="give the pipeline more tickets, or raise split.test_fraction",
         )
     ranked = _ranked(splits.test, seed=seed, newest=choose == "newest", stratify=stratify)
-    if shown := frozenset(seen.hashes):
-        ranked.sort(key=lambda name: item_hash(name, salt=seen.salt) in shown)  # stable: only what was seen moves
+    hashes = frozenset(seen.hashes)
+    shown = {name for name in ranked if item_hash(name, salt=seen.salt) in hashes} if hashes else set[str]()
+    ranked.sort(key=lambda name: name in shown)  # stable: only what was seen moves
     texts = _Texts(answer, prompts)
     return _take_valid(
-        splits.test, ranked, max_items, texts, limit=limit, out=out, more=_TopUp(slices, top_up) if top_up else None
-    )
+        splits.test, ranked, max_items, texts, limit=limit, out=out, shown=shown,
+        more=_TopUp(slices, top_up) if top_up else None,
+    )  # fmt: skip
 
 
 @as_step("validation_items", libraries=("pyarrow",))
@@ -183,9 +185,14 @@ def _take_valid(
     *,
     limit: FaultLimit | None,
     out: Path,
+    shown: Set[str] = frozenset(),
     more: _TopUp | None = None,
 ) -> EvalSet:
-    """Write the first `max_items` rows that fill every template, and those that `more` adds."""
+    """Write the first `max_items` rows that fill every template, and those that `more` adds.
+
+    Args:
+        shown: Rows that people saw.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -233,7 +240,10 @@ def _take_valid(
         from tasks.curate.rows import write_removed
 
         write_removed(faulty, out)
-    return EvalSet(root=out, n_items=len(answers), n_available=len(ranked), n_quarantined=len(faulty))
+    return EvalSet(
+        root=out, n_items=len(answers), n_available=len(ranked), n_fresh=len(set(ranked) - tried - shown),
+        n_quarantined=len(faulty),
+    )  # fmt: skip
 
 
 def extra_items(items: EvalSet) -> frozenset[str]:

@@ -14,7 +14,7 @@ from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.looks import last_levels
-from tasks.assess.weigh import items_for_mean
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ADDED = "gates.compare"
 WIDENS = "it only makes harm harder to show, since all tests of a gate share its error probability (Holm)"
@@ -94,8 +94,8 @@ def _fault_of_size(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_ite
     alpha, alpha_of_harm = levels.met, levels.harm / _n_tests(gates)
     level = f"at {100 * (1 - alpha):.6g} % confidence"
     if traits.continuous:
-        if n_items < (needed := items_for_mean(traits)):
-            return f"cannot be met with {n_items} items: bounding {rule.metric} needs {needed}"
+        if n_items < MIN_CONTINUOUS_ITEMS:
+            return f"cannot be met with {n_items} items: bounding {rule.metric} needs {MIN_CONTINUOUS_ITEMS}"
         least = 0.0
     elif change is not None:
         margin = 0.0 if change.mode == "improve" else change.margin

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import RIGHT, MetricTraits, traits_of
 from tasks.assess.compare import z_value
 from tasks.assess.decision import describe_rule
 from tasks.assess.interim import BatchedRuns, PairedRule, aim_of, change_chances, run_in_batches
@@ -27,7 +27,7 @@ from tasks.assess.power import (
     smallest_margin,
 )
 from tasks.assess.suite import METRIC
-from tasks.assess.weigh import Kind, items_for_mean
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind
 from tasks.draw import look_ends
 
 SIMULATED_RUNS = 1000
@@ -93,11 +93,12 @@ class InterimPlan:
 def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimPlan | None:
     """Return the looks of a run, and what they save, by simulating its first comparison of right and wrong answers.
 
-    None without `gates.interim`, or without such a comparison.
+    None without `gates.interim`, or without such a comparison; labels come too late for a look.
     """
     import numpy as np
 
-    changes = [rule.change_threshold for rule in gates.judged_rules if rule.change_threshold is not None]
+    rules = (rule for rule in gates.judged_rules if rule.metric != RIGHT)
+    changes = [rule.change_threshold for rule in rules if rule.change_threshold is not None]
     spec, effect = gates.interim, gates.power.effect
     if spec is None or not changes:
         return None
@@ -191,8 +192,8 @@ def _change_power(
             n_items, variance=variance, paired=paired, margin=change.margin, min_gain=change.least_gain, **level
         )  # fmt: skip
     if traits.continuous:
-        needed = None if needed is None else max(needed, items_for_mean(traits))
-        smallest = smallest if n_items is not None and n_items >= items_for_mean(traits) else None
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        smallest = smallest if n_items is not None and n_items >= MIN_CONTINUOUS_ITEMS else None
     return RulePower(describe_rule(rule), _at_least_min(needed, gates), n_items, smallest, f"{what}; {source}")
 
 
@@ -203,8 +204,8 @@ def _value_power(rule: GateRule, gates: GatesSpec, traits: MetricTraits, n_items
         needed = items_needed(
             wanted.effect, sd_null=wanted.spread, sd_true=wanted.spread, confidence=confidence, power=power
         )
-        needed = None if needed is None else max(needed, items_for_mean(traits))
-        smallest = _continuous_smallest(n_items, traits, gates)
+        needed = None if needed is None else max(needed, MIN_CONTINUOUS_ITEMS)
+        smallest = _continuous_smallest(n_items, wanted.spread, gates)
         what = f"a true value {wanted.effect:g} better than the limit; spread {wanted.spread:.3g} assumed"
     else:
         share = limit if traits.higher_is_better else 1 - limit
@@ -239,7 +240,7 @@ def _slice_power(gates: GatesSpec, traits: MetricTraits, seen: Disagreement | No
         raise ValueError("no slices are guarded")
     n = guard.top_up or SMALL_SLICE
     if traits.continuous:
-        smallest, source = _continuous_smallest(n, traits, gates), f"spread {gates.power.spread:.3g}"
+        smallest, source = _continuous_smallest(n, gates.power.spread, gates), f"spread {gates.power.spread:.3g}"
     else:
         discordance, source = _discordance(gates, seen)
         smallest = smallest_difference(n, discordance=discordance, **_level(gates))
@@ -262,10 +263,10 @@ def _discordance(gates: GatesSpec, seen: Disagreement | None) -> tuple[float, st
     return value, f"{100 * value:.3g} % of the items right in one model alone (discordance, {origin})"
 
 
-def _continuous_smallest(n_items: int | None, traits: MetricTraits, gates: GatesSpec) -> float | None:
-    if n_items is None or n_items < items_for_mean(traits):
+def _continuous_smallest(n_items: int | None, spread: float, gates: GatesSpec) -> float | None:
+    if n_items is None or n_items < MIN_CONTINUOUS_ITEMS:
         return None
-    level, spread = _level(gates), gates.power.spread
+    level = _level(gates)
     return float((z_value(level["confidence"]) + z_value(level["power"])) * spread / n_items**0.5)
 
 

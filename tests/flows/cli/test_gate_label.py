@@ -91,7 +91,7 @@ def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and
         )
 
 
-def test_a_session_ends_when_the_labels_that_are_left_can_change_no_rule(
+def test_a_session_ends_when_the_labels_that_are_left_can_neither_promote_nor_prevent_it(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def improvement_is_declared(document: dict[str, Any]) -> None:
@@ -102,16 +102,22 @@ def test_a_session_ends_when_the_labels_that_are_left_can_change_no_rule(
     run_id = workplace.json("run", "small")["run_id"]
     n_needed = workplace.json("gate", "label", run_id)["n_needed"]
 
-    def label(*options: str) -> Any:
-        monkeypatch.setattr(sys, "stdin", io.StringIO("both\n" * 20))
-        return workplace.run("gate", "label", run_id, "--rater", "ada", *options)
+    def label(*options: str, rater: str = "ada", keys: str = "both\n" * 20) -> Any:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(keys))
+        return workplace.run("gate", "label", run_id, "--rater", rater, *options)
 
+    assert workplace.json("gate", "label", run_id)["undecided"]
+    label(keys="both\nu\n")  # took it back
+    assert workplace.json("gate", "label", run_id)["n_made"] == 0
     done = label()
     n_made = workplace.json("gate", "label", run_id)["n_made"]
     assert 0 < n_made < n_needed  # too few differ for an improvement once some are equally right
-    assert f"the {n_needed - n_made} that are left can change no rule" in done.stderr
+    assert f"the {n_needed - n_made} that are left can neither promote nor prevent it" in done.stderr
     assert "`tunegate run small` gives the verdict" in done.stderr
     assert not label().stdout.strip()
+    label(rater="bob")  # as many, as if there were no other
+    facts = workplace.json("gate", "label", run_id)
+    assert facts["raters"] == {"ada": n_made, "bob": n_made}
     decided = workplace.json("run", "small")
     assert decided["verdict"] == "HOLD"
     assert "cannot change this" in decided["reason"]

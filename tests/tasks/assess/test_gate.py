@@ -339,26 +339,17 @@ def test_the_best_baseline_of_a_loss_is_the_lowest(judge: Judge) -> None:
 
 
 @pytest.mark.parametrize("rule", [LOSS, LOSS_CHANGE])
-def test_under_320_items_a_metric_without_a_worst_value_is_held(rule: GateRule, judge: Judge) -> None:
+def test_under_320_items_a_continuous_metric_is_held(rule: GateRule, judge: Judge) -> None:
     finding = judge([rule], _losses(0.1, n=319), _losses(9.0, n=319), metric="heldout_loss").findings[0]
     assert finding.verdict == "HOLD"
-    assert "320 are needed, 1 more" in finding.reason
+    assert "1 more" in finding.reason
     assert finding.lower is None
-
-
-def test_under_200_items_a_continuous_metric_is_held(judge: Judge) -> None:
-    rule = GateRule(metric="chrf", value_threshold=0.5)
-    scores = np.random.default_rng(1).uniform(0.8, 1.0, 200).tolist()
-    held, judged = (judge([rule], scores[:n], metric="chrf").findings[0] for n in (199, 200))
-    assert held.verdict == "HOLD"
-    assert "200 are needed, 1 more" in held.reason
-    assert judged.verdict == "PROMOTE"
 
 
 def test_a_continuous_metric_of_which_few_items_differ_is_held(judge: Judge) -> None:
     rule = GateRule(metric="chrf", change_threshold=ChangeThreshold())
-    champion = [0.5] * 300
-    finding = judge([rule], [0.9] * 29 + [0.5] * 271, champion, metric="chrf").findings[0]
+    champion = [0.5] * 400
+    finding = judge([rule], [0.9] * 29 + [0.5] * 371, champion, metric="chrf").findings[0]
     assert (finding.verdict, finding.lower) == ("HOLD", None)
     assert "only 29 items differ" in finding.reason
     shifted = [value + 0.1 for value in champion]

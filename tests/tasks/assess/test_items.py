@@ -72,7 +72,8 @@ def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
     select_items(splits=splits, max_items=8, seed=1, answer="{reply}", out=first)
     shown = _chosen(first)[:3]
     seen = SeenItems(salt="s", hashes=tuple(sorted(item_hash(item, salt="s") for item in shown)))
-    select_items(splits=splits, max_items=8, seed=1, answer="{reply}", seen=seen, out=fresh)
+    chosen = select_items(splits=splits, max_items=8, seed=1, answer="{reply}", seen=seen, out=fresh)
+    assert (chosen.n_available, chosen.n_fresh) == (12, 1)
     assert not set(_chosen(fresh)) & set(shown)
     assert set(_chosen(first)) - set(_chosen(fresh)) == set(shown)  # the others stay
     select_items(splits=splits, max_items=10, seed=1, answer="{reply}", seen=seen, out=few)

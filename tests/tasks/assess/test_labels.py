@@ -128,9 +128,13 @@ def test_a_verdict_does_not_wait_for_labels_that_cannot_change_it(
     assert (passed.findings[0].won, passed.findings[0].lost) == (34, 6)
     assert "answers without a label (12) count against the candidate" in passed.findings[0].reason
     assert decision(20, 20).verdict == "HOLD"
-    failed = decision(25, 2)
-    assert failed.verdict == "HOLD"  # whether harm is shown, they can still say
+    failed = decision(25, 8)
+    assert failed.verdict == "HOLD"
     assert "(30) cannot change this" in failed.reason
+    assert decision(40, 8).verdict == "BLOCK"  # the others can still show harm
+    collapsed = decision(36, 0)
+    assert collapsed.verdict == "BLOCK"  # for certain
+    assert "(8) count in favour of the candidate" in collapsed.findings[0].reason
 
 
 def test_a_rule_decided_before_its_labels_are_complete_is_decided_so_by_all_of_them(
@@ -165,11 +169,11 @@ def test_a_rule_decided_before_its_labels_are_complete_is_decided_so_by_all_of_t
         )  # fmt: skip
         rules = {re.sub(r" \([^)]*\)", "", each.rule): each for each in decision.findings}
         verdicts = {rule: each.verdict if each.decides else "PROMOTE" for rule, each in rules.items()}
-        waiting = {rule for rule, each in rules.items() if "tunegate gate label RUN" in each.reason}
+        waiting = {rule for rule, each in rules.items() if "no label on which" in each.reason}
         return verdicts | {"gate": decision.verdict}, waiting
 
-    for _ in range(8):
-        n, better = int(rng.integers(30, 120)), rng.uniform(0.05, 0.95)
+    for better in (0.02, 0.1, *rng.uniform(0.05, 0.95, 7)):
+        n = int(rng.integers(30, 120))
         texts = rng.choice(list("abc"), (3, n), p=[0.7, 0.15, 0.15])
         texts[2] = np.where(rng.random(n) < 0.5, texts[1], texts[2])
         arms = {arm: list(row) for arm, row in zip(("tuned", "champion", "zero_shot"), texts, strict=True)}
@@ -186,8 +190,10 @@ def test_a_rule_decided_before_its_labels_are_complete_is_decided_so_by_all_of_t
             whole, _ = findings(arms, guessed)
             for rule in decided.keys() - waiting - {"gate"}:
                 assert (decided[rule] == "PROMOTE") == (whole[rule] == "PROMOTE"), rule
+                assert decided[rule] != "BLOCK" or whole[rule] == "BLOCK", rule
             assert (decided["gate"] == "PROMOTE") <= (whole["gate"] == "PROMOTE")
-    assert min(early[False, "PROMOTE"], early[False, "HOLD"], early[True, "PROMOTE"]) > 5
+    seen = [early[part, verdict] for part, verdict in ((False, "PROMOTE"), (False, "HOLD"), (True, "PROMOTE"))]
+    assert min(*seen, early[False, "BLOCK"]) > 1
 
 
 def test_a_limit_is_judged_on_a_random_part_that_is_labelled_whether_answers_differ_or_not(

@@ -33,7 +33,7 @@ def warnings(rules: list[dict[str, Any]], n_items: int = 400, **gates: Any) -> l
         ({"metric": "pii", "value_threshold": 1.0}, 400, "(pii at most 1) is met by every answer"),
         ({"metric": "format", "value_threshold": 0.98}, 96, "even if all answers are right; it takes 149"),
         ({"metric": "pii", "value_threshold": 0.01}, 96, "even if all answers are right; it takes 299"),
-        ({"metric": "chrf", "change_threshold": {}}, 96, "cannot be met with 96 items: bounding chrf needs 200"),
+        ({"metric": "chrf", "change_threshold": {}}, 96, "cannot be met with 96 items: bounding chrf needs 320"),
         ({"metric": "format", "value_threshold": 0.01}, 60, "cannot be violated with 60 items, however bad"),
         (
             {"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 1.0}}, 400,

