@@ -2,7 +2,8 @@
 
 A page carries the fingerprint of the code that it measures, which `records.yaml` names. Comments, docstrings, imports
 and the place of a function or file do not count, so that rewording and moving make no page old. No git history is
-needed. MARK=1: write the line that says so at the top of old pages, and remove it from the others.
+needed. MARK=1: write the line that says so at the top of old pages, and remove it from the others. Exit code 1 if a
+page has the line and is not old, or the reverse.
 """
 
 from __future__ import annotations
@@ -166,14 +167,20 @@ def report(project: Path = PROJECT) -> list[str]:
     return lines
 
 
-def main() -> None:
-    """Print the age of each page; with MARK=1 correct the marks first."""
+def wrong_marks(project: Path = PROJECT) -> list[str]:
+    """Names of the pages that do not say whether they are stale."""
+    return [name for name, each in declared(project).items() if each.page.exists() and each.is_stale != each.is_marked]
+
+
+def main() -> int:
+    """Print the age of each page; with MARK=1 correct the marks first. Returns 1 if a mark is wrong."""
     if os.environ.get("MARK"):
         for record in declared().values():
             if record.page.exists():
                 record.mark()
     sys.stdout.write("\n".join(report()) + "\n")
+    return int(bool(wrong_marks()))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import records
-from benchmarks.records import MARK, declared, fingerprint, report
+from benchmarks.records import MARK, declared, fingerprint, report, wrong_marks
 
 CODE = '"""Adds."""\n\nfrom a import b\n\n\ndef add(x: int) -> int:\n    """Add one."""\n    return x + 1  # one\n'
 TIMES = "\n\ndef times(x: int) -> int:\n    return 2 * x\n"
@@ -60,11 +60,14 @@ def test_a_change_makes_the_page_stale_until_it_is_undone_and_the_mark_follows(
     [line] = report(checkout)
     assert line.startswith("sum: stale, NOT MARKED, MARK=1 does (2026-11-01 10:00 UTC, commit 0123456789ab;")
     assert line.endswith("again: RECORD=1 make bench-sum, about 3 minutes")
+    assert wrong_marks(checkout) == ["sum"]
     for _ in range(2):
         declared(checkout)["sum"].mark()
         assert page.read_text() == unmarked.replace("# Sum\n\n", f"# Sum\n\n{MARK}\n\n")
     assert "stale, marked" in report(checkout)[0]
+    assert wrong_marks(checkout) == []
     path.unlink() if before is None else path.write_text(before)
+    assert wrong_marks(checkout) == ["sum"]
     declared(checkout)["sum"].mark()
     assert page.read_text() == unmarked
 
