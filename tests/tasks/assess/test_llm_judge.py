@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import EvalSet, GateDecision, Predictions, Scores
@@ -128,6 +129,11 @@ def test_identical_answers_cost_no_call_and_the_pairs_are_drawn_among_the_others
     differing = judge_answers(new_folder(), candidate=some, scratch=new_folder(), **shared)
     assert (differing.n_items, differing.values["won"], differing.values["identical"]) == (3, 3.0, 36.0)
     assert len(desk.requests) == 6
+    # Of 40 planned items the candidate answered 15 before it was stopped, differently on 2.
+    answered = pq.read_table(some.root / "predictions.parquet").to_pylist()[:15]
+    stopped = make_predictions(answered).model_copy(update={"n_planned": 40})
+    few = judge_answers(new_folder(), candidate=stopped, scratch=new_folder(), **shared)
+    assert (few.n_items, few.values["identical"], len(desk.requests)) == (2, 13.0, 10)
 
 
 def test_the_lower_bound_of_kappa_seldom_takes_a_poor_judge_for_a_good_one() -> None:
