@@ -144,7 +144,7 @@ def make_tenants(
         StorageError: a champion's files are damaged.
     """
     from tasks.release.endpoint import Tenant
-    from tasks.release.live import LiveModels, Memory
+    from tasks.release.live import LiveModels, Memory, base_of
 
     ledger = open_ledger(settings)
 
@@ -158,7 +158,7 @@ def make_tenants(
         champion = offered(spec).get("champion")
         if champion is None:
             raise _no_champion(spec)
-        memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=champion.model.digest)
+        memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=base_of(champion))
         models = LiveModels(partial(offered, spec), memory)
         models.find("champion")
         take = partial(_take_feedback, spec, settings)

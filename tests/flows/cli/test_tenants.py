@@ -175,6 +175,16 @@ def test_another_base_is_refused_before_anything_listens(tenants: Tenants, tmp_p
         tenants.client()
 
 
+def test_another_dtype_is_refused_before_anything_listens(tenants: Tenants) -> None:
+    """It would be a second copy of the base in memory."""
+    document = YAML().load(tenants.config)
+    document["pipelines"]["bank"]["evaluate"]["dtype"] = "bfloat16"
+    YAML().dump(document, tenants.config)
+    assert tenants.of["bank"].add(9) == "2"
+    with pytest.raises(ConfigError, match=r"TG0111.*its evaluate\.dtype is bfloat16, the others' float32"):
+        tenants.client()
+
+
 @pytest.mark.parametrize(
     ("environ", "options", "code", "message"),
     [
