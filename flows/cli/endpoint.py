@@ -199,7 +199,10 @@ def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_to
     for name, token in tokens.items():
         _check_length(token, tenant_variable(name))
         know_secret(token, shown=f"(the token of {name})")
-    operator = environ.get(TOKEN)
+    operator = environ.get(TOKEN) or None
+    if operator is not None:
+        _check_length(operator, TOKEN)
+        know_secret(operator, shown="(the operator's token)")
     if len({*tokens.values(), operator}) < len(tokens) + 1:
         raise ConfigError(
             "two of the tokens are equal, so a caller would reach another pipeline's model", code="TG0193",
