@@ -48,9 +48,17 @@ class CardLine(_Part):
     measured: bool = False
     """Whether `serves` comes from seconds measured on this card; otherwise from the bandwidth bound, one at a time."""
     serves: float | None = None
-    """Queries a month that one card answers at the declared utilisation."""
+    """Whole queries a month that one card answers at the declared utilisation."""
     break_even: dict[str, float | None]
-    """API -> queries a month from which the rent costs less; null: never, or only beyond what the card serves."""
+    """API -> fewest queries a month at which the rent costs less, up to `serves`: beyond that a second card is rented.
+    null: at no volume that the card serves."""
+
+    def pays_at(self, api: str) -> str:
+        """The queries a month at which this one card costs less than the API, as `53,091 to 973,333`."""
+        volume = self.break_even[api]
+        if volume is not None:
+            return f"{volume:,.0f} to {self.serves or 0:,.0f}"
+        return "never" if self.measured else "not one at a time"
 
 
 class PaybackLine(_Part):

@@ -144,7 +144,7 @@ def make_tenants(
         StorageError: a champion's files are damaged.
     """
     from tasks.release.endpoint import Tenant
-    from tasks.release.live import LiveModels, Memory
+    from tasks.release.live import LiveModels, Memory, base_of
 
     ledger = open_ledger(settings)
 
@@ -158,7 +158,7 @@ def make_tenants(
         champion = offered(spec).get("champion")
         if champion is None:
             raise _no_champion(spec)
-        memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=champion.model.digest)
+        memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=base_of(champion))
         models = LiveModels(partial(offered, spec), memory)
         models.find("champion")
         take = partial(_take_feedback, spec, settings)
@@ -199,7 +199,10 @@ def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_to
     for name, token in tokens.items():
         _check_length(token, tenant_variable(name))
         know_secret(token, shown=f"(the token of {name})")
-    operator = environ.get(TOKEN)
+    operator = environ.get(TOKEN) or None
+    if operator is not None:
+        _check_length(operator, TOKEN)
+        know_secret(operator, shown="(the operator's token)")
     if len({*tokens.values(), operator}) < len(tokens) + 1:
         raise ConfigError(
             "two of the tokens are equal, so a caller would reach another pipeline's model", code="TG0193",

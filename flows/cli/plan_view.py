@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +132,14 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
 
 
 def _budget_advice(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> list[str]:
-    seconds = training_seconds(found.spec, found.pipeline, found.run, planned, found.ledger)
+    seconds = _training_seconds(found, planned)
     reached = None if seconds is None else over_budget(found.spec, found.context, seconds)
     return [] if reached is None else [f"the training will be refused: it would use about {reached} of train.budget"]
+
+
+def _training_seconds(found: PlannedRun, planned: tuple[PlannedNode, ...]) -> float | None:
+    start = found.registry_state.start
+    return training_seconds(found.spec, found.pipeline, found.run, planned, found.ledger, start=start)
 
 
 def _row(this: PlannedNode, seconds: float | None, changes: str) -> dict[str, Any]:
@@ -182,9 +188,13 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
     """
     spec, run, pipeline = found.spec, found.run, found.pipeline
     splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
-    prompt, previous = spec.train.first().prompt, found.context.previous_run
+    prompt = spec.train.first().prompt
+    measure = partial(
+        size_of, spec, splits=splits, dataset=dataset, previous=found.context.previous_run,
+        start=found.registry_state.start,
+    )  # fmt: skip
     if splits is not None and dataset is not None:
-        return size_of(spec, source=None, splits=splits, dataset=dataset, previous=previous), []
+        return measure(source=None), []
     with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
         table = run.find(pipeline.curated.tables[0][1])
         if table is None:
@@ -195,7 +205,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
             else [f"{each.message}; {each.hint}" for each in column_faults(spec, table)]
         )
         source = None if table is None else measure_source(table, prompt)
-    return size_of(spec, source=source, splits=splits, dataset=dataset, previous=previous), missing
+    return measure(source=source), missing
 
 
 def _figures(
@@ -207,7 +217,7 @@ def _figures(
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     budget = {}
     if spec.train.budget is not None:
-        training = training_seconds(spec, found.pipeline, run, planned, found.ledger)
+        training = _training_seconds(found, planned)
         limits = spec.train.budget.model_dump(exclude_none=True)
         budget = {
             "training_minutes": training and _minutes(training),

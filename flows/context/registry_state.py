@@ -17,13 +17,14 @@ from flows.context.feedback import feedback_database, state_of
 from flows.graph.store import Store
 from flows.ledger.champions import candidate_key
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet
+from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
 from schemas.feedback import LiveQuality
 from schemas.pipeline import PipelineSpec
-from schemas.training import PromptSpec
+from schemas.training import PromptSpec, TrainSpec
 from schemas.verdicts import NOTHING_SEEN, SeenItems, UsedBudget
 from tasks.draw import item_hash
+from tasks.model.continue_examples import count_examples, learned_ids
 from tasks.monitor.feedback import acceptance_of
 
 
@@ -95,7 +96,8 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
     """Read it from the ledger; change nothing.
 
     Args:
-        before: The champion just before this moment, UTC, ISO 8601, and no feedback; None for the present state.
+        before: Champion and verdicts just before this moment, UTC, ISO 8601, and no feedback; None for the present
+            state.
 
     Raises:
         ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
@@ -111,7 +113,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
     anchor = _anchor(spec, ledger) if before is None or champion is not None else None
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
-        judged=ledger.judged_candidates(), held_out=ledger.held_out_items,
+        judged=ledger.judged_candidates(before=before), held_out=ledger.held_out_items,
     )  # fmt: skip
     if spec.feedback is None:
         return registry_state
@@ -163,6 +165,21 @@ def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | N
     return StartingPoint(champion, learned)
 
 
+def training_size(train: TrainSpec, n_train: int, *, splits: Splits | None, start: StartingPoint | None) -> int:
+    """Return how many examples a training has; from a champion those that are new to it, and replayed ones.
+
+    Args:
+        n_train: Train tickets.
+        splits: Their ids; None before curation, when those that the champion learned are assumed to be among them.
+        start: What the training continues from; None for the base model.
+    """
+    if start is None:
+        return min(n_train, train.max_examples or n_train)
+    learned = learned_ids(start.learned)
+    n_older = min(len(learned), n_train) if splits is None else len(learned.intersection(_train_ids(splits)))
+    return count_examples(n_train - n_older, n_older, train.replaying())
+
+
 def record_held_out(ledger: Ledger, items: EvalSet) -> None:
     """Record which items the set has, before anything is judged on them."""
     ledger.record_held_out(items.digest, _ids_of(items))
@@ -170,6 +187,11 @@ def record_held_out(ledger: Ledger, items: EvalSet) -> None:
 
 def _ids_of(items: Artifact) -> list[str]:
     ids: list[str] = pq.read_table(items.root / "items.parquet", columns=["item_id"]).column(0).to_pylist()
+    return ids
+
+
+def _train_ids(splits: Splits) -> list[str]:
+    ids: list[str] = pq.read_table(splits.train, columns=["ticket_id"]).column(0).to_pylist()
     return ids
 
 

@@ -9,6 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from flows.build import PipelineGraph, build
+from flows.context.registry_state import training_size
 from flows.graph.execute import Run
 from flows.graph.plan import plan
 from flows.views.run_reader import spec_of
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from flows.context.graph_context import GraphContext
+    from flows.context.registry_state import StartingPoint
     from flows.graph.plan import PlannedNode
     from flows.graph.store import Store
     from flows.ledger.ledger import Ledger
@@ -45,7 +47,7 @@ def hold_budget(opened: OpenRun) -> None:
     pipeline = build(context.spec, given)
     run = Run(pipeline.graph, context.store)
     planned = plan(run)
-    seconds = training_seconds(context.spec, pipeline, run, planned, context.ledger)
+    seconds = training_seconds(context.spec, pipeline, run, planned, context.ledger, start=given.registry_state.start)
     reached = None if seconds is None else over_budget(context.spec, given, seconds)
     if reached is not None:
         raise TrainingError(
@@ -62,11 +64,17 @@ def over_budget(spec: PipelineSpec, context: GraphContext, seconds: float) -> st
 
 
 def training_seconds(
-    spec: PipelineSpec, pipeline: PipelineGraph, run: Run, planned: Iterable[PlannedNode], ledger: Ledger | None
+    spec: PipelineSpec,
+    pipeline: PipelineGraph,
+    run: Run,
+    planned: Iterable[PlannedNode],
+    ledger: Ledger | None,
+    *,
+    start: StartingPoint | None,
 ) -> float | None:
     """Seconds of the trainings that are known to run; None without past trainings of this base model and method.
 
-    Of a ladder that is the first rung, of Optuna's trials the first.
+    Of a ladder that is the first rung, of Optuna's trials the first. A training from `start` has fewer examples.
     """
     trainings = [each for each in planned if each.node.function is train_model and each.state in ("run", "maybe")]
     splits, model = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_model)
@@ -78,7 +86,7 @@ def training_seconds(
     pace = _seconds_per_example(ledger, run.store, spec.name, model, train)
     if pace is None:
         return None
-    steps = optimiser_steps(min(splits.n_train, train.max_examples or splits.n_train), train)
+    steps = optimiser_steps(training_size(train, splits.n_train, splits=splits, start=start), train)
     return len(trainings) * steps * _per_step(train) * pace
 
 

@@ -291,10 +291,10 @@ def _cost(known: Evidence) -> RuleAnswer | None:
 
 
 def _break_even(card: CardLine, cheap: QueryLine) -> str:
-    """The volume from which one card costs less than the API, within what the card serves."""
-    volume = card.break_even[cheap.what.removeprefix("API ").partition(",")[0]]
+    """The volumes at which one card costs less than the API, within what the card serves."""
+    api = cheap.what.removeprefix("API ").partition(",")[0]
     by = "by its measured seconds" if card.measured else "one at a time at most"
-    less = "not less within that" if volume is None else f"less from {volume:,.0f} on"
+    less = "not less within that" if card.break_even[api] is None else f"less at {card.pays_at(api)}"
     serves = f"serves {card.serves or 0:,.0f} queries {by}"
     return f"one {card.card} costs {card.usd_per_month:,.2f} a month and {serves}, {less}"
 

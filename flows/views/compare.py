@@ -14,7 +14,6 @@ from flows.views.run_reader import Recorded, settings_of, spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import Scores, Splits, WarehouseRef
 from schemas.metrics import MetricTraits
-from tasks.assess.economics import cheapest
 from tasks.assess.side_by_side import compare_metrics, compare_splits
 
 FATES = ("n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
@@ -126,9 +125,11 @@ def _cost(recorded: Recorded) -> dict[str, str]:
     costs |= {f"prompt tokens, {arm}": f"{tokens:,.1f}" for arm, tokens in report.prompt_tokens.items()}
     costs["reply tokens"] = f"{report.reply_tokens:,.1f}"
     costs |= {name.replace("_", " "): f"{value:.4g}" for name, value in report.measured.items()}
-    costs |= {f"USD a query, {line.what}": f"{line.usd:.6f}" for line in report.queries if line.usd is not None}
-    least = cheapest(report)
-    return {**costs, **({"cheapest": least.what} if least else {})}
+    for line in report.queries:
+        if line.usd is not None:
+            busy = " of a busy card" if line.what.startswith("own") else ""
+            costs[f"USD a query{busy}, {line.what}"] = f"{line.usd:.6f}"
+    return costs
 
 
 def _digests(first: Recorded, second: Recorded) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flows.context.previous_run import PreviousRun
+from flows.context.registry_state import StartingPoint, training_size
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
@@ -60,6 +61,7 @@ def size_of(
     splits: Splits | None,
     dataset: DatasetRef | None,
     previous: PreviousRun,
+    start: StartingPoint | None,
 ) -> Size | None:
     """Put together what is known.
 
@@ -68,8 +70,9 @@ def size_of(
         splits: The curated tickets; None before curation.
         dataset: The encoded examples; None before.
         previous: Of the last run, whose share of kept rows is assumed.
+        start: What the training continues from: it has fewer examples than there are train tickets.
     """
-    train, limit = spec.train.first(), spec.train.first().max_examples
+    train = spec.train.first()
     if splits is not None:
         n_train, n_test = splits.n_train, splits.n_test
     elif source is None:
@@ -81,10 +84,11 @@ def size_of(
             n_kept = round(source.n_rows * (card.n_train + card.n_validation + card.n_test) / card.n_read)
         n_test = int(spec.split.test_fraction * n_kept)
         n_train = max(0, n_kept - n_test - int(spec.split.validation_fraction * n_kept))
-    n_train = dataset.n_train if dataset is not None else min(n_train, limit or n_train)
     if dataset is not None:
-        tokens, prompt = dataset.n_tokens, (dataset.n_tokens - dataset.n_supervised) / max(1, dataset.n_train)
+        n_train, tokens = dataset.n_train, dataset.n_tokens
+        prompt = (dataset.n_tokens - dataset.n_supervised) / max(1, dataset.n_train)
     else:
+        n_train = training_size(train, n_train, splits=splits, start=start)
         prompt = 0.0 if source is None else source.prompt_tokens
         tokens = 0 if source is None else round(n_train * min(train.max_length, prompt + source.answer_tokens))
     n_rows = source.n_rows if source is not None and splits is None else None

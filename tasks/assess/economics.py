@@ -165,7 +165,8 @@ def cards_needed(*, queries_per_month: float, seconds_per_query: float, utilisat
     >>> cards_needed(queries_per_month=1e6, seconds_per_query=5), 1e6 * 5 / (730 * 3600)
     (2, 1.9025875190258752)
     """
-    return max(1, math.ceil(queries_per_month * seconds_per_query / (HOURS_PER_MONTH * 3600 * utilisation)))
+    busy = queries_per_month * seconds_per_query / (HOURS_PER_MONTH * 3600 * utilisation)
+    return max(1, math.ceil(busy - 1e-9))  # the rounding of a division must not rent another card
 
 
 def bandwidth_bound_s(*, weight_bytes: float, bandwidth_gb_s: float, n_tokens: int) -> float:
@@ -340,12 +341,6 @@ def _payback(own: Sequence[QueryLine], apis: Mapping[str, QueryLine], one_off: f
     return tuple(found)
 
 
-def cheapest(report: CostReport) -> QueryLine | None:
-    """The line with the lowest cost of a query; None if no line has a cost."""
-    priced = [line for line in report.queries if line.usd is not None]
-    return min(priced, key=lambda line: line.usd or 0.0, default=None)
-
-
 def _card_line(
     name: str, book: PriceBook, known: Measures, api_usd: Mapping[str, float], seconds: float | None, utilisation: float
 ) -> CardLine:
@@ -354,12 +349,12 @@ def _card_line(
     least = bandwidth_bound_s(
         weight_bytes=known.weight_bytes, bandwidth_gb_s=card.bandwidth_gb_s, n_tokens=n_tokens
     )  # fmt: skip
-    serves = HOURS_PER_MONTH * 3600 * utilisation / (seconds or least)
+    serves = math.floor(HOURS_PER_MONTH * 3600 * utilisation / (seconds or least))
 
-    def from_volume(usd: float) -> float | None:
+    def from_volume(usd: float) -> int | None:
         # Beyond what one card serves a second one is rented, and more cards have no better ratio of rent to queries.
-        volume = break_even_queries(usd_per_month=rent, api_usd_per_query=usd)
-        return volume if volume <= serves else None
+        equal = break_even_queries(usd_per_month=rent, api_usd_per_query=usd)
+        return math.floor(equal) + 1 if equal < serves else None
 
     return CardLine(
         card=name,

@@ -64,11 +64,9 @@ def continue_examples(
             hint="wait for new tickets, or use start: base",
         )
     older = [name for name in names if name in seen]
-    limit = replay.max_examples
-    if limit is not None:
-        new = _newest(splits.train, new, limit - min(int(replay.share * limit), len(older)))
-    wanted = math.ceil(replay.share * len(new) / (1 - replay.share) - 1e-9)
-    replayed = sorted(older, key=lambda name: _hash(replay.seed, name))[:wanted]
+    if (most := _most_new(len(older), replay)) is not None:
+        new = _newest(splits.train, new, most)
+    replayed = sorted(older, key=lambda name: _hash(replay.seed, name))[: _n_replayed(len(new), replay)]
     chosen = {*new, *replayed}
     _write_subset(pool.root / "train", chosen, out / "train")
     shutil.copytree(pool.root / "validation", out / "validation")
@@ -97,6 +95,27 @@ def learned_ids(dataset: DatasetRef) -> frozenset[str]:
     if file.is_file():
         return frozenset(pq.read_table(file, columns=["ticket_id"]).column(0).to_pylist())
     return frozenset(_names(dataset.root / "train"))
+
+
+def count_examples(n_new: int, n_older: int, replay: ReplaySpec) -> int:
+    """How many examples `continue_examples` selects from this many new and learned ones.
+
+    >>> count_examples(40, 360, ReplaySpec(share=0.2, max_examples=None, seed=0))
+    50
+    """
+    most = _most_new(n_older, replay)
+    n_new = n_new if most is None else min(n_new, most)
+    return n_new + min(n_older, _n_replayed(n_new, replay))
+
+
+def _most_new(n_older: int, replay: ReplaySpec) -> int | None:
+    """The limit of new examples that leaves room for the replayed ones; None for no limit."""
+    limit = replay.max_examples
+    return None if limit is None else limit - min(int(replay.share * limit), n_older)
+
+
+def _n_replayed(n_new: int, replay: ReplaySpec) -> int:
+    return math.ceil(replay.share * n_new / (1 - replay.share) - 1e-9)
 
 
 def _hash(seed: int, name: str) -> bytes:

@@ -10,7 +10,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import ConfigError, StorageError
@@ -136,15 +136,32 @@ class LiveModel:
         yield Piece(rest, n_tokens, "stop" if ended or cut is not None else "length")
 
 
+class BaseInMemory(NamedTuple):
+    """A base model as it is loaded."""
+
+    digest: str
+    dtype: str
+    """Of `evaluate.dtype`: another one is another copy of the weights."""
+
+
+def base_of(offer: Offer) -> BaseInMemory:
+    """The base that a version needs in memory.
+
+    Raises:
+        StorageError: TG0510, its bundle cannot be read.
+    """
+    return BaseInMemory(offer.model.digest, read_serving(offer.bundle.root).decoding.dtype)
+
+
 class Memory:
     """The versions in memory and their bases, for one or several `LiveModels`; the least recently used goes first.
 
     Args:
         keep: Most versions in memory.
-        only_base: Digest of the one base that all of them must share; None allows any.
+        only_base: The one base that all of them must share; None allows any.
     """
 
-    def __init__(self, *, keep: int = 4, only_base: str | None = None) -> None:
+    def __init__(self, *, keep: int = 4, only_base: BaseInMemory | None = None) -> None:
         from tasks.model.shared_base import SharedBases
 
         self.keep = keep
@@ -201,14 +218,18 @@ class LiveModels:
         return LiveModel(offer, serving, codec, generator, open_index(offer.bundle.root, serving))
 
 
-def check_shares(offer: Offer, serving: ServingSpec, base: str) -> None:
-    """Refuse a version that is no adapter of the base with this digest.
+def check_shares(offer: Offer, serving: ServingSpec, base: BaseInMemory) -> None:
+    """Refuse a version that is no adapter of this base.
 
     Raises:
         ConfigError: TG0111.
     """
-    if offer.model.digest != base:
-        raise _cannot_share(serving, f"its base model has sha256 {offer.model.digest[:12]}, the others' {base[:12]}")
+    if offer.model.digest != base.digest:
+        raise _cannot_share(
+            serving, f"its base model has sha256 {offer.model.digest[:12]}, the others' {base.digest[:12]}"
+        )
+    if serving.decoding.dtype != base.dtype:
+        raise _cannot_share(serving, f"its evaluate.dtype is {serving.decoding.dtype}, the others' {base.dtype}")
     if serving.trained.method != "lora":
         raise _cannot_share(serving, f"method {serving.trained.method} has no adapter for the base as it is in memory")
 

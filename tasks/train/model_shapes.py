@@ -22,7 +22,7 @@ from schemas.names import closest
 
 _GEMMA = ("gemma3", "gemma3_text")
 _KNOWN = Path(__file__).with_name("known_models.yaml")
-_SUFFIX = re.compile(r"-(hf|instruct|chat|it|pt|base|v0\.[12]|\d{4})$")
+_SUFFIX = re.compile(r"-(hf|instruct|chat|it|pt|base|reasoning|thinking|v0\.[12]|\d{4})$")
 """Ends of names under which a model of the same shapes is published."""
 
 

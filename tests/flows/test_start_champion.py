@@ -15,6 +15,9 @@ from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
+FIRST_STEPS = 6
+"""`train.max_steps` of the first training."""
+
 
 def _declare(workplace: Workplace, **train: Any) -> None:
     def change(document: dict[str, Any]) -> None:
@@ -27,6 +30,18 @@ def _declare(workplace: Workplace, **train: Any) -> None:
         small["evaluate"] |= {"arms": ["zero_shot"], "max_items": 12}
 
     workplace.declare(change)
+
+
+def _plan_with_a_budget(workplace: Workplace) -> Any:
+    """Plan all steps of the second training in 15 steps' time: all train tickets take about 20, new ones about 10."""
+    from flows.workspace.settings import load_settings
+
+    ledger = open_ledger(load_settings(workplace.folder / "pipelines.yaml"))
+    first = ledger.champion("small")
+    assert first is not None
+    (seconds,) = (step.seconds for step in ledger.steps(first.run_id) if step.step == "train")
+    _declare(workplace, max_steps=None, budget={"minutes": 15 / FIRST_STEPS * seconds / 60})
+    return workplace.json("plan", "small")
 
 
 def test_the_second_week_learns_what_is_new_and_some_of_what_it_knows(empty_workplace: Workplace) -> None:
@@ -43,6 +58,10 @@ def test_the_second_week_learns_what_is_new_and_some_of_what_it_knows(empty_work
     assert first.returncode == 0, first.stderr
     assert "no champion yet: the training starts from the base model" in first.stdout + first.stderr
     tickets.write_bytes(b"".join(lines))
+    planned = _plan_with_a_budget(workplace)
+    assert workplace.run("run", "small", "--until", "curate").returncode == 0
+    curated = _plan_with_a_budget(workplace)
+    _declare(workplace)
     second = workplace.run("run", "small")
     assert second.returncode == 0, second.stderr
     assert "the training continues from champion version 1" in second.stdout + second.stderr
@@ -62,6 +81,12 @@ def test_the_second_week_learns_what_is_new_and_some_of_what_it_knows(empty_work
     )
     assert trained_on <= train
     assert not trained_on & test
+    assert (planned["sizes_from"], curated["sizes_from"]) == (
+        "the rows of the source, before curation", "curated tickets"
+    )  # fmt: skip
+    for plan in (planned, curated):
+        assert plan["train_examples"] == pytest.approx(len(origins), abs=5 if plan is planned else 0)
+        assert not any("will be refused" in warning for warning in plan["warnings"])
     report = json.loads((workplace.home / "reports" / newest.ref.run_id / "report.json").read_text())
     starts = [(line["start"], line["version"]) for line in report["starts"]]
     assert starts == [("champion (version 1)", None), ("base", "1")]

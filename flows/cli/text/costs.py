@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from flows.cli.output import out, print_rows, talk
-from schemas.costs import CardLine, CostReport, QueryLine
+from schemas.costs import CostReport, QueryLine
 
 
 def print_costs(report: CostReport, *, title: str) -> None:
@@ -35,10 +35,10 @@ def print_costs(report: CostReport, *, title: str) -> None:
         for line in report.queries
     ]
     print_rows(queries, tuple(queries[0]))
-    busy = f"at most {report.utilisation:.0%} of a month busy".replace("%", " %")
-    out().print(f"\nBreak-even: queries a month from which one card's rent is less than the API. `serves` is what one "
-                f"card answers, {busy}: by measured seconds (*), else one at a time, as fast as memory bandwidth "
-                "allows.", markup=False)  # fmt: skip
+    busy = f"at most {100 * report.utilisation:g} % of a month busy"
+    out().print(f"\nBreak-even: queries a month at which one card's rent is less than the API, up to what it `serves`; "
+                f"with n cards, n times both. `serves` is what one card answers, {busy}: by measured seconds (*), else "
+                "one at a time, as fast as memory bandwidth allows.", markup=False)  # fmt: skip
     cards = [
         {
             "card": line.card,
@@ -46,7 +46,7 @@ def print_costs(report: CostReport, *, title: str) -> None:
             "a token takes at least": f"{line.least_ms_per_token:.3g} ms",
             "a reply": f"{line.least_seconds:.3g} s",
             "serves": f"{line.serves or 0:,.0f}{'*' if line.measured else ''}",
-            **{f"from, against {api}": _break_even(line, n) for api, n in line.break_even.items()},
+            **{f"less than {api}": line.pays_at(api) for api in line.break_even},
         }
         for line in report.cards
     ]
@@ -80,12 +80,6 @@ def _at_volume(line: QueryLine) -> dict[str, str | None]:
         "USD a query": _number(line.usd_at_volume, ".6f") or "no price",
         "USD a month": _number(line.usd_per_month, ",.2f"),
     }
-
-
-def _break_even(line: CardLine, volume: float | None) -> str:
-    if volume is not None:
-        return f"{volume:,.0f}"
-    return "never" if line.measured else "not one at a time"
 
 
 def _number(value: float | None, form: str) -> str | None:

@@ -171,6 +171,10 @@ def test_compare_shows_what_differs_and_intervals_on_common_items(
     exact = next(line for line in result["metrics"]["lines"] if line["metric"] == "exact")
     assert (exact["n_common"], exact["summary"]) == (160, "worse")
     assert exact["upper"] < 0
+    costs = {each["what"].partition(",")[0] for each in result["cost"] if "model, " in each["what"]}
+    assert costs == {"USD a query of a busy card"}
+    assert any(each["what"].startswith("USD a query, API") for each in result["cost"])
+    assert "cheapest" not in {each["what"] for each in result["cost"]}
     differ = {each["step"] for each in result["digests"] if not each["same"]}
     assert {"train", "answers_tuned"} <= differ
     assert {"extract", "decontaminate", "encode", "answers_zero_shot"}.isdisjoint(differ)
@@ -186,7 +190,7 @@ def test_the_report_shows_cost_latency_and_break_even(world: World) -> None:
     assert report.costs is not None
     assert report.costs.measured["latency_p95_s"] > 0
     page = draw_page(report, card="")
-    for words in ("Cost and latency", "API small, few_shot prompt", "cheaper than API large from", "latency p95 s"):
+    for words in ("Cost and latency", "API small, few_shot prompt", "one card cheaper than API large", "latency p95 s"):
         assert words in page
 
 

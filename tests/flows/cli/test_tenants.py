@@ -16,6 +16,7 @@ from flows.workspace.settings import load_settings
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.load import load_file
+from schemas.secrets import masked
 from tasks.files import seal
 from tasks.release.endpoint import Access, Limits, build_endpoint, build_shared_endpoint
 from tasks.release.live import LiveModels
@@ -175,6 +176,16 @@ def test_another_base_is_refused_before_anything_listens(tenants: Tenants, tmp_p
         tenants.client()
 
 
+def test_another_dtype_is_refused_before_anything_listens(tenants: Tenants) -> None:
+    """It would be a second copy of the base in memory."""
+    document = YAML().load(tenants.config)
+    document["pipelines"]["bank"]["evaluate"]["dtype"] = "bfloat16"
+    YAML().dump(document, tenants.config)
+    assert tenants.of["bank"].add(9) == "2"
+    with pytest.raises(ConfigError, match=r"TG0111.*its evaluate\.dtype is bfloat16, the others' float32"):
+        tenants.client()
+
+
 @pytest.mark.parametrize(
     ("environ", "options", "code", "message"),
     [
@@ -201,4 +212,9 @@ def test_tokens_are_read_from_the_environment() -> None:
     assert tenant_tokens(NAMES, environ, no_token=False) == TOKENS
     with pytest.raises(ConfigError, match="two of the tokens are equal"):
         tenant_tokens(NAMES, {**environ, "TUNEGATE_ENDPOINT_TOKEN": TOKENS["shop"]}, no_token=False)
+    with pytest.raises(ConfigError, match=r"TG0193.*the token has 1 characters") as caught:
+        tenant_tokens(NAMES, {**environ, "TUNEGATE_ENDPOINT_TOKEN": "a"}, no_token=False)
+    assert caught.value.where == "TUNEGATE_ENDPOINT_TOKEN"
+    assert tenant_tokens(NAMES, {**environ, "TUNEGATE_ENDPOINT_TOKEN": OPERATOR}, no_token=False) == TOKENS
+    assert masked(f"Bearer {OPERATOR}") == "Bearer (the operator's token)"
     assert json.dumps(sorted(environ)) == '["TUNEGATE_ENDPOINT_TOKEN_BANK", "TUNEGATE_ENDPOINT_TOKEN_SHOP"]'

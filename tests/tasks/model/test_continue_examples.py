@@ -15,7 +15,7 @@ from schemas.artifacts import DatasetRef, RowCounts, Splits
 from schemas.errors import DataError, GateError
 from schemas.training import ReplaySpec
 from tasks.model.chat_format import write_examples
-from tasks.model.continue_examples import continue_examples, learned_ids
+from tasks.model.continue_examples import continue_examples, count_examples, learned_ids
 
 NewFolder = Callable[[], Path]
 START = datetime(2026, 6, 1, tzinfo=UTC)
@@ -92,6 +92,7 @@ def test_the_share_of_replayed_examples_is_the_declared_one(
     replayed = {name for name, origin in origins.items() if origin == "replayed"}
     assert len(replayed) == n_replayed
     assert replayed <= {*_names(range(40))}
+    assert count_examples(20, 40, ReplaySpec(share=share, max_examples=limit, seed=0)) == n_new + n_replayed
 
 
 def test_the_draw_depends_on_the_seed_alone_and_is_recorded(world: World) -> None:
