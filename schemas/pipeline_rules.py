@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from schemas.choice import choice_faults
+from schemas.comparison import compares_with_champion
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec, SliceGuard
@@ -80,6 +81,9 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
         yield Fault(
             f"gate on unknown metric {gates.compare.metric!r}", at=at, hint=closest(gates.compare.metric, metrics)
         )
+    if gates.compare.off is not None and compares_with_champion(gates, evaluate):
+        message = "the comparison is off, and a rule compares with the champion"
+        yield Fault(message, at=("gates", "compare", "off"), hint="remove one of them")
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
 
