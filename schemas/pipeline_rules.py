@@ -11,8 +11,8 @@ from schemas.choice import choice_faults
 from schemas.comparison import compares_with_champion
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
-from schemas.gates import GatesSpec, SliceGuard
-from schemas.metrics import RANDOM_PART, RIGHT
+from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
+from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
 from schemas.names import closest
 from schemas.spec import Fault, Spec
 from schemas.training import TrainSpec
@@ -199,13 +199,20 @@ def _corpus_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -
             at=("evaluate", "corpus"),
             hint="add rag to evaluate.arms, or {passages} to train.prompt.system or user",
         )
-    changes = [rule.change_threshold for rule in gates.rules if rule.change_threshold and rule.slice is None]
-    if rag and not any(change.against == "best_baseline" and change.mode == "improve" for change in changes):
+    if rag and not _beats_baselines(gates, evaluate):
         yield Fault(
-            "the tuned model must beat the arm rag, and no rule compares with it",
+            "the tuned model must beat the arm rag, and no rule on a metric of quality compares with it",
             at=("gates", "rules"),
-            hint="add a rule with change_threshold: {against: best_baseline, mode: improve}",
+            hint="add a rule on such as exact or chrf, with change_threshold: {against: best_baseline, mode: improve}",
         )
+
+
+def _beats_baselines(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
+    """Whether a rule over all items asks for more quality than every baseline has."""
+    known = traits_by_name(evaluate.traits())
+    better = ChangeThreshold(against="best_baseline", mode="improve")
+    changed = (rule.metric for rule in gates.rules if rule.slice is None and rule.change_threshold == better)
+    return any(traits_of(metric, known).quality for metric in changed)
 
 
 def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
