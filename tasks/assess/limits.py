@@ -26,7 +26,7 @@ def gate_warnings(gates: GatesSpec, *, traits: Mapping[str, MetricTraits], n_ite
 
     Args:
         gates: As judged, with the comparison that is added.
-        traits: Metric -> traits, of those that are not built in.
+        traits: Metric -> traits of all that are scored; a rule on another one is an error, and no warning.
         n_items: Held-out items, or the most that there can be.
     """
     return [*_about_the_gate(gates, traits, n_items), *_about_rules(gates, traits, n_items)]
@@ -52,7 +52,9 @@ def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: 
     first: dict[GateRule, str] = {}
     for index, rule in enumerate(gates.judged_rules):
         place = f"gates.rules[{index}]" if index < len(gates.rules) else ADDED
-        known = traits_of(rule.metric, traits)
+        if rule.metric not in traits:
+            continue
+        known = traits[rule.metric]
         text = f"{place} ({describe_rule(rule, higher_is_better=known.higher_is_better)})"
         if _always_blocks(rule, known):
             yield f"{text} is always BLOCK, since {_range(known)} and its hard_limit is {rule.hard_limit:g}"

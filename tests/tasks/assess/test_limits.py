@@ -90,5 +90,5 @@ def test_a_comparison_of_form_alone_or_none_is_named() -> None:
          "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot"),
     ):  # fmt: skip
         spec = PipelineSpec.model_validate({**pipeline, "gates": gates})
-        [found] = gate_warnings(spec.judged_gates, traits=traits_by_name(), n_items=400)
+        [found] = gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
         assert found.startswith(warning)
