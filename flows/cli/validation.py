@@ -14,6 +14,7 @@ from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.training_advice import training_advice
 from tasks.assess.limits import gate_warnings
+from tasks.assess.user_metrics import sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
 from tasks.model.model_uri import parse_model_uri
@@ -49,6 +50,7 @@ def _faults_of(spec: Declared, root: Path) -> Iterator[TunegateError]:
     yield from check_faults(spec.checks or (), root)
     if spec.evaluate is not None:
         yield from corpus_faults(spec.evaluate.corpus, root)
+        yield from sql_faults(spec.evaluate.metrics, where=f"{spec.name}.evaluate")
 
 
 def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list[str]:

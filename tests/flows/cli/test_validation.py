@@ -57,6 +57,20 @@ def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it(tmp_path: Path) 
     assert len(messages) == len(expected)  # and nothing that follows from them
 
 
+def test_an_unknown_column_of_a_metric_in_sql_is_named(tmp_path: Path) -> None:
+    def errors(select: str) -> str:
+        metric = f"{{uses: sql, name: tone, select: {select}}}"
+        (tmp_path / "pipelines.yaml").write_text(
+            PIPELINE.replace('"file:models/x"}', f'"file:models/x", seed: x}}\n    evaluate: {{metrics: [{metric}]}}')
+        )
+        return run_here(("validate",), cwd=tmp_path, environ=os.environ).stderr
+
+    assert 'Referenced column "nope"' in errors("'SELECT item_id, nope AS value FROM predictions'")
+    assert "returns columns item_id; item_id and value are needed" in errors("'SELECT item_id FROM items'")
+    right = "SELECT item_id, CASE WHEN finished THEN length(answer) END AS value FROM predictions JOIN items"
+    assert "tone" not in errors(f"'{right} USING (item_id)'")
+
+
 def test_nothing_is_said_about_what_depends_on_a_wrong_value(tmp_path: Path) -> None:
     text = BROKEN.replace("max_items: many", "metrics: [{uses: regex, name: own, pattern: '('}]")
     (tmp_path / "pipelines.yaml").write_text(text)
