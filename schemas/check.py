@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from schemas.choice import TrainSection
-from schemas.curation import SplitSpec
+from schemas.curation import CurateSpec, SplitSpec, TableSpec
+from schemas.data_checks import DataCheck, repeated_checks
 from schemas.diagnostics import Diagnostic, Source, Span
 from schemas.environment import Data, Substitution
 from schemas.errors import TunegateError
@@ -30,6 +32,7 @@ from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
 from schemas.pipeline_rules import partial_faults
+from schemas.source import SourceSpec
 from schemas.spec import Spec, UnfitError
 from schemas.yaml_text import Entry, shown
 
@@ -79,9 +82,28 @@ class Finding:
     repeats: tuple[object, ...] | None = None
 
 
+@dataclass(frozen=True)
+class ReadableSections:
+    """The sections of a pipeline with faults that have none of their own; None for the others."""
+
+    name: str
+    source: SourceSpec | None = None
+    table: TableSpec | None = None
+    curate: CurateSpec | None = None
+    checks: tuple[DataCheck, ...] | None = None
+    train: TrainSection | None = None
+    evaluate: EvaluateSpec | None = None
+    gates: GatesSpec | None = None
+
+    def written(self) -> list[object]:
+        """The sections as plain data."""
+        found = (getattr(self, each.name) for each in fields(self))
+        return [each.model_dump() for each in found if isinstance(each, Spec)]
+
+
 @dataclass
 class PipelineCheck:
-    """Validates one pipeline; afterwards `findings` has its faults."""
+    """Validates one pipeline; afterwards `findings` has its faults, and `readable` what can be used despite them."""
 
     pipeline: MergedPipeline
     source: Source
@@ -89,6 +111,8 @@ class PipelineCheck:
     address_fault: Callable[[str], TunegateError | None] | None = None
     """Returns what is wrong with the address of a base model; None checks none."""
     findings: list[Finding] = field(default_factory=list)
+    readable: ReadableSections | None = None
+    """None if the pipeline is valid."""
 
     def spec(self) -> PipelineSpec | None:
         """The typed pipeline; None if it has faults."""
@@ -100,23 +124,45 @@ class PipelineCheck:
             spec, errors = _validated(data)
         for path, group in _grouped(errors).items():
             self._explain(path, group)
-        if spec is None and not self.use.failed:
-            self._explain_the_rest(data)
         self._check_addresses(data)
-        if spec is not None:
-            for entry, wanted in _confused(spec, root):
-                self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.span)
+        confused = list(_confused(spec, root)) if spec is not None else []
+        for entry, wanted in confused:
+            self._add("TG0103", f"`{entry.path}` should be {wanted}, got {_got(entry)}", entry.span)
         self.findings += [Finding(fault) for fault in self.use.faults]
-        return None if self.findings else spec
+        if not self.findings:
+            return spec
+        self.readable = self._readable_sections(data, self.use.failed | {entry.span for entry, _ in confused})
+        if spec is None and not self.use.failed:
+            self._explain_the_rest(data, self.readable)
+        return None
 
-    def _explain_the_rest(self, data: dict[str, Data]) -> None:
+    def _readable_sections(self, data: dict[str, Data], wrong: set[Span]) -> ReadableSections:
+        """Read each section by itself.
+
+        Args:
+            wrong: Values that make their section unreadable although it has the right form.
+        """
+        found: dict[str, Any] = {}
+        for name in (each.name for each in fields(ReadableSections) if each.name != "name"):
+            info = PipelineSpec.model_fields[name]
+            key = info.alias or name
+            if key not in data:
+                found[name] = None if info.is_required() else info.default
+            elif not wrong & _spans(self.pipeline.sections[key]):
+                annotation: Any = Annotated[(info.annotation, None, *info.metadata)]
+                adapter = TypeAdapter[Any](annotation)
+                with suppress(ValidationError):
+                    found[name] = adapter.validate_python(data[key], by_alias=True, by_name=False)
+        return ReadableSections(self.pipeline.name, **found)
+
+    def _explain_the_rest(self, data: dict[str, Data], readable: ReadableSections) -> None:
         """Report what does not fit together, too: pydantic stops before that when a value is wrong."""
         sections, removed = dict[str, Spec | None](), set[tuple[Key, ...]]()
         for name, model in SECTIONS.items():
             sections[name], wrong = _without_faults(model, data.get(name, {}))
             removed |= {(name, *path) for path in wrong}
         known = {finding.repeats for finding in self.findings}
-        for fault in partial_faults(sections, {str(path[0]) for path in removed}):
+        for fault in (*partial_faults(sections, removed), *repeated_checks(readable.checks or ())):
             touches = any(path[: len(fault.at)] == fault.at[: len(path)] for path in removed)
             if not touches and tuple(fault) not in known:
                 self._contradiction((), self.pipeline.root, UnfitError([fault]))
@@ -212,6 +258,7 @@ def _without_faults(model: type[Spec], data: Data) -> tuple[Spec | None, set[tup
     """Read a section without its wrong values, and return their paths; None if it cannot be read even so."""
     data, removed = deepcopy(data), set[tuple[Key, ...]]()
     while True:
+        earlier = frozenset(removed)
         try:
             return model.model_validate(data, by_alias=True, by_name=False), removed
         except ValidationError as error:
@@ -219,9 +266,14 @@ def _without_faults(model: type[Spec], data: Data) -> tuple[Spec | None, set[tup
         for path, kind in wrong.items():
             if any(other != path and other[: len(path)] == path for other in wrong):
                 continue  # such as a list that is too short without its invalid items
-            # The place of a value in a list must stay; and what contradicts, or is missing, cannot be left out.
-            if not path or isinstance(path[-1], int) or kind in ("missing", "value_error") or path in removed:
+            if not path or path[:1] in earlier:
                 return None, removed
+            if path[:1] in removed:
+                continue
+            # The place of a value in a list must stay; and what contradicts, or is missing, cannot be left out: the
+            # whole key of the section is.
+            if isinstance(path[-1], int) or kind in ("missing", "value_error") or path in earlier:
+                path = path[:1]
             inner: Any = data
             for key in path[:-1]:
                 inner = inner[key]

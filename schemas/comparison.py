@@ -1,4 +1,4 @@
-"""The comparison with the champion that a gate gets if it declares none.
+"""The comparison with the champion that a gate gets unless it declares one that a worse model cannot meet.
 
 Used by `PipelineSpec.judged_gates`; `schemas/gates.py` has the rule, `tasks/assess/gate.py` judges it.
 """
@@ -6,17 +6,33 @@ Used by `PipelineSpec.judged_gates`; `schemas/gates.py` has the rule, `tasks/ass
 from __future__ import annotations
 
 from schemas.evaluation import EvaluateSpec
-from schemas.gates import GatesSpec
+from schemas.gates import MAX_MARGIN, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
 
 
 def with_comparison(gates: GatesSpec, evaluate: EvaluateSpec) -> GatesSpec:
-    """Return the gates with the metric of `compare` filled in, unless a rule compares with the champion already."""
+    """Return the gates with the metric of `compare` filled in, unless a rule makes the comparison already."""
     compare = gates.compare
-    if compare.off is not None or compare.metric is not None or gates.compares_with_champion:
+    if compare.off is not None or compare.metric is not None or compares_with_champion(gates, evaluate):
         return gates
     filled = compare.model_copy(update={"metric": quality_metric(gates, evaluate)})
     return gates.model_copy(update={"compare": filled})
+
+
+def compares_with_champion(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
+    """Return whether a declared rule over all items compares quality with the champion and tolerates a small loss only.
+
+    A large margin, or a metric such as finished, would let a worse model pass.
+    """
+    known = traits_by_name(evaluate.traits())
+    return any(_tolerates_little(rule) and traits_of(rule.metric, known).quality for rule in gates.rules)
+
+
+def _tolerates_little(rule: GateRule) -> bool:
+    change = rule.change_threshold
+    return (
+        change is not None and rule.slice is None and change.against == "champion" and change.margin <= MAX_MARGIN
+    )  # the margin of `improve` is 0
 
 
 def quality_metric(gates: GatesSpec, evaluate: EvaluateSpec) -> str:

@@ -89,10 +89,16 @@ class ConfigErrors(ConfigError):  # noqa: N818  it has several
 
     Attributes:
         valid: Name -> pipeline without a fault.
+        readable: Name -> the sections without a fault of a pipeline that has one.
     """
 
-    def __init__(self, diagnostics: Iterable[Diagnostic], valid: Mapping[str, Any] = MappingProxyType({})) -> None:
-        self.valid = valid
+    def __init__(
+        self,
+        diagnostics: Iterable[Diagnostic],
+        valid: Mapping[str, Any] = MappingProxyType({}),
+        readable: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.valid, self.readable = valid, readable
         self.diagnostics = tuple(sorted(dict.fromkeys(diagnostics), key=lambda d: d.span or Span(0, 0, 0)))
         first = self.diagnostics[0]
         super().__init__(first.message, code=first.code, where=first.where, hint=first.help)

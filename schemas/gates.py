@@ -16,6 +16,8 @@ from schemas.judge import JudgeSpec
 from schemas.kinds import OptionalSections
 from schemas.spec import Spec
 
+MAX_MARGIN = 0.05
+"""Largest loss that a comparison with the champion may tolerate, if it is to be the only one."""
 LEAST_ITEMS = 50
 """Held-out items without which the comparison that is added is not met, whatever `gates.min_items` is."""
 MIN_GAIN = 0.01
@@ -81,17 +83,18 @@ class GateRule(Spec):
 
 
 class CompareSpec(Spec):
-    """`gates.compare`: the comparison with the champion that is added if no rule over all items makes one: `mode:
-    refresh`, with at least 50 items. Before the first champion it is with the best prompting arm, as by `if_missing`;
-    zero_shot answers for it if no prompting arm is declared."""
+    """`gates.compare`: the comparison with the champion, `mode: refresh` with at least 50 items, that is added unless a
+    rule over all items makes one: of a metric of quality, with `mode: improve` or a margin of at most 0.05. Before the
+    first champion it is with the best prompting arm, as by `if_missing`; zero_shot answers for it if no prompting arm
+    is declared."""
 
     off: str | None = Field(default=None, pattern=r"\S")
     """Why candidates are not compared with the champion. The verdict is then UNCOMPARED at best, and only `tunegate
     model promote --accept-uncompared` makes such a candidate champion."""
     metric: str | None = None
-    """Metric to compare. Null adds nothing if a rule compares with the champion; else it takes the first metric of the
+    """Metric to compare. Null adds nothing if a rule makes such a comparison; else it takes the first metric of the
     rules, or of evaluate.metrics, that measures quality, else heldout_loss (chrf if there is an arm endpoint)."""
-    margin: float = Field(default=0.05, gt=0, le=0.05)
+    margin: float = Field(default=MAX_MARGIN, gt=0, le=MAX_MARGIN)
     """Largest tolerated loss: a share for metrics between 0 and 1. For heldout_loss, which is a logarithm, nats per
     token: 0.05 is 5 % of perplexity, at whatever level."""
 
@@ -229,18 +232,6 @@ class GatesSpec(Spec):
         if isinstance(value, dict) and value.get("compare") in ("off", False):
             raise ValueError("`compare: off` needs a written reason: `compare: {off: why candidates are not compared}`")
         return value
-
-    @model_validator(mode="after")
-    def _off_compares_nothing(self) -> GatesSpec:
-        if self.compare.off is not None and self.compares_with_champion:
-            raise ValueError("`compare` is off, and a rule compares with the champion; remove one of them")
-        return self
-
-    @property
-    def compares_with_champion(self) -> bool:
-        """Whether a declared rule over all items compares with the champion."""
-        changes = (rule.change_threshold for rule in self.rules if rule.slice is None)
-        return any(change is not None and change.against == "champion" for change in changes)
 
     @property
     def added_rule(self) -> GateRule | None:

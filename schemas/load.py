@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from schemas.check import PipelineCheck
+from schemas.check import PipelineCheck, ReadableSections
 from schemas.diagnostics import ConfigErrors, Diagnostic, read_source
 from schemas.environment import Substitution
 from schemas.errors import ConfigError, TunegateError
@@ -78,7 +78,7 @@ def load_file(
 
     Raises:
         ConfigErrors: the file or a pipeline in it is wrong. A fault that several pipelines inherit is reported once.
-            Its `valid` has the other pipelines.
+            Its `valid` has the other pipelines, its `readable` the sections that are right.
     """
     load_registries()
     source = read_source(path, max_bytes=MAX_BYTES, max_line=MAX_LINE)
@@ -87,6 +87,7 @@ def load_file(
     given = GivenSettings(source, settings)
     merged = [given.over(each) if each.name == only else each for each in merged]
     specs: dict[str, PipelineSpec] = {}
+    readable: dict[str, ReadableSections] = {}
     places = {pipeline.name: pipeline.root.key for pipeline in merged}
     reported: dict[str, set[tuple[object, ...]]] = {}
     for pipeline in merged:
@@ -95,11 +96,14 @@ def load_file(
         if spec is not None:
             specs[pipeline.name] = spec
             know_secrets(environ, named=_named_variables(spec.model_dump()))
+        elif check.readable is not None:
+            readable[pipeline.name] = check.readable
+            know_secrets(environ, named=_named_variables(check.readable.written()))
         reported[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
         faults += _new(check, reported.get(pipeline.parent or "", set()))
     valid = MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]])))
     if faults:
-        raise ConfigErrors(map(given.placed, faults), valid)
+        raise ConfigErrors(map(given.placed, faults), valid, readable)
     return PipelineFile(path, valid)
 
 

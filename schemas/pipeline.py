@@ -83,7 +83,7 @@ class PipelineSpec(Spec):
 
     @property
     def judged_gates(self) -> GatesSpec:
-        """The gates as they are judged: with a comparison with the champion if none is declared."""
+        """The gates as they are judged: with a comparison with the champion unless one is declared."""
         return with_comparison(self.gates, self.evaluate)
 
 

@@ -8,22 +8,28 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from schemas.choice import choice_faults
+from schemas.comparison import compares_with_champion
 from schemas.curation import SplitSpec
 from schemas.evaluation import EvaluateSpec
-from schemas.gates import GatesSpec, SliceGuard
-from schemas.metrics import RANDOM_PART, RIGHT
+from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
+from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
 from schemas.names import closest
 from schemas.spec import Fault, Spec
 from schemas.training import TrainSpec
+
+_DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
 
 
 def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
     """Yield every contradiction between sections, with the path to the wrong value."""
     yield from _gate_faults(gates, evaluate)
+    yield from _off_faults(gates, evaluate)
     yield from _metric_faults(evaluate)
     yield from _endpoint_faults(train, evaluate, gates)
     yield from _label_faults(evaluate)
-    yield from _corpus_faults(train, evaluate, gates)
+    yield from _corpus_faults(evaluate)
+    yield from _passage_faults(train, evaluate)
+    yield from _rag_faults(gates, evaluate)
     yield from _judge_faults(gates, evaluate)
     yield from _canary_faults(gates, train)
     yield from _routing_faults(evaluate)
@@ -31,16 +37,17 @@ def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, g
     yield from _validation_faults(train, split, evaluate)
 
 
-def partial_faults(sections: Mapping[str, Spec | None], repaired: Collection[str]) -> Iterator[Fault]:
+def partial_faults(sections: Mapping[str, Spec | None], removed: Collection[tuple[str | int, ...]]) -> Iterator[Fault]:
     """Yield the contradictions that can be told although other values of the file are wrong.
 
     Args:
         sections: Name -> section; None if it cannot be read.
-        repaired: Sections that are read without their wrong values: a rule counts if what it compares with is whole.
+        removed: Paths of the wrong values that the sections are read without: a rule counts if it reads none of them.
     """
-    for rule, names, may_be_repaired in PARTIAL:
-        read = [sections[name] for name in names]
-        if None not in read and not set(repaired) & set(names) - {may_be_repaired}:
+    unread = {path[:2] for path in removed}
+    for rule, reads in PARTIAL:
+        read = [sections[name] for name in reads]
+        if None not in read and not any((name, key) in unread for name, keys in reads.items() for key in keys):
             yield from rule(*read)
 
 
@@ -82,6 +89,12 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
         )
     if gates.slices is not None:
         yield from _slice_guard_faults(gates.slices, evaluate)
+
+
+def _off_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if gates.compare.off is not None and compares_with_champion(gates, evaluate):
+        message = "the comparison is off, and a rule compares with the champion"
+        yield Fault(message, at=("gates", "compare", "off"), hint="remove one of them")
 
 
 def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
@@ -180,28 +193,39 @@ def _endpoint_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec)
             )
 
 
-def _corpus_faults(train: TrainSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
-    """A corpus without use, a use without corpus, and the arm rag that no rule compares with."""
-    rag = "rag" in evaluate.arms
-    if evaluate.corpus is None:
-        hint = "declare the articles: evaluate.corpus: {paths: [help/]}"
-        if rag:
-            yield Fault("the arm rag needs a corpus", at=("evaluate", "arms"), hint=hint)
-        if train.prompt.shows_passages:
-            yield Fault("`{passages}` needs a corpus", at=("train", "prompt"), hint=hint)
-    elif not rag and not train.prompt.shows_passages:
+def _corpus_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if evaluate.corpus is None and "rag" in evaluate.arms:
+        yield Fault("the arm rag needs a corpus", at=("evaluate", "arms"), hint=_DECLARE_CORPUS)
+
+
+def _passage_faults(train: TrainSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    """Passages without a corpus, and a corpus that no prompt uses."""
+    shown = train.prompt.shows_passages
+    if evaluate.corpus is None and shown:
+        yield Fault("`{passages}` needs a corpus", at=("train", "prompt"), hint=_DECLARE_CORPUS)
+    if evaluate.corpus is not None and not shown and "rag" not in evaluate.arms:
         yield Fault(
             "no prompt shows passages of the corpus",
             at=("evaluate", "corpus"),
             hint="add rag to evaluate.arms, or {passages} to train.prompt.system or user",
         )
-    changes = [rule.change_threshold for rule in gates.rules if rule.change_threshold and rule.slice is None]
-    if rag and not any(change.against == "best_baseline" and change.mode == "improve" for change in changes):
+
+
+def _rag_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    if "rag" in evaluate.arms and not _beats_baselines(gates, evaluate):
         yield Fault(
-            "the tuned model must beat the arm rag, and no rule compares with it",
+            "the tuned model must beat the arm rag, and no rule on a metric of quality compares with it",
             at=("gates", "rules"),
-            hint="add a rule with change_threshold: {against: best_baseline, mode: improve}",
+            hint="add a rule on such as exact or chrf, with change_threshold: {against: best_baseline, mode: improve}",
         )
+
+
+def _beats_baselines(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
+    """Whether a rule over all items asks for more quality than every baseline has."""
+    known = traits_by_name(evaluate.traits())
+    better = ChangeThreshold(against="best_baseline", mode="improve")
+    changed = (rule.metric for rule in gates.rules if rule.slice is None and rule.change_threshold == better)
+    return any(traits_of(metric, known).quality for metric in changed)
 
 
 def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
@@ -223,15 +247,23 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
             )
 
 
-PARTIAL: tuple[tuple[Callable[..., Iterator[Fault]], tuple[str, ...], str], ...] = (
-    (_gate_faults, ("gates", "evaluate"), "gates"),
-    (_metric_faults, ("evaluate",), ""),
-    (_endpoint_faults, ("train", "evaluate", "gates"), ""),
-    (_judge_faults, ("gates", "evaluate"), ""),
-    (_canary_faults, ("gates", "train"), ""),
-    (_routing_faults, ("evaluate",), ""),
-    (_prompt_faults, ("train",), ""),
-    (_validation_faults, ("train", "split", "evaluate"), "train"),
-    (choice_faults, ("train", "evaluate", "split"), "train"),
+_NAMES = ("fields", "style", "metrics", "labels")
+"""Keys of `evaluate` that name metrics."""
+PARTIAL: tuple[tuple[Callable[..., Iterator[Fault]], Mapping[str, tuple[str, ...]]], ...] = (
+    (_gate_faults, {"gates": (), "evaluate": (*_NAMES, "slices", "random_labels")}),
+    (_off_faults, {"gates": ("rules", "compare"), "evaluate": _NAMES}),
+    (_metric_faults, {"evaluate": _NAMES}),
+    (_endpoint_faults, {"train": ("format",), "evaluate": ("arms", "endpoint"), "gates": ("rules", "if_missing")}),
+    (_label_faults, {"evaluate": ("baseline_system", "routing_field")}),
+    (_corpus_faults, {"evaluate": ("arms", "corpus")}),
+    (_passage_faults, {"train": ("prompt",), "evaluate": ("arms", "corpus")}),
+    (_rag_faults, {"gates": ("rules",), "evaluate": ("arms", *_NAMES)}),
+    (_judge_faults, {"gates": ("judge",), "evaluate": ("arms",)}),
+    (_canary_faults, {"gates": ("canaries",), "train": ("canaries",)}),
+    (_routing_faults, {"evaluate": ("fields", "routing_field")}),
+    (_prompt_faults, {"train": ("format", "prompt")}),
+    (_validation_faults, {"train": (), "split": ("validation_fraction",), "evaluate": _NAMES}),
+    (choice_faults, {"train": (), "evaluate": _NAMES, "split": ("validation_fraction",)}),
 )
-"""Each rule between sections, the sections it reads, and the one in which its faults lie: that one may be repaired."""
+"""Each rule between sections, the sections that it takes, and their keys that it reads as a whole. Of a section without
+keys it judges each value on its own, so that the wrong ones may be missing."""

@@ -10,7 +10,7 @@ import random
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,25 +178,58 @@ def select_from_files(tables: Mapping[str, Path], sql: str, *, where: str) -> li
             may quote a value.
         SecurityError: TG0837, it takes too long or too much memory.
     """
-    import duckdb
 
     files = tuple(path.resolve() for path in tables.values())
     with connect(readable=files, threads=1) as connection:
         for name, path in tables.items():
             source = f"read_parquet({quote_text(str(path.resolve()))})"
             connection.execute(f"CREATE TABLE {quote_identifier(name)} AS SELECT * FROM {source}")
-        try:
-            statements = connection.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise ConfigError("this is not exactly one SELECT", code="TG0199", where=where)
+        with _named_rejections(tables, where):
+            _check_is_select(connection, sql, where)
             table = in_bounds(connection, lambda: connection.sql(sql).to_arrow_table(), where=where)
             rows: list[dict[str, Any]] = table.to_pylist()
-        except duckdb.Error as error:
-            safe = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
-            reason = str(error).partition("\n")[0][:300] if safe else type(error).__name__
-            hint = f"tables: {', '.join(tables)}"
-            raise ConfigError(f"DuckDB rejects the SELECT: {reason}", code="TG0199", where=where, hint=hint) from None
     return rows
+
+
+def bind_select(tables: Mapping[str, Mapping[str, str]], sql: str, *, where: str) -> list[str]:
+    """The columns that one SELECT returns, without running it.
+
+    Args:
+        tables: Name of the table -> its columns, each with its SQL type.
+        where: What the SQL belongs to, for errors.
+
+    Raises:
+        ConfigError, SecurityError: as `select_from_files`.
+    """
+    with connect(threads=1) as connection:
+        for name, columns in tables.items():
+            declared = ", ".join(f"{quote_identifier(column)} {kind}" for column, kind in columns.items())
+            connection.execute(f"CREATE TABLE {quote_identifier(name)} ({declared})")
+        with _named_rejections(tables, where):
+            _check_is_select(connection, sql, where)
+            return in_bounds(connection, lambda: connection.sql(sql).columns, where=where)
+
+
+def _check_is_select(connection: duckdb.DuckDBPyConnection, sql: str, where: str) -> None:
+    import duckdb
+
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise ConfigError("this is not exactly one SELECT", code="TG0199", where=where)
+
+
+@contextmanager
+def _named_rejections(tables: Iterable[str], where: str) -> Iterator[None]:
+    """Raise what DuckDB rejects as a ConfigError, without any text that may quote a value."""
+    import duckdb
+
+    try:
+        yield
+    except duckdb.Error as error:
+        safe = isinstance(error, duckdb.ParserException | duckdb.BinderException | duckdb.CatalogException)
+        reason = str(error).partition("\n")[0][:300] if safe else type(error).__name__
+        hint = f"tables: {', '.join(tables)}"
+        raise ConfigError(f"DuckDB rejects the SELECT: {reason}", code="TG0199", where=where, hint=hint) from None
 
 
 def quote_identifier(name: str) -> str:

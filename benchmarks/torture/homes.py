@@ -70,8 +70,8 @@ def _pipeline(base_model: str, *, max_length: int) -> Document:
         },
         "evaluate": {"max_items": 12, "max_new_tokens": 2, "arms": ["zero_shot"], "threads": 1},
         "gates": {
-            "min_items": 5, "round_trip": None, "anchor": None,
-            "rules": [{"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 0.3}}],
+            "confidence": 0.6, "min_items": 5, "round_trip": None, "anchor": None,  # 12 items show no more
+            "rules": [{"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 0.05}}],
         },
         "register": {"name": PIPELINE},
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What is in the files that a valid pipelines.yaml names, base models and sources: for `validate --data` and `plan`.
+"""What is in the files that a pipelines.yaml names, base models and sources: for `validate --data` and `plan`.
 
 Every source is read as a run reads it, into a folder that is removed. Contacts no service: of a remote source it reads
 what was ingested last.
@@ -7,18 +7,18 @@ what was ingested last.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from flows.context.ingest import landed_folder
+from flows.cli.validation import Declared, address_fault
+from flows.context.ingest import landed_folder, source_fault
 from flows.privacy.keys import load_forgotten
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.candidates import base_models
 from schemas.errors import DataError, TunegateError
-from schemas.load import PipelineFile
-from schemas.pipeline import PipelineSpec
+from schemas.source import SourceSpec
 from schemas.template import template_columns
 from tasks.curate.extract import extract_tickets
 from tasks.model.base_model import fingerprint_base_model
@@ -40,19 +40,21 @@ class DataFindings(NamedTuple):
     """Pipelines whose remote source has not been ingested yet."""
 
 
-def check_data(loaded: PipelineFile, settings: Settings) -> DataFindings:
+def check_data(pipelines: Mapping[str, Declared], settings: Settings, *, root: Path) -> DataFindings:
     """Read what the pipelines name, all of it, and collect every fault."""
     found = DataFindings([], {}, [])
     faults: dict[str, TunegateError] = {}
-    for name, spec in loaded.pipelines.items():
-        for fault in (*_model_faults(spec, loaded.root), *_source_faults(spec, loaded.root, settings, found)):
+    for name, spec in pipelines.items():
+        for fault in (*_model_faults(spec, root), *_source_faults(spec, root, settings, found)):
             faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     found.faults.extend(faults.values())
     return found
 
 
-def _model_faults(spec: PipelineSpec, root: Path) -> Iterator[TunegateError]:
-    for uri, _ in base_models(spec.train):
+def _model_faults(spec: Declared, root: Path) -> Iterator[TunegateError]:
+    for uri, _ in () if spec.train is None else base_models(spec.train):
+        if address_fault(uri) is not None:
+            continue  # the loader reports it
         try:
             fingerprint_base_model(uri, root=root)
         except TunegateError as error:
@@ -60,10 +62,12 @@ def _model_faults(spec: PipelineSpec, root: Path) -> Iterator[TunegateError]:
             yield error
 
 
-def _source_faults(spec: PipelineSpec, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
+def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
+    if spec.source is None or source_fault(spec.source, pipeline=spec.name) is not None:
+        return
     with tempfile.TemporaryDirectory(prefix="tunegate-validate-") as aside:
         try:
-            table = read_source(spec, root, settings, aside=Path(aside))
+            table = read_source(spec.source, root, settings, aside=Path(aside), pipeline=spec.name)
         except TunegateError as error:
             error.where = f"{spec.name}.source, {error.where}"
             yield error
@@ -76,14 +80,14 @@ def _source_faults(spec: PipelineSpec, root: Path, settings: Settings, found: Da
 
 
 def read_source(
-    spec: PipelineSpec, root: Path, settings: Settings, *, aside: Path, as_of: str | None = None
+    source: SourceSpec, root: Path, settings: Settings, *, aside: Path, pipeline: str, as_of: str | None = None
 ) -> TicketTable | None:
     """Read the source as a run does, into an empty folder; None of a remote source that was never ingested.
 
     Raises:
         TunegateError: as `extract_tickets` and `ingest_source`.
     """
-    source, landed = spec.source, landed_folder(settings, spec.name)
+    landed = landed_folder(settings, pipeline)
     if kind_of(source).is_remote:
         if ingested(source, landed=landed) is None:
             return None
@@ -106,9 +110,9 @@ def _empty_columns(tickets: Path) -> set[str]:
     return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
 
 
-def column_faults(spec: PipelineSpec, table: TicketTable) -> Iterator[TunegateError]:
-    """Columns that the pipeline needs and that no ticket of its source has."""
-    if any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
+def column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError]:
+    """Columns that the pipeline needs and that no ticket of its source has; none if a step may make them."""
+    if spec.curate is None or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return
     empty = _empty_columns(table.tickets)
     for column, needed_by in _needed_columns(spec).items():
@@ -119,12 +123,15 @@ def column_faults(spec: PipelineSpec, table: TicketTable) -> Iterator[TunegateEr
             )  # fmt: skip
 
 
-def _needed_columns(spec: PipelineSpec) -> dict[str, str]:
-    """Column -> the first key that needs it."""
-    needed: dict[str, str] = dict.fromkeys(spec.table.required, "schema.required")
-    for key in ("system", "user", "answer"):
-        for column in template_columns(getattr(spec.train.prompt, key)):
-            needed.setdefault(column, f"train.prompt.{key}")
+def _needed_columns(spec: Declared) -> dict[str, str]:
+    """Column -> the first key that needs it, of the sections that can be read."""
+    needed: dict[str, str] = dict.fromkeys(spec.table.required if spec.table is not None else (), "schema.required")
+    if spec.train is not None:
+        for key in ("system", "user", "answer"):
+            for column in template_columns(getattr(spec.train.prompt, key)):
+                needed.setdefault(column, f"train.prompt.{key}")
+    if spec.evaluate is None:
+        return needed
     for column in spec.evaluate.slices:
         needed.setdefault(column, "evaluate.slices")
     routing = spec.evaluate.routing_field

@@ -198,7 +198,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
     with tempfile.TemporaryDirectory(prefix="tunegate-plan-") as aside:
         table = run.find(pipeline.curated.tables[0][1])
         if table is None:
-            table = read_source(spec, root, found.settings, aside=Path(aside), as_of=as_of)
+            table = read_source(spec.source, root, found.settings, aside=Path(aside), pipeline=spec.name, as_of=as_of)
         missing = (
             []
             if table is None or splits is not None

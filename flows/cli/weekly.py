@@ -122,25 +122,28 @@ def validate(
     from rich.markup import escape
 
     from flows.cli.data_validation import DataFindings, check_data
-    from flows.cli.validation import address_fault, advice_by_pipeline, faults_of
+    from flows.cli.validation import Declared, address_fault, advice_by_pipeline, faults_of
     from flows.workspace.settings import load_settings
     from schemas.errors import SeveralErrors, TunegateError
-    from schemas.load import ConfigErrors, PipelineFile, load_file
+    from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []
+    declared: dict[str, Declared] = {}
     try:
-        loaded = load_file(config, address_fault=address_fault)
+        declared.update(load_file(config, address_fault=address_fault).pipelines)
     except ConfigErrors as errors:
-        wrong, loaded = [errors], PipelineFile(config, errors.valid)
-    found = check_data(loaded, load_settings(config)) if data else DataFindings([], {}, [])
-    faults, names = [*wrong, *faults_of(loaded), *found.faults], sorted(loaded.pipelines)
-    if faults:
-        raise faults[0] if len(faults) == 1 else SeveralErrors(faults)
+        wrong = [errors]
+        declared.update({**errors.valid, **errors.readable})
+    root, names = config.absolute().parent, sorted(declared)
+    found = check_data(declared, load_settings(config), root=root) if data else DataFindings([], {}, [])
     for name in found.unread:
         talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
-    advice = advice_by_pipeline(loaded)
+    advice = advice_by_pipeline(declared, root=root)
     for sentence, where in advice.items():
         talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
+    faults = [*wrong, *faults_of(declared, root=root), *found.faults]
+    if faults:
+        raise faults[0] if len(faults) == 1 else SeveralErrors(faults)
     if as_json:
         rows = {"data": {name: counts.model_dump() for name, counts in found.rows.items()}} if data else {}
         print_json({"file": str(config), "pipelines": names, "warnings": list(advice), **rows})

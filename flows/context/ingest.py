@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flows.context.run_context import RunContext
     from flows.workspace.settings import Settings
     from schemas.pipeline import PipelineSpec
+    from schemas.source import SourceSpec
 
 
 def landed_folder(settings: Settings, pipeline: str) -> Path:
@@ -62,12 +63,12 @@ def ingested_source(run: RunContext) -> Iterator[None]:
             remove_copies(run.settings, folder, forgotten)
 
 
-def source_fault(spec: PipelineSpec) -> TunegateError | None:
+def source_fault(source: SourceSpec, *, pipeline: str) -> TunegateError | None:
     """Return what is wrong with the source, as far as it shows without contacting it; None if nothing is."""
     try:
-        check_source(spec.source)
+        check_source(source)
     except TunegateError as error:
-        error.where = f"{spec.name}.{error.where}"
+        error.where = f"{pipeline}.{error.where}"
         return error
     return None
 

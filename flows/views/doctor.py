@@ -317,7 +317,7 @@ def sources(patient: Patient) -> Iterator[Finding]:
         message = ingested_summary(spec, patient.settings)
         if message is None:
             continue
-        fault = source_fault(spec)
+        fault = source_fault(spec.source, pipeline=spec.name)
         if fault is not None:
             yield Finding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
         else:

@@ -181,9 +181,9 @@ def declare(folder: Path, *, base: str | None, tiny: bool, steps: int, per_week:
         "drift": {"min_new": round(0.2 * per_week), "window": round(1.5 * per_week)},
     }  # fmt: skip
     one["gates"] = {
-        "min_items": 20, "forgetting": None, "round_trip": None,
+        "confidence": 0.8, "min_items": 20, "forgetting": None, "round_trip": None,  # what 40 items can show
         "rules": [
-            {"metric": "exact", "change_threshold": {"against": "champion", "mode": "refresh", "margin": 0.15}},
+            {"metric": "exact", "change_threshold": {"against": "champion", "mode": "refresh", "margin": 0.05}},
             {"metric": "format", "value_threshold": 0.5},
         ],
     }  # fmt: skip

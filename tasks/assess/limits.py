@@ -1,4 +1,5 @@
-"""Rules that cannot decide: limits that no answer reaches or every answer meets, too few items, the same test twice.
+"""Rules that cannot decide: limits and gains that no answer reaches, limits that every answer meets, too few items, the
+same test twice.
 
 Reads declarations only, before anything is trained. Called by `tunegate validate` and `plan`; whether the items that
 are there suffice for a given power is in `plan_gate.py`.
@@ -25,7 +26,7 @@ def gate_warnings(gates: GatesSpec, *, traits: Mapping[str, MetricTraits], n_ite
 
     Args:
         gates: As judged, with the comparison that is added.
-        traits: Metric -> traits, of those that are not built in.
+        traits: Metric -> traits of all that are scored; a rule on another one is an error, and no warning.
         n_items: Held-out items, or the most that there can be.
     """
     return [*_about_the_gate(gates, traits, n_items), *_about_rules(gates, traits, n_items)]
@@ -51,12 +52,17 @@ def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: 
     first: dict[GateRule, str] = {}
     for index, rule in enumerate(gates.judged_rules):
         place = f"gates.rules[{index}]" if index < len(gates.rules) else ADDED
-        known = traits_of(rule.metric, traits)
-        same = first.setdefault(rule.model_copy(update={"hard_limit": None}), place)
+        if rule.metric not in traits:
+            continue
+        known = traits[rule.metric]
+        text = f"{place} ({describe_rule(rule, higher_is_better=known.higher_is_better)})"
+        if _always_blocks(rule, known):
+            yield f"{text} is always BLOCK, since {_range(known)} and its hard_limit is {rule.hard_limit:g}"
+            continue
+        same = first.setdefault(_test_of(rule), place)
         if same != place:
             yield f"{place} is the same test as {same}: {WIDENS}"
             continue
-        text = f"{place} ({describe_rule(rule, higher_is_better=known.higher_is_better)})"
         fault = _fault_of_range(rule, known)
         if fault is None and place == ADDED and n_items < LEAST_ITEMS:
             fault = f"cannot be met with {n_items} items: it needs {LEAST_ITEMS}, whatever gates.min_items is"
@@ -66,13 +72,30 @@ def _about_rules(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: 
             yield f"{text} {fault}"
 
 
+def _test_of(rule: GateRule) -> GateRule:
+    """The rule with the values that it has by default written out, and without `hard_limit`, which tests nothing."""
+    change = rule.change_threshold
+    written = change and change.model_copy(update={"min_gain": change.least_gain})
+    return rule.model_copy(update={"hard_limit": None, "change_threshold": written})
+
+
+def _always_blocks(rule: GateRule, traits: MetricTraits) -> bool:
+    """Whether even the best possible mean is beyond the hard limit."""
+    lowest, highest = traits.limits
+    best, sign = (highest, 1.0) if traits.higher_is_better else (lowest, -1.0)
+    return rule.hard_limit is not None and best is not None and sign * rule.hard_limit > sign * best
+
+
 def _fault_of_range(rule: GateRule, traits: MetricTraits) -> str | None:
     """Why the metric's range decides the rule, whatever is answered; None if it does not."""
     lowest, highest = traits.limits
     change, limit = rule.change_threshold, rule.value_threshold
     if change is not None:
-        known = lowest is not None and highest is not None
-        if change.mode == "improve" or not known or change.margin < (highest or 0.0) - (lowest or 0.0):
+        if lowest is None or highest is None:
+            return None
+        if change.least_gain > highest - lowest:
+            return f"cannot be met: {_range(traits)}, and its min_gain is {change.least_gain:g}"
+        if change.mode == "improve" or change.margin < highest - lowest:
             return None
         return f"tolerates any loss, since {_range(traits)}: its margin decides nothing"
     best, worst = (highest, lowest) if traits.higher_is_better else (lowest, highest)

@@ -222,10 +222,12 @@ class _Assessor:
         return tuple(found)
 
     def _is_declared(self, added: GateRule) -> bool:
-        """Without a champion it is `improve` on the best prompting arm: once, if a rule says that already."""
-        same = GateRule(metric=added.metric, change_threshold=ChangeThreshold(against="best_baseline"))
+        """Without a champion it is `improve` on every baseline: once, if a rule says that already, whatever margin it
+        has against a champion."""
         replaced = self._arms.champion is None and self._gates.if_missing == "baseline"
-        return replaced and same in self._gates.rules
+        return replaced and any(
+            rule.metric == added.metric and _improves_on_baselines(rule) for rule in self._gates.rules
+        )
 
     def _rule(self, rule: GateRule, *, min_items: int | None = None) -> Assessment:
         change, traits = rule.change_threshold, self._arms.candidate.traits(rule.metric)
@@ -409,6 +411,14 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _improves_on_baselines(rule: GateRule) -> bool:
+    """Whether a rule over all items is `improve` on every baseline as long as there is no champion."""
+    change = rule.change_threshold
+    if change is None or rule.slice is not None:
+        return False
+    return change.mode == "improve" or (change.mode == "refresh" and change.against == "champion")
 
 
 def _marked(each: Assessment, part: Part, *, suffix: str = "") -> Assessment:

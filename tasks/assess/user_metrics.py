@@ -8,16 +8,24 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import ConfigError
-from schemas.metrics import EntryPointMetric, SqlMetric
+from schemas.errors import ConfigError, TunegateError
+from schemas.metrics import EntryPointMetric, MetricSpec, SqlMetric
+from schemas.tables import TICKETS
 from tasks.assess.metric import Answers, Score, metric, metric_of_all
 
 GROUP = "tunegate.metrics"
+TABLES = {
+    "items": {**{column.name: column.sql_type for column in TICKETS}, "item_id": "VARCHAR", "answer": "VARCHAR"},
+    "predictions": {
+        "item_id": "VARCHAR", "text": "VARCHAR", "n_new_tokens": "BIGINT", "finished": "BOOLEAN", "loss": "DOUBLE",
+    },
+}  # fmt: skip
+"""What a metric in SQL reads: table -> column -> its type."""
 MAX_VALUE = 1e100
 """Larger values count as not finite: their squares would overflow."""
 
@@ -93,13 +101,31 @@ def score_by_sql(metric: SqlMetric, answers: Answers) -> dict[str, float]:
     return values
 
 
+def sql_faults(metrics: Iterable[MetricSpec], *, where: str) -> Iterator[TunegateError]:
+    """Yield why the SELECT of a metric cannot be computed on any answers, for `tunegate validate`."""
+    from tasks.warehouse import bind_select
+
+    for each in metrics:
+        if not isinstance(each, SqlMetric):
+            continue
+        place = f"{where}, metric {each.name}"
+        try:
+            _check_columns(bind_select(TABLES, each.select, where=place), each)
+        except TunegateError as error:
+            error.where = place
+            yield error
+
+
+def _check_columns(columns: Collection[str], metric: SqlMetric) -> None:
+    if set(columns) != {"item_id", "value"}:
+        message = f"metric {metric.name} returns columns {', '.join(columns)}; item_id and value are needed"
+        raise ConfigError(message, code="TG0199")
+
+
 def _by_item(rows: list[dict[str, Any]], metric: SqlMetric) -> dict[str, float]:
     values: dict[str, float] = {}
     for row in rows:
-        if row.keys() != {"item_id", "value"}:
-            raise ConfigError(
-                f"metric {metric.name} returns columns {', '.join(row)}; item_id and value are needed", code="TG0199"
-            )
+        _check_columns(row, metric)
         item = str(row["item_id"])
         if item in values:
             raise ConfigError(f"metric {metric.name} returns an item twice", code="TG0199")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
-from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
+from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.label_balance import FEW
 from schemas.metrics import traits_by_name
 from schemas.source import FilesSource
@@ -28,8 +28,6 @@ from tasks.start.file_profile import ColumnFacts, Profile, is_conversation, prof
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
 from tasks.start.tickets import Tickets, read_tickets
 
-MARGIN = 0.05
-"""Tolerated loss, if there are enough items to detect it."""
 MIN_TICKETS = 20
 """With fewer, one side of a split would be empty."""
 MIN_ITEMS = 50
@@ -57,7 +55,8 @@ class Sizes:
     max_examples: int
     max_length: int
     max_new_tokens: int
-    margin: float
+    smallest_loss: float
+    """Smallest loss that the held-out tickets can show; at least the margin of the gate."""
     n_least: int
     """Held-out tickets below which no verdict is better than HOLD."""
 
@@ -70,7 +69,7 @@ class Sizes:
     def summary(self) -> str:
         """What the gate can show, in a sentence."""
         if self.gate_works:
-            return f"{self.n_held_out:,} held-out tickets can show a loss of {self.margin:g}"
+            return f"{self.n_held_out:,} held-out tickets can show a loss of {self.smallest_loss:g}"
         wanted = math.ceil(self.n_least / _FRACTIONS[-1])
         return (
             f"too little data for a gate: about {self.n_held_out:,} held-out tickets, and below {self.n_least:,} every "
@@ -276,8 +275,8 @@ def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:
 def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_chars: int) -> Sizes:
     """Sizes for this number of tickets.
 
-    The held-out share grows from a fifth to three tenths while it is too small for the usual margin. If that is not
-    enough, the margin grows in steps of 0.01 to what the items can show.
+    The held-out share grows from a fifth to three tenths while it is too small for the margin of the gate. If that is
+    not enough, the smallest loss that the items can show is found in steps of 0.01.
 
     Args:
         n_tickets: Usable tickets.
@@ -286,12 +285,12 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
         reply_chars: 95th percentile of the replies' lengths, characters.
     """
     n_least = MIN_CONTINUOUS_ITEMS if continuous else MIN_ITEMS
-    needed = max(n_least, _items_for(MARGIN, continuous))
+    needed = max(n_least, _items_for(MAX_MARGIN, continuous))
     fraction = next((share for share in _FRACTIONS if share * n_tickets >= needed), _FRACTIONS[-1])
     n_held_out = max(1, int(fraction * n_tickets))
     n_items = min(n_held_out, needed)
     n_train = max(1, n_tickets - n_held_out - int(_VALIDATION * n_tickets))
-    margins = (hundredths / 100 for hundredths in range(round(100 * MARGIN), 100))
+    losses = (hundredths / 100 for hundredths in range(round(100 * MAX_MARGIN), 100))
     return Sizes(
         n_tickets=n_tickets,
         test_fraction=fraction,
@@ -301,7 +300,7 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
         max_examples=min(n_train, MAX_EXAMPLES),
         max_length=_rounded(example_chars / _CHARS_PER_TOKEN + 96, step=64, low=256, high=2048),
         max_new_tokens=_rounded(reply_chars / _CHARS_PER_TOKEN + 16, step=16, low=16, high=256),
-        margin=next((margin for margin in margins if _items_for(margin, continuous) <= n_items), 1.0),
+        smallest_loss=next((loss for loss in losses if _items_for(loss, continuous) <= n_items), 1.0),
         n_least=n_least,
     )
 
@@ -311,7 +310,7 @@ def gate_of(metric: str, sizes: Sizes) -> tuple[tuple[GateRule, RulePower], ...]
 
     No worse than the champion, better than the best prompt, and a minimum for a 0-or-1 metric of the answer's form.
     """
-    no_worse = ChangeThreshold(against="champion", mode="refresh", margin=sizes.margin)
+    no_worse = ChangeThreshold(against="champion", mode="refresh", margin=MAX_MARGIN)
     better = ChangeThreshold(against="best_baseline", mode="improve")
     rules = (
         GateRule(metric=metric, change_threshold=no_worse),

@@ -21,6 +21,10 @@ def limit(metric: str) -> dict[str, Any]:
     return {"metric": metric, "value_threshold": 0.5}
 
 
+def against_champion(metric: str, mode: str, margin: float = 0.0) -> dict[str, Any]:
+    return {"metric": metric, "change_threshold": {"mode": mode, "margin": margin}}
+
+
 ENDPOINT = {"base_url": "http://127.0.0.1:1/v1", "model": "big", "privacy": "local"}
 OWN = [{"uses": "sql", "name": "tone", "select": "SELECT 1", "continuous": True}, {"uses": "bleu"}]
 
@@ -35,12 +39,23 @@ OWN = [{"uses": "sql", "name": "tone", "select": "SELECT 1", "continuous": True}
         ([limit("heldout_loss")], {"arms": ["endpoint"], "endpoint": ENDPOINT}, "chrf"),
         ([{"metric": "exact", "change_threshold": {"against": "best_baseline"}}], {}, "exact"),
         ([{"metric": "chrf", "slice": "product=lamp", "change_threshold": {}}], {}, "chrf"),
-        ([{"metric": "finished", "change_threshold": {}}], {}, None),
+        ([{"metric": "finished", "change_threshold": {}}], {}, "heldout_loss"),
+        ([against_champion("exact", "no_worse", 0.99)], {}, "exact"),
+        ([against_champion("heldout_loss", "no_worse", 100)], {}, "heldout_loss"),
+        ([against_champion("bleu", "refresh", 0.06), limit("tone")], {"metrics": OWN}, "bleu"),
+        (
+            [against_champion("said", "improve")],
+            {"metrics": [{"uses": "regex", "name": "said", "pattern": "x"}]},
+            "heldout_loss",
+        ),
+        ([against_champion("exact", "no_worse", 0.99), against_champion("chrf", "refresh", 0.05)], {}, None),
+        ([against_champion("tone", "improve")], {"metrics": OWN}, None),
     ],
 )
 def test_the_first_declared_metric_of_quality_is_compared(
     rules: list[dict[str, Any]], evaluate: dict[str, Any], metric: str | None
 ) -> None:
+    """A rule that a worse model can meet does not replace the comparison."""
     spec = build(rules, **evaluate)
     added = spec.judged_gates.added_rule
     assert (added and added.metric) == metric
@@ -76,3 +91,5 @@ def test_a_comparison_is_not_turned_off_by_accident(compare: Any, message: str) 
 def test_a_gate_that_compares_cannot_be_off() -> None:
     with pytest.raises(ValidationError, match="a rule compares with the champion"):
         build([{"metric": "exact", "change_threshold": {}}], {"off": "a pilot"})
+    loose = build([against_champion("exact", "no_worse", 0.3)], {"off": "a pilot"})
+    assert loose.judged_gates.added_rule is None

@@ -108,7 +108,13 @@ BEAT_IT = {"metric": "exact", "change_threshold": {"against": "best_baseline", "
         ({"corpus": CORPUS}, "{body}", [BEAT_IT], "no prompt shows passages of the corpus", ("evaluate", "corpus")),
         (
             {"corpus": CORPUS, "arms": ["rag"]}, "{body}", [{"metric": "exact", "value_threshold": 0.5}],
-            "the tuned model must beat the arm rag, and no rule compares with it", ("gates", "rules"),
+            "the tuned model must beat the arm rag, and no rule on a metric of quality compares with it",
+            ("gates", "rules"),
+        ),
+        (
+            {"corpus": CORPUS, "arms": ["rag"]}, "{body}", [{**BEAT_IT, "metric": "finished"}],
+            "the tuned model must beat the arm rag, and no rule on a metric of quality compares with it",
+            ("gates", "rules"),
         ),
     ],
 )  # fmt: skip

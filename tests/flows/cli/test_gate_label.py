@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 def labels_are_declared(document: dict[str, Any]) -> None:
     small = document["pipelines"]["small"]
     small["evaluate"] |= {"labels": "differing"}
-    small["gates"] |= {"rules": [{"metric": "right", "change_threshold": {"mode": "no_worse", "margin": 0.3}}]}
+    small["gates"] |= {"rules": [{"metric": "right", "change_threshold": {"mode": "no_worse", "margin": 0.05}}]}
 
 
 def items_of(workplace: Workplace, run_id: str) -> set[str]:
@@ -96,7 +96,9 @@ def test_a_session_ends_when_the_labels_that_are_left_can_neither_promote_nor_pr
 ) -> None:
     def improvement_is_declared(document: dict[str, Any]) -> None:
         labels_are_declared(document)
-        document["pipelines"]["small"]["gates"]["rules"][0]["change_threshold"] = {"mode": "improve"}
+        gates = document["pipelines"]["small"]["gates"]
+        gates["rules"][0]["change_threshold"] = {"mode": "improve"}
+        gates["confidence"] = 0.95
 
     workplace.declare(improvement_is_declared)
     run_id = workplace.json("run", "small")["run_id"]

@@ -27,3 +27,71 @@ def test_all_errors_are_in_the_json_and_on_stderr(tmp_path: Path) -> None:
     for each in error["errors"]:
         assert each["where"]
         assert done.stderr.count(each["message"]) == 1
+
+
+BROKEN = """\
+version: 1
+pipelines:
+  replies:
+    source: {kind: files, paths: [gone.jsonl]}
+    curate: {steps: [{uses: rule, name: own, keep: "nope is not null"}]}
+    checks: [{uses: volume, min_rows: 5}, {uses: volume, min_rows: 6}]
+    train: {base_model: "file:models/x", learning_rate: fast}
+    evaluate: {max_items: many, arms: [rag]}
+    gates: {rules: [{metric: exactt, value_threshold: 0.5}]}
+    register: {name: replies}
+"""
+
+
+def test_a_wrong_value_hides_nothing_that_does_not_depend_on_it(tmp_path: Path) -> None:
+    (tmp_path / "pipelines.yaml").write_text(BROKEN)
+    done = run_here(("validate", "--data", "--json"), cwd=tmp_path, environ=os.environ)
+    messages = [each["message"] for each in json.loads(done.stdout)["error"]["errors"]]
+    expected = (
+        "train.learning_rate` should be a number", "evaluate.max_items` should be a whole number",
+        "two checks are named 'volume'", "the arm rag needs a corpus", "the tuned model must beat the arm rag",
+        "gate on unknown metric 'exactt'", "a rule names the unknown column nope", "no file 'gone.jsonl'",
+    )  # fmt: skip
+    for each in expected:
+        assert sum(each in message for message in messages) == 1, each
+    assert len(messages) == len(expected)  # and nothing that follows from them
+
+
+def test_an_unknown_column_of_a_metric_in_sql_is_named(tmp_path: Path) -> None:
+    def errors(select: str) -> str:
+        metric = f"{{uses: sql, name: tone, select: {select}}}"
+        (tmp_path / "pipelines.yaml").write_text(
+            PIPELINE.replace('"file:models/x"}', f'"file:models/x", seed: x}}\n    evaluate: {{metrics: [{metric}]}}')
+        )
+        return run_here(("validate",), cwd=tmp_path, environ=os.environ).stderr
+
+    assert 'Referenced column "nope"' in errors("'SELECT item_id, nope AS value FROM predictions'")
+    assert "returns columns item_id; item_id and value are needed" in errors("'SELECT item_id FROM items'")
+    right = "SELECT item_id, CASE WHEN finished THEN length(answer) END AS value FROM predictions JOIN items"
+    assert "tone" not in errors(f"'{right} USING (item_id)'")
+
+
+def test_nothing_is_said_about_what_depends_on_a_wrong_value(tmp_path: Path) -> None:
+    text = BROKEN.replace("max_items: many", "metrics: [{uses: regex, name: own, pattern: '('}]")
+    (tmp_path / "pipelines.yaml").write_text(text)
+    done = run_here(("validate", "--json"), cwd=tmp_path, environ=os.environ)
+    messages = [each["message"] for each in json.loads(done.stdout)["error"]["errors"]]
+    assert any("not a regular expression" in message for message in messages)
+    assert any("the arm rag needs a corpus" in message for message in messages)
+    assert not any("exactt" in message for message in messages)  # it may be the name of the wrong metric
+
+
+def test_warnings_are_shown_next_to_errors(tmp_path: Path) -> None:
+    warning = "gates.rules[1] (exact at least 1.5) cannot be met: exact is between 0 and 1 (replies)"
+    limits = "{metric: exact, value_threshold: 0.5}, {metric: exact, value_threshold: 1.5}"
+    text = PIPELINE.replace("{metric: exact, value_threshold: 0.5}", limits)
+    for wrong in (
+        text,  # a missing SQL file alone
+        text.replace('"file:models/x"', '"file:models/x", learning_rate: fast'),
+        text.replace("metric: exact, value_threshold: 0.5", "metric: exactt, value_threshold: 1.5"),
+    ):
+        (tmp_path / "pipelines.yaml").write_text(wrong)
+        done = run_here(("validate",), cwd=tmp_path, environ=os.environ)
+        assert done.returncode == 2
+        assert done.stderr.count("warning ") == done.stderr.count(warning) == 1
+        assert done.stderr.index(warning) < done.stderr.index("error[")

@@ -111,6 +111,24 @@ def test_no_worse_is_met_by_an_equal_candidate_and_violated_beyond_its_margin(
     assert judge({"rules": [NO_WORSE]}, candidate, None, reference).verdict == verdict
 
 
+@pytest.mark.parametrize("loose", [
+    {"metric": "heldout_loss", "change_threshold": {"mode": "no_worse", "margin": 100}},
+    {"metric": "finished", "change_threshold": {"mode": "no_worse", "margin": 0.05}},
+])  # fmt: skip
+def test_a_loose_rule_against_the_champion_promotes_no_regression(loose: dict[str, Any], judge: Judge) -> None:
+    decision = judge({"rules": [loose]}, losses(4.96, 400), losses(3.52, 400))
+    assert [finding.verdict for finding in decision.findings] == ["PROMOTE", "BLOCK"]
+
+
+def test_before_the_first_champion_a_loose_rule_is_the_comparison_that_would_be_added(judge: Judge) -> None:
+    better, worse = {"exact": [1.0] * 80 + [0.0] * 20}, {"exact": [1.0] * 60 + [0.0] * 40}
+    loose = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.3}}
+    assert len(judge({"rules": [loose]}, better, None, worse).findings) == 1
+    assert len(judge({"rules": [loose]}, better, worse).findings) == 2
+    for other in ({"mode": "no_worse", "margin": 0.3}, {"against": "best_baseline", "mode": "refresh", "margin": 0.3}):
+        assert len(judge({"rules": [{**loose, "change_threshold": other}]}, better, None, worse).findings) == 2
+
+
 def test_without_a_comparison_no_verdict_is_better_than_uncompared(judge: Judge) -> None:
     off = {"rules": [FINISHED, {"metric": "finished", "value_threshold": 0.5}], "compare": {"off": "a pilot"}}
     decision = judge(off, losses(4.96, 40), losses(3.52, 40))

@@ -39,12 +39,30 @@ def warnings(rules: list[dict[str, Any]], n_items: int = 400, **gates: Any) -> l
             {"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 1.0}}, 400,
             "tolerates any loss, since exact is between 0 and 1",
         ),
+        (
+            {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.05, "min_gain": 2}}, 400,
+            "cannot be met: exact is between 0 and 1, and its min_gain is 2",
+        ),
+        (
+            {"metric": "exact", "value_threshold": 0.5, "hard_limit": 1.5}, 400,
+            "(exact at least 0.5) is always BLOCK, since exact is between 0 and 1 and its hard_limit is 1.5",
+        ),
+        ({"metric": "pii", "value_threshold": 0.5, "hard_limit": -0.1}, 400, "is always BLOCK, since pii is between"),
         (CHAMPION, 400, "gates.rules[1] is the same test as gates.rules[0]"),
     ],
 )  # fmt: skip
 def test_a_rule_that_cannot_decide_is_named(rule: dict[str, Any], n_items: int, warning: str) -> None:
     [found] = warnings([rule], n_items)
     assert warning in found
+
+
+def test_rules_are_compared_by_the_values_they_have_by_default() -> None:
+    change = {"mode": "refresh", "margin": 0.05}
+    stated = {"metric": "exact", "change_threshold": {**change, "min_gain": 0.01}}
+    [found] = warnings([{"metric": "exact", "change_threshold": change}, stated])
+    assert found.startswith("gates.rules[1] is the same test as gates.rules[0]")
+    other = {"metric": "exact", "change_threshold": {**change, "min_gain": 0.02}}
+    assert warnings([stated, other]) == []
 
 
 def test_few_items_many_looks_and_what_is_left_out_are_named() -> None:
@@ -64,10 +82,13 @@ def test_a_comparison_of_form_alone_or_none_is_named() -> None:
         "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
     }  # fmt: skip
     for gates, warning in (
-        ({"rules": [{"metric": "finished", "change_threshold": {}}]}, "gates.rules compare only finished with the"),
+        (
+            {"rules": [{"metric": "finished", "value_threshold": 0.5}], "compare": {"metric": "finished"}},
+            "gates.rules compare only finished with the",
+        ),
         ({"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}},
          "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot"),
     ):  # fmt: skip
         spec = PipelineSpec.model_validate({**pipeline, "gates": gates})
-        [found] = gate_warnings(spec.judged_gates, traits=traits_by_name(), n_items=400)
+        [found] = gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
         assert found.startswith(warning)

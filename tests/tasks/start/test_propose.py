@@ -214,13 +214,15 @@ def test_sizes_follow_from_the_power_of_the_gate() -> None:
         return choose_sizes(n, continuous=continuous, example_chars=900, reply_chars=300)
 
     many, some, few = sizes(5000), sizes(900), sizes(300)
-    assert (many.test_fraction, many.max_items, many.margin) == (0.2, 248, 0.05)
-    assert (some.test_fraction, some.margin) == (0.3, 0.05)
+    assert (many.test_fraction, many.max_items, many.smallest_loss) == (0.2, 248, 0.05)
+    assert (some.test_fraction, some.smallest_loss) == (0.3, 0.05)
     assert (few.test_fraction, few.n_held_out) == (0.3, 90)
-    assert 0.05 < few.margin <= 0.1
+    assert 0.05 < few.smallest_loss <= 0.1
     for each in (many, some, few):
-        (_, refresh), *_ = gate_of("field_category", each)
-        assert not refresh.underpowered  # a margin that so many items can show
+        (rule, refresh), *_ = gate_of("field_category", each)
+        assert rule.change_threshold is not None
+        assert rule.change_threshold.margin == 0.05  # with a larger one the comparison of gates.compare would be added
+        assert not refresh.underpowered
     assert not sizes(600, continuous=True).gate_works
     assert sizes(700, continuous=True).gate_works
 
