@@ -1,7 +1,8 @@
 """The day of `tunegate run --as-of`: only tickets created by its end, UTC, the champion of that moment, no alias moved.
 
-What is known of the past is when tickets were created and what the ledger recorded: later edits and deletions of a
-ticket, and redaction, are those of today. Agents' feedback is left out.
+What is known of the past is when tickets were created, what the ledger recorded and when people labelled answers. Later
+verdicts and labels are left out, as is agents' feedback; edits and deletions of a ticket, and redaction, are those of
+today.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flows.context.as_of import end_of
 from flows.context.feedback import feedback_database, state_of
 from flows.context.ingest import landed_folder
 from flows.context.labels import settled_labels
@@ -85,7 +86,7 @@ def context_of(
         trunks=trunks_of(settings.home, spec.name),
         limits=limits_of(spec.train),
         as_of=as_of,
-        labels=settled_labels(settings.home, spec.name) if spec.evaluate.labels else {},
+        labels=settled_labels(settings.home, spec.name, before=as_of and end_of(as_of)) if spec.evaluate.labels else {},
         place=place_of(spec, settings),
     )
 

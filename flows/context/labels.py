@@ -28,18 +28,24 @@ def labels_folder(home: Path, pipeline: str) -> Path:
     return home / "labels" / pipeline
 
 
-def read_votes(home: Path, pipeline: str) -> dict[str, Votes]:
-    """Return rater -> labels."""
+def read_votes(home: Path, pipeline: str, *, before: str | None = None) -> dict[str, Votes]:
+    """Return rater -> labels.
+
+    Args:
+        before: Only what was entered before this moment, UTC, ISO 8601; None for all.
+    """
     files = sorted(labels_folder(home, pipeline).glob("*.jsonl"))
-    return {file.stem: _read(file) for file in files}
+    return {file.stem: _read(file, before) for file in files}
 
 
-def _read(file: Path) -> Votes:
+def _read(file: Path, before: str | None) -> Votes:
     votes: Votes = {}
     for line in file.read_bytes().splitlines():
         try:
             row = orjson.loads(line)
             label, accepted = str(row["label"]), row["right"]
+            if before is not None and row["at"] >= before:
+                continue
         except (ValueError, TypeError, LookupError):
             continue  # the last line of a process that was killed
         if accepted is None:
@@ -89,6 +95,6 @@ def settle_votes(votes: Mapping[str, Votes]) -> dict[str, bool]:
     return {label: yes > no for label, (no, yes) in sorted(counts.items()) if yes != no}
 
 
-def settled_labels(home: Path, pipeline: str) -> dict[str, bool]:
-    """Return the settled labels of the pipeline."""
-    return settle_votes(read_votes(home, pipeline))
+def settled_labels(home: Path, pipeline: str, *, before: str | None = None) -> dict[str, bool]:
+    """Return the settled labels of the pipeline, by all votes or those before a moment."""
+    return settle_votes(read_votes(home, pipeline, before=before))

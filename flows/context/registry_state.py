@@ -96,7 +96,8 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
     """Read it from the ledger; change nothing.
 
     Args:
-        before: The champion just before this moment, UTC, ISO 8601, and no feedback; None for the present state.
+        before: Champion and verdicts just before this moment, UTC, ISO 8601, and no feedback; None for the present
+            state.
 
     Raises:
         ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
@@ -112,7 +113,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
     anchor = _anchor(spec, ledger) if before is None or champion is not None else None
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
-        judged=ledger.judged_candidates(), held_out=ledger.held_out_items,
+        judged=ledger.judged_candidates(before=before), held_out=ledger.held_out_items,
     )  # fmt: skip
     if spec.feedback is None:
         return registry_state

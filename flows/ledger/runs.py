@@ -295,10 +295,13 @@ class Runs(LedgerBase):
             ).fetchone()
         return RunRow(**row) if row else None
 
-    def judged_candidates(self) -> tuple[tuple[str, str], ...]:
+    def judged_candidates(self, *, before: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return digests of held-out set and trained model of every gate that has judged, of all names, oldest first.
 
         How the run ended does not matter: its verdict could be seen.
+
+        Args:
+            before: Only runs that ended before this moment, UTC, ISO 8601.
         """
         with self.read() as db:
             rows = db.execute(
@@ -306,7 +309,8 @@ class Runs(LedgerBase):
                 " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
                 " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
                 " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
-                " ORDER BY runs.seq"
+                " WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq",
+                (before, before),
             ).fetchall()
         return tuple((row["held_out"], row["model"]) for row in rows)
 

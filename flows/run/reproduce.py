@@ -14,6 +14,7 @@ from typing import Literal, TypeVar
 import orjson
 
 from flows.build import build
+from flows.context.as_of import end_of
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState, StartingPoint, starting_point
@@ -69,7 +70,9 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
     # The recorded configuration, not the one in today's file.
     spec = spec_of(row)
     registry_state = RegistryState(
-        start=_start(spec, ledger, store, rows), judged=ledger.judged_candidates(), held_out=ledger.held_out_items
+        start=_start(spec, ledger, store, rows),
+        judged=ledger.judged_candidates(before=row.as_of and end_of(row.as_of)),
+        held_out=ledger.held_out_items,
     )
     context = context_of(
         spec,

@@ -107,6 +107,26 @@ def test_later_verdicts_do_not_change_a_repeated_verdict(tmp_path: Path) -> None
     assert registry_state_of(spec(), ledger).used_budget(artifact("tuesday"), artifact("b")) == UsedBudget(looks=1)
 
 
+def test_of_a_past_day_later_verdicts_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path)
+    for day, items, model in ((1, "monday", "a"), (2, "monday", "b"), (3, "tuesday", "b")):
+        monkeypatch.setenv("TUNEGATE_NOW", f"2026-06-0{day}T23:00:00+00:00")
+        judge(ledger, str(day), items, model)
+        monkeypatch.setenv("TUNEGATE_NOW", f"2026-06-0{day + 1}T01:00:00+00:00")  # the verdict is of the next day
+        ledger.finish_run(str(day), status="DONE", verdict="HOLD", exit_code=8)
+    judge(ledger, "4", "wednesday", "b")  # still running
+    found = {
+        day: registry_state_of(spec(), ledger, before=f"2026-06-0{day}T00:00:00+00:00")
+        .used_budget(artifact("thursday"), artifact("b"))
+        .looks
+        for day in (1, 2, 3, 4, 5)
+    }
+    assert found == {1: 0, 2: 0, 3: 0, 4: 1, 5: 2}
+    earlier = registry_state_of(spec(), ledger, before="2026-06-03T00:00:00+00:00")
+    assert earlier.used_budget(artifact("monday"), artifact("z")) == UsedBudget(verdicts=1)
+    assert registry_state_of(spec(), ledger).used_budget(artifact("thursday"), artifact("b")) == UsedBudget(looks=3)
+
+
 def test_without_a_ledger_no_budget_is_used() -> None:
     assert registry_state_of(spec(), None) == RegistryState()
     assert RegistryState().used_budget(artifact("a"), artifact("b")) == UsedBudget()
