@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ def steps_of(workplace: Workplace, run_id: str) -> dict[str, dict[str, Any]]:
 
 def aliases(home: Path) -> dict[str, int]:
     """MLflow's aliases of the model `small`: alias -> version."""
-    with sqlite3.connect(home / "mlflow" / "mlflow.db") as db:
+    with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as db:
         return dict(db.execute("SELECT alias, version FROM registered_model_aliases WHERE name = 'small'"))
 
 
@@ -56,7 +57,7 @@ def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -
     assert workplace.run("ops", "reconcile", **NO_MLFLOW).returncode == 7
     assert workplace.run("ops", "reconcile").returncode == 0
     assert aliases(workplace.home) == {"champion": 1}
-    with sqlite3.connect(workplace.home / "mlflow" / "mlflow.db") as db:
+    with closing(sqlite3.connect(workplace.home / "mlflow" / "mlflow.db")) as db:
         tags, params = (dict(db.execute(f"SELECT key, value FROM {table}")) for table in ("tags", "params"))
     assert tags["mlflow.note.content"].startswith("**PROMOTE**\n\nchampion: none\n\nexact 0.000")
     assert (tags["tunegate.verdict"], tags["tunegate.champion"]) == ("PROMOTE", "none")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,7 @@ def children(home: Path) -> list[tuple[str, str]]:
         "SELECT tags.value, runs.status FROM runs JOIN tags USING (run_uuid)"
         " WHERE tags.key = 'tunegate.trial' ORDER BY tags.value"
     )
-    with sqlite3.connect(home / "mlflow" / "mlflow.db") as db:
+    with closing(sqlite3.connect(home / "mlflow" / "mlflow.db")) as db:
         return db.execute(query).fetchall()
 
 

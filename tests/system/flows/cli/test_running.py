@@ -216,7 +216,7 @@ def test_prefect_shows_the_flow_its_sub_flows_and_tasks(
     workplace: ForkedWorkplace, prefect_server: PrefectServer
 ) -> None:
     run_id = workplace.json("run", "small")["run_id"]
-    with sqlite3.connect(workplace.home / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(workplace.home / "ledger.sqlite")) as db:
         [(flow_run,)] = db.execute("SELECT prefect_run_id FROM runs WHERE run_id = ?", (run_id,)).fetchall()
     assert prefect_server.ask(f"/flow_runs/{flow_run}")["state"]["type"] == "COMPLETED"
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.server
 RESOURCE = f"helpdesk.{uuid.uuid4()}"
 SERVE = """
 import sys
+from contextlib import closing
 from pathlib import Path
 import prefect
 from flows.deployments import deployments
@@ -78,7 +79,7 @@ def test_a_person_decides_on_the_command_line_and_everything_is_recorded(empty_w
         ("force", "eve"),
     ]  # fmt: skip
     assert all(len(event["bundle_digest"]) == 64 for event in history["events"])
-    with sqlite3.connect(empty_workplace.home / "ledger.sqlite") as db:
+    with closing(sqlite3.connect(empty_workplace.home / "ledger.sqlite")) as db, db:
         db.execute("DROP TRIGGER champion_events_no_update")
         db.execute("UPDATE champion_events SET reason = 'approved' WHERE seq = 6")
     broken = empty_workplace.run("model", "history", "small", "--verify")
