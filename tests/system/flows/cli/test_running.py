@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest

@@ -11,6 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,6 @@ pytestmark = pytest.mark.server
 RESOURCE = f"helpdesk.{uuid.uuid4()}"
 SERVE = """
 import sys
-from contextlib import closing
 from pathlib import Path
 import prefect
 from flows.deployments import deployments
