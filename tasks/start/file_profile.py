@@ -187,6 +187,12 @@ def facts_of_path(profile: Profile, name: str) -> ColumnFacts | None:
     )
 
 
+def filled_share(profile: Profile, name: str) -> float:
+    """Share of the sampled rows with a value in the column or at the path, 0-1."""
+    facts = profile.columns.get(name) or facts_of_path(profile, name)
+    return facts.n_filled / profile.n_sampled if facts else 0.0
+
+
 def _leaves_by_path(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
     found: dict[str, list[object]] = {}
     for row in rows:

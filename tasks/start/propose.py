@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.columns import TicketColumn
+from schemas.curation import TableSpec
 from schemas.errors import ConfigError
 from schemas.gates import ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.label_balance import FEW
@@ -24,7 +25,7 @@ from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
-from tasks.start.file_profile import ColumnFacts, Profile, is_conversation, profile_file
+from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
 from tasks.start.tickets import Tickets, read_tickets
 
@@ -40,6 +41,8 @@ _VALIDATION = 0.05
 _CONFIDENCE = 0.95
 _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
+_DATED = 0.95
+"""Share of the rows with a time from which on a row without one is faulty."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 
@@ -88,6 +91,8 @@ class Proposal:
     profile: Profile
     roles: Roles
     tickets: Tickets
+    table: TableSpec
+    """What a valid ticket is."""
     sizes: Sizes
     gate: tuple[tuple[GateRule, RulePower], ...]
     has_reply: bool
@@ -109,6 +114,24 @@ class Proposal:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.profile.unreadable.values()) / self.profile.n_rows
         return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.profile.n_sampled
+
+    @property
+    def faulty_percent(self) -> str:
+        """`faulty_share` with a decimal, because the limit is small; never rounded down to 0."""
+        return f"{max(0.1, 100 * self.faulty_share):.1f} %"
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run stops because too many rows are faulty."""
+        return self.faulty_share > self.table.fail_above
+
+    @property
+    def undated(self) -> str | None:
+        """Share of the rows without a time, if those are not faulty; None without a column of times."""
+        role = self.roles.of("created_at")
+        if role is None or "created_at" in self.table.required:
+            return None
+        return percent(1 - filled_share(self.profile, role.name), 1)
 
 
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
@@ -172,7 +195,8 @@ def propose_pipeline(
         csv=profile.csv,
         time_format=profile.time_format,
     )
-    tickets = read_tickets(profile, source, learns=learns)
+    table = TableSpec(required=_required(profile, roles))
+    tickets = read_tickets(profile, source, learns=learns, table=table)
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
@@ -193,6 +217,7 @@ def propose_pipeline(
         profile=profile,
         roles=roles,
         tickets=tickets,
+        table=table,
         sizes=sizes,
         gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),
         has_reply=has_reply,
@@ -208,6 +233,13 @@ def pipeline_name(path: Path) -> str:
     """
     words = re.sub(r"[^a-z0-9]+", "-", path.name.lower().partition(".")[0]).strip("-")
     return (words if re.match(r"[a-z]", words) else f"tickets-{words}".strip("-"))[:63].rstrip("-")
+
+
+def _required(profile: Profile, roles: Roles) -> tuple[TicketColumn, ...]:
+    """The columns without which a row is faulty: a time only if nearly all rows have one."""
+    created = roles.of("created_at")
+    is_dated = created is not None and filled_share(profile, created.name) >= _DATED
+    return ("ticket_id", "body", "created_at") if is_dated else ("ticket_id", "body")
 
 
 def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:

@@ -260,6 +260,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
             if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
                 what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
+            if n < n_rows:
+                what += f"; {n_rows - n:,} of {n_rows:,} rows have none"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
         case "rating":
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"

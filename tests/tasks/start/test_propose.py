@@ -237,8 +237,33 @@ def test_faulty_rows_are_listed_by_code_and_no_limit_is_raised(write_csv: WriteC
     path.write_text("\n".join(lines) + "\n")
     text, file = loaded(proposed(path), tmp_path)
     assert file.get("tickets").table.fail_above == 0.05
-    assert "CHECK: about 15 % of the rows are faulty: TG02" in text
+    assert "CHECK: about 15.0 % of the rows are faulty: TG02" in text
     assert "A run stops at the usual 5 %" in text
+
+
+@pytest.mark.parametrize("long", ["", "far too long " * 2000])
+def test_rows_that_validate_would_refuse_count_as_faulty(long: str, write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{**ticket(n), "Message": long if n % 18 == 0 else ticket(n)["Message"]} for n in range(180)]
+    proposal = proposed(write_csv(rows))
+    assert (proposal.stops, proposal.faulty_percent, proposal.sizes.n_tickets) == (True, "5.6 %", 170)
+    text, _ = loaded(proposal, tmp_path)
+    assert "CHECK: about 5.6 % of the rows are faulty: TG021" in text
+    reason = "longer than 20,000 characters" if long else "required and empty"
+    assert f"10 sampled rows: Field body is {reason}." in text
+    assert "A run stops at the usual 5 %" in text
+
+
+@pytest.mark.parametrize(("n_empty", "is_required"), [(5, True), (20, False)])
+def test_a_time_is_required_only_if_nearly_all_rows_have_one(
+    n_empty: int, is_required: bool, write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    rows = [{**ticket(n), "Created": "" if n < n_empty else ticket(n)["Created"]} for n in range(200)]
+    proposal = proposed(write_csv(rows))
+    text, file = loaded(proposal, tmp_path)
+    assert ("created_at" in file.get("tickets").table.required) == is_required
+    assert ("# CHECK: 10 % of the rows have no time, and a split by time drops them" in text) != is_required
+    assert f"parse as ISO 8601 or seconds since 1970; {n_empty} of 200 rows have none" in text
+    assert (proposal.stops, proposal.sizes.n_tickets) == (False, 200 - n_empty)
 
 
 def test_languages_personal_data_and_the_companys_address_are_found_all_over_the_file(
