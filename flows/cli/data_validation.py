@@ -21,6 +21,8 @@ from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.template import template_columns
 from tasks.curate.extract import extract_tickets
+from tasks.curate.row_faults import FaultLimit
+from tasks.curate.validate import validate_tickets
 from tasks.model.base_model import fingerprint_base_model
 from tasks.sources.ingest import ingest_source, ingested
 from tasks.sources.registry import fingerprint_source, kind_of, place_of
@@ -72,7 +74,10 @@ def _source_faults(spec: PipelineSpec, root: Path, settings: Settings, found: Da
             found.unread.append(spec.name)
             return
         found.rows[spec.name] = table.rows
-        yield from column_faults(spec, table)
+        try:
+            yield from missing_columns(spec, table, aside=Path(aside))
+        except DataError as error:
+            yield error
 
 
 def read_source(
@@ -106,8 +111,27 @@ def _empty_columns(tickets: Path) -> set[str]:
     return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
 
 
-def column_faults(spec: PipelineSpec, table: TicketTable) -> Iterator[TunegateError]:
-    """Columns that the pipeline needs and that no ticket of its source has."""
+def missing_columns(spec: PipelineSpec, table: TicketTable, *, aside: Path) -> list[TunegateError]:
+    """Columns that the pipeline needs and that no ticket of its source has.
+
+    Raises:
+        DataError: TG0220, TG0221, as a run at its step `validate`: too many rows are faulty, so what they lack says
+            nothing of the columns.
+    """
+    try:
+        FaultLimit(spec.table.fail_above, (table,)).check()
+        missing = list(_column_faults(spec, table))
+        if not missing:
+            out = aside / "valid"
+            out.mkdir()
+            validate_tickets(out, tickets=table, table=spec.table)
+    except DataError as error:
+        error.where = f"{spec.name}.source"
+        raise
+    return missing
+
+
+def _column_faults(spec: PipelineSpec, table: TicketTable) -> Iterator[TunegateError]:
     if any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return
     empty = _empty_columns(table.tickets)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.cli.data_validation import column_faults, read_source
+from flows.cli.data_validation import missing_columns, read_source
 from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_start
@@ -178,7 +178,8 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
     """How large the run is, and what its source lacks: by stored results, else by reading the source now.
 
     Raises:
-        TunegateError: the source cannot be read; a run would end with the same error.
+        TunegateError: the source cannot be read, or too many of its rows are faulty; a run would end with the same
+            error.
     """
     spec, run, pipeline = found.spec, found.run, found.pipeline
     splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
@@ -192,7 +193,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         missing = (
             []
             if table is None or splits is not None
-            else [f"{each.message}; {each.hint}" for each in column_faults(spec, table)]
+            else [f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))]
         )
         source = None if table is None else measure_source(table, prompt)
     return size_of(spec, source=source, splits=splits, dataset=dataset, previous=previous), missing
