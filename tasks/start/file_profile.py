@@ -54,7 +54,7 @@ class ColumnFacts:
     median_chars: int
     """Median length of the texts, characters."""
     time_formats: tuple[str, ...]
-    """As of the profile."""
+    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
     kinds: Counter[str]
     """`text`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values that are
     (the last two: contain) one."""
@@ -94,13 +94,6 @@ class Profile:
     """Columns of the rows in order, and paths into nested ones."""
     csv: CsvSpec
     """The form of a CSV file."""
-    time_formats: tuple[str, ...]
-    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
-
-    @property
-    def time_format(self) -> str | None:
-        """The format to declare; None for none, or if it is not certain."""
-        return self.time_formats[0] if len(self.time_formats) == 1 else None
 
     @property
     def n_sampled(self) -> int:
@@ -149,8 +142,7 @@ def profile_file(path: Path) -> Profile:
     leaves = _leaves_by_path(rows)
     if form == "csv":
         csv = csv.model_copy(update={"decimal": find_decimal(leaves.values())})
-    time_formats = find_time_formats(leaves.values())
-    facts = partial(_facts, time_formats=time_formats, decimal=csv.decimal, n_rows=len(rows))
+    facts = partial(_facts, decimal=csv.decimal, n_rows=len(rows))
     return Profile(
         path=path,
         n_rows=n_rows,
@@ -160,7 +152,6 @@ def profile_file(path: Path) -> Profile:
         top=top,
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
-        time_formats=time_formats,
     )
 
 
@@ -170,26 +161,21 @@ def is_conversation(profile: Profile, name: str) -> bool:
     return 2 * sum(len(set(_SPEAKER.findall(text))) > 1 for text in texts) > len(texts)
 
 
-def facts_of_path(profile: Profile, name: str) -> ColumnFacts | None:
-    """The values at a path that the profile does not list, such as `comments[-1].body`; None if it is no path."""
+def facts_at(profile: Profile, name: str) -> ColumnFacts | None:
+    """The values in a column or at a path, such as `comments[-1].body`, which is not listed; None if it is neither."""
+    if name in profile.columns:
+        return profile.columns[name]
     path = parse_path(name)
     if path is None:
         return None
     found = [value for row in profile.rows if (value := walk(row, path)) is not MISSING]
     values = [value for value in found if not isinstance(value, dict | list)]
-    return _facts(
-        name,
-        values,
-        is_top=False,
-        time_formats=profile.time_formats,
-        decimal=profile.csv.decimal,
-        n_rows=profile.n_sampled,
-    )
+    return _facts(name, values, is_top=False, decimal=profile.csv.decimal, n_rows=profile.n_sampled)
 
 
 def filled_share(profile: Profile, name: str) -> float:
     """Share of the sampled rows with a value in the column or at the path, 0-1."""
-    facts = profile.columns.get(name) or facts_of_path(profile, name)
+    facts = facts_at(profile, name)
     return facts.n_filled / profile.n_sampled if facts else 0.0
 
 
@@ -218,14 +204,9 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
 
 
 def _facts(
-    name: str,
-    values: Sequence[object],
-    *,
-    is_top: bool,
-    time_formats: tuple[str, ...],
-    decimal: Literal[".", ","],
-    n_rows: int,
+    name: str, values: Sequence[object], *, is_top: bool, decimal: Literal[".", ","], n_rows: int
 ) -> ColumnFacts:
+    time_formats = find_time_formats(values)
     forms = ValueForms(time_formats[0] if len(time_formats) == 1 else None, decimal)
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     lengths = [len(value) for value in filled if isinstance(value, str)]

@@ -26,7 +26,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file
-from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
+from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
 MARGIN = 0.05
@@ -91,6 +91,8 @@ class Proposal:
     profile: Profile
     roles: Roles
     tickets: Tickets
+    time_format: str | None
+    """The format of its times, to declare."""
     table: TableSpec
     """What a valid ticket is."""
     sizes: Sizes
@@ -193,7 +195,7 @@ def propose_pipeline(
         shape=roles.shape,
         columns=columns,
         csv=profile.csv,
-        time_format=profile.time_format,
+        time_format=time_format(profile, roles),
     )
     table = TableSpec(required=_required(profile, roles))
     tickets = read_tickets(profile, source, learns=learns, table=table)
@@ -217,6 +219,7 @@ def propose_pipeline(
         profile=profile,
         roles=roles,
         tickets=tickets,
+        time_format=source.time_format,
         table=table,
         sizes=sizes,
         gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),

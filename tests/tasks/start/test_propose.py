@@ -155,6 +155,42 @@ def test_an_export_from_a_european_office_is_read(
     assert (rows["V3"]["rating"], rows["V3"]["category"]) == (3.5, "Versand; Lager")
 
 
+@pytest.mark.parametrize(
+    ("first", "created", "time_format"),
+    [
+        ("%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M"),
+        ("%d/%b/%y %H:%M", "%d/%b/%y %H:%M", "%d/%b/%y %H:%M"),
+        ("%d.%m.%Y", "%d/%b/%y %I:%M %p", "%d/%b/%y %I:%M %p"),
+        ("%d.%m.%Y", "%Y-%m-%d", None),
+    ],
+)
+def test_times_are_read_in_the_format_of_their_own_column(
+    first: str, created: str, time_format: str | None, write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    def row(n: int) -> Row:
+        day = datetime(2026, 1 + n % 12, 1 + n % 28, n % 24)
+        return {"Due": f"{day:{first}}", **ticket(n), "Created": f"{day:{created}}", "Updated": f"{day:{first}}"}
+
+    proposal = proposed(write_csv(map(row, range(120))))
+    text, file = loaded(proposal, tmp_path)
+    source = file.get("tickets").source
+    assert isinstance(source, FilesSource)
+    assert source.time_format == (time_format or first)
+    assert columns(proposal)["created_at"] == "Created"
+    is_left_out = time_format not in (None, first)
+    assert ("updated_at" not in columns(proposal)) == is_left_out
+    assert (f"left out: Updated: no updated_at: its times are {first}, those of" in text) == is_left_out
+    table = extracted(source, tmp_path)
+    assert (table.rows.n_out, table.rows.n_quarantined) == (120, 0)
+
+
+def test_a_named_time_that_cannot_be_read_is_refused_with_the_formats_that_can(write_csv: WriteCsv) -> None:
+    path = write_csv({**ticket(n), "Created": f"day {n}"} for n in range(40))
+    with pytest.raises(ConfigError) as caught:
+        propose_pipeline(path, name=None, root=path.parent, named={"created_at": "Created"})
+    assert "write ISO 8601 or seconds since 1970" in str(caught.value.hint)
+
+
 def test_days_and_months_that_cannot_be_told_apart_are_not_guessed(write_csv: WriteCsv) -> None:
     rows = [{**ticket(n), "Created": f"{1 + n % 12:02}/{1 + n % 11:02}/2026", "Issue Type": None} for n in range(100)]
     proposal = proposed(write_csv([{**row, "Label": f"{1 + n % 3}.{1 + n % 12}.2026"} for n, row in enumerate(rows)]))
