@@ -56,8 +56,8 @@ class ColumnFacts:
     time_formats: tuple[str, ...]
     """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
     kinds: Counter[str]
-    """`text`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values that are
-    (the last two: contain) one."""
+    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values
+    that are (the last two: contain) one."""
 
     @property
     def times_as(self) -> str:
@@ -224,6 +224,8 @@ def _facts(
 
 def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
     """The kinds that the readers recognise in one value."""
+    if isinstance(value, bool):
+        yield "boolean"
     if isinstance(value, str):
         yield "text"
         # In a longer text an address is part of the ticket, not the purpose of the column.

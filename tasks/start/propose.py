@@ -301,7 +301,12 @@ def _why_unusable(tickets: Tickets) -> str:
     """The commonest reason for which rows are no tickets; empty if most are."""
     reason, n = next(iter(tickets.reasons.items()), ("", 0))
     n_sampled = sum(tickets.reasons.values()) + tickets.n_usable
-    return f"{n:,} of {n_sampled:,} rows: {reason}" if 2 * n >= n_sampled else ""
+    if 2 * n < n_sampled:
+        return ""
+    why = f"{n:,} of {n_sampled:,} rows: {reason}"
+    if next(iter(tickets.faults)) == "TG0247":
+        why += " A run reads it by its name: rename it in the file; of a list, a path takes one: --label 'NAME[0]'"
+    return why
 
 
 def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:

@@ -293,6 +293,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
+            if facts.kinds["boolean"]:
+                return False, f"true or false in {facts.kinds['boolean']:,} rows; a label is text or a number"
             if facts.n_dates >= n / 2:
                 return False, f"dates, {n_distinct:,} different ones"
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"

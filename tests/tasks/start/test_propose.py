@@ -495,6 +495,28 @@ def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, wr
     assert message in f"{caught.value} {caught.value.hint}"
 
 
+def test_a_boolean_is_no_label(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    """The rows of KTO: a question, an answer, and whether that is good."""
+    asked = {n: (ticket(n)["Message"], ticket(n)["Agent Reply"]) for n in range(90)}
+    rows = ({"prompt": asked[n][0], "completion": asked[n][1], "label": n % 3 > 0} for n in asked)
+    proposal = proposed(write_jsonl(rows))
+    text, _ = loaded(proposal, tmp_path)
+    assert (proposal.roles.shape, proposal.routing, proposal.tickets.n_usable) == ("prompt_completion", None, 60)
+    assert "left out: label: not a category: true or false in 90 rows; a label is text or a number" in text
+    assert (proposal.stops, "label is false, so its answer is bad" in text) == (True, True)
+
+
+@pytest.mark.parametrize(("column", "value"), [("priority", True), ("category", ["billing"])])
+def test_a_ticket_column_of_another_type_is_named_with_what_to_do(
+    column: str, value: object, write_jsonl: WriteCsv
+) -> None:
+    rows = [{"body": ticket(n)["Message"], "reply": ticket(n)["Agent Reply"], column: value} for n in range(40)]
+    with pytest.raises(ConfigError) as caught:
+        proposed(write_jsonl(rows))
+    assert f"40 of 40 rows: Field {column} has type " in str(caught.value.hint)
+    assert "rename it in the file" in str(caught.value.hint)
+
+
 def test_names_that_yaml_or_the_loader_could_misread_are_kept(write_csv: WriteCsv, tmp_path: Path) -> None:
     odd = {"Message": "body: #1 ${env:HOME}", "Agent Reply": "reply"}
     rows = [{odd.get(key, key): value for key, value in ticket(n).items()} for n in range(100)]
