@@ -84,6 +84,8 @@ class Profile:
     """Rows in the file, including unreadable ones."""
     unreadable: Mapping[str, int]
     """Error code -> rows of the file that cannot be read."""
+    why_unreadable: str
+    """The reason of the first of these rows; empty without any."""
     lines: tuple[int, ...]
     """Line of the file where each sampled row begins."""
     rows: tuple[Mapping[str, object], ...]
@@ -121,10 +123,13 @@ def profile_file(path: Path) -> Profile:
     csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
     n_rows = n_seen = mask = 0
     unreadable: Counter[str] = Counter()
+    why_unreadable = ""
     sample: list[tuple[int, int, Mapping[str, object]]] = []
     for batch in reader_of(form, csv)(file.path):
         n_rows += len(batch)
-        unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
+        faults = [each.content for each in batch.faulty if isinstance(each.content, Fault)]
+        unreadable.update(fault.code for fault in faults)
+        why_unreadable = why_unreadable or next((fault.reason for fault in faults), "")
         for index, line in enumerate(batch.lines):
             # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
             # that a pattern that repeats in the file cannot fall between the sampled rows.
@@ -147,12 +152,30 @@ def profile_file(path: Path) -> Profile:
         path=path,
         n_rows=n_rows,
         unreadable=dict(unreadable.most_common()),
+        why_unreadable=why_unreadable,
         lines=tuple(line for _, line, _ in sample),
         rows=rows,
         top=top,
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
     )
+
+
+def wrapped_rows(profile: Profile) -> tuple[str, int] | None:
+    """Path to the longest list of objects in a file of one row, and its length; None if there is none of several."""
+    if profile.n_rows != 1 or not profile.rows:
+        return None
+    lists = list(_lists_of_objects("", profile.rows[0], _DEPTH))
+    return max(lists, key=lambda each: each[1], default=None)
+
+
+def _lists_of_objects(path: str, row: Mapping[str, object], depth: int) -> Iterator[tuple[str, int]]:
+    for key, value in row.items():
+        here = f"{path}.{key}"
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value):
+            yield here, len(value)
+        elif isinstance(value, dict) and depth:
+            yield from _lists_of_objects(here, value, depth - 1)
 
 
 def is_conversation(profile: Profile, name: str) -> bool:

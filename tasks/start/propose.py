@@ -25,7 +25,8 @@ from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
-from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file
+from tasks.sources.readers.shapes import detect_shape
+from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
@@ -174,6 +175,12 @@ def propose_pipeline(
         DataError: as the readers: the file is missing, damaged, or mixes shapes.
     """
     profile = profile_file(path)
+    if not profile.rows:
+        codes = ", ".join(profile.unreadable)
+        message = f"no row of the file can be read ({codes}): {profile.why_unreadable.rstrip('.')}"
+        raise _too_little(profile, message, hint=f"`tunegate explain {next(iter(profile.unreadable))}` says more")
+    if detect_shape(profile.top) == "ticket" and (wrapped := wrapped_rows(profile)):
+        raise _wrapped(profile, *wrapped)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
     n_odd = sum(shown(name) != name for name in profile.top)
     if 2 * n_odd > len(profile.top):
@@ -281,6 +288,18 @@ def _name_them(profile: Profile, texts: Sequence[ColumnFacts], body: Role | None
     paths = [facts.name for facts in profile.columns.values() if facts in texts]  # in the order of the file
     names = [*([body.name] if body else []), *paths, "PATH"][:2]
     return f"texts are in: {listed}; name them: --body {shlex.quote(names[0])} --reply {shlex.quote(names[-1])}"
+
+
+def _wrapped(profile: Profile, at: str, n_rows: int) -> ConfigError:
+    """The file is one object that holds its rows in a list."""
+    if not re.fullmatch(r"(\.[A-Za-z_]\w*)+", at, re.ASCII) or len(at) > 80:  # keys of JSON may be personal data
+        return _too_little(profile, "the file is one row that holds a list of rows", "write that list alone to a file")
+    file, rows = shlex.quote(profile.path.name), f"{at.rpartition('.')[2]}.json"
+    return _too_little(
+        profile,
+        f"the file is one row that holds a list of {n_rows:,} rows in `{at[1:]}`",
+        f"write that list alone and start from it: jq {at} {file} > {'rows.json' if rows == file else rows}",
+    )
 
 
 def _preference(profile: Profile, pair: tuple[str, str]) -> ConfigError:

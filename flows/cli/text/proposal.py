@@ -43,7 +43,8 @@ def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True)
         warning = f"{proposal.undated} of the rows have no time, and a split by time drops them"
         talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     if proposal.stops:
-        why = escape(next(iter(proposal.tickets.reasons), "they cannot be read").rstrip("."))
+        reasons = (*proposal.tickets.reasons, proposal.profile.why_unreadable)
+        why = escape(reasons[0].rstrip("."))
         over = f"over the limit of {100 * proposal.table.fail_above:g} %"
         warning = f"{proposal.faulty_percent} of the rows are faulty, {over}, so a run stops: {why}"
         talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)

@@ -495,6 +495,33 @@ def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, wr
     assert message in f"{caught.value} {caught.value.hint}"
 
 
+@pytest.mark.parametrize(("name", "command"), [("export.json", "tickets.json"), ("tickets.json", "rows.json")])
+def test_rows_wrapped_in_an_object_are_named_with_the_command_that_unwraps_them(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({"data": {"tickets": [ticket(n) for n in range(40)], "page": {"n": 1}}}))
+    with pytest.raises(ConfigError, match=r"a list of 40 rows in `data\.tickets`") as caught:
+        proposed(path)
+    assert f"jq .data.tickets {name} > {command}" in str(caught.value.hint)
+    path.write_text(json.dumps({"Anne Example": [{"a": 1}, {"a": 2}]}))
+    with pytest.raises(ConfigError, match="a list of rows") as caught:
+        proposed(path)
+    assert "Anne" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('[{"a":1},{"b":', "TG0240"), ('["my lamp is broken"]', "The row is JSON of kind text; a row is an object")],
+)
+def test_a_file_without_a_readable_row_says_so(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ConfigError, match="no row of the file can be read") as caught:
+        proposed(tmp_path / "t.json")
+    assert reason in str(caught.value)
+    assert "lamp" not in str(caught.value)
+
+
 def test_a_boolean_is_no_label(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     """The rows of KTO: a question, an answer, and whether that is good."""
     asked = {n: (ticket(n)["Message"], ticket(n)["Agent Reply"]) for n in range(90)}
