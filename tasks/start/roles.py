@@ -181,6 +181,9 @@ def _named_roles(profile: Profile, named: Mapping[TicketColumn, str]) -> list[Ro
             hint = f"{near} {hint}" if near else hint
             raise ConfigError(f"no row has a value at {shown(name)}", code="TG0167", where=str(profile.path), hint=hint)
         fits, evidence = evidence_for(column, facts)
+        if column == "ticket_id" and not fits:
+            found.append(_thread_of(name, evidence))
+            continue
         found.append(Role(column, name, f"named by you; {'' if fits else 'CHECK: '}{evidence}"))
     return found
 
@@ -195,7 +198,12 @@ def _incomplete_ids(profile: Profile, found: list[Role]) -> list[Role]:
     if facts is None or not facts.n_filled or not taken.isdisjoint(("ticket_id", "thread_id")):
         return []
     _, evidence = evidence_for("ticket_id", facts)
-    return [Role("thread_id", "ticket_id", f"CHECK: no id of a row: {evidence}; each row gets one from file and line")]
+    return [_thread_of("ticket_id", evidence)]
+
+
+def _thread_of(name: str, evidence: str) -> Role:
+    """The role of a column of ids that some rows lack, or that repeats."""
+    return Role("thread_id", name, f"CHECK: no id of a row: {evidence}; each row gets one from file and line")
 
 
 def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tuple[str, ...]:

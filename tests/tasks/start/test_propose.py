@@ -442,9 +442,9 @@ def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv,
         "ticket_id": "dialogId",
     }  # fmt: skip
     proposal = propose_pipeline(path, name=None, root=tmp_path, named=named)
-    assert columns(proposal) == named
+    assert columns(proposal) == {"thread_id" if column == "ticket_id" else column: at for column, at in named.items()}
     evidence = {role.column: role.evidence for role in proposal.roles.found}
-    assert evidence["ticket_id"] == "named by you; CHECK: 60 different values in 60 of 120 rows"
+    assert "CHECK: no id of a row: 60 different values in 60 of 120 rows; each row gets one" in evidence["thread_id"]
     assert evidence["category"] == "named by you; 2 different values in 120 rows"
     _, file = loaded(proposal, tmp_path)
     assert file.get("tickets").train.prompt.answer == "[{category}]\n{reply}"
