@@ -37,8 +37,8 @@ _CASES = (
         ),
     ),
     _Case(
-        (errno.EIO, errno.EROFS),
-        ("Input/output error", "disk I/O error", "Read-only file system", "readonly database"),
+        (errno.EIO,),
+        ("Input/output error", "disk I/O error"),
         StorageError(
             "the disk cannot be read or written",
             code="TG0554",
@@ -55,10 +55,12 @@ _CASES = (
         ),
     ),
     _Case(
-        (errno.EACCES, errno.EPERM),
-        ("Permission denied", "unable to open database file"),
+        (errno.EACCES, errno.EPERM, errno.EROFS),
+        ("Permission denied", "unable to open database file", "Read-only file system", "readonly database"),
         StorageError(
-            "this user may not read or write here", code="TG0554", hint="fix the folder's permissions or its owner"
+            "this user may not read or write here",
+            code="TG0554",
+            hint="fix the folder's permissions or its owner, or set TUNEGATE_HOME to a folder that may be written",
         ),
     ),
     _Case(

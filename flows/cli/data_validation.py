@@ -21,6 +21,8 @@ from schemas.errors import DataError, TunegateError
 from schemas.source import SourceSpec
 from schemas.template import template_columns
 from tasks.curate.extract import extract_tickets
+from tasks.curate.row_faults import FaultLimit
+from tasks.curate.validate import validate_tickets
 from tasks.model.base_model import fingerprint_base_model
 from tasks.sources.ingest import ingest_source, ingested
 from tasks.sources.registry import fingerprint_source, kind_of, place_of
@@ -76,7 +78,10 @@ def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFi
             found.unread.append(spec.name)
             return
         found.rows[spec.name] = table.rows
-        yield from column_faults(spec, table)
+        try:
+            yield from missing_columns(spec, table, aside=Path(aside))
+        except DataError as error:
+            yield error
 
 
 def read_source(
@@ -110,8 +115,29 @@ def _empty_columns(tickets: Path) -> set[str]:
     return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
 
 
-def column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError]:
-    """Columns that the pipeline needs and that no ticket of its source has; none if a step may make them."""
+def missing_columns(spec: Declared, table: TicketTable, *, aside: Path) -> list[TunegateError]:
+    """Columns that the pipeline needs and that no ticket of its source has.
+
+    Raises:
+        DataError: TG0220, TG0221, as a run at its step `validate`: too many rows are faulty, so what they lack says
+            nothing of the columns.
+    """
+    try:
+        if spec.table is not None:
+            FaultLimit(spec.table.fail_above, (table,)).check()
+        missing = list(_column_faults(spec, table))
+        if spec.table is not None and not missing:
+            out = aside / "valid"
+            out.mkdir()
+            validate_tickets(out, tickets=table, table=spec.table)
+    except DataError as error:
+        error.where = f"{spec.name}.source"
+        raise
+    return missing
+
+
+def _column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError]:
+    """None if a step may make the column."""
     if spec.curate is None or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return
     empty = _empty_columns(table.tickets)

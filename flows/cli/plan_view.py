@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.cli.data_validation import column_faults, read_source
+from flows.cli.data_validation import missing_columns, read_source
 from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_start
@@ -110,7 +110,13 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         ],
         figures=_figures(found, planned, size, pace, memory),
         causes=_causes(planned),
-        power=gate_power(spec, splits=splits, ledger=found.ledger, store=found.run.store),
+        power=gate_power(
+            spec,
+            splits=splits,
+            ledger=found.ledger,
+            store=found.run.store,
+            n_estimated=size.n_test if size else None,
+        ),
         interim=interim_plan(spec, splits=splits),
         source=ingested_summary(spec, settings),
         places=where_stages_run(spec, settings.home),
@@ -184,7 +190,8 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
     """How large the run is, and what its source lacks: by stored results, else by reading the source now.
 
     Raises:
-        TunegateError: the source cannot be read; a run would end with the same error.
+        TunegateError: the source cannot be read, or too many of its rows are faulty; a run would end with the same
+            error.
     """
     spec, run, pipeline = found.spec, found.run, found.pipeline
     splits, dataset = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_dataset)
@@ -202,7 +209,7 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         missing = (
             []
             if table is None or splits is not None
-            else [f"{each.message}; {each.hint}" for each in column_faults(spec, table)]
+            else [f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))]
         )
         source = None if table is None else measure_source(table, prompt)
     return measure(source=source), missing

@@ -26,10 +26,15 @@ RECENT_RUNS = 50
 
 
 def gate_power(
-    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store
+    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store, n_estimated: int | None = None
 ) -> tuple[RulePower, ...]:
-    """Return what each rule needs and what the held-out items can show; items are unknown before curation."""
-    n_items = None if splits is None else min(spec.evaluate.max_items, splits.n_test)
+    """Return what each rule needs and what the held-out items can show.
+
+    Args:
+        splits: The curated tickets; None before curation.
+        n_estimated: Held-out items to assume before curation; None if that is unknown.
+    """
+    n_items = n_estimated if splits is None else min(spec.evaluate.max_items, splits.n_test)
     decision = None if ledger is None else last_decision(ledger, store, spec.name)
     return plan_gate(
         spec.judged_gates,

@@ -149,7 +149,8 @@ def unfinished_sample(
 def common_faults(database: Path, *, redactions: Sequence[RedactStep]) -> list[Row]:
     """Return the three commonest reasons for which rows were removed, each with three rows of which only a form shows.
 
-    Letters and digits of the rows are replaced, so that an error may print them: `Where is 4711?` is `xxxxx xx 9999?`.
+    Rows without a text are not shown; of those that the reader refused none is kept. Letters and digits of the rows are
+    replaced, so that an error may print them: `Where is 4711?` is `xxxxx xx 9999?`.
     """
     reasons = sorted(reasons_of(database), key=lambda row: -row["n_rows"])[:_MAX_REASONS]
     examples = removed_examples(database, redact=redactions[0], n_rows=_MAX_REASONS)
@@ -159,7 +160,8 @@ def common_faults(database: Path, *, redactions: Sequence[RedactStep]) -> list[R
             "rows": [
                 (each.where, masked_form(each.text))
                 for each in examples
-                if (each.step, each.outcome, each.code) == (reason["step"], reason["outcome"], reason["code"])
+                if each.text
+                and (each.step, each.outcome, each.code) == (reason["step"], reason["outcome"], reason["code"])
             ],
         }
         for reason in reasons

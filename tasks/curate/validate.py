@@ -60,6 +60,11 @@ def list_invalid(tickets: TicketTable, table: TableSpec, out: Path) -> TicketTab
     )
 
 
+def invalid_rows(tickets: pa.Table, table: TableSpec) -> dict[int, Fault]:
+    """Return the index of each row that `validate_tickets` would quarantine, with its fault; changes nothing."""
+    return _faults(_normalised(tickets, Counter()), table)
+
+
 def _validate(tickets: TicketTable, table: TableSpec, out: Path, *, has_limits: bool = True) -> TicketTable:
     from tasks.curate.one_per_id import keep_one_per_id
     from tasks.curate.rows import TicketWriter, count_rows, write_removed

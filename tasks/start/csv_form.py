@@ -27,7 +27,7 @@ _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 """Bytes that windows-1252 does not have, and latin-1 has as control characters."""
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d{1,2}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(,\d{1,2})?", re.ASCII)
-_DATE = re.compile(r"\d{1,4}([./-])\d{1,2}\1\d{1,4}(?!\d)")
+_DATE = re.compile(r"\d{1,4}([./-])(\d{1,2}|[A-Za-z]{3})\1\d{1,4}(?!\d)")
 _DAYS = (
     "%d.%m.%Y",
     "%d.%m.%y",
@@ -39,6 +39,7 @@ _DAYS = (
     "%m/%d/%y",
     "%Y/%m/%d",
     "%Y.%m.%d",
+    "%d/%b/%y",
 )
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 TIME_FORMATS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
@@ -109,30 +110,27 @@ def find_decimal(columns: Iterable[Sequence[object]]) -> Literal[".", ","]:
     return "."
 
 
-def find_time_formats(columns: Iterable[Sequence[object]]) -> tuple[str, ...]:
-    """The formats that read the dates of the first column of dates that ISO 8601 does not read.
+def find_time_formats(values: Sequence[object]) -> tuple[str, ...]:
+    """The formats that read the dates of a column.
 
-    None if there is no such column; several if day and month are ambiguous.
+    None if it is no column of dates, or ISO 8601 reads them; several if day and month are ambiguous.
     """
-    for values in columns:
-        texts = [value.strip() for value in values if isinstance(value, str) and looks_like_date(value)]
-        if len(texts) < _AGREE * sum(isinstance(value, str) and bool(value.strip()) for value in values) or not texts:
-            continue
-        if isinstance(to_time("created_at", texts[0]), datetime):
-            continue
-        likely = [form for form in TIME_FORMATS if any(_has_format(text, form) for text in texts[:20])]
-        n_read = {form: sum(_has_format(text, form) for text in texts) for form in likely}
-        best = max(n_read.values(), default=0)
-        if best >= _AGREE * len(texts):
-            return tuple(form for form, n in n_read.items() if n == best)
-    return ()
+    texts = [value.strip() for value in values if isinstance(value, str) and looks_like_date(value)]
+    if len(texts) < _AGREE * sum(isinstance(value, str) and bool(value.strip()) for value in values) or not texts:
+        return ()
+    if isinstance(to_time("created_at", texts[0]), datetime):
+        return ()
+    likely = [form for form in TIME_FORMATS if any(_has_format(text, form) for text in texts[:20])]
+    n_read = {form: sum(_has_format(text, form) for text in texts) for form in likely}
+    best = max(n_read.values(), default=0)
+    return tuple(form for form, n in n_read.items() if n == best) if best >= _AGREE * len(texts) else ()
 
 
 def looks_like_date(value: object) -> bool:
-    """Whether a text begins like a date in figures.
+    """Whether a text begins like a date in figures, or with the month as Jira writes it.
 
-    >>> looks_like_date("31.12.2026 10:00"), looks_like_date("1.5"), looks_like_date("Dec 31")
-    (True, False, False)
+    >>> looks_like_date("31.12.2026 10:00"), looks_like_date("31/Dec/26 10:00"), looks_like_date("1.5")
+    (True, True, False)
     """
     return isinstance(value, str) and len(value) <= 40 and _DATE.match(value.strip()) is not None
 

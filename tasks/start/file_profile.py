@@ -54,10 +54,10 @@ class ColumnFacts:
     median_chars: int
     """Median length of the texts, characters."""
     time_formats: tuple[str, ...]
-    """As of the profile."""
+    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
     kinds: Counter[str]
-    """`text`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values that are
-    (the last two: contain) one."""
+    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values
+    that are (the last two: contain) one."""
 
     @property
     def times_as(self) -> str:
@@ -84,6 +84,8 @@ class Profile:
     """Rows in the file, including unreadable ones."""
     unreadable: Mapping[str, int]
     """Error code -> rows of the file that cannot be read."""
+    why_unreadable: str
+    """The reason of the first of these rows; empty without any."""
     lines: tuple[int, ...]
     """Line of the file where each sampled row begins."""
     rows: tuple[Mapping[str, object], ...]
@@ -94,13 +96,6 @@ class Profile:
     """Columns of the rows in order, and paths into nested ones."""
     csv: CsvSpec
     """The form of a CSV file."""
-    time_formats: tuple[str, ...]
-    """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
-
-    @property
-    def time_format(self) -> str | None:
-        """The format to declare; None for none, or if it is not certain."""
-        return self.time_formats[0] if len(self.time_formats) == 1 else None
 
     @property
     def n_sampled(self) -> int:
@@ -128,10 +123,13 @@ def profile_file(path: Path) -> Profile:
     csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
     n_rows = n_seen = mask = 0
     unreadable: Counter[str] = Counter()
+    why_unreadable = ""
     sample: list[tuple[int, int, Mapping[str, object]]] = []
     for batch in reader_of(form, csv)(file.path):
         n_rows += len(batch)
-        unreadable.update(each.content.code for each in batch.faulty if isinstance(each.content, Fault))
+        faults = [each.content for each in batch.faulty if isinstance(each.content, Fault)]
+        unreadable.update(fault.code for fault in faults)
+        why_unreadable = why_unreadable or next((fault.reason for fault in faults), "")
         for index, line in enumerate(batch.lines):
             # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
             # that a pattern that repeats in the file cannot fall between the sampled rows.
@@ -149,19 +147,35 @@ def profile_file(path: Path) -> Profile:
     leaves = _leaves_by_path(rows)
     if form == "csv":
         csv = csv.model_copy(update={"decimal": find_decimal(leaves.values())})
-    time_formats = find_time_formats(leaves.values())
-    facts = partial(_facts, time_formats=time_formats, decimal=csv.decimal, n_rows=len(rows))
+    facts = partial(_facts, decimal=csv.decimal, n_rows=len(rows))
     return Profile(
         path=path,
         n_rows=n_rows,
         unreadable=dict(unreadable.most_common()),
+        why_unreadable=why_unreadable,
         lines=tuple(line for _, line, _ in sample),
         rows=rows,
         top=top,
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
-        time_formats=time_formats,
     )
+
+
+def wrapped_rows(profile: Profile) -> tuple[str, int] | None:
+    """Path to the longest list of objects in a file of one row, and its length; None if there is none of several."""
+    if profile.n_rows != 1 or not profile.rows:
+        return None
+    lists = list(_lists_of_objects("", profile.rows[0], _DEPTH))
+    return max(lists, key=lambda each: each[1], default=None)
+
+
+def _lists_of_objects(path: str, row: Mapping[str, object], depth: int) -> Iterator[tuple[str, int]]:
+    for key, value in row.items():
+        here = f"{path}.{key}"
+        if isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value):
+            yield here, len(value)
+        elif isinstance(value, dict) and depth:
+            yield from _lists_of_objects(here, value, depth - 1)
 
 
 def is_conversation(profile: Profile, name: str) -> bool:
@@ -170,21 +184,22 @@ def is_conversation(profile: Profile, name: str) -> bool:
     return 2 * sum(len(set(_SPEAKER.findall(text))) > 1 for text in texts) > len(texts)
 
 
-def facts_of_path(profile: Profile, name: str) -> ColumnFacts | None:
-    """The values at a path that the profile does not list, such as `comments[-1].body`; None if it is no path."""
+def facts_at(profile: Profile, name: str) -> ColumnFacts | None:
+    """The values in a column or at a path, such as `comments[-1].body`, which is not listed; None if it is neither."""
+    if name in profile.columns:
+        return profile.columns[name]
     path = parse_path(name)
     if path is None:
         return None
     found = [value for row in profile.rows if (value := walk(row, path)) is not MISSING]
     values = [value for value in found if not isinstance(value, dict | list)]
-    return _facts(
-        name,
-        values,
-        is_top=False,
-        time_formats=profile.time_formats,
-        decimal=profile.csv.decimal,
-        n_rows=profile.n_sampled,
-    )
+    return _facts(name, values, is_top=False, decimal=profile.csv.decimal, n_rows=profile.n_sampled)
+
+
+def filled_share(profile: Profile, name: str) -> float:
+    """Share of the sampled rows with a value in the column or at the path, 0-1."""
+    facts = facts_at(profile, name)
+    return facts.n_filled / profile.n_sampled if facts else 0.0
 
 
 def _leaves_by_path(rows: Sequence[Mapping[str, object]]) -> dict[str, list[object]]:
@@ -212,14 +227,9 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
 
 
 def _facts(
-    name: str,
-    values: Sequence[object],
-    *,
-    is_top: bool,
-    time_formats: tuple[str, ...],
-    decimal: Literal[".", ","],
-    n_rows: int,
+    name: str, values: Sequence[object], *, is_top: bool, decimal: Literal[".", ","], n_rows: int
 ) -> ColumnFacts:
+    time_formats = find_time_formats(values)
     forms = ValueForms(time_formats[0] if len(time_formats) == 1 else None, decimal)
     filled = [value for value in values if value is not None and not (isinstance(value, str) and not value.strip())]
     lengths = [len(value) for value in filled if isinstance(value, str)]
@@ -237,6 +247,8 @@ def _facts(
 
 def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
     """The kinds that the readers recognise in one value."""
+    if isinstance(value, bool):
+        yield "boolean"
     if isinstance(value, str):
         yield "text"
         # In a longer text an address is part of the ticket, not the purpose of the column.

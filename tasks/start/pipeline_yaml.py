@@ -16,7 +16,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from schemas.curation import TableSpec
 from schemas.yaml_text import resolve
 from tasks.start.propose import Proposal
 from tasks.start.roles import percent
@@ -42,7 +41,9 @@ def write_pipeline(proposal: Proposal) -> str:
         faulty_share=share,
         warnings=proposal.warnings,
         csv_form=profile.csv.model_dump(exclude_defaults=True),
-        stops=share > TableSpec().fail_above,
+        faulty_percent=proposal.faulty_percent,
+        stops=proposal.stops,
+        undated=proposal.undated,
         fail_above=min(1.0, math.ceil(150 * share) / 100),
         codes=", ".join({**profile.unreadable, **proposal.tickets.faults}),
         slices=[column for column in ("product", "channel", "category", "priority") if roles.of(column)],

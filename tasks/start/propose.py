@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.columns import TicketColumn
+from schemas.curation import TableSpec
 from schemas.errors import ConfigError
 from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.label_balance import FEW
@@ -24,8 +25,9 @@ from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
-from tasks.start.file_profile import ColumnFacts, Profile, is_conversation, profile_file
-from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns
+from tasks.sources.readers.shapes import detect_shape
+from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
+from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
 MIN_TICKETS = 20
@@ -38,6 +40,8 @@ _VALIDATION = 0.05
 _CONFIDENCE = 0.95
 _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
+_DATED = 0.95
+"""Share of the rows with a time from which on a row without one is faulty."""
 _CHARS_PER_TOKEN = 3.0
 """Of the embedded model on English. Few texts have fewer, so few examples are too long."""
 
@@ -87,6 +91,10 @@ class Proposal:
     profile: Profile
     roles: Roles
     tickets: Tickets
+    time_format: str | None
+    """The format of its times, to declare."""
+    table: TableSpec
+    """What a valid ticket is."""
     sizes: Sizes
     gate: tuple[tuple[GateRule, RulePower], ...]
     has_reply: bool
@@ -108,6 +116,24 @@ class Proposal:
         """Share of the file's rows that a run would quarantine, 0-1."""
         unreadable = sum(self.profile.unreadable.values()) / self.profile.n_rows
         return unreadable + (1 - unreadable) * sum(self.tickets.faults.values()) / self.profile.n_sampled
+
+    @property
+    def faulty_percent(self) -> str:
+        """`faulty_share` with a decimal, because the limit is small; never rounded down to 0."""
+        return f"{max(0.1, 100 * self.faulty_share):.1f} %"
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run stops because too many rows are faulty."""
+        return self.faulty_share > self.table.fail_above
+
+    @property
+    def undated(self) -> str | None:
+        """Share of the rows without a time, if those are not faulty; None without a column of times."""
+        role = self.roles.of("created_at")
+        if role is None or "created_at" in self.table.required:
+            return None
+        return percent(1 - filled_share(self.profile, role.name), 1)
 
 
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
@@ -148,6 +174,12 @@ def propose_pipeline(
         DataError: as the readers: the file is missing, damaged, or mixes shapes.
     """
     profile = profile_file(path)
+    if not profile.rows:
+        codes = ", ".join(profile.unreadable)
+        message = f"no row of the file can be read ({codes}): {profile.why_unreadable.rstrip('.')}"
+        raise _too_little(profile, message, hint=f"`tunegate explain {next(iter(profile.unreadable))}` says more")
+    if detect_shape(profile.top) == "ticket" and (wrapped := wrapped_rows(profile)):
+        raise _wrapped(profile, *wrapped)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
     n_odd = sum(shown(name) != name for name in profile.top)
     if 2 * n_odd > len(profile.top):
@@ -169,9 +201,10 @@ def propose_pipeline(
         shape=roles.shape,
         columns=columns,
         csv=profile.csv,
-        time_format=profile.time_format,
+        time_format=time_format(profile, roles),
     )
-    tickets = read_tickets(profile, source, learns=learns)
+    table = TableSpec(required=_required(profile, roles))
+    tickets = read_tickets(profile, source, learns=learns, table=table)
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
@@ -192,6 +225,8 @@ def propose_pipeline(
         profile=profile,
         roles=roles,
         tickets=tickets,
+        time_format=source.time_format,
+        table=table,
         sizes=sizes,
         gate=gate_of(f"field_{routing.column}" if routing else "chrf", sizes),
         has_reply=has_reply,
@@ -207,6 +242,13 @@ def pipeline_name(path: Path) -> str:
     """
     words = re.sub(r"[^a-z0-9]+", "-", path.name.lower().partition(".")[0]).strip("-")
     return (words if re.match(r"[a-z]", words) else f"tickets-{words}".strip("-"))[:63].rstrip("-")
+
+
+def _required(profile: Profile, roles: Roles) -> tuple[TicketColumn, ...]:
+    """The columns without which a row is faulty: a time only if nearly all rows have one."""
+    created = roles.of("created_at")
+    is_dated = created is not None and filled_share(profile, created.name) >= _DATED
+    return ("ticket_id", "body", "created_at") if is_dated else ("ticket_id", "body")
 
 
 def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
@@ -247,6 +289,18 @@ def _name_them(profile: Profile, texts: Sequence[ColumnFacts], body: Role | None
     return f"texts are in: {listed}; name them: --body {shlex.quote(names[0])} --reply {shlex.quote(names[-1])}"
 
 
+def _wrapped(profile: Profile, at: str, n_rows: int) -> ConfigError:
+    """The file is one object that holds its rows in a list."""
+    if not re.fullmatch(r"(\.[A-Za-z_]\w*)+", at, re.ASCII) or len(at) > 80:  # keys of JSON may be personal data
+        return _too_little(profile, "the file is one row that holds a list of rows", "write that list alone to a file")
+    file, rows = shlex.quote(profile.path.name), f"{at.rpartition('.')[2]}.json"
+    return _too_little(
+        profile,
+        f"the file is one row that holds a list of {n_rows:,} rows in `{at[1:]}`",
+        f"write that list alone and start from it: jq {at} {file} > {'rows.json' if rows == file else rows}",
+    )
+
+
 def _preference(profile: Profile, pair: tuple[str, str]) -> ConfigError:
     """The rows hold a good and a bad answer."""
     good = [facts.name for facts in text_columns(profile, below=pair[0])] or [pair[0]]
@@ -265,7 +319,12 @@ def _why_unusable(tickets: Tickets) -> str:
     """The commonest reason for which rows are no tickets; empty if most are."""
     reason, n = next(iter(tickets.reasons.items()), ("", 0))
     n_sampled = sum(tickets.reasons.values()) + tickets.n_usable
-    return f"{n:,} of {n_sampled:,} rows: {reason}" if 2 * n >= n_sampled else ""
+    if 2 * n < n_sampled:
+        return ""
+    why = f"{n:,} of {n_sampled:,} rows: {reason}"
+    if next(iter(tickets.faults)) == "TG0247":
+        why += " A run reads it by its name: rename it in the file; of a list, a path takes one: --label 'NAME[0]'"
+    return why
 
 
 def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:

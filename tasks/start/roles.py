@@ -22,7 +22,7 @@ from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
 from tasks.sources.readers.paths import parse_path, walk
 from tasks.sources.readers.shapes import detect_shape, shape_keys
-from tasks.start.file_profile import ColumnFacts, Profile, facts_of_path
+from tasks.start.file_profile import ColumnFacts, Profile, facts_at
 
 MAX_LABELS = 100
 """Maximum number of distinct values of a routing field."""
@@ -78,6 +78,15 @@ class Roles:
         return next((role for role in self.found if role.column == column), None)
 
 
+def time_format(profile: Profile, roles: Roles) -> str | None:
+    """The format to declare for the file's times; None for none, or if it is not certain."""
+    for column in ("created_at", "updated_at"):
+        formats = _time_formats(profile, roles.of(column))
+        if len(formats) == 1:
+            return formats[0]
+    return None
+
+
 def assign_roles(profile: Profile, named: Mapping[TicketColumn, str] | None = None) -> Roles:
     """Propose a ticket column for each suitable column of the file.
 
@@ -88,7 +97,24 @@ def assign_roles(profile: Profile, named: Mapping[TicketColumn, str] | None = No
     Raises:
         ConfigError: TG0167, no row has a named column.
     """
-    chosen = _named_roles(profile, named or {})
+    roles = _assigned(profile, named or {})
+    updated = roles.of("updated_at")
+    formats, declared = _time_formats(profile, updated), time_format(profile, roles)
+    if updated is None or not formats or formats == (declared,):
+        return roles
+    # One format holds for both columns of times.
+    reason = f"{shown(updated.name)}: no updated_at: its times are {formats[0]}, those of created_at {declared}"
+    found = tuple(role for role in roles.found if role is not updated)
+    return replace(roles, found=found, left_out=(*roles.left_out, reason))
+
+
+def _time_formats(profile: Profile, role: Role | None) -> tuple[str, ...]:
+    facts = None if role is None else facts_at(profile, role.name)
+    return facts.time_formats if facts else ()
+
+
+def _assigned(profile: Profile, named: Mapping[TicketColumn, str]) -> Roles:
+    chosen = _named_roles(profile, named)
     if any(role.column in ("body", "reply") for role in chosen):
         return _of_tickets(profile, chosen, "each row is a ticket, by the columns that you name")
     for desk in KNOWN.desks:
@@ -147,7 +173,7 @@ def _is_taken(role: Role, chosen: list[Role]) -> bool:
 def _named_roles(profile: Profile, named: Mapping[TicketColumn, str]) -> list[Role]:
     found = []
     for column, name in named.items():
-        facts = profile.columns.get(name) or facts_of_path(profile, name)
+        facts = facts_at(profile, name)
         if facts is None or not facts.n_filled:
             near = did_you_mean(name, profile.columns)
             texts = ", ".join(each.name for each in text_columns(profile)[:6])
@@ -155,6 +181,9 @@ def _named_roles(profile: Profile, named: Mapping[TicketColumn, str]) -> list[Ro
             hint = f"{near} {hint}" if near else hint
             raise ConfigError(f"no row has a value at {shown(name)}", code="TG0167", where=str(profile.path), hint=hint)
         fits, evidence = evidence_for(column, facts)
+        if column == "ticket_id" and not fits:
+            found.append(_thread_of(name, evidence))
+            continue
         found.append(Role(column, name, f"named by you; {'' if fits else 'CHECK: '}{evidence}"))
     return found
 
@@ -169,7 +198,12 @@ def _incomplete_ids(profile: Profile, found: list[Role]) -> list[Role]:
     if facts is None or not facts.n_filled or not taken.isdisjoint(("ticket_id", "thread_id")):
         return []
     _, evidence = evidence_for("ticket_id", facts)
-    return [Role("thread_id", "ticket_id", f"CHECK: no id of a row: {evidence}; each row gets one from file and line")]
+    return [_thread_of("ticket_id", evidence)]
+
+
+def _thread_of(name: str, evidence: str) -> Role:
+    """The role of a column of ids that some rows lack, or that repeats."""
+    return Role("thread_id", name, f"CHECK: no id of a row: {evidence}; each row gets one from file and line")
 
 
 def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tuple[str, ...]:
@@ -260,11 +294,15 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
             if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
                 what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
+            if n < n_rows:
+                what += f"; {n_rows - n:,} of {n_rows:,} rows have none"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
         case "rating":
             return facts.kinds["number"] == n, f"{percent(facts.kinds['number'], n)} of {n:,} are numbers"
         case "category" | "priority" | "product" | "channel":
             few = 2 <= n_distinct <= min(MAX_LABELS, max(3, n // 5))
+            if facts.kinds["boolean"]:
+                return False, f"true or false in {facts.kinds['boolean']:,} rows; a label is text or a number"
             if facts.n_dates >= n / 2:
                 return False, f"dates, {n_distinct:,} different ones"
             return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"

@@ -25,7 +25,7 @@ class SourceSize:
     """An estimate."""
 
     n_rows: int
-    """Rows of the source that are tickets."""
+    """Rows of the source, without those that it drops: of forgotten customers, and after `as_of`."""
     n_usable: int
     """Those with a text and what is learned from them; equal texts count once."""
     prompt_tokens: float
@@ -43,6 +43,7 @@ def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
     learned = template_columns(prompt.answer)
     shown = {name for text in (prompt.system, prompt.user) for name in template_columns(text)}
     wanted = {"body", "messages", *learned, *shown}
+    n_rows = tickets.rows.n_in - tickets.rows.n_dropped
     file = pq.ParquetFile(tickets.tickets)  # `read_table` imports pandas
     table = file.read([name for name in file.schema_arrow.names if name in wanted])
     own = pc.is_valid(table["messages"]) if "messages" in table.column_names else pa.scalar(False)
@@ -54,14 +55,14 @@ def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
             whole = pc.and_(whole, each)
         usable = pc.or_(whole, own)
     if isinstance(usable, pa.Scalar):
-        return SourceSize(tickets.rows.n_out, 0, 0.0, 0.0)
+        return SourceSize(n_rows, 0, 0.0, 0.0)
     found = table.filter(usable)
     texts = found["body"] if "body" in found.column_names else found["messages"]
     n_usable = pc.count_distinct(pc.utf8_lower(pc.utf8_trim_whitespace(texts)), mode="all").as_py()
     sample = found.take(list(range(0, found.num_rows, -(-found.num_rows // SAMPLE)))).to_pylist() if n_usable else []
     sizes = [_tokens_of(row, prompt) for row in sample]
     n = max(1, len(sizes))
-    return SourceSize(tickets.rows.n_out, n_usable, sum(each[0] for each in sizes) / n, sum(e[1] for e in sizes) / n)
+    return SourceSize(n_rows, n_usable, sum(each[0] for each in sizes) / n, sum(e[1] for e in sizes) / n)
 
 
 def _tokens_of(row: dict[str, object], prompt: PromptSpec) -> tuple[float, float]:

@@ -16,13 +16,16 @@ from zlib import crc32
 import numpy as np
 import pyarrow as pa
 
+from schemas.curation import TableSpec
 from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import PATTERN_TYPES
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.redaction.ids import ID_COLUMNS, is_personal_id
 from tasks.curate.redaction.personal import find_personal
+from tasks.curate.rows import ticket_table
 from tasks.curate.scores.stub_replies import is_stub
+from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
@@ -43,6 +46,9 @@ _MANY = 0.1
 _DOMINANT = 0.9
 """From this share of the texts in one language on, other languages are left out."""
 
+_NUMBER = re.compile(r"(?<=[Mm]essage )\d+")
+"""What differs between rows in the reasons of a fault."""
+
 T = TypeVar("T")
 Step: TypeAlias = tuple[dict[str, Any], str]
 """A curation step as in pipelines.yaml, and the counts that support it."""
@@ -53,11 +59,11 @@ class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
     n_usable: int
-    """Tickets with a body and something to learn; duplicates count once."""
+    """Valid tickets with a body, a time if a column is one, and something to learn; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
-    """Why, in words without ticket text and numbers -> such rows, the commonest first."""
+    """Why, in words without ticket text -> such rows, the commonest first."""
     reply_chars: int
     """95th percentile of the replies' lengths, characters."""
     example_chars: int
@@ -74,13 +80,14 @@ class Tickets:
     steps: tuple[Step, ...]
 
 
-def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...]) -> Tickets:
+def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...], table: TableSpec) -> Tickets:
     """Turn the sample into tickets and count them.
 
     Args:
         profile: Of a file with at least one readable row.
         source: How a run would read the file.
         learns: Ticket columns that a usable ticket needs, in addition to its body.
+        table: What a valid ticket is.
 
     Raises:
         DataError: as a run would: TG0204, shapes are mixed.
@@ -90,10 +97,15 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     records = map(Record, profile.lines, [None] * profile.n_sampled, profile.rows)
     (batch,) = in_batches(records, max_rows=profile.n_sampled)
     made = maker.make(batch)
-    rows = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
+    read = [row for index, row in enumerate(pa.table(made.columns).to_pylist()) if index not in made.faults]
+    invalid = _invalid(read, table)
+    rows = [row for index, row in enumerate(read) if index not in invalid]
+    faults = [*((fault.code, fault.reason) for fault in made.faults.values()), *invalid.values()]
     names = ("subject", "body", "reply", "messages", *learns)
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
-    usable = [ticket for ticket in tickets if all(ticket[name] for name in ("body", *learns))]
+    # Split by time drops tickets without one.
+    needed = ("body", *learns, *(["created_at"] if "created_at" in source.columns else []))
+    usable = [ticket for row, ticket in zip(rows, tickets, strict=True) if all(row.get(name) for name in needed)]
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     lengths = [
@@ -102,8 +114,8 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     ]
     return Tickets(
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
-        faults=dict(Counter(fault.code for fault in made.faults.values()).most_common()),
-        reasons=dict(Counter(re.sub(r"\d+", "N", fault.reason) for fault in made.faults.values()).most_common()),
+        faults=dict(Counter(code for code, _ in faults).most_common()),
+        reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
         reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         mean_chars=sum(lengths) / max(1, len(lengths)),
@@ -113,6 +125,14 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
+
+
+def _invalid(rows: Sequence[Mapping[str, Any]], table: TableSpec) -> dict[int, tuple[str, str]]:
+    """Index of each row that is read and then quarantined -> code and reason."""
+    # A run makes ticket_ids while it reads, if the file has none.
+    made = {"ticket_id": "made", "source": "", "source_line": 0}
+    whole = ticket_table({**row, **made} for row in rows)
+    return {index: (code, reason) for index, (code, _, reason) in invalid_rows(whole, table).items()}
 
 
 def _personal_ids(rows: Sequence[Mapping[str, Any]]) -> list[str]:

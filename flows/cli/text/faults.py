@@ -26,4 +26,6 @@ def print_faults(settings: Settings, pipeline: str) -> None:
         talk().print(f"  {head}", markup=False, soft_wrap=True, highlight=False)
         for where, form in fault["rows"]:
             talk().print(f"    {where}  {form}", markup=False, soft_wrap=True, highlight=False)
+        if fault["step"] == "extract" and not fault["rows"]:
+            talk().print("    the reader refused these rows, and no text of them is kept", markup=False)
     talk().print(f"look at them: tunegate data quarantine {pipeline}; also data funnel and sample", markup=False)

@@ -8,9 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from flows.cli.output import out, talk
-from schemas.curation import TableSpec
 from tasks.start.propose import Proposal
-from tasks.start.roles import percent
 
 
 def proposal_json(proposal: Proposal, config: Path) -> dict[str, object]:
@@ -41,9 +39,14 @@ def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True)
         talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
     for warning in proposal.warnings:
         talk().print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=True)
-    if proposal.faulty_share > TableSpec().fail_above:
-        share, reasons = percent(proposal.faulty_share, 1), proposal.tickets.reasons
-        why = escape(next(iter(reasons), "they cannot be read").rstrip("."))
-        talk().print(f"[yellow]warning[/yellow] {share} of the rows are faulty, so a run stops: {why}", soft_wrap=True)
+    if proposal.undated:
+        warning = f"{proposal.undated} of the rows have no time, and a split by time drops them"
+        talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+    if proposal.stops:
+        reasons = (*proposal.tickets.reasons, proposal.profile.why_unreadable)
+        why = escape(reasons[0].rstrip("."))
+        over = f"over the limit of {100 * proposal.table.fail_above:g} %"
+        warning = f"{proposal.faulty_percent} of the rows are faulty, {over}, so a run stops: {why}"
+        talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     if next_steps:
         talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)

@@ -276,3 +276,14 @@ def test_tickets_grow_stale_also_in_a_run_that_is_skipped_as_unchanged(workplace
     done = workplace.run("run", "small", TUNEGATE_NOW=stale)
     assert done.returncode == 3
     assert "freshness_created_at: the newest ticket is 49.0 hours old; at most 48 are allowed" in done.stderr
+
+
+def test_rows_that_the_reader_refused_are_not_shown_as_blank_lines(empty_workplace: Workplace) -> None:
+    write_tickets(empty_workplace, week(1))
+    with (empty_workplace.folder / "tickets.jsonl").open("a") as stream:
+        stream.write("{broken\n" * 400)
+    empty_workplace.declare(from_file())
+    lines = empty_workplace.run("data", "curate", "small").stderr.splitlines()
+    place = next(n for n, line in enumerate(lines) if "quarantined by extract, TG0240" in line)
+    assert lines[place + 1].strip() == "the reader refused these rows, and no text of them is kept"
+    assert lines[place + 2].startswith("look at them: ")

@@ -66,6 +66,7 @@ def test_a_plan_before_curation_knows_rows_tokens_and_minutes(empty_workplace: W
     assert 32 * 50 < plan["train_tokens"] < 32 * 512
     assert plan["sizes_from"] == "the rows of the source, before curation"
     assert plan["minutes"] > 0
+    assert {rule["at_hand"] for rule in plan["gates"]} == {12}
     assert "a probe of this processor" in plan["minutes_from"]
     assert not list((empty_workplace.home / "store").glob("*/*"))
     # It names what the source lacks, and ends where it cannot be read, as a run would.

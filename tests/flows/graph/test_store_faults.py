@@ -108,6 +108,20 @@ def test_disk_errors_are_reported_with_their_path(tmp_path, error, code):
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EROFS, "Read-only file system", "/data/x"),
+        sqlite3.OperationalError("attempt to write a readonly database"),
+    ],
+)
+def test_a_state_folder_that_may_not_be_written_is_no_broken_disk(tmp_path, error):
+    named = name_disk_error(error, tmp_path)
+    assert named.message.startswith("this user may not read or write here")
+    assert "permissions" in named.hint
+    assert "dmesg" not in named.hint
+
+
 def test_an_io_error_of_sqlite_on_a_full_disk_is_reported_as_a_full_disk():
     """SQLite has no room for the index of its log and reports an I/O error."""
     error = sqlite3.OperationalError("disk I/O error")

@@ -155,6 +155,42 @@ def test_an_export_from_a_european_office_is_read(
     assert (rows["V3"]["rating"], rows["V3"]["category"]) == (3.5, "Versand; Lager")
 
 
+@pytest.mark.parametrize(
+    ("first", "created", "time_format"),
+    [
+        ("%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M"),
+        ("%d/%b/%y %H:%M", "%d/%b/%y %H:%M", "%d/%b/%y %H:%M"),
+        ("%d.%m.%Y", "%d/%b/%y %I:%M %p", "%d/%b/%y %I:%M %p"),
+        ("%d.%m.%Y", "%Y-%m-%d", None),
+    ],
+)
+def test_times_are_read_in_the_format_of_their_own_column(
+    first: str, created: str, time_format: str | None, write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    def row(n: int) -> Row:
+        day = datetime(2026, 1 + n % 12, 1 + n % 28, n % 24)
+        return {"Due": f"{day:{first}}", **ticket(n), "Created": f"{day:{created}}", "Updated": f"{day:{first}}"}
+
+    proposal = proposed(write_csv(map(row, range(120))))
+    text, file = loaded(proposal, tmp_path)
+    source = file.get("tickets").source
+    assert isinstance(source, FilesSource)
+    assert source.time_format == (time_format or first)
+    assert columns(proposal)["created_at"] == "Created"
+    is_left_out = time_format not in (None, first)
+    assert ("updated_at" not in columns(proposal)) == is_left_out
+    assert (f"left out: Updated: no updated_at: its times are {first}, those of" in text) == is_left_out
+    table = extracted(source, tmp_path)
+    assert (table.rows.n_out, table.rows.n_quarantined) == (120, 0)
+
+
+def test_a_named_time_that_cannot_be_read_is_refused_with_the_formats_that_can(write_csv: WriteCsv) -> None:
+    path = write_csv({**ticket(n), "Created": f"day {n}"} for n in range(40))
+    with pytest.raises(ConfigError) as caught:
+        propose_pipeline(path, name=None, root=path.parent, named={"created_at": "Created"})
+    assert "write ISO 8601 or seconds since 1970" in str(caught.value.hint)
+
+
 def test_days_and_months_that_cannot_be_told_apart_are_not_guessed(write_csv: WriteCsv) -> None:
     rows = [{**ticket(n), "Created": f"{1 + n % 12:02}/{1 + n % 11:02}/2026", "Issue Type": None} for n in range(100)]
     proposal = proposed(write_csv([{**row, "Label": f"{1 + n % 3}.{1 + n % 12}.2026"} for n, row in enumerate(rows)]))
@@ -239,8 +275,33 @@ def test_faulty_rows_are_listed_by_code_and_no_limit_is_raised(write_csv: WriteC
     path.write_text("\n".join(lines) + "\n")
     text, file = loaded(proposed(path), tmp_path)
     assert file.get("tickets").table.fail_above == 0.05
-    assert "CHECK: about 15 % of the rows are faulty: TG02" in text
+    assert "CHECK: about 15.0 % of the rows are faulty: TG02" in text
     assert "A run stops at the usual 5 %" in text
+
+
+@pytest.mark.parametrize("long", ["", "far too long " * 2000])
+def test_rows_that_validate_would_refuse_count_as_faulty(long: str, write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{**ticket(n), "Message": long if n % 18 == 0 else ticket(n)["Message"]} for n in range(180)]
+    proposal = proposed(write_csv(rows))
+    assert (proposal.stops, proposal.faulty_percent, proposal.sizes.n_tickets) == (True, "5.6 %", 170)
+    text, _ = loaded(proposal, tmp_path)
+    assert "CHECK: about 5.6 % of the rows are faulty: TG021" in text
+    reason = "longer than 20,000 characters" if long else "required and empty"
+    assert f"10 sampled rows: Field body is {reason}." in text
+    assert "A run stops at the usual 5 %" in text
+
+
+@pytest.mark.parametrize(("n_empty", "is_required"), [(5, True), (20, False)])
+def test_a_time_is_required_only_if_nearly_all_rows_have_one(
+    n_empty: int, is_required: bool, write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    rows = [{**ticket(n), "Created": "" if n < n_empty else ticket(n)["Created"]} for n in range(200)]
+    proposal = proposed(write_csv(rows))
+    text, file = loaded(proposal, tmp_path)
+    assert ("created_at" in file.get("tickets").table.required) == is_required
+    assert ("# CHECK: 10 % of the rows have no time, and a split by time drops them" in text) != is_required
+    assert f"parse as ISO 8601 or seconds since 1970; {n_empty} of 200 rows have none" in text
+    assert (proposal.stops, proposal.sizes.n_tickets) == (False, 200 - n_empty)
 
 
 def test_languages_personal_data_and_the_companys_address_are_found_all_over_the_file(
@@ -383,9 +444,9 @@ def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv,
         "ticket_id": "dialogId",
     }  # fmt: skip
     proposal = propose_pipeline(path, name=None, root=tmp_path, named=named)
-    assert columns(proposal) == named
+    assert columns(proposal) == {"thread_id" if column == "ticket_id" else column: at for column, at in named.items()}
     evidence = {role.column: role.evidence for role in proposal.roles.found}
-    assert evidence["ticket_id"] == "named by you; CHECK: 60 different values in 60 of 120 rows"
+    assert "CHECK: no id of a row: 60 different values in 60 of 120 rows; each row gets one" in evidence["thread_id"]
     assert evidence["category"] == "named by you; 2 different values in 120 rows"
     _, file = loaded(proposal, tmp_path)
     assert file.get("tickets").train.prompt.answer == "[{category}]\n{reply}"
@@ -434,6 +495,55 @@ def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, wr
     with pytest.raises(ConfigError, match="TG0167") as caught:
         proposed(write_jsonl(rows))
     assert message in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(("name", "command"), [("export.json", "tickets.json"), ("tickets.json", "rows.json")])
+def test_rows_wrapped_in_an_object_are_named_with_the_command_that_unwraps_them(
+    name: str, command: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.write_text(json.dumps({"data": {"tickets": [ticket(n) for n in range(40)], "page": {"n": 1}}}))
+    with pytest.raises(ConfigError, match=r"a list of 40 rows in `data\.tickets`") as caught:
+        proposed(path)
+    assert f"jq .data.tickets {name} > {command}" in str(caught.value.hint)
+    path.write_text(json.dumps({"Anne Example": [{"a": 1}, {"a": 2}]}))
+    with pytest.raises(ConfigError, match="a list of rows") as caught:
+        proposed(path)
+    assert "Anne" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [('[{"a":1},{"b":', "TG0240"), ('["my lamp is broken"]', "The row is JSON of kind text; a row is an object")],
+)
+def test_a_file_without_a_readable_row_says_so(text: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(text)
+    with pytest.raises(ConfigError, match="no row of the file can be read") as caught:
+        proposed(tmp_path / "t.json")
+    assert reason in str(caught.value)
+    assert "lamp" not in str(caught.value)
+
+
+def test_a_boolean_is_no_label(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    """The rows of KTO: a question, an answer, and whether that is good."""
+    asked = {n: (ticket(n)["Message"], ticket(n)["Agent Reply"]) for n in range(90)}
+    rows = ({"prompt": asked[n][0], "completion": asked[n][1], "label": n % 3 > 0} for n in asked)
+    proposal = proposed(write_jsonl(rows))
+    text, _ = loaded(proposal, tmp_path)
+    assert (proposal.roles.shape, proposal.routing, proposal.tickets.n_usable) == ("prompt_completion", None, 60)
+    assert "left out: label: not a category: true or false in 90 rows; a label is text or a number" in text
+    assert (proposal.stops, "label is false, so its answer is bad" in text) == (True, True)
+
+
+@pytest.mark.parametrize(("column", "value"), [("priority", True), ("category", ["billing"])])
+def test_a_ticket_column_of_another_type_is_named_with_what_to_do(
+    column: str, value: object, write_jsonl: WriteCsv
+) -> None:
+    rows = [{"body": ticket(n)["Message"], "reply": ticket(n)["Agent Reply"], column: value} for n in range(40)]
+    with pytest.raises(ConfigError) as caught:
+        proposed(write_jsonl(rows))
+    assert f"40 of 40 rows: Field {column} has type " in str(caught.value.hint)
+    assert "rename it in the file" in str(caught.value.hint)
 
 
 def test_names_that_yaml_or_the_loader_could_misread_are_kept(write_csv: WriteCsv, tmp_path: Path) -> None:
