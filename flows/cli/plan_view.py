@@ -220,6 +220,7 @@ def _figures(
 ) -> dict[str, Any]:
     """Rows, tokens, steps, minutes and memory: by stored results, else by the source and this machine's pace."""
     spec, run = found.spec, found.run
+    splits = run.find(found.pipeline.curated.clean)
     train = spec.train.first()
     several = {"trainings_to_choose_from": len(candidates(spec.train))} if spec.train.choice is not None else {}
     budget = {}
@@ -241,6 +242,7 @@ def _figures(
         "train_tokens": size and size.train_tokens * train.epochs,
         "optimiser_steps": size and optimiser_steps(size.n_train, train),
         "held_out_items": size and size.n_test,
+        "test_tickets_left": size and splits and splits.n_test - size.n_test,
         "sizes_from": size and basis,
         "minutes": total and _minutes(total.side_by_side),
         "minutes_one_by_one": total and _minutes(total.one_by_one),

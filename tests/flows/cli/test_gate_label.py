@@ -84,6 +84,9 @@ def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and
     assert report["labels"]["n_made"] == needed["n_needed"]
     plan = workplace.json("plan", "small")
     assert (plan["labels_to_make"], plan["labels_made"]) == (needed["n_needed"], needed["n_needed"])
+    left = re.search(r"(\d+) of \d+ test tickets are left fresh", report["evidence"])
+    assert left is not None
+    assert plan["test_tickets_left"] == int(left[1]) > 0
     for path in (workplace.home / "labels" / "small").iterdir():  # no text: hashes, choices and times
         assert (
             re.sub(rb'\{"label":"[0-9a-f]{24}","right":(true|false|null),"at":"[-0-9T:+]+"\}\n', b"", path.read_bytes())
