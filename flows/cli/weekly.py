@@ -148,7 +148,8 @@ def validate(
         rows = {"data": {name: counts.model_dump() for name, counts in found.rows.items()}} if data else {}
         print_json({"file": str(config), "pipelines": names, "warnings": list(advice), **rows})
     else:
-        out().print(f"{config}: {len(names)} pipelines are valid: {', '.join(names)}")
+        are = "1 pipeline is" if len(names) == 1 else f"{len(names)} pipelines are"
+        out().print(f"{config}: {are} valid: {', '.join(names)}")
         for name, counts in found.rows.items():
             removed = f"{counts.n_quarantined:,} quarantined, {counts.n_dropped:,} dropped"
             out().print(f"{name}: {counts.n_in:,} rows read, {counts.n_out:,} tickets, {removed}", markup=False)
