@@ -117,7 +117,7 @@ def promises(*, quick: bool, seed: int = 20260601) -> dict[str, object]:
         "refresh_equal": refresh_share(0.0),
         "refresh_plus3": refresh_share(EFFECT),
         "looks3_items": items_of_three_looks(),
-        "tails_pass": tails_pass(generator(), 100 if quick else 1000),
+        "tails_pass": tails_pass(generator(), 1000),
         "collapse_not_blocked": collapse_not_blocked(generator()),
         "judge_calls_identical": calls_for_identical_answers(100),
     }  # fmt: skip

@@ -19,7 +19,7 @@ def test_the_command_prints_no_secret_even_with_debug(tmp_path: Path, project: P
     """A secret in an internal error, the worst case."""
     code = (
         "import flows.cli.validation as v, flows.cli as f, os, sys\n"
-        "def broken(_): raise KeyError(os.environ['MY_TOKEN'])\n"
+        "def broken(*_, **__): raise KeyError(os.environ['MY_TOKEN'])\n"
         "v.faults_of = broken\n"
         f"f.main({[*debug, 'validate', '--json']!r})\n"
     )
