@@ -259,8 +259,8 @@ def test_sizes_follow_from_the_power_of_the_gate() -> None:
         assert rule.change_threshold is not None
         assert rule.change_threshold.margin == 0.05  # with a larger one the comparison of gates.compare would be added
         assert not refresh.underpowered
-    assert not sizes(600, continuous=True).gate_works
-    assert sizes(700, continuous=True).gate_works
+    assert not sizes(1000, continuous=True).gate_works
+    assert sizes(1100, continuous=True).gate_works
 
 
 def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
