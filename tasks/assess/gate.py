@@ -32,7 +32,7 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   too few items differ to show harm among all tests leaves its share of the error probability to the others (Tarone),
   and is reported if more were lost than won.
 - With fewer than `gates.min_items` items (of the slice, if the rule has one) a rule that is met becomes HOLD.
-  Continuous metrics need 200 items of which 30 differ and 15 carry the spread, clustered ones 40 clusters; otherwise
+  Continuous metrics need 320 items of which 30 differ and 15 carry the spread, clustered ones 40 clusters; otherwise
   the rule is not met. A comparison that has fewer is violated if an exact sign test shows that the candidate is worse
   on most of them.
 
