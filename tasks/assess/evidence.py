@@ -30,7 +30,7 @@ the first is the best."""
 UNLABELLED = "TG0624"
 """Code of the error that answers have no labels: more labels decide, so the verdict is HOLD."""
 LABEL_IDS = "labels.parquet"
-"""Beside the scores: the items whose answer needs a label, and its id. Equal answers share one."""
+"""File next to the scores: item -> id of the label that the arm's answer needs. Equal answers share one."""
 
 
 @dataclass(frozen=True)
