@@ -94,6 +94,16 @@ def test_steps_keep_their_row_counts_and_a_second_try_replaces_the_first(ledger,
     assert (split.state, split.error, split.n_in) == ("failed", "ValueError", None)
 
 
+def test_candidates_are_judged_once_a_run_has_ended_by_the_moment(ledger, tmp_path):
+    begin(ledger, "a")
+    for step in ("items", "train", "gate"):
+        ledger.record_step("a", step, obtained(tmp_path))
+    finish(ledger, "a", "HOLD")
+    ended = ledger.run("a").ended_at
+    assert ledger.judged_candidates() == ledger.judged_candidates(before=f"{ended}Z") == (("d", "d"),)
+    assert ledger.judged_candidates(before=ended) == ()
+
+
 def test_the_typical_time_is_the_median_of_the_last_five_successes(ledger, tmp_path):
     assert ledger.typical_seconds("train") is None
     for number, seconds in enumerate([500, 1, 2, 3, 4, 100]):
