@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import os
 import random
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import absl.logging
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -25,6 +27,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# rouge-score imports absl, whose handler keeps the stderr of that moment and closes it when Prefect sets up logging,
+# unless it is the one in use. pytest's would be closed in the middle of a test.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # The same few examples each time, however slow the machine, so that only a change can fail a test. `make fuzz` draws
 # many new ones.
