@@ -9,7 +9,6 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 from rich.console import Console
 from rich.markup import escape
@@ -22,19 +21,9 @@ Save = Callable[[Mapping[str, bool | None]], None]
 _WORDS = {"s": "skip", "u": "undo", "q": "quit"}
 
 
-@dataclass(frozen=True)
-class Session:
-    """How a session ended."""
-
-    n_labelled: int
-    n_skipped: int
-    finished: bool
-    """False if the person quit, the input ended, or items were skipped."""
-
-
 def ask_labels(
     sheets: Sequence[Callable[[], Sheet]], *, save: Save, is_enough: Callable[[], bool], n_before: int = 0
-) -> Session:
+) -> None:
     """Show each item and save each choice at once.
 
     Args:
@@ -48,7 +37,7 @@ def ask_labels(
     while place < len(sheets):
         if is_enough():
             if not done or not _is_undone(console):
-                break
+                return
             word: str | None = "undo"
         else:
             sheet = sheets[place]()
@@ -56,7 +45,7 @@ def ask_labels(
             _show(console, sheet, f"{n_before + len(done) + 1} of {total}  ({left})")
             word = _read(console, sheet, may_undo=bool(done))
         if word is None or word == "quit":
-            return Session(len(done), len(skipped), finished=False)
+            return
         if word == "skip":
             skipped.add(place)
             place += 1
@@ -68,7 +57,6 @@ def ask_labels(
             done.append(place)
             skipped.discard(place)
             place += 1
-    return Session(len(done), len(skipped), finished=not skipped)
 
 
 def _is_undone(console: Console) -> bool:
