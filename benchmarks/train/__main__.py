@@ -4,10 +4,10 @@ Every training is a new process; rounds are interleaved. All use bfloat16 if thi
 with `train.dtype: auto`, else float32: emulated bfloat16 would be slower for everyone. A training that fails or exceeds
 its limit has a row that says so, and null in the line of JSON.
 
-QUICK=1: only routing with ours, Trainer and TRL's best, one short round. RECORD=1: write `results/train.md`. THREADS:
-threads of every process, default OMP_NUM_THREADS, else all cores. ONLY=generation: only that part, in fifteen minutes.
-ONLY=shapes: `shapes.py`, the only part that uses a GPU. With RECORD=1 these write `results/generation.md` and
-`shapes.md`.
+QUICK=1: only routing with ours, Trainer and TRL's best, one short round. RECORD=1: write `results/train.md`, or
+`results/train-float32.md` on a processor without bfloat16. THREADS: threads of every process, default
+OMP_NUM_THREADS, else all cores. ONLY=generation: only that part, in fifteen minutes. ONLY=shapes: `shapes.py`, the
+only part that uses a GPU. With RECORD=1 these write `results/generation.md` and `shapes.md`.
 """
 
 from __future__ import annotations
@@ -132,7 +132,10 @@ def measure_all(bench: Bench, size: Size, model: ModelRef, place: Place) -> None
         "workloads": figures,
         "generation": generated,
     }
-    bench.finish("Training and generation", "\n\n".join(parts), line, head=_peer_versions())
+    page = "train" if place.dtype == "bfloat16" else f"train-{place.dtype}"
+    bench.finish(
+        f"Training and generation in {place.dtype}", "\n\n".join(parts), line, page=page, head=_peer_versions()
+    )
 
 
 def gradient_difference(prepared: Prepared, model: ModelRef, place: Place) -> float | None:
