@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, replace
 
 from flows.assess import Assessed, assess
+from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
@@ -57,7 +58,8 @@ def build_run(
     """
     pipeline = build(spec, context)
     digest = input_digest(spec, pipeline.graph, context)
-    seen = NOTHING_SEEN if ledger is None else ledger.seen_items(spec.name, digest)
+    before = context.as_of and end_of(context.as_of)
+    seen = NOTHING_SEEN if ledger is None else ledger.seen_items(spec.name, digest, before=before)
     if seen == context.registry_state.seen:
         return pipeline, context, digest
     context = replace(context, registry_state=replace(context.registry_state, seen=seen))

@@ -8,10 +8,10 @@ through the types to separate keys from noise. Called by `schemas/load.py`.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import UnionType
 from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
@@ -31,9 +31,9 @@ from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
-from schemas.pipeline_rules import partial_faults
+from schemas.pipeline_rules import METRIC_KEYS, partial_faults
 from schemas.source import SourceSpec
-from schemas.spec import Spec, UnfitError
+from schemas.spec import Fault, Spec, UnfitError
 from schemas.yaml_text import Entry, shown
 
 Key = str | int
@@ -41,6 +41,8 @@ SECTIONS: dict[str, type[Spec]] = {
     "train": TrainSection, "split": SplitSpec, "evaluate": EvaluateSpec, "gates": GatesSpec,
 }  # fmt: skip
 """Sections that must fit together."""
+_READ_OF_EVALUATE = {("evaluate", key) for key in (*METRIC_KEYS, "arms", "corpus", "max_items")}
+"""What faults and advice beyond the file itself are about; its other keys may be wrong."""
 _ABSENT = object()
 
 _SHOULD_BE = {
@@ -131,9 +133,18 @@ class PipelineCheck:
         self.findings += [Finding(fault) for fault in self.use.faults]
         if not self.findings:
             return spec
-        self.readable = self._readable_sections(data, self.use.failed | {entry.span for entry, _ in confused})
-        if spec is None and not self.use.failed:
-            self._explain_the_rest(data, self.readable)
+        wrong = self.use.failed | {entry.span for entry, _ in confused}
+        self.readable = self._readable_sections(data, wrong)
+        sections, removed = dict[str, Spec | None](), set[tuple[Key, ...]]()
+        for name, model in SECTIONS.items():
+            lost = tuple(_paths(self.pipeline.sections[name], wrong)) if name in data else ()
+            sections[name], gone = _without_faults(model, data.get(name, {}), lost)
+            removed |= {(name, *path) for path in gone}
+        if spec is None:
+            self._explain_the_rest(sections, removed)
+        evaluate = sections["evaluate"]
+        if isinstance(evaluate, EvaluateSpec) and not {path[:2] for path in removed} & _READ_OF_EVALUATE:
+            self.readable = replace(self.readable, evaluate=evaluate)
         return None
 
     def _readable_sections(self, data: dict[str, Data], wrong: set[Span]) -> ReadableSections:
@@ -155,17 +166,14 @@ class PipelineCheck:
                     found[name] = adapter.validate_python(data[key], by_alias=True, by_name=False)
         return ReadableSections(self.pipeline.name, **found)
 
-    def _explain_the_rest(self, data: dict[str, Data], readable: ReadableSections) -> None:
+    def _explain_the_rest(self, sections: dict[str, Spec | None], removed: set[tuple[Key, ...]]) -> None:
         """Report what does not fit together, too: pydantic stops before that when a value is wrong."""
-        sections, removed = dict[str, Spec | None](), set[tuple[Key, ...]]()
-        for name, model in SECTIONS.items():
-            sections[name], wrong = _without_faults(model, data.get(name, {}))
-            removed |= {(name, *path) for path in wrong}
         known = {finding.repeats for finding in self.findings}
-        for fault in (*partial_faults(sections, removed), *repeated_checks(readable.checks or ())):
+        checks = self.readable.checks if self.readable is not None else None
+        for fault in (*partial_faults(sections, removed), *repeated_checks(checks or ())):
             touches = any(path[: len(fault.at)] == fault.at[: len(path)] for path in removed)
             if not touches and tuple(fault) not in known:
-                self._contradiction((), self.pipeline.root, UnfitError([fault]))
+                self._unfit((), fault)
 
     def _check_addresses(self, data: dict[str, Data]) -> None:
         """Report base models whose address is none, in `train`, in rungs and in sweeps."""
@@ -243,10 +251,13 @@ class PipelineCheck:
                 self._add("TG0111", message, entry.key, None, (path, str(error)))
             return
         for fault in () if self.use.failed else error.faults:
-            entry, rest = _find(self.pipeline.root, (*path, *fault.at))
-            span = entry.key if rest else _place(entry)
-            hint = fault.hint and self.use.masked(fault.hint)
-            self._add("TG0111", f"`{entry.path}`: {self.use.masked(fault.message)}", span, hint, tuple(fault))
+            self._unfit(path, fault)
+
+    def _unfit(self, path: tuple[Key, ...], fault: Fault) -> None:
+        entry, rest = _find(self.pipeline.root, (*path, *fault.at))
+        span = entry.key if rest else _place(entry)
+        hint = fault.hint and self.use.masked(fault.hint)
+        self._add("TG0111", f"`{entry.path}`: {self.use.masked(fault.message)}", span, hint, tuple(fault))
 
     def _add(
         self, code: str, message: str, span: Span, help: str | None = None, repeats: tuple[object, ...] | None = None
@@ -254,9 +265,18 @@ class PipelineCheck:
         self.findings.append(Finding(self.source.fault(code, message, span, help), repeats))
 
 
-def _without_faults(model: type[Spec], data: Data) -> tuple[Spec | None, set[tuple[Key, ...]]]:
-    """Read a section without its wrong values, and return their paths; None if it cannot be read even so."""
+def _without_faults(
+    model: type[Spec], data: Data, lost: Iterable[tuple[Key, ...]]
+) -> tuple[Spec | None, set[tuple[Key, ...]]]:
+    """Read a section without its wrong values, and return their paths; None if it cannot be read even so.
+
+    Args:
+        lost: Paths of values that are wrong whatever the model says.
+    """
     data, removed = deepcopy(data), set[tuple[Key, ...]]()
+    for path in lost:
+        if not _remove(path, data, removed):
+            return None, removed
     while True:
         earlier = frozenset(removed)
         try:
@@ -268,18 +288,39 @@ def _without_faults(model: type[Spec], data: Data) -> tuple[Spec | None, set[tup
                 continue  # such as a list that is too short without its invalid items
             if not path or path[:1] in earlier:
                 return None, removed
-            if path[:1] in removed:
-                continue
-            # The place of a value in a list must stay; and what contradicts, or is missing, cannot be left out: the
-            # whole key of the section is.
-            if isinstance(path[-1], int) or kind in ("missing", "value_error") or path in earlier:
-                path = path[:1]
-            inner: Any = data
-            for key in path[:-1]:
-                inner = inner[key]
-            if not isinstance(inner, dict) or inner.pop(path[-1], _ABSENT) is _ABSENT:
+            # What contradicts, or is missing, cannot be left out: the whole key of the section is.
+            whole = kind in ("missing", "value_error") or path in earlier
+            if not _remove(path[:1] if whole else path, data, removed):
                 return None, removed
-            removed.add(path)
+
+
+def _remove(path: tuple[Key, ...], data: Data, removed: set[tuple[Key, ...]]) -> bool:
+    """Remove a value from a section and record its path; return false if it is not there or is the section itself."""
+    if path[:1] in removed:
+        return True
+    if path and isinstance(path[-1], int):
+        path = path[:1]  # the place of a value in a list must stay, so the whole key of the section goes
+    inner: Any = data
+    for key in path[:-1]:
+        inner = inner[key]
+    if not path or not isinstance(inner, dict) or inner.pop(path[-1], _ABSENT) is _ABSENT:
+        return False
+    removed.add(path)
+    return True
+
+
+def _paths(entry: Entry, spans: set[Span]) -> Iterator[tuple[Key, ...]]:
+    """Paths below an entry to the values at these places."""
+    if entry.span in spans:
+        yield ()
+    inner: Iterable[tuple[Key, Entry]] = ()
+    if isinstance(entry.value, dict):
+        inner = entry.value.items()
+    elif isinstance(entry.value, list):
+        inner = enumerate(entry.value)
+    for key, each in inner:
+        for path in _paths(each, spans):
+            yield (key, *path)
 
 
 def _addresses(train: object) -> Iterator[tuple[Key, ...]]:

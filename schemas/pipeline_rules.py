@@ -23,7 +23,7 @@ _DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
 def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
     """Yield every contradiction between sections, with the path to the wrong value."""
     yield from _gate_faults(gates, evaluate)
-    yield from _off_faults(gates, evaluate)
+    yield from _comparison_faults(gates, evaluate)
     yield from _metric_faults(evaluate)
     yield from _endpoint_faults(train, evaluate, gates)
     yield from _label_faults(evaluate)
@@ -91,10 +91,22 @@ def _gate_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
         yield from _slice_guard_faults(gates.slices, evaluate)
 
 
-def _off_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
-    if gates.compare.off is not None and compares_with_champion(gates, evaluate):
+def _comparison_faults(gates: GatesSpec, evaluate: EvaluateSpec) -> Iterator[Fault]:
+    compare = gates.compare
+    by_rule = compares_with_champion(gates, evaluate)
+    if compare.off is not None and by_rule:
         message = "the comparison is off, and a rule compares with the champion"
         yield Fault(message, at=("gates", "compare", "off"), hint="remove one of them")
+    if compare.metric in evaluate.metric_names() and not by_rule and not _is_quality(compare.metric, evaluate):
+        yield Fault(
+            f"{compare.metric} does not say whether an answer is right, and nothing else is compared with the champion",
+            at=("gates", "compare", "metric"),
+            hint=f"one of {', '.join(name for name in evaluate.metric_names() if _is_quality(name, evaluate))}",
+        )
+
+
+def _is_quality(metric: str, evaluate: EvaluateSpec) -> bool:
+    return traits_of(metric, traits_by_name(evaluate.traits())).quality
 
 
 def _canary_faults(gates: GatesSpec, train: TrainSpec) -> Iterator[Fault]:
@@ -247,23 +259,23 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
             )
 
 
-_NAMES = ("fields", "style", "metrics", "labels")
+METRIC_KEYS = ("fields", "style", "metrics", "labels")
 """Keys of `evaluate` that name metrics."""
 PARTIAL: tuple[tuple[Callable[..., Iterator[Fault]], Mapping[str, tuple[str, ...]]], ...] = (
-    (_gate_faults, {"gates": (), "evaluate": (*_NAMES, "slices", "random_labels")}),
-    (_off_faults, {"gates": ("rules", "compare"), "evaluate": _NAMES}),
-    (_metric_faults, {"evaluate": _NAMES}),
+    (_gate_faults, {"gates": (), "evaluate": (*METRIC_KEYS, "slices", "random_labels")}),
+    (_comparison_faults, {"gates": ("rules", "compare"), "evaluate": METRIC_KEYS}),
+    (_metric_faults, {"evaluate": METRIC_KEYS}),
     (_endpoint_faults, {"train": ("format",), "evaluate": ("arms", "endpoint"), "gates": ("rules", "if_missing")}),
     (_label_faults, {"evaluate": ("baseline_system", "routing_field")}),
     (_corpus_faults, {"evaluate": ("arms", "corpus")}),
     (_passage_faults, {"train": ("prompt",), "evaluate": ("arms", "corpus")}),
-    (_rag_faults, {"gates": ("rules",), "evaluate": ("arms", *_NAMES)}),
+    (_rag_faults, {"gates": ("rules",), "evaluate": ("arms", *METRIC_KEYS)}),
     (_judge_faults, {"gates": ("judge",), "evaluate": ("arms",)}),
     (_canary_faults, {"gates": ("canaries",), "train": ("canaries",)}),
     (_routing_faults, {"evaluate": ("fields", "routing_field")}),
     (_prompt_faults, {"train": ("format", "prompt")}),
-    (_validation_faults, {"train": (), "split": ("validation_fraction",), "evaluate": _NAMES}),
-    (choice_faults, {"train": (), "evaluate": _NAMES, "split": ("validation_fraction",)}),
+    (_validation_faults, {"train": (), "split": ("validation_fraction",), "evaluate": METRIC_KEYS}),
+    (choice_faults, {"train": (), "evaluate": METRIC_KEYS, "split": ("validation_fraction",)}),
 )
 """Each rule between sections, the sections that it takes, and their keys that it reads as a whole. Of a section without
 keys it judges each value on its own, so that the wrong ones may be missing."""

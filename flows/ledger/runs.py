@@ -198,7 +198,7 @@ class Runs(LedgerBase):
             if hashes and db.execute("SELECT 1 FROM held_out WHERE digest = ?", (name,)).fetchone() is None:
                 db.execute("INSERT INTO held_out (digest, items) VALUES (?, ?)", (name, " ".join(hashes)))
 
-    def seen_items(self, pipeline: str, input_digest: str) -> SeenItems:
+    def seen_items(self, pipeline: str, input_digest: str, *, before: str | None = None) -> SeenItems:
         """Return the items whose text was shown before the first run of the pipeline with these inputs.
 
         A run that repeats another one (after a kill, or once its answers are labelled) has its items: what people saw
@@ -206,11 +206,13 @@ class Runs(LedgerBase):
 
         Args:
             input_digest: Its first 64 characters count: without the labels.
+            before: Only items that were shown before the first run from this moment on, UTC, ISO 8601.
         """
         with self.read() as db:
             row = db.execute(
-                "SELECT min(seq) AS seq FROM runs WHERE pipeline = ? AND substr(input_digest, 1, 64) = ?",
-                (pipeline, input_digest[:64]),
+                "SELECT min(seq) AS seq FROM runs"
+                " WHERE (pipeline = ? AND substr(input_digest, 1, 64) = ?) OR started_at >= ?",
+                (pipeline, input_digest[:64], before),
             ).fetchone()
             rows = db.execute(
                 "SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) = ?", (len(SEEN), SEEN)

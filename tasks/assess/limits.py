@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import MetricTraits
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.looks import last_levels
@@ -29,21 +29,12 @@ def gate_warnings(gates: GatesSpec, *, traits: Mapping[str, MetricTraits], n_ite
         traits: Metric -> traits of all that are scored; a rule on another one is an error, and no warning.
         n_items: Held-out items, or the most that there can be.
     """
-    return [*_about_the_gate(gates, traits, n_items), *_about_rules(gates, traits, n_items)]
+    return [*_about_the_gate(gates, n_items), *_about_rules(gates, traits, n_items)]
 
 
-def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: int) -> Iterator[str]:
+def _about_the_gate(gates: GatesSpec, n_items: int) -> Iterator[str]:
     if gates.compare.off is not None:
         yield f"gates.compare is off, so no verdict is better than UNCOMPARED: {gates.compare.off}"
-    changes = [rule for rule in gates.judged_rules if rule.change_threshold is not None and rule.slice is None]
-    compared = [
-        rule.metric for rule in changes if rule.change_threshold and rule.change_threshold.against == "champion"
-    ]
-    if compared and not any(traits_of(metric, traits).quality for metric in compared):
-        yield (
-            f"gates.rules compare only {', '.join(dict.fromkeys(compared))} with the champion, and not what is in the "
-            "answers; also compare a metric of quality, such as exact or heldout_loss"
-        )
     if gates.min_items > n_items:
         yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
 

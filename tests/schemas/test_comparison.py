@@ -81,11 +81,18 @@ def test_the_comparison_can_be_chosen_or_turned_off_with_a_reason() -> None:
         ({"off": "a pilot", "metric": "exact"}, "give one of them"),
         ({"margin": 0.2}, "less than or equal to 0.05"),
         ({"metric": "exakt"}, "gate on unknown metric 'exakt'"),
+        ({"metric": "finished"}, "finished does not say whether an answer is right"),
     ],
 )
 def test_a_comparison_is_not_turned_off_by_accident(compare: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         build([limit("exact")], compare)
+
+
+def test_form_may_be_compared_next_to_quality() -> None:
+    both = build([against_champion("exact", "refresh", 0.05)], {"metric": "finished"}).judged_gates.added_rule
+    assert both is not None
+    assert both.metric == "finished"
 
 
 def test_a_gate_that_compares_cannot_be_off() -> None:

@@ -462,6 +462,18 @@ def test_what_does_not_fit_together_is_reported_next_to_wrong_values(explain: Ex
     assert "unknown metric" in explain(text + "    evaluate: {metrics: []}\n")
 
 
+def test_a_variable_that_is_not_set_hides_no_other_fault(explain: Explain) -> None:
+    """Nothing is said of what the variable would decide."""
+    text = GOOD.replace("{metric: exact, value_threshold: 0.5}", "{metric: exct, value_threshold: 0.5}")
+    found = explain(text.replace("file:///models/tiny", "${env:NO_SUCH_MODEL}"))
+    assert "environment variable NO_SUCH_MODEL is not set" in found
+    assert "gate on unknown metric 'exct'" in found
+    assert found.count("error[") == 2, found
+    for section in ("fields: '${env:NO_SUCH_FORM}'", "style: [{name: short, pattern: '${env:NO_SUCH_FORM}'}]"):
+        found = explain(f"{text}    evaluate: {{{section}}}\n")
+        assert found.count("error[") == 1, found
+
+
 def test_a_wrong_value_alone_has_no_followers(explain: Explain) -> None:
     for wrong in (
         "train: {base_model: file:///m, method: lroa, quantization: null}",

@@ -124,6 +124,8 @@ def test_warnings_are_shown_next_to_errors(tmp_path: Path) -> None:
         text,  # a missing SQL file alone
         text.replace('"file:models/x"', '"file:models/x", learning_rate: fast'),
         text.replace("metric: exact, value_threshold: 0.5", "metric: exactt, value_threshold: 1.5"),
+        f"{text}    evaluate: {{batch_size: many}}\n",
+        text.replace('"file:models/x"', '"${env:NO_SUCH_MODEL}"'),
     ):
         (tmp_path / "pipelines.yaml").write_text(wrong)
         done = run_here(("validate",), cwd=tmp_path, environ=os.environ)

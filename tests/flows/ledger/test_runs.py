@@ -210,3 +210,13 @@ def test_what_people_saw_counts_from_the_first_run_of_other_inputs(ledger):
     assert len(ledger.seen_items("support", "in-3").hashes) == 4
     assert ledger.held_out_items() == {}
     ledger.check()
+
+
+def test_what_people_saw_after_a_moment_does_not_count_for_it(ledger, monkeypatch):
+    for day in (1, 2):
+        monkeypatch.setattr("flows.ledger.runs.now", lambda day=day: f"2026-06-0{day}T12:00:00+00:00")
+        begin(ledger, f"r{day}", inputs=f"in-{day}")
+        ledger.record_seen([f"T-{day}"])
+    known = {at: ledger.seen_items("support", "in-3", before=f"2026-06-0{at}T00:00:00+00:00") for at in (1, 2, 3)}
+    assert {at: len(seen.hashes) for at, seen in known.items()} == {1: 0, 2: 1, 3: 2}
+    assert known[2].hashes == (item_hash("T-1", salt=known[2].salt),)
