@@ -259,7 +259,7 @@ def estimate_mean(
     """Mean over items, with the uncertainty of resampling items or clusters of items.
 
     Resamples without spread count as infinitely far out, which widens the interval. The caller checks that there are
-    enough items (200) or clusters (40) and that enough of them carry the spread: with fewer, bounds are too narrow.
+    enough items (320) or clusters (40) and that enough of them carry the spread: with fewer, bounds are too narrow.
 
     Args:
         values: Finite values, shape `(n_items,)`, in a fixed order: the same order and seed give the same result.
