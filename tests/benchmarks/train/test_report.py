@@ -88,7 +88,9 @@ def test_the_compared_answers_are_equal(tiny_model: ModelRef) -> None:
     stock = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 2)
     single = engine.stock(load_base(tiny_model, dtype=torch.float32), prompts, 12, 2, 1)
     references = [[5, 6, 2]] * 5
-    ours = engine.ours(load_base(tiny_model, dtype=torch.float32), prompts, None, 12, 2, 2)
+    model = load_base(tiny_model, dtype=torch.float32)
+    engine.warm_up(model, prompts, 2, 2)
+    ours = engine.ours(model, prompts, None, 12, 2, 2)
     scored = engine.ours(load_base(tiny_model, dtype=torch.float32), prompts, references, 12, 2, 2)
     assert ours == scored == stock == single
     assert agreement(ours, stock) == 1.0
