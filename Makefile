@@ -97,7 +97,7 @@ bench-gates: install ## what the gate promises, and a league of other tools' rul
 bench-weeks: install ## eight weekly trainings from the base or from the champion, in the toy world; QUICK=1 within three minutes, RECORD=1
 	@OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.weeks
 
-bench-pairs: install ## how often SmolLM2's champion and next week's candidate differ: half an hour; QUICK=1 in the toy world, RECORD=1
+bench-pairs: install ## how often SmolLM2's champion and next week's candidate differ: three quarters of an hour; QUICK=1 in the toy world, RECORD=1
 	@$(BIN)/python -m benchmarks.pairs
 
 bench-regressions: install ## planted regressions through whole runs: an hour on two cores; QUICK=1 in a toy world within two minutes, RECORD=1, KEEP=1
