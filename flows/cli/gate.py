@@ -150,15 +150,13 @@ def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: st
     """Write what the rater has not labelled."""
     from flows.cli.output import out
     from flows.views.report import report_folder
-    from flows.workspace.disk import private_folder
+    from flows.workspace.disk import private_folder, write_private
     from tasks.assess.label_files import write_sheets
-    from tasks.files import write_atomic
 
     sheets = [labelling.sheet(question) for question in labelling.open_for(rater)]
     recorded = labelling.recorded
     file = private_folder(report_folder(recorded.settings.home, recorded.row.run_id)) / f"labels.{form}"
-    write_atomic(file, write_sheets(sheets, form))
-    file.chmod(0o600)
+    write_private(file, write_sheets(sheets, form))
     out().print(str(file), markup=False, soft_wrap=True)
     note(f"{len(sheets)} items; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`")
     return 0

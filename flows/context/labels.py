@@ -68,9 +68,7 @@ def add_votes(home: Path, pipeline: str, rater: str, votes: Mapping[str, bool | 
             f"{rater!r} cannot be the name of a rater", code="TG0139", where="--rater",
             hint="letters, digits, `.`, `_`, `@` and `-`, at most 63",
         )  # fmt: skip
-    folder = labels_folder(home, pipeline)
-    private_folder(folder.parent)
-    private_folder(folder)
+    folder = private_folder(labels_folder(home, pipeline))
     at = now()
     lines = b"".join(
         orjson.dumps({"label": label, "right": accepted, "at": at}) + b"\n" for label, accepted in votes.items()

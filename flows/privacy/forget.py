@@ -28,7 +28,7 @@ from flows.ledger.runs import now
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
-from flows.workspace.disk import make_private, named_disk_errors, private_folder
+from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
 from flows.workspace.lock import hold
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
@@ -36,7 +36,7 @@ from schemas.errors import SecurityError, StorageError
 from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
-from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
+from tasks.files import MANIFEST, seal, sync_directory, write_json
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
 
@@ -277,9 +277,8 @@ def write_certificate(
     file = certificate_file(settings, tombstone.id, began)
     private_folder(file.parent)
     write_json(file, certificate.model_dump(mode="json"))
-    write_atomic(file.with_suffix(".txt"), certificate_text(certificate).encode())
-    for each in (file, file.with_suffix(".txt")):
-        each.chmod(0o600)
+    file.chmod(0o600)
+    write_private(file.with_suffix(".txt"), certificate_text(certificate))
     return certificate
 
 

@@ -21,7 +21,7 @@ from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
 from flows.views.start_report import compare_starts, start_of
-from flows.workspace.disk import private_folder
+from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
@@ -56,7 +56,6 @@ from tasks.assess.worst import WorstItem
 from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples
 from tasks.curate.cards.label_balance import count_balance
-from tasks.files import write_atomic
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
@@ -79,9 +78,8 @@ def report_run(run: RunContext) -> None:
     try:
         report, card = gather(run.settings, run.run_id, outcome=run.outcome)
         write_report(report, card, report_folder(run.settings.home, run.run_id))
-        page = page_without_text(run.settings.home, run.run_id)
-        write_atomic(page, draw_page(report.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
-        page.chmod(0o600)
+        page = draw_page(report.model_copy(update={"worst": (), "removed": ()}), card=card)
+        write_private(page_without_text(run.settings.home, run.run_id), page)
     except Exception as error:  # its text may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
         run.listeners.noted(f"{why}; `tunegate report {run.run_id}` tries again")
@@ -153,15 +151,14 @@ def gather(
 def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
     """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each atomically; return their paths."""
     private_folder(folder)
-    files = {
-        "report.html": draw_page(report, card=card).encode(),
+    files: dict[str, str | bytes] = {
+        "report.html": draw_page(report, card=card),
         "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
-        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else "").encode(),
+        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else ""),
         "junit.xml": write_junit(report),
     }
     for name, content in files.items():
-        write_atomic(folder / name, content)
-        (folder / name).chmod(0o600)
+        write_private(folder / name, content)
     return {name: folder / name for name in files}
 
 
