@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from flows.workspace.disk import private_folder
 from schemas.errors import ConfigError
 

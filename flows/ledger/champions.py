@@ -16,7 +16,7 @@ from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.ledger.history import checked_history, previous_of, waiting_in
 from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from schemas.artifacts import Artifact, ChampionRef
 from schemas.errors import StorageError
 from schemas.training import PromptSpec

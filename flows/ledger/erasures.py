@@ -15,7 +15,7 @@ import orjson
 from flows.ledger.base import LedgerBase
 from flows.ledger.champions import project
 from flows.ledger.database import Database, Row
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
 _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"

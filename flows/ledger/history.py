@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 

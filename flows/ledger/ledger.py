@@ -16,8 +16,9 @@ from flows.ledger.history import whole_history
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
 from flows.ledger.rows import AS_OF, AcceptanceRow
-from flows.ledger.runs import Runs, now
+from flows.ledger.runs import Runs
 from flows.ledger.ticks import Ticks
+from flows.workspace.clock import now
 from schemas.errors import ConfigError, StorageError
 
 

@@ -14,7 +14,7 @@ from flows.ledger.base import LedgerBase
 from flows.ledger.journal import identity
 from flows.ledger.rows import RunRow, RunStatus, StepRow
 from flows.ledger.ticks import set_mark
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
@@ -340,8 +340,3 @@ class Runs(LedgerBase):
                 )
         marked = (self.run(row.run_id) for row in gone)
         return tuple(row for row in marked if row.status == "INTERRUPTED")
-
-
-def now() -> str:
-    """Return the current time, UTC, ISO 8601 to the second; for people, never for ordering."""
-    return present().isoformat(timespec="seconds")

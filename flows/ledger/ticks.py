@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from schemas.ticks import Cause, Decision
 from tasks.failpoint import reach
 
@@ -59,7 +59,7 @@ class Ticks(LedgerBase):
     ) -> None:
         """Record a tick that opened no run as a skipped run: because another run is in progress, say."""
         with self.write() as db:
-            at = _now()
+            at = now()
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code, started_at,"
                 " ended_at, reason, exit_code, pid) VALUES (?, ?, ?, 'SKIPPED', '', '{}', '', ?, ?, ?, 0, ?)",
@@ -96,7 +96,7 @@ class Ticks(LedgerBase):
     ) -> None:
         db.execute(
             "INSERT INTO ticks (run_id, pipeline, cause, at, scheduled_for, decision_json) VALUES (?, ?, ?, ?, ?, ?)",
-            (run_id, pipeline, cause, _now(), scheduled_for, decision.model_dump_json()),
+            (run_id, pipeline, cause, now(), scheduled_for, decision.model_dump_json()),
         )
 
     def _select(self, table: str, where: str, *values: object) -> list[Row]:
@@ -109,7 +109,7 @@ def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, wate
     before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
     db.execute(
         "INSERT INTO marks (run_id, pipeline, snapshot_id, watermark, n_tickets, at) VALUES (?, ?, ?, ?, ?, ?)",
-        (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, _now()),
+        (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, now()),
     )
 
 
@@ -120,7 +120,3 @@ def _tick(row: Row) -> TickRow:
 
 def _mark(row: Row) -> Mark:
     return Mark(**{name: row[name] for name in row.keys() if name != "seq"})  # noqa: SIM118 - a row iterates values
-
-
-def _now() -> str:
-    return present().isoformat(timespec="seconds")

@@ -24,10 +24,10 @@ from flows.graph.store import REFERENCE, Store
 from flows.ledger.erasures import ErasureRow
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
-from flows.ledger.runs import now
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
+from flows.workspace.clock import now
 from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
 from flows.workspace.lock import hold
 from flows.workspace.settings import Settings

@@ -17,9 +17,8 @@ from pathlib import Path
 from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
 from flows.ledger.rows import RunRow
-from flows.ledger.runs import now
 from flows.run.open_run import OpenRun
-from flows.workspace.clock import present
+from flows.workspace.clock import now, present
 from flows.workspace.disk import named_disk_errors, private_folder
 from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
 from tasks.curate.data_checks import judge_now

@@ -24,7 +24,7 @@ from flows.context.ingest import ingested_summary, source_fault
 from flows.context.published import warehouse_folder
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
-from flows.workspace.clock import VARIABLE, present
+from flows.workspace.clock import VARIABLE, now
 from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
@@ -144,8 +144,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def clock(_patient: Patient) -> Iterator[Finding]:
     """Check that no test clock is still set."""
     if os.environ.get(VARIABLE):
-        now = present().isoformat(timespec="seconds")
-        yield Finding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now}", f"unset {VARIABLE}")
+        yield Finding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now()}", f"unset {VARIABLE}")
 
 
 def locks(patient: Patient) -> Iterator[Finding]:
