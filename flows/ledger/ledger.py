@@ -61,8 +61,7 @@ class Acceptances(LedgerBase):
 
     def acceptances(self) -> tuple[AcceptanceRow, ...]:
         """Return all acceptances, oldest first."""
-        with self.read() as db:
-            rows = db.execute("SELECT kind, reason, actor, former, at FROM acceptances ORDER BY id").fetchall()
+        rows = self._rows("SELECT kind, reason, actor, former, at FROM acceptances ORDER BY id")
         return tuple(AcceptanceRow(*row) for row in rows)
 
 
@@ -81,12 +80,11 @@ class Tallies(LedgerBase):
 
     def tallies(self) -> tuple[RunTally, ...]:
         """Runs by pipeline, status and verdict."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT pipeline, status, coalesce(verdict, '') AS verdict, count(*) AS n_runs FROM runs"
-                " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
-            ).fetchall()
-        return tuple(RunTally(row["pipeline"], row["status"], row["verdict"], row["n_runs"]) for row in rows)
+        rows = self._rows(
+            "SELECT pipeline, status, coalesce(verdict, '') AS verdict, count(*) AS n_runs FROM runs"
+            " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
+        )
+        return tuple(RunTally(*row) for row in rows)
 
     def is_whole(self) -> bool:
         """Return whether every row is what was written and the chain of the champions' history is intact."""
@@ -99,13 +97,12 @@ class Tallies(LedgerBase):
 
     def last_verdicts(self) -> dict[str, str]:
         """Pipeline -> when its newest run with a verdict other than ERROR ended; runs with `--as-of` do not count."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
-                " GROUP BY pipeline ORDER BY pipeline",
-                (len(AS_OF), AS_OF),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
+            " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
+            " GROUP BY pipeline ORDER BY pipeline",
+            len(AS_OF), AS_OF,
+        )  # fmt: skip
         return {row["pipeline"]: row["at"] for row in rows}
 
 

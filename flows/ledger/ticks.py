@@ -69,27 +69,27 @@ class Ticks(LedgerBase):
 
     def ticks(self, pipeline: str, *, limit: int = 100) -> tuple[TickRow, ...]:
         """Return the newest ticks of the pipeline, oldest first."""
-        rows = self._select("ticks", "pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
+        rows = self._rows("SELECT * FROM ticks WHERE pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
         return tuple(_tick(row) for row in reversed(rows))
 
     def tick_of(self, run_id: str) -> TickRow | None:
         """Return the last decision of this run; None if no tick made it."""
-        rows = self._select("ticks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
-        return _tick(rows[0]) if rows else None
+        row = self._first("SELECT * FROM ticks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _tick(row) if row else None
 
     def mark(self, pipeline: str) -> Mark | None:
         """Return what the last verdict was about; None before the first."""
-        rows = self._select("marks", "pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
-        return _mark(rows[0]) if rows else None
+        row = self._first("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
+        return _mark(row) if row else None
 
     def mark_of(self, run_id: str) -> Mark | None:
         """Return what this run's verdict was about; None if it reached none."""
-        rows = self._select("marks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
-        return _mark(rows[0]) if rows else None
+        row = self._first("SELECT * FROM marks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _mark(row) if row else None
 
     def marks(self, pipeline: str) -> tuple[Mark, ...]:
         """Return the marks of all verdicts, oldest first."""
-        return tuple(_mark(row) for row in self._select("marks", "pipeline = ? ORDER BY seq", pipeline))
+        return tuple(map(_mark, self._rows("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq", pipeline)))
 
     def _note(
         self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
@@ -98,10 +98,6 @@ class Ticks(LedgerBase):
             "INSERT INTO ticks (run_id, pipeline, cause, at, scheduled_for, decision_json) VALUES (?, ?, ?, ?, ?, ?)",
             (run_id, pipeline, cause, now(), scheduled_for, decision.model_dump_json()),
         )
-
-    def _select(self, table: str, where: str, *values: object) -> list[Row]:
-        with self.read() as db:
-            return db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
 
 
 def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
