@@ -492,8 +492,8 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
     for event in _waiting(context, last):
         if not ledger.held(register.name, event.to_version, approval=register.approval == "required"):
             return None  # its cooldown is over
-    gate = next((step for step in ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
-    decision = context.store.find("gate", gate.key, GateDecision) if gate else None
+    key = ledger.keys_of(last.run_id).get("gate")
+    decision = context.store.find("gate", key, GateDecision) if key else None
     today = champion.version if champion else None
     return last if decision is not None and decision.champion_version == today else None
 

@@ -150,11 +150,9 @@ def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | N
     """
     if spec.train.start == "base" or champion is None:
         return None
-    keys = {step.step: step.key for step in ledger.steps(champion.run_id) if step.key}
-    name = next((each for each in ("chosen_dataset", "encode") if each in keys), None)
-    store = Store(ledger.root, recorded=ledger.digests_of)
-    learned = store.look("encode", keys[name], DatasetRef) if name else None
-    if not isinstance(learned, DatasetRef):
+    keys, store = ledger.keys_of(champion.run_id), Store(ledger.root, recorded=ledger.digests_of)
+    learned = store.whole("encode", keys.get("chosen_dataset") or keys.get("encode"), DatasetRef)
+    if learned is None:
         raise StorageError(
             f"the examples that champion version {champion.version} learned are no longer in the store, so what is new "
             "to it is not known",

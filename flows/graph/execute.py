@@ -208,8 +208,7 @@ class Run:
         if deep:
             found = self.store.find(node.folder, parts.key, node.returns, deep=True)
         else:
-            looked = self.store.look(node.folder, parts.key, node.returns)
-            found = looked if isinstance(looked, Artifact) else None
+            found = self.store.whole(node.folder, parts.key, node.returns)
         if found is None:
             return None
         seconds = self.elsewhere.get(node.name)
@@ -308,8 +307,8 @@ class Run:
         old = self.store.parts(node.folder, earlier.root.name)
         if old is None or why_changed(old, parts, unknown=unknown | {node.info.extends}):
             return None
-        found = self.store.look(node.folder, earlier.root.name, node.returns, deep=deep)
-        return found if isinstance(found, Artifact) else None
+        found: Artifact | None = self.store.whole(node.folder, earlier.root.name, node.returns, deep=deep)
+        return found
 
     def arguments(self, node: Node) -> dict[str, Any]:
         """Return the node's arguments with results for handles; a node that was left out is None, absent in a tuple."""

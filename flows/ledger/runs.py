@@ -127,6 +127,10 @@ class Runs(LedgerBase):
         rows = self._rows(f"SELECT {_STEP} FROM steps WHERE run_id = ? ORDER BY id", run_id)
         return tuple(StepRow(*row) for row in rows)
 
+    def keys_of(self, run_id: str) -> dict[str, str]:
+        """Return step -> key of its result, of the run's steps that have one."""
+        return {step.step: step.key for step in self.steps(run_id) if step.key}
+
     def made_in(self, key: str) -> float | None:
         """Return the seconds that the result of this key took when last made; None if no run of this ledger made it."""
         row = self._first("SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", key)

@@ -359,8 +359,8 @@ def _restore(run: Run, given: Handover, store: Store) -> None:
 
 
 def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
-    found = store.look(ended.folder, ended.key, returns, deep=True)
-    if not isinstance(found, Artifact) or found.digest != ended.digest:
+    found: Artifact | None = store.whole(ended.folder, ended.key, returns, deep=True)
+    if found is None or found.digest != ended.digest:
         raise StorageError(
             f"a result of {ended.folder} is not the one that was handed over", code="TG0549",
             where=str(store.place(ended.folder, ended.key)), hint="is TUNEGATE_STORE the folder of that run?",

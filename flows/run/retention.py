@@ -50,7 +50,7 @@ def _raw_results(run: RunContext) -> set[tuple[str, str]]:
             returns = WarehouseRef if step.step == "warehouse" else TicketTable if is_raw else None
             folder = step.step.rstrip("0123456789").rstrip("_")
             # Checked by its type, not only by its position: a base model may come before `redact` too.
-            if step.key and returns and isinstance(run.store.look(folder, step.key, returns), returns):
+            if returns is not None and run.store.whole(folder, step.key, returns) is not None:
                 found.add((folder, step.key))
     return found
 

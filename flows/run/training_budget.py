@@ -109,8 +109,8 @@ def _seconds_per_example(
         for step in ledger.steps(row.run_id):
             if step.state != "done" or not step.step.startswith("train"):
                 continue
-            found = store.look("train", step.key, TrainedRef)
-            if isinstance(found, TrainedRef) and (found.base_digest, found.method) == (model.digest, train.method):
+            found = store.whole("train", step.key, TrainedRef)
+            if found is not None and (found.base_digest, found.method) == (model.digest, train.method):
                 paces.append(step.seconds / (found.n_steps * _per_step(spec_of(row).train.first())))
         if len(paces) >= PAST_TRAININGS:
             break

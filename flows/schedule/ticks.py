@@ -97,7 +97,9 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
     mark = run.ledger.mark(spec.name)
-    then = _known(run, mark.run_id) if mark else None
+    # What is no longer in the store is not known: then every ticket is new.
+    key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
+    then = run.store.whole("decontaminate", key, Splits)
     arrivals = count_arrivals(now=now, then=then, warehouse=warehouse)
     drift = spec.retrain.drift
     shifts = (
@@ -184,13 +186,6 @@ def _overlap(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
     if spec.schedule is not None:
         expected = next_tick(spec.schedule, after=present()).isoformat(timespec="seconds")
     return Decision(run=False, code="overlap", reason=f"{reason} (schedule.overlap: skip)", expected=expected)
-
-
-def _known(run: RunContext, run_id: str) -> Splits | None:
-    """Return the tickets of the last verdict; None if they are no longer in the store: then everything is new."""
-    key = next((step.key for step in run.ledger.steps(run_id) if step.step == "decontaminate"), "")
-    found = run.store.look("decontaminate", key, Splits) if key else None
-    return found if isinstance(found, Splits) else None
 
 
 def _held_out_needed(run: RunContext, splits: Splits) -> int | None:

@@ -198,8 +198,8 @@ def _measured(
         if kind == "train":
             work = _trained(step, store, train, dims)
         elif model is not None:
-            parts, found = store.parts("answers", step.key), store.look("answers", step.key, Predictions)
-            if parts is not None and isinstance(found, Predictions) and parts.inputs.get("model") == model.digest:
+            parts, found = store.parts("answers", step.key), store.whole("answers", step.key, Predictions)
+            if parts is not None and found is not None and parts.inputs.get("model") == model.digest:
                 work = _answering_work(found.n_items, found.n_new_tokens, size, dims.n_parameters)
         if work and step.seconds > 0:
             return work / step.seconds
@@ -207,8 +207,8 @@ def _measured(
 
 
 def _trained(step: StepRow, store: Store, train: TrainSpec, dims: ModelDims) -> float | None:
-    parts, found = store.parts("train", step.key), store.look("train", step.key, TrainedRef)
-    if parts is None or not isinstance(found, TrainedRef):
+    parts, found = store.parts("train", step.key), store.whole("train", step.key, TrainedRef)
+    if parts is None or found is None:
         return None
     try:
         past = TrainSpec.model_validate(parts.params["spec"])

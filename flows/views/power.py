@@ -93,14 +93,9 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
     """Return the newest verdict of the pipeline that is still in the store; runs with `--as-of` do not count."""
-    for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
-        if run.as_of is not None:
-            continue
-        gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
-        found = store.look("gate", gate.key, GateDecision) if gate else None
-        if isinstance(found, GateDecision):
-            return found
-    return None
+    runs = (run for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline) if run.as_of is None)
+    found = (store.whole("gate", ledger.keys_of(run.run_id).get("gate"), GateDecision) for run in runs)
+    return next((decision for decision in found if decision is not None), None)
 
 
 def _seen(decision: GateDecision) -> dict[str, Disagreement]:

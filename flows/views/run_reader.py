@@ -48,8 +48,7 @@ class Recorded:
 
     def result(self, step: str, kind: type[A], *, folder: str | None = None) -> A | None:
         """Return the step's result; None if the run did not reach it or it is no longer in the store."""
-        found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None
-        return found if isinstance(found, kind) else None
+        return self.store.whole(folder or step, self.keys.get(step), kind)
 
     def of_training(self, step: str, kind: type[A]) -> A | None:
         """Like `result`, for `encode` or `base_model`: of the chosen training if there were several."""

@@ -59,7 +59,7 @@ def choice_costs(ledger: Ledger, run_id: str, choice: ChoiceRef, *, price: float
 
     If a training was killed and continued, only the last attempt counts.
     """
-    keys = {row.step: row.key for row in ledger.steps(run_id) if row.key}
+    keys = ledger.keys_of(run_id)
     costs: Costs = {}
     for row in choice.rows:
         made = [ledger.made_in(keys[name]) for step in MADE if (name := f"{step}_{row.name}") in keys]
@@ -80,8 +80,8 @@ def choice_json(choice: ChoiceRef, costs: Costs) -> dict[str, Any]:
 
 def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Costs] | None:
     """Return the choice of a recorded run, with its costs; None if it had only one training."""
-    found = next((row for row in ledger.steps(run_id) if row.step == "choice" and row.key), None)
-    choice = store.find("choice", found.key, ChoiceRef) if found else None
+    key = ledger.keys_of(run_id).get("choice")
+    choice = store.find("choice", key, ChoiceRef) if key else None
     if choice is None:
         return None
     config: Mapping[str, Any] = orjson.loads(ledger.run(run_id).config_json)["train"]
