@@ -236,15 +236,11 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     return opened.context.outcome
 
 
-class RunLog:
+class RunLog(Listener):
     """Writes what the console shows into the flow run's log: one line per step, warnings, the gate's reasons."""
 
     def __init__(self, log: LoggerAdapter[Any] | Logger) -> None:
         self._log = log
-
-    def started(self, node: Node) -> None: ...
-
-    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None: ...
 
     def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if node.kind != "act":

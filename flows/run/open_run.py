@@ -19,9 +19,9 @@ from flows.context.registry_owner import check_registry
 from flows.context.registry_state import describe_start, record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
-from flows.context.timings import Timings
+from flows.context.timings import TimingsObserver
 from flows.graph.budget import budget_of
-from flows.graph.execute import Observer, Outcome, Run, RunEndedError
+from flows.graph.execute import Outcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
@@ -54,26 +54,25 @@ class OpenRun:
     run: Run
 
 
-class RunObserver(Observer):
+class RunObserver(TimingsObserver):
     """Records each node's outcome in the ledger and passes it on to the run's listeners."""
 
     def __init__(self, context: RunContext) -> None:
+        super().__init__(context.settings)
         self._context = context
-        self._timings: dict[str, Timings] = {}
 
     def started(self, node: Node) -> None:
-        self._timings[node.name] = Timings()
+        super().started(node)
         self._context.listeners.started(node)
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._timings[node.name].record(figures)
+        super().progressed(node, done, total, unit, figures)
         self._context.listeners.progressed(node, done, total, unit, figures)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        context, timings = self._context, self._timings.pop(node.name, None)
+        super().ended(node, outcome)
+        context = self._context
         if node.kind == "step" and not outcome.skipped:
-            if timings is not None:
-                timings.write(context.settings, node.folder, outcome.key)
             context.ledger.record_step(context.run_id, node.id, _obtained(outcome))
             if node.folder == "items" and isinstance(outcome.result, EvalSet):
                 record_held_out(context.ledger, outcome.result)

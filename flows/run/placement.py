@@ -22,9 +22,9 @@ from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState, StartingPoint
-from flows.context.timings import Timings
+from flows.context.timings import TimingsObserver
 from flows.graph.budget import budget_of
-from flows.graph.execute import Observer, Outcome, Run
+from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.graph.store import Store
@@ -266,7 +266,7 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
     run = Run(
         pipeline.graph,
         store,
-        observer=_WorkerObserver(replace(settings, home=store.root)),
+        observer=TimingsObserver(replace(settings, home=store.root)),
         guard=QuarantineGuard(spec.table),
         budget=budget_of(settings),
     )
@@ -287,25 +287,6 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
         _place(run.store.root, run_id, stage, done=True),
         Results(handover=handover, made=made).model_dump(mode="json"),
     )
-
-
-class _WorkerObserver(Observer):
-    """Writes the figures that steps measure next to the shared results."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._timings: dict[str, Timings] = {}
-
-    def started(self, node: Node) -> None:
-        self._timings[node.name] = Timings()
-
-    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._timings[node.name].record(figures)
-
-    def ended(self, node: Node, outcome: Outcome) -> None:
-        timings = self._timings.pop(node.name, None)
-        if timings is not None and not outcome.skipped:
-            timings.write(self._settings, node.folder, outcome.key)
 
 
 def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
