@@ -283,14 +283,17 @@ class Run:
             raise error
         self.end(node, Outcome(skipped=f"{error.code}: {error.message}"))
 
-    def parts(self, node: Node) -> KeyParts:
+    def parts(self, node: Node, *, unknown: frozenset[str] = frozenset()) -> KeyParts:
         """Return the parts of a step's key; plan and run compute keys only here. For a node that is ready.
+
+        Args:
+            unknown: Inputs to leave out, of a node that is not ready.
 
         Raises:
             ValueError: an input is an artifact that no store has committed.
         """
         arguments = self.arguments(node)
-        inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs}
+        inputs = {name: _digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
         return step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
 
     def unchanged(
@@ -333,7 +336,7 @@ class Run:
         return progress
 
 
-def digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
+def _digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
     """Return the digest of an input, or the digests of a tuple in order; None for one that was left out."""
     if value is None:
         return None

@@ -234,25 +234,23 @@ class KeyParts(BaseModel):
         return sha256_json(self.model_dump(mode="json"))
 
 
-def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str, Any] | None = None) -> KeyParts:
+def step_key(node: Node, inputs: Mapping[str, InputDigest]) -> KeyParts:
     """Return the parts of a step's key.
 
     Args:
         inputs: The digest (or digests, in order) of each input.
-        params: The values of its other arguments; None for those of the node.
 
     Raises:
         TypeError: a parameter has no canonical form (a path, an artifact, a non-finite number), or the step is not a
             plain function of a module.
     """
-    values = {**node.reads, **(node.params if params is None else params)}
-    code = code_digests(node.function)
+    values = {**node.reads, **node.params}
     return KeyParts(
         step=node.folder,
         function=f"{node.function.__module__}.{node.function.__qualname__}",
         inputs=dict(inputs),
         params={name: canonical(value, where=f"{node.name}.{name}") for name, value in values.items()},
-        code=code,
+        code=code_digests(node.function),
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
         | {name: installed(name) for name in node.info.libraries},
     )
