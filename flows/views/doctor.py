@@ -38,8 +38,11 @@ MIN_FREE_GB = 5.0
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 NEEDED = ("torch", "transformers", "duckdb", "prefect", "mlflow")
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
-PREFECT_LOGIN = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN")
+LOGIN = {
+    "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
+    "mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
+}
+"""Variables with a login, of which one is enough."""
 
 
 @dataclass(frozen=True)
@@ -264,9 +267,8 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
 
 def prefect(patient: Patient) -> Iterator[Finding]:
     """Check the server in PREFECT_API_URL."""
-    url = patient.settings.prefect_api_url
-    if url:
-        yield from _remote("prefect", url, f"{url.rstrip('/')}/health", PREFECT_LOGIN, patient)
+    if patient.settings.prefect_api_url:
+        yield from _remote("prefect", patient.settings.prefect_api_url, patient)
 
 
 def mlflow(patient: Patient) -> Iterator[Finding]:
@@ -277,16 +279,16 @@ def mlflow(patient: Patient) -> Iterator[Finding]:
         declared = {""}
     for uri in sorted({uri or patient.settings.mlflow_tracking_uri or "" for uri in declared}):
         if uri.startswith(("http://", "https://")):
-            yield from _remote("mlflow", uri, f"{uri.rstrip('/')}/health", MLFLOW_LOGIN, patient)
+            yield from _remote("mlflow", uri, patient)
 
 
-def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: Patient) -> Iterator[Finding]:
-    shown, code = bare_url(url), answer_code(health)
-    known = any(patient.environ.get(name) for name in login) or "@" in url
+def _remote(what: str, url: str, patient: Patient) -> Iterator[Finding]:
+    shown, code = bare_url(url), answer_code(f"{url.rstrip('/')}/health")
+    known = any(patient.environ.get(name) for name in LOGIN[what]) or "@" in url
     if code is None:
         yield Finding(what, "bad", f"{shown} does not answer", f"start it, or correct the address of {what}")
     elif code in (401, 403) and not known:
-        yield Finding(what, "bad", f"{shown} asks for a login", f"set {login[0]}")
+        yield Finding(what, "bad", f"{shown} asks for a login", f"set {LOGIN[what][0]}")
     elif code not in (200, 401, 403):
         yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "see the server's log")
     else:

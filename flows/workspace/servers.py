@@ -38,6 +38,7 @@ from flows.workspace.lock import hold
 from flows.workspace.prefect_login import make_login, pages_of, read_login, write_login_page
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
+from schemas.endpoint import is_loopback
 from schemas.errors import ServiceError
 from schemas.secrets import without_secrets
 from tasks.files import write_json
@@ -301,7 +302,7 @@ def answer_code(url: str, *, login: str | None = None) -> int | None:
     Args:
         login: `user:password`, for a server that wants one.
     """
-    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server on its own machine
+    direct = is_loopback(urllib.parse.urlsplit(url).hostname or "")  # a proxy would look on its own machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     if login:
         opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]
