@@ -29,7 +29,7 @@ from flows.build import STAGES
 from flows.champion.recover import recover_promotion
 from flows.context.graph_context import trunks_of
 from flows.context.listener import Listener
-from flows.context.outcome import Ending, Holds, Outcome, outcome_of
+from flows.context.outcome import Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome as NodeOutcome
 from flows.graph.execute import RunEndedError, run_plainly
@@ -342,7 +342,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             _run_stage(opened, stage, ends)
     if until != "release":
-        return _end(context, "DONE", f"ran until {until}")
+        return outcome_of(context.ledger, context.run_id, "DONE", f"ran until {until}")
     _show_report(context)
     if context.outcome is None:
         raise TypeError("the stage `release` reached no verdict")
@@ -463,14 +463,10 @@ place_curate, place_finetune, place_assess, place_release = map(_stage_flow, STA
 STAGE_FLOWS = {"curate": place_curate, "finetune": place_finetune, "assess": place_assess, "release": place_release}
 
 
-def _end(context: RunContext, verdict: Ending, reason: str, *, holds: Holds | None = None) -> Outcome:
-    return outcome_of(context.ledger, context.run_id, verdict, reason, holds=holds)
-
-
 def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> Outcome:
     if context.in_prefect:
         get_run_logger().info("SKIP: %s", decision.reason)
-    return _end(context, "SKIP", decision.reason, holds=holds)
+    return outcome_of(context.ledger, context.run_id, "SKIP", decision.reason, holds=holds)
 
 
 def _last_valid_run(context: RunContext) -> RunRow | None:

@@ -6,17 +6,15 @@ MLflow is down, the run prints a note and keeps its verdict: `tunegate ops recon
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from pydantic import ValidationError
 
 from flows.champion.aliases import move_aliases
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
-from flows.ledger.rows import pipeline_config
+from flows.ledger.rows import flat, pipeline_config
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError, StorageError, TunegateError
@@ -206,17 +204,3 @@ def _ended(ledger: Ledger) -> dict[str, str]:
     """Return run id -> MLflow's status of its end; a run that died could not set it itself."""
     names = {"FAILED": "FAILED", "INTERRUPTED": "KILLED", "DONE": "FINISHED", "SKIPPED": "FINISHED"}
     return {row.run_id: names[row.status] for row in ledger.runs(limit=RECENT_RUNS) if row.status in names}
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Flatten a nested configuration to dotted parameters.
-
-    >>> flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
-    {'train.seed': '7', 'train.adapter.rank': '16'}
-    """
-    if isinstance(value, Mapping):
-        items: dict[str, str] = {}
-        for key, inner in value.items():
-            items |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return items
-    return {prefix: value if isinstance(value, str) else orjson.dumps(value).decode()}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from flows.context.outcome import Outcome
+from flows.context.outcome import Outcome, outcome_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
@@ -65,11 +65,7 @@ def skip_without_lock(spec: PipelineSpec, settings: Settings, tick: Tick) -> Out
         run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause,
         scheduled_for=tick.scheduled_for_utc, decision=decision,
     )  # fmt: skip
-    champion = ledger.champion(spec.registry.name)
-    return Outcome(
-        run_id=run_id, pipeline=spec.name, verdict="SKIP", reason=decision.reason,
-        champion=champion.version if champion else None,
-    )  # fmt: skip
+    return outcome_of(ledger, run_id, "SKIP", decision.reason)
 
 
 def tick_wait_s(spec: PipelineSpec) -> float:

@@ -6,14 +6,12 @@ ledger's record of the items whose text was shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
 from pydantic import ValidationError
 
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import RunRow, pipeline_config
+from flows.ledger.rows import RunRow, flat, pipeline_config
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
 from schemas.curation_card import CardNumbers
@@ -137,15 +135,7 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
 
 def settings_of(row: RunRow) -> dict[str, str]:
     """Return path -> value of every recorded setting that affects a candidate."""
-    config = {name: value for name, value in pipeline_config(row).items() if name not in HIDDEN}
-    return dict(_flat(config, ""))
-
-
-def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
-        return [pair for pairs in inner for pair in pairs]
-    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
+    return flat({name: value for name, value in pipeline_config(row).items() if name not in HIDDEN})
 
 
 def spec_of(row: RunRow) -> PipelineSpec:
