@@ -6,6 +6,7 @@ quotes it.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,8 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
 from flows.cli.output import note, print_json, talk
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError, TunegateError
 
 if TYPE_CHECKING:
     from flows.views.labelling import Labelling
@@ -30,15 +33,11 @@ def explain(
 
     Each rule with its interval, items won and lost, and the worst items side by side.
     """
-    from dataclasses import asdict
-
     from rich.markup import escape
 
     from flows.cli.text.gate import print_decision
     from flows.context.timings import read_timings
     from flows.views.run_reader import Recorded, shown_finding
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError, TunegateError
     from tasks.assess.worst import WorstItem
 
     recorded = Recorded(load_settings(config), run_id)
@@ -102,8 +101,6 @@ def label(
     from flows.context.labels import add_votes, read_votes
     from flows.views.labelling import labelling_of
     from flows.views.run_reader import Recorded
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError
 
     if (write is not None) + (read is not None) > 1:
         raise ConfigError("give --write or --read, not both", code="TG0139", where="--read")

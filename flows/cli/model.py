@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import out, print_json, print_rows, talk, warn
+from flows.workspace.settings import load_settings
+from schemas.errors import GateError
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 SHOWN_REFUSALS = 5
@@ -30,8 +33,6 @@ def complete_format(incomplete: str) -> list[str]:
 @command(app, example="tunegate model champion support-replies")
 def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show the champion and how it came to be."""
-    from dataclasses import asdict
-
     from flows.cli.decisions import registry_of
 
     _, ledger, name = registry_of(pipeline, config)
@@ -95,7 +96,6 @@ def promote(
     """Make a candidate champion past the gate, on the record."""
     from flows.champion.mlflow_sync import synchronise
     from flows.cli.decisions import registry_of, report_decision
-    from schemas.errors import GateError
     from tasks.release.bundle import check_evaluated
 
     settings, ledger, name = registry_of(pipeline, config)
@@ -138,7 +138,6 @@ def approve(
     from flows.champion.approvals import Answer, answer
     from flows.cli.decisions import report_decision, resume_in_prefect
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -309,7 +308,6 @@ def feedback(
     Without a file, it only shows how often each version's suggestions were accepted.
     """
     from flows.context.feedback import acceptance, take_in_file
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)

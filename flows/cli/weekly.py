@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -22,6 +23,8 @@ from flows.cli.options import (
     complete_pipeline,
 )
 from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
     from schemas.columns import TicketColumn
@@ -123,8 +126,6 @@ def validate(
 
     from flows.cli.data_validation import DataFindings, check_data
     from flows.cli.validation import Declared, address_fault, advice_by_pipeline, faults_of
-    from flows.workspace.settings import load_settings
-    from schemas.errors import SeveralErrors, TunegateError
     from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []
@@ -244,7 +245,6 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Show what is running, who is champion and which servers are up."""
     from flows.ledger.opened import open_ledger
     from flows.workspace.servers import running, users_homes
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     settings = load_settings(config)
@@ -297,10 +297,7 @@ def runs(
     as_json: Json = False,
 ) -> int:
     """List runs, newest first."""
-    from dataclasses import asdict
-
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
@@ -317,15 +314,12 @@ def runs(
 @command(app, example="tunegate show 20261126-074621")
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
-    from dataclasses import asdict
-
     from flows.context.timings import memory_sentence, read_timings
     from flows.ledger.opened import open_ledger
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
     from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
     from flows.views.tick_report import tick_json, tick_lines
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -392,8 +386,6 @@ def report(
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
     from flows.ledger.opened import open_ledger
     from flows.views.report import gather, report_folder, write_report
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError
     from tasks.files import write_atomic
 
     settings = load_settings(config)
@@ -433,7 +425,6 @@ def predict(
     """Let the champion answer a ticket, redacted as it was trained."""
     from flows.cli.answering import answer_ticket, champion_of, read_ticket
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
@@ -463,7 +454,6 @@ def graph(
     """
     from flows.cli.pictures import picture_of_now, picture_of_run
     from flows.graph.draw import as_mermaid, as_text
-    from schemas.errors import ConfigError
 
     if mermaid and as_json:
         raise ConfigError(
@@ -487,8 +477,6 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """Explain an error code and what to do about it."""
-    from dataclasses import asdict
-
     from flows.cli.error_codes import rows_of
 
     found = rows_of(code)
