@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from flows.assess import Assessed, assess
@@ -10,7 +11,7 @@ from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
-from flows.graph.graph import Graph
+from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
 from flows.release import Released, release, release_as_of
@@ -81,7 +82,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             **({} if context.as_of is None else {"as_of": context.as_of}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,
-            "code": code_of(graph),
+            "code": code_of(nodes),
             "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
             "python": list(sys.version_info[:2]),
         }
@@ -89,10 +90,10 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
     return f"{inputs}{digest_of(context.labels)[:16]}" if spec.evaluate.labels else inputs
 
 
-def code_of(graph: Graph) -> dict[str, str]:
+def code_of(nodes: Iterable[Node]) -> dict[str, str]:
     """Return module -> digest, of all steps and of the functions that add steps later."""
     found: dict[str, str] = {}
-    for node in graph.nodes.values():
+    for node in nodes:
         if node.kind != "act":
             found |= code_digests(node.function)
     return found

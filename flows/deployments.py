@@ -131,7 +131,8 @@ def prepare(loaded: PipelineFile) -> None:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
+        schedules = (spec.schedule for spec in loaded.pipelines.values() if spec.schedule is not None)
+        for resource in sorted({schedule.resource for schedule in schedules if schedule.resource}):
             client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
         _put_automation(client, _zombies())
         _put_automation(client, _repeat_crashed())
@@ -188,10 +189,6 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
             hint=f"`prefect work-pool create {pool} --type process` creates it, "
             f"`prefect worker start --pool {pool}` starts a worker",
         ) from None  # fmt: skip
-
-
-def _scheduled(loaded: PipelineFile) -> list[Any]:
-    return [spec for spec in loaded.pipelines.values() if spec.schedule is not None]
 
 
 def _trigger(spec: PipelineSpec, place: int) -> Any:

@@ -33,7 +33,7 @@ from flows.workspace.lock import hold
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
-from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
+from schemas.forget import Certificate, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
 from tasks.files import MANIFEST, seal, sync_directory, write_json
@@ -163,8 +163,9 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     held = tracer.holdings(tombstone.id, forgotten)
     ledger.mark_versions(tombstone.id, held.versions)
     for _ in range(PASSES):
+        yours = [each for each in held.held if each.fate == "yours"]
         loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
-        ledger.record_removals(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
+        ledger.record_removals(tombstone.id, began, (*held.to_do, *yours, *loose))
         reach("forget.noted")
         _remove_noted(settings, ledger, tombstone.id, began, forgotten)
         left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)
@@ -182,10 +183,6 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     reach("forget.certified")
     ledger.end_erasure(tombstone.id, began)
     return certificate
-
-
-def _yours(held: Holdings) -> list[Holding]:
-    return [each for each in held.held if each.fate == "yours"]
 
 
 def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str, forgotten: Forgotten) -> None:

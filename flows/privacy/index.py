@@ -32,7 +32,7 @@ from schemas.forget import Holding
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import EXAMPLES, index_customers, index_rows, look_up, parts_of
-from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, reading_digest
+from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, landed_customers, reading_digest
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"
@@ -221,8 +221,6 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
         elif step == COPIED:
             index_customers({place.name: copy_customers(place)}, hashes, root / name)
         elif step == LANDED:
-            from tasks.sources.row_owner import landed_customers
-
             try:
                 index_customers({place.name: landed_customers(place)}, hashes, root / name)
             except LockedError:

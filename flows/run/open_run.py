@@ -163,7 +163,7 @@ def _opened(context: RunContext) -> OpenRun:
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
-    context.code_digest = digest_of(code_of(pipeline.graph))
+    context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
     context.ledger.set_input_digest(context.run_id, context.input_digest)
     run = Run(
         pipeline.graph,

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.build import STAGES, build
+from flows.build import STAGES, build, code_of
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
@@ -26,7 +26,7 @@ from flows.context.timings import TimingsObserver
 from flows.graph.budget import budget_of
 from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
-from flows.graph.keys import code_digests, digest_of, installed
+from flows.graph.keys import digest_of, installed
 from flows.graph.store import Store
 from flows.run.open_run import OpenRun
 from flows.run.quarantine_guard import QuarantineGuard
@@ -381,11 +381,7 @@ def config_digest(spec: PipelineSpec) -> str:
 
 
 def _code(graph: Graph, stage: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for node in graph.of_stage(stage):
-        if runs_on_worker(node):
-            found |= code_digests(node.function)
-    return found
+    return code_of(node for node in graph.of_stage(stage) if runs_on_worker(node))
 
 
 def _libraries(graph: Graph, stage: str) -> dict[str, str]:

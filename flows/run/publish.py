@@ -45,7 +45,13 @@ def publish_snapshot(opened: OpenRun) -> Path:
         for name in CARD:
             _copy(run.result(curated.card).root / name, folder / name)
         checks = None if curated.checks is None else run.result(curated.checks)
-        return _publish_database(warehouse, folder, lambda copy: _write_history(copy, folder, context, checks))
+        database = folder / "warehouse.duckdb"
+        made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
+        _copy(
+            warehouse.database, database, made_at=made, complete=lambda it: _write_history(it, folder, context, checks)
+        )
+        sync_directory(folder)
+        return database
 
 
 def _sweep(folder: Path) -> None:
@@ -54,14 +60,6 @@ def _sweep(folder: Path) -> None:
         leftover.unlink()
     for leftover in (folder / "snapshots").glob(".*.tmp"):
         shutil.rmtree(leftover)
-
-
-def _publish_database(warehouse: WarehouseRef, folder: Path, complete: Callable[[Path], None]) -> Path:
-    database = folder / "warehouse.duckdb"
-    made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
-    _copy(warehouse.database, database, made_at=made, complete=complete)
-    sync_directory(folder)
-    return database
 
 
 def _write_history(copy: Path, folder: Path, context: RunContext, checks: CheckResults | None) -> None:

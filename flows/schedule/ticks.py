@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from flows.context.outcome import Outcome, outcome_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
-from flows.schedule.cron import next_tick, tick_for
 from flows.views.power import gate_power
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -139,8 +139,25 @@ def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
     """Add to a SKIP the time of the next tick that is expected to run, also to its reason."""
     if decision.run or decision.expected is None:
         return decision
-    moment = tick_for(spec.schedule, datetime.fromisoformat(decision.expected)).isoformat(timespec="seconds")
-    return decision.model_copy(update={"expected": moment, "reason": f"{decision.reason}; expected to run on {moment}"})
+    moment = datetime.fromisoformat(decision.expected)
+    if spec.schedule is not None:
+        moment = next_tick(spec.schedule, after=moment - timedelta(seconds=1))  # at that very moment, too
+    shown = moment.isoformat(timespec="seconds")
+    return decision.model_copy(update={"expected": shown, "reason": f"{decision.reason}; expected to run on {shown}"})
+
+
+def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
+    """Return the first time of the schedule after `after`, UTC, as Prefect's server computes it.
+
+    >>> monday = ScheduleSpec(cron="0 5 * * 1", timezone="Europe/Berlin")
+    >>> next_tick(monday, after=datetime(2026, 6, 1, 3, tzinfo=UTC)).isoformat()
+    '2026-06-08T03:00:00+00:00'
+    """
+    from prefect._vendor.croniter.croniter import croniter
+
+    local = after.astimezone(ZoneInfo(schedule.timezone))
+    found: datetime = croniter(schedule.cron.strip(), local).get_next(datetime)  # type: ignore[no-untyped-call]
+    return found.astimezone(UTC)
 
 
 def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
