@@ -6,8 +6,9 @@ It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/le
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flows.graph.store import Obtained
 from flows.ledger.base import LedgerBase
@@ -21,9 +22,6 @@ from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
 from tasks.draw import item_hash
 from tasks.failpoint import reach
 from tasks.files import sha256_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 TYPICAL_RUNS = 5
 _STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"

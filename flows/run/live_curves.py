@@ -9,18 +9,15 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
 
 from flows.context.listener import Listener
+from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 from schemas.errors import ServiceError
 from schemas.release import RunRecord
 from schemas.secrets import masked
 from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
 
 FLUSH_S = 1.0
 JOIN_TIMEOUT_S = 15.0

@@ -7,14 +7,11 @@ the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/cu
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from flows.context.published import warehouse_folder
+from flows.context.run_context import RunContext
 from schemas.artifacts import TicketTable, WarehouseRef
 from tasks.privacy.databases import forget_raw, has_raw_texts
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
 
 DAY_S = 86_400
 RECENT_RUNS = 10_000

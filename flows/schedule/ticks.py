@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from flows.context.outcome import Outcome, outcome_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.run.open_run import OpenRun
 from flows.views.power import gate_power
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -26,9 +26,6 @@ from schemas.ticks import Cause, Decision
 from tasks.monitor.arrivals import count_arrivals, windows
 from tasks.monitor.conditions import Situation, before_curation, decide
 from tasks.monitor.drift import measure_drift
-
-if TYPE_CHECKING:
-    from flows.run.open_run import OpenRun
 
 RECENT_RUNS = 100
 QUEUE_WAIT_S = 7 * 86_400.0

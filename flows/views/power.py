@@ -6,8 +6,8 @@ Reads the last verdict from ledger and store; the arithmetic is in `tasks/assess
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from flows.context.run_context import RunContext
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import GateDecision, Splits
@@ -18,9 +18,6 @@ from schemas.verdicts import Finding
 from tasks.assess.compare import z_value
 from tasks.assess.plan_gate import Disagreement, InterimPlan, RulePower, plan_gate, plan_interim
 from tasks.assess.suite import read_suite
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
 
 RECENT_RUNS = 50
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import orjson
 
+from flows.context.outcome import Outcome
+from flows.context.run_context import RunContext
 from flows.context.run_picture import read_picture
 from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
@@ -59,10 +60,6 @@ from tasks.curate.cards.label_balance import count_balance
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
-
-if TYPE_CHECKING:
-    from flows.context.outcome import Outcome
-    from flows.context.run_context import RunContext
 
 CITED_PASSAGES = 20
 """Most cited passages that are shown."""
