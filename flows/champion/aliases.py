@@ -15,6 +15,7 @@ from flows.context.registry_owner import owner_of
 from flows.ledger.history import last_move
 from schemas.errors import ServiceError, TunegateError
 from tasks.failpoint import reach
+from tasks.release.register import EVENT_TAG, find_version, move_alias, tag_version
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -51,8 +52,6 @@ def _follow(
     name: str, ledger: Ledger, client: MlflowClient, publish: Publish, *, uri: str
 ) -> tuple[list[str], list[TunegateError]]:
     """Set the aliases once; return those that were moved, and why other candidates could not be published."""
-    from tasks.release.register import move_alias
-
     moved: list[str] = []
     faults: list[TunegateError] = []
 
@@ -86,8 +85,6 @@ def _number_of(
     name: str, version: str | None, ledger: Ledger, client: MlflowClient, publish: Publish, uri: str
 ) -> str | None:
     """Return MLflow's number of the version, which is published first if this MLflow does not have it."""
-    from tasks.release.register import find_version
-
     row = ledger.candidate(name, version) if version is not None else None
     if row is None:
         return None
@@ -96,8 +93,6 @@ def _number_of(
 
 def _tag_promotion(name: str, number: str, ledger: Ledger, client: MlflowClient, uri: str) -> None:
     """Tag how the champion was promoted, and the hash of that event: a copy of the chain's end outside the ledger."""
-    from tasks.release.register import EVENT_TAG, tag_version
-
     event = last_move(ledger.history(name), name)
     if event is not None:
         tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}

@@ -22,6 +22,7 @@ from schemas.release import RunRecord
 from schemas.secrets import unmasked
 from schemas.template import PASSAGES, template_columns
 from tasks.failpoint import reach
+from tasks.release.register import BUNDLE_TAG, NewVersion, register_version
 from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
@@ -145,8 +146,6 @@ def _publish(
     client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
 ) -> str:
     """Send the run that gave the verdict and its version; return MLflow's number of the version."""
-    from tasks.release.register import BUNDLE_TAG, NewVersion, register_version
-
     home, name, version = settings.home, row.ref.name, row.ref.version
     mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
     files = [home / file for file in record.files if (home / file).is_file()]

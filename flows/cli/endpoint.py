@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
+from starlette.applications import Starlette
 
 from flows.cli.answering import no_champion
 from flows.cli.listening import listen, run_server
@@ -33,12 +34,9 @@ from schemas.pipeline import PipelineSpec
 from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-
-    from tasks.release.endpoint import Access, Tenant
-    from tasks.release.live import Offer
+from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
+from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint, build_shared_endpoint
+from tasks.release.live import LiveModels, Memory, Offer, base_of
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
 MIN_TOKEN_CHARS = 16
@@ -91,9 +89,6 @@ def run_endpoint(request: EndpointRequest) -> int:
     spec = specs[0]
     ledger, name = open_ledger(settings), spec.registry.name
     _check_place(request.host, no_token=request.no_token)
-    from tasks.release.endpoint import Limits, build_endpoint
-    from tasks.release.live import LiveModels
-
     models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
     if models.find("champion") is None:
         raise no_champion(spec)
@@ -112,8 +107,6 @@ def run_endpoint(request: EndpointRequest) -> int:
 def _run_shared(request: EndpointRequest, specs: list[PipelineSpec], settings: Settings) -> int:
     """Serve several pipelines' champions as adapters on one base in memory."""
     tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
-    from tasks.release.endpoint import Limits, build_shared_endpoint
-
     tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
     names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
     app = build_shared_endpoint(
@@ -126,9 +119,6 @@ def _run_shared(request: EndpointRequest, specs: list[PipelineSpec], settings: S
 
 
 def _access(token: str | None, host: str) -> Access:
-    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
-    from tasks.release.endpoint import Access
-
     return Access(token, LOOPBACK_NAMES if host in LOOPBACK else ("*",))
 
 
@@ -155,9 +145,6 @@ def make_tenants(
         ConfigError: TG0159, a pipeline has no champion; TG0111, its champion does not share the first one's base.
         StorageError: a champion's files are damaged.
     """
-    from tasks.release.endpoint import Tenant
-    from tasks.release.live import LiveModels, Memory, base_of
-
     ledger = open_ledger(settings)
 
     def offered(spec: PipelineSpec) -> dict[str, Offer]:
@@ -231,8 +218,6 @@ def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
         name: Registered model.
         candidates: Versions that were never promoted, too.
     """
-    from tasks.release.live import Offer
-
     entered = entries_of(ledger.history(name), name)
     known = {
         row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)

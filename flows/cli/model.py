@@ -142,15 +142,14 @@ def approve(
     settings = load_settings(config)
     ledger = open_ledger(settings)
     row = ledger.run(run_id)
-    done = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
+    event, late = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
     resume_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
-    event = done.event
     sentence = (
         f"v{event.to_version} of {event.name} was rejected by {event.actor}; the champion stays"
         if event.action == "reject"
         else f"champion of {event.name} is v{event.to_version}, {event.action} by {event.actor}"
     )
-    return report_decision(event, sentence, done.late, as_json=as_json)
+    return report_decision(event, sentence, late, as_json=as_json)
 
 
 @command(app, example="tunegate model rollback support-replies --reason 'complaints since Monday'")

@@ -14,6 +14,7 @@ import orjson
 
 from flows.ledger.database import Database
 from flows.ledger.journal import close_books
+from flows.ledger.sqlite import triggers
 from flows.ledger.tables import BOOKS, TABLES
 
 TO_2 = """
@@ -80,7 +81,6 @@ def to_3(db: Database, watch: Callable[[], None]) -> None:
 
 def upgrade_to_3(db: sqlite3.Connection) -> None:
     """Do the same for a file; the caller holds the lock."""
-    from flows.ledger.sqlite import triggers
 
     def watch() -> None:
         for name in OLD_TRIGGERS:

@@ -48,10 +48,9 @@ def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     last = [event for event in history if event.to_version == requests[-1].to_version][-1]
     if last.action == "wait":  # else someone has answered on the command line
         given = _request_approval(requests[-1])
-        done = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
-        last = done.event
-        if done.late is not None:
-            get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", done.late.message)
+        last, late = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
+        if late is not None:
+            get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", late.message)
     reason = f"{last.action} by {last.actor}{f': {last.reason}' if last.reason else ''}"
     outcome = outcome_of(ledger, row.run_id, "PROMOTE", reason, version=last.to_version)
     return outcome if last.action in MOVES else held(outcome, last)
