@@ -14,10 +14,10 @@ from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_start
 from flows.finetune import Tuned
+from flows.graph.budget import times
 from flows.graph.execute import Run
 from flows.graph.graph import Node
 from flows.graph.plan import PlannedNode
-from flows.graph.schedule import times
 from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds

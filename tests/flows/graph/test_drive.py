@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.graph.budget import Times, times
 from flows.graph.execute import Observer, Run, RunEndedError, budget_of_machine, drive, needs, run_plainly
 from flows.graph.graph import Graph
-from flows.graph.schedule import Times, times
 from flows.graph.store import Store
 from flows.run.open_run import RunObserver
 from schemas.artifacts import Artifact
