@@ -58,8 +58,8 @@ from flows.schedule.deployed_run import check_bound, crashed_parameters, hold_re
 from flows.schedule.ticks import (
     Tick,
     decide_after_curation,
+    record_decision,
     skip_before_curation,
-    skip_unchanged,
     skip_without_lock,
     tick_wait_s,
 )
@@ -319,7 +319,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
         if _waiting(context, last):
             reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
-        return _skip(context, skip if tick is None else skip_unchanged(context, tick, reason), _holds(context, last))
+        return _skip(context, skip if tick is None else record_decision(context, tick, skip), _holds(context, last))
     early = None if tick is None else skip_before_curation(context, tick)
     if early is not None:
         return _skip(context, early)

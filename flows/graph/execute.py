@@ -370,7 +370,6 @@ def drive(
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
     only: Callable[[Node], bool] = lambda _node: True,
-    budget: Amounts | None = None,
 ) -> None:
     """Start each node as soon as its parents have ended and its resources are free, until all have ended.
 
@@ -389,8 +388,7 @@ def drive(
         RunEndedError: `run.cancelled` was set.
         LookupError: a node can never start: an input has not run, or it needs more than the budget.
     """
-    budget = dict(budget or run.budget)
-    free = dict(budget)
+    free = dict(run.budget)
     running: dict[Future, tuple[Node, dict[str, float]]] = {}
     done: SimpleQueue[Future] = SimpleQueue()
     decided: dict[Node, Outcome | None] = {}
@@ -416,8 +414,8 @@ def drive(
             if outcome is None and _is_being_made(run, node, (each for each, _ in running.values())):
                 del decided[node]  # it will be reused
                 continue
-            takes = {} if outcome is not None else needs(node, budget)
-            if not may_start(takes, free, budget, waiting):
+            takes = {} if outcome is not None else needs(node, run.budget)
+            if not may_start(takes, free, run.budget, waiting):
                 waiting.append(takes)
             else:
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
@@ -446,14 +444,14 @@ def drive(
         raise error
     for node in run.nodes(stage):
         if node.name not in run.outcomes and only(node) and _wanted(run, node, targets):
-            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node, budget)}")
+            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node)}")
 
 
-def _what_is_missing(run: Run, node: Node, budget: Amounts) -> str:
+def _what_is_missing(run: Run, node: Node) -> str:
     absent = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
     if absent:
         return f"{', '.join(absent)} has not run"
-    return f"it needs {needs(node, budget)} of {dict(budget)}"
+    return f"it needs {needs(node, run.budget)} of {dict(run.budget)}"
 
 
 def _is_being_made(run: Run, node: Node, running: Iterable[Node]) -> bool:
@@ -494,7 +492,6 @@ def run_plainly(
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
     only: Callable[[Node], bool] = lambda _node: True,
-    budget: Amounts | None = None,
 ) -> None:
     """Run the graph, or a part of it as in `drive`, on threads of this process; retry transient errors.
 
@@ -508,7 +505,7 @@ def run_plainly(
             return pool.submit(lambda: outcome or make_with_retries(run, node))
 
         try:
-            drive(run, submit, stage=stage, targets=targets, only=only, budget=budget)
+            drive(run, submit, stage=stage, targets=targets, only=only)
         except Exception:
             raise
         except BaseException:  # Ctrl-C, SIGTERM: running nodes must end, since leaving the block waits for them

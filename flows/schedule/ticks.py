@@ -70,11 +70,6 @@ def tick_wait_s(spec: PipelineSpec) -> float:
     return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
 
 
-def skip_unchanged(run: RunContext, tick: Tick, reason: str) -> Decision:
-    """Record that nothing has changed since the last verdict."""
-    return _record(run, tick, Decision(run=False, code="unchanged", reason=reason))
-
-
 def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
     """Record the SKIP of a tick that no ticket could change; None if the tickets have to be counted."""
     if forced_retrain(run):
@@ -82,7 +77,7 @@ def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
     mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(run.spec.retrain, now=present(), last=last)
-    return None if decision is None else _record(run, tick, decision)
+    return None if decision is None else record_decision(run, tick, decision)
 
 
 def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
@@ -109,7 +104,7 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
         n_held_out_max=spec.evaluate.max_items,
         ordered=forced_retrain(run),
     )
-    return _record(run, tick, decide(spec.retrain, situation))
+    return record_decision(run, tick, decide(spec.retrain, situation))
 
 
 def forced_retrain(run: RunContext) -> str:
@@ -124,7 +119,8 @@ def forced_retrain(run: RunContext) -> str:
     return f"the champion {fresh[-1].summary}; it is trained again without them" if fresh else ""
 
 
-def _record(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+def record_decision(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+    """Record what the tick decided, and return it with the time of the next tick that is expected to run."""
     decision = _dated(run.spec, decision)
     run.ledger.record_tick(
         run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.scheduled_for_utc, decision=decision

@@ -124,18 +124,13 @@ def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
         for row in ledger.candidates(name)
     }
     sources = [node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])]
-    return [versions.get(node.key, node.place) for node in sources if _has_field(graph, node, "n_trainable")]
+    return [versions.get(node.key, node.place) for node in sources if "n_trainable" in graph.reference(node)]
 
 
 def _source(graph: Graph, trained: Node | None, field: str) -> Node | None:
     inputs = sorted(trained.inputs) if trained is not None else []
     sources = (node for digest in inputs for node in graph.by_digest.get(digest, []))
-    return next((node for node in sources if _has_field(graph, node, field)), None)
-
-
-def _has_field(graph: Graph, node: Node, field: str) -> bool:
-    """Return whether the result's reference has this field; False if the result is gone."""
-    return field in graph.reference(node)
+    return next((node for node in sources if field in graph.reference(node)), None)
 
 
 def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iterator[tuple[str, Path]]:
