@@ -59,7 +59,6 @@ class Selection:
 
     @property
     def choice(self) -> LadderSpec | GridSweep | OptunaSweep:
-        """The declared ladder or sweep."""
         choice = self.spec.train.choice
         if choice is None:
             raise TypeError("there is only one training")
@@ -78,7 +77,6 @@ class Selection:
 
     @property
     def results(self) -> tuple[TrialRef, ...]:
-        """Results of the trainings so far."""
         return tuple(training.result for training in self.trainings)
 
     def model(self, graph: Graph, key: tuple[str, bool]) -> ModelRef:
@@ -212,17 +210,14 @@ def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -
 
 
 def winner_model(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> ModelRef:
-    """Return the base model of the chosen training."""
     return _winner(graph, selection, choice).model
 
 
 def winner_dataset(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> DatasetRef:
-    """Return the examples of the chosen training."""
     return _winner(graph, selection, choice).dataset
 
 
 def winner_trained(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> TrainedRef:
-    """Return the chosen training."""
     return _winner(graph, selection, choice).trained
 
 

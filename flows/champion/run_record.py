@@ -40,7 +40,6 @@ class Evidence:
 
 
 def write_record(run: RunContext, evidence: Evidence) -> None:
-    """Write the record of a run."""
     folder = private_folder(run.settings.home / "runs")
     write_json(folder / f"{run.run_id}.json", masked_value(_record(run, evidence).model_dump(mode="json")))
 

@@ -6,7 +6,7 @@ quotes it.
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -127,7 +127,7 @@ def label(
             [partial(labelling.sheet, question) for question in todo],
             save=lambda votes: add_votes(settings.home, row.pipeline, name, votes),
             is_enough=lambda: (
-                not every and labelling.with_votes(read_votes(settings.home, row.pipeline)).is_enough(name)
+                not every and replace(labelling, votes=read_votes(settings.home, row.pipeline)).is_enough(name)
             ),
             n_before=len(labelling.questions) - len(todo),
         )

@@ -24,7 +24,6 @@ _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
 def labels_folder(home: Path, pipeline: str) -> Path:
-    """Return the folder of the pipeline's labels."""
     return home / "labels" / pipeline
 
 

@@ -15,7 +15,6 @@ from schemas.graph_picture import GraphPicture
 
 
 def picture_file(home: Path, run_id: str) -> Path:
-    """Return the file of a run's graph."""
     return home / "runs" / f"{run_id}-graph.json"
 
 

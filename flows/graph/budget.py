@@ -45,7 +45,6 @@ def needs(node: Node, budget: Amounts) -> dict[str, float]:
 
 
 def fits(amounts: Amounts, free: Amounts) -> bool:
-    """Return whether enough of everything is free."""
     return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
 
 

@@ -314,7 +314,6 @@ class Graph:
         return list(dict.fromkeys(node.stage for node in self.nodes.values()))
 
     def of_stage(self, stage: str) -> list[Node]:
-        """Return the stage's nodes, in order."""
         return [node for node in self.nodes.values() if node.stage == stage]
 
     def bind(

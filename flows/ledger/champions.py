@@ -85,7 +85,6 @@ class Champions(LedgerBase):
         return str(version)
 
     def candidate(self, name: str, version: str) -> CandidateRow | None:
-        """Return one candidate."""
         with self.read() as db:
             return self._row(db, name, version)
 

@@ -55,8 +55,6 @@ class ErasureRow:
 
 
 class Erasures(LedgerBase):
-    """Tombstones, journal of removals, marked versions."""
-
     def add_tombstone(self, tombstone: Tombstone) -> None:
         """Record a tombstone; an existing one of the same customer is extended by the new hashes."""
         with self.write() as db:
@@ -69,7 +67,6 @@ class Erasures(LedgerBase):
             )
 
     def tombstones(self) -> tuple[Tombstone, ...]:
-        """Return all tombstones."""
         rows = self._rows("SELECT tombstone_json FROM tombstones ORDER BY id")
         return tuple(Tombstone.model_validate_json(row[0]) for row in rows)
 

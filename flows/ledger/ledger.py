@@ -23,8 +23,6 @@ from schemas.errors import ConfigError, StorageError
 
 
 class Acceptances(LedgerBase):
-    """Decisions to accept a ledger."""
-
     def accept(self, kind: Literal["new", "restored"], *, reason: str, actor: str) -> AcceptanceRow:
         """Continue with a new ledger, or with the one that is here; from now on the witness expects this one.
 
@@ -76,8 +74,6 @@ class RunTally(NamedTuple):
 
 
 class Tallies(LedgerBase):
-    """Counts."""
-
     def tallies(self) -> tuple[RunTally, ...]:
         """Runs by pipeline, status and verdict."""
         rows = self._rows(

@@ -39,8 +39,6 @@ class Seen(NamedTuple):
 
 
 class Runs(LedgerBase):
-    """Runs and steps."""
-
     def start_run(
         self,
         run_id: str,

@@ -19,8 +19,6 @@ from tasks.failpoint import reach
 
 @dataclass(frozen=True)
 class TickRow:
-    """One tick."""
-
     seq: int
     run_id: str
     pipeline: str
@@ -46,8 +44,6 @@ class Mark:
 
 
 class Ticks(LedgerBase):
-    """Ticks and marks."""
-
     def record_tick(self, run_id: str, *, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision) -> None:
         """Record what a tick decided, before acting on it."""
         with self.write() as db:

@@ -280,12 +280,10 @@ def write_certificate(
 
 
 def certificate_file(settings: Settings, tombstone: str, began: str) -> Path:
-    """Return the path of a removal's certificate."""
     return settings.forgotten / CERTIFICATES / f"{tombstone[:16]}-{re.sub('[^0-9]', '', began)}.json"
 
 
 def certificate_text(certificate: Certificate) -> str:
-    """Return the certificate as text for people."""
     tables = "\n".join(
         f"  {each.fate:<10} {each.kind:<10} {each.n_rows:>8,} rows  {each.place}  {each.digest[:16]}"
         for each in certificate.removals

@@ -40,8 +40,6 @@ LEARNED = ".learned.parquet"
 
 @dataclass(frozen=True)
 class Node:
-    """One result."""
-
     step: str
     """Its folder in the store."""
     key: str
@@ -108,7 +106,6 @@ class Graph:
         return fields
 
     def path(self, node: Node) -> Path:
-        """Return the result's folder."""
         return self.home / node.place
 
 

@@ -114,7 +114,6 @@ class _ArmGraph:
 
     @property
     def dataset(self) -> DatasetRef:
-        """The encoded examples."""
         return self.run.result(self.pipeline.tuned.dataset)
 
     @property
@@ -137,7 +136,6 @@ class _ArmGraph:
         run_plainly(self.run, targets=(self.pipeline.tuned.dataset, self._contamination))
 
     def make_model(self) -> None:
-        """Make training, answers and scores."""
         run_plainly(self.run, targets=(self.pipeline.assessed.arms.scores["tuned"],))
 
     def row(self, arm: Arm) -> AblationRow:

@@ -94,8 +94,6 @@ class Handover(BaseModel):
 
 
 class Results(BaseModel):
-    """The results of a worker."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     handover: str

@@ -94,10 +94,6 @@ class Labelling:
         alone = replace(self, votes={rater: self.votes.get(rater, {})})
         return not self.undecided() and not alone.undecided()
 
-    def with_votes(self, votes: Mapping[str, Votes]) -> Labelling:
-        """Return it with these labels."""
-        return replace(self, votes=votes)
-
     def sheet(self, question: Question) -> Sheet:
         """Return the question as a person sees it: redacted, its answers shuffled."""
         row = self.rows[question.item_id]

@@ -160,7 +160,6 @@ def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
 
 
 def report_folder(home: Path, run_id: str) -> Path:
-    """Return the folder of a run's report."""
     return home / "reports" / run_id
 
 

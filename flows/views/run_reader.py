@@ -54,11 +54,9 @@ class Recorded:
         return self.result(chosen if chosen in self.keys else step, kind, folder=step)
 
     def decision(self) -> GateDecision | None:
-        """Return the gate's decision."""
         return self.result("gate", GateDecision)
 
     def card_numbers(self) -> CardNumbers | None:
-        """Return the curation card's figures."""
         card = self.result("card", CurationCard)
         return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
 
@@ -69,7 +67,6 @@ class Recorded:
         return labelled or next((scores for scores in found if scores is not None), None)
 
     def answered(self, arm: str) -> Answered | None:
-        """Return scores and answers of one arm."""
         scores = self.scores(arm)
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
         return None if scores is None or answers is None else Answered(scores, answers)

@@ -16,7 +16,6 @@ def tick_json(row: TickRow) -> dict[str, Any]:
 
 
 def tick_row(row: TickRow) -> dict[str, Any]:
-    """Return the tick as one row of a table."""
     decision, found = row.decision, row.decision.arrivals
     drifted = [shift.kind for shift in decision.shifts if shift.drifted]
     return {
