@@ -174,20 +174,11 @@ def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: 
 
 def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, earlier: tuple[TrialRef, ...]) -> TrialRef:
     """Add the trial that Optuna suggests after these; a failed trial counts as one without a value."""
-    values = [_value(graph, trial) for trial in earlier]
-    changes = suggest(_optuna(selection), values, higher_is_better=selection.traits.higher_is_better)
-    return selection.add(graph, candidate, changes)
-
-
-def _value(graph: Graph, trial: TrialRef) -> float | None:
-    result = graph.find(trial)
-    return None if result is None else result.row.value
-
-
-def _optuna(selection: Selection) -> OptunaSweep:
-    if not isinstance(selection.choice, OptunaSweep):
+    sweep, results = selection.choice, [graph.find(trial) for trial in earlier]
+    if not isinstance(sweep, OptunaSweep):
         raise TypeError("no sweep by Optuna is declared")
-    return selection.choice
+    values = [None if result is None else result.row.value for result in results]
+    return selection.add(graph, candidate, suggest(sweep, values, higher_is_better=selection.traits.higher_is_better))
 
 
 def _target_met(*rungs: TrialRef | None) -> str | None:

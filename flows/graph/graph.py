@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -234,22 +234,18 @@ class Graph:
         except LookupError:
             return None
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """Put the nodes of the block into this stage."""
-        with self._within(stage=name):
-            yield
+        return self._within(stage=name)
 
-    @contextmanager
-    def unless(self, why: Callable[..., str | None], *values: Any) -> Iterator[None]:
+    def unless(self, why: Callable[..., str | None], *values: Any) -> AbstractContextManager[None]:
         """Leave out the nodes of the block if `why(*results)` returns a reason; results that were left out are None.
 
         Args:
             why: Called with the results of the handles, and with other values unchanged.
             values: Handles, or results that exist already.
         """
-        with self._within(unless=(*self.scope.unless, Condition(why, values))):
-            yield
+        return self._within(unless=(*self.scope.unless, Condition(why, values)))
 
     def grow_now(self, node: Node) -> None:
         """Replace a growing node by the nodes that it adds, now that its inputs exist."""

@@ -32,8 +32,8 @@ MAX_RUNS = 1000
 """Newest runs in the published table."""
 
 
-def publish_snapshot(opened: OpenRun) -> Path:
-    """Publish the run's warehouse and return the database. Idempotent."""
+def publish_snapshot(opened: OpenRun) -> None:
+    """Publish the run's warehouse. Idempotent."""
     context, run, curated = opened.context, opened.run, opened.pipeline.curated
     warehouse = run.result(curated.warehouse)
     raw = dict(curated.tables)["extract"]
@@ -45,13 +45,13 @@ def publish_snapshot(opened: OpenRun) -> Path:
         for name in CARD:
             _copy(run.result(curated.card).root / name, folder / name)
         checks = None if curated.checks is None else run.result(curated.checks)
-        database = folder / "warehouse.duckdb"
-        made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
         _copy(
-            warehouse.database, database, made_at=made, complete=lambda it: _write_history(it, folder, context, checks)
+            warehouse.database,
+            folder / "warehouse.duckdb",
+            made_at=warehouse.root.stat().st_mtime,  # the age of its raw texts counts from then
+            complete=lambda copy: _write_history(copy, folder, context, checks),
         )
         sync_directory(folder)
-        return database
 
 
 def _sweep(folder: Path) -> None:
