@@ -104,7 +104,7 @@ def quarantine(
     elif not rows:
         out().print("no row")
     else:
-        print_rows(rows, QUARANTINE_COLUMNS if sql is None else tuple(rows[0]))
+        print_rows(rows, QUARANTINE_COLUMNS if sql is None else None)
     return 0
 
 

@@ -318,7 +318,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
     from flows.ledger.opened import open_ledger
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
-    from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
+    from flows.views.selection_report import choice_json, choice_of, choice_row
     from flows.views.tick_report import tick_json, tick_lines
 
     settings = load_settings(config)
@@ -357,7 +357,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
         console.print(f"\nmemory of training: {sentence}", markup=False)
     if chosen is not None:
         console.print(f"\nchosen on validation: {chosen[0].why}", markup=False, soft_wrap=True)
-        print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows], CHOICE_COLUMNS)
+        print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows])
     if decision is not None:
         console.print()
         console.print(gate_table(decision))

@@ -154,11 +154,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         previous_run={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
-            for name, found in (
-                ("split", previous_run.split),
-                ("card", previous_run.card),
-                ("checks", previous_run.checks),
-            )
+            for name, found in vars(previous_run).items()
             if found is not None
         },
         champion=_portable(registry_state.champion, root),

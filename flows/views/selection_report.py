@@ -89,11 +89,6 @@ def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Cos
     return choice, choice_costs(ledger, run_id, choice, price=declared.get("price_per_hour"))
 
 
-CHOICE_COLUMNS = (
-    "training", "state", "changes", "value", "target", "examples", "tokens", "GiB", "seconds", "cost", "note",
-)  # fmt: skip
-
-
 def choice_row(row: TrialRow, costs: Costs) -> dict[str, str]:
     """Return one training as text cells."""
     seconds, cost = costs.get(row.name, (None, None))

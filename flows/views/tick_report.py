@@ -6,8 +6,6 @@ from typing import Any
 
 from flows.ledger.ticks import Mark, TickRow
 
-TICK_COLUMNS = ("at", "cause", "decision", "code", "new", "edited", "needed", "held_out", "fresh", "drift", "run_id")
-
 
 def tick_json(row: TickRow) -> dict[str, Any]:
     """Return the tick with all its figures."""

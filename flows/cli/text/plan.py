@@ -40,10 +40,7 @@ def print_plan(view: PlanView) -> None:
         out().print(view.interim.sentence(), markup=False)
     if view.calls:
         out().print()
-        print_rows(
-            [_call_row(each) for each in view.calls],
-            ("asked", "calls", "tokens in", "at most out", "USD", "seconds", "how"),
-        )
+        print_rows([_call_row(each) for each in view.calls])
     weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
     for warning in (weak, memory, *view.advice):
         if warning is not None:
