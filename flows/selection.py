@@ -143,10 +143,8 @@ def select_training(
             results = (*results, trial)
     else:
         for candidate in candidates(train):
-            if selection.target is not None and selection.results:
-                with graph.unless(_target_met, *selection.results):
-                    selection.add(graph, candidate, candidate.changes or {})
-            else:
+            rungs = selection.results if selection.target is not None else ()
+            with graph.unless(_target_met, *rungs):
                 selection.add(graph, candidate, candidate.changes or {})
         results = selection.results
     return selection, _choose(graph, selection, results)

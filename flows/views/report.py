@@ -5,8 +5,9 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import orjson
 
@@ -36,7 +37,6 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
-from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
@@ -48,7 +48,6 @@ from schemas.report import (
     Curve,
     Example,
     FunnelLine,
-    LabelFacts,
     RemovedExample,
     RunReport,
     StepLine,
@@ -61,6 +60,7 @@ from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
 
+T = TypeVar("T")
 CITED_PASSAGES = 20
 """Most cited passages that are shown."""
 REMOVED_ROWS = 3
@@ -127,11 +127,11 @@ def gather(
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         corpus=_corpus_facts(corpus, items),
-        labels=_labels(recorded),
+        labels=_if_readable(lambda: labelling_of(recorded).facts()),
         worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
         starts=compare_starts(recorded),
-        costs=_costs(recorded),
+        costs=_if_readable(lambda: costs_of(recorded)),
         graph=read_picture(settings.home, row.run_id),
         steps=tuple(
             StepLine(
@@ -185,14 +185,10 @@ def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
 
 def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
     """Redact them like the run did; none if its configuration can no longer be read."""
-    warehouse = recorded.result("warehouse", WarehouseRef)
-    if warehouse is None:
+    warehouse, spec = recorded.result("warehouse", WarehouseRef), _if_readable(lambda: spec_of(recorded.row))
+    if warehouse is None or spec is None:
         return ()
-    try:
-        steps = spec_of(recorded.row).curate.steps
-    except TunegateError:
-        return ()
-    redact = next((step for step in steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
+    redact = next((step for step in spec.curate.steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
     return tuple(removed_examples(warehouse.database, redact=redact, n_rows=REMOVED_ROWS))
 
 
@@ -247,12 +243,8 @@ def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
 
 def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:
     """Count the labels of what was encoded; None if its tickets or the configuration can no longer be read."""
-    splits = recorded.result("decontaminate", Splits)
-    if dataset is None or splits is None:
-        return None
-    try:
-        spec = spec_of(recorded.row)
-    except TunegateError:
+    splits, spec = recorded.result("decontaminate", Splits), _if_readable(lambda: spec_of(recorded.row))
+    if dataset is None or splits is None or spec is None:
         return None
     ids, label = encoded_ids(dataset.root / "train"), spec.evaluate.routing_field
     return count_balance(splits, ids, label=label, is_limited=spec.train.max_examples is not None)
@@ -269,14 +261,6 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
         if artifact is not None:
             found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
     return tuple(found.values())
-
-
-def _costs(recorded: Recorded) -> CostReport | None:
-    """Compute them by the shipped price book; None if it or the configuration can no longer be read."""
-    try:
-        return costs_of(recorded)
-    except TunegateError:
-        return None
 
 
 def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFacts | None:
@@ -300,10 +284,10 @@ def _evidence(decision: GateDecision | None, items: EvalSet | None) -> str:
     return "; ".join(part for part in (decision.evidence_used(), left) if part)
 
 
-def _labels(recorded: Recorded) -> LabelFacts | None:
-    """Count them; None if none are declared, or the answers or the configuration can no longer be read."""
+def _if_readable(make: Callable[[], T | None]) -> T | None:
+    """Return what it makes; None if the answers, the configuration or the price book can no longer be read."""
     try:
-        return labelling_of(recorded).facts()
+        return make()
     except TunegateError:
         return None
 
