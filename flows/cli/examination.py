@@ -19,11 +19,6 @@ CHECKS: tuple[Check, ...] = (
 )  # fmt: skip
 
 
-def examine_all(patient: Patient) -> list[Finding]:
-    """What all checks find, in their order."""
-    return [finding for check in CHECKS for finding in examine(check, patient)]
-
-
 def examine(check: Check, patient: Patient) -> Iterator[Finding]:
     """What one check finds; its error is a finding too, and ends no other check."""
     try:

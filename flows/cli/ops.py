@@ -180,10 +180,11 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Also whether the champion's files are whole. Exit code 1 when a finding is bad.
     """
-    from flows.cli.examination import examine_all
+    from flows.cli.examination import CHECKS, examine
     from flows.views.doctor import Patient
 
-    findings = examine_all(Patient(load_settings(config), config, os.environ))
+    patient = Patient(load_settings(config), config, os.environ)
+    findings = [finding for check in CHECKS for finding in examine(check, patient)]
     fit = all(finding.state != "bad" for finding in findings)
     if as_json:
         print_json({"fit": fit, "findings": [asdict(finding) for finding in findings]})

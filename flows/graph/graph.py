@@ -138,7 +138,8 @@ class Node:
 
     def accepts_none(self, argument: str) -> bool:
         """Return whether the argument may be None, so that the node runs without an input that was left out."""
-        return _accepts_none(_hints(self.function)[argument])
+        hint = _hints(self.function)[argument]
+        return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
 
 
 @dataclass(frozen=True)
@@ -441,7 +442,3 @@ def _is_subclass(returns: Any, kind: Any) -> bool:
     if returns is type(None) or returns is None:
         return kind in (type(None), None)
     return kind is Any or (isinstance(returns, type) and isinstance(kind, type) and issubclass(returns, kind))
-
-
-def _accepts_none(hint: Any) -> bool:
-    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)

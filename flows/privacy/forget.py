@@ -271,16 +271,12 @@ def write_certificate(
         versions=tuple(versions),
         sources=tuple(f"{line.place}: {line.n_rows:,} rows" for line in lines if line.fate == "yours"),
     )
-    file = certificate_file(settings, tombstone.id, began)
-    private_folder(file.parent)
+    name = f"{tombstone.id[:16]}-{re.sub('[^0-9]', '', began)}.json"
+    file = private_folder(settings.forgotten / CERTIFICATES) / name
     write_json(file, certificate.model_dump(mode="json"))
     file.chmod(0o600)
     write_private(file.with_suffix(".txt"), certificate_text(certificate))
     return certificate
-
-
-def certificate_file(settings: Settings, tombstone: str, began: str) -> Path:
-    return settings.forgotten / CERTIFICATES / f"{tombstone[:16]}-{re.sub('[^0-9]', '', began)}.json"
 
 
 def certificate_text(certificate: Certificate) -> str:

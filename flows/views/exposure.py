@@ -53,10 +53,9 @@ def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator
     remote = not is_loopback(parts.hostname or "")
     if not remote and not reachable_from_elsewhere(parts.port or 80):
         return
-    answers = answers_anyone(kind, url)
-    if answers is None and any(environ.get(name) for name in LOGIN[kind]):
-        answers = False
-    if answers is False:
+    code = answer_code(bare_url(url).rstrip("/") + _PROTECTED[kind])  # without credentials
+    answers = code is not None and code not in (401, 403)
+    if not answers and (code is not None or any(environ.get(name) for name in LOGIN[kind])):
         yield Finding(kind, "ok", f"{place} can be reached from other machines and asks for a login")
     else:
         state = "answers anyone" if answers else "does not answer, and no login is set here"
@@ -64,12 +63,6 @@ def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator
     if remote and parts.scheme == "http":
         message = f"logins and figures are sent to {place} unencrypted"
         yield Finding(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
-
-
-def answers_anyone(kind: str, url: str) -> bool | None:
-    """Return whether it answers a request without credentials; None if it does not answer at all."""
-    code = answer_code(bare_url(url).rstrip("/") + _PROTECTED[kind])
-    return None if code is None else code not in (401, 403)
 
 
 def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
