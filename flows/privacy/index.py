@@ -211,20 +211,17 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
         if name in files:
             continue
         private_folder((root / name).parent)
-        if step == WAREHOUSE:
-            from tasks.privacy.databases import customers_of
-
-            index_customers({"warehouse.duckdb": customers_of(place)}, hashes, root / name)
-        elif step == COPIED:
-            index_customers({place.name: copy_customers(place)}, hashes, root / name)
-        elif step == LANDED:
-            try:
-                index_customers({place.name: landed_customers(place)}, hashes, root / name)
-            except LockedError:
-                if not skip_locked:
-                    raise
-        else:
+        if step == SNAPSHOT:
             index_rows(place, hashes, root / name)
+            continue
+        from tasks.privacy.databases import customers_of  # DuckDB: only where there is something new
+
+        read = {WAREHOUSE: customers_of, COPIED: copy_customers, LANDED: landed_customers}[step]
+        try:
+            index_customers({place.name: read(place)}, hashes, root / name)
+        except LockedError:
+            if step != LANDED or not skip_locked:
+                raise
     return wanted
 
 

@@ -130,12 +130,11 @@ def open_run(
             "a run stores its results in its own home", code="TG0119", where="TUNEGATE_STORE",
             hint="unset it: it is for workers, which have no ledger",
         )  # fmt: skip
-    run_id = new_run_id()
-    lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
+    ledger, run_id = open_ledger(settings), new_run_id()
+    lock = ledger.pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):
-        open_ledger(settings).check()
+        ledger.check()
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
-        ledger = open_ledger(settings)
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
         context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of, given)
         context.listeners.members += listeners(context)
