@@ -81,7 +81,7 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     Each is a Prefect deployment of this process, until interrupted. With --json, one object says what is served before
     the first tick.
     """
-    from flows.deployments import automatic_pipelines, deployments, prepare
+    from flows.schedule.automatic import automatic_pipelines
     from flows.workspace.servers import client_environment, ensure_prefect
     from schemas.load import load_file
 
@@ -95,6 +95,8 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     import prefect
+
+    from flows.deployments import deployments, prepare
 
     prepare(loaded)
     if as_json:
@@ -144,7 +146,7 @@ def deploy(
 
     Limits and automations, too; what is not declared any more is removed. May be repeated.
     """
-    from flows.deployments import automatic_pipelines, register
+    from flows.schedule.automatic import automatic_pipelines
     from flows.workspace.prefect_login import login_file
     from flows.workspace.servers import client_environment, ensure_prefect
     from schemas.load import load_file
@@ -154,6 +156,8 @@ def deploy(
     home = load_settings(config).home
     server = ensure_prefect(home)
     os.environ.update(client_environment(server))
+    from flows.deployments import register  # Prefect reads its settings when it is first imported: only now
+
     done, removed = register(loaded, config, pool=pool)
     rows = [{**asdict(each), "events": ", ".join(each.events)} for each in done]
     if as_json:
