@@ -10,11 +10,10 @@ from flows.context.graph_context import context_of
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_state import registry_state_of
 from flows.context.run_context import new_run_id
-from flows.graph.budget import budget_of
-from flows.graph.execute import Run, run_plainly
+from flows.graph.execute import run_plainly
 from flows.ledger.opened import open_ledger, open_store
 from flows.run.contract import judge_checks
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
@@ -33,9 +32,7 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
         state, previous = registry_state_of(spec, ledger), find_previous_run(ledger, store, pipeline)
         context = context_of(spec, settings, root=config.resolve().parent, registry_state=state, previous_run=previous)
         declared = build(spec, context)
-        run = Run(
-            declared.graph, store, observer=StepTimes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)
-        )
+        run = guarded_run(declared.graph, spec, store, settings, observer=StepTimes())
         tuned, checks = declared.tuned, declared.curated.checks
         if checks is not None:
             run_plainly(run, targets=(checks,))

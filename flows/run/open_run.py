@@ -20,7 +20,6 @@ from flows.context.registry_state import describe_start, record_held_out, regist
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import TimingsObserver
-from flows.graph.budget import budget_of
 from flows.graph.execute import Outcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
@@ -30,7 +29,7 @@ from flows.ledger.rows import config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.guard import guard_process
 from flows.workspace.ray_cluster import check_cluster
@@ -164,14 +163,7 @@ def _opened(context: RunContext) -> OpenRun:
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
     context.ledger.set_input_digest(context.run_id, context.input_digest)
-    run = Run(
-        pipeline.graph,
-        context.store,
-        observer=RunObserver(context),
-        guard=QuarantineGuard(spec.table),
-        live=context,
-        budget=budget_of(settings),
-    )
+    run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
     context.picture = lambda: picture_now(context, run)
     return OpenRun(context, graph_context, pipeline, run)
 

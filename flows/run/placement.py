@@ -23,13 +23,12 @@ from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState, StartingPoint
 from flows.context.timings import TimingsObserver
-from flows.graph.budget import budget_of
 from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import digest_of, installed
 from flows.graph.store import Store
 from flows.run.open_run import OpenRun
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
@@ -256,14 +255,8 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
     if config_digest(spec) != given.config:
         raise _differs(given, [f"the declaration of {spec.name}"])
     context = _context(spec, settings, given, store, root=root)
-    pipeline = build(spec, context)
-    run = Run(
-        pipeline.graph,
-        store,
-        observer=TimingsObserver(replace(settings, home=store.root)),
-        guard=QuarantineGuard(spec.table),
-        budget=budget_of(settings),
-    )
+    observer = TimingsObserver(replace(settings, home=store.root))
+    run = guarded_run(build(spec, context).graph, spec, store, settings, observer=observer)
     _restore(run, given, store)
     _check_same(given, run.graph)
     return run

@@ -165,20 +165,19 @@ def locks(patient: Patient) -> Iterator[Finding]:
 
 def ledger(patient: Patient) -> Iterator[Finding]:
     """Check that it is readable, the one that was here before, its history intact, and every row unchanged."""
-    if not open_ledger(patient.settings).exists():
-        open_ledger(patient.settings).check()
+    kept = open_ledger(patient.settings)
+    kept.check()
+    if not kept.exists():
         yield Finding("ledger", "ok", "no run yet")
         return
-    open_ledger(patient.settings).check()
-    events = open_ledger(patient.settings).history()
+    events = kept.history()
     yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history intact, every row as it was written")
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
     """Find runs whose process ended unexpectedly."""
-    if open_ledger(patient.settings).exists():
-        for row in open_ledger(patient.settings).mark_interrupted():
-            yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
+    for row in open_ledger(patient.settings).mark_interrupted():
+        yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
 
 
 def pending_sync(patient: Patient) -> Iterator[Finding]:
@@ -234,8 +233,6 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
 
 def champions(patient: Patient) -> Iterator[Finding]:
     """Check the sha256 of every file of every champion, and the digests that the ledger recorded."""
-    if not open_ledger(patient.settings).exists():
-        return
     for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate model rollback PIPELINE --reason 'damaged files of v{champion.version}'"

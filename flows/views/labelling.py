@@ -197,8 +197,7 @@ def planned_labels(spec: PipelineSpec, settings: Settings, n_items: int | None) 
     if spec.evaluate.labels is None:
         return {}
     share, n_made = DIFFERING * (spec.gates.power.discordance or ASSUMED_DISCORDANCE), 0
-    ledger = open_ledger(settings)
-    for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name) if ledger.exists() else ():
+    for row in open_ledger(settings).runs(limit=RECENT_RUNS, pipeline=spec.name):
         try:
             facts = labelling_of(Recorded(settings, row.run_id)).facts()
         except TunegateError:  # it compared nothing by labels
