@@ -152,8 +152,7 @@ def preview(
     Text, token ids, and which tokens carry loss. What is missing up to the encoded examples is made first; nothing is
     trained, and the ledger gets no run.
     """
-    from flows.cli.encoding import encode_examples
-    from flows.cli.text.preview import print_examples
+    from flows.cli.preview import encode_examples, print_examples
     from tasks.model.preview import show_examples
 
     dataset, model = encode_examples(pipeline, config)

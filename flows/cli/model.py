@@ -214,8 +214,7 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import ExportRequest, export_model
-    from flows.cli.text.export import print_export, warn_of_standing
+    from flows.cli.exporting import ExportRequest, export_model, print_export, warn_of_standing
     from flows.cli.text.progress import report_step
 
     request = ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign)

@@ -68,8 +68,7 @@ def init(
     The file is checked by the loader before it is written. What was inferred, and how surely, is printed. A column that
     you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
     """
-    from flows.cli.starting import write_proposal
-    from flows.cli.text.proposal import print_proposal, proposal_json
+    from flows.cli.starting import print_proposal, proposal_json, write_proposal
 
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
     proposal = write_proposal(source, config, name=name, named=named, force=force)
@@ -195,8 +194,7 @@ def plan(
     Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
     has too few held-out items.
     """
-    from flows.cli.plan_view import view_plan
-    from flows.cli.text.plan import print_plan
+    from flows.cli.plan_view import print_plan, view_plan
 
     view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
     if as_json:
