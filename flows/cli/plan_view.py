@@ -24,7 +24,7 @@ from flows.graph.plan import PlannedNode
 from flows.run.console import describe
 from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
-from flows.schedule.work_pools import where_stages_run
+from flows.schedule.automatic import where_stages_run
 from flows.views.labelling import planned_labels
 from flows.views.outlook import Pace, Size, pace_of, size_of
 from flows.views.plan_calls import planned_calls
