@@ -17,12 +17,11 @@ from flows.context.run_picture import read_picture
 from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
-from flows.views.diff_champion import changes_since
+from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.labelling import labelling_of
 from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
-from flows.views.start_report import compare_starts, start_of
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
