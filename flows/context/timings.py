@@ -1,6 +1,6 @@
 """Figures that a step measures but no digest may depend on: peak memory, seconds. One small file per result.
 
-Outside the store, where equal inputs must give equal bytes. `flows/champion/run_record.py` reads them for MLflow.
+They are kept outside the store, where equal inputs must give equal bytes.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from flows.views.run_reader import Recorded, settings_of
 from schemas.artifacts import DatasetRef, GateDecision, TrainedRef
 from schemas.report import Change, StartLine
 
+METRIC = "general"
+"""Metric of the forgetting check's suite."""
+
 
 def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Change, ...]:
     """Return settings, data, code and libraries that differ from the run of the compared champion."""
@@ -57,10 +60,6 @@ def _parts_of(store: Store, step: StepRow) -> KeyParts | None:
     words = step.step.split("_")
     names = ("_".join(words[:length]) for length in range(len(words), 0, -1))
     return next((parts for name in names if step.key and (parts := store.parts(name, step.key))), None)
-
-
-METRIC = "general"
-"""Metric of the forgetting check's suite."""
 
 
 def compare_starts(recorded: Recorded) -> tuple[StartLine, ...]:
