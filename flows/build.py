@@ -17,7 +17,6 @@ from flows.ledger.ledger import Ledger
 from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
-from schemas.verdicts import NOTHING_SEEN
 
 STAGES = ("curate", "finetune", "assess", "release")
 
@@ -50,9 +49,7 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     return PipelineGraph(graph, curated, tuned, assessed, released)
 
 
-def build_run(
-    spec: PipelineSpec, context: GraphContext, ledger: Ledger | None
-) -> tuple[PipelineGraph, GraphContext, str]:
+def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
     """Declare the graph of a run; return it with its context and the digest of its inputs.
 
     The held-out items depend on what people saw before the first run of these inputs, which are known only then.
@@ -60,7 +57,7 @@ def build_run(
     pipeline = build(spec, context)
     digest = input_digest(spec, pipeline.graph, context)
     before = context.as_of and end_of(context.as_of)
-    seen = NOTHING_SEEN if ledger is None else ledger.seen_items(spec.name, digest, before=before)
+    seen = ledger.seen_items(spec.name, digest, before=before)
     if seen == context.registry_state.seen:
         return pipeline, context, digest
     context = replace(context, registry_state=replace(context.registry_state, seen=seen))

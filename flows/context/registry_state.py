@@ -92,7 +92,7 @@ class RegistryState:
         return self.live.model_copy(update={"candidate": version})
 
 
-def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str | None = None) -> RegistryState:
+def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None = None) -> RegistryState:
     """Read it from the ledger; change nothing.
 
     Args:
@@ -103,8 +103,6 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
         ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
             that moment are gone.
     """
-    if ledger is None:
-        return RegistryState()
     name = spec.registry.name
     if before is None:
         champion, state = ledger.champion(name), state_of(spec, ledger.root)

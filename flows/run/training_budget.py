@@ -68,7 +68,7 @@ def training_seconds(
     pipeline: PipelineGraph,
     run: Run,
     planned: Iterable[PlannedNode],
-    ledger: Ledger | None,
+    ledger: Ledger,
     *,
     start: StartingPoint | None,
 ) -> float | None:
@@ -80,7 +80,7 @@ def training_seconds(
     splits, model = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_model)
     if not trainings:
         return 0.0
-    if splits is None or model is None or ledger is None:
+    if splits is None or model is None:
         return None
     train = spec.train.first()
     pace = _seconds_per_example(ledger, run.store, spec.name, model, train)

@@ -111,7 +111,7 @@ def pace_of(
     *,
     size: Size | None,
     model: ModelRef | None,
-    ledger: Ledger | None,
+    ledger: Ledger,
     store: Store,
     root: Path,
 ) -> Pace | None:
@@ -147,7 +147,7 @@ def pace_of(
         if node.folder in speeds:
             seconds[node.name] = work[node.folder] / speeds[node.folder]
         else:
-            typical = ledger.typical_seconds(node.id) if ledger else None
+            typical = ledger.typical_seconds(node.id)
             rows = ROW_S * (size.n_rows or 0) if node.stage == "curate" else 0.0
             seconds[node.name] = NODE_S + rows if typical is None else typical
     return Pace(seconds, _origin(probed, heavy))
@@ -185,12 +185,12 @@ def _measured(
     size: Size,
     *,
     model: ModelRef | None,
-    ledger: Ledger | None,
+    ledger: Ledger,
     store: Store,
     dims: ModelDims | None,
 ) -> float | None:
     """Operations per second of the newest step of this kind with the same base model; None without one."""
-    if ledger is None or dims is None:
+    if dims is None:
         return None
     train = spec.train.first()
     for step in ledger.newest_made(kind, limit=PAST):

@@ -23,7 +23,7 @@ RECENT_RUNS = 50
 
 
 def gate_power(
-    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store, n_estimated: int | None = None
+    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger, store: Store, n_estimated: int | None = None
 ) -> tuple[RulePower, ...]:
     """Return what each rule needs and what the held-out items can show.
 
@@ -32,7 +32,7 @@ def gate_power(
         n_estimated: Held-out items to assume before curation; None if that is unknown.
     """
     n_items = n_estimated if splits is None else min(spec.evaluate.max_items, splits.n_test)
-    decision = None if ledger is None else last_decision(ledger, store, spec.name)
+    decision = last_decision(ledger, store, spec.name)
     return plan_gate(
         spec.judged_gates,
         traits=traits_by_name(spec.evaluate.traits()),
