@@ -18,8 +18,10 @@ from pydantic import ValidationError
 
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
+from flows.ledger.database import Check
 from flows.ledger.history import last_move
-from flows.ledger.rows import flat, pipeline_config
+from flows.ledger.ledger import Ledger
+from flows.ledger.rows import CandidateRow, Projection, flat, pipeline_config
 from flows.views.resolve_candidate import aliases_of
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
@@ -41,10 +43,6 @@ from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from flows.ledger.database import Check
-    from flows.ledger.ledger import Ledger
-    from flows.ledger.rows import CandidateRow, Projection
 
 LOCK_WAIT_S = 60.0
 REASON_CHARS = 4000

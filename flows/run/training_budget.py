@@ -5,30 +5,24 @@ Reads the ledger and the store; `tasks/train/launch.py` watches the budget while
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING
 
 from flows.build import PipelineGraph, build
-from flows.context.registry_state import training_size
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import StartingPoint, training_size
 from flows.graph.execute import Run
-from flows.graph.plan import plan
+from flows.graph.plan import PlannedNode, plan
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.run.open_run import OpenRun
 from flows.views.run_reader import spec_of
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import TrainingError
+from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
 from tasks.train.launch import train_model
 from tasks.train.limits import Use, cards_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from flows.context.graph_context import GraphContext
-    from flows.context.registry_state import StartingPoint
-    from flows.graph.plan import PlannedNode
-    from flows.graph.store import Store
-    from flows.ledger.ledger import Ledger
-    from flows.run.open_run import OpenRun
-    from schemas.pipeline import PipelineSpec
-    from schemas.training import TrainSpec
 
 PAST_RUNS = 100
 PAST_TRAININGS = 5

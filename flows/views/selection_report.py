@@ -7,23 +7,20 @@ nothing that depends on the machine. Used by `flows/pipeline.py`, `flows/champio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import orjson
 
+from flows.context.run_context import RunContext
 from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder
+from schemas.choice import Setting
 from schemas.trials import ChoiceRef, TrialRow
 from tasks.assess.trial import write_trials
 from tasks.files import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from flows.context.run_context import RunContext
-    from flows.ledger.ledger import Ledger
-    from schemas.choice import Setting
 
 Costs = dict[str, tuple[float | None, float | None]]
 """Name of a training -> seconds, price."""
