@@ -83,10 +83,6 @@ class Ticks(LedgerBase):
         row = self._first("SELECT * FROM marks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
         return _mark(row) if row else None
 
-    def marks(self, pipeline: str) -> tuple[Mark, ...]:
-        """Return the marks of all verdicts, oldest first."""
-        return tuple(map(_mark, self._rows("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq", pipeline)))
-
     def _note(
         self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
     ) -> None:
