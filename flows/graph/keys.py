@@ -244,13 +244,14 @@ def step_key(node: Node, inputs: Mapping[str, InputDigest]) -> KeyParts:
         TypeError: a parameter has no canonical form (a path, an artifact, a non-finite number), or the step is not a
             plain function of a module.
     """
+    code = code_digests(node.function)  # first: it refuses what has no name
     values = {**node.reads, **node.params}
     return KeyParts(
         step=node.folder,
         function=f"{node.function.__module__}.{node.function.__qualname__}",
         inputs=dict(inputs),
         params={name: canonical(value, where=f"{node.name}.{name}") for name, value in values.items()},
-        code=code_digests(node.function),
+        code=code,
         libraries={"python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
         | {name: installed(name) for name in node.info.libraries},
     )
