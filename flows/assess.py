@@ -27,7 +27,7 @@ from schemas.artifacts import (
     TrainedRef,
 )
 from schemas.endpoint import EndpointSpec
-from schemas.evaluation import DecodingSpec, EvaluateSpec
+from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
@@ -222,10 +222,13 @@ class _ArmAdder:
     def _answer_and_score(
         self, arm: PromptingArm | ModelArm, model: ModelRef, trained: TrainedRef | None = None
     ) -> None:
-        steps, evaluate = ModelSteps(self.graph, self.context), self.spec.evaluate
-        answers = steps.answers(arm, self.arms.prompts[arm], model, evaluate.decoding(), trained=trained)
+        steps, decoding = ModelSteps(self.graph, self.context), self.spec.evaluate.decoding()
+        self._score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
+
+    def _score(self, arm: ModelArm | Arm, answers: Predictions) -> None:
         self.arms.answers[arm] = answers
-        self.arms.scores[arm] = steps.scores(arm, self.items, answers, evaluate, arm=arm)
+        steps = ModelSteps(self.graph, self.context)
+        self.arms.scores[arm] = steps.scores(arm, self.items, answers, self.spec.evaluate, arm=arm)
 
     def candidate(self, tuned: Tuned) -> InterimAnswers:
         """Add the candidate, which stops answering when it can hardly pass any more (`gates.interim`)."""
@@ -255,10 +258,7 @@ class _ArmAdder:
             trained=tuned.trained,
             decoding=decoding,
         )
-        self.arms.answers["tuned"] = answers
-        self.arms.scores["tuned"] = ModelSteps(self.graph, self.context).scores(
-            "tuned", self.items, answers, spec.evaluate, arm="tuned"
-        )
+        self._score("tuned", answers)
         return seen
 
     def labelled(self, names: Sequence[str]) -> None:
@@ -282,10 +282,8 @@ class _ArmAdder:
         answers = self.graph.named("answers", "endpoint").add(
             answer_by_endpoint, prompts=prompts, endpoint=endpoint, max_new_tokens=evaluate.max_new_tokens
         )
-        self.arms.prompts["endpoint"], self.arms.answers["endpoint"] = prompts, answers
-        self.arms.scores["endpoint"] = ModelSteps(self.graph, self.context).scores(
-            "endpoint", self.items, answers, evaluate, arm="endpoint"
-        )
+        self.arms.prompts["endpoint"] = prompts
+        self._score("endpoint", answers)
 
     def classifier(self, arm: Literal["majority", "tfidf"], routing_field: str) -> None:
         """Add a classifier that predicts the routing field."""

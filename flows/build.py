@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from flows.assess import Assessed, assess
@@ -10,13 +11,12 @@ from flows.context.as_of import end_of
 from flows.context.graph_context import GraphContext
 from flows.curate import Curated, curate
 from flows.finetune import Tuned, finetune
-from flows.graph.graph import Graph
+from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
 from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
-from schemas.verdicts import NOTHING_SEEN
 
 STAGES = ("curate", "finetune", "assess", "release")
 
@@ -49,9 +49,7 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     return PipelineGraph(graph, curated, tuned, assessed, released)
 
 
-def build_run(
-    spec: PipelineSpec, context: GraphContext, ledger: Ledger | None
-) -> tuple[PipelineGraph, GraphContext, str]:
+def build_run(spec: PipelineSpec, context: GraphContext, ledger: Ledger) -> tuple[PipelineGraph, GraphContext, str]:
     """Declare the graph of a run; return it with its context and the digest of its inputs.
 
     The held-out items depend on what people saw before the first run of these inputs, which are known only then.
@@ -59,7 +57,7 @@ def build_run(
     pipeline = build(spec, context)
     digest = input_digest(spec, pipeline.graph, context)
     before = context.as_of and end_of(context.as_of)
-    seen = NOTHING_SEEN if ledger is None else ledger.seen_items(spec.name, digest, before=before)
+    seen = ledger.seen_items(spec.name, digest, before=before)
     if seen == context.registry_state.seen:
         return pipeline, context, digest
     context = replace(context, registry_state=replace(context.registry_state, seen=seen))
@@ -81,7 +79,7 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
             **({} if context.as_of is None else {"as_of": context.as_of}),
             "files": {node.id: dict(node.reads) for node in nodes if node.reads},
             "feedback": context.registry_state.feedback_digest,
-            "code": code_of(graph),
+            "code": code_of(nodes),
             "libraries": {name: installed(name) for node in nodes for name in node.info.libraries},
             "python": list(sys.version_info[:2]),
         }
@@ -89,10 +87,10 @@ def input_digest(spec: PipelineSpec, graph: Graph, context: GraphContext) -> str
     return f"{inputs}{digest_of(context.labels)[:16]}" if spec.evaluate.labels else inputs
 
 
-def code_of(graph: Graph) -> dict[str, str]:
+def code_of(nodes: Iterable[Node]) -> dict[str, str]:
     """Return module -> digest, of all steps and of the functions that add steps later."""
     found: dict[str, str] = {}
-    for node in graph.nodes.values():
+    for node in nodes:
         if node.kind != "act":
             found |= code_digests(node.function)
     return found

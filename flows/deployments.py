@@ -1,31 +1,38 @@
 """Create Prefect deployments for `schedule`, `triggers` and `place`, with the limits and the automation they need.
 
 Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
-what a tick does: Prefect only starts it. Called by `tunegate ops deploy` and `serve`.
+what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and `serve` once Prefect's settings are set.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 from uuid import UUID
 
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events.actions import ChangeFlowRunState, RunDeployment
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
+from prefect.events.schemas.events import ResourceSpecification
+from prefect.exceptions import ObjectNotFound
+from prefect.schedules import Cron
+from prefect.types.entrypoint import EntrypointType
+
 from flows.build import STAGES
+from flows.pipeline import FLOW, STAGE_FLOWS, run_pipeline
+from flows.schedule.automatic import automatic_pipelines, placed_stages
 from flows.schedule.deployed_run import limit_name
-from schemas.errors import ConfigError, ServiceError
+from schemas.errors import ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
 
-if TYPE_CHECKING:
-    from prefect.client.orchestration import SyncPrefectClient
-    from prefect.deployments.runner import RunnerDeployment
-    from prefect.events.schemas.automations import AutomationCore
-
-FLOW = "tunegate"
 TAG = "tunegate"
 """On every deployment created here."""
 REPEAT = "tunegate: repeat a crashed run"
@@ -50,22 +57,11 @@ class Deployed:
     pool: str = ""
 
 
-def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
-    """Yield (pipeline, stage, pool) of every placed stage."""
-    for name, spec in loaded.pipelines.items():
-        for stage, pool in spec.place.pools().items():
-            yield name, stage, pool
-
-
 def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDeployment, str]]:
     """Make a Prefect deployment for each placed stage, with its pool; register nothing.
 
     A caller can only choose the run: pipeline and file are fixed by the deployment.
     """
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.pipeline import STAGE_FLOWS
-
     return [
         (
             cast(
@@ -83,32 +79,11 @@ def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDe
     ]
 
 
-def automatic_pipelines(loaded: PipelineFile) -> dict[str, PipelineSpec]:
-    """Return the pipelines with a schedule or triggers, in the order of the file.
-
-    Raises:
-        ConfigError: TG0159, there is none.
-    """
-    found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
-    if not found and not any(placed_stages(loaded)):
-        raise ConfigError(
-            "no pipeline has a schedule, a trigger or a placed stage", code="TG0159", where=str(loaded.path),
-            hint="add `schedule: {cron: ...}` to one",
-        )  # fmt: skip
-    return found
-
-
 def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
     """Make a Prefect deployment for each pipeline with a schedule or triggers; register nothing."""
     # A run finds the flow by its module: `serve` need not be started in the program's folder. Ticks of a pipeline run
     # one after the other (ENQUEUE), whatever `overlap` says: a tick that Prefect cancelled would be in no ledger, and
     # the slot of a killed run would swallow the next tick. Whether to skip is the tick's own decision.
-    from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
-    from prefect.schedules import Cron
-    from prefect.types.entrypoint import EntrypointType
-
-    from flows.pipeline import run_pipeline
-
     found = []
     for name, spec in automatic_pipelines(loaded).items():
         schedule = spec.schedule
@@ -128,10 +103,9 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
 
 def prepare(loaded: PipelineFile) -> None:
     """Create the limits that runs need, and the automations that find dead runs and repeat crashed ones. Idempotent."""
-    from prefect.client.orchestration import get_client
-
     with get_client(sync_client=True) as client:
-        for resource in sorted({spec.schedule.resource for spec in _scheduled(loaded) if spec.schedule.resource}):
+        schedules = (spec.schedule for spec in loaded.pipelines.values() if spec.schedule is not None)
+        for resource in sorted({schedule.resource for schedule in schedules if schedule.resource}):
             client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
         _put_automation(client, _zombies())
         _put_automation(client, _repeat_crashed())
@@ -147,8 +121,6 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         ConfigError: TG0159, no pipeline has a schedule, a trigger or a placed stage.
         ServiceError: TG0701, there is no such work pool.
     """
-    from prefect.client.orchestration import get_client
-
     made = deployments(loaded, config)
     prepare(loaded)
     done = []
@@ -178,8 +150,6 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
 
 
 def _need_pool(client: SyncPrefectClient, pool: str) -> None:
-    from prefect.exceptions import ObjectNotFound
-
     try:
         client.read_work_pool(pool)
     except ObjectNotFound:
@@ -190,13 +160,7 @@ def _need_pool(client: SyncPrefectClient, pool: str) -> None:
         ) from None  # fmt: skip
 
 
-def _scheduled(loaded: PipelineFile) -> list[Any]:
-    return [spec for spec in loaded.pipelines.values() if spec.schedule is not None]
-
-
 def _trigger(spec: PipelineSpec, place: int) -> Any:
-    from prefect.events.schemas.deployment_triggers import DeploymentEventTrigger
-
     declared = spec.triggers[place]
     return DeploymentEventTrigger(
         name=f"tunegate: {spec.name} on {declared.event}",
@@ -210,11 +174,6 @@ def _trigger(spec: PipelineSpec, place: int) -> Any:
 def _zombies() -> AutomationCore:
     """Make the automation that marks a run without heartbeats as crashed, unless it has ended or waits."""
     # The one in Prefect's documentation does not know the waiting states and ends runs that wait for approval.
-    from prefect.client.schemas.objects import StateType
-    from prefect.events.actions import ChangeFlowRunState
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
-
     beat = "prefect.flow-run.heartbeat"
     return AutomationCore(
         name=ZOMBIES,
@@ -240,10 +199,6 @@ def _repeat_crashed() -> AutomationCore:
     """Make the automation that repeats a crashed run of a deployment: a new flow run that continues from the store."""
     # A new flow run, not another attempt of the same: a worker that still watches the first attempt ends the second.
     # The new run decides whether it may continue (`crashed_parameters`), since this may fire twice for one crash.
-    from prefect.events.actions import RunDeployment
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
-    from prefect.events.schemas.events import ResourceSpecification
-
     return AutomationCore(
         name=REPEAT,
         description="A crashed run of a deployment is repeated, once; the repeat continues from what is in the store.",
@@ -299,8 +254,6 @@ def _drop_schedules(client: SyncPrefectClient, deployment_id: UUID) -> None:
 
 def _drop_others(client: SyncPrefectClient, config: Path, kept: set[UUID]) -> list[str]:
     """Remove the deployments of this pipelines.yaml that it no longer declares."""
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
-
     tagged = client.read_deployments(deployment_filter=DeploymentFilter(tags=DeploymentFilterTags(all_=[TAG])))
     gone = [one for one in tagged if one.parameters.get("config") == str(config.resolve()) and one.id not in kept]
     for one in gone:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
-from flows.selection import Selection, select_training, winner_dataset, winner_model, winner_trained
+from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
 from schemas.pipeline import PipelineSpec
@@ -30,7 +30,6 @@ class Tuned:
     """Metrics of answers during training; None if none are declared."""
     choice: ChoiceRef | None = None
     """Which of several trainings it is; None for a single one."""
-    selection: Selection | None = None
 
 
 def finetune(
@@ -63,7 +62,7 @@ def finetune(
         )
         first_dataset = selection.trainings[0].dataset if selection.trainings else dataset
         curves = _curves(graph, spec, splits, trained)
-        return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice, selection)
+        return Tuned(model, dataset, trained, first_model, first_dataset, curves, choice)
 
 
 def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> ModelRef:

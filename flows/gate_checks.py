@@ -72,7 +72,6 @@ class CheckAdder:
     found: Checked = field(default_factory=Checked)
 
     def add_all(self) -> Checked:
-        """Add a step for each declared check."""
         gates = self.spec.gates
         for name, measure in MEASURES.items():
             if (declared := getattr(gates, name)) is not None:

@@ -42,8 +42,6 @@ class Arms:
 
 @dataclass(frozen=True)
 class ModelSteps:
-    """Adds these steps to a graph."""
-
     graph: Graph
     context: GraphContext
 

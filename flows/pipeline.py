@@ -29,7 +29,7 @@ from flows.build import STAGES
 from flows.champion.recover import recover_promotion
 from flows.context.graph_context import trunks_of
 from flows.context.listener import Listener
-from flows.context.outcome import Ending, Holds, Outcome, outcome_of
+from flows.context.outcome import Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome as NodeOutcome
 from flows.graph.execute import RunEndedError, run_plainly
@@ -58,8 +58,8 @@ from flows.schedule.deployed_run import check_bound, crashed_parameters, hold_re
 from flows.schedule.ticks import (
     Tick,
     decide_after_curation,
+    record_decision,
     skip_before_curation,
-    skip_unchanged,
     skip_without_lock,
     tick_wait_s,
 )
@@ -236,15 +236,11 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
     return opened.context.outcome
 
 
-class RunLog:
+class RunLog(Listener):
     """Writes what the console shows into the flow run's log: one line per step, warnings, the gate's reasons."""
 
     def __init__(self, log: LoggerAdapter[Any] | Logger) -> None:
         self._log = log
-
-    def started(self, node: Node) -> None: ...
-
-    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None: ...
 
     def ended(self, node: Node, outcome: NodeOutcome) -> None:
         if node.kind != "act":
@@ -323,7 +319,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
         if _waiting(context, last):
             reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
-        return _skip(context, skip if tick is None else skip_unchanged(context, tick, reason), _holds(context, last))
+        return _skip(context, skip if tick is None else record_decision(context, tick, skip), _holds(context, last))
     early = None if tick is None else skip_before_curation(context, tick)
     if early is not None:
         return _skip(context, early)
@@ -346,7 +342,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             _run_stage(opened, stage, ends)
     if until != "release":
-        return _end(context, "DONE", f"ran until {until}")
+        return outcome_of(context.ledger, context.run_id, "DONE", f"ran until {until}")
     _show_report(context)
     if context.outcome is None:
         raise TypeError("the stage `release` reached no verdict")
@@ -467,14 +463,10 @@ place_curate, place_finetune, place_assess, place_release = map(_stage_flow, STA
 STAGE_FLOWS = {"curate": place_curate, "finetune": place_finetune, "assess": place_assess, "release": place_release}
 
 
-def _end(context: RunContext, verdict: Ending, reason: str, *, holds: Holds | None = None) -> Outcome:
-    return outcome_of(context.ledger, context.run_id, verdict, reason, holds=holds)
-
-
 def _skip(context: RunContext, decision: Decision, holds: Holds | None = None) -> Outcome:
     if context.in_prefect:
         get_run_logger().info("SKIP: %s", decision.reason)
-    return _end(context, "SKIP", decision.reason, holds=holds)
+    return outcome_of(context.ledger, context.run_id, "SKIP", decision.reason, holds=holds)
 
 
 def _last_valid_run(context: RunContext) -> RunRow | None:
@@ -492,8 +484,8 @@ def _last_valid_run(context: RunContext) -> RunRow | None:
     for event in _waiting(context, last):
         if not ledger.held(register.name, event.to_version, approval=register.approval == "required"):
             return None  # its cooldown is over
-    gate = next((step for step in ledger.steps(last.run_id) if step.step == "gate" and step.key), None)
-    decision = context.store.find("gate", gate.key, GateDecision) if gate else None
+    key = ledger.keys_of(last.run_id).get("gate")
+    decision = context.store.find("gate", key, GateDecision) if key else None
     today = champion.version if champion else None
     return last if decision is not None and decision.champion_version == today else None
 

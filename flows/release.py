@@ -131,7 +131,18 @@ def record(
             curves=curves, choice=choice, latency=latency,
         ),
     )  # fmt: skip
-    candidate = _candidate(run, decision, model, trained, bundle)
+    candidate = ChampionRef(
+        name=spec.registry.name,
+        version="",
+        run_id=run.run_id,
+        model=model,
+        trained=trained,
+        prompt=spec.train.prompt,
+        max_new_tokens=spec.evaluate.max_new_tokens,
+        bundle=bundle,
+        verdict_digest=decision.digest,
+        promoted_at="",
+    )
     evidence = {
         "gates": digest_of(spec.judged_gates),
         "items": items.digest,
@@ -140,23 +151,6 @@ def record(
         "decision": decision.digest,
     }
     return run.ledger.record_candidate(candidate, verdict=decision.verdict, reason=decision.reason, evidence=evidence)
-
-
-def _candidate(
-    run: RunContext, decision: GateDecision, model: ModelRef, trained: TrainedRef, bundle: BundleRef
-) -> ChampionRef:
-    return ChampionRef(
-        name=run.spec.registry.name,
-        version="",
-        run_id=run.run_id,
-        model=model,
-        trained=trained,
-        prompt=run.spec.train.prompt,
-        max_new_tokens=run.spec.evaluate.max_new_tokens,
-        bundle=bundle,
-        verdict_digest=decision.digest,
-        promoted_at="",
-    )
 
 
 def promote(

@@ -59,7 +59,6 @@ class Selection:
 
     @property
     def choice(self) -> LadderSpec | GridSweep | OptunaSweep:
-        """The declared ladder or sweep."""
         choice = self.spec.train.choice
         if choice is None:
             raise TypeError("there is only one training")
@@ -78,7 +77,6 @@ class Selection:
 
     @property
     def results(self) -> tuple[TrialRef, ...]:
-        """Results of the trainings so far."""
         return tuple(training.result for training in self.trainings)
 
     def model(self, graph: Graph, key: tuple[str, bool]) -> ModelRef:
@@ -145,10 +143,8 @@ def select_training(
             results = (*results, trial)
     else:
         for candidate in candidates(train):
-            if selection.target is not None and selection.results:
-                with graph.unless(_target_met, *selection.results):
-                    selection.add(graph, candidate, candidate.changes or {})
-            else:
+            rungs = selection.results if selection.target is not None else ()
+            with graph.unless(_target_met, *rungs):
                 selection.add(graph, candidate, candidate.changes or {})
         results = selection.results
     return selection, _choose(graph, selection, results)
@@ -176,20 +172,11 @@ def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: 
 
 def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, earlier: tuple[TrialRef, ...]) -> TrialRef:
     """Add the trial that Optuna suggests after these; a failed trial counts as one without a value."""
-    values = [_value(graph, trial) for trial in earlier]
-    changes = suggest(_optuna(selection), values, higher_is_better=selection.traits.higher_is_better)
-    return selection.add(graph, candidate, changes)
-
-
-def _value(graph: Graph, trial: TrialRef) -> float | None:
-    result = graph.find(trial)
-    return None if result is None else result.row.value
-
-
-def _optuna(selection: Selection) -> OptunaSweep:
-    if not isinstance(selection.choice, OptunaSweep):
+    sweep, results = selection.choice, [graph.find(trial) for trial in earlier]
+    if not isinstance(sweep, OptunaSweep):
         raise TypeError("no sweep by Optuna is declared")
-    return selection.choice
+    values = [None if result is None else result.row.value for result in results]
+    return selection.add(graph, candidate, suggest(sweep, values, higher_is_better=selection.traits.higher_is_better))
 
 
 def _target_met(*rungs: TrialRef | None) -> str | None:
@@ -212,17 +199,14 @@ def _choose(graph: Graph, selection: Selection, results: tuple[TrialRef, ...]) -
 
 
 def winner_model(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> ModelRef:
-    """Return the base model of the chosen training."""
     return _winner(graph, selection, choice).model
 
 
 def winner_dataset(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> DatasetRef:
-    """Return the examples of the chosen training."""
     return _winner(graph, selection, choice).dataset
 
 
 def winner_trained(graph: Graph, *, selection: Selection, choice: ChoiceRef) -> TrainedRef:
-    """Return the chosen training."""
     return _winner(graph, selection, choice).trained
 
 

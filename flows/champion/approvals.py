@@ -27,16 +27,8 @@ class Answer:
     """The champion that it replaces; None is any."""
 
 
-@dataclass(frozen=True)
-class Answered:
-    """The ledger's event, and the error if MLflow could not be updated."""
-
-    event: EventRow
-    late: TunegateError | None
-
-
-def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> Answered:
-    """Approve or reject the run's candidate.
+def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> tuple[EventRow, TunegateError | None]:
+    """Approve or reject the run's candidate; return the ledger's event, and the error if MLflow could not be updated.
 
     Raises:
         GateError: it does not wait, was decided otherwise, or its verdict is stale (TG0620, TG0621).
@@ -44,11 +36,11 @@ def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> An
     """
     if not given.approve:
         event = ledger.reject(run_id, actor=given.by, reason=given.reason)
-        return Answered(event, synchronise(ledger, settings))
+        return event, synchronise(ledger, settings)
     waiting = {(e.name, e.to_version) for e in ledger.history() if (e.action, e.run_id) == ("wait", run_id)}
     for name, version in waiting:
         row = ledger.candidate(name, version)
         if row is not None:
             check_evaluated(row.ref.bundle, row.ref.trained)
     event = ledger.approve(run_id, actor=given.by, reason=given.reason, expected=given.expected)
-    return Answered(event, synchronise(ledger, settings))
+    return event, synchronise(ledger, settings)

@@ -2,21 +2,27 @@
 
 Every change is put into the ledger's outbox in the transaction that made it, sent from here, and may be sent twice. If
 MLflow is down, the run prints a note and keeps its verdict: `tunegate ops reconcile` catches up.
+
+The aliases of a name are `champion`, `previous` (the target of a rollback) and `challenger` (the candidate that waits
+for a person's approval); the last two may be missing. MLflow moves an alias without comparing what it was, so a delayed
+process could restore an old champion: after moving aliases, each process reads the ledger once more and follows it
+again if it has changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import orjson
 from pydantic import ValidationError
 
-from flows.champion.aliases import move_aliases
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
-from flows.ledger.rows import pipeline_config
+from flows.ledger.database import Check
+from flows.ledger.history import last_move
+from flows.ledger.ledger import Ledger
+from flows.ledger.rows import CandidateRow, Projection, flat, pipeline_config
+from flows.views.resolve_candidate import aliases_of
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError, StorageError, TunegateError
@@ -24,14 +30,19 @@ from schemas.release import RunRecord
 from schemas.secrets import unmasked
 from schemas.template import PASSAGES, template_columns
 from tasks.failpoint import reach
+from tasks.release.register import (
+    BUNDLE_TAG,
+    EVENT_TAG,
+    NewVersion,
+    find_version,
+    move_alias,
+    register_version,
+    tag_version,
+)
 from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-
-    from flows.ledger.database import Check
-    from flows.ledger.ledger import Ledger
-    from flows.ledger.rows import CandidateRow, Projection
 
 LOCK_WAIT_S = 60.0
 REASON_CHARS = 4000
@@ -135,20 +146,81 @@ def _send(projection: Projection, record: RunRecord, ledger: Ledger, settings: S
 
 
 def _move_aliases(name: str, ledger: Ledger, settings: Settings, uri: str) -> list[str]:
-    client = open_client(uri)
+    """Set the aliases by the ledger until it has not changed meanwhile; return those that were moved.
 
-    def publish(row: CandidateRow) -> str:
-        return _publish(client, row, _load_record(row.ref.run_id, ledger, settings), ledger, settings, uri)
+    Raises:
+        ServiceError: MLflow does not answer.
+        TunegateError: a candidate cannot be published; raised last, if it is not the champion.
+    """
+    client, moved = open_client(uri), list[str]()
+    while True:
+        history = ledger.history(name)
+        at, faults = _follow(name, ledger, settings, client, uri)
+        moved += [alias for alias in at if alias not in moved]
+        if ledger.history(name) == history:
+            if faults:
+                raise faults[0]
+            return moved
 
-    return move_aliases(name, ledger, client, publish, uri=uri)
+
+def _follow(
+    name: str, ledger: Ledger, settings: Settings, client: MlflowClient, uri: str
+) -> tuple[list[str], list[TunegateError]]:
+    """Set the aliases once; return those that were moved, and why other candidates could not be published.
+
+    `previous` is set first: a crash in between leaves the old champion in service. A candidate other than the champion
+    that cannot be published (its files are damaged) loses its alias and blocks nothing else.
+    """
+    moved: list[str] = []
+    faults: list[TunegateError] = []
+    versions = aliases_of(ledger, name)
+
+    def follow(alias: str) -> str | None:
+        number = None
+        try:
+            number = _number_of(name, versions.get(alias), ledger, settings, client, uri)
+        except ServiceError:
+            raise
+        except TunegateError as error:
+            if alias == "champion":
+                raise
+            faults.append(error)
+        if move_alias(client, name=name, alias=alias, mlflow_version=number, uri=uri):
+            moved.append(alias)
+        return number
+
+    follow("previous")
+    reach("mlflow.previous")
+    number = follow("champion")
+    reach("mlflow.champion")
+    follow("challenger")
+    reach("mlflow.challenger")
+    event = last_move(ledger.history(name), name)
+    if number is not None and event is not None:
+        # How it was promoted, and the hash of that event: a copy of the chain's end outside the ledger.
+        tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}
+        tag_version(client, name=name, mlflow_version=number, tags=tags, uri=uri)
+    return moved, faults
+
+
+def _number_of(
+    name: str, version: str | None, ledger: Ledger, settings: Settings, client: MlflowClient, uri: str
+) -> str | None:
+    """Return MLflow's number of the version, which is published first if this MLflow does not have it."""
+    row = ledger.candidate(name, version) if version is not None else None
+    if row is None:
+        return None
+    number = find_version(client, name=name, version=row.ref.version, owner=owner_of(ledger), uri=uri)
+    if number is None:
+        record = _load_record(row.ref.run_id, ledger, settings)
+        number = _publish(client, row, record, ledger, settings, uri)
+    return number
 
 
 def _publish(
     client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
 ) -> str:
     """Send the run that gave the verdict and its version; return MLflow's number of the version."""
-    from tasks.release.register import BUNDLE_TAG, NewVersion, register_version
-
     home, name, version = settings.home, row.ref.name, row.ref.version
     mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
     files = [home / file for file in record.files if (home / file).is_file()]
@@ -206,17 +278,3 @@ def _ended(ledger: Ledger) -> dict[str, str]:
     """Return run id -> MLflow's status of its end; a run that died could not set it itself."""
     names = {"FAILED": "FAILED", "INTERRUPTED": "KILLED", "DONE": "FINISHED", "SKIPPED": "FINISHED"}
     return {row.run_id: names[row.status] for row in ledger.runs(limit=RECENT_RUNS) if row.status in names}
-
-
-def flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Flatten a nested configuration to dotted parameters.
-
-    >>> flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
-    {'train.seed': '7', 'train.adapter.rank': '16'}
-    """
-    if isinstance(value, Mapping):
-        items: dict[str, str] = {}
-        for key, inner in value.items():
-            items |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
-        return items
-    return {prefix: value if isinstance(value, str) else orjson.dumps(value).decode()}

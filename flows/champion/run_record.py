@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import orjson
 
-from flows.champion.mlflow_sync import flat
 from flows.context.run_context import RunContext
 from flows.context.timings import read_timings
 from flows.graph.keys import digest_of
+from flows.ledger.rows import flat
 from flows.views.report import page_without_text, report_folder
 from flows.views.selection_report import choice_files
 from flows.workspace.disk import private_folder
@@ -40,7 +40,6 @@ class Evidence:
 
 
 def write_record(run: RunContext, evidence: Evidence) -> None:
-    """Write the record of a run."""
     folder = private_folder(run.settings.home / "runs")
     write_json(folder / f"{run.run_id}.json", masked_value(_record(run, evidence).model_dump(mode="json")))
 

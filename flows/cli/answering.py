@@ -23,13 +23,17 @@ def champion_of(spec: PipelineSpec, ledger: Ledger) -> ChampionRef:
     Raises:
         ConfigError: TG0159, there is none yet.
     """
-    name = spec.registry.name
-    current = ledger.champion(name)
+    current = ledger.champion(spec.registry.name)
     if current is None:
-        raise ConfigError(
-            f"{name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
-        )
+        raise no_champion(spec)
     return current
+
+
+def no_champion(spec: PipelineSpec) -> ConfigError:
+    """The error for a pipeline that has none yet."""
+    return ConfigError(
+        f"{spec.registry.name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
+    )
 
 
 def read_ticket(file: Path | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import typer
 
 from flows.cli.options import CONFIG
+from flows.workspace.settings import load_settings
 
 F = TypeVar("F", bound=Callable[..., int])
 
@@ -55,7 +56,6 @@ def _workspace(config: Path) -> Iterator[None]:
     They lie below the state folder, if there is one, else below the cache.
     """
     from flows.workspace.disk import named_disk_errors, need_folder, private_folder
-    from flows.workspace.settings import load_settings
     from flows.workspace.temporary import sweep, temporary_files_below
 
     settings = load_settings(config)

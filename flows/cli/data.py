@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,8 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
 from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError, SecurityError
 
 if TYPE_CHECKING:
     from flows.views.failed_curation import FailedCuration
@@ -101,7 +104,7 @@ def quarantine(
     elif not rows:
         out().print("no row")
     else:
-        print_rows(rows, QUARANTINE_COLUMNS if sql is None else tuple(rows[0]))
+        print_rows(rows, QUARANTINE_COLUMNS if sql is None else None)
     return 0
 
 
@@ -149,10 +152,7 @@ def preview(
     Text, token ids, and which tokens carry loss. What is missing up to the encoded examples is made first; nothing is
     trained, and the ledger gets no run.
     """
-    from dataclasses import asdict
-
-    from flows.cli.encoding import encode_examples
-    from flows.cli.text.preview import print_examples
+    from flows.cli.preview import encode_examples, print_examples
     from tasks.model.preview import show_examples
 
     dataset, model = encode_examples(pipeline, config)
@@ -185,11 +185,8 @@ def lineage(
 
     What became of the tickets and which models learned from them, or what a model was made from.
     """
-    from dataclasses import asdict
-
     from flows.cli.text.lineage import lineage_lines
     from flows.views.lineage import find_lineage
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     found = find_lineage(what, load_file(config), load_settings(config), pipeline=pipeline)
@@ -227,8 +224,6 @@ def forget(
     from flows.cli.text.forget import print_done, print_holdings
     from flows.privacy.forget import forget as forget_customer
     from flows.privacy.forget import forget_again, plan_forgetting
-    from flows.workspace.settings import load_settings
-    from schemas.errors import SecurityError
     from schemas.load import load_file
 
     if plan + apply + again != 1 or (customer is None) != again:
@@ -266,7 +261,6 @@ def dictionary(
 
     With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
-    from schemas.errors import ConfigError
     from tasks.curate.dictionary import write_dbt_sources, write_markdown
     from tasks.files import write_atomic
 
@@ -301,7 +295,6 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     from rich.markup import escape
 
     from flows.views.failed_curation import failed_curation
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     load_file(config).get(pipeline)
@@ -328,7 +321,6 @@ def _database(pipeline: str, config: Path) -> Path:
         ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
     from flows.context.published import published_database
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     load_file(config).get(pipeline)

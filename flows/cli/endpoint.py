@@ -6,16 +6,17 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
+from starlette.applications import Starlette
 
+from flows.cli.answering import no_champion
 from flows.cli.listening import listen, run_server
 from flows.cli.output import print_json, talk
 from flows.context.feedback import take_in
@@ -33,10 +34,9 @@ from schemas.pipeline import PipelineSpec
 from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
-
-if TYPE_CHECKING:
-    from tasks.release.endpoint import Tenant
-    from tasks.release.live import Offer
+from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
+from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint, build_shared_endpoint
+from tasks.release.live import LiveModels, Memory, Offer, base_of
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
 MIN_TOKEN_CHARS = 16
@@ -89,47 +89,49 @@ def run_endpoint(request: EndpointRequest) -> int:
     spec = specs[0]
     ledger, name = open_ledger(settings), spec.registry.name
     _check_place(request.host, no_token=request.no_token)
-    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
-    from tasks.release.endpoint import Access, Limits, build_endpoint
-    from tasks.release.live import LiveModels
-
     models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
     if models.find("champion") is None:
-        raise _no_champion(spec)
+        raise no_champion(spec)
     token = Token() if request.no_token else _token(settings.home)
     app = build_endpoint(
         models,
         limits=Limits(max_tokens=request.max_tokens),
         redact=redact_turns(spec),
-        access=Access(token.value, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
+        access=_access(token.value, request.host),
         extra_metrics=lambda: exposition(settings),
-        take_feedback=lambda lines: take_in(lines, source="endpoint", spec=spec, settings=settings).to_json(),
+        take_feedback=partial(_take_feedback, spec, settings),
     )
-    with listen(request.host, request.port) as listener:
-        _announce(listener, sorted(models.offers()), token, as_json=request.as_json)
-        _log_to_stderr()
-        run_server(app, listener)
-    return 0
+    return _serve(app, request, lambda url: _announce(url, sorted(models.offers()), token, as_json=request.as_json))
 
 
 def _run_shared(request: EndpointRequest, specs: list[PipelineSpec], settings: Settings) -> int:
     """Serve several pipelines' champions as adapters on one base in memory."""
     tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
-    operator = os.environ.get(TOKEN) or None
-    from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
-    from tasks.release.endpoint import Access, Limits, build_shared_endpoint
-
     tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
     names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
     app = build_shared_endpoint(
         tenants,
         limits=Limits(max_tokens=request.max_tokens),
-        access=Access(operator, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
+        access=_access(os.environ.get(TOKEN) or None, request.host),
         extra_metrics=lambda: exposition(settings),
     )
+    return _serve(app, request, lambda url: _announce_shared(url, names, as_json=request.as_json))
+
+
+def _access(token: str | None, host: str) -> Access:
+    return Access(token, LOOPBACK_NAMES if host in LOOPBACK else ("*",))
+
+
+def _serve(app: Starlette, request: EndpointRequest, announce: Callable[[str], None]) -> int:
+    """Answer until interrupted, after announcing the address."""
     with listen(request.host, request.port) as listener:
-        _announce_shared(listener, names, as_json=request.as_json)
-        _log_to_stderr()
+        host, port = listener.getsockname()[:2]
+        announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/v1")
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        for name in ("tunegate", "uvicorn.error"):
+            logging.getLogger(name).addHandler(handler)
+        logging.getLogger("tunegate").setLevel(logging.INFO)
         run_server(app, listener)
     return 0
 
@@ -143,9 +145,6 @@ def make_tenants(
         ConfigError: TG0159, a pipeline has no champion; TG0111, its champion does not share the first one's base.
         StorageError: a champion's files are damaged.
     """
-    from tasks.release.endpoint import Tenant
-    from tasks.release.live import LiveModels, Memory, base_of
-
     ledger = open_ledger(settings)
 
     def offered(spec: PipelineSpec) -> dict[str, Offer]:
@@ -157,12 +156,11 @@ def make_tenants(
     for spec in specs:
         champion = offered(spec).get("champion")
         if champion is None:
-            raise _no_champion(spec)
+            raise no_champion(spec)
         memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=base_of(champion))
         models = LiveModels(partial(offered, spec), memory)
         models.find("champion")
-        take = partial(_take_feedback, spec, settings)
-        tenants.append(Tenant(models, redact_turns(spec), tokens[spec.name], take))
+        tenants.append(Tenant(models, redact_turns(spec), tokens[spec.name], partial(_take_feedback, spec, settings)))
     return tenants
 
 
@@ -212,12 +210,6 @@ def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_to
     return tokens
 
 
-def _no_champion(spec: PipelineSpec) -> ConfigError:
-    return ConfigError(
-        f"{spec.registry.name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
-    )
-
-
 def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
     """What may be asked for this moment: aliases first, then every version that ever was champion, the newest first.
 
@@ -226,8 +218,6 @@ def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
         name: Registered model.
         candidates: Versions that were never promoted, too.
     """
-    from tasks.release.live import Offer
-
     entered = entries_of(ledger.history(name), name)
     known = {
         row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)
@@ -296,13 +286,7 @@ def _check_place(host: str, *, no_token: bool) -> None:
     )
 
 
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
-
-
-def _announce_shared(listener: socket.socket, names: Mapping[str, list[str]], *, as_json: bool) -> None:
-    url = _url(listener)
+def _announce_shared(url: str, names: Mapping[str, list[str]], *, as_json: bool) -> None:
     if as_json:
         tenants = {name: {"models": each, "token_env": tenant_variable(name)} for name, each in names.items()}
         print_json({"url": url, "models": list(names), "tenants": tenants, "token_file": None})
@@ -313,8 +297,7 @@ def _announce_shared(listener: socket.socket, names: Mapping[str, list[str]], *,
         talk().print(f"  {name}: {', '.join(each)}   (token: {tenant_variable(name)})", markup=False)
 
 
-def _announce(listener: socket.socket, names: list[str], token: Token, *, as_json: bool) -> None:
-    url = _url(listener)
+def _announce(url: str, names: list[str], token: Token, *, as_json: bool) -> None:
     if token.is_new:
         talk().print(f"token: {token.value}   (kept in {token.kept}, not shown again)", markup=False, soft_wrap=True)
     if as_json:
@@ -324,11 +307,3 @@ def _announce(listener: socket.socket, names: list[str], token: Token, *, as_jso
     talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
     if token.value is None:
         talk().print("warning it answers whoever calls from this machine", markup=False)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name in ("tunegate", "uvicorn.error"):
-        logging.getLogger(name).addHandler(handler)
-    logging.getLogger("tunegate").setLevel(logging.INFO)

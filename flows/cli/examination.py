@@ -7,20 +7,9 @@ from collections.abc import Iterator
 
 from flows.views import doctor as health
 from flows.views.doctor import Check, Finding, Patient
-from flows.views.exposure import check_exposure, check_rights
+from flows.views.exposure import exposure, rights
 from flows.workspace.disk import named_disk_errors
 from schemas.errors import TunegateError
-
-
-def rights(patient: Patient) -> Iterator[Finding]:
-    """Who may look into the state folder?"""
-    yield from check_rights(patient.settings, patient.config)
-
-
-def exposure(patient: Patient) -> Iterator[Finding]:
-    """Who else can reach the servers?"""
-    yield from check_exposure(patient.settings, patient.config)
-
 
 CHECKS: tuple[Check, ...] = (
     health.python, health.packages, health.name_clashes, health.torch, health.config, health.disk, health.clock,
@@ -28,11 +17,6 @@ CHECKS: tuple[Check, ...] = (
     health.champions, health.pending_sync,
     health.local_servers, health.prefect, health.mlflow, health.sources, health.cluster, exposure,
 )  # fmt: skip
-
-
-def examine_all(patient: Patient) -> list[Finding]:
-    """What all checks find, in their order."""
-    return [finding for check in CHECKS for finding in examine(check, patient)]
 
 
 def examine(check: Check, patient: Patient) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ quotes it.
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,6 +16,8 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
 from flows.cli.output import note, print_json, talk
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError, TunegateError
 
 if TYPE_CHECKING:
     from flows.views.labelling import Labelling
@@ -30,15 +33,11 @@ def explain(
 
     Each rule with its interval, items won and lost, and the worst items side by side.
     """
-    from dataclasses import asdict
-
     from rich.markup import escape
 
     from flows.cli.text.gate import print_decision
     from flows.context.timings import read_timings
     from flows.views.run_reader import Recorded, shown_finding
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError, TunegateError
     from tasks.assess.worst import WorstItem
 
     recorded = Recorded(load_settings(config), run_id)
@@ -102,8 +101,6 @@ def label(
     from flows.context.labels import add_votes, read_votes
     from flows.views.labelling import labelling_of
     from flows.views.run_reader import Recorded
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError
 
     if (write is not None) + (read is not None) > 1:
         raise ConfigError("give --write or --read, not both", code="TG0139", where="--read")
@@ -130,7 +127,7 @@ def label(
             [partial(labelling.sheet, question) for question in todo],
             save=lambda votes: add_votes(settings.home, row.pipeline, name, votes),
             is_enough=lambda: (
-                not every and labelling.with_votes(read_votes(settings.home, row.pipeline)).is_enough(name)
+                not every and replace(labelling, votes=read_votes(settings.home, row.pipeline)).is_enough(name)
             ),
             n_before=len(labelling.questions) - len(todo),
         )
@@ -150,15 +147,13 @@ def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: st
     """Write what the rater has not labelled."""
     from flows.cli.output import out
     from flows.views.report import report_folder
-    from flows.workspace.disk import private_folder
+    from flows.workspace.disk import private_folder, write_private
     from tasks.assess.label_files import write_sheets
-    from tasks.files import write_atomic
 
     sheets = [labelling.sheet(question) for question in labelling.open_for(rater)]
     recorded = labelling.recorded
     file = private_folder(report_folder(recorded.settings.home, recorded.row.run_id)) / f"labels.{form}"
-    write_atomic(file, write_sheets(sheets, form))
-    file.chmod(0o600)
+    write_private(file, write_sheets(sheets, form))
     out().print(str(file), markup=False, soft_wrap=True)
     note(f"{len(sheets)} items; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`")
     return 0

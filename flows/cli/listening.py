@@ -10,15 +10,13 @@ import asyncio
 import resource
 import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from schemas.errors import ConfigError
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
 
 MAX_PORT = 65_535
 MAX_CONNECTIONS = 512

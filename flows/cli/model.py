@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +11,8 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import out, print_json, print_rows, talk, warn
+from flows.workspace.settings import load_settings
+from schemas.errors import GateError
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 SHOWN_REFUSALS = 5
@@ -30,8 +33,6 @@ def complete_format(incomplete: str) -> list[str]:
 @command(app, example="tunegate model champion support-replies")
 def champion(pipeline: Pipeline, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show the champion and how it came to be."""
-    from dataclasses import asdict
-
     from flows.cli.decisions import registry_of
 
     _, ledger, name = registry_of(pipeline, config)
@@ -95,7 +96,6 @@ def promote(
     """Make a candidate champion past the gate, on the record."""
     from flows.champion.mlflow_sync import synchronise
     from flows.cli.decisions import registry_of, report_decision
-    from schemas.errors import GateError
     from tasks.release.bundle import check_evaluated
 
     settings, ledger, name = registry_of(pipeline, config)
@@ -138,20 +138,18 @@ def approve(
     from flows.champion.approvals import Answer, answer
     from flows.cli.decisions import report_decision, resume_in_prefect
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
     row = ledger.run(run_id)
-    done = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
+    event, late = answer(ledger, settings, row.run_id, Answer(not reject, by.strip(), reason, expect))
     resume_in_prefect(row.prefect_run_id, settings, approve=not reject, by=by, reason=reason)
-    event = done.event
     sentence = (
         f"v{event.to_version} of {event.name} was rejected by {event.actor}; the champion stays"
         if event.action == "reject"
         else f"champion of {event.name} is v{event.to_version}, {event.action} by {event.actor}"
     )
-    return report_decision(event, sentence, done.late, as_json=as_json)
+    return report_decision(event, sentence, late, as_json=as_json)
 
 
 @command(app, example="tunegate model rollback support-replies --reason 'complaints since Monday'")
@@ -216,8 +214,7 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import ExportRequest, export_model
-    from flows.cli.text.export import print_export, warn_of_standing
+    from flows.cli.exporting import ExportRequest, export_model, print_export, warn_of_standing
     from flows.cli.text.progress import report_step
 
     request = ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign)
@@ -309,7 +306,6 @@ def feedback(
     Without a file, it only shows how often each version's suggestions were accepted.
     """
     from flows.context.feedback import acceptance, take_in_file
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)

@@ -13,6 +13,7 @@ import typer
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Json, Pipeline
 from flows.cli.output import out, print_json, print_rows, talk, warn
+from flows.workspace.settings import load_settings
 
 app = group("Servers, scheduled runs, health and maintenance.")
 
@@ -28,7 +29,6 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
     from flows.workspace.disk import private_folder
     from flows.workspace.prefect_login import login_url
     from flows.workspace.servers import ensure_mlflow, ensure_users_prefect
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     private_folder(settings.home)  # where it cannot be, no server is started
@@ -56,7 +56,6 @@ def down(
     Your Prefect server, which other projects may be using, is left to its end after an hour without use.
     """
     from flows.workspace.servers import running, stop_all, users_homes
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     common = users_homes(settings.state)
@@ -82,9 +81,8 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     Each is a Prefect deployment of this process, until interrupted. With --json, one object says what is served before
     the first tick.
     """
-    from flows.deployments import automatic_pipelines, deployments, prepare
+    from flows.schedule.automatic import automatic_pipelines
     from flows.workspace.servers import client_environment, ensure_prefect
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     loaded = load_file(config)
@@ -97,6 +95,8 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
     # Prefect reads its settings when it is first imported: only now.
     os.environ.update(client_environment(server))
     import prefect
+
+    from flows.deployments import deployments, prepare
 
     prepare(loaded)
     if as_json:
@@ -122,7 +122,6 @@ def tick(
     from flows.cli.running import RunRequest, run_pipeline
     from flows.run.console import print_verdict
     from flows.schedule.ticks import Tick, skip_without_lock, tick_wait_s
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
@@ -147,10 +146,9 @@ def deploy(
 
     Limits and automations, too; what is not declared any more is removed. May be repeated.
     """
-    from flows.deployments import automatic_pipelines, register
+    from flows.schedule.automatic import automatic_pipelines
     from flows.workspace.prefect_login import login_file
     from flows.workspace.servers import client_environment, ensure_prefect
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     loaded = load_file(config)
@@ -158,6 +156,8 @@ def deploy(
     home = load_settings(config).home
     server = ensure_prefect(home)
     os.environ.update(client_environment(server))
+    from flows.deployments import register  # Prefect reads its settings when it is first imported: only now
+
     done, removed = register(loaded, config, pool=pool)
     rows = [{**asdict(each), "events": ", ".join(each.events)} for each in done]
     if as_json:
@@ -184,11 +184,11 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Also whether the champion's files are whole. Exit code 1 when a finding is bad.
     """
-    from flows.cli.examination import examine_all
+    from flows.cli.examination import CHECKS, examine
     from flows.views.doctor import Patient
-    from flows.workspace.settings import load_settings
 
-    findings = examine_all(Patient(load_settings(config), config, os.environ))
+    patient = Patient(load_settings(config), config, os.environ)
+    findings = [finding for check in CHECKS for finding in examine(check, patient)]
     fit = all(finding.state != "bad" for finding in findings)
     if as_json:
         print_json({"fit": fit, "findings": [asdict(finding) for finding in findings]})
@@ -208,7 +208,6 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
     """
     from flows.champion.mlflow_sync import reconcile as reconcile_ledger
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -239,7 +238,6 @@ def migrate(
     The ledger and the DuckDB files, each after a backup below `backups/`.
     """
     from flows.cli.migration import migrate_home
-    from flows.workspace.settings import load_settings
 
     done = migrate_home(load_settings(config), ledger_to=ledger_to)
     if as_json:
@@ -258,7 +256,6 @@ def metrics(config: Config = CONFIG) -> int:
     Runs, champions, rows, times, and changes that MLflow does not have yet.
     """
     from flows.views.metrics import exposition
-    from flows.workspace.settings import load_settings
 
     sys.stdout.write(exposition(load_settings(config)).decode())
     return 0

@@ -56,11 +56,11 @@ def talk() -> Console:
     return open_console(stderr=True)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
-    """Rows as an aligned table on stdout."""
+def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Rows as an aligned table on stdout, with these columns, or those of the first row."""
     from flows.cli.console import table_of
 
-    out().print(table_of(rows, columns))
+    out().print(table_of(rows, tuple(rows[0]) if columns is None else columns))
 
 
 def warn(message: str) -> None:

@@ -7,6 +7,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from flows.build import STAGES
@@ -18,10 +19,12 @@ from flows.context.as_of import check_as_of
 from flows.context.ingest import landed_folder
 from flows.ledger.opened import open_ledger
 from flows.run.console import Notes, Screen, print_decision, print_verdict
+from flows.views.failed_curation import failed_curation
 from flows.workspace.servers import client_environment, ensure_prefect, ensure_users_prefect
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
+from tasks.curate.ask import common_faults, funnel_of
 from tasks.curate.extract import check_first_rows
 from tasks.sources.registry import place_of
 
@@ -97,7 +100,6 @@ def run_pipeline(request: RunRequest) -> int:
         _accept_ledger(settings, new=request.new_ledger, reason=request.reason)
     # Prefect reads its settings when it is first imported: only now. The server's address comes later.
     os.environ.update(client_environment(None))
-    from flows.cli.text.faults import print_faults
     from flows.graph.execute import RunEndedError
     from flows.pipeline import Request, run_here
     from flows.run.live_curves import LiveCurves
@@ -128,7 +130,7 @@ def run_pipeline(request: RunRequest) -> int:
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
-            print_faults(settings, request.pipeline)
+            _print_faults(settings, request.pipeline)
         raise
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)
@@ -194,3 +196,23 @@ def _accept_ledger(settings: Settings, *, new: bool, reason: str) -> None:
     late = reconcile(ledger, settings).late
     if late is not None:
         warn(f"MLflow sync pending: {late.message}; `tunegate ops reconcile` later")
+
+
+def _print_faults(settings: Settings, pipeline: str) -> None:
+    """Print the steps of the pipeline's last run if its curation failed, and why rows are gone."""
+    with TemporaryDirectory(prefix="tunegate-failed-") as folder:
+        failed = failed_curation(settings, pipeline, Path(folder))
+        if failed is None:
+            return
+        funnel = funnel_of(failed.database)
+        faults = common_faults(failed.database, redactions=failed.redactions)
+    steps = ", ".join(f"{row['step']} {row['n_in']:,} -> {row['n_out']:,}" for row in funnel)
+    talk().print(f"rows: {steps}", markup=False, soft_wrap=True)
+    for fault in faults:
+        head = f"{fault['n_rows']:,} {fault['outcome']} by {fault['step']}, {fault['code']}: {fault['example']}"
+        talk().print(f"  {head}", markup=False, soft_wrap=True, highlight=False)
+        for where, form in fault["rows"]:
+            talk().print(f"    {where}  {form}", markup=False, soft_wrap=True, highlight=False)
+        if fault["step"] == "extract" and not fault["rows"]:
+            talk().print("    the reader refused these rows, and no text of them is kept", markup=False)
+    talk().print(f"look at them: tunegate data quarantine {pipeline}; also data funnel and sample", markup=False)

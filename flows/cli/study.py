@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +12,8 @@ from flows.cli.command import command, group
 from flows.cli.exit_codes import HOLD
 from flows.cli.options import CONFIG, Base, Config, Json, Metric, Pipeline, PipelineOrBase, RunArgument, RunOption
 from flows.cli.output import out, print_json, talk
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError
 
 Queries = Annotated[float | None, typer.Option(min=1, help="Queries a month.")]
 Utilisation = Annotated[
@@ -52,7 +55,6 @@ def estimate(
     """
     from flows.cli.text.estimate import estimate_json, print_estimate
     from flows.views.base_model_shapes import dims_of
-    from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.train.memory import fit_methods, spec_for
     from tasks.train.model_shapes import known_dims
@@ -92,13 +94,10 @@ def advise(
     From what is recorded; evidence that is missing is named with the command that gets it. Without --run, the newest
     run that scored a tuned model counts, else the newest that curated. Exit code 8 when too little is known.
     """
-    from dataclasses import asdict, replace
-
     from flows.cli.text.advice import print_advice
     from flows.views.advice import conclude, evidence_of
     from flows.views.costs import check_machine, costs_of, newest_run
     from flows.views.run_reader import Recorded
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
     from tasks.assess.economics import PRICES, UTILISATION, Volume, read_prices
 
@@ -151,8 +150,6 @@ def cost(
     from flows.cli.text.costs import print_costs
     from flows.views.costs import check_machine, costs_of, newest_run
     from flows.views.run_reader import Recorded
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError
     from schemas.load import load_file
     from tasks.assess.economics import OWN, PRICES, UTILISATION, Measures, Volume, compute_costs, read_prices
     from tasks.train.model_shapes import known_dims
@@ -217,7 +214,6 @@ def ablate(
     from flows.context.run_context import new_run_id
     from flows.ledger.opened import open_ledger
     from flows.run.ablation import Ablation, arms_of, choose_arms, keep_table
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec, settings = load_file(config).get(pipeline), load_settings(config)
@@ -248,7 +244,6 @@ def compare(
     """
     from flows.cli.text.comparison import print_comparison
     from flows.views.compare import compare_runs
-    from flows.workspace.settings import load_settings
 
     found = compare_runs(load_settings(config), first, second)
     if as_json:
@@ -264,11 +259,8 @@ def reproduce(run_id: RunArgument, config: Config = CONFIG, as_json: Json = Fals
 
     Exit code 1 at the first difference.
     """
-    from dataclasses import asdict
-
     from flows.cli.text.progress import StepNames
     from flows.run.reproduce import reproduce_run
-    from flows.workspace.settings import load_settings
 
     results = []
     for result in reproduce_run(run_id, load_settings(config), root=config.resolve().parent, observer=StepNames()):

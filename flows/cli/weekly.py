@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -22,6 +23,8 @@ from flows.cli.options import (
     complete_pipeline,
 )
 from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.workspace.settings import load_settings
+from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
     from schemas.columns import TicketColumn
@@ -65,8 +68,7 @@ def init(
     The file is checked by the loader before it is written. What was inferred, and how surely, is printed. A column that
     you name (`--body`, `--reply`, `--label`, `--time`, `--id`) may be a path into nested rows: `dialog[0].message`.
     """
-    from flows.cli.starting import write_proposal
-    from flows.cli.text.proposal import print_proposal, proposal_json
+    from flows.cli.starting import print_proposal, proposal_json, write_proposal
 
     named = _named(body=body, reply=reply, category=label, created_at=time, ticket_id=id_)
     proposal = write_proposal(source, config, name=name, named=named, force=force)
@@ -123,8 +125,6 @@ def validate(
 
     from flows.cli.data_validation import DataFindings, check_data
     from flows.cli.validation import Declared, address_fault, advice_by_pipeline, faults_of
-    from flows.workspace.settings import load_settings
-    from schemas.errors import SeveralErrors, TunegateError
     from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []
@@ -194,8 +194,7 @@ def plan(
     Walks the same steps as a run would and writes nothing. Exit code 2 where `gates.strict_power` is set and the gate
     has too few held-out items.
     """
-    from flows.cli.plan_view import view_plan
-    from flows.cli.text.plan import print_plan
+    from flows.cli.plan_view import print_plan, view_plan
 
     view = view_plan(pipeline, config, as_of=as_of, given=tuple(given or ()))
     if as_json:
@@ -244,7 +243,6 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
     """Show what is running, who is champion and which servers are up."""
     from flows.ledger.opened import open_ledger
     from flows.workspace.servers import running, users_homes
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     settings = load_settings(config)
@@ -297,10 +295,7 @@ def runs(
     as_json: Json = False,
 ) -> int:
     """List runs, newest first."""
-    from dataclasses import asdict
-
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
 
     ledger = open_ledger(load_settings(config))
     ledger.mark_interrupted()
@@ -317,15 +312,12 @@ def runs(
 @command(app, example="tunegate show 20261126-074621")
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
-    from dataclasses import asdict
-
     from flows.context.timings import memory_sentence, read_timings
     from flows.ledger.opened import open_ledger
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
-    from flows.views.selection_report import CHOICE_COLUMNS, choice_json, choice_of, choice_row
+    from flows.views.selection_report import choice_json, choice_of, choice_row
     from flows.views.tick_report import tick_json, tick_lines
-    from flows.workspace.settings import load_settings
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -363,7 +355,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
         console.print(f"\nmemory of training: {sentence}", markup=False)
     if chosen is not None:
         console.print(f"\nchosen on validation: {chosen[0].why}", markup=False, soft_wrap=True)
-        print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows], CHOICE_COLUMNS)
+        print_rows([choice_row(trial, chosen[1]) for trial in chosen[0].rows])
     if decision is not None:
         console.print()
         console.print(gate_table(decision))
@@ -392,8 +384,6 @@ def report(
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
     from flows.ledger.opened import open_ledger
     from flows.views.report import gather, report_folder, write_report
-    from flows.workspace.settings import load_settings
-    from schemas.errors import ConfigError
     from tasks.files import write_atomic
 
     settings = load_settings(config)
@@ -433,7 +423,6 @@ def predict(
     """Let the champion answer a ticket, redacted as it was trained."""
     from flows.cli.answering import answer_ticket, champion_of, read_ticket
     from flows.ledger.opened import open_ledger
-    from flows.workspace.settings import load_settings
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
@@ -463,7 +452,6 @@ def graph(
     """
     from flows.cli.pictures import picture_of_now, picture_of_run
     from flows.graph.draw import as_mermaid, as_text
-    from schemas.errors import ConfigError
 
     if mermaid and as_json:
         raise ConfigError(
@@ -487,8 +475,6 @@ def explain(
     as_json: Json = False,
 ) -> int:
     """Explain an error code and what to do about it."""
-    from dataclasses import asdict
-
     from flows.cli.error_codes import rows_of
 
     found = rows_of(code)

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from flows.workspace.clock import present
 from schemas.errors import ConfigError
+from schemas.file_reading import Source
 from tasks.curate.extract import day_after
 from tasks.sources.ingest import ingested
 from tasks.sources.registry import kind_of
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from schemas.file_reading import Source
 
 
 def check_as_of(text: str) -> str:

@@ -51,7 +51,6 @@ def take_in(
     """
     name = spec.registry.name
     database = feedback_database(settings.home, name)
-    private_folder(settings.home / "feedback")
     private_folder(database.parent)
     rules = FeedbackRules(
         versions=frozenset(row.ref.version for row in open_ledger(settings).candidates(name)),

@@ -8,23 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.context.as_of import check_ingested
+from flows.context.run_context import RunContext
 from flows.graph.graph import Node, Scope
 from flows.privacy.index import remove_copies
 from flows.privacy.keys import load_forgotten
+from flows.workspace.settings import Settings
 from schemas.errors import TunegateError
+from schemas.pipeline import PipelineSpec
+from schemas.source import SourceSpec
 from tasks.sources.ingest import check_source, ingest_source, ingested, source_folder
 from tasks.sources.kind import Ingested
 from tasks.sources.registry import kind_of
 from tasks.step import StepInfo
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
-    from flows.workspace.settings import Settings
-    from schemas.pipeline import PipelineSpec
-    from schemas.source import SourceSpec
 
 
 def landed_folder(settings: Settings, pipeline: str) -> Path:

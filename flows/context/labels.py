@@ -14,7 +14,7 @@ from pathlib import Path
 
 import orjson
 
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from flows.workspace.disk import private_folder
 from schemas.errors import ConfigError
 
@@ -24,7 +24,6 @@ _RATER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,62}")
 
 
 def labels_folder(home: Path, pipeline: str) -> Path:
-    """Return the folder of the pipeline's labels."""
     return home / "labels" / pipeline
 
 
@@ -68,9 +67,7 @@ def add_votes(home: Path, pipeline: str, rater: str, votes: Mapping[str, bool | 
             f"{rater!r} cannot be the name of a rater", code="TG0139", where="--rater",
             hint="letters, digits, `.`, `_`, `@` and `-`, at most 63",
         )  # fmt: skip
-    folder = labels_folder(home, pipeline)
-    private_folder(folder.parent)
-    private_folder(folder)
+    folder = private_folder(labels_folder(home, pipeline))
     at = now()
     lines = b"".join(
         orjson.dumps({"label": label, "right": accepted, "at": at}) + b"\n" for label, accepted in votes.items()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
-
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 
 
-class Listener(Protocol):
+class Listener:
     """Is notified of each node. Called by one thread at a time; methods must be quick and must not raise."""
 
     def started(self, node: Node) -> None:
@@ -28,11 +25,11 @@ class Listener(Protocol):
         """The run enters the next stage."""
 
 
-class Listeners:
+class Listeners(Listener):
     """Several listeners as one."""
 
-    def __init__(self, members: Iterable[Listener] = ()) -> None:
-        self.members = list(members)
+    def __init__(self) -> None:
+        self.members: list[Listener] = []
 
     def started(self, node: Node) -> None:
         for member in self.members:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-if TYPE_CHECKING:
-    from flows.ledger.ledger import Ledger
-    from flows.ledger.rows import EventRow
+from flows.ledger.ledger import Ledger
+from flows.ledger.rows import EventRow
 
 Ending = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR", "SKIP", "DONE"]
 Holds = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK"]

@@ -7,14 +7,12 @@ Called by `flows/run/open_run.py` and `tunegate plan`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
 
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
-from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits
+from schemas.artifacts import CheckResults, CurationCard, Splits
 
 RECENT_RUNS = 100
-A = TypeVar("A", bound=Artifact)
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,12 @@ def find_previous_run(ledger: Ledger, store: Store, pipeline: str, *, before: st
     for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
         if run.status != "DONE" or run.as_of is not None or (before is not None and run.started_at >= before):
             continue
-        keys = {step.step: step.key for step in ledger.steps(run.run_id) if step.key}
-
-        def stored(name: str, returns: type[A], keys: dict[str, str] = keys) -> A | None:
-            found = store.look(name, keys[name], returns, deep=True) if name in keys else None
-            return found if isinstance(found, returns) else None
-
-        split = stored("split", Splits)
+        keys = ledger.keys_of(run.run_id)
+        split = store.whole("split", keys.get("split"), Splits, deep=True)
         if split is not None:
-            return PreviousRun(split=split, card=stored("card", CurationCard), checks=stored("checks", CheckResults))
+            return PreviousRun(
+                split=split,
+                card=store.whole("card", keys.get("card"), CurationCard, deep=True),
+                checks=store.whole("checks", keys.get("checks"), CheckResults, deep=True),
+            )
     return PreviousRun()

@@ -8,7 +8,6 @@ from schemas.errors import ConfigError
 
 
 def warehouse_folder(home: Path, pipeline: str) -> Path:
-    """Return the folder of the pipeline's published tables."""
     return home / "warehouse" / pipeline
 
 

@@ -92,7 +92,7 @@ class RegistryState:
         return self.live.model_copy(update={"candidate": version})
 
 
-def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str | None = None) -> RegistryState:
+def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None = None) -> RegistryState:
     """Read it from the ledger; change nothing.
 
     Args:
@@ -103,8 +103,6 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger | None, *, before: str 
         ConfigError: TG0196, `gates.anchor` names a version that does not exist; TG0159, the files of the champion of
             that moment are gone.
     """
-    if ledger is None:
-        return RegistryState()
     name = spec.registry.name
     if before is None:
         champion, state = ledger.champion(name), state_of(spec, ledger.root)
@@ -150,11 +148,9 @@ def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | N
     """
     if spec.train.start == "base" or champion is None:
         return None
-    keys = {step.step: step.key for step in ledger.steps(champion.run_id) if step.key}
-    name = next((each for each in ("chosen_dataset", "encode") if each in keys), None)
-    store = Store(ledger.root, recorded=ledger.digests_of)
-    learned = store.look("encode", keys[name], DatasetRef) if name else None
-    if not isinstance(learned, DatasetRef):
+    keys, store = ledger.keys_of(champion.run_id), Store(ledger.root, recorded=ledger.digests_of)
+    learned = store.whole("encode", keys.get("chosen_dataset") or keys.get("encode"), DatasetRef)
+    if learned is None:
         raise StorageError(
             f"the examples that champion version {champion.version} learned are no longer in the store, so what is new "
             "to it is not known",

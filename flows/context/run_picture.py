@@ -10,13 +10,11 @@ from pydantic import ValidationError
 from flows.context.run_context import RunContext
 from flows.graph.draw import picture_of_run
 from flows.graph.execute import Run
-from flows.workspace.disk import private_folder
+from flows.workspace.disk import private_folder, write_private
 from schemas.graph_picture import GraphPicture
-from tasks.files import write_atomic
 
 
 def picture_file(home: Path, run_id: str) -> Path:
-    """Return the file of a run's graph."""
     return home / "runs" / f"{run_id}-graph.json"
 
 
@@ -38,8 +36,7 @@ def keep_picture(run: RunContext, *, ending: Collection[str] = ()) -> None:
         text = run.picture().with_made(ending).model_dump_json(indent=2)
         path = picture_file(run.settings.home, run.run_id)
         private_folder(path.parent)
-        write_atomic(path, text.encode() + b"\n")
-        path.chmod(0o600)
+        write_private(path, f"{text}\n")
     except Exception as error:  # its text may quote a ticket
         run.listeners.noted(f"the picture of the run's graph was not written ({type(error).__name__})")
 

@@ -1,13 +1,14 @@
 """Figures that a step measures but no digest may depend on: peak memory, seconds. One small file per result.
 
-Outside the store, where equal inputs must give equal bytes. Written by flows/run/open_run.py; read by
-flows/champion/run_record.py for MLflow and by `tunegate show`.
+They are kept outside the store, where equal inputs must give equal bytes.
 """
 
 from __future__ import annotations
 
 import orjson
 
+from flows.graph.execute import Observer, Outcome
+from flows.graph.graph import Node
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.evidence import LATENCY_FIGURES
@@ -15,20 +16,24 @@ from tasks.files import write_json
 from tasks.train.job import MEMORY_FIGURES
 
 
-class Timings:
-    """Collects the figures of one step while it runs."""
+class TimingsObserver(Observer):
+    """Collects the figures of each step while it runs, and writes them under the key of its result."""
 
-    def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
+    def __init__(self, settings: Settings) -> None:
+        self._home = settings.home
+        self._figures: dict[str, dict[str, float]] = {}
 
-    def record(self, figures: dict[str, float]) -> None:
-        """Keep the relevant ones of the figures that a step reports."""
-        self.figures |= {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
+    def started(self, node: Node) -> None:
+        self._figures[node.name] = {}
 
-    def write(self, settings: Settings, step: str, key: str) -> None:
-        """Write them next to the store, under the result's key."""
-        if self.figures:
-            write_json(private_folder(settings.home / "measured" / step) / f"{key}.json", self.figures)
+    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
+        kept = {name: figures[name] for name in (*MEMORY_FIGURES, *LATENCY_FIGURES) if name in figures}
+        self._figures[node.name] |= kept
+
+    def ended(self, node: Node, outcome: Outcome) -> None:
+        figures = self._figures.pop(node.name, {})
+        if figures and not outcome.skipped:
+            write_json(private_folder(self._home / "measured" / node.folder) / f"{outcome.key}.json", figures)
 
 
 def read_timings(settings: Settings, step: str, key: str) -> dict[str, float]:

@@ -1,12 +1,16 @@
-"""Resources that nodes may use at the same time: cores, memory, accelerators, and one heavy node."""
+"""Resources that nodes may use at the same time, and how long a graph takes within them.
+
+Resources are cores, memory, accelerators, and one heavy node.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from flows.graph.graph import Node
+from flows.graph.graph import Graph, Node
 from flows.workspace.settings import Settings
 
 Amounts = Mapping[str, float]
@@ -41,7 +45,6 @@ def needs(node: Node, budget: Amounts) -> dict[str, float]:
 
 
 def fits(amounts: Amounts, free: Amounts) -> bool:
-    """Return whether enough of everything is free."""
     return all(amount <= free.get(name, 0.0) for name, amount in amounts.items())
 
 
@@ -62,3 +65,66 @@ def may_start(takes: Amounts, free: Amounts, budget: Amounts, waiting: Iterable[
         )
         for heavy in waiting
     )
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds."""
+
+    one_by_one: float
+    """The sum of all."""
+    side_by_side: float
+    """In parallel within the budget, as the driver starts them."""
+    critical_path: float
+    """The longest chain: the minimum, if nothing waits for resources."""
+
+
+def times(graph: Graph, seconds: Mapping[str, float], budget: Amounts) -> Times:
+    """Estimate the times of a graph. Stages are barriers: each begins when the previous one has ended.
+
+    Args:
+        seconds: Node's name -> what it takes; other nodes take no time.
+        budget: What nodes may use at the same time; see `flows/graph/execute.py`.
+    """
+    stages = [graph.of_stage(stage) for stage in graph.stages()]
+    return Times(
+        one_by_one=sum(seconds.get(name, 0.0) for name in graph.nodes),
+        side_by_side=sum(_side_by_side(graph, nodes, seconds, budget) for nodes in stages),
+        critical_path=sum(_critical_path(graph, nodes, seconds) for nodes in stages),
+    )
+
+
+def _side_by_side(graph: Graph, nodes: list[Node], seconds: Mapping[str, float], budget: Amounts) -> float:
+    """Return the end of the last node if each starts as in `drive`: the first in order that may."""
+    now, free = 0.0, dict(budget)
+    waiting, running, ended = list(nodes), dict[Node, float](), set[Node]()
+    mine = set(nodes)
+    while waiting or running:
+        held_up: list[dict[str, float]] = []
+        for node in list(waiting):
+            takes = needs(node, budget) if seconds.get(node.name) else {}
+            is_ready = all(parent in ended or parent not in mine for parent in graph.parents(node))
+            if not is_ready:
+                continue
+            if not may_start(takes, free, budget, held_up):
+                held_up.append(takes)
+            else:
+                waiting.remove(node)
+                running[node] = now + seconds.get(node.name, 0.0)
+                free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
+        if not running:
+            raise ValueError(f"{waiting[0].name} can never start within {dict(budget)}")
+        first = min(running, key=running.__getitem__)
+        now = running.pop(first)
+        takes = needs(first, budget) if seconds.get(first.name) else {}
+        free = {name: amount + takes.get(name, 0.0) for name, amount in free.items()}
+        ended.add(first)
+    return now
+
+
+def _critical_path(graph: Graph, nodes: list[Node], seconds: Mapping[str, float]) -> float:
+    ends: dict[Node, float] = {}
+    for node in nodes:
+        begins = max((ends[parent] for parent in graph.parents(node) if parent in ends), default=0.0)
+        ends[node] = begins + seconds.get(node.name, 0.0)
+    return max(ends.values(), default=0.0)

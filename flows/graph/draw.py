@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from flows.graph.execute import Run
 from flows.graph.graph import Graph, Node
 from flows.graph.plan import PlannedNode
-from schemas.graph_picture import Edge, GraphPicture, PictureNode, PictureState
+from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from tasks.visible import visible
 
 COLOURS: Mapping[PictureState, tuple[str, str]] = {
@@ -135,17 +135,14 @@ def as_mermaid(picture: GraphPicture) -> str:
         lines.append(f'  subgraph s{place}["{_escaped(stage)}"]')
         lines += [f'    {ids[node.name]}["{_escaped(node.name)}<br/>{_escaped(node.status)}"]' for node in nodes]
         lines.append("  end")
-    lines += [f"  {_arrow(ids, edge, dotted=edge in picture.deciding)}" for edge in picture.edges]
+    for edge in picture.edges:
+        lines.append(f"  {ids[edge[0]]} {'-.->' if edge in picture.deciding else '-->'} {ids[edge[1]]}")
     for state in picture.counts():
         fill, border = COLOURS[state]
         name = state.replace(" ", "_")
         lines.append(f"  classDef {name} fill:{fill},stroke:{border},color:#1c2430")
         lines.append(f"  class {','.join(ids[node.name] for node in picture.nodes if node.state == state)} {name}")
     return "\n".join(lines) + "\n"
-
-
-def _arrow(ids: Mapping[str, str], edge: Edge, *, dotted: bool) -> str:
-    return f"{ids[edge[0]]} {'-.->' if dotted else '-->'} {ids[edge[1]]}"
 
 
 def _escaped(text: str) -> str:

@@ -208,8 +208,7 @@ class Run:
         if deep:
             found = self.store.find(node.folder, parts.key, node.returns, deep=True)
         else:
-            looked = self.store.look(node.folder, parts.key, node.returns)
-            found = looked if isinstance(looked, Artifact) else None
+            found = self.store.whole(node.folder, parts.key, node.returns)
         if found is None:
             return None
         seconds = self.elsewhere.get(node.name)
@@ -284,14 +283,17 @@ class Run:
             raise error
         self.end(node, Outcome(skipped=f"{error.code}: {error.message}"))
 
-    def parts(self, node: Node) -> KeyParts:
+    def parts(self, node: Node, *, unknown: frozenset[str] = frozenset()) -> KeyParts:
         """Return the parts of a step's key; plan and run compute keys only here. For a node that is ready.
+
+        Args:
+            unknown: Inputs to leave out, of a node that is not ready.
 
         Raises:
             ValueError: an input is an artifact that no store has committed.
         """
         arguments = self.arguments(node)
-        inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs}
+        inputs = {name: _digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
         return step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
 
     def unchanged(
@@ -308,8 +310,8 @@ class Run:
         old = self.store.parts(node.folder, earlier.root.name)
         if old is None or why_changed(old, parts, unknown=unknown | {node.info.extends}):
             return None
-        found = self.store.look(node.folder, earlier.root.name, node.returns, deep=deep)
-        return found if isinstance(found, Artifact) else None
+        found: Artifact | None = self.store.whole(node.folder, earlier.root.name, node.returns, deep=deep)
+        return found
 
     def arguments(self, node: Node) -> dict[str, Any]:
         """Return the node's arguments with results for handles; a node that was left out is None, absent in a tuple."""
@@ -334,7 +336,7 @@ class Run:
         return progress
 
 
-def digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
+def _digest_of_input(node: Node, name: str, value: Any) -> InputDigest | None:
     """Return the digest of an input, or the digests of a tuple in order; None for one that was left out."""
     if value is None:
         return None
@@ -368,7 +370,6 @@ def drive(
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
     only: Callable[[Node], bool] = lambda _node: True,
-    budget: Amounts | None = None,
 ) -> None:
     """Start each node as soon as its parents have ended and its resources are free, until all have ended.
 
@@ -387,8 +388,7 @@ def drive(
         RunEndedError: `run.cancelled` was set.
         LookupError: a node can never start: an input has not run, or it needs more than the budget.
     """
-    budget = dict(budget or run.budget)
-    free = dict(budget)
+    free = dict(run.budget)
     running: dict[Future, tuple[Node, dict[str, float]]] = {}
     done: SimpleQueue[Future] = SimpleQueue()
     decided: dict[Node, Outcome | None] = {}
@@ -414,8 +414,8 @@ def drive(
             if outcome is None and _is_being_made(run, node, (each for each, _ in running.values())):
                 del decided[node]  # it will be reused
                 continue
-            takes = {} if outcome is not None else needs(node, budget)
-            if not may_start(takes, free, budget, waiting):
+            takes = {} if outcome is not None else needs(node, run.budget)
+            if not may_start(takes, free, run.budget, waiting):
                 waiting.append(takes)
             else:
                 free = {name: amount - takes.get(name, 0.0) for name, amount in free.items()}
@@ -444,14 +444,14 @@ def drive(
         raise error
     for node in run.nodes(stage):
         if node.name not in run.outcomes and only(node) and _wanted(run, node, targets):
-            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node, budget)}")
+            raise LookupError(f"{node.name} cannot start: {_what_is_missing(run, node)}")
 
 
-def _what_is_missing(run: Run, node: Node, budget: Amounts) -> str:
+def _what_is_missing(run: Run, node: Node) -> str:
     absent = [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
     if absent:
         return f"{', '.join(absent)} has not run"
-    return f"it needs {needs(node, budget)} of {dict(budget)}"
+    return f"it needs {needs(node, run.budget)} of {dict(run.budget)}"
 
 
 def _is_being_made(run: Run, node: Node, running: Iterable[Node]) -> bool:
@@ -492,7 +492,6 @@ def run_plainly(
     stage: str | None = None,
     targets: tuple[Any, ...] | None = None,
     only: Callable[[Node], bool] = lambda _node: True,
-    budget: Amounts | None = None,
 ) -> None:
     """Run the graph, or a part of it as in `drive`, on threads of this process; retry transient errors.
 
@@ -506,7 +505,7 @@ def run_plainly(
             return pool.submit(lambda: outcome or make_with_retries(run, node))
 
         try:
-            drive(run, submit, stage=stage, targets=targets, only=only, budget=budget)
+            drive(run, submit, stage=stage, targets=targets, only=only)
         except Exception:
             raise
         except BaseException:  # Ctrl-C, SIGTERM: running nodes must end, since leaving the block waits for them

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -138,7 +138,8 @@ class Node:
 
     def accepts_none(self, argument: str) -> bool:
         """Return whether the argument may be None, so that the node runs without an input that was left out."""
-        return _accepts_none(_hints(self.function)[argument])
+        hint = _hints(self.function)[argument]
+        return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)
 
 
 @dataclass(frozen=True)
@@ -234,22 +235,18 @@ class Graph:
         except LookupError:
             return None
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> AbstractContextManager[None]:
         """Put the nodes of the block into this stage."""
-        with self._within(stage=name):
-            yield
+        return self._within(stage=name)
 
-    @contextmanager
-    def unless(self, why: Callable[..., str | None], *values: Any) -> Iterator[None]:
+    def unless(self, why: Callable[..., str | None], *values: Any) -> AbstractContextManager[None]:
         """Leave out the nodes of the block if `why(*results)` returns a reason; results that were left out are None.
 
         Args:
             why: Called with the results of the handles, and with other values unchanged.
             values: Handles, or results that exist already.
         """
-        with self._within(unless=(*self.scope.unless, Condition(why, values))):
-            yield
+        return self._within(unless=(*self.scope.unless, Condition(why, values)))
 
     def grow_now(self, node: Node) -> None:
         """Replace a growing node by the nodes that it adds, now that its inputs exist."""
@@ -314,7 +311,6 @@ class Graph:
         return list(dict.fromkeys(node.stage for node in self.nodes.values()))
 
     def of_stage(self, stage: str) -> list[Node]:
-        """Return the stage's nodes, in order."""
         return [node for node in self.nodes.values() if node.stage == stage]
 
     def bind(
@@ -446,7 +442,3 @@ def _is_subclass(returns: Any, kind: Any) -> bool:
     if returns is type(None) or returns is None:
         return kind in (type(None), None)
     return kind is Any or (isinstance(returns, type) and isinstance(kind, type) and issubclass(returns, kind))
-
-
-def _accepts_none(hint: Any) -> bool:
-    return get_origin(hint) in (Union, UnionType) and type(None) in get_args(hint)

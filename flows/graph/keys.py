@@ -234,19 +234,18 @@ class KeyParts(BaseModel):
         return sha256_json(self.model_dump(mode="json"))
 
 
-def step_key(node: Node, inputs: Mapping[str, InputDigest], params: Mapping[str, Any] | None = None) -> KeyParts:
+def step_key(node: Node, inputs: Mapping[str, InputDigest]) -> KeyParts:
     """Return the parts of a step's key.
 
     Args:
         inputs: The digest (or digests, in order) of each input.
-        params: The values of its other arguments; None for those of the node.
 
     Raises:
         TypeError: a parameter has no canonical form (a path, an artifact, a non-finite number), or the step is not a
             plain function of a module.
     """
-    values = {**node.reads, **(node.params if params is None else params)}
-    code = code_digests(node.function)
+    code = code_digests(node.function)  # first: it refuses what has no name
+    values = {**node.reads, **node.params}
     return KeyParts(
         step=node.folder,
         function=f"{node.function.__module__}.{node.function.__qualname__}",

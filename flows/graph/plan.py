@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from flows.graph.execute import Outcome, Run, digest_of_input
+from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Node, handles_in
-from flows.graph.keys import KeyParts, step_key, why_changed
+from flows.graph.keys import KeyParts, why_changed
 from flows.graph.store import Damage
 from schemas.artifacts import Artifact
 
@@ -83,17 +83,14 @@ def _planned_waiting(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNo
     deciding = [run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None]
     missing = deciding or [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
     waits = tuple(f"known when {name} has run" for name in dict.fromkeys(missing))
-    undecided = bool(deciding)
-    if node.kind != "step" or undecided:
+    if node.kind != "step" or deciding:
         return PlannedNode(node, "maybe", waits)
     unknown = frozenset(
         name
         for name, value in node.arguments.items()
         if any(run.outcome(handle) is None for handle in handles_in(value))
     )
-    arguments = run.arguments(node)
-    inputs = {name: digest_of_input(node, name, arguments[name]) for name in node.inputs if name not in unknown}
-    parts = step_key(node, {name: digest for name, digest in inputs.items() if digest is not None})
+    parts = run.parts(node, unknown=unknown)
     reasons = _closest(_earlier(run, node, last), parts, unknown)
     if not reasons or run.unchanged(node, parts, unknown=unknown) is not None:
         return PlannedNode(node, "maybe", waits)

@@ -237,12 +237,10 @@ def _settle(run: Run, node: Node, outcome: Outcome | None, origin: Origin) -> St
     if outcome.skipped:
         return Completed(name="Skipped", message=outcome.skipped, data=outcome)
     if outcome.reused:
-        return Completed(name="Cached", message=_made_by(origin(outcome.key)), data=outcome)
+        maker = origin(outcome.key)
+        message = f"made by run {maker}" if maker else "made by an earlier run"
+        return Completed(name="Cached", message=message, data=outcome)
     return Completed(message=f"{outcome.seconds:.1f} s", data=outcome)
-
-
-def _made_by(run_id: str) -> str:
-    return f"made by run {run_id}" if run_id else "made by an earlier run"
 
 
 def _task(node: Node, settle: Callable[[], State[Any]]) -> Task[[], Any]:

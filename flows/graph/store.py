@@ -101,6 +101,11 @@ class Store:
         except (OSError, ValueError, TypeError, KeyError, ValidationError) as error:
             return Damage(f"{REFERENCE} or {MANIFEST} cannot be read ({type(error).__name__})")
 
+    def whole(self, step: str, key: str | None, returns: type[A], *, deep: bool = False) -> A | None:
+        """Return the result; None without a key, and if it is absent or damaged. Changes nothing."""
+        found = self.look(step, key, returns, deep=deep) if key else None
+        return None if isinstance(found, Damage) else found
+
     def find(self, step: str, key: str, returns: type[A], *, deep: bool = False) -> A | None:
         """Return the result, or None. A damaged one is moved to `damaged/` with a warning, and counts as absent."""
         found = self.look(step, key, returns, deep=deep)
@@ -159,8 +164,8 @@ class Store:
     def with_digest(self, step: str, digest: str, returns: type[A]) -> A | None:
         """Return the step's stored result with this digest, whatever its key; None if there is none."""
         for place in sorted((self.root / "store" / step).glob("*")):
-            found = self.look(step, place.name, returns)
-            if isinstance(found, returns) and found.digest == digest:
+            found = self.whole(step, place.name, returns)
+            if found is not None and found.digest == digest:
                 return found
         return None
 

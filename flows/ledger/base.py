@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
-from flows.ledger.database import Check, Database, Holds
+from flows.ledger.database import Check, Database, Holds, Row
 from flows.ledger.journal import FIRST_HASH, check_books, identity, last_line
 from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.sqlite import LedgerFile
@@ -46,6 +46,15 @@ class LedgerBase:
     def read(self) -> AbstractContextManager[Database]:
         """Open a connection for reading; the whole block sees one moment."""
         return self.kept.read()
+
+    def _rows(self, sql: str, *values: object) -> list[Row]:
+        with self.read() as db:
+            return db.execute(sql, values).fetchall()
+
+    def _first(self, sql: str, *values: object) -> Row | None:
+        with self.read() as db:
+            row: Row | None = db.execute(sql, values).fetchone()
+        return row
 
     @contextmanager
     def write(self) -> Iterator[Database]:
@@ -88,10 +97,7 @@ class LedgerBase:
 
     def knows_hash(self, line: str) -> bool:
         """Return whether this is the hash of a line of the journal, or of its empty beginning."""
-        with self.read() as db:
-            return (
-                line == FIRST_HASH or db.execute("SELECT 1 FROM journal WHERE hash = ?", (line,)).fetchone() is not None
-            )
+        return line == FIRST_HASH or self._first("SELECT 1 FROM journal WHERE hash = ?", line) is not None
 
     def _refuse_absent(self, witness: Witness) -> Seen | None:
         """Refuse to create a ledger where there was one, unless the whole home folder was removed.

@@ -16,7 +16,7 @@ from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.ledger.history import checked_history, previous_of, waiting_in
 from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from schemas.artifacts import Artifact, ChampionRef
 from schemas.errors import StorageError
 from schemas.training import PromptSpec
@@ -85,14 +85,12 @@ class Champions(LedgerBase):
         return str(version)
 
     def candidate(self, name: str, version: str) -> CandidateRow | None:
-        """Return one candidate."""
         with self.read() as db:
             return self._row(db, name, version)
 
     def candidates(self, name: str) -> tuple[CandidateRow, ...]:
         """Return all candidates of the name, newest first."""
-        with self.read() as db:
-            rows = db.execute("SELECT * FROM candidates WHERE name = ? ORDER BY version DESC", (name,)).fetchall()
+        rows = self._rows("SELECT * FROM candidates WHERE name = ? ORDER BY version DESC", name)
         return tuple(self._candidate_row(row) for row in rows)
 
     def champion(self, name: str) -> ChampionRef | None:
@@ -118,9 +116,8 @@ class Champions(LedgerBase):
 
     def first_champion(self, name: str) -> str | None:
         """Return the version of the very first champion; None before the first promotion."""
-        with self.read() as db:
-            query = f"SELECT to_version FROM champion_events WHERE name = ? AND {_IS_MOVE} ORDER BY seq LIMIT 1"
-            row = db.execute(query, (name,)).fetchone()
+        query = f"SELECT to_version FROM champion_events WHERE name = ? AND {_IS_MOVE} ORDER BY seq LIMIT 1"
+        row = self._first(query, name)
         return row["to_version"] if row else None
 
     def history(self, name: str | None = None) -> tuple[EventRow, ...]:
@@ -144,20 +141,15 @@ class Champions(LedgerBase):
 
     def names(self) -> tuple[str, ...]:
         """Return every name that has an event."""
-        with self.read() as db:
-            rows = db.execute("SELECT DISTINCT name FROM champion_events ORDER BY name").fetchall()
-        return tuple(row["name"] for row in rows)
+        return tuple(row["name"] for row in self._rows("SELECT DISTINCT name FROM champion_events ORDER BY name"))
 
     def model_names(self) -> tuple[str, ...]:
         """Return every name that has a candidate."""
-        with self.read() as db:
-            rows = db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall()
-        return tuple(row["name"] for row in rows)
+        return tuple(row["name"] for row in self._rows("SELECT DISTINCT name FROM candidates ORDER BY name"))
 
     def pending_projections(self) -> tuple[Projection, ...]:
         """Return the changes that MLflow does not have yet, oldest first."""
-        with self.read() as db:
-            rows = db.execute("SELECT id, kind, payload FROM projections WHERE done_at IS NULL ORDER BY id").fetchall()
+        rows = self._rows("SELECT id, kind, payload FROM projections WHERE done_at IS NULL ORDER BY id")
         return tuple(Projection(row["id"], row["kind"], orjson.loads(row["payload"])) for row in rows)
 
     def mark_projected(self, projection_id: int) -> None:

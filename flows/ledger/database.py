@@ -18,24 +18,16 @@ Check = Callable[[], None]
 class Row(Protocol):
     """A row: by position, by column name, and `dict(row)`."""
 
-    def __getitem__(self, key: Any, /) -> Any:
-        """The value at a position or of a column."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """The values."""
-
-    def keys(self) -> Any:
-        """The column names."""
+    def __getitem__(self, key: Any, /) -> Any: ...
+    def __iter__(self) -> Iterator[Any]: ...
+    def keys(self) -> Any: ...
 
 
 class Rows(Protocol):
     """The result of a statement."""
 
-    def fetchone(self) -> Any:
-        """The next row; None when there is none."""
-
-    def fetchall(self) -> list[Any]:
-        """The rows that are left."""
+    def fetchone(self) -> Any: ...
+    def fetchall(self) -> list[Any]: ...
 
 
 class Database(Protocol):

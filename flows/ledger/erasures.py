@@ -14,8 +14,8 @@ import orjson
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.champions import project
-from flows.ledger.database import Database, Row
-from flows.ledger.runs import now
+from flows.ledger.database import Database
+from flows.workspace.clock import now
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
 _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"
@@ -55,8 +55,6 @@ class ErasureRow:
 
 
 class Erasures(LedgerBase):
-    """Tombstones, journal of removals, marked versions."""
-
     def add_tombstone(self, tombstone: Tombstone) -> None:
         """Record a tombstone; an existing one of the same customer is extended by the new hashes."""
         with self.write() as db:
@@ -69,34 +67,32 @@ class Erasures(LedgerBase):
             )
 
     def tombstones(self) -> tuple[Tombstone, ...]:
-        """Return all tombstones."""
         rows = self._rows("SELECT tombstone_json FROM tombstones ORDER BY id")
         return tuple(Tombstone.model_validate_json(row[0]) for row in rows)
 
     def begin_erasure(self, tombstone: str) -> str:
         """Return when the removal that is under way began; if there is none, begin one now."""
-        open_ = self._rows(
-            "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
-            " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0 ORDER BY began DESC LIMIT 1",
-            tombstone,
-        )
-        if open_:
-            return str(open_[0][0])
-        last = self._rows("SELECT max(seq) FROM forgettings")
+        unfinished = self._unfinished(tombstone)
+        if unfinished is not None:
+            return unfinished
+        last = self._first("SELECT max(seq) FROM forgettings")
         # Two may begin in one second, and the second of them in a ledger that was restored to before the first.
-        began = f"{now()} {(last[0][0] or 0) + 1 if last else 1} {secrets.randbelow(10**9):09d}"
+        began = f"{now()} {(last[0] or 0) + 1 if last else 1} {secrets.randbelow(10**9):09d}"
         with self.write() as db:
             _journal(db, tombstone, began, "began", [])
         return began
 
     def is_unfinished(self, tombstone: str) -> bool:
         """Return whether a removal of this customer was interrupted."""
-        rows = self._rows(
+        return self._unfinished(tombstone) is not None
+
+    def _unfinished(self, tombstone: str) -> str | None:
+        row = self._first(
             "SELECT began FROM forgettings WHERE tombstone = ? GROUP BY began"
-            " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0",
+            " HAVING sum(CASE WHEN event = 'ended' THEN 1 ELSE 0 END) = 0 ORDER BY began DESC LIMIT 1",
             tombstone,
         )
-        return bool(rows)
+        return None if row is None else str(row[0])
 
     def record_removals(self, tombstone: str, began: str, holdings: Iterable[Holding]) -> None:
         """Record what will be removed, before it is; existing lines stay as they are."""
@@ -119,11 +115,9 @@ class Erasures(LedgerBase):
 
     def gone_at(self, place: str) -> ErasureRow | None:
         """Return the line about a place that was removed or rewritten for a customer; None when there is none."""
-        rows = self._rows(
-            f"SELECT {_LINE} FROM forgettings WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1",
-            place,
-        )
-        return ErasureRow(*rows[0]) if rows else None
+        query = f"SELECT {_LINE} FROM forgettings WHERE place = ? AND event = 'goes' ORDER BY seq DESC LIMIT 1"
+        row = self._first(query, place)
+        return ErasureRow(*row) if row else None
 
     def mark_versions(self, tombstone: str, versions: Iterable[LearnedVersion]) -> None:
         """Mark the versions, also for MLflow. Idempotent."""
@@ -159,10 +153,8 @@ class Erasures(LedgerBase):
 
     def rewritten(self, digest: str) -> frozenset[str]:
         """Return this digest and those that its result got by rewrites."""
-        with self.read() as db:
-            rows = db.execute("SELECT from_digest, to_digest FROM rewrites ORDER BY id").fetchall()
         found = {digest}
-        for row in rows:
+        for row in self._rows("SELECT from_digest, to_digest FROM rewrites ORDER BY id"):
             if row["from_digest"] in found:
                 found.add(row["to_digest"])
         return frozenset(found)
@@ -180,10 +172,6 @@ class Erasures(LedgerBase):
                         "UPDATE candidates SET ref_json = ? WHERE name = ? AND version = ?",
                         (text, row["name"], row["version"]),
                     )
-
-    def _rows(self, sql: str, *values: object) -> list[Row]:
-        with self.read() as db:
-            return db.execute(sql, values).fetchall()
 
 
 def marks_in(db: Database, name: str | None, version: str | None) -> tuple[MarkedVersion, ...]:

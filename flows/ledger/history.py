@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from flows.ledger.database import Database
 from flows.ledger.journal import FIRST_HASH, check_books
 from flows.ledger.rows import ENTRIES, MOVES, Action, CandidateRow, EventRow
-from flows.ledger.runs import now
+from flows.workspace.clock import now
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 
@@ -75,22 +75,15 @@ class NewEvent:
 def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
     """Append an event about the candidate to the whole history `events`; a move points the champion at it."""
     fields: dict[str, object] = {
+        **vars(new),
         "seq": len(events) + 1,
         "name": candidate.ref.name,
-        "from_version": new.from_version,
         "to_version": candidate.ref.version,
-        "action": new.action,
-        "reason": new.reason,
-        "actor": new.actor,
-        "run_id": new.run_id,
-        "verdict_digest": new.verdict_digest,
         "at": now(),
         "prev_hash": events[-1].hash if events else FIRST_HASH,
         "verdict": candidate.verdict,
         "bundle_digest": candidate.ref.bundle.digest,
-        "until": new.until,
         "evidence": candidate.evidence,
-        "note": new.note,
     }
     fields["hash"] = _hash(fields)
     names = ", ".join(fields)

@@ -16,7 +16,7 @@ import orjson
 
 from flows.ledger.database import Database
 from flows.ledger.tables import BOOKS
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from schemas.errors import StorageError
 from tasks.files import sha256_json
 
@@ -36,7 +36,7 @@ def open_books(db: Database) -> None:
 
 def close_books(db: Database) -> None:
     """Write a line for each row that the transaction changed, before it commits. Gives a new ledger its identity."""
-    at = present().isoformat(timespec="seconds")
+    at = now()
     if identity(db) is None:
         db.execute("INSERT INTO identity (id, created_at) VALUES (?, ?)", (secrets.token_hex(8), at))
     touched = db.execute("SELECT DISTINCT book, row_key FROM touched").fetchall()

@@ -16,14 +16,13 @@ from flows.ledger.history import whole_history
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
 from flows.ledger.rows import AS_OF, AcceptanceRow
-from flows.ledger.runs import Runs, now
+from flows.ledger.runs import Runs
 from flows.ledger.ticks import Ticks
+from flows.workspace.clock import now
 from schemas.errors import ConfigError, StorageError
 
 
 class Acceptances(LedgerBase):
-    """Decisions to accept a ledger."""
-
     def accept(self, kind: Literal["new", "restored"], *, reason: str, actor: str) -> AcceptanceRow:
         """Continue with a new ledger, or with the one that is here; from now on the witness expects this one.
 
@@ -60,8 +59,7 @@ class Acceptances(LedgerBase):
 
     def acceptances(self) -> tuple[AcceptanceRow, ...]:
         """Return all acceptances, oldest first."""
-        with self.read() as db:
-            rows = db.execute("SELECT kind, reason, actor, former, at FROM acceptances ORDER BY id").fetchall()
+        rows = self._rows("SELECT kind, reason, actor, former, at FROM acceptances ORDER BY id")
         return tuple(AcceptanceRow(*row) for row in rows)
 
 
@@ -76,16 +74,13 @@ class RunTally(NamedTuple):
 
 
 class Tallies(LedgerBase):
-    """Counts."""
-
     def tallies(self) -> tuple[RunTally, ...]:
         """Runs by pipeline, status and verdict."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT pipeline, status, coalesce(verdict, '') AS verdict, count(*) AS n_runs FROM runs"
-                " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
-            ).fetchall()
-        return tuple(RunTally(row["pipeline"], row["status"], row["verdict"], row["n_runs"]) for row in rows)
+        rows = self._rows(
+            "SELECT pipeline, status, coalesce(verdict, '') AS verdict, count(*) AS n_runs FROM runs"
+            " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
+        )
+        return tuple(RunTally(*row) for row in rows)
 
     def is_whole(self) -> bool:
         """Return whether every row is what was written and the chain of the champions' history is intact."""
@@ -98,13 +93,12 @@ class Tallies(LedgerBase):
 
     def last_verdicts(self) -> dict[str, str]:
         """Pipeline -> when its newest run with a verdict other than ERROR ended; runs with `--as-of` do not count."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
-                " GROUP BY pipeline ORDER BY pipeline",
-                (len(AS_OF), AS_OF),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT pipeline, max(ended_at) AS at FROM runs WHERE status = 'DONE'"
+            " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') AND substr(config_json, 1, ?) <> ?"
+            " GROUP BY pipeline ORDER BY pipeline",
+            len(AS_OF), AS_OF,
+        )  # fmt: skip
         return {row["pipeline"]: row["at"] for row in rows}
 
 

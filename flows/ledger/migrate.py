@@ -11,9 +11,10 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.ledger.base import LedgerBase
+from flows.ledger.database import Database
 from flows.ledger.history import checked_history
 from flows.ledger.journal import check_books
 from flows.ledger.sqlite import LedgerFile, check_version
@@ -24,9 +25,6 @@ from flows.workspace.disk import private_folder
 from flows.workspace.lock import hold
 from schemas.errors import StorageError
 from tasks.files import sha256_json
-
-if TYPE_CHECKING:
-    from flows.ledger.database import Database
 
 _KEPT = {**BOOKS, "journal": ("seq",)}
 """Table -> the columns that it is ordered by."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -267,10 +267,8 @@ class LedgerPostgres:
             return False
         return True
 
-    @contextmanager
-    def _connected(self) -> Iterator[psycopg2.extensions.connection]:
-        with closing(self._connect()) as connection:
-            yield connection
+    def _connected(self) -> AbstractContextManager[psycopg2.extensions.connection]:
+        return closing(self._connect())
 
     def _connect(self, *, application: str = "tunegate", silence_s: int = SILENCE_S) -> psycopg2.extensions.connection:
         # Retries while the database restarts: nothing has been executed yet, so trying again is safe.

@@ -37,8 +37,6 @@ from tasks.failpoint import reach
 
 
 class Promotions(Champions):
-    """Promote, force, roll back."""
-
     def promote(
         self,
         name: str,
@@ -295,8 +293,6 @@ def moved(name: str, expected: str | None, champion: str | None) -> GateError:
 
 
 class Approvals(Promotions):
-    """Approve and reject."""
-
     def approve(self, run_id: str, *, actor: str, reason: str = "", expected: str | None = None) -> EventRow:
         """Make the run's candidate champion on a person's word, if its verdict still allows it.
 

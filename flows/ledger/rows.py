@@ -79,6 +79,20 @@ def pipeline_config(row: RunRow) -> dict[str, Any]:
     return {name: value for name, value in config.items() if name not in OF_RUN}
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, str]:
+    """Flatten a nested configuration to dotted parameters.
+
+    >>> flat({"train": {"seed": 7, "adapter": {"rank": 16}}})
+    {'train.seed': '7', 'train.adapter.rank': '16'}
+    """
+    if isinstance(value, Mapping):
+        items: dict[str, str] = {}
+        for key, inner in value.items():
+            items |= flat(inner, f"{prefix}.{key}" if prefix else str(key))
+        return items
+    return {prefix: value if isinstance(value, str) else orjson.dumps(value).decode()}
+
+
 @dataclass(frozen=True)
 class StepRow:
     """The outcome of one step in one run."""

@@ -6,15 +6,16 @@ It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/le
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from flows.graph.store import Obtained
 from flows.ledger.base import LedgerBase
 from flows.ledger.journal import identity
 from flows.ledger.rows import RunRow, RunStatus, StepRow
 from flows.ledger.ticks import set_mark
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from schemas.artifacts import Artifact, RowCounts
 from schemas.errors import ConfigError, TunegateError
 from schemas.verdicts import NOTHING_SEEN, SeenItems, Verdict
@@ -22,10 +23,9 @@ from tasks.draw import item_hash
 from tasks.failpoint import reach
 from tasks.files import sha256_json
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 TYPICAL_RUNS = 5
+_STEP = "run_id, step, key, state, digest, seconds, n_in, n_out, error"
+"""Columns of a step, in the order of `StepRow`."""
 SEEN = "seen/"
 """Beginning of the names of those sets in `held_out` that people saw; the others are named by digest."""
 
@@ -39,8 +39,6 @@ class Seen(NamedTuple):
 
 
 class Runs(LedgerBase):
-    """Runs and steps."""
-
     def start_run(
         self,
         run_id: str,
@@ -118,45 +116,32 @@ class Runs(LedgerBase):
     def _note_step(self, *values: Any) -> None:
         with self.write() as db:
             db.execute("DELETE FROM steps WHERE run_id = ? AND step = ?", values[:2])
-            db.execute(
-                "INSERT INTO steps (run_id, step, key, state, digest, seconds, n_in, n_out, error)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                values,
-            )
+            db.execute(f"INSERT INTO steps ({_STEP}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def steps(self, run_id: str) -> tuple[StepRow, ...]:
         """Return the run's steps in the order in which they ended."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
-                " WHERE run_id = ? ORDER BY id",
-                (run_id,),
-            ).fetchall()
-        return tuple(StepRow(**row) for row in rows)
+        rows = self._rows(f"SELECT {_STEP} FROM steps WHERE run_id = ? ORDER BY id", run_id)
+        return tuple(StepRow(*row) for row in rows)
+
+    def keys_of(self, run_id: str) -> dict[str, str]:
+        """Return step -> key of its result, of the run's steps that have one."""
+        return {step.step: step.key for step in self.steps(run_id) if step.key}
 
     def made_in(self, key: str) -> float | None:
         """Return the seconds that the result of this key took when last made; None if no run of this ledger made it."""
-        with self.read() as db:
-            row = db.execute(
-                "SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
-            ).fetchone()
+        row = self._first("SELECT seconds FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", key)
         return row["seconds"] if row else None
 
     def made_by(self, key: str) -> str:
         """Return the run that last made the result of this key; empty if no run of this ledger did."""
-        with self.read() as db:
-            row = db.execute(
-                "SELECT run_id FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", (key,)
-            ).fetchone()
+        row = self._first("SELECT run_id FROM steps WHERE key = ? AND state = 'done' ORDER BY id DESC LIMIT 1", key)
         return row["run_id"] if row else ""
 
     def digests_by_key(self) -> dict[str, frozenset[str]]:
         """Return key -> digests that runs recorded under it, of results that may be gone by now."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT key, digest FROM steps WHERE key <> '' AND digest <> ''"
-                " UNION SELECT key, to_digest FROM rewrites"
-            ).fetchall()
+        rows = self._rows(
+            "SELECT key, digest FROM steps WHERE key <> '' AND digest <> '' UNION SELECT key, to_digest FROM rewrites"
+        )
         found: dict[str, frozenset[str]] = {}
         for row in rows:
             found[row["key"]] = found.get(row["key"], frozenset()) | {row["digest"]}
@@ -164,12 +149,10 @@ class Runs(LedgerBase):
 
     def digests_of(self, key: str) -> frozenset[str]:
         """Return the digests that the result of this key has had: as recorded by runs, and after rewrites."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT digest FROM steps WHERE key = ? AND digest <> ''"
-                " UNION SELECT to_digest FROM rewrites WHERE key = ?",
-                (key, key),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT digest FROM steps WHERE key = ? AND digest <> ''"
+            " UNION SELECT to_digest FROM rewrites WHERE key = ?", key, key,
+        )  # fmt: skip
         return frozenset(row[0] for row in rows)
 
     def record_held_out(self, digest: str, item_ids: Iterable[str]) -> None:
@@ -182,10 +165,7 @@ class Runs(LedgerBase):
 
     def held_out_items(self) -> dict[str, frozenset[str]]:
         """Return digest of a held-out set -> hashes of its items."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) <> ?", (len(SEEN), SEEN)
-            ).fetchall()
+        rows = self._rows("SELECT digest, items FROM held_out WHERE substr(digest, 1, ?) <> ?", len(SEEN), SEEN)
         return {row["digest"]: frozenset(row["items"].split()) for row in rows}
 
     def record_seen(self, item_ids: Iterable[str]) -> None:
@@ -225,37 +205,25 @@ class Runs(LedgerBase):
 
     def runs_with(self, key: str) -> tuple[str, ...]:
         """Return the runs that made or reused the result of this key."""
-        with self.read() as db:
-            rows = db.execute("SELECT DISTINCT run_id FROM steps WHERE key = ? ORDER BY run_id", (key,)).fetchall()
+        rows = self._rows("SELECT DISTINCT run_id FROM steps WHERE key = ? ORDER BY run_id", key)
         return tuple(row["run_id"] for row in rows)
 
     def typical_seconds(self, step: str) -> float | None:
         """Return the median seconds of the last five times that the step was made; None if it never was."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT seconds FROM steps WHERE step = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
-                (step, TYPICAL_RUNS),
-            ).fetchall()
+        query = "SELECT seconds FROM steps WHERE step = ? AND state = 'done' ORDER BY id DESC LIMIT ?"
+        rows = self._rows(query, step, TYPICAL_RUNS)
         return median(row["seconds"] for row in rows) if rows else None
 
-    def newest_made(self, kind: str, *, limit: int = TYPICAL_RUNS) -> tuple[StepRow, ...]:
+    def newest_made(self, kind: str, *, limit: int) -> tuple[StepRow, ...]:
         """Return the newest steps that were made, of any pipeline, with this name or one that begins with it."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT run_id, step, key, state, digest, seconds, n_in, n_out, error FROM steps"
-                " WHERE substr(step, 1, length(?)) = ? AND state = 'done' ORDER BY id DESC LIMIT ?",
-                (kind, kind, limit),
-            ).fetchall()
-        return tuple(StepRow(**row) for row in rows)
+        where = "substr(step, 1, length(?)) = ? AND state = 'done'"
+        rows = self._rows(f"SELECT {_STEP} FROM steps WHERE {where} ORDER BY id DESC LIMIT ?", kind, kind, limit)
+        return tuple(StepRow(*row) for row in rows)
 
     def runs(self, *, limit: int = 20, pipeline: str | None = None) -> tuple[RunRow, ...]:
         """Return the newest runs, newest first."""
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?",
-                (pipeline, pipeline, limit),
-            ).fetchall()
-        return tuple(RunRow(**row) for row in rows)
+        query = "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?"
+        return tuple(RunRow(**row) for row in self._rows(query, pipeline, pipeline, limit))
 
     def run(self, prefix: str) -> RunRow:
         """Return the run whose id is, or begins with, these characters.
@@ -263,12 +231,8 @@ class Runs(LedgerBase):
         Raises:
             ConfigError: TG0151, there is none, or there are several.
         """
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT * FROM runs WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id = ? DESC, seq DESC LIMIT 6",
-                (prefix, prefix, prefix),
-            ).fetchall()
-        found = [RunRow(**row) for row in rows]
+        query = "SELECT * FROM runs WHERE substr(run_id, 1, length(?)) = ? ORDER BY run_id = ? DESC, seq DESC LIMIT 6"
+        found = [RunRow(**row) for row in self._rows(query, prefix, prefix, prefix)]
         if not found or not prefix:
             raise ConfigError(f"no run {prefix!r}", code="TG0151", where="runs", hint="`tunegate runs` lists them")
         if len(found) > 1 and found[0].run_id != prefix:
@@ -282,19 +246,16 @@ class Runs(LedgerBase):
 
     def run_of_prefect(self, prefect_run_id: str) -> RunRow | None:
         """Return the newest run of this flow run; a suspended one that is resumed has the same id."""
-        with self.read() as db:
-            query = "SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1"
-            row = db.execute(query, (prefect_run_id,)).fetchone()
+        row = self._first("SELECT * FROM runs WHERE prefect_run_id = ? ORDER BY seq DESC LIMIT 1", prefect_run_id)
         return RunRow(**row) if row else None
 
     def last_verdict(self, pipeline: str, input_digest: str) -> RunRow | None:
         """Return the newest finished run of the same inputs with a verdict other than ERROR: no need to run again."""
-        with self.read() as db:
-            row = db.execute(
-                "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
-                " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
-                (pipeline, input_digest),
-            ).fetchone()
+        row = self._first(
+            "SELECT * FROM runs WHERE pipeline = ? AND input_digest = ? AND status = 'DONE'"
+            " AND verdict IN ('PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK') ORDER BY seq DESC LIMIT 1",
+            pipeline, input_digest,
+        )  # fmt: skip
         return RunRow(**row) if row else None
 
     def judged_candidates(self, *, before: str | None = None) -> tuple[tuple[str, str], ...]:
@@ -305,15 +266,14 @@ class Runs(LedgerBase):
         Args:
             before: Only runs that ended before this moment, UTC, ISO 8601.
         """
-        with self.read() as db:
-            rows = db.execute(
-                "SELECT items.digest AS held_out, train.digest AS model FROM runs"
-                " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
-                " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
-                " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
-                " WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq",
-                (before, before),
-            ).fetchall()
+        rows = self._rows(
+            "SELECT items.digest AS held_out, train.digest AS model FROM runs"
+            " JOIN steps AS gate ON gate.run_id = runs.run_id AND gate.step = 'gate' AND gate.key <> ''"
+            " JOIN steps AS items ON items.run_id = runs.run_id AND items.step = 'items'"
+            " JOIN steps AS train ON train.run_id = runs.run_id AND train.step = 'train'"
+            " WHERE ? IS NULL OR runs.ended_at < ? ORDER BY runs.seq",
+            before, before,
+        )  # fmt: skip
         return tuple((row["held_out"], row["model"]) for row in rows)
 
     def mark_interrupted(self) -> tuple[RunRow, ...]:
@@ -321,8 +281,7 @@ class Runs(LedgerBase):
 
         The pipeline's lock decides, on any host: it is released when its holder dies. Process ids are reused.
         """
-        with self.read() as db:
-            rows = db.execute("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq").fetchall()
+        rows = self._rows("SELECT * FROM runs WHERE status = 'RUNNING' ORDER BY seq")
         # The rows were read first: a run that starts after that holds the lock, but is not among them.
         gone = []
         for row in (RunRow(**row) for row in rows):
@@ -340,8 +299,3 @@ class Runs(LedgerBase):
                 )
         marked = (self.run(row.run_id) for row in gone)
         return tuple(row for row in marked if row.status == "INTERRUPTED")
-
-
-def now() -> str:
-    """Return the current time, UTC, ISO 8601 to the second; for people, never for ordering."""
-    return present().isoformat(timespec="seconds")

@@ -57,17 +57,10 @@ class LedgerFile:
         """Run the block in one transaction, all of it or nothing."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             self._create_once()
-            with closing(self.connect()) as db:
-                db.execute("BEGIN IMMEDIATE")
-                try:
-                    open_books(db)
-                    yield db
-                    close_books(db)
-                    db.execute("COMMIT")
-                except BaseException:
-                    if db.in_transaction:  # SQLite itself rolls back when the disk is full
-                        db.execute("ROLLBACK")
-                    raise
+            with closing(self.connect()) as db, transaction(db):
+                open_books(db)
+                yield db
+                close_books(db)
 
     @contextmanager
     def exclusive(self, _what: str, *, wait_s: float, holder: str) -> Iterator[Holds]:
@@ -140,6 +133,19 @@ class LedgerFile:
                 where=self.place,
                 hint="restore it from a backup; the stored results are intact",
             ) from error
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """Run the block in one transaction, all of it or nothing."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # SQLite itself rolls back when the disk is full
+            db.execute("ROLLBACK")
+        raise
 
 
 def triggers() -> str:

@@ -12,15 +12,13 @@ from dataclasses import dataclass
 
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from schemas.ticks import Cause, Decision
 from tasks.failpoint import reach
 
 
 @dataclass(frozen=True)
 class TickRow:
-    """One tick."""
-
     seq: int
     run_id: str
     pipeline: str
@@ -46,8 +44,6 @@ class Mark:
 
 
 class Ticks(LedgerBase):
-    """Ticks and marks."""
-
     def record_tick(self, run_id: str, *, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision) -> None:
         """Record what a tick decided, before acting on it."""
         with self.write() as db:
@@ -59,7 +55,7 @@ class Ticks(LedgerBase):
     ) -> None:
         """Record a tick that opened no run as a skipped run: because another run is in progress, say."""
         with self.write() as db:
-            at = _now()
+            at = now()
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code, started_at,"
                 " ended_at, reason, exit_code, pid) VALUES (?, ?, ?, 'SKIPPED', '', '{}', '', ?, ?, ?, 0, ?)",
@@ -69,39 +65,31 @@ class Ticks(LedgerBase):
 
     def ticks(self, pipeline: str, *, limit: int = 100) -> tuple[TickRow, ...]:
         """Return the newest ticks of the pipeline, oldest first."""
-        rows = self._select("ticks", "pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
+        rows = self._rows("SELECT * FROM ticks WHERE pipeline = ? ORDER BY seq DESC LIMIT ?", pipeline, limit)
         return tuple(_tick(row) for row in reversed(rows))
 
     def tick_of(self, run_id: str) -> TickRow | None:
         """Return the last decision of this run; None if no tick made it."""
-        rows = self._select("ticks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
-        return _tick(rows[0]) if rows else None
+        row = self._first("SELECT * FROM ticks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _tick(row) if row else None
 
     def mark(self, pipeline: str) -> Mark | None:
         """Return what the last verdict was about; None before the first."""
-        rows = self._select("marks", "pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
-        return _mark(rows[0]) if rows else None
+        row = self._first("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
+        return _mark(row) if row else None
 
     def mark_of(self, run_id: str) -> Mark | None:
         """Return what this run's verdict was about; None if it reached none."""
-        rows = self._select("marks", "run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
-        return _mark(rows[0]) if rows else None
-
-    def marks(self, pipeline: str) -> tuple[Mark, ...]:
-        """Return the marks of all verdicts, oldest first."""
-        return tuple(_mark(row) for row in self._select("marks", "pipeline = ? ORDER BY seq", pipeline))
+        row = self._first("SELECT * FROM marks WHERE run_id = ? ORDER BY seq DESC LIMIT 1", run_id)
+        return _mark(row) if row else None
 
     def _note(
         self, db: Database, run_id: str, pipeline: str, cause: Cause, scheduled_for: str, decision: Decision
     ) -> None:
         db.execute(
             "INSERT INTO ticks (run_id, pipeline, cause, at, scheduled_for, decision_json) VALUES (?, ?, ?, ?, ?, ?)",
-            (run_id, pipeline, cause, _now(), scheduled_for, decision.model_dump_json()),
+            (run_id, pipeline, cause, now(), scheduled_for, decision.model_dump_json()),
         )
-
-    def _select(self, table: str, where: str, *values: object) -> list[Row]:
-        with self.read() as db:
-            return db.execute(f"SELECT * FROM {table} WHERE {where}", values).fetchall()
 
 
 def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, watermark: str, n_tickets: int) -> None:
@@ -109,7 +97,7 @@ def set_mark(db: Database, *, run_id: str, pipeline: str, snapshot_id: str, wate
     before = db.execute("SELECT max(watermark) AS w FROM marks WHERE pipeline = ?", (pipeline,)).fetchone()["w"] or ""
     db.execute(
         "INSERT INTO marks (run_id, pipeline, snapshot_id, watermark, n_tickets, at) VALUES (?, ?, ?, ?, ?, ?)",
-        (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, _now()),
+        (run_id, pipeline, snapshot_id, max(before, watermark), n_tickets, now()),
     )
 
 
@@ -120,7 +108,3 @@ def _tick(row: Row) -> TickRow:
 
 def _mark(row: Row) -> Mark:
     return Mark(**{name: row[name] for name in row.keys() if name != "seq"})  # noqa: SIM118 - a row iterates values
-
-
-def _now() -> str:
-    return present().isoformat(timespec="seconds")

@@ -14,6 +14,7 @@ import orjson
 
 from flows.ledger.database import Database
 from flows.ledger.journal import close_books
+from flows.ledger.sqlite import transaction, triggers
 from flows.ledger.tables import BOOKS, TABLES
 
 TO_2 = """
@@ -80,7 +81,6 @@ def to_3(db: Database, watch: Callable[[], None]) -> None:
 
 def upgrade_to_3(db: sqlite3.Connection) -> None:
     """Do the same for a file; the caller holds the lock."""
-    from flows.ledger.sqlite import triggers
 
     def watch() -> None:
         for name in OLD_TRIGGERS:
@@ -89,15 +89,9 @@ def upgrade_to_3(db: sqlite3.Connection) -> None:
             db.execute(statement)
 
     db.row_factory = sqlite3.Row
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         to_3(db, watch)
         db.execute("PRAGMA user_version = 3")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 VERDICTS_4 = "'PROMOTE', 'UNCOMPARED', 'HOLD', 'BLOCK', 'ERROR'"
@@ -117,8 +111,7 @@ def upgrade_to_4(db: sqlite3.Connection) -> None:
     db.row_factory = sqlite3.Row
     db.execute("PRAGMA foreign_keys = OFF")  # `steps` references a table that is recreated
     db.execute("PRAGMA legacy_alter_table = ON")  # and must keep referencing its name
-    db.execute("BEGIN IMMEDIATE")
-    try:
+    with transaction(db):
         for table in _WITH_VERDICT:
             query = "SELECT type, sql FROM sqlite_master WHERE tbl_name = ? AND sql IS NOT NULL"
             parts = [(row["type"], row["sql"]) for row in db.execute(query, (table,)).fetchall()]
@@ -132,11 +125,6 @@ def upgrade_to_4(db: sqlite3.Connection) -> None:
                 if kind in ("index", "trigger"):
                     db.execute(sql)
         db.execute("PRAGMA user_version = 4")
-        db.execute("COMMIT")
-    except BaseException:
-        if db.in_transaction:
-            db.execute("ROLLBACK")
-        raise
 
 
 OLD_TRIGGERS = ("champion_events_stay", "champion_events_remain", "forgettings_no_update", "forgettings_no_delete")

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.ledger.database import Database
 from flows.ledger.journal import identity, last_line
-from flows.workspace.clock import present
+from flows.workspace.clock import now
 from flows.workspace.disk import private_folder
 from flows.workspace.lock import hold
 from schemas.errors import StorageError
@@ -129,7 +129,7 @@ class Witness:
         The witness knows the new one before it is committed: after a kill in between, the next process continues.
         """
         log.warning("this home folder had a ledger with %s entries, and is empty: a new one begins", seen.seq)
-        this, at = seen.following or secrets.token_hex(8), present().isoformat(timespec="seconds")
+        this, at = seen.following or secrets.token_hex(8), now()
         db.execute("INSERT INTO identity (id, created_at) VALUES (?, ?)", (this, at))
         db.execute(
             "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES ('new', ?, 'tunegate', ?, ?)",

@@ -24,19 +24,19 @@ from flows.graph.store import REFERENCE, Store
 from flows.ledger.erasures import ErasureRow
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
-from flows.ledger.runs import now
 from flows.privacy.index import digest_at, unread_copies
 from flows.privacy.keys import all_tombstones, hashes_of, keep_tombstone, load_forgotten, load_hashes, names_of
 from flows.privacy.trace import LEFTOVERS, PAGES, Tracer, feedback_databases, leftovers, with_tickets
-from flows.workspace.disk import make_private, named_disk_errors, private_folder
+from flows.workspace.clock import now
+from flows.workspace.disk import make_private, named_disk_errors, private_folder, write_private
 from flows.workspace.lock import hold
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import temporary_folder
 from schemas.errors import SecurityError, StorageError
-from schemas.forget import Certificate, Holding, Holdings, LearnedVersion, Removal, Tombstone
+from schemas.forget import Certificate, Holdings, LearnedVersion, Removal, Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.failpoint import reach
-from tasks.files import MANIFEST, seal, sync_directory, write_atomic, write_json
+from tasks.files import MANIFEST, seal, sync_directory, write_json
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import empty_answers, is_split, rewrite_split
 
@@ -163,8 +163,9 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     held = tracer.holdings(tombstone.id, forgotten)
     ledger.mark_versions(tombstone.id, held.versions)
     for _ in range(PASSES):
+        yours = [each for each in held.held if each.fate == "yours"]
         loose = (*leftovers(settings.home), *unread_copies(settings.home, tracer.index, hashes))
-        ledger.record_removals(tombstone.id, began, (*held.to_do, *_yours(held), *loose))
+        ledger.record_removals(tombstone.id, began, (*held.to_do, *yours, *loose))
         reach("forget.noted")
         _remove_noted(settings, ledger, tombstone.id, began, forgotten)
         left = Tracer(settings, forgotten).holdings(tombstone.id, forgotten, sources=False)
@@ -182,10 +183,6 @@ def remove_customer(settings: Settings, tombstone: Tombstone, hashes: KeyedHash)
     reach("forget.certified")
     ledger.end_erasure(tombstone.id, began)
     return certificate
-
-
-def _yours(held: Holdings) -> list[Holding]:
-    return [each for each in held.held if each.fate == "yours"]
 
 
 def _remove_noted(settings: Settings, ledger: Ledger, tombstone: str, began: str, forgotten: Forgotten) -> None:
@@ -274,22 +271,15 @@ def write_certificate(
         versions=tuple(versions),
         sources=tuple(f"{line.place}: {line.n_rows:,} rows" for line in lines if line.fate == "yours"),
     )
-    file = certificate_file(settings, tombstone.id, began)
-    private_folder(file.parent)
+    name = f"{tombstone.id[:16]}-{re.sub('[^0-9]', '', began)}.json"
+    file = private_folder(settings.forgotten / CERTIFICATES) / name
     write_json(file, certificate.model_dump(mode="json"))
-    write_atomic(file.with_suffix(".txt"), certificate_text(certificate).encode())
-    for each in (file, file.with_suffix(".txt")):
-        each.chmod(0o600)
+    file.chmod(0o600)
+    write_private(file.with_suffix(".txt"), certificate_text(certificate))
     return certificate
 
 
-def certificate_file(settings: Settings, tombstone: str, began: str) -> Path:
-    """Return the path of a removal's certificate."""
-    return settings.forgotten / CERTIFICATES / f"{tombstone[:16]}-{re.sub('[^0-9]', '', began)}.json"
-
-
 def certificate_text(certificate: Certificate) -> str:
-    """Return the certificate as text for people."""
     tables = "\n".join(
         f"  {each.fate:<10} {each.kind:<10} {each.n_rows:>8,} rows  {each.place}  {each.digest[:16]}"
         for each in certificate.removals

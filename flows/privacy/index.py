@@ -32,7 +32,7 @@ from schemas.forget import Holding
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.privacy.hashes import Forgotten, KeyedHash
 from tasks.privacy.results import EXAMPLES, index_customers, index_rows, look_up, parts_of
-from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, reading_digest
+from tasks.sources.row_owner import UNREAD, all_copies, copy_customers, landed_customers, reading_digest
 
 SNAPSHOT, WAREHOUSE, LANDED, COPIED = "snapshot", "warehouse_published", "landed", "copied"
 LEARNED = ".learned.parquet"
@@ -40,8 +40,6 @@ LEARNED = ".learned.parquet"
 
 @dataclass(frozen=True)
 class Node:
-    """One result."""
-
     step: str
     """Its folder in the store."""
     key: str
@@ -108,7 +106,6 @@ class Graph:
         return fields
 
     def path(self, node: Node) -> Path:
-        """Return the result's folder."""
         return self.home / node.place
 
 
@@ -214,22 +211,17 @@ def _index_published(home: Path, root: Path, files: set[str], hashes: KeyedHash,
         if name in files:
             continue
         private_folder((root / name).parent)
-        if step == WAREHOUSE:
-            from tasks.privacy.databases import customers_of
-
-            index_customers({"warehouse.duckdb": customers_of(place)}, hashes, root / name)
-        elif step == COPIED:
-            index_customers({place.name: copy_customers(place)}, hashes, root / name)
-        elif step == LANDED:
-            from tasks.sources.row_owner import landed_customers
-
-            try:
-                index_customers({place.name: landed_customers(place)}, hashes, root / name)
-            except LockedError:
-                if not skip_locked:
-                    raise
-        else:
+        if step == SNAPSHOT:
             index_rows(place, hashes, root / name)
+            continue
+        from tasks.privacy.databases import customers_of  # DuckDB: only where there is something new
+
+        read = {WAREHOUSE: customers_of, COPIED: copy_customers, LANDED: landed_customers}[step]
+        try:
+            index_customers({place.name: read(place)}, hashes, root / name)
+        except LockedError:
+            if step != LANDED or not skip_locked:
+                raise
     return wanted
 
 

@@ -17,14 +17,13 @@ from pydantic import ValidationError
 
 from flows.ledger.erasures import merge_tombstones
 from flows.ledger.opened import open_ledger
-from flows.workspace.disk import private_folder
+from flows.workspace.disk import keep_private, private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.curation_steps import RedactStep
 from schemas.errors import SecurityError, StorageError
 from schemas.forget import Tombstone
 from schemas.pipeline import PipelineSpec
 from tasks.curate.redaction.pseudonyms import load_pseudonyms
-from tasks.files import write_atomic
 from tasks.privacy.hashes import Forgotten, KeyedHash
 
 VARIABLE = "TUNEGATE_FORGET_KEY"
@@ -45,7 +44,7 @@ def load_hashes(settings: Settings, *, environ: Mapping[str, str] = os.environ) 
         if file.exists():
             return KeyedHash(_read_key(file))
     file = private_folder(settings.home) / KEY_FILE
-    _write_key(file, secrets.token_hex(32).encode())
+    keep_private(file, f"{secrets.token_hex(32)}\n")
     return KeyedHash(_read_key(file))
 
 
@@ -53,7 +52,7 @@ def keep_tombstone(settings: Settings, tombstone: Tombstone) -> None:
     """Add the tombstone to the ledger and to the file outside the home folder, next to the key."""
     folder = private_folder(settings.forgotten)
     if not os.environ.get(VARIABLE) and not (folder / KEY_FILE).exists():
-        _write_key(folder / KEY_FILE, _read_key(settings.home / KEY_FILE))
+        keep_private(folder / KEY_FILE, _read_key(settings.home / KEY_FILE) + b"\n")
     kept = {each.id: each for each in _read(settings)}
     kept[tombstone.id] = merge_tombstones(kept[tombstone.id], tombstone) if tombstone.id in kept else tombstone
     _write(settings, kept)
@@ -115,24 +114,8 @@ def _read(settings: Settings) -> list[Tombstone]:
 
 
 def _write(settings: Settings, tombstones: Mapping[str, Tombstone]) -> None:
-    file = settings.forgotten / TOMBSTONES
-    write_atomic(file, b"".join(each.model_dump_json().encode() + b"\n" for _, each in sorted(tombstones.items())))
-    file.chmod(0o600)
-
-
-def _write_key(file: Path, key: bytes) -> None:
-    aside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(key + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    try:
-        file.hardlink_to(aside)  # of two processes that create one, the first wins
-    except FileExistsError:
-        pass
-    finally:
-        aside.unlink()
+    lines = (f"{each.model_dump_json()}\n" for _, each in sorted(tombstones.items()))
+    write_private(settings.forgotten / TOMBSTONES, "".join(lines))
 
 
 def _read_key(file: Path) -> bytes:

@@ -15,7 +15,7 @@ from flows.ledger.opened import open_ledger
 from flows.ledger.rows import CandidateRow
 from flows.privacy.index import COPIED, LANDED, SNAPSHOT, WAREHOUSE, Graph, Indexed, Node, published, update_index
 from flows.workspace.settings import Settings
-from schemas.forget import Holding, Holdings, LearnedVersion
+from schemas.forget import Fate, Holding, Holdings, LearnedVersion
 from tasks.files import files_below
 from tasks.privacy.hashes import Forgotten
 from tasks.privacy.results import EXAMPLES, has_answers, is_split, look_up, places_of
@@ -140,20 +140,16 @@ class Tracer:
             if not node.digest or node.step in WITHOUT_ROWS:
                 continue
             n_rows = found.rows.get((node.step, node.key), found.learned.get(node.key, 0))
-            holding = Holding(kind="result", place=node.place, digest=node.digest, n_rows=n_rows, fate="removed")
-            folder = self.graph.path(node)
+            folder, note = self.graph.path(node), ""
+            fate: Fate = "removed"
             if node.key in registered and self._holds_weights(node):
+                fate, note = "kept", "weights; the version is marked"
                 if has_answers(folder):
                     note = "weights stay, the version is marked; texts written for validation tickets are removed"
-                    yield holding.model_copy(update={"fate": "rewritten", "note": note})
-                else:
-                    note = "weights; the version is marked"
-                    yield holding.model_copy(update={"fate": "kept", "note": note})
+                    fate = "rewritten"
             elif is_split(folder):
-                note = "all other held-out customers stay held out"
-                yield holding.model_copy(update={"fate": "rewritten", "note": note})
-            else:
-                yield holding
+                fate, note = "rewritten", "all other held-out customers stay held out"
+            yield Holding(kind="result", place=node.place, digest=node.digest, n_rows=n_rows, fate=fate, note=note)
 
     def _published(self, found: Found) -> Iterator[Holding]:
         for step, key, place in published(self.home):

@@ -16,13 +16,12 @@ from flows.build import PipelineGraph, build
 from flows.context.graph_context import context_of
 from flows.context.previous_run import PreviousRun, find_previous_run
 from flows.context.registry_state import RegistryState
-from flows.graph.budget import budget_of
 from flows.graph.execute import Observer, Outcome, Run, run_plainly
 from flows.graph.graph import Node
 from flows.graph.store import Store
 from flows.ledger.opened import open_ledger, open_store
 from flows.run.contract import judge_checks
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
@@ -114,7 +113,6 @@ class _ArmGraph:
 
     @property
     def dataset(self) -> DatasetRef:
-        """The encoded examples."""
         return self.run.result(self.pipeline.tuned.dataset)
 
     @property
@@ -137,7 +135,6 @@ class _ArmGraph:
         run_plainly(self.run, targets=(self.pipeline.tuned.dataset, self._contamination))
 
     def make_model(self) -> None:
-        """Make training, answers and scores."""
         run_plainly(self.run, targets=(self.pipeline.assessed.arms.scores["tuned"],))
 
     def row(self, arm: Arm) -> AblationRow:
@@ -283,14 +280,7 @@ class Ablation:
             spec, self.settings, root=self.root, registry_state=RegistryState(), previous_run=previous_run
         )
         pipeline = build(spec, context)
-        guard = QuarantineGuard(spec.table)
-        run = Run(
-            pipeline.graph,
-            self._store,
-            observer=_Reporter(arm, self.report),
-            guard=guard,
-            budget=budget_of(self.settings),
-        )
+        run = guarded_run(pipeline.graph, spec, self._store, self.settings, observer=_Reporter(arm, self.report))
         if judged_on is not None:
             run.outcomes["items"] = judged_on.run.outcomes["items"]
         if made is not None:

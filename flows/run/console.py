@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from flows.context.listener import Listener
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 from schemas.artifacts import (
@@ -62,7 +63,7 @@ class Notes(logging.Handler):
         self._screen.noted(record.getMessage())
 
 
-class Screen:
+class Screen(Listener):
     """A listener that writes to the console: a live line for each running node, a plain one when it ends."""
 
     def __init__(self, console: Console) -> None:

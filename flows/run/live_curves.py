@@ -9,8 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from typing import TYPE_CHECKING
 
+from flows.context.listener import Listener
+from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 from schemas.errors import ServiceError
@@ -18,16 +19,13 @@ from schemas.release import RunRecord
 from schemas.secrets import masked
 from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
 
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
-
 FLUSH_S = 1.0
 JOIN_TIMEOUT_S = 15.0
 
 Point = tuple[int, dict[str, float]]
 
 
-class LiveCurves:
+class LiveCurves(Listener):
     """A listener that sends training figures to MLflow from its own thread."""
 
     # Importing mlflow and a slow server must not delay training: figures wait in a queue, and the first failure ends
@@ -39,14 +37,8 @@ class LiveCurves:
         self._thread: threading.Thread | None = None
         self._dead = False
 
-    def entered(self, stage: str) -> None:
-        """Stages do not matter here."""
-
-    def started(self, node: Node) -> None:
-        """Nothing is sent before the first figures: a reused step has none."""
-
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        """Queue the figures of training."""
+        """Queue the figures of training. Nothing is sent before the first ones: a reused step has none."""
         if node.name != "train" or not figures or self._dead:
             return
         if self._thread is None:
@@ -60,9 +52,6 @@ class LiveCurves:
             self._points.put(None)
             self._thread.join(timeout=JOIN_TIMEOUT_S)
             self._thread = None
-
-    def noted(self, text: str) -> None:
-        """Notes are for people."""
 
     def _send(self) -> None:
         run, settings = self._run, self._run.settings

@@ -11,15 +11,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import orjson
 
+from flows.context.run_context import RunContext
 from schemas.artifacts import GateDecision
 from schemas.schedule import NotifySpec
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
 
 TIMEOUT_S = 5.0
 

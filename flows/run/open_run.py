@@ -19,9 +19,8 @@ from flows.context.registry_owner import check_registry
 from flows.context.registry_state import describe_start, record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
-from flows.context.timings import Timings
-from flows.graph.budget import budget_of
-from flows.graph.execute import Observer, Outcome, Run, RunEndedError
+from flows.context.timings import TimingsObserver
+from flows.graph.execute import Outcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
@@ -30,7 +29,7 @@ from flows.ledger.rows import config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import named_disk_errors
 from flows.workspace.guard import guard_process
 from flows.workspace.ray_cluster import check_cluster
@@ -54,26 +53,25 @@ class OpenRun:
     run: Run
 
 
-class RunObserver(Observer):
+class RunObserver(TimingsObserver):
     """Records each node's outcome in the ledger and passes it on to the run's listeners."""
 
     def __init__(self, context: RunContext) -> None:
+        super().__init__(context.settings)
         self._context = context
-        self._timings: dict[str, Timings] = {}
 
     def started(self, node: Node) -> None:
-        self._timings[node.name] = Timings()
+        super().started(node)
         self._context.listeners.started(node)
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._timings[node.name].record(figures)
+        super().progressed(node, done, total, unit, figures)
         self._context.listeners.progressed(node, done, total, unit, figures)
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        context, timings = self._context, self._timings.pop(node.name, None)
+        super().ended(node, outcome)
+        context = self._context
         if node.kind == "step" and not outcome.skipped:
-            if timings is not None:
-                timings.write(context.settings, node.folder, outcome.key)
             context.ledger.record_step(context.run_id, node.id, _obtained(outcome))
             if node.folder == "items" and isinstance(outcome.result, EvalSet):
                 record_held_out(context.ledger, outcome.result)
@@ -131,12 +129,11 @@ def open_run(
             "a run stores its results in its own home", code="TG0119", where="TUNEGATE_STORE",
             hint="unset it: it is for workers, which have no ledger",
         )  # fmt: skip
-    run_id = new_run_id()
-    lock = open_ledger(settings).pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
+    ledger, run_id = open_ledger(settings), new_run_id()
+    lock = ledger.pipeline_lock(spec.name, wait_s=wait_s, run_id=run_id)
     with named_disk_errors(settings.home), lock, temporary_files_below(settings.home, make=True):
-        open_ledger(settings).check()
+        ledger.check()
         apply_tombstones(settings)  # a restored backup may have brought back forgotten customers
-        ledger = open_ledger(settings)
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
         context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of, given)
         context.listeners.members += listeners(context)
@@ -164,16 +161,9 @@ def _opened(context: RunContext) -> OpenRun:
         spec, settings, root=context.root, registry_state=context.registry_state, previous_run=previous_run, as_of=as_of
     )
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
-    context.code_digest = digest_of(code_of(pipeline.graph))
+    context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
     context.ledger.set_input_digest(context.run_id, context.input_digest)
-    run = Run(
-        pipeline.graph,
-        context.store,
-        observer=RunObserver(context),
-        guard=QuarantineGuard(spec.table),
-        live=context,
-        budget=budget_of(settings),
-    )
+    run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
     context.picture = lambda: picture_now(context, run)
     return OpenRun(context, graph_context, pipeline, run)
 

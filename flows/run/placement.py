@@ -16,20 +16,19 @@ from typing import Any
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from flows.build import STAGES, build
+from flows.build import STAGES, build, code_of
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
 from flows.context.previous_run import PreviousRun
 from flows.context.registry_state import RegistryState, StartingPoint
-from flows.context.timings import Timings
-from flows.graph.budget import budget_of
-from flows.graph.execute import Observer, Outcome, Run
+from flows.context.timings import TimingsObserver
+from flows.graph.execute import Outcome, Run
 from flows.graph.graph import Graph, Node
-from flows.graph.keys import code_digests, digest_of, installed
+from flows.graph.keys import digest_of, installed
 from flows.graph.store import Store
 from flows.run.open_run import OpenRun
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, ChampionRef, CheckResults, CurationCard, DatasetRef, Splits
@@ -94,8 +93,6 @@ class Handover(BaseModel):
 
 
 class Results(BaseModel):
-    """The results of a worker."""
-
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     handover: str
@@ -156,11 +153,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         previous_run={
             name: Ended(folder=name, key=found.root.name, digest=found.digest)
-            for name, found in (
-                ("split", previous_run.split),
-                ("card", previous_run.card),
-                ("checks", previous_run.checks),
-            )
+            for name, found in vars(previous_run).items()
             if found is not None
         },
         champion=_portable(registry_state.champion, root),
@@ -262,14 +255,8 @@ def open_placed(spec: PipelineSpec, settings: Settings, *, root: Path, run_id: s
     if config_digest(spec) != given.config:
         raise _differs(given, [f"the declaration of {spec.name}"])
     context = _context(spec, settings, given, store, root=root)
-    pipeline = build(spec, context)
-    run = Run(
-        pipeline.graph,
-        store,
-        observer=_WorkerObserver(replace(settings, home=store.root)),
-        guard=QuarantineGuard(spec.table),
-        budget=budget_of(settings),
-    )
+    observer = TimingsObserver(replace(settings, home=store.root))
+    run = guarded_run(build(spec, context).graph, spec, store, settings, observer=observer)
     _restore(run, given, store)
     _check_same(given, run.graph)
     return run
@@ -287,25 +274,6 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
         _place(run.store.root, run_id, stage, done=True),
         Results(handover=handover, made=made).model_dump(mode="json"),
     )
-
-
-class _WorkerObserver(Observer):
-    """Writes the figures that steps measure next to the shared results."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._timings: dict[str, Timings] = {}
-
-    def started(self, node: Node) -> None:
-        self._timings[node.name] = Timings()
-
-    def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
-        self._timings[node.name].record(figures)
-
-    def ended(self, node: Node, outcome: Outcome) -> None:
-        timings = self._timings.pop(node.name, None)
-        if timings is not None and not outcome.skipped:
-            timings.write(self._settings, node.folder, outcome.key)
 
 
 def _context(spec: PipelineSpec, settings: Settings, given: Handover, store: Store, *, root: Path) -> GraphContext:
@@ -359,8 +327,8 @@ def _restore(run: Run, given: Handover, store: Store) -> None:
 
 
 def _result(store: Store, ended: Ended, returns: type[Any]) -> Artifact:
-    found = store.look(ended.folder, ended.key, returns, deep=True)
-    if not isinstance(found, Artifact) or found.digest != ended.digest:
+    found: Artifact | None = store.whole(ended.folder, ended.key, returns, deep=True)
+    if found is None or found.digest != ended.digest:
         raise StorageError(
             f"a result of {ended.folder} is not the one that was handed over", code="TG0549",
             where=str(store.place(ended.folder, ended.key)), hint="is TUNEGATE_STORE the folder of that run?",
@@ -400,11 +368,7 @@ def config_digest(spec: PipelineSpec) -> str:
 
 
 def _code(graph: Graph, stage: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for node in graph.of_stage(stage):
-        if runs_on_worker(node):
-            found |= code_digests(node.function)
-    return found
+    return code_of(node for node in graph.of_stage(stage) if runs_on_worker(node))
 
 
 def _libraries(graph: Graph, stage: str) -> dict[str, str]:

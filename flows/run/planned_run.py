@@ -10,7 +10,7 @@ from flows.build import PipelineGraph, build_run
 from flows.context.as_of import check_as_of, check_ingested, end_of
 from flows.context.graph_context import GraphContext, context_of
 from flows.context.ingest import landed_folder
-from flows.context.previous_run import PreviousRun, find_previous_run
+from flows.context.previous_run import find_previous_run
 from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.budget import budget_of
 from flows.graph.execute import Run
@@ -54,8 +54,7 @@ class PlannedRun:
 
     spec: PipelineSpec
     settings: Settings
-    ledger: Ledger | None
-    """None before the first run."""
+    ledger: Ledger
     registry_state: RegistryState
     context: GraphContext
     pipeline: PipelineGraph
@@ -85,18 +84,17 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
         if kind_of(spec.source).is_remote:
             check_ingested(spec.source, landed_folder(settings, spec.name), as_of)
     check_cluster(spec, settings)
-    found = open_ledger(settings)
-    ledger = found if found.exists() else None
-    registry_state, store = registry_state_of(spec, ledger, before=before), open_store(settings)
-    previous_run = find_previous_run(ledger, store, spec.name, before=before) if ledger else PreviousRun()
+    ledger, store = open_ledger(settings), open_store(settings)
+    registry_state = registry_state_of(spec, ledger, before=before) if ledger.exists() else RegistryState()
+    previous_run = find_previous_run(ledger, store, spec.name, before=before)
     context = context_of(
         spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run,
         as_of=as_of,
     )  # fmt: skip
     declared, context, _ = build_run(spec, context, ledger)
     run = Run(declared.graph, store, budget=budget_of(settings))
-    nodes = tuple(_in_words(this) for this in plan(run, _last_keys(ledger, spec.name) if ledger else None))
-    seconds = {this.node.name: ledger.typical_seconds(this.id) if ledger else None for this in nodes}
+    nodes = tuple(_in_words(this) for this in plan(run, _last_keys(ledger, spec.name)))
+    seconds = {this.node.name: ledger.typical_seconds(this.id) for this in nodes}
     return PlannedRun(spec, settings, ledger, registry_state, context, declared, run, nodes, seconds)
 
 

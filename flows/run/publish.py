@@ -17,9 +17,8 @@ from pathlib import Path
 from flows.context.published import warehouse_folder
 from flows.context.run_context import RunContext
 from flows.ledger.rows import RunRow
-from flows.ledger.runs import now
 from flows.run.open_run import OpenRun
-from flows.workspace.clock import present
+from flows.workspace.clock import now, present
 from flows.workspace.disk import named_disk_errors, private_folder
 from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
 from tasks.curate.data_checks import judge_now
@@ -33,8 +32,8 @@ MAX_RUNS = 1000
 """Newest runs in the published table."""
 
 
-def publish_snapshot(opened: OpenRun) -> Path:
-    """Publish the run's warehouse and return the database. Idempotent."""
+def publish_snapshot(opened: OpenRun) -> None:
+    """Publish the run's warehouse. Idempotent."""
     context, run, curated = opened.context, opened.run, opened.pipeline.curated
     warehouse = run.result(curated.warehouse)
     raw = dict(curated.tables)["extract"]
@@ -46,7 +45,13 @@ def publish_snapshot(opened: OpenRun) -> Path:
         for name in CARD:
             _copy(run.result(curated.card).root / name, folder / name)
         checks = None if curated.checks is None else run.result(curated.checks)
-        return _publish_database(warehouse, folder, lambda copy: _write_history(copy, folder, context, checks))
+        _copy(
+            warehouse.database,
+            folder / "warehouse.duckdb",
+            made_at=warehouse.root.stat().st_mtime,  # the age of its raw texts counts from then
+            complete=lambda copy: _write_history(copy, folder, context, checks),
+        )
+        sync_directory(folder)
 
 
 def _sweep(folder: Path) -> None:
@@ -55,14 +60,6 @@ def _sweep(folder: Path) -> None:
         leftover.unlink()
     for leftover in (folder / "snapshots").glob(".*.tmp"):
         shutil.rmtree(leftover)
-
-
-def _publish_database(warehouse: WarehouseRef, folder: Path, complete: Callable[[Path], None]) -> Path:
-    database = folder / "warehouse.duckdb"
-    made = warehouse.root.stat().st_mtime  # the age of its raw texts counts from then
-    _copy(warehouse.database, database, made_at=made, complete=complete)
-    sync_directory(folder)
-    return database
 
 
 def _write_history(copy: Path, folder: Path, context: RunContext, checks: CheckResults | None) -> None:

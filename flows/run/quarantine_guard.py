@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flows.graph.graph import Node
+from flows.graph.budget import budget_of
+from flows.graph.execute import Observer, Run
+from flows.graph.graph import Graph, Node
+from flows.graph.store import Store
+from flows.workspace.settings import Settings
 from schemas.artifacts import DatasetRef, EvalSet, Splits, TicketTable
 from schemas.curation import TableSpec
+from schemas.pipeline import PipelineSpec
 from tasks.curate.row_faults import FaultLimit, count_faulty
 
 OWN_LIMIT = ("extract", "validate")
@@ -43,3 +48,11 @@ class QuarantineGuard:
         stages = tuple(result for result in before if isinstance(result, TicketTable | Splits))
         made = tuple(result for result in before if isinstance(result, DatasetRef | EvalSet))
         return FaultLimit(self._table.fail_above, stages, made) if stages else None
+
+
+def guarded_run(
+    graph: Graph, spec: PipelineSpec, store: Store, settings: Settings, *, observer: Observer, live: Any = None
+) -> Run:
+    """Make the execution of a pipeline's graph, with the limit as its guard and the resources of the settings."""
+    guard = QuarantineGuard(spec.table)
+    return Run(graph, store, observer=observer, guard=guard, live=live, budget=budget_of(settings))

@@ -107,9 +107,9 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
 
 def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledger) -> Artifact:
     """Return the result that the run recorded for the step."""
-    found = store.look(node.folder, row.key, node.returns)
+    found: Artifact | None = store.whole(node.folder, row.key, node.returns)
     gone = ledger.gone_at(f"store/{node.folder}/{row.key}")
-    if isinstance(found, Artifact) and gone is None:
+    if found is not None and gone is None:
         return found
     why = f": its rows of a forgotten customer were removed at {gone.at}" if gone is not None else ""
     raise ConfigError(
@@ -124,8 +124,8 @@ def _recorded(node: Node, row: StepRow, run_id: str, store: Store, ledger: Ledge
 
 def _start(spec: PipelineSpec, ledger: Ledger, store: Store, rows: dict[str, StepRow]) -> StartingPoint | None:
     """Find the champion that the run's training continued from, which need not be the present one."""
-    trained = store.look("train", rows["train"].key, TrainedRef) if "train" in rows else None
-    if not isinstance(trained, TrainedRef) or trained.started_from is None:
+    trained = store.whole("train", rows["train"].key, TrainedRef) if "train" in rows else None
+    if trained is None or trained.started_from is None:
         return None
     found = ledger.candidates(spec.registry.name)
     champion = next((row.ref for row in found if row.ref.trained.digest == trained.started_from), None)

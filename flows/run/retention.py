@@ -7,14 +7,11 @@ the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/cu
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from flows.context.published import warehouse_folder
+from flows.context.run_context import RunContext
 from schemas.artifacts import TicketTable, WarehouseRef
 from tasks.privacy.databases import forget_raw, has_raw_texts
-
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
 
 DAY_S = 86_400
 RECENT_RUNS = 10_000
@@ -22,22 +19,20 @@ FIRST_WITHOUT_RAW = ("redact", "split")
 """From these steps on no result of a run holds raw texts, or it is not one of curation's tables."""
 
 
-def forget_old_texts(run: RunContext) -> int:
-    """Remove what is older than the pipeline allows; return how many results and files lost their raw texts.
+def forget_old_texts(run: RunContext) -> None:
+    """Remove what is older than the pipeline allows.
 
     Age counts from when a result was made. A later run that needs it reads the source again.
     """
     days = run.spec.curate.keep_raw_days
     if days is None:
-        return 0
+        return
     oldest = time.time() - days * DAY_S
-    n_forgotten = 0
     for step, key in sorted(_raw_results(run)):
         place = run.store.place(step, key)
         if place.is_dir() and place.stat().st_mtime <= oldest:
             run.store.discard(step, key)
-            n_forgotten += 1
-    return n_forgotten + _forget_published(run, oldest)
+    _forget_published(run, oldest)
 
 
 def _raw_results(run: RunContext) -> set[tuple[str, str]]:
@@ -50,21 +45,17 @@ def _raw_results(run: RunContext) -> set[tuple[str, str]]:
             returns = WarehouseRef if step.step == "warehouse" else TicketTable if is_raw else None
             folder = step.step.rstrip("0123456789").rstrip("_")
             # Checked by its type, not only by its position: a base model may come before `redact` too.
-            if step.key and returns and isinstance(run.store.look(folder, step.key, returns), returns):
+            if returns is not None and run.store.whole(folder, step.key, returns) is not None:
                 found.add((folder, step.key))
     return found
 
 
-def _forget_published(run: RunContext, oldest: float) -> int:
+def _forget_published(run: RunContext, oldest: float) -> None:
     folder = warehouse_folder(run.settings.home, run.spec.name)
-    n_forgotten = 0
     for snapshot in sorted((folder / "snapshots").glob("*/snapshot.json")):
         raw = snapshot.with_name("raw_tickets.parquet")
         if raw.is_file() and snapshot.stat().st_mtime <= oldest:
             raw.unlink()
-            n_forgotten += 1
     database = folder / "warehouse.duckdb"
     if database.is_file() and database.stat().st_mtime <= oldest and has_raw_texts(database):
         forget_raw(database)
-        n_forgotten += 1
-    return n_forgotten

@@ -5,30 +5,24 @@ Reads the ledger and the store; `tasks/train/launch.py` watches the budget while
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from statistics import median
-from typing import TYPE_CHECKING
 
 from flows.build import PipelineGraph, build
-from flows.context.registry_state import training_size
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import StartingPoint, training_size
 from flows.graph.execute import Run
-from flows.graph.plan import plan
+from flows.graph.plan import PlannedNode, plan
+from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
+from flows.run.open_run import OpenRun
 from flows.views.run_reader import spec_of
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import TrainingError
+from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
 from tasks.train.launch import train_model
 from tasks.train.limits import Use, cards_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from flows.context.graph_context import GraphContext
-    from flows.context.registry_state import StartingPoint
-    from flows.graph.plan import PlannedNode
-    from flows.graph.store import Store
-    from flows.ledger.ledger import Ledger
-    from flows.run.open_run import OpenRun
-    from schemas.pipeline import PipelineSpec
-    from schemas.training import TrainSpec
 
 PAST_RUNS = 100
 PAST_TRAININGS = 5
@@ -68,7 +62,7 @@ def training_seconds(
     pipeline: PipelineGraph,
     run: Run,
     planned: Iterable[PlannedNode],
-    ledger: Ledger | None,
+    ledger: Ledger,
     *,
     start: StartingPoint | None,
 ) -> float | None:
@@ -80,7 +74,7 @@ def training_seconds(
     splits, model = run.find(pipeline.curated.clean), run.find(pipeline.tuned.first_model)
     if not trainings:
         return 0.0
-    if splits is None or model is None or ledger is None:
+    if splits is None or model is None:
         return None
     train = spec.train.first()
     pace = _seconds_per_example(ledger, run.store, spec.name, model, train)
@@ -109,8 +103,8 @@ def _seconds_per_example(
         for step in ledger.steps(row.run_id):
             if step.state != "done" or not step.step.startswith("train"):
                 continue
-            found = store.look("train", step.key, TrainedRef)
-            if isinstance(found, TrainedRef) and (found.base_digest, found.method) == (model.digest, train.method):
+            found = store.whole("train", step.key, TrainedRef)
+            if found is not None and (found.base_digest, found.method) == (model.digest, train.method):
                 paces.append(step.seconds / (found.n_steps * _per_step(spec_of(row).train.first())))
         if len(paces) >= PAST_TRAININGS:
             break

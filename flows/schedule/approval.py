@@ -15,8 +15,7 @@ from prefect.runtime import deployment, flow_run
 from pydantic import Field
 
 from flows.champion.approvals import Answer, answer
-from flows.context.outcome import Outcome, held
-from flows.ledger.ledger import Ledger
+from flows.context.outcome import Outcome, held, outcome_of
 from flows.ledger.opened import open_ledger
 from flows.ledger.rows import MOVES, EventRow
 from flows.workspace.settings import Settings
@@ -49,11 +48,12 @@ def resume_approval(spec: PipelineSpec, settings: Settings) -> Outcome | None:
     last = [event for event in history if event.to_version == requests[-1].to_version][-1]
     if last.action == "wait":  # else someone has answered on the command line
         given = _request_approval(requests[-1])
-        done = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
-        last = done.event
-        if done.late is not None:
-            get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", done.late.message)
-    return _outcome(ledger, spec.name, row.run_id, last)
+        last, late = answer(ledger, settings, row.run_id, Answer(given.approve, given.by, given.reason))
+        if late is not None:
+            get_run_logger().warning("the answer is recorded, MLflow sync pending: %s", late.message)
+    reason = f"{last.action} by {last.actor}{f': {last.reason}' if last.reason else ''}"
+    outcome = outcome_of(ledger, row.run_id, "PROMOTE", reason, version=last.to_version)
+    return outcome if last.action in MOVES else held(outcome, last)
 
 
 def suspend_if_waiting(outcome: Outcome, settings: Settings) -> None:
@@ -78,16 +78,3 @@ def _request_approval(event: EventRow) -> Approval:
         f"Champion: {champion}. `tunegate gate explain {event.run_id}` shows why. Bundle sha256 {event.bundle_digest}."
     )
     return suspend_flow_run(wait_for_input=Approval.with_initial_data(description=text), key=KEY)
-
-
-def _outcome(ledger: Ledger, pipeline: str, run_id: str, event: EventRow) -> Outcome:
-    champion = ledger.champion(event.name)
-    outcome = Outcome(
-        run_id=run_id,
-        pipeline=pipeline,
-        verdict="PROMOTE",
-        reason=f"{event.action} by {event.actor}{f': {event.reason}' if event.reason else ''}",
-        version=event.to_version,
-        champion=champion.version if champion else None,
-    )
-    return outcome if event.action in MOVES else held(outcome, event)

@@ -11,6 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterExpectedStartTime
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import deployment, flow_run
+
 from schemas.errors import SecurityError, ServiceError
 from schemas.pipeline import PipelineSpec
 
@@ -24,9 +32,6 @@ def check_bound(pipeline: str, config: str) -> None:
         SecurityError: TG0840, pipeline or file differ.
     """
     # Anyone who may start a flow run chooses its parameters, and `pipelines.yaml` is code.
-    from prefect.client.orchestration import get_client
-    from prefect.runtime import deployment
-
     deployment_id = deployment.get_id()
     if not deployment_id:
         return
@@ -53,16 +58,6 @@ def crashed_parameters(crashed: str) -> dict[str, Any] | None:
     Args:
         crashed: Resource of the crashed flow run, `prefect.flow-run.ID`.
     """
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import (
-        FlowRunFilter,
-        FlowRunFilterDeploymentId,
-        FlowRunFilterExpectedStartTime,
-    )
-    from prefect.client.schemas.sorting import FlowRunSort
-    from prefect.exceptions import ObjectNotFound
-    from prefect.runtime import deployment, flow_run
-
     deployment_id, own_id = deployment.get_id(), flow_run.get_id()
     if not deployment_id or not own_id:
         return None
@@ -101,9 +96,6 @@ def hold_resource(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
     if resource is None or not deployed:
         yield
         return
-    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-    from prefect.concurrency.sync import concurrency
-
     slot = concurrency(
         limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
     )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
-from flows.context.outcome import Outcome
+from flows.context.outcome import Outcome, outcome_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
-from flows.schedule.cron import next_tick, tick_for
+from flows.run.open_run import OpenRun
 from flows.views.power import gate_power
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
@@ -26,9 +26,6 @@ from schemas.ticks import Cause, Decision
 from tasks.monitor.arrivals import count_arrivals, windows
 from tasks.monitor.conditions import Situation, before_curation, decide
 from tasks.monitor.drift import measure_drift
-
-if TYPE_CHECKING:
-    from flows.run.open_run import OpenRun
 
 RECENT_RUNS = 100
 QUEUE_WAIT_S = 7 * 86_400.0
@@ -65,21 +62,12 @@ def skip_without_lock(spec: PipelineSpec, settings: Settings, tick: Tick) -> Out
         run_id, pipeline=spec.name, model_name=spec.registry.name, cause=tick.cause,
         scheduled_for=tick.scheduled_for_utc, decision=decision,
     )  # fmt: skip
-    champion = ledger.champion(spec.registry.name)
-    return Outcome(
-        run_id=run_id, pipeline=spec.name, verdict="SKIP", reason=decision.reason,
-        champion=champion.version if champion else None,
-    )  # fmt: skip
+    return outcome_of(ledger, run_id, "SKIP", decision.reason)
 
 
 def tick_wait_s(spec: PipelineSpec) -> float:
     """Return the seconds that a tick waits for another run of the pipeline."""
     return QUEUE_WAIT_S if spec.schedule is not None and spec.schedule.overlap == "queue" else 0.0
-
-
-def skip_unchanged(run: RunContext, tick: Tick, reason: str) -> Decision:
-    """Record that nothing has changed since the last verdict."""
-    return _record(run, tick, Decision(run=False, code="unchanged", reason=reason))
 
 
 def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
@@ -89,7 +77,7 @@ def skip_before_curation(run: RunContext, tick: Tick) -> Decision | None:
     mark = run.ledger.mark(run.spec.name)
     last = datetime.fromisoformat(mark.at) if mark else None
     decision = before_curation(run.spec.retrain, now=present(), last=last)
-    return None if decision is None else _record(run, tick, decision)
+    return None if decision is None else record_decision(run, tick, decision)
 
 
 def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
@@ -97,7 +85,9 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
     mark = run.ledger.mark(spec.name)
-    then = _known(run, mark.run_id) if mark else None
+    # What is no longer in the store is not known: then every ticket is new.
+    key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
+    then = run.store.whole("decontaminate", key, Splits)
     arrivals = count_arrivals(now=now, then=then, warehouse=warehouse)
     drift = spec.retrain.drift
     shifts = (
@@ -114,7 +104,7 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
         n_held_out_max=spec.evaluate.max_items,
         ordered=forced_retrain(run),
     )
-    return _record(run, tick, decide(spec.retrain, situation))
+    return record_decision(run, tick, decide(spec.retrain, situation))
 
 
 def forced_retrain(run: RunContext) -> str:
@@ -129,7 +119,8 @@ def forced_retrain(run: RunContext) -> str:
     return f"the champion {fresh[-1].summary}; it is trained again without them" if fresh else ""
 
 
-def _record(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+def record_decision(run: RunContext, tick: Tick, decision: Decision) -> Decision:
+    """Record what the tick decided, and return it with the time of the next tick that is expected to run."""
     decision = _dated(run.spec, decision)
     run.ledger.record_tick(
         run.run_id, pipeline=run.spec.name, cause=tick.cause, scheduled_for=tick.scheduled_for_utc, decision=decision
@@ -141,8 +132,25 @@ def _dated(spec: PipelineSpec, decision: Decision) -> Decision:
     """Add to a SKIP the time of the next tick that is expected to run, also to its reason."""
     if decision.run or decision.expected is None:
         return decision
-    moment = tick_for(spec.schedule, datetime.fromisoformat(decision.expected)).isoformat(timespec="seconds")
-    return decision.model_copy(update={"expected": moment, "reason": f"{decision.reason}; expected to run on {moment}"})
+    moment = datetime.fromisoformat(decision.expected)
+    if spec.schedule is not None:
+        moment = next_tick(spec.schedule, after=moment - timedelta(seconds=1))  # at that very moment, too
+    shown = moment.isoformat(timespec="seconds")
+    return decision.model_copy(update={"expected": shown, "reason": f"{decision.reason}; expected to run on {shown}"})
+
+
+def next_tick(schedule: ScheduleSpec, *, after: datetime) -> datetime:
+    """Return the first time of the schedule after `after`, UTC, as Prefect's server computes it.
+
+    >>> monday = ScheduleSpec(cron="0 5 * * 1", timezone="Europe/Berlin")
+    >>> next_tick(monday, after=datetime(2026, 6, 1, 3, tzinfo=UTC)).isoformat()
+    '2026-06-08T03:00:00+00:00'
+    """
+    from prefect._vendor.croniter.croniter import croniter
+
+    local = after.astimezone(ZoneInfo(schedule.timezone))
+    found: datetime = croniter(schedule.cron.strip(), local).get_next(datetime)  # type: ignore[no-untyped-call]
+    return found.astimezone(UTC)
 
 
 def _late(schedule: ScheduleSpec, tick: Tick, now: datetime) -> Decision | None:
@@ -184,13 +192,6 @@ def _overlap(ledger: Ledger, spec: PipelineSpec, tick: Tick) -> Decision | None:
     if spec.schedule is not None:
         expected = next_tick(spec.schedule, after=present()).isoformat(timespec="seconds")
     return Decision(run=False, code="overlap", reason=f"{reason} (schedule.overlap: skip)", expected=expected)
-
-
-def _known(run: RunContext, run_id: str) -> Splits | None:
-    """Return the tickets of the last verdict; None if they are no longer in the store: then everything is new."""
-    key = next((step.key for step in run.ledger.steps(run_id) if step.step == "decontaminate"), "")
-    found = run.store.look("decontaminate", key, Splits) if key else None
-    return found if isinstance(found, Splits) else None
 
 
 def _held_out_needed(run: RunContext, splits: Splits) -> int | None:

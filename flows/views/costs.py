@@ -103,9 +103,6 @@ def check_machine(machine: str | None, book: PriceBook) -> None:
 
 def newest_run(settings: Settings, pipeline: str, *, step: str) -> Recorded | None:
     """Return the pipeline's newest run that reached the step; None without one. Runs with `--as-of` do not count."""
-    ledger = open_ledger(settings)
-    if not ledger.exists():
-        return None
-    rows = ledger.runs(limit=RECENT_RUNS, pipeline=pipeline)
+    rows = open_ledger(settings).runs(limit=RECENT_RUNS, pipeline=pipeline)
     runs = (Recorded(settings, row.run_id) for row in rows if row.as_of is None)
     return next((run for run in runs if step in run.keys), None)

@@ -1,4 +1,7 @@
-"""Differences between a run and the run of the champion it was compared with. Called by `flows/views/report.py`."""
+"""How a run differs from the champion's: settings, data, code, and where its training started.
+
+Called by `flows/views/report.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,11 @@ from flows.graph.keys import KeyParts
 from flows.graph.store import Store
 from flows.ledger.rows import StepRow
 from flows.views.run_reader import Recorded, settings_of
-from schemas.artifacts import GateDecision
-from schemas.report import Change
+from schemas.artifacts import DatasetRef, GateDecision, TrainedRef
+from schemas.report import Change, StartLine
+
+METRIC = "general"
+"""Metric of the forgetting check's suite."""
 
 
 def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Change, ...]:
@@ -54,3 +60,49 @@ def _parts_of(store: Store, step: StepRow) -> KeyParts | None:
     words = step.step.split("_")
     names = ("_".join(words[:length]) for length in range(len(words), 0, -1))
     return next((parts for name in names if step.key and (parts := store.parts(name, step.key))), None)
+
+
+def compare_starts(recorded: Recorded) -> tuple[StartLine, ...]:
+    """Return this run's training, and the newest earlier one of the same model that began the other way.
+
+    Empty if there is only one way so far.
+    """
+    mine = _line(recorded)
+    if mine is None:
+        return ()
+    for row in recorded.ledger.candidates(recorded.row.model_name):
+        if row.ref.run_id == recorded.row.run_id or (row.ref.trained.started_from is None) == (mine.start == "base"):
+            continue
+        other = _line(Recorded(recorded.settings, row.ref.run_id), version=row.ref.version)
+        if other is not None:
+            return mine, other
+    return ()
+
+
+def start_of(recorded: Recorded, trained: TrainedRef) -> str:
+    """Return `base`, or `champion (version N)`."""
+    if trained.started_from is None:
+        return "base"
+    rows = recorded.ledger.candidates(recorded.row.model_name)
+    version = next((row.ref.version for row in rows if row.ref.trained.digest == trained.started_from), "unknown")
+    return f"champion (version {version})"
+
+
+def _line(recorded: Recorded, *, version: str | None = None) -> StartLine | None:
+    trained, dataset = recorded.result("train", TrainedRef), recorded.of_training("encode", DatasetRef)
+    if trained is None or dataset is None:
+        return None
+    decision = recorded.decision()
+    findings = decision.findings if decision else ()
+    suite = next((each for each in findings if each.part == "forgetting" and each.metric == METRIC), None)
+    return StartLine(
+        run_id=recorded.row.run_id,
+        version=version,
+        start=start_of(recorded, trained),
+        n_examples=dataset.n_train,
+        n_steps=trained.n_steps,
+        n_tokens=trained.n_tokens,
+        seconds=recorded.ledger.made_in(recorded.keys["train"]),
+        general=suite.candidate if suite else None,
+        general_of_base=suite.reference if suite else None,
+    )

@@ -24,7 +24,7 @@ from flows.context.ingest import ingested_summary, source_fault
 from flows.context.published import warehouse_folder
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
-from flows.workspace.clock import VARIABLE, present
+from flows.workspace.clock import VARIABLE, now
 from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
@@ -38,8 +38,11 @@ MIN_FREE_GB = 5.0
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 NEEDED = ("torch", "transformers", "duckdb", "prefect", "mlflow")
 HEALTH = {"prefect": "/api/health", "mlflow": "/health"}
-PREFECT_LOGIN = ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY")
-MLFLOW_LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN")
+LOGIN = {
+    "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
+    "mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
+}
+"""Variables with a login, of which one is enough."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +147,7 @@ def disk(patient: Patient) -> Iterator[Finding]:
 def clock(_patient: Patient) -> Iterator[Finding]:
     """Check that no test clock is still set."""
     if os.environ.get(VARIABLE):
-        now = present().isoformat(timespec="seconds")
-        yield Finding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now}", f"unset {VARIABLE}")
+        yield Finding("clock", "warn", f"{VARIABLE} is set: ticks and cooldowns use {now()}", f"unset {VARIABLE}")
 
 
 def locks(patient: Patient) -> Iterator[Finding]:
@@ -163,20 +165,19 @@ def locks(patient: Patient) -> Iterator[Finding]:
 
 def ledger(patient: Patient) -> Iterator[Finding]:
     """Check that it is readable, the one that was here before, its history intact, and every row unchanged."""
-    if not open_ledger(patient.settings).exists():
-        open_ledger(patient.settings).check()
+    kept = open_ledger(patient.settings)
+    kept.check()
+    if not kept.exists():
         yield Finding("ledger", "ok", "no run yet")
         return
-    open_ledger(patient.settings).check()
-    events = open_ledger(patient.settings).history()
+    events = kept.history()
     yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history intact, every row as it was written")
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
     """Find runs whose process ended unexpectedly."""
-    if open_ledger(patient.settings).exists():
-        for row in open_ledger(patient.settings).mark_interrupted():
-            yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
+    for row in open_ledger(patient.settings).mark_interrupted():
+        yield Finding("run", "warn", f"{row.run_id} was interrupted", f"tunegate run {row.pipeline}")
 
 
 def pending_sync(patient: Patient) -> Iterator[Finding]:
@@ -232,8 +233,6 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
 
 def champions(patient: Patient) -> Iterator[Finding]:
     """Check the sha256 of every file of every champion, and the digests that the ledger recorded."""
-    if not open_ledger(patient.settings).exists():
-        return
     for champion in open_ledger(patient.settings).champions():
         what = f"{champion.name} v{champion.version}"
         fix = f"tunegate model rollback PIPELINE --reason 'damaged files of v{champion.version}'"
@@ -265,9 +264,8 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
 
 def prefect(patient: Patient) -> Iterator[Finding]:
     """Check the server in PREFECT_API_URL."""
-    url = patient.settings.prefect_api_url
-    if url:
-        yield from _remote("prefect", url, f"{url.rstrip('/')}/health", PREFECT_LOGIN, patient)
+    if patient.settings.prefect_api_url:
+        yield from _remote("prefect", patient.settings.prefect_api_url, patient)
 
 
 def mlflow(patient: Patient) -> Iterator[Finding]:
@@ -278,16 +276,16 @@ def mlflow(patient: Patient) -> Iterator[Finding]:
         declared = {""}
     for uri in sorted({uri or patient.settings.mlflow_tracking_uri or "" for uri in declared}):
         if uri.startswith(("http://", "https://")):
-            yield from _remote("mlflow", uri, f"{uri.rstrip('/')}/health", MLFLOW_LOGIN, patient)
+            yield from _remote("mlflow", uri, patient)
 
 
-def _remote(what: str, url: str, health: str, login: tuple[str, ...], patient: Patient) -> Iterator[Finding]:
-    shown, code = bare_url(url), answer_code(health)
-    known = any(patient.environ.get(name) for name in login) or "@" in url
+def _remote(what: str, url: str, patient: Patient) -> Iterator[Finding]:
+    shown, code = bare_url(url), answer_code(f"{url.rstrip('/')}/health")
+    known = any(patient.environ.get(name) for name in LOGIN[what]) or "@" in url
     if code is None:
         yield Finding(what, "bad", f"{shown} does not answer", f"start it, or correct the address of {what}")
     elif code in (401, 403) and not known:
-        yield Finding(what, "bad", f"{shown} asks for a login", f"set {login[0]}")
+        yield Finding(what, "bad", f"{shown} asks for a login", f"set {LOGIN[what][0]}")
     elif code not in (200, 401, 403):
         yield Finding(what, "bad", f"{shown} answers {code} instead of 200", "see the server's log")
     else:

@@ -6,66 +6,56 @@ The checks change nothing: one request without credentials shows whether a serve
 
 from __future__ import annotations
 
-import http.client
-import os
 import socket
 import stat
-import urllib.error
 import urllib.parse
-import urllib.request
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from flows.views.doctor import Finding
-from flows.workspace.servers import running, users_homes
-from flows.workspace.settings import Settings
+from flows.views.doctor import LOGIN, Finding, Patient, bare_url
+from flows.workspace.servers import answer_code, running, users_homes
 from schemas.endpoint import is_loopback
 from schemas.load import load_file
 
-TIMEOUT_S = 2.0
 _LISTENING = "0A"
 _PROTECTED = {"prefect": "/admin/version", "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1"}
 """A path that a server with logins answers only with one."""
-_LOGIN = {
-    "prefect": ("PREFECT_API_AUTH_STRING", "PREFECT_API_KEY"),
-    "mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
-}
 _FIX = {
     "prefect": "set PREFECT_SERVER_API_AUTH_STRING there and PREFECT_API_AUTH_STRING here, or listen on 127.0.0.1",
     "mlflow": "start it with --app-name basic-auth and --allowed-hosts, or listen on 127.0.0.1",
 }
 
 
-def check_rights(settings: Settings, _config: Path) -> Iterator[Finding]:
+def rights(patient: Patient) -> Iterator[Finding]:
     """Check that only its user can read the state folder: it holds ticket text and weights."""
-    if not settings.home.is_dir():
+    home = patient.settings.home
+    if not home.is_dir():
         return
-    mode = stat.S_IMODE(settings.home.stat().st_mode)
+    mode = stat.S_IMODE(home.stat().st_mode)
     if mode & 0o077:
-        message = f"other users of this machine can read {settings.home} (mode {mode:04o})"
-        yield Finding("rights", "warn", message, f"chmod 700 {settings.home}")
+        message = f"other users of this machine can read {home} (mode {mode:04o})"
+        yield Finding("rights", "warn", message, f"chmod 700 {home}")
     else:
-        yield Finding("rights", "ok", f"only this user can read {settings.home}")
+        yield Finding("rights", "ok", f"only this user can read {home}")
 
 
-def check_exposure(settings: Settings, config: Path) -> Iterator[Finding]:
+def exposure(patient: Patient) -> Iterator[Finding]:
     """Check the servers that runs use and those started here: can other machines reach them, and without a login?"""
-    for kind, url in sorted(set(_servers(settings, config))):
-        yield from judge_server(kind, url)
+    for kind, url in sorted(set(_servers(patient))):
+        yield from judge_server(kind, url, environ=patient.environ)
 
 
-def judge_server(kind: str, url: str, *, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Yield findings about one server; none if only this machine can reach it."""
     parts = urllib.parse.urlsplit(url)
     place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)  # without the login in the address
     remote = not is_loopback(parts.hostname or "")
     if not remote and not reachable_from_elsewhere(parts.port or 80):
         return
-    answers = answers_anyone(kind, url)
-    if answers is None and any(environ.get(name) for name in _LOGIN[kind]):
-        answers = False
-    if answers is False:
+    code = answer_code(bare_url(url).rstrip("/") + _PROTECTED[kind])  # without credentials
+    answers = code is not None and code not in (401, 403)
+    if not answers and (code is not None or any(environ.get(name) for name in LOGIN[kind])):
         yield Finding(kind, "ok", f"{place} can be reached from other machines and asks for a login")
     else:
         state = "answers anyone" if answers else "does not answer, and no login is set here"
@@ -73,21 +63,6 @@ def judge_server(kind: str, url: str, *, environ: Mapping[str, str] = os.environ
     if remote and parts.scheme == "http":
         message = f"logins and figures are sent to {place} unencrypted"
         yield Finding(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
-
-
-def answers_anyone(kind: str, url: str) -> bool | None:
-    """Return whether it answers a request without credentials; None if it does not answer at all."""
-    parts = urllib.parse.urlsplit(url)
-    bare = parts._replace(netloc=(parts.netloc.rpartition("@")[2]), query="", fragment="").geturl()
-    direct = urllib.request.ProxyHandler({} if is_loopback(parts.hostname or "") else None)
-    try:
-        with urllib.request.build_opener(direct).open(bare.rstrip("/") + _PROTECTED[kind], timeout=TIMEOUT_S):
-            return True
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code not in (401, 403)
-    except (OSError, http.client.HTTPException, ValueError):
-        return None
 
 
 def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
@@ -112,13 +87,14 @@ def _address(digits: str) -> IPv4Address | IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-def _servers(settings: Settings, config: Path) -> Iterator[tuple[str, str]]:
+def _servers(patient: Patient) -> Iterator[tuple[str, str]]:
+    settings = patient.settings
     for server in running(settings.home, *users_homes(settings.state)):
         yield server.kind, server.url + ("/api" if server.kind == "prefect" else "")
     if settings.prefect_api_url:
         yield "prefect", settings.prefect_api_url
     uris = [settings.mlflow_tracking_uri or ""]
-    uris += [spec.registry.tracking_uri for spec in load_file(config).pipelines.values()]
+    uris += [spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()]
     for uri in uris:
         if uri.startswith(("http://", "https://")):
             yield "mlflow", uri

@@ -94,10 +94,6 @@ class Labelling:
         alone = replace(self, votes={rater: self.votes.get(rater, {})})
         return not self.undecided() and not alone.undecided()
 
-    def with_votes(self, votes: Mapping[str, Votes]) -> Labelling:
-        """Return it with these labels."""
-        return replace(self, votes=votes)
-
     def sheet(self, question: Question) -> Sheet:
         """Return the question as a person sees it: redacted, its answers shuffled."""
         row = self.rows[question.item_id]
@@ -201,8 +197,7 @@ def planned_labels(spec: PipelineSpec, settings: Settings, n_items: int | None) 
     if spec.evaluate.labels is None:
         return {}
     share, n_made = DIFFERING * (spec.gates.power.discordance or ASSUMED_DISCORDANCE), 0
-    ledger = open_ledger(settings)
-    for row in ledger.runs(limit=RECENT_RUNS, pipeline=spec.name) if ledger.exists() else ():
+    for row in open_ledger(settings).runs(limit=RECENT_RUNS, pipeline=spec.name):
         try:
             facts = labelling_of(Recorded(settings, row.run_id)).facts()
         except TunegateError:  # it compared nothing by labels

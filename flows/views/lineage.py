@@ -19,7 +19,7 @@ from flows.privacy.keys import hashes_of, load_hashes, names_of
 from flows.privacy.trace import Tracer
 from flows.views.run_reader import Recorded
 from flows.workspace.settings import Settings
-from schemas.artifacts import Artifact, DatasetRef, Splits, WarehouseRef
+from schemas.artifacts import DatasetRef, Splits, WarehouseRef
 from schemas.errors import DataError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
@@ -84,7 +84,8 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     warehouse = recorded.result("warehouse", WarehouseRef)
     clean = recorded.result("decontaminate", Splits)
     trained = next((node for node in graph.nodes if node.key == ref.trained.root.name and node.step == "train"), None)
-    dataset = _stored(recorded, _source(graph, trained, "n_supervised"), DatasetRef)
+    source = _source(graph, trained, "n_supervised")
+    dataset = None if source is None else recorded.store.whole(source.step, source.key, DatasetRef)
     champion = ledger.champion(ref.name)
     return {
         "name": ref.name,
@@ -123,23 +124,13 @@ def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
         for row in ledger.candidates(name)
     }
     sources = [node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])]
-    return [versions.get(node.key, node.place) for node in sources if _has_field(graph, node, "n_trainable")]
+    return [versions.get(node.key, node.place) for node in sources if "n_trainable" in graph.reference(node)]
 
 
 def _source(graph: Graph, trained: Node | None, field: str) -> Node | None:
     inputs = sorted(trained.inputs) if trained is not None else []
     sources = (node for digest in inputs for node in graph.by_digest.get(digest, []))
-    return next((node for node in sources if _has_field(graph, node, field)), None)
-
-
-def _has_field(graph: Graph, node: Node, field: str) -> bool:
-    """Return whether the result's reference has this field; False if the result is gone."""
-    return field in graph.reference(node)
-
-
-def _stored(recorded: Recorded, node: Node | None, kind: type[DatasetRef]) -> DatasetRef | None:
-    found: Artifact | object = recorded.store.look(node.step, node.key, kind) if node is not None else None
-    return found if isinstance(found, kind) else None
+    return next((node for node in sources if field in graph.reference(node)), None)
 
 
 def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iterator[tuple[str, Path]]:

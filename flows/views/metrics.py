@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flows.context.published import warehouse_folder
+from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
 from schemas.errors import TunegateError
-
-if TYPE_CHECKING:
-    from flows.ledger.ledger import Ledger
 
 Gauge = Callable[..., Any]
 FATES = {"kept": "n_out", "quarantined": "n_quarantined", "dropped": "n_dropped", "merged": "n_merged"}

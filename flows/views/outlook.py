@@ -111,7 +111,7 @@ def pace_of(
     *,
     size: Size | None,
     model: ModelRef | None,
-    ledger: Ledger | None,
+    ledger: Ledger,
     store: Store,
     root: Path,
 ) -> Pace | None:
@@ -147,7 +147,7 @@ def pace_of(
         if node.folder in speeds:
             seconds[node.name] = work[node.folder] / speeds[node.folder]
         else:
-            typical = ledger.typical_seconds(node.id) if ledger else None
+            typical = ledger.typical_seconds(node.id)
             rows = ROW_S * (size.n_rows or 0) if node.stage == "curate" else 0.0
             seconds[node.name] = NODE_S + rows if typical is None else typical
     return Pace(seconds, _origin(probed, heavy))
@@ -185,12 +185,12 @@ def _measured(
     size: Size,
     *,
     model: ModelRef | None,
-    ledger: Ledger | None,
+    ledger: Ledger,
     store: Store,
     dims: ModelDims | None,
 ) -> float | None:
     """Operations per second of the newest step of this kind with the same base model; None without one."""
-    if ledger is None or dims is None:
+    if dims is None:
         return None
     train = spec.train.first()
     for step in ledger.newest_made(kind, limit=PAST):
@@ -198,8 +198,8 @@ def _measured(
         if kind == "train":
             work = _trained(step, store, train, dims)
         elif model is not None:
-            parts, found = store.parts("answers", step.key), store.look("answers", step.key, Predictions)
-            if parts is not None and isinstance(found, Predictions) and parts.inputs.get("model") == model.digest:
+            parts, found = store.parts("answers", step.key), store.whole("answers", step.key, Predictions)
+            if parts is not None and found is not None and parts.inputs.get("model") == model.digest:
                 work = _answering_work(found.n_items, found.n_new_tokens, size, dims.n_parameters)
         if work and step.seconds > 0:
             return work / step.seconds
@@ -207,8 +207,8 @@ def _measured(
 
 
 def _trained(step: StepRow, store: Store, train: TrainSpec, dims: ModelDims) -> float | None:
-    parts, found = store.parts("train", step.key), store.look("train", step.key, TrainedRef)
-    if parts is None or not isinstance(found, TrainedRef):
+    parts, found = store.parts("train", step.key), store.whole("train", step.key, TrainedRef)
+    if parts is None or found is None:
         return None
     try:
         past = TrainSpec.model_validate(parts.params["spec"])

@@ -6,8 +6,8 @@ Reads the last verdict from ledger and store; the arithmetic is in `tasks/assess
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from flows.context.run_context import RunContext
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import GateDecision, Splits
@@ -19,14 +19,11 @@ from tasks.assess.compare import z_value
 from tasks.assess.plan_gate import Disagreement, InterimPlan, RulePower, plan_gate, plan_interim
 from tasks.assess.suite import read_suite
 
-if TYPE_CHECKING:
-    from flows.context.run_context import RunContext
-
 RECENT_RUNS = 50
 
 
 def gate_power(
-    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger | None, store: Store, n_estimated: int | None = None
+    spec: PipelineSpec, *, splits: Splits | None, ledger: Ledger, store: Store, n_estimated: int | None = None
 ) -> tuple[RulePower, ...]:
     """Return what each rule needs and what the held-out items can show.
 
@@ -35,7 +32,7 @@ def gate_power(
         n_estimated: Held-out items to assume before curation; None if that is unknown.
     """
     n_items = n_estimated if splits is None else min(spec.evaluate.max_items, splits.n_test)
-    decision = None if ledger is None else last_decision(ledger, store, spec.name)
+    decision = last_decision(ledger, store, spec.name)
     return plan_gate(
         spec.judged_gates,
         traits=traits_by_name(spec.evaluate.traits()),
@@ -93,14 +90,9 @@ def warn_of_weak_gate(run: RunContext, splits: Splits | None) -> None:
 
 def last_decision(ledger: Ledger, store: Store, pipeline: str) -> GateDecision | None:
     """Return the newest verdict of the pipeline that is still in the store; runs with `--as-of` do not count."""
-    for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline):
-        if run.as_of is not None:
-            continue
-        gate = next((step for step in ledger.steps(run.run_id) if step.step == "gate" and step.key), None)
-        found = store.look("gate", gate.key, GateDecision) if gate else None
-        if isinstance(found, GateDecision):
-            return found
-    return None
+    runs = (run for run in ledger.runs(limit=RECENT_RUNS, pipeline=pipeline) if run.as_of is None)
+    found = (store.whole("gate", ledger.keys_of(run.run_id).get("gate"), GateDecision) for run in runs)
+    return next((decision for decision in found if decision is not None), None)
 
 
 def _seen(decision: GateDecision) -> dict[str, Disagreement]:

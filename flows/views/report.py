@@ -5,23 +5,24 @@ Changes nothing that a verdict depends on. Used at the end of `tunegate run` and
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 import orjson
 
+from flows.context.outcome import Outcome
+from flows.context.run_context import RunContext
 from flows.context.run_picture import read_picture
 from flows.context.timings import memory_sentence, read_timings
 from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
-from flows.views.diff_champion import changes_since
+from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.labelling import labelling_of
 from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
-from flows.views.start_report import compare_starts, start_of
-from flows.workspace.disk import private_folder
+from flows.workspace.disk import private_folder, write_private
 from flows.workspace.settings import Settings
 from schemas.artifacts import (
     Artifact,
@@ -35,7 +36,6 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
-from schemas.costs import CostReport
 from schemas.curation_card import CardNumbers
 from schemas.curation_steps import RedactStep
 from schemas.errors import TunegateError
@@ -47,7 +47,6 @@ from schemas.report import (
     Curve,
     Example,
     FunnelLine,
-    LabelFacts,
     RemovedExample,
     RunReport,
     StepLine,
@@ -56,15 +55,11 @@ from tasks.assess.worst import WorstItem
 from tasks.corpus.citations import count_citations, passage_names
 from tasks.curate.ask import removed_examples
 from tasks.curate.cards.label_balance import count_balance
-from tasks.files import write_atomic
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
 
-if TYPE_CHECKING:
-    from flows.context.outcome import Outcome
-    from flows.context.run_context import RunContext
-
+T = TypeVar("T")
 CITED_PASSAGES = 20
 """Most cited passages that are shown."""
 REMOVED_ROWS = 3
@@ -79,9 +74,8 @@ def report_run(run: RunContext) -> None:
     try:
         report, card = gather(run.settings, run.run_id, outcome=run.outcome)
         write_report(report, card, report_folder(run.settings.home, run.run_id))
-        page = page_without_text(run.settings.home, run.run_id)
-        write_atomic(page, draw_page(report.model_copy(update={"worst": (), "removed": ()}), card=card).encode())
-        page.chmod(0o600)
+        page = draw_page(report.model_copy(update={"worst": (), "removed": ()}), card=card)
+        write_private(page_without_text(run.settings.home, run.run_id), page)
     except Exception as error:  # its text may quote a ticket
         why = f"the report was not written ({type(error).__name__})"
         run.listeners.noted(f"{why}; `tunegate report {run.run_id}` tries again")
@@ -132,11 +126,11 @@ def gather(
         encoded=_encoded(recorded, dataset),
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         corpus=_corpus_facts(corpus, items),
-        labels=_labels(recorded),
+        labels=_if_readable(lambda: labelling_of(recorded).facts()),
         worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
         starts=compare_starts(recorded),
-        costs=_costs(recorded),
+        costs=_if_readable(lambda: costs_of(recorded)),
         graph=read_picture(settings.home, row.run_id),
         steps=tuple(
             StepLine(
@@ -153,20 +147,18 @@ def gather(
 def write_report(report: RunReport, card: str, folder: Path) -> dict[str, Path]:
     """Write `report.html`, `report.json`, `report.md` and `junit.xml`, each atomically; return their paths."""
     private_folder(folder)
-    files = {
-        "report.html": draw_page(report, card=card).encode(),
+    files: dict[str, str | bytes] = {
+        "report.html": draw_page(report, card=card),
         "report.json": orjson.dumps(report.model_dump(mode="json"), option=orjson.OPT_INDENT_2) + b"\n",
-        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else "").encode(),
+        "report.md": write_markdown(report, graph=as_mermaid(report.graph) if report.graph else ""),
         "junit.xml": write_junit(report),
     }
     for name, content in files.items():
-        write_atomic(folder / name, content)
-        (folder / name).chmod(0o600)
+        write_private(folder / name, content)
     return {name: folder / name for name in files}
 
 
 def report_folder(home: Path, run_id: str) -> Path:
-    """Return the folder of a run's report."""
     return home / "reports" / run_id
 
 
@@ -192,14 +184,10 @@ def _funnel(numbers: CardNumbers | None) -> tuple[FunnelLine, ...]:
 
 def _removed(recorded: Recorded) -> tuple[RemovedExample, ...]:
     """Redact them like the run did; none if its configuration can no longer be read."""
-    warehouse = recorded.result("warehouse", WarehouseRef)
-    if warehouse is None:
+    warehouse, spec = recorded.result("warehouse", WarehouseRef), _if_readable(lambda: spec_of(recorded.row))
+    if warehouse is None or spec is None:
         return ()
-    try:
-        steps = spec_of(recorded.row).curate.steps
-    except TunegateError:
-        return ()
-    redact = next((step for step in steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
+    redact = next((step for step in spec.curate.steps if isinstance(step, RedactStep)), RedactStep(uses="redact"))
     return tuple(removed_examples(warehouse.database, redact=redact, n_rows=REMOVED_ROWS))
 
 
@@ -254,12 +242,8 @@ def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
 
 def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:
     """Count the labels of what was encoded; None if its tickets or the configuration can no longer be read."""
-    splits = recorded.result("decontaminate", Splits)
-    if dataset is None or splits is None:
-        return None
-    try:
-        spec = spec_of(recorded.row)
-    except TunegateError:
+    splits, spec = recorded.result("decontaminate", Splits), _if_readable(lambda: spec_of(recorded.row))
+    if dataset is None or splits is None or spec is None:
         return None
     ids, label = encoded_ids(dataset.root / "train"), spec.evaluate.routing_field
     return count_balance(splits, ids, label=label, is_limited=spec.train.max_examples is not None)
@@ -276,14 +260,6 @@ def _curves(recorded: Recorded) -> tuple[Curve, ...]:
         if artifact is not None:
             found |= {curve.name: curve for curve in read_curves(artifact.root / "curves.parquet")}
     return tuple(found.values())
-
-
-def _costs(recorded: Recorded) -> CostReport | None:
-    """Compute them by the shipped price book; None if it or the configuration can no longer be read."""
-    try:
-        return costs_of(recorded)
-    except TunegateError:
-        return None
 
 
 def _corpus_facts(corpus: CorpusRef | None, items: EvalSet | None) -> CorpusFacts | None:
@@ -307,10 +283,10 @@ def _evidence(decision: GateDecision | None, items: EvalSet | None) -> str:
     return "; ".join(part for part in (decision.evidence_used(), left) if part)
 
 
-def _labels(recorded: Recorded) -> LabelFacts | None:
-    """Count them; None if none are declared, or the answers or the configuration can no longer be read."""
+def _if_readable(make: Callable[[], T | None]) -> T | None:
+    """Return what it makes; None if the answers, the configuration or the price book can no longer be read."""
     try:
-        return labelling_of(recorded).facts()
+        return make()
     except TunegateError:
         return None
 

@@ -6,14 +6,12 @@ ledger's record of the items whose text was shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import orjson
 from pydantic import ValidationError
 
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import RunRow, pipeline_config
+from flows.ledger.rows import RunRow, flat, pipeline_config
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CurationCard, EvalSet, GateDecision, Predictions, Scores
 from schemas.curation_card import CardNumbers
@@ -48,8 +46,7 @@ class Recorded:
 
     def result(self, step: str, kind: type[A], *, folder: str | None = None) -> A | None:
         """Return the step's result; None if the run did not reach it or it is no longer in the store."""
-        found = self.store.look(folder or step, self.keys[step], kind) if step in self.keys else None
-        return found if isinstance(found, kind) else None
+        return self.store.whole(folder or step, self.keys.get(step), kind)
 
     def of_training(self, step: str, kind: type[A]) -> A | None:
         """Like `result`, for `encode` or `base_model`: of the chosen training if there were several."""
@@ -57,11 +54,9 @@ class Recorded:
         return self.result(chosen if chosen in self.keys else step, kind, folder=step)
 
     def decision(self) -> GateDecision | None:
-        """Return the gate's decision."""
         return self.result("gate", GateDecision)
 
     def card_numbers(self) -> CardNumbers | None:
-        """Return the curation card's figures."""
         card = self.result("card", CurationCard)
         return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
 
@@ -72,7 +67,6 @@ class Recorded:
         return labelled or next((scores for scores in found if scores is not None), None)
 
     def answered(self, arm: str) -> Answered | None:
-        """Return scores and answers of one arm."""
         scores = self.scores(arm)
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
         return None if scores is None or answers is None else Answered(scores, answers)
@@ -138,15 +132,7 @@ def reference_arm(decision: GateDecision, finding: Finding) -> str | None:
 
 def settings_of(row: RunRow) -> dict[str, str]:
     """Return path -> value of every recorded setting that affects a candidate."""
-    config = {name: value for name, value in pipeline_config(row).items() if name not in HIDDEN}
-    return dict(_flat(config, ""))
-
-
-def _flat(value: Any, prefix: str) -> list[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        inner = [_flat(each, f"{prefix}.{name}" if prefix else str(name)) for name, each in value.items()]
-        return [pair for pairs in inner for pair in pairs]
-    return [(prefix, value if isinstance(value, str) else orjson.dumps(value).decode())]
+    return flat({name: value for name, value in pipeline_config(row).items() if name not in HIDDEN})
 
 
 def spec_of(row: RunRow) -> PipelineSpec:

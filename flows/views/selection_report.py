@@ -7,23 +7,20 @@ nothing that depends on the machine. Used by `flows/pipeline.py`, `flows/champio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import orjson
 
+from flows.context.run_context import RunContext
 from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder
+from schemas.choice import Setting
 from schemas.trials import ChoiceRef, TrialRow
 from tasks.assess.trial import write_trials
 from tasks.files import write_json
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    from flows.context.run_context import RunContext
-    from flows.ledger.ledger import Ledger
-    from schemas.choice import Setting
 
 Costs = dict[str, tuple[float | None, float | None]]
 """Name of a training -> seconds, price."""
@@ -59,7 +56,7 @@ def choice_costs(ledger: Ledger, run_id: str, choice: ChoiceRef, *, price: float
 
     If a training was killed and continued, only the last attempt counts.
     """
-    keys = {row.step: row.key for row in ledger.steps(run_id) if row.key}
+    keys = ledger.keys_of(run_id)
     costs: Costs = {}
     for row in choice.rows:
         made = [ledger.made_in(keys[name]) for step in MADE if (name := f"{step}_{row.name}") in keys]
@@ -80,18 +77,13 @@ def choice_json(choice: ChoiceRef, costs: Costs) -> dict[str, Any]:
 
 def choice_of(ledger: Ledger, store: Store, run_id: str) -> tuple[ChoiceRef, Costs] | None:
     """Return the choice of a recorded run, with its costs; None if it had only one training."""
-    found = next((row for row in ledger.steps(run_id) if row.step == "choice" and row.key), None)
-    choice = store.find("choice", found.key, ChoiceRef) if found else None
+    key = ledger.keys_of(run_id).get("choice")
+    choice = store.find("choice", key, ChoiceRef) if key else None
     if choice is None:
         return None
     config: Mapping[str, Any] = orjson.loads(ledger.run(run_id).config_json)["train"]
     declared = config.get("ladder") or config.get("sweep") or {}
     return choice, choice_costs(ledger, run_id, choice, price=declared.get("price_per_hour"))
-
-
-CHOICE_COLUMNS = (
-    "training", "state", "changes", "value", "target", "examples", "tokens", "GiB", "seconds", "cost", "note",
-)  # fmt: skip
 
 
 def choice_row(row: TrialRow, costs: Costs) -> dict[str, str]:

@@ -6,8 +6,6 @@ from typing import Any
 
 from flows.ledger.ticks import Mark, TickRow
 
-TICK_COLUMNS = ("at", "cause", "decision", "code", "new", "edited", "needed", "held_out", "fresh", "drift", "run_id")
-
 
 def tick_json(row: TickRow) -> dict[str, Any]:
     """Return the tick with all its figures."""
@@ -16,7 +14,6 @@ def tick_json(row: TickRow) -> dict[str, Any]:
 
 
 def tick_row(row: TickRow) -> dict[str, Any]:
-    """Return the tick as one row of a table."""
     decision, found = row.decision, row.decision.arrivals
     drifted = [shift.kind for shift in decision.shifts if shift.drifted]
     return {

@@ -39,3 +39,8 @@ def present(environ: Mapping[str, str] = os.environ) -> datetime:
             hint="unset it to use the machine's clock",
         ) from None
     return moment.astimezone(UTC)
+
+
+def now() -> str:
+    """Return the current time, UTC, ISO 8601 to the second; for people, never for ordering."""
+    return present().isoformat(timespec="seconds")

@@ -44,15 +44,15 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
-def write_private(path: Path, text: str) -> None:
+def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only this user can read, completely or not at all, whatever the umask."""
-    _write_aside(path, text).replace(path)
+    _write_aside(path, content).replace(path)
     sync_directory(path.parent)
 
 
-def keep_private(path: Path, text: str) -> None:
+def keep_private(path: Path, content: str | bytes) -> None:
     """Like `write_private`, unless the file exists: of processes that start together, the first one wins."""
-    aside = _write_aside(path, text)
+    aside = _write_aside(path, content)
     try:
         path.hardlink_to(aside)
     except FileExistsError:
@@ -62,10 +62,10 @@ def keep_private(path: Path, text: str) -> None:
     sync_directory(path.parent)
 
 
-def _write_aside(path: Path, text: str) -> Path:
+def _write_aside(path: Path, content: str | bytes) -> Path:
     stream, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")  # readable only by us
-    with os.fdopen(stream, "w") as file:
-        file.write(text)
+    with os.fdopen(stream, "wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())  # else a power cut may leave an empty file
     return Path(name)

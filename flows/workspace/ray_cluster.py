@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flows.workspace.settings import Settings
 from schemas.errors import ConfigError
+from schemas.pipeline import PipelineSpec
 from tasks.cluster.connect import Place
 from tasks.model.generate import IN_THIS_PROCESS, Answering
 from tasks.train.launch import THIS_MACHINE
 from tasks.train.place import TrainingPlace
 
 if TYPE_CHECKING:
-    from flows.workspace.settings import Settings
-    from schemas.pipeline import PipelineSpec
     from tasks.cluster.ray_spread import RaySpread
 
 

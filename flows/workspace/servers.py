@@ -38,6 +38,7 @@ from flows.workspace.lock import hold
 from flows.workspace.prefect_login import make_login, pages_of, read_login, write_login_page
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
+from schemas.endpoint import is_loopback
 from schemas.errors import ServiceError
 from schemas.secrets import without_secrets
 from tasks.files import write_json
@@ -81,12 +82,8 @@ class Server:
     log: str
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How a server is started."""
-
-    command: list[str]
-    environment: Mapping[str, str]
+Launch = tuple[list[str], dict[str, str]]
+"""How a server is started: its command and its environment."""
 
 
 def ensure_prefect(
@@ -125,7 +122,7 @@ def ensure_prefect(
             "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
             "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(pages_of(folder)),
         }
-        return Launch(command, environment)
+        return command, environment
 
     server = _ensure("prefect", folder, launch, health="/api/health", trusted=_has_our_login)
     write_login_page(folder)
@@ -184,7 +181,7 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
             # Files, not `mlflow-artifacts:` addresses, which work only while this server runs.
             "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
         ]  # fmt: skip
-        return Launch(command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT})
+        return command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT}
 
     return _ensure("mlflow", folder, launch, health="/health")
 
@@ -244,14 +241,13 @@ def _has_our_login(server: Server) -> bool:
 
 def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:
     port = free_port()
-    started = launch(port)
+    command, environment = launch(port)
     log, state, temporary = folder / "server.log", folder / "server.json", folder / "tmp"
     shutil.rmtree(temporary, ignore_errors=True)  # what the server before left there
     own = {TMPDIR: str(private_folder(temporary))}  # it outlives the command that starts it, and its folder
     with log.open("ab") as stream:
         process = subprocess.Popen(
-            started.command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream,
-            env={**started.environment, **own},
+            command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, env={**environment, **own},
             cwd=folder, start_new_session=True, umask=PRIVATE_UMASK,
         )  # fmt: skip
     _children.append(process)
@@ -301,7 +297,7 @@ def answer_code(url: str, *, login: str | None = None) -> int | None:
     Args:
         login: `user:password`, for a server that wants one.
     """
-    direct = urllib.parse.urlsplit(url).hostname in LOOPBACK  # a proxy would look for a server on its own machine
+    direct = is_loopback(urllib.parse.urlsplit(url).hostname or "")  # a proxy would look on its own machine
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({} if direct else None))
     if login:
         opener.addheaders = [("Authorization", f"Basic {b64encode(login.encode()).decode()}")]

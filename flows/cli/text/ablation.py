@@ -10,8 +10,6 @@ from flows.graph.graph import Node
 from flows.run.ablation import CURATED
 from tasks.assess.ablation import AblationRow, AblationTable
 
-COLUMNS = ("arm", "rows", "trained on", "value", "curated gains", "bounds", "won / lost", "curation")
-
 
 def print_step(arm: str, node: Node, seconds: float, reused: bool) -> None:
     """A step that was made, on stderr; of one that was there already nothing."""
@@ -26,7 +24,7 @@ def print_ablation(table: AblationTable, place: Path) -> None:
         f"{table.seed}; bounds one-sided at {100 * table.confidence:.4g} %\n",
         markup=False,
     )
-    print_rows([_shown(row) for row in table.rows], COLUMNS)
+    print_rows([_shown(row) for row in table.rows])
     for row in table.rows:
         if row.gain is not None:
             out().print(f"\n{row.arm}: {row.description}. {row.reason}", markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ def print_advice(advice: Advice, known: Evidence) -> None:
     out().print(f"{advice.sentence}\n", markup=False, soft_wrap=True)
     if known.means:
         best_first = sorted(known.means.items(), key=lambda pair: -pair[1])
-        print_rows([{"arm": arm, known.metric: f"{mean:.3f}"} for arm, mean in best_first], ("arm", known.metric))
+        print_rows([{"arm": arm, known.metric: f"{mean:.3f}"} for arm, mean in best_first])
         out().print()
     for reason in advice.reasons:
         out().print(f"{reason.rule}: {reason.says}", markup=False, style="bold")

@@ -14,25 +14,24 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         snapshot = f", snapshot {run['snapshot'][:16]}" if run["snapshot"] else ""
         ending = run["verdict"] or run["status"]
         out().print(f"{name} {run['run_id']}  {run['pipeline']}  {ending}{snapshot}", markup=False, soft_wrap=True)
-    _table("settings that differ", found["settings"], ("what", "first", "second"))
+    _table("settings that differ", found["settings"])
     _print_data(found["data"])
     metrics = found["metrics"]
     title = (
         f"the tuned models on the items that both answered; bounds one-sided at {100 * metrics['confidence']:g} %, "
         "each metric alone"
     )
-    _table(title, [_metric_row(line) for line in metrics["lines"]],
-           ("metric", "items", "first", "second", "difference", "bounds", "won / lost", "the second is"))  # fmt: skip
+    _table(title, [_metric_row(line) for line in metrics["lines"]])
     arms = [{**arm, "first": _figure(arm["first"]), "second": _figure(arm["second"])} for arm in found["arms"]]
-    _table("all arms, each on its own run's items", arms, ("arm", "metric", "first", "second"))
-    _table("cost", found["cost"], ("what", "first", "second"))
+    _table("all arms, each on its own run's items", arms)
+    _table("cost", found["cost"])
     _print_digests(found["digests"])
 
 
 def _print_data(data: Mapping[str, Any]) -> None:
-    _table("rows by fate", data["fates"], ("step", "fate", "first", "second"))
-    _table("rows by reason", data["reasons"], ("step", "code", "first", "second"))
-    _table("tickets", data["tickets"], ("part", "both", "only_first", "only_second"))
+    _table("rows by fate", data["fates"])
+    _table("rows by reason", data["reasons"])
+    _table("tickets", data["tickets"])
     if data["trained_here_held_out_there"]:
         n = data["trained_here_held_out_there"]
         out().print(f"{n:,} tickets were trained on in one run and held out in the other", markup=False)
@@ -58,14 +57,13 @@ def _print_digests(digests: Sequence[Mapping[str, Any]]) -> None:
         for each in digests
         if not each["same"]
     ]
-    _table(f"digests: {len(digests) - len(differ)} of {len(digests)} steps are the same bytes", differ,
-           ("step", "first", "second"))  # fmt: skip
+    _table(f"digests: {len(digests) - len(differ)} of {len(digests)} steps are the same bytes", differ)
 
 
-def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     out().print(f"\n{title}" if rows else f"\n{title}: none", markup=False, style="bold")
     if rows:
-        print_rows(rows, columns)
+        print_rows(rows)
 
 
 def _figure(value: float | None) -> str:

@@ -34,7 +34,7 @@ def print_costs(report: CostReport, *, title: str) -> None:
         }
         for line in report.queries
     ]
-    print_rows(queries, tuple(queries[0]))
+    print_rows(queries)
     busy = f"at most {100 * report.utilisation:g} % of a month busy"
     out().print(f"\nBreak-even: queries a month at which one card's rent is less than the API, up to what it `serves`; "
                 f"with n cards, n times both. `serves` is what one card answers, {busy}: by measured seconds (*), else "
@@ -50,7 +50,7 @@ def print_costs(report: CostReport, *, title: str) -> None:
         }
         for line in report.cards
     ]
-    print_rows(cards, tuple(cards[0]))
+    print_rows(cards)
     if report.training_seconds is not None or report.one_off_usd is not None:
         seconds = "" if report.training_seconds is None else f"training took {report.training_seconds:,.0f} s; "
         spent = "its price is not known" if report.one_off_usd is None else f"one-off {report.one_off_usd:,.2f} USD"

@@ -23,7 +23,7 @@ def print_estimate(fits: Sequence[Fit], dims: ModelDims, spec: TrainSpec, *, max
         f"{spec.batch_size} x {max_tokens} tokens, checkpointing {'on' if spec.gradient_checkpointing else 'off'}\n",
         markup=False,
     )
-    print_rows([_row(fit, dims) for fit in fits], tuple(_row(fits[0], dims)))
+    print_rows([_row(fit, dims) for fit in fits])
     out().print(
         f"\nGiB at the peak of a step, {RUNTIME_GIB} GiB of runtime apart. A card counts with {MARGIN:.0%} of it free; "
         "the figure is the share that stays free.",

@@ -30,7 +30,9 @@ def print_decision(
         finding: The one whose items are shown; null where there is none.
     """
     _print_findings(run_id, decision)
-    _print_measured(figures)
+    if figures:  # no part of the decision, because no digest may depend on them
+        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        out().print(f"\nmeasured, outside the decision: {text}", markup=False)
     _print_worst(worst, finding)
 
 
@@ -57,13 +59,6 @@ def _print_findings(run_id: str, decision: GateDecision) -> None:
             markup=False,
         )
         console.print(f"         {finding.reason}", markup=False)
-
-
-def _print_measured(figures: Mapping[str, float]) -> None:
-    """Seconds and dollars; they are no part of the decision, because no digest may depend on them."""
-    if figures:
-        text = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-        out().print(f"\nmeasured, outside the decision: {text}", markup=False)
 
 
 def _print_worst(worst: tuple[WorstItem, ...], finding: Finding | None) -> None:

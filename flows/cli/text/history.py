@@ -14,7 +14,7 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.rows import EventRow
 from flows.ledger.ticks import TickRow
 from flows.views.champion_files import missing_files
-from flows.views.tick_report import TICK_COLUMNS, tick_json, tick_row
+from flows.views.tick_report import tick_json, tick_row
 
 COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "run_id", "bundle", "reason")
 
@@ -96,6 +96,6 @@ def _print_events(found: History) -> None:
         out().print(f"{how} at {row.at} by {row.actor}: {row.reason}", markup=False, soft_wrap=True)
     if found.ticks:
         out().print()
-        print_rows([tick_row(row) for row in found.ticks], TICK_COLUMNS)
+        print_rows([tick_row(row) for row in found.ticks])
     for mark in found.ledger.marked(found.name):
         out().print(f"\n{mark.summary}; it does not become champion again", markup=False, soft_wrap=True)

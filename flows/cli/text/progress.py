@@ -13,7 +13,6 @@ class StepTimes(Observer):
     """Prints each step that was made, with its seconds."""
 
     def ended(self, node: Node, outcome: Outcome) -> None:
-        """Print it, unless it was there already or left out."""
         if not outcome.reused and not outcome.skipped:
             talk().print(f"  {node.name:<18} {outcome.seconds:.1f} s", style="dim", markup=False)
 
@@ -22,7 +21,6 @@ class StepNames(Observer):
     """Prints each step when it begins."""
 
     def started(self, node: Node) -> None:
-        """Print its name."""
         talk().print(f"  {node.name} ...", style="dim", markup=False)
 
 

@@ -208,7 +208,7 @@ def test_a_delayed_process_does_not_restore_an_old_champion(place: Place, monkey
             place.ledger.mark_projected(place.ledger.pending_projections()[-1].id)
         return move_alias(client, name=name, alias=alias, mlflow_version=mlflow_version, uri=uri)
 
-    monkeypatch.setattr(register, "move_alias", move_alias_late)
+    monkeypatch.setattr("flows.champion.mlflow_sync.move_alias", move_alias_late)
     assert synchronise(place.ledger, place.settings) is None
     assert delayed == ["champion"]
     assert place.ledger.pending_projections() == ()

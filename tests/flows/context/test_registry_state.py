@@ -127,9 +127,9 @@ def test_of_a_past_day_later_verdicts_do_not_count(tmp_path: Path, monkeypatch: 
     assert registry_state_of(spec(), ledger).used_budget(artifact("thursday"), artifact("b")) == UsedBudget(looks=3)
 
 
-def test_without_a_ledger_no_budget_is_used() -> None:
-    assert registry_state_of(spec(), None) == RegistryState()
-    assert RegistryState().used_budget(artifact("a"), artifact("b")) == UsedBudget()
+def test_before_the_first_run_no_budget_is_used(tmp_path: Path) -> None:
+    for registry_state in (RegistryState(), registry_state_of(spec(), Ledger(tmp_path))):
+        assert registry_state.used_budget(artifact("a"), artifact("b")) == UsedBudget()
 
 
 def promote(ledger: Ledger, number: int, expected: str | None) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from flows.graph.budget import Times, times
 from flows.graph.execute import Observer, Run, RunEndedError, budget_of_machine, drive, needs, run_plainly
 from flows.graph.graph import Graph
-from flows.graph.schedule import Times, times
 from flows.graph.store import Store
 from flows.run.open_run import RunObserver
 from schemas.artifacts import Artifact
@@ -119,7 +119,7 @@ def test_a_light_step_runs_in_parallel_with_a_heavy_one_but_two_heavy_ones_do_no
     steps.add("train", heavy, do=together)
     steps.add("answers", heavy, do=pause(0.05))
     steps.add("card", do=together)
-    run_plainly(Run(steps.graph, store), budget={"cpu": 2, "heavy": 1})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 2, "heavy": 1}))
     assert steps.clock.overlap("train", "card")
     assert not steps.clock.overlap("train", "answers")
 
@@ -128,7 +128,7 @@ def test_heavy_steps_run_one_at_a_time_however_many_cores_there_are(steps, store
     names = tuple(f"train {number}" for number in range(4))
     for name in names:
         steps.add(name, heavy, do=pause(0.02))
-    run_plainly(Run(steps.graph, store), budget={"cpu": 64, "heavy": 1})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 64, "heavy": 1}))
     assert steps.clock.most(*names) == 1
     assert sorted(steps.clock.began, key=steps.clock.began.get) == list(names)
 
@@ -138,7 +138,7 @@ def test_light_steps_run_in_parallel_up_to_the_number_of_cores(steps, store):
     together = meet(3)
     for name in names:
         steps.add(name, do=together)
-    run_plainly(Run(steps.graph, store), budget={"cpu": 3, "heavy": 1})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 3, "heavy": 1}))
     assert steps.clock.most(*names) == 3
 
 
@@ -147,7 +147,7 @@ def test_a_heavy_step_leaves_one_core_for_light_ones(steps, store):
     steps.add("train", heavy, do=together)
     steps.add("light 1", do=together)
     steps.add("light 2", do=nothing)
-    run_plainly(Run(steps.graph, store), budget={"cpu": 4, "heavy": 1})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 4, "heavy": 1}))
     assert steps.clock.began["light 2"] >= steps.clock.ended["light 1"]
     node = steps.graph.nodes
     assert needs(node["train"], {"cpu": 4}) == {"heavy": 1, "cpu": 3, "gpu": 0}
@@ -174,7 +174,7 @@ def test_steps_run_in_parallel_as_far_as_memory_allows(steps, store):
     steps.add("big 1", big, do=together)
     steps.add("big 2", big)
     steps.add("light", do=together)
-    run_plainly(Run(steps.graph, store), budget={"cpu": 8, "heavy": 1, "memory_gb": 4.0})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 8, "heavy": 1, "memory_gb": 4.0}))
     assert not steps.clock.overlap("big 1", "big 2")
     assert steps.clock.overlap("big 1", "light")
 
@@ -184,7 +184,7 @@ def test_a_step_that_needs_more_memory_than_available_takes_all_of_it(steps, sto
     steps.add("big", big, do=pause(0.02))
     steps.add("light 2", do=pause(0.02))
     budget = {"cpu": 8, "heavy": 1, "memory_gb": 2.0}
-    run_plainly(Run(steps.graph, store), budget=budget)
+    run_plainly(Run(steps.graph, store, budget=budget))
     assert needs(steps.graph.nodes["big"], budget)["memory_gb"] == 2.0
     assert steps.clock.most("light 1", "big") == steps.clock.most("big", "light 2") == 1
 
@@ -192,7 +192,7 @@ def test_a_step_that_needs_more_memory_than_available_takes_all_of_it(steps, sto
 def test_a_step_that_needs_more_than_the_budget_is_refused(steps, store):
     steps.add("train", heavy)
     with pytest.raises(LookupError, match=r"train cannot start: it needs .*'heavy': 1.* of {'cpu': 2}"):
-        run_plainly(Run(steps.graph, store), budget={"cpu": 2})
+        run_plainly(Run(steps.graph, store, budget={"cpu": 2}))
 
 
 def test_on_four_cores_the_critical_path_decides(steps, store):
@@ -208,7 +208,7 @@ def test_on_four_cores_the_critical_path_decides(steps, store):
         steps.add(name, do=pause(0.5), after=("split",) if place < 3 else ())
     clock, budget = steps.clock, {"cpu": 4, "heavy": 1}
     assert times(steps.graph, dict.fromkeys(steps.graph.nodes, 0.5), budget) == Times(7.0, 3.0, 1.5)
-    run_plainly(Run(steps.graph, store), budget=budget)
+    run_plainly(Run(steps.graph, store, budget=budget))
     # On any machine: faster than sequentially, and most light steps in parallel with another step.
     assert clock.seconds < sum(clock.ended[name] - clock.began[name] for name in clock.began)
     assert sum(any(clock.overlap(name, other) for other in ("split", *heavy_ones)) for name in light_ones) >= 6
@@ -227,8 +227,8 @@ def test_a_node_that_is_reused_or_left_out_takes_no_resources(steps, store):
     again.add("c", after=("a",), do=lambda: (until(runs)(), ran.set()))
     with again.graph.unless(lambda: "no use"):
         again.add("d", heavy)
-    run = Run(again.graph, store)
-    run_plainly(run, budget={"cpu": 2, "heavy": 1})
+    run = Run(again.graph, store, budget={"cpu": 2, "heavy": 1})
+    run_plainly(run)
     assert run.outcomes["a"].reused
     assert again.clock.overlap("b", "c")
 
@@ -253,8 +253,8 @@ def in_driver_thread(run):
 def test_of_several_nodes_that_could_start_the_first_in_the_graph_starts(steps, store):
     for name, after in (("c", ()), ("a", ()), ("d", ("a",)), ("b", ("c",))):
         steps.add(name, after=after)
-    run = Run(steps.graph, store)
-    drive(run, in_driver_thread(run), budget={"cpu": 1, "heavy": 1})
+    run = Run(steps.graph, store, budget={"cpu": 1, "heavy": 1})
+    drive(run, in_driver_thread(run))
     assert list(steps.clock.began) == ["c", "a", "d", "b"]
     assert list(run.outcomes) == ["c", "a", "d", "b"]
 
@@ -262,7 +262,7 @@ def test_of_several_nodes_that_could_start_the_first_in_the_graph_starts(steps, 
 def test_each_node_starts_after_its_inputs_have_ended(steps, store):
     for number in range(12):
         steps.add(f"s{number}", after=tuple(f"s{each}" for each in range(number) if not (number - each) % 3))
-    run_plainly(Run(steps.graph, store), budget={"cpu": 8, "heavy": 1})
+    run_plainly(Run(steps.graph, store, budget={"cpu": 8, "heavy": 1}))
     for parent, name in steps.graph.edges():
         assert steps.clock.ended[parent] <= steps.clock.began[name]
 
@@ -321,8 +321,10 @@ def test_results_and_ledger_do_not_depend_on_the_order_of_execution(steps, run_c
     steps.add("b", do=fail("b"), tolerates=("TG0401",))
     steps.add("c", do=turns.wait("c"))
     steps.add("after", after=("a", "b", "c"))
-    run = Run(steps.graph, run_context.store, observer=OrderedObserver(run_context, turns))
-    run_plainly(run, budget={"cpu": 3, "heavy": 1})
+    run = Run(
+        steps.graph, run_context.store, observer=OrderedObserver(run_context, turns), budget={"cpu": 3, "heavy": 1}
+    )
+    run_plainly(run)
     assert [name for name in run.outcomes if name != "after"] == list(order)
     direct, other = Adder(), run_context.settings.home / "other"
     for name in ("a", "c"):
@@ -344,7 +346,7 @@ def test_of_nodes_with_the_same_key_the_first_in_the_graph_makes_the_result(stor
         graph.named("same", str(number)).add(light, name="same", clock=clock, do=pause(0.1))
     graph.named("other").add(light, name="other", clock=clock)
     notes = Notes()
-    run_plainly(Run(graph, store, observer=notes), budget={"cpu": 4, "heavy": 1})
+    run_plainly(Run(graph, store, observer=notes, budget={"cpu": 4, "heavy": 1}))
     assert [each[1] for each in notes.of("started")] == ["same · 0", "other"]
     assert sorted(notes.of("ended")) == [
         ("ended", "other", "made"), ("ended", "same · 0", "made"),
@@ -435,9 +437,9 @@ def test_after_an_error_nothing_new_starts_and_running_steps_are_kept(steps, sto
     steps.add("slow", do=lambda: (running.set(), until(recorder.failure)()))
     steps.add("waits for a core")
     steps.add("after slow", after=("slow",))
-    run = Run(steps.graph, store, observer=recorder)
+    run = Run(steps.graph, store, observer=recorder, budget={"cpu": 2, "heavy": 1})
     with pytest.raises(DataError, match="TG0210"):
-        run_plainly(run, budget={"cpu": 2, "heavy": 1})
+        run_plainly(run)
     assert set(steps.clock.began) == {"bad", "slow"}
     assert list(run.outcomes) == ["slow"]
     assert recorder.of("failed", "ended") == [("failed", "bad", "TG0210"), ("ended", "slow", "made")]
@@ -454,9 +456,9 @@ def test_the_first_of_several_errors_is_raised_and_each_is_reported(steps, store
     for name, tolerates in (("worse", ()), ("bearable", ("TG0401",))):
         error = TrainingError("nan", code="TG0401")
         steps.add(name, do=raise_(error, after=lambda: (running(), until(recorder.failure)())), tolerates=tolerates)
-    run = Run(steps.graph, store, observer=recorder)
+    run = Run(steps.graph, store, observer=recorder, budget={"cpu": 3, "heavy": 1})
     with pytest.raises(DataError, match="TG0210"):
-        run_plainly(run, budget={"cpu": 3, "heavy": 1})
+        run_plainly(run)
     assert recorder.events.index(("failed", "bad", "TG0210")) == 3
     assert sorted(recorder.of("failed")) == [
         ("failed", "bad", "TG0210"), ("failed", "bearable", "TG0401"), ("failed", "worse", "TG0401"),
@@ -548,9 +550,9 @@ def test_a_cancelled_run_starts_nothing_and_running_steps_end_at_their_next_repo
     before = graph.named("before").add(write, text="a", ran=[])
     graph.add(long_one, ended=ended)
     graph.add(copy, x=before, ran=ended)
-    run = notes.run = Run(graph, store, observer=notes)
+    run = notes.run = Run(graph, store, observer=notes, budget={"cpu": 1, "heavy": 1})
     with pytest.raises(RunEndedError, match="the run was cancelled"):
-        run_plainly(run, budget={"cpu": 1, "heavy": 1})
+        run_plainly(run)
     assert ended == ["RunEndedError"]
     assert list(run.outcomes) == ["before"]
     assert text_of(run.outcomes["before"].result) == "a"
@@ -581,9 +583,9 @@ def test_a_step_without_reports_ends_normally_and_is_kept(steps, store):
 
     steps.add("a")
     steps.add("b")
-    run = Run(steps.graph, store, observer=Cancels())
+    run = Run(steps.graph, store, observer=Cancels(), budget={"cpu": 1, "heavy": 1})
     with pytest.raises(RunEndedError):
-        run_plainly(run, budget={"cpu": 1, "heavy": 1})
+        run_plainly(run)
     assert list(run.outcomes) == ["a"]
 
 
@@ -597,8 +599,8 @@ def test_an_interrupt_cancels_the_run_and_waits_for_running_steps(store):
             raise KeyboardInterrupt
 
     graph.add(write, text="a", ran=[])
-    run = Run(graph, store, observer=Interrupts())
+    run = Run(graph, store, observer=Interrupts(), budget={"cpu": 2, "heavy": 1})
     with pytest.raises(KeyboardInterrupt):
-        run_plainly(run, budget={"cpu": 2, "heavy": 1})
+        run_plainly(run)
     assert run.cancelled.is_set()
     assert ended == ["RunEndedError"]

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.views.exposure import check_exposure, check_rights, judge_server, reachable_from_elsewhere
+from flows.views.doctor import Patient
+from flows.views.exposure import exposure, judge_server, reachable_from_elsewhere, rights
 from flows.workspace.settings import Settings
 
 Start = Callable[..., str]
@@ -91,13 +92,14 @@ def test_the_kernels_table_tells_where_a_port_listens(tmp_path: Path, table: str
 def test_a_state_folder_that_others_may_read_is_a_warning(tmp_path: Path) -> None:
     home = tmp_path / "home"
     settings = Settings(home=home, cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
-    assert list(check_rights(settings, Path("x"))) == []
+    patient = Patient(settings, Path("x"), {})
+    assert list(rights(patient)) == []
     home.mkdir()
     home.chmod(0o750)  # whatever the umask of this process
-    (finding,) = check_rights(settings, Path("x"))
+    (finding,) = rights(patient)
     assert (finding.state, finding.fix) == ("warn", f"chmod 700 {home}")
     home.chmod(0o700)
-    assert [finding.state for finding in check_rights(settings, Path("x"))] == ["ok"]
+    assert [finding.state for finding in rights(patient)] == ["ok"]
 
 
 def test_the_doctor_looks_at_every_server_that_runs_are_told_to(
@@ -123,4 +125,4 @@ def test_pipelines_that_name_their_own_mlflow_are_looked_at(tmp_path: Path, proj
         text.replace("    register:\n", f"    register:\n      tracking_uri: {uri}\n", 1)
     )
     settings = Settings(home=tmp_path, cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
-    assert [finding.what for finding in check_exposure(settings, tmp_path / "pipelines.yaml")] == ["mlflow"]
+    assert [finding.what for finding in exposure(Patient(settings, tmp_path / "pipelines.yaml", {}))] == ["mlflow"]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flows.graph.store import Store
+from flows.ledger.ledger import Ledger
 from flows.views.power import gate_power, refuse_weak_gate
 from schemas.artifacts import RowCounts, Splits
 from schemas.errors import ConfigError
@@ -30,8 +31,8 @@ def splits(root: Path, n_test: int) -> Splits:
 
 
 def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-    rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=None, store=store)
+    store, ledger = Store(tmp_path), Ledger(tmp_path)
+    rows = gate_power(spec(), splits=splits(tmp_path, 96), ledger=ledger, store=store)
     warning = refuse_weak_gate(spec(), rows)
     assert warning is not None
     assert "96 are available and 246 are needed to find a true gain of 0.05; 10 % of the items right in one" in warning
@@ -40,12 +41,13 @@ def test_too_few_items_are_a_sentence_or_with_strict_power_an_error(tmp_path: Pa
 
 
 def test_enough_items_or_items_that_are_not_known_yet_say_nothing(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store, ledger = Store(tmp_path), Ledger(tmp_path)
     strict = spec(strict_power=True)
-    assert refuse_weak_gate(strict, gate_power(strict, splits=splits(tmp_path, 300), ledger=None, store=store)) is None
-    assert refuse_weak_gate(strict, gate_power(strict, splits=None, ledger=None, store=store)) is None
+    enough = gate_power(strict, splits=splits(tmp_path, 300), ledger=ledger, store=store)
+    assert refuse_weak_gate(strict, enough) is None
+    assert refuse_weak_gate(strict, gate_power(strict, splits=None, ledger=ledger, store=store)) is None
     # evaluate.max_items (400) bounds what is answered, however many tickets the test split has
-    [row] = gate_power(strict, splits=splits(tmp_path, 9000), ledger=None, store=store)
+    [row] = gate_power(strict, splits=splits(tmp_path, 9000), ledger=ledger, store=store)
     assert row.at_hand == 400
 
 

@@ -1,16 +1,42 @@
-"""Check that the Prefect server has the work pools in `place`. By HTTP: `plan` does not import Prefect."""
+"""Which pipelines and stages Prefect runs, and whether its server has their work pools.
+
+By HTTP, without importing Prefect: it reads its settings when it is imported, which takes long.
+"""
 
 from __future__ import annotations
 
 import os
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flows.workspace.prefect_login import read_login
 from flows.workspace.servers import answer_code, read_state
-from schemas.errors import ServiceError
+from schemas.errors import ConfigError, ServiceError
+from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
+
+
+def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
+    """Yield (pipeline, stage, pool) of every placed stage."""
+    for name, spec in loaded.pipelines.items():
+        for stage, pool in spec.place.pools().items():
+            yield name, stage, pool
+
+
+def automatic_pipelines(loaded: PipelineFile) -> dict[str, PipelineSpec]:
+    """Return the pipelines with a schedule or triggers, in the order of the file.
+
+    Raises:
+        ConfigError: TG0159, there is none.
+    """
+    found = {name: spec for name, spec in loaded.pipelines.items() if spec.schedule is not None or spec.triggers}
+    if not found and not any(placed_stages(loaded)):
+        raise ConfigError(
+            "no pipeline has a schedule, a trigger or a placed stage", code="TG0159", where=str(loaded.path),
+            hint="add `schedule: {cron: ...}` to one",
+        )  # fmt: skip
+    return found
 
 
 def where_stages_run(spec: PipelineSpec, home: Path, *, environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -1,24 +1,28 @@
-"""The encoded train examples that `tunegate data preview` shows, made where they are missing."""
+"""What `tunegate data preview` shows: encoded train examples, made where they are missing, token by token."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from rich.text import Text
+
 from flows.build import build
+from flows.cli.output import out
 from flows.cli.text.progress import StepTimes
 from flows.context.graph_context import context_of
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_state import registry_state_of
 from flows.context.run_context import new_run_id
-from flows.graph.budget import budget_of
-from flows.graph.execute import Run, run_plainly
+from flows.graph.execute import run_plainly
 from flows.ledger.opened import open_ledger, open_store
 from flows.run.contract import judge_checks
-from flows.run.quarantine_guard import QuarantineGuard
+from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
+from tasks.model.preview import DecodedExample, Run
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
@@ -33,12 +37,36 @@ def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
         state, previous = registry_state_of(spec, ledger), find_previous_run(ledger, store, pipeline)
         context = context_of(spec, settings, root=config.resolve().parent, registry_state=state, previous_run=previous)
         declared = build(spec, context)
-        run = Run(
-            declared.graph, store, observer=StepTimes(), guard=QuarantineGuard(spec.table), budget=budget_of(settings)
-        )
+        run = guarded_run(declared.graph, spec, store, settings, observer=StepTimes())
         tuned, checks = declared.tuned, declared.curated.checks
         if checks is not None:
             run_plainly(run, targets=(checks,))
             judge_checks(pipeline, run.result(checks), now=present())
         run_plainly(run, targets=(tuned.first_dataset, tuned.first_model))
     return run.result(tuned.first_dataset), run.result(tuned.first_model)
+
+
+def print_examples(shown: Sequence[DecodedExample], dataset: DatasetRef) -> None:
+    """The examples, and how many there are."""
+    for each in shown:
+        _print(each)
+    out().print(
+        f"{len(shown)} of {dataset.n_train:,} train examples, {dataset.n_tokens:,} tokens, "
+        f"{dataset.n_supervised:,} with loss",
+        markup=False,
+    )
+
+
+def _print(shown: DecodedExample) -> None:
+    console = out()
+    n_loss = sum(shown.loss_mask)
+    console.print(f"ticket {shown.ticket_id}: {len(shown.input_ids)} tokens, {n_loss} with loss", markup=False)
+    console.print(Text.assemble(*map(_styled, shown.runs)), soft_wrap=True)
+    console.print(f"ids {' '.join(map(str, shown.input_ids))}\n", style="dim", markup=False, soft_wrap=True)
+
+
+def _styled(run: Run) -> tuple[str, str]:
+    """Where there is no colour, what carries loss stands between marks."""
+    plain = not out().is_terminal
+    text = f"⟦{run.text}⟧" if plain and run.carries_loss else run.text
+    return text, "bold green" if run.carries_loss else "dim"

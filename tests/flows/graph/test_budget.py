@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from flows.graph.budget import Times, times
 from flows.graph.graph import Graph
-from flows.graph.schedule import Times, times
 from schemas.artifacts import Artifact
 from tests.support.graph_steps import copy
 
