@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.choice import TrainSection, choice_faults
+from schemas.choice import TrainSection
 from schemas.comparison import with_comparison
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.curation_steps import CURATION_STEPS
@@ -72,12 +72,8 @@ class PipelineSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        faults = [
-            *section_faults(self.train, self.split, self.evaluate, self.gates),
-            *choice_faults(self.train, self.evaluate, self.split),
-            *repeated_checks(self.checks),
-        ]
-        if faults:
+        sections = {"train": self.train, "split": self.split, "evaluate": self.evaluate, "gates": self.gates}
+        if faults := [*section_faults(sections), *repeated_checks(self.checks)]:
             raise UnfitError(faults)
         return self
 
