@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
-from schemas.iceberg import IcebergSource
 from schemas.regular_file import open_regular
+from schemas.source import IcebergSource
 from tasks.files import sha256_json
 from tasks.sources.extras import need_package
 from tasks.sources.iceberg_deletes import Deletes, inexact, plain_path

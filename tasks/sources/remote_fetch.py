@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from schemas.errors import DataError
-from schemas.remote_files import S3, RemoteFilesSource, in_pattern, is_pattern
+from schemas.remote_source import S3, RemoteFilesSource, in_pattern, is_pattern
 from schemas.secret import secret_value
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent

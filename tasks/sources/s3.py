@@ -24,7 +24,7 @@ from urllib.parse import quote, unquote_plus, urlsplit
 from xml.etree import ElementTree
 
 from schemas.errors import ConfigError, DataError
-from schemas.remote_files import S3, RemoteFilesSource, in_pattern
+from schemas.remote_source import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
 from schemas.secrets import know_secret
 from tasks.sources.web import PassingError, Web, unusable

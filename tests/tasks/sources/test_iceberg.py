@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import ConfigError, DataError, SecurityError
-from schemas.iceberg import IcebergSource
-from schemas.source import DuckDBSource
+from schemas.source import DuckDBSource, IcebergSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources import extras
