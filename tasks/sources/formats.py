@@ -81,9 +81,7 @@ def id_prefixes(files: Iterable[SourceFile]) -> dict[str, str]:
     {'a/x.jsonl': 'a/x', 'b/x.jsonl.gz': 'b/x'}
     """
     names = [file.name for file in files]
-    bare = {
-        name: re.sub(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", "", name, flags=re.I) for name in names
-    }
+    bare = {name: _ENDING.sub("", name) for name in names}
     stems = {name: bare[name].rpartition("/")[2] for name in names}
     for prefixes in (stems, bare):
         if len(set(prefixes.values())) == len(names):

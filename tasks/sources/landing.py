@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import DataError
 from tasks.failpoint import reach
-from tasks.files import sha256_json, sync_directory
+from tasks.files import sync_directory
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.warehouse import connect, quote_text
 
@@ -244,28 +243,6 @@ def rewrite_if_replaced(folder: Path) -> bool:
     rewritten.replace(path)
     sync_directory(folder)
     return True
-
-
-def landed_fingerprint(folder: Path) -> str:
-    """The digest of what was ingested, or a fixed one while it is incomplete."""
-    with read_landing(folder) as landing:
-        return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
-
-
-def require_landing(landing: Landing | None, *, where: str) -> Landing:
-    """The landing, if everything was ingested.
-
-    Raises:
-        DataError: TG0270, it was not.
-    """
-    if landing is None:
-        raise DataError(
-            "this source has not been ingested completely",
-            code="TG0270",
-            where=where,
-            hint="tunegate data curate PIPELINE opens the connection; plan and reproduce never do",
-        )
-    return landing
 
 
 def _order(version: str | None) -> tuple[int, str]:

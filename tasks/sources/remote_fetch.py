@@ -294,7 +294,7 @@ class _Download:
             self._etag, self._modified = response.headers.get("etag"), response.headers.get("last-modified")
             self._packed = self._packing(response)
         else:
-            raise unusable(self._url, described(status, response.headers))
+            raise unusable(self._url, described(response))
         self._write(response)
         self._stream.flush()
         os.fsync(self._stream.fileno())
