@@ -63,9 +63,11 @@ class GraphPicture(Frozen):
     def with_made(self, names: Collection[str]) -> GraphPicture:
         """The same, with those of these nodes that were not run marked as made."""
         made = {"state": "made", "reason": ""}
-        ending = [node.name in names and node.state == "not run" for node in self.nodes]
-        nodes = (node.model_copy(update=made) if ends else node for node, ends in zip(self.nodes, ending, strict=True))
-        return self.model_copy(update={"nodes": tuple(nodes)})
+        nodes = tuple(
+            node.model_copy(update=made) if node.name in names and node.state == "not run" else node
+            for node in self.nodes
+        )
+        return self.model_copy(update={"nodes": nodes})
 
     def to_json(self) -> dict[str, Any]:
         """Only nodes and edges."""

@@ -194,14 +194,11 @@ class UrlMetric(MetricSpec):
         return MetricTraits(name="urls", higher_is_better=False, safety=True, quality=False)
 
 
-class SqlMetric(MetricSpec):
-    """Your own metric: one SELECT over `predictions` and `items` that returns `item_id` and `value` once per item."""
+class OwnMetric(MetricSpec):
+    """A metric of the user's own, which declares its traits."""
 
-    uses: Literal["sql"]
     name: MetricName
     """Name in rules."""
-    select: str = Field(min_length=1, max_length=20_000)
-    """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
@@ -211,19 +208,20 @@ class SqlMetric(MetricSpec):
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
-class EntryPointMetric(MetricSpec):
+class SqlMetric(OwnMetric):
+    """Your own metric: one SELECT over `predictions` and `items` that returns `item_id` and `value` once per item."""
+
+    uses: Literal["sql"]
+    select: str = Field(min_length=1, max_length=20_000)
+    """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
+
+
+class EntryPointMetric(OwnMetric):
     """Your own metric in Python: the installed entry point `name` of the group `tunegate.metrics`."""
 
     uses: Literal["entry_point"]
     name: MetricName
     """`[project.entry-points."tunegate.metrics"]` of your package; a function of the answer's text and the item."""
-    continuous: bool = False
-    """False: every value is 0 or 1."""
-    higher_is_better: bool = True
-    """False: a rule on it is an upper limit."""
-
-    def traits(self) -> MetricTraits:
-        return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
 METRICS: Kinds[MetricSpec] = Kinds(

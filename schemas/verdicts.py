@@ -15,20 +15,9 @@ from schemas.spec import Frozen
 Verdict = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"]
 """From best to worst."""
 Part = Literal[
-    "contamination",
-    "round_trip",
-    "safety",
-    "latency",
-    "cost",
-    "primary",
-    "judge",
-    "slices",
-    "forgetting",
-    "check",
-    "live",
-    "baseline",
-    "use",
-]
+    "contamination", "round_trip", "safety", "latency", "cost", "primary", "judge", "slices", "forgetting", "check",
+    "live", "baseline", "use",
+]  # fmt: skip
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first those that invalidate the others, then those that must not happen at any score."""
 CHECKS: frozenset[Part] = frozenset(
