@@ -159,10 +159,12 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
     choice = train.choice
     if choice is None:
         return
-    is_ladder = isinstance(choice, LadderSpec)
-    metric = choice.target.metric if isinstance(choice, LadderSpec) else choice.metric
+    at: tuple[str | int, ...] = ("train", "sweep", "metric")
+    if isinstance(choice, LadderSpec):
+        at, metric = ("train", "ladder", "target", "metric"), choice.target.metric
+    else:
+        metric = choice.metric
     if metric not in evaluate.scored_names():
-        at = ("train", "ladder", "target", "metric") if is_ladder else ("train", "sweep", "metric")
         yield Fault(f"unknown metric {metric!r}", at=at, hint=closest(metric, evaluate.scored_names()))
     if split.validation_fraction == 0:
         yield Fault(

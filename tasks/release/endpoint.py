@@ -326,7 +326,7 @@ class _Routes:
                 400, f"max_tokens is {limit}; allowed are 1 to {self.limits.max_tokens}", code="max_tokens_too_large",
                 param="max_tokens",
             )  # fmt: skip
-        if not prompt or limit > model.room_after(prompt):
+        if not prompt or len(prompt) + limit > model.serving.base.context_length:
             raise Refused(
                 400,
                 f"the prompt's {len(prompt)} tokens and {limit} new ones exceed the model's context of "

@@ -75,7 +75,6 @@ class Iceberg(SourceKind[IcebergSource]):
             })  # fmt: skip
 
     def parts(self, source: IcebergSource, place: Place) -> Iterator[Part]:
-        """The snapshot."""
         name = f"iceberg:{_described(source)}@{_open(source, place.root).snapshot_id}"
         yield Part(name, self.describe(source).rpartition(".")[2], read_iceberg(source, root=place.root))
 

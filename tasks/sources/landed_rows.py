@@ -47,7 +47,6 @@ class LandedRows(SourceKind[S]):
             return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
 
     def parts(self, source: S, place: Place) -> Iterator[Part]:
-        """All records."""
         name = self.describe(source)
         yield Part(f"{self.name}:{name}", name, self._batches(source, place.ingested()))
 

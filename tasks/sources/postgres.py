@@ -47,7 +47,6 @@ class Postgres(LandedRows[PostgresSource]):
     spec = PostgresSource
 
     def describe(self, source: PostgresSource) -> str:
-        """The table."""
         return source.table or "query"
 
     def check(self, source: PostgresSource) -> None:
@@ -96,7 +95,6 @@ class Postgres(LandedRows[PostgresSource]):
                 _compare_keys(source, connection, landing, statements)
 
     def records(self, source: PostgresSource, landing: Landing) -> Iterator[Record]:
-        """The rows."""
         place = self.owner(source).ticket_in_key
         number = 0
         keys = landing.query("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")

@@ -24,7 +24,6 @@ class RemoteFiles(SourceKind[RemoteFilesSource]):
     is_remote = True
 
     def describe(self, source: RemoteFilesSource) -> str:
-        """The addresses."""
         return ", ".join(source.urls)
 
     def check(self, source: RemoteFilesSource) -> None:

@@ -48,7 +48,6 @@ class Zendesk(LandedRows[ZendeskSource]):
     spec = ZendeskSource
 
     def describe(self, source: ZendeskSource) -> str:
-        """The host."""
         return urlsplit(source.address).hostname or source.address
 
     def check(self, source: ZendeskSource) -> None:
@@ -83,7 +82,6 @@ class Zendesk(LandedRows[ZendeskSource]):
             with_restarts(lambda: _fetch_comments(api, landing, source.statuses, progress))
 
     def records(self, source: ZendeskSource, landing: Landing) -> Iterator[Record]:
-        """The tickets."""
         keys = landing.query(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
         for start in range(0, len(keys), BATCH_ROWS):
             some = keys[start : start + BATCH_ROWS]
