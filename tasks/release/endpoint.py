@@ -34,15 +34,7 @@ from tasks.prompts import Message
 from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.live import LiveModel, LiveModels, Offer
-from tasks.release.refusals import (
-    Refused,
-    as_error,
-    as_refused,
-    malformed,
-    refuse_foreign_page,
-    refuse_other_types,
-    unknown_model,
-)
+from tasks.release.refusals import Refused, as_error, as_refused, malformed, refuse_foreign_page, refuse_other_types
 
 log = logging.getLogger("tunegate.endpoint")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -265,12 +257,12 @@ class _Routes:
 
     def _unknown(self, offers: Mapping[str, Offer]) -> Refused:
         """Refuse a name; among several tenants whether or not another one has it."""
+        known = ", ".join(offers)
         if len(self.tenants) == 1:
-            return unknown_model(offers)
-        return Refused(
-            403, f"this token reaches only: {', '.join(offers) or 'nothing yet'}", code="model_not_allowed",
-            param="model",
-        )  # fmt: skip
+            message = f"no such model; available: {known or 'none yet'}"
+            return Refused(404, message, code="model_not_found", param="model")
+        message = f"this token reaches only: {known or 'nothing yet'}"
+        return Refused(403, message, code="model_not_allowed", param="model")
 
     async def _read_body(self, request: Request) -> bytes:
         """Read the body of an admitted request; refuse it if it is not JSON, or as soon as it is too large."""

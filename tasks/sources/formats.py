@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
 from tasks.files import sha256_file, sha256_json
+from tasks.sources.kind import Part
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
 
 if TYPE_CHECKING:
-    from tasks.sources.kind import Part
     from tasks.sources.readers.records import Batch
 
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
@@ -100,8 +100,6 @@ def file_parts(files: Iterable[SourceFile], reading: FileReading) -> Iterator[Pa
     Raises:
         ConfigError: as `file_format`.
     """
-    from tasks.sources.kind import Part
-
     files = tuple(files)
     prefixes = id_prefixes(files)
     for file in files:

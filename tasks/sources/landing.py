@@ -65,13 +65,11 @@ def reason_of(error: Exception) -> str:
 
 
 class Landing:
-    """An open `ingest.duckdb`; made by `open_landing`."""
+    """An open `ingest.duckdb`; made by `open_landing` and `read_landing`."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, skips: Callable[[Row], bool] | None = None) -> None:
         self._connection, self._skips = connection, skips
         self._due: dict[str, str] = {}
-        for name, columns in TABLES.items():
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
     def mark(self, name: str) -> str | None:
         """The value stored under this name."""
@@ -200,6 +198,8 @@ def open_landing(folder: Path, *, skips: Callable[[Row], bool] | None = None) ->
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connect(folder / FILE, threads=1) as connection:
         (folder / FILE).chmod(0o600)
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         yield Landing(connection, skips)
 
 
@@ -212,8 +212,7 @@ def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | N
         return
     with connect(path, read_only=True, threads=1) as connection:
         tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
-        landing = object.__new__(Landing)
-        landing._connection = connection
+        landing = Landing(connection)
         yield landing if tables >= TABLES.keys() and (not complete or landing.mark("complete")) else None
 
 
