@@ -11,11 +11,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
 from schemas.evaluation import Arm
+from schemas.spec import Frozen
 from schemas.training import Format, Method, PromptSpec
 from schemas.verdicts import EvidenceUse, Finding, InterimUse, Verdict
 
@@ -23,10 +24,8 @@ ModelArm = Literal["tuned", "champion", "anchor"]
 """Arms that a trained model answers."""
 
 
-class Artifact(BaseModel):
+class Artifact(Frozen):
     """A complete directory in the store."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     root: Path
     """Directory with the files."""
@@ -34,10 +33,8 @@ class Artifact(BaseModel):
     """sha256 of the directory's manifest: equal bytes, equal digest. Empty until the store has committed it."""
 
 
-class RowCounts(BaseModel):
+class RowCounts(Frozen):
     """Rows of one step by outcome. Always: n_in = n_out + n_quarantined + n_dropped + n_merged."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_in: int = Field(ge=0)
     n_out: int = Field(ge=0)
@@ -61,7 +58,7 @@ class TicketTable(Artifact):
     """
 
     rows: RowCounts
-    notes: dict[str, int] = {}
+    notes: dict[str, int] = Field(default={})
     """Further counts: rows per rule, placeholders per type, unknown columns, clusters."""
 
     @property
@@ -97,7 +94,7 @@ class Splits(Artifact):
     """Seed of the split; a later split extends this one only with the same seed. Null if unknown."""
     cut: datetime | None = None
     """UTC. Train and validation are earlier, newly held-out tickets are not; null if the split was not by time."""
-    notes: dict[str, int] = {}
+    notes: dict[str, int] = Field(default={})
 
     @property
     def train(self) -> Path:
@@ -333,10 +330,8 @@ class BundleRef(Artifact):
     n_bytes: int
 
 
-class ChampionRef(BaseModel):
+class ChampionRef(Frozen):
     """The champion, as the ledger records it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     version: str

@@ -31,7 +31,7 @@ from schemas.kinds import Kinds
 from schemas.merge import MergedPipeline
 from schemas.names import closest, nearest
 from schemas.pipeline import PipelineSpec
-from schemas.pipeline_rules import METRIC_KEYS, partial_faults
+from schemas.pipeline_rules import METRIC_KEYS, section_faults
 from schemas.source import SourceSpec
 from schemas.spec import Fault, Spec, UnfitError
 from schemas.yaml_text import Entry, shown
@@ -170,7 +170,7 @@ class PipelineCheck:
         """Report what does not fit together, too: pydantic stops before that when a value is wrong."""
         known = {finding.repeats for finding in self.findings}
         checks = self.readable.checks if self.readable is not None else None
-        for fault in (*partial_faults(sections, removed), *repeated_checks(checks or ())):
+        for fault in (*section_faults(sections, removed=removed), *repeated_checks(checks or ())):
             touches = any(path[: len(fault.at)] == fault.at[: len(path)] for path in removed)
             if not touches and tuple(fault) not in known:
                 self._unfit((), fault)

@@ -160,7 +160,6 @@ def choice_faults(train: TrainSection, evaluate: EvaluateSpec, split: SplitSpec)
     if choice is None:
         return
     at: tuple[str | int, ...] = ("train", "sweep", "metric")
-    metric = ""
     if isinstance(choice, LadderSpec):
         at, metric = ("train", "ladder", "target", "metric"), choice.target.metric
     else:

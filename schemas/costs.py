@@ -6,14 +6,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from schemas.spec import Frozen
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class QueryLine(_Part):
+class QueryLine(Frozen):
     """One way to answer a query."""
 
     what: str
@@ -35,7 +31,7 @@ class QueryLine(_Part):
     """At the declared volume: rent of whole cards, or the API's price; null without a volume."""
 
 
-class CardLine(_Part):
+class CardLine(Frozen):
     """One rented card: its rent, its speed limit by memory bandwidth, and when it costs less than an API."""
 
     card: str
@@ -61,7 +57,7 @@ class CardLine(_Part):
         return "never" if self.measured else "not one at a time"
 
 
-class PaybackLine(_Part):
+class PaybackLine(Frozen):
     """Days until the savings against one API have paid for the training."""
 
     api: str
@@ -73,7 +69,7 @@ class PaybackLine(_Part):
     """Null: nothing is saved at this volume."""
 
 
-class CostReport(_Part):
+class CostReport(Frozen):
     """All figures, and notes on the missing ones."""
 
     dated: str

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from schemas.artifacts import RowCounts
 from schemas.data_checks import CheckResult
 from schemas.label_balance import LabelBalance
+from schemas.spec import Frozen
 
 CARD_VERSION: Literal[1] = 1
 """Raised when the content changes so that an older card can no longer be compared with."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class FunnelStep(_Part):
+class FunnelStep(Frozen):
     """What one step did to the rows."""
 
     step: str
     rows: RowCounts
 
 
-class Reason(_Part):
+class Reason(Frozen):
     """Rows that one step removed under one code."""
 
     step: str
@@ -38,7 +35,7 @@ class Reason(_Part):
     n: int
 
 
-class ValueCounts(_Part):
+class ValueCounts(Frozen):
     """Tickets with one value, per split."""
 
     value: str
@@ -51,7 +48,7 @@ class ValueCounts(_Part):
         return self.train + self.validation + self.test
 
 
-class Distribution(_Part):
+class Distribution(Frozen):
     """Tickets per value: the most common ones, all others together, and those without a value."""
 
     values: tuple[ValueCounts, ...]
@@ -63,7 +60,7 @@ class Distribution(_Part):
         return sum(counts.n for counts in (*self.values, self.other, self.missing))
 
 
-class Cluster(_Part):
+class Cluster(Frozen):
     """Duplicates of one question. `size` counts the removed tickets and those kept in their place."""
 
     cluster_id: str
@@ -72,7 +69,7 @@ class Cluster(_Part):
     """If several tickets were kept, the one that replaces most."""
 
 
-class Duplicates(_Part):
+class Duplicates(Frozen):
     n_clusters: int
     n_merged: int
     sizes: dict[str, int]
@@ -80,7 +77,7 @@ class Duplicates(_Part):
     largest: tuple[Cluster, ...]
 
 
-class Score(_Part):
+class Score(Frozen):
     """One score column over the tickets in which it is a finite number."""
 
     column: str
@@ -92,7 +89,7 @@ class Score(_Part):
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
-class ReplyVariety(_Part):
+class ReplyVariety(Frozen):
     """How many different replies the tickets have."""
 
     n: int
@@ -116,13 +113,13 @@ FEW_DISTINCT = 0.05
 """At most this share of distinct replies among at least `MANY_REPLIES` is a list of texts."""
 
 
-class LabelConflicts(_Part):
+class LabelConflicts(Frozen):
     n_checked: int
     n_conflicting: int
     """Tickets whose label other tickets of the same question contradict, or all others make unlikely."""
 
 
-class PersonalData(_Part):
+class PersonalData(Frozen):
     """What redaction replaced."""
 
     n_tickets: int
@@ -130,7 +127,7 @@ class PersonalData(_Part):
     """Type -> values replaced."""
 
 
-class Shift(_Part):
+class Shift(Frozen):
     """How much one column has changed since the last card."""
 
     column: str
@@ -141,7 +138,7 @@ class Shift(_Part):
     verdict: Literal["stable", "moderate", "major", "too few tickets"]
 
 
-class Drift(_Part):
+class Drift(Frozen):
     """The tickets of this card compared with those of the last one."""
 
     shifts: tuple[Shift, ...]
@@ -152,7 +149,7 @@ class Drift(_Part):
     """Share of the customers whose first ticket is newer than that, 0-1."""
 
 
-class CardNumbers(_Part):
+class CardNumbers(Frozen):
     """All numbers of one card. Distributions, weeks and scores are those of train, validation and test together."""
 
     version: Literal[1] = CARD_VERSION
@@ -170,7 +167,7 @@ class CardNumbers(_Part):
     n_undated: int
     duplicates: Duplicates
     personal_data: PersonalData | None
-    personal_ids: dict[str, int] = {}
+    personal_ids: dict[str, int] = Field(default={})
     """Column -> tickets of the splits whose id is an e-mail address or the like."""
     scores: tuple[Score, ...]
     checks: tuple[CheckResult, ...] = ()

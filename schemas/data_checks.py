@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.kinds import Kinds
 from schemas.names import closest
-from schemas.spec import Fault, Spec
+from schemas.spec import Fault, Frozen, Spec
 from schemas.tables import TICKET_COLUMNS, TICKETS
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -191,10 +191,8 @@ def repeated_checks(checks: tuple[DataCheckSpec, ...]) -> list[Fault]:
     ]
 
 
-class CheckResult(BaseModel):
+class CheckResult(Frozen):
     """What came of one check."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     uses: str

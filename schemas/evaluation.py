@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from schemas.columns import TicketColumn
 from schemas.corpus import CorpusSpec
 from schemas.endpoint import EndpointSpec
-from schemas.metrics import RIGHT, Metric, MetricTraits, traits_by_name, traits_of
+from schemas.metrics import RIGHT, Metric, MetricTraits, Regex, is_regex, traits_by_name, traits_of
 from schemas.spec import Spec
 from schemas.template import LABELS, template_columns
 
@@ -24,15 +24,10 @@ class StyleRule(Spec):
     """Name; the metric is `style_<name>`."""
     scope: Literal["reply", "first_sentence", "last_line"] = "reply"
     """Part of the answer to search."""
-    pattern: str
+    pattern: Regex
     """Python regular expression."""
     expect: Literal["match", "absent"] = "match"
     """match: it must be found. absent: it must not be found."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        return _regex(value)
 
 
 class DecodingSpec(Spec):
@@ -119,7 +114,7 @@ class EvaluateSpec(Spec):
     def _groups_are_columns(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        groups = re.compile(_regex(value)).groupindex
+        groups = re.compile(is_regex(value)).groupindex
         if not groups:
             raise ValueError("needs at least one named group, such as (?P<category>[a-z-]+)")
         if unknown := sorted(groups.keys() - set(get_args(TicketColumn))):
@@ -167,11 +162,3 @@ class EvaluateSpec(Spec):
         style = ("style", *(f"style_{rule.name}" for rule in self.style)) if self.style else ()
         fields = (f"field_{name}" for name in self.field_names())
         return ("exact", "format", *fields, *style, "chrf", "finished", "heldout_loss", *self.declared_names())
-
-
-def _regex(value: str) -> str:
-    try:
-        re.compile(value)
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-    return value

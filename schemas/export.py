@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
+from schemas.spec import Frozen
 from schemas.verdicts import Verdict
 
 PromotionStatus = Literal["champion", "former champion", "never promoted"]
 
 
-class ExportOrigin(BaseModel):
+class ExportOrigin(Frozen):
     """`export` in the manifest of an exported folder: its origin, by digests. Without a time, so that the same export
     has the same bytes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: str
     """As in `tunegate model export --format`; earlier versions also wrote `gguf`."""
@@ -46,5 +45,5 @@ class ExportOrigin(BaseModel):
     """Digest of everything that the run depends on: configuration, tickets, base model, code, libraries."""
     training_set_sha256: str = ""
     """openai-jsonl: digest of the encoded training set with the rows."""
-    checked: dict[str, float] = {}
+    checked: dict[str, float] = Field(default={})
     """Measurements of the comparison with what the gate judged."""

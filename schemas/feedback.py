@@ -8,9 +8,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from schemas.spec import Spec
+from schemas.spec import Frozen, Spec
 
 Outcome = Literal["accepted", "edited", "rejected"]
 
@@ -30,10 +30,8 @@ class FeedbackSpec(Spec):
     """With fewer suggestions a version's rate is only reported."""
 
 
-class FeedbackLine(BaseModel):
+class FeedbackLine(Frozen):
     """One line of a feedback file, a JSON object; other keys are refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     ticket_id: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     version: Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,8}$")]
@@ -45,10 +43,8 @@ class FeedbackLine(BaseModel):
     """The text that the agent sent instead; only with `edited`."""
 
 
-class Acceptance(BaseModel):
+class Acceptance(Frozen):
     """How often the suggestions of one version were accepted."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: str
     n: int
@@ -62,10 +58,8 @@ class Acceptance(BaseModel):
         return self.n_accepted / self.n
 
 
-class LiveQuality(BaseModel):
+class LiveQuality(Frozen):
     """What the gate knows of suggestions: the acceptance of each version, and the versions to judge."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec: FeedbackSpec
     versions: tuple[Acceptance, ...] = ()

@@ -7,18 +7,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
+
+from schemas.spec import Frozen
 
 Fate = Literal["removed", "rewritten", "kept", "yours"]
 """removed: deleted. rewritten: kept without the rows. kept: weights, which are marked. yours: outside the workspace, to
 be removed by the user."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Tombstone(_Part):
+class Tombstone(Frozen):
     """A customer, by keyed hash, whose rows are never read again."""
 
     id: str
@@ -35,7 +33,7 @@ class Tombstone(_Part):
     """UTC, ISO 8601."""
 
 
-class Holding(_Part):
+class Holding(Frozen):
     """A place with rows of the customer, or a result made from them."""
 
     kind: Literal["result", "snapshot", "warehouse", "feedback", "report", "landed", "source"]
@@ -49,7 +47,7 @@ class Holding(_Part):
     """What happens to it. `told` in what earlier versions wrote."""
 
 
-class LearnedVersion(_Part):
+class LearnedVersion(Frozen):
     """A registered model version that learned from tickets of the customer."""
 
     name: str
@@ -61,7 +59,7 @@ class LearnedVersion(_Part):
     is_champion: bool = False
 
 
-class Holdings(_Part):
+class Holdings(Frozen):
     """Everything about a customer in one workspace."""
 
     owner: str
@@ -77,7 +75,7 @@ class Holdings(_Part):
         return tuple(each for each in self.held if each.fate in ("removed", "rewritten"))
 
 
-class Removal(_Part):
+class Removal(Frozen):
     """One line of a certificate."""
 
     kind: str
@@ -88,7 +86,7 @@ class Removal(_Part):
     at: str
 
 
-class Certificate(_Part):
+class Certificate(Frozen):
     """Proof of what was removed, by digest and count."""
 
     customer: str

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from schemas.spec import Frozen
 
 PictureState = Literal["reused", "made", "run", "maybe", "left out", "failed", "not run"]
 """reused: its result was in the store. made: this run made it. run: a run would make it. maybe: known only once an
@@ -18,11 +18,7 @@ Edge = tuple[str, str]
 """(from, to), by name."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PictureNode(_Part):
+class PictureNode(Frozen):
     """One node."""
 
     name: str
@@ -42,7 +38,7 @@ class PictureNode(_Part):
         return f"{self.state}, {self.seconds:.1f} s"
 
 
-class GraphPicture(_Part):
+class GraphPicture(Frozen):
     """Nodes and edges, in an order in which the nodes can run."""
 
     nodes: tuple[PictureNode, ...]
@@ -67,9 +63,11 @@ class GraphPicture(_Part):
     def with_made(self, names: Collection[str]) -> GraphPicture:
         """The same, with those of these nodes that were not run marked as made."""
         made = {"state": "made", "reason": ""}
-        ending = [node.name in names and node.state == "not run" for node in self.nodes]
-        nodes = (node.model_copy(update=made) if ends else node for node, ends in zip(self.nodes, ending, strict=True))
-        return self.model_copy(update={"nodes": tuple(nodes)})
+        nodes = tuple(
+            node.model_copy(update=made) if node.name in names and node.state == "not run" else node
+            for node in self.nodes
+        )
+        return self.model_copy(update={"nodes": nodes})
 
     def to_json(self) -> dict[str, Any]:
         """Only nodes and edges."""

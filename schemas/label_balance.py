@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from schemas.spec import Frozen
 
 FEW = 5
 """Encoded tickets below which a label is hardly learned: about what a few-shot prompt shows of one."""
 
 
-class LabelCounts(BaseModel):
+class LabelCounts(Frozen):
     """Tickets with one label."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     value: str
     """Empty for those without a label."""
@@ -27,10 +25,8 @@ class LabelCounts(BaseModel):
     test: int
 
 
-class LabelBalance(BaseModel):
+class LabelBalance(Frozen):
     """The labels of what is encoded."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str
     """The ticket column: `evaluate.routing_field`."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from schemas.check import PipelineCheck, ReadableSections
-from schemas.diagnostics import ConfigErrors, Diagnostic, read_source
+from schemas.diagnostics import ConfigErrors, read_source
 from schemas.environment import Substitution
 from schemas.errors import ConfigError, TunegateError
 from schemas.merge import merge_pipelines
@@ -100,7 +100,8 @@ def load_file(
             readable[pipeline.name] = check.readable
             know_secrets(environ, named=_named_variables(check.readable.written()))
         reported[pipeline.name] = {finding.repeats for finding in check.findings if finding.repeats is not None}
-        faults += _new(check, reported.get(pipeline.parent or "", set()))
+        known = reported.get(pipeline.parent or "", set())
+        faults += [finding.diagnostic for finding in check.findings if finding.repeats not in known]
     valid = MappingProxyType(dict(sorted(specs.items(), key=lambda item: places[item[0]])))
     if faults:
         raise ConfigErrors(map(given.placed, faults), valid, readable)
@@ -118,7 +119,3 @@ def _named_variables(value: object) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for each in value:
             yield from _named_variables(each)
-
-
-def _new(check: PipelineCheck, reported: set[tuple[object, ...]]) -> list[Diagnostic]:
-    return [finding.diagnostic for finding in check.findings if finding.repeats not in reported]

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field, field_validator
 
 from schemas.columns import TicketColumn
 from schemas.curation_steps import PATTERN_TYPES, RedactionType
@@ -18,6 +18,18 @@ from schemas.kinds import Kinds
 from schemas.spec import Fault, Spec
 
 MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,62}$")]
+
+
+def is_regex(value: str) -> str:
+    """Refuse a text that is not a regular expression of Python."""
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return value
+
+
+Regex = Annotated[str, AfterValidator(is_regex)]
 
 
 class MetricTraits(Spec):
@@ -83,19 +95,10 @@ class RegexMetric(MetricSpec):
     uses: Literal["regex"]
     name: MetricName
     """Name in rules."""
-    pattern: str
+    pattern: Regex
     """Python regular expression, searched in the answer."""
     expect: Literal["match", "absent"] = "match"
     """match: 1 if found. absent: 1 if not found."""
-
-    @field_validator("pattern")
-    @classmethod
-    def _compiles(cls, value: str) -> str:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"not a regular expression: {error}") from None
-        return value
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, quality=False)
@@ -109,7 +112,7 @@ class JsonSchemaMetric(MetricSpec):
     """Name in rules."""
     document: dict[str, Any] = Field(alias="schema")
     """The JSON Schema. `$ref` may only point into itself: nothing is fetched."""
-    extract: str | None = None
+    extract: Regex | None = None
     """Regular expression whose first group (or whole match) is the JSON; null takes the whole answer."""
 
     @field_validator("document")
@@ -125,11 +128,6 @@ class JsonSchemaMetric(MetricSpec):
         if outside := sorted(ref for ref in _references(value) if not ref.startswith("#")):
             raise ValueError(f"$ref {outside[0]!r} leaves the schema; only references such as #/$defs/name are allowed")
         return value
-
-    @field_validator("extract")
-    @classmethod
-    def _compiles(cls, value: str | None) -> str | None:
-        return None if value is None else RegexMetric._compiles(value)
 
     def traits(self) -> MetricTraits:
         return MetricTraits(name=self.name, quality=False)
@@ -196,14 +194,11 @@ class UrlMetric(MetricSpec):
         return MetricTraits(name="urls", higher_is_better=False, safety=True, quality=False)
 
 
-class SqlMetric(MetricSpec):
-    """Your own metric: one SELECT over `predictions` and `items` that returns `item_id` and `value` once per item."""
+class OwnMetric(MetricSpec):
+    """A metric of the user's own, which declares its traits."""
 
-    uses: Literal["sql"]
     name: MetricName
     """Name in rules."""
-    select: str = Field(min_length=1, max_length=20_000)
-    """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
     continuous: bool = False
     """False: every value is 0 or 1."""
     higher_is_better: bool = True
@@ -213,19 +208,20 @@ class SqlMetric(MetricSpec):
         return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
-class EntryPointMetric(MetricSpec):
+class SqlMetric(OwnMetric):
+    """Your own metric: one SELECT over `predictions` and `items` that returns `item_id` and `value` once per item."""
+
+    uses: Literal["sql"]
+    select: str = Field(min_length=1, max_length=20_000)
+    """Tables: predictions (item_id, text, n_new_tokens, finished, loss), items (ticket columns, item_id, answer)."""
+
+
+class EntryPointMetric(OwnMetric):
     """Your own metric in Python: the installed entry point `name` of the group `tunegate.metrics`."""
 
     uses: Literal["entry_point"]
     name: MetricName
     """`[project.entry-points."tunegate.metrics"]` of your package; a function of the answer's text and the item."""
-    continuous: bool = False
-    """False: every value is 0 or 1."""
-    higher_is_better: bool = True
-    """False: a rule on it is an upper limit."""
-
-    def traits(self) -> MetricTraits:
-        return MetricTraits(name=self.name, continuous=self.continuous, higher_is_better=self.higher_is_better)
 
 
 METRICS: Kinds[MetricSpec] = Kinds(

@@ -10,26 +10,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from schemas.spec import Frozen
 
 MAX_STOPS = 4
 Zero = Annotated[float, Field(ge=0, le=0)]
 Stop = Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=MAX_STOPS)]
 
 
-class TextPart(BaseModel):
+class TextPart(Frozen):
     """A part of a message; text is the only kind."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     type: Literal["text"]
     text: str
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Frozen):
     """A turn."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     role: Literal["system", "developer", "user", "assistant"]
     content: str | list[TextPart]
@@ -41,19 +39,15 @@ class ChatMessage(BaseModel):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class StreamOptions(BaseModel):
+class StreamOptions(Frozen):
     """`stream_options`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     include_usage: bool = False
     include_obfuscation: bool = False
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(Frozen):
     """Fields of both kinds of requests."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
     max_tokens: int | None = Field(default=None, ge=1)

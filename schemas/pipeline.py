@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.choice import TrainSection, choice_faults
+from schemas.choice import TrainSection
 from schemas.comparison import with_comparison
 from schemas.curation import CurateSpec, SplitSpec, TableSpec
 from schemas.curation_steps import CURATION_STEPS
@@ -20,7 +20,6 @@ from schemas.feedback import FeedbackSpec
 from schemas.gates import GATE_SECTIONS, GatesSpec
 from schemas.metrics import METRICS
 from schemas.pipeline_rules import section_faults
-from schemas.place import PlaceSpec
 from schemas.schedule import NotifySpec, RetrainSpec, ScheduleSpec, TriggerSpec
 from schemas.source import SOURCES, SourceSpec
 from schemas.spec import Spec, UnfitError
@@ -39,6 +38,28 @@ class RegisterSpec(Spec):
     """`required`: a candidate with PROMOTE waits until a person approves it."""
     cooldown_days: float = Field(1.0, ge=0, le=365, allow_inf_nan=False)
     """For this long after a rollback no candidate is promoted without a person's approval."""
+
+
+class PlaceSpec(Spec):
+    """`place`: stage -> work pool; other stages run where the run was started."""
+
+    curate: str | None = Field(default=None, min_length=1, max_length=200)
+    finetune: str | None = Field(default=None, min_length=1, max_length=200)
+    assess: str | None = Field(default=None, min_length=1, max_length=200)
+    release: str | None = Field(default=None, min_length=1, max_length=200)
+    """Only the bundle: ledger, promotion, report and MLflow stay where the ledger is."""
+    wait_for_worker: float = Field(default=10.0, gt=0, le=1440)
+    """Minutes to wait for a worker before the run ends."""
+
+    def pool_of(self, stage: str) -> str | None:
+        """The stage's pool; None if it runs where the run was started."""
+        pool = getattr(self, stage)
+        return None if pool is None else str(pool)
+
+    def pools(self) -> dict[str, str]:
+        """Stage -> pool, of the placed stages in order."""
+        found = {stage: self.pool_of(stage) for stage in ("curate", "finetune", "assess", "release")}
+        return {stage: pool for stage, pool in found.items() if pool is not None}
 
 
 class PipelineSpec(Spec):
@@ -72,12 +93,8 @@ class PipelineSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        faults = [
-            *section_faults(self.train, self.split, self.evaluate, self.gates),
-            *choice_faults(self.train, self.evaluate, self.split),
-            *repeated_checks(self.checks),
-        ]
-        if faults:
+        sections = {"train": self.train, "split": self.split, "evaluate": self.evaluate, "gates": self.gates}
+        if faults := [*section_faults(sections), *repeated_checks(self.checks)]:
             raise UnfitError(faults)
         return self
 

@@ -20,32 +20,17 @@ from schemas.training import TrainSpec
 _DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
 
 
-def section_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpec, gates: GatesSpec) -> Iterator[Fault]:
-    """Yield every contradiction between sections, with the path to the wrong value."""
-    yield from _gate_faults(gates, evaluate)
-    yield from _comparison_faults(gates, evaluate)
-    yield from _metric_faults(evaluate)
-    yield from _endpoint_faults(train, evaluate, gates)
-    yield from _label_faults(evaluate)
-    yield from _corpus_faults(evaluate)
-    yield from _passage_faults(train, evaluate)
-    yield from _rag_faults(gates, evaluate)
-    yield from _judge_faults(gates, evaluate)
-    yield from _canary_faults(gates, train)
-    yield from _routing_faults(evaluate)
-    yield from _prompt_faults(train)
-    yield from _validation_faults(train, split, evaluate)
-
-
-def partial_faults(sections: Mapping[str, Spec | None], removed: Collection[tuple[str | int, ...]]) -> Iterator[Fault]:
-    """Yield the contradictions that can be told although other values of the file are wrong.
+def section_faults(
+    sections: Mapping[str, Spec | None], *, removed: Collection[tuple[str | int, ...]] = ()
+) -> Iterator[Fault]:
+    """Yield every contradiction between sections, with the path to the wrong value.
 
     Args:
         sections: Name -> section; None if it cannot be read.
         removed: Paths of the wrong values that the sections are read without: a rule counts if it reads none of them.
     """
     unread = {path[:2] for path in removed}
-    for rule, reads in PARTIAL:
+    for rule, reads in RULES:
         read = [sections[name] for name in reads]
         if None not in read and not any((name, key) in unread for name, keys in reads.items() for key in keys):
             yield from rule(*read)
@@ -261,7 +246,7 @@ def _validation_faults(train: TrainSpec, split: SplitSpec, evaluate: EvaluateSpe
 
 METRIC_KEYS = ("fields", "style", "metrics", "labels")
 """Keys of `evaluate` that name metrics."""
-PARTIAL: tuple[tuple[Callable[..., Iterator[Fault]], Mapping[str, tuple[str, ...]]], ...] = (
+RULES: tuple[tuple[Callable[..., Iterator[Fault]], Mapping[str, tuple[str, ...]]], ...] = (
     (_gate_faults, {"gates": (), "evaluate": (*METRIC_KEYS, "slices", "random_labels")}),
     (_comparison_faults, {"gates": ("rules", "compare"), "evaluate": METRIC_KEYS}),
     (_metric_faults, {"evaluate": METRIC_KEYS}),

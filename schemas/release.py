@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.corpus import SearchSpec
 from schemas.evaluation import DecodingSpec
+from schemas.spec import Frozen
 from schemas.training import PromptSpec
 
 
-class ServingSpec(BaseModel):
+class ServingSpec(Frozen):
     """`serving.json` of a bundle: everything needed to answer as for the gate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """Registered model name."""
@@ -30,10 +29,8 @@ class ServingSpec(BaseModel):
     """How to find the passages that its prompt shows; their index is in the bundle. None if it shows none."""
 
 
-class DatasetRecord(BaseModel):
+class DatasetRecord(Frozen):
     """A dataset of a run, by the sha256 of its content."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     context: str
@@ -42,16 +39,14 @@ class DatasetRecord(BaseModel):
     n_rows: int
 
 
-class RunRecord(BaseModel):
+class RunRecord(Frozen):
     """One pipeline run as MLflow shows it, without ticket text."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     run_id: str
     pipeline: str
-    params: dict[str, str] = {}
-    metrics: dict[str, float] = {}
-    tags: dict[str, str] = {}
+    params: dict[str, str] = Field(default={})
+    metrics: dict[str, float] = Field(default={})
+    tags: dict[str, str] = Field(default={})
     description: str = ""
     """Verdict, champion and score, as Markdown."""
     datasets: tuple[DatasetRecord, ...] = ()

@@ -6,19 +6,14 @@ JUnit file. Only `worst` and `removed` have ticket text, which is redacted.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
-
 from schemas.costs import CostReport
 from schemas.graph_picture import GraphPicture
 from schemas.label_balance import LabelBalance
+from schemas.spec import Frozen
 from schemas.verdicts import Finding
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ArmLine(_Part):
+class ArmLine(Frozen):
     """The mean of each metric of one arm on the held-out items."""
 
     arm: str
@@ -27,7 +22,7 @@ class ArmLine(_Part):
     means: dict[str, float | None]
 
 
-class StepLine(_Part):
+class StepLine(Frozen):
     """The outcome of one step."""
 
     step: str
@@ -38,7 +33,7 @@ class StepLine(_Part):
     digest: str
 
 
-class FunnelLine(_Part):
+class FunnelLine(Frozen):
     """Rows of one curation step: n_in = n_out + n_merged + n_dropped + n_quarantined."""
 
     step: str
@@ -49,7 +44,7 @@ class FunnelLine(_Part):
     n_quarantined: int
 
 
-class RemovedExample(_Part):
+class RemovedExample(Frozen):
     """One row that curation removed."""
 
     step: str
@@ -62,7 +57,7 @@ class RemovedExample(_Part):
     """Subject and beginning of the body, redacted; empty if not kept."""
 
 
-class Curve(_Part):
+class Curve(Frozen):
     """One series over training steps."""
 
     name: str
@@ -71,7 +66,7 @@ class Curve(_Part):
     is_validation: bool = False
 
 
-class Example(_Part):
+class Example(Frozen):
     """One held-out item, redacted, with the answers of candidate and reference."""
 
     item_id: str
@@ -89,7 +84,7 @@ class Example(_Part):
 SHOWN_REFERENCES = 10
 
 
-class LabelFacts(_Part):
+class LabelFacts(Frozen):
     """Labels of people that the verdict needs and has; no text."""
 
     n_items: int
@@ -126,7 +121,7 @@ class LabelFacts(_Part):
         return "; ".join([said, *idle, *kappas, *disputed, *doubtful])
 
 
-class CitedPassage(_Part):
+class CitedPassage(Frozen):
     """A passage of the corpus that prompts of held-out items show."""
 
     source: str
@@ -135,7 +130,7 @@ class CitedPassage(_Part):
     n_items: int
 
 
-class CorpusFacts(_Part):
+class CorpusFacts(Frozen):
     """What was read of `evaluate.corpus`, and what is cited."""
 
     n_articles: int
@@ -149,7 +144,7 @@ class CorpusFacts(_Part):
     """The most cited first."""
 
 
-class Change(_Part):
+class Change(Frozen):
     """A setting or result that differs from the champion's run; null if one of them has none."""
 
     what: str
@@ -157,7 +152,7 @@ class Change(_Part):
     candidate: str | None
 
 
-class StartLine(_Part):
+class StartLine(Frozen):
     """The cost of one training by where it started, and what its model still can."""
 
     run_id: str
@@ -175,7 +170,7 @@ class StartLine(_Part):
     general_of_base: float | None
 
 
-class RunReport(_Part):
+class RunReport(Frozen):
     """A run from its tickets to its verdict."""
 
     run_id: str

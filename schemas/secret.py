@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
@@ -41,14 +40,14 @@ def variable_of(reference: str) -> str | None:
     return found["name"] if found else None
 
 
-def secret_value(reference: str, *, where: str, environ: Mapping[str, str] = os.environ) -> str:
+def secret_value(reference: str, *, where: str) -> str:
     """The current value of the variable.
 
     Raises:
         ConfigError: TG0106, it is not set, or is empty.
     """
     name = variable_of(reference) or ""
-    value = environ.get(name)
+    value = os.environ.get(name)
     if not value:
         raise ConfigError(
             f"environment variable {name} is not set; it must have a credential",

@@ -1,4 +1,4 @@
-"""The base of all specs: frozen, without unknown keys, comparable by value."""
+"""The bases of specs and of what steps and commands hand over: frozen, without unknown keys, comparable by value."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import NamedTuple
 from pydantic import BaseModel, ConfigDict
 
 
-class Spec(BaseModel):
-    """A part of `pipelines.yaml`: read-only; unknown keys and NaN are refused."""
+class Frozen(BaseModel):
+    """Read-only data; unknown keys are refused."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spec(Frozen):
+    """A part of `pipelines.yaml`: NaN is refused too, and docstrings of keys describe them in the JSON Schema."""
+
+    model_config = ConfigDict(allow_inf_nan=False, populate_by_name=True, use_attribute_docstrings=True)
 
 
 class Fault(NamedTuple):

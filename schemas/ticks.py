@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from schemas.spec import Frozen
 
 Cause = Literal["schedule", "event", "person"]
 """What caused the tick: the clock, an event, or `tunegate ops tick`."""
@@ -16,11 +16,7 @@ Code = Literal[
 learned from a customer who was forgotten since) are RUN."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Arrivals(_Part):
+class Arrivals(Frozen):
     """Curated tickets, compared with those that the last verdict knew."""
 
     snapshot_id: str
@@ -35,7 +31,7 @@ class Arrivals(_Part):
     """Held-out tickets that were not held out then."""
 
 
-class Shift(_Part):
+class Shift(Frozen):
     """One kind of change between the new tickets and the known ones."""
 
     kind: Literal["routing", "length", "vocabulary"]
@@ -47,7 +43,7 @@ class Shift(_Part):
     drifted: bool
 
 
-class Decision(_Part):
+class Decision(Frozen):
     """What the tick decided."""
 
     run: bool

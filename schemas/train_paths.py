@@ -40,15 +40,15 @@ def path_fault(path: str) -> tuple[str, str | None] | None:
     ('`adapter.rnak` is not a setting of train', 'did you mean `adapter.rank`?')
     """
     known = train_paths()
-    top = path.partition(".")[0]
-    if top in FIXED:
+    if (top := path.partition(".")[0]) in FIXED:
         return f"`{path}` cannot differ: {FIXED[top]}", "make it a pipeline of its own with `extends`"
     if path in known:
         return None
     inside = [each for each in known if each.startswith(f"{path}.")]
     if inside:
         return f"`{path}` is a section", f"name a setting in it: {', '.join(inside)}"
-    return f"`{path}` is not a setting of train", closest(path, [each for each in known if _top(each) not in FIXED])
+    changeable = [each for each in known if each.partition(".")[0] not in FIXED]
+    return f"`{path}` is not a setting of train", closest(path, changeable)
 
 
 def number_kind(path: str) -> type[int] | type[float] | None:
@@ -70,10 +70,11 @@ def with_value(data: dict[str, Any], path: str, value: Any) -> None:
 def _leaves(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, Any]]:
     for name, field in model.model_fields.items():
         path = f"{prefix}{field.alias or name}"
-        section = next((each for each in _members(field.annotation) if _is_section(each)), None)
+        members = _members(field.annotation)
+        section = next((each for each in members if isinstance(each, type) and issubclass(each, BaseModel)), None)
         if section is not None:
             yield from _leaves(section, f"{path}.")
-        if section is None or len(_members(field.annotation)) > 2:
+        if section is None or len(members) > 2:
             yield path, field.annotation
 
 
@@ -85,11 +86,3 @@ def _members(annotation: Any) -> tuple[Any, ...]:
 
 def _plain(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _top(path: str) -> str:
-    return path.partition(".")[0]

@@ -315,14 +315,7 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> TrainSpec:
-        if faults := list(_training_faults(self)):
-            raise UnfitError(faults)
-        return self
-
-    @model_validator(mode="after")
-    def _trunk_can_be_cached(self) -> TrainSpec:
-        faults = list(_trunk_faults(self))
-        if faults:
+        if faults := list(_training_faults(self)) or list(_trunk_faults(self)):
             raise UnfitError(faults)
         return self
 

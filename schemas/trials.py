@@ -7,26 +7,25 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from schemas.artifacts import Artifact
 from schemas.choice import Setting
+from schemas.spec import Frozen
 
 ChoiceKind = Literal["ladder", "grid", "optuna"]
 TrialState = Literal["chosen", "done", "failed", "not_started"]
 
 
-class TrialRow(BaseModel):
+class TrialRow(Frozen):
     """One training to choose from: its changes, its score on validation, its cost."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     number: int
     """From 1, in the order of the declaration."""
     state: TrialState = "done"
     """`failed`: it diverged, or its model has no finite likelihood. `not_started`: an earlier rung met the target."""
-    changes: dict[str, Setting] = {}
+    changes: dict[str, Setting] = Field(default={})
     """Path in `train` -> value."""
     value: float | None = None
     """Mean of the metric over the validation items; null if it is not finite or missing."""

@@ -8,25 +8,16 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from schemas.spec import Frozen
 
 Verdict = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"]
 """From best to worst."""
 Part = Literal[
-    "contamination",
-    "round_trip",
-    "safety",
-    "latency",
-    "cost",
-    "primary",
-    "judge",
-    "slices",
-    "forgetting",
-    "check",
-    "live",
-    "baseline",
-    "use",
-]
+    "contamination", "round_trip", "safety", "latency", "cost", "primary", "judge", "slices", "forgetting", "check",
+    "live", "baseline", "use",
+]  # fmt: skip
 PARTS: tuple[Part, ...] = get_args(Part)
 """The order of findings: first those that invalidate the others, then those that must not happen at any score."""
 CHECKS: frozenset[Part] = frozenset(
@@ -37,10 +28,8 @@ EXPOSURE = "exposure"
 """Method of the finding about canaries: the only one about safety that is not such a rule."""
 
 
-class UsedBudget(BaseModel):
+class UsedBudget(Frozen):
     """Earlier verdicts that used up evidence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     looks: int = Field(default=0, ge=0)
     """Other held-out sets on which this candidate was judged before."""
@@ -52,10 +41,8 @@ class UsedBudget(BaseModel):
     """Items whose text people had seen before this run: whoever repairs what they read teaches to the test."""
 
 
-class SeenItems(BaseModel):
+class SeenItems(Frozen):
     """Held-out items whose text was shown to people, by `tunegate gate explain` or in a report."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     salt: str = ""
     hashes: tuple[str, ...] = ()
@@ -65,10 +52,8 @@ class SeenItems(BaseModel):
 NOTHING_SEEN = SeenItems()
 
 
-class EvidenceUse(BaseModel):
+class EvidenceUse(Frozen):
     """A verdict's number among those on the same candidate and on the same items."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     look: int
     """1 for the first held-out set on which this candidate is judged."""
@@ -98,10 +83,8 @@ class EvidenceUse(BaseModel):
         )
 
 
-class InterimLook(BaseModel):
+class InterimLook(Frozen):
     """The state of an unfinished comparison after a batch of answers (`gates.interim`)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_items: int
     """Items answered by then."""
@@ -113,10 +96,8 @@ class InterimLook(BaseModel):
     """Whether the run stopped here."""
 
 
-class InterimUse(BaseModel):
+class InterimUse(Frozen):
     """How many of the planned items were answered, and what the looks on the way saw."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     n_items: int
     n_planned: int
@@ -144,10 +125,8 @@ class InterimUse(BaseModel):
         )
 
 
-class Finding(BaseModel):
+class Finding(Frozen):
     """The outcome of one rule or check, with its evidence."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     rule: str
     """Description of the rule: `exact improves on best_baseline (few_shot)`."""

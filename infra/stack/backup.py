@@ -37,9 +37,11 @@ def backup(place: Place, to: Path) -> dict[str, str]:
     if to.exists():
         raise StackError(f"{to} exists; a backup is written into a new folder")
     aside = private_folder(to.with_name(f".{to.name}.{os.getpid()}.tmp"))
-    digests = {"ledger": _copy_ledger(place, aside / "ledger")}
+    ledger = Ledger(aside / "ledger")
+    copy_ledger(ledger_of(place), ledger)
+    digests = {"ledger": ledger_digest(ledger)}
     for name in DUMPED:
-        digests[name] = _dump(place, name, aside / f"{name}.dump")
+        digests[name] = _digest(place, name, dump_to=aside / f"{name}.dump")
     for name, source in _trees(place):
         _copy(source, aside / name, without=LEFT_OUT if name == "home" else ())
     digests |= _tree_digests(aside / "home", aside / "artifacts")
@@ -84,21 +86,8 @@ def _trees(place: Place) -> tuple[tuple[str, Path], ...]:
     return ("home", place.home), ("artifacts", place.folder / "mlflow" / "artifacts")
 
 
-def _copy_ledger(place: Place, to: Path) -> str:
-    kept = Ledger(to)
-    copy_ledger(ledger_of(place), kept)
-    return ledger_digest(kept)
-
-
-def _dump(place: Place, name: str, to: Path) -> str:
-    """Dump the database; return the digest of its rows in the dumped snapshot."""
-    digest = _digest(place, name, dump_to=to)
-    to.chmod(0o600)
-    return digest
-
-
 def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> str:
-    """Compute a digest over every table's rows, whatever their order."""
+    """Compute a digest over every table's rows, whatever their order; also dump the same snapshot."""
     import psycopg2
 
     os.environ["PGPASSFILE"] = str(place.folder / "pgpass")
@@ -110,6 +99,7 @@ def _digest(place: Place, name: str, *, dump_to: Path | None = None) -> str:
         snapshot = cursor.fetchone()[0]
         if dump_to is not None:
             place.cluster.run("pg_dump", "-Fc", f"--snapshot={snapshot}", "-f", str(dump_to), "-d", name)
+            dump_to.chmod(0o600)
         cursor.execute(
             "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables"
             " WHERE schemaname NOT IN ('pg_catalog', 'information_schema') ORDER BY 1"

@@ -6,19 +6,16 @@ user can read, never on a command line. State files are those of `flows/workspac
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import httpx
 
 from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder, write_private
@@ -217,17 +214,12 @@ def _reap() -> None:
 
 def _make_user(place: Place) -> None:
     """Create the user as which runs write to MLflow, unless it exists; the administrator is for people."""
-    login = b64encode(f"admin:{place.secrets['MLFLOW_ADMIN_PASSWORD']}".encode()).decode()
-    request = urllib.request.Request(  # noqa: S310 - our own address
+    answer = httpx.post(
         f"{place.mlflow_url}/api/2.0/mlflow/users/create",
-        json.dumps({"username": "tunegate", "password": place.secrets["MLFLOW_PASSWORD"]}).encode(),
-        {"Content-Type": "application/json", "Authorization": f"Basic {login}"},
+        json={"username": "tunegate", "password": place.secrets["MLFLOW_PASSWORD"]},
+        auth=("admin", place.secrets["MLFLOW_ADMIN_PASSWORD"]),
+        timeout=60,
+        trust_env=False,  # no proxy: it is this machine
     )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with closing(direct.open(request, timeout=60)):
-            pass
-    except urllib.error.HTTPError as error:
-        answer = error.read().decode(errors="replace")
-        if "RESOURCE_ALREADY_EXISTS" not in answer:
-            raise StackError(f"MLflow did not create the user: {error.code} {answer[:300]}") from None
+    if answer.is_error and "RESOURCE_ALREADY_EXISTS" not in answer.text:
+        raise StackError(f"MLflow did not create the user: {answer.status_code} {answer.text[:300]}")

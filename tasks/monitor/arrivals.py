@@ -42,16 +42,13 @@ def count_arrivals(*, now: Splits, then: Splits | None, warehouse: WarehouseRef)
         warehouse: Today's warehouse; it maps each kept ticket to its duplicates.
     """
     n_curated = now.n_train + now.n_validation + now.n_test
-    if then is None:
-        return Arrivals(
-            snapshot_id=warehouse.snapshot_id, n_curated=n_curated, n_new=n_curated, n_edited=0,
-            n_held_out=now.n_test, n_fresh_held_out=now.n_test,
+    row = {"n_new": n_curated, "n_edited": 0, "n_fresh": now.n_test}
+    if then is not None:
+        [row] = _query(
+            now, then, warehouse,
+            "SELECT count(*) FILTER (is_new) AS n_new, count(*) FILTER (is_edited) AS n_edited, "
+            "count(*) FILTER (part = 'test' AND was IS DISTINCT FROM 'test') AS n_fresh FROM compared",
         )  # fmt: skip
-    [row] = _query(
-        now, then, warehouse,
-        "SELECT count(*) FILTER (is_new) AS n_new, count(*) FILTER (is_edited) AS n_edited, "
-        "count(*) FILTER (part = 'test' AND was IS DISTINCT FROM 'test') AS n_fresh FROM compared",
-    )  # fmt: skip
     return Arrivals(
         snapshot_id=warehouse.snapshot_id, n_curated=n_curated, n_new=row["n_new"], n_edited=row["n_edited"],
         n_held_out=now.n_test, n_fresh_held_out=row["n_fresh"],

@@ -45,18 +45,21 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
         "n_held_out_needed": here.n_held_out_needed,
     }
 
+    def run(code: Code, reason: str) -> Decision:
+        return Decision(run=True, code=code, reason=reason, **numbers)
+
     def skip(code: Code, reason: str, expected: datetime | None) -> Decision:
         return Decision(run=False, code=code, reason=reason, expected=_text(expected), **numbers)
 
     if here.ordered:
-        return Decision(run=True, code="forgotten", reason=here.ordered, **numbers)
+        return run("forgotten", here.ordered)
     short = _too_few_held_out(spec, here)
     if short is not None:
         return skip(*short)
     if here.last is None:
         if found.n_curated < needed:
             return skip("few", f"{found.n_curated} tickets, {needed} are needed for a first run", None)
-        return Decision(run=True, code="first", reason=f"no verdict yet; {found.n_curated} tickets", **numbers)
+        return run("first", f"no verdict yet; {found.n_curated} tickets")
     cool = cooldown_end(spec, here.last)
     cooling = spec.cooldown_days > 0 and here.now < cool
     if cooling and not drifted:
@@ -64,14 +67,11 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
     arrived = f"{found.n_new} new and {found.n_edited} edited tickets since the last verdict"
     if n_arrived >= needed and n_arrived:
         if (drifted and n_arrived < spec.min_new) or here.now < cool:
-            return Decision(
-                run=True, code="drift", reason=f"{arrived}, and they have drifted: {_kinds(drifted)}", **numbers
-            )
-        return Decision(run=True, code="enough", reason=f"{arrived}, {needed} are enough", **numbers)
+            return run("drift", f"{arrived}, and they have drifted: {_kinds(drifted)}")
+        return run("enough", f"{arrived}, {needed} are enough")
     waited = spec.max_wait_days is not None and here.now - here.last >= timedelta(days=spec.max_wait_days)
     if waited and n_arrived:
-        reason = f"{arrived}, and the last verdict is more than {spec.max_wait_days:g} days old"
-        return Decision(run=True, code="waited", reason=reason, **numbers)
+        return run("waited", f"{arrived}, and the last verdict is more than {spec.max_wait_days:g} days old")
     return skip("few", f"{arrived}, {max(1, needed)} are needed", _expected(spec, here, n_arrived, needed))
 
 

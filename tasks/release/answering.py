@@ -19,56 +19,6 @@ Form = Literal["chat", "text"]
 log = logging.getLogger("tunegate.endpoint")
 
 
-def as_completion(
-    form: Form, head: Mapping[str, Any], text: str, finish_reason: str | None, n_prompt: int, n_tokens: int
-) -> dict[str, Any]:
-    """The answer as one object."""
-    content: dict[str, Any] = {"text": text}
-    if form == "chat":
-        content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-    choice = {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}
-    kind = "chat.completion" if form == "chat" else "text_completion"
-    return {**head, "object": kind, "choices": [choice], "usage": usage(n_prompt, n_tokens)}
-
-
-def first_chunks(form: Form, head: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The start of a stream: in a chat, the role."""
-    if form == "chat":
-        yield _chunk(form, head, {"delta": {"role": "assistant", "content": ""}}, None)
-
-
-def as_chunks(form: Form, head: Mapping[str, Any], piece: Piece) -> Iterator[dict[str, Any]]:
-    """The chunks of a piece; an answer's last chunk has its finish reason."""
-    if form == "text":
-        yield _chunk(form, head, {"text": piece.text}, piece.finish_reason)
-        return
-    if piece.text:
-        yield _chunk(form, head, {"delta": {"content": piece.text}}, None)
-    if piece.finish_reason is not None:
-        yield _chunk(form, head, {"delta": {}}, piece.finish_reason)
-
-
-def as_usage_chunk(form: Form, head: Mapping[str, Any], n_prompt: int, n_tokens: int) -> dict[str, Any]:
-    """The final chunk that `stream_options.include_usage` requests."""
-    return {**head, "object": _kind(form), "choices": [], "usage": usage(n_prompt, n_tokens)}
-
-
-def usage(n_prompt: int, n_tokens: int) -> dict[str, int]:
-    """The token counts."""
-    return {"prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": n_prompt + n_tokens}
-
-
-def _chunk(
-    form: Form, head: Mapping[str, Any], content: Mapping[str, Any], finish_reason: str | None
-) -> dict[str, Any]:
-    choice = {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}
-    return {**head, "object": _kind(form), "choices": [choice]}
-
-
-def _kind(form: Form) -> str:
-    return "chat.completion.chunk" if form == "chat" else "text_completion"
-
-
 class Answering:
     """One request and the model that answers it."""
 
@@ -85,22 +35,45 @@ class Answering:
 
     def whole(self) -> dict[str, Any]:
         """The answer as one object."""
-        pieces = list(self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops))
+        pieces = list(self._pieces())
         last = pieces[-1]
         self._log(last.n_tokens)
         text = "".join(piece.text for piece in pieces)
-        return as_completion(self.form, self.head, text, last.finish_reason, len(self.prompt), last.n_tokens)
+        kind, choice = "text_completion", _choice({"text": text}, last.finish_reason)
+        if self.form == "chat":
+            kind = "chat.completion"
+            message = {"role": "assistant", "content": text, "refusal": None}
+            choice = _choice({"message": message}, last.finish_reason)
+        return {**self.head, "object": kind, "choices": [choice], "usage": self._usage(last.n_tokens)}
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """The answer in chunks; joined, their text is that of `whole`."""
-        yield from first_chunks(self.form, self.head)
+        """The answer in chunks; joined, their text is that of `whole`. The last one has the finish reason."""
+        if self.form == "chat":
+            yield self._chunk(_choice({"delta": {"role": "assistant", "content": ""}}))
         n_tokens = 0
-        for piece in self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops):
+        for piece in self._pieces():
             n_tokens = piece.n_tokens
-            yield from as_chunks(self.form, self.head, piece)
+            if self.form == "text":
+                yield self._chunk(_choice({"text": piece.text}, piece.finish_reason))
+                continue
+            if piece.text:
+                yield self._chunk(_choice({"delta": {"content": piece.text}}))
+            if piece.finish_reason is not None:
+                yield self._chunk(_choice({"delta": {}}, piece.finish_reason))
         if self.request.wants_usage:
-            yield as_usage_chunk(self.form, self.head, len(self.prompt), n_tokens)
+            yield {**self._chunk(), "usage": self._usage(n_tokens)}
         self._log(n_tokens)
+
+    def _pieces(self) -> Iterator[Piece]:
+        return self.model.answer(self.prompt, max_new_tokens=self.limit, stop=self.request.stops)
+
+    def _chunk(self, *choices: dict[str, Any]) -> dict[str, Any]:
+        kind = "chat.completion.chunk" if self.form == "chat" else "text_completion"
+        return {**self.head, "object": kind, "choices": [*choices]}
+
+    def _usage(self, n_tokens: int) -> dict[str, int]:
+        n_prompt = len(self.prompt)
+        return {"prompt_tokens": n_prompt, "completion_tokens": n_tokens, "total_tokens": n_prompt + n_tokens}
 
     def _log(self, n_tokens: int) -> None:
         seconds = time.monotonic() - self.started
@@ -108,3 +81,7 @@ class Answering:
             "%s %s: %d tokens in, %d out, %.2f s",
             self.form, self.head["system_fingerprint"], len(self.prompt), n_tokens, seconds,
         )  # fmt: skip
+
+
+def _choice(content: Mapping[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
+    return {"index": 0, **content, "finish_reason": finish_reason, "logprobs": None}

@@ -12,12 +12,21 @@ from __future__ import annotations
 import hmac
 import logging
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import orjson
 from pydantic import ValidationError
+from starlette.applications import Starlette
+from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from schemas.errors import ConfigError, DataError, LockedError, TunegateError
 from schemas.openai_api import ChatRequest, CompletionRequest, TextRequest
@@ -25,22 +34,7 @@ from tasks.prompts import Message
 from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.live import LiveModel, LiveModels, Offer
-from tasks.release.refusals import (
-    Refused,
-    as_error,
-    as_refused,
-    malformed,
-    refuse_foreign_page,
-    refuse_other_types,
-    unknown_model,
-)
-
-if TYPE_CHECKING:
-    from starlette.applications import Starlette
-    from starlette.requests import Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-    from starlette.types import ASGIApp, Receive, Scope, Send
+from tasks.release.refusals import Refused, as_error, as_refused, malformed, refuse_foreign_page, refuse_other_types
 
 log = logging.getLogger("tunegate.endpoint")
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]", "::1")
@@ -142,13 +136,8 @@ def build_shared_endpoint(
 
 
 def _application(routes: _Routes, metrics_route: Route, metrics: EndpointMetrics, access: Access) -> Starlette:
-    from starlette.applications import Starlette
-    from starlette.middleware import Middleware
-    from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.routing import Route
-
     takes = any(tenant.take_feedback is not None for tenant in routes.tenants)
-    feedback = [feedback_route(routes.admit, routes.read_body)] if takes else []
+    feedback = [Route("/v1/feedback", routes.feedback, methods=["POST"])] if takes else []
     return Starlette(
         routes=[
             *feedback,
@@ -175,8 +164,6 @@ class _SameOrigin:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from starlette.datastructures import Headers
-
         if scope["type"] == "http":
             try:
                 refuse_foreign_page(Headers(scope=scope))
@@ -192,11 +179,10 @@ class _Routes:
     def __init__(self, tenants: tuple[Tenant, ...], limits: Limits) -> None:
         self.tenants, self.limits = tenants, limits
         self.n_busy = 0
+        self._storing = threading.Lock()
 
     async def health(self, _request: Request) -> Response:
         """Report that the endpoint is up; for a single tenant also which models it offers."""
-        from starlette.concurrency import run_in_threadpool
-
         if len(self.tenants) > 1:
             return _json({"status": "ok"})
         offers = await run_in_threadpool(self.tenants[0].models.offers)
@@ -204,16 +190,12 @@ class _Routes:
 
     async def list_models(self, request: Request) -> Response:
         """List every model name that is available now."""
-        from starlette.concurrency import run_in_threadpool
-
         tenant = self.admit(request)
         offers = await run_in_threadpool(tenant.models.offers)
         return _json({"object": "list", "data": [_model(name, offer) for name, offer in offers.items()]})
 
     async def show_model(self, request: Request) -> Response:
         """Describe one model."""
-        from starlette.concurrency import run_in_threadpool
-
         tenant = self.admit(request)
         name = request.path_params["name"]
         offers = await run_in_threadpool(tenant.models.offers)
@@ -244,6 +226,28 @@ class _Routes:
 
         return await self._answer(tenant, completion, prompt_of, "text")
 
+    async def feedback(self, request: Request) -> Response:
+        """Store feedback: one JSON object, or one per line, as in a feedback file.
+
+        Status 200 means that every line that was not refused is on disk. Sending a line again changes nothing, so a
+        client that got no response should send it again. No text of a line is reported or logged.
+        """
+        take = self.admit(request).take_feedback
+        if take is None:
+            raise Refused(404, "feedback is not taken for these models", code="not_found")
+        lines = lines_of(await self._read_body(request))
+
+        def store() -> dict[str, Any]:
+            with self._storing:  # the database has one writer
+                return take(lines)
+
+        try:
+            return _json(await run_in_threadpool(store))
+        except LockedError as error:
+            raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
+        except ConfigError as error:
+            raise Refused(400, error.message, code=error.code) from None
+
     def admit(self, request: Request) -> Tenant:
         """Return the tenant whose token the request has; refuse a request without one."""
         found = [each for each in self.tenants if each.token is None or _has_token(request, each.token)]
@@ -253,14 +257,14 @@ class _Routes:
 
     def _unknown(self, offers: Mapping[str, Offer]) -> Refused:
         """Refuse a name; among several tenants whether or not another one has it."""
+        known = ", ".join(offers)
         if len(self.tenants) == 1:
-            return unknown_model(offers)
-        return Refused(
-            403, f"this token reaches only: {', '.join(offers) or 'nothing yet'}", code="model_not_allowed",
-            param="model",
-        )  # fmt: skip
+            message = f"no such model; available: {known or 'none yet'}"
+            return Refused(404, message, code="model_not_found", param="model")
+        message = f"this token reaches only: {known or 'nothing yet'}"
+        return Refused(403, message, code="model_not_allowed", param="model")
 
-    async def read_body(self, request: Request) -> bytes:
+    async def _read_body(self, request: Request) -> bytes:
         """Read the body of an admitted request; refuse it if it is not JSON, or as soon as it is too large."""
         self.admit(request)
         refuse_other_types(request.headers)
@@ -275,7 +279,7 @@ class _Routes:
 
     async def _read(self, request: Request, kind: type[R]) -> R:
         try:
-            return kind.model_validate(orjson.loads(await self.read_body(request)))
+            return kind.model_validate(orjson.loads(await self._read_body(request)))
         except orjson.JSONDecodeError:
             raise Refused(400, "the request is not JSON", code="invalid_json") from None
         except ValidationError as error:
@@ -284,9 +288,6 @@ class _Routes:
     async def _answer(
         self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
     ) -> Response:
-        from starlette.concurrency import run_in_threadpool
-        from starlette.responses import StreamingResponse
-
         if self.n_busy >= self.limits.max_parallel:
             raise Refused(503, "too many requests at once; try again", code="overloaded")
         self.n_busy += 1
@@ -309,14 +310,15 @@ class _Routes:
             prompt = prompt_of(model)
         except DataError as error:
             raise Refused(400, error.message, code="invalid_prompt", param="messages") from None
-        wanted = request.limit if request.limit is not None else model.serving.decoding.max_new_tokens
-        limit = min(self.limits.max_tokens, wanted) if request.limit is None else wanted
+        limit = request.limit
+        if limit is None:
+            limit = min(self.limits.max_tokens, model.serving.decoding.max_new_tokens)
         if limit > self.limits.max_tokens:
             raise Refused(
                 400, f"max_tokens is {limit}; allowed are 1 to {self.limits.max_tokens}", code="max_tokens_too_large",
                 param="max_tokens",
             )  # fmt: skip
-        if not prompt or limit > model.room_after(prompt):
+        if not prompt or len(prompt) + limit > model.serving.base.context_length:
             raise Refused(
                 400,
                 f"the prompt's {len(prompt)} tokens and {limit} new ones exceed the model's context of "
@@ -327,8 +329,6 @@ class _Routes:
         return Answering(request, model, prompt, limit, form)
 
     async def _stream(self, answering: Answering) -> AsyncIterator[bytes]:
-        from starlette.concurrency import iterate_in_threadpool
-
         self.n_busy += 1  # counted here, since a stream that is never read never starts
         try:
             async for event in iterate_in_threadpool(answering.events()):
@@ -375,44 +375,7 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    from starlette.responses import Response
-
     return Response(orjson.dumps(value), status, media_type="application/json")
-
-
-def feedback_route(admit: Callable[[Request], Tenant], read_body: Callable[[Request], Awaitable[bytes]]) -> Route:
-    """`POST /v1/feedback`: one JSON object, or one per line, as in a feedback file.
-
-    Status 200 means that every line that was not refused is on disk. Sending a line again changes nothing, so a client
-    that got no response should send it again. No text of a line is reported or logged.
-
-    Args:
-        admit: Returns the tenant, who stores the lines and returns how many are new, known and refused.
-        read_body: Reads the body of an admitted request.
-    """
-    from starlette.concurrency import run_in_threadpool
-    from starlette.routing import Route
-
-    one_at_a_time = threading.Lock()  # the database has one writer
-
-    def keep(take: TakeFeedback, lines: list[bytes]) -> dict[str, Any]:
-        with one_at_a_time:
-            return take(lines)
-
-    async def post(request: Request) -> Response:
-        take = admit(request).take_feedback
-        if take is None:
-            raise Refused(404, "feedback is not taken for these models", code="not_found")
-        lines = lines_of(await read_body(request))
-        try:
-            outcome = await run_in_threadpool(keep, take, lines)
-        except LockedError as error:
-            raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
-        except ConfigError as error:
-            raise Refused(400, error.message, code=error.code) from None
-        return _json(outcome)
-
-    return Route("/v1/feedback", post, methods=["POST"])
 
 
 def lines_of(body: bytes) -> list[bytes]:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
-    from starlette.routing import Route
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 ROUTES = ("/health", "/metrics", "/v1/models", "/v1/chat/completions", "/v1/completions", "/v1/feedback")
 BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -23,8 +24,6 @@ class EndpointMetrics:
     """Counts for the lifetime of the process; `extra` returns more metrics in the same format."""
 
     def __init__(self, extra: Callable[[], bytes] | None = None) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Histogram
-
         self.extra = extra
         self.registry = CollectorRegistry()
         names = ("route", "status")
@@ -60,9 +59,6 @@ class EndpointMetrics:
 
     def route(self, admit: Callable[[Request], object]) -> Route:
         """`/metrics`, for requests that `admit` does not refuse."""
-        from starlette.concurrency import run_in_threadpool
-        from starlette.responses import Response
-        from starlette.routing import Route
 
         async def show(request: Request) -> Response:
             admit(request)
@@ -72,8 +68,6 @@ class EndpointMetrics:
 
     def text(self) -> bytes:
         """All metrics in the text format 0.0.4."""
-        from prometheus_client import generate_latest
-
         return bytes(generate_latest(self.registry)) + (self.extra() if self.extra else b"")
 
 

@@ -94,10 +94,6 @@ class LiveModel:
     def _cite(self, text: str) -> dict[str, str]:
         return {} if self._passages is None else {PASSAGES: self._passages.cite(text)[0]}
 
-    def room_after(self, prompt: Sequence[int]) -> int:
-        """Number of context tokens that remain for the answer."""
-        return self.serving.base.context_length - len(prompt)
-
     def answer(self, prompt: Sequence[int], *, max_new_tokens: int, stop: Sequence[str] = ()) -> Iterator[Piece]:
         """Yield the greedy answer in pieces; joined, they are the text that the gate would have read.
 

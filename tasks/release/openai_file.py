@@ -8,7 +8,7 @@ Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 for
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tasks.files import verify
 from tasks.model.chat_codec import supervised_turns
 from tasks.prompts import conversation_for, render_text
 from tasks.release.export_format import Exported, export_format, gone
+from tasks.release.reports.read import encoded_ids
 from tasks.release.serve import read_serving
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.shapes import detect_shape
@@ -54,7 +55,7 @@ def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, 
         tickets = _tickets(splits.root / f"{split}.parquet")
         talks = [
             _conversation(_ticket(tickets, name, split), prompt, form=encoding["format"], loss_on=encoding["loss_on"])
-            for name in _ticket_ids(dataset.root / split)
+            for name in encoded_ids(dataset.root / split)
         ]
         if not talks:
             continue
@@ -94,16 +95,6 @@ def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
                 raise StorageError(
                     f"the conversation reads back differently{why}", code="TG0547", where=f"{path.name}:{number}"
                 )
-
-
-def _ticket_ids(folder: Path) -> Iterator[str]:
-    """Ticket ids of the examples, in order."""
-    import pyarrow as pa
-
-    for path in sorted(folder.glob("*.arrow")):
-        with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            for batch in stream:
-                yield from batch.column("ticket_id").to_pylist()
 
 
 def _tickets(path: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ Source: the Fetch standard (Origin) and W3C Fetch Metadata (Sec-Fetch-Site).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,12 +33,6 @@ class Refused(Exception):  # noqa: N818  # a response to the client, not a failu
         super().__init__(message)
         self.status, self.message, self.code, self.param = status, message, code, param
         self.retry_after_s = retry_after_s
-
-
-def unknown_model(names: Iterable[str]) -> Refused:
-    """404, with the available names."""
-    known = ", ".join(names) or "none yet"
-    return Refused(404, f"no such model; available: {known}", code="model_not_found", param="model")
 
 
 def malformed(error: ValidationError) -> Refused:

@@ -18,7 +18,7 @@ import orjson
 
 from schemas.errors import DataError, LockedError
 from schemas.file_reading import CsvSpec
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from tasks.failpoint import reach
 from tasks.files import sha256_file, sha256_json, sync_directory, write_atomic, write_json
 from tasks.sources.formats import SourceFile, ending_of

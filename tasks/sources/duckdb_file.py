@@ -40,7 +40,6 @@ class DuckDBFile(SourceKind[DuckDBSource]):
     spec = DuckDBSource
 
     def describe(self, source: DuckDBSource) -> str:
-        """The file."""
         return source.database
 
     def fingerprint(self, source: DuckDBSource, place: Place) -> str:
@@ -48,12 +47,10 @@ class DuckDBFile(SourceKind[DuckDBSource]):
         return fingerprint_database(_database(source, place))
 
     def parts(self, source: DuckDBSource, place: Place) -> Iterator[Part]:
-        """The table or SELECT."""
         name = source.table or "query"
         yield Part(f"{source.database}:{name}", name, read_duckdb(source, _database(source, place)))
 
     def identity(self, source: DuckDBSource) -> Mapping[str, Any]:
-        """The file."""
         return {"database": source.database}
 
     def ingest(self, source: DuckDBSource, ingestion: Ingestion) -> Ingested | None:
@@ -72,7 +69,6 @@ class DuckDBFile(SourceKind[DuckDBSource]):
         return Ingested(0, 0, datetime.now(UTC).isoformat(timespec="seconds"))
 
     def release(self, folder: Path) -> None:
-        """Remove the copy."""
         remove_copy(folder)
 
     def summary(self, source: DuckDBSource, here: Ingested) -> str:

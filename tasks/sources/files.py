@@ -25,7 +25,6 @@ class Files(SourceKind[FilesSource]):
     spec = FilesSource
 
     def describe(self, source: FilesSource) -> str:
-        """The paths and globs."""
         return ", ".join(source.paths)
 
     def fingerprint(self, source: FilesSource, place: Place) -> str:
@@ -33,7 +32,6 @@ class Files(SourceKind[FilesSource]):
         return fingerprint_files(find_files(source, root=place.root))
 
     def parts(self, source: FilesSource, place: Place) -> Iterator[Part]:
-        """Each file."""
         return file_parts(find_files(source, root=place.root), source)
 
 

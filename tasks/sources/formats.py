@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Literal
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
 from tasks.files import sha256_file, sha256_json
+from tasks.sources.kind import Part
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
 
 if TYPE_CHECKING:
-    from tasks.sources.kind import Part
     from tasks.sources.readers.records import Batch
 
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
@@ -81,9 +81,7 @@ def id_prefixes(files: Iterable[SourceFile]) -> dict[str, str]:
     {'a/x.jsonl': 'a/x', 'b/x.jsonl.gz': 'b/x'}
     """
     names = [file.name for file in files]
-    bare = {
-        name: re.sub(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|gz|zst))+$", "", name, flags=re.I) for name in names
-    }
+    bare = {name: _ENDING.sub("", name) for name in names}
     stems = {name: bare[name].rpartition("/")[2] for name in names}
     for prefixes in (stems, bare):
         if len(set(prefixes.values())) == len(names):
@@ -102,8 +100,6 @@ def file_parts(files: Iterable[SourceFile], reading: FileReading) -> Iterator[Pa
     Raises:
         ConfigError: as `file_format`.
     """
-    from tasks.sources.kind import Part
-
     files = tuple(files)
     prefixes = id_prefixes(files)
     for file in files:

@@ -16,7 +16,6 @@ class Generated(SourceKind[GeneratedSource]):
     spec = GeneratedSource
 
     def describe(self, source: GeneratedSource) -> str:
-        """Always `generated`."""
         return "generated"
 
     def fingerprint(self, source: GeneratedSource, place: Place) -> str:

@@ -28,7 +28,6 @@ class Hub(SourceKind[HuggingFaceSource]):
     spec = HuggingFaceSource
 
     def describe(self, source: HuggingFaceSource) -> str:
-        """The name or directory."""
         return source.path
 
     def fingerprint(self, source: HuggingFaceSource, place: Place) -> str:
@@ -40,7 +39,6 @@ class Hub(SourceKind[HuggingFaceSource]):
         return sha256_json({"path": source.path, "revision": source.revision, "split": source.split})
 
     def parts(self, source: HuggingFaceSource, place: Place) -> Iterator[Part]:
-        """The split."""
         yield Part(f"{source.path}:{source.split}", source.split, read_saved_dataset(source, root=place.root))
 
 

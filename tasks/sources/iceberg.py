@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
-from schemas.iceberg import IcebergSource
 from schemas.regular_file import open_regular
+from schemas.source import IcebergSource
 from tasks.files import sha256_json
-from tasks.sources.extras import need_package
 from tasks.sources.iceberg_deletes import Deletes, inexact, plain_path
-from tasks.sources.kind import Part, Place, SourceKind
+from tasks.sources.kind import Part, Place, SourceKind, need_package
 from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import Batch
@@ -62,39 +61,28 @@ class Iceberg(SourceKind[IcebergSource]):
         need_package("pyiceberg", kind=source.kind)
 
     def fingerprint(self, source: IcebergSource, place: Place) -> str:
-        """Digest of table, snapshot and schema."""
-        return fingerprint_iceberg(source, root=place.root)
+        """Digest of table, snapshot and schema, which determine the rows; no data file is read.
+
+        Raises:
+            ConfigError, DataError: As `read_iceberg`.
+        """
+        with _own_errors(source):
+            table = _open(source, place.root)
+            schema = _scan(table, source).projection()
+            return sha256_json({
+                "table": str(table.metadata.table_uuid), "snapshot": table.snapshot_id,
+                "schema": schema.model_dump_json(),
+            })  # fmt: skip
 
     def parts(self, source: IcebergSource, place: Place) -> Iterator[Part]:
-        """The snapshot."""
-        name = f"iceberg:{snapshot_name(source, root=place.root)}"
+        name = f"iceberg:{_described(source)}@{_open(source, place.root).snapshot_id}"
         yield Part(name, self.describe(source).rpartition(".")[2], read_iceberg(source, root=place.root))
 
 
 KIND = Iceberg()
 
 
-def fingerprint_iceberg(source: IcebergSource, *, root: Path) -> str:
-    """Digest of table, snapshot and schema, which determine the rows; no data file is read.
-
-    Raises:
-        ConfigError, DataError: As `read_iceberg`.
-    """
-    with _own_errors(source):
-        table = _open(source, root)
-        schema = _scan(table, source).projection()
-        return sha256_json({
-            "table": str(table.metadata.table_uuid), "snapshot": table.snapshot_id, "schema": schema.model_dump_json(),
-        })  # fmt: skip
-
-
-def snapshot_name(source: IcebergSource, *, root: Path) -> str:
-    """The table's name and snapshot, as rows name their source."""
-    return f"{described(source)}@{_open(source, root).snapshot_id}"
-
-
-def described(source: IcebergSource) -> str:
-    """The table's name."""
+def _described(source: IcebergSource) -> str:
     return source.table or source.path or ""
 
 
@@ -110,7 +98,7 @@ def read_iceberg(source: IcebergSource, *, root: Path) -> Iterator[Batch]:
     with _own_errors(source):
         table = _open(source, root)
         scan = _scan(table, source)
-        check_header([field.name for field in scan.projection().fields], where=described(source))
+        check_header([field.name for field in scan.projection().fields], where=_described(source))
         yield from arrow_batches(_rows(table, scan))
 
 
@@ -266,12 +254,12 @@ def _own_errors(source: IcebergSource) -> Iterator[None]:
     except TunegateError:
         raise
     except FileNotFoundError as error:
-        raise _absent(Path(described(source)), f"a file of the table is missing: {error.filename or ''}") from None
+        raise _absent(Path(_described(source)), f"a file of the table is missing: {error.filename or ''}") from None
     except Exception as error:  # parsers raise all kinds on damaged files: zlib.error, TypeError, SystemError
         if "equality deletes" in str(error):
-            raise inexact("it has equality deletes, which are not supported", where=described(source)) from None
+            raise inexact("it has equality deletes, which are not supported", where=_described(source)) from None
         raise DataError(
-            f"the table cannot be read: {type(error).__name__}", code="TG0202", where=described(source),
+            f"the table cannot be read: {type(error).__name__}", code="TG0202", where=_described(source),
             hint="one of its files is damaged or of an unknown format; nothing was read from it",
         ) from None  # fmt: skip
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from schemas.columns import Shape, TicketColumn
+from schemas.errors import ConfigError
 from schemas.file_reading import Source
 from schemas.source import SOURCES
 from tasks.progress import Progress, silent
@@ -159,3 +161,18 @@ class SourceKind(Generic[S]):
         """What was ingested, for the console."""
         gone = f", {here.n_gone:,} of them deleted upstream" if here.n_gone else ""
         return f"{self.name}: {here.n_rows:,} {here.unit} ingested{gone}, as of {here.finished_at}"
+
+
+def need_package(package: str, *, kind: str) -> None:
+    """Check that the package of a kind of source is installed; the extra has the name of the kind.
+
+    Raises:
+        ConfigError: TG0112, it is not.
+    """
+    if util.find_spec(package) is None:
+        raise ConfigError(
+            f"`source.kind: {kind}` needs {package}, which is not installed",
+            code="TG0112",
+            where="source.kind",
+            hint=f"make install, or `uv sync --extra {kind}`",
+        )

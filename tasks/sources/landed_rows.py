@@ -1,70 +1,101 @@
-"""Rows of a service in `ingest.duckdb`: how a kind of source ingests them and reads them back.
+"""A kind of source whose rows are ingested into `ingest.duckdb` and read from there.
 
-It knows nothing of services or tickets. Called by `zendesk.py` and `postgres.py`.
+It knows nothing of services or tickets: a subclass says how rows are fetched, whose they are, and what is read of them.
+Used by `zendesk.py` and `postgres.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import orjson
 
-from tasks.sources.kind import Ingested, Ingestion
-from tasks.sources.landing import Landing, open_landing, read_landing, require_landing, rewrite_if_replaced
+from schemas.errors import DataError
+from tasks.files import sha256_json
+from tasks.progress import Progress
+from tasks.sources.kind import Ingested, Ingestion, Part, Place, S, SourceKind
+from tasks.sources.landing import Landing, open_landing, read_landing, rewrite_if_replaced
 from tasks.sources.readers.records import Batch, Fault, Record, in_batches
 from tasks.sources.row_owner import RowOwner, note_owner
 
 DELETED = Fault("deleted_upstream", "The source says that it was deleted or redacted.", outcome="dropped")
 
 
-def ingest_rows(ingestion: Ingestion, owner: RowOwner, sync: Callable[[Landing], None]) -> Ingested | None:
-    """Bring `ingest.duckdb` up to date; after a kill the next call resumes after the last committed page.
+class LandedRows(SourceKind[S]):
+    """A service with rows, such as a help desk or a database."""
 
-    Args:
-        owner: Finds the customer of a row; rows of forgotten customers are skipped.
-        sync: Fetches what changed and commits it page by page.
+    is_remote = True
 
-    Raises:
-        LockedError: TG0520, another process ingests the same source.
-        StorageError: TG0519, the file is damaged.
-    """
-    folder, forgotten = ingestion.folder, ingestion.forgotten
-    rewrite_if_replaced(folder)
-    skips = partial(owner.skips, forgotten=forgotten) if forgotten else None
-    with open_landing(folder, skips=skips) as landing:
-        note_owner(landing, owner)
-        if landing.mark("complete") is not None:
-            with landing.step(complete=None):
-                pass
-        sync(landing)
-        landing.finish(at=datetime.now(UTC).isoformat(timespec="seconds"))
-    rewrite_if_replaced(folder)
-    return ingested_rows(folder)
+    def owner(self, source: S) -> RowOwner:
+        """Finds the customer of a row; rows of forgotten customers are skipped."""
+        raise NotImplementedError
 
+    def sync(self, source: S, landing: Landing, *, progress: Progress) -> None:
+        """Fetch what changed and commit it page by page."""
+        raise NotImplementedError
 
-def ingested_rows(folder: Path) -> Ingested | None:
-    """What is in the folder's `ingest.duckdb`; None if it is incomplete."""
-    with read_landing(folder) as landing:
-        if landing is None:
-            return None
-        ((n_rows, n_gone),) = landing.query(
-            "SELECT count(*), count(*) FILTER (state = 'deleted') FROM rows WHERE stream <> 'comment'"
-        )
-        return Ingested(n_rows, n_gone, landing.mark("finished_at") or "")
+    def records(self, source: S, landing: Landing) -> Iterator[Record]:
+        """What is read of the ingested rows, ordered and numbered by key."""
+        raise NotImplementedError
 
+    def fingerprint(self, source: S, place: Place) -> str:
+        """The digest of what was ingested, or a fixed one while it is incomplete."""
+        with read_landing(place.ingested()) as landing:
+            return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
 
-def read_landed(folder: Path, records: Callable[[Landing], Iterable[Record]]) -> Iterator[Batch]:
-    """The records that a kind makes of ingested rows.
+    def parts(self, source: S, place: Place) -> Iterator[Part]:
+        name = self.describe(source)
+        yield Part(f"{self.name}:{name}", name, self._batches(source, place.ingested()))
 
-    Raises:
-        DataError: TG0270, the source was not ingested completely.
-        LockedError: TG0520, it is being ingested now.
-    """
-    with read_landing(folder) as found:
-        yield from in_batches(records(require_landing(found, where=str(folder))))
+    def ingest(self, source: S, ingestion: Ingestion) -> Ingested | None:
+        """Bring `ingest.duckdb` up to date; after a kill the next call resumes after the last committed page.
+
+        Raises:
+            LockedError: TG0520, another process ingests the same source.
+            StorageError: TG0519, the file is damaged.
+        """
+        folder, forgotten, owner = ingestion.folder, ingestion.forgotten, self.owner(source)
+        rewrite_if_replaced(folder)
+        skips = partial(owner.skips, forgotten=forgotten) if forgotten else None
+        with open_landing(folder, skips=skips) as landing:
+            note_owner(landing, owner)
+            if landing.mark("complete") is not None:
+                with landing.step(complete=None):
+                    pass
+            self.sync(source, landing, progress=ingestion.progress)
+            landing.finish(at=datetime.now(UTC).isoformat(timespec="seconds"))
+        rewrite_if_replaced(folder)
+        return self.ingested(source, folder)
+
+    def ingested(self, source: S, folder: Path) -> Ingested | None:
+        """What is in the folder's `ingest.duckdb`; None if it is incomplete."""
+        with read_landing(folder) as landing:
+            if landing is None:
+                return None
+            ((n_rows, n_gone),) = landing.query(
+                "SELECT count(*), count(*) FILTER (state = 'deleted') FROM rows WHERE stream <> 'comment'"
+            )
+            return Ingested(n_rows, n_gone, landing.mark("finished_at") or "")
+
+    def _batches(self, source: S, folder: Path) -> Iterator[Batch]:
+        """The records in batches.
+
+        Raises:
+            DataError: TG0270, the source was not ingested completely.
+            LockedError: TG0520, it is being ingested now.
+        """
+        with read_landing(folder) as landing:
+            if landing is None:
+                raise DataError(
+                    "this source has not been ingested completely",
+                    code="TG0270",
+                    where=str(folder),
+                    hint="tunegate data curate PIPELINE opens the connection; plan and reproduce never do",
+                )
+            yield from in_batches(self.records(source, landing))
 
 
 def faulty_records(landing: Landing, number: int) -> Iterator[Record]:

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.errors import DataError
 from tasks.failpoint import reach
-from tasks.files import sha256_json, sync_directory
+from tasks.files import sync_directory
 from tasks.row_fault import is_row_fault, row_fault
 from tasks.warehouse import connect, quote_text
 
@@ -66,13 +65,11 @@ def reason_of(error: Exception) -> str:
 
 
 class Landing:
-    """An open `ingest.duckdb`; made by `open_landing`."""
+    """An open `ingest.duckdb`; made by `open_landing` and `read_landing`."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, skips: Callable[[Row], bool] | None = None) -> None:
         self._connection, self._skips = connection, skips
         self._due: dict[str, str] = {}
-        for name, columns in TABLES.items():
-            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
 
     def mark(self, name: str) -> str | None:
         """The value stored under this name."""
@@ -201,6 +198,8 @@ def open_landing(folder: Path, *, skips: Callable[[Row], bool] | None = None) ->
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with connect(folder / FILE, threads=1) as connection:
         (folder / FILE).chmod(0o600)
+        for name, columns in TABLES.items():
+            connection.execute(f"CREATE TABLE IF NOT EXISTS {name} ({columns})")
         yield Landing(connection, skips)
 
 
@@ -213,8 +212,7 @@ def read_landing(folder: Path, *, complete: bool = True) -> Iterator[Landing | N
         return
     with connect(path, read_only=True, threads=1) as connection:
         tables = {name for (name,) in connection.sql("SELECT table_name FROM duckdb_tables()").fetchall()}
-        landing = object.__new__(Landing)
-        landing._connection = connection
+        landing = Landing(connection)
         yield landing if tables >= TABLES.keys() and (not complete or landing.mark("complete")) else None
 
 
@@ -244,28 +242,6 @@ def rewrite_if_replaced(folder: Path) -> bool:
     rewritten.replace(path)
     sync_directory(folder)
     return True
-
-
-def landed_fingerprint(folder: Path) -> str:
-    """The digest of what was ingested, or a fixed one while it is incomplete."""
-    with read_landing(folder) as landing:
-        return (landing.mark("complete") if landing else None) or sha256_json({"complete": None})
-
-
-def require_landing(landing: Landing | None, *, where: str) -> Landing:
-    """The landing, if everything was ingested.
-
-    Raises:
-        DataError: TG0270, it was not.
-    """
-    if landing is None:
-        raise DataError(
-            "this source has not been ingested completely",
-            code="TG0270",
-            where=where,
-            hint="tunegate data curate PIPELINE opens the connection; plan and reproduce never do",
-        )
-    return landing
 
 
 def _order(version: str | None) -> tuple[int, str]:

@@ -11,7 +11,6 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +20,10 @@ from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import PostgresSource
 from schemas.secret import secret_value
 from tasks.failpoint import reach
-from tasks.progress import Progress, silent
-from tasks.sources.extras import need_package
-from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
-from tasks.sources.landed_rows import DELETED, faulty_records, ingest_rows, ingested_rows, read_landed
-from tasks.sources.landing import FAULTY, FILE, Landing, Row, landed_fingerprint, open_landing, reason_of
+from tasks.progress import Progress
+from tasks.sources.kind import Ingested, Ingestion, need_package
+from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
+from tasks.sources.landing import FAULTY, FILE, Landing, Row, open_landing, reason_of
 from tasks.sources.postgres_sql import Statements, check_query
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record
 from tasks.sources.row_owner import RowOwner
@@ -43,14 +41,12 @@ _TIME_TYPES = (1082, 1083, 1114, 1184, 1186, 1266)
 """Dates, times and intervals; read as text, since Postgres has some that Python cannot represent."""
 
 
-class Postgres(SourceKind[PostgresSource]):
+class Postgres(LandedRows[PostgresSource]):
     """A table of a database, or a SELECT."""
 
     spec = PostgresSource
-    is_remote = True
 
     def describe(self, source: PostgresSource) -> str:
-        """The table."""
         return source.table or "query"
 
     def check(self, source: PostgresSource) -> None:
@@ -64,59 +60,57 @@ class Postgres(SourceKind[PostgresSource]):
         origin_of(source)
         check_query(source)
 
-    def fingerprint(self, source: PostgresSource, place: Place) -> str:
-        """Digest of what was ingested."""
-        return landed_fingerprint(place.ingested())
-
-    def parts(self, source: PostgresSource, place: Place) -> Iterator[Part]:
-        """The rows, ordered and numbered by key."""
-        name = self.describe(source)
-        yield Part(f"{source.kind}:{name}", name, read_landed(place.ingested(), partial(_rows, source)))
-
     def identity(self, source: PostgresSource) -> Mapping[str, Any]:
         """The table or query, with key and cursor."""
         return source.model_dump(include={"dsn", "table", "query", "key", "cursor"}, mode="json")
 
     def ingest(self, source: PostgresSource, ingestion: Ingestion) -> Ingested | None:
-        """Fetch what changed since the last call."""
+        """Fetch what changed since the last call, or everything if the `dsn` names another database now."""
         _discard_other_origin(source, ingestion.folder)
-        return ingest_rows(
-            ingestion, owner_of(source), lambda landing: sync_postgres(source, landing, progress=ingestion.progress)
-        )
+        return super().ingest(source, ingestion)
 
-    def ingested(self, source: PostgresSource, folder: Path) -> Ingested | None:
-        """Numbers of rows and of those deleted upstream."""
-        return ingested_rows(folder)
+    def owner(self, source: PostgresSource) -> RowOwner:
+        """The column that names the customer, and its place in the key."""
+        customer, ticket = (source.columns.get(name, name) for name in ("customer_id", "ticket_id"))
+        places = {name: place for place, name in enumerate(source.key)}
+        return RowOwner(customer, places.get(customer), places.get(ticket))
+
+    def sync(self, source: PostgresSource, landing: Landing, *, progress: Progress) -> None:
+        """Fetch rows after the committed position, then compare the keys.
+
+        Raises:
+            ConfigError: TG0112, the extra is not installed; TG0130, key or cursor do not fit the table; TG0106, the
+                variable of `dsn` is not set; TG0130, there is no such table; TG0125, the query does not parse.
+            DataError: TG0209, the server refuses the query.
+            ServiceError: TG0707, the login is refused; TG0709, there is no connection, or it was lost.
+            SecurityError: TG0811, the query is not a single SELECT.
+        """
+        check_query(source)
+        with _own_errors(source), _snapshot(source) as connection:
+            statements = Statements(source, _columns(source, connection))
+            _check_key(source, connection, statements)
+            _fetch_pages(source, connection, landing, statements, progress)
+            _fetch_faulty(connection, landing, statements)
+            if source.deletions == "compare":
+                _compare_keys(source, connection, landing, statements)
+
+    def records(self, source: PostgresSource, landing: Landing) -> Iterator[Record]:
+        place = self.owner(source).ticket_in_key
+        number = 0
+        keys = landing.query("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
+        for start in range(0, len(keys), BATCH_ROWS):
+            listed = [key for (key,) in keys[start : start + BATCH_ROWS]]
+            for key, state, content in landing.query(
+                "SELECT key, state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key",
+                listed,
+            ):
+                number += 1
+                ticket_id = None if place is None else str(orjson.loads(key)[place])
+                yield Record(number, None, _kept(state, content), ticket_id=ticket_id)
+        yield from faulty_records(landing, number)
 
 
 KIND = Postgres()
-
-
-def owner_of(source: PostgresSource) -> RowOwner:
-    """The column that names the customer, and its place in the key."""
-    customer, ticket = (source.columns.get(name, name) for name in ("customer_id", "ticket_id"))
-    places = {name: place for place, name in enumerate(source.key)}
-    return RowOwner(customer, places.get(customer), places.get(ticket))
-
-
-def sync_postgres(source: PostgresSource, landing: Landing, *, progress: Progress = silent) -> None:
-    """Fetch rows after the committed position, then compare the keys.
-
-    Raises:
-        ConfigError: TG0112, the extra is not installed; TG0130, key or cursor do not fit the table; TG0106, the
-            variable of `dsn` is not set; TG0130, there is no such table; TG0125, the query does not parse.
-        DataError: TG0209, the server refuses the query.
-        ServiceError: TG0707, the login is refused; TG0709, there is no connection, or it was lost.
-        SecurityError: TG0811, the query is not a single SELECT.
-    """
-    check_query(source)
-    with _own_errors(source), _snapshot(source) as connection:
-        statements = Statements(source, _columns(source, connection))
-        _check_key(source, connection, statements)
-        _fetch_pages(source, connection, landing, statements, progress)
-        _fetch_faulty(connection, landing, statements)
-        if source.deletions == "compare":
-            _compare_keys(source, connection, landing, statements)
 
 
 def _fetch_pages(
@@ -275,16 +269,11 @@ def _snapshot(source: PostgresSource) -> Iterator[Connection]:
         register_type(new_type(_TIME_TYPES, "TIME_TEXT", lambda text, _cursor: text), connection)
         register_default_json(connection, loads=_loaded)
         register_default_jsonb(connection, loads=_loaded)
-        _execute(connection, "SET TIME ZONE 'UTC'", "SET datestyle = 'ISO, YMD'", "SET extra_float_digits = 1")
+        with connection.cursor() as cursor:
+            cursor.execute("SET TIME ZONE 'UTC'; SET datestyle = 'ISO, YMD'; SET extra_float_digits = 1")
         yield connection
     finally:
         connection.close()
-
-
-def _execute(connection: Connection, *statements: str) -> None:
-    with connection.cursor() as cursor:
-        for statement in statements:
-            cursor.execute(statement)
 
 
 @contextmanager
@@ -356,22 +345,6 @@ def _discard_other_origin(source: PostgresSource, folder: Path) -> None:
         shutil.rmtree(folder)
     with open_landing(folder) as landing, landing.step(origin=origin):
         pass
-
-
-def _rows(source: PostgresSource, landing: Landing) -> Iterator[Record]:
-    named = source.columns.get("ticket_id", "ticket_id")
-    place = source.key.index(named) if named in source.key else None
-    number = 0
-    keys = landing.query("SELECT key FROM rows WHERE stream = 'row' ORDER BY key")
-    for start in range(0, len(keys), BATCH_ROWS):
-        listed = [key for (key,) in keys[start : start + BATCH_ROWS]]
-        for key, state, content in landing.query(
-            "SELECT key, state, content FROM rows WHERE stream = 'row' AND list_contains(?, key) ORDER BY key", listed
-        ):
-            number += 1
-            ticket_id = None if place is None else str(orjson.loads(key)[place])
-            yield Record(number, None, _kept(state, content), ticket_id=ticket_id)
-    yield from faulty_records(landing, number)
 
 
 def _kept(state: str, content: str) -> Mapping[str, object] | Fault:

@@ -28,6 +28,8 @@ class Statements:
         self.columns = tuple(columns)
         self._cursor = f"source.{_name(source.cursor)}"
         self._keys = [f"source.{_name(name)}" for name in source.key]
+        self._place = [self._cursor, *self._keys]
+        self._is_whole = " AND ".join(f"{name} IS NOT NULL" for name in self._place)
         self._from = _relation(source)
         self._page_size = source.page_size
         self._is_time = columns[source.cursor] in _TIMES
@@ -42,16 +44,14 @@ class Statements:
 
         A position is cursor and key of the last row, or a cursor alone, whose own rows are read again.
         """
-        where = " AND ".join(f"{name} IS NOT NULL" for name in (self._cursor, *self._keys))
+        where, order = self._is_whole, ", ".join(self._place)
         values: list[object] = []
         if position is not None and len(position) == 1:
             where += f" AND {self._cursor} >= %s"
             values = [*position]
         elif position is not None:
-            names = ", ".join((self._cursor, *self._keys))
-            where += f" AND ({names}) > ({', '.join('%s' for _ in position)})"
+            where += f" AND ({order}) > ({', '.join('%s' for _ in position)})"
             values = [*position]
-        order = ", ".join((self._cursor, *self._keys))
         return f"{self._select()} WHERE {where} ORDER BY {order} LIMIT {self._page_size}", values
 
     def by_keys(self, keys: Sequence[Sequence[str]]) -> Statement:
@@ -62,13 +62,12 @@ class Statements:
 
     def keys(self) -> str:
         """The keys of all rows without a null in cursor or key."""
-        where = " AND ".join(f"{name} IS NOT NULL" for name in (self._cursor, *self._keys))
-        return f"SELECT {', '.join(f'{name}::text' for name in self._keys)} FROM {self._from} WHERE {where}"
+        keys = ", ".join(f"{name}::text" for name in self._keys)
+        return f"SELECT {keys} FROM {self._from} WHERE {self._is_whole}"
 
     def count_nulls(self) -> str:
         """How many rows have a null in cursor or key."""
-        where = " OR ".join(f"{name} IS NULL" for name in (self._cursor, *self._keys))
-        return f"SELECT count(*) FROM {self._from} WHERE {where}"
+        return f"SELECT count(*) FROM {self._from} WHERE NOT ({self._is_whole})"
 
     def repeated_key(self) -> str:
         """Returns one row if any key occurs twice."""
@@ -84,7 +83,7 @@ class Statements:
         return f"SELECT ({earlier})::text", [highest, began, seconds]
 
     def _select(self) -> str:
-        first = ", ".join(f"{name}::text" for name in (self._cursor, *self._keys))
+        first = ", ".join(f"{name}::text" for name in self._place)
         return f"SELECT {first}, {', '.join(f'source.{_name(name)}' for name in self.columns)} FROM {self._from}"
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from schemas.errors import DataError
-from schemas.remote_files import S3, RemoteFilesSource, in_pattern, is_pattern
+from schemas.remote_source import S3, RemoteFilesSource, in_pattern, is_pattern
 from schemas.secret import secret_value
 from tasks.failpoint import reach
 from tasks.progress import Progress, silent
@@ -294,7 +294,7 @@ class _Download:
             self._etag, self._modified = response.headers.get("etag"), response.headers.get("last-modified")
             self._packed = self._packing(response)
         else:
-            raise unusable(self._url, described(status, response.headers))
+            raise unusable(self._url, described(response))
         self._write(response)
         self._stream.flush()
         os.fsync(self._stream.fileno())

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from tasks.sources.copies import copies_fingerprint, digest_urls, read_snapshot, require_copies
 from tasks.sources.formats import file_parts
 from tasks.sources.kind import Ingested, Ingestion, Part, Place, SourceKind
@@ -24,7 +24,6 @@ class RemoteFiles(SourceKind[RemoteFilesSource]):
     is_remote = True
 
     def describe(self, source: RemoteFilesSource) -> str:
-        """The addresses."""
         return ", ".join(source.urls)
 
     def check(self, source: RemoteFilesSource) -> None:

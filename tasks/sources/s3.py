@@ -14,26 +14,29 @@ import hashlib
 import hmac
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from configparser import Error, RawConfigParser
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import quote, unquote_plus, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from xml.etree import ElementTree
 
 from schemas.errors import ConfigError, DataError
-from schemas.remote_files import S3, RemoteFilesSource, in_pattern
+from schemas.remote_source import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
 from schemas.secrets import know_secret
 from tasks.sources.web import PassingError, Web, unusable
+
+if TYPE_CHECKING:
+    from httpx import Response
 
 MAX_PAGE_BYTES = 1 << 24
 """Limit for one page of a listing; 1,000 keys of 1,024 characters, encoded and with tags, are less than half."""
 CREDENTIALS_FILE = "AWS_SHARED_CREDENTIALS_FILE"
 _PROFILE_KEYS = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")
-_UNRESERVED = "-._~"
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 
 
@@ -69,11 +72,11 @@ class Storage:
     def request(self, bucket: str, key: str, query: str = "") -> tuple[str, dict[str, str]]:
         """Address and headers of a GET for this object, or for the bucket if the key is empty."""
         if self._endpoint:
-            base, path = self._endpoint, f"/{bucket}/{encoded_path(key)}"
+            base, path = self._endpoint, f"/{bucket}/{quote(key)}"
         elif "." in bucket:  # Amazon's wildcard certificate does not cover such a name
-            base, path = f"https://s3.{self._region}.amazonaws.com", f"/{bucket}/{encoded_path(key)}"
+            base, path = f"https://s3.{self._region}.amazonaws.com", f"/{bucket}/{quote(key)}"
         else:
-            base, path = f"https://{bucket}.s3.{self._region}.amazonaws.com", f"/{encoded_path(key)}"
+            base, path = f"https://{bucket}.s3.{self._region}.amazonaws.com", f"/{quote(key)}"
         url = f"{base}{path}?{query}" if query else f"{base}{path}"
         if self._credentials is None:
             return url, {}
@@ -118,7 +121,7 @@ class Storage:
     def _page(self, bucket: str, query: dict[str, str], where: str) -> ElementTree.Element:
         import httpx
 
-        url, headers = self.request(bucket, "", encoded_query(query))
+        url, headers = self.request(bucket, "", _encoded(query))
         body = bytearray()
         with self._web.get(url, headers, follow=False) as response:
             if response.status_code == 404:
@@ -126,7 +129,7 @@ class Storage:
                     "there is no such bucket", code="TG0270", where=where, hint="check `endpoint` and the url"
                 )
             if response.status_code != 200:
-                raise unusable(where, described(response.status_code, response.headers))
+                raise unusable(where, described(response))
             try:
                 for chunk in response.iter_raw():
                     body += chunk
@@ -137,10 +140,10 @@ class Storage:
         return _parsed(bytes(body))
 
 
-def described(status: int, headers: object) -> str:
+def described(response: Response) -> str:
     """The status, with the region of the bucket if S3 names one."""
-    region = headers.get("x-amz-bucket-region") if hasattr(headers, "get") else None
-    return f"status {status}" + (f"; the bucket's region is {region}, set `region`" if region else "")
+    region = response.headers.get("x-amz-bucket-region")
+    return f"status {response.status_code}" + (f"; the bucket's region is {region}, set `region`" if region else "")
 
 
 def _parsed(body: bytes) -> ElementTree.Element:
@@ -162,15 +165,11 @@ def _credentials(source: RemoteFilesSource) -> Credentials | None:
         return profile_keys(source.profile)
     if source.access_key_id is None or source.secret_access_key is None:
         return None
-    values = [
-        None if reference is None else secret_value(reference, where=f"source.{name}")
-        for name, reference in (
-            ("access_key_id", source.access_key_id),
-            ("secret_access_key", source.secret_access_key),
-            ("session_token", source.session_token),
-        )
-    ]
-    return Credentials(values[0] or "", values[1] or "", values[2])
+    return Credentials(
+        secret_value(source.access_key_id, where="source.access_key_id"),
+        secret_value(source.secret_access_key, where="source.secret_access_key"),
+        secret_value(source.session_token, where="source.session_token") if source.session_token else None,
+    )
 
 
 def profile_keys(profile: str) -> Credentials:
@@ -214,23 +213,13 @@ def _unusable_profile(path: Path, reason: str) -> ConfigError:
     )
 
 
-def encoded_path(key: str) -> str:
-    """The key as a path.
-
-    >>> encoded_path("a b/ü+1.csv")
-    'a%20b/%C3%BC%2B1.csv'
-    """
-    return quote(key, safe="/" + _UNRESERVED)
-
-
-def encoded_query(query: Mapping[str, str]) -> str:
+def _encoded(query: dict[str, str]) -> str:
     """The query, sorted and encoded as it is signed and sent.
 
-    >>> encoded_query({"prefix": "a/b", "list-type": "2"})
-    'list-type=2&prefix=a%2Fb'
+    >>> _encoded({"prefix": "a b/c", "list-type": "2"})
+    'list-type=2&prefix=a%20b%2Fc'
     """
-    pairs = sorted((quote(name, safe=_UNRESERVED), quote(value, safe=_UNRESERVED)) for name, value in query.items())
-    return "&".join(f"{name}={value}" for name, value in pairs)
+    return urlencode(sorted(query.items()), quote_via=quote, safe="")
 
 
 def signed_headers(

@@ -8,12 +8,9 @@ text. It knows nothing of HTTP (`zendesk_api.py`), nor of which comment is the q
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,11 +20,10 @@ from schemas.errors import ServiceError
 from schemas.file_reading import FileReading
 from schemas.remote_source import ZendeskSource
 from tasks.failpoint import reach
-from tasks.progress import Progress, silent
-from tasks.sources.extras import need_package
-from tasks.sources.kind import Ingested, Ingestion, Part, Place, RowReading, SourceKind
-from tasks.sources.landed_rows import DELETED, faulty_records, ingest_rows, ingested_rows, read_landed
-from tasks.sources.landing import FAULTY, Landing, Row, landed_fingerprint, reason_of
+from tasks.progress import Progress
+from tasks.sources.kind import RowReading, need_package
+from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
+from tasks.sources.landing import FAULTY, Landing, Row, reason_of
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
 from tasks.sources.row_owner import REQUESTER, RowOwner
 from tasks.sources.zendesk_api import Page, ZendeskApi, with_restarts
@@ -46,14 +42,12 @@ OTHER_STATUS = Fault("other_status", "The ticket has a status that is not in `st
 _IN_ORDER = "ORDER BY length(key), key"
 
 
-class Zendesk(SourceKind[ZendeskSource]):
+class Zendesk(LandedRows[ZendeskSource]):
     """A Zendesk account."""
 
     spec = ZendeskSource
-    is_remote = True
 
     def describe(self, source: ZendeskSource) -> str:
-        """The host."""
         return urlsplit(source.address).hostname or source.address
 
     def check(self, source: ZendeskSource) -> None:
@@ -64,15 +58,6 @@ class Zendesk(SourceKind[ZendeskSource]):
         """
         need_package("dlt", kind=source.kind)
 
-    def fingerprint(self, source: ZendeskSource, place: Place) -> str:
-        """Digest of what was ingested."""
-        return landed_fingerprint(place.ingested())
-
-    def parts(self, source: ZendeskSource, place: Place) -> Iterator[Part]:
-        """The tickets, ordered and numbered by id."""
-        name = self.describe(source)
-        yield Part(f"{source.kind}:{name}", name, read_landed(place.ingested(), partial(_tickets, source)))
-
     def row_reading(self, source: ZendeskSource) -> RowReading:
         """Rows are tickets, made by `zendesk_conversation.py`."""
         return FileReading(shape="ticket", columns=source.columns)
@@ -81,41 +66,41 @@ class Zendesk(SourceKind[ZendeskSource]):
         """The account, and the first day of the tickets to fetch."""
         return {"address": source.address, "start": source.start}
 
-    def ingest(self, source: ZendeskSource, ingestion: Ingestion) -> Ingested | None:
-        """Fetch what changed since the last call."""
-        return ingest_rows(
-            ingestion, owner_of(source), lambda landing: sync_zendesk(source, landing, progress=ingestion.progress)
-        )
+    def owner(self, source: ZendeskSource) -> RowOwner:
+        """The column that names the customer."""
+        return RowOwner(source.columns.get("customer_id", REQUESTER))
 
-    def ingested(self, source: ZendeskSource, folder: Path) -> Ingested | None:
-        """Numbers of tickets and of those deleted upstream."""
-        return ingested_rows(folder)
+    def sync(self, source: ZendeskSource, landing: Landing, *, progress: Progress) -> None:
+        """Fetch what changed since the committed cursor.
+
+        Raises:
+            ServiceError: TG0707 and TG0708; rows ingested before stay.
+            ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
+        """
+        with closing(ZendeskApi(source)) as api:
+            with_restarts(lambda: _fetch_tickets(api, landing, progress))
+            with_restarts(lambda: _fetch_comments(api, landing, source.statuses, progress))
+
+    def records(self, source: ZendeskSource, landing: Landing) -> Iterator[Record]:
+        keys = landing.query(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
+        for start in range(0, len(keys), BATCH_ROWS):
+            some = keys[start : start + BATCH_ROWS]
+            listed = [key for key, _, _ in some]
+            contents = dict(
+                landing.query("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
+            )
+            comments = _comments_of(landing, listed)
+            for key, state, status in some:
+                if state != "live":
+                    yield Record(int(key), None, DELETED, ticket_id=key)
+                elif status not in source.statuses:
+                    yield Record(int(key), None, OTHER_STATUS, ticket_id=key)
+                else:
+                    yield Record(int(key), None, _content(source, contents[key], comments[key]), ticket_id=key)
+        yield from faulty_records(landing, 0)
 
 
 KIND = Zendesk()
-
-
-def owner_of(source: ZendeskSource) -> RowOwner:
-    """The column that names the customer."""
-    return RowOwner(source.columns.get("customer_id", REQUESTER))
-
-
-def sync_zendesk(
-    source: ZendeskSource,
-    landing: Landing,
-    *,
-    progress: Progress = silent,
-    sleep: Callable[[float], None] = time.sleep,
-) -> None:
-    """Fetch what changed since the committed cursor.
-
-    Raises:
-        ServiceError: TG0707 and TG0708; rows ingested before stay.
-        ConfigError: TG0112, the extra is not installed; TG0106, the token is not in the environment.
-    """
-    with closing(ZendeskApi(source, sleep=sleep)) as api:
-        with_restarts(lambda: _fetch_tickets(api, landing, progress), sleep)
-        with_restarts(lambda: _fetch_comments(api, landing, source.statuses, progress), sleep)
 
 
 def _fetch_tickets(api: ZendeskApi, landing: Landing, progress: Progress) -> None:
@@ -141,7 +126,7 @@ def _fetch_comments(api: ZendeskApi, landing: Landing, statuses: Sequence[str], 
     listed = ", ".join("?" for _ in statuses)
     waiting = landing.query(
         f"SELECT key, version FROM rows WHERE stream = 'ticket' AND state = 'live' AND status IN ({listed}) "
-        "AND fetched IS DISTINCT FROM version ORDER BY length(key), key",
+        f"AND fetched IS DISTINCT FROM version {_IN_ORDER}",
         *statuses,
     )
     for number, (key, version) in enumerate(waiting, start=1):
@@ -247,25 +232,6 @@ def _has_id(value: object) -> bool:
 def _as_json(value: dict[str, Any]) -> str:
     """JSON with sorted keys: equal values give equal text."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
-
-
-def _tickets(source: ZendeskSource, landing: Landing) -> Iterator[Record]:
-    keys = landing.query(f"SELECT key, state, status FROM rows WHERE stream = 'ticket' {_IN_ORDER}")
-    for start in range(0, len(keys), BATCH_ROWS):
-        some = keys[start : start + BATCH_ROWS]
-        listed = [key for key, _, _ in some]
-        contents = dict(
-            landing.query("SELECT key, content FROM rows WHERE stream = 'ticket' AND list_contains(?, key)", listed)
-        )
-        comments = _comments_of(landing, listed)
-        for key, state, status in some:
-            if state != "live":
-                yield Record(int(key), None, DELETED, ticket_id=key)
-            elif status not in source.statuses:
-                yield Record(int(key), None, OTHER_STATUS, ticket_id=key)
-            else:
-                yield Record(int(key), None, _content(source, contents[key], comments[key]), ticket_id=key)
-    yield from faulty_records(landing, 0)
 
 
 def _content(source: ZendeskSource, ticket: str, comments: list[tuple[str, str, str]]) -> Mapping[str, object] | Fault:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from schemas.errors import ServiceError
 from schemas.remote_source import ZendeskSource
 from schemas.secret import secret_value
-from tasks.sources.extras import need_package
+from tasks.sources.kind import need_package
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -155,7 +155,7 @@ class ZendeskApi:
         return self._session
 
 
-def with_restarts(work: Callable[[], None], sleep: Callable[[float], None]) -> None:
+def with_restarts(work: Callable[[], None]) -> None:
     """Do the work; after an unusable response resume at the last committed position, up to `RESTARTS` times."""
     for attempt in range(RESTARTS + 1):
         try:
@@ -164,7 +164,7 @@ def with_restarts(work: Callable[[], None], sleep: Callable[[float], None]) -> N
         except ServiceError as error:
             if error.code != "TG0708" or attempt == RESTARTS:
                 raise
-            sleep(FIRST_DELAY_S * 2**attempt)
+            time.sleep(FIRST_DELAY_S * 2**attempt)
 
 
 def _login(source: ZendeskSource) -> dict[str, str]:

@@ -116,7 +116,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
         faults=dict(Counter(code for code, _ in faults).most_common()),
         reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
-        reply_chars=_quantile([ticket["reply"] for ticket in tickets if ticket["reply"]], 0.95),
+        reply_chars=_quantile(replies, 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         mean_chars=sum(lengths) / max(1, len(lengths)),
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),

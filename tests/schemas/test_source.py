@@ -11,12 +11,10 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from schemas.file_reading import FileReading
-from schemas.iceberg import IcebergSource
 from schemas.load import PipelineFile
-from schemas.remote_files import RemoteFilesSource
-from schemas.remote_source import ZendeskSource
+from schemas.remote_source import RemoteFilesSource, ZendeskSource
 from schemas.secret import PATTERN, is_secret
-from schemas.source import DuckDBSource, FilesSource, SourceSpec
+from schemas.source import DuckDBSource, FilesSource, IcebergSource, SourceSpec
 
 Load = Callable[..., PipelineFile]
 Explain = Callable[..., str]

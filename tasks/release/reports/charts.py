@@ -18,21 +18,20 @@ INTERVAL_WIDTH, INTERVAL_HEIGHT = 180, 22
 MAX_POINTS = 600
 
 
-def lines(series: Sequence[tuple[str, str, Sequence[int], Sequence[float]]], *, label: str, log: bool = False) -> str:
+def lines(series: Sequence[tuple[str, str, Sequence[int], Sequence[float]]], *, label: str) -> str:
     """A line chart; each series is (name, colour, steps, values). Values that are not finite are left out.
 
     Args:
         label: Text for screen readers.
-        log: Use a logarithmic axis for the values; values that are not positive are left out.
     """
-    points = [(name, colour, _usable(steps, values, log)) for name, colour, steps, values in series]
+    points = [(name, colour, _usable(steps, values)) for name, colour, steps, values in series]
     points = [(name, colour, found) for name, colour, found in points if found]
     if not points:
         return ""
     xs = [x for _, _, found in points for x, _ in found]
     ys = [y for _, _, found in points for _, y in found]
     x_span, y_span = (min(xs), max(xs)), (min(ys), max(ys))
-    marks = [_grid(y_span, x_span, log)]
+    marks = [_grid(y_span, x_span)]
     for name, colour, found in points:
         shown = _thinned(found)
         path = " ".join(f"{_x(x, x_span):.1f},{_y(y, y_span):.1f}" for x, y in shown)
@@ -53,7 +52,7 @@ def columns(bins: Sequence[tuple[str, int]], *, label: str) -> str:
     if not most:
         return ""
     step = (WIDTH - LEFT - RIGHT) / len(bins)
-    marks = [_grid((0, most), None, log=False)]
+    marks = [_grid((0, most), None)]
     every = -(-len(bins) // LABELS)
     for place, (name, n) in enumerate(bins):
         x, y = LEFT + place * step, _y(n, (0, most))
@@ -95,9 +94,8 @@ def interval(lower: float, middle: float | None, upper: float, limit: float | No
     return _svg(INTERVAL_WIDTH, INTERVAL_HEIGHT, label, "".join(marks))
 
 
-def _usable(steps: Sequence[int], values: Sequence[float], log: bool) -> list[tuple[float, float]]:
-    pairs = [(float(x), y) for x, y in zip(steps, values, strict=True) if math.isfinite(y) and (y > 0 or not log)]
-    return [(x, math.log10(y)) for x, y in pairs] if log else pairs
+def _usable(steps: Sequence[int], values: Sequence[float]) -> list[tuple[float, float]]:
+    return [(float(x), y) for x, y in zip(steps, values, strict=True) if math.isfinite(y)]
 
 
 def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -114,14 +112,13 @@ def _y(y: float, span: tuple[float, float]) -> float:
     return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * share
 
 
-def _grid(y_span: tuple[float, float], x_span: tuple[float, float] | None, log: bool) -> str:
+def _grid(y_span: tuple[float, float], x_span: tuple[float, float] | None) -> str:
     marks = []
     for share in (0.0, 0.5, 1.0):
         value = y_span[0] + share * (y_span[1] - y_span[0])
         y = _y(value, y_span)
-        shown = tick(10**value if log else value)
         marks.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" style="stroke:var(--line)"/>')
-        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{shown}</text>')
+        marks.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick(value)}</text>')
     if x_span is not None:
         marks.append(f'<text x="{LEFT}" y="{HEIGHT - 6}">step {x_span[0]:.0f}</text>')
         marks.append(f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 6}" text-anchor="end">{x_span[1]:.0f}</text>')

@@ -7,6 +7,7 @@ differs from the wanted one. Called by `flows/views/report.py`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from difflib import SequenceMatcher
 from typing import Any, NamedTuple
 
@@ -69,23 +70,16 @@ def _interval(finding: Finding) -> str:
     )
 
 
-def _curve_charts(curves: tuple[Curve, ...]) -> list[tuple[str, str]]:
+def _curve_charts(curves: tuple[Curve, ...]) -> Iterator[tuple[str, str]]:
     """Title and SVG of each chart: losses together, then each other series."""
     losses = [each for each in curves if each.name in ("loss", "validation_loss")]
     colours = {"loss": "candidate", "validation_loss": "reference"}
     drawn: list[tuple[str, Any]] = [("Loss, nats per token", losses)]
     drawn += [(_TITLES.get(each.name, each.name.replace("_", " ")), [each]) for each in curves if each not in losses]
-    made = [
-        (
-            title,
-            charts.lines(
-                [(each.name, colours.get(each.name, "candidate"), each.steps, each.values) for each in group],
-                label=f"{title} over training steps",
-            ),
-        )
-        for title, group in drawn
-    ]
-    return [(title, svg) for title, svg in made if svg]
+    for title, group in drawn:
+        series = [(each.name, colours.get(each.name, "candidate"), each.steps, each.values) for each in group]
+        if svg := charts.lines(series, label=f"{title} over training steps"):
+            yield title, svg
 
 
 class Piece(NamedTuple):

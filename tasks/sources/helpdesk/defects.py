@@ -60,18 +60,9 @@ def label_ticket(category: str, priority: str, reference: str, *, defect: str) -
 
 
 WAYS: Final = (
-    "invalid_json",
-    "missing_body",
-    "conflicting_id",
-    "truncated",
-    "unknown_category",
-    "wrong_type",
-    "invalid_utf8",
-    "impossible_date",
-    "too_long",
-    "unknown_priority",
-    "missing_customer",
-)
+    "invalid_json", "missing_body", "conflicting_id", "truncated", "unknown_category", "wrong_type", "invalid_utf8",
+    "impossible_date", "too_long", "unknown_priority", "missing_customer",
+)  # fmt: skip
 """Kinds of damage, used in turn in this order."""
 
 

@@ -148,20 +148,8 @@ class HelpDesk:
         if kind == "clean" and number % CONTROL_TOKEN_EVERY == CONTROL_TOKEN_EVERY // 2:
             body = f"{body}\n{dice.pick(PHRASES.control_tokens)}"
         thread = self._n_concerns
-        return self._answered(
-            Draft(
-                kind,
-                customer,
-                thread,
-                now,
-                timedelta(),
-                concern,
-                subject,
-                body,
-                contact="",
-                agent="",
-            )
-        )
+        draft = Draft(kind, customer, thread, now, timedelta(), concern, subject, body, contact="", agent="")
+        return self._answered(draft)
 
     def _write(self, concern: Concern, *, past: str = "") -> tuple[str, str]:
         if concern.topic:

@@ -265,22 +265,14 @@ def make_up(kind: str, first_name: str, dice: Dice) -> dict[str, str]:
             return {"key": f"nb_live_{_letters(dice, 24)}", "password": f"{first_name}-{1000 + dice.below(9000)}"}
 
 
-def _letters(dice: Dice, n: int) -> str:
-    return "".join(dice.pick(_ALPHABET) for _ in range(n))
-
-
-def _digits(dice: Dice, n: int) -> str:
-    return "".join(dice.pick("0123456789") for _ in range(n))
+def _letters(dice: Dice, n: int, alphabet: str = _ALPHABET) -> str:
+    return "".join(dice.pick(alphabet) for _ in range(n))
 
 
 def _iban(dice: Dice) -> str:
-    country, account = dice.pick(
-        (
-            ("DE", f"00000000{_digits(dice, 10)}"),
-            ("GB", f"NBTS000000{_digits(dice, 8)}"),
-            ("NL", f"NBTS{_digits(dice, 10)}"),
-        )
-    )
+    forms = (("DE", "00000000", 10), ("GB", "NBTS000000", 8), ("NL", "NBTS", 10))
+    accounts = [(country, bank + _letters(dice, n, "0123456789")) for country, bank, n in forms]
+    country, account = dice.pick(accounts)
     iban = country + check_digits(country, account) + account
     return " ".join(iban[start : start + 4] for start in range(0, len(iban), 4)) if dice.chance(0.7) else iban
 

@@ -13,10 +13,9 @@ from flows.privacy.forget import forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import PostgresSource, ZendeskSource
 from tasks.curate.extract import extract_tickets
-from tasks.sources import postgres, zendesk
 from tasks.sources.ingest import source_folder
 from tasks.sources.landing import FILE, Row, open_landing
-from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.registry import fingerprint_source, kind_of, place_of
 from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
 from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces
@@ -60,15 +59,11 @@ def fill(workspace: Workspace, source: ZendeskSource | PostgresSource) -> Path:
     else:
         rows = [row(4711, 1, "amber ibis"), row(4711, 2, None), row(8, 3, "grey")]
     with open_landing(folder) as landing:
-        note_owner(landing, owner_of(source))
+        note_owner(landing, kind_of(source).owner(source))
         with landing.step():
             landing.put(rows)
         landing.finish(at="2026-06-02")
     return folder / FILE
-
-
-def owner_of(source: ZendeskSource | PostgresSource) -> RowOwner:
-    return zendesk.owner_of(source) if isinstance(source, ZendeskSource) else postgres.owner_of(source)
 
 
 def traces_left(workspace: Workspace) -> list[str]:
@@ -103,7 +98,7 @@ def test_rows_and_bytes_are_removed_and_not_ingested_again(
 
     forgotten = load_forgotten(workspace.settings)
     assert forgotten is not None
-    owner = owner_of(source)
+    owner = kind_of(source).owner(source)
     with open_landing(file.parent, skips=partial(owner.skips, forgotten=forgotten)) as landing, landing.step():
         if isinstance(source, ZendeskSource):
             landing.put(ticket(4, 4711, "amber ibis")[:1])

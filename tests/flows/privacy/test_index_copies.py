@@ -14,7 +14,7 @@ from flows.context.ingest import ingested_source, landed_folder
 from flows.context.listener import Listeners
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from tasks.curate.extract import extract_tickets
 from tasks.sources.ingest import ingest_source
 from tasks.sources.registry import fingerprint_source, place_of

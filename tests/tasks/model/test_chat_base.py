@@ -21,8 +21,8 @@ from tasks.model.chat_base import CHAT_FILES, trained_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.merge import check_parity, merge_adapter
 from tasks.release.bundle import bundle_candidate
+from tasks.release.export_adapter import check_servable
 from tasks.release.serve import load_bundle
-from tasks.release.vllm_launch import check_servable
 from tasks.train.fast.decoder import is_fast
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21

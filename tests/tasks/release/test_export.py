@@ -17,8 +17,8 @@ from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.training import EncodeSpec, PromptSpec
 from tasks.model.chat_format import encode_examples
+from tasks.release.export_adapter import check_servable, launch_script
 from tasks.release.openai_file import write_openai_files
-from tasks.release.vllm_launch import check_servable, launch_script
 from tasks.sources.readers.turns import read_turns
 
 PROMPT = PromptSpec(system="", user="{body}", answer="{reply}")

@@ -31,10 +31,6 @@ from tests.support.place import alias_version
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
-    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
-)
-
 Make = Callable[[str], BundleRef]
 Register = Callable[..., str]
 OURS = Owner("ours", events=frozenset({"event-1"}))

@@ -24,12 +24,6 @@ from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
 if TYPE_CHECKING:
     pass
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
-    "ignore:The ..noload.. loader strategy:DeprecationWarning",
-    "ignore:.*Any type hint is inferred:UserWarning",
-    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
-)
-
 MARKER = "zyxmarker"
 PROMPT = PromptSpec(system="Answer briefly.", user="Subject: {subject}\n\n{body}", answer="{reply}")
 DECODING = DecodingSpec(max_new_tokens=12, batch_size=2, threads=1, dtype="float32")

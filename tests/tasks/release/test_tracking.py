@@ -34,10 +34,6 @@ from tasks.release.tracking import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
-    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
-)
-
 Record = Callable[..., RunRecord]
 
 

@@ -15,12 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.errors import ConfigError, DataError, SecurityError
-from schemas.iceberg import IcebergSource
-from schemas.source import DuckDBSource
+from schemas.source import DuckDBSource, IcebergSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources import extras
 from tasks.sources import iceberg as reader
+from tasks.sources import kind
 from tasks.sources.duckdb_file import read_duckdb
 from tasks.sources.iceberg_deletes import Deletes
 from tasks.sources.ingest import check_source, ingest_source, ingested
@@ -224,7 +223,7 @@ def test_a_missing_table_or_file_is_named(lake: Lake, tmp_path: Path, monkeypatc
         with pytest.raises(DataError, match="TG0202") as raised:
             fingerprint(source(path=str(broken)))
         assert "amber" not in str(raised.value)
-    monkeypatch.setattr(extras.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(kind.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"TG0112.*pyiceberg"):
         check_source(source(lake))
 

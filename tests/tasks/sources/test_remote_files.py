@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import DataError, LockedError, SecurityError, ServiceError
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from tasks.sources import web
 from tasks.sources.copies import FILES, SNAPSHOT, locked, read_snapshot
 from tasks.sources.ingest import ingest_source, ingested, source_folder

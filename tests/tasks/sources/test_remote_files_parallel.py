@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConfigError, DataError, ServiceError
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from schemas.secrets import masked
 from tasks.sources import web
 from tasks.sources.copies import FETCHED, read_snapshot

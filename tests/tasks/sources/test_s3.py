@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from schemas.remote_files import RemoteFilesSource
+from schemas.remote_source import RemoteFilesSource
 from tasks.sources.s3 import Listed, Storage
 from tasks.sources.web import PassingError, Web
 

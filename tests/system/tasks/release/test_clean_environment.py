@@ -28,12 +28,6 @@ from tests.tasks.release.test_serve import QUESTIONS, make_bundle_of
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
-    "ignore:The ..noload.. loader strategy:DeprecationWarning",
-    "ignore:.*Any type hint is inferred:UserWarning",
-    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
-)
-
 LOAD = """
 import json, sys
 from importlib.util import find_spec

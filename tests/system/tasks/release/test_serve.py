@@ -22,12 +22,6 @@ from tests.tasks.release.test_serve import DECODING, MARKER, PROMPT, QUESTIONS, 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's and peft's own warnings
-    "ignore:The ..noload.. loader strategy:DeprecationWarning",
-    "ignore:.*Any type hint is inferred:UserWarning",
-    "ignore:.is_gradient_checkpointing. is deprecated:FutureWarning",
-)
-
 
 @pytest.fixture
 def bundle(make_bundle_of: Callable[..., BundleRef]) -> BundleRef:

@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tasks.release.tracking import (
     choose_uri,
     open_client,
@@ -19,10 +17,6 @@ from tests.support.project import PROJECT
 
 if TYPE_CHECKING:
     pass
-
-pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
-    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
-)
 
 
 def test_a_new_store_is_created_silently_without_telemetry_or_other_files(tmp_path: Path) -> None:

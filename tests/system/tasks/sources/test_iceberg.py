@@ -16,7 +16,7 @@ def test_reading_a_table_uses_no_network(lake: Lake, project: Path) -> None:
         "import socket, sys; from pathlib import Path\n"
         "def refuse(*_, **__): raise SystemExit('a connection')\n"
         "socket.socket.connect = socket.getaddrinfo = socket.create_connection = refuse\n"
-        "from schemas.iceberg import IcebergSource; from tasks.sources.iceberg import read_iceberg\n"
+        "from schemas.source import IcebergSource; from tasks.sources.iceberg import read_iceberg\n"
         "spec = IcebergSource.model_validate_json(sys.argv[1])\n"
         "print(sum(len(batch) for batch in read_iceberg(spec, root=Path())))\n"
     )

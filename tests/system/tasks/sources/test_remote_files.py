@@ -65,7 +65,7 @@ def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
     storage.forever["/desk/exports/3.jsonl"] = "stall"
     spec = source(storage, parallel=1)
     code = (
-        "import sys; from pathlib import Path; from schemas.remote_files import RemoteFilesSource as Source\n"
+        "import sys; from pathlib import Path; from schemas.remote_source import RemoteFilesSource as Source\n"
         "from tasks.sources.ingest import ingest_source\n"
         "ingest_source(Source.model_validate_json(sys.argv[1]), root=Path(), landed=Path(sys.argv[2]))\n"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.languages import LANGUAGES
+from schemas.curation_steps import LANGUAGES
 from tasks.curate.scores.language_model import load_language_model, read_model
 
 SCRIPTS = ((0x61, 0x7A), (0x41, 0x5A), (0x20, 0x7E), (0xC0, 0x24F), (0x370, 0x3FF), (0x400, 0x4FF), (0x590, 0x6FF),
