@@ -47,7 +47,6 @@ class Runs(LedgerBase):
         model_name: str,
         input_digest: str,
         config_json: str,
-        code: str = "",
     ) -> None:
         """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
 
@@ -60,15 +59,15 @@ class Runs(LedgerBase):
                 raise ConfigError(f"run id {run_id} has been used", code="TG0151", where=pipeline, hint=hint)
             db.execute(
                 "INSERT INTO runs (run_id, pipeline, model_name, status, input_digest, config_json, code,"
-                " started_at, pid) VALUES (?, ?, ?, 'RUNNING', ?, ?, ?, ?, ?)",
-                (run_id, pipeline, model_name, input_digest, config_json, code, now(), os.getpid()),
+                " started_at, pid) VALUES (?, ?, ?, 'RUNNING', ?, ?, '', ?, ?)",
+                (run_id, pipeline, model_name, input_digest, config_json, now(), os.getpid()),
             )
         reach("ledger.run")
 
-    def set_input_digest(self, run_id: str, input_digest: str) -> None:
-        """Record the digest of what decides the run's verdict, once that is known."""
+    def set_digests(self, run_id: str, *, inputs: str, code: str) -> None:
+        """Record the digests of all that decides the run's verdict, and of its code, once they are known."""
         with self.write() as db:
-            db.execute("UPDATE runs SET input_digest = ? WHERE run_id = ?", (input_digest, run_id))
+            db.execute("UPDATE runs SET input_digest = ?, code = ? WHERE run_id = ?", (inputs, code, run_id))
 
     def finish_run(
         self,

@@ -162,7 +162,7 @@ def _opened(context: RunContext) -> OpenRun:
     )
     pipeline, graph_context, context.input_digest = build_run(spec, graph_context, context.ledger)
     context.code_digest = digest_of(code_of(pipeline.graph.nodes.values()))
-    context.ledger.set_input_digest(context.run_id, context.input_digest)
+    context.ledger.set_digests(context.run_id, inputs=context.input_digest, code=context.code_digest)
     run = guarded_run(pipeline.graph, spec, context.store, settings, observer=RunObserver(context), live=context)
     context.picture = lambda: picture_now(context, run)
     return OpenRun(context, graph_context, pipeline, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,7 @@ def test_a_run_is_reproduced_and_a_changed_one_is_not(empty_workplace: ForkedWor
     repeated = {row["step"]: row["state"] for row in result["steps"]}
     assert {"extract", "dedup", "split", "decontaminate", "base_model", "encode", "train"} <= repeated.keys()
     assert set(repeated.values()) == {"same"}
+    assert re.fullmatch("[0-9a-f]{16}", empty_workplace.json("study", "compare", run, run)["runs"][0]["code"])
 
     # The recorded configuration is repeated, not the one now in the file.
     empty_workplace.declare(lambda document: document["pipelines"]["small"]["train"].update(seed=99))
