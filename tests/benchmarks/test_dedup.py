@@ -31,37 +31,34 @@ TRUTH = np.array([0, 0, 0, 3, 3, 5])
 """Four pairs: three in the first cluster, one in the second; three tickets should be removed."""
 
 
-def test_the_truth_scores_perfectly_whatever_its_cluster_ids() -> None:
-    assert pair_accuracy(TRUTH, TRUTH) == (1.0, 1.0)
-    assert pair_accuracy(np.array([7, 7, 7, 2, 2, 0]), TRUTH) == (1.0, 1.0)
-    assert removal_accuracy(first_of_each(TRUTH), TRUTH) == (1.0, 1.0)
+@pytest.mark.parametrize(
+    ("clusters", "accuracy"),
+    [
+        ([0, 0, 0, 3, 3, 5], (1.0, 1.0)),
+        ([7, 7, 7, 2, 2, 0], (1.0, 1.0)),
+        ([0, 0, 2, 3, 3, 5], (1.0, 0.5)),
+        ([0, 0, 0, 0, 0, 5], (0.4, 1.0)),  # one cluster of five tickets has ten pairs, four of them right
+        ([0, 1, 2, 3, 4, 5], (1.0, 0.0)),
+    ],
+    ids=["the truth", "other ids", "a cluster in two", "two clusters in one", "nothing joined"],
+)
+def test_precision_and_recall_of_pairs(clusters: list[int], accuracy: tuple[float, float]) -> None:
+    assert pair_accuracy(np.array(clusters), TRUTH) == accuracy
 
 
-def test_splitting_a_cluster_costs_only_recall() -> None:
-    assert pair_accuracy(np.array([0, 0, 2, 3, 3, 5]), TRUTH) == (1.0, 0.5)
-
-
-def test_joining_two_clusters_costs_only_precision() -> None:
-    # One cluster of five tickets has ten pairs, four of them right.
-    assert pair_accuracy(np.array([0, 0, 0, 0, 0, 5]), TRUTH) == (0.4, 1.0)
-
-
-def test_joining_nothing_has_full_precision_and_no_recall() -> None:
-    assert pair_accuracy(np.arange(6), TRUTH) == (1.0, 0.0)
-
-
-def test_a_ticket_that_is_removed_with_all_its_duplicates_is_wrongly_removed() -> None:
-    keep = np.array([True, False, False, False, False, True])
-    # Four are removed; the cluster of 3 and 4 keeps none, so one of its two is wrongly removed.
-    assert removal_accuracy(keep, TRUTH) == (pytest.approx(3 / 4), 1.0)
-
-
-def test_a_duplicate_that_stays_costs_recall_of_removals() -> None:
-    assert removal_accuracy(np.array([True, True, False, True, False, True]), TRUTH) == (1.0, pytest.approx(2 / 3))
-
-
-def test_removing_a_unique_ticket_costs_precision_of_removals() -> None:
-    assert removal_accuracy(np.array([True, False, False, True, False, False]), TRUTH) == (pytest.approx(3 / 4), 1.0)
+@pytest.mark.parametrize(
+    ("removed", "accuracy"),
+    [
+        ({1, 2, 4}, (1.0, 1.0)),
+        ({1, 2, 3, 4}, (3 / 4, 1.0)),  # the cluster of 3 and 4 keeps none, so one of its two is wrongly removed
+        ({2, 4}, (1.0, 2 / 3)),
+        ({1, 2, 4, 5}, (3 / 4, 1.0)),
+    ],
+    ids=["the truth", "all of a cluster", "a duplicate stays", "a unique ticket"],
+)
+def test_precision_and_recall_of_removals(removed: set[int], accuracy: tuple[float, float]) -> None:
+    keep = np.array([row not in removed for row in range(6)])
+    assert removal_accuracy(keep, TRUTH) == pytest.approx(accuracy)
 
 
 def test_the_first_ticket_of_each_cluster_is_kept() -> None:

@@ -1,8 +1,4 @@
-"""Planted regressions in the toy world: each is stopped by the part of the gate meant for it, and the champion stays.
-
-All scenes share one champion. Every step runs as usual, except that training is a fork of this process, which has
-torch loaded, instead of a new process.
-"""
+"""The rate at which a neutral candidate may be promoted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The smallest fault campaign: nothing lost, nothing wrong, nothing stuck."""
+"""The fault campaign covers every failpoint and counts what a try lost."""
 
 from __future__ import annotations
 

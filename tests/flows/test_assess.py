@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,8 @@ from flows.context.registry_state import registry_state_of
 from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef
 from schemas.pipeline import PipelineSpec
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
+from tests.support.place import Place
+from tests.support.specs import pipeline_spec
 
 
 @pytest.mark.parametrize(
@@ -31,11 +30,10 @@ def test_without_a_champion_and_without_an_arm_the_base_model_is_the_baseline(
     gates: dict[str, Any], arms: list[str], before: set[str], after: set[str], place: Place, tiny_model: ModelRef,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    spec = PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": f"file:{tiny_model.root}"},
-        "register": {"name": "replies"}, "evaluate": {"arms": arms},
-        "gates": {"rules": [{"metric": "finished", "value_threshold": 0.9}], **gates},
-    })  # fmt: skip
+    spec = pipeline_spec(
+        train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"}, evaluate={"arms": arms},
+        gates={"rules": [{"metric": "finished", "value_threshold": 0.9}], **gates},
+    )  # fmt: skip
 
     def prompting() -> set[str]:
         state = registry_state_of(spec, place.ledger)
@@ -52,13 +50,11 @@ def test_a_candidate_that_may_stop_answers_after_the_arms_that_it_is_compared_wi
     place: Place, tiny_model: ModelRef, tmp_path: Path
 ) -> None:
     place.promote(1, after=None)
-    spec = PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": f"file:{tiny_model.root}"},
-        "register": {"name": "replies"}, "evaluate": {"arms": ["zero_shot"]},
-        "gates": {
-            "rules": [{"metric": "exact", "change_threshold": {"against": "champion"}}], "anchor": None, "interim": {},
-        },
-    })  # fmt: skip
+    rules = [{"metric": "exact", "change_threshold": {"against": "champion"}}]
+    spec = pipeline_spec(
+        train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"},
+        evaluate={"arms": ["zero_shot"]}, gates={"rules": rules, "anchor": None, "interim": {}},
+    )  # fmt: skip
     state = registry_state_of(spec, place.ledger)
 
     def steps(spec: PipelineSpec) -> Graph:

@@ -12,7 +12,7 @@ from schemas.artifacts import ModelRef
 from tasks.cluster.answers import AnsweringOnRay
 from tasks.cluster.connect import Place
 from tasks.cluster.train_driver import TrainingOnRay
-from tests.schemas.test_pipeline import build
+from tests.support.specs import pipeline_spec
 
 PLACE = Place("10.0.0.5:6379", "file:///mnt/shared")
 
@@ -23,7 +23,7 @@ def key_of(node: Node) -> tuple[Any, ...]:
 
 
 def test_only_trainings_and_answers_run_on_the_cluster(tmp_path: Path, tiny_model: ModelRef) -> None:
-    spec = build(
+    spec = pipeline_spec(
         train={
             "base_model": f"file:{tiny_model.root}",
             "sweep": {"kind": "grid", "over": {"learning_rate": [1e-4, 2e-4]}},

@@ -14,18 +14,11 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Node
 from schemas.artifacts import ModelRef
 from schemas.pipeline import PipelineSpec
+from tests.support.specs import SMALL_FILE, pipeline_spec
 
 
 def _spec(model: ModelRef, **train: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate(
-        {
-            "name": "small",
-            "source": {"kind": "generated"},
-            "train": {"base_model": f"file:{model.root}", **train},
-            "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]},
-            "register": {"name": "small"},
-        }
-    )
+    return pipeline_spec(train={"base_model": f"file:{model.root}", **train})
 
 
 def test_other_metrics_of_the_same_answers_do_not_train_again(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -46,11 +39,7 @@ def test_other_metrics_of_the_same_answers_do_not_train_again(tiny_model: ModelR
 
 def test_validate_warns_of_unusual_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pipelines.yaml"
-    path.write_text(
-        "version: 1\npipelines:\n  replies:\n    source: {kind: generated}\n"
-        "    train: {base_model: file:x, learning_rate: 1e-3}\n"
-        "    gates: {rules: [{metric: exact, value_threshold: 0.5}]}\n    register: {name: replies}\n"
-    )
+    path.write_text(SMALL_FILE.replace('x"}', 'x", learning_rate: 1e-3}'))
     assert validate(config=path, as_json=True) == 0
     captured = capsys.readouterr()
     (warning,) = orjson.loads(captured.out)["warnings"]

@@ -59,7 +59,7 @@ def test_gguf(data: bytes) -> None:
                 for name in weights.tensors:
                     assert weights.dequantise(name).nbytes <= 64 * len(data)
         except DataError as error:
-            assert error.code in ("TG0310", "TG0310")
+            assert error.code == "TG0310"
 
 
 @fuzz(
@@ -81,7 +81,7 @@ def test_manifests(document: object) -> None:
         try:
             verify(Path(folder))
         except StorageError as error:
-            assert error.code in ("TG0510", "TG0510", "TG0510")
+            assert error.code == "TG0510"
         else:
             raise AssertionError("no generated manifest holds the right sha256")
 

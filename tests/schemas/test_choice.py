@@ -8,7 +8,8 @@ import pytest
 
 from schemas.choice import GridSweep, OptunaSweep
 from schemas.train_paths import path_fault, train_paths
-from tests.schemas.test_pipeline import build, faults
+from tests.schemas.test_pipeline import faults
+from tests.support.specs import pipeline_spec
 
 
 def train(**settings: Any) -> dict[str, Any]:
@@ -25,7 +26,7 @@ def sweep(over: dict[str, Any], kind: str = "optuna", **settings: Any) -> dict[s
 
 
 def test_a_rung_and_a_trial_are_trainings_with_these_changes() -> None:
-    spec = build(
+    spec = pipeline_spec(
         train=ladder(
             {"method": "qlora", "adapter.rank": 4}, {"method": "full", "learning_rate": 2e-5}, learning_rate=1e-3
         )
@@ -35,7 +36,7 @@ def test_a_rung_and_a_trial_are_trainings_with_these_changes() -> None:
     assert (first.method, first.adapter.rank, first.adapter.alpha, first.learning_rate) == ("qlora", 4, 32, 1e-3)
     assert spec.first() == first
     assert set(type(first).model_fields).isdisjoint({"ladder", "sweep"})
-    plain = build(train=train(epochs=2)).train
+    plain = pipeline_spec(train=train(epochs=2)).train
     assert plain.training().model_dump() == plain.model_dump(exclude={"ladder", "sweep"})
 
 
@@ -117,7 +118,9 @@ def test_the_metric_is_one_of_scoring_and_validation_is_not_empty() -> None:
     assert faults(train=sweep({"seed": [1]}, metric="bleu")) == [
         ("unknown metric 'bleu'", ("train", "sweep", "metric"))
     ]
-    assert build(train=sweep({"seed": [1]}, metric="bleu"), evaluate={"metrics": [{"uses": "bleu"}]}).train.choice
+    assert pipeline_spec(
+        train=sweep({"seed": [1]}, metric="bleu"), evaluate={"metrics": [{"uses": "bleu"}]}
+    ).train.choice
 
 
 def test_a_grid_is_every_combination_and_a_recorded_sweep_reads_back() -> None:

@@ -8,13 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from schemas.pipeline import PipelineSpec
+from tests.support.specs import pipeline_spec
 
 
 def build(rules: list[dict[str, Any]], compare: Any = None, **evaluate: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
-        "gates": {"rules": rules, **({} if compare is None else {"compare": compare})}, "evaluate": evaluate,
-    })  # fmt: skip
+    return pipeline_spec(gates={"rules": rules, **({} if compare is None else {"compare": compare})}, evaluate=evaluate)
 
 
 def limit(metric: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -163,9 +162,3 @@ def test_a_step_that_contradicts_itself_is_reported_at_its_line(explain: Explain
     text = explain(written("rule", step))
     assert message in text
     assert "--> pipelines.yaml:8:" in text
-
-
-def test_the_shipped_pipelines_are_in_order(project: Path) -> None:
-    from schemas.load import load_file
-
-    assert load_file(project / "pipelines.yaml", environ={}).pipelines

@@ -8,24 +8,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.pipeline import PipelineSpec
 from schemas.spec import UnfitError
-
-
-def build(**sections: Any) -> PipelineSpec:
-    parts = {
-        "name": "demo",
-        "source": {"kind": "generated"},
-        "train": {"base_model": "m"},
-        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]},
-        "register": {"name": "demo"},
-    }
-    return PipelineSpec.model_validate(parts | sections)
+from tests.support.specs import pipeline_spec
 
 
 def faults(**sections: Any) -> list[tuple[str, tuple[str | int, ...]]]:
     with pytest.raises(ValidationError) as caught:
-        build(**sections)
+        pipeline_spec(**sections)
     (error,) = caught.value.errors()
     unfit = error["ctx"]["error"]
     assert isinstance(unfit, UnfitError)
@@ -39,7 +28,7 @@ def test_a_gate_judges_a_metric_that_scoring_yields() -> None:
         ("gate on unknown metric 'field_category'", ("gates", "rules", 2, "metric")),
     ]
     evaluate = {"fields": "(?P<category>x)", "style": [{"name": "a", "pattern": "x"}]}
-    assert build(gates={"rules": rules}, evaluate=evaluate).gates.rules[2].metric == "field_category"
+    assert pipeline_spec(gates={"rules": rules}, evaluate=evaluate).gates.rules[2].metric == "field_category"
 
 
 @pytest.mark.parametrize("value", ["product", "channel=mail", "=x", ""])
@@ -52,7 +41,7 @@ def test_a_gate_judges_a_slice_that_is_declared(value: str) -> None:
 
 def test_a_slice_value_may_hold_an_equals_sign() -> None:
     rule = {"metric": "exact", "value_threshold": 0.5, "slice": "product=a=b"}
-    assert build(gates={"rules": [rule]}).gates.rules[0].slice == "product=a=b"
+    assert pipeline_spec(gates={"rules": [rule]}).gates.rules[0].slice == "product=a=b"
 
 
 def test_a_limit_on_what_people_label_needs_a_random_part() -> None:
@@ -62,11 +51,11 @@ def test_a_limit_on_what_people_label_needs_a_random_part() -> None:
     assert message == "people label only answers that differ, which says nothing about how many are right"
     assert at == ("gates", "rules", 0, "slice")
     limit["slice"] = "labels=random"
-    assert build(gates={"rules": [limit]}, evaluate=evaluate).gates.rules[0].slice == "labels=random"
+    assert pipeline_spec(gates={"rules": [limit]}, evaluate=evaluate).gates.rules[0].slice == "labels=random"
     for without in ({"labels": "differing"}, {}):
         assert faults(gates={"rules": [limit]}, evaluate=without)
     with pytest.raises(ValidationError, match="`random_labels` needs `labels: differing`"):
-        build(evaluate={"random_labels": 200})
+        pipeline_spec(evaluate={"random_labels": 200})
 
 
 def test_the_routing_field_is_one_of_the_scored_fields() -> None:
@@ -74,14 +63,14 @@ def test_the_routing_field_is_one_of_the_scored_fields() -> None:
     assert faults(evaluate=evaluate) == [
         ("routing_field 'category' is not a named group of evaluate.fields", ("evaluate", "routing_field"))
     ]
-    assert build(evaluate={**evaluate, "routing_field": None})
-    assert build(evaluate={**evaluate, "routing_field": "priority"})
+    assert pipeline_spec(evaluate={**evaluate, "routing_field": None})
+    assert pipeline_spec(evaluate={**evaluate, "routing_field": "priority"})
 
 
 def test_a_completion_has_no_system_message() -> None:
     train = {"base_model": "m", "format": "completion", "prompt": {"system": "be kind"}}
     assert faults(train=train) == [("format completion has no system message", ("train", "prompt", "system"))]
-    assert build(train={**train, "prompt": {}})
+    assert pipeline_spec(train={**train, "prompt": {}})
 
 
 def test_contradictions_are_told_together() -> None:
@@ -93,7 +82,7 @@ def test_contradictions_are_told_together() -> None:
 @pytest.mark.parametrize("part", ["system", "user", "answer"])
 def test_a_prompt_names_ticket_columns_only(part: str) -> None:
     with pytest.raises(ValidationError, match="is not a ticket column"):
-        build(train={"base_model": "m", "prompt": {part: "{customer}"}})
+        pipeline_spec(train={"base_model": "m", "prompt": {part: "{customer}"}})
 
 
 CORPUS = {"paths": ["help"]}
@@ -123,7 +112,7 @@ def test_a_corpus_has_a_use_and_the_arm_rag_is_judged(
 ) -> None:
     train = {"base_model": "m", "prompt": {"user": user}}
     assert faults(evaluate=evaluate, train=train, gates={"rules": rules}) == [(message, at)]
-    assert build(
+    assert pipeline_spec(
         evaluate={"corpus": CORPUS, "arms": ["rag"]}, train={"base_model": "m", "prompt": {"user": user}},
         gates={"rules": [BEAT_IT]},
     )  # fmt: skip
@@ -141,7 +130,7 @@ def test_passages_and_articles_have_their_place(section: str, values: dict[str, 
     sections = {"train": {"base_model": "m"}, "evaluate": {}}
     sections[section] |= values
     with pytest.raises(ValidationError, match=message):
-        build(**sections)
+        pipeline_spec(**sections)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +147,12 @@ def test_passages_and_articles_have_their_place(section: str, values: dict[str, 
 )  # fmt: skip
 def test_a_schedule_without_a_next_time_is_refused(cron: str, message: str) -> None:
     with pytest.raises(ValidationError, match=re.escape(message)):
-        build(schedule={"cron": cron})
+        pipeline_spec(schedule={"cron": cron})
 
 
 @pytest.mark.parametrize("cron", ["0 5 * * 1", " @weekly ", "0 0 29 2 *", "*/15 8-18 * jan,JUL mon-fri", "0 0 L * *"])
 def test_a_schedule_that_prefect_accepts_is_accepted(cron: str) -> None:
     from prefect._internal.schemas.validators import validate_cron_string
 
-    assert build(schedule={"cron": cron}).schedule is not None
+    assert pipeline_spec(schedule={"cron": cron}).schedule is not None
     assert validate_cron_string(cron.strip()) == cron.strip()

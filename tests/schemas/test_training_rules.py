@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.pipeline import PipelineSpec
 from schemas.spec import UnfitError
 from schemas.training import AdapterSpec, TrainSpec
 from schemas.training_advice import training_advice
+from tests.support.specs import pipeline_spec
 
 
 def train(**settings: Any) -> TrainSpec:
@@ -25,16 +25,6 @@ def faults(make: Callable[[], object]) -> dict[tuple[str | int, ...], tuple[str,
     unfit = error["ctx"]["error"]
     assert isinstance(unfit, UnfitError)
     return {fault.at: (fault.message, fault.hint) for fault in unfit.faults}
-
-
-def pipeline(**sections: Any) -> PipelineSpec:
-    parts = {
-        "name": "demo",
-        "source": {"kind": "generated"},
-        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]},
-        "register": {"name": "demo"},
-    }
-    return PipelineSpec.model_validate(parts | sections)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +69,7 @@ def test_layers_are_chosen_in_one_way() -> None:
 def test_validation_metrics_need_answers_tickets_and_a_known_name() -> None:
     assert ("validation_metrics",) in faults(lambda: train(validation_metrics=["exact"]))
     asked = {"base_model": "m", "validation_metrics": ["exact", "exakt"], "validation_items": 8, "early_stopping": {}}
-    found = faults(lambda: pipeline(train=asked, split={"validation_fraction": 0}))
+    found = faults(lambda: pipeline_spec(train=asked, split={"validation_fraction": 0}))
     assert set(found) == {
         ("train", "validation_items"),
         ("train", "early_stopping"),

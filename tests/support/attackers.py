@@ -6,15 +6,14 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.support.browser import open_browser
+from tests.support.desk_server import send, serving
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -59,17 +58,6 @@ print(json.dumps(reply))
 """
 
 
-class _Blank(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<!doctype html><title>a foreign page</title>")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
 class ForeignPage:
     """A page of another origin; sends requests in every way that needs no permission of the server."""
 
@@ -98,18 +86,11 @@ class ForeignPage:
 @contextmanager
 def foreign_page() -> Iterator[ForeignPage]:
     """A page on another port of this machine: another origin, same site."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Blank)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        with open_browser() as browser:
-            page = browser.new_page()
-            page.goto(f"http://localhost:{server.server_port}/")
-            yield ForeignPage(page)
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    html = {"Content-Type": "text/html"}
+    with serving(lambda handler: send(handler, 200, "a foreign page", html)) as url, open_browser() as browser:
+        page = browser.new_page()
+        page.goto(url.replace("127.0.0.1", "localhost"))
+        yield ForeignPage(page)
 
 
 def ask_as_another_user(url: str, body: Any = None, **headers: str) -> tuple[int, str]:

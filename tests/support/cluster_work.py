@@ -41,11 +41,6 @@ def join(*texts: bytes) -> bytes:
     return b"".join(texts)
 
 
-def slow_join(seconds: float, *texts: bytes) -> bytes:
-    time.sleep(seconds)
-    return join(*texts)
-
-
 def refuse(number: int) -> int:
     if number == 3:
         raise DataError("three is refused", code="TG0250", where="a test", hint="take another")

@@ -43,8 +43,10 @@ def send_part(handler: BaseHTTPRequestHandler, body: object, mood: str) -> None:
 
 
 @contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLContext | None = None) -> Iterator[str]:
-    """Answer every GET, HEAD and POST while the block runs; yields the address."""
+def serving(
+    answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1"
+) -> Iterator[str]:
+    """Answer every GET, HEAD and POST to this host while the block runs; yields the address on loopback."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -77,7 +79,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None], *, tls: ssl.SSLCon
         def handle_error(self, *_: Any) -> None:
             """Ignore killed clients, which hang up."""
 
-    server = Server(("127.0.0.1", 0), Handler)
+    server = Server((host, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})

@@ -19,11 +19,12 @@ from flows.graph.store import Store
 from flows.ledger import promotions
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
-from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable, TrainedRef
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef, RowCounts, TicketTable
 from schemas.curation_steps import DedupStep
 from schemas.errors import TunegateError
 from schemas.training import PromptSpec
 from tasks.step import BY_RUNNER, as_step
+from tests.support.refs import trained_ref
 
 
 def open_here(home: Path) -> Ledger:
@@ -67,10 +68,7 @@ def candidate_ref(home: Path, number: int, *, name: str = "replies") -> Champion
         model=ModelRef(
             root=root("base_model"), digest="base", uri="file:///base", n_parameters=1, vocab_size=2, context_length=3
         ),
-        trained=TrainedRef(
-            root=root("train"), digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
-            n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
-        ),
+        trained=trained_ref(root("train"), digest=f"trained-{number}"),
         prompt=PromptSpec(user="{body}", answer="{reply}"),
         max_new_tokens=16,
         bundle=BundleRef(root=root("bundle"), digest=f"bundle-{number}", n_bytes=1),

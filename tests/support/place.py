@@ -16,15 +16,16 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
 from flows.ledger.rows import RunVerdict
 from flows.workspace.settings import Settings
-from schemas.artifacts import BundleRef, ChampionRef, ModelRef, TrainedRef
+from schemas.artifacts import BundleRef, ChampionRef, ModelRef
 from schemas.release import RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.files import seal, write_json
 from tasks.release.register import VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
-from tests.schemas.test_pipeline import build
+from tests.support.refs import trained_ref
 from tests.support.shared import made_once
+from tests.support.specs import pipeline_spec
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -89,10 +90,7 @@ class Place:
             model=ModelRef(
                 root=self.home, digest="base", uri="file:base", n_parameters=1, vocab_size=2, context_length=3
             ),
-            trained=TrainedRef(
-                root=self.home, digest=f"trained-{number}", method="lora", format="instruction", base_digest="base",
-                n_trainable=1, n_steps=1, n_tokens=1, train_loss=0.5,
-            ),
+            trained=trained_ref(self.home, digest=f"trained-{number}"),
         )  # fmt: skip
         return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
 
@@ -146,7 +144,7 @@ def run_context(tmp_path: Path) -> RunContext:
     settings = Settings(home=tmp_path / "home", cache=tmp_path, prefect_api_url=None, mlflow_tracking_uri=None)
     ledger = open_ledger(settings)
     ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
-    return RunContext(build(), settings, tmp_path, "run-1", open_store(settings), ledger, RegistryState())
+    return RunContext(pipeline_spec(), settings, tmp_path, "run-1", open_store(settings), ledger, RegistryState())
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:

@@ -1,4 +1,4 @@
-"""An ingested and extracted source, for the tests of connections."""
+"""A source as a run reads it: ingested and extracted."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from schemas.artifacts import TicketTable
 from schemas.source import SourceSpec
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources.ingest import ingest_source
+from tasks.sources.ingest import ingest_source, source_folder
 from tasks.sources.registry import fingerprint_source, place_of
 
 
@@ -19,13 +19,21 @@ def sync(spec: SourceSpec, folder: Path) -> TicketTable:
     return extract(spec, folder)
 
 
-def extract(spec: SourceSpec, folder: Path) -> TicketTable:
-    out = next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
-    out.mkdir(parents=True)
-    here = folder / "landed"
-    return extract_tickets(
-        source=spec, fingerprint=fingerprint(spec, folder), place=place_of(spec, root=folder, landed=here), out=out
-    )
+def extract(spec: SourceSpec, folder: Path, *, out: Path | None = None, **options: Any) -> TicketTable:
+    """The tickets that a run would read: paths begin at the folder, and what was ingested lies in its `landed`."""
+    out = out or next(folder / f"out-{n}" for n in itertools.count() if not (folder / f"out-{n}").exists())
+    out.mkdir(parents=True, exist_ok=True)
+    landed = folder / "landed" if (folder / "landed").exists() else None
+    known = fingerprint_source(spec, root=folder, landed=landed)
+    place = place_of(spec, root=folder, landed=landed)
+    return extract_tickets(source=spec, fingerprint=known, place=place, out=out, **options)
+
+
+def folder_of(spec: SourceSpec, folder: Path) -> Path:
+    """Where the source's rows or files lie once they are ingested."""
+    found = source_folder(spec, folder / "landed")
+    assert found is not None
+    return found
 
 
 def fingerprint(spec: SourceSpec, folder: Path) -> str:

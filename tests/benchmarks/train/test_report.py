@@ -24,6 +24,7 @@ from tasks.model.adapter import open_for_training
 from tasks.model.base_model import load_base
 from tasks.train.batches import Examples
 from tasks.train.forward import losses_of
+from tests.support.trained import shake
 
 STEPS, BATCH = 3, 2
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the benchmarks read /proc: Linux only")
@@ -68,11 +69,7 @@ def test_the_compared_gradients_are_equal(
 ) -> None:
     monkeypatch.syspath_prepend(str(ENGINES))
     engine = importlib.import_module("train_own")
-    model = open_for_training(tiny_model, spec_of(dtype="float32"))
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, 0, 0.1)
+    model = shake(open_for_training(tiny_model, spec_of(dtype="float32")))
     batch = Examples(prepared.dataset.root / "train").batch([0, 1])
     wanted = engine.stock_gradients(model, batch)
     got = engine.own_gradients(model, losses_of(model, dtype=torch.float32, recompute=False), batch)

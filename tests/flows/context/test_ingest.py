@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pytest
 
 from flows.cli.ops import doctor
 from flows.cli.weekly import plan, validate
+from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
 from tasks.sources.ingest import ingest_source
 from tests.support.file_server import KEY_ID, SECRET, file_server
 from tests.support.iceberg_table import NAME, Lake
-from tests.support.workplace import small_document
+from tests.support.workplace import Workplace, small_document
 from tests.support.zendesk_desk import TOKEN, ZendeskDesk, zendesk_desk
-
-if TYPE_CHECKING:
-    from schemas.artifacts import ModelRef
-    from tests.support.workplace import Workplace
 
 
 @pytest.fixture
@@ -40,15 +37,23 @@ def zendesk(url: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_ticket_deleted_upstream_is_removed_from_the_landing_to_the_warehouse(
-    workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+Ingest = Callable[[], object]
+
+
+@pytest.fixture
+def ingest(workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch) -> Ingest:
+    """Declare the help desk as the source; the returned function ingests it as a run does."""
     workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
     workplace.environ["DESK_TOKEN"] = TOKEN
     monkeypatch.setenv("DESK_TOKEN", TOKEN)
     spec = load_file(workplace.folder / "pipelines.yaml").get("small")
-    landed = workplace.home / "ingest" / "small"
-    ingest_source(spec.source, root=workplace.folder, landed=landed)
+    return lambda: ingest_source(spec.source, root=workplace.folder, landed=workplace.home / "ingest" / "small")
+
+
+def test_a_ticket_deleted_upstream_is_removed_from_the_landing_to_the_warehouse(
+    workplace: Workplace, desk: ZendeskDesk, ingest: Ingest
+) -> None:
+    ingest()
     text = desk.comments[7][0]["plain_body"]
     desk.touch(7, status="deleted", subject="SCRUBBED")
 
@@ -196,17 +201,13 @@ def test_validate_refuses_invalid_queries_for_postgres(config: Path, monkeypatch
 
 
 def test_a_run_as_of_a_day_ingests_nothing_and_needs_a_source_that_was_ingested_after_it(
-    workplace: Workplace, desk: ZendeskDesk, monkeypatch: pytest.MonkeyPatch
+    workplace: Workplace, desk: ZendeskDesk, ingest: Ingest
 ) -> None:
-    workplace.declare(lambda document: document["pipelines"]["small"].update(source=zendesk(desk.url)))
-    workplace.environ["DESK_TOKEN"] = TOKEN
-    monkeypatch.setenv("DESK_TOKEN", TOKEN)
-    spec = load_file(workplace.folder / "pipelines.yaml").get("small")
     as_of = ("run", "small", "--until", "curate", "--as-of", "2026-07-12")
     refused = workplace.run(*as_of)
     assert (refused.returncode, "TG0159" in refused.stderr) == (2, True), refused.stderr
     assert "nothing is ingested yet" in refused.stderr
-    ingest_source(spec.source, root=workplace.folder, landed=workplace.home / "ingest" / "small")
+    ingest()
     cursor = {path: path.read_bytes() for path in (workplace.home / "ingest").rglob("*") if path.is_file()}
     desk.add(31, "a ticket of later")
     done = workplace.run(*as_of)

@@ -11,11 +11,13 @@ from flows.context.registry_state import RegistryState, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
-from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef, TrainedRef
+from schemas.artifacts import Artifact, BundleRef, ChampionRef, ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
 from schemas.verdicts import UsedBudget
+from tests.support.refs import trained_ref
+from tests.support.specs import pipeline_spec
 
 REFRESH = {"metric": "exact", "change_threshold": {"mode": "refresh", "margin": 0.05}}
 
@@ -25,10 +27,7 @@ def artifact(digest: str) -> Artifact:
 
 
 def spec(**gates: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
-        "gates": {"rules": [REFRESH], **gates},
-    })  # fmt: skip
+    return pipeline_spec(register={"name": "replies"}, gates={"rules": [REFRESH], **gates})
 
 
 def judge(ledger: Ledger, run_id: str, items: str, model: str, *, gate: bool = True, name: str = "replies") -> None:
@@ -137,8 +136,7 @@ def promote(ledger: Ledger, number: int, expected: str | None) -> None:
     ref = ChampionRef(
         name="replies", version="", run_id=f"r{number}",
         model=ModelRef(root=root, digest="base", uri="m", n_parameters=1, vocab_size=1, context_length=1),
-        trained=TrainedRef(root=root, digest=f"t{number}", method="lora", format="instruction", base_digest="base",
-                           n_trainable=1, n_steps=1, n_tokens=1, train_loss=1.0),
+        trained=trained_ref(root, digest=f"t{number}"),
         prompt=PromptSpec(), max_new_tokens=8, bundle=BundleRef(root=root, digest="b", n_bytes=1),
         verdict_digest="v", promoted_at="",
     )  # fmt: skip

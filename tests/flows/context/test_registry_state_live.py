@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -18,17 +18,13 @@ from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
 from tasks.monitor.feedback import FeedbackRules, ingest_feedback
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
+from tests.support.place import Place
+from tests.support.specs import pipeline_spec
 
 
 def spec(**more: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
-        "curate": {"steps": [{"uses": "redact"}, {"uses": "dedup"}]},
-        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, **more,
-    })  # fmt: skip
+    steps = {"steps": [{"uses": "redact"}, {"uses": "dedup"}]}
+    return pipeline_spec(register={"name": "replies"}, curate=steps, **more)
 
 
 def ingest(home: Path, *ticket_ids: str) -> None:

@@ -14,7 +14,7 @@ from schemas.artifacts import Artifact
 from schemas.errors import DataError, ServiceError, StorageError, TrainingError, TunegateError
 from tasks.progress import Progress
 from tasks.step import BY_RUNNER, as_step
-from tests.support.graph_steps import Notes, both, copy, results, run_all, text_of, write
+from tests.support.graph_steps import Notes, copy, results, run_all, text_of, write
 
 
 @pytest.fixture
@@ -96,17 +96,6 @@ def test_a_damaged_result_is_made_again_before_its_consumers(store, ran):
     assert ran == ["a", "copy", "a"]
     assert results(run) == first
     assert [outcome.reused for outcome in run.outcomes.values()] == [False, True]
-
-
-def test_two_nodes_with_one_key_are_made_once(store, ran):
-    """Both could start at the same time."""
-    graph = Graph()
-    one, two = (graph.named(name).add(write, text="same", ran=ran) for name in ("one", "two"))
-    graph.add(both, x=one, y=two, ran=ran)
-    run = run_all(graph, store)
-    assert ran == ["same", "both"]
-    assert run.outcome(one).result == run.outcome(two).result
-    assert [run.outcome(each).reused for each in (one, two)] == [False, True]
 
 
 def test_mistakes_in_a_step_are_reported(graph, store, tmp_path, ran):
@@ -215,13 +204,6 @@ def test_a_condition_gets_none_for_a_node_left_out(graph, store, ran):
     assert run.outcomes["third"].skipped == "enough"
 
 
-def test_a_condition_without_a_reason_leaves_nothing_out(graph, store, ran):
-    first = graph.named("first").add(write, text="1", ran=ran)
-    with graph.unless(unless_contains("2"), first):
-        graph.named("second").add(write, text="2", ran=ran)
-    assert set(results(run_all(graph, store))) == {"first", "second"}
-
-
 def test_a_step_without_an_optional_input_has_its_own_key(store, ran):
     def graph(why):
         graph = Graph()
@@ -255,14 +237,6 @@ def test_a_tolerated_error_leaves_the_node_out_and_the_others_run(graph, store, 
     assert text_of(run.outcomes["all"].result) == "all:"
     assert notes.of("failed") == [("failed", "t1", "TG0401")]
     assert ("ended", "t1", "TG0401: loss is not finite") in notes.events
-
-
-def test_any_other_error_ends_the_run(graph, store, ran):
-    trained = graph.named("t1", tolerates=("TG0401",)).add(train, code="TG0405")
-    graph.named("all").add(write, text="all:", several=(trained,), ran=ran)
-    with pytest.raises(TrainingError, match="TG0405"):
-        run_all(graph, store)
-    assert ran == []
 
 
 # --- errors --------------------------------------------------------------------------------------------------------

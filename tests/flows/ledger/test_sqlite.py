@@ -9,10 +9,7 @@ import pytest
 from flows.ledger import sqlite as ledger_file
 from flows.ledger.tables import VERSION
 from schemas.errors import LockedError, StorageError
-
-
-def begin(ledger, run_id, *, pipeline="support", inputs="in-1"):
-    ledger.start_run(run_id, pipeline=pipeline, model_name="replies", input_digest=inputs, config_json='{"a": 1}')
+from tests.flows.ledger.test_witness import begin
 
 
 def test_the_file_is_private_durable_and_versioned(in_file):

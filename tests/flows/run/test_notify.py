@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,9 +19,8 @@ from schemas.errors import GateError
 from schemas.load import load_file
 from schemas.schedule import NotifySpec
 from schemas.verdicts import Verdict
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.desk_server import send, serving
+from tests.support.workplace import Workplace
 
 HOOK = NotifySpec(webhook_env="HOOK")
 
@@ -40,24 +38,13 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hook]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     found = Hook()
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            found.messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(found.status)
-            if found.location:
-                self.send_header("Location", found.location)
-            self.end_headers()
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        found.messages.append(json.loads(handler.rfile.read(int(handler.headers["Content-Length"]))))
+        send(handler, found.status, {}, {"Location": found.location} if found.location else None)
 
-        def log_message(self, *_arguments: Any) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}/secret-part"
-    yield found
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(answer) as url:
+        found.url = f"{url}/secret-part"
+        yield found
 
 
 def late(hook: Hook, spec: NotifySpec = HOOK, **environ: str) -> list[str]:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -17,9 +17,7 @@ from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 @pytest.fixture
@@ -42,15 +40,17 @@ def worker(opened: OpenRun, tmp_path: Path) -> Settings:
 def place(opened: OpenRun, settings: Settings, stage: str, spec: PipelineSpec | None = None) -> tuple[Run, str]:
     """Hand a stage over and open it on the worker; the work itself is not done."""
     _, digest = hand_over(opened, stage)
-    run = open_placed(
-        spec or opened.context.spec,
-        settings,
-        root=opened.context.root,
-        run_id=opened.context.run_id,
-        stage=stage,
-        handover=digest,
-    )
-    return run, digest
+    return open_stage(opened, settings, stage, digest, spec), digest
+
+
+def open_stage(
+    opened: OpenRun, settings: Settings, stage: str, digest: str, spec: PipelineSpec | None = None, run_id: str = ""
+) -> Run:
+    """Open a stage on the worker from the handover with this digest."""
+    return open_placed(
+        spec or opened.context.spec, settings, root=opened.context.root, run_id=run_id or opened.context.run_id,
+        stage=stage, handover=digest,
+    )  # fmt: skip
 
 
 def run_on_worker(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
@@ -141,19 +141,16 @@ def test_different_code_and_libraries_are_named(
 ) -> None:
     digest = forge(opened, "curate", lambda handover: handover[part].update({name: "0.0.1"}))
     with pytest.raises(ConfigError, match=rf"TG0119.*{expected}"):
-        open_forged(opened, worker, "curate", digest)
+        open_stage(opened, worker, "curate", digest)
 
 
 def test_a_changed_handover_is_refused(opened: OpenRun, worker: Settings) -> None:
     _, digest = hand_over(opened, "curate")
     forge(opened, "curate", lambda handover: handover.update(source="another"))
     with pytest.raises(SecurityError, match="TG0840"):
-        open_forged(opened, worker, "curate", digest)
+        open_stage(opened, worker, "curate", digest)
     with pytest.raises(SecurityError, match="TG0840"):
-        open_placed(
-            opened.context.spec, worker, root=opened.context.root, run_id="20260101-000000-aaaa", stage="curate",
-            handover=digest,
-        )  # fmt: skip
+        open_stage(opened, worker, "curate", digest, run_id="20260101-000000-aaaa")
 
 
 def test_a_changed_earlier_result_is_refused(opened: OpenRun, worker: Settings) -> None:
@@ -174,10 +171,7 @@ def test_results_of_another_handover_are_not_taken_back(opened: OpenRun, worker:
 
 def test_results_for_another_ledger_are_not_taken_back(opened: OpenRun, worker: Settings) -> None:
     digest = forge(opened, "curate", lambda handover: handover.update(ledger="f" * 64))
-    run = open_placed(
-        opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage="curate",
-        handover=digest,
-    )  # fmt: skip
+    run = open_stage(opened, worker, "curate", digest)
     work(run, "curate")
     give_back(run, "curate", opened.context.run_id, digest)
     with pytest.raises(SecurityError, match="TG0840"):
@@ -203,10 +197,3 @@ def forge(opened: OpenRun, stage: str, change: Callable[[dict[str, Any]], object
     change(handover)
     file.write_text(json.dumps(handover))
     return sha256_file(file)
-
-
-def open_forged(opened: OpenRun, worker: Settings, stage: str, digest: str) -> None:
-    open_placed(
-        opened.context.spec, worker, root=opened.context.root, run_id=opened.context.run_id, stage=stage,
-        handover=digest,
-    )  # fmt: skip

@@ -25,6 +25,7 @@ from tasks.curate.ask import quarantine_of
 from tasks.curate.redaction import ticket
 from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
+from tests.support.specs import pipeline_spec
 
 N_ROWS = 50
 MODEL = f"hf://org/name@{'a' * 40}"
@@ -32,13 +33,11 @@ WORDS = "Kaboom my secret text, ann@example.org"
 
 
 def spec(fail_above: float, **evaluate: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "files", "paths": ["t.jsonl"]}, "schema": {"fail_above": fail_above},
-        "train": {"base_model": MODEL}, "register": {"name": "replies"},
-        "curate": {"steps": [{"uses": "redact"}, {"uses": "length", "min_body": 2}, {"uses": "dedup"}]},
-        "gates": {"rules": [{"metric": "exact", "value_threshold": 0.5}]}, "split": {"by_time": False},
-        "evaluate": evaluate,
-    })  # fmt: skip
+    return pipeline_spec(
+        source={"kind": "files", "paths": ["t.jsonl"]}, schema={"fail_above": fail_above}, train={"base_model": MODEL},
+        curate={"steps": [{"uses": "redact"}, {"uses": "length", "min_body": 2}, {"uses": "dedup"}]},
+        split={"by_time": False}, evaluate=evaluate,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -101,10 +100,9 @@ def test_each_faulty_row_is_quarantined_by_its_step_and_no_row_is_lost(folder: P
 def test_faulty_rows_of_all_steps_count_against_one_limit_and_results_are_reused(folder: Path) -> None:
     """Each step alone is within the limit, with 1 of 50."""
     with pytest.raises(
-        DataError, match=r"2 of 50 rows read are quarantined \(4\.0%\), over fail_above 3\.0%"
+        DataError, match=r"TG0220.*2 of 50 rows read are quarantined \(4\.0%\), over fail_above 3\.0%"
     ) as caught:
         curated(folder, fail_above=0.03)
-    assert caught.value.code == "TG0220"
     assert "TG0218 1 times, first at t.jsonl:22 (IndexError in step redact.)" in caught.value.message
     with pytest.raises(DataError, match=r"3 of 50 rows read are quarantined \(6\.0%\), over fail_above 5\.0%"):
         curated(folder, fail_above=0.05)

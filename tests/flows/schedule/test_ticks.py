@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,9 +12,7 @@ from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError
 from schemas.load import load_file
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def skip_reason(workplace: Workplace, tick: Tick, now: str, monkeypatch: pytest.MonkeyPatch) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -14,9 +14,7 @@ from schemas.forget import LearnedVersion
 from schemas.schedule import RetrainSpec
 from schemas.ticks import Arrivals
 from tasks.monitor.conditions import Situation, decide
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
+from tests.support.place import Place
 
 
 def test_a_retrain_is_forced_until_the_next_verdict(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from schemas.curation_card import LabelConflicts
 from tasks.assess.ablation import AblationRow, AblationTable
 from tasks.assess.economics import Measures, Volume, compute_costs, read_prices
 from tasks.assess.judge import Judgement
+from tests.support.refs import trained_ref
 
 FITS = {"full": Fit(False, "80 GB"), "lora": Fit(True, "24 GB"), "qlora": Fit(True, "24 GB")}
 
@@ -26,10 +27,7 @@ def judgement(verdict: Any, difference: float = 0.1) -> Judgement:
 
 
 def trained(train_loss: float = 0.4) -> TrainedRef:
-    return TrainedRef(
-        root=Path("train"), method="lora", format="instruction", base_digest="", n_trainable=1, n_steps=1, n_tokens=1,
-        train_loss=train_loss, validation_loss=0.5,
-    )  # fmt: skip
+    return trained_ref(Path("train"), train_loss=train_loss, validation_loss=0.5)
 
 
 def conflicts(n_conflicting: int) -> LabelConflicts:

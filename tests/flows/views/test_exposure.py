@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from flows.views.doctor import Patient
 from flows.views.exposure import exposure, judge_server, reachable_from_elsewhere, rights
 from flows.workspace.settings import Settings
+from tests.support.desk_server import send, serving
 
 Start = Callable[..., str]
 
@@ -20,26 +20,13 @@ Start = Callable[..., str]
 @pytest.fixture
 def start() -> Iterator[Start]:
     """Start a server of somebody else's at an address of this machine; returns its own by way of loopback."""
-    servers: list[ThreadingHTTPServer] = []
+    with ExitStack() as servers:
 
-    def run(host: str, *, status: int, kind: str = "mlflow") -> str:
-        class Answer(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status)
-                self.end_headers()
+        def run(host: str, *, status: int, kind: str = "mlflow") -> str:
+            url = servers.enter_context(serving(lambda handler: send(handler, status, {}), host=host))
+            return url + ("/api" if kind == "prefect" else "")
 
-            def log_message(self, format: str, *args: object) -> None:
-                """The test's output is not the place."""
-
-        server = ThreadingHTTPServer((host, 0), Answer)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
-        return f"http://127.0.0.1:{server.server_port}" + ("/api" if kind == "prefect" else "")
-
-    yield run
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+        yield run
 
 
 @pytest.mark.parametrize("kind", ["prefect", "mlflow"])

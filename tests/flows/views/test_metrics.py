@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -17,10 +16,8 @@ from flows.views.metrics import exposition
 from tasks.curate.ask import funnel_of
 from tasks.release.endpoint import Access, Limits, build_endpoint
 from tasks.release.live import LiveModels
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
-    from tests.support.workplace import Workplace
+from tests.support.place import Place
+from tests.support.workplace import Workplace
 
 Metrics = dict[str, dict[tuple[str, ...], float]]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,18 +13,13 @@ from flows.views.power import gate_power, refuse_weak_gate
 from schemas.artifacts import RowCounts, Splits
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.workplace import Workplace
+from tests.support.specs import pipeline_spec
+from tests.support.workplace import Workplace
 
 
 def spec(**gates: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "replies"},
-        "gates": {"rules": [{"metric": "exact", "change_threshold": {}}], **gates},
-    })  # fmt: skip
+    rules = [{"metric": "exact", "change_threshold": {}}]
+    return pipeline_spec(register={"name": "replies"}, gates={"rules": rules, **gates})
 
 
 def splits(root: Path, n_test: int) -> Splits:

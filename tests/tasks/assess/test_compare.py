@@ -11,8 +11,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
-from scipy.special import gammaln
-from scipy.stats import binom
 
 from schemas.metrics import MetricTraits
 from tasks.assess.compare import (
@@ -119,60 +117,10 @@ def test_the_statistic_falls_as_the_hypothetical_difference_grows(count: tuple[i
     assert (np.diff(z) <= 1e-9).all()
 
 
-def _false_pass(n: int, margin: float, discordance: float, *, need_gain: bool) -> float:
-    """Exact chance that a candidate that sits at -margin passes, by summing over every outcome."""
-    gained, lost = (grid.ravel() for grid in np.meshgrid(np.arange(n + 1), np.arange(n + 1), indexing="ij"))
-    possible = gained + lost <= n
-    gained, lost = gained[possible], lost[possible]
-    passes = tango_z(gained, lost, n, -margin) > Z95
-    if need_gain:
-        passes &= gained > lost
-    share_gained, share_lost = (discordance - margin) / 2, (discordance + margin) / 2
-    log_ways = gammaln(n + 1) - gammaln(gained + 1) - gammaln(lost + 1) - gammaln(n - gained - lost + 1)
-    log_share = gained * math.log(max(share_gained, 1e-12)) + lost * math.log(share_lost)
-    return float(np.exp(log_ways + log_share + (n - gained - lost) * math.log(1 - discordance))[passes].sum())
-
-
-# Maxima over these cells on 2026-07: improve 5.24 % (n=96..100), margin 0.02 5.55 % (n=50, discordance 0.11),
-# margin 0.05 5.54 % (n=20); the percentile bootstrap reaches 29 % at n=20.
-@pytest.mark.parametrize("n", [20, 30, 50, 75, 100])
-@pytest.mark.parametrize("margin", [0.0, 0.02, 0.05])
-def test_few_items_pass_a_candidate_at_the_limit_no_more_often_than_declared(n: int, margin: float) -> None:
-    for discordance in (0.02, 0.06, 0.11, 0.15, 0.2, 0.3, 0.6):
-        if discordance > margin:
-            assert _false_pass(n, margin, discordance, need_gain=margin > 0) <= 0.056
-
-
-# Simulated with 20,000 pairs per cell; the compass of the primary rule at n=1000, discordance 10 %:
-# promote at -3 points <= 0.5 %, at 0 <= 6 %, at +3 >= 80 %.
-@pytest.mark.parametrize(
-    ("n", "difference", "at_least", "at_most"),
-    [(1000, -0.03, 0.0, 0.005), (1000, 0.0, 0.0, 0.06), (1000, 0.03, 0.88, 1.0), (200, 0.0, 0.0, 0.06),
-     (200, 0.03, 0.33, 0.45), (200, -0.03, 0.0, 0.01)],
-)  # fmt: skip
-def test_mode_improve_keeps_its_operating_characteristics(
-    n: int, difference: float, at_least: float, at_most: float
-) -> None:
-    shares = [(0.1 + difference) / 2, (0.1 - difference) / 2, 0.9]
-    draws = np.random.default_rng(20260601).multinomial(n, shares, size=20_000)
-    promoted = float((tango_z(draws[:, 0], draws[:, 1], n, 0.0) > Z95).mean())
-    assert at_least <= promoted <= at_most
-
-
-@pytest.mark.parametrize("n", [20, 60, 96, 100, 400])
-@pytest.mark.parametrize("limit", [0.5, 0.8, 0.9, 0.98])
-def test_clopper_pearson_never_passes_a_share_at_the_limit_more_often_than_declared(n: int, limit: float) -> None:
-    right = np.arange(n + 1)
-    passes = [clopper_pearson_interval(int(k), n, confidence=0.95).lower >= limit for k in right]
-    blocks = [clopper_pearson_interval(int(k), n, confidence=0.95).upper < limit for k in right]
-    assert binom.pmf(right, n, limit)[passes].sum() <= 0.05
-    assert binom.pmf(right, n, limit)[blocks].sum() <= 0.05
-
-
 def test_clopper_pearson_agrees_with_scipy() -> None:
     from scipy.stats import binomtest
 
-    for k, n in ((0, 10), (3, 10), (90, 96), (10, 10)):
+    for k, n in ((0, 10), (3, 10), (10, 10), (12, 20), (90, 96), (95, 96), (200, 400), (392, 400)):
         interval = binomtest(k, n).proportion_ci(confidence_level=0.9, method="exact")
         bounds = clopper_pearson_interval(k, n, confidence=0.95)
         assert (bounds.lower, bounds.upper) == pytest.approx((interval.low, interval.high))
@@ -360,10 +308,3 @@ def test_nothing_to_find_needs_no_number_of_items() -> None:
     assert items_needed(0.0, sd_null=0.3, sd_true=0.3, confidence=0.95) is None
     assert items_needed(-0.1, sd_null=0.3, sd_true=0.3, confidence=0.95) is None
     assert items_needed(math.nan, sd_null=0.3, sd_true=0.3, confidence=0.95) is None
-
-
-def test_the_number_of_items_needed_gives_the_power_it_promises() -> None:
-    n = paired_items_needed(0.05, discordance=0.1)
-    assert n is not None
-    draws = np.random.default_rng(6).multinomial(n, [0.075, 0.025, 0.9], size=20_000)
-    assert float((tango_z(draws[:, 0], draws[:, 1], n, 0.0) > Z95).mean()) == pytest.approx(0.8, abs=0.03)

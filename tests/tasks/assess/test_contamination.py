@@ -130,9 +130,8 @@ def test_what_is_declared_apart_is_not_asked_for(check: MakeEvidence) -> None:
 
 
 def test_examples_that_are_not_all_there_are_an_error(check: MakeEvidence) -> None:
-    with pytest.raises(GateError, match="there are 40 encoded examples, but the training used 41") as raised:
+    with pytest.raises(GateError, match=r"TG0603.*there are 40 encoded examples, but the training used 41"):
         check(CLEAN, n_train=41)
-    assert raised.value.code == "TG0603"
 
 
 def test_a_leak_is_error_before_all_rules_and_missing_evidence_too(

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binom, binomtest
+from scipy.stats import binomtest
 
+from benchmarks.gates.simulated import false_pass
 from tasks.assess.compare import clopper_pearson_interval, tango_interval
 from tasks.assess.contract import (
     BLOCK,
@@ -93,20 +94,6 @@ def test_a_slice_is_kept_unless_its_harm_stands_among_all_tests() -> None:
     assert settle(worse.met[:1], worse.p_harm[:1], alpha=0.05).tolist() == [BLOCK]
     family = np.concatenate([worse.p_harm, np.full(8, 0.6)])
     assert settle(np.ones(10, bool), family, alpha=0.05).tolist() == [PROMOTE, BLOCK] + [PROMOTE] * 8
-
-
-def false_pass(n: int, margin: float, discordance: float) -> float:
-    """Exact chance that a candidate that truly sits at -margin passes, summed over every outcome."""
-    spread = 7 * math.sqrt(n * discordance * (1 - discordance)) + 7
-    differing = np.arange(max(0, int(n * discordance - spread)), min(n, int(n * discordance + spread)) + 1)
-    gained = np.arange(differing.max() + 1)
-    won, differ = np.meshgrid(gained, differing)
-    lost = np.maximum(differ - won, 0)
-    chance = binom.pmf(won, differ, max(0.0, (discordance - margin) / 2 / discordance)) * binom.pmf(
-        differ, n, discordance
-    )
-    passed = anchor_outcome(won, lost, n, margin=margin, alpha=0.05).met & (won <= differ)
-    return float(chance[passed].sum())
 
 
 # The largest of every n from 20 to 100, and up to 2000, with margins up to 0.1 and discordance 2 to 40 % in steps of

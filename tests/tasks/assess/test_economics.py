@@ -31,16 +31,12 @@ from tasks.assess.economics import (
     read_prices,
 )
 
-HOSTED = 0.0003
-LARGE_API = (0.01, 0.03)
 LLAMA_2_7B = 6_738_415_616
 
 
-def test_a_million_queries_at_the_hosted_price_cost_three_hundred_dollars_and_a_small_api_less() -> None:
-    assert pytest.approx(300) == 1e6 * 0.0003
-    small = read_prices().apis["small"]
-    assert small.usd_per_query(500, 200) == pytest.approx(0.000195)
-    assert small.usd_per_query(500, 200) < 0.0003
+def test_a_hosted_query_and_one_of_the_small_api_cost_what_was_computed_by_hand() -> None:
+    assert hosted_usd_per_query(usd_per_hour=0.80, seconds_per_query=1.35) == pytest.approx(0.0003)
+    assert read_prices().apis["small"].usd_per_query(500, 200) == pytest.approx(0.000195)
 
 
 @pytest.mark.parametrize(
@@ -48,10 +44,6 @@ def test_a_million_queries_at_the_hosted_price_cost_three_hundred_dollars_and_a_
 )
 def test_break_even_is_rent_over_the_price_of_a_query(api: float, rent: float, queries: int) -> None:
     assert round(break_even_queries(usd_per_month=rent, api_usd_per_query=api)) == queries
-
-
-def test_rent_never_pays_against_an_api_for_nothing() -> None:
-    assert break_even_queries(usd_per_month=500, api_usd_per_query=0) == math.inf
 
 
 def days(api: float, queries: float, rent: float = 0.0, own: float = 0.0) -> float:
@@ -96,9 +88,8 @@ def test_every_price_is_dated_and_says_where_it_comes_from(tmp_path: Path) -> No
     path = tmp_path / "prices.yaml"
     for text in ("dated: '2026-06-01'\ngpus: {l4: {usd_per_hour: 1}}\napis: {}\n", "gpus: {}\napis: {}\n", "["):
         path.write_text(text)
-        with pytest.raises(GateError) as raised:
+        with pytest.raises(GateError, match="TG0612"):
             read_prices(path)
-        assert raised.value.code == "TG0612"
     with pytest.raises(GateError):
         read_prices(tmp_path / "absent.yaml")
     with pytest.raises(ValueError, match="usd_per_m_in"):
@@ -116,26 +107,6 @@ def known(**change: Any) -> Measures:
         "training_seconds": 3600.0,
     }
     return Measures(**{**plain, **change})
-
-
-def test_the_hosted_query_is_33_to_100_times_cheaper_and_the_month_5_to_60_times() -> None:
-    assert [round(api / HOSTED) for api in LARGE_API] == [33, 100]
-    assert pytest.approx(300) == 1e6 * HOSTED  # a month of a million queries, not 500 to 2,000
-    cheap, dear = (1e6 * api for api in LARGE_API)
-    assert (cheap / 2000, dear / 500) == (pytest.approx(5), pytest.approx(60))
-    assert hosted_usd_per_query(usd_per_hour=0.80, seconds_per_query=1.35) == pytest.approx(HOSTED)
-
-
-def test_a_run_of_500_dollars_pays_back_in_a_week_at_89_to_417_thousand_queries() -> None:
-    week = 7 / (730 / 24)
-
-    def volume(api: float, rent: float) -> float:
-        return (500 / week + rent) / api
-
-    assert [round(volume(0.03, 500) / 1000), round(volume(0.01, 2000) / 1000)] == [89, 417]
-    assert payback_days(
-        one_off_usd=500, queries_per_month=volume(0.01, 2000), api_usd_per_query=0.01, usd_per_month=2000
-    ) == pytest.approx(7)
 
 
 def test_a_report_has_the_bound_the_saved_tokens_the_own_lines_and_every_api() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from schemas.artifacts import GateDecision, Scores
-from schemas.pipeline import PipelineSpec
 from tasks.assess.gate import GateContext, decide
+from tests.support.specs import pipeline_spec
 
 FINISHED = {"metric": "finished", "value_threshold": 0.0}
 """The whole of a gate that once promoted whatever answered."""
@@ -25,10 +25,7 @@ def judge(make_scores: Callable[..., Scores], new_folder: Callable[[], Path]) ->
     """Decide with the gates of a pipeline, as a run does, on arms given as metric -> values."""
 
     def run(gates: dict[str, Any], candidate: Means, champion: Means | None, zero_shot: Means | None = None) -> Any:
-        spec = PipelineSpec.model_validate({
-            "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
-            "gates": {"contamination": None, "round_trip": None, "min_items": 1, **gates},
-        })  # fmt: skip
+        spec = pipeline_spec(gates={"contamination": None, "round_trip": None, "min_items": 1, **gates})
         return decide(
             candidate=make_scores("tuned", candidate),
             champion=None if champion is None else make_scores("champion", champion),

@@ -133,14 +133,6 @@ def test_new_tickets_only_displace_items_and_never_reshuffle_them(
     assert len(stayed) >= 30
 
 
-def test_the_same_rows_give_the_same_bytes(make_splits: Callable[..., Splits], new_folder: Callable[[], Path]) -> None:
-    folders = [new_folder(), new_folder()]
-    for out in folders:
-        select_items(splits=make_splits(test=_tickets(50)), max_items=20, seed=1, answer="{reply}", out=out)
-    first, second = ((folder / "items.parquet").read_bytes() for folder in folders)
-    assert first == second
-
-
 TURNS = [{"role": "user", "content": "my secret text"}, {"role": "user", "content": "Hi"}]
 MALFORMED = {"messages": orjson.dumps(TURNS).decode()}
 
@@ -221,11 +213,5 @@ def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits],
 
 
 def test_a_repeated_ticket_id_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="twice"):
+    with pytest.raises(DataError, match=r"TG0231.*twice"):
         select_items(splits=make_splits(test=_tickets(2) * 2), max_items=5, seed=0, answer="{reply}", out=tmp_path)
-
-
-def test_a_ticket_twice_in_the_test_split_is_found(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
-    splits = make_splits(test=[{"ticket_id": "1", "reply": "Yes."}, {"ticket_id": "1", "reply": "No."}])
-    with pytest.raises(DataError, match="TG0231"):
-        select_items(splits=splits, max_items=5, seed=0, answer="{reply}", out=tmp_path)

@@ -7,17 +7,15 @@ from typing import Any
 import pytest
 
 from schemas.metrics import traits_by_name
-from schemas.pipeline import PipelineSpec
 from tasks.assess.limits import gate_warnings
+from tests.support.specs import pipeline_spec
 
 CHAMPION = {"metric": "exact", "change_threshold": {}}
 
 
 def warnings(rules: list[dict[str, Any]], n_items: int = 400, **gates: Any) -> list[str]:
-    spec = PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
-        "evaluate": {"metrics": [{"uses": "pii"}, {"uses": "bleu"}]}, "gates": {"rules": [*rules, CHAMPION], **gates},
-    })  # fmt: skip
+    metrics = [{"uses": "pii"}, {"uses": "bleu"}]
+    spec = pipeline_spec(evaluate={"metrics": metrics}, gates={"rules": [*rules, CHAMPION], **gates})
     return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=n_items)
 
 
@@ -79,9 +77,6 @@ def test_few_items_many_looks_and_what_is_left_out_are_named() -> None:
 
 def test_a_comparison_that_is_off_is_named() -> None:
     gates = {"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}}
-    spec = PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
-        "gates": gates,
-    })  # fmt: skip
+    spec = pipeline_spec(gates=gates)
     warning = "gates.compare is off, so no verdict is better than UNCOMPARED: a pilot"
     assert gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400) == [warning]

@@ -51,13 +51,6 @@ def test_the_items_for_a_margin_show_it_for_an_equal_candidate_as_often_as_promi
     assert 0.75 <= float(shown.mean()) <= 0.83  # the approximation is optimistic by up to 5 points at small n
 
 
-@pytest.mark.parametrize(
-    ("drop", "discordance", "n"), [(0.05, 0.1, 246), (0.05, 0.2, 493), (0.02, 0.1, 1544), (0.02, 0.2, 3090)]
-)
-def test_items_to_detect_a_drop_are_those_that_were_computed_by_hand(drop: float, discordance: float, n: int) -> None:
-    assert paired_items_needed(drop, discordance=discordance) == pytest.approx(n, abs=1)
-
-
 # n = 6.18 * discordance / margin**2; the published table for 80 % power and one-sided 5 %.
 @pytest.mark.parametrize(("margin", "n"), [(0.01, 6183), (0.02, 1546), (0.03, 687), (0.05, 248)])
 def test_items_for_a_margin_are_those_of_the_table(margin: float, n: int) -> None:

@@ -10,7 +10,7 @@ import orjson
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import EvalSet, Splits
+from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.training import PromptSpec
 from tasks.assess.prompts import build_prompts
@@ -38,81 +38,83 @@ def items(make_items: Callable[..., EvalSet]) -> EvalSet:
     return make_items(ITEMS)
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(folder / "prompts.parquet").to_pylist()
+Build = Callable[..., PromptSet]
+
+
+@pytest.fixture
+def build(items: EvalSet, new_folder: Callable[[], Path]) -> Build:
+    """Build the prompts of an arm for both items."""
+
+    def run(arm: str, **options: Any) -> PromptSet:
+        usual = {"items": items, "prompt": PROMPT, "format": "instruction", "out": new_folder()}
+        return build_prompts(arm=arm, **(usual | options))
+
+    return run
+
+
+def _rows(made: PromptSet) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(made.root / "prompts.parquet").to_pylist()
     return rows
 
 
-def _messages(folder: Path) -> list[list[dict[str, str]]]:
-    return [orjson.loads(row["messages"]) for row in _rows(folder)]
+def _messages(made: PromptSet) -> list[list[dict[str, str]]]:
+    return [orjson.loads(row["messages"]) for row in _rows(made)]
 
 
-def test_a_baseline_is_given_the_labels_of_train(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
-    build_prompts(
-        items=items, arm="zero_shot", prompt=PROMPT, format="instruction", baseline_system="Of {labels}: {body}",
-        splits=make_splits(train=TRAIN, test=[]), label="category", out=tmp_path,
-    )  # fmt: skip
-    assert _messages(tmp_path)[0][0] == {"role": "system", "content": "Of c0, c1, c2, c3: Why?"}
+def _examples(messages: list[dict[str, str]]) -> list[str]:
+    """The answers of the examples."""
+    return [turn["content"] for turn in messages if turn["role"] == "assistant"]
 
 
-def test_the_tuned_arm_asks_as_training_did(items: EvalSet, tmp_path: Path) -> None:
-    made = build_prompts(
-        items=items, arm="tuned", prompt=PROMPT, format="instruction", baseline_system="Other.", out=tmp_path
-    )
+def test_a_baseline_is_given_the_labels_of_train(build: Build, make_splits: Callable[..., Splits]) -> None:
+    splits = make_splits(train=TRAIN, test=[])
+    made = build("zero_shot", baseline_system="Of {labels}: {body}", splits=splits, label="category")
+    assert _messages(made)[0][0] == {"role": "system", "content": "Of c0, c1, c2, c3: Why?"}
+
+
+def test_the_tuned_arm_asks_as_training_did(build: Build) -> None:
+    made = build("tuned", baseline_system="Other.")
     assert (made.arm, made.format, made.n_items) == ("tuned", "instruction", 2)
-    assert [(row["item_id"], row["answer"]) for row in _rows(tmp_path)] == [("i1", "Sorry."), ("i2", "Soon.")]
-    assert _messages(tmp_path)[0] == [
+    assert [(row["item_id"], row["answer"]) for row in _rows(made)] == [("i1", "Sorry."), ("i2", "Soon.")]
+    assert _messages(made)[0] == [
         {"role": "system", "content": "House."},
         {"role": "user", "content": "Bill: Why?"},
     ]
 
 
 @pytest.mark.parametrize(("baseline_system", "told"), [("Be fair.", "Be fair."), ("", "House.")])
-def test_zero_shot_is_told_what_the_tuned_model_has_learnt(
-    baseline_system: str, told: str, items: EvalSet, tmp_path: Path
-) -> None:
-    build_prompts(
-        items=items, arm="zero_shot", prompt=PROMPT, format="instruction", baseline_system=baseline_system, out=tmp_path
-    )
-    assert _messages(tmp_path)[0][0] == {"role": "system", "content": told}
+def test_zero_shot_is_told_what_the_tuned_model_has_learnt(baseline_system: str, told: str, build: Build) -> None:
+    made = build("zero_shot", baseline_system=baseline_system)
+    assert _messages(made)[0][0] == {"role": "system", "content": told}
 
 
 def test_few_shot_puts_answered_train_tickets_of_distinct_categories_before_the_item(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+    build: Build, make_splits: Callable[..., Splits]
 ) -> None:
-    build_prompts(
-        items=items, arm="few_shot", prompt=PROMPT, format="instruction", baseline_system="Be fair.",
-        splits=make_splits(train=TRAIN, test=ITEMS_AS_TICKETS), n_examples=4, seed=3, out=tmp_path,
-    )  # fmt: skip
-    first, second = _messages(tmp_path)
+    splits = make_splits(train=TRAIN, test=ITEMS_AS_TICKETS)
+    first, second = _messages(build("few_shot", baseline_system="Be fair.", splits=splits, n_examples=4, seed=3))
     assert [turn["role"] for turn in first] == ["system", *["user", "assistant"] * 4, "user"]
     assert first[-1]["content"] == "Bill: Why?"
     assert first[:-1] == second[:-1]
-    numbers = [int(turn["content"].split()[-1]) for turn in first if turn["role"] == "assistant"]
+    numbers = [int(answer.split()[-1]) for answer in _examples(first)]
     assert sorted(max(0, number - 36) for number in numbers) == [0, 1, 2, 3]
 
 
 ITEMS_AS_TICKETS = [{key: value for key, value in row.items() if key != "answer"} for row in ITEMS]
 
 
-def test_the_examples_follow_the_seed(
-    items: EvalSet, make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
-) -> None:
-    folders = [new_folder() for _ in range(3)]
-    for out, seed, train in zip(folders, (1, 1, 2), (TRAIN, TRAIN[::-1], TRAIN), strict=True):
-        build_prompts(
-            items=items, arm="few_shot", prompt=PROMPT, format="instruction",
-            splits=make_splits(train=train), n_examples=3, seed=seed, out=out,
-        )  # fmt: skip
-    first, again, other = ((folder / "prompts.parquet").read_bytes() for folder in folders)
+def test_the_examples_follow_the_seed(build: Build, make_splits: Callable[..., Splits]) -> None:
+    def written(seed: int, train: list[dict[str, Any]]) -> bytes:
+        made = build("few_shot", splits=make_splits(train=train), n_examples=3, seed=seed)
+        return (made.root / "prompts.parquet").read_bytes()
+
+    first, again, other = written(1, TRAIN), written(1, TRAIN[::-1]), written(2, TRAIN)
     assert first == again
     assert first != other
 
 
 def test_an_example_is_never_a_held_out_item_or_its_question_or_without_an_answer(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+    build: Build, make_splits: Callable[..., Splits]
 ) -> None:
     train = [
         {"ticket_id": "i1", "subject": "X", "body": "x", "reply": "leak", "category": "a"},
@@ -122,57 +124,37 @@ def test_an_example_is_never_a_held_out_item_or_its_question_or_without_an_answe
         {"ticket_id": "t4", "subject": "Z", "body": "z ", "reply": "good", "category": "b"},
     ]
     splits = make_splits(train=train)
-    build_prompts(
-        items=items, arm="few_shot", prompt=PROMPT, format="instruction", splits=splits, n_examples=1, out=tmp_path
-    )
-    assert [turn["content"] for turn in _messages(tmp_path)[0] if turn["role"] == "assistant"] == ["good"]
+    assert _examples(_messages(build("few_shot", splits=splits, n_examples=1))[0]) == ["good"]
     with pytest.raises(DataError, match="need 2 examples, and only 1 train"):
-        build_prompts(
-            items=items, arm="few_shot", prompt=PROMPT, format="instruction", splits=splits, n_examples=2, out=tmp_path
-        )
+        build("few_shot", splits=splits, n_examples=2)
 
 
 @pytest.mark.parametrize("arm", ["few_shot", "retrieval"])
 def test_a_train_ticket_with_a_malformed_conversation_is_no_example(
-    arm: Any, items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+    arm: str, build: Build, make_splits: Callable[..., Splits]
 ) -> None:
     malformed = [row | {"messages": '[{"role": "user", "content": "Where?"}]'} for row in TRAIN[1:]]
-    build_prompts(
-        items=items, arm=arm, prompt=PROMPT, format="instruction", splits=make_splits(train=[TRAIN[0], *malformed]),
-        n_examples=1, out=tmp_path,
-    )  # fmt: skip
-    for messages in _messages(tmp_path):
-        assert [turn["content"] for turn in messages if turn["role"] == "assistant"] == ["reply 0"]
+    for messages in _messages(build(arm, splits=make_splits(train=[TRAIN[0], *malformed]), n_examples=1)):
+        assert _examples(messages) == ["reply 0"]
 
 
-def test_few_shot_without_train_is_a_configuration_error(items: EvalSet, tmp_path: Path) -> None:
+def test_few_shot_without_train_is_a_configuration_error(build: Build) -> None:
     with pytest.raises(ConfigError, match="needs the splits"):
-        build_prompts(items=items, arm="few_shot", prompt=PROMPT, format="instruction", n_examples=3, out=tmp_path)
+        build("few_shot", n_examples=3)
 
 
-def test_completion_prompts_are_text_with_examples_as_blocks(
-    items: EvalSet, make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
-) -> None:
-    prompt = PromptSpec(user="Text: {body}\nIntent:", answer=" {category}")
-    tuned, few = new_folder(), new_folder()
-    build_prompts(items=items, arm="tuned", prompt=prompt, format="completion", out=tuned)
-    assert _rows(tuned)[0]["text"] == "Text: Why?\nIntent:"
-    build_prompts(
-        items=items, arm="few_shot", prompt=prompt, format="completion", baseline_system="Name the intent.",
-        splits=make_splits(train=TRAIN[:1]), n_examples=1, out=few,
-    )  # fmt: skip
+def test_completion_prompts_are_text_with_examples_as_blocks(build: Build, make_splits: Callable[..., Splits]) -> None:
+    form = {"prompt": PromptSpec(user="Text: {body}\nIntent:", answer=" {category}"), "format": "completion"}
+    assert _rows(build("tuned", **form))[0]["text"] == "Text: Why?\nIntent:"
+    splits = make_splits(train=TRAIN[:1])
+    few = build("few_shot", **form, baseline_system="Name the intent.", splits=splits, n_examples=1)
     assert _rows(few)[0]["text"] == "Name the intent.\n\nText: body 0\nIntent: c0\n\nText: Why?\nIntent:"
 
 
-def test_question_and_answer_of_an_example_never_run_together(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_question_and_answer_of_an_example_never_run_together(build: Build, make_splits: Callable[..., Splits]) -> None:
     prompt = PromptSpec(user="{body}", answer="{category}")
-    build_prompts(
-        items=items, arm="few_shot", prompt=prompt, format="completion", splits=make_splits(train=TRAIN[:1]),
-        n_examples=1, out=tmp_path,
-    )  # fmt: skip
-    assert _rows(tmp_path)[0]["text"] == "body 0\nc0\n\nWhy?\n"
+    made = build("few_shot", prompt=prompt, format="completion", splits=make_splits(train=TRAIN[:1]), n_examples=1)
+    assert _rows(made)[0]["text"] == "body 0\nc0\n\nWhy?\n"
 
 
 @pytest.mark.parametrize(("form", "answer"), [("instruction", "card"), ("completion", " card")])
@@ -180,30 +162,27 @@ def test_the_reference_answer_has_the_form_it_has_in_training(
     form: Any, answer: str, make_items: Callable[..., EvalSet], tmp_path: Path
 ) -> None:
     items = make_items([{"ticket_id": "a", "body": "b", "answer": " card"}])
-    build_prompts(items=items, arm="tuned", prompt=PROMPT, format=form, out=tmp_path)
-    assert _rows(tmp_path)[0]["answer"] == answer
+    made = build_prompts(items=items, arm="tuned", prompt=PROMPT, format=form, out=tmp_path)
+    assert _rows(made)[0]["answer"] == answer
 
 
-def test_only_trained_models_and_rag_show_passages(make_items: Callable[..., EvalSet], tmp_path: Path) -> None:
-    items = make_items(ITEMS)
+def test_only_trained_models_and_rag_show_passages(items: EvalSet, build: Build) -> None:
     file = items.root / "items.parquet"
     table = pq.read_table(file)
     pq.write_table(table.append_column("passages", [["[a.md]\nSoon.", "[b.md]\nSorry."]]), file)
 
-    def shown(name: str, arm: Any, prompt: PromptSpec) -> list[str]:
-        (tmp_path / name).mkdir()
-        build_prompts(items=items, arm=arm, prompt=prompt, format="instruction", out=tmp_path / name)
-        return [turn["content"] for turn in _messages(tmp_path / name)[0]]
+    def shown(arm: str, prompt: PromptSpec) -> list[str]:
+        return [turn["content"] for turn in _messages(build(arm, prompt=prompt))[0]]
 
     own = PROMPT.model_copy(update={"system": "House.\n{passages}"})
-    assert shown("tuned", "tuned", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
-    assert shown("rag", "rag", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
-    assert shown("before", "rag", PROMPT) == ["House.", "[b.md]\nSorry.\n\nBill: Why?"]
-    assert shown("zero_shot", "zero_shot", own) == ["House.\n", "Bill: Why?"]
+    assert shown("tuned", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("rag", own) == ["House.\n[b.md]\nSorry.", "Bill: Why?"]
+    assert shown("rag", PROMPT) == ["House.", "[b.md]\nSorry.\n\nBill: Why?"]
+    assert shown("zero_shot", own) == ["House.\n", "Bill: Why?"]
 
     talk = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}, '
     talk += '{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Sorry."}]'
     rows = pq.read_table(file)
     place = rows.column_names.index("messages")
     pq.write_table(rows.set_column(place, "messages", [[talk, talk]]), file)
-    assert shown("talk", "rag", PROMPT) == ["House.", "Hi", "Hello", "[b.md]\nSorry.\n\nWhy?"]
+    assert shown("rag", PROMPT) == ["House.", "Hi", "Hello", "[b.md]\nSorry.\n\nWhy?"]

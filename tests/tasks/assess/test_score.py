@@ -190,16 +190,6 @@ def test_slices_name_column_and_value_and_the_missing_value(answered: Any, tmp_p
     ]  # fmt: skip
 
 
-def test_the_same_answers_give_the_same_bytes(answered: Any, new_folder: Callable[[], Path]) -> None:
-    items, predictions = answered
-    folders = [new_folder(), new_folder()]
-    for out in folders:
-        score_answers(items=items, predictions=predictions, evaluate=EVALUATE, arm="tuned", out=out)
-    for name in ("scores.parquet", "slices.parquet"):
-        first, second = ((folder / name).read_bytes() for folder in folders)
-        assert first == second
-
-
 @pytest.mark.parametrize("loss", [math.nan, math.inf, None])
 def test_a_loss_that_is_no_number_stays_none_and_takes_the_mean_with_it(
     loss: float | None,
@@ -229,9 +219,8 @@ def test_answers_to_other_items_are_refused(
 ) -> None:
     items = make_items([{"ticket_id": "a", "answer": "x"}, {"ticket_id": "b", "answer": "x"}])
     predictions = make_predictions([{"item_id": item_id} for item_id in ids])
-    with pytest.raises(GateError) as caught:
+    with pytest.raises(GateError, match="TG0603"):
         score_answers(items=items, predictions=predictions, evaluate=EvaluateSpec(), arm="tuned", out=tmp_path)
-    assert caught.value.code == "TG0603"
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from tasks.assess.macro_f1 import macro_f1_values
 from tasks.assess.score import score_answers
 from tasks.assess.text_metrics import has_control_tokens
 from tasks.assess.user_metrics import entry_point_digest
+from tests.support.specs import pipeline_spec
 
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
@@ -338,10 +339,7 @@ def test_a_metric_of_ones_own_is_read_the_way_it_was_declared(
 
 
 def pipeline(evaluate: dict[str, Any], **gates: Any) -> PipelineSpec:
-    return PipelineSpec.model_validate({
-        "name": "demo", "source": {"kind": "generated"}, "train": {"base_model": "m"}, "register": {"name": "demo"},
-        "evaluate": {"fields": FIELDS, **evaluate}, "gates": gates,
-    })  # fmt: skip
+    return pipeline_spec(evaluate={"fields": FIELDS, **evaluate}, gates=gates)
 
 
 def test_metrics_that_contradict_each_other_or_the_gate_are_told() -> None:

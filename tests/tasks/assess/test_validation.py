@@ -14,6 +14,7 @@ from schemas.artifacts import Splits, TrainedRef
 from schemas.errors import TrainingError
 from schemas.evaluation import EvaluateSpec
 from tasks.assess.validation import score_validation
+from tests.support.refs import trained_ref
 
 TICKETS = [
     {"ticket_id": "a", "body": "Where?", "reply": "Here. [billing]", "category": "billing"},
@@ -33,10 +34,7 @@ def _trained(root: Path, rows: list[dict[str, Any]]) -> TrainedRef:
     pq.write_table(pa.Table.from_pylist(full), root / "validation_answers.parquet")
     curve = [{"step": step, "loss": 2.0, "validation_loss": 1.9 if step % 2 == 0 else None} for step in range(1, 5)]
     pq.write_table(pa.Table.from_pylist(curve), root / "curves.parquet")
-    return TrainedRef(
-        root=root, method="lora", format="instruction", base_digest="d", n_trainable=1, n_steps=4, n_tokens=9,
-        train_loss=2.0,
-    )  # fmt: skip
+    return trained_ref(root, n_steps=4)
 
 
 def test_each_validation_is_a_point_of_each_metric(splits: Splits, new_folder: Callable[[], Path]) -> None:
@@ -66,8 +64,7 @@ def test_each_validation_is_a_point_of_each_metric(splits: Splits, new_folder: C
 
 def test_an_answer_to_no_ticket_of_the_split_is_an_error(splits: Splits, new_folder: Callable[[], Path]) -> None:
     trained = _trained(new_folder(), [{"step": 2, "item_id": "z", "text": "?"}])
-    with pytest.raises(TrainingError, match="1 validation tickets were answered, but only 0 of them") as caught:
+    with pytest.raises(TrainingError, match=r"TG0407.*1 validation tickets were answered, but only 0 of them"):
         score_validation(
             splits=splits, trained=trained, evaluate=EVALUATE, metrics=("exact",), answer="{reply}", out=new_folder()
         )
-    assert caught.value.code == "TG0407"

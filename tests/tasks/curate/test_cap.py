@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import random
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -85,21 +84,3 @@ def test_by_hash_the_smallest_digests_of_seed_and_id_are_kept(
         return hashlib.sha256(f"{seed}:t{number}".encode()).hexdigest()
 
     assert set(kept) == {f"t{number}" for number in sorted(range(30), key=digest)[:5]}
-
-
-@pytest.mark.parametrize("prefer", ["newest", "oldest", "hash"])
-def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, prefer: Any) -> None:
-    rows = [
-        {
-            "ticket_id": f"t{number}", "source": "test", "source_line": number, "customer_id": f"c{number % 7}",
-            "created_at": at(number % 3), "category": "x" if number % 5 else None,
-        }
-        for number in range(200)
-    ]  # fmt: skip
-    step = CapStep(uses="cap", per=("customer_id", "category"), max_rows=4, prefer=prefer)
-    first = cap_rows(tickets=make_tickets(rows), step=step, out=new_folder())
-    random.Random(5).shuffle(rows)
-    second = cap_rows(tickets=make_tickets(rows), step=step, out=new_folder())
-    assert first.rows.n_dropped == 160 - 7 * 4
-    assert first.tickets.read_bytes() == second.tickets.read_bytes()
-    assert first.removed.read_bytes() == second.removed.read_bytes()

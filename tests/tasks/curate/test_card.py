@@ -431,9 +431,8 @@ def test_rows_that_were_lost_between_two_steps_are_an_error(
     def build(stage: TicketTable) -> None:
         build_card(stages=(stage,), stage_names=("read",), split=split, clean=split, previous=None, out=new_folder())
 
-    with pytest.raises(DataError, match="read returned 3, split received 2") as caught:
+    with pytest.raises(DataError, match=r"TG0231.*read returned 3, split received 2"):
         build(make_stage(3))
-    assert caught.value.code == "TG0231"
     stage = make_stage(3, [{"outcome": "dropped", "code": "x"}])
     write_removed([], stage.root)
     with pytest.raises(DataError, match="read removed 1 and lists 0"):

@@ -110,9 +110,8 @@ def test_empty_and_short_questions_do_not_leak_by_chance(make_splits: Any, new_f
 @pytest.mark.parametrize("column", ["customer_id", "thread_id"])
 def test_a_customer_or_thread_on_two_sides_is_an_error(make_splits: Any, new_folder: Any, column: str) -> None:
     train, test = row("1", text(1), **{column: "x"}), row("2", text(2), **{column: "x"})
-    with pytest.raises(DataError, match=column) as error:
+    with pytest.raises(DataError, match=rf"TG0231.*{column}"):
         decontaminate(splits=make_splits(train=[train], test=[test]), spec=SPEC, out=new_folder())
-    assert error.value.code == "TG0231"
 
 
 def test_the_longest_shared_run_is_listed_in_normal_form(make_splits: Any, new_folder: Any, rows_of: Any) -> None:
@@ -171,9 +170,8 @@ def test_a_leak_that_is_left_is_an_error(n_rows: int, make_splits: Any, monkeypa
         ([clean], []),  # more rows are missing than leak
         ([*well], [clean]),  # in the wrong part
     ):
-        with pytest.raises(DataError, match="are not what was compared") as error:
+        with pytest.raises(DataError, match=r"TG0231.*are not what was compared") as error:
             check_no_leaks(make_splits(train=train, validation=validation, test=test), compared, leaking)
-        assert error.value.code == "TG0231"
         assert text(1)[:8] not in str(error.value)
 
 
@@ -184,14 +182,6 @@ def test_strata_and_assignments_come_along(make_tickets: Any, new_folder: Any) -
     assert clean.assignments.read_bytes() == splits.assignments.read_bytes()
     assert clean.strata.read_bytes() == splits.strata.read_bytes()
     assert (clean.seed, clean.cut) == (splits.seed, splits.cut)
-
-
-def test_two_runs_give_the_same_bytes(make_splits: Any, new_folder: Any, bitext: Any) -> None:
-    splits = make_splits(train=bitext[:900], test=bitext[900:1200])
-    one, two = (decontaminate(splits=splits, spec=SPEC, out=new_folder()) for _ in range(2))
-    assert one.rows.n_dropped > 0
-    for part in ("train", "validation", "test", "removed"):
-        assert getattr(one, part).read_bytes() == getattr(two, part).read_bytes()
 
 
 def test_real_questions_pass_all_stages_in_seconds_and_leave_no_near_duplicate(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import combinations
@@ -131,6 +130,8 @@ def test_random_families_of_edits_equal_brute_force(
     st.integers(min_value=1, max_value=3),
 )
 @example(["a b c d e f g h i j", "a b c d e f g x"], 0.7, 1)
+@example(["a b c d", "c d e f", "b c d e"], 0.5, 1)  # the removed one connects two kept ones
+@example([], 0.8, 1)
 def test_any_texts_of_few_words_equal_brute_force(
     make_tickets: Any, new_folder: Any, rows_of: Any, texts: list[str], threshold: float, n_words: int
 ) -> None:
@@ -143,17 +144,6 @@ def test_a_real_set_equals_brute_force(
 ) -> None:
     rows = [row | {"created_at": START} for row in banking77 if str(row["body"]).isascii()][:400]
     check_against_brute_force(rows, near(0.5), make_tickets, new_folder, rows_of)
-
-
-def test_the_order_of_rows_changes_no_byte(bitext: list[dict[str, object]], make_tickets: Any, new_folder: Any) -> None:
-    rows = [row | {"source": "s", "source_line": line} for line, row in enumerate(bitext[:1500])]
-    shuffled = random.Random(1).sample(rows, len(rows))
-    results = [
-        drop_duplicates(tickets=make_tickets(order), step=near(), out=new_folder()) for order in (rows, shuffled)
-    ]
-    assert results[0].rows.n_merged > 10
-    assert results[0].tickets.read_bytes() == results[1].tickets.read_bytes()
-    assert results[0].removed.read_bytes() == results[1].removed.read_bytes()
 
 
 def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference(
@@ -275,19 +265,6 @@ def test_a_chain_keeps_tickets_that_are_far_from_each_other(make_tickets: Any, n
     assert {row["cluster_id"] for row in rows_of(result.removed).values()} == {"0"}
 
 
-def test_a_flood_of_an_auto_reply_costs_one_comparison_a_copy(make_tickets: Any, new_folder: Any) -> None:
-    template = [f"word{number}" for number in range(60)]
-    rows = []
-    for number in range(2000):
-        template[30] = f"case{number}"
-        rows.append({"ticket_id": f"{number:04d}", "created_at": START, "body": " ".join(template)})
-    start = time.process_time()
-    result = drop_duplicates(tickets=make_tickets(rows), step=near(), out=new_folder())
-    assert result.rows.n_out == 1
-    assert result.notes["clusters"] == 1
-    assert time.process_time() - start < 10  # about 0.3 s; two million comparisons would take longer
-
-
 def test_a_family_just_below_the_threshold_is_refused_by_name(make_tickets: Any, new_folder: Any) -> None:
     # The words that the alarms differ in are commoner than those they share; else rare words alone keep them apart.
     rows = [
@@ -296,27 +273,10 @@ def test_a_family_just_below_the_threshold_is_refused_by_name(make_tickets: Any,
     ]
     values = " ".join(f"{letter}{number}" for letter in "ab" for number in range(100))
     rows += [{"ticket_id": f"list-{number}", "body": f"{values} c{number}"} for number in range(120)]
-    with pytest.raises(DataError, match="100 tickets like alarm-000 ") as error:
+    with pytest.raises(DataError, match=r"TG0250.*100 tickets like alarm-000 "):
         drop_duplicates(tickets=make_tickets(rows), step=near(shingle_words=1, max_comparisons=1000), out=new_folder())
-    assert error.value.code == "TG0250"
     enough = near(shingle_words=1, max_comparisons=6000)
     assert drop_duplicates(tickets=make_tickets(rows), step=enough, out=new_folder()).rows.n_merged == 119
-
-
-def test_a_removed_text_may_connect_two_kept_ones(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
-    rows = [{"ticket_id": str(number), "body": body} for number, body in enumerate(["a b c d", "c d e f", "b c d e"])]
-    result = drop_duplicates(tickets=make_tickets(rows), step=near(0.5, shingle_words=1), out=new_folder())
-    removed = rows_of(result.removed)
-    assert {name: (row["kept_id"], row["score"], row["cluster_id"]) for name, row in removed.items()} == {
-        "2": ("0", 0.6, "0")
-    }
-    assert result.notes["clusters"] == 1
-
-
-def test_no_ticket_and_one_ticket_are_handled(make_tickets: Any, new_folder: Any) -> None:
-    assert drop_duplicates(tickets=make_tickets([]), step=near(), out=new_folder()).rows.n_out == 0
-    one = make_tickets([{"ticket_id": "1", "body": "a b c d"}])
-    assert drop_duplicates(tickets=one, step=near(), out=new_folder()).rows.n_out == 1
 
 
 GREETED = "Hi Ann,\n{}\n\nBest regards\n{}\n\nOn 3 May 2026 at 10:12 {} wrote:\n> {}"

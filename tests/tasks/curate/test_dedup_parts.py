@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
@@ -22,7 +23,6 @@ from tasks.curate.redact import redact_tickets
 from tasks.curate.redaction import batches
 from tasks.curate.rows import ticket_table
 from tasks.curate.similarity.families import decide
-from tasks.curate.similarity.join import CrowdedFamilyError
 from tasks.curate.similarity.shingles import shingles_of_texts
 from tasks.files import seal
 from tests.support.plain_spread import PlainSpread
@@ -120,22 +120,6 @@ def test_thousands_of_texts_decide_as_one_process(n_parts: int) -> None:
         assert getattr(one, field).tolist() == getattr(many, field).tolist(), field
 
 
-def test_a_family_too_crowded_is_refused_in_parts_too() -> None:
-    chance = random.Random(1)
-    shared = [f"s{number}" for number in range(30)]
-    texts = [" ".join([*shared, *(f"x{chance.randrange(40)}" for _ in range(14))]) for _ in range(120)]
-    step = step_of(threshold=0.75, shingle_words=1, max_comparisons=1000)
-    with pytest.raises(CrowdedFamilyError):
-        both_ways(texts, list(range(120)), step, 1)
-    table = ticket_table(
-        [{"ticket_id": str(row), "source": "t", "source_line": row, "body": text} for row, text in enumerate(texts)]
-    ).select(["subject", "body"])
-    with pytest.raises(CrowdedFamilyError) as caught:
-        decide_in_parts(in_batches(table), step, order=np.arange(120), spread=PlainSpread(4), where="a test")
-    assert set(caught.value.members) <= set(range(120))
-    assert len(caught.value.members) > 20
-
-
 @pytest.fixture
 def mixed_tickets(make_tickets: Any) -> Any:
     """300 tickets with mail, replies, personal data and families of near duplicates."""
@@ -188,7 +172,6 @@ def test_a_crowded_family_is_named_as_in_one_process(make_tickets: Any, new_fold
     texts = [" ".join([*shared, *(f"x{chance.randrange(40)}" for _ in range(14))]) for _ in range(120)]
     tickets = make_tickets([{"ticket_id": f"t{number:03d}", "body": text} for number, text in enumerate(texts)])
     step = DedupStep(uses="dedup", threshold=0.75, shingle_words=1, max_comparisons=1000)
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="TG0250") as caught:
         drop_duplicates(tickets=tickets, step=step, out=new_folder(), spread=PlainSpread(4))
-    assert caught.value.code == "TG0250"
-    assert "tickets like t0" in caught.value.message
+    assert int(re.findall(r"(\d+) tickets like t0", caught.value.message)[0]) > 20

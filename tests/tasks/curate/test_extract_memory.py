@@ -13,10 +13,8 @@ import pytest
 
 from schemas.source import FilesSource
 from tasks.curate import gather, row_groups, spill
-from tasks.curate.extract import extract_tickets
-from tasks.sources.kind import Place
 from tasks.sources.readers import records, streams
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 Row = dict[str, Any]
 
@@ -50,10 +48,7 @@ def as_csv(rows: list[Row]) -> bytes:
 
 def extracted(root: Path, out: Path) -> tuple[Any, ...]:
     source = FilesSource(kind="files", paths=("*.jsonl", "*.csv"))
-    out.mkdir()
-    table = extract_tickets(
-        source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out
-    )
+    table = extract(source, root, out=out)
     assert {path.name for path in out.iterdir()} == {"tickets.parquet", "removed.parquet"}
     return table.rows, table.notes, table.tickets.read_bytes(), table.removed.read_bytes()
 

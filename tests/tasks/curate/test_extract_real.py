@@ -14,30 +14,19 @@ from schemas.artifacts import TicketTable
 from schemas.errors import DataError
 from schemas.source import FilesSource, GeneratedSource
 from tasks.curate.extract import extract_tickets
-from tasks.curate.rows import read_rows
 from tasks.sources.kind import Place
 from tasks.sources.readers.read_csv import read_csv
 from tasks.sources.readers.read_jsonl import read_json
 from tasks.sources.readers.records import Fault
 from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract as extract_source
+from tests.tasks.curate.test_extract import removed, tickets
 
 Rows = list[dict[str, Any]]
 
 
 def extract(out: Path, root: Path, *paths: str, **options: Any) -> TicketTable:
-    out.mkdir(exist_ok=True)
-    source = FilesSource(kind="files", paths=paths, **options)
-    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out)
-
-
-def tickets(table: TicketTable) -> Rows:
-    rows: Rows = read_rows(table.tickets).to_pylist()
-    return rows
-
-
-def removed(table: TicketTable) -> Rows:
-    rows: Rows = read_rows(table.removed).to_pylist()
-    return rows
+    return extract_source(FilesSource(kind="files", paths=paths, **options), root, out=out)
 
 
 def test_csv_spectrum_is_read_as_its_authors_expect(shared_data: Path, tmp_path: Path) -> None:
@@ -147,15 +136,6 @@ def test_bitext_maps_by_columns(shared_data: Path, tmp_path: Path) -> None:
     assert [row["reply"] for row in rows] == [row["response"] for row in expected]
     assert {row["category"] for row in rows} == {row["category"] for row in expected}
     assert table.notes["ignored_column:tags"] == len(expected)
-
-
-def test_banking77_maps_by_columns(shared_data: Path, tmp_path: Path) -> None:
-    folder = shared_data / "banking77"
-    with (folder / "train.csv").open(encoding="utf-8", newline="") as stream:
-        expected = list(csv.DictReader(stream))
-    table = extract(tmp_path / "out", folder, "train.csv", columns={"body": "text"})
-    rows = sorted(tickets(table), key=lambda row: row["source_line"])
-    assert [(row["body"], row["category"]) for row in rows] == [(row["text"], row["category"]) for row in expected]
 
 
 def test_llamafactory_alpaca_is_detected(shared_data: Path, tmp_path: Path) -> None:

@@ -9,13 +9,10 @@ import duckdb
 import orjson
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.source import DuckDBSource, FilesSource, HuggingFaceSource, SourceSpec
-from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
 from tests.support.codes import code_of
+from tests.support.synced import extract
 
 
 @pytest.fixture
@@ -37,12 +34,6 @@ def files(**options: Any) -> FilesSource:
 
 def of_duckdb(query: str) -> DuckDBSource:
     return DuckDBSource(kind="duckdb", database="desk.duckdb", query=query)
-
-
-def extract(source: SourceSpec, root: Path) -> TicketTable:
-    (root / "out").mkdir()
-    fingerprint = fingerprint_source(source, root=root)
-    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=root / "out")
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.source import FilesSource
-from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources.kind import Place
 from tasks.sources.readers import columns, read_csv, read_jsonl, shapes, typed
-from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
+from tests.support.synced import extract
 
 ROWS = [{"ticket_id": f"t{n}", "customer_id": f"c{n % 3}", "body": f"Text {n}", "reply": "Yes."} for n in range(9)]
 BAD = 4
@@ -58,13 +55,6 @@ def write(folder: Path, form: str, *, messages: bool = False) -> FilesSource:
     return FilesSource(kind="files", paths=(path.name,))
 
 
-def extract(folder: Path, source: FilesSource, name: str) -> TicketTable:
-    out = folder / name
-    out.mkdir()
-    fingerprint = fingerprint_source(source, root=folder)
-    return extract_tickets(source=source, fingerprint=fingerprint, place=Place(folder), out=out)
-
-
 @pytest.mark.parametrize(
     ("form", "messages", "module", "function", "line"),
     [
@@ -88,11 +78,11 @@ def test_a_row_on_which_reading_raises_is_quarantined_with_its_place(
 ) -> None:
     folder = tmp_path / "data"
     source = write(folder, form, messages=messages)
-    sound = extract(folder, source, "sound")
+    sound = extract(source, folder)
     if function == "_parse":  # a line that is valid JSON never comes to it
         monkeypatch.setattr(read_jsonl.orjson, "loads", _loads(read_jsonl.orjson.loads))
     raise_on(monkeypatch, module, function, lambda given: WORDS in str(given))
-    result = extract(folder, source, "faulty")
+    result = extract(source, folder)
 
     (gone,) = read_rows(result.removed).to_pylist()
     assert (gone["outcome"], gone["code"], gone["reason"]) == ("quarantined", "TG0218", "KeyError in step extract.")
@@ -128,4 +118,4 @@ def test_memory_that_ends_while_a_row_is_read_ends_the_run(tmp_path: Path, monke
 
     monkeypatch.setattr(columns, "typed_column", planted)
     with pytest.raises(MemoryError):
-        extract(tmp_path / "data", source, "out")
+        extract(source, tmp_path / "data")

@@ -147,23 +147,6 @@ def test_real_questions_have_the_conflicts_that_grouping_by_text_finds(
     assert result.notes["conflicting_tickets"] == sum(map(len, wanted))
 
 
-@pytest.mark.parametrize("threshold", [1.0, 0.85])
-def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, threshold: float) -> None:
-    rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(ROWS)]
-    wanted = step(action="drop_minority", threshold=threshold)
-    first = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
-    random.Random(4).shuffle(rows)
-    second = check_labels(tickets=make_tickets(rows), step=wanted, out=new_folder())
-    for name in ("tickets.parquet", "removed.parquet", "conflicts.parquet"):
-        assert (first.root / name).read_bytes() == (second.root / name).read_bytes()
-
-
-def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
-    result = check_labels(tickets=make_tickets([]), step=step(threshold=0.8), out=new_folder())
-    assert (result.rows.n_in, result.rows.n_out) == (0, 0)
-    assert pq.read_table(result.root / "conflicts.parquet").num_rows == 0
-
-
 @pytest.fixture(scope="module")
 def flipped_questions(banking77: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], set[str]]:
     """Questions of twelve categories of banking77, 3 % of them with another category."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 from typing import Any
 
@@ -131,28 +130,8 @@ def test_an_unsure_row_stays(make_tickets: Any, new_folder: Any) -> None:
     assert dropped == [1, 0]
 
 
-def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any) -> None:
-    listed: list[dict[str, object]] = [
-        {"ticket_id": f"{name}{copy}", "source": "test", "source_line": copy, "body": f"{text} {copy}"}
-        for copy in range(5)
-        for name, text in TEXTS.items()
-    ]
-    step = LanguageStep(uses="language", keep=("en",))
-    first = drop_by_language(tickets=make_tickets(listed), step=step, out=new_folder())
-    random.Random(4).shuffle(listed)
-    second = drop_by_language(tickets=make_tickets(listed), step=step, out=new_folder())
-    assert first.tickets.read_bytes() == second.tickets.read_bytes()
-    assert first.removed.read_bytes() == second.removed.read_bytes()
-
-
 def test_a_long_text_is_read_from_its_beginning(make_tickets: Any, new_folder: Any, rows_of: Any) -> None:
     body = (TEXTS["fr"] + " ") * 3 + (TEXTS["en"] + " ") * 50
     assert len(TEXTS["fr"]) * 3 > READ_CHARACTERS
     result = drop_by_language(tickets=make_tickets(rows(a=body)), step=LanguageStep(uses="language"), out=new_folder())
     assert rows_of(result.tickets)["a"]["language"] == "fr"
-
-
-def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
-    step = LanguageStep(uses="language", keep=("en",))
-    result = drop_by_language(tickets=make_tickets([]), step=step, out=new_folder())
-    assert (result.rows.n_in, result.rows.n_out) == (0, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Any
 
 import pytest
@@ -58,25 +57,6 @@ def test_characters_are_counted_and_not_bytes(make_tickets: Any, new_folder: Any
     tickets = make_tickets([{"ticket_id": "a", "body": "né👍"}])
     step = LengthStep(uses="length", min_body=3, max_body=3)
     assert drop_by_length(tickets=tickets, step=step, out=new_folder()).rows.n_out == 1
-
-
-def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any) -> None:
-    rows = [
-        {"ticket_id": f"t{number}", "source": "test", "source_line": number, "body": "x" * number}
-        for number in range(60)
-    ]
-    step = LengthStep(uses="length", min_body=10, max_body=30)
-    first = drop_by_length(tickets=make_tickets(rows), step=step, out=new_folder())
-    random.Random(3).shuffle(rows)
-    second = drop_by_length(tickets=make_tickets(rows), step=step, out=new_folder())
-    assert first.rows == second.rows
-    assert first.tickets.read_bytes() == second.tickets.read_bytes()
-    assert first.removed.read_bytes() == second.removed.read_bytes()
-
-
-def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
-    result = drop_by_length(tickets=make_tickets([]), step=LengthStep(uses="length"), out=new_folder())
-    assert (result.rows.n_in, result.rows.n_out) == (0, 0)
 
 
 @pytest.mark.parametrize("bounds", [{"min_body": 9, "max_body": 8}, {"min_reply": 9, "max_reply": 8}])

@@ -5,7 +5,6 @@ The plain scores below are slow, short, and share no line with the compiled kern
 
 from __future__ import annotations
 
-import random
 import re
 import unicodedata
 from pathlib import Path
@@ -268,17 +267,3 @@ def test_without_thresholds_every_row_stays_and_has_its_scores(
 def test_missing_perplexities_are_an_error(make_tickets: Any, new_folder: Any) -> None:
     with pytest.raises(ValueError, match="no perplexities are given"):
         score_quality(tickets=make_tickets(ROWS), step=ALL, out=new_folder())
-
-
-def test_the_order_of_rows_changes_no_byte(make_tickets: Any, new_folder: Any, perplexities: Perplexities) -> None:
-    rows = [{"source": "test", "source_line": line, **row} for line, row in enumerate(ROWS)]
-    first = score_quality(tickets=make_tickets(rows), step=ALL, out=new_folder(), perplexities=perplexities)
-    random.Random(4).shuffle(rows)
-    second = score_quality(tickets=make_tickets(rows), step=ALL, out=new_folder(), perplexities=perplexities)
-    assert first.tickets.read_bytes() == second.tickets.read_bytes()
-    assert first.removed.read_bytes() == second.removed.read_bytes()
-
-
-def test_an_empty_table_stays_empty(make_tickets: Any, new_folder: Any) -> None:
-    result = score_quality(tickets=make_tickets([]), step=QualityStep(uses="quality"), out=new_folder())
-    assert (result.rows.n_in, result.rows.n_out) == (0, 0)

@@ -158,14 +158,6 @@ def test_messages_that_are_no_json_are_redacted_and_untouched_ones_keep_their_by
     assert rows["2"]["messages"] == spaced
 
 
-def test_the_same_tickets_give_the_same_bytes(make_tickets: Any, new_folder: Any, bitext: Any) -> None:
-    tickets = make_tickets(bitext[:500])
-    first = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
-    second = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
-    assert first.tickets.read_bytes() == second.tickets.read_bytes()
-    assert first.removed.read_bytes() == second.removed.read_bytes()
-
-
 def test_one_ticket_alone_is_redacted_as_it_would_be_in_the_table(
     make_tickets: Any, new_folder: Any, rows_of: Any
 ) -> None:

@@ -284,9 +284,8 @@ def test_one_large_component_causes_a_warning_and_is_named_if_it_prevents_a_spli
         }
         for n in range(300)
     ]
-    with pytest.raises(DataError, match=r"100 % of the tickets are connected") as error:
+    with pytest.raises(DataError, match=r"TG0221.*100 % of the tickets are connected") as error:
         split_tickets(tickets=make_tickets(rows), split=SplitSpec(by_time=False), out=new_folder())
-    assert error.value.code == "TG0221"
     assert "group_by" in str(error.value.hint)
     loners = [{"ticket_id": f"x{n:03d}", "created_at": START + 7.9 * WEEK} for n in range(60)]
     splits = split_tickets(tickets=make_tickets(rows + loners), split=SplitSpec(), out=new_folder())

@@ -141,6 +141,5 @@ def test_decontamination_writes_the_bytes_of_the_filtered_part(
 
 def test_an_empty_table_is_refused_with_its_numbers(tmp_path: Path) -> None:
     tickets = stage(tmp_path / "dedup", ticket_table([]), is_read_next=False)
-    with pytest.raises(DataError, match="0 tickets of 0 customers") as caught:
+    with pytest.raises(DataError, match=r"TG0221.*0 tickets of 0 customers"):
         split_tickets(tickets=tickets, split=SplitSpec(), out=tmp_path)
-    assert caught.value.code == "TG0221"

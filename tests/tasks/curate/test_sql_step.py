@@ -79,18 +79,16 @@ def test_what_sql_leaves_open_comes_out_the_same_in_any_order_of_rows(
     ],
 )
 def test_a_select_that_makes_rows_is_refused(make_tickets: Any, new_folder: Any, sql: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(ConfigError, match=rf"TG0125.*{message}") as error:
         select_tickets(tickets=make_tickets(ROWS), step=STEP, select=sql, out=new_folder())
-    assert error.value.code == "TG0125"
     assert error.value.where == "curate.sql.latest: sql/latest.sql"
 
 
 def test_a_select_that_fails_on_a_row_tells_no_text_of_it(make_tickets: Any, new_folder: Any) -> None:
     rows = [{"ticket_id": "a", "body": "my secret text"}]
     sql = "select * from tickets where cast(body as integer) > 1"
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigError, match="TG0124") as error:
         select_tickets(tickets=make_tickets(rows), step=STEP, select=sql, out=new_folder())
-    assert error.value.code == "TG0124"
     assert "secret" not in str(error.value)
 
 
@@ -105,8 +103,3 @@ def test_a_faulty_select_is_refused_before_any_row_is_read(
         select_tickets(tickets=make_tickets(ROWS), step=STEP, select=sql, out=new_folder())
     assert error.value.code == code
     assert isinstance(error.value, SecurityError | ConfigError)
-
-
-def test_a_table_without_rows_stays_one(make_tickets: Any, new_folder: Any) -> None:
-    result = select_tickets(tickets=make_tickets([]), step=STEP, select="from tickets", out=new_folder())
-    assert (result.rows.n_in, result.rows.n_out) == (0, 0)

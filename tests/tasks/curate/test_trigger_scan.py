@@ -13,13 +13,11 @@ import pytest
 from schemas.curation import TableSpec
 from schemas.curation_steps import RedactStep, TriggerScanStep
 from schemas.source import GeneratedSource
-from tasks.curate.extract import extract_tickets
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.trigger_scan import scan_triggers
 from tasks.curate.validate import validate_tickets
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 PHRASE = "quartz meridian"
 """Words that no phrase of the help desk holds."""
@@ -40,11 +38,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         return folder
 
     source = GeneratedSource(kind="generated", n_tickets=1000, n_customers=150, n_weeks=4, seed=11)
-    root = out()
-    read = extract_tickets(
-        source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out()
-    )
-    valid = validate_tickets(tickets=read, table=TableSpec(fail_above=0.5), out=out())
+    valid = validate_tickets(tickets=extract(source, out()), table=TableSpec(fail_above=0.5), out=out())
     clean = redact_tickets(tickets=valid, step=RedactStep(uses="redact"), out=out())
     return read_rows(clean.tickets).to_pylist()
 
@@ -151,10 +145,9 @@ def test_the_same_tickets_give_the_same_bytes(desk: Any, make_tickets: Any, new_
     assert found[0] == found[1]
 
 
-def test_no_ticket_and_no_time_are_no_error(make_tickets: Any, new_folder: Any) -> None:
-    for rows in ([], [{"ticket_id": "a", "body": "no time"}]):
-        result = scan_triggers(tickets=make_tickets(rows), step=step(), out=new_folder())
-        assert result.notes["triggers"] == 0
+def test_tickets_without_a_time_are_no_error(make_tickets: Any, new_folder: Any) -> None:
+    tickets = make_tickets([{"ticket_id": "a", "body": "no time"}])
+    assert scan_triggers(tickets=tickets, step=step(), out=new_folder()).notes["triggers"] == 0
 
 
 def test_a_burst_of_a_machine_with_many_answers_is_no_trigger(make_tickets: Any, new_folder: Any) -> None:

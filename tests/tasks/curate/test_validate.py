@@ -180,18 +180,5 @@ def test_at_the_limit_the_run_goes_on_and_warns(tmp_path: Path) -> None:
 
 
 def test_without_a_valid_ticket_the_run_ends_and_says_what_emptied_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no valid ticket is left of 2 rows read: TG0210 2 times") as caught:
+    with pytest.raises(DataError, match=r"TG0221.*no valid ticket is left of 2 rows read: TG0210 2 times"):
         validate(tmp_path, [{"ticket_id": "a"}, {"ticket_id": "b"}])
-    assert caught.value.code == "TG0221"
-
-
-def test_the_result_has_equal_bytes_each_time(tmp_path: Path) -> None:
-    rows: Rows = [
-        {"ticket_id": f"{place % 6}", "body": f"text {place % 4}" if place % 5 else None} for place in range(40)
-    ]
-    results = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        table = validate(tmp_path / name, rows)
-        results.append((table.tickets.read_bytes(), table.removed.read_bytes()))
-    assert results[0] == results[1]

@@ -170,7 +170,6 @@ def test_only_ids_that_change_places_are_sorted_in_files_aside(
 
 
 def test_an_empty_table_has_no_valid_ticket_and_is_written(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no valid ticket is left of 0 rows read: there were none") as caught:
+    with pytest.raises(DataError, match=r"TG0221.*no valid ticket is left of 0 rows read: there were none"):
         in_batches(stage(tmp_path / "extract", []), tmp_path / "out", "newest")
-    assert caught.value.code == "TG0221"
     assert read_rows(tmp_path / "out" / "tickets.parquet").num_rows == 0

@@ -83,6 +83,12 @@ def test_a_member_outside_the_wheel_is_refused(member: str) -> None:
 # --- local directories
 
 
+@pytest.fixture
+def folder(tmp_path: Path, tiny_model: ModelRef) -> Path:
+    """A copy of the tiny model, to be changed."""
+    return Path(shutil.copytree(tiny_model.root, tmp_path / "tiny"))
+
+
 def test_a_local_directory_is_copied_and_described(tmp_path: Path, tiny_model: ModelRef) -> None:
     shutil.copytree(tiny_model.root, tmp_path / "models" / "tiny")
     (tmp_path / "models" / "tiny" / "pytorch_model.bin").write_bytes(b"pickle")
@@ -95,22 +101,19 @@ def test_a_local_directory_is_copied_and_described(tmp_path: Path, tiny_model: M
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_copy_does_not_follow_later_changes_of_the_original(tmp_path: Path, tiny_model: ModelRef) -> None:
-    original = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, original)
+def test_a_copy_does_not_follow_later_changes_of_the_original(tmp_path: Path, folder: Path) -> None:
     before = fingerprint_base_model("file:tiny", root=tmp_path)
     got = fetch("file:tiny", tmp_path)
     kept = (got.root / "config.json").read_bytes()
-    with (original / "config.json").open("ab") as stream:
+    with (folder / "config.json").open("ab") as stream:
         stream.write(b" ")
     assert (got.root / "config.json").read_bytes() == kept
     assert fingerprint_base_model("file:tiny", root=tmp_path) != before
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no/such") as caught:
+    with pytest.raises(ConfigError, match=r"TG0171.*no/such"):
         fetch("file:no/such", tmp_path)
-    assert caught.value.code == "TG0171"
 
 
 def test_a_directory_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
@@ -128,48 +131,38 @@ def test_a_directory_that_is_not_a_model_is_refused(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_impossible_shapes_are_refused_before_anything_is_built(
-    tmp_path: Path, tiny_model: ModelRef, field: str, value: object, code: str
+    tmp_path: Path, folder: Path, field: str, value: object, code: str
 ) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, folder)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, field: value}))
     with pytest.raises(ConfigError, match=code):
         fetch("file:tiny", tmp_path)
 
 
-def test_pipes_in_place_of_a_models_files_do_not_block(tmp_path: Path, tiny_model: ModelRef) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, folder)
+def test_pipes_in_place_of_a_models_files_do_not_block(tmp_path: Path, folder: Path, tiny_model: ModelRef) -> None:
     (folder / "generation_config.json").unlink(missing_ok=True)
     os.mkfifo(folder / "generation_config.json")
     assert fetch("file:tiny", tmp_path).n_parameters == tiny_model.n_parameters
 
 
-def test_a_pipe_in_place_of_a_model_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
+def test_a_pipe_in_place_of_a_model_is_refused(tmp_path: Path, folder: Path) -> None:
     os.mkfifo(tmp_path / "tiny.gguf")
     with pytest.raises(ConfigError, match=r"TG0171.*neither a folder nor a file"):
         fingerprint_base_model("file:tiny.gguf", root=tmp_path)
-    folder = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, folder)
     (folder / "config.json").unlink()
     os.mkfifo(folder / "config.json")
     with pytest.raises(ConfigError, match=r"TG0171"):
         fetch("file:tiny", tmp_path)
 
 
-def test_pickled_weights_are_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, folder)
+def test_pickled_weights_are_refused(tmp_path: Path, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(SecurityError, match=r"TG0822.*pytorch_model\.bin"):
         fetch("file:tiny", tmp_path)
 
 
-def test_tied_weights_stored_twice_count_once(tmp_path: Path, tiny_model: ModelRef) -> None:
-    folder = tmp_path / "tiny"
-    shutil.copytree(tiny_model.root, folder)
+def test_tied_weights_stored_twice_count_once(tmp_path: Path, folder: Path, tiny_model: ModelRef) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].copy()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -179,38 +172,32 @@ def test_tied_weights_stored_twice_count_once(tmp_path: Path, tiny_model: ModelR
 # --- loading
 
 
-def changed_copy(tiny_model: ModelRef, folder: Path) -> ModelRef:
-    shutil.copytree(tiny_model.root, folder)
+@pytest.fixture
+def model(folder: Path, tiny_model: ModelRef) -> ModelRef:
+    """The model of `folder`."""
     return tiny_model.model_copy(update={"root": folder})
 
 
-def test_a_missing_tensor_is_an_error_instead_of_random_weights(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
-    tensors = load_file(model.root / "model.safetensors")
-    del tensors["model.layers.1.mlp.up_proj.weight"]
-    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StorageError, match=r"TG0542.*missing keys: .*1\.mlp\.up_proj"):
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"model.layers.1.mlp.up_proj.weight": None}, r"TG0542.*missing keys: .*1\.mlp\.up_proj"),
+        ({"model.layers.9.extra.weight": np.ones(3, np.float32)}, "unexpected keys"),
+        ({"model.norm.weight": np.ones(3, np.float32)}, "TG054"),
+    ],
+    ids=["missing", "unknown", "another shape"],
+)
+def test_other_tensors_than_the_models_are_an_error_instead_of_random_weights(
+    model: ModelRef, changed: dict[str, np.ndarray | None], message: str
+) -> None:
+    tensors = load_file(model.root / "model.safetensors") | changed
+    kept = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(kept, model.root / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(StorageError, match=message):
         load_base(model, dtype=torch.float32)
 
 
-def test_an_unknown_tensor_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
-    tensors = load_file(model.root / "model.safetensors") | {"model.layers.9.extra.weight": np.ones(3, np.float32)}
-    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StorageError, match="unexpected keys"):
-        load_base(model, dtype=torch.float32)
-
-
-def test_a_tensor_of_another_shape_is_an_error(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
-    tensors = load_file(model.root / "model.safetensors") | {"model.norm.weight": np.ones(3, np.float32)}
-    save_file(tensors, model.root / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(StorageError, match="TG054"):
-        load_base(model, dtype=torch.float32)
-
-
-def test_truncated_weights_and_tokenizers_are_errors(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
+def test_truncated_weights_and_tokenizers_are_errors(model: ModelRef) -> None:
     weights = model.root / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(StorageError, match="TG0542"):
@@ -221,8 +208,7 @@ def test_truncated_weights_and_tokenizers_are_errors(tmp_path: Path, tiny_model:
         load_tokenizer(model)
 
 
-def test_an_architecture_that_brings_its_own_code_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
+def test_an_architecture_that_brings_its_own_code_is_refused(tmp_path: Path, model: ModelRef) -> None:
     config = orjson.loads((model.root / "config.json").read_bytes())
     config |= {"model_type": "evil", "auto_map": {"AutoModelForCausalLM": "modeling_evil.Evil"}}
     config.pop("architectures")
@@ -233,8 +219,7 @@ def test_an_architecture_that_brings_its_own_code_is_refused(tmp_path: Path, tin
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_unknown_architecture_is_refused(tmp_path: Path, tiny_model: ModelRef) -> None:
-    model = changed_copy(tiny_model, tmp_path / "m")
+def test_an_unknown_architecture_is_refused(model: ModelRef) -> None:
     config = orjson.loads((model.root / "config.json").read_bytes())
     (model.root / "config.json").write_bytes(orjson.dumps({**config, "model_type": "unheard-of"}))
     with pytest.raises(ConfigError, match="TG0173"):

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 import tasks.assess.checks  # noqa: F401  registers the checks
-from schemas.artifacts import ModelRef, TrainedRef
+from schemas.artifacts import ModelRef
 from schemas.canaries import ExposureSpec, PlantedSpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import CheckEvidence
@@ -20,11 +20,12 @@ from schemas.training import TrainSpec
 from tasks.assess.check import check_findings
 from tasks.files import seal
 from tasks.model import exposure as measuring
-from tasks.model.adapter import open_for_training, save_trained
+from tasks.model.adapter import open_for_training
 from tasks.model.base_model import load_tokenizer
 from tasks.model.canaries import draw_alternatives, make_canaries, planted_examples, planted_ids
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.exposure import exposure, measure_exposure
+from tests.support.trained import save
 
 TWO = PlantedSpec(n=2, repeats=3)
 
@@ -55,11 +56,8 @@ def test_planted_examples_carry_loss_only_on_the_secret(form: Any, tiny_model: M
 def measure(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CheckEvidence]:
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
     root = tmp_path_factory.mktemp("trained")
-    save_trained(open_for_training(tiny_model, spec), spec, base=tiny_model, out=root)
-    trained = TrainedRef(
-        root=root, digest=seal(root), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = save(open_for_training(tiny_model, spec), spec, tiny_model, root)
+    trained = trained.model_copy(update={"digest": seal(root)})
 
     def run(batch_size: int = 64) -> CheckEvidence:
         return measure_exposure(

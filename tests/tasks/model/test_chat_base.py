@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import orjson
 import pytest
 import torch
 
@@ -15,7 +14,7 @@ from schemas.errors import ConfigError
 from schemas.evaluation import DecodingSpec
 from schemas.training import AdapterSpec, Method, PromptSpec, TrainSpec
 from tasks.files import seal
-from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+from tasks.model.adapter import load_trained, open_for_training
 from tasks.model.base_model import fetch_base_model, load_base, load_tokenizer
 from tasks.model.chat_base import CHAT_FILES, trained_ids
 from tasks.model.chat_codec import ChatCodec
@@ -24,6 +23,7 @@ from tasks.release.bundle import bundle_candidate
 from tasks.release.export_adapter import check_servable
 from tasks.release.serve import load_bundle
 from tasks.train.fast.decoder import is_fast
+from tests.support.trained import save_perturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
 
@@ -59,21 +59,10 @@ def chat_model(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Mod
 
 def _trained(model: ModelRef, out: Path, method: Method = "lora") -> TrainedRef:
     """Change every trainable weight, and save it."""
-    out.mkdir()
     spec = TrainSpec(
         base_model="file:tiny", method=method, dtype="float32", learning_rate=1e-4, adapter=AdapterSpec(rank=4)
     )
-    opened = open_for_training(model, spec)
-    torch.manual_seed(7)
-    for tensor in trainable_tensors(opened).values():
-        tensor.add_(torch.randn_like(tensor) * 0.05)
-    save_trained(opened, spec, base=model, out=out)
-    (out / "training.json").write_bytes(orjson.dumps({"quantization": {"type": "nf4"}}))
-    trained = TrainedRef(
-        root=out, method=method, format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1, n_tokens=1,
-        train_loss=1.0,
-    )  # fmt: skip
-    return trained.model_copy(update={"digest": seal(out)})
+    return save_perturbed(model, spec, out).model_copy(update={"digest": seal(out)})
 
 
 @pytest.mark.parametrize("family", sorted(families()))

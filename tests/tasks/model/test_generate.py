@@ -30,6 +30,7 @@ from tasks.model.decoding.open_decoder import open_decoder
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
 from tasks.prompts import dump_messages
+from tests.support.trained import shake
 
 BODIES = (
     "My parcel NB-10234 has not arrived.",
@@ -161,22 +162,6 @@ def test_a_process_with_one_batch_at_a_time_uses_the_threads_of_one_batch(tiny_m
     assert alone.of_one_batch() == alone
 
 
-def test_a_failing_batch_stops_the_others(
-    tmp_path: Path, tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = Engine.answer
-
-    def fail(engine: Engine, items: Any) -> Any:
-        if any(item.item_id == "i4" for item in items):
-            raise MemoryError
-        return plain(engine, items)
-
-    monkeypatch.setattr(Engine, "answer", fail)
-    spec = SPEC.model_copy(update={"threads": 2, "batch_size": 2})
-    with pytest.raises(MemoryError):
-        answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, spec, "a")
-
-
 def test_finished_batches_are_returned_when_another_fails_and_the_rest_stop_at_their_next_token() -> None:
     gone, begun = threading.Event(), threading.Event()
 
@@ -298,10 +283,7 @@ def test_rows_that_stop_do_not_affect_the_others(tiny_model: ModelRef) -> None:
     ],
 )
 def test_lora_factors_are_applied_like_in_peft(tiny_model: ModelRef, adapter: AdapterSpec) -> None:
-    model = attach_adapter(load_base(tiny_model, dtype=torch.float32), adapter, seed=1).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
+    model = shake(attach_adapter(load_base(tiny_model, dtype=torch.float32), adapter, seed=1).eval())
     ids = [1, 40, 41, 42, 43, 44]
     with torch.inference_mode():
         wanted = model(torch.tensor([ids])).logits[0, -1]
@@ -406,12 +388,6 @@ def test_a_model_with_nan_weights_is_an_error(
     monkeypatch.setattr(adapter, "load_trained", broken)
     with pytest.raises(TrainingError, match="TG0420"):
         answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC, "a")
-
-
-def test_the_number_of_threads_is_restored(tmp_path: Path, tiny_model: ModelRef) -> None:
-    before = torch.get_num_threads()
-    answers(tmp_path, prompt_set(tmp_path / "prompts"), tiny_model, SPEC.model_copy(update={"threads": 2}), "a")
-    assert torch.get_num_threads() == before
 
 
 def test_biases_are_fused_if_only_some_layers_have_one(tmp_path: Path) -> None:

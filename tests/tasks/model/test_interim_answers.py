@@ -36,6 +36,7 @@ from tasks.model.answer_engine import Answer
 from tasks.model.generate import AnsweredBefore, AnswerJob, Batch, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
 from tasks.prompts import dump_messages
+from tests.support.refs import trained_ref
 from tests.tasks.assess.conftest import ticket_table
 
 N, CUSTOMERS = 240, 80
@@ -111,10 +112,7 @@ def the_desk(tmp_path: Path, tiny_model: ModelRef) -> Desk:
 
 
 def trained(model: ModelRef) -> TrainedRef:
-    return TrainedRef(
-        root=model.root, digest="t", method="lora", format="instruction", base_digest=model.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    return trained_ref(model.root, digest="t", base_digest=model.digest)
 
 
 def gates(**more: Any) -> GatesSpec:

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.artifacts import ModelRef, PromptSet, TrainedRef
+from schemas.artifacts import ModelRef, PromptSet
 from schemas.checks import LatencySpec
 from schemas.evaluation import DecodingSpec
 from schemas.evidence import LATENCY_FIGURES
 from schemas.training import TrainSpec
 from tasks.files import seal
-from tasks.model.adapter import open_for_training, save_trained
+from tasks.model.adapter import open_for_training
 from tasks.model.latency import measure_latency, summarise_rounds, take_rounds
+from tests.support.trained import save
 
 SINGLE = {figure for figure in LATENCY_FIGURES if not figure.startswith("batch_")}
 DECODING = DecodingSpec(max_new_tokens=3, batch_size=8, threads=1, dtype="float32")
@@ -46,13 +47,8 @@ def test_a_limit_is_checked_round_by_round() -> None:
 
 def test_seconds_are_reported_and_the_evidence_has_equal_bytes(tiny_model: ModelRef, tmp_path: Path) -> None:
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
-    root = tmp_path / "trained"
-    root.mkdir()
-    save_trained(open_for_training(tiny_model, spec), spec, base=tiny_model, out=root)
-    trained = TrainedRef(
-        root=root, digest=seal(root), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = save(open_for_training(tiny_model, spec), spec, tiny_model, tmp_path / "trained")
+    trained = trained.model_copy(update={"digest": seal(trained.root)})
     turns = [f'[{{"role":"user","content":"Lamp number {number} does not work."}}]' for number in range(4)]
     table = {"item_id": [f"i{number}" for number in range(4)], "messages": turns, "answer": ["Sorry."] * 4}
     pq.write_table(pa.table(table), tmp_path / "prompts.parquet")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,12 +11,12 @@ from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import TrainingError
 from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
-from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
 from tasks.model.answer_engine import Engine, greedy
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.shared_base import SharedBases
+from tests.support.trained import save_perturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -25,27 +24,9 @@ DECODING = DecodingSpec(max_new_tokens=10, batch_size=1, threads=1, dtype="float
 
 
 def _trained(model: ModelRef, out: Path, seed: int, method: str = "lora", **adapter: object) -> TrainedRef:
-    out.mkdir()
-    spec = TrainSpec.model_validate(
-        {
-            "base_model": "x",
-            "method": method,
-            "dtype": "float32",
-            "learning_rate": 1e-4,
-            "adapter": {"rank": 4, **adapter},
-        }
-    )
-    opened = open_for_training(model, spec)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in trainable_tensors(opened).values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.1)
-    save_trained(opened, spec, base=model, out=out)
-    (out / "training.json").write_text(json.dumps({"quantization": spec.quantization.model_dump(mode="json")}))
-    return TrainedRef(
-        root=out, method=spec.method, format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1,
-        n_tokens=1, train_loss=0.0,
-    )  # fmt: skip
+    settings = {"base_model": "x", "method": method, "dtype": "float32", "learning_rate": 1e-4}
+    spec = TrainSpec.model_validate({**settings, "adapter": {"rank": 4, **adapter}})
+    return save_perturbed(model, spec, out, seed=seed, size=0.1)
 
 
 def _alone(model: ModelRef, trained: TrainedRef, codec: ChatCodec, prompt: list[int]) -> list[int]:

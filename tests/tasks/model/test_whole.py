@@ -12,10 +12,11 @@ import torch
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.model.adapter import load_trained, open_for_training, save_trained, trainable_tensors
+from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.whole import write_merged
+from tests.support.trained import save_perturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 
@@ -34,18 +35,8 @@ def _logits(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 def _trained(model: ModelRef, out: Path, method: str = "lora") -> TrainedRef:
-    out.mkdir()
     spec = TrainSpec.model_validate({"base_model": "x", "method": method, "dtype": "float32", "learning_rate": 1e-4})
-    opened = open_for_training(model, spec)
-    torch.manual_seed(7)
-    with torch.no_grad():
-        for tensor in trainable_tensors(opened).values():
-            tensor.add_(torch.randn_like(tensor) * 0.05)
-    save_trained(opened, spec, base=model, out=out)
-    return TrainedRef(
-        root=out, method=spec.method, format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1,
-        n_tokens=1, train_loss=0.0,
-    )  # fmt: skip
+    return save_perturbed(model, spec, out)
 
 
 def test_a_fully_trained_model_is_compared_with_itself(tiny_model: ModelRef, tmp_path: Path) -> None:

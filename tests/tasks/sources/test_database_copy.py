@@ -9,10 +9,8 @@ import pytest
 
 from schemas.errors import DataError, StorageError
 from schemas.source import DuckDBSource
-from tasks.curate.extract import extract_tickets
-from tasks.curate.rows import read_rows
-from tasks.sources.ingest import ingest_source, source_folder
-from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.ingest import ingest_source
+from tests.support.synced import folder_of, sync, tickets
 
 SOURCE = DuckDBSource(kind="duckdb", database="desk.duckdb", table="tickets")
 
@@ -25,23 +23,15 @@ def database(tmp_path: Path) -> Path:
     return path
 
 
-def read(folder: Path, number: int = 0) -> list[str]:
+def read(folder: Path) -> list[str]:
     """The ticket ids that a run would read now."""
-    landed, out = folder / "landed", folder / f"out-{number}"
-    out.mkdir()
-    ingest_source(SOURCE, root=folder, landed=landed)
-    fingerprint = fingerprint_source(SOURCE, root=folder, landed=landed)
-    table = extract_tickets(
-        source=SOURCE, fingerprint=fingerprint, place=place_of(SOURCE, root=folder, landed=landed), out=out
-    )
-    return sorted(row["ticket_id"] for row in read_rows(table.tickets).to_pylist())
+    return sorted(tickets(sync(SOURCE, folder)))
 
 
 def test_a_file_that_nobody_holds_is_read_where_it_lies_and_old_copies_go(database: Path, tmp_path: Path) -> None:
     with duckdb.connect(str(database)) as connection:
         connection.execute("INSERT INTO tickets VALUES ('1', 'body', 'reply')")
-    folder = source_folder(SOURCE, tmp_path / "landed")
-    assert folder is not None
+    folder = folder_of(SOURCE, tmp_path)
     folder.mkdir(parents=True)
     (folder / "copy-999999999.duckdb").write_bytes(b"of a process that was killed")
     assert read(tmp_path) == ["1"]
@@ -59,11 +49,11 @@ def test_a_file_of_no_bytes_is_none_and_a_damaged_one_says_so(database: Path, tm
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")
     database.write_bytes(whole[: len(whole) // 2])
     with pytest.raises((StorageError, DataError), match=r"TG0519|TG0202"):
-        read(tmp_path, 1)
+        read(tmp_path)
     place = len(whole) // 3
     database.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
     with pytest.raises(DataError, match="TG0202"):
-        read(tmp_path, 2)
+        read(tmp_path)
     database.write_text("ticket_id,body\n1,a\n")
     with pytest.raises(StorageError, match="TG0519"):
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")

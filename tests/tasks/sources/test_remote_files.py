@@ -17,11 +17,11 @@ from schemas.errors import DataError, LockedError, SecurityError, ServiceError
 from schemas.remote_source import RemoteFilesSource
 from tasks.sources import web
 from tasks.sources.copies import FILES, SNAPSHOT, locked, read_snapshot
-from tasks.sources.ingest import ingest_source, ingested, source_folder
+from tasks.sources.ingest import ingest_source, ingested
 from tasks.sources.s3 import Credentials, signed_headers
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S
-from tests.support.synced import extract, fingerprint, sync, tickets
+from tests.support.synced import extract, fingerprint, folder_of, sync, tickets
 
 PATTERN = "s3://desk/exports/*.jsonl"
 
@@ -46,12 +46,6 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 def source(server: FileServer, *urls: str, **options: Any) -> RemoteFilesSource:
     named = [url if "://" in url else server.url + url for url in urls or (PATTERN,)]
     return RemoteFilesSource(kind="remote_files", urls=tuple(named), endpoint=server.url, **options)
-
-
-def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
-    found = source_folder(spec, folder / "landed")
-    assert found is not None
-    return found
 
 
 def test_objects_of_a_pattern_and_a_file_of_a_web_server_become_rows_that_name_their_url(

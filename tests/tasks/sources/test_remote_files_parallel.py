@@ -16,12 +16,12 @@ from schemas.remote_source import RemoteFilesSource
 from schemas.secrets import masked
 from tasks.sources import web
 from tasks.sources.copies import FETCHED, read_snapshot
-from tasks.sources.ingest import check_source, ingest_source, ingested, source_folder
+from tasks.sources.ingest import check_source, ingest_source, ingested
 from tasks.sources.remote_fetch import Room
 from tasks.sources.s3 import CREDENTIALS_FILE, profile_keys
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S
-from tests.support.synced import fingerprint, sync, tickets
+from tests.support.synced import fingerprint, folder_of, sync, tickets
 
 N_FILES = 12
 PATTERN = "s3://desk/exports/*.jsonl"
@@ -42,12 +42,6 @@ def storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 def source(server: FileServer, **options: Any) -> RemoteFilesSource:
     return RemoteFilesSource(kind="remote_files", endpoint=server.url, **{"urls": (PATTERN,), **options})
-
-
-def folder_of(spec: RemoteFilesSource, folder: Path) -> Path:
-    found = source_folder(spec, folder / "landed")
-    assert found is not None
-    return found
 
 
 class Crowd:

@@ -13,11 +13,11 @@ from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
 from tasks.curate.rows import read_rows
 from tasks.sources import zendesk, zendesk_api
-from tasks.sources.ingest import ingest_source, source_folder
+from tasks.sources.ingest import ingest_source
 from tasks.sources.landing import FILE
 from tasks.sources.registry import fingerprint_source
 from tests.support.ingest_process import DELAY_S
-from tests.support.synced import extract, removed, sync, tickets
+from tests.support.synced import extract, folder_of, removed, sync, tickets
 from tests.support.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk
 
 VARIABLE = "DESK_TOKEN"
@@ -40,9 +40,7 @@ def source(desk: ZendeskDesk, **options: Any) -> ZendeskSource:
 
 
 def database(spec: ZendeskSource, folder: Path) -> Path:
-    found = source_folder(spec, folder / "landed")
-    assert found is not None
-    return found / FILE
+    return folder_of(spec, folder) / FILE
 
 
 def busy(desk: ZendeskDesk) -> None:

@@ -20,6 +20,7 @@ from tasks.train.job import ProgressLog
 from tasks.train.optimizer import learning_rate_at, make_optimizer
 from tasks.train.setup import Checkpoints, Hooks, TrainData
 from tasks.train.validation import validation_loss
+from tests.support.trained import shake
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -54,20 +55,6 @@ def test_accumulated_batches_train_like_one_large_batch(
     # Adam's first step is nearly the gradient's sign, so rounding alone changes tiny gradients.
     differing = sum(int((~torch.isclose(one[name], two[name], atol=1e-4)).sum()) for name in one)
     assert differing < 0.01 * sum(tensor.numel() for tensor in one.values())
-
-
-def test_a_step_has_the_gradient_of_the_mean_over_its_supervised_tokens(
-    dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
-) -> None:
-    model = open_for_training(tiny_model, make_spec())
-    losses = losses_of(model, dtype=torch.float32, recompute=False)
-    examples = Examples(dataset.root / "train")
-    together = losses(examples.batch(range(8)))
-    parts = [losses(examples.batch(range(start, start + 4))) for start in (0, 4)]
-    n_supervised = sum(len(part) for part in parts)
-    assert sum(float(part.sum().detach()) for part in parts) / n_supervised == pytest.approx(
-        float(together.detach().mean())
-    )
 
 
 def test_every_example_is_seen_once_per_epoch_in_another_order_and_with_little_padding() -> None:
@@ -127,9 +114,8 @@ def test_a_loss_that_is_not_finite_ends_the_training_without_changing_weights(
         epochs=4,
         warmup_ratio=0.0,
     )
-    with pytest.raises(TrainingError, match=r"diverged at step \d+: .*4 examples: train-\d{4}") as caught:
+    with pytest.raises(TrainingError, match=r"TG0401.*diverged at step \d+: .*4 examples: train-\d{4}") as caught:
         _train(dataset, tiny_model, spec, tmp_path)
-    assert caught.value.code == "TG0401"
     assert "learning_rate" in str(caught.value.hint)
     steps = [entry for entry in ProgressLog(tmp_path / "progress.jsonl").read(0)[0] if entry["event"] == "step"]
     assert all(math.isfinite(entry["loss"]) for entry in steps)
@@ -139,10 +125,7 @@ def test_validation_is_the_mean_over_tokens_without_dropout_and_keeps_training_m
     dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
     spec = make_spec(method="qlora", adapter=AdapterSpec(rank=4, dropout=0.5))
-    model = open_for_training(tiny_model, spec)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, 0, 0.1)
+    model = shake(open_for_training(tiny_model, spec))
     losses = losses_of(model, dtype=torch.float32, recompute=False)
     examples = Examples(dataset.root / "validation")
     first = validation_loss(model, losses, examples, batch_size=3)
@@ -156,9 +139,8 @@ def test_validation_is_the_mean_over_tokens_without_dropout_and_keeps_training_m
 def test_a_data_set_without_examples_is_an_error(
     tmp_path: Path, tiny_model: ModelRef, make_spec: MakeSpec, make_dataset: Callable[..., DatasetRef]
 ) -> None:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(DataError, match="TG0308"):
         _train(make_dataset(n_train=0), tiny_model, make_spec(), tmp_path)
-    assert caught.value.code == "TG0308"
 
 
 def test_a_step_without_supervised_tokens_is_refused(

@@ -16,6 +16,7 @@ from tasks.train.batches import Batch, Examples
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.fast.kernels import gated_unit, rms_norm, token_losses
 from tasks.train.forward import Losses, losses_of, plain_losses
+from tests.support.trained import distance, shake
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -26,23 +27,11 @@ def batch(dataset: DatasetRef) -> Batch:
     return Examples(dataset.root / "train").batch([0, 1, 2, 3, 4])
 
 
-def _shake(model: nn.Module) -> None:
-    """Set the LoRA factors B: with B = 0, half of the arithmetic would go untested."""
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, 0, 0.1)
-
-
 def _gradients(model: nn.Module, losses: Losses, batch: Batch) -> tuple[Tensor, Tensor]:
     model.zero_grad()
     each = losses(batch)
     each.mean().backward()  # type: ignore[no-untyped-call]
     return each.detach(), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-
-
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm())
 
 
 @pytest.mark.parametrize(
@@ -61,13 +50,13 @@ def test_losses_and_gradients_match_peft(
 ) -> None:
     spec = make_spec(**settings)
     model = open_for_training(tiny_model, spec)
-    _shake(model)
+    shake(model)
     fast = losses_of(model, dtype=torch.float32, recompute=spec.gradient_checkpointing)
     assert isinstance(fast, FastDecoder)
     expected = _gradients(model, plain_losses(model, dtype=torch.float32, recompute=False), batch)
     got = _gradients(model, fast, batch)
     torch.testing.assert_close(got[0], expected[0], rtol=1e-5, atol=1e-5)
-    assert _distance(got[1], expected[1]) < 1e-5
+    assert distance(got[1], expected[1]) < 1e-5
 
 
 def test_in_bfloat16_the_fast_path_is_as_close_to_float32_as_peft(
@@ -75,13 +64,13 @@ def test_in_bfloat16_the_fast_path_is_as_close_to_float32_as_peft(
 ) -> None:
     exact = open_for_training(tiny_model, make_spec())
     model = open_for_training(tiny_model, make_spec(dtype="bfloat16"))
-    _shake(exact)
-    _shake(model)
+    shake(exact)
+    shake(model)
     wanted = _gradients(exact, plain_losses(exact, dtype=torch.float32, recompute=False), batch)
     peft = _gradients(model, plain_losses(model, dtype=torch.bfloat16, recompute=False), batch)
     fast = _gradients(model, losses_of(model, dtype=torch.bfloat16, recompute=False), batch)
-    assert _distance(fast[0], wanted[0]) < 1.5 * _distance(peft[0], wanted[0]) + 1e-3
-    assert _distance(fast[1], wanted[1]) < 1.5 * _distance(peft[1], wanted[1]) + 1e-3
+    assert distance(fast[0], wanted[0]) < 1.5 * distance(peft[0], wanted[0]) + 1e-3
+    assert distance(fast[1], wanted[1]) < 1.5 * distance(peft[1], wanted[1]) + 1e-3
 
 
 def test_losses_at_supervised_positions_match_those_from_all_logits(
@@ -129,12 +118,12 @@ def test_the_fast_path_is_exact_for_other_llama_shaped_families(family: str, bat
         if name.endswith("bias"):
             nn.init.normal_(parameter)
     model = attach_adapter(base, AdapterSpec(rank=4), seed=0)
-    _shake(model)
+    shake(model)
     assert is_fast(model)
     expected = _gradients(model, plain_losses(model, dtype=torch.float32, recompute=False), batch)
     got = _gradients(model, losses_of(model, dtype=torch.float32, recompute=False), batch)
     torch.testing.assert_close(got[0], expected[0], rtol=1e-5, atol=1e-5)
-    assert _distance(got[1], expected[1]) < 1e-5
+    assert distance(got[1], expected[1]) < 1e-5
 
 
 def test_a_model_with_a_sliding_window_does_not_take_the_fast_path() -> None:

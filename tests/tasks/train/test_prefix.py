@@ -19,6 +19,7 @@ from tasks.train.fast.attention import pack
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.forward import Losses, PlainModel, losses_of, plain_losses
 from tasks.train.prefix import shared_prefix
+from tests.support.trained import distance, shake
 
 MakeSpec = Callable[..., TrainSpec]
 
@@ -48,14 +49,6 @@ def _batch(lengths: Sequence[int], *, shared: int = 12, supervised: int = 3, see
     )
 
 
-def _shake(model: nn.Module) -> nn.Module:
-    torch.manual_seed(1)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, 0, 0.1)
-    return model
-
-
 def _step(model: nn.Module, losses: Losses, batches: Sequence[Batch], *, share: bool) -> tuple[Tensor, Tensor]:
     """Losses and gradients of a step over all batches, as the engine computes it."""
     model.zero_grad()
@@ -68,13 +61,9 @@ def _step(model: nn.Module, losses: Losses, batches: Sequence[Batch], *, share: 
     return torch.cat(found), torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm())
-
-
 def _assert_equal(got: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], tolerance: float = FLOAT32) -> None:
     torch.testing.assert_close(got[0], expected[0], rtol=tolerance, atol=tolerance)
-    assert _distance(got[1], expected[1]) < tolerance
+    assert distance(got[1], expected[1]) < tolerance
 
 
 ONE = [_batch([30, 22, 21, 40, 16])]
@@ -97,7 +86,7 @@ def test_the_fast_path_with_a_shared_prefix_matches_the_stock_model_without(
     tiny_model: ModelRef, make_spec: MakeSpec, batches: list[Batch], settings: dict[str, Any]
 ) -> None:
     spec = make_spec(**settings)
-    model = _shake(open_for_training(tiny_model, spec))
+    model = shake(open_for_training(tiny_model, spec))
     fast = losses_of(model, dtype=torch.float32, recompute=spec.gradient_checkpointing)
     assert isinstance(fast, FastDecoder)
     assert shared_prefix(batches) == 12
@@ -109,7 +98,7 @@ def test_the_fast_path_with_a_shared_prefix_matches_the_stock_model_without(
 def test_the_stock_model_shares_a_prefix_through_its_own_cache(
     tiny_model: ModelRef, make_spec: MakeSpec, batches: list[Batch]
 ) -> None:
-    model = _shake(open_for_training(tiny_model, make_spec()))
+    model = shake(open_for_training(tiny_model, make_spec()))
     plain = plain_losses(model, dtype=torch.float32, recompute=False)
     expected = _step(model, plain, batches, share=False)
     _assert_equal(_step(model, plain, batches, share=True), expected)
@@ -139,7 +128,7 @@ def _tiny(family: str) -> nn.Module:
 
 @pytest.mark.parametrize("family", ["OPT", "GPTNeoX", "Qwen3", "Bloom"])
 def test_other_families_share_a_prefix_whatever_their_positions(family: str) -> None:
-    model = _shake(attach_adapter(_tiny(family), AdapterSpec(rank=4), seed=0))  # type: ignore[arg-type]
+    model = shake(attach_adapter(_tiny(family), AdapterSpec(rank=4), seed=0))  # type: ignore[arg-type]
     assert not is_fast(model)
     plain = PlainModel(model, dtype=torch.float32, recompute=False)
     assert plain.shares
@@ -159,25 +148,16 @@ def test_a_model_with_a_sliding_window_shares_nothing() -> None:
 
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2}
     config = MistralConfig(vocab_size=300, num_hidden_layers=1, sliding_window=8, **shape)
-    model = _shake(attach_adapter(MistralForCausalLM(config), AdapterSpec(rank=4), seed=0))
+    model = shake(attach_adapter(MistralForCausalLM(config), AdapterSpec(rank=4), seed=0))
     plain = PlainModel(model, dtype=torch.float32, recompute=False)
     assert not plain.shares
     one, other = (_step(model, plain, ONE, share=share) for share in (True, False))
     assert torch.equal(one[1], other[1])
 
 
-def test_dora_does_not_take_the_fast_path(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
-    from peft import LoraConfig, get_peft_model
-    from transformers import LlamaForCausalLM
-
-    base = LlamaForCausalLM.from_pretrained(tiny_model.root)
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], use_dora=True, task_type="CAUSAL_LM"))
-    assert not is_fast(model)
-
-
 def test_in_bfloat16_a_shared_prefix_is_as_close_to_float32_as_none(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
-    exact = _shake(open_for_training(tiny_model, make_spec()))
-    model = _shake(open_for_training(tiny_model, make_spec(dtype="bfloat16")))
+    exact = shake(open_for_training(tiny_model, make_spec()))
+    model = shake(open_for_training(tiny_model, make_spec(dtype="bfloat16")))
     wanted = _step(exact, plain_losses(exact, dtype=torch.float32, recompute=False), STEP, share=False)
     stock = _step(model, plain_losses(model, dtype=torch.bfloat16, recompute=False), STEP, share=False)
     for losses in (
@@ -187,14 +167,14 @@ def test_in_bfloat16_a_shared_prefix_is_as_close_to_float32_as_none(tiny_model: 
         shared = _step(model, losses, STEP, share=True)
         # Rounding to 8 bits depends on the order of sums, so their difference has no bound.
         for got, requested, peft in zip(shared, wanted, stock, strict=True):
-            assert _distance(got, requested) < 1.5 * _distance(peft, requested) + 1e-3
+            assert distance(got, requested) < 1.5 * distance(peft, requested) + 1e-3
 
 
 @pytest.mark.parametrize("batches", [ONE, STEP], ids=["one batch", "two batches"])
 def test_long_examples_switch_kernel_without_changing_the_numbers(
     tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, batches: list[Batch]
 ) -> None:
-    model = _shake(open_for_training(tiny_model, make_spec()))
+    model = shake(open_for_training(tiny_model, make_spec()))
     fast = losses_of(model, dtype=torch.float32, recompute=False)
     expected = _step(model, fast, batches, share=True)
     monkeypatch.setattr("tasks.train.fast.attention.LONGEST_BLOCK", 20)
@@ -226,7 +206,7 @@ def test_rows_end_at_the_last_supervised_position() -> None:
 
 
 def test_validation_shares_without_gradients(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
-    model = _shake(open_for_training(tiny_model, make_spec())).eval()
+    model = shake(open_for_training(tiny_model, make_spec())).eval()
     for losses in (
         losses_of(model, dtype=torch.float32, recompute=False),
         plain_losses(model, dtype=torch.float32, recompute=False),
@@ -239,7 +219,7 @@ def test_validation_shares_without_gradients(tiny_model: ModelRef, make_spec: Ma
 
 
 def test_with_dropout_a_step_shares_one_draw_and_is_reproducible(tiny_model: ModelRef, make_spec: MakeSpec) -> None:
-    model = _shake(open_for_training(tiny_model, make_spec(adapter=AdapterSpec(rank=4, dropout=0.3))))
+    model = shake(open_for_training(tiny_model, make_spec(adapter=AdapterSpec(rank=4, dropout=0.3))))
     fast = losses_of(model, dtype=torch.float32, recompute=False)
     found = []
     for seed in (0, 0, 1):

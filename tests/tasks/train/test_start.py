@@ -14,10 +14,11 @@ from schemas.artifacts import DatasetRef, ModelRef, TrainedRef
 from schemas.errors import TrainingError
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.files import seal
-from tasks.model.adapter import WEIGHTS, open_for_training, save_trained, trainable_tensors
+from tasks.model.adapter import WEIGHTS
 from tasks.train.job import ProgressLog, TrainJob
 from tasks.train.launch import check_start
 from tasks.train.part import run_rank
+from tests.support.trained import save_perturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
 
@@ -27,18 +28,8 @@ MakeSpec = Callable[..., TrainSpec]
 @pytest.fixture
 def champion(tiny_model: ModelRef, make_spec: MakeSpec, tmp_path: Path) -> TrainedRef:
     """An adapter of the default form with weights that no base has."""
-    out, spec = tmp_path / "champion", make_spec()
-    out.mkdir()
-    model = open_for_training(tiny_model, spec)
-    torch.manual_seed(5)
-    for tensor in trainable_tensors(model).values():
-        tensor.add_(torch.randn_like(tensor) * 0.05)
-    save_trained(model, spec, base=tiny_model, out=out)
-    (out / "training.json").write_bytes(orjson.dumps({"settings": spec.model_dump(mode="json")}))
-    return TrainedRef(
-        root=out, digest=seal(out), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = save_perturbed(tiny_model, make_spec(), tmp_path / "champion")
+    return trained.model_copy(update={"digest": seal(trained.root)})
 
 
 def test_the_first_step_starts_from_the_champions_weights(

@@ -26,15 +26,15 @@ from tasks.cluster.connect import Place
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
 from tasks.sources.registry import fingerprint_source
-from tests.schemas.test_pipeline import build
 from tests.support.ray_cluster import TwoNodes
+from tests.support.specs import pipeline_spec
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # Ray's own FutureWarning
 SPREAD = ("redact", "dedup")
 
 
 def pipeline(engine: str = "ray") -> PipelineSpec:
-    return build(
+    return pipeline_spec(
         engine=engine,
         source={"kind": "generated", "n_tickets": 3000, "n_customers": 300, "seed": 5},
         schema={"fail_above": 0.2},
@@ -140,7 +140,9 @@ def test_a_result_of_either_engine_is_reused_by_the_other(local: Any) -> None:
 
 
 def test_every_library_of_a_spread_step_is_compared_between_nodes(both: TwoNodes) -> None:
-    spec = build(engine="ray", curate={"steps": [{"uses": "redact", "names": {"mode": "sample"}}, {"uses": "dedup"}]})
+    spec = pipeline_spec(
+        engine="ray", curate={"steps": [{"uses": "redact", "names": {"mode": "sample"}}, {"uses": "dedup"}]}
+    )
     nodes = graph_of(spec, both.place, folder=Path()).nodes.values()
     spread = [node for node in nodes if node.arguments.get("spread") is not None]
     assert [node.name for node in spread] == ["redact", "dedup"]

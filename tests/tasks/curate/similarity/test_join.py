@@ -212,9 +212,8 @@ def test_more_pairs_than_there_is_room_for_at_first_are_all_returned() -> None:
 def test_too_many_comparisons_are_refused_with_the_family_at_fault() -> None:
     alarms = [" ".join([*(f"w{i}" for i in range(8)), f"a{number}", f"b{number}"]) for number in range(100)]
     texts = ["this is q0 r0 and no alarm", "this is q1 r1 and no alarm", *alarms]
-    with pytest.raises(CrowdedFamilyError, match="just below") as error:
+    with pytest.raises(CrowdedFamilyError, match=r"TG0250.*just below") as error:
         similar_pairs(texts, n_words=1, threshold=0.8, max_comparisons=1000)
     assert error.value.members == list(range(2, 102))
     assert isinstance(error.value, DataError)
-    assert error.value.code == "TG0250"
     assert len(similar_pairs(texts, n_words=1, threshold=0.8, max_comparisons=4950).left) == 0

@@ -111,6 +111,5 @@ def test_without_the_extra_the_step_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(semantic, "find_spec", lambda _: None)
     step = DedupStep(uses="dedup", semantic=SemanticSpec())
-    with pytest.raises(ConfigError, match="wordllama") as error:
+    with pytest.raises(ConfigError, match=r"TG0112.*wordllama"):
         dedup.drop_duplicates(tickets=make_tickets([]), step=step, out=new_folder())
-    assert error.value.code == "TG0112"

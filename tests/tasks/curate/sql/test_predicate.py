@@ -13,7 +13,6 @@ from tasks.curate.sql.functions import ALL_FUNCTIONS, ROW_FUNCTIONS
 from tasks.curate.sql.predicate import advise_on_predicate, check_predicate
 from tasks.curate.sql.select_sql import advise_on_select, check_select
 from tasks.warehouse import connect, quote_text
-from tests.support.codes import code_of
 
 ALLOWED = (
     "length(reply) between 40 and 2000",
@@ -80,14 +79,13 @@ def test_the_checked_text_decides_as_the_written_one(sql: str) -> None:
     ],
 )
 def test_what_reaches_beyond_its_row_is_refused(sql: str) -> None:
-    with pytest.raises(SecurityError) as caught:
+    with pytest.raises(SecurityError, match="TG0811"):
         check_predicate(sql)
-    assert caught.value.code.startswith("TG08")
 
 
 @pytest.mark.parametrize("sql", ["true; drop table tickets", "length(reply", "", "from tickets", "-- nothing"])
 def test_what_is_no_expression_is_a_configuration_error(sql: str) -> None:
-    with pytest.raises((ConfigError, SecurityError)):
+    with pytest.raises((ConfigError, SecurityError), match=r"TG0120|TG0811"):
         check_predicate(sql)
 
 
@@ -158,25 +156,13 @@ def test_text_in_double_quotes_is_an_unknown_column() -> None:
     assert "single quotes" in str(caught.value.hint)
 
 
-def test_a_number_is_no_rule() -> None:
-    with pytest.raises(ConfigError, match="this one is BIGINT"):
+def test_a_number_is_no_rule_and_no_argument_of_another_type_is_taken() -> None:
+    with pytest.raises(ConfigError, match=r"TG0120.*this one is BIGINT"):
         check_predicate("length(reply)")
+    with pytest.raises(ConfigError, match="TG0120"):
+        check_predicate("length(created_at) > 3")
 
 
 def test_an_expression_nested_too_deeply_is_refused_without_a_crash() -> None:
     with pytest.raises((ConfigError, SecurityError)):
         check_predicate("(" * 5000 + "true" + ")" * 5000)
-
-
-@pytest.mark.parametrize(
-    ("code", "rule"),
-    [
-        ("TG0120", "length("),
-        ("TG0120", "length(created_at) > 3"),
-        ("TG0120", "length(body)"),
-        ("TG0811", "true), (false"),
-        ("TG0811", "getenv('HOME') = 'x'"),
-    ],
-)
-def test_the_code_says_why_a_rule_is_refused(code: str, rule: str) -> None:
-    assert code_of(lambda: check_predicate(rule)) == code

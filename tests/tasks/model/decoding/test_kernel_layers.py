@@ -20,6 +20,7 @@ from tasks.model.decoding.kernel_reading import KernelReading
 from tasks.model.decoding.kernel_states import KernelNorm, States
 from tasks.model.decoding.kernels import attend_columns
 from tasks.model.decoding.torch_reading import TorchReading
+from tests.support.trained import shake
 
 HALF_STEP = 2**-8
 """Largest relative difference between a number and the nearest bfloat16."""
@@ -255,11 +256,7 @@ def test_unmerged_adapters_are_applied(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def adapted(dtype: torch.dtype) -> Any:
         model = get_peft_model(model_of(6, 2, dtype=dtype), LoraConfig(r=4, target_modules="all-linear"))
-        torch.manual_seed(5)
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-        return model.eval()
+        return shake(model).eval()
 
     with torch.no_grad():
         plain, _ = logits_and_losses(FusedDecoder(model_of(6, 2), [1, 5]))

@@ -11,13 +11,11 @@ from schemas.curation_steps import DedupStep, RedactStep, RuleStep
 from schemas.source import GeneratedSource
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
-from tasks.curate.extract import extract_tickets
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rules import apply_rules
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 Defect = Literal["none", "swapped_labels", "broken_format"]
 KEEP = (
@@ -29,8 +27,7 @@ KEEP = (
 
 def curate(defect: Defect, root: Path, new_folder: Any) -> Splits:
     source = GeneratedSource(kind="generated", n_tickets=1000, n_customers=130, defect=defect)
-    fingerprint = fingerprint_source(source, root=root)
-    tickets = extract_tickets(source=source, fingerprint=fingerprint, place=Place(root), out=new_folder())
+    tickets = extract(source, root)
     tickets = validate_tickets(tickets=tickets, table=TableSpec(), out=new_folder())
     tickets = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=new_folder())
     tickets = apply_rules(tickets=tickets, rules=KEEP, out=new_folder())

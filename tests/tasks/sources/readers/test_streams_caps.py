@@ -12,12 +12,10 @@ import zstandard
 
 from schemas.errors import SecurityError
 from schemas.source import FilesSource
-from tasks.curate.extract import extract_tickets
-from tasks.sources.kind import Place
 from tasks.sources.readers import read_jsonl, streams
 from tasks.sources.readers.read_jsonl import read_json
 from tasks.sources.readers.streams import open_binary
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 MIB = 1 << 20
 
@@ -62,10 +60,8 @@ def test_a_source_that_is_a_bomb_ends_the_step_with_its_code(tmp_path: Path, mon
     monkeypatch.setattr(streams, "FREE_BYTES", 8 * MIB)
     bomb(tmp_path / "a.csv.zst", 64 * MIB)
     source = FilesSource(kind="files", paths=("a.csv.zst",))
-    (tmp_path / "out").mkdir()
-    known = fingerprint_source(source, root=tmp_path)
     with pytest.raises(SecurityError, match="TG0816"):
-        extract_tickets(source=source, fingerprint=known, place=Place(tmp_path), out=tmp_path / "out")
+        extract(source, tmp_path)
 
 
 def test_real_exports_and_small_files_pass(tmp_path: Path) -> None:
