@@ -28,6 +28,7 @@ from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.values import ValueForms, to_rating, to_time
 from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
+from tasks.start.other_formats import refuse_other_formats
 
 SAMPLE_ROWS = 2000
 """Between this and twice as many rows of a large file are sampled, spread evenly over it; all rows are counted."""
@@ -119,6 +120,7 @@ def profile_file(path: Path) -> Profile:
         )
     source = FilesSource(kind="files", paths=(glob.escape(str(path.absolute())),))
     (file,) = find_files(source, root=path.absolute().parent)
+    refuse_other_formats(file.path)
     form = file_format(file, "auto")
     csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
     n_rows = n_seen = mask = 0
