@@ -21,6 +21,7 @@ from zlib import crc32
 from schemas.errors import ConfigError, DataError
 from schemas.file_reading import CsvSpec
 from schemas.source import FilesSource
+from tasks.curate.redaction.ids import is_personal_id
 from tasks.curate.redaction.personal import find_personal
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
@@ -57,8 +58,8 @@ class ColumnFacts:
     time_formats: tuple[str, ...]
     """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
     kinds: Counter[str]
-    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values
-    that are (the last two: contain) one."""
+    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone`, `code` (an id, link
+    or address) -> number of values that are one (`email`, `phone`: contain one)."""
 
     @property
     def times_as(self) -> str:
@@ -69,6 +70,11 @@ class ColumnFacts:
     def n_dates(self) -> int:
         """Values that are times, or dates in a format that is not read."""
         return self.kinds["time"] + self.kinds["date"]
+
+    @property
+    def is_codes(self) -> bool:
+        """Most values are ids, links or addresses, which people do not read as text."""
+        return 2 * self.kinds["code"] > self.n_filled
 
     @property
     def personal_share(self) -> float:
@@ -253,6 +259,8 @@ def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
         yield "boolean"
     if isinstance(value, str):
         yield "text"
+        if (value.isascii() and len(value.split()) == 1) or (len(value) <= 60 and is_personal_id(value)):
+            yield "code"
         # In a longer text an address is part of the ticket, not the purpose of the column.
         yield from {found.type for found in find_personal(value, ("email", "phone"))} if len(value) <= 200 else ()
     if not isinstance(value, str) or len(value) <= 40:

@@ -627,3 +627,17 @@ def test_ids_that_are_personal_are_pseudonymised(
     (redact,) = [step for step in file.get("tickets").curate.steps if isinstance(step, RedactStep)]
     assert redact.pseudonymise == (("customer_id",) if found else ())
     assert ("TUNEGATE_PSEUDONYM_KEY" in text) is found
+
+
+def test_addresses_ids_and_links_are_not_proposed_as_text(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    def row(n: int) -> Row:
+        codes = {"mail": f"zebra{n}@mail.example", "card": f"DE{n % 90 + 10} 3704 0044 0532 0130 {n:02d}"}
+        links = {"url": f"https://desk.example/tickets/{n}", "key": f"{n:032x}"}
+        return {"meta": {**codes, **links}, "content": {"q": ticket(n)["Message"], "a": ticket(n)["Agent Reply"]}}
+
+    with pytest.raises(ConfigError, match="TG0167") as caught:
+        proposed(write_jsonl(map(row, range(90))))
+    assert "--body content.q --reply content.a" in str(caught.value.hint)
+    assert "meta." not in str(caught.value.hint)
+    flat = [{"ref": f"{n:032x}", "words": ticket(n)["Message"], "team": "abc"[n % 3]} for n in range(90)]
+    assert columns(proposed(write_jsonl(flat)))["body"] == "words"
