@@ -275,7 +275,8 @@ def _why_left_out(facts: ColumnFacts) -> str:
     if form in KNOWN.language_names:
         return f"{facts.n_distinct:,} languages; a run detects languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
-        return "one value in every row"
+        share = percent(facts.n_filled, facts.n_rows)
+        return "one value in every row" if facts.n_filled == facts.n_rows else f"one value, in {share} of the rows"
     column = next((column for column, names in KNOWN.names.items() if form in names), None)
     if column is not None:
         fits, evidence = evidence_for(column, facts)

@@ -641,3 +641,9 @@ def test_addresses_ids_and_links_are_not_proposed_as_text(write_jsonl: WriteCsv,
     assert "meta." not in str(caught.value.hint)
     flat = [{"ref": f"{n:032x}", "words": ticket(n)["Message"], "team": "abc"[n % 3]} for n in range(90)]
     assert columns(proposed(write_jsonl(flat)))["body"] == "words"
+
+
+def test_a_column_of_one_value_says_in_how_many_rows_it_is(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(n), "Shop": "x", "Flag": "" if n % 3 else "yes"} for n in range(99)]
+    left_out = proposed(write_csv(rows)).roles.left_out
+    assert {"Shop: one value in every row", "Flag: one value, in 33 % of the rows"} <= {*left_out}
