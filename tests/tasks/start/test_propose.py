@@ -333,8 +333,9 @@ def test_languages_personal_data_and_the_companys_address_are_found_all_over_the
     assert "too few to leave any language out" in " ".join(text.replace("#", " ").split())
 
 
-def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
-    rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
+@pytest.mark.parametrize("reply", ["<p>We are sorry, case {}.</p>", "Sorry&nbsp;for {}", "It&#39;s {}", "{} &amp; co"])
+def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path, reply: str) -> None:
+    rows = [{**ticket(n), "Agent Reply": reply.format(n)} for n in range(100)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
     assert "CHECK: 100 % of the rows contain HTML tags" in text
     assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
