@@ -27,6 +27,7 @@ from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
+from tasks.sources.readers.streams import open_binary
 from tasks.sources.readers.values import ValueForms, to_rating, to_time
 from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
 from tasks.start.other_formats import refuse_other_formats
@@ -135,9 +136,10 @@ def profile_file(path: Path) -> Profile:
     sample: list[tuple[int, int, Mapping[str, object]]] = []
     for batch in reader_of(form, csv)(file.path):
         n_rows += len(batch)
-        faults = [each.content for each in batch.faulty if isinstance(each.content, Fault)]
-        unreadable.update(fault.code for fault in faults)
-        why_unreadable = why_unreadable or next((fault.reason for fault in faults), "")
+        faults = [(each.offset, each.content) for each in batch.faulty if isinstance(each.content, Fault)]
+        unreadable.update(fault.code for _, fault in faults)
+        if faults and not why_unreadable:
+            why_unreadable = _why_unreadable(file.path, *faults[0])
         for index, line in enumerate(batch.lines):
             # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
             # that a pattern that repeats in the file cannot fall between the sampled rows.
@@ -167,6 +169,23 @@ def profile_file(path: Path) -> Profile:
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
     )
+
+
+def _why_unreadable(path: Path, offset: int | None, fault: Fault) -> str:
+    """The reason of the fault; of JSON with NaN, which pandas and Python write, the cause and what to do."""
+    place = re.search(r"is not JSON: .* at character (\d+)", fault.reason)
+    if place is None:
+        return fault.reason
+    with open_binary(path) as stream:
+        left = offset or 0
+        while left:  # a compressed stream cannot seek
+            left -= len(stream.read(min(left, 1 << 20)))
+        data = stream.read() if offset is None else stream.readline()
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    if not re.match("NaN|Infinity", text[int(place[1]) - 1 :][:8]):
+        return fault.reason
+    fix = "pandas does (`to_json`), and json.dumps(..., allow_nan=False) finds them"
+    return f"NaN and Infinity are not JSON. Write null: {fix}"
 
 
 def wrapped_rows(profile: Profile) -> tuple[str, int] | None:

@@ -648,3 +648,17 @@ def test_a_column_of_one_value_says_in_how_many_rows_it_is(write_csv: WriteCsv) 
     rows = [{**ticket(n), "Shop": "x", "Flag": "" if n % 3 else "yes"} for n in range(99)]
     left_out = proposed(write_csv(rows)).roles.left_out
     assert {"Shop: one value in every row", "Flag: one value, in 33 % of the rows"} <= {*left_out}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_nan_in_json_is_named_with_what_to_write(value: str, write_jsonl: WriteCsv) -> None:
+    rows = [{**ticket(n), "Score": n} for n in range(60)]
+    path = write_jsonl(rows)
+    path.write_text(path.read_text().replace('"Score": 5', f'"Märk": "ä", "Score": {value}, "Next": 1'))
+    assert "Write null" in proposed(path).profile.why_unreadable
+    whole = path.with_name("whole.json")
+    whole.write_text(f'[{{}},\n{json.dumps(rows)[1:-1]}, {{"Märk": {value}}}]')
+    with pytest.raises(ConfigError, match=r"NaN and Infinity are not JSON\. Write null"):
+        proposed(whole)
+    path.write_text(path.read_text().replace(value, "nan"))
+    assert "The line is not JSON" in proposed(path).profile.why_unreadable
