@@ -108,6 +108,11 @@ class Proposal:
         return self.gate[0][0].metric
 
     @property
+    def needs_key(self) -> bool:
+        """Whether ids become pseudonyms, under a key from the environment."""
+        return any("pseudonymise" in step for step, _ in self.tickets.steps)
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What these tickets cannot teach, with numbers."""
         return tuple(_cannot_teach(self))
