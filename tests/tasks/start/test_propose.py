@@ -662,3 +662,19 @@ def test_nan_in_json_is_named_with_what_to_write(value: str, write_jsonl: WriteC
         proposed(whole)
     path.write_text(path.read_text().replace(value, "nan"))
     assert "The line is not JSON" in proposed(path).profile.why_unreadable
+
+
+def test_a_title_above_the_header_is_named_with_the_command_that_removes_it(
+    write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    table = write_csv(map(ticket, range(90))).read_text()
+    path = tmp_path / "report 1.csv"
+    for text in (f"Closed xylophone cases\nBy Anne\n\n{table}", f"Report:{',' * 9}\n\n\n{table}"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"TG0204.*is the header in line 4\?") as caught:
+            proposed(path)
+        assert "tail -n +4 'report 1.csv' > 'cut-report 1.csv'" in str(caught.value.hint)
+        assert "xylophone" not in str(caught.value)
+    # Commas in the texts of another form are no columns.
+    path.write_text("id;message;reply\n" + "".join(f"{n};Lamp {n}, please;Sent lamp {n}\n" for n in range(90)))
+    assert columns(proposed(path))["body"] == "message"
