@@ -16,8 +16,9 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef, Perplexities, TicketTable
 from schemas.curation_steps import CurateStep, QualityStep, RedactStep
-from schemas.errors import TunegateError
+from schemas.errors import ConfigError, TunegateError
 from schemas.pipeline import PipelineSpec
+from tasks.curate.redaction.pseudonyms import fingerprint_key
 from tasks.curate.step import kind_of
 from tasks.model.perplexity import measure_perplexity
 from tasks.monitor.learn import learn_from_feedback
@@ -143,4 +144,9 @@ def declaration_advice(declared: tuple[CurateStep, ...], *, root: Path) -> list[
         # A step with a fault is reported by `declaration_faults`.
         with suppress(TunegateError):
             advice += [f"curate.{step.uses}.{step.label}: {sentence}" for sentence in kind_of(step).advise(step, root)]
+        if isinstance(step, RedactStep):
+            try:
+                fingerprint_key(step)
+            except ConfigError as error:  # a file is valid on a machine that lacks the key
+                advice.append(f"curate.redact: {error.message}: {error.hint}")
     return advice

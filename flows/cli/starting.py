@@ -12,6 +12,7 @@ from rich.markup import escape
 from flows.cli.output import note, out, talk
 from flows.cli.running import RunRequest, run_pipeline
 from schemas.columns import TicketColumn
+from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from tasks.files import write_atomic
@@ -138,4 +139,10 @@ def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True)
         warning = f"{proposal.faulty_percent} of the rows are faulty, {over}, so a run stops: {why}"
         talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
     if next_steps:
-        talk().print(f"next: tunegate validate, then tunegate data curate {proposal.name}", markup=False)
+        then = f"tunegate validate, then tunegate data curate {proposal.name}"
+        if proposal.needs_key:
+            name = RedactStep(uses="redact").key_env
+            key = f'export {name}="$(openssl rand -hex 32)"  # keep it: with another key, ids no longer join'
+            talk().print(f"next: {key}\n      {then}", markup=False, soft_wrap=True)
+        else:
+            talk().print(f"next: {then}", markup=False)

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from schemas.errors import DataError
 from schemas.file_reading import CsvSpec, Encoding
 from tasks.sources.readers.read_csv import SEPARATORS
-from tasks.sources.readers.streams import open_binary
+from tasks.sources.readers.streams import COMPRESSED, open_binary
 from tasks.sources.readers.values import to_time
 
 _SAMPLE_ROWS = 200
+_TITLE_LINES = 10
+"""Lines in which the header may be below the title of a report."""
 _CHUNK_BYTES = 1 << 20
 _AGREE = 0.9
 """Share of the rows that must have as many fields as the header, or of the values that must have a form."""
@@ -41,11 +46,13 @@ def find_csv_form(path: Path) -> CsvSpec:
     """The delimiter and encoding of the file; the usual ones if they fit.
 
     Raises:
-        DataError: TG0202, the compressed file is damaged.
+        DataError: TG0202, the compressed file is damaged; TG0204, the header seems to be below a report's title.
     """
     encoding = _encoding(path)
     usual = "\t" if ".tsv" in path.suffixes else ","
     lines = _first_lines(path, encoding)
+    if at := _header_below_title(lines):
+        raise _title(path, *at)
     columns = {mark: _n_columns(lines, mark) for mark in SEPARATORS}
     if columns[usual] > 1 or max(columns.values()) < 2:
         return CsvSpec(encoding=encoding)
@@ -89,6 +96,42 @@ def _n_columns(lines: Sequence[str], mark: str) -> int:
     n = len(rows[0]) if rows else 0
     n_same = sum(len(row) == n for row in rows)
     return n if n_same >= _AGREE * len(rows) else 0
+
+
+def _header_below_title(lines: Sequence[str]) -> tuple[int, int] | None:
+    """Line of the likely header and its number of fields, if line 1 has one value and the rows have several fields."""
+    tables = [_numbered_rows(lines, mark) for mark in SEPARATORS]
+    # A separator in line 1 makes it a header, also where commas in the texts look like columns.
+    if any(rows and sum(map(bool, rows[0][1])) > 1 for rows in tables):
+        return None
+    for rows in tables:
+        n_fields = Counter(len(row) for _, row in rows).most_common(1)[0][0] if rows else 0
+        head = next((n for n, (_, row) in enumerate(rows) if len(row) == n_fields > 1 and all(row)), 0)
+        below = rows[head:]
+        if head and rows[head][0] <= _TITLE_LINES:
+            n_same = sum(len(row) == n_fields for _, row in below)
+            if len(below) > 1 and n_same >= _AGREE * len(below):
+                return rows[head][0], n_fields
+    return None
+
+
+def _numbered_rows(lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
+    """Last line and fields of the first rows that are not blank."""
+    reader = csv.reader(lines, delimiter=mark)
+    try:
+        return [(reader.line_num, row) for row in islice(reader, _SAMPLE_ROWS) if any(map(str.strip, row))]
+    except csv.Error:
+        return []
+
+
+def _title(path: Path, line: int, n_fields: int) -> DataError:
+    plain = path.stem if path.suffix in COMPRESSED else path.name
+    return DataError(
+        f"the first line has one value, and most rows have {n_fields} fields: is the header in line {line}?",
+        code="TG0204",
+        where=f"{path}:1",
+        hint=f"if it is, remove the lines above: tail -n +{line} {shlex.quote(plain)} > {shlex.quote(f'cut-{plain}')}",
+    )
 
 
 def find_decimal(columns: Iterable[Sequence[object]]) -> Literal[".", ","]:

@@ -21,13 +21,16 @@ from zlib import crc32
 from schemas.errors import ConfigError, DataError
 from schemas.file_reading import CsvSpec
 from schemas.source import FilesSource
+from tasks.curate.redaction.ids import is_personal_id
 from tasks.curate.redaction.personal import find_personal
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Fault
+from tasks.sources.readers.streams import open_binary
 from tasks.sources.readers.values import ValueForms, to_rating, to_time
 from tasks.start.csv_form import find_csv_form, find_decimal, find_time_formats, looks_like_date
+from tasks.start.other_formats import refuse_other_formats
 
 SAMPLE_ROWS = 2000
 """Between this and twice as many rows of a large file are sampled, spread evenly over it; all rows are counted."""
@@ -56,8 +59,8 @@ class ColumnFacts:
     time_formats: tuple[str, ...]
     """Formats that read its dates, if ISO 8601 does not; several if day and month are ambiguous."""
     kinds: Counter[str]
-    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone` -> number of values
-    that are (the last two: contain) one."""
+    """`text`, `boolean`, `time`, `date` (in a format that is not read), `number`, `email`, `phone`, `code` (an id, link
+    or address) -> number of values that are one (`email`, `phone`: contain one)."""
 
     @property
     def times_as(self) -> str:
@@ -68,6 +71,11 @@ class ColumnFacts:
     def n_dates(self) -> int:
         """Values that are times, or dates in a format that is not read."""
         return self.kinds["time"] + self.kinds["date"]
+
+    @property
+    def is_codes(self) -> bool:
+        """Most values are ids, links or addresses, which people do not read as text."""
+        return 2 * self.kinds["code"] > self.n_filled
 
     @property
     def personal_share(self) -> float:
@@ -119,6 +127,7 @@ def profile_file(path: Path) -> Profile:
         )
     source = FilesSource(kind="files", paths=(glob.escape(str(path.absolute())),))
     (file,) = find_files(source, root=path.absolute().parent)
+    refuse_other_formats(file.path)
     form = file_format(file, "auto")
     csv = find_csv_form(file.path) if form == "csv" else CsvSpec()
     n_rows = n_seen = mask = 0
@@ -127,9 +136,10 @@ def profile_file(path: Path) -> Profile:
     sample: list[tuple[int, int, Mapping[str, object]]] = []
     for batch in reader_of(form, csv)(file.path):
         n_rows += len(batch)
-        faults = [each.content for each in batch.faulty if isinstance(each.content, Fault)]
-        unreadable.update(fault.code for fault in faults)
-        why_unreadable = why_unreadable or next((fault.reason for fault in faults), "")
+        faults = [(each.offset, each.content) for each in batch.faulty if isinstance(each.content, Fault)]
+        unreadable.update(fault.code for _, fault in faults)
+        if faults and not why_unreadable:
+            why_unreadable = _why_unreadable(file.path, *faults[0])
         for index, line in enumerate(batch.lines):
             # Keep every row, then about every second, every fourth and so on. A hash of the row number decides, so
             # that a pattern that repeats in the file cannot fall between the sampled rows.
@@ -159,6 +169,23 @@ def profile_file(path: Path) -> Profile:
         columns={name: facts(name, values, is_top=name in top) for name, values in leaves.items()},
         csv=csv,
     )
+
+
+def _why_unreadable(path: Path, offset: int | None, fault: Fault) -> str:
+    """The reason of the fault; of JSON with NaN, which pandas and Python write, the cause and what to do."""
+    place = re.search(r"is not JSON: .* at character (\d+)", fault.reason)
+    if place is None:
+        return fault.reason
+    with open_binary(path) as stream:
+        left = offset or 0
+        while left:  # a compressed stream cannot seek
+            left -= len(stream.read(min(left, 1 << 20)))
+        data = stream.read() if offset is None else stream.readline()
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+    if not re.match("NaN|Infinity", text[int(place[1]) - 1 :][:8]):
+        return fault.reason
+    fix = "pandas does (`to_json`), and json.dumps(..., allow_nan=False) finds them"
+    return f"NaN and Infinity are not JSON. Write null: {fix}"
 
 
 def wrapped_rows(profile: Profile) -> tuple[str, int] | None:
@@ -251,6 +278,8 @@ def _kinds_of(value: object, forms: ValueForms) -> Iterator[str]:
         yield "boolean"
     if isinstance(value, str):
         yield "text"
+        if (value.isascii() and len(value.split()) == 1) or (len(value) <= 60 and is_personal_id(value)):
+            yield "code"
         # In a longer text an address is part of the ticket, not the purpose of the column.
         yield from {found.type for found in find_personal(value, ("email", "phone"))} if len(value) <= 200 else ()
     if not isinstance(value, str) or len(value) <= 40:

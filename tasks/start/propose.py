@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,11 @@ class Proposal:
     def metric(self) -> str:
         """The metric that the gate decides by."""
         return self.gate[0][0].metric
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether ids become pseudonyms, under a key from the environment."""
+        return any("pseudonymise" in step for step, _ in self.tickets.steps)
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -237,10 +243,11 @@ def propose_pipeline(
 def pipeline_name(path: Path) -> str:
     """Derive a pipeline's name from a file's.
 
-    >>> pipeline_name(Path("in/Tickets 2026 (Q1).csv.gz")), pipeline_name(Path("2026.csv"))
-    ('tickets-2026-q1', 'tickets-2026')
+    >>> pipeline_name(Path("in/Réclamations 2026 (Q1).csv.gz")), pipeline_name(Path("2026.csv"))
+    ('reclamations-2026-q1', 'tickets-2026')
     """
-    words = re.sub(r"[^a-z0-9]+", "-", path.name.lower().partition(".")[0]).strip("-")
+    letters = "".join(char for char in unicodedata.normalize("NFKD", path.name) if not unicodedata.combining(char))
+    words = re.sub(r"[^a-z0-9]+", "-", letters.lower().partition(".")[0]).strip("-")
     return (words if re.match(r"[a-z]", words) else f"tickets-{words}".strip("-"))[:63].rstrip("-")
 
 

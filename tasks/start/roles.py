@@ -144,7 +144,8 @@ def text_columns(profile: Profile, *, below: str | None = None) -> list[ColumnFa
         is_readable = (facts.is_top or parse_path(name) is not None) and _is_plain_path(name)
         if is_readable and (below is None or _root(name) == below):
             fits, _ = evidence_for("body", facts)
-            found += [facts] if fits and 2 * facts.n_filled >= facts.n_rows and not facts.n_dates else []
+            fits = fits and not facts.is_codes and 2 * facts.n_filled >= facts.n_rows and not facts.n_dates
+            found += [facts] if fits else []
     return sorted(found, key=lambda facts: -facts.median_chars)
 
 
@@ -246,6 +247,8 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
         speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
         if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
             continue
+        if column == "body" and facts.is_codes:
+            continue
         fits, evidence = evidence_for(column, facts)
         fit += [Role(column, name, evidence, guessed=True)] if fits else []
     return fit if len(fit) == 1 else []
@@ -272,7 +275,8 @@ def _why_left_out(facts: ColumnFacts) -> str:
     if form in KNOWN.language_names:
         return f"{facts.n_distinct:,} languages; a run detects languages from the text itself (step `language`)"
     if facts.n_distinct == 1:
-        return "one value in every row"
+        share = percent(facts.n_filled, facts.n_rows)
+        return "one value in every row" if facts.n_filled == facts.n_rows else f"one value, in {share} of the rows"
     column = next((column for column, names in KNOWN.names.items() if form in names), None)
     if column is not None:
         fits, evidence = evidence_for(column, facts)

@@ -40,7 +40,11 @@ _MIN_DETECTED = 20
 _OWN = 1 / 3
 """From this share of the replies on, an address or a link in them is the company's own; customers' do not recur."""
 _ADDRESSES = ("email", "phone", "url")
-_TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
+_HTML = re.compile(
+    r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>"
+    r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{1,6}|#x[0-9a-f]{1,5});"
+)
+"""A tag or an entity."""
 _MANY = 0.1
 """From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
@@ -76,7 +80,7 @@ class Tickets:
     labels: Mapping[str, int]
     """Value of the learned label -> usable tickets; no value leaves this module's callers."""
     n_html: int
-    """Tickets with HTML tags in body or reply."""
+    """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[Step, ...]
 
 
@@ -122,7 +126,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
         reply_lengths=tuple(map(len, replies)),
         labels=Counter(ticket[label] for ticket in usable) if label else {},
-        n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
+        n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
 

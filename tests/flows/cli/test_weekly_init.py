@@ -93,3 +93,23 @@ def test_settings_of_another_trainer_are_refused_with_ours(name: str, tmp_path: 
     assert (refused.returncode, "TG0130" in refused.stderr) == (2, True)
     assert "hint: give the file of tickets that it names" in refused.stderr
     assert not (tmp_path / "pipelines.yaml").exists()
+
+
+def test_the_key_that_pseudonyms_need_comes_first_and_validate_warns_without_it(tmp_path: Path) -> None:
+    write_export(tmp_path)
+    path = tmp_path / "tickets.csv"
+    with path.open(newline="") as stream:
+        rows = [{**row, "Requester": f"{row['Requester']}@mail.example"} for row in csv.DictReader(stream)]
+    with path.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(HEADER.values()))
+        writer.writeheader()
+        writer.writerows(rows)
+    done = tunegate("init", "--from", "tickets.csv", cwd=tmp_path)
+    first, second = done.stderr.splitlines()[-2:]
+    assert first.startswith('next: export TUNEGATE_PSEUDONYM_KEY="$(openssl rand -hex 32)"')
+    assert second.strip() == "tunegate validate, then tunegate data curate tickets"
+    for key, warns in (("", True), ("k" * 64, False)):
+        environ = {**os.environ, "TUNEGATE_PSEUDONYM_KEY": key}
+        valid = run_here(("validate",), cwd=tmp_path, environ=environ)
+        assert valid.returncode == 0
+        assert ("the variable TUNEGATE_PSEUDONYM_KEY is not set" in " ".join(valid.stderr.split())) is warns

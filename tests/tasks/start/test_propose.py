@@ -333,8 +333,9 @@ def test_languages_personal_data_and_the_companys_address_are_found_all_over_the
     assert "too few to leave any language out" in " ".join(text.replace("#", " ").split())
 
 
-def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path) -> None:
-    rows = [{**ticket(n), "Agent Reply": f"<p>We are sorry, case {n}.</p>"} for n in range(100)]
+@pytest.mark.parametrize("reply", ["<p>We are sorry, case {}.</p>", "Sorry&nbsp;for {}", "It&#39;s {}", "{} &amp; co"])
+def test_html_is_reported(write_csv: WriteCsv, tmp_path: Path, reply: str) -> None:
+    rows = [{**ticket(n), "Agent Reply": reply.format(n)} for n in range(100)]
     text, _ = loaded(proposed(write_csv(rows)), tmp_path)
     assert "CHECK: 100 % of the rows contain HTML tags" in text
     assert "HTML" not in loaded(proposed(write_csv(map(ticket, range(100)))), tmp_path)[0]
@@ -627,3 +628,53 @@ def test_ids_that_are_personal_are_pseudonymised(
     (redact,) = [step for step in file.get("tickets").curate.steps if isinstance(step, RedactStep)]
     assert redact.pseudonymise == (("customer_id",) if found else ())
     assert ("TUNEGATE_PSEUDONYM_KEY" in text) is found
+
+
+def test_addresses_ids_and_links_are_not_proposed_as_text(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    def row(n: int) -> Row:
+        codes = {"mail": f"zebra{n}@mail.example", "card": f"DE{n % 90 + 10} 3704 0044 0532 0130 {n:02d}"}
+        links = {"url": f"https://desk.example/tickets/{n}", "key": f"{n:032x}"}
+        return {"meta": {**codes, **links}, "content": {"q": ticket(n)["Message"], "a": ticket(n)["Agent Reply"]}}
+
+    with pytest.raises(ConfigError, match="TG0167") as caught:
+        proposed(write_jsonl(map(row, range(90))))
+    assert "--body content.q --reply content.a" in str(caught.value.hint)
+    assert "meta." not in str(caught.value.hint)
+    flat = [{"ref": f"{n:032x}", "words": ticket(n)["Message"], "team": "abc"[n % 3]} for n in range(90)]
+    assert columns(proposed(write_jsonl(flat)))["body"] == "words"
+
+
+def test_a_column_of_one_value_says_in_how_many_rows_it_is(write_csv: WriteCsv) -> None:
+    rows = [{**ticket(n), "Shop": "x", "Flag": "" if n % 3 else "yes"} for n in range(99)]
+    left_out = proposed(write_csv(rows)).roles.left_out
+    assert {"Shop: one value in every row", "Flag: one value, in 33 % of the rows"} <= {*left_out}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_nan_in_json_is_named_with_what_to_write(value: str, write_jsonl: WriteCsv) -> None:
+    rows = [{**ticket(n), "Score": n} for n in range(60)]
+    path = write_jsonl(rows)
+    path.write_text(path.read_text().replace('"Score": 5', f'"Märk": "ä", "Score": {value}, "Next": 1'))
+    assert "Write null" in proposed(path).profile.why_unreadable
+    whole = path.with_name("whole.json")
+    whole.write_text(f'[{{}},\n{json.dumps(rows)[1:-1]}, {{"Märk": {value}}}]')
+    with pytest.raises(ConfigError, match=r"NaN and Infinity are not JSON\. Write null"):
+        proposed(whole)
+    path.write_text(path.read_text().replace(value, "nan"))
+    assert "The line is not JSON" in proposed(path).profile.why_unreadable
+
+
+def test_a_title_above_the_header_is_named_with_the_command_that_removes_it(
+    write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    table = write_csv(map(ticket, range(90))).read_text()
+    path = tmp_path / "report 1.csv"
+    for text in (f"Closed xylophone cases\nBy Anne\n\n{table}", f"Report:{',' * 9}\n\n\n{table}"):
+        path.write_text(text)
+        with pytest.raises(DataError, match=r"TG0204.*is the header in line 4\?") as caught:
+            proposed(path)
+        assert "tail -n +4 'report 1.csv' > 'cut-report 1.csv'" in str(caught.value.hint)
+        assert "xylophone" not in str(caught.value)
+    # Commas in the texts of another form are no columns.
+    path.write_text("id;message;reply\n" + "".join(f"{n};Lamp {n}, please;Sent lamp {n}\n" for n in range(90)))
+    assert columns(proposed(path))["body"] == "message"
