@@ -1,8 +1,8 @@
 """The small budget of `tunegate try`: settings with which a proposed pipeline reaches a verdict in two minutes.
 
 Made for two CPU cores and the base model that `init` proposes: two minutes with Bitext's 4,514 requests on an AMD EPYC
-with AVX2 alone, of which 45 seconds are the training and 36 the answers. It makes the training and the number of items small;
-it changes no rule and no limit, so the usual verdict is HOLD, with the number of items that would decide.
+with AVX2 alone, of which 45 seconds are the training and 36 the answers. It makes the training and the number of items
+small; it changes no rule and no limit, so the usual verdict is HOLD, with the number of items that would decide.
 """
 
 from __future__ import annotations
