@@ -38,6 +38,8 @@ MAX_EXAMPLES = 1000
 _FRACTIONS = (0.2, 0.25, 0.3)
 _VALIDATION = 0.05
 _CONFIDENCE = 0.95
+_ECHOES = 0.02
+"""Share of replies equal to the customer's text from which on there is a warning."""
 _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
 _DATED = 0.95
@@ -140,6 +142,11 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
     if proposal.has_reply and tickets.replies.warning:
         yield tickets.replies.warning
+    if proposal.has_reply and tickets.n_echoes > _ECHOES * tickets.replies.n:
+        yield (
+            f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the column "
+            "of the reply holds what the customer wrote"
+        )
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))
         n_rare = sum(n * share < FEW for n in tickets.labels.values())

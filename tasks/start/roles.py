@@ -20,7 +20,7 @@ from schemas.errors import ConfigError
 from schemas.spec import Spec
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
-from tasks.sources.readers.paths import parse_path, walk
+from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.shapes import detect_shape, shape_keys
 from tasks.start.file_profile import ColumnFacts, Profile, facts_at
 
@@ -38,7 +38,8 @@ class Desk(Spec):
     keys: Words
     columns: dict[TicketColumn, Words]
     first_answer: str
-    by_agent: tuple[str, bool | str]
+    answer_is: tuple[str, bool | str]
+    by_customer: tuple[str, str] | None = None
 
 
 class Known(Spec):
@@ -215,14 +216,26 @@ def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tup
 
 def _of_desk(desk: Desk, profile: Profile) -> list[Role]:
     found = _first_fit(desk.columns, profile.columns)
-    inner, agent = desk.by_agent
-    path = parse_path(f"{desk.first_answer}.{inner}") or ()
-    known = [value for row in profile.rows if isinstance(value := walk(row, path), bool | str)]
-    if not known:
-        return found
-    share = percent(sum(value == agent for value in known), len(known))
-    by_agent = f"; {share} of {len(known):,} have {inner} {str(agent).lower()}"
-    return [replace(role, evidence=role.evidence + by_agent) if role.column == "reply" else role for role in found]
+    inner, expected = desk.answer_is
+    known = [value for value in _values(profile, f"{desk.first_answer}.{inner}") if isinstance(value, bool | str)]
+    notes = ""
+    if known:
+        share = percent(sum(value == expected for value in known), len(known))
+        notes += f"; {share} of {len(known):,} have {inner} {str(expected).lower()}"
+    if desk.by_customer:
+        author, customer = desk.by_customer
+        pairs = zip(_values(profile, f"{desk.first_answer}.{author}"), _values(profile, customer), strict=True)
+        if n_own := sum(one == other and one not in (None, MISSING) for one, other in pairs):
+            notes += (
+                f"; CHECK: in {n_own:,} of {profile.n_sampled:,} rows the customer wrote it ({author} is {customer})"
+            )
+    return [replace(role, evidence=role.evidence + notes) if role.column == "reply" else role for role in found]
+
+
+def _values(profile: Profile, name: str) -> list[object]:
+    """The value in this column or at this path, in each sampled row."""
+    path = parse_path(name) or (name,)  # a name alone is no path
+    return [walk(row, path) for row in profile.rows]
 
 
 def _first_fit(wanted: Mapping[TicketColumn, Words], by_name: Mapping[str, ColumnFacts]) -> list[Role]:

@@ -71,6 +71,8 @@ class Tickets:
     mean_chars: float
     """Mean of subject, body and reply together, or of the whole conversation, characters."""
     replies: ReplyVariety
+    n_echoes: int
+    """Replies that are the customer's text itself."""
     reply_lengths: tuple[int, ...]
     """Characters of each reply."""
     labels: Mapping[str, int]
@@ -120,6 +122,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         mean_chars=sum(lengths) / max(1, len(lengths)),
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
+        n_echoes=sum(ticket["reply"] == ticket["body"] for ticket in tickets if ticket["reply"]),
         reply_lengths=tuple(map(len, replies)),
         labels=Counter(ticket[label] for ticket in usable) if label else {},
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),

@@ -382,6 +382,28 @@ def test_nested_help_desk_rows_are_recognised(write_jsonl: WriteCsv, tmp_path: P
     loaded(proposal, tmp_path)
 
 
+@pytest.mark.parametrize("n_own", [0, 20])
+def test_an_answer_that_the_customer_wrote_is_counted(n_own: int, write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    """A comment of Zendesk is public whoever wrote it; some customers send their first one twice."""
+
+    def talk(n: int) -> Row:
+        own = n < n_own
+        comments = [
+            {"body": ticket(n)["Message"], "public": True, "author_id": n % 40},
+            {
+                "body": ticket(n)["Message" if own else "Agent Reply"],
+                "public": True,
+                "author_id": n % 40 if own else 99,
+            },
+        ]
+        return {"id": n, "requester_id": n % 40, "created_at": ticket(n)["Created"], "comments": comments}
+
+    text = " ".join(loaded(proposed(write_jsonl(map(talk, range(100)))), tmp_path)[0].replace("#", " ").split())
+    wrote = f"CHECK: in {n_own} of 100 rows the customer wrote it (author_id is requester_id)"
+    echoes = f"CHECK: in {n_own} of 100 tickets the reply is the customer's own text"
+    assert (wrote in text, echoes in text) == (n_own > 0, n_own > 0)
+
+
 def test_intercom_and_freshdesk_are_recognised(write_jsonl: WriteCsv) -> None:
     def intercom(number: int) -> dict[str, Any]:
         row = ticket(number)
@@ -585,7 +607,7 @@ def test_normalised_column_names_match_the_ticket_columns() -> None:
         assert columns.keys() < set(CANONICAL)
     for names in KNOWN.names.values():
         assert [plain_form(name) for name in names] == list(names)
-    assert all(isinstance(desk.by_agent, tuple) and len(desk.by_agent) == 2 for desk in KNOWN.desks)
+    assert all(isinstance(desk.answer_is, tuple) and len(desk.answer_is) == 2 for desk in KNOWN.desks)
 
 
 def test_real_files_get_a_proposal_or_a_reason(shared_data: Path, tmp_path: Path) -> None:
