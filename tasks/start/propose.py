@@ -26,6 +26,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape
+from tasks.start.doubts import rows_are_messages
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
@@ -140,12 +141,14 @@ class Proposal:
 
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
+    if proposal.roles.shape == "ticket" and (doubt := rows_are_messages(proposal.profile)):
+        yield doubt
     if proposal.has_reply and tickets.replies.warning:
         yield tickets.replies.warning
     if proposal.has_reply and tickets.n_echoes > _ECHOES * tickets.replies.n:
         yield (
-            f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the column "
-            "of the reply holds what the customer wrote"
+            f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the "
+            "column of the reply holds what the customer wrote"
         )
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))

@@ -47,6 +47,8 @@ class Known(Spec):
 
     names: dict[TicketColumn, Words]
     language_names: Words
+    speaker_names: Words
+    speakers: Words
     desks: tuple[Desk, ...]
 
 

@@ -490,6 +490,26 @@ def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_p
     assert proposed(write_csv(map(ticket, range(400)))).warnings == ()
 
 
+@pytest.mark.parametrize(("speaker", "roles"), [("author_role", ("x1", "x2")), ("Von", ("customer", "agent"))])
+def test_rows_that_are_messages_are_named_with_the_query_that_joins_them(
+    speaker: str, roles: tuple[str, str], write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    rows = [
+        {"ticket_id": f"T{n // 2}", speaker: roles[n % 2], "topic": ticket(n // 2)["Issue Type"],
+         "text": ticket(n)["Message" if n % 2 else "Agent Reply"]}
+        for n in range(120)
+    ]  # fmt: skip
+    proposal = proposed(write_csv(rows))
+    (doubt,) = proposal.warnings
+    assert "rows are messages, not tickets: 120 rows have 60 different values of ticket_id" in doubt
+    assert f"{speaker} differs within 60 of the 60 that repeat" in doubt
+    text = " ".join(loaded(proposal, tmp_path)[0].replace("#", " ").split())
+    assert f"CHECK: {doubt}" in text
+    assert "`duckdb` source" in doubt
+    alike = [{**row, speaker: roles[n // 2 % 2]} for n, row in enumerate(rows)]
+    assert proposed(write_csv(alike)).warnings == (), "a ticket that repeats has one value, as of a label"
+
+
 def test_a_ticket_id_that_half_of_the_rows_lack_does_not_cost_them(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     rows = [{"ticket_id": f"T{n}" if n % 2 else None, "body": f"Where is parcel {n}?", "reply": f"On its way, {n}."}
             for n in range(80)]  # fmt: skip

@@ -1,0 +1,54 @@
+"""Doubts about a file's rows that a proposal cannot settle, in words with counts and without a value of a column.
+
+Called by `tasks/start/propose.py`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tasks.sources.readers.headers import shown
+from tasks.start.file_profile import Profile
+from tasks.start.roles import KNOWN, plain_form
+
+MAX_SPEAKERS = 5
+"""Different values of a column that says who wrote a message."""
+_MIN_THREADS = 5
+"""Tickets with several rows below which nothing is said about them."""
+
+
+def rows_are_messages(profile: Profile) -> str:
+    """Why the rows look like single messages of tickets; empty if they do not.
+
+    The ids of tickets repeat, and within most tickets that repeat a column that says who wrote differs.
+    """
+    speakers = list(_speaker_columns(profile))
+    for name in profile.top:
+        if plain_form(name) not in (*KNOWN.names["ticket_id"], *KNOWN.names["thread_id"]):
+            continue
+        threads = defaultdict(list)
+        for row in profile.rows:
+            if isinstance(row.get(name), str | int) and row[name] != "":
+                threads[row[name]].append(row)
+        several = [rows for rows in threads.values() if len(rows) > 1]
+        for speaker in speakers if len(several) >= _MIN_THREADS else ():
+            n_mixed = sum(len({row.get(speaker) for row in rows}) > 1 for rows in several)
+            if 2 * n_mixed > len(several):
+                n_rows = sum(map(len, threads.values()))
+                return (
+                    f"rows are messages, not tickets: {n_rows:,} rows have {len(threads):,} different values of "
+                    f"{shown(name)}, and {shown(speaker)} differs within {n_mixed:,} of the {len(several):,} that "
+                    "repeat; make one row of each ticket by a query: a `duckdb` source, as in "
+                    "docs/reference/configuration.md, Several tables"
+                )
+    return ""
+
+
+def _speaker_columns(profile: Profile) -> Iterator[str]:
+    """Columns with few values, of which the name or all values are those of who wrote a message."""
+    for name in profile.top:
+        if name in profile.columns and 2 <= profile.columns[name].n_distinct <= MAX_SPEAKERS:
+            values = {plain_form(value) for row in profile.rows if isinstance(value := row.get(name), str)} - {""}
+            if plain_form(name) in KNOWN.speaker_names or (values and values.issubset(KNOWN.speakers)):
+                yield name
