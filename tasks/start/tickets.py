@@ -29,6 +29,7 @@ from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
+from tasks.start.held_out import OWNERS
 from tasks.start.roles import percent
 
 LANGUAGE_TEXTS = 300
@@ -58,8 +59,9 @@ Step: TypeAlias = tuple[dict[str, Any], str]
 class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
-    n_usable: int
-    """Valid tickets with a body, a time if a column is one, and something to learn; duplicates count once."""
+    placing: tuple[Mapping[str, Any], ...]
+    """What a split knows of each valid ticket with a body, a time if a column is one, and something to learn: its time,
+    customer and thread; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
@@ -80,6 +82,10 @@ class Tickets:
     n_html: int
     """Tickets with HTML tags in body or reply."""
     steps: tuple[Step, ...]
+
+    @property
+    def n_usable(self) -> int:
+        return len(self.placing)
 
 
 def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...], table: TableSpec) -> Tickets:
@@ -107,7 +113,8 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
     # Split by time drops tickets without one.
     needed = ("body", *learns, *(["created_at"] if "created_at" in source.columns else []))
-    usable = [ticket for row, ticket in zip(rows, tickets, strict=True) if all(row.get(name) for name in needed)]
+    usable = [(row, ticket) for row, ticket in zip(rows, tickets, strict=True) if all(row.get(name) for name in needed)]
+    distinct = {" ".join(ticket["body"].lower().split()): row for row, ticket in reversed(usable)}
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     lengths = [
@@ -115,7 +122,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         for ticket in tickets
     ]
     return Tickets(
-        n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
+        placing=tuple({name: row.get(name) for name in ("created_at", *OWNERS)} for row in distinct.values()),
         faults=dict(Counter(code for code, _ in faults).most_common()),
         reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
         reply_chars=_quantile(replies, 0.95),
@@ -124,7 +131,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
         n_echoes=sum(ticket["reply"] == ticket["body"] for ticket in tickets if ticket["reply"]),
         reply_lengths=tuple(map(len, replies)),
-        labels=Counter(ticket[label] for ticket in usable) if label else {},
+        labels=Counter(ticket[label] for _, ticket in usable) if label else {},
         n_html=sum(bool(_TAG.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
