@@ -5,17 +5,41 @@ Called by `tasks/start/propose.py`.
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterator
 
 from tasks.sources.readers.headers import shown
 from tasks.start.file_profile import Profile
-from tasks.start.roles import KNOWN, plain_form
+from tasks.start.roles import KNOWN, Roles, plain_form, text_columns
 
 MAX_SPEAKERS = 5
 """Different values of a column that says who wrote a message."""
+_REPLY_CHARS = 30
+"""Median length below which a text is hardly a reply, but a name or a code."""
 _MIN_THREADS = 5
 """Tickets with several rows below which nothing is said about them."""
+
+
+def unread_replies(profile: Profile, roles: Roles) -> str:
+    """What to name if a pipeline would learn labels alone though one more column may be the replies; else empty."""
+    used = {role.name for role in roles.found}
+    texts = [
+        facts
+        for facts in text_columns(profile)
+        if facts.name not in used
+        and facts.median_chars >= _REPLY_CHARS
+        and 2 * facts.n_distinct >= facts.n_filled
+        and facts.personal_share <= 0.5
+    ]
+    if roles.of("reply") or len(texts) != 1:
+        return ""
+    name = texts[0].name
+    return (
+        f"no answers are learned, only labels: no column is known as the agent's reply; {shown(name)} holds texts of "
+        f"its own (median {texts[0].median_chars:,} characters): if those are the replies, name it: "
+        f"--reply {shlex.quote(name)}"
+    )
 
 
 def rows_are_messages(profile: Profile) -> str:

@@ -26,7 +26,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape
-from tasks.start.doubts import rows_are_messages
+from tasks.start.doubts import rows_are_messages, unread_replies
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
 from tasks.start.held_out import Parts, estimate_parts
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
@@ -147,6 +147,8 @@ class Proposal:
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
     if proposal.roles.shape == "ticket" and (doubt := rows_are_messages(proposal.profile)):
+        yield doubt
+    if not proposal.has_reply and (doubt := unread_replies(proposal.profile, proposal.roles)):
         yield doubt
     if proposal.has_reply and tickets.replies.warning:
         yield tickets.replies.warning

@@ -324,6 +324,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
             text += f"median {facts.median_chars:,} characters"
+            if facts.n_dates >= n / 2:
+                return False, f"{text}, but dates"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
                 return False, f"{text}, only {n_distinct:,} distinct"
             return facts.kinds["text"] / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text

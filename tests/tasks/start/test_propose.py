@@ -505,6 +505,32 @@ def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_p
     assert proposed(write_csv(map(ticket, range(400)))).warnings == ()
 
 
+def test_exports_of_freshdesk_and_salesforce_are_recognised_by_their_names(write_csv: WriteCsv) -> None:
+    def renamed(names: dict[str, str]) -> Proposal:
+        rows = [{names.get(key, key): value for key, value in ticket(n).items()} for n in range(60)]
+        return proposed(write_csv([{**row, "Due": row["lang"]} for row in rows]))
+
+    freshdesk = columns(renamed({"Created": "Created time", "Agent Reply": "Last agent reply"}))
+    assert (freshdesk["created_at"], freshdesk["reply"]) == ("Created time", "Last agent reply")
+    salesforce = columns(renamed({"Created": "Date/Time Opened", "Agent Reply": "First Response"}))
+    assert (salesforce["created_at"], salesforce["reply"]) == ("Date/Time Opened", "First Response")
+    times = [{**ticket(n), "First Response": ticket(n)["Created"], "Agent Reply": ""} for n in range(60)]
+    assert "reply" not in columns(proposed(write_csv(times))), "the time of a response is no reply"
+
+
+def test_labels_alone_are_learned_only_with_a_word_about_the_other_text(write_csv: WriteCsv, tmp_path: Path) -> None:
+    rows = [{"What we said": row.pop("Agent Reply"), **row} for row in map(ticket, range(60))]
+    proposal = proposed(write_csv(rows))
+    doubt = next(each for each in proposal.warnings if "no answers are learned" in each)
+    assert "--reply 'What we said'" in doubt
+    assert doubt in " ".join(loaded(proposal, tmp_path)[0].replace("#", " ").split())
+    named = propose_pipeline(tmp_path / "tickets.csv", name=None, root=tmp_path, named={"reply": "What we said"})
+    assert (named.has_reply, any("no answers" in each for each in named.warnings)) == (True, False)
+    for row in rows:
+        row["And then"] = row["What we said"][::-1]
+    assert not any("no answers" in each for each in proposed(write_csv(rows)).warnings), "two texts: none is offered"
+
+
 @pytest.mark.parametrize(("speaker", "roles"), [("author_role", ("x1", "x2")), ("Von", ("customer", "agent"))])
 def test_rows_that_are_messages_are_named_with_the_query_that_joins_them(
     speaker: str, roles: tuple[str, str], write_csv: WriteCsv, tmp_path: Path
