@@ -185,6 +185,21 @@ def test_times_are_read_in_the_format_of_their_own_column(
     assert (table.rows.n_out, table.rows.n_quarantined) == (120, 0)
 
 
+def test_a_column_of_times_in_two_formats_is_read_if_one_of_them_is_iso(write_csv: WriteCsv, tmp_path: Path) -> None:
+    def row(n: int) -> Row:
+        day = datetime(2026, 1 + n % 12, 1 + n % 28, n % 24)
+        return {**ticket(n), "Created": f"{day:{'%d.%m.%Y %H:%M' if n % 3 else '%Y-%m-%dT%H:%M:%S'}}"}
+
+    proposal = proposed(write_csv(map(row, range(120))))
+    created = proposal.roles.of("created_at")
+    assert created is not None
+    assert created.evidence == "100 % of 120 values parse as %d.%m.%Y %H:%M or ISO 8601"
+    _, file = loaded(proposal, tmp_path)
+    assert proposal.time_format == "%d.%m.%Y %H:%M"
+    table = extracted(file.get("tickets").source, tmp_path)
+    assert (table.rows.n_out, table.rows.n_quarantined) == (120, 0)
+
+
 def test_a_named_time_that_cannot_be_read_is_refused_with_the_formats_that_can(write_csv: WriteCsv) -> None:
     path = write_csv({**ticket(n), "Created": f"day {n}"} for n in range(40))
     with pytest.raises(ConfigError) as caught:
