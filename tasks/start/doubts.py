@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tasks.sources.readers.headers import shown
 from tasks.start.file_profile import Profile
@@ -40,6 +40,27 @@ def unread_replies(profile: Profile, roles: Roles) -> str:
         f"its own (median {texts[0].median_chars:,} characters): if those are the replies, name it: "
         f"--reply {shlex.quote(name)}"
     )
+
+
+def unclean_labels(labels: Mapping[str, int]) -> Iterator[str]:
+    """What is doubtful about the spelling of labels.
+
+    Args:
+        labels: Value -> tickets.
+    """
+    alike = {label: " ".join(label.casefold().split()) for label in labels}
+    n_alike = len(set(alike.values()))
+    if n_alike < len(labels):
+        yield (
+            f"{len(labels):,} labels are {n_alike:,} if case and blanks do not count, and each spelling is learned as "
+            "a label of its own: write them alike"
+        )
+    n_empty = sum(n for label, n in labels.items() if alike[label] in KNOWN.no_labels)
+    if n_empty:
+        yield (
+            f"{n_empty:,} of {sum(labels.values()):,} tickets have a label that says there is none (such as n/a), and "
+            "it is learned as one: leave those cells empty"
+        )
 
 
 def rows_are_messages(profile: Profile) -> str:

@@ -26,7 +26,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape
-from tasks.start.doubts import rows_are_messages, unread_replies
+from tasks.start.doubts import rows_are_messages, unclean_labels, unread_replies
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
 from tasks.start.held_out import Parts, estimate_parts
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
@@ -157,6 +157,7 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
             f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the "
             "column of the reply holds what the customer wrote"
         )
+    yield from unclean_labels(tickets.labels)
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))
         n_rare = sum(n * share < FEW for n in tickets.labels.values())

@@ -49,6 +49,7 @@ class Known(Spec):
     language_names: Words
     speaker_names: Words
     speakers: Words
+    no_labels: Words
     desks: tuple[Desk, ...]
 
 

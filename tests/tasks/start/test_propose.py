@@ -546,6 +546,17 @@ def test_labels_alone_are_learned_only_with_a_word_about_the_other_text(write_cs
     assert not any("no answers" in each for each in proposed(write_csv(rows)).warnings), "two texts: none is offered"
 
 
+def test_spellings_of_a_label_and_labels_for_none_are_counted(write_csv: WriteCsv, tmp_path: Path) -> None:
+    spelt = ("Zinc", "zinc", "ZINC ", "Lead", "n/a", "N/A")
+    proposal = proposed(write_csv({**ticket(n), "Issue Type": spelt[n % 6]} for n in range(120)))
+    spellings, none = proposal.warnings
+    assert "6 labels are 3 if case and blanks do not count" in spellings
+    assert "40 of 120 tickets have a label that says there is none" in none
+    text = " ".join(loaded(proposal, tmp_path)[0].replace("#", " ").split())
+    assert all(f"CHECK: {each}" in text for each in proposal.warnings)
+    assert "zinc" not in text.lower()
+
+
 @pytest.mark.parametrize(("speaker", "roles"), [("author_role", ("x1", "x2")), ("Von", ("customer", "agent"))])
 def test_rows_that_are_messages_are_named_with_the_query_that_joins_them(
     speaker: str, roles: tuple[str, str], write_csv: WriteCsv, tmp_path: Path
