@@ -42,6 +42,8 @@ _OWN = 1 / 3
 """From this share of the replies on, an address or a link in them is the company's own; customers' do not recur."""
 _ADDRESSES = ("email", "phone", "url")
 _TAG = re.compile(r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>")
+_STUB_CHARS = 80
+"""Length from which on a reply is no stub; a shorter one may be."""
 _MANY = 0.1
 """From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
@@ -60,8 +62,8 @@ class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
     placing: tuple[Mapping[str, Any], ...]
-    """What a split knows of each valid ticket with a body, a time if a column is one, and something to learn: its time,
-    customer and thread; duplicates count once."""
+    """What a split knows of each valid ticket with a body, a time if a column is one, and something to learn that the
+    proposed steps keep: its time, customer and thread; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
@@ -113,7 +115,13 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
     # Split by time drops tickets without one.
     needed = ("body", *learns, *(["created_at"] if "created_at" in source.columns else []))
-    usable = [(row, ticket) for row, ticket in zip(rows, tickets, strict=True) if all(row.get(name) for name in needed)]
+    drops_leftovers = _drops_leftovers(tickets, profile.n_sampled)
+    usable = [
+        (row, ticket)
+        for row, ticket in zip(rows, tickets, strict=True)
+        if all(row.get(name) for name in needed)
+        and not ("reply" in learns and (_is_stub(ticket) or (drops_leftovers and _has_leftover(ticket))))
+    ]
     distinct = {" ".join(ticket["body"].lower().split()): row for row, ticket in reversed(usable)}
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
@@ -190,16 +198,28 @@ def _curation(
         bounds["max_reply"] = _limit(_quantile(replies, 0.95))
     yield {"uses": "length", **bounds}, f"characters; 95 of 100 texts have at most {n_chars:,}"
     if "reply" in learns:
-        n_stubs = sum(len(reply) < 80 and is_stub(reply) for reply in replies)
-        n_leftovers = sum("{{" in f"{ticket['body']}\n{ticket['reply']}" for ticket in tickets)
+        n_stubs, n_leftovers = sum(map(_is_stub, tickets)), sum(map(_has_leftover, tickets))
         note = f"{percent(n_stubs, n_rows)} of the replies answer nothing, {percent(n_leftovers, n_rows)} hold an "
-        if n_leftovers > n_rows * _MANY:
-            note += "unfilled {{name}}: too many to drop them"
-            yield {"uses": "quality", "drop_stub_replies": True}, note
-        else:
+        if _drops_leftovers(tickets, n_rows):
             note += "unfilled {{name}}"
             yield {"uses": "quality", "max_template_leftovers": 0, "drop_stub_replies": True}, note
+        else:
+            note += "unfilled {{name}}: too many to drop them"
+            yield {"uses": "quality", "drop_stub_replies": True}, note
     yield {"uses": "dedup"}, "exact and near duplicates of the customer's text"
+
+
+def _is_stub(ticket: Mapping[str, str]) -> bool:
+    return bool(ticket["reply"]) and len(ticket["reply"]) < _STUB_CHARS and is_stub(ticket["reply"])
+
+
+def _has_leftover(ticket: Mapping[str, str]) -> bool:
+    return "{{" in f"{ticket['body']}\n{ticket['reply']}"
+
+
+def _drops_leftovers(tickets: Sequence[Mapping[str, str]], n_rows: int) -> bool:
+    """Whether the proposed steps drop tickets with an unfilled `{{name}}`: not if many have one."""
+    return sum(map(_has_leftover, tickets)) <= n_rows * _MANY
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,16 @@ def test_sizes_follow_from_the_power_of_the_gate() -> None:
     assert sizes(1100, continuous=True).gate_works
 
 
+def test_replies_that_the_proposed_steps_drop_do_not_count_as_tickets(write_csv: WriteCsv, tmp_path: Path) -> None:
+    said = {0: "-", 1: "Closed.", 2: "Dear {{name}}, we look into it."}
+    rows = [{**ticket(n), "Agent Reply": said.get(n % 40, ticket(n)["Agent Reply"])} for n in range(400)]
+    proposal = proposed(write_csv(rows))
+    assert proposal.sizes.n_tickets == 370
+    text, _ = loaded(proposal, tmp_path)
+    assert "of 370 usable tickets" in text
+    assert "drop_stub_replies: true" in text
+
+
 def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
     rows = [{**ticket(number), "Message": ticket(number % 100)["Message"]} for number in range(400)]
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
