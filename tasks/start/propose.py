@@ -157,6 +157,11 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
             f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the "
             "column of the reply holds what the customer wrote"
         )
+    if proposal.routing is None and (label := proposal.roles.of("category")):
+        yield (
+            f"{shown(label.name)} is a slice and not learned: in a conversation a label could belong to any turn, so "
+            f"the gate compares the wording of answers ({proposal.metric})"
+        )
     yield from unclean_labels(tickets.labels)
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))

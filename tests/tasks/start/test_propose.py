@@ -486,6 +486,19 @@ def test_conversations_of_every_shape_are_recognised(shape: str, write_jsonl: Wr
     assert file.get("tickets").evaluate.routing_field is None
 
 
+def test_a_label_of_conversations_is_named_as_a_slice(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    path = write_jsonl(
+        {**SHAPES["messages"](ticket(n)["Message"], ticket(n)["Agent Reply"]), "about": {"topic": f"t{n % 3}"}}
+        for n in range(80)
+    )
+    proposal = propose_pipeline(path, name=None, root=tmp_path, named={"category": "about.topic"})
+    assert proposal.routing is None
+    assert any("about.topic is a slice and not learned" in each for each in proposal.warnings)
+    text, file = loaded(proposal, tmp_path)
+    assert "CHECK: about.topic is a slice and not learned" in text
+    assert file.get("tickets").evaluate.slices == ("category",)
+
+
 def dialog(n: int) -> Row:
     """Two turns in a list, as IBM's tweets have them."""
     said = (f"My phone {n} lost its signal again, what now?", f"Please restart phone {n} and tell us its model.")
