@@ -26,6 +26,9 @@ from tasks.start.file_profile import ColumnFacts, Profile, facts_at
 
 MAX_LABELS = 100
 """Maximum number of distinct values of a routing field."""
+_MAX_PATHS = 12
+"""Unread paths to name."""
+_FIELD_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
 """Separated by spaces in `columns.yaml`."""
@@ -214,7 +217,23 @@ def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tup
     used = {role.name for role in found}
     roots = {*keys, *(_root(name) for name in used if name not in profile.top)}
     unused = [facts for name, facts in profile.columns.items() if name not in used and _root(name) not in roots]
-    return tuple(f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts)))
+    reasons = {facts.name: reason for facts in unused if (reason := _why_left_out(facts))}
+    lines = [f"{shown(name)}: {reason}" for name, reason in reasons.items()]
+    if paths := _unread_paths(profile, {*used, *reasons}, keys):
+        more = f" and {len(paths) - _MAX_PATHS:,} more" if len(paths) > _MAX_PATHS else ""
+        lines.append(f"paths into nested rows that are not read: {', '.join(paths[:_MAX_PATHS])}{more}")
+    return tuple(lines)
+
+
+def _unread_paths(profile: Profile, known: Collection[str], keys: Collection[str]) -> list[str]:
+    """The nested paths in most rows that are not known, a list by its own path; rare keys may be personal data."""
+    paths = dict.fromkeys(
+        name.partition("[")[0]
+        for name, facts in profile.columns.items()
+        if not facts.is_top and _root(name) not in keys and name not in known and 2 * facts.n_filled >= facts.n_rows
+    )
+    read = {name.partition("[")[0] for name in known}
+    return [path for path in paths if path not in read and _FIELD_PATH.fullmatch(path)]
 
 
 def _of_desk(desk: Desk, profile: Profile) -> list[Role]:

@@ -499,6 +499,18 @@ def test_a_label_of_conversations_is_named_as_a_slice(write_jsonl: WriteCsv, tmp
     assert file.get("tickets").evaluate.slices == ("category",)
 
 
+def test_nested_paths_that_are_not_read_are_listed(write_jsonl: WriteCsv, tmp_path: Path) -> None:
+    def row(n: int) -> Row:
+        said = [{"body": ticket(n)["Message"]}, {"body": ticket(n)["Agent Reply"]}]
+        inner = {"description": ticket(n)["Message"], "priority": ("low", "high")[n % 2], "notes": said, "group_id": n}
+        inner[f"anne{n}"] = n
+        return {"ticket": inner, "Anne Example": {"at": n}}
+
+    text, _ = loaded(proposed(write_jsonl(map(row, range(60)))), tmp_path)
+    assert "left out: paths into nested rows that are not read: ticket.notes, ticket.group_id" in text
+    assert "anne" not in text.lower()
+
+
 def dialog(n: int) -> Row:
     """Two turns in a list, as IBM's tweets have them."""
     said = (f"My phone {n} lost its signal again, what now?", f"Please restart phone {n} and tell us its model.")
