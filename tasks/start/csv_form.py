@@ -145,15 +145,14 @@ def find_decimal(columns: Iterable[Sequence[object]]) -> Literal[".", ","]:
 
 
 def find_time_formats(values: Sequence[object]) -> tuple[str, ...]:
-    """The formats that read the dates of a column.
+    """The formats that read the dates of a column that ISO 8601 does not read: a run reads ISO 8601 next to a format.
 
     None if it is no column of dates, or ISO 8601 reads them; several if day and month are ambiguous.
     """
     texts = [value.strip() for value in values if isinstance(value, str) and looks_like_date(value)]
     if len(texts) < _AGREE * sum(isinstance(value, str) and bool(value.strip()) for value in values) or not texts:
         return ()
-    if isinstance(to_time("created_at", texts[0]), datetime):
-        return ()
+    texts = [text for text in texts if not isinstance(to_time("created_at", text), datetime)]
     likely = [form for form in TIME_FORMATS if any(_has_format(text, form) for text in texts[:20])]
     n_read = {form: sum(_has_format(text, form) for text in texts) for form in likely}
     best = max(n_read.values(), default=0)

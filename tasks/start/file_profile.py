@@ -65,7 +65,8 @@ class ColumnFacts:
     @property
     def times_as(self) -> str:
         """What times were read as."""
-        return self.time_formats[0] if len(self.time_formats) == 1 else "ISO 8601 or seconds since 1970"
+        one = len(self.time_formats) == 1
+        return f"{self.time_formats[0]} or ISO 8601" if one else "ISO 8601 or seconds since 1970"
 
     @property
     def n_dates(self) -> int:

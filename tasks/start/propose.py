@@ -10,12 +10,12 @@ import math
 import re
 import shlex
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.columns import TicketColumn
-from schemas.curation import TableSpec
+from schemas.curation import SplitSpec, TableSpec
 from schemas.errors import ConfigError
 from schemas.gates import MAX_MARGIN, ChangeThreshold, GateRule, GatesSpec, PowerSpec
 from schemas.label_balance import FEW
@@ -27,7 +27,9 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape
+from tasks.start.doubts import rows_are_messages, unclean_labels, unread_replies
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
+from tasks.start.held_out import Parts, estimate_parts
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
@@ -39,6 +41,8 @@ MAX_EXAMPLES = 1000
 _FRACTIONS = (0.2, 0.25, 0.3)
 _VALIDATION = 0.05
 _CONFIDENCE = 0.95
+_ECHOES = 0.02
+"""Share of replies equal to the customer's text from which on there is a warning."""
 _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
 _DATED = 0.95
@@ -62,6 +66,8 @@ class Sizes:
     max_new_tokens: int
     smallest_loss: float
     """Smallest loss that the held-out tickets can show; at least the margin of the gate."""
+    n_dropped: int
+    """Tickets that the split drops, of customers or threads on both sides of the cut."""
     n_least: int
     """Held-out tickets below which no verdict is better than HOLD."""
 
@@ -75,10 +81,12 @@ class Sizes:
         """What the gate can show, in a sentence."""
         if self.gate_works:
             return f"{self.n_held_out:,} held-out tickets can show a loss of {self.smallest_loss:g}"
-        wanted = math.ceil(self.n_least / _FRACTIONS[-1])
+        share = self.n_held_out / self.n_tickets if self.n_dropped else _FRACTIONS[-1]
+        wanted = math.ceil(self.n_least / share)
+        lost = f" ({self.n_dropped:,} are dropped, of customers on both sides of the cut)" if self.n_dropped else ""
         return (
-            f"too little data for a gate: about {self.n_held_out:,} held-out tickets, and below {self.n_least:,} every "
-            f"verdict is HOLD; about {wanted:,} usable tickets are needed, there are {self.n_tickets:,}"
+            f"too little data for a gate: about {self.n_held_out:,} held-out tickets{lost}, and below {self.n_least:,} "
+            f"every verdict is HOLD; about {wanted:,} usable tickets are needed, there are {self.n_tickets:,}"
         )
 
 
@@ -144,8 +152,23 @@ class Proposal:
 
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
+    if proposal.roles.shape == "ticket" and (doubt := rows_are_messages(proposal.profile)):
+        yield doubt
+    if not proposal.has_reply and (doubt := unread_replies(proposal.profile, proposal.roles)):
+        yield doubt
     if proposal.has_reply and tickets.replies.warning:
         yield tickets.replies.warning
+    if proposal.has_reply and tickets.n_echoes > _ECHOES * tickets.replies.n:
+        yield (
+            f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the "
+            "column of the reply holds what the customer wrote"
+        )
+    if proposal.routing is None and (label := proposal.roles.of("category")):
+        yield (
+            f"{shown(label.name)} is a slice and not learned: in a conversation a label could belong to any turn, so "
+            f"the gate compares the wording of answers ({proposal.metric})"
+        )
+    yield from unclean_labels(tickets.labels)
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))
         n_rare = sum(n * share < FEW for n in tickets.labels.values())
@@ -224,6 +247,7 @@ def propose_pipeline(
         continuous=routing is None,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
+        parts=lambda fraction: estimate_parts(tickets.placing, _split(fraction, by_time="created_at" in columns)),
     )
     return Proposal(
         name=name or pipeline_name(path),
@@ -338,7 +362,22 @@ def _too_little(profile: Profile, message: str, hint: str) -> ConfigError:
     return ConfigError(message, code="TG0167", where=str(profile.path), hint=hint)
 
 
-def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_chars: int) -> Sizes:
+def _split(fraction: float, *, by_time: bool = True) -> SplitSpec:
+    return SplitSpec(test_fraction=fraction, validation_fraction=_VALIDATION, by_time=by_time)
+
+
+def _nothing_dropped(fraction: float) -> Parts:
+    return Parts(train=1 - fraction - _VALIDATION, held_out=fraction, dropped=0)
+
+
+def choose_sizes(
+    n_tickets: int,
+    *,
+    continuous: bool,
+    example_chars: int,
+    reply_chars: int,
+    parts: Callable[[float], Parts] = _nothing_dropped,
+) -> Sizes:
     """Sizes for this number of tickets.
 
     The held-out share grows from a fifth to three tenths while it is too small for the margin of the gate. If that is
@@ -349,19 +388,23 @@ def choose_sizes(n_tickets: int, *, continuous: bool, example_chars: int, reply_
         continuous: The metric can have any value per item, not just 0 or 1.
         example_chars: 95th percentile of the examples' lengths, characters.
         reply_chars: 95th percentile of the replies' lengths, characters.
+        parts: The parts that a split with this held-out share makes.
     """
     n_least = MIN_CONTINUOUS_ITEMS if continuous else MIN_ITEMS
     needed = max(n_least, _items_for(MAX_MARGIN, continuous))
-    fraction = next((share for share in _FRACTIONS if share * n_tickets >= needed), _FRACTIONS[-1])
-    n_held_out = max(1, int(fraction * n_tickets))
+    tried = ((fraction, parts(fraction)) for fraction in _FRACTIONS)
+    best = next((each for each in tried if each[1].held_out * n_tickets >= needed), None)
+    fraction, split = best or (_FRACTIONS[-1], parts(_FRACTIONS[-1]))
+    n_held_out = max(1, round(split.held_out * n_tickets))
     n_items = min(n_held_out, needed)
-    n_train = max(1, n_tickets - n_held_out - int(_VALIDATION * n_tickets))
+    n_train = max(1, round(split.train * n_tickets))
     losses = (hundredths / 100 for hundredths in range(round(100 * MAX_MARGIN), 100))
     return Sizes(
         n_tickets=n_tickets,
         test_fraction=fraction,
         validation_fraction=_VALIDATION,
         n_held_out=n_held_out,
+        n_dropped=round(split.dropped * n_tickets),
         max_items=n_items,
         max_examples=min(n_train, MAX_EXAMPLES),
         max_length=_rounded(example_chars / _CHARS_PER_TOKEN + 96, step=64, low=256, high=2048),

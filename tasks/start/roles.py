@@ -20,12 +20,15 @@ from schemas.errors import ConfigError
 from schemas.spec import Spec
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL
-from tasks.sources.readers.paths import parse_path, walk
+from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.shapes import detect_shape, shape_keys
 from tasks.start.file_profile import ColumnFacts, Profile, facts_at
 
 MAX_LABELS = 100
 """Maximum number of distinct values of a routing field."""
+_MAX_PATHS = 12
+"""Unread paths to name."""
+_FIELD_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", re.ASCII)
 
 Words = Annotated[tuple[str, ...], BeforeValidator(str.split)]
 """Separated by spaces in `columns.yaml`."""
@@ -38,7 +41,8 @@ class Desk(Spec):
     keys: Words
     columns: dict[TicketColumn, Words]
     first_answer: str
-    by_agent: tuple[str, bool | str]
+    answer_is: tuple[str, bool | str]
+    by_customer: tuple[str, str] | None = None
 
 
 class Known(Spec):
@@ -46,6 +50,9 @@ class Known(Spec):
 
     names: dict[TicketColumn, Words]
     language_names: Words
+    speaker_names: Words
+    speakers: Words
+    no_labels: Words
     desks: tuple[Desk, ...]
 
 
@@ -211,19 +218,47 @@ def _left_out(profile: Profile, found: list[Role], keys: Collection[str]) -> tup
     used = {role.name for role in found}
     roots = {*keys, *(_root(name) for name in used if name not in profile.top)}
     unused = [facts for name, facts in profile.columns.items() if name not in used and _root(name) not in roots]
-    return tuple(f"{shown(facts.name)}: {reason}" for facts in unused if (reason := _why_left_out(facts)))
+    reasons = {facts.name: reason for facts in unused if (reason := _why_left_out(facts))}
+    lines = [f"{shown(name)}: {reason}" for name, reason in reasons.items()]
+    if paths := _unread_paths(profile, {*used, *reasons}, keys):
+        more = f" and {len(paths) - _MAX_PATHS:,} more" if len(paths) > _MAX_PATHS else ""
+        lines.append(f"paths into nested rows that are not read: {', '.join(paths[:_MAX_PATHS])}{more}")
+    return tuple(lines)
+
+
+def _unread_paths(profile: Profile, known: Collection[str], keys: Collection[str]) -> list[str]:
+    """The nested paths in most rows that are not known, a list by its own path; rare keys may be personal data."""
+    paths = dict.fromkeys(
+        name.partition("[")[0]
+        for name, facts in profile.columns.items()
+        if not facts.is_top and _root(name) not in keys and name not in known and 2 * facts.n_filled >= facts.n_rows
+    )
+    read = {name.partition("[")[0] for name in known}
+    return [path for path in paths if path not in read and _FIELD_PATH.fullmatch(path)]
 
 
 def _of_desk(desk: Desk, profile: Profile) -> list[Role]:
     found = _first_fit(desk.columns, profile.columns)
-    inner, agent = desk.by_agent
-    path = parse_path(f"{desk.first_answer}.{inner}") or ()
-    known = [value for row in profile.rows if isinstance(value := walk(row, path), bool | str)]
-    if not known:
-        return found
-    share = percent(sum(value == agent for value in known), len(known))
-    by_agent = f"; {share} of {len(known):,} have {inner} {str(agent).lower()}"
-    return [replace(role, evidence=role.evidence + by_agent) if role.column == "reply" else role for role in found]
+    inner, expected = desk.answer_is
+    known = [value for value in _values(profile, f"{desk.first_answer}.{inner}") if isinstance(value, bool | str)]
+    notes = ""
+    if known:
+        share = percent(sum(value == expected for value in known), len(known))
+        notes += f"; {share} of {len(known):,} have {inner} {str(expected).lower()}"
+    if desk.by_customer:
+        author, customer = desk.by_customer
+        pairs = zip(_values(profile, f"{desk.first_answer}.{author}"), _values(profile, customer), strict=True)
+        if n_own := sum(one == other and one not in (None, MISSING) for one, other in pairs):
+            notes += (
+                f"; CHECK: in {n_own:,} of {profile.n_sampled:,} rows the customer wrote it ({author} is {customer})"
+            )
+    return [replace(role, evidence=role.evidence + notes) if role.column == "reply" else role for role in found]
+
+
+def _values(profile: Profile, name: str) -> list[object]:
+    """The value in this column or at this path, in each sampled row."""
+    path = parse_path(name) or (name,)  # a name alone is no path
+    return [walk(row, path) for row in profile.rows]
 
 
 def _first_fit(wanted: Mapping[TicketColumn, Words], by_name: Mapping[str, ColumnFacts]) -> list[Role]:
@@ -313,6 +348,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
             text += f"median {facts.median_chars:,} characters"
+            if facts.n_dates >= n / 2:
+                return False, f"{text}, but dates"
             if column != "reply" and n_rows >= 10 and n_distinct <= max(2, 0.02 * n):
                 return False, f"{text}, only {n_distinct:,} distinct"
             return facts.kinds["text"] / n >= 0.95 and facts.median_chars >= (3 if column == "subject" else 10), text

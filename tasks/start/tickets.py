@@ -29,6 +29,7 @@ from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
+from tasks.start.held_out import OWNERS
 from tasks.start.roles import percent
 
 LANGUAGE_TEXTS = 300
@@ -45,6 +46,8 @@ _HTML = re.compile(
     r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{1,6}|#x[0-9a-f]{1,5});"
 )
 """A tag or an entity."""
+_STUB_CHARS = 80
+"""Length from which on a reply is no stub; a shorter one may be."""
 _MANY = 0.1
 """From this share of the tickets on, a fault counts as the help desk's habit."""
 _DOMINANT = 0.9
@@ -62,8 +65,9 @@ Step: TypeAlias = tuple[dict[str, Any], str]
 class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
-    n_usable: int
-    """Valid tickets with a body, a time if a column is one, and something to learn; duplicates count once."""
+    placing: tuple[Mapping[str, Any], ...]
+    """What a split knows of each valid ticket with a body, a time if a column is one, and something to learn that the
+    proposed steps keep: its time, customer and thread; duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
@@ -75,6 +79,8 @@ class Tickets:
     mean_chars: float
     """Mean of subject, body and reply together, or of the whole conversation, characters."""
     replies: ReplyVariety
+    n_echoes: int
+    """Replies that are the customer's text itself."""
     reply_lengths: tuple[int, ...]
     """Characters of each reply."""
     labels: Mapping[str, int]
@@ -82,6 +88,10 @@ class Tickets:
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[Step, ...]
+
+    @property
+    def n_usable(self) -> int:
+        return len(self.placing)
 
 
 def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...], table: TableSpec) -> Tickets:
@@ -109,7 +119,14 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
     # Split by time drops tickets without one.
     needed = ("body", *learns, *(["created_at"] if "created_at" in source.columns else []))
-    usable = [ticket for row, ticket in zip(rows, tickets, strict=True) if all(row.get(name) for name in needed)]
+    drops_leftovers = _drops_leftovers(tickets, profile.n_sampled)
+    usable = [
+        (row, ticket)
+        for row, ticket in zip(rows, tickets, strict=True)
+        if all(row.get(name) for name in needed)
+        and not ("reply" in learns and (_is_stub(ticket) or (drops_leftovers and _has_leftover(ticket))))
+    ]
+    distinct = {" ".join(ticket["body"].lower().split()): row for row, ticket in reversed(usable)}
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     lengths = [
@@ -117,15 +134,16 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         for ticket in tickets
     ]
     return Tickets(
-        n_usable=len({" ".join(ticket["body"].lower().split()) for ticket in usable}),
+        placing=tuple({name: row.get(name) for name in ("created_at", *OWNERS)} for row in distinct.values()),
         faults=dict(Counter(code for code, _ in faults).most_common()),
         reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
         reply_chars=_quantile(replies, 0.95),
         example_chars=_quantile([ticket["subject"] + ticket["body"] + ticket["reply"] for ticket in tickets], 0.95),
         mean_chars=sum(lengths) / max(1, len(lengths)),
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
+        n_echoes=sum(ticket["reply"] == ticket["body"] for ticket in tickets if ticket["reply"]),
         reply_lengths=tuple(map(len, replies)),
-        labels=Counter(ticket[label] for ticket in usable) if label else {},
+        labels=Counter(ticket[label] for _, ticket in usable) if label else {},
         n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
@@ -184,16 +202,28 @@ def _curation(
         bounds["max_reply"] = _limit(_quantile(replies, 0.95))
     yield {"uses": "length", **bounds}, f"characters; 95 of 100 texts have at most {n_chars:,}"
     if "reply" in learns:
-        n_stubs = sum(len(reply) < 80 and is_stub(reply) for reply in replies)
-        n_leftovers = sum("{{" in f"{ticket['body']}\n{ticket['reply']}" for ticket in tickets)
+        n_stubs, n_leftovers = sum(map(_is_stub, tickets)), sum(map(_has_leftover, tickets))
         note = f"{percent(n_stubs, n_rows)} of the replies answer nothing, {percent(n_leftovers, n_rows)} hold an "
-        if n_leftovers > n_rows * _MANY:
-            note += "unfilled {{name}}: too many to drop them"
-            yield {"uses": "quality", "drop_stub_replies": True}, note
-        else:
+        if _drops_leftovers(tickets, n_rows):
             note += "unfilled {{name}}"
             yield {"uses": "quality", "max_template_leftovers": 0, "drop_stub_replies": True}, note
+        else:
+            note += "unfilled {{name}}: too many to drop them"
+            yield {"uses": "quality", "drop_stub_replies": True}, note
     yield {"uses": "dedup"}, "exact and near duplicates of the customer's text"
+
+
+def _is_stub(ticket: Mapping[str, str]) -> bool:
+    return bool(ticket["reply"]) and len(ticket["reply"]) < _STUB_CHARS and is_stub(ticket["reply"])
+
+
+def _has_leftover(ticket: Mapping[str, str]) -> bool:
+    return "{{" in f"{ticket['body']}\n{ticket['reply']}"
+
+
+def _drops_leftovers(tickets: Sequence[Mapping[str, str]], n_rows: int) -> bool:
+    """Whether the proposed steps drop tickets with an unfilled `{{name}}`: not if many have one."""
+    return sum(map(_has_leftover, tickets)) <= n_rows * _MANY
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,99 @@
+"""Doubts about a file's rows that a proposal cannot settle, in words with counts and without a value of a column.
+
+Called by `tasks/start/propose.py`.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+from tasks.sources.readers.headers import shown
+from tasks.start.file_profile import Profile
+from tasks.start.roles import KNOWN, Roles, plain_form, text_columns
+
+MAX_SPEAKERS = 5
+"""Different values of a column that says who wrote a message."""
+_REPLY_CHARS = 30
+"""Median length below which a text is hardly a reply, but a name or a code."""
+_MIN_THREADS = 5
+"""Tickets with several rows below which nothing is said about them."""
+
+
+def unread_replies(profile: Profile, roles: Roles) -> str:
+    """What to name if a pipeline would learn labels alone though one more column may be the replies; else empty."""
+    used = {role.name for role in roles.found}
+    texts = [
+        facts
+        for facts in text_columns(profile)
+        if facts.name not in used
+        and facts.median_chars >= _REPLY_CHARS
+        and 2 * facts.n_distinct >= facts.n_filled
+        and facts.personal_share <= 0.5
+    ]
+    if roles.of("reply") or len(texts) != 1:
+        return ""
+    name = texts[0].name
+    return (
+        f"no answers are learned, only labels: no column is known as the agent's reply; {shown(name)} holds texts of "
+        f"its own (median {texts[0].median_chars:,} characters): if those are the replies, name it: "
+        f"--reply {shlex.quote(name)}"
+    )
+
+
+def unclean_labels(labels: Mapping[str, int]) -> Iterator[str]:
+    """What is doubtful about the spelling of labels.
+
+    Args:
+        labels: Value -> tickets.
+    """
+    alike = {label: " ".join(label.casefold().split()) for label in labels}
+    n_alike = len(set(alike.values()))
+    if n_alike < len(labels):
+        yield (
+            f"{len(labels):,} labels are {n_alike:,} if case and blanks do not count, and each spelling is learned as "
+            "a label of its own: write them alike"
+        )
+    n_empty = sum(n for label, n in labels.items() if alike[label] in KNOWN.no_labels)
+    if n_empty:
+        yield (
+            f"{n_empty:,} of {sum(labels.values()):,} tickets have a label that says there is none (such as n/a), and "
+            "it is learned as one: leave those cells empty"
+        )
+
+
+def rows_are_messages(profile: Profile) -> str:
+    """Why the rows look like single messages of tickets; empty if they do not.
+
+    The ids of tickets repeat, and within most tickets that repeat a column that says who wrote differs.
+    """
+    speakers = list(_speaker_columns(profile))
+    for name in profile.top:
+        if plain_form(name) not in (*KNOWN.names["ticket_id"], *KNOWN.names["thread_id"]):
+            continue
+        threads = defaultdict(list)
+        for row in profile.rows:
+            if isinstance(row.get(name), str | int) and row[name] != "":
+                threads[row[name]].append(row)
+        several = [rows for rows in threads.values() if len(rows) > 1]
+        for speaker in speakers if len(several) >= _MIN_THREADS else ():
+            n_mixed = sum(len({row.get(speaker) for row in rows}) > 1 for rows in several)
+            if 2 * n_mixed > len(several):
+                n_rows = sum(map(len, threads.values()))
+                return (
+                    f"rows are messages, not tickets: {n_rows:,} rows have {len(threads):,} different values of "
+                    f"{shown(name)}, and {shown(speaker)} differs within {n_mixed:,} of the {len(several):,} that "
+                    "repeat; make one row of each ticket by a query: a `duckdb` source, as in "
+                    "docs/reference/configuration.md, Several tables"
+                )
+    return ""
+
+
+def _speaker_columns(profile: Profile) -> Iterator[str]:
+    """Columns with few values, of which the name or all values are those of who wrote a message."""
+    for name in profile.top:
+        if name in profile.columns and 2 <= profile.columns[name].n_distinct <= MAX_SPEAKERS:
+            values = {plain_form(value) for row in profile.rows if isinstance(value := row.get(name), str)} - {""}
+            if plain_form(name) in KNOWN.speaker_names or (values and values.issubset(KNOWN.speakers)):
+                yield name
