@@ -56,8 +56,8 @@ def database_open_in(database: Path, program: str) -> Iterator[subprocess.Popen[
 def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database: Path, tmp_path: Path) -> None:
     n_before = 0
     with database_open_in(database, WRITER) as writer:
-        for number in range(3):
-            found = read(tmp_path, number)
+        for _ in range(3):
+            found = read(tmp_path)
             n_pairs = len(found) // 2
             assert found == [f"{n:06d}-{side}" for n in range(n_pairs) for side in ("a", "b")]
             assert n_pairs > n_before
