@@ -1,6 +1,7 @@
 """A kind of source whose rows are ingested into `ingest.duckdb` and read from there.
 
-It knows nothing of services or tickets: a subclass says how rows are fetched, whose they are, and what is read of them.
+It knows nothing of services or tickets: a subclass says how to fetch rows, which customer each belongs to, and what to
+read from them.
 Used by `zendesk.py` and `postgres.py`.
 """
 

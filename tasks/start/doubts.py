@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping
 
 from tasks.sources.readers.headers import shown
 from tasks.start.file_profile import Profile
-from tasks.start.roles import KNOWN, Roles, plain_form, text_columns
+from tasks.start.roles import KNOWN, Roles, percent, plain_form, text_columns
 
 MAX_SPEAKERS = 5
 """Different values of a column that says who wrote a message."""
 _REPLY_CHARS = 30
 """Median length below which a text is hardly a reply, but a name or a code."""
+_DOMINANT = 0.9
+"""Share of the tickets from which on a label leaves little to learn."""
 _MIN_THREADS = 5
 """Tickets with several rows below which nothing is said about them."""
 
@@ -42,8 +44,8 @@ def unread_replies(profile: Profile, roles: Roles) -> str:
     )
 
 
-def unclean_labels(labels: Mapping[str, int]) -> Iterator[str]:
-    """What is doubtful about the spelling of labels.
+def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
+    """What is doubtful about labels: their spelling, and one that nearly all tickets have.
 
     Args:
         labels: Value -> tickets.
@@ -60,6 +62,12 @@ def unclean_labels(labels: Mapping[str, int]) -> Iterator[str]:
         yield (
             f"{n_empty:,} of {sum(labels.values()):,} tickets have a label that says there is none (such as n/a), and "
             "it is learned as one: leave those cells empty"
+        )
+    commonest, n_tickets = max(labels.values(), default=0), sum(labels.values())
+    if n_tickets and commonest >= _DOMINANT * n_tickets:
+        yield (
+            f"{percent(commonest, n_tickets)} of the tickets have the same label: always naming it is right as often, "
+            f"and a model can gain at most {1 - commonest / n_tickets:.2f}"
         )
 
 

@@ -27,7 +27,7 @@ from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
 from tasks.sources.readers.shapes import detect_shape
-from tasks.start.doubts import rows_are_messages, unclean_labels, unread_replies
+from tasks.start.doubts import label_doubts, rows_are_messages, unread_replies
 from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
 from tasks.start.held_out import Parts, estimate_parts
 from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
@@ -168,7 +168,7 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
             f"{shown(label.name)} is a slice and not learned: in a conversation a label could belong to any turn, so "
             f"the gate compares the wording of answers ({proposal.metric})"
         )
-    yield from unclean_labels(tickets.labels)
+    yield from label_doubts(tickets.labels)
     if n_labels := len(tickets.labels):
         share = sizes.max_examples / max(1, sum(tickets.labels.values()))
         n_rare = sum(n * share < FEW for n in tickets.labels.values())

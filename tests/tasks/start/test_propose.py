@@ -593,6 +593,17 @@ def test_spellings_of_a_label_and_labels_for_none_are_counted(write_csv: WriteCs
     assert "zinc" not in text.lower()
 
 
+def test_a_label_that_nearly_all_tickets_have_is_named_by_its_share(write_csv: WriteCsv) -> None:
+    def doubts(one_in: int) -> list[str]:
+        rows = ({**ticket(n), "Issue Type": "Lead" if n % one_in == 0 else "Zinc"} for n in range(120))
+        return [each for each in proposed(write_csv(rows)).warnings if "the same label" in each]
+
+    [doubt] = doubts(15)
+    assert doubt.startswith("93 % of the tickets have the same label")
+    assert "at most 0.07" in doubt
+    assert doubts(5) == []
+
+
 @pytest.mark.parametrize(("speaker", "roles"), [("author_role", ("x1", "x2")), ("Von", ("customer", "agent"))])
 def test_rows_that_are_messages_are_named_with_the_query_that_joins_them(
     speaker: str, roles: tuple[str, str], write_csv: WriteCsv, tmp_path: Path
