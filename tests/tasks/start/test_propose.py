@@ -541,14 +541,15 @@ def test_any_shape_is_read_by_the_paths_that_a_user_names(write_jsonl: WriteCsv,
 
 
 def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_path: Path) -> None:
-    """Three texts answer everything, a label has three tickets, and replies are longer than any answer may be."""
+    """Three texts answer everything, one label has three tickets and the other has the rest, and replies are cut."""
     rows = [
         {**ticket(n), "Agent Reply": f"Text {n % 3} " + "word " * 300, "Issue Type": "rare" if n < 3 else "usual"}
         for n in range(400)
     ]
     proposal = proposed(write_csv(rows))
-    collapse, rare, cut = proposal.warnings
+    collapse, same, rare, cut = proposal.warnings
     assert "3 different replies to 400 tickets" in collapse
+    assert "99.2 % of the tickets have the same label" in same
     assert "1 of 2 labels have fewer than 5 tickets" in rare
     assert "about 100 % of the replies are longer than max_new_tokens 256" in cut
     text, _ = loaded(proposal, tmp_path)
