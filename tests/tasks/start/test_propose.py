@@ -262,8 +262,12 @@ def test_too_few_tickets_are_refused_and_few_are_reported(write_csv: WriteCsv, t
     )
 
 
-def test_held_out_tickets_are_those_that_the_split_leaves(write_csv: WriteCsv, tmp_path: Path) -> None:
-    """Most customers have written before and after the cut."""
+@pytest.mark.parametrize("sample_rows", [2000, 20])
+def test_held_out_tickets_are_those_that_the_split_leaves(
+    sample_rows: int, write_csv: WriteCsv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most customers have written before and after the cut; of a large file all rows count, not those examined."""
+    monkeypatch.setattr("tasks.start.file_profile.SAMPLE_ROWS", sample_rows)
     proposal = proposed(write_csv(map(ticket, range(200))))
     text, file = loaded(proposal, tmp_path)
     tickets = extracted(file.get("tickets").source, tmp_path)
