@@ -68,6 +68,12 @@ def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
             f"{n_empty:,} of {sum(labels.values()):,} tickets have a label that says there is none (such as n/a), and "
             "it is learned as one: leave those cells empty"
         )
+    n_bracketed = sum(not set("[]\n").isdisjoint(label) for label in labels)
+    if n_bracketed:
+        yield (
+            f"{n_bracketed:,} of {len(labels):,} labels have square brackets or line breaks, so that no answer "
+            "can name them in brackets: rename them"
+        )
     for mark in ";|,":
         n_combined = sum(
             n

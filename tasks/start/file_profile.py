@@ -202,6 +202,18 @@ def wrapped_rows(profile: Profile) -> tuple[str, int, bool] | None:
     return max(found, key=lambda each: each[1], default=None)
 
 
+def is_by_columns(profile: Profile) -> bool:
+    """Whether the one row holds columns, as pandas writes them: values by the numbers of rows, or lists of values."""
+    if profile.n_rows != 1 or not profile.rows:
+        return False
+    (row,) = profile.rows
+    first, *others = row.values() if row else [None]
+    if isinstance(first, dict):
+        are_alike = bool(others) and all(isinstance(each, dict) and each.keys() == first.keys() for each in others)
+        return are_alike and len(first) >= max(_MIN_KEYED, len(row))
+    return {"columns", "data"} <= row.keys()
+
+
 def _objects(path: str, value: object, depth: int) -> Iterator[tuple[str, int, bool]]:
     is_keyed = isinstance(value, dict)
     inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []

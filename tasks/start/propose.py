@@ -32,6 +32,7 @@ from tasks.start.file_profile import (
     ColumnFacts,
     Profile,
     filled_share,
+    is_by_columns,
     is_conversation,
     is_own_value,
     profile_file,
@@ -223,6 +224,9 @@ def propose_pipeline(
         codes = ", ".join(profile.unreadable)
         message = f"no row of the file can be read ({codes}): {profile.why_unreadable.rstrip('.')}"
         raise _too_little(profile, message, hint=f"`tunegate explain {next(iter(profile.unreadable))}` says more")
+    if is_by_columns(profile):
+        hint = 'write it by rows: df.to_json("tickets.jsonl", orient="records", lines=True)'
+        raise _too_little(profile, "the file holds columns, as pandas writes them, and not rows", hint)
     if detect_shape(profile.top) == "ticket" and (wrapped := wrapped_rows(profile)):
         raise _wrapped(profile, *wrapped)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.

@@ -61,6 +61,9 @@ class Known(Spec):
 KNOWN = Known.model_validate(YAML(typ="safe").load(Path(__file__).with_name("columns.yaml")))
 
 
+_NO_LABELS = (*KNOWN.never_labels, *KNOWN.speaker_names, *KNOWN.answered_names)
+
+
 @dataclass(frozen=True)
 class Role:
     """A ticket column and the file's column that it is read from."""
@@ -281,7 +284,7 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
     """The one column whose values alone suit the role; none if there are several."""
     fit = []
     for name, facts in profile.columns.items():
-        known = {*KNOWN.language_names, *KNOWN.never_labels, *KNOWN.speaker_names, *KNOWN.answered_names}
+        known = {*KNOWN.language_names, *(_NO_LABELS if column == "category" else ())}
         says_else = name in taken or shown(name) != name or plain_form(name) in known
         if says_else or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
             continue
@@ -336,6 +339,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
             if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
                 what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
+            if n_distinct == 1 < n:
+                return False, "one time in all rows"
             if n < n_rows:
                 what += f"; {n_rows - n:,} of {n_rows:,} rows have none"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"

@@ -24,6 +24,7 @@ from schemas.file_reading import Source
 from schemas.load import PipelineFile, load_file
 from schemas.source import FilesSource
 from schemas.yaml_text import read_tree
+from tasks.assess.fields import FieldPattern
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.split import split_tickets
@@ -84,6 +85,22 @@ def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv:
     ]  # fmt: skip
     assert "# 100 % of 600 values parse as ISO 8601" in text
     assert max(map(len, (line for line in text.splitlines() if "base_model" not in line))) <= 120
+
+
+def test_brackets_of_a_reply_do_not_spoil_the_label_of_its_answer(write_csv: WriteCsv, tmp_path: Path) -> None:
+    """Redaction leaves such: [EMAIL_1]."""
+    _, file = loaded(proposed(write_csv(map(ticket, range(90)))), tmp_path)
+    fields = FieldPattern(file.get("tickets").evaluate.fields or "")
+    answer = "[billing]\nPlease write to [EMAIL_1]."
+    assert fields.score(answer, {"category": "billing"}) == {"exact": 1.0, "format": 1.0, "field_category": 1.0}
+    assert fields.score(f"[returns] {answer}", {"category": "billing"})["field_category"] == 0
+
+
+def test_one_time_for_all_tickets_is_no_time(write_csv: WriteCsv, tmp_path: Path) -> None:
+    text, file = loaded(proposed(write_csv({**ticket(n), "Created": "2026-03-04"} for n in range(300))), tmp_path)
+    assert "Created: one value in every row" in text
+    assert file.get("tickets").split.by_time is False
+    assert file.get("tickets").train.max_examples > 100
 
 
 def test_no_ticket_text_is_written(write_csv: WriteCsv, tmp_path: Path) -> None:
@@ -614,6 +631,7 @@ def test_spellings_of_a_label_and_labels_for_none_are_counted(write_csv: WriteCs
     [
         (("tin", "tin;lead", "lead"), "30 of 90 tickets have several labels in one, joined by ';'"),
         (("tin, pure", "lead"), None),
+        (("tin [pure]", "lead"), "1 of 2 labels have square brackets or line breaks"),
         (("1", "2", "3"), "the labels are numbers, and no prompt says what they mean"),
     ],
 )
@@ -699,7 +717,7 @@ SAID = [{"role": "user", "content": "Where is parcel 7?"}, {"role": "assistant",
         ({"text": "Where is parcel 7?", "label": True}, "(label: one value in every row)"),
         ({"question": "Where is my parcel?", "answer": "Parcel {n} is here."}, "(question: one value in every row)"),
         ({"created_at": "2026-01-02 10:00 EST", "body": "Where is parcel 7?", "reply": "It is here."}, "rename it in"),
-        ({"fields": {"summary": "About parcel 7", "description": "Where is parcel 7?", "comment": "It is here now: {n}."}},
+        ({"fields": {"summary": "About parcel 7", "description": "Where is parcel 7?", "comment": "It is now here {n}"}},
          "--body fields.description --reply fields.comment"),
     ],
 )  # fmt: skip
@@ -726,6 +744,12 @@ def test_rows_wrapped_in_an_object_are_named_with_the_command_that_unwraps_them(
     path.write_text(json.dumps({"tickets": {f"K{n}": ticket(n) for n in range(40)}}))
     with pytest.raises(ConfigError, match="40 rows by their keys in `tickets`") as caught:
         proposed(path)
+    held = {name: {str(n): ticket(n)[name] for n in range(40)} for name in ("Message", "Agent Reply")}
+    for by_columns in (held, {"columns": ["Message"], "data": [[f"Lamp {n} is broken."] for n in range(40)]}):
+        path.write_text(json.dumps(by_columns))
+        with pytest.raises(ConfigError, match="the file holds columns") as refused:
+            proposed(path)
+        assert 'orient="records"' in str(refused.value.hint)
     assert f"jq '[.tickets | to_entries[] | {{id: .key}} + .value]' {name} > {command}" in str(caught.value.hint)
     path.write_text(json.dumps({"Anne Example": [{"a": 1}, {"a": 2}]}))
     with pytest.raises(ConfigError, match="a list of rows") as caught:
