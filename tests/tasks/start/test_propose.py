@@ -717,7 +717,7 @@ SAID = [{"role": "user", "content": "Where is parcel 7?"}, {"role": "assistant",
         ({"text": "Where is parcel 7?", "label": True}, "(label: one value in every row)"),
         ({"question": "Where is my parcel?", "answer": "Parcel {n} is here."}, "(question: one value in every row)"),
         ({"created_at": "2026-01-02 10:00 EST", "body": "Where is parcel 7?", "reply": "It is here."}, "rename it in"),
-        ({"fields": {"summary": "About parcel 7", "description": "Where is parcel 7?", "comment": "It is now here {n}"}},
+        ({"fields": {"summary": "My parcel 7", "description": "Where is parcel 7?", "comment": "Here it is: {n}."}},
          "--body fields.description --reply fields.comment"),
     ],
 )  # fmt: skip
