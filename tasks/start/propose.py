@@ -403,10 +403,11 @@ def _why_unusable(profile: Profile, roles: Roles, tickets: Tickets) -> str:
     if code in ("TG0214", "TG0247"):
         why += " A run reads it by its name: rename it in the file"
     if code == "TG0247":
-        why += "; of a list, a path takes one: --label 'NAME[0]'"
+        why += "; a path takes what an object or a list holds: --time 'NAME.KEY', --label 'NAME[0]'"
     if code == "TG0301" and roles.shape != "ticket":  # a conversation of another kind
         (key, *_) = [key for key in shape_keys(detect_shape(profile.top)) if key in profile.top]
-        why = f"{why} {_name_them(profile, text_columns(profile, below=key))}"
+        texts = text_columns(profile, below=key)
+        why = f"{why} {_name_them(profile, texts)}" if len(texts) > 1 else why
     return why
 
 

@@ -780,7 +780,9 @@ def test_a_boolean_is_no_label(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     assert (proposal.stops, "label is false, so its answer is bad" in text) == (True, True)
 
 
-@pytest.mark.parametrize(("column", "value"), [("priority", True), ("category", ["billing"])])
+@pytest.mark.parametrize(
+    ("column", "value"), [("priority", True), ("category", ["billing"]), ("created_at", {"$date": "2026-03-04"})]
+)
 def test_a_ticket_column_of_another_type_is_named_with_what_to_do(
     column: str, value: object, write_jsonl: WriteCsv
 ) -> None:
