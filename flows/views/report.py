@@ -52,7 +52,7 @@ from schemas.report import (
     StepLine,
 )
 from tasks.assess.worst import WorstItem
-from tasks.corpus.citations import count_citations, passage_names
+from tasks.corpus.search import count_citations, passage_names
 from tasks.curate.ask import removed_examples
 from tasks.curate.cards.label_balance import count_balance
 from tasks.release.reports.ci import write_junit, write_markdown

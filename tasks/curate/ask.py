@@ -16,7 +16,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.report import RemovedExample
 from tasks.curate.redact import redact_row
-from tasks.curate.redaction.ids import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
+from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.warehouse import QUESTION_MEMORY, QUESTION_TIMEOUT_S, connect, in_bounds, quote_identifier

@@ -281,7 +281,7 @@ def _rewrite_assignments(folder: Path, out: Path, gone: pa.Array, forgotten: For
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from tasks.curate.splits.assignments import write_assignments
+    from tasks.curate.split import write_assignments
 
     table = pq.read_table(folder / "assignments.parquet")
     groups = pc.unique(table.column("group")).to_pylist()

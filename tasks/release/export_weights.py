@@ -13,8 +13,7 @@ from tasks.release.serve import read_serving
 @export_format("merged")
 def write_merged_weights(source: Exported, out: Path) -> dict[str, float]:
     """Write the weights with config and tokenizer, and compare them with what the gate judged."""
-    from tasks.model.merge import held_out_texts
-    from tasks.model.whole import write_merged
+    from tasks.model.merge import held_out_texts, write_merged
 
     if source.prompts is None:
         raise gone("the set of held-out prompts, needed to compare the converted model,")

@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation import SplitSpec
-from tasks.curate.splits.owners import owners_of
-from tasks.curate.splits.placing import NEVER, TEST, TRAIN, nothing_known, place_tickets
+from tasks.curate.split_placing import NEVER, TEST, TRAIN, nothing_known, owners_of, place_tickets
 
 OWNERS = ("customer_id", "thread_id")
 

@@ -31,7 +31,7 @@ from schemas.curation_card import (
 from schemas.curation_steps import RedactStep
 from schemas.tables import SCORE_COLUMNS
 from tasks.curate.redact import redact_row
-from tasks.curate.redaction.ids import ID_COLUMNS, PERSONAL_ID, is_personal_id
+from tasks.curate.redaction.personal import ID_COLUMNS, PERSONAL_ID, is_personal_id
 
 if TYPE_CHECKING:
     import duckdb

@@ -1,6 +1,6 @@
 """What generation asks of a model: read prompts once, then give losses of answers and next tokens.
 
-It knows nothing of tokenizers and files, and of no decoder: `open_decoder.py` opens the one that fits a model.
+It knows nothing of tokenizers and files, and of no decoder: `fused_decoder.py` opens the one that fits a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Batched greedy decoding for Llama-shaped models: fewer, larger products and one copy of what prompts share.
 
-Computes what the model's own forward computes, from the weights of the same modules, LoRA factors
-included (unmerged: in bfloat16 a merge would round small updates away). It knows nothing of text. Made by
-tasks/model/decoding/decoder.py.
+Computes what the model's own forward computes, from the weights of the same modules, LoRA factors included (unmerged:
+in bfloat16 a merge would round small updates away). It knows nothing of text. `open_decoder` takes it for the models
+that it knows, and `plain_decoder.py` for all others.
 
 Why not the stock forward: per token it copies all keys and values of every row to append one column, repeats key
 heads for the query heads, and holds the shared prefix once per row. Measured: docs/decisions/0007, 0022 and 0041.
@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from tasks.model.decoding.decoder import Ids, has_plain_layers, language_model
-from tasks.model.decoding.fused_model import FusedModel
-from tasks.model.decoding.fused_reading import FusedReading
+from tasks.model.decoding.decoder import Decoder, Ids, has_plain_layers, language_model
+from tasks.model.decoding.fused_reading import FusedModel, FusedReading
 from tasks.model.decoding.kernel_reading import KernelReading
+from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.decoding.torch_reading import TorchReading
 
 FUSABLE = ("llama", "mistral", "qwen2")
@@ -66,3 +66,16 @@ class FusedDecoder(FusedModel):
 
     def _reading(self, suffixes: Sequence[Ids]) -> FusedReading:
         return TorchReading(self, suffixes) if self.by_kernels is None else KernelReading(self, suffixes)
+
+
+def open_decoder(model: nn.Module, prefix: Ids, *, keep_weights: bool = False) -> Decoder:
+    """The fastest decoder that computes this model exactly.
+
+    Args:
+        model: As `tasks.model.adapter.load_trained` gives it; its weights are regrouped, so it must not
+            train on.
+        prefix: Tokens that every prompt begins with, read once. Each prompt must be longer.
+        keep_weights: The model's weights serve others too. Else they may be given up for a faster layout of them, and
+            the model cannot be used without the decoder.
+    """
+    return FusedDecoder(model, prefix, keep_weights=keep_weights) if is_fusable(model) else PlainDecoder(model)

@@ -25,8 +25,7 @@ from tasks.curate.ask import (
     sample_rows,
     select_rows,
 )
-from tasks.curate.history import write_history
-from tasks.curate.publish import PARQUET, publish_warehouse
+from tasks.curate.publish import PARQUET, publish_warehouse, write_history
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.privacy.databases import forget_raw, has_raw_texts

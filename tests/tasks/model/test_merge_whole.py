@@ -15,7 +15,7 @@ from schemas.training import TrainSpec
 from tasks.model.adapter import load_trained
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
-from tasks.model.whole import write_merged
+from tasks.model.merge import write_merged
 from tests.support.trained import save_perturbed
 
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
@@ -62,6 +62,6 @@ def test_a_model_without_the_adapter_is_refused(
     def write_without_adapter(model: ModelRef, *_: object, out: Path, **__: object) -> ModelRef:
         return model.model_copy(update={"root": shutil.copytree(model.root, out, dirs_exist_ok=True)})
 
-    monkeypatch.setattr("tasks.model.whole.merge_adapter", write_without_adapter)
+    monkeypatch.setattr("tasks.model.merge.merge_adapter", write_without_adapter)
     with pytest.raises(TrainingError, match="does not answer as its parts"):
         write_merged(tiny_model, trained, texts=_texts(tiny_model), stored="bfloat16", dtype="float32", out=out)

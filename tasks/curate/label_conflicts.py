@@ -5,21 +5,33 @@ Which questions are alike is computed in `tasks/curate/similarity/`. Called by `
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
+
+import pyarrow as pa
 
 from schemas.curation_steps import LabelCheckStep
-from tasks.curate.labels.findings import Findings
 from tasks.curate.similarity.words import QUESTION, normal_form
 
 if TYPE_CHECKING:
     import duckdb
-    import pyarrow as pa
 
 WHERE = "curate.label_check"
 CODE = "label_conflict"
 SHINGLE_WORDS = 3
 """Words of a shingle, as in dedup's default."""
+
+
+class Findings(NamedTuple):
+    """What was found, and under which rule tickets are dropped."""
+
+    tickets: pa.Table
+    """One row per ticket, in the order of the table: `label_conflict` (int64), `code` and `reason` (null for tickets
+    that stay) and `cluster_id` (null where there is none)."""
+    code: str
+    """The rule."""
+    notes: Mapping[str, int]
 
 
 def find_conflicts(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
@@ -60,7 +72,6 @@ def find_conflicts(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
 def _find_families(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> None:
     """Table `families`: file_row_number, family (a number; null for a ticket without a question)."""
     import numpy as np
-    import pyarrow as pa
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -114,7 +125,6 @@ def _compare(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep) -> Non
 
 
 def _write_conflicts(connection: duckdb.DuckDBPyConnection, step: LabelCheckStep, out: Path) -> None:
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from tasks.warehouse import quote_text
