@@ -34,7 +34,7 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
     """
     from flows.cli.running import RunRequest, run_pipeline
-    from tasks.curate.ask import funnel_of
+    from tasks.curate.warehouse_query import funnel_of
 
     code = run_pipeline(RunRequest(pipeline, config, until="curate", wait_s=wait))
     if code:
@@ -57,7 +57,7 @@ def funnel(
     as_json: Json = False,
 ) -> int:
     """Show what became of the rows, step by step."""
-    from tasks.curate.ask import funnel_of, reasons_of
+    from tasks.curate.warehouse_query import funnel_of, reasons_of
 
     with _curation(pipeline, config) as (database, failed):
         rows = funnel_of(database)
@@ -95,7 +95,7 @@ def quarantine(
     as_json: Json = False,
 ) -> int:
     """List faulty rows with place and reason, or query in SQL."""
-    from tasks.curate.ask import quarantine_of, select_rows
+    from tasks.curate.warehouse_query import quarantine_of, select_rows
 
     with _curation(pipeline, config) as (database, failed):
         rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
@@ -121,7 +121,7 @@ def sample(
     as_json: Json = False,
 ) -> int:
     """Show some curated tickets, the same for the same seed."""
-    from tasks.curate.ask import sample_rows, unfinished_sample
+    from tasks.curate.warehouse_query import sample_rows, unfinished_sample
 
     with _curation(pipeline, config) as (database, failed):
         if failed is not None and not raw:
@@ -261,7 +261,7 @@ def dictionary(
 
     With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
-    from tasks.curate.dictionary import write_dbt_sources, write_markdown
+    from tasks.curate.warehouse_dictionary import write_dbt_sources, write_markdown
     from tasks.files import write_atomic
 
     text = write_dbt_sources() if dbt else write_markdown()

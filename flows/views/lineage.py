@@ -23,7 +23,7 @@ from schemas.artifacts import DatasetRef, Splits, WarehouseRef
 from schemas.errors import DataError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
-from tasks.curate.ask import Lineage, customer_fates, lineage_of
+from tasks.curate.warehouse_query import Lineage, customer_fates, lineage_of
 
 
 @dataclass(frozen=True)

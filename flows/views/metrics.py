@@ -91,7 +91,7 @@ def _report_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> Non
 
 
 def _report_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> None:
-    from tasks.curate.ask import funnel_of
+    from tasks.curate.warehouse_query import funnel_of
 
     rows = gauge("rows", "Rows of the published warehouse by step and fate", "pipeline", "step", "fate")
     for pipeline in pipelines:

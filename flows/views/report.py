@@ -53,8 +53,8 @@ from schemas.report import (
 )
 from tasks.assess.worst import WorstItem
 from tasks.corpus.search import count_citations, passage_names
-from tasks.curate.ask import removed_examples
 from tasks.curate.cards.label_balance import count_balance
+from tasks.curate.warehouse_query import removed_examples
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
 from tasks.release.reports.read import encoded_ids, read_curves, token_lengths

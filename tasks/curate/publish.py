@@ -1,6 +1,6 @@
 """Publish what curation did as one database and Parquet files: every row read, where it went, and why.
 
-For people: no step reads it. `tasks/curate/ask.py` and any DuckDB client query it; `warehouse_tables.py` declares its
+For people: no step reads it. `warehouse_query.py` and any DuckDB client query it; `warehouse_tables.py` declares its
 tables. `write_history` adds runs and earlier states, which it reads from the folders of snapshots, so nothing is lost
 if the database is.
 """

@@ -1,7 +1,7 @@
 """Tables and views of a pipeline's warehouse: columns, keys, and the meaning and PII class of each.
 
-`create_tables` writes all of it into a database, where any client can read it; `dictionary.py` writes it for people and
-for dbt. Knows nothing of steps and runs.
+`create_tables` writes all of it into a database, where any client can read it; `warehouse_dictionary.py` writes it for
+people and for dbt. Knows nothing of steps and runs.
 """
 
 from __future__ import annotations

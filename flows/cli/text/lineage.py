@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flows.views.lineage import Found
-from tasks.curate.ask import Lineage
+from tasks.curate.warehouse_query import Lineage
 
 SHOWN_TICKETS = 20
 

@@ -1,6 +1,6 @@
 """A Llama-shaped model as fused layers, and a batch of prompts that it has read: what all ways to compute share.
 
-It knows nothing of caches. Used by tasks/model/decoding/torch_reading.py and kernel_reading.py.
+It knows nothing of caches. tasks/model/decoding/fused_decoder.py has the readings by kernels and by torch alone.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.model.decoding.decoder import Ids, language_model, left_padded
-from tasks.model.decoding.fused_layer import FusedLayer, KeysValues
-from tasks.model.decoding.fused_weights import JoinedLinear, Norm
+from tasks.model.decoding.fused_layer import FusedLayer, JoinedLinear, KeysValues, Norm
 from tasks.model.decoding.kernel_layers import KernelLayers, kernels_know
 from tasks.model.likelihood import means_per_row, token_nats
 

@@ -13,7 +13,7 @@ from flows.champion.mlflow_sync import synchronise
 from flows.cli.ops import metrics
 from flows.ledger.rows import RunVerdict
 from flows.views.metrics import exposition
-from tasks.curate.ask import funnel_of
+from tasks.curate.warehouse_query import funnel_of
 from tasks.release.endpoint import Access, Limits, build_endpoint
 from tasks.release.live import LiveModels
 from tests.support.place import Place

@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.model.decoding.fused_decoder import FusedDecoder
-from tasks.model.decoding.fused_weights import Norm
-from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, largest_places, slices
-from tasks.model.decoding.kernel_layers import KernelNorm, States
-from tasks.model.decoding.kernel_reading import KernelReading
+from tasks.model.decoding.fused_decoder import FusedDecoder, KernelReading, TorchReading
+from tasks.model.decoding.fused_layer import Norm
+from tasks.model.decoding.kernel_layers import Flat, KernelNorm, States, flat, in_parts, largest_places, slices
 from tasks.model.decoding.kernels import attend_columns
-from tasks.model.decoding.torch_reading import TorchReading
 from tests.support.trained import shake
 
 HALF_STEP = 2**-8

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
-from tasks.curate.loss import curation_warnings
+from tasks.curate.curation_warnings import curation_warnings
 
 
 def table(n_in: int, **notes: int) -> TicketTable:
