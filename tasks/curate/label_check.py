@@ -2,8 +2,7 @@
 
 `mode: confidence` finds labels that a classifier which has not seen the ticket holds for unlikely
 (`tasks/curate/label_suspects.py`), `mode: contradiction` equal or nearly equal questions with different labels or
-answers (`tasks/curate/label_conflicts.py`). Called by `flows/curate.py`, before dedup, which leaves one ticket of each
-question; heavy imports are inside functions.
+answers (`tasks/curate/label_conflicts.py`). It runs before dedup, which leaves one ticket of each question.
 """
 
 from __future__ import annotations

