@@ -100,10 +100,17 @@ def _run_python(tickets: TicketTable, step: PythonStep, root: Path, out: Path) -
 def fingerprint_python(step: PythonStep, root: Path) -> str:
     """Return the sha256 (hex) over the source of the step's module and of every module of the folder that it imports.
 
+    Imports are read from the source, including those inside functions. Data files that the code opens, and modules
+    whose names are computed at run time, are not included.
+
     Raises:
         ConfigError: TG0128, the module is not in the folder, or is not Python.
     """
-    return fingerprint_modules(step.entry_point, root=root, where=_where(step))
+    digest = hashlib.sha256()
+    for module, file in sorted(module_sources(step.entry_point, root=root, where=_where(step)).items()):
+        data = file.read_bytes()
+        digest.update(f"{module} {len(data)}\n".encode() + data)
+    return digest.hexdigest()
 
 
 def _where(step: PythonStep) -> str:
@@ -245,22 +252,6 @@ def entry_point(name: str, *, root: Path, where: str) -> Iterator[Callable[[Any]
         for key in [key for key in sys.modules if key.partition(".")[0] in own]:
             del sys.modules[key]
         sys.modules.update(hidden)
-
-
-def fingerprint_modules(name: str, *, root: Path, where: str) -> str:
-    """Return the sha256 (hex) over names and bytes of the module's source and of all it imports from the folder.
-
-    Imports are read from the source, including those inside functions. Data files that the code opens, and modules
-    whose names are computed at run time, are not included.
-
-    Raises:
-        ConfigError: TG0128, as `entry_point`.
-    """
-    digest = hashlib.sha256()
-    for module, file in sorted(module_sources(name, root=root, where=where).items()):
-        data = file.read_bytes()
-        digest.update(f"{module} {len(data)}\n".encode() + data)
-    return digest.hexdigest()
 
 
 def module_sources(name: str, *, root: Path, where: str) -> dict[str, Path]:

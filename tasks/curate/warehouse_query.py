@@ -235,15 +235,8 @@ def customer_fates(database: Path, names: Sequence[str]) -> tuple[Row, ...]:
     """Return what became of each ticket of a customer, by the id in the source or a pseudonym; in order of place."""
     mine = "SELECT source, source_line FROM {} WHERE list_contains($names::VARCHAR[], customer_id)"
     places = " UNION ".join(mine.format(table) for table in ("raw_tickets", "curated"))
-    with connect(database, read_only=True) as connection:
-        return tuple(
-            connection.sql(
-                f"SELECT * FROM fate WHERE (source, source_line) IN ({places}) ORDER BY source, source_line",
-                params={"names": list(names)},
-            )
-            .to_arrow_table()
-            .to_pylist()
-        )
+    sql = f"SELECT * FROM fate WHERE (source, source_line) IN ({places}) ORDER BY source, source_line"
+    return tuple(_rows(database, sql, names=list(names)))
 
 
 def _in_bounds(
@@ -258,7 +251,7 @@ def _in_bounds(
     return in_bounds(connection, answer, where=where, timeout_s=QUESTION_TIMEOUT_S, memory=QUESTION_MEMORY)
 
 
-def _rows(database: Path, sql: str) -> list[Row]:
+def _rows(database: Path, sql: str, **values: object) -> list[Row]:
     with connect(database, read_only=True) as connection:
-        rows: list[Row] = connection.sql(sql).to_arrow_table().to_pylist()
+        rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
     return rows

@@ -90,10 +90,10 @@ def _called(tree: Any) -> Iterator[str]:
             waiting += node
 
 
-def closest_function(name: str, allowed: Collection[str]) -> str | None:
-    """The allowed function with the most similar name."""
+def closest_function(name: str, allowed: Collection[str], *, otherwise: str) -> str:
+    """A hint at the allowed function with the most similar name, or `otherwise` where none is similar."""
     close = difflib.get_close_matches(name, allowed, n=1)
-    return close[0] if close else None
+    return f"did you mean {close[0]}()?" if close else otherwise
 
 
 def advise_on_nulls(tree: exp.Expr) -> list[str]:

@@ -105,8 +105,7 @@ def _check_node(node: exp.Expr, where: str | None) -> None:
 
 
 def _refused_function(name: str, where: str | None) -> SecurityError:
-    close = closest_function(name, ROW_FUNCTIONS)
-    hint = f"did you mean {close}()?" if close else "a rule may call deterministic functions of one row"
+    hint = closest_function(name, ROW_FUNCTIONS, otherwise="a rule may call deterministic functions of one row")
     return SecurityError(f"a rule may not call {name}()", code="TG0811", where=where, hint=hint)
 
 

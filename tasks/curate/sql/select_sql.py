@@ -164,9 +164,8 @@ def _check_table(node: exp.Table, known: set[str], where: str | None) -> None:
 
 
 def _refused_function(name: str, where: str | None) -> SecurityError:
-    close = closest_function(name, ALL_FUNCTIONS)
-    hint = f"did you mean {close}()?" if close else "a step may call deterministic functions, aggregates and windows"
-    return _refused(f"{name}()", where, hint)
+    otherwise = "a step may call deterministic functions, aggregates and windows"
+    return _refused(f"{name}()", where, closest_function(name, ALL_FUNCTIONS, otherwise=otherwise))
 
 
 def _refused(what: str, where: str | None, hint: str | None = None) -> SecurityError:
