@@ -1,7 +1,7 @@
 """Keep valid tickets, one row per ticket_id, and list all other rows with the reason.
 
-Texts are first brought into one form: composed Unicode, `\\n` for line breaks, and no control characters, which nobody
-sees and which break other tools (NUL ends strings in C). Letters, emoji, joiners and direction marks stay.
+Texts are first brought into one form: composed Unicode, `\\n` for line breaks, and no control characters, which are
+invisible and break other tools (NUL ends strings in C). Letters, emoji, joiners and direction marks stay.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ PERHAPS_UNCLEAN = (
 )
 """RE2 pattern of every text that `clean_text` may change: controls, and letters that may not be composed yet."""
 PERHAPS_UNCLEAN_MESSAGES = rf"\\[bfru]|{PERHAPS_UNCLEAN}"
-"""The same for `clean_messages`, where controls stand as escapes."""
+"""The same for `clean_messages`, where control characters are escaped."""
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _BREAK = re.compile(r"\r\n?")
 

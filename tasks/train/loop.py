@@ -1,7 +1,4 @@
-"""What the training loop works with: model and data, checkpoints, and callbacks.
-
-Used by tasks/train/engine.py, tasks/train/validation.py and whoever starts a training.
-"""
+"""What the training loop works with: model and data, checkpoints, and callbacks."""
 
 from __future__ import annotations
 

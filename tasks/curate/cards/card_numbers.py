@@ -54,7 +54,7 @@ _PER_PART = ", ".join(f"count(*) FILTER (part = '{part}')::BIGINT" for part in P
 
 
 def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | None) -> CardNumbers:
-    """Everything a card tells.
+    """Count everything that a card shows.
 
     Args:
         steps: Name and result of each step, the split and decontamination included.

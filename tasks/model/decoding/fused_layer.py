@@ -230,7 +230,7 @@ class FusedLayer:
         n_prefix = 0 if prefix is None else prefix[0].shape[1]
         q = (q * self.scale).view(n_rows, self.n_kv, groups, self.d)
         scores = q.new_empty(n_rows, self.n_kv, groups, n_prefix + end)
-        # Keys stand first: the other way round the product takes longer.
+        # Keys come first: the other way round the product takes longer.
         own = torch.bmm(keys.reshape(-1, end, self.d), q.view(-1, groups, self.d).transpose(1, 2)).transpose(1, 2)
         torch.add(own.view(n_rows, self.n_kv, groups, end), mask[:, None], out=scores[..., n_prefix:])
         if prefix is not None:

@@ -1,9 +1,9 @@
 """New columns of a batch through all layers on a CPU, in bfloat16: products by torch, all between them by kernels.
 
-A layer of a few rows is some forty small operations, each dearer to start, to share out over threads and to wait for
-than to do. Here they are four kernels and four products, with room for their
-results made once for all layers. Measured: docs/decisions/0041. It knows nothing of prompts.
-Called by tasks/model/decoding/fused_decoder.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
+A layer of a few rows is some forty small operations: starting each, sharing it out over threads and waiting for it
+costs more than computing it. Here they are four kernels and four products, with room for their results made once for
+all layers. Measured: docs/decisions/0041. It knows nothing of prompts. Called by
+tasks/model/decoding/fused_decoder.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
 """
 
 from __future__ import annotations
