@@ -222,11 +222,10 @@ class NodeFolder:
 
     Args:
         key: The training's key.
-        trainings: Parent of the trainings' folders on this node.
     """
 
-    def __init__(self, key: str, *, trainings: Path | None = None) -> None:
-        self._trainings = trainings or node_cache() / "trainings"
+    def __init__(self, key: str) -> None:
+        self._trainings = node_cache() / "trainings"
         self.root = self._trainings / key[:16]
 
     def __enter__(self) -> NodeFolder:
