@@ -153,7 +153,7 @@ def preview(
     trained, and the ledger gets no run.
     """
     from flows.cli.preview import encode_examples, print_examples
-    from tasks.model.preview import show_examples
+    from tasks.model.chat_format import show_examples
 
     dataset, model = encode_examples(pipeline, config)
     shown = show_examples(dataset=dataset, model=model, n_examples=n)

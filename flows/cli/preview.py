@@ -22,7 +22,7 @@ from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
-from tasks.model.preview import DecodedExample, Run
+from tasks.model.chat_format import DecodedExample, Run
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:
