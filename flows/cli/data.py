@@ -261,7 +261,7 @@ def dictionary(
 
     With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
-    from tasks.curate.warehouse_dictionary import write_dbt_sources, write_markdown
+    from tasks.curate.warehouse_tables import write_dbt_sources, write_markdown
     from tasks.files import write_atomic
 
     text = write_dbt_sources() if dbt else write_markdown()
