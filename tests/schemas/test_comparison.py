@@ -91,6 +91,13 @@ def test_a_comparison_is_not_turned_off_by_accident(compare: Any, message: str) 
         build([limit("exact")], compare)
 
 
+def test_a_comparison_that_is_off_without_a_reason_hides_no_other_fault() -> None:
+    with pytest.raises(ValidationError) as caught:
+        pipeline_spec(gates={"compare": "off", "confidence": 2, "rules": [{"metric": "exact"}]})
+    found = {error["loc"][:2] for error in caught.value.errors()}
+    assert found == {("gates", "compare"), ("gates", "confidence"), ("gates", "rules")}
+
+
 def test_form_may_be_compared_next_to_quality() -> None:
     both = build([against_champion("exact", "refresh", 0.05)], {"metric": "finished"}).judged_gates.added_rule
     assert both is not None
