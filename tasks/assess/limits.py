@@ -46,8 +46,8 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
     changes = [rule.change_threshold for rule in compared if rule.change_threshold]
     if changes and all(change.mode == "no_worse" for change in changes):
         yield (
-            "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown to "
-            "be worse, within its margin; mode refresh needs a gain"
+            "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown "
+            "to be worse, within its margin; mode refresh needs a gain"
         )
     if gates.min_items > n_items:
         yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
