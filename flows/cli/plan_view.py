@@ -15,7 +15,7 @@ from flows.cli.data_validation import missing_columns, read_source
 from flows.cli.output import out, print_rows, talk
 from flows.cli.validation import advice_on
 from flows.context.ingest import ingested_summary
-from flows.context.registry_state import describe_start
+from flows.context.registry_state import describe_champion, describe_start
 from flows.finetune import Tuned
 from flows.graph.budget import times
 from flows.graph.execute import Run
@@ -133,6 +133,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
                 n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
             *missing,
+            *filter(None, [describe_champion(spec, found.registry_state)]),
             *_budget_advice(found, planned),
             *_limits(found),
         ],

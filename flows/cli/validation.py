@@ -12,7 +12,7 @@ from schemas.comparison import with_comparison
 from schemas.errors import TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
-from schemas.training_advice import training_advice
+from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
 from tasks.assess.user_metrics import sql_faults
 from tasks.corpus.build import corpus_faults
@@ -63,6 +63,8 @@ def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list
     advice = [] if spec.train is None else training_advice(spec.train)
     if spec.curate is not None:
         advice += declaration_advice(spec.curate.steps, root=root)
+    if spec.train is not None and spec.evaluate is not None:
+        advice += prompt_advice(spec.train, spec.evaluate)
     if spec.gates is not None and spec.evaluate is not None:
         advice += gate_warnings(
             with_comparison(spec.gates, spec.evaluate),

@@ -140,6 +140,18 @@ def describe_start(spec: PipelineSpec, state: RegistryState) -> str | None:
     return f"the training continues from champion version {state.start.champion.version}"
 
 
+def describe_champion(spec: PipelineSpec, state: RegistryState) -> str | None:
+    """Return a warning if the champion learned other answers than those that are judged; None if not."""
+    champion, wanted = state.champion, spec.train.prompt.answer
+    if champion is None or champion.prompt.answer == wanted:
+        return None
+    return (
+        f"champion version {champion.version} learned to answer {champion.prompt.answer!r}, and answers are compared "
+        f"with {wanted!r} now: it loses whatever the candidate is worth; a rule with `against: best_baseline` compares "
+        "with the base model"
+    )
+
+
 def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | None) -> StartingPoint | None:
     """Return what the training continues from, by the pipeline's declaration.
 

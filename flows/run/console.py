@@ -185,7 +185,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{last}"
         case EvalSet():
             faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
-            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}"
+            repeated = f", {artifact.n_repeated:,} with the prompt of another" if artifact.n_repeated else ""
+            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}{repeated}"
         case PromptSet():
             return f"{artifact.n_items:,} prompts"
         case Predictions():
