@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -53,7 +53,7 @@ class FileReading(Source):
         """Refuse a format that loses the day: writing a time and reading it again must keep it."""
         if value is None:
             return None
-        day = datetime(2026, 11, 28, 13, 45, 59)
+        day = datetime(2026, 11, 28, 13, 45, 59, tzinfo=UTC)
         try:
             same = datetime.strptime(day.strftime(value), value).date() == day.date()
         except ValueError:

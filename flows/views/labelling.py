@@ -178,9 +178,10 @@ def labelling_of(recorded: Recorded) -> Labelling:
             hint="declare `labels: differing` under evaluate, and run again",
         )  # fmt: skip
     items, answered = recorded.result("items", EvalSet), [recorded.answered(arm) for arm in arms]
-    if items is None or not all(answered):
+    predictions = [each.predictions for each in answered if each is not None and each.predictions is not None]
+    if items is None or len(predictions) < len(arms):
         raise ConfigError(f"the answers of run {run_id} are no longer in the store", code="TG0159", where=run_id)
-    answers = [read_answers(each.predictions) for each in answered if each is not None]
+    answers = list(map(read_answers, predictions))
     left_out = frozenset() if slices_count(spec.gates) else extra_items(items)
     table = pq.read_table(items.root / "items.parquet").to_pylist()
     rows = {row["item_id"]: row for row in table if row["item_id"] not in left_out}

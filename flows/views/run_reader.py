@@ -61,15 +61,19 @@ class Recorded:
         return None if card is None else CardNumbers.model_validate_json(card.numbers.read_bytes())
 
     def scores(self, arm: str) -> Scores | None:
-        """Return the scores of one arm; those of a text classifier are in a separate folder."""
+        """Return the scores of one arm."""
         labelled = self.result(f"{LABELLED}_{arm}", Scores, folder=LABELLED)
-        found = (self.result(f"scores_{arm}", Scores, folder=folder) for folder in ("scores", "classifier"))
-        return labelled or next((scores for scores in found if scores is not None), None)
+        return labelled or self.result(f"scores_{arm}", Scores, folder="scores") or self._classifier(arm)
 
     def answered(self, arm: str) -> Answered | None:
+        """Return the scores of one arm with its answers; a classifier has none."""
         scores = self.scores(arm)
         answers = self.result(f"answers_{arm}", Predictions, folder="answers")
-        return None if scores is None or answers is None else Answered(scores, answers)
+        is_whole = answers is not None or self._classifier(arm) is not None
+        return Answered(scores, answers) if scores is not None and is_whole else None
+
+    def _classifier(self, arm: str) -> Scores | None:
+        return self.result(f"scores_{arm}", Scores, folder="classifier")
 
     def worst(self, decision: GateDecision, finding: Finding, n_items: int) -> tuple[WorstItem, ...]:
         """Return the items on which the candidate lost most by the finding's metric; the ledger records them as seen.

@@ -21,7 +21,8 @@ class Answered:
     """Scores and answers of one arm."""
 
     scores: Scores
-    predictions: Predictions
+    predictions: Predictions | None
+    """None for a classifier, which names labels and writes no text."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,7 @@ def worst_items(
         key=lambda item: (-(loss(item) if theirs else -sign * ours[item]), item),
     )[:n_items]
     rows = {row["item_id"]: row for row in _rows(items.root / "items.parquet", worst)}
-    answers = {row["item_id"]: row["text"] for row in _rows(candidate.predictions.root / "predictions.parquet", worst)}
-    other = (
-        {row["item_id"]: row["text"] for row in _rows(reference.predictions.root / "predictions.parquet", worst)}
-        if reference is not None
-        else {}
-    )
+    answers, other = _texts(candidate, worst), _texts(reference, worst)
     return tuple(
         WorstItem(
             item_id=item,
@@ -119,6 +115,13 @@ def _slices(scores: Scores) -> dict[str, tuple[str, ...]]:
     for row in _read(scores.root / "slices.parquet", None):
         found[row["item_id"]] = (*found.get(row["item_id"], ()), row["slice"])
     return found
+
+
+def _texts(arm: Answered | None, item_ids: list[str]) -> dict[str, str]:
+    """Item -> answer; empty without any."""
+    if arm is None or arm.predictions is None:
+        return {}
+    return {row["item_id"]: row["text"] for row in _rows(arm.predictions.root / "predictions.parquet", item_ids)}
 
 
 def _rows(path: Path, item_ids: list[str]) -> list[dict[str, Any]]:

@@ -25,6 +25,7 @@ from tasks.sources.readers.values import to_time
 _SAMPLE_ROWS = 200
 _TITLE_LINES = 10
 """Lines in which the header may be below the title of a report."""
+_NAME_CHARS = 64
 _CHUNK_BYTES = 1 << 20
 _AGREE = 0.9
 """Share of the rows that must have as many fields as the header, or of the values that must have a form."""
@@ -32,13 +33,19 @@ _UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 """Bytes that windows-1252 does not have, and latin-1 has as control characters."""
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+),\d{1,2}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?\d+(,\d{1,2})?", re.ASCII)
-_DATE = re.compile(r"\d{1,4}([./-])(\d{1,2}|[A-Za-z]{3})\1\d{1,4}(?!\d)")
+_DATE = re.compile(
+    r"\d{1,4}([./ -])(\d{1,2}|[A-Za-z]{3,9})\1\d{1,4}(?!\d)|([A-Z][a-z]{2}, )?\d{1,2} [A-Z][a-z]{2,8} \d{4}"
+    r"|([A-Z][a-z]{2} )?[A-Z][a-z]{2,8} \d{1,2},? (\d{4}|\d{2}:)"
+)
 _DAYS = (
     "%d.%m.%Y", "%d.%m.%y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%Y/%m/%d",
-    "%Y.%m.%d", "%d/%b/%y",
+    "%Y.%m.%d", "%d/%b/%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y",
 )  # fmt: skip
 _CLOCKS = ("", " %H:%M", " %H:%M:%S", ", %H:%M", ", %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
-TIME_FORMATS = tuple(day + clock for day in _DAYS for clock in _CLOCKS)
+TIME_FORMATS = (
+    *(day + clock for day in _DAYS for clock in _CLOCKS),
+    "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z",
+)  # fmt: skip
 """Formats that exports of help desks have; two that both read every value are ambiguous."""
 
 
@@ -46,14 +53,17 @@ def find_csv_form(path: Path) -> CsvSpec:
     """The delimiter and encoding of the file; the usual ones if they fit.
 
     Raises:
-        DataError: TG0202, the compressed file is damaged; TG0204, the header seems to be below a report's title.
+        DataError: TG0202, the compressed file is damaged; TG0204, the header does not fit the rows.
     """
     encoding = _encoding(path)
     usual = "\t" if ".tsv" in path.suffixes else ","
     lines = _first_lines(path, encoding)
-    if at := _header_below_title(lines):
-        raise _title(path, *at)
-    columns = {mark: _n_columns(lines, mark) for mark in SEPARATORS}
+    tables = {mark: _numbered_rows(lines, mark) for mark in SEPARATORS}
+    columns = {mark: _n_columns(rows) for mark, rows in tables.items()}
+    # A header that fits under any separator is one, also where commas in the texts look like columns.
+    if not any(n > 1 and 2 * sum(map(bool, tables[mark][0][1])) > n for mark, n in columns.items()):
+        for mark, rows in tables.items():
+            _refuse_misfit(path, rows, mark)
     if columns[usual] > 1 or max(columns.values()) < 2:
         return CsvSpec(encoding=encoding)
     found = max((mark for mark in SEPARATORS if mark != usual), key=lambda mark: columns[mark])
@@ -87,34 +97,6 @@ def _first_lines(path: Path, encoding: str) -> list[str]:
     return lines[1:] if lines and lines[0].lstrip("\ufeff").lower().startswith(("sep=", '"sep=')) else lines
 
 
-def _n_columns(lines: Sequence[str], mark: str) -> int:
-    """Columns of the header if the rows have as many, else 0."""
-    try:
-        rows = list(islice((row for row in csv.reader(lines, delimiter=mark) if row), _SAMPLE_ROWS))
-    except csv.Error:
-        return 0
-    n = len(rows[0]) if rows else 0
-    n_same = sum(len(row) == n for row in rows)
-    return n if n_same >= _AGREE * len(rows) else 0
-
-
-def _header_below_title(lines: Sequence[str]) -> tuple[int, int] | None:
-    """Line of the likely header and its number of fields, if line 1 has one value and the rows have several fields."""
-    tables = [_numbered_rows(lines, mark) for mark in SEPARATORS]
-    # A separator in line 1 makes it a header, also where commas in the texts look like columns.
-    if any(rows and sum(map(bool, rows[0][1])) > 1 for rows in tables):
-        return None
-    for rows in tables:
-        n_fields = Counter(len(row) for _, row in rows).most_common(1)[0][0] if rows else 0
-        head = next((n for n, (_, row) in enumerate(rows) if len(row) == n_fields > 1 and all(row)), 0)
-        below = rows[head:]
-        if head and rows[head][0] <= _TITLE_LINES:
-            n_same = sum(len(row) == n_fields for _, row in below)
-            if len(below) > 1 and n_same >= _AGREE * len(below):
-                return rows[head][0], n_fields
-    return None
-
-
 def _numbered_rows(lines: Sequence[str], mark: str) -> list[tuple[int, list[str]]]:
     """Last line and fields of the first rows that are not blank."""
     reader = csv.reader(lines, delimiter=mark)
@@ -124,14 +106,46 @@ def _numbered_rows(lines: Sequence[str], mark: str) -> list[tuple[int, list[str]
         return []
 
 
-def _title(path: Path, line: int, n_fields: int) -> DataError:
-    plain = path.stem if path.suffix in COMPRESSED else path.name
-    return DataError(
-        f"the first line has one value, and most rows have {n_fields} fields: is the header in line {line}?",
-        code="TG0204",
-        where=f"{path}:1",
-        hint=f"if it is, remove the lines above: tail -n +{line} {shlex.quote(plain)} > {shlex.quote(f'cut-{plain}')}",
+def _n_columns(rows: Sequence[tuple[int, list[str]]]) -> int:
+    """Columns of the header if the rows have as many, else 0."""
+    n = len(rows[0][1]) if rows else 0
+    return n if sum(len(row) == n for _, row in rows) >= _AGREE * len(rows) else 0
+
+
+def _refuse_misfit(path: Path, rows: Sequence[tuple[int, list[str]]], mark: str) -> None:
+    """Refuse a file of which line 1 is no header, but a header is below it, or the rows end with one more separator."""
+    n_fields = Counter(len(row) for _, row in rows).most_common(1)[0][0] if rows else 0
+    first = rows[0][1] if rows else []
+    head = next((n for n, (_, row) in enumerate(rows) if len(row) == n_fields > 1 and _are_names(row)), 0)
+    n_same = sum(len(row) == n_fields for _, row in rows[head or 1 :])
+    if n_same < max(2, _AGREE * len(rows[head or 1 :])):
+        return
+    if head and rows[head][0] <= _TITLE_LINES:
+        line = rows[head][0]
+        raise _misfit(
+            path,
+            f"line 1 does not fit the rows, of which most have {n_fields} fields: is the header in line {line}?",
+            f"if it is, remove the lines above: tail -n +{line}",
+        )
+    if len(first) == n_fields - 1 > 0 and not any(row[-1] for _, row in rows[1:]):
+        raise _misfit(
+            path,
+            f"the rows end with a separator that the header lacks: they have {n_fields} fields, it has {len(first)}",
+            f"add it to the header: sed '1s/\\r*$/{mark}/'",
+        )
+
+
+def _are_names(row: Sequence[str]) -> bool:
+    """Whether the fields may be the names of columns."""
+    return len({*row}) == len(row) and all(
+        field.strip() and not field[0].isdigit() and "@" not in field and len(field) <= _NAME_CHARS for field in row
     )
+
+
+def _misfit(path: Path, message: str, command: str) -> DataError:
+    plain = path.stem if path.suffix in COMPRESSED else path.name
+    file, new_file = shlex.quote(plain), shlex.quote(f"cut-{plain}")
+    return DataError(message, code="TG0204", where=f"{path}:1", hint=f"{command} {file} > {new_file}")
 
 
 def find_decimal(columns: Iterable[Sequence[object]]) -> Literal[".", ","]:
@@ -160,10 +174,12 @@ def find_time_formats(values: Sequence[object]) -> tuple[str, ...]:
 
 
 def looks_like_date(value: object) -> bool:
-    """Whether a text begins like a date in figures, or with the month as Jira writes it.
+    """Whether a text begins like a date in figures, or with the English name of a month.
 
     >>> looks_like_date("31.12.2026 10:00"), looks_like_date("31/Dec/26 10:00"), looks_like_date("1.5")
     (True, True, False)
+    >>> looks_like_date("Dec 31, 2026 10:00 AM"), looks_like_date("Thu Dec 31 10:00:00 +0000 2026")
+    (True, True)
     """
     return isinstance(value, str) and len(value) <= 40 and _DATE.match(value.strip()) is not None
 

@@ -19,6 +19,11 @@ _REPLY_CHARS = 30
 """Median length below which a text is hardly a reply, but a name or a code."""
 _DOMINANT = 0.9
 """Share of the tickets from which on a label leaves little to learn."""
+JOIN_MESSAGES = (
+    "make one row of each ticket by a query: a `duckdb` source, as in docs/reference/configuration.md, Several tables"
+)
+_COMBINED = 0.1
+"""Share of the tickets from which on labels that are combined from others count as the file's habit."""
 _MIN_THREADS = 5
 """Tickets with several rows below which nothing is said about them."""
 
@@ -63,6 +68,28 @@ def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
             f"{n_empty:,} of {sum(labels.values()):,} tickets have a label that says there is none (such as n/a), and "
             "it is learned as one: leave those cells empty"
         )
+    n_bracketed = sum(not set("[]\n").isdisjoint(label) for label in labels)
+    if n_bracketed:
+        yield (
+            f"{n_bracketed:,} of {len(labels):,} labels have square brackets or line breaks, so that no answer "
+            "can name them in brackets: rename them"
+        )
+    for mark in ";|,":
+        n_combined = sum(
+            n
+            for label, n in labels.items()
+            if mark in label and any(part.strip() in labels for part in label.split(mark))
+        )
+        if n_combined >= max(1, _COMBINED * sum(labels.values())):
+            yield (
+                f"{n_combined:,} of {sum(labels.values()):,} tickets have several labels in one, joined by {mark!r}, "
+                "and each combination is learned as a label of its own: keep one label for each ticket"
+            )
+    if labels and all(label.strip().isdigit() for label in labels):
+        yield (
+            "the labels are numbers, and no prompt says what they mean, so that the baselines are weak: write their "
+            "names"
+        )
     commonest, n_tickets = max(labels.values(), default=0), sum(labels.values())
     if n_tickets and commonest >= _DOMINANT * n_tickets:
         yield (
@@ -74,8 +101,12 @@ def label_doubts(labels: Mapping[str, int]) -> Iterator[str]:
 def rows_are_messages(profile: Profile) -> str:
     """Why the rows look like single messages of tickets; empty if they do not.
 
-    The ids of tickets repeat, and within most tickets that repeat a column that says who wrote differs.
+    A column says which message a row answers; or the ids of tickets repeat, and within most tickets that repeat a
+    column that says who wrote differs.
     """
+    for name, facts in profile.columns.items():
+        if facts.is_top and facts.n_filled and plain_form(name) in KNOWN.answered_names:
+            return f"rows are messages, not tickets: {shown(name)} says in {facts.n_filled:,} which message they answer"
     speakers = list(_speaker_columns(profile))
     for name in profile.top:
         if plain_form(name) not in (*KNOWN.names["ticket_id"], *KNOWN.names["thread_id"]):
@@ -92,8 +123,7 @@ def rows_are_messages(profile: Profile) -> str:
                 return (
                     f"rows are messages, not tickets: {n_rows:,} rows have {len(threads):,} different values of "
                     f"{shown(name)}, and {shown(speaker)} differs within {n_mixed:,} of the {len(several):,} that "
-                    "repeat; make one row of each ticket by a query: a `duckdb` source, as in "
-                    "docs/reference/configuration.md, Several tables"
+                    "repeat"
                 )
     return ""
 

@@ -38,6 +38,8 @@ _ITEMS = 2
 """Items of a list to look into: what a customer wrote first, and the first answer."""
 _MAX_PATHS = 400
 _SPEAKER = re.compile(r"(?mi)^(user|customer|human|assistant|agent|bot|system):")
+_MIN_KEYED = 20
+"""Objects in an object from which on its keys are ids and not names."""
 _YEARS = (1990, 2100)
 """A number outside these years is an id, not seconds since 1970."""
 
@@ -188,27 +190,56 @@ def _why_unreadable(path: Path, offset: int | None, fault: Fault) -> str:
     return f"NaN and Infinity are not JSON. Write null: {fix}"
 
 
-def wrapped_rows(profile: Profile) -> tuple[str, int] | None:
-    """Path to the longest list of objects in a file of one row, and its length; None if there is none of several."""
+def wrapped_rows(profile: Profile) -> tuple[str, int, bool] | None:
+    """Path to the most objects in a file of one row, their number, and whether they are in an object, by their ids.
+
+    None if there are not several. The path begins with a dot, and is empty for the row itself.
+    """
     if profile.n_rows != 1 or not profile.rows:
         return None
-    lists = list(_lists_of_objects("", profile.rows[0], _DEPTH))
-    return max(lists, key=lambda each: each[1], default=None)
+    found = list(_objects("", profile.rows[0], _DEPTH))
+    return max(found, key=lambda each: each[1], default=None)
 
 
-def _lists_of_objects(path: str, row: Mapping[str, object], depth: int) -> Iterator[tuple[str, int]]:
-    for key, value in row.items():
-        here = f"{path}.{key}"
-        if isinstance(value, list) and len(value) > 1 and all(isinstance(each, dict) for each in value):
-            yield here, len(value)
-        elif isinstance(value, dict) and depth:
-            yield from _lists_of_objects(here, value, depth - 1)
+def is_by_columns(profile: Profile) -> bool:
+    """Whether the one row holds columns, as pandas writes them: values by the numbers of rows, or lists of values."""
+    if profile.n_rows != 1 or not profile.rows:
+        return False
+    (row,) = profile.rows
+    first, *others = row.values() if row else [None]
+    if isinstance(first, dict):
+        are_alike = bool(others) and all(isinstance(each, dict) and each.keys() == first.keys() for each in others)
+        return are_alike and len(first) >= max(_MIN_KEYED, len(row))
+    return {"columns", "data"} <= row.keys()
+
+
+def _objects(path: str, value: object, depth: int) -> Iterator[tuple[str, int, bool]]:
+    is_keyed = isinstance(value, dict)
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    n_least = _MIN_KEYED if is_keyed else 2
+    if len(inner) >= n_least and all(isinstance(each, dict) for each in inner):
+        yield path, len(inner), is_keyed
+    elif isinstance(value, dict) and depth:
+        for key, each in value.items():
+            yield from _objects(f"{path}.{key}", each, depth - 1)
 
 
 def is_conversation(profile: Profile, name: str) -> bool:
     """Whether most texts at the top-level column are transcripts: lines that begin with `user:` and `assistant:`."""
     texts = [text for row in profile.rows if isinstance(text := row.get(name), str)]
     return 2 * sum(len(set(_SPEAKER.findall(text))) > 1 for text in texts) > len(texts)
+
+
+def is_own_value(profile: Profile, name: str) -> bool:
+    """Whether the name of a top-level column is one of its values: a row of data may have been read as the header.
+
+    Rows that repeat the whole header do not count, nor do columns of one value, as of surveys.
+    """
+    return (
+        profile.columns.get(name) is not None
+        and profile.columns[name].n_distinct > 1
+        and any(row.get(name) == name and not all(key == value for key, value in row.items()) for row in profile.rows)
+    )
 
 
 def facts_at(profile: Profile, name: str) -> ColumnFacts | None:
@@ -247,7 +278,7 @@ def _leaves(path: str, value: object, depth: int) -> Iterator[tuple[str, object]
     elif isinstance(value, list):
         inner = ((f"[{place}]", each) for place, each in enumerate(value[:_ITEMS]))
     else:
-        yield path, value
+        yield path, value.decode(errors="replace") if isinstance(value, bytes) else value
         return
     for step, each in inner if depth else ():
         yield from _leaves(path + step, each, depth - 1)

@@ -1,23 +1,31 @@
 """Estimate the parts of a split by its own rule, which drops some tickets of customers on both sides of the cut.
 
-Of a large file only some rows are examined, and there customers are on both sides less often than in the whole file:
-the estimate is then too high. Called by `tasks/start/propose.py`.
+All rows are read, because among a sample of them customers are on both sides less often than in the whole file. Called
+by `tasks/start/propose.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas.curation import SplitSpec
+from schemas.source import FilesSource
 from tasks.curate.split_placing import NEVER, TEST, TRAIN, nothing_known, owners_of, place_tickets
+from tasks.sources.formats import SourceFile, file_parts
+from tasks.sources.readers.columns import TicketMaker
 
-OWNERS = ("customer_id", "thread_id")
+PLACING: dict[str, pa.DataType] = {
+    "created_at": pa.timestamp("us"),
+    "customer_id": pa.string(),
+    "thread_id": pa.string(),
+}
+"""What a split knows of a ticket."""
 
 
 @dataclass(frozen=True)
@@ -29,21 +37,46 @@ class Parts:
     dropped: float
 
 
-def estimate_parts(tickets: Sequence[Mapping[str, Any]], split: SplitSpec) -> Parts:
-    """Place the tickets as the first split would.
+def read_placing(path: Path, source: FilesSource, *, needed: Sequence[str]) -> pa.Table:
+    """What a split knows of the file's tickets that have a value in each of these columns.
 
     Args:
-        tickets: `created_at`, `customer_id` and `thread_id` of at least one; each may be missing.
+        path: The file.
+        source: How a run would read it.
+        needed: Ticket columns.
+
+    Raises:
+        DataError: as a run would.
+    """
+    maker = TicketMaker(source)
+    tables = [pa.schema(PLACING).empty_table()]
+    for part in file_parts((SourceFile(path.name, path),), source):
+        maker.begin_file(part.name)
+        for batch in part.batches:
+            made, n_rows = maker.make(batch), len(batch.rows)
+            columns = {name: made.columns.get(name, pa.nulls(n_rows)) for name in (*PLACING, *needed)}
+            usable = np.ones(n_rows, bool)
+            usable[list(made.faults)] = False
+            for name in needed:
+                usable &= pc.is_valid(columns[name]).to_numpy(zero_copy_only=False)
+            read = {name: columns[name].cast(type_) for name, type_ in PLACING.items()}
+            tables.append(pa.table(read).filter(pa.array(usable)))
+    return pa.concat_tables(tables)
+
+
+def estimate_parts(tickets: pa.Table, split: SplitSpec) -> Parts:
+    """Place the tickets, at least one, as the first split would.
+
+    Args:
+        tickets: As of `read_placing`.
         split: As proposed.
     """
-    columns: dict[str, pa.Array] = {"ticket_id": pa.array(map(str, range(len(tickets))))}
-    for name in OWNERS:
-        columns[name] = pa.array([ticket.get(name) for ticket in tickets], pa.string())
-    times = pa.array([ticket.get("created_at") for ticket in tickets], pa.timestamp("us"))
+    ids = pa.array(map(str, range(tickets.num_rows)), pa.string())
+    times = tickets["created_at"]
     place = place_tickets(
-        owners=owners_of(pa.table(columns), split.group_by),
+        owners=owners_of(tickets.append_column("ticket_id", ids), split.group_by),
         created=pc.fill_null(times.cast(pa.int64()), NEVER).to_numpy().astype(np.int64),
-        known=nothing_known(len(tickets)),
+        known=nothing_known(tickets.num_rows),
         split=split,
         by_time=split.by_time and times.null_count < len(times),
     ).place

@@ -26,11 +26,20 @@ from tasks.assess.power import ASSUMED_DISCORDANCE, items_needed
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.sources.readers.headers import listing, shown
 from tasks.sources.readers.row_kinds import preference_pair
-from tasks.sources.readers.shapes import detect_shape
-from tasks.start.doubts import label_doubts, rows_are_messages, unread_replies
-from tasks.start.file_profile import ColumnFacts, Profile, filled_share, is_conversation, profile_file, wrapped_rows
-from tasks.start.held_out import Parts, estimate_parts
-from tasks.start.roles import Role, Roles, assign_roles, percent, text_columns, time_format
+from tasks.sources.readers.shapes import detect_shape, shape_keys
+from tasks.start.doubts import JOIN_MESSAGES, label_doubts, rows_are_messages, unread_replies
+from tasks.start.file_profile import (
+    ColumnFacts,
+    Profile,
+    filled_share,
+    is_by_columns,
+    is_conversation,
+    is_own_value,
+    profile_file,
+    wrapped_rows,
+)
+from tasks.start.held_out import PLACING, Parts, estimate_parts, read_placing
+from tasks.start.roles import KNOWN, Role, Roles, assign_roles, percent, plain_form, text_columns, time_format
 from tasks.start.tickets import Tickets, read_tickets
 
 MIN_TICKETS = 20
@@ -43,6 +52,8 @@ _VALIDATION = 0.05
 _CONFIDENCE = 0.95
 _ECHOES = 0.02
 """Share of replies equal to the customer's text from which on there is a warning."""
+_NAMED = 0.9
+"""Share of the texts that have their label's words from which on there is a warning."""
 _CUT = 0.1
 """Share of replies over the limit from which on there is a warning."""
 _DATED = 0.95
@@ -153,7 +164,7 @@ class Proposal:
 def _cannot_teach(proposal: Proposal) -> Iterator[str]:
     tickets, sizes = proposal.tickets, proposal.sizes
     if proposal.roles.shape == "ticket" and (doubt := rows_are_messages(proposal.profile)):
-        yield doubt
+        yield f"{doubt}; {JOIN_MESSAGES}"
     if not proposal.has_reply and (doubt := unread_replies(proposal.profile, proposal.roles)):
         yield doubt
     if proposal.has_reply and tickets.replies.warning:
@@ -163,6 +174,12 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
             f"in {tickets.n_echoes:,} of {tickets.replies.n:,} tickets the reply is the customer's own text: the "
             "column of the reply holds what the customer wrote"
         )
+    n_labelled = sum(tickets.labels.values())
+    if n_labelled and tickets.n_named >= _NAMED * n_labelled:
+        yield (
+            f"in {tickets.n_named:,} of {n_labelled:,} tickets the customer's text has the label's own words, and to "
+            "find them there may be all that is learned"
+        )
     if proposal.routing is None and (label := proposal.roles.of("category")):
         yield (
             f"{shown(label.name)} is a slice and not learned: in a conversation a label could belong to any turn, so "
@@ -170,7 +187,7 @@ def _cannot_teach(proposal: Proposal) -> Iterator[str]:
         )
     yield from label_doubts(tickets.labels)
     if n_labels := len(tickets.labels):
-        share = sizes.max_examples / max(1, sum(tickets.labels.values()))
+        share = sizes.max_examples / max(1, n_labelled)
         n_rare = sum(n * share < FEW for n in tickets.labels.values())
         if n_rare:
             yield (
@@ -207,14 +224,19 @@ def propose_pipeline(
         codes = ", ".join(profile.unreadable)
         message = f"no row of the file can be read ({codes}): {profile.why_unreadable.rstrip('.')}"
         raise _too_little(profile, message, hint=f"`tunegate explain {next(iter(profile.unreadable))}` says more")
+    if is_by_columns(profile):
+        hint = 'write it by rows: df.to_json("tickets.jsonl", orient="records", lines=True)'
+        raise _too_little(profile, "the file holds columns, as pandas writes them, and not rows", hint)
     if detect_shape(profile.top) == "ticket" and (wrapped := wrapped_rows(profile)):
         raise _wrapped(profile, *wrapped)
     # Names such as an address or a date are a row of data; as keys of pipelines.yaml they would be ticket text.
-    n_odd = sum(shown(name) != name for name in profile.top)
-    if 2 * n_odd > len(profile.top):
+    values = {name for name in profile.top if is_own_value(profile, name)}
+    n_odd = sum(shown(name) != name or name in values for name in profile.top)
+    if 2 * n_odd > len(profile.top) or values:
         raise _too_little(
             profile,
-            f"the first row does not look like a header: {n_odd} of {len(profile.top)} are not names",
+            f"the first row does not look like a header: {n_odd} of {len(profile.top)} are not names, or are values in "
+            "rows below",
             hint="put the column names in the first row",
         )
     if not named and (pair := preference_pair(profile.top)):
@@ -233,21 +255,29 @@ def propose_pipeline(
         time_format=time_format(profile, roles),
     )
     table = TableSpec(required=_required(profile, roles))
-    tickets = read_tickets(profile, source, learns=learns, table=table)
+    # Split by time drops tickets without one.
+    needed = ("body", *learns, *(("created_at",) if "created_at" in columns else ()))
+    tickets = read_tickets(profile, source, learns=learns, needed=needed, table=table)
     n_tickets = (profile.n_rows - sum(profile.unreadable.values())) * tickets.n_usable // profile.n_sampled
     if n_tickets < MIN_TICKETS:
         raise _too_little(
             profile,
             f"{n_tickets} usable tickets are too few; at least {MIN_TICKETS} are needed",
-            hint=_why_unusable(tickets)
+            hint=_why_unusable(profile, roles, tickets)
             or "a usable ticket has a text, an answer (or a label) and no duplicate; provide more of them",
         )
+    is_placed = not columns.keys().isdisjoint(PLACING)  # else a split depends on the number of tickets alone
+    placing = read_placing(whole, source, needed=needed) if is_placed else None
     sizes = choose_sizes(
         n_tickets,
         continuous=routing is None,
         example_chars=tickets.example_chars,
         reply_chars=tickets.reply_chars,
-        parts=lambda fraction: estimate_parts(tickets.placing, _split(fraction, by_time="created_at" in columns)),
+        parts=lambda fraction: (
+            _nothing_dropped(fraction)
+            if placing is None
+            else estimate_parts(placing, _split(fraction, by_time="created_at" in columns))
+        ),
     )
     return Proposal(
         name=name or pipeline_name(path),
@@ -289,10 +319,11 @@ def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
         ConfigError: TG0167, no column is the customer's text, or there are neither replies nor labels.
     """
     is_table = roles.shape == "ticket"
-    texts = text_columns(profile)
+    reply = roles.of("reply")
+    texts = [facts for facts in text_columns(profile) if reply is None or facts.name != reply.name]
     if is_table and roles.of("body") is None:
         hint = _name_them(profile, texts) or f"columns: {listing(profile.top)}; --body names the customer's words"
-        raise _too_little(profile, "no column is clearly the customer's text", hint)
+        raise _too_little(profile, f"no column is clearly the customer's text{_left_out(roles, 'body')}", hint)
     has_reply = not is_table or roles.of("reply") is not None
     # A label belongs to one question and its answer; in a conversation it could belong to any turn.
     labelled = (is_table or roles.shape == "alpaca") and "messages" not in profile.top
@@ -303,11 +334,23 @@ def _what_to_learn(profile: Profile, roles: Roles) -> tuple[bool, Role | None]:
             message = f"{shown(whole[0].name)} holds whole conversations as one text: there is no answer to learn"
             hint = 'write them as lists: {"messages": [{"role": "user", "content": ...}, ...]}; rows with tool calls '
             raise _too_little(profile, message, f"{hint}are not trained on")
+        if is_table and (doubt := rows_are_messages(profile)):
+            raise _too_little(profile, f"{doubt}; there is nothing to learn", JOIN_MESSAGES)
         others = [facts for facts in texts if facts.name not in used]
         hint = _name_them(profile, others, body=roles.of("body"))
-        hint = hint or f"columns: {listing(profile.top)}; --reply names the agent's answer, --label a label"
-        raise _too_little(profile, "no column holds answers or a routing label: there is nothing to learn", hint)
+        hint = hint or (
+            f"columns: {listing(profile.top)}; --reply names the agent's answer, --label a label; if rows are "
+            f"messages, {JOIN_MESSAGES}"
+        )
+        message = f"no column holds answers or a routing label{_left_out(roles, 'category')}: there is nothing to learn"
+        raise _too_little(profile, message, hint)
     return has_reply, routing
+
+
+def _left_out(roles: Roles, column: TicketColumn) -> str:
+    """Why a column with a name for this role does not have it, in brackets; empty if there is none."""
+    lines = [line for line in roles.left_out if plain_form(line.partition(":")[0]) in KNOWN.names[column]]
+    return f" ({lines[0]})" if lines else ""
 
 
 def _name_them(profile: Profile, texts: Sequence[ColumnFacts], body: Role | None = None) -> str:
@@ -315,20 +358,23 @@ def _name_them(profile: Profile, texts: Sequence[ColumnFacts], body: Role | None
     if not texts:
         return ""
     listed = ", ".join(f"{facts.name} (median {facts.median_chars:,} characters)" for facts in texts[:6])
-    paths = [facts.name for facts in profile.columns.values() if facts in texts]  # in the order of the file
+    wanted = texts if body else texts[:2]  # the longest: a subject is shorter than the text
+    paths = [facts.name for facts in profile.columns.values() if facts in wanted]  # in the order of the file
     names = [*([body.name] if body else []), *paths, "PATH"][:2]
     return f"texts are in: {listed}; name them: --body {shlex.quote(names[0])} --reply {shlex.quote(names[-1])}"
 
 
-def _wrapped(profile: Profile, at: str, n_rows: int) -> ConfigError:
-    """The file is one object that holds its rows in a list."""
-    if not re.fullmatch(r"(\.[A-Za-z_]\w*)+", at, re.ASCII) or len(at) > 80:  # keys of JSON may be personal data
+def _wrapped(profile: Profile, at: str, n_rows: int, is_keyed: bool) -> ConfigError:
+    """The file is one object that holds its rows in a list, or by their ids."""
+    if not re.fullmatch(r"(\.[A-Za-z_]\w*)*", at, re.ASCII) or len(at) > 80:  # keys of JSON may be personal data
         return _too_little(profile, "the file is one row that holds a list of rows", "write that list alone to a file")
-    file, rows = shlex.quote(profile.path.name), f"{at.rpartition('.')[2]}.json"
+    file, rows = shlex.quote(profile.path.name), f"{at.rpartition('.')[2] or 'rows'}.json"
+    held = f"{n_rows:,} rows by their keys" if is_keyed else f"a list of {n_rows:,} rows"
+    command = shlex.quote(f"[{at or '.'} | to_entries[] | {{id: .key}} + .value]") if is_keyed else at
     return _too_little(
         profile,
-        f"the file is one row that holds a list of {n_rows:,} rows in `{at[1:]}`",
-        f"write that list alone and start from it: jq {at} {file} > {'rows.json' if rows == file else rows}",
+        f"the file is one row that holds {held}{f' in `{at[1:]}`' if at else ''}",
+        f"write a list of them and start from it: jq {command} {file} > {'rows.json' if rows == file else rows}",
     )
 
 
@@ -346,15 +392,22 @@ def _preference(profile: Profile, pair: tuple[str, str]) -> ConfigError:
     )
 
 
-def _why_unusable(tickets: Tickets) -> str:
+def _why_unusable(profile: Profile, roles: Roles, tickets: Tickets) -> str:
     """The commonest reason for which rows are no tickets; empty if most are."""
     reason, n = next(iter(tickets.reasons.items()), ("", 0))
     n_sampled = sum(tickets.reasons.values()) + tickets.n_usable
     if 2 * n < n_sampled:
         return ""
     why = f"{n:,} of {n_sampled:,} rows: {reason}"
-    if next(iter(tickets.faults)) == "TG0247":
-        why += " A run reads it by its name: rename it in the file; of a list, a path takes one: --label 'NAME[0]'"
+    code = next(iter(tickets.faults))
+    if code in ("TG0214", "TG0247"):
+        why += " A run reads it by its name: rename it in the file"
+    if code == "TG0247":
+        why += "; a path takes what an object or a list holds: --time 'NAME.KEY', --label 'NAME[0]'"
+    if code == "TG0301" and roles.shape != "ticket":  # a conversation of another kind
+        (key, *_) = [key for key in shape_keys(detect_shape(profile.top)) if key in profile.top]
+        texts = text_columns(profile, below=key)
+        why = f"{why} {_name_them(profile, texts)}" if len(texts) > 1 else why
     return why
 
 
@@ -367,7 +420,7 @@ def _split(fraction: float, *, by_time: bool = True) -> SplitSpec:
 
 
 def _nothing_dropped(fraction: float) -> Parts:
-    return Parts(train=1 - fraction - _VALIDATION, held_out=fraction, dropped=0)
+    return Parts(train=(1 - fraction) * (1 - _VALIDATION), held_out=fraction, dropped=0)
 
 
 def choose_sizes(

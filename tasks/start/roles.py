@@ -50,6 +50,8 @@ class Known(Spec):
 
     names: dict[TicketColumn, Words]
     language_names: Words
+    never_labels: Words
+    answered_names: Words
     speaker_names: Words
     speakers: Words
     no_labels: Words
@@ -57,6 +59,9 @@ class Known(Spec):
 
 
 KNOWN = Known.model_validate(YAML(typ="safe").load(Path(__file__).with_name("columns.yaml")))
+
+
+_NO_LABELS = (*KNOWN.never_labels, *KNOWN.speaker_names, *KNOWN.answered_names)
 
 
 @dataclass(frozen=True)
@@ -279,8 +284,9 @@ def _guess(column: TicketColumn, profile: Profile, *, taken: Collection[str]) ->
     """The one column whose values alone suit the role; none if there are several."""
     fit = []
     for name, facts in profile.columns.items():
-        speaks = name in taken or shown(name) != name or plain_form(name) in KNOWN.language_names
-        if speaks or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
+        known = {*KNOWN.language_names, *(_NO_LABELS if column == "category" else ())}
+        says_else = name in taken or shown(name) != name or plain_form(name) in known
+        if says_else or not facts.is_top or facts.personal_share > 0.5 or facts.n_dates >= facts.n_filled / 2:
             continue
         if column == "body" and facts.is_codes:
             continue
@@ -333,6 +339,8 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             what = f"parse as {facts.times_as}" if facts.kinds["text"] else "are times"
             if facts.kinds["date"] >= 0.5 * n and len(facts.time_formats) > 1:
                 what += f"; CHECK: `time_format` may be {' or '.join(facts.time_formats[:2])}"
+            if n_distinct == 1 < n:
+                return False, "one time in all rows"
             if n < n_rows:
                 what += f"; {n_rows - n:,} of {n_rows:,} rows have none"
             return facts.kinds["time"] / n >= 0.9, f"{percent(facts.kinds['time'], n)} of {n:,} values {what}"
@@ -344,7 +352,7 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
                 return False, f"true or false in {facts.kinds['boolean']:,} rows; a label is text or a number"
             if facts.n_dates >= n / 2:
                 return False, f"dates, {n_distinct:,} different ones"
-            return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {n:,} rows"
+            return few and facts.median_chars <= 60, f"{n_distinct:,} different values in {_rows(n, n_rows)}"
         case "subject" | "body" | "reply":
             text = f"text in {percent(facts.kinds['text'], n_rows)} of {n_rows:,} rows, "
             text += f"median {facts.median_chars:,} characters"
@@ -361,6 +369,10 @@ def evidence_for(column: TicketColumn, facts: ColumnFacts) -> tuple[bool, str]:
             if facts.personal_share >= 0.2:
                 text += "; personal data: `redact.pseudonymise` replaces it, with a key from the environment"
             return facts.median_chars <= 120 and (n_distinct > 1 or n_rows == 1), text
+
+
+def _rows(n: int, of: int) -> str:
+    return f"{n:,} rows" if n == of else f"{n:,} of {of:,} rows"
 
 
 def percent(n: float, of: float) -> str:

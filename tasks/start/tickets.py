@@ -28,7 +28,6 @@ from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches
 from tasks.start.file_profile import Profile
-from tasks.start.held_out import OWNERS
 from tasks.start.roles import percent
 
 LANGUAGE_TEXTS = 300
@@ -64,9 +63,9 @@ Step: TypeAlias = tuple[dict[str, Any], str]
 class Tickets:
     """The sample as tickets, under a mapping of its columns."""
 
-    placing: tuple[Mapping[str, Any], ...]
-    """What a split knows of each valid ticket with a body, a time if a column is one, and something to learn that the
-    proposed steps keep: its time, customer and thread; duplicates count once."""
+    n_usable: int
+    """Valid tickets with a body, a time if a column is one, and something to learn that the proposed steps keep;
+    duplicates count once."""
     faults: Mapping[str, int]
     """Error code -> rows that it would quarantine."""
     reasons: Mapping[str, int]
@@ -84,22 +83,23 @@ class Tickets:
     """Characters of each reply."""
     labels: Mapping[str, int]
     """Value of the learned label -> usable tickets; no value leaves this module's callers."""
+    n_named: int
+    """Usable tickets whose body has the words of their label."""
     n_html: int
     """Tickets with HTML tags or entities in body or reply."""
     steps: tuple[Step, ...]
 
-    @property
-    def n_usable(self) -> int:
-        return len(self.placing)
 
-
-def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ...], table: TableSpec) -> Tickets:
+def read_tickets(
+    profile: Profile, source: FilesSource, *, learns: tuple[str, ...], needed: tuple[str, ...], table: TableSpec
+) -> Tickets:
     """Turn the sample into tickets and count them.
 
     Args:
         profile: Of a file with at least one readable row.
         source: How a run would read the file.
-        learns: Ticket columns that a usable ticket needs, in addition to its body.
+        learns: Ticket columns that are learned.
+        needed: Ticket columns that a usable ticket needs.
         table: What a valid ticket is.
 
     Raises:
@@ -116,16 +116,14 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
     faults = [*((fault.code, fault.reason) for fault in made.faults.values()), *invalid.values()]
     names = ("subject", "body", "reply", "messages", *learns)
     tickets = [{name: row.get(name) or "" for name in names} for row in rows]
-    # Split by time drops tickets without one.
-    needed = ("body", *learns, *(["created_at"] if "created_at" in source.columns else []))
     drops_leftovers = _drops_leftovers(tickets, profile.n_sampled)
     usable = [
-        (row, ticket)
+        ticket
         for row, ticket in zip(rows, tickets, strict=True)
         if all(row.get(name) for name in needed)
         and not ("reply" in learns and (_is_stub(ticket) or (drops_leftovers and _has_leftover(ticket))))
     ]
-    distinct = {" ".join(ticket["body"].lower().split()): row for row, ticket in reversed(usable)}
+    distinct = {" ".join(ticket["body"].lower().split()) for ticket in usable}
     label = next((name for name in learns if name != "reply"), None)
     replies = [ticket["reply"] for ticket in tickets if ticket["reply"]]
     lengths = [
@@ -133,7 +131,7 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         for ticket in tickets
     ]
     return Tickets(
-        placing=tuple({name: row.get(name) for name in ("created_at", *OWNERS)} for row in distinct.values()),
+        n_usable=len(distinct),
         faults=dict(Counter(code for code, _ in faults).most_common()),
         reasons=dict(Counter(_NUMBER.sub("N", reason) for _, reason in faults).most_common()),
         reply_chars=_quantile(replies, 0.95),
@@ -142,7 +140,8 @@ def read_tickets(profile: Profile, source: FilesSource, *, learns: tuple[str, ..
         replies=ReplyVariety(n=len(replies), n_distinct=len(set(replies))),
         n_echoes=sum(ticket["reply"] == ticket["body"] for ticket in tickets if ticket["reply"]),
         reply_lengths=tuple(map(len, replies)),
-        labels=Counter(ticket[label] for _, ticket in usable) if label else {},
+        labels=Counter(ticket[label] for ticket in usable) if label else {},
+        n_named=sum(_is_named(ticket[label], ticket["body"]) for ticket in usable) if label else 0,
         n_html=sum(bool(_HTML.search(f"{ticket['body']}\n{ticket['reply']}")) for ticket in tickets),
         steps=tuple(_curation(tickets, learns, profile.n_sampled, personal_ids=_personal_ids(rows))),
     )
@@ -214,6 +213,10 @@ def _curation(
 
 def _is_stub(ticket: Mapping[str, str]) -> bool:
     return bool(ticket["reply"]) and len(ticket["reply"]) < _STUB_CHARS and is_stub(ticket["reply"])
+
+
+def _is_named(label: str, text: str) -> bool:
+    return len(label) > 2 and label.casefold() in text.casefold()
 
 
 def _has_leftover(ticket: Mapping[str, str]) -> bool:

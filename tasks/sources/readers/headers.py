@@ -30,7 +30,7 @@ def check_header(names: Sequence[str], *, where: str) -> None:
                 f"column {shown(name)} occurs twice in the header, as number {seen[name]} and {position}",
                 code="TG0204",
                 where=where,
-                hint="rename one of them",
+                hint="rename one of them; pandas and DuckDB number them when they copy a file",
             )
         seen[name] = position
 

@@ -29,12 +29,15 @@ def ask(
         higher: bool = True,
         continuous: bool = False,
         metric: str = "exact",
+        writes: bool = True,
     ) -> tuple[WorstItem, ...]:
         ids = [f"i{number:06d}" for number in range(len(candidate))]
         items = make_items([{"ticket_id": i, "subject": "S", "body": f"ask {i}", "answer": f"want {i}"} for i in ids])
 
         def arm(name: str, values: Sequence[float | None]) -> Answered:
             scores = make_scores(name, {"exact": values}, slices=slices if name == "tuned" else ())
+            if name == "champion" and not writes:
+                return Answered(scores, None)
             return Answered(scores, make_predictions([{"item_id": i, "text": f"{name} {i}"} for i in ids]))
 
         return worst_items(
@@ -56,6 +59,11 @@ def test_items_lost_to_the_reference_come_with_both_answers(ask: Ask) -> None:
     assert found[0] == WorstItem(
         "i000001", (), 0.0, 1.0, "S\n\nask i000001", "want i000001", "tuned i000001", "champion i000001"
     )
+
+
+def test_items_lost_to_a_classifier_come_with_one_answer(ask: Ask) -> None:
+    (lost,) = ask([1.0, 0.0], [1.0, 1.0], writes=False)
+    assert (lost.reference, lost.candidate_answer, lost.reference_answer) == (1.0, "tuned i000001", None)
 
 
 def test_without_a_reference_the_worst_values_come_first_and_good_ones_not_at_all(ask: Ask) -> None:

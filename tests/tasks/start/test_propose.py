@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import re
+import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from schemas.file_reading import Source
 from schemas.load import PipelineFile, load_file
 from schemas.source import FilesSource
 from schemas.yaml_text import read_tree
+from tasks.assess.fields import FieldPattern
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.curate.split import split_tickets
@@ -83,6 +85,22 @@ def test_columns_are_recognised_by_name_and_confirmed_by_their_values(write_csv:
     ]  # fmt: skip
     assert "# 100 % of 600 values parse as ISO 8601" in text
     assert max(map(len, (line for line in text.splitlines() if "base_model" not in line))) <= 120
+
+
+def test_brackets_of_a_reply_do_not_spoil_the_label_of_its_answer(write_csv: WriteCsv, tmp_path: Path) -> None:
+    """Redaction leaves such: [EMAIL_1]."""
+    _, file = loaded(proposed(write_csv(map(ticket, range(90)))), tmp_path)
+    fields = FieldPattern(file.get("tickets").evaluate.fields or "")
+    answer = "[billing]\nPlease write to [EMAIL_1]."
+    assert fields.score(answer, {"category": "billing"}) == {"exact": 1.0, "format": 1.0, "field_category": 1.0}
+    assert fields.score(f"[returns] {answer}", {"category": "billing"})["field_category"] == 0
+
+
+def test_one_time_for_all_tickets_is_no_time(write_csv: WriteCsv, tmp_path: Path) -> None:
+    text, file = loaded(proposed(write_csv({**ticket(n), "Created": "2026-03-04"} for n in range(300))), tmp_path)
+    assert "Created: one value in every row" in text
+    assert file.get("tickets").split.by_time is False
+    assert file.get("tickets").train.max_examples > 100
 
 
 def test_no_ticket_text_is_written(write_csv: WriteCsv, tmp_path: Path) -> None:
@@ -163,6 +181,8 @@ def test_an_export_from_a_european_office_is_read(
         ("%d/%b/%y %H:%M", "%d/%b/%y %H:%M", "%d/%b/%y %H:%M"),
         ("%d.%m.%Y", "%d/%b/%y %I:%M %p", "%d/%b/%y %I:%M %p"),
         ("%d.%m.%Y", "%Y-%m-%d", None),
+        ("%d.%m.%Y", "%b %d, %Y %I:%M %p", "%b %d, %Y %I:%M %p"),
+        ("%d.%m.%Y", "%a %b %d %H:%M:%S +0000 %Y", "%a %b %d %H:%M:%S %z %Y"),
     ],
 )
 def test_times_are_read_in_the_format_of_their_own_column(
@@ -262,8 +282,12 @@ def test_too_few_tickets_are_refused_and_few_are_reported(write_csv: WriteCsv, t
     )
 
 
-def test_held_out_tickets_are_those_that_the_split_leaves(write_csv: WriteCsv, tmp_path: Path) -> None:
-    """Most customers have written before and after the cut."""
+@pytest.mark.parametrize("sample_rows", [2000, 20])
+def test_held_out_tickets_are_those_that_the_split_leaves(
+    sample_rows: int, write_csv: WriteCsv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Most customers have written before and after the cut; of a large file all rows count, not those examined."""
+    monkeypatch.setattr("tasks.start.file_profile.SAMPLE_ROWS", sample_rows)
     proposal = proposed(write_csv(map(ticket, range(200))))
     text, file = loaded(proposal, tmp_path)
     tickets = extracted(file.get("tickets").source, tmp_path)
@@ -390,6 +414,11 @@ def test_other_formats_and_compression_are_read_alike(write_csv: WriteCsv, tmp_p
     pq.write_table(pa.Table.from_pylist(rows), table)
     for path in (packed, table):
         assert columns(proposed(path)) == MAPPED
+    texts = {"Message", "Agent Reply"}  # some writers leave text as bytes
+    schema = pa.schema([(name, pa.binary() if name in texts else pa.string()) for name in rows[0]])
+    raw = [{name: value.encode() if name in texts else value for name, value in row.items()} for row in rows]
+    pq.write_table(pa.Table.from_pylist(raw, schema), table)
+    assert columns(proposed(table)) == MAPPED
 
 
 def test_a_large_file_is_sampled_evenly(write_csv: WriteCsv) -> None:
@@ -554,7 +583,10 @@ def test_data_that_cannot_teach_is_named_with_numbers(write_csv: WriteCsv, tmp_p
     assert "about 100 % of the replies are longer than max_new_tokens 256" in cut
     text, _ = loaded(proposal, tmp_path)
     assert "CHECK: 3 different replies to 400 tickets" in " ".join(text.replace("#", " ").split())
-    assert proposed(write_csv(map(ticket, range(400)))).warnings == ()
+    (named,) = proposed(write_csv(map(ticket, range(400)))).warnings
+    assert "in 400 of 400 tickets the customer's text has the label's own words" in named
+    plain = [{**ticket(n), "Issue Type": "abc"[n % 3] * 4} for n in range(400)]
+    assert proposed(write_csv(plain)).warnings == ()
 
 
 def test_exports_of_freshdesk_and_salesforce_are_recognised_by_their_names(write_csv: WriteCsv) -> None:
@@ -594,6 +626,31 @@ def test_spellings_of_a_label_and_labels_for_none_are_counted(write_csv: WriteCs
     assert "zinc" not in text.lower()
 
 
+@pytest.mark.parametrize(
+    ("labels", "doubt"),
+    [
+        (("tin", "tin;lead", "lead"), "30 of 90 tickets have several labels in one, joined by ';'"),
+        (("tin, pure", "lead"), None),
+        (("tin [pure]", "lead"), "1 of 2 labels have square brackets or line breaks"),
+        (("1", "2", "3"), "the labels are numbers, and no prompt says what they mean"),
+    ],
+)
+def test_labels_that_are_several_or_numbers_are_named(
+    labels: tuple[str, ...], doubt: str | None, write_csv: WriteCsv
+) -> None:
+    rows = ({**ticket(n), "Issue Type": labels[n % len(labels)]} for n in range(90))
+    warnings = proposed(write_csv(rows)).warnings
+    assert len(warnings) == (doubt is not None)
+    assert (doubt or "") in "".join(warnings)
+
+
+def test_what_became_of_a_ticket_is_no_label_by_its_values_alone(write_csv: WriteCsv) -> None:
+    rows = [{key: value for key, value in ticket(n).items() if key != "Issue Type"} for n in range(90)]
+    for name, is_label in (("Status", False), ("Assignee", False), ("Sender", False), ("Area", True)):
+        proposal = proposed(write_csv({**row, name: "xyz"[n % 3]} for n, row in enumerate(rows)))
+        assert (proposal.routing is not None) == is_label
+
+
 def test_a_label_that_nearly_all_tickets_have_is_named_by_its_share(write_csv: WriteCsv) -> None:
     def doubts(one_in: int) -> list[str]:
         rows = ({**ticket(n), "Issue Type": "Lead" if n % one_in == 0 else "Zinc"} for n in range(120))
@@ -625,6 +682,17 @@ def test_rows_that_are_messages_are_named_with_the_query_that_joins_them(
     assert proposed(write_csv(alike)).warnings == (), "a ticket that repeats has one value, as of a label"
 
 
+@pytest.mark.parametrize("named", [{"author_role": ("x1", "x2")}, {"in_reply_to_id": ("", "T7")}])
+def test_messages_without_a_label_are_refused_with_the_query_that_joins_them(
+    named: dict[str, tuple[str, str]], write_csv: WriteCsv
+) -> None:
+    rows = ({"ticket_id": f"T{n // 2}", "text": ticket(n)["Message"], **{key: two[n % 2] for key, two in named.items()}}
+            for n in range(120))  # fmt: skip
+    with pytest.raises(ConfigError, match="rows are messages, not tickets") as caught:
+        proposed(write_csv(rows))
+    assert "`duckdb` source" in str(caught.value.hint)
+
+
 def test_a_ticket_id_that_half_of_the_rows_lack_does_not_cost_them(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     rows = [{"ticket_id": f"T{n}" if n % 2 else None, "body": f"Where is parcel {n}?", "reply": f"On its way, {n}."}
             for n in range(80)]  # fmt: skip
@@ -644,9 +712,18 @@ SAID = [{"role": "user", "content": "Where is parcel 7?"}, {"role": "assistant",
         ({"chosen": SAID, "rejected": SAID}, "--body 'chosen[0].content' --reply 'chosen[-1].content'"),
         ({"messages": [SAID[0], {"role": "tool", "content": "{n}"}, SAID[1]]}, "40 of 40 rows: Message N"),
         ({"text": "user: where is parcel {n}?\nassistant: None\ntool: {n}"}, "rows with tool calls are not trained on"),
+        ({"messages": [{"inbound": 1, "text": "Where is parcel 7?"}, {"inbound": 0, "text": "Here it is, {n}."}]},
+         "--body 'messages[0].text' --reply 'messages[1].text'"),
+        ({"text": "Where is parcel 7?", "label": True}, "(label: one value in every row)"),
+        ({"question": "Where is my parcel?", "answer": "Parcel {n} is here."}, "(question: one value in every row)"),
+        ({"created_at": "2026-01-02 10:00 EST", "body": "Where is parcel 7?", "reply": "It is here."}, "rename it in"),
+        ({"fields": {"summary": "My parcel 7", "description": "Where is parcel 7?", "comment": "Here it is: {n}."}},
+         "--body fields.description --reply fields.comment"),
     ],
 )  # fmt: skip
-def test_preferences_and_tool_calls_are_named_as_such(row: Row, message: str, write_jsonl: WriteCsv) -> None:
+def test_rows_that_cannot_be_read_as_they_are_are_named_with_what_to_do(
+    row: Row, message: str, write_jsonl: WriteCsv
+) -> None:
     text = json.dumps(row)
     rows = [json.loads(text.replace("{n}", str(n)).replace("parcel 7", f"parcel {n}")) for n in range(40)]
     with pytest.raises(ConfigError, match="TG0167") as caught:
@@ -662,7 +739,18 @@ def test_rows_wrapped_in_an_object_are_named_with_the_command_that_unwraps_them(
     path.write_text(json.dumps({"data": {"tickets": [ticket(n) for n in range(40)], "page": {"n": 1}}}))
     with pytest.raises(ConfigError, match=r"a list of 40 rows in `data\.tickets`") as caught:
         proposed(path)
-    assert f"jq .data.tickets {name} > {command}" in str(caught.value.hint)
+    hint = str(caught.value.hint)
+    assert f"jq .data.tickets {name} > {command}" in hint
+    path.write_text(json.dumps({"tickets": {f"K{n}": ticket(n) for n in range(40)}}))
+    with pytest.raises(ConfigError, match="40 rows by their keys in `tickets`") as caught:
+        proposed(path)
+    held = {name: {str(n): ticket(n)[name] for n in range(40)} for name in ("Message", "Agent Reply")}
+    for by_columns in (held, {"columns": ["Message"], "data": [[f"Lamp {n} is broken."] for n in range(40)]}):
+        path.write_text(json.dumps(by_columns))
+        with pytest.raises(ConfigError, match="the file holds columns") as refused:
+            proposed(path)
+        assert 'orient="records"' in str(refused.value.hint)
+    assert f"jq '[.tickets | to_entries[] | {{id: .key}} + .value]' {name} > {command}" in str(caught.value.hint)
     path.write_text(json.dumps({"Anne Example": [{"a": 1}, {"a": 2}]}))
     with pytest.raises(ConfigError, match="a list of rows") as caught:
         proposed(path)
@@ -692,7 +780,9 @@ def test_a_boolean_is_no_label(write_jsonl: WriteCsv, tmp_path: Path) -> None:
     assert (proposal.stops, "label is false, so its answer is bad" in text) == (True, True)
 
 
-@pytest.mark.parametrize(("column", "value"), [("priority", True), ("category", ["billing"])])
+@pytest.mark.parametrize(
+    ("column", "value"), [("priority", True), ("category", ["billing"]), ("created_at", {"$date": "2026-03-04"})]
+)
 def test_a_ticket_column_of_another_type_is_named_with_what_to_do(
     column: str, value: object, write_jsonl: WriteCsv
 ) -> None:
@@ -825,7 +915,9 @@ def test_a_title_above_the_header_is_named_with_the_command_that_removes_it(
 ) -> None:
     table = write_csv(map(ticket, range(90))).read_text()
     path = tmp_path / "report 1.csv"
-    for text in (f"Closed xylophone cases\nBy Anne\n\n{table}", f"Report:{',' * 9}\n\n\n{table}"):
+    for title in ("Closed xylophone cases\nBy Anne\n\n", f"Report:{',' * 9}\n\n\n", "Xylophones, May\n\n\n",
+                  f"Xylophones,May{',' * 8}\n\n\n"):  # fmt: skip
+        text = f"{title}{table}"
         path.write_text(text)
         with pytest.raises(DataError, match=r"TG0204.*is the header in line 4\?") as caught:
             proposed(path)
@@ -834,3 +926,23 @@ def test_a_title_above_the_header_is_named_with_the_command_that_removes_it(
     # Commas in the texts of another form are no columns.
     path.write_text("id;message;reply\n" + "".join(f"{n};Lamp {n}, please;Sent lamp {n}\n" for n in range(90)))
     assert columns(proposed(path))["body"] == "message"
+
+
+def test_rows_that_end_with_one_more_separator_are_named_with_the_command_that_fixes_the_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    rows = (ticket(n) for n in range(90))
+    lines = [f"{row['Ticket ID']},{row['Title']},{row['Agent Reply']},{row['Issue Type']},\r\n" for row in rows]
+    path.write_bytes("".join(["id,question,answer,category\r\n", *lines]).encode())
+    with pytest.raises(DataError, match=r"TG0204.*they have 5 fields, it has 4") as caught:
+        proposed(path)
+    subprocess.run(["bash", "-c", str(caught.value.hint).partition(": ")[2]], cwd=tmp_path, check=True)
+    assert columns(proposed(tmp_path / "cut-t.csv"))["category"] == "category"
+
+
+def test_a_row_of_data_in_the_place_of_the_header_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(
+        "".join(f"Where is parcel number {n},{'billing' if n % 2 else 'other'}\n" for n in range(90))
+    )
+    with pytest.raises(ConfigError, match="the first row does not look like a header") as caught:
+        proposed(tmp_path / "t.csv")
+    assert "parcel" not in f"{caught.value} {caught.value.hint}"
