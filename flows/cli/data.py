@@ -185,7 +185,7 @@ def lineage(
 
     What became of the tickets and which models learned from them, or what a model was made from.
     """
-    from flows.cli.text.lineage import lineage_lines
+    from flows.cli.text.data import lineage_lines
     from flows.views.lineage import find_lineage
     from schemas.load import load_file
 
@@ -221,7 +221,7 @@ def forget(
 
     The models that learned from it are marked. One of --plan, --apply and --again is needed.
     """
-    from flows.cli.text.forget import print_done, print_holdings
+    from flows.cli.text.data import print_done, print_holdings
     from flows.privacy.forget import forget as forget_customer
     from flows.privacy.forget import forget_again, plan_forgetting
     from schemas.load import load_file

@@ -69,7 +69,7 @@ def history(
     Who, why, which digests, forced or not, oldest first. The chain of hashes and the champion's files are checked
     before anything is shown.
     """
-    from flows.cli.text.history import history_json, print_history, read_history
+    from flows.cli.decisions import history_json, print_history, read_history
 
     found = read_history(pipeline, config)
     if as_json:

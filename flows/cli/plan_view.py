@@ -11,9 +11,8 @@ from typing import Any
 
 from rich.markup import escape
 
-from flows.cli.data_validation import missing_columns, read_source
 from flows.cli.output import out, print_rows, talk
-from flows.cli.validation import advice_on
+from flows.cli.validation import advice_on, missing_columns, read_source
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_start
 from flows.finetune import Tuned
@@ -29,13 +28,13 @@ from flows.views.labelling import planned_labels
 from flows.views.outlook import Pace, Size, pace_of, size_of
 from flows.views.plan_calls import planned_calls
 from flows.views.power import gate_power, interim_plan, refuse_weak_gate
-from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import InterimPlan, RulePower
+from tasks.release.reports.read import cut_replies
 from tasks.start.source_size import measure_source
 from tasks.train.memory import Forecast, forecast, workload_of
 

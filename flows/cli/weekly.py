@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -123,8 +124,7 @@ def validate(
     """
     from rich.markup import escape
 
-    from flows.cli.data_validation import DataFindings, check_data
-    from flows.cli.validation import Declared, address_fault, advice_by_pipeline, faults_of
+    from flows.cli.validation import DataFindings, Declared, address_fault, advice_by_pipeline, check_data, faults_of
     from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []
@@ -170,7 +170,6 @@ def pin(
 
     A branch moves, so pipelines.yaml names commits. No other command asks the hub for one.
     """
-    from flows.cli.pinning import pin_in_file
     from tasks.hub_commit import parse_hub_name, resolve_commit
 
     repo, revision = parse_hub_name(name)
@@ -183,6 +182,24 @@ def pin(
     if write_it and not dataset:
         talk().print(f"{n_replaced} addresses replaced in {config}", markup=False)
     return 0
+
+
+def pin_in_file(config: Path, repo: str, commit: str) -> int:
+    """Replace the revision of every `hf://REPO@REVISION` in the file's text; return how many have changed.
+
+    Raises:
+        ConfigErrors: TG0110, the file cannot be read.
+    """
+    from schemas.diagnostics import read_source
+    from schemas.yaml_text import MAX_BYTES, MAX_LINE
+    from tasks.files import write_atomic
+
+    text: str = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
+    address, pinned = rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", f"hf://{repo}@{commit}"
+    n_changed = sum(each != pinned for each in re.findall(address, text))
+    if n_changed:
+        write_atomic(config.absolute(), re.sub(address, pinned, text).encode())
+    return n_changed
 
 
 @command(app, example="tunegate plan support-replies --json")

@@ -15,8 +15,7 @@ from flows.workspace.clock import present
 from schemas.errors import ConfigError
 from schemas.file_reading import Source
 from tasks.curate.extract import day_after
-from tasks.sources.ingest import ingested
-from tasks.sources.registry import kind_of
+from tasks.sources.registry import ingested, kind_of
 
 
 def check_as_of(text: str) -> str:

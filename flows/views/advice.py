@@ -26,11 +26,11 @@ from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
 from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
-from tasks.assess.consistency import form_shares
 from tasks.assess.economics import cheapest_own
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, ranked_arms
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
+from tasks.assess.style import form_shares
 from tasks.train.memory import fit_methods, forecast, workload_of
 
 ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")

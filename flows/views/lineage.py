@@ -1,6 +1,6 @@
 """Trace where a ticket, a customer's tickets or a model came from, and what became of them. Only reads.
 
-`tunegate data lineage` prints it (`flows/cli/text/lineage.py`).
+`tunegate data lineage` prints it.
 """
 
 from __future__ import annotations

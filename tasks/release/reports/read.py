@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from schemas.artifacts import DatasetRef
 from schemas.report import Curve
 
 N_BINS = 16
+PERCENTILE = 90
 TRAINING = ("loss", "learning_rate", "grad_norm")
 
 
@@ -69,6 +71,26 @@ def reply_tokens(folder: Path) -> list[int]:
             rest = answer[start:]
             found.append(rest.index(0) if 0 in rest else len(rest))
     return found
+
+
+def cut_replies(dataset: DatasetRef, *, max_new_tokens: int) -> str | None:
+    """A warning if the limit is under the 90th percentile of the encoded replies; None if it is not.
+
+    Args:
+        dataset: The encoded examples.
+        max_new_tokens: Longest answer, in tokens.
+    """
+    lengths = sorted(reply_tokens(dataset.root / "train"))
+    if not lengths:
+        return None
+    usual = lengths[min(len(lengths) - 1, PERCENTILE * len(lengths) // 100)]
+    if usual <= max_new_tokens:
+        return None
+    share = sum(length > max_new_tokens for length in lengths) / len(lengths)
+    return (
+        f"evaluate.max_new_tokens {max_new_tokens} cuts {share:.0%} of the replies: their 90th percentile is {usual} "
+        "tokens, and an answer of this length is never finished"
+    )
 
 
 def _batches(folder: Path) -> Iterator[Any]:
