@@ -5,8 +5,6 @@ It compares with presidio, with only its patterns and with a spaCy model. QUICK=
 without data are skipped and listed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -7,8 +7,6 @@ the results of complete steps under BENCH_HOME, so that an interrupted campaign 
 its completed parts. Exit code 1 if a scene does not end as declared.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -6,8 +6,6 @@ batch to batch. Years, slices and arms are simulated, seeded and vectorised. All
 other tools' rules.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ gives its error rates and its power exactly, without simulation. Rules on whole 
 Knows nothing of what is played (`league.py`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

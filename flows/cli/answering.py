@@ -1,7 +1,5 @@
 """What `tunegate predict` does: a ticket from a file or stdin, and the champion's answer."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import nullcontext
 from pathlib import Path

@@ -5,8 +5,6 @@ When MLflow does not answer, the decision is kept, a warning says `sync pending`
 `tunegate ops reconcile` catches up.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass

@@ -1,8 +1,6 @@
 """What `tunegate model endpoint` serves: a pipeline's champion over an OpenAI-compatible API, under the aliases of the
 ledger; or those of several pipelines on one base in memory, each for its own token."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets

@@ -1,7 +1,5 @@
 """What `tunegate model export` does: a candidate in another program's form, and how far it was let into service."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

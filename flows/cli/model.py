@@ -1,7 +1,5 @@
 """`tunegate model`: registered models, from the decisions about them to their use."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """`tunegate ops`: servers, scheduled runs, health and maintenance."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import asdict

@@ -1,7 +1,5 @@
 """The arguments and options that several commands have: the same name means the same everywhere."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated

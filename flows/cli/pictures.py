@@ -1,7 +1,5 @@
 """The picture that `tunegate graph` draws: of what a run would do now, or of a recorded run. Reads only."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flows.context.run_picture import read_picture

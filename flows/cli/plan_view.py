@@ -1,7 +1,5 @@
 """What `tunegate plan` shows: what would run and why, how large, how long. Reads only."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass

@@ -1,7 +1,5 @@
 """`tunegate study`: what helps to decide before and after a training."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated

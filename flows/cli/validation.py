@@ -4,8 +4,6 @@ With `--data`, and for `plan`, also in the files of base models and sources. A s
 folder that is removed; of a remote one, what was ingested last. Contacts no service.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path

@@ -196,7 +196,7 @@ def pin_in_file(config: Path, repo: str, commit: str) -> int:
 
     text: str = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
     address, pinned = rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", f"hf://{repo}@{commit}"
-    n_changed = sum(each != pinned for each in re.findall(address, text))
+    n_changed: int = sum(each != pinned for each in re.findall(address, text))
     if n_changed:
         write_atomic(config.absolute(), re.sub(address, pinned, text).encode())
     return n_changed

@@ -5,8 +5,6 @@ declaration; the worker has its own `pipelines.yaml` and refuses to work if decl
 needs the ledger stays with the run: the gate, which counts earlier verdicts, and all changes of ledger and registry.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import replace

@@ -4,8 +4,6 @@ Each step is repeated separately on the stored results of the steps before it: a
 not where it ends. Nothing is stored. Called by `tunegate study reproduce`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

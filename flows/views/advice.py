@@ -4,8 +4,6 @@
 `missing` and names the command that gets it; nothing is assumed, and nothing is changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace

@@ -7,8 +7,6 @@ request without credentials, which shows whether a server answers anyone: Prefec
 configured to.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket

@@ -4,8 +4,6 @@ Reads the run's answers from the store and the labels of its pipeline; called by
 `tunegate plan`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -3,8 +3,6 @@
 `tunegate data lineage` prints it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path

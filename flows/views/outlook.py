@@ -4,8 +4,6 @@ Sizes come from stored results, else from the source as it is; seconds from the 
 scaled to the new sizes, else from a probe of the processor. Trains nothing and starts nothing.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

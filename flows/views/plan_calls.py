@@ -3,8 +3,6 @@
 Reads store, ledger and labels, contacts no service. `tasks/assess/plan_checks.py` counts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Changes nothing that a verdict depends on. Used at the end of `tunegate run` and by `tunegate report`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar

@@ -1,7 +1,5 @@
 """Decisions of ticks, for people: rows of `tunegate model history` and lines of `tunegate show`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from flows.ledger.ticks import Mark, TickRow

@@ -3,8 +3,6 @@
 They take seconds and learn only from train. Called by `flows/assess.py`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,8 +3,6 @@
 Numbers in, numbers and sentences out. Called by `tasks/assess/trial.py` and `choose.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

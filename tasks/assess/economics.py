@@ -5,8 +5,6 @@ Arithmetic on measured tokens and seconds and a dated price book; knows nothing 
 are in `infra/prices.yaml`; users can replace it with their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts. A step of `flows/assess.py`.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

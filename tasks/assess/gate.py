@@ -43,8 +43,6 @@ All rules must be met, so PROMOTE needs no correction for their number (intersec
 promoting a candidate that violates one of them is at most that rule's. The formulae are in `tasks/assess/contract.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path

@@ -7,8 +7,6 @@ Source: Zheng et al. (2023), "Judging LLM-as-a-Judge with MT-Bench and Chatbot A
 (1960), "A coefficient of agreement for nominal scales".
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

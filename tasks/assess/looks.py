@@ -9,8 +9,6 @@ The levels use that if each set holds the one before; three looks then cost 3 % 
 the error probability each costs 31 %. Looks at other items share nothing, and get what the function spends, no more.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

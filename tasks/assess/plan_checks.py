@@ -3,8 +3,6 @@
 Counts characters of the held-out items and shows none. Called by `flows/views/plan_calls.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 from schemas.artifacts import EvalSet

@@ -3,8 +3,6 @@
 Knows nothing of scores or files. Called by `flows/views/power.py`, for `tunegate plan` and before a run trains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 

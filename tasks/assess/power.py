@@ -3,8 +3,6 @@
 Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict, by `tasks/assess/plan_gate.py` before.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Knows nothing of tokenizers or models. Called by `flows/assess.py` for each arm; `tasks/model/generate.py` answers.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -4,8 +4,6 @@ TF-IDF and cosine similarity by scikit-learn, learnt only from train. Knows noth
 `tasks/assess/prompts.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

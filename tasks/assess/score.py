@@ -4,8 +4,6 @@ Knows nothing of models, other arms or verdicts. Called by `flows/assess.py` for
 compares the arms.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Check an answer against the declared rules of the house style, and how many train replies have the declared form."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ The suites are data (`tasks/assess/suites/`); a pattern checks each answer. Know
 `flows/gate_checks.py` write the prompts and score the answers; `tasks/assess/forgetting.py` judges.
 """
 
-from __future__ import annotations
-
 import heapq
 import re
 from importlib.resources import files

@@ -4,8 +4,6 @@ Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not conta
 invented web addresses. Knows nothing of files or models.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache

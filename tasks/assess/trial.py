@@ -3,8 +3,6 @@
 Knows nothing of models. Called by `flows/selection.py` once per training; `tasks/assess/choose.py` takes the best.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

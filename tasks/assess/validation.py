@@ -4,8 +4,6 @@ The curves only show progress: the validation loss ends a training, and the test
 nothing of models. A step of `flows/finetune.py`.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ The only module here that returns ticket text: for a person to read, never for a
 `flows/views/run_reader.py`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Counted after redaction and deduplication, so ten copies of one question are not
 `flows/schedule/ticks.py`. It decides nothing (see `conditions.py`).
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 from typing import Any

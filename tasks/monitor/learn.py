@@ -4,8 +4,6 @@ Runs after redaction, so that texts and ids match the feedback, which was redact
 `flows/context/feedback.py`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schemas.artifacts import RowCounts, TicketTable

@@ -6,8 +6,6 @@ Source: https://docs.ollama.com/modelfile and Ollama's template/template.go (`.S
 convert/tokenizer.go has the pre-tokenizers that it knows.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 

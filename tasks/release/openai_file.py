@@ -6,8 +6,6 @@ Each file is read back with the project's own reader of such files.
 Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 for answers that are only context.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What people see of `tunegate data forget`, which also marks versions in MLflow, and of `tunegate data lineage`."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

@@ -3,8 +3,6 @@
 Called by `flows/views/report.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 Every name is made up. It knows nothing of sentences. Used by the other modules of the help desk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -4,8 +4,6 @@ A fault of the labels changes the labels alone; texts, writers and times stay th
 `tickets.py` and by the package's `generate_tickets`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

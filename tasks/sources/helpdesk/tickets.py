@@ -4,8 +4,6 @@ Each has a reply in the house style: acknowledge the feeling, name one next step
 knows nothing of JSON. Called by the package's `generate_tickets`.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

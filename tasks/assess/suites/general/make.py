@@ -5,8 +5,6 @@ questions were left out if the small embedded base model is almost never right, 
 base happens to get right would favour it over every other model.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator
