@@ -18,14 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measure import Bench, table
-from benchmarks.personal_phrases import (
-    Marked,
-    Span,
-    decoy_texts,
-    labelled_texts,
-    separated_texts,
-    separator_decoys,
-)
+from benchmarks.personal_phrases import Marked, Span, decoy_texts, labelled_texts, separated_texts, separator_decoys
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactionType, RedactStep
 from schemas.source import GeneratedSource

@@ -75,9 +75,7 @@ CHAMPION = Scene(
 
 _CHAMPION_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}}
 _REFRESH_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "refresh", "margin": 0.05}}
-_UNGUARDED = {
-    "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
-}
+_UNGUARDED = {"decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}}
 """Decontamination switched off, so that only the gate's own check remains."""
 
 SAME = (

@@ -19,26 +19,12 @@ from scipy.stats import binom, norm
 
 from benchmarks.gates.draws import TAILS
 from benchmarks.gates.judge_calls import calls_for_identical_answers
-from benchmarks.gates.simulated import (
-    ACCURACY,
-    ALPHA,
-    DISCORDANCE,
-    MARGIN,
-    champion_rule,
-    guarded,
-    shared_part,
-)
+from benchmarks.gates.simulated import ACCURACY, ALPHA, DISCORDANCE, MARGIN, champion_rule, guarded, shared_part
 from benchmarks.measure import table
 from schemas.gates import MIN_GAIN, GateRule, GatesSpec, LooksSpec
 from schemas.metrics import traits_of
 from schemas.verdicts import UsedBudget
-from tasks.assess.contract import (
-    BLOCK,
-    HOLD,
-    PROMOTE,
-    change_outcome,
-    settle,
-)  # fmt: skip
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE, change_outcome, settle  # fmt: skip
 from tasks.assess.interim import HARM_AT_STOP, PairedRule, aim_of, change_chances, run_in_batches, stops
 from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 from tasks.assess.labels import fill_equal

@@ -41,10 +41,7 @@ class Rule:
     environment: str = "gates"
 
 
-OURS = (
-    Rule("tunegate improve", "better"),
-    Rule("tunegate refresh", "not 2 points worse, measured at least 1 better"),
-)
+OURS = (Rule("tunegate improve", "better"), Rule("tunegate refresh", "not 2 points worse, measured at least 1 better"))
 PEERS = (
     Rule("statgate, margin 0.02", "not 2 points worse", "statgate", {"margin": 0.02}),
     Rule("statgate, margin 0", "better", "statgate", {"margin": 0.0}),

@@ -202,8 +202,7 @@ def export(
     ] = "bfloat16",
     _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True, help="Removed with `gguf`.")] = None,
     sign: Annotated[
-        Path | None,
-        typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`)."),
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`).")
     ] = None,
     config: Config = CONFIG,
     as_json: Json = False,

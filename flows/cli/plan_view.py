@@ -111,11 +111,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         figures=_figures(found, planned, size, pace, memory),
         causes=_causes(planned),
         power=gate_power(
-            spec,
-            splits=splits,
-            ledger=found.ledger,
-            store=found.run.store,
-            n_estimated=size.n_test if size else None,
+            spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=size.n_test if size else None
         ),
         interim=interim_plan(spec, splits=splits),
         source=ingested_summary(spec, settings),
@@ -125,9 +121,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         resources=found.run.budget,
         advice=[
             *advice_on(
-                spec,
-                root=root,
-                n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
+                spec, root=root, n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test)
             ),
             *missing,
             *_budget_advice(found, planned),

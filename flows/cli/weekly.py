@@ -11,18 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from flows.cli.command import command, group
-from flows.cli.options import (
-    CONFIG,
-    AsOf,
-    Config,
-    Given,
-    Items,
-    Json,
-    Pipeline,
-    RunArgument,
-    Wait,
-    complete_pipeline,
-)
+from flows.cli.options import CONFIG, AsOf, Config, Given, Items, Json, Pipeline, RunArgument, Wait, complete_pipeline
 from flows.cli.output import out, print_json, print_rows, talk, write
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SeveralErrors, TunegateError

@@ -269,8 +269,7 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
     }
     made = {name: ended for name, ended in made.items() if not ended.skipped}
     write_json(
-        _place(run.store.root, run_id, stage, done=True),
-        Results(handover=handover, made=made).model_dump(mode="json"),
+        _place(run.store.root, run_id, stage, done=True), Results(handover=handover, made=made).model_dump(mode="json")
     )
 
 

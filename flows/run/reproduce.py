@@ -139,9 +139,7 @@ def _previous_run(store: Store, rows: dict[str, StepRow]) -> PreviousRun:
         return store.with_digest(name, digest, returns) if isinstance(digest, str) else None
 
     return PreviousRun(
-        split=previous("split", Splits),
-        card=previous("card", CurationCard),
-        checks=previous("checks", CheckResults),
+        split=previous("split", Splits), card=previous("card", CurationCard), checks=previous("checks", CheckResults)
     )
 
 

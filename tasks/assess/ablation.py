@@ -87,13 +87,7 @@ def shared_confidence(gates: GatesSpec, n_comparisons: int) -> float:
 
 
 def judge_arm(
-    row: AblationRow,
-    *,
-    curated: Scores,
-    arm: Scores,
-    test: ChangeTest,
-    items: EvalSet,
-    cluster_by: str | None = None,
+    row: AblationRow, *, curated: Scores, arm: Scores, test: ChangeTest, items: EvalSet, cluster_by: str | None = None
 ) -> AblationRow:
     """Add the curated arm's gain over this one, with the curated arm as the candidate.
 

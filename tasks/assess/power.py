@@ -134,8 +134,7 @@ def margin_items_needed(
 def smallest_margin(n_items: int, *, discordance: float, confidence: float = 0.95, power: float = 0.8) -> float | None:
     """Smallest margin that `n_items` show for an equal candidate."""
     return _smallest(
-        lambda margin: margin_items_needed(margin, discordance=discordance, confidence=confidence, power=power),
-        n_items,
+        lambda margin: margin_items_needed(margin, discordance=discordance, confidence=confidence, power=power), n_items
     )
 
 

@@ -138,13 +138,7 @@ def _insert_shots(messages: list[Message], shots: list[Message]) -> list[Message
 
 
 def _examples(
-    arm: str,
-    splits: Splits,
-    prompt: PromptSpec,
-    n_examples: int,
-    *,
-    seed: int,
-    items: Sequence[dict[str, Any]],
+    arm: str, splits: Splits, prompt: PromptSpec, n_examples: int, *, seed: int, items: Sequence[dict[str, Any]]
 ) -> list[list[dict[str, Any]]]:
     """The examples of each item, in their order in the prompt."""
     if arm == "few_shot":

@@ -25,12 +25,7 @@ NO_VALUE = "(none)"
 
 @as_step("scores", libraries=("pyarrow", "sacrebleu"))
 def score_answers(
-    out: Path,
-    *,
-    items: EvalSet,
-    predictions: Predictions,
-    evaluate: EvaluateSpec,
-    arm: ModelArm | Arm,
+    out: Path, *, items: EvalSet, predictions: Predictions, evaluate: EvaluateSpec, arm: ModelArm | Arm
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
@@ -113,10 +108,7 @@ def write_scores(
     pq.write_table(memberships, out / "slices.parquet", compression="zstd")
     means = {name: _mean([item[name] for item_id, item in scored if item_id not in extra]) for name in metrics}
     return Scores(
-        root=out,
-        arm=arm,
-        n_items=len(scored),
-        means={name: mean for name, mean in means.items() if mean is not None},
+        root=out, arm=arm, n_items=len(scored), means={name: mean for name, mean in means.items() if mean is not None}
     )
 
 

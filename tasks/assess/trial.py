@@ -67,10 +67,7 @@ def weigh_training(
             row |= {"gain": gain.estimate, "gain_lower": gain.lower, "gain_upper": gain.upper}
         if not met:
             row["advice"] = advise(
-                climbed=bool(earlier),
-                gain=gain,
-                train_loss=trained.train_loss,
-                validation_loss=trained.validation_loss,
+                climbed=bool(earlier), gain=gain, train_loss=trained.train_loss, validation_loss=trained.validation_loss
             )
     figures = _figures(trained, dataset)
     return TrialRef(root=out, row=TrialRow(name=name, number=number, changes=dict(changes), **figures, **row))

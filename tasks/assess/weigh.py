@@ -173,9 +173,7 @@ def _cautious(exact: Evidence | None, drawn: Evidence) -> Evidence:
     if exact is None:
         return drawn
     bounds = Bounds(
-        exact.bounds.estimate,
-        min(exact.bounds.lower, drawn.bounds.lower),
-        max(exact.bounds.upper, drawn.bounds.upper),
+        exact.bounds.estimate, min(exact.bounds.lower, drawn.bounds.lower), max(exact.bounds.upper, drawn.bounds.upper)
     )
     p_harm = np.maximum(exact.outcome.p_harm, drawn.outcome.p_harm)
     return Evidence(contract.Outcome(exact.outcome.met & drawn.outcome.met, p_harm), bounds, max(exact.sd, drawn.sd))

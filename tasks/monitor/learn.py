@@ -17,13 +17,7 @@ OWN_ANSWER = "own_answer"
 
 @as_step("feedback", libraries=("duckdb", "pyarrow"), context=("database",))
 def learn_from_feedback(
-    out: Path,
-    *,
-    tickets: TicketTable,
-    spec: FeedbackSpec,
-    upto: int,
-    database: Path,
-    limit: FaultLimit | None = None,
+    out: Path, *, tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Insert the edited replies. Notes: `edited` counts them, `own_answers` the accepted suggestions.
 

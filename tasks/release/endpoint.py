@@ -109,11 +109,7 @@ def build_endpoint(
 
 
 def build_shared_endpoint(
-    tenants: Sequence[Tenant],
-    *,
-    limits: Limits,
-    access: Access,
-    extra_metrics: Callable[[], bytes] | None = None,
+    tenants: Sequence[Tenant], *, limits: Limits, access: Access, extra_metrics: Callable[[], bytes] | None = None
 ) -> Starlette:
     """Build the application for several tenants, each let in by a token of its own.
 

@@ -25,14 +25,7 @@ from tasks.sources.helpdesk.company import (
 from tasks.sources.helpdesk.defects import edit_slightly, label_ticket
 from tasks.sources.helpdesk.grammar import Dice, speak
 from tasks.sources.helpdesk.phrases import PHRASES
-from tasks.sources.helpdesk.writer import (
-    Concern,
-    Inquiry,
-    draw_concern,
-    with_topic,
-    write_ticket,
-    write_two_topics,
-)
+from tasks.sources.helpdesk.writer import Concern, Inquiry, draw_concern, with_topic, write_ticket, write_two_topics
 
 Kind = Literal[
     "clean", "exact_copy", "near_copy", "follow_up", "borrowed",
