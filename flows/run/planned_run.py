@@ -1,5 +1,7 @@
 """Plan a run of a pipeline, node by node: for `tunegate plan` and `tunegate graph`. Writes nothing."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

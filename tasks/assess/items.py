@@ -4,6 +4,8 @@ An item without a prompt in some arm is left out for all arms, so that the items
 Knows nothing of models. Called by `flows/assess.py` once per run.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass

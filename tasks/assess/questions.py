@@ -351,7 +351,12 @@ class _Assessor:
         )  # fmt: skip
 
     def _chances(
-        self, paired: Paired, traits: MetricTraits, limit: float | None, aim: Aim, clusters: NDArray[np.int64] | None
+        self,
+        paired: Paired,
+        traits: MetricTraits,
+        limit: float | None,
+        aim: Aim,
+        clusters: NDArray[np.int64] | None,
     ) -> tuple[float, float]:
         power, sign, planned = self._gates.power, 1.0 if traits.higher_is_better else -1.0, self._n_planned or 0
         if paired.reference is not None:
