@@ -18,8 +18,6 @@ Secrets of the environment are masked in all of them. Only ``ServiceError`` and 
 (``transient``): everything else fails the same way again. `flows/cli/app.py` prints errors and maps them to exit codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 

@@ -3,8 +3,6 @@
 It knows nothing of what the files mean.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping

@@ -5,8 +5,6 @@ verdicts and labels are left out, as is agents' feedback; edits and deletions of
 today.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date
 from pathlib import Path

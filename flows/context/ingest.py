@@ -3,8 +3,6 @@
 `tunegate plan`, `reproduce` and `report` never do this: they contact no service. Called by `flows/run/open_run.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How a run ended, and with which exit code."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict

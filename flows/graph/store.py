@@ -8,8 +8,6 @@ Below the root: `store/` results, `keys/` what each was made from, `tmp/` tempor
 kill (checkpoints), `damaged/` results that do not match their manifest, `locks/keys/` locks of results in progress.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time

@@ -8,8 +8,6 @@ A candidate waits because its pipeline requires approval, because of a cooldown,
 `Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from statistics import median
