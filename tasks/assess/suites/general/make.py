@@ -144,7 +144,7 @@ FAMILIES: dict[str, dict[str, Family]] = {
         "opposite": _asked('What is the opposite of "{}"? Answer with one word.', TABLES.opposites),
     },
     "arithmetic": {
-        "add": _summed("What is {} + {}?", itertools.product(range(1, 10), repeat=2), 30, operator.add),
+        "add": _summed("What is {} + {}?", itertools.product(range(1, 10), range(1, 10)), 30, operator.add),
         "after": _summed("Which number comes right after {}?", ((n, 1) for n in range(1, 60)), 25, operator.add),
         "double": _summed("What is {} times 2?", ((n, 2) for n in range(1, 21)), 15, operator.mul),
         "subtract": _summed("What is {} - {}?", ((a, b) for a in range(2, 13) for b in range(1, a)), 25, operator.sub),
