@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import orjson
 from ruamel.yaml import YAML
 
@@ -382,8 +383,6 @@ def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str |
 
 def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not shown"] | None:
     """Return whether the arm's bounds reach every absolute limit of the gate; `not shown` if it lacks a metric."""
-    import numpy as np
-
     verdicts = set()
     for rule in spec.gates.rules:
         if rule.value_threshold is None or rule.slice is not None:

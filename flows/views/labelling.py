@@ -10,6 +10,8 @@ from functools import cached_property
 from itertools import combinations
 from typing import Any
 
+import pyarrow.parquet as pq
+
 from flows.context.labels import Votes, read_votes, settle_votes
 from flows.ledger.opened import open_ledger
 from flows.views.run_reader import Recorded, spec_of
@@ -166,8 +168,6 @@ def labelling_of(recorded: Recorded) -> Labelling:
     Raises:
         ConfigError: TG0159, its pipeline declares no labels, it answered nothing, or its answers are gone.
     """
-    import pyarrow.parquet as pq
-
     spec, run_id = spec_of(recorded.row), recorded.row.run_id
     arms = compared_arms(recorded)
     if spec.evaluate.labels is None or not arms:

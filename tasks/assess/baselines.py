@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
+
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import DataError
 from tasks.assess.score import write_scores
@@ -27,8 +29,6 @@ def score_classifier(
     Raises:
         DataError: TG0221, no train row has the field, or train has no words to learn from.
     """
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(
         items.root / "items.parquet", columns=["item_id", "subject", "body", field]
     ).to_pylist()

@@ -12,6 +12,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
@@ -115,9 +119,6 @@ class ArmScores:
         return ArmScores(self._scores, self._known, of=self._of, labels=labels)
 
     def _rows(self, file: str, *columns: str) -> Iterator[tuple[Any, ...]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             table = pq.read_table(self._scores.root / file, columns=list(columns))
         except (OSError, pa.ArrowException) as error:
@@ -187,8 +188,6 @@ def line_up(
     Raises:
         GateError: TG0603 (see `ArmScores.values`), or the arms were scored on different items.
     """
-    import numpy as np
-
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
     chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
+
 from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import GatesSpec
@@ -26,9 +31,6 @@ from tasks.draw import hash_rank
 from tasks.step import as_step
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
     from tasks.assess.compare import Floats
 
 LABELLED = "labelled"
@@ -49,8 +51,6 @@ def fill_equal(labels: ArrayLike, differs: ArrayLike) -> Floats:
     >>> fill_equal([[1, 0, 0], [0, 1, 1]], [True, True, False]).tolist()
     [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    import numpy as np
-
     chosen: NDArray[np.bool_] = np.asarray(differs, np.bool_)[..., None, :]
     return np.where(chosen, np.asarray(labels, np.float64), 1.0)
 
@@ -148,10 +148,6 @@ def add_right(
         labels: Id of a label -> whether people accept the answer.
         with_slices: Slices are guarded by `right`, so that items which only slices count need labels too.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     own = read_answers(mine)
     ids = sorted(own)
     judged = sorted(own.keys() - (frozenset() if with_slices else extra_items(items)))
@@ -185,8 +181,6 @@ def slices_count(gates: GatesSpec) -> bool:
 
 def read_answers(predictions: Predictions) -> dict[str, str]:
     """Item id -> answer."""
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(
         predictions.root / "predictions.parquet", columns=["item_id", "text"]
     ).to_pylist()

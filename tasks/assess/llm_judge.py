@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions
 from schemas.errors import GateError
@@ -65,8 +66,6 @@ def judge_answers(
     Raises:
         GateError: TG0616, the labels cannot be read; and as `tasks.endpoint.Endpoint.ask`.
     """
-    import pyarrow.parquet as pq
-
     labels = list(read_labels(inside(spec.labels, root, where=LABELS))) if spec.labels is not None else []
     labels = [row for row in labels if row["first"] != row["second"]]
     endpoint = Endpoint(spec.endpoint)
@@ -196,7 +195,5 @@ def read_labels(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _texts(predictions: Predictions) -> dict[str, str]:
-    import pyarrow.parquet as pq
-
     table = pq.read_table(predictions.root / "predictions.parquet", columns=["item_id", "text"])
     return dict(zip(table["item_id"].to_pylist(), table["text"].to_pylist(), strict=True))

@@ -6,6 +6,8 @@ Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from tasks.assess.compare import z_value
 
 ASSUMED_DISCORDANCE = 0.1
@@ -150,7 +152,6 @@ def share_items_needed(
 
     Source: the binomial distribution, as in Clopper and Pearson (1934).
     """
-    import numpy as np
     from scipy.stats import binom
 
     if not 0 < limit < true <= 1:

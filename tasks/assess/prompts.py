@@ -9,6 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
 from schemas.template import PASSAGES
@@ -55,9 +58,6 @@ def build_prompts(
         ConfigError: TG0160, few_shot, retrieval or `label` without splits, or no examples.
         DataError: TG0221, train has too few tickets that can be examples.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
     if arm == "tuned":
         spec = prompt
@@ -109,8 +109,6 @@ def _baseline_prompt(arm: str, prompt: PromptSpec, baseline_system: str) -> Prom
 
 def _labels(column: str, splits: Splits | None) -> list[str]:
     """The column's values in train, in alphabetical order."""
-    import pyarrow.parquet as pq
-
     if splits is None:
         raise ConfigError("the labels of train need the splits", code="TG0160")
     values = pq.read_table(splits.train, columns=[column])[column].unique().drop_null()
@@ -173,8 +171,6 @@ def _choose_examples(
 
 def _candidates(splits: Splits, *, seed: int, batch: int) -> Iterator[dict[str, Any]]:
     """Train rows in the order of preference: the first of each category by hash, then the second of each, ..."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(splits.train, columns=["ticket_id", "category"])
     ranked = sorted(
         zip(table.column("ticket_id").to_pylist(), table.column("category").to_pylist(), strict=True),

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Splits
 from schemas.errors import DataError
 
@@ -43,8 +46,6 @@ def nearest_examples(
     Raises:
         DataError: TG0221, too few tickets are suitable, or train has no words.
     """
-    import pyarrow.parquet as pq
-
     known = {str(row["item_id"]) for row in items}
     questions = {question(dict(row)) for row in items}
     candidates: dict[str, _Candidate] = {}
@@ -77,7 +78,6 @@ def _text(row: Mapping[str, Any]) -> str:
 
 def _nearest(pool: Sequence[_Candidate], texts: Sequence[str], n_examples: int) -> list[list[str]]:
     """Ticket ids per text, the most similar first."""
-    import numpy as np
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 import tasks.assess.metrics  # noqa: F401  registers the kinds of metrics
 from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
 from schemas.errors import GateError
@@ -44,8 +47,6 @@ def score_answers(
 
     Source: Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu's defaults.
     """
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
     answers: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
     answered = {row["item_id"] for row in answers}
@@ -87,9 +88,6 @@ def write_scores(
     Args:
         extra: Ids of items that are not counted in the means.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     values = [(item_id, name, item[name]) for item_id, item in scored for name in metrics]
     table = pa.table(
         {

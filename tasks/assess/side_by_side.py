@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+import pyarrow.parquet as pq
+
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import GateError
 from schemas.metrics import MetricTraits
@@ -96,8 +99,6 @@ def _judge_items(
 ) -> Judgement:
 
     def numbers(values: Mapping[str, float]) -> Floats:
-        import numpy as np
-
         return np.array([values[item] for item in items], np.float64)
 
     belongs = None if clusters is None else clusters.of(items)
@@ -140,8 +141,6 @@ def compare_splits(first: Splits, second: Splits) -> tuple[tuple[Overlap, ...], 
 
 
 def _ids(splits: Splits) -> dict[str, set[str]]:
-    import pyarrow.parquet as pq
-
     places = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         part: set(pq.read_table(path, columns=["ticket_id"])["ticket_id"].to_pylist()) for part, path in places.items()

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Callable, Sequence
 
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Splits
 from schemas.evaluation import EvaluateSpec, StyleRule
 from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern
@@ -73,8 +75,6 @@ def form_shares(splits: Splits, evaluate: EvaluateSpec, *, answer: str) -> dict[
     Args:
         answer: Template of the reply, `train.prompt.answer`.
     """
-    import pyarrow.parquet as pq
-
     pattern = FieldPattern(evaluate.fields) if evaluate.fields else None
     style = HouseStyle(evaluate.style) if evaluate.style else None
     n, in_form, in_style = 0, 0.0, 0.0

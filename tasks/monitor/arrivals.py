@@ -8,6 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.ticks import Arrivals
 from tasks.monitor.drift import Window
@@ -20,9 +23,6 @@ _WINDOW = ("subject", "body", "category", "priority")
 
 def newest_time(splits: Splits) -> str:
     """The latest time in the tickets, UTC, ISO 8601; empty when no ticket has a time."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     newest: list[datetime] = []
     for part in _PARTS:
         table = pq.read_table(_path(splits, part), columns=["created_at", "updated_at"])

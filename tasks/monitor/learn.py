@@ -6,6 +6,8 @@ Runs after redaction, so that texts and ids match the feedback, which was redact
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
@@ -34,8 +36,6 @@ def learn_from_feedback(
 
 
 def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path) -> TicketTable:
-    import pyarrow as pa
-
     from tasks.curate.rows import read_rows, write_removed, write_tickets
 
     table = read_rows(tickets.tickets)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 
 from schemas.artifacts import DatasetRef, Splits
 from schemas.errors import StorageError
@@ -96,8 +97,6 @@ def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
 
 
 def _tickets(path: Path) -> dict[str, dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     return {row["ticket_id"]: row for row in pq.read_table(path).to_pylist()}
 
 

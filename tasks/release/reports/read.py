@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import DatasetRef
 from schemas.report import Curve
 
@@ -18,8 +22,6 @@ TRAINING = ("loss", "learning_rate", "grad_norm")
 
 def read_curves(path: Path) -> tuple[Curve, ...]:
     """The series of a `curves.parquet`: those of training, and `validation_*` if measured."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(path)
     steps = table.column("step").to_pylist()
     found = []
@@ -39,8 +41,6 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
 
 def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     """Number of examples by range of tokens, in an encoded split (a folder of Arrow files)."""
-    import pyarrow.compute as pc
-
     lengths: list[int] = []
     for batch in _batches(folder):
         lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
@@ -93,8 +93,6 @@ def cut_replies(dataset: DatasetRef, *, max_new_tokens: int) -> str | None:
 
 def _batches(folder: Path) -> Iterator[Any]:
     """The record batches of a folder of Arrow files."""
-    import pyarrow as pa
-
     for path in sorted(folder.glob("*.arrow")):
         with pa.memory_map(str(path)) as source:
             yield from pa.ipc.open_stream(source)
