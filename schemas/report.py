@@ -61,7 +61,6 @@ class Curve(Frozen):
     name: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
-    is_validation: bool = False
 
 
 class Example(Frozen):

@@ -23,8 +23,7 @@ from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.automatic import where_stages_run
 from flows.views.labelling import planned_labels
-from flows.views.outlook import Pace, Size, pace_of, size_of
-from flows.views.plan_calls import planned_calls
+from flows.views.outlook import Pace, Size, pace_of, planned_calls, size_of
 from flows.views.power import gate_power, interim_plan, refuse_weak_gate
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates

@@ -18,6 +18,7 @@ from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
     from schemas.columns import TicketColumn
+    from schemas.graph_picture import GraphPicture
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
 
@@ -456,14 +457,18 @@ def graph(
 
     Each step is reused, left out, or to be run; writes nothing.
     """
-    from flows.cli.pictures import picture_of_now, picture_of_run
-    from flows.graph.draw import as_mermaid, as_text
+    from flows.graph.draw import as_mermaid, as_text, picture_of_plan
+    from flows.run.planned_run import plan_pipeline
 
     if mermaid and as_json:
         raise ConfigError(
             "one form at a time: --mermaid or --json", code="TG0139", where="graph", hint="tunegate graph --help"
         )
-    picture = picture_of_now(pipeline, config) if run is None else picture_of_run(pipeline, run, config)
+    if run is None:
+        found = plan_pipeline(pipeline, config)
+        picture = picture_of_plan(found.pipeline.graph, found.nodes, found.seconds)
+    else:
+        picture = _recorded_picture(pipeline, run, config)
     if as_json:
         print_json(picture.to_json())
     elif mermaid:
@@ -473,6 +478,33 @@ def graph(
         counts = ", ".join(f"{n} {state}" for state, n in picture.counts().items())
         talk().print(f"{len(picture.nodes)} nodes: {counts}", markup=False)
     return 0
+
+
+def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
+    """The graph as the run left it.
+
+    Raises:
+        ConfigError: TG0139, the run is of another pipeline; TG0151, no such run or several; TG0159, it kept no graph.
+    """
+    from flows.context.run_picture import read_picture
+    from flows.ledger.opened import open_ledger
+    from schemas.load import load_file
+
+    name, settings = load_file(config).get(pipeline).name, load_settings(config)
+    row = open_ledger(settings).run(run_id)
+    if row.pipeline != name:
+        raise ConfigError(
+            f"run {row.run_id} is of pipeline {row.pipeline}", code="TG0139", where="--run",
+            hint=f"tunegate graph {row.pipeline} --run {row.run_id}",
+        )  # fmt: skip
+    picture = read_picture(settings.home, row.run_id)
+    if picture is None:
+        why = "it has not come so far" if row.status == "RUNNING" else "it was killed, or an earlier version made it"
+        raise ConfigError(
+            f"run {row.run_id} kept no graph: {why}", code="TG0159", where="--run",
+            hint=f"`tunegate show {row.run_id}` lists its steps; `tunegate graph {name}` draws what a run would do now",
+        )  # fmt: skip
+    return picture
 
 
 @command(app, example="tunegate explain TG0220")

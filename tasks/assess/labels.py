@@ -62,8 +62,6 @@ class Question:
     item_id: str
     answers: Mapping[str, str]
     """Id of the label -> answer, once per different answer."""
-    is_random: bool
-    """It belongs to the random part, which is labelled even if the arms agree."""
 
 
 class AnswerKeys:
@@ -114,7 +112,7 @@ def find_questions(
     for item in answered:
         different = {keys.label_of(item, arm[item]): arm[item] for arm in reversed(answers)}
         if len(different) > 1 or item in random:
-            found.append(Question(item, different, item in random))
+            found.append(Question(item, different))
     return tuple(found)
 
 

@@ -1,6 +1,6 @@
 """Estimate what a run will call: calls, tokens and cost of a judge and an endpoint, and answers of the latency check.
 
-Counts characters of the held-out items and shows none. Called by `flows/views/plan_calls.py`.
+Counts characters of the held-out items and shows none. Called by `flows/views/outlook.py`.
 """
 
 from dataclasses import dataclass, replace

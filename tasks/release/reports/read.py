@@ -35,7 +35,7 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
         ]
         if pairs:
             xs, ys = zip(*pairs, strict=True)
-            found.append(Curve(name=name, steps=xs, values=ys, is_validation=name.startswith("validation_")))
+            found.append(Curve(name=name, steps=xs, values=ys))
     return tuple(found)
 
 

@@ -60,7 +60,7 @@ def report(**change: object) -> RunReport:
         training={"method": "lora"},
         curves=(
             Curve(name="loss", steps=(1, 2, 3), values=(3.0, 2.0, 1.5)),
-            Curve(name="validation_loss", steps=(3,), values=(1.7,), is_validation=True),
+            Curve(name="validation_loss", steps=(3,), values=(1.7,)),
         ),
         token_lengths=(("0-9", 3), ("10-19", 5)), choice=({"training": "rung_small", "state": HOSTILE},),
         worst=(example,), changes=(Change(what="train.seed", champion="1", candidate=HOSTILE),),
