@@ -10,19 +10,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT, MetricTraits, traits_of
-
-if TYPE_CHECKING:
-    from tasks.assess.compare import Floats
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 CLASSIFIER_ARMS = ("majority", "tfidf")
@@ -41,8 +39,8 @@ LABEL_IDS = "labels.parquet"
 class Paired:
     """Scores of one metric on the same items, ordered by item id."""
 
-    candidate: Floats
-    reference: Floats | None = None
+    candidate: NDArray[np.float64]
+    reference: NDArray[np.float64] | None = None
     item_ids: tuple[str, ...] = ()
 
     @property

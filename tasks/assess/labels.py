@@ -6,14 +6,12 @@ no difference, bound or p-value. A label belongs to an item and an answer, not t
 again is labelled already. It knows nothing of raters or files of labels. `flows/assess.py` adds the step.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -30,15 +28,12 @@ from tasks.assess.items import extra_items
 from tasks.draw import hash_rank
 from tasks.step import as_step
 
-if TYPE_CHECKING:
-    from tasks.assess.compare import Floats
-
 LABELLED = "labelled"
 """The step's name: the scores of an arm with the metric `right`."""
 _ID_CHARS = 24
 
 
-def fill_equal(labels: ArrayLike, differs: ArrayLike) -> Floats:
+def fill_equal(labels: ArrayLike, differs: ArrayLike) -> NDArray[np.float64]:
     """The values of `right`: the labels where the arms differ, 1 where all gave the same answer.
 
     Broadcasts over leading axes, so that thousands of simulated runs are one call.

@@ -3,14 +3,12 @@
 Knows nothing of ledgers or configurations. Called by `flows/views/compare.py`. The intervals are the gate's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import GateError
@@ -18,9 +16,6 @@ from schemas.metrics import MetricTraits
 from tasks.assess.clusters import Clusters
 from tasks.assess.evidence import ArmScores, line_up
 from tasks.assess.judge import ChangeTest, Judgement, judge_change
-
-if TYPE_CHECKING:
-    from tasks.assess.compare import Floats
 
 OUTCOMES = {"PROMOTE": "better", "BLOCK": "worse", "HOLD": "not shown"}
 PARTS = ("train", "validation", "test")
@@ -98,7 +93,7 @@ def _judge_items(
     clusters: Clusters | None = None,
 ) -> Judgement:
 
-    def numbers(values: Mapping[str, float]) -> Floats:
+    def numbers(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.array([values[item] for item in items], np.float64)
 
     belongs = None if clusters is None else clusters.of(items)

@@ -4,20 +4,16 @@ A kind's file is imported when the first source of its kind is used, so its opti
 `ingest_source` opens a connection; sources that are read in place need nothing of it.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from schemas.file_reading import Source
 from schemas.source import SOURCES
 from tasks.files import sha256_json
+from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.kind import Ingested, Ingestion, Place, SourceKind
-
-if TYPE_CHECKING:
-    from tasks.privacy.hashes import Forgotten
 
 _MODULES = {
     "files": "tasks.sources.files",
