@@ -89,13 +89,8 @@ def build_prompts(
             BLOCK_BREAK.join([*_opening(arm, spec, row), *before, _question_text(spec, row, apart=shown)])
             for row, before in zip(rows, blocks, strict=True)
         ]
-    table = pa.table(
-        {
-            "item_id": pa.array([row["item_id"] for row in rows], pa.string()),
-            name: pa.array(texts, pa.string()),
-            "answer": pa.array(answers, pa.string()),
-        }
-    )
+    columns = {"item_id": [row["item_id"] for row in rows], name: texts, "answer": answers}
+    table = pa.table({column: pa.array(values, pa.string()) for column, values in columns.items()})
     pq.write_table(table, out / "prompts.parquet", compression="zstd")
     return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
 

@@ -22,6 +22,8 @@ from tasks.assess.metric import Answers, Score, kind_of
 from tasks.assess.style import HouseStyle
 from tasks.step import as_step
 
+SCORES = pa.schema([("item_id", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
+SLICES = pa.schema([("item_id", pa.string()), ("slice", pa.string())])
 NO_VALUE = "(none)"
 """Slice value of items whose column is null."""
 
@@ -88,22 +90,10 @@ def write_scores(
     Args:
         extra: Ids of items that are not counted in the means.
     """
-    values = [(item_id, name, item[name]) for item_id, item in scored for name in metrics]
-    table = pa.table(
-        {
-            "item_id": pa.array([item_id for item_id, _, _ in values], pa.string()),
-            "metric": pa.array([name for _, name, _ in values], pa.string()),
-            "value": pa.array([value for _, _, value in values], pa.float64()),
-        }
-    )
-    pq.write_table(table, out / "scores.parquet", compression="zstd")
-    memberships = pa.table(
-        {
-            "item_id": pa.array([item_id for item_id, _ in slices], pa.string()),
-            "slice": pa.array([name for _, name in slices], pa.string()),
-        }
-    )
-    pq.write_table(memberships, out / "slices.parquet", compression="zstd")
+    values = [{"item_id": item_id, "metric": name, "value": item[name]} for item_id, item in scored for name in metrics]
+    pq.write_table(pa.Table.from_pylist(values, SCORES), out / "scores.parquet", compression="zstd")
+    members = [{"item_id": item_id, "slice": name} for item_id, name in slices]
+    pq.write_table(pa.Table.from_pylist(members, SLICES), out / "slices.parquet", compression="zstd")
     means = {name: _mean([item[name] for item_id, item in scored if item_id not in extra]) for name in metrics}
     return Scores(
         root=out, arm=arm, n_items=len(scored), means={name: mean for name, mean in means.items() if mean is not None}

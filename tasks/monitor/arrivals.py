@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.ticks import Arrivals
 from tasks.monitor.drift import Window
+from tasks.warehouse import select_from_files
 
 _PARTS = ("train", "validation", "test")
 _CONTENT = ("product", "channel", "subject", "body", "reply", "category", "priority", "reference", "messages")
@@ -64,8 +65,6 @@ def windows(*, now: Splits, then: Splits, warehouse: WarehouseRef, size: int) ->
 
 
 def _query(now: Splits, then: Splits, warehouse: WarehouseRef, select: str) -> list[dict[str, Any]]:
-    from tasks.warehouse import select_from_files
-
     tables = {
         f"{when}_{part}": _path(splits, part) for when, splits in (("now", now), ("old", then)) for part in _PARTS
     }

@@ -11,6 +11,7 @@ import pyarrow as pa
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_rows, write_removed, write_tickets
 from tasks.monitor.feedback import latest_decisions
 from tasks.step import as_step
 
@@ -36,8 +37,6 @@ def learn_from_feedback(
 
 
 def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path) -> TicketTable:
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
-
     table = read_rows(tickets.tickets)
     decisions = latest_decisions(database, upto=upto)
     ids, replies = table.column("ticket_id").to_pylist(), table.column("reply").to_pylist()
