@@ -211,11 +211,9 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import ExportRequest, export_model, print_export, warn_of_standing
-    from flows.cli.text.progress import report_step
+    from flows.cli.exporting import export_model, print_export, warn_of_standing
 
-    request = ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign)
-    done, signature = export_model(request, config, report=report_step)
+    done, signature = export_model(tuple(runs), _form or form, to, config=config, stored=stored, sign=sign)
     for origin in done.origins:
         warn_of_standing(origin)
     if as_json:

@@ -319,12 +319,12 @@ def runs(
 @command(app, example="tunegate show 20261126-074621")
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
+    from flows.cli.decisions import tick_json, tick_lines
     from flows.context.timings import memory_sentence, read_timings
     from flows.ledger.opened import open_ledger
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
     from flows.views.selection_report import choice_json, choice_of, choice_row
-    from flows.views.tick_report import tick_json, tick_lines
 
     settings = load_settings(config)
     ledger = open_ledger(settings)

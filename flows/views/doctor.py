@@ -76,6 +76,11 @@ class Patient:
     environ: Mapping[str, str]
 
 
+def _rated(what: str, good: bool, message: str, fix: str, *, otherwise: str = "warn") -> Finding:
+    """A finding that needs the fix only if it is not good."""
+    return Finding(what, "ok" if good else otherwise, message, "" if good else fix)
+
+
 Check: TypeAlias = Callable[[Patient], Iterator[Finding]]
 
 
@@ -94,7 +99,7 @@ def python(_patient: Patient) -> Iterator[Finding]:
     """Check its version, and count the cores."""
     fit = (3, 11) <= sys.version_info[:2] <= (3, 14)
     message = f"{sys.version.split()[0]}, {os.cpu_count()} cores"
-    yield Finding("python", "ok" if fit else "bad", message, "" if fit else "use Python 3.11 to 3.14")
+    yield _rated("python", fit, message, "use Python 3.11 to 3.14", otherwise="bad")
 
 
 def packages(_patient: Patient) -> Iterator[Finding]:
@@ -123,11 +128,8 @@ def torch(_patient: Patient) -> Iterator[Finding]:
     facts = torch_facts()
     n_cores = os.cpu_count() or 1
     precision = "bfloat16" if facts.bfloat16 else "float32: no bfloat16 products in hardware"
-    crowded = facts.n_threads > n_cores
-    yield Finding(
-        "arithmetic", "warn" if crowded else "ok", f"{facts.n_threads} threads, {precision}",
-        f"set OMP_NUM_THREADS to at most {n_cores}" if crowded else "",
-    )  # fmt: skip
+    fix = f"set OMP_NUM_THREADS to at most {n_cores}"
+    yield _rated("arithmetic", facts.n_threads <= n_cores, f"{facts.n_threads} threads, {precision}", fix)
     for device in facts.devices:
         yield Finding("device", "ok", device)
 
@@ -145,11 +147,8 @@ def disk(patient: Patient) -> Iterator[Finding]:
         while not folder.exists():
             folder = folder.parent
         free = shutil.disk_usage(folder).free / 1e9
-        roomy = free >= MIN_FREE_GB
-        yield Finding(
-            what, "ok" if roomy else "warn", f"{free:.1f} GB free at {place}",
-            "" if roomy else f"free some space: a base model and a few runs need {MIN_FREE_GB:g} GB",
-        )  # fmt: skip
+        fix = f"free some space: a base model and a few runs need {MIN_FREE_GB:g} GB"
+        yield _rated(what, free >= MIN_FREE_GB, f"{free:.1f} GB free at {place}", fix)
         if not os.access(folder, os.W_OK):
             variable = "TUNEGATE_HOME" if what == "disk" else "TUNEGATE_CACHE"
             yield Finding(what, "bad", f"{folder} is not writable", f"set {variable}")
@@ -197,9 +196,7 @@ def pending_sync(patient: Patient) -> Iterator[Finding]:
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
     state = f"{n_pending} changes are pending" if n_pending else "is up to date"
-    yield Finding(
-        "sync", "warn" if n_pending else "ok", f"MLflow: {state}", "tunegate ops reconcile" if n_pending else ""
-    )
+    yield _rated("sync", not n_pending, f"MLflow: {state}", "tunegate ops reconcile")
 
 
 def warehouses(patient: Patient) -> Iterator[Finding]:
@@ -224,7 +221,7 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
         else:
             whole = row is not None and row[0] == row[1]
             found = f"{row[0] if row else 0:,} rows, each with its fate" if whole else "rows are missing"
-            yield Finding("warehouse", "ok" if whole else "bad", f"{folder.name}: {found}", "" if whole else fix)
+            yield _rated("warehouse", whole, f"{folder.name}: {found}", fix, otherwise="bad")
 
 
 def mlflow_store(patient: Patient) -> Iterator[Finding]:
@@ -237,9 +234,9 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
             (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         answer = str(error)
-    whole = answer == "ok"
-    fix = "" if whole else "move it away: `tunegate ops reconcile` fills a new one"
-    yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is intact" if whole else answer, fix)
+    message = f"{path.name} is intact" if answer == "ok" else answer
+    fix = "move it away: `tunegate ops reconcile` fills a new one"
+    yield _rated("mlflow store", answer == "ok", message, fix, otherwise="bad")
 
 
 def champions(patient: Patient) -> Iterator[Finding]:
@@ -266,9 +263,10 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
     servers = running(patient.settings.home, *users_homes(patient.settings.state))
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
-        fix = "" if answers else f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
         message = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
-        yield Finding("server", "ok" if answers else "warn", message, fix)
+        yield _rated(
+            "server", answers, message, f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
+        )
     if not servers:
         yield Finding("servers", "ok", "none is running; a run starts what it needs, `tunegate ops up` starts both")
 

@@ -21,6 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from schemas.errors import ConfigError, DataError, SecurityError, TunegateError
 from schemas.regular_file import open_regular
 from schemas.source import IcebergSource
@@ -31,7 +34,6 @@ from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import Batch
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from pyiceberg.io import FileIO
     from pyiceberg.manifest import DataFile
     from pyiceberg.table import DataScan
@@ -128,8 +130,6 @@ def _check_pages(table: _Table, file: DataFile) -> None:
     Raises:
         OSError: A page has changed since it was written.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
     from pyiceberg.manifest import FileFormat
 
     if file.file_format != FileFormat.PARQUET:
@@ -315,9 +315,6 @@ class Deletes:
         return self._known[deletes.file_path]
 
     def _of_parquet(self, location: str) -> dict[str, set[int]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         columns = ["file_path", "pos"]
         with self._files.new_input(location).open() as stream:
             found = pq.read_table(pa.PythonFile(stream, mode="r"), columns=columns, page_checksum_verification=True)
