@@ -54,12 +54,7 @@ class TunegateError(Exception):
 
     def to_json(self) -> dict[str, object]:
         """The same error as an object for ``--json``."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "where": self.where,
-            "hint": self.hint,
-        }
+        return {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
 
 
 class SeveralErrors(TunegateError):  # noqa: N818  it has several

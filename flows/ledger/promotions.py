@@ -36,13 +36,7 @@ from tasks.failpoint import reach
 
 class Promotions(Champions):
     def promote(
-        self,
-        name: str,
-        *,
-        expected: str | None,
-        version: str,
-        verdict: RunVerdict,
-        approval: bool = False,
+        self, name: str, *, expected: str | None, version: str, verdict: RunVerdict, approval: bool = False
     ) -> EventRow:
         """Make the version champion if `expected` still is, or record that it waits for a person.
 

@@ -37,15 +37,7 @@ class Seen(NamedTuple):
 
 
 class Runs(LedgerBase):
-    def start_run(
-        self,
-        run_id: str,
-        *,
-        pipeline: str,
-        model_name: str,
-        input_digest: str,
-        config_json: str,
-    ) -> None:
+    def start_run(self, run_id: str, *, pipeline: str, model_name: str, input_digest: str, config_json: str) -> None:
         """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
 
         Raises:
