@@ -428,12 +428,14 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Let the champion answer a ticket, redacted as it was trained."""
-    from flows.cli.answering import answer_ticket, champion_of, read_ticket
+    from flows.cli.answering import answer_ticket, no_champion, read_ticket
     from flows.ledger.opened import open_ledger
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
-    champion = champion_of(spec, open_ledger(load_settings(config)))
+    champion = open_ledger(load_settings(config)).champion(spec.registry.name)
+    if champion is None:
+        raise no_champion(spec)
     reply = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
     if as_json:
         print_json({"name": spec.registry.name, "version": champion.version, "reply": reply})
