@@ -3,8 +3,6 @@
 Knows nothing of YAML and of `PipelineSpec`, which calls it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from schemas.choice import choice_faults

@@ -1,7 +1,5 @@
 """Advice on valid but questionable settings of `train`, for `tunegate validate` and `plan`."""
 
-from __future__ import annotations
-
 from schemas.evaluation import EvaluateSpec
 from schemas.learning_rate import describe_unusual_rate, is_usual
 from schemas.template import template_columns

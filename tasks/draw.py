@@ -6,8 +6,6 @@ nothing of models and files. Called by `tasks/model/chat_format.py`, `tasks/asse
 `tasks/curate/cards/label_balance.py`.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence

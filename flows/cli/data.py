@@ -34,12 +34,13 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
     """
     from flows.cli.running import RunRequest, run_pipeline
+    from flows.context.published import published_database
     from tasks.curate.warehouse_query import funnel_of
 
     code = run_pipeline(RunRequest(pipeline, config, until="curate", wait_s=wait))
     if code:
         return code
-    database = _database(pipeline, config)
+    database = published_database(load_settings(config).home, pipeline)
     rows, card = funnel_of(database), _card(database)
     if as_json:
         print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows})
@@ -185,7 +186,7 @@ def lineage(
 
     What became of the tickets and which models learned from them, or what a model was made from.
     """
-    from flows.cli.text.lineage import lineage_lines
+    from flows.cli.text.data import lineage_lines
     from flows.views.lineage import find_lineage
     from schemas.load import load_file
 
@@ -221,7 +222,7 @@ def forget(
 
     The models that learned from it are marked. One of --plan, --apply and --again is needed.
     """
-    from flows.cli.text.forget import print_done, print_holdings
+    from flows.cli.text.data import print_done, print_holdings
     from flows.privacy.forget import forget as forget_customer
     from flows.privacy.forget import forget_again, plan_forgetting
     from schemas.load import load_file
@@ -288,40 +289,29 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     """The database of the last curation: what it left, if it failed, else the published one.
 
     Raises:
-        ConfigError: as `_database`.
+        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
     from tempfile import TemporaryDirectory
 
     from rich.markup import escape
 
+    from flows.context.published import published_database
     from flows.views.failed_curation import failed_curation
     from schemas.load import load_file
 
     load_file(config).get(pipeline)
+    settings = load_settings(config)
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
-        failed = failed_curation(load_settings(config), pipeline, Path(folder))
+        failed = failed_curation(settings, pipeline, Path(folder))
         if failed is not None:
             talk().print(
                 f"[yellow]note[/yellow] run {failed.run_id} failed in {escape(failed.step)}; "
                 "this is what its curation left",
                 soft_wrap=True,
             )
-        yield (failed.database if failed else _database(pipeline, config)), failed
+        yield (failed.database if failed else published_database(settings.home, pipeline)), failed
 
 
 def _failure(failed: FailedCuration | None) -> dict[str, object]:
     """The part of `--json` about a curation that failed; nothing for one that ended."""
     return {} if failed is None else {"failed": {"run": failed.run_id, "step": failed.step, "error": failed.error}}
-
-
-def _database(pipeline: str, config: Path) -> Path:
-    """The pipeline's published database.
-
-    Raises:
-        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
-    """
-    from flows.context.published import published_database
-    from schemas.load import load_file
-
-    load_file(config).get(pipeline)
-    return published_database(load_settings(config).home, pipeline)

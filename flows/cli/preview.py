@@ -1,7 +1,5 @@
 """What `tunegate data preview` shows: encoded train examples, made where they are missing, token by token."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

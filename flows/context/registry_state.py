@@ -4,8 +4,6 @@ Read when a run begins; `flows/assess.py` passes it on as typed parameters, so t
 Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """One run of one pipeline: opened under the pipeline's lock, recorded in the ledger, closed with its outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

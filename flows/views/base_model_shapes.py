@@ -1,7 +1,5 @@
 """Find the shapes of a pipeline's base model before it is fetched, for `study estimate` and `study advise`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schemas.training import TrainSpec

@@ -1,9 +1,7 @@
 """Trace where a ticket, a customer's tickets or a model came from, and what became of them. Only reads.
 
-`tunegate data lineage` prints it (`flows/cli/text/lineage.py`).
+`tunegate data lineage` prints it.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Read again at each scrape: nothing is counted in memory, so that it does not mat
 `tunegate ops metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any

@@ -5,8 +5,6 @@ by value inspects each node, so a node without our packages can answer too. A wo
 and a card if there are any. Called before any work is sent out, and by `tunegate ops doctor`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@ downloaded to a folder of the caller's, and removed from the storage when the wo
 It knows nothing of ray. Called by `tasks/cluster/`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets

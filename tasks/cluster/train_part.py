@@ -5,8 +5,6 @@ training. Workers and driver communicate through a mailbox, an actor on the driv
 figures and errors go to the driver, a request to stop goes to the workers. Started by tasks/cluster/train_driver.py.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading

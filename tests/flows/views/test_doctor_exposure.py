@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.views.doctor import Patient
-from flows.views.exposure import exposure, judge_server, reachable_from_elsewhere, rights
+from flows.views.doctor import Patient, exposure, judge_server, reachable_from_elsewhere, rights
 from flows.workspace.settings import Settings
 from tests.support.desk_server import send, serving
 

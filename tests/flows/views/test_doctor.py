@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import duckdb
 import pytest
 
-from flows.cli.examination import CHECKS, examine
 from flows.ledger.ledger import Ledger
 from flows.views import doctor as health
-from flows.views.doctor import Check, Finding, Patient
+from flows.views.doctor import CHECKS, Check, Finding, Patient, examine
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import Settings
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts, Splits
 from schemas.evaluation import EvaluateSpec, StyleRule
-from tasks.assess.consistency import form_shares
+from tasks.assess.style import form_shares
 
 
 def test_shares_are_of_the_replies_as_they_are_learned(tmp_path: Path) -> None:

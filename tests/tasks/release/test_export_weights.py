@@ -9,7 +9,7 @@ from schemas.errors import ConfigError
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.turn_texts import read_turn_texts
-from tasks.release.modelfile import ollama_template
+from tasks.release.export_weights import ollama_template
 
 SMOLLM2_TEMPLATE = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flows.cli.text.forget import print_holdings
+from flows.cli.text.data import print_holdings
 from schemas.forget import Holding, Holdings
 
 
