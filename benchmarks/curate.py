@@ -5,8 +5,6 @@ Steps are found by name, so a checkout without one reports it and continues with
 tickets, one round. TICKETS: number of tickets. RECORD=1: write `results/curate.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

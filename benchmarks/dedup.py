@@ -4,8 +4,6 @@ It knows nothing of the engines' code (`engines/dedup.py`), nor of how the exact
 QUICK=1: 200k tickets, only rensa's modes. RECORD=1: write `results/dedup.md`. SIZES=20k,flood: only these corpora.
 """
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Mapping

@@ -8,8 +8,6 @@ tickets are byte-exact copies, 1.5 % copies with other case, spacing or punctuat
 words, stored with the Jaccard similarity of their 3-word shingles to those of the original.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ creation of the index (a run does that, table by table), the plan inside one pro
 fewer rows. RECORD=1: write `results/forget.md`.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time

@@ -5,8 +5,6 @@ the same time (`ALONE`): a fork inherits locks that threads of the parent held, 
 Campaigns that train hundreds of times set it as `tasks.train.launch._start`.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import subprocess

@@ -6,8 +6,6 @@ a Parquet file and writes the ids of its suspects. QUICK=1: one draw instead of 
 benchmark ends with a message.
 """
 
-from __future__ import annotations
-
 import csv
 import os
 import random

@@ -8,8 +8,6 @@ world, which proves that it runs. RECORD=1: write `results/pairs.md`, which `mak
 are outside the repository (TUNEGATE_DATA, default ../shared/data).
 """
 
-from __future__ import annotations
-
 import os
 import random
 import sys

@@ -1,7 +1,5 @@
 """Fill `personal_phrases.yaml`: sentences with one labelled value each, and sentences that hold nothing personal."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator, Mapping

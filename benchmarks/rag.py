@@ -7,8 +7,6 @@ question needs has other questions of its intent. Each engine runs in a new proc
 message.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -7,8 +7,6 @@ sha256, mapping to ticket columns, checking every value's type, UTC times and th
 their default table, without any of these. QUICK=1: a small file. RECORD=1: write `results/readers.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

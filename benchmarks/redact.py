@@ -5,8 +5,6 @@ It compares with presidio, with only its patterns and with a spaCy model. QUICK=
 without data are skipped and listed.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
@@ -20,14 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchmarks.measure import Bench, table
-from benchmarks.personal_phrases import (
-    Marked,
-    Span,
-    decoy_texts,
-    labelled_texts,
-    separated_texts,
-    separator_decoys,
-)
+from benchmarks.personal_phrases import Marked, Span, decoy_texts, labelled_texts, separated_texts, separator_decoys
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation_steps import RedactionType, RedactStep
 from schemas.source import GeneratedSource

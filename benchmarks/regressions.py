@@ -7,8 +7,6 @@ the results of complete steps under BENCH_HOME, so that an interrupted campaign 
 its completed parts. Exit code 1 if a scene does not end as declared.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -77,9 +75,7 @@ CHAMPION = Scene(
 
 _CHAMPION_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "improve"}}
 _REFRESH_RULE = {"metric": "exact", "change_threshold": {"against": "champion", "mode": "refresh", "margin": 0.05}}
-_UNGUARDED = {
-    "decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0},
-}
+_UNGUARDED = {"decontaminate": {"near_threshold": 1.0, "long_threshold": 1.0, "short_threshold": 1.0}}
 """Decontamination switched off, so that only the gate's own check remains."""
 
 SAME = (

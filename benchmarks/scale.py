@@ -8,8 +8,6 @@ processes of Ray and its workers. The digests of both engines' results must be e
 QUICK=1: 20,000 and 100,000 tickets. SIZES=200000,1000000: these sizes. RECORD=1: write `results/scale.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

@@ -6,8 +6,6 @@ there are processors. Everything else is arithmetic on these, on the dated price
 table says which is which. QUICK=1: smaller shuffles. RECORD=1: write `results/scale-model.md`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import defaultdict

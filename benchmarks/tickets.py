@@ -9,8 +9,6 @@ the same share, and dialects share only runs of short words. The phrases are in 
 (`source.kind: generated`) writes texts of a third of the length. Knows nothing of the steps.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator

@@ -4,8 +4,6 @@ Everything is seeded. One core trains the model in seconds; everything else is a
 `torture/` and tests.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Mapping

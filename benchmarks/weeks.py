@@ -7,8 +7,6 @@ else. After each week it answers the coming week's tickets, tickets of the produ
 QUICK=1: four weeks, one seed. RECORD=1: write `results/weeks.md`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -11,7 +11,7 @@ from flows.context.registry_state import RegistryState
 from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps, metric_code, metric_libraries
+from flows.model_steps import Arms, ModelSteps, earlier_models, metric_code, metric_libraries
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
     ChampionRef,
@@ -64,7 +64,7 @@ class Assessed:
 def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, tuned: Tuned) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
     registry_state = context.registry_state
-    earlier = _earlier_models(spec, registry_state)
+    earlier = earlier_models(spec, registry_state)
     with graph.stage("assess"):
         items = _items(graph, spec, splits, earlier, registry_state.seen)
         arms = Arms()
@@ -79,11 +79,14 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
         if spec.gates.interim is None:
             adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
         for earlier_arm, ref in earlier.items():
-            # It answers as it is served: with the prompt and format that it was trained on.
+            # It answers as it is served: with the prompt, format and longest answer that it was judged with.
             shown = items
             if ref.prompt.shows_passages:
                 shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
-            adder.tuned(earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown)
+            adder.tuned(
+                earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown,
+                max_new_tokens=ref.max_new_tokens,
+            )  # fmt: skip
         seen = None
         if spec.gates.interim is not None:  # after the arms that it is compared with, which all candidates share
             seen = adder.candidate(tuned)
@@ -109,22 +112,11 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
 
 
 def _prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
-    """Return the declared ones; without any and without a champion, what the comparison by `gates.compare` needs."""
+    """Return the declared ones; without any, the one that takes the place of a champion in each comparison with it."""
     declared = tuple(arm for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
-    gates = spec.judged_gates
-    replaces = gates.added_rule is not None and gates.if_missing == "baseline" and registry_state.champion is None
+    gates = spec.gates
+    replaces = gates.compare.off is None and gates.if_missing == "baseline" and registry_state.champion is None
     return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
-
-
-def _earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
-    """Return the champion, and the anchor if a rule needs it and it is another model."""
-    champion, anchor = registry_state.champion, registry_state.anchor
-    if champion is None:
-        return {}
-    found: dict[ModelArm, ChampionRef] = {"champion": champion}
-    if anchor is not None and spec.judged_gates.needs_anchor and anchor.version != champion.version:
-        found["anchor"] = anchor
-    return found
 
 
 def _items(
@@ -174,7 +166,7 @@ class _ArmAdder:
     def prompting(self, arm: PromptingArm, model: ModelRef) -> None:
         """Add the base model, with only the instruction or with examples."""
         self.arms.prompts[arm] = self._baseline_prompts(arm, arm)
-        self._answer_and_score(arm, model)
+        self._answer_and_score(arm, model, self.spec.evaluate.decoding())
 
     def _baseline_prompts(self, name: str, arm: PromptingArm) -> PromptSet:
         evaluate, train = self.spec.evaluate, self.spec.train
@@ -203,14 +195,19 @@ class _ArmAdder:
         trained: TrainedRef,
         *,
         items: EvalSet | None = None,
+        max_new_tokens: int | None = None,
     ) -> None:
         """Add a trained model: the candidate, the champion or the anchor.
 
         Args:
             items: The held-out items with the passages that it is served with; the candidate's if not given.
+            max_new_tokens: Longest answer that it is served with; the candidate's if not given.
         """
         self.arms.prompts[arm] = self._trained_prompts(arm, prompt, form, items)
-        self._answer_and_score(arm, model, trained)
+        decoding = self.spec.evaluate.decoding()
+        if max_new_tokens is not None:
+            decoding = decoding.model_copy(update={"max_new_tokens": max_new_tokens})
+        self._answer_and_score(arm, model, decoding, trained)
 
     def _trained_prompts(
         self, arm: ModelArm, prompt: PromptSpec, form: Format, items: EvalSet | None = None
@@ -220,9 +217,9 @@ class _ArmAdder:
         )
 
     def _answer_and_score(
-        self, arm: PromptingArm | ModelArm, model: ModelRef, trained: TrainedRef | None = None
+        self, arm: PromptingArm | ModelArm, model: ModelRef, decoding: DecodingSpec, trained: TrainedRef | None = None
     ) -> None:
-        steps, decoding = ModelSteps(self.graph, self.context), self.spec.evaluate.decoding()
+        steps = ModelSteps(self.graph, self.context)
         self._score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
 
     def _score(self, arm: ModelArm | Arm, answers: Predictions) -> None:

@@ -1,7 +1,5 @@
 """Build the graph of a pipeline from its four stages, for `plan`, `graph` and the run."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The first stage: tickets from the source to train, validation and test (`tunegate run NAME --until curate`)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flows.context.graph_context import GraphContext

@@ -1,7 +1,5 @@
 """Add `curate.steps` of a pipeline to the graph. Called by `flows/curate.py`."""
 
-from __future__ import annotations
-
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator

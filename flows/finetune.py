@@ -6,13 +6,15 @@ from dataclasses import dataclass
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
-from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
+from flows.model_steps import ModelSteps, earlier_models, encoding_of, metric_code, metric_libraries
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
+from schemas.choice import LOSS
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation
+from tasks.model.base_model import check_same_tokenizer
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ def finetune(
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
+            _check_losses(graph, spec, context, model)
             start = context.registry_state.start
             if start is None:
                 dataset = steps.examples(splits, model, encoding_of(spec, train))
@@ -57,6 +60,7 @@ def finetune(
         first_model = model = next(iter(selection.models.values()))
         if len(base_models(spec.train)) > 1:
             model = graph.named("chosen_model").grow(winner_model, selection=selection, choice=choice)
+        _check_losses(graph, spec, context, model)
         dataset = selection.dataset or graph.named("chosen_dataset").grow(
             winner_dataset, selection=selection, choice=choice
         )
@@ -71,6 +75,19 @@ def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> M
     return ModelSteps(graph, context).base_model(
         train.base_model, allow_download=train.allow_download, prompt=train.prompt
     )
+
+
+def _check_losses(graph: Graph, spec: PipelineSpec, context: GraphContext, model: ModelRef) -> None:
+    """Add the check that losses per token can be compared with those of the champion and the anchor."""
+    if LOSS not in spec.judged_gates.judged_metrics():
+        return
+    for arm, ref in earlier_models(spec, context.registry_state).items():
+        with graph.unless(_same_base, model, ref.model):
+            graph.named("tokenizer", arm).add(check_same_tokenizer, model=model, first=ref.model)
+
+
+def _same_base(model: ModelRef, earlier: ModelRef) -> str | None:
+    return "the base model is the same" if model.digest == earlier.digest else None
 
 
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from flows.context.graph_context import GraphContext
+from flows.context.registry_state import RegistryState
 from flows.graph.graph import Graph
 from flows.workspace.ray_cluster import answering_of, training_place
 from schemas.artifacts import (
+    ChampionRef,
     DatasetRef,
     EvalSet,
     ModelArm,
@@ -128,6 +130,17 @@ class ModelSteps:
             trunks=self.context.trunks if shares_trunk else None,
             place=training_place(self.context.place),
         )
+
+
+def earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:
+    """Return the champion, and the anchor if a rule needs it and it is another model."""
+    champion, anchor = registry_state.champion, registry_state.anchor
+    if champion is None:
+        return {}
+    found: dict[ModelArm, ChampionRef] = {"champion": champion}
+    if anchor is not None and spec.judged_gates.needs_anchor and anchor.version != champion.version:
+        found["anchor"] = anchor
+    return found
 
 
 def encoding_of(spec: PipelineSpec, train: TrainSpec) -> EncodeSpec:

@@ -77,7 +77,7 @@ from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.ticks import Cause, Decision
 from tasks.children import THIS_PROCESS
-from tasks.curate.loss import curation_warnings
+from tasks.curate.curation_warnings import curation_warnings
 
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")

@@ -92,10 +92,8 @@ def release_as_of(graph: Graph, *, assessed: Assessed) -> Released:
         return Released(None, graph.act(report_as_of, decision=assessed.decision))
 
 
-def not_promoted(decision: GateDecision | None) -> str | None:
+def not_promoted(decision: GateDecision) -> str | None:
     """Return why the champion stays; None for PROMOTE."""
-    if decision is None:
-        return "the gate was left out"
     return None if decision.verdict == "PROMOTE" else f"the gate says {decision.verdict}"
 
 

@@ -6,8 +6,6 @@ suggested from the results before it, so its nodes are added once those exist. E
 have alone, so that nothing is trained twice. Called by `flows/finetune.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from flows.context.graph_context import GraphContext

@@ -5,8 +5,6 @@ ran before is read back. Every step's files must have the same bytes, the gate's
 the same exit codes and verdicts.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -4,8 +4,6 @@ python infra/cpu_lock.py requirements.lock           the lock for a machine with
 python infra/cpu_lock.py requirements.lock --torch   torch==2.15.0, to install from an index of CPU builds
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

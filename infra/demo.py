@@ -3,8 +3,6 @@
 State goes to `.tunegate/` like that of any run, so a second demo reuses what is still valid.
 """
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

@@ -5,8 +5,6 @@ these. TESTS=PATH: only these tests. Exit code 1 if tests fail or an environment
 neither here nor can be downloaded is listed and skipped.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -4,8 +4,6 @@ Run `make demo` first: the pictures are of the last run of `support-replies` tha
 so no server is needed and nothing is requested from a network.
 """
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

@@ -257,6 +257,8 @@ class EvalSet(Artifact):
     """Of these, rows that were neither chosen nor shown to people: left for later sets."""
     n_quarantined: int = 0
     """Of these, rows that would have been chosen but have no prompt."""
+    n_repeated: int = 0
+    """Of these, rows that would have been chosen but have the prompt of another item."""
 
 
 class PromptSet(Artifact):

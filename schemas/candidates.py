@@ -1,7 +1,5 @@
 """The trainings that a ladder or a sweep declares, by name and settings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

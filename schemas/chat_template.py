@@ -4,8 +4,6 @@ It knows nothing of tokenizers; tasks/model/chat_base.py adds a template to a ba
 and `flows/model_steps.py`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

@@ -67,7 +67,7 @@ _OTHER_DESKS = (
     'load the desk into DuckDB, Parquet or Postgres and read that: docs/how-to/connect-a-source.md, "Other help desks"'
 )
 REMOVED_VALUES: dict[tuple[Key, ...], dict[str, str]] = {
-    ("source", "kind"): dict.fromkeys(("freshdesk", "intercom", "jira"), _OTHER_DESKS),
+    ("source", "kind"): dict.fromkeys(("freshdesk", "intercom", "jira"), _OTHER_DESKS)
 }
 """Path of a key -> value that earlier versions had -> hint on what to use instead."""
 

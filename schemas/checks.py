@@ -3,8 +3,6 @@
 `tasks/assess/measured_checks.py` compares them with the evidence; docs/reference/gates.md explains the defaults.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

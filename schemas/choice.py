@@ -4,8 +4,6 @@ A ladder tries rungs in order until one meets a target; a sweep tries settings a
 `schemas/pipeline.py`; `flows/selection.py` adds their steps. Paths into `train` are in `schemas/train_paths.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from itertools import product

@@ -1,7 +1,5 @@
 """Names of ticket columns and shapes of rows, as written in pipelines.yaml."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 TicketColumn = Literal[

@@ -25,14 +25,15 @@ def compares_with_champion(gates: GatesSpec, evaluate: EvaluateSpec) -> bool:
     A large margin, or a metric such as finished, would let a worse model pass.
     """
     known = traits_by_name(evaluate.traits())
-    return any(_tolerates_little(rule) and traits_of(rule.metric, known).quality for rule in gates.rules)
+    return any(compares_quality(rule, traits_of(rule.metric, known)) for rule in gates.rules)
 
 
-def _tolerates_little(rule: GateRule) -> bool:
+def compares_quality(rule: GateRule, traits: MetricTraits) -> bool:
+    """Return whether the rule is such a comparison."""
     change = rule.change_threshold
-    return (
-        change is not None and rule.slice is None and change.against == "champion" and change.margin <= MAX_MARGIN
-    )  # the margin of `improve` is 0
+    if change is None or rule.slice is not None or change.against != "champion" or not traits.quality:
+        return False
+    return change.mode == "improve" or (change.margin <= MAX_MARGIN and _has_scale(traits))
 
 
 def quality_metric(gates: GatesSpec, evaluate: EvaluateSpec) -> str:
@@ -47,6 +48,11 @@ def quality_metric(gates: GatesSpec, evaluate: EvaluateSpec) -> str:
 
 
 def _fits(traits: MetricTraits, evaluate: EvaluateSpec) -> bool:
-    if traits.name == "heldout_loss":
-        return "endpoint" not in evaluate.arms  # an endpoint has none
-    return traits.quality and None not in traits.limits
+    if traits.name == "heldout_loss" and "endpoint" in evaluate.arms:
+        return False  # an endpoint has none
+    return traits.quality and _has_scale(traits)
+
+
+def _has_scale(traits: MetricTraits) -> bool:
+    """Whether it is known that a margin is small: the range is known, or the metric is a logarithm."""
+    return traits.name == "heldout_loss" or None not in traits.limits

@@ -1,7 +1,5 @@
 """`evaluate.corpus`: help articles, cut into passages that prompts show. Used by `schemas/evaluation.py`."""
 
-from __future__ import annotations
-
 from pathlib import PurePath
 
 from pydantic import Field, field_validator

@@ -4,8 +4,6 @@
 `flows/views/costs.py` collects.
 """
 
-from __future__ import annotations
-
 from schemas.spec import Frozen
 
 

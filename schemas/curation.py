@@ -3,8 +3,6 @@
 The kinds of `curate.steps` are in `schemas/curation_steps.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self

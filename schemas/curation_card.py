@@ -4,8 +4,6 @@ It contains no ticket text. Values of columns are short ones of class `none` (`s
 not touch; ids of tickets name the largest duplicate clusters only.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

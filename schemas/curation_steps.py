@@ -3,8 +3,6 @@
 A step of `tasks/curate` may have its settings in its own file instead: `tasks.curate.step.curation_step` adds them.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator

@@ -4,8 +4,6 @@ Each check is a sentence about one table: it passes or fails, and a check that c
 `tasks/curate/data_checks.py` computes them; `schemas/checks.py` has the checks of the gate.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator

@@ -4,8 +4,6 @@ Knows nothing of YAML or pipelines. Created by `schemas/load.py` and the modules
 `flows/cli/app.py`.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping

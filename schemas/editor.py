@@ -6,8 +6,6 @@ metric of a gate exists) only `schemas/load.py` checks. Used by `tunegate ops sc
 `schemas/pipelines.schema.json`, which is committed so that an editor needs no installation.
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

@@ -5,8 +5,6 @@ As in a shell, the default also replaces a variable that is empty. Knows nothing
 contain the value of a variable: it may be a secret.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping as Environ
 from dataclasses import dataclass, field

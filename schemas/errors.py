@@ -18,8 +18,6 @@ Secrets of the environment are masked in all of them. Only ``ServiceError`` and 
 (``transient``): everything else fails the same way again. `flows/cli/app.py` prints errors and maps them to exit codes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -56,12 +54,7 @@ class TunegateError(Exception):
 
     def to_json(self) -> dict[str, object]:
         """The same error as an object for ``--json``."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "where": self.where,
-            "hint": self.hint,
-        }
+        return {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
 
 
 class SeveralErrors(TunegateError):  # noqa: N818  it has several

@@ -43,7 +43,7 @@ class EvaluateSpec(Spec):
     """`evaluate`: the held-out items, the arms that answer them, and how answers are scored."""
 
     max_items: int = Field(default=400, ge=1)
-    """Held-out items that each arm answers."""
+    """Held-out items that each arm answers; tickets with equal prompts are one."""
     choose: Literal["hash", "newest"] = "hash"
     """Which held-out tickets to use. hash: by their ids, the same in every run. newest: the latest, so that the gate
     judges the present; if the mix of tickets drifts, old ones favour the old champion. Without times both draw by

@@ -4,8 +4,6 @@ A check is measured in one step and judged in another, so that a new limit does 
 not be measured is null, which never passes.
 """
 
-from __future__ import annotations
-
 from schemas.artifacts import Artifact
 
 BATCH_SIZES = (2, 4, 8, 16, 32, 64)

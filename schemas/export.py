@@ -1,7 +1,5 @@
 """The origin of an export in its manifest (`tunegate model export`)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

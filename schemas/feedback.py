@@ -3,8 +3,6 @@
 `tunegate model feedback` ingests the lines (`tasks/monitor/feedback.py`).
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Literal
 

@@ -3,8 +3,6 @@
 A keyed hash identifies the customer, never the id in plain text.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import AliasChoices, Field

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.canaries import ExposureSpec
 from schemas.checks import ContaminationSpec, CostSpec, ForgettingSpec, LatencySpec, RoundTripSpec
@@ -226,10 +226,10 @@ class GatesSpec(Spec):
             raise ValueError("`cost` is computed from the seconds of `latency`, which is not declared")
         return self
 
-    @model_validator(mode="before")
+    @field_validator("compare", mode="before")
     @classmethod
     def _off_has_a_reason(cls, value: Any) -> Any:
-        if isinstance(value, dict) and value.get("compare") in ("off", False):
+        if value in ("off", False):
             raise ValueError("`compare: off` needs a written reason: `compare: {off: why candidates are not compared}`")
         return value
 

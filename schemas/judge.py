@@ -1,7 +1,5 @@
 """A language model as judge: the section `gates.judge`. `tasks/assess/llm_judge.py` calls it."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from schemas.endpoint import EndpointSpec

@@ -4,8 +4,6 @@ A kind is a `Spec` with a key such as `uses: Literal["its name"]`. Checks, error
 every kind and section that was added, in whatever file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import reduce
 from operator import or_

@@ -3,8 +3,6 @@
 It names no value that redaction would touch (`tasks/curate/cards/label_balance.py`).
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from schemas.spec import Frozen

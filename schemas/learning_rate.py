@@ -4,8 +4,6 @@ Source: full fine-tuning is published at 1e-5 to 5e-5; LoRA and QLoRA train few 
 times that (Biderman et al., LoRA Learns Less and Forgets Less, 2024).
 """
 
-from __future__ import annotations
-
 USUAL = {"full": (1e-5, 5e-5), "lora": (1e-4, 3e-4), "qlora": (1e-4, 3e-4)}
 """Method -> lowest and highest usual peak learning rate."""
 FAR = 10.0

@@ -8,8 +8,6 @@
 Knows nothing of tasks and flows. Called by `flows/cli/app.py` and by deployments.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

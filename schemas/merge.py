@@ -6,8 +6,6 @@ Knows the frame of the file, not the content of a pipeline. Called by `schemas/l
 - A section whose `kind` (or `uses`) changes is replaced completely: the keys of another kind would not fit.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Used by `schemas/evaluation.py`, scoring and the gate. A metric in `tasks/assess
 `tasks.assess.metric.metric` adds them.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal

@@ -3,8 +3,6 @@
 Used wherever a name written by a person is looked up.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -6,8 +6,6 @@ accepted. Used by `tasks/release/endpoint.py`.
 Source: OpenAI's API reference, `/v1/chat/completions` and `/v1/completions`.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator

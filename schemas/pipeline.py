@@ -4,8 +4,6 @@ Knows nothing of YAML (`schemas/load.py` reads it) and of the tasks that use its
 they need, such as `DedupStep`.
 """
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

@@ -3,8 +3,6 @@
 Knows nothing of YAML and of `PipelineSpec`, which calls it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping
 
 from schemas.choice import choice_faults
@@ -15,6 +13,7 @@ from schemas.gates import ChangeThreshold, GatesSpec, SliceGuard
 from schemas.metrics import RANDOM_PART, RIGHT, traits_by_name, traits_of
 from schemas.names import closest
 from schemas.spec import Fault, Spec
+from schemas.template import template_columns
 from schemas.training import TrainSpec
 
 _DECLARE_CORPUS = "declare the articles: evaluate.corpus: {paths: [help/]}"
@@ -158,6 +157,13 @@ def _prompt_faults(train: TrainSpec) -> Iterator[Fault]:
             at=("train", "prompt", "system"),
             hint="put the text at the start of prompt.user, or set system: null",
         )
+    for key, text in (("system", train.prompt.system), ("user", train.prompt.user)):
+        if "reply" in template_columns(text) and "reply" in template_columns(train.prompt.answer):
+            yield Fault(
+                "the prompt shows `{reply}`, which the model is to write: it would only learn to copy it",
+                at=("train", "prompt", key),
+                hint="remove `{reply}`: a ticket that is to be answered has none",
+            )
 
 
 def _label_faults(evaluate: EvaluateSpec) -> Iterator[Fault]:

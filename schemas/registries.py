@@ -3,8 +3,6 @@
 Otherwise `--help` would be slow. Every command imports this module, so it imports no other of this project.
 """
 
-from __future__ import annotations
-
 from importlib import import_module
 
 _modules: list[str] = []  # still to be imported

@@ -1,7 +1,5 @@
 """Records of a run outside the ledger: MLflow's, and a bundle's `serving.json`."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from schemas.artifacts import ModelRef, TrainedRef

@@ -4,8 +4,6 @@
 JUnit file. Only `worst` and `removed` have ticket text, which is redacted.
 """
 
-from __future__ import annotations
-
 from schemas.costs import CostReport
 from schemas.graph_picture import GraphPicture
 from schemas.label_balance import LabelBalance
@@ -63,7 +61,6 @@ class Curve(Frozen):
     name: str
     steps: tuple[int, ...]
     values: tuple[float, ...]
-    is_validation: bool = False
 
 
 class Example(Frozen):

@@ -4,8 +4,6 @@ They do not affect results, so they are not part of what a verdict depends on. `
 deployments of the first two, `tasks/monitor/conditions.py` applies the third.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Literal, Self
 from zoneinfo import available_timezones

@@ -4,8 +4,6 @@ Specs have the reference, never the value, so that keys, ledger, reports and err
 `schemas/environment.py`, which does not resolve these references, and by code that opens a connection.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Annotated

@@ -6,8 +6,6 @@ replaces each value by its reference. Knows nothing of logging or files. Used by
 and `flows/workspace/guard.py`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

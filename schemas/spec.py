@@ -1,7 +1,5 @@
 """The bases of specs and of what steps and commands hand over: frozen, without unknown keys, comparable by value."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict

@@ -4,8 +4,6 @@ Every column has its meaning, unit and PII class (`none`, `pseudonym`, `personal
 reports and MLflow.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ It does not render (`tasks/prompts.py` does). Called by `schemas/training.py`, s
 configuration error, and by `tasks/prompts.py`.
 """
 
-from __future__ import annotations
-
 import re
 import string
 

@@ -1,7 +1,5 @@
 """What a tick found and decided; the ledger keeps both, with the numbers."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from schemas.spec import Frozen

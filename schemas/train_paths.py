@@ -3,8 +3,6 @@
 Knows the fields of `TrainSpec` and nothing of ladders. Called by `schemas/choice.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin

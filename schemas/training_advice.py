@@ -1,8 +1,8 @@
 """Advice on valid but questionable settings of `train`, for `tunegate validate` and `plan`."""
 
-from __future__ import annotations
-
+from schemas.evaluation import EvaluateSpec
 from schemas.learning_rate import describe_unusual_rate, is_usual
+from schemas.template import template_columns
 from schemas.training import TrainSpec
 
 
@@ -28,3 +28,21 @@ def training_advice(train: TrainSpec) -> list[str]:
             f"train.early_stopping may end the training before lr_scheduler {train.lr_scheduler} has lowered the rate"
         )
     return advice
+
+
+def prompt_advice(train: TrainSpec, evaluate: EvaluateSpec) -> list[str]:
+    """Columns that the prompt shows and the answer is scored by, one sentence each; `{reply}` is an error.
+
+    >>> from schemas.training import PromptSpec
+    >>> train = TrainSpec(base_model="file:m", prompt=PromptSpec(user="{category}: {body}", answer="{category}"))
+    >>> prompt_advice(train, EvaluateSpec())
+    ['train.prompt shows {category}, a part of the answer: to get it right proves nothing, and a new ticket has none']
+    """
+    shown = (*template_columns(train.prompt.system), *template_columns(train.prompt.user))
+    wanted = {*template_columns(train.prompt.answer), *evaluate.field_names()} - {"reply"}
+    proves = "to get it right proves nothing, and a new ticket has none"
+    return [
+        f"train.prompt shows {{{column}}}, a part of the answer: {proves}"
+        for column in dict.fromkeys(shown)
+        if column in wanted
+    ]

@@ -3,8 +3,6 @@
 Created by `tasks/assess/trial.py` and `tasks/assess/choose.py`; declared trainings are in `schemas/choice.py`.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import AliasChoices, Field

@@ -4,8 +4,6 @@ Created by `tasks/assess/gate.py`; earlier verdicts are counted in the ledger (`
 `GateDecision`, the artefact with them, is in `schemas/artifacts.py`.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 from pydantic import Field

@@ -7,8 +7,6 @@ number (YAML 1.2 core schema). Knows nothing of pipelines. Called by `schemas/lo
 Source: YAML 1.2.2, https://yaml.org/spec/1.2.2/#103-core-schema, and for `<<` https://yaml.org/type/merge.html
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field

@@ -5,8 +5,6 @@ To cancel a run, call `end` from another thread, by default on `THIS_PROCESS`. I
 do.
 """
 
-from __future__ import annotations
-
 import ctypes
 import os
 import signal

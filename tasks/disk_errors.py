@@ -4,8 +4,6 @@ An `OSError` has a number; DuckDB, SQLite, Arrow and safetensors have only a mes
 open run and the training process; knows nothing of what was being written.
 """
 
-from __future__ import annotations
-
 import errno
 import shutil
 from dataclasses import dataclass

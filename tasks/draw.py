@@ -3,10 +3,8 @@
 Exports are often sorted by label, so that ids and lines say something about it. Whatever has no time to be ordered by
 is therefore ordered by a hash of seed and ticket id, and the labels are spread evenly over that order. It knows
 nothing of models and files. Called by `tasks/model/chat_format.py`, `tasks/assess/items.py` and
-`tasks/curate/cards/balance.py`.
+`tasks/curate/cards/label_balance.py`.
 """
-
-from __future__ import annotations
 
 import hashlib
 from collections import defaultdict

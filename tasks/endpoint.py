@@ -4,8 +4,6 @@ It follows no redirects, uses no proxy for this machine, sends to no other machi
 only from the environment, and quotes neither key nor text in an error.
 """
 
-from __future__ import annotations
-
 import http.client
 import json
 import os

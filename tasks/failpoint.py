@@ -5,8 +5,6 @@
 look-up. It knows nothing of what happens at a place. Used by tasks and by flows, set by tests.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 

@@ -3,8 +3,6 @@
 It knows nothing of what the files mean.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -99,10 +97,7 @@ def seal(directory: Path, *, about: Mapping[str, object] | None = None) -> str:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        entries[path.relative_to(directory).as_posix()] = {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
+        entries[path.relative_to(directory).as_posix()] = {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
     digest = sha256_json(entries)
     write_json(directory / MANIFEST, {**(about or {}), "digest": digest, "files": entries})
     for folder in sorted(p for p in directory.rglob("*") if p.is_dir()):

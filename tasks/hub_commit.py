@@ -3,8 +3,6 @@
 Asks the hub; for `tunegate pin` alone. Runs and plans read what is pinned.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Literal

@@ -9,8 +9,6 @@ Kernels are serial and release the GIL while they run; `tasks/threads.py` runs o
 nothing and check no bounds: the caller provides the work arrays. Import this module late: numba takes a second.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -3,8 +3,6 @@
 It knows nothing of what runs. Called by tasks/warehouse.py for SQL and by tasks/model/chat_codec.py for templates.
 """
 
-from __future__ import annotations
-
 import os
 import resource
 import sys

@@ -1,7 +1,5 @@
 """How a long task reports progress, without knowing who listens."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 

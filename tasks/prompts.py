@@ -4,8 +4,6 @@ It knows nothing of tokenizers and models. Called by tasks/model/chat_format.py 
 and tasks/assess/prompts.py for evaluation, and by serving, so a ticket is rendered the same way everywhere.
 """
 
-from __future__ import annotations
-
 import string
 from collections.abc import Mapping, Sequence
 from datetime import date

@@ -4,8 +4,6 @@ Called by whatever works on rows one by one: readers, curation steps, the chat f
 tables (`tasks/curate/row_faults.py` does).
 """
 
-from __future__ import annotations
-
 import traceback
 from collections.abc import Callable, Collection, Iterator
 

@@ -4,8 +4,6 @@
 process. A step's result must not depend on the number of parts, their order or where they run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar

@@ -8,8 +8,6 @@ passes `scratch` (a folder that outlives a killed attempt of the same key), `pro
 take them. It knows nothing of graphs, stores and keys: `flows/graph` reads the declaration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ParamSpec, TypeVar

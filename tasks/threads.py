@@ -1,7 +1,5 @@
 """Run work on the processors that this process may use. It knows nothing of the work."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

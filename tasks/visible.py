@@ -3,8 +3,6 @@
 Called by the report pages (`tasks/release`, `tasks/curate/cards`) and by the console.
 """
 
-from __future__ import annotations
-
 import unicodedata
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")

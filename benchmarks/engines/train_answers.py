@@ -24,7 +24,7 @@ from tasks.model.answer_engine import greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import left_padded
-from tasks.model.decoding.open_decoder import open_decoder
+from tasks.model.decoding.fused_decoder import open_decoder
 from tasks.model.generate import each_batch, parallel_batches, shared_prefix
 
 

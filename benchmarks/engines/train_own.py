@@ -31,7 +31,7 @@ from tasks.train.batches import Batch, Examples
 from tasks.train.engine import train
 from tasks.train.forward import losses_of
 from tasks.train.job import FINAL, ProgressLog
-from tasks.train.setup import Checkpoints, Hooks, TrainData
+from tasks.train.loop import Checkpoints, Hooks, TrainData
 
 SECONDS = 2.0
 """Duration of the device's measurement."""

@@ -7,8 +7,6 @@ The last line of stdout is one JSON object: the bars of `promises.py`, p_minus3,
 promoted, 0-1) and the other figures.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """An SVG line chart of shares over the number of items, one panel per question. Knows nothing of gates."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape

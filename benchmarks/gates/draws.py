@@ -1,7 +1,5 @@
 """Pairs of scores that are hard to judge: heavy tails, customers with many tickets, answers that come in one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 import numpy as np

@@ -1,7 +1,5 @@
 """How often the gate's judge is called: a server on loopback counts the questions of the real step."""
 
-from __future__ import annotations
-
 import tempfile
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

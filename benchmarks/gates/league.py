@@ -4,8 +4,6 @@ Right and wrong answers at each size, one ruined slice, zero discordance, heavy 
 rules that look while answers come in, and real answers. Knows nothing of how a rule decides.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

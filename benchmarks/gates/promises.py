@@ -6,8 +6,6 @@ batch to batch. Years, slices and arms are simulated, seeded and vectorised. All
 other tools' rules.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,26 +19,12 @@ from scipy.stats import binom, norm
 
 from benchmarks.gates.draws import TAILS
 from benchmarks.gates.judge_calls import calls_for_identical_answers
-from benchmarks.gates.simulated import (
-    ACCURACY,
-    ALPHA,
-    DISCORDANCE,
-    MARGIN,
-    champion_rule,
-    guarded,
-    shared_part,
-)
+from benchmarks.gates.simulated import ACCURACY, ALPHA, DISCORDANCE, MARGIN, champion_rule, guarded, shared_part
 from benchmarks.measure import table
 from schemas.gates import MIN_GAIN, GateRule, GatesSpec, LooksSpec
 from schemas.metrics import traits_of
 from schemas.verdicts import UsedBudget
-from tasks.assess.contract import (
-    BLOCK,
-    HOLD,
-    PROMOTE,
-    change_outcome,
-    settle,
-)  # fmt: skip
+from tasks.assess.contract import BLOCK, HOLD, PROMOTE, change_outcome, settle  # fmt: skip
 from tasks.assess.interim import HARM_AT_STOP, PairedRule, aim_of, change_chances, run_in_batches, stops
 from tasks.assess.judge import ChangeTest, ValueTest, judge_change, judge_value
 from tasks.assess.labels import fill_equal

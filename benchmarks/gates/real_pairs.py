@@ -5,8 +5,6 @@ difference to the champion is known; a held-out set is a sample of those answers
 (TUNEGATE_DATA, default ../shared/data); without them this part is left out. Knows nothing of rules.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import os

@@ -6,8 +6,6 @@ gives its error rates and its power exactly, without simulation. Rules on whole 
 Knows nothing of what is played (`league.py`).
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +41,7 @@ class Rule:
     environment: str = "gates"
 
 
-OURS = (
-    Rule("tunegate improve", "better"),
-    Rule("tunegate refresh", "not 2 points worse, measured at least 1 better"),
-)
+OURS = (Rule("tunegate improve", "better"), Rule("tunegate refresh", "not 2 points worse, measured at least 1 better"))
 PEERS = (
     Rule("statgate, margin 0.02", "not 2 points worse", "statgate", {"margin": 0.02}),
     Rule("statgate, margin 0", "better", "statgate", {"margin": 0.0}),

@@ -7,8 +7,6 @@ to one item: both are right when a latent normal variable, shared in part, is un
 part is set so that two models of 80 % disagree on 10 % of the items.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache

@@ -5,8 +5,6 @@ names contain it (or one of several, with commas), or one try as `NAME#NUMBER`. 
 write `results/torture.md`, or `torture-135m.md` for the real model. Exit code 1 if a try does not recover.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import resource

@@ -5,8 +5,6 @@ before it starts and counts calls per thread: a number applies to the first thre
 strace, and permission to trace (root, or a process that allows it, as ours does).
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import os

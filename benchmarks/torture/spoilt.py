@@ -4,8 +4,6 @@ Edits that bypass tunegate must be detected; the ledger is then restored, a resu
 matches its own manifest, a damaged one does not.
 """
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 import time

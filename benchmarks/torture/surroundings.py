@@ -1,8 +1,6 @@
 """Faults around the run: a second run, held locks, servers that are down, a changing source, a clock that jumps, a lack
 of memory, a power cut, and the command line as users start it, killed."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """One try: a new folder, a run under a fault, the checks, the next run, the comparison; and the table."""
 
-from __future__ import annotations
-
 import json
 import random
 import shutil

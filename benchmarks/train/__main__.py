@@ -10,8 +10,6 @@ OMP_NUM_THREADS, else all cores. ONLY=generation: only that part, in fifteen min
 only part that uses a GPU. With RECORD=1 these write `results/generation.md` and `shapes.md`.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Generation for an evaluation: compare our decoder with transformers' `generate`, in batches and item by item."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import defaultdict

@@ -5,8 +5,6 @@ The weights are random, from a configuration that tasks/train knows, so it downl
 network (default: SmolLM2's). Wall seconds count here, not CPU seconds.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The trainers, one training in a new process, and the table. Knows nothing of the other measurements."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

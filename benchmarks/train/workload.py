@@ -4,8 +4,6 @@ routing: a long instruction, a short ticket, a label. replies: a support prompt,
 answer. Words come from `phrases.yaml`, equal seeds give equal ids. Knows nothing of the contestants.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean

@@ -1,12 +1,9 @@
 """What `tunegate predict` does: a ticket from a file or stdin, and the champion's answer."""
 
-from __future__ import annotations
-
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from flows.ledger.ledger import Ledger
 from schemas.artifacts import ChampionRef
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
@@ -17,20 +14,8 @@ from tasks.files import verify
 from tasks.sources.readers.records import MAX_ROW_BYTES
 
 
-def champion_of(spec: PipelineSpec, ledger: Ledger) -> ChampionRef:
-    """The champion of the pipeline's registered model.
-
-    Raises:
-        ConfigError: TG0159, there is none yet.
-    """
-    current = ledger.champion(spec.registry.name)
-    if current is None:
-        raise no_champion(spec)
-    return current
-
-
 def no_champion(spec: PipelineSpec) -> ConfigError:
-    """The error for a pipeline that has none yet."""
+    """The error for a pipeline without a champion."""
     return ConfigError(
         f"{spec.registry.name} has no champion yet", code="TG0159", where=spec.name, hint=f"tunegate run {spec.name}"
     )

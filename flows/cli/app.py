@@ -5,8 +5,6 @@ nothing to do, 1 internal, 2 configuration, 3 data, 4 training, 5 BLOCK, 6 locke
 ERROR, 10 UNCOMPARED, 130 and 143 interrupted.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import sys

@@ -1,7 +1,5 @@
 """How a function becomes a command: its example, and the state folder that it works in."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable, Iterator

@@ -3,8 +3,6 @@
 A module of its own, imported when something is printed, because rich takes long to import.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 

@@ -34,12 +34,13 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     Every row's fate is in warehouse.duckdb and in Parquet files; nothing is trained.
     """
     from flows.cli.running import RunRequest, run_pipeline
-    from tasks.curate.ask import funnel_of
+    from flows.context.published import published_database
+    from tasks.curate.warehouse_query import funnel_of
 
     code = run_pipeline(RunRequest(pipeline, config, until="curate", wait_s=wait))
     if code:
         return code
-    database = _database(pipeline, config)
+    database = published_database(load_settings(config).home, pipeline)
     rows, card = funnel_of(database), _card(database)
     if as_json:
         print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows})
@@ -57,7 +58,7 @@ def funnel(
     as_json: Json = False,
 ) -> int:
     """Show what became of the rows, step by step."""
-    from tasks.curate.ask import funnel_of, reasons_of
+    from tasks.curate.warehouse_query import funnel_of, reasons_of
 
     with _curation(pipeline, config) as (database, failed):
         rows = funnel_of(database)
@@ -95,7 +96,7 @@ def quarantine(
     as_json: Json = False,
 ) -> int:
     """List faulty rows with place and reason, or query in SQL."""
-    from tasks.curate.ask import quarantine_of, select_rows
+    from tasks.curate.warehouse_query import quarantine_of, select_rows
 
     with _curation(pipeline, config) as (database, failed):
         rows = quarantine_of(database, limit=limit) if sql is None else select_rows(database, sql, limit=limit)
@@ -121,7 +122,7 @@ def sample(
     as_json: Json = False,
 ) -> int:
     """Show some curated tickets, the same for the same seed."""
-    from tasks.curate.ask import sample_rows, unfinished_sample
+    from tasks.curate.warehouse_query import sample_rows, unfinished_sample
 
     with _curation(pipeline, config) as (database, failed):
         if failed is not None and not raw:
@@ -153,7 +154,7 @@ def preview(
     trained, and the ledger gets no run.
     """
     from flows.cli.preview import encode_examples, print_examples
-    from tasks.model.preview import show_examples
+    from tasks.model.chat_format import show_examples
 
     dataset, model = encode_examples(pipeline, config)
     shown = show_examples(dataset=dataset, model=model, n_examples=n)
@@ -185,7 +186,7 @@ def lineage(
 
     What became of the tickets and which models learned from them, or what a model was made from.
     """
-    from flows.cli.text.lineage import lineage_lines
+    from flows.cli.text.data import lineage_lines
     from flows.views.lineage import find_lineage
     from schemas.load import load_file
 
@@ -221,7 +222,7 @@ def forget(
 
     The models that learned from it are marked. One of --plan, --apply and --again is needed.
     """
-    from flows.cli.text.forget import print_done, print_holdings
+    from flows.cli.text.data import print_done, print_holdings
     from flows.privacy.forget import forget as forget_customer
     from flows.privacy.forget import forget_again, plan_forgetting
     from schemas.load import load_file
@@ -261,7 +262,7 @@ def dictionary(
 
     With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
-    from tasks.curate.dictionary import write_dbt_sources, write_markdown
+    from tasks.curate.warehouse_tables import write_dbt_sources, write_markdown
     from tasks.files import write_atomic
 
     text = write_dbt_sources() if dbt else write_markdown()
@@ -288,40 +289,29 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     """The database of the last curation: what it left, if it failed, else the published one.
 
     Raises:
-        ConfigError: as `_database`.
+        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
     from tempfile import TemporaryDirectory
 
     from rich.markup import escape
 
+    from flows.context.published import published_database
     from flows.views.failed_curation import failed_curation
     from schemas.load import load_file
 
     load_file(config).get(pipeline)
+    settings = load_settings(config)
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
-        failed = failed_curation(load_settings(config), pipeline, Path(folder))
+        failed = failed_curation(settings, pipeline, Path(folder))
         if failed is not None:
             talk().print(
                 f"[yellow]note[/yellow] run {failed.run_id} failed in {escape(failed.step)}; "
                 "this is what its curation left",
                 soft_wrap=True,
             )
-        yield (failed.database if failed else _database(pipeline, config)), failed
+        yield (failed.database if failed else published_database(settings.home, pipeline)), failed
 
 
 def _failure(failed: FailedCuration | None) -> dict[str, object]:
     """The part of `--json` about a curation that failed; nothing for one that ended."""
     return {} if failed is None else {"failed": {"run": failed.run_id, "step": failed.step, "error": failed.error}}
-
-
-def _database(pipeline: str, config: Path) -> Path:
-    """The pipeline's published database.
-
-    Raises:
-        ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
-    """
-    from flows.context.published import published_database
-    from schemas.load import load_file
-
-    load_file(config).get(pipeline)
-    return published_database(load_settings(config).home, pipeline)

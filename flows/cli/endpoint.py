@@ -1,8 +1,6 @@
 """What `tunegate model endpoint` serves: a pipeline's champion over an OpenAI-compatible API, under the aliases of the
 ledger; or those of several pipelines on one base in memory, each for its own token."""
 
-from __future__ import annotations
-
 import logging
 import os
 import secrets
@@ -35,7 +33,7 @@ from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
 from tasks.release.endpoint import LOOPBACK as LOOPBACK_NAMES
-from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint, build_shared_endpoint
+from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels, Memory, Offer, base_of
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
@@ -85,41 +83,31 @@ def run_endpoint(request: EndpointRequest) -> int:
     registry, settings = load_file(request.config), load_settings(request.config)
     specs = [registry.get(name) for name in dict.fromkeys(request.pipelines)]
     if len(specs) > 1:
-        return _run_shared(request, specs, settings)
-    spec = specs[0]
-    ledger, name = open_ledger(settings), spec.registry.name
-    _check_place(request.host, no_token=request.no_token)
-    models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
-    if models.find("champion") is None:
-        raise no_champion(spec)
-    token = Token() if request.no_token else _token(settings.home)
+        tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
+        tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
+        names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
+        operator = os.environ.get(TOKEN) or None
+        announce = partial(_announce_shared, names=names, as_json=request.as_json)
+    else:
+        ledger, name = open_ledger(settings), specs[0].registry.name
+        _check_place(request.host, no_token=request.no_token)
+        models = LiveModels(lambda: offers(ledger, name, candidates=request.candidates))
+        if models.find("champion") is None:
+            raise no_champion(specs[0])
+        token = Token() if request.no_token else _token(settings.home)
+        tenants, operator = [_tenant(specs[0], models, token.value, settings)], None
+        announce = partial(_announce, names=sorted(models.offers()), token=token, as_json=request.as_json)
     app = build_endpoint(
-        models,
-        limits=Limits(max_tokens=request.max_tokens),
-        redact=redact_turns(spec),
-        access=_access(token.value, request.host),
-        extra_metrics=lambda: exposition(settings),
-        take_feedback=partial(_take_feedback, spec, settings),
-    )
-    return _serve(app, request, lambda url: _announce(url, sorted(models.offers()), token, as_json=request.as_json))
-
-
-def _run_shared(request: EndpointRequest, specs: list[PipelineSpec], settings: Settings) -> int:
-    """Serve several pipelines' champions as adapters on one base in memory."""
-    tokens = tenant_tokens([spec.name for spec in specs], os.environ, no_token=request.no_token)
-    tenants = make_tenants(specs, tokens, settings, candidates=request.candidates)
-    names = {spec.name: sorted(tenant.models.offers()) for spec, tenant in zip(specs, tenants, strict=True)}
-    app = build_shared_endpoint(
         tenants,
         limits=Limits(max_tokens=request.max_tokens),
-        access=_access(os.environ.get(TOKEN) or None, request.host),
+        access=Access(operator, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
         extra_metrics=lambda: exposition(settings),
     )
-    return _serve(app, request, lambda url: _announce_shared(url, names, as_json=request.as_json))
+    return _serve(app, request, announce)
 
 
-def _access(token: str | None, host: str) -> Access:
-    return Access(token, LOOPBACK_NAMES if host in LOOPBACK else ("*",))
+def _tenant(spec: PipelineSpec, models: LiveModels, token: str | None, settings: Settings) -> Tenant:
+    return Tenant(models, redact_turns(spec), token, partial(_take_feedback, spec, settings))
 
 
 def _serve(app: Starlette, request: EndpointRequest, announce: Callable[[str], None]) -> int:
@@ -160,7 +148,7 @@ def make_tenants(
         memory = memory or Memory(keep=max(4, 2 * len(specs)), only_base=base_of(champion))
         models = LiveModels(partial(offered, spec), memory)
         models.find("champion")
-        tenants.append(Tenant(models, redact_turns(spec), tokens[spec.name], partial(_take_feedback, spec, settings)))
+        tenants.append(_tenant(spec, models, tokens[spec.name], settings))
     return tenants
 
 

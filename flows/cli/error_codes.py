@@ -3,8 +3,6 @@
 It knows no code itself: the rows are read from docs/reference/errors.md, which comes with the program.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass

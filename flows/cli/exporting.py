@@ -1,13 +1,11 @@
 """What `tunegate model export` does: a candidate in another program's form, and how far it was let into service."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from flows.cli.output import note, out, print_rows, warn
+from flows.cli.text.progress import report_step
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
@@ -27,30 +25,16 @@ from tasks.release.signing import check_signing_key, sign_folder
 A = TypeVar("A", bound=Artifact)
 
 
-@dataclass(frozen=True)
-class ExportRequest:
-    """What is to be exported, and how.
-
-    Attributes:
-        what: A run, or a version of a pipeline; several only for vLLM, of one base.
-        form: For which program.
-        to: Folder to make.
-        stored: Type of the weights of `merged` and `ollama`.
-        sign: Private key to sign with.
-    """
-
-    what: tuple[str, ...]
-    form: str
-    to: Path
-    stored: Stored = "bfloat16"
-    sign: Path | None = None
-
-
-def export_model(request: ExportRequest, config: Path, *, report: Callable[[str], None]) -> tuple[Export, Path | None]:
-    """Write the folder; returns what is in it, and its signature.
+def export_model(
+    what: tuple[str, ...], form: str, to: Path, *, config: Path, stored: Stored, sign: Path | None
+) -> tuple[Export, Path | None]:
+    """Write the folder `to`; returns what is in it, and its signature. What is done is printed.
 
     Args:
-        report: Called with what is done now, in words.
+        what: A run, or a version of a pipeline; several only for vLLM, of one base.
+        form: Name of the format.
+        stored: Type of the weights of `merged` and `ollama`.
+        sign: Private key to sign with.
 
     Raises:
         ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
@@ -60,25 +44,24 @@ def export_model(request: ExportRequest, config: Path, *, report: Callable[[str]
         StorageError: TG0580 or TG0581, the ledger was altered or is another one.
         SecurityError: TG0824, and ConfigError: TG0112, it cannot be signed; raised before anything is written.
     """
-    form, to = request.form, request.to
     if form == "gguf":
         raise ConfigError(
             "GGUF files are not written here any more; llama.cpp's own converter writes them from a merged export",
             code="TG0100",
             where="export --format",
-            hint=f"`tunegate model export {request.what[0]} --format merged --out DIR`, then llama.cpp's "
+            hint=f"`tunegate model export {what[0]} --format merged --out DIR`, then llama.cpp's "
             "`python convert_hf_to_gguf.py DIR --outfile model.gguf`",
         )
     chosen = format_of(form)
-    if len(request.what) > 1 and form != "vllm":
+    if len(what) > 1 and form != "vllm":
         raise ConfigError(
-            f"{len(request.what)} candidates are named, and only --format vllm takes several", code="TG0139",
+            f"{len(what)} candidates are named, and only --format vllm takes several", code="TG0139",
             where="export", hint="export one at a time",
         )  # fmt: skip
     settings = load_settings(config)
     ledger = open_ledger(settings)
     ledger.check()
-    found = [resolve_candidate(each, ledger, load_file(config)) for each in request.what]
+    found = [resolve_candidate(each, ledger, load_file(config)) for each in what]
     spec = spec_of(found[0].run)
     if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):
         raise ConfigError(
@@ -87,17 +70,17 @@ def export_model(request: ExportRequest, config: Path, *, report: Callable[[str]
             where=f"{spec.name}.curate.steps",
             hint="add `- {uses: redact}` to the steps and run the pipeline again",
         )
-    if request.sign is not None:
-        check_signing_key(request.sign)
+    if sign is not None:
+        check_signing_key(sign)
     store = open_store(settings)
-    sources = [replace(_source(named, ledger, store, request.stored), report=report) for named in found]
+    sources = [replace(_source(named, ledger, store, stored), report=report_step) for named in found]
     origins = [_origin(named, chosen, source) for named, source in zip(found, sources, strict=True)]
     with named_disk_errors(to.absolute().parent):
         if len(sources) > 1:
             done = export_together(sources, origins, out=to)
         else:
             done = export_candidate(sources[0], origins[0], out=to)
-        signature = sign_folder(done.root, key=request.sign) if request.sign is not None else None
+        signature = sign_folder(done.root, key=sign) if sign is not None else None
     return done, signature
 
 

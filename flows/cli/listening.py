@@ -4,8 +4,6 @@ Whoever opens connections and says nothing takes none from the others: a connect
 headers, there is a limit of open ones, and of those that wait the oldest makes room.
 """
 
-from __future__ import annotations
-
 import asyncio
 import resource
 import socket

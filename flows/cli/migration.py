@@ -3,8 +3,6 @@
 Used by `tunegate ops migrate`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """`tunegate model`: registered models, from the decisions about them to their use."""
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
@@ -69,7 +67,7 @@ def history(
     Who, why, which digests, forced or not, oldest first. The chain of hashes and the champion's files are checked
     before anything is shown.
     """
-    from flows.cli.text.history import history_json, print_history, read_history
+    from flows.cli.decisions import history_json, print_history, read_history
 
     found = read_history(pipeline, config)
     if as_json:
@@ -204,8 +202,7 @@ def export(
     ] = "bfloat16",
     _gguf_type: Annotated[str | None, typer.Option("--gguf-type", hidden=True, help="Removed with `gguf`.")] = None,
     sign: Annotated[
-        Path | None,
-        typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`)."),
+        Path | None, typer.Option(metavar="KEY.pem", help="Sign the folder with this private EC key (extra `signing`).")
     ] = None,
     config: Config = CONFIG,
     as_json: Json = False,
@@ -214,11 +211,9 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import ExportRequest, export_model, print_export, warn_of_standing
-    from flows.cli.text.progress import report_step
+    from flows.cli.exporting import export_model, print_export, warn_of_standing
 
-    request = ExportRequest(tuple(runs), _form or form, to, stored=stored, sign=sign)
-    done, signature = export_model(request, config, report=report_step)
+    done, signature = export_model(tuple(runs), _form or form, to, config=config, stored=stored, sign=sign)
     for origin in done.origins:
         warn_of_standing(origin)
     if as_json:

@@ -1,8 +1,6 @@
 """Commands of earlier versions: those that moved into a group still work in this version, removed ones name their
 replacement."""
 
-from __future__ import annotations
-
 from schemas.errors import ConfigError
 
 _MOVED = {

@@ -1,7 +1,5 @@
 """`tunegate ops`: servers, scheduled runs, health and maintenance."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import asdict
@@ -184,8 +182,7 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Also whether the champion's files are whole. Exit code 1 when a finding is bad.
     """
-    from flows.cli.examination import CHECKS, examine
-    from flows.views.doctor import Patient
+    from flows.views.doctor import CHECKS, Patient, examine
 
     patient = Patient(load_settings(config), config, os.environ)
     findings = [finding for check in CHECKS for finding in examine(check, patient)]

@@ -1,7 +1,5 @@
 """The arguments and options that several commands have: the same name means the same everywhere."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Annotated
@@ -42,8 +40,7 @@ PipelineOrBase = Annotated[
 ]
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)]
 RunOption = Annotated[
-    str | None,
-    typer.Option("--run", metavar="RUN", help="Run id, or the start of one; the newest if not given."),
+    str | None, typer.Option("--run", metavar="RUN", help="Run id, or the start of one; the newest if not given.")
 ]
 Config = Annotated[Path, typer.Option("--config", "-c", help="The pipelines.yaml to use.", envvar="TUNEGATE_CONFIG")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")]
@@ -71,8 +68,7 @@ Expect = Annotated[
     typer.Option(metavar="VERSION", help="Do nothing unless this version is champion now.", show_default=False),
 ]
 Base = Annotated[
-    str | None,
-    typer.Option(help="A known base model, e.g. llama-3.1-8b, in place of a pipeline.", show_default=False),
+    str | None, typer.Option(help="A known base model, e.g. llama-3.1-8b, in place of a pipeline.", show_default=False)
 ]
 Metric = Annotated[
     str | None, typer.Option(help="Metric to look at; by default that of a gate rule.", show_default=False)

@@ -1,7 +1,5 @@
 """What `tunegate plan` shows: what would run and why, how large, how long. Reads only."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,11 +9,10 @@ from typing import Any
 
 from rich.markup import escape
 
-from flows.cli.data_validation import missing_columns, read_source
 from flows.cli.output import out, print_rows, talk
-from flows.cli.validation import advice_on
+from flows.cli.validation import advice_on, missing_columns, read_source
 from flows.context.ingest import ingested_summary
-from flows.context.registry_state import describe_start
+from flows.context.registry_state import describe_champion, describe_start
 from flows.finetune import Tuned
 from flows.graph.budget import times
 from flows.graph.execute import Run
@@ -26,16 +23,15 @@ from flows.run.planned_run import PlannedRun, causes_of, plan_pipeline
 from flows.run.training_budget import optimiser_steps, over_budget, training_seconds
 from flows.schedule.automatic import where_stages_run
 from flows.views.labelling import planned_labels
-from flows.views.outlook import Pace, Size, pace_of, size_of
-from flows.views.plan_calls import planned_calls
+from flows.views.outlook import Pace, Size, pace_of, planned_calls, size_of
 from flows.views.power import gate_power, interim_plan, refuse_weak_gate
-from flows.views.reply_lengths import cut_replies
 from flows.views.selection_report import changes_text
 from schemas.candidates import candidates
 from schemas.pipeline import PipelineSpec
 from schemas.trials import TrialRef
 from tasks.assess.plan_checks import Calls
 from tasks.assess.plan_gate import InterimPlan, RulePower
+from tasks.release.reports.read import cut_replies
 from tasks.start.source_size import measure_source
 from tasks.train.memory import Forecast, forecast, workload_of
 
@@ -114,11 +110,7 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         figures=_figures(found, planned, size, pace, memory),
         causes=_causes(planned),
         power=gate_power(
-            spec,
-            splits=splits,
-            ledger=found.ledger,
-            store=found.run.store,
-            n_estimated=size.n_test if size else None,
+            spec, splits=splits, ledger=found.ledger, store=found.run.store, n_estimated=size.n_test if size else None
         ),
         interim=interim_plan(spec, splits=splits),
         source=ingested_summary(spec, settings),
@@ -128,11 +120,10 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         resources=found.run.budget,
         advice=[
             *advice_on(
-                spec,
-                root=root,
-                n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
+                spec, root=root, n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test)
             ),
             *missing,
+            *filter(None, [describe_champion(spec, found.registry_state)]),
             *_budget_advice(found, planned),
             *_limits(found),
         ],

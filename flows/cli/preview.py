@@ -1,7 +1,5 @@
 """What `tunegate data preview` shows: encoded train examples, made where they are missing, token by token."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
 from schemas.load import load_file
-from tasks.model.preview import DecodedExample, Run
+from tasks.model.chat_format import DecodedExample, Run
 
 
 def encode_examples(pipeline: str, config: Path) -> tuple[DatasetRef, ModelRef]:

@@ -24,8 +24,8 @@ from flows.workspace.servers import client_environment, ensure_prefect, ensure_u
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.load import load_file
-from tasks.curate.ask import common_faults, funnel_of
 from tasks.curate.extract import check_first_rows
+from tasks.curate.warehouse_query import common_faults, funnel_of
 from tasks.sources.registry import place_of
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
 """`tunegate study`: what helps to decide before and after a training."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
@@ -53,7 +51,7 @@ def estimate(
 
     Trainable weights and memory by term, from the shapes alone: no model is loaded.
     """
-    from flows.cli.text.estimate import estimate_json, print_estimate
+    from flows.cli.text.study import estimate_json, print_estimate
     from flows.views.base_model_shapes import dims_of
     from schemas.load import load_file
     from tasks.train.memory import fit_methods, spec_for
@@ -94,7 +92,7 @@ def advise(
     From what is recorded; evidence that is missing is named with the command that gets it. Without --run, the newest
     run that scored a tuned model counts, else the newest that curated. Exit code 8 when too little is known.
     """
-    from flows.cli.text.advice import print_advice
+    from flows.cli.text.study import print_advice
     from flows.views.advice import conclude, evidence_of
     from flows.views.costs import check_machine, costs_of, newest_run
     from flows.views.run_reader import Recorded
@@ -147,7 +145,7 @@ def cost(
     Also how fast it can be at best. With --base, a known base model is priced under an assumed traffic, without any
     run.
     """
-    from flows.cli.text.costs import print_costs
+    from flows.cli.text.study import print_costs
     from flows.views.costs import check_machine, costs_of, newest_run
     from flows.views.run_reader import Recorded
     from schemas.load import load_file
@@ -210,7 +208,7 @@ def ablate(
     Every arm trains with equal steps and is judged as the gate judges. What is in the store is reused, so a killed
     ablation continues.
     """
-    from flows.cli.text.ablation import print_ablation, print_step
+    from flows.cli.text.study import print_ablation, print_step
     from flows.context.run_context import new_run_id
     from flows.ledger.opened import open_ledger
     from flows.run.ablation import Ablation, arms_of, choose_arms, keep_table
@@ -242,7 +240,7 @@ def compare(
     Scores are compared on the items that both answered, with intervals. Equal settings and digests are counted, not
     listed.
     """
-    from flows.cli.text.comparison import print_comparison
+    from flows.cli.text.study import print_comparison
     from flows.views.compare import compare_runs
 
     found = compare_runs(load_settings(config), first, second)

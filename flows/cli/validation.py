@@ -1,26 +1,43 @@
-"""What `tunegate validate` finds beyond the file itself: in the sources, the SQL and the functions that it names."""
+"""What `tunegate validate` finds beyond the file itself: in the sources, the SQL and the functions that it names.
 
-from __future__ import annotations
+With `--data`, and for `plan`, also in the files of base models and sources. A source is read as a run reads it, into a
+folder that is removed; of a remote one, what was ingested last. Contacts no service.
+"""
 
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
-from flows.context.ingest import source_fault
+from flows.context.ingest import landed_folder, source_fault
 from flows.curation_steps import declaration_advice, declaration_faults
+from flows.privacy.keys import load_forgotten
+from flows.workspace.settings import Settings
+from schemas.artifacts import RowCounts, TicketTable
+from schemas.candidates import base_models
 from schemas.check import ReadableSections
 from schemas.comparison import with_comparison
-from schemas.errors import TunegateError
+from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
-from schemas.training_advice import training_advice
+from schemas.source import SourceSpec
+from schemas.template import template_columns
+from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
 from tasks.assess.user_metrics import sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
+from tasks.curate.extract import extract_tickets
+from tasks.curate.row_faults import FaultLimit
+from tasks.curate.validate import validate_tickets
+from tasks.model.base_model import fingerprint_base_model
 from tasks.model.model_uri import parse_model_uri
+from tasks.sources.registry import fingerprint_source, ingest_source, ingested, kind_of, place_of
 
 Declared = PipelineSpec | ReadableSections
 """A valid pipeline, or what can be read of another."""
+MAKES_COLUMNS = ("sql", "python")
+"""Steps that may fill a column which the source lacks."""
 
 
 def address_fault(uri: str) -> TunegateError | None:
@@ -33,11 +50,15 @@ def address_fault(uri: str) -> TunegateError | None:
 
 
 def faults_of(pipelines: Mapping[str, Declared], *, root: Path) -> list[TunegateError]:
-    """Every fault once: what several pipelines inherit is one fault, with the place of the first."""
+    """Every fault of the declarations, once."""
+    return _each_once((name, fault) for name, spec in pipelines.items() for fault in _faults_of(spec, root))
+
+
+def _each_once(found: Iterable[tuple[str, TunegateError]]) -> list[TunegateError]:
+    """What several pipelines inherit is one fault, with the place of the first."""
     faults: dict[str, TunegateError] = {}
-    for name, spec in pipelines.items():
-        for fault in _faults_of(spec, root):
-            faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
+    for name, fault in found:
+        faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     return list(faults.values())
 
 
@@ -63,6 +84,8 @@ def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list
     advice = [] if spec.train is None else training_advice(spec.train)
     if spec.curate is not None:
         advice += declaration_advice(spec.curate.steps, root=root)
+    if spec.train is not None and spec.evaluate is not None:
+        advice += prompt_advice(spec.train, spec.evaluate)
     if spec.gates is not None and spec.evaluate is not None:
         advice += gate_warnings(
             with_comparison(spec.gates, spec.evaluate),
@@ -79,3 +102,140 @@ def advice_by_pipeline(pipelines: Mapping[str, Declared], *, root: Path) -> dict
         for sentence in advice_on(spec, root=root):
             found.setdefault(sentence, []).append(name)
     return found
+
+
+class DataFindings(NamedTuple):
+    """What is in the files of all pipelines."""
+
+    faults: list[TunegateError]
+    """Each once: what several pipelines share is one fault."""
+    rows: dict[str, RowCounts]
+    """Pipeline -> rows of its source, if that can be read."""
+    unread: list[str]
+    """Pipelines whose remote source has not been ingested yet."""
+
+
+def check_data(pipelines: Mapping[str, Declared], settings: Settings, *, root: Path) -> DataFindings:
+    """Read what the pipelines name, all of it, and collect every fault."""
+    found = DataFindings([], {}, [])
+    found.faults.extend(
+        _each_once(
+            (name, fault)
+            for name, spec in pipelines.items()
+            for fault in (*_model_faults(spec, root), *_source_faults(spec, root, settings, found))
+        )
+    )
+    return found
+
+
+def _model_faults(spec: Declared, root: Path) -> Iterator[TunegateError]:
+    for uri, _ in () if spec.train is None else base_models(spec.train):
+        if address_fault(uri) is not None:
+            continue  # the loader reports it
+        try:
+            fingerprint_base_model(uri, root=root)
+        except TunegateError as error:
+            error.where = error.where or f"{spec.name}.train.base_model"
+            yield error
+
+
+def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
+    if spec.source is None or source_fault(spec.source, pipeline=spec.name) is not None:
+        return
+    with tempfile.TemporaryDirectory(prefix="tunegate-validate-") as aside:
+        try:
+            table = read_source(spec.source, root, settings, aside=Path(aside), pipeline=spec.name)
+        except TunegateError as error:
+            error.where = f"{spec.name}.source, {error.where}"
+            yield error
+            return
+        if table is None:
+            found.unread.append(spec.name)
+            return
+        found.rows[spec.name] = table.rows
+        try:
+            yield from missing_columns(spec, table, aside=Path(aside))
+        except DataError as error:
+            yield error
+
+
+def read_source(
+    source: SourceSpec, root: Path, settings: Settings, *, aside: Path, pipeline: str, as_of: str | None = None
+) -> TicketTable | None:
+    """Read the source as a run does, into an empty folder; None of a remote source that was never ingested.
+
+    Raises:
+        TunegateError: as `extract_tickets` and `ingest_source`.
+    """
+    landed = landed_folder(settings, pipeline)
+    if kind_of(source).is_remote:
+        if ingested(source, landed=landed) is None:
+            return None
+    else:  # a database that another program writes is copied first
+        landed = aside / "landed"
+        ingest_source(source, root=root, landed=landed)
+    out = aside / "out"
+    out.mkdir()
+    return extract_tickets(
+        out, source=source, fingerprint=fingerprint_source(source, root=root, landed=landed),
+        place=place_of(source, root=root, landed=landed), forgotten=load_forgotten(settings), as_of=as_of,
+    )  # fmt: skip
+
+
+def _empty_columns(tickets: Path) -> set[str]:
+    """Columns without a value in any ticket."""
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(tickets).read()  # `read_table` imports pandas
+    return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
+
+
+def missing_columns(spec: Declared, table: TicketTable, *, aside: Path) -> list[TunegateError]:
+    """Columns that the pipeline needs and that no ticket of its source has.
+
+    Raises:
+        DataError: TG0220, TG0221, as a run at its step `validate`: too many rows are faulty, so what they lack says
+            nothing of the columns.
+    """
+    try:
+        if spec.table is not None:
+            FaultLimit(spec.table.fail_above, (table,)).check()
+        missing = list(_column_faults(spec, table))
+        if spec.table is not None and not missing:
+            out = aside / "valid"
+            out.mkdir()
+            validate_tickets(out, tickets=table, table=spec.table)
+    except DataError as error:
+        error.where = f"{spec.name}.source"
+        raise
+    return missing
+
+
+def _column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError]:
+    """None if a step may make the column."""
+    if spec.curate is None or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
+        return
+    empty = _empty_columns(table.tickets)
+    for column, needed_by in _needed_columns(spec).items():
+        if column in empty:
+            yield DataError(
+                f"no ticket of the source has `{column}`, which {needed_by} needs", code="TG0204",
+                where=f"{spec.name}.source", hint=f"source.columns: {{{column}: THEIR_NAME}}",
+            )  # fmt: skip
+
+
+def _needed_columns(spec: Declared) -> dict[str, str]:
+    """Column -> the first key that needs it, of the sections that can be read."""
+    needed: dict[str, str] = dict.fromkeys(spec.table.required if spec.table is not None else (), "schema.required")
+    if spec.train is not None:
+        for key in ("system", "user", "answer"):
+            for column in template_columns(getattr(spec.train.prompt, key)):
+                needed.setdefault(column, f"train.prompt.{key}")
+    if spec.evaluate is None:
+        return needed
+    for column in spec.evaluate.slices:
+        needed.setdefault(column, "evaluate.slices")
+    routing = spec.evaluate.routing_field
+    if routing is not None and {"majority", "tfidf"} & set(spec.evaluate.arms):
+        needed.setdefault(routing, "evaluate.routing_field")
+    return needed

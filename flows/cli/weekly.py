@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -10,24 +11,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from flows.cli.command import command, group
-from flows.cli.options import (
-    CONFIG,
-    AsOf,
-    Config,
-    Given,
-    Items,
-    Json,
-    Pipeline,
-    RunArgument,
-    Wait,
-    complete_pipeline,
-)
+from flows.cli.options import CONFIG, AsOf, Config, Given, Items, Json, Pipeline, RunArgument, Wait, complete_pipeline
 from flows.cli.output import out, print_json, print_rows, talk, write
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
     from schemas.columns import TicketColumn
+    from schemas.graph_picture import GraphPicture
 
 RUN_COLUMNS = ("run_id", "pipeline", "status", "verdict", "started_at", "exit_code", "reason")
 
@@ -123,8 +114,7 @@ def validate(
     """
     from rich.markup import escape
 
-    from flows.cli.data_validation import DataFindings, check_data
-    from flows.cli.validation import Declared, address_fault, advice_by_pipeline, faults_of
+    from flows.cli.validation import DataFindings, Declared, address_fault, advice_by_pipeline, check_data, faults_of
     from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []
@@ -170,7 +160,6 @@ def pin(
 
     A branch moves, so pipelines.yaml names commits. No other command asks the hub for one.
     """
-    from flows.cli.pinning import pin_in_file
     from tasks.hub_commit import parse_hub_name, resolve_commit
 
     repo, revision = parse_hub_name(name)
@@ -183,6 +172,24 @@ def pin(
     if write_it and not dataset:
         talk().print(f"{n_replaced} addresses replaced in {config}", markup=False)
     return 0
+
+
+def pin_in_file(config: Path, repo: str, commit: str) -> int:
+    """Replace the revision of every `hf://REPO@REVISION` in the file's text; return how many have changed.
+
+    Raises:
+        ConfigErrors: TG0110, the file cannot be read.
+    """
+    from schemas.diagnostics import read_source
+    from schemas.yaml_text import MAX_BYTES, MAX_LINE
+    from tasks.files import write_atomic
+
+    text: str = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
+    address, pinned = rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", f"hf://{repo}@{commit}"
+    n_changed: int = sum(each != pinned for each in re.findall(address, text))
+    if n_changed:
+        write_atomic(config.absolute(), re.sub(address, pinned, text).encode())
+    return n_changed
 
 
 @command(app, example="tunegate plan support-replies --json")
@@ -312,12 +319,12 @@ def runs(
 @command(app, example="tunegate show 20261126-074621")
 def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Show one run: its steps, what was reused, the gate's findings."""
+    from flows.cli.decisions import tick_json, tick_lines
     from flows.context.timings import memory_sentence, read_timings
     from flows.ledger.opened import open_ledger
     from flows.run.console import gate_table
     from flows.views.run_reader import Recorded
     from flows.views.selection_report import choice_json, choice_of, choice_row
-    from flows.views.tick_report import tick_json, tick_lines
 
     settings = load_settings(config)
     ledger = open_ledger(settings)
@@ -421,12 +428,14 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Let the champion answer a ticket, redacted as it was trained."""
-    from flows.cli.answering import answer_ticket, champion_of, read_ticket
+    from flows.cli.answering import answer_ticket, no_champion, read_ticket
     from flows.ledger.opened import open_ledger
     from schemas.load import load_file
 
     spec = load_file(config).get(pipeline)
-    champion = champion_of(spec, open_ledger(load_settings(config)))
+    champion = open_ledger(load_settings(config)).champion(spec.registry.name)
+    if champion is None:
+        raise no_champion(spec)
     reply = answer_ticket(spec, champion, subject=subject, body=read_ticket(file))
     if as_json:
         print_json({"name": spec.registry.name, "version": champion.version, "reply": reply})
@@ -450,14 +459,18 @@ def graph(
 
     Each step is reused, left out, or to be run; writes nothing.
     """
-    from flows.cli.pictures import picture_of_now, picture_of_run
-    from flows.graph.draw import as_mermaid, as_text
+    from flows.graph.draw import as_mermaid, as_text, picture_of_plan
+    from flows.run.planned_run import plan_pipeline
 
     if mermaid and as_json:
         raise ConfigError(
             "one form at a time: --mermaid or --json", code="TG0139", where="graph", hint="tunegate graph --help"
         )
-    picture = picture_of_now(pipeline, config) if run is None else picture_of_run(pipeline, run, config)
+    if run is None:
+        found = plan_pipeline(pipeline, config)
+        picture = picture_of_plan(found.pipeline.graph, found.nodes, found.seconds)
+    else:
+        picture = _recorded_picture(pipeline, run, config)
     if as_json:
         print_json(picture.to_json())
     elif mermaid:
@@ -467,6 +480,33 @@ def graph(
         counts = ", ".join(f"{n} {state}" for state, n in picture.counts().items())
         talk().print(f"{len(picture.nodes)} nodes: {counts}", markup=False)
     return 0
+
+
+def _recorded_picture(pipeline: str, run_id: str, config: Path) -> GraphPicture:
+    """The graph as the run left it.
+
+    Raises:
+        ConfigError: TG0139, the run is of another pipeline; TG0151, no such run or several; TG0159, it kept no graph.
+    """
+    from flows.context.run_picture import read_picture
+    from flows.ledger.opened import open_ledger
+    from schemas.load import load_file
+
+    name, settings = load_file(config).get(pipeline).name, load_settings(config)
+    row = open_ledger(settings).run(run_id)
+    if row.pipeline != name:
+        raise ConfigError(
+            f"run {row.run_id} is of pipeline {row.pipeline}", code="TG0139", where="--run",
+            hint=f"tunegate graph {row.pipeline} --run {row.run_id}",
+        )  # fmt: skip
+    picture = read_picture(settings.home, row.run_id)
+    if picture is None:
+        why = "it has not come so far" if row.status == "RUNNING" else "it was killed, or an earlier version made it"
+        raise ConfigError(
+            f"run {row.run_id} kept no graph: {why}", code="TG0159", where="--run",
+            hint=f"`tunegate show {row.run_id}` lists its steps; `tunegate graph {name}` draws what a run would do now",
+        )  # fmt: skip
+    return picture
 
 
 @command(app, example="tunegate explain TG0220")

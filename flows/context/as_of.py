@@ -5,8 +5,6 @@ verdicts and labels are left out, as is agents' feedback; edits and deletions of
 today.
 """
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date
 from pathlib import Path
@@ -15,8 +13,7 @@ from flows.workspace.clock import present
 from schemas.errors import ConfigError
 from schemas.file_reading import Source
 from tasks.curate.extract import day_after
-from tasks.sources.ingest import ingested
-from tasks.sources.registry import kind_of
+from tasks.sources.registry import ingested, kind_of
 
 
 def check_as_of(text: str) -> str:

@@ -5,8 +5,6 @@ It arrives by `tunegate model feedback` and at the endpoint's `/v1/feedback`. Cu
 beginning; what arrives meanwhile belongs to the next run.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """What a pipeline's graph depends on besides its declaration: folders, earlier results, the registry, the cluster."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

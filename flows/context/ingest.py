@@ -3,8 +3,6 @@
 `tunegate plan`, `reproduce` and `report` never do this: they contact no service. Called by `flows/run/open_run.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +16,8 @@ from flows.workspace.settings import Settings
 from schemas.errors import TunegateError
 from schemas.pipeline import PipelineSpec
 from schemas.source import SourceSpec
-from tasks.sources.ingest import check_source, ingest_source, ingested, source_folder
 from tasks.sources.kind import Ingested
-from tasks.sources.registry import kind_of
+from tasks.sources.registry import check_source, ingest_source, ingested, kind_of, source_folder
 from tasks.step import StepInfo
 
 

@@ -5,8 +5,6 @@ no text. Lines are only added, and the last one of an answer counts, so that a k
 is another line. A run uses the labels that are there when it begins.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

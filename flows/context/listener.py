@@ -1,7 +1,5 @@
 """Listeners that follow a run: the console, MLflow's live curves, and others."""
 
-from __future__ import annotations
-
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 

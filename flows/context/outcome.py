@@ -1,7 +1,5 @@
 """How a run ended, and with which exit code."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -40,13 +38,7 @@ class Outcome(BaseModel):
 
 
 def outcome_of(
-    ledger: Ledger,
-    run_id: str,
-    verdict: Ending,
-    reason: str,
-    *,
-    version: str | None = None,
-    holds: Holds | None = None,
+    ledger: Ledger, run_id: str, verdict: Ending, reason: str, *, version: str | None = None, holds: Holds | None = None
 ) -> Outcome:
     """Make the outcome of a run of the ledger, with the current champion."""
     run = ledger.run(run_id)

@@ -4,8 +4,6 @@ Splits stay stable as data grows, drift is measured against the last card, and v
 Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flows.graph.store import Store

@@ -1,7 +1,5 @@
 """The published warehouse of a pipeline: `warehouse/PIPELINE/warehouse.duckdb` below the home folder."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schemas.errors import ConfigError

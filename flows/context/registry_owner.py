@@ -3,8 +3,6 @@
 Checked before anything can be promoted: by a run whose ledger has no champion yet, and before each promotion.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import orjson

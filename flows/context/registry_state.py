@@ -4,8 +4,6 @@ Read when a run begins; `flows/assess.py` passes it on as typed parameters, so t
 Called by `flows/run/open_run.py` and `tunegate plan`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -138,6 +136,18 @@ def describe_start(spec: PipelineSpec, state: RegistryState) -> str | None:
     if state.start is None:
         return f"{spec.registry.name} has no champion yet: the training starts from the base model"
     return f"the training continues from champion version {state.start.champion.version}"
+
+
+def describe_champion(spec: PipelineSpec, state: RegistryState) -> str | None:
+    """Return a warning if the champion learned other answers than those that are judged; None if not."""
+    champion, wanted = state.champion, spec.train.prompt.answer
+    if champion is None or champion.prompt.answer == wanted:
+        return None
+    return (
+        f"champion version {champion.version} learned to answer {champion.prompt.answer!r}, and answers are compared "
+        f"with {wanted!r} now: it loses whatever the candidate is worth; a rule with `against: best_baseline` compares "
+        "with the base model"
+    )
 
 
 def starting_point(spec: PipelineSpec, ledger: Ledger, champion: ChampionRef | None) -> StartingPoint | None:

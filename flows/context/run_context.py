@@ -1,7 +1,5 @@
 """One run in progress: its settings, folders and listeners. It does not know the graph."""
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The graph of a recorded run, in `HOME/runs/RUN-graph.json`: written when the run reports and when it closes."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 They are kept outside the store, where equal inputs must give equal bytes.
 """
 
-from __future__ import annotations
-
 import orjson
 
 from flows.graph.execute import Observer, Outcome

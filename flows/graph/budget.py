@@ -3,8 +3,6 @@
 Resources are cores, memory, accelerators, and one heavy node.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

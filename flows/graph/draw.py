@@ -4,8 +4,6 @@ It knows nothing about tickets. The picture itself is plain data (`schemas/graph
 `tasks/release/reports/graph_chart.py` draws it as SVG.
 """
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Mapping, Sequence
 

@@ -4,8 +4,6 @@ One loop, `drive`, decides; its caller executes: `submit` starts a node on a pla
 Prefect task (`prefect_runner.py`). Results do not depend on what ran next to them, nor on the order in which nodes end.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 import threading

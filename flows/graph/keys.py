@@ -12,8 +12,6 @@ It knows nothing about the store; `flows/graph/execute.py` computes every key th
 cannot disagree.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import hashlib

@@ -1,7 +1,5 @@
 """Plan what a run would do with each node and why, with the keys that a run uses. Reads the store, writes nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal

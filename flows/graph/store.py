@@ -8,8 +8,6 @@ Below the root: `store/` results, `keys/` what each was made from, `tmp/` tempor
 kill (checkpoints), `damaged/` results that do not match their manifest, `locks/keys/` locks of results in progress.
 """
 
-from __future__ import annotations
-
 import logging
 import shutil
 import time
@@ -115,13 +113,7 @@ class Store:
             return self._found_or_moved(step, key, returns, deep=deep)
 
     def obtain(
-        self,
-        step: str,
-        key: str,
-        returns: type[A],
-        produce: Callable[[Path], A],
-        *,
-        parts: KeyParts | None = None,
+        self, step: str, key: str, returns: type[A], produce: Callable[[Path], A], *, parts: KeyParts | None = None
     ) -> Obtained[A]:
         """Return the stored result, or make it with `produce(directory)` and commit it.
 

@@ -4,8 +4,6 @@ The books (`runs.py`, `ticks.py`, `champions.py`) extend this class and see one 
 the machine's `flock`, and with Postgres a lock there as well: both end with the process that holds them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial

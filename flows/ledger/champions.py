@@ -4,8 +4,6 @@
 empties the outbox.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -4,8 +4,6 @@ SQLite's own connection fits; `flows/ledger/postgres.py` adapts Postgres'. Nothi
 files.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 

@@ -4,8 +4,6 @@ The journal is append-only and lists what will be removed before it is removed: 
 process finds it there and finishes. Nothing in it names a customer in clear.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass

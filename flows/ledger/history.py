@@ -6,8 +6,6 @@ table of champions. (Whoever can write the file can forge the whole chain. To no
 Works inside the transactions of its only callers, `flows/ledger/champions.py` and `promotions.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 

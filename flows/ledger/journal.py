@@ -6,8 +6,6 @@ inserts contradicts the journal. Whoever can write the file can also forge the w
 hash is kept outside (`flows/ledger/witness.py`).
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Sequence
 from typing import Any

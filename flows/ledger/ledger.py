@@ -6,8 +6,6 @@ Here are `Tallies`, figures over all runs for `tunegate ops metrics`, and `Accep
 a ledger that is not the one that was here before.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 from flows.ledger.base import LedgerBase

@@ -4,8 +4,6 @@ Copying moves a ledger from its file into Postgres, and backs up one in Postgres
 same events and the same hashes. Called by `flows/cli/migration.py`.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Open the ledger and the store that the settings name. Opening reads and creates nothing."""
 
-from __future__ import annotations
-
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.workspace.settings import Settings

@@ -25,14 +25,7 @@ from schemas.errors import ConfigError, ServiceError, TunegateError
 if TYPE_CHECKING:
     import psycopg2.extensions
 
-TRANSIENT = (
-    "starting up",
-    "shutting down",
-    "not yet accepting",
-    "recovery",
-    "too many clients",
-    "reserved for",
-)
+TRANSIENT = ("starting up", "shutting down", "not yet accepting", "recovery", "too many clients", "reserved for")
 """Refusals of a server that will accept connections after a while."""
 REFUSED = ("42501", "53100", "25006", "3F000", "0A000")
 """Its codes for: no permission, disk full, read only, no schema, not supported."""

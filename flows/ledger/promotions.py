@@ -8,8 +8,6 @@ A candidate waits because its pipeline requires approval, because of a cooldown,
 `Approvals` is a person's answer: approved, it becomes champion if its verdict still allows that; or rejected.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -38,13 +36,7 @@ from tasks.failpoint import reach
 
 class Promotions(Champions):
     def promote(
-        self,
-        name: str,
-        *,
-        expected: str | None,
-        version: str,
-        verdict: RunVerdict,
-        approval: bool = False,
+        self, name: str, *, expected: str | None, version: str, verdict: RunVerdict, approval: bool = False
     ) -> EventRow:
         """Make the version champion if `expected` still is, or record that it waits for a person.
 

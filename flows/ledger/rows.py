@@ -1,7 +1,5 @@
 """What the ledger returns: one frozen row per run, step, candidate, event and projection."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal

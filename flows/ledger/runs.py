@@ -3,8 +3,6 @@
 It knows nothing about champions (`flows/ledger/champions.py`); `flows/ledger/ledger.py` joins both.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable
 from statistics import median
@@ -39,15 +37,7 @@ class Seen(NamedTuple):
 
 
 class Runs(LedgerBase):
-    def start_run(
-        self,
-        run_id: str,
-        *,
-        pipeline: str,
-        model_name: str,
-        input_digest: str,
-        config_json: str,
-    ) -> None:
+    def start_run(self, run_id: str, *, pipeline: str, model_name: str, input_digest: str, config_json: str) -> None:
         """Record a run of this process as RUNNING. The caller holds the pipeline's lock.
 
         Raises:

@@ -5,8 +5,6 @@ and any process may use it; writers take turns (BEGIN IMMEDIATE), a reader sees 
 does not know what the rows mean; `flows/ledger/base.py` chooses between it and Postgres.
 """
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterator

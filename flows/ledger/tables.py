@@ -4,8 +4,6 @@ Written for SQLite; `flows/ledger/postgres.py` translates `INTEGER`, `REAL`, `TE
 `upgrade.py` upgrades older tables.
 """
 
-from __future__ import annotations
-
 VERSION = 4
 
 TABLES = """

@@ -5,8 +5,6 @@ that no ticket is missed or counted as new twice, wherever a run is killed. Its 
 raising its version: a program that does not know them ignores them.
 """
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ Called by `tunegate ops migrate` (`flows/ledger/migrate.py`), after a backup. Th
 later version of the tables gets its own function here.
 """
 
-from __future__ import annotations
-
 import re
 import sqlite3
 from collections.abc import Callable, Mapping

@@ -5,8 +5,6 @@ witness, whatever it says itself. It is one small file per home folder in the us
 another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it before each change and updates it after.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import secrets

@@ -5,8 +5,6 @@ first tombstone it is copied next to them, since a home that is restored from a 
 goes by the source's id and by the pseudonyms that pipelines make of it.
 """
 
-from __future__ import annotations
-
 import os
 import secrets
 import stat

@@ -5,8 +5,6 @@ other people's tickets) and is removed too, since after the removal it would be 
 apart from the index. Called by `tunegate data forget`, `tunegate data lineage` and at the beginning of a run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path

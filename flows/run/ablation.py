@@ -4,8 +4,6 @@ Every step uses the store, so that equal results are shared and a killed ablatio
 the previous split) and writes nothing there: no run, no candidate, no verdict. Called by `tunegate study ablate`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -70,12 +70,13 @@ class Screen(Listener):
         self.console = console
         self._live: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-        self._since: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
         self._last_plain: dict[str, float] = {}
 
     def started(self, node: Node) -> None:
         self._end_line(node.name)  # of a failed attempt
-        self._since[node.name] = self._last_plain[node.name] = time.monotonic()
+        self._first.pop(node.name, None)
+        self._last_plain[node.name] = time.monotonic()
         if self.console.is_terminal and node.takes("progress"):
             if self._live is None:
                 self._live = Progress(
@@ -91,7 +92,9 @@ class Screen(Listener):
 
     def progressed(self, node: Node, done: int, total: int | None, unit: str, figures: dict[str, float]) -> None:
         now, name = time.monotonic(), node.name
-        text = _progress_text(done, total, unit, figures, seconds=now - self._since.setdefault(name, now))
+        # Speed counts from the first report: what comes before it is preparation, or work of an earlier attempt.
+        at, before = self._first.setdefault(name, (now, done))
+        text = _progress_text(done, total, unit, figures, rate=(done - before) / (now - at) if now > at else 0.0)
         live = self._live  # another thread may close it meanwhile
         if live is not None and name in self._tasks:
             live.update(self._tasks[name], completed=done, total=total, progress=text)
@@ -132,11 +135,11 @@ class Screen(Listener):
                 self.close()
 
 
-def _progress_text(done: int, total: int | None, unit: str, figures: dict[str, float], *, seconds: float) -> str:
+def _progress_text(done: int, total: int | None, unit: str, figures: dict[str, float], *, rate: float) -> str:
     of = f"/{total:,}" if total else ""
     parts = [f"{done:,}{of} {unit}", *(f"{name} {value:.4g}" for name, value in figures.items())]
-    rate = done / seconds if seconds > 0 else 0.0
-    parts.append(f"{rate:,.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s")
+    if rate > 0:
+        parts.append(f"{rate:,.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s")
     if total and rate > 0:
         parts.append(f"ETA {max(0.0, (total - done) / rate):.0f} s")
     return "  ".join(parts)
@@ -182,7 +185,8 @@ def describe(artifact: Artifact) -> str:
             return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{last}"
         case EvalSet():
             faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
-            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}"
+            repeated = f", {artifact.n_repeated:,} with the prompt of another" if artifact.n_repeated else ""
+            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}{repeated}"
         case PromptSet():
             return f"{artifact.n_items:,} prompts"
         case Predictions():

@@ -3,8 +3,6 @@
 Freshness is judged again in every run, because a reused result ages.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 

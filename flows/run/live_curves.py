@@ -4,8 +4,6 @@ The complete curves follow with the run's record (`flows/champion/mlflow_sync.py
 later.
 """
 
-from __future__ import annotations
-
 import queue
 import threading
 import time

@@ -4,8 +4,6 @@ Sent after the ledger has it. A failure here only prints a note. No ticket text 
 versions, and the rules that are not met with their numbers. Called by `flows/run/open_run.py`.
 """
 
-from __future__ import annotations
-
 import os
 import urllib.error
 import urllib.parse

@@ -1,7 +1,5 @@
 """One run of one pipeline: opened under the pipeline's lock, recorded in the ledger, closed with its outcome."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from flows.context.listener import Listener
 from flows.context.outcome import Holds
 from flows.context.previous_run import find_previous_run
 from flows.context.registry_owner import check_registry
-from flows.context.registry_state import describe_start, record_held_out, registry_state_of
+from flows.context.registry_state import describe_champion, describe_start, record_held_out, registry_state_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import TimingsObserver
@@ -137,8 +135,9 @@ def open_run(
         registry_state = registry_state_of(spec, ledger, before=as_of and end_of(as_of))
         context = RunContext(spec, settings, root, run_id, open_store(settings), ledger, registry_state, as_of, given)
         context.listeners.members += listeners(context)
-        if (start := describe_start(spec, context.registry_state)) is not None:
-            context.listeners.noted(start)
+        for describe in (describe_start, describe_champion):
+            if (note := describe(spec, registry_state)) is not None:
+                context.listeners.noted(note)
         ledger.mark_interrupted()
         if context.registry_state.champion is None and as_of is None:  # perhaps the ledger has lost it
             check_registry(spec, settings, ledger)

@@ -5,8 +5,6 @@ declaration; the worker has its own `pipelines.yaml` and refuses to work if decl
 needs the ledger stays with the run: the gate, which counts earlier verdicts, and all changes of ledger and registry.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -271,8 +269,7 @@ def give_back(run: Run, stage: str, run_id: str, handover: str) -> None:
     }
     made = {name: ended for name, ended in made.items() if not ended.skipped}
     write_json(
-        _place(run.store.root, run_id, stage, done=True),
-        Results(handover=handover, made=made).model_dump(mode="json"),
+        _place(run.store.root, run_id, stage, done=True), Results(handover=handover, made=made).model_dump(mode="json")
     )
 
 

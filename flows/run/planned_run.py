@@ -85,7 +85,7 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
             check_ingested(spec.source, landed_folder(settings, spec.name), as_of)
     check_cluster(spec, settings)
     ledger, store = open_ledger(settings), open_store(settings)
-    registry_state = registry_state_of(spec, ledger, before=before) if ledger.exists() else RegistryState()
+    registry_state = registry_state_of(spec, ledger, before=before)
     previous_run = find_previous_run(ledger, store, spec.name, before=before)
     context = context_of(
         spec, settings, root=config.resolve().parent, registry_state=registry_state, previous_run=previous_run,

@@ -22,7 +22,7 @@ from flows.workspace.clock import now, present
 from flows.workspace.disk import named_disk_errors, private_folder
 from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
 from tasks.curate.data_checks import judge_now
-from tasks.curate.history import SNAPSHOT, write_history
+from tasks.curate.publish import SNAPSHOT, write_history
 from tasks.failpoint import reach
 from tasks.files import sha256_json, sync_directory, write_json
 

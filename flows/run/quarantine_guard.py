@@ -4,8 +4,6 @@ A step's own share is added to what the steps before it have quarantined: those 
 earlier stages. So the limit does not depend on which steps happen to run in parallel.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from flows.graph.budget import budget_of

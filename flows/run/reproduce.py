@@ -4,8 +4,6 @@ Each step is repeated separately on the stored results of the steps before it: a
 not where it ends. Nothing is stored. Called by `tunegate study reproduce`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,9 +139,7 @@ def _previous_run(store: Store, rows: dict[str, StepRow]) -> PreviousRun:
         return store.with_digest(name, digest, returns) if isinstance(digest, str) else None
 
     return PreviousRun(
-        split=previous("split", Splits),
-        card=previous("card", CurationCard),
-        checks=previous("checks", CheckResults),
+        split=previous("split", Splits), card=previous("card", CurationCard), checks=previous("checks", CheckResults)
     )
 
 

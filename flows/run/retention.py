@@ -4,8 +4,6 @@ They are in the results of `extract` and of every step before `redact`, in the w
 the snapshots' `raw_tickets.parquet`. Redacted results stay. Called by `flows/curate.py` at the end of the stage.
 """
 
-from __future__ import annotations
-
 import time
 
 from flows.context.published import warehouse_folder

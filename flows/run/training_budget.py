@@ -3,8 +3,6 @@
 Reads the ledger and the store; `tasks/train/launch.py` watches the budget while a training runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from statistics import median
 

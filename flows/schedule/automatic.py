@@ -3,8 +3,6 @@
 By HTTP, without importing Prefect: it reads its settings when it is imported, which takes long.
 """
 
-from __future__ import annotations
-
 import os
 import urllib.parse
 from collections.abc import Iterator, Mapping

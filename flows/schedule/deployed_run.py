@@ -3,8 +3,6 @@
 Called by `flows/pipeline.py`; `flows/deployments.py` creates the deployments and limits.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta

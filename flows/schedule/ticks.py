@@ -5,8 +5,6 @@ there a cooldown? Then tickets are curated (unchanged results come from the stor
 `tasks/monitor/conditions.py` decides; this module collects the figures. Called by `flows/pipeline.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo

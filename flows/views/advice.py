@@ -4,14 +4,13 @@
 `missing` and names the command that gets it; nothing is assumed, and nothing is changed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import orjson
 from ruamel.yaml import YAML
 
@@ -26,11 +25,11 @@ from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
 from tasks.assess.ablation import AblationTable
 from tasks.assess.climb import FITTED
-from tasks.assess.consistency import form_shares
 from tasks.assess.economics import cheapest_own
 from tasks.assess.evidence import PROMPTING_ARMS, ArmScores, ranked_arms
 from tasks.assess.judge import ChangeTest, Judgement, ValueTest, judge_value
 from tasks.assess.side_by_side import judge_scores
+from tasks.assess.style import form_shares
 from tasks.train.memory import fit_methods, forecast, workload_of
 
 ARMS = ("tuned", *PROMPTING_ARMS, "majority", "tfidf")
@@ -384,8 +383,6 @@ def _best_prompting(scores: Mapping[str, Scores], traits: MetricTraits) -> str |
 
 def _meets(spec: PipelineSpec, arm: ArmScores) -> Literal["yes", "no", "not shown"] | None:
     """Return whether the arm's bounds reach every absolute limit of the gate; `not shown` if it lacks a metric."""
-    import numpy as np
-
     verdicts = set()
     for rule in spec.gates.rules:
         if rule.value_threshold is None or rule.slice is not None:

@@ -1,11 +1,9 @@
 """Find the shapes of a pipeline's base model before it is fetched, for `study estimate` and `study advise`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from schemas.training import TrainSpec
-from tasks.model.model_config import read_config
+from tasks.model.base_model import read_config
 from tasks.model.model_uri import FileUri, parse_model_uri
 from tasks.train.model_shapes import ModelDims, known_dims
 

@@ -1,7 +1,5 @@
 """Check that the champion's files are those of its promotion. Used by `tunegate model history` and `doctor`."""
 
-from __future__ import annotations
-
 import orjson
 
 from flows.ledger.history import last_move

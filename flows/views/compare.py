@@ -4,8 +4,6 @@ Changes nothing and shows no ticket text. Called by `tunegate study compare`; `t
 sums.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict
 from typing import Any
 

@@ -3,8 +3,6 @@
 Used by `tunegate study cost`, `advise`, `compare` and the report; `tasks/assess/economics.py` computes.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import orjson

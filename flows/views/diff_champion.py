@@ -3,8 +3,6 @@
 Called by `flows/views/report.py`.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable
 

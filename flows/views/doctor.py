@@ -1,22 +1,24 @@
-"""The checks of `tunegate ops doctor`, one small function each; `flows/cli/examination.py` runs them.
+"""The checks of `tunegate ops doctor`, one small function each.
 
 In this order: the machine (Python, packages, torch and its devices, disk, clock), the state folder (locks, ledger,
-warehouses, MLflow's store, the champions' files), and the servers. Nothing is repaired, but runs whose process is gone
-are marked, as by `tunegate runs`; nothing is started, and nothing is sent except health requests.
-`flows/views/exposure.py` reports who else can reach the servers.
+warehouses, MLflow's store, the champions' files), the servers, and who else can reach both. Nothing is repaired, but
+runs whose process is gone are marked, as by `tunegate runs`; nothing is started. Only health requests are sent, and one
+request without credentials, which shows whether a server answers anyone: Prefect and MLflow ask for a login only if
+configured to.
 """
-
-from __future__ import annotations
 
 import os
 import shutil
+import socket
 import sqlite3
+import stat
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib import metadata
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TypeAlias
 
@@ -25,11 +27,13 @@ from flows.context.published import warehouse_folder
 from flows.ledger.opened import open_ledger
 from flows.views.champion_files import check_champion
 from flows.workspace.clock import VARIABLE, now
+from flows.workspace.disk import named_disk_errors
 from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
-from schemas.errors import ConfigError, LockedError, StorageError
+from schemas.endpoint import is_loopback
+from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.load import load_file
 from tasks.files import verify
 from tasks.warehouse import connect
@@ -43,6 +47,13 @@ LOGIN = {
     "mlflow": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_TOKEN"),
 }
 """Variables with a login, of which one is enough."""
+_LISTENING = "0A"
+_PROTECTED = {"prefect": "/admin/version", "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1"}
+"""A path that a server with logins answers only with one."""
+_FIX = {
+    "prefect": "set PREFECT_SERVER_API_AUTH_STRING there and PREFECT_API_AUTH_STRING here, or listen on 127.0.0.1",
+    "mlflow": "start it with --app-name basic-auth and --allowed-hosts, or listen on 127.0.0.1",
+}
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,11 @@ class Patient:
     environ: Mapping[str, str]
 
 
+def _rated(what: str, good: bool, message: str, fix: str, *, otherwise: str = "warn") -> Finding:
+    """A finding that needs the fix only if it is not good."""
+    return Finding(what, "ok" if good else otherwise, message, "" if good else fix)
+
+
 Check: TypeAlias = Callable[[Patient], Iterator[Finding]]
 
 
@@ -83,7 +99,7 @@ def python(_patient: Patient) -> Iterator[Finding]:
     """Check its version, and count the cores."""
     fit = (3, 11) <= sys.version_info[:2] <= (3, 14)
     message = f"{sys.version.split()[0]}, {os.cpu_count()} cores"
-    yield Finding("python", "ok" if fit else "bad", message, "" if fit else "use Python 3.11 to 3.14")
+    yield _rated("python", fit, message, "use Python 3.11 to 3.14", otherwise="bad")
 
 
 def packages(_patient: Patient) -> Iterator[Finding]:
@@ -112,11 +128,8 @@ def torch(_patient: Patient) -> Iterator[Finding]:
     facts = torch_facts()
     n_cores = os.cpu_count() or 1
     precision = "bfloat16" if facts.bfloat16 else "float32: no bfloat16 products in hardware"
-    crowded = facts.n_threads > n_cores
-    yield Finding(
-        "arithmetic", "warn" if crowded else "ok", f"{facts.n_threads} threads, {precision}",
-        f"set OMP_NUM_THREADS to at most {n_cores}" if crowded else "",
-    )  # fmt: skip
+    fix = f"set OMP_NUM_THREADS to at most {n_cores}"
+    yield _rated("arithmetic", facts.n_threads <= n_cores, f"{facts.n_threads} threads, {precision}", fix)
     for device in facts.devices:
         yield Finding("device", "ok", device)
 
@@ -134,11 +147,8 @@ def disk(patient: Patient) -> Iterator[Finding]:
         while not folder.exists():
             folder = folder.parent
         free = shutil.disk_usage(folder).free / 1e9
-        roomy = free >= MIN_FREE_GB
-        yield Finding(
-            what, "ok" if roomy else "warn", f"{free:.1f} GB free at {place}",
-            "" if roomy else f"free some space: a base model and a few runs need {MIN_FREE_GB:g} GB",
-        )  # fmt: skip
+        fix = f"free some space: a base model and a few runs need {MIN_FREE_GB:g} GB"
+        yield _rated(what, free >= MIN_FREE_GB, f"{free:.1f} GB free at {place}", fix)
         if not os.access(folder, os.W_OK):
             variable = "TUNEGATE_HOME" if what == "disk" else "TUNEGATE_CACHE"
             yield Finding(what, "bad", f"{folder} is not writable", f"set {variable}")
@@ -186,9 +196,7 @@ def pending_sync(patient: Patient) -> Iterator[Finding]:
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
     state = f"{n_pending} changes are pending" if n_pending else "is up to date"
-    yield Finding(
-        "sync", "warn" if n_pending else "ok", f"MLflow: {state}", "tunegate ops reconcile" if n_pending else ""
-    )
+    yield _rated("sync", not n_pending, f"MLflow: {state}", "tunegate ops reconcile")
 
 
 def warehouses(patient: Patient) -> Iterator[Finding]:
@@ -213,7 +221,7 @@ def warehouses(patient: Patient) -> Iterator[Finding]:
         else:
             whole = row is not None and row[0] == row[1]
             found = f"{row[0] if row else 0:,} rows, each with its fate" if whole else "rows are missing"
-            yield Finding("warehouse", "ok" if whole else "bad", f"{folder.name}: {found}", "" if whole else fix)
+            yield _rated("warehouse", whole, f"{folder.name}: {found}", fix, otherwise="bad")
 
 
 def mlflow_store(patient: Patient) -> Iterator[Finding]:
@@ -226,9 +234,9 @@ def mlflow_store(patient: Patient) -> Iterator[Finding]:
             (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
         answer = str(error)
-    whole = answer == "ok"
-    fix = "" if whole else "move it away: `tunegate ops reconcile` fills a new one"
-    yield Finding("mlflow store", "ok" if whole else "bad", f"{path.name} is intact" if whole else answer, fix)
+    message = f"{path.name} is intact" if answer == "ok" else answer
+    fix = "move it away: `tunegate ops reconcile` fills a new one"
+    yield _rated("mlflow store", answer == "ok", message, fix, otherwise="bad")
 
 
 def champions(patient: Patient) -> Iterator[Finding]:
@@ -255,9 +263,10 @@ def local_servers(patient: Patient) -> Iterator[Finding]:
     servers = running(patient.settings.home, *users_homes(patient.settings.state))
     for server in servers:
         answers = answer_code(server.url + HEALTH[server.kind]) is not None
-        fix = "" if answers else f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
         message = f"{server.kind} at {server.url} {'answers' if answers else 'does not answer'}"
-        yield Finding("server", "ok" if answers else "warn", message, fix)
+        yield _rated(
+            "server", answers, message, f"tunegate ops down --all, then tunegate ops up; its log: {server.log}"
+        )
     if not servers:
         yield Finding("servers", "ok", "none is running; a run starts what it needs, `tunegate ops up` starts both")
 
@@ -320,3 +329,97 @@ def sources(patient: Patient) -> Iterator[Finding]:
             yield Finding("source", "bad", f"{spec.name}: {fault.code}: {fault.message}", fault.hint or "")
         else:
             yield Finding("source", "ok", f"{spec.name}: {message}")
+
+
+def rights(patient: Patient) -> Iterator[Finding]:
+    """Check that only its user can read the state folder: it holds ticket text and weights."""
+    home = patient.settings.home
+    if not home.is_dir():
+        return
+    mode = stat.S_IMODE(home.stat().st_mode)
+    if mode & 0o077:
+        message = f"other users of this machine can read {home} (mode {mode:04o})"
+        yield Finding("rights", "warn", message, f"chmod 700 {home}")
+    else:
+        yield Finding("rights", "ok", f"only this user can read {home}")
+
+
+def exposure(patient: Patient) -> Iterator[Finding]:
+    """Check the servers that runs use and those started here: can other machines reach them, and without a login?"""
+    for kind, url in sorted(set(_servers(patient))):
+        yield from judge_server(kind, url, environ=patient.environ)
+
+
+def judge_server(kind: str, url: str, *, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield findings about one server; none if only this machine can reach it."""
+    parts = urllib.parse.urlsplit(url)
+    place = f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)  # without the login in the address
+    remote = not is_loopback(parts.hostname or "")
+    if not remote and not reachable_from_elsewhere(parts.port or 80):
+        return
+    code = answer_code(bare_url(url).rstrip("/") + _PROTECTED[kind])  # without credentials
+    answers = code is not None and code not in (401, 403)
+    if not answers and (code is not None or any(environ.get(name) for name in LOGIN[kind])):
+        yield Finding(kind, "ok", f"{place} can be reached from other machines and asks for a login")
+    else:
+        state = "answers anyone" if answers else "does not answer, and no login is set here"
+        yield Finding(kind, "warn", f"{place} can be reached from other machines and {state}", _FIX[kind])
+    if remote and parts.scheme == "http":
+        message = f"logins and figures are sent to {place} unencrypted"
+        yield Finding(kind, "warn", message, "put a proxy with TLS in front of it, and use https")
+
+
+def reachable_from_elsewhere(port: int, *, proc: Path = Path("/proc")) -> bool:
+    """Return whether something on this machine listens on the port at an address other than loopback (Linux only)."""
+    for table in ("net/tcp", "net/tcp6"):
+        try:
+            lines = (proc / table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            local, state = line.split()[1], line.split()[3]
+            address, _, number = local.partition(":")
+            if state == _LISTENING and int(number, 16) == port and not _address(address).is_loopback:
+                return True
+    return False
+
+
+def _address(digits: str) -> IPv4Address | IPv6Address:
+    # The kernel writes each 32 bits of an address in the machine's byte order.
+    words = [socket.htonl(int(digits[start : start + 8], 16)).to_bytes(4, "big") for start in range(0, len(digits), 8)]
+    address = ip_address(b"".join(words))
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _servers(patient: Patient) -> Iterator[tuple[str, str]]:
+    settings = patient.settings
+    for server in running(settings.home, *users_homes(settings.state)):
+        yield server.kind, server.url + ("/api" if server.kind == "prefect" else "")
+    if settings.prefect_api_url:
+        yield "prefect", settings.prefect_api_url
+    uris = [settings.mlflow_tracking_uri or ""]
+    uris += [spec.registry.tracking_uri for spec in load_file(patient.config).pipelines.values()]
+    for uri in uris:
+        if uri.startswith(("http://", "https://")):
+            yield "mlflow", uri
+
+
+CHECKS: tuple[Check, ...] = (
+    python, packages, name_clashes, torch, config, disk, clock,
+    rights, locks, ledger, interrupted, warehouses, mlflow_store,
+    champions, pending_sync,
+    local_servers, prefect, mlflow, sources, cluster, exposure,
+)  # fmt: skip
+
+
+def examine(check: Check, patient: Patient) -> Iterator[Finding]:
+    """What one check finds; its error is a finding too, and ends no other check."""
+    try:
+        with named_disk_errors(patient.settings.home):
+            yield from check(patient)
+    except TunegateError as error:
+        fix = error.hint or f"tunegate explain {error.code}"
+        yield Finding(check.__name__, "bad", f"{error.code}: {error.message}", fix)
+    except Exception as error:  # files may be damaged in any way; the message may quote a ticket
+        message = f"cannot be checked ({type(error).__name__})"
+        yield Finding(check.__name__, "bad", message, "restore it from a backup, or report this")

@@ -4,8 +4,6 @@ It is made from the store whenever it is needed and kept nowhere, so that `data 
 `tunegate data funnel`, `quarantine` and `sample`, and by `tunegate run` when it fails.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,13 +4,13 @@ Reads the run's answers from the store and the labels of its pipeline; called by
 `tunegate plan`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from flows.context.labels import Votes, read_votes, settle_votes
 from flows.ledger.opened import open_ledger
@@ -168,8 +168,6 @@ def labelling_of(recorded: Recorded) -> Labelling:
     Raises:
         ConfigError: TG0159, its pipeline declares no labels, it answered nothing, or its answers are gone.
     """
-    import pyarrow.parquet as pq
-
     spec, run_id = spec_of(recorded.row), recorded.row.run_id
     arms = compared_arms(recorded)
     if spec.evaluate.labels is None or not arms:

@@ -1,9 +1,7 @@
 """Trace where a ticket, a customer's tickets or a model came from, and what became of them. Only reads.
 
-`tunegate data lineage` prints it (`flows/cli/text/lineage.py`).
+`tunegate data lineage` prints it.
 """
-
-from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +21,7 @@ from schemas.artifacts import DatasetRef, Splits, WarehouseRef
 from schemas.errors import DataError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
-from tasks.curate.ask import Lineage, customer_fates, lineage_of
+from tasks.curate.warehouse_query import Lineage, customer_fates, lineage_of
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,6 @@ Read again at each scrape: nothing is counted in memory, so that it does not mat
 `tunegate ops metrics` (for the textfile collector of a node exporter) and by the endpoint's `/metrics`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
@@ -91,7 +89,7 @@ def _report_steps(ledger: Ledger, gauge: Gauge, pipelines: Iterable[str]) -> Non
 
 
 def _report_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> None:
-    from tasks.curate.ask import funnel_of
+    from tasks.curate.warehouse_query import funnel_of
 
     rows = gauge("rows", "Rows of the published warehouse by step and fate", "pipeline", "step", "fate")
     for pipeline in pipelines:

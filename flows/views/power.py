@@ -3,8 +3,6 @@
 Reads the last verdict from ledger and store; the arithmetic is in `tasks/assess/plan_gate.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from flows.context.run_context import RunContext

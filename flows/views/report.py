@@ -3,8 +3,6 @@
 Changes nothing that a verdict depends on. Used at the end of `tunegate run` and by `tunegate report`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +17,6 @@ from flows.graph.draw import as_mermaid
 from flows.views.costs import costs_of
 from flows.views.diff_champion import changes_since, compare_starts, start_of
 from flows.views.labelling import labelling_of
-from flows.views.reply_lengths import cut_replies
 from flows.views.run_reader import Recorded, shown_finding, spec_of
 from flows.views.selection_report import choice_of, choice_row
 from flows.workspace.disk import private_folder, write_private
@@ -52,12 +49,12 @@ from schemas.report import (
     StepLine,
 )
 from tasks.assess.worst import WorstItem
-from tasks.corpus.citations import count_citations, passage_names
-from tasks.curate.ask import removed_examples
+from tasks.corpus.search import count_citations, passage_names
 from tasks.curate.cards.label_balance import count_balance
+from tasks.curate.warehouse_query import removed_examples
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.page import draw_page
-from tasks.release.reports.read import encoded_ids, read_curves, token_lengths
+from tasks.release.reports.read import cut_replies, encoded_ids, read_curves, token_lengths
 
 T = TypeVar("T")
 CITED_PASSAGES = 20

@@ -5,8 +5,6 @@ Only candidates with a verdict are found: a run without one, or with ERROR, has 
 `tunegate model export` and `tunegate model endpoint`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from flows.ledger.history import entries_of

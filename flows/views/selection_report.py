@@ -5,8 +5,6 @@ nothing that depends on the machine. Used by `flows/pipeline.py`, `flows/champio
 `flows/cli/weekly.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ It is the machine's clock unless `TUNEGATE_NOW` is set, with which `make demo-sc
 in minutes. Durations and locks do not use it, and nothing is ordered by time (the ledger counts).
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime

@@ -3,8 +3,6 @@
 Used by the store, the ledger and the open run; knows nothing about them.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import tempfile

@@ -4,8 +4,6 @@ Called once by `flows/cli/app.py`, and by `flows/run/open_run.py` for runs that 
 runs.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

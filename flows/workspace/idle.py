@@ -7,8 +7,6 @@ itself decides, in the loop that also answers requests: it cannot end between a 
 whoever finds it alive has just used it. It knows nothing of Prefect.
 """
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import time

@@ -5,8 +5,6 @@
 nothing about what it protects. Works between processes of one machine and on file systems that support `flock`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import re

@@ -6,8 +6,6 @@ written here, which Prefect serves next to its own, puts it there from the part 
 sends that part to no server, so it appears in no log. Called by `flows/workspace/servers.py`.
 """
 
-from __future__ import annotations
-
 import secrets
 from pathlib import Path
 

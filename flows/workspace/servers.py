@@ -10,8 +10,6 @@ version of Prefect and each host, and ends after an idle hour (`flows/workspace/
 pipelines.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import json

@@ -4,8 +4,6 @@ Everything else is declared in `pipelines.yaml`. Importing this module or callin
 disk. Used by `flows/run/open_run.py` and `flows/cli/app.py`.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Mapping

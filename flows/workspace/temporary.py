@@ -6,8 +6,6 @@ and by `tunegate data forget`: these folders, and files that were written to be 
 about what the files hold.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import re

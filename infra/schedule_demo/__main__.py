@@ -5,8 +5,6 @@ With RECORD=1 the table is written to `benchmarks/results/schedule.md` and the c
 Usage: `python -m infra.schedule_demo [--base URI] [--tiny] [--story steady,quiet,...] [--out FOLDER]`.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """The end of the demo: a table, the same as an SVG line chart, and as a page that is kept."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from xml.sax.saxutils import escape
 

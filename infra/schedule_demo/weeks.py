@@ -6,8 +6,6 @@ next one has them intact again, which makes them late edits. `drift`: 30 % of a 
 whose tickets all go to one desk. `crash` and `killed` are steady weeks in which a process is killed.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Used only by `mkdocs.yml`. A new page needs no entry: it follows those of its folder that are listed here.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -4,8 +4,6 @@ One table per section of the file: values, default and the docstring of the key,
 `hooks.py` when the site is built.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import Any

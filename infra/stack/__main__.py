@@ -1,7 +1,5 @@
 """`python -m infra.stack up | status | env | backup FOLDER | restore FOLDER | down` (`make stack` is `up`)."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import sys

@@ -5,8 +5,6 @@ exists. Each database is dumped and digested in one snapshot. A backup contains 
 can read it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

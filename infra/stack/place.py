@@ -4,8 +4,6 @@ Ports are chosen once and kept. Secrets come from the environment; missing ones 
 in `secrets.json`, which only this user can read. None is ever a command-line argument.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

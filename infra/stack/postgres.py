@@ -4,8 +4,6 @@ Its programs are those of an installed Postgres (PATH, or where Debian puts them
 Postgres refuses to run as root: then the user `nobody` runs it. Used by the rest of `infra/stack` and by the tests.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -4,8 +4,6 @@ Any of them may be killed: `up` starts what is gone. Secrets are passed in the e
 user can read, never on a command line. State files are those of `flows/workspace/servers.py`.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -4,20 +4,16 @@ All arms train for the same number of steps and answer the same held-out items; 
 nothing of curation, training or stores; `flows/run/ablation.py` runs the arms.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import AliasChoices, BaseModel, Field
 
 from schemas.artifacts import EvalSet, Scores
 from schemas.errors import GateError
+from schemas.gates import GatesSpec
 from tasks.assess.judge import ChangeTest
 from tasks.assess.side_by_side import judge_scores
-
-if TYPE_CHECKING:
-    from schemas.gates import GatesSpec
 
 Gain = Literal["helps", "harms", "not shown", "no item differs", "not judged"]
 GAINS: Mapping[str, Gain] = {"PROMOTE": "helps", "BLOCK": "harms", "HOLD": "not shown"}
@@ -87,13 +83,7 @@ def shared_confidence(gates: GatesSpec, n_comparisons: int) -> float:
 
 
 def judge_arm(
-    row: AblationRow,
-    *,
-    curated: Scores,
-    arm: Scores,
-    test: ChangeTest,
-    items: EvalSet,
-    cluster_by: str | None = None,
+    row: AblationRow, *, curated: Scores, arm: Scores, test: ChangeTest, items: EvalSet, cluster_by: str | None = None
 ) -> AblationRow:
     """Add the curated arm's gain over this one, with the curated arm as the candidate.
 

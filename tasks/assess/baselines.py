@@ -3,15 +3,16 @@
 They take seconds and learn only from train. Called by `flows/assess.py`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
+
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import DataError
+from tasks.assess.retrieval import fit_words, question_text
 from tasks.assess.score import write_scores
 from tasks.step import as_step
 
@@ -29,8 +30,6 @@ def score_classifier(
     Raises:
         DataError: TG0221, no train row has the field, or train has no words to learn from.
     """
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(
         items.root / "items.parquet", columns=["item_id", "subject", "body", field]
     ).to_pylist()
@@ -48,7 +47,9 @@ def score_classifier(
         counts = Counter(labels)
         predicted = [min(counts, key=lambda value: (-counts[value], value))] * len(rows)
     else:
-        predicted = _predict([_text(row) for row in train], labels, [_text(row) for row in rows], seed=seed)
+        predicted = _predict(
+            [question_text(row) for row in train], labels, [question_text(row) for row in rows], seed=seed
+        )
     metric = f"field_{field}"
     scored = [
         (str(row["item_id"]), {metric: float(row[field] is not None and str(row[field]) == guess)})
@@ -57,19 +58,10 @@ def score_classifier(
     return write_scores(scored, metrics=(metric,), slices=(), arm=arm, out=out)
 
 
-def _text(row: dict[str, Any]) -> str:
-    return f"{row['subject'] or ''}\n{row['body'] or ''}"
-
-
 def _predict(texts: Sequence[str], labels: Sequence[str], questions: Sequence[str], *, seed: int) -> list[str]:
-    from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
-    try:
-        features = vectorizer.fit_transform(texts)
-    except ValueError:
-        raise DataError("subject and body of train have no words to learn from", code="TG0221") from None
+    vectorizer, features = fit_words(texts)
     model = LogisticRegression(C=10.0, max_iter=2000, random_state=seed)
     model.fit(features, labels)
     return [str(value) for value in model.predict(vectorizer.transform(questions))]

@@ -18,8 +18,6 @@ This adds the key `gates.reply_length`. The step's parameters are filled by name
 checks.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

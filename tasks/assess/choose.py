@@ -3,8 +3,6 @@
 It never sees the test split. Called by `flows/selection.py` once per run.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -3,11 +3,11 @@
 Numbers in, numbers and sentences out. Called by `tasks/assess/trial.py` and `choose.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from schemas.choice import TargetSpec
 from schemas.errors import GateError
@@ -99,8 +99,6 @@ def mean_of(values: Sequence[float]) -> float | None:
 
 
 def _bounds_of(values: Sequence[float], *, continuous: bool, confidence: float) -> Bounds | None:
-    import numpy as np
-
     if not continuous:
         return clopper_pearson_interval(sum(value > 0.5 for value in values), len(values), confidence=confidence)
     commonest = Counter(values).most_common(1)[0][1] if values else 0

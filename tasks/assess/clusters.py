@@ -6,14 +6,14 @@ Knows nothing of scores or verdicts. Used by `tasks/assess/questions.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.artifacts import EvalSet
 from schemas.errors import GateError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 class Clusters:
@@ -30,9 +30,6 @@ class Clusters:
         Raises:
             GateError: TG0606, the items or the column are missing, or no item has a value.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         if items is None:
             raise GateError(f"gates.cluster_by is {column}, but the gate did not get the items", code="TG0606")
         try:
@@ -53,8 +50,6 @@ class Clusters:
         Raises:
             GateError: TG0606, an item is not among the held-out items.
         """
-        import numpy as np
-
         numbers: dict[tuple[str, str], int] = {}
         found = []
         for item in item_ids:

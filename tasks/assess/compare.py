@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # numpy costs a tenth of a second, and the flows import this file
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+if TYPE_CHECKING:  # numpy costs a tenth of a second, and the flows import this file
     Floats = NDArray[np.float64]
 
 CONTINUITY = 0.25
@@ -74,8 +74,6 @@ def tango_z(
     Source: Tango (1998), Statistics in Medicine 17:891-908, with the closed form of the restricted maximum
     likelihood estimate of the share lost.
     """
-    import numpy as np
-
     b, c = np.asarray(gained, np.float64), np.asarray(lost, np.float64)
     n, delta = np.asarray(n_items, np.float64), np.asarray(difference, np.float64)
     half = -b - c + (2 * n - b + c) * delta
@@ -101,8 +99,6 @@ def tango_interval(
     Raises:
         ValueError: impossible counts (negative, or more items differ than exist).
     """
-    import numpy as np
-
     if n_items < 1 or min(gained, lost) < 0 or gained + lost > n_items * (1 + 1e-12):
         raise ValueError(f"impossible counts: {gained} gained and {lost} lost of {n_items} items")
     estimate = (gained - lost) / n_items
@@ -169,8 +165,6 @@ class MeanEstimate:
 
     def p_below(self, limit: float) -> float:
         """p-value of a true mean of at least `limit` against one below it."""
-        import numpy as np
-
         t = (self.mean - limit) / self.error
         seen = int(np.searchsorted(self.t, t, side="right"))
         drawn = (seen + 1) / (len(self.t) + 1)
@@ -203,8 +197,6 @@ def tail_bound(units: Floats, t: float) -> float:
     Source: Shao (1997), Annals of Probability 25:285-328, theorem 1.1: with V the root of the sum of squares,
     P(S >= x sqrt(n) V) has the exponential rate sup_c inf_s E exp(s (c X - x (X**2 + c**2) / 2)).
     """
-    import numpy as np
-
     if not t > 0:
         return 1.0
     n = len(units)
@@ -220,8 +212,6 @@ def tail_bound(units: Floats, t: float) -> float:
 
 def _log_rates(x: Floats, share: float, centres: Floats) -> Floats:
     """Logarithm of inf_s E exp(s g), g = c x - share (x**2 + c**2) / 2, for each c of `centres`."""
-    import numpy as np
-
     g = centres[:, None] * x - share * (x**2 + centres[:, None] ** 2) / 2
     top = g.max(axis=1, keepdims=True)
     reachable, mean = top[:, 0] > 0, g.mean(axis=1)
@@ -271,8 +261,6 @@ def estimate_mean(
     Source: Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 12.5; the error of a mean over
     clusters of unequal size is that of a ratio, Cochran (1977), Sampling Techniques, section 9A.
     """
-    import numpy as np
-
     n = len(values)
     if n < 2 or not bool(np.isfinite(values).all()) or not float(values.std()) > 0:
         raise ValueError("bootstrap-t needs at least two finite values that differ")

@@ -11,6 +11,10 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import DatasetRef, EvalSet, Splits
 from schemas.checks import ContaminationSpec
 from schemas.curation import DecontaminateSpec
@@ -19,8 +23,6 @@ from schemas.evidence import CheckEvidence
 from tasks.step import as_step
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from tasks.curate.leaks import LeakReport
 
 REASONS = {
@@ -60,9 +62,6 @@ def check_contamination(
     Raises:
         GateError: TG0603, the encoded examples cannot be read, or their number is wrong.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     trained = frozenset(_trained_ids(dataset)) - frozenset(planted_ids)
     held_out = pq.read_table(items.root / "items.parquet")
     rows = _rows_of(splits, trained)
@@ -107,8 +106,6 @@ def check_contamination(
 
 def _trained_ids(dataset: DatasetRef) -> list[str]:
     """Ids in the Arrow files that training maps into memory."""
-    import pyarrow as pa
-
     ids: list[str] = []
     try:
         for path in sorted((dataset.root / "train").glob("*.arrow")):
@@ -129,10 +126,6 @@ def _trained_ids(dataset: DatasetRef) -> list[str]:
 
 
 def _rows_of(splits: Splits, trained: frozenset[str]) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     table = pq.read_table(splits.train, columns=["ticket_id", "customer_id", "thread_id", "created_at"])
     return table.filter(pc.is_in(table["ticket_id"], value_set=pa.array(sorted(trained), pa.string())))
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from tasks.assess.compare import CONTINUITY, tango_z, z_value
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
     Floats = NDArray[np.float64]
     Bools = NDArray[np.bool_]
 
@@ -48,8 +48,6 @@ def change_outcome(
         lost: Items that only the reference got right.
         min_gain: Least difference of the shares that was measured.
     """
-    import numpy as np
-
     sure = tango_z(gained, lost, n_items, -margin, continuity=CONTINUITY) > z_value(1 - alpha)
     gain = np.asarray(gained, np.float64) - np.asarray(lost, np.float64)
     # A thousandth of an item, so that 10 of 1,000 are a gain of 0.01 whatever the rounding.
@@ -70,16 +68,12 @@ def guard_outcome(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike) -> Out
 
 def kept_unless_rejected(p_harm: ArrayLike) -> Outcome:
     """A guard with this p-value; not met if that is not a probability."""
-    import numpy as np
-
     p = np.asarray(p_harm, np.float64)
     return Outcome((p >= 0) & (p <= 1), p)
 
 
 def share_outcome(n_right: ArrayLike, n_items: ArrayLike, *, limit: float, alpha: float) -> Outcome:
     """The share of right answers against an absolute limit: exact, as Clopper-Pearson bounds."""
-    import numpy as np
-
     right, n = np.asarray(n_right, np.float64), np.asarray(n_items, np.float64)
     met = _at_least(right, n, limit) <= alpha if limit > 0 else right >= 0
     return Outcome(met, _at_least(n - right, n, 1 - limit) if limit <= 1 else np.zeros_like(right))
@@ -93,16 +87,12 @@ def sign_p(n_better: ArrayLike, n_worse: ArrayLike) -> Floats:
 
     Source: the sign test, Conover (1999), Practical Nonparametric Statistics, section 3.4.
     """
-    import numpy as np
-
     better, worse = np.asarray(n_better, np.float64), np.asarray(n_worse, np.float64)
     return _at_least(worse, better + worse, 0.5)
 
 
 def least_p(n_differing: ArrayLike, n_items: ArrayLike) -> Floats:
     """The smallest p-value of harm that so many differing items can give: that of losing all of them."""
-    import numpy as np
-
     return _p_below(np.zeros_like(np.asarray(n_differing, np.float64)), n_differing, n_items, 0.0)
 
 
@@ -117,8 +107,6 @@ def testable(p_least: ArrayLike, *, alpha: float) -> Bools:
 
     Source: Tarone (1990), Biometrics 46:515-522.
     """
-    import numpy as np
-
     p = np.asarray(p_least, np.float64)
     ordered = np.sort(np.where(np.isnan(p), np.inf, p), axis=-1)
     sizes = np.arange(1, p.shape[-1] + 1)
@@ -141,8 +129,6 @@ def holm(p_values: ArrayLike, *, alpha: float, among: ArrayLike = True) -> Bools
 
     Source: Holm (1979), Scandinavian Journal of Statistics 6:65-70.
     """
-    import numpy as np
-
     p = np.asarray(p_values, np.float64)
     tested = np.broadcast_to(np.asarray(among, np.bool_), p.shape)
     order = np.argsort(np.where(tested, p, np.inf), axis=-1, kind="stable")
@@ -164,8 +150,6 @@ def settle(met: Bools, p_harm: Floats, *, alpha: float, p_least: ArrayLike = 0.0
     >>> settle(np.array([True, False, False]), np.array([0.9, 0.4, 0.001]), alpha=0.05).tolist()
     [0, 1, 2]
     """
-    import numpy as np
-
     among = testable(np.broadcast_to(np.asarray(p_least, np.float64), np.shape(p_harm)), alpha=alpha)
     codes = np.where(holm(p_harm, alpha=alpha, among=among), BLOCK, np.where(met, PROMOTE, HOLD))
     return codes.astype(np.int8)
@@ -181,7 +165,6 @@ def _p_below(gained: ArrayLike, lost: ArrayLike, n_items: ArrayLike, limit: floa
 
 def _at_least(count: Floats, n_items: Floats, share: float) -> Floats:
     """Probability of `count` or more successes in n_items trials of probability `share`."""
-    import numpy as np
     from scipy.special import betainc
 
     inside = min(max(share, 0.0), 1.0)

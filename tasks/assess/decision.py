@@ -3,8 +3,6 @@
 Decides nothing. Called by `tasks/assess/gate.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

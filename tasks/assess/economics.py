@@ -5,14 +5,14 @@ Arithmetic on measured tokens and seconds and a dated price book; knows nothing 
 are in `infra/prices.yaml`; users can replace it with their own.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from schemas.costs import CardLine, CostReport, PaybackLine, QueryLine
 from schemas.errors import GateError
@@ -77,9 +77,6 @@ def read_prices(path: Path = PRICES) -> PriceBook:
     Raises:
         GateError: TG0612, it cannot be read, or an entry has no price, date or source.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
     try:
         with open_regular(path) as stream:
             data = stream.read(MAX_BYTES + 1)

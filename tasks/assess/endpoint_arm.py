@@ -3,13 +3,13 @@
 Knows nothing of HTTP (`tasks/endpoint.py`) and of verdicts. A step of `flows/assess.py`.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import Predictions, PromptSet
 from schemas.endpoint import EndpointSpec
@@ -35,9 +35,6 @@ def answer_by_endpoint(
     Raises:
         GateError: as `tasks.endpoint.Endpoint`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(prompts.root / "prompts.parquet").sort_by("item_id").to_pylist()
     remote = Endpoint(endpoint)
     found: list[dict[str, Any]] = []

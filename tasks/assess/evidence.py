@@ -10,15 +10,17 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.artifacts import Scores
 from schemas.errors import GateError
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT, MetricTraits, traits_of
-
-if TYPE_CHECKING:
-    from tasks.assess.compare import Floats
 
 PROMPTING_ARMS = ("zero_shot", "few_shot", "retrieval", "rag", "endpoint")
 CLASSIFIER_ARMS = ("majority", "tfidf")
@@ -37,8 +39,8 @@ LABEL_IDS = "labels.parquet"
 class Paired:
     """Scores of one metric on the same items, ordered by item id."""
 
-    candidate: Floats
-    reference: Floats | None = None
+    candidate: NDArray[np.float64]
+    reference: NDArray[np.float64] | None = None
     item_ids: tuple[str, ...] = ()
 
     @property
@@ -115,9 +117,6 @@ class ArmScores:
         return ArmScores(self._scores, self._known, of=self._of, labels=labels)
 
     def _rows(self, file: str, *columns: str) -> Iterator[tuple[Any, ...]]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             table = pq.read_table(self._scores.root / file, columns=list(columns))
         except (OSError, pa.ArrowException) as error:
@@ -187,8 +186,6 @@ def line_up(
     Raises:
         GateError: TG0603 (see `ArmScores.values`), or the arms were scored on different items.
     """
-    import numpy as np
-
     values = candidate.values(metric)
     other = None if reference is None else _values_on_same_items(candidate, reference, metric)
     chosen = values.keys() if slice_name is None else candidate.slices.get(slice_name, frozenset()) & values.keys()

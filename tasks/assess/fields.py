@@ -3,8 +3,6 @@
 Knows nothing of files or models. Used by `tasks/assess/score.py` for each answer.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Mapping

@@ -3,8 +3,6 @@
 The test is in the gate's Holm family, so `tasks/assess/gate.py` settles it with all others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from schemas.artifacts import Scores

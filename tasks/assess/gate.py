@@ -43,12 +43,12 @@ All rules must be met, so PROMOTE needs no correction for their number (intersec
 promoting a candidate that violates one of them is at most that rule's. The formulae are in `tasks/assess/contract.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import get_args
+
+import numpy as np
 
 import tasks.assess.checks  # noqa: F401  registers them
 from schemas.artifacts import EvalSet, GateDecision, InterimAnswers, Scores
@@ -272,8 +272,6 @@ def findings_of(assessed: Sequence[Assessment], *, alpha: float, planned: PowerS
         alpha: Error probability of all tests that may block, together.
         planned: The power with which slices say what they can show.
     """
-    import numpy as np
-
     everyone = [each for first in assessed for each in (first, *first.rivals)]
     judged = (each.judgement for each in everyone if each.judgement is not None)
     tested = [each for each in judged if each.lower is not None or each.method == SIGN_TEST]
@@ -461,8 +459,6 @@ def assess_judge(gates: GatesSpec, evidence: Sequence[CheckEvidence], *, alpha: 
     if doubt:
         yield _unjudged("HOLD", f"{counted}; only reported, since {doubt}.", decides=False, n_items=n)
         return
-    import numpy as np
-
     gained, worse = np.zeros(n), np.zeros(n)
     gained[:won] = worse[won : won + lost] = 1.0
     test = ChangeTest(traits_of("judge"), 1 - alpha, "the reference answers", kind="guard")

@@ -17,14 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from tasks.assess import contract
 from tasks.assess.compare import CONTINUITY, z_value
 from tasks.assess.weigh import Kind
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
     from tasks.assess.contract import Bools, Floats
     from tasks.assess.weigh import Clusters
 
@@ -80,8 +80,6 @@ def change_chances(
     >>> before.round(2).tolist(), now.round(2).tolist()
     ([0.8, 0.8, 0.7], [0.8, 0.03, 0.99])
     """
-    import numpy as np
-
     won, worse, n = (np.asarray(value, np.float64) for value in (gained, lost, n_items))
     expected = (won + worse + PRIOR_DIFFERING) / (n + PRIOR_DIFFERING / discordance)
     share = np.clip(expected, 1e-6, 1.0)
@@ -105,8 +103,6 @@ def mean_chance(total: ArrayLike, n_items: ArrayLike, n_planned: int, *, sd: Arr
         total: Sum of the gains so far.
         sd: Standard deviation of one item's gain; of clustered items, what makes `sd / sqrt(n)` the mean's error.
     """
-    import numpy as np
-
     value, n, spread = (np.asarray(each, np.float64) for each in (total, n_items, sd))
     rest = n_planned - n
     needed = z_value(1 - aim.alpha) * spread * n_planned**0.5 - aim.margin * n_planned
@@ -126,7 +122,6 @@ def share_chance(
     >>> share_chance([60, 40], [60, 60], 149, limit=0.98, effect=0.05, alpha=0.05).tolist()
     [1.0, 0.0]
     """
-    import numpy as np
     from scipy.stats import binom
 
     right, n = np.asarray(n_right, np.float64), np.asarray(n_items, np.float64)
@@ -175,8 +170,6 @@ def stops(now: ArrayLike, before: ArrayLike, *, stop_below: float, power: float)
     A gate that had less than the wanted power from the start stops only at a smaller chance, in proportion: else it
     would stop whatever the answers are.
     """
-    import numpy as np
-
     least = stop_below * np.minimum(1.0, np.asarray(before, np.float64) / power)
     return np.asarray(np.asarray(now, np.float64) < least)
 
@@ -223,8 +216,6 @@ def run_in_batches(
         discordance: Planned share of items on which two models differ.
         stop_below: 0 never stops.
     """
-    import numpy as np
-
     n_runs, n_planned = candidate.shape
     aims = [aim_of(rule.kind, margin=rule.margin, min_gain=rule.min_gain, alpha=alpha, effect=effect) for rule in rules]
     n_items = np.full(n_runs, n_planned)
@@ -270,8 +261,6 @@ def _outcome(gained: ArrayLike, lost: ArrayLike, n_items: int, rule: PairedRule,
 
 def _sd_of(gains: Floats, clusters: Clusters) -> float:
     """Standard deviation of one item; of clustered items `sqrt(n)` times the error of their mean; NaN if unknown."""
-    import numpy as np
-
     n = len(gains)
     belongs = np.arange(n) if clusters is None else clusters
     sums = np.bincount(belongs, gains - gains.mean())
@@ -282,7 +271,6 @@ def _sd_of(gains: Floats, clusters: Clusters) -> float:
 
 def _above(expected: Floats, variance: Floats) -> Floats:
     """Probability that a normal variable of this mean and variance is above 0."""
-    import numpy as np
     from scipy.special import ndtr
 
     chance: Floats = ndtr(expected / np.sqrt(np.maximum(variance, 1e-9)))

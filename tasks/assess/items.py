@@ -24,6 +24,8 @@ from tasks.step import as_step
 
 EXTRA = "only_for_slices"
 """Column of `items.parquet` that marks the items of `gates.slices.top_up`; absent without them."""
+MAX_READ = 10_000
+"""Rows that are read at once, beyond those that are needed."""
 ROW_CODES = ("TG0301",)
 """Errors of a single ticket: its conversation is malformed."""
 
@@ -49,7 +51,7 @@ def select_items(
     A hash of seed and ticket id decides, so that added or removed tickets do not change the choice among the others.
     If no row has a time, the hash decides within each label of `stratify`, and each label has its share of the items. A
     row whose prompt or reference answer cannot be made is quarantined in `removed.parquet` and replaced by the next;
-    without such a row the file is not written.
+    without such a row the file is not written. A row whose prompts are those of an item before it is passed over.
 
     Args:
         max_items: Maximum number of items.
@@ -142,16 +144,14 @@ class _Texts:
     answer: str
     prompts: tuple[PromptSpec, ...]
 
-    def reference_answer(self, row: dict[str, Any]) -> str:
-        """Fill all of them and return the reference answer.
+    def fill(self, row: dict[str, Any]) -> tuple[tuple[str, ...], str]:
+        """Return the prompts of the row, and its reference answer.
 
         Raises:
             Exception: what some arm would raise on the row, in either format.
         """
-        for prompt in self.prompts:
-            dump_messages(messages_for(prompt, row))
-            render_text(prompt.user, row)
-        return reference_answer(self.answer, row)
+        filled = [(dump_messages(messages_for(prompt, row)), render_text(prompt.user, row)) for prompt in self.prompts]
+        return tuple(text for each in filled for text in each), reference_answer(self.answer, row)
 
 
 @dataclass(frozen=True)
@@ -198,28 +198,42 @@ def _take_valid(
     import pyarrow.parquet as pq
 
     answers: dict[str, str] = {}
+    asked: set[tuple[str, ...]] = set()
     faulty: list[Entry] = []
+    repeated: list[str] = []
     first: Exception | None = None
     tables: list[pa.Table] = []
     tried: set[str] = set()
 
-    def take(some: Sequence[str]) -> None:
+    def take(some: Sequence[str], most: int) -> None:
         nonlocal first
-        tried.update(some)
-        tables.append(pq.read_table(split, filters=[("ticket_id", "in", list(some))]).sort_by("ticket_id"))
-        for row in tables[-1].to_pylist():
+        tables.append(pq.read_table(split, filters=[("ticket_id", "in", list(some))]))
+        rows = {row["ticket_id"]: row for row in tables[-1].to_pylist()}
+        for name in some:
+            if len(answers) == most:
+                break
+            tried.add(name)
             try:
-                answers[row["ticket_id"]] = texts.reference_answer(row)
+                prompts, answer = texts.fill(rows[name])
             except Exception as error:
                 if not is_row_fault(error, ROW_CODES):
                     raise
                 first = first or error
-                faulty.append(_quarantined(row, error))
+                faulty.append(_quarantined(rows[name], error))
+                continue
+            # Every model answers equal prompts equally: a second one proves nothing, and bounds would count it.
+            if not prompts or prompts not in asked:
+                answers[name] = answer
+                asked.add(prompts)
+            else:
+                repeated.append(name)
         if limit is not None and faulty:
             limit.check(more=faulty)
 
     while len(answers) < max_items and len(tried) < len(ranked):
-        take(ranked[len(tried) : len(tried) + max_items - len(answers)])
+        # Of many rows with equal prompts more are read at once each time.
+        size = max(max_items - len(answers), min(len(tried), MAX_READ))
+        take(ranked[len(tried) : len(tried) + size], max_items)
     if not answers and first is not None:
         raise first
     planned = set(answers)
@@ -227,7 +241,7 @@ def _take_valid(
         left = [name for name in ranked if name not in tried]
         if not (wanted := list(more.missing(split, left, list(answers)))):
             break
-        take(wanted)
+        take(wanted, len(ranked))
     table = pa.concat_tables(tables)
     table = table.filter(pc.is_in(table["ticket_id"], value_set=pa.array(answers, pa.string()))).sort_by("ticket_id")
     ids = table.column("ticket_id")
@@ -242,7 +256,7 @@ def _take_valid(
         write_removed(faulty, out)
     return EvalSet(
         root=out, n_items=len(answers), n_available=len(ranked), n_fresh=len(set(ranked) - tried - shown),
-        n_quarantined=len(faulty),
+        n_quarantined=len(faulty), n_repeated=len(repeated),
     )  # fmt: skip
 
 

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from schemas.gates import PowerSpec
 from schemas.metrics import MetricTraits
 from schemas.verdicts import Verdict
@@ -189,8 +191,6 @@ def _sign_tested(held: Judgement, gains: Floats, test: ChangeTest, clusters: Clu
 
     The mean cannot be bounded, but the number of items that got worse is exact at any size.
     """
-    import numpy as np
-
     units = gains if clusters is None else np.bincount(clusters, gains)
     better, worse = int((units > 0).sum()), int((units < 0).sum())
     p_harm = float(sign_p(better, worse)) if gains.mean() < 0 else 1.0

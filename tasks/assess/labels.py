@@ -6,14 +6,17 @@ no difference, bound or p-value. A label belongs to an item and an answer, not t
 again is labelled already. It knows nothing of raters or files of labels. `flows/assess.py` adds the step.
 """
 
-from __future__ import annotations
-
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 
 from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.evaluation import EvaluateSpec
@@ -25,18 +28,12 @@ from tasks.assess.items import extra_items
 from tasks.draw import hash_rank
 from tasks.step import as_step
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import ArrayLike, NDArray
-
-    from tasks.assess.compare import Floats
-
 LABELLED = "labelled"
 """The step's name: the scores of an arm with the metric `right`."""
 _ID_CHARS = 24
 
 
-def fill_equal(labels: ArrayLike, differs: ArrayLike) -> Floats:
+def fill_equal(labels: ArrayLike, differs: ArrayLike) -> NDArray[np.float64]:
     """The values of `right`: the labels where the arms differ, 1 where all gave the same answer.
 
     Broadcasts over leading axes, so that thousands of simulated runs are one call.
@@ -49,8 +46,6 @@ def fill_equal(labels: ArrayLike, differs: ArrayLike) -> Floats:
     >>> fill_equal([[1, 0, 0], [0, 1, 1]], [True, True, False]).tolist()
     [[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]
     """
-    import numpy as np
-
     chosen: NDArray[np.bool_] = np.asarray(differs, np.bool_)[..., None, :]
     return np.where(chosen, np.asarray(labels, np.float64), 1.0)
 
@@ -62,8 +57,6 @@ class Question:
     item_id: str
     answers: Mapping[str, str]
     """Id of the label -> answer, once per different answer."""
-    is_random: bool
-    """It belongs to the random part, which is labelled even if the arms agree."""
 
 
 class AnswerKeys:
@@ -114,7 +107,7 @@ def find_questions(
     for item in answered:
         different = {keys.label_of(item, arm[item]): arm[item] for arm in reversed(answers)}
         if len(different) > 1 or item in random:
-            found.append(Question(item, different, item in random))
+            found.append(Question(item, different))
     return tuple(found)
 
 
@@ -148,10 +141,6 @@ def add_right(
         labels: Id of a label -> whether people accept the answer.
         with_slices: Slices are guarded by `right`, so that items which only slices count need labels too.
     """
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     own = read_answers(mine)
     ids = sorted(own)
     judged = sorted(own.keys() - (frozenset() if with_slices else extra_items(items)))
@@ -185,8 +174,6 @@ def slices_count(gates: GatesSpec) -> bool:
 
 def read_answers(predictions: Predictions) -> dict[str, str]:
     """Item id -> answer."""
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(
         predictions.root / "predictions.parquet", columns=["item_id", "text"]
     ).to_pylist()

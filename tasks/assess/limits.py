@@ -1,5 +1,5 @@
 """Rules that cannot decide: limits and gains that no answer reaches, limits that every answer meets, too few items, the
-same test twice.
+same test twice; and gates that let a worse model pass.
 
 Reads declarations only, before anything is trained. Called by `tunegate validate` and `plan`; whether the items that
 are there suffice for a given power is in `plan_gate.py`.
@@ -10,14 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
+from schemas.comparison import compares_quality
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
-from schemas.metrics import MetricTraits
+from schemas.metrics import MetricTraits, traits_of
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.looks import last_levels
 from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 
 ADDED = "gates.compare"
+USUAL_CONFIDENCE = 0.9
 WIDENS = "it only makes harm harder to show, since all tests of a gate share its error probability (Holm)"
 
 
@@ -29,12 +31,24 @@ def gate_warnings(gates: GatesSpec, *, traits: Mapping[str, MetricTraits], n_ite
         traits: Metric -> traits of all that are scored; a rule on another one is an error, and no warning.
         n_items: Held-out items, or the most that there can be.
     """
-    return [*_about_the_gate(gates, n_items), *_about_rules(gates, traits, n_items)]
+    return [*_about_the_gate(gates, traits, n_items), *_about_rules(gates, traits, n_items)]
 
 
-def _about_the_gate(gates: GatesSpec, n_items: int) -> Iterator[str]:
+def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_items: int) -> Iterator[str]:
     if gates.compare.off is not None:
         yield f"gates.compare is off, so no verdict is better than UNCOMPARED: {gates.compare.off}"
+    if gates.confidence < USUAL_CONFIDENCE:
+        share = f"{100 * (1 - gates.confidence):.3g} %"
+        yield f"gates.confidence is {gates.confidence:g}: up to {share} of the candidates at a limit are promoted"
+    if gates.contamination is None:
+        yield "gates.contamination is null: a model that has learned the held-out answers looks better than it is"
+    compared = [rule for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, traits))]
+    changes = [rule.change_threshold for rule in compared if rule.change_threshold]
+    if changes and all(change.mode == "no_worse" for change in changes):
+        yield (
+            "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown "
+            "to be worse, within its margin; mode refresh needs a gain"
+        )
     if gates.min_items > n_items:
         yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
 

@@ -7,8 +7,6 @@ Source: Zheng et al. (2023), "Judging LLM-as-a-Judge with MT-Bench and Chatbot A
 (1960), "A coefficient of agreement for nominal scales".
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import orjson
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions
 from schemas.errors import GateError
@@ -67,8 +66,6 @@ def judge_answers(
     Raises:
         GateError: TG0616, the labels cannot be read; and as `tasks.endpoint.Endpoint.ask`.
     """
-    import pyarrow.parquet as pq
-
     labels = list(read_labels(inside(spec.labels, root, where=LABELS))) if spec.labels is not None else []
     labels = [row for row in labels if row["first"] != row["second"]]
     endpoint = Endpoint(spec.endpoint)
@@ -198,7 +195,5 @@ def read_labels(path: Path) -> Iterator[dict[str, str]]:
 
 
 def _texts(predictions: Predictions) -> dict[str, str]:
-    import pyarrow.parquet as pq
-
     table = pq.read_table(predictions.root / "predictions.parquet", columns=["item_id", "text"])
     return dict(zip(table["item_id"].to_pylist(), table["text"].to_pylist(), strict=True))

@@ -9,13 +9,13 @@ The levels use that if each set holds the one before; three looks then cost 3 % 
 the error probability each costs 31 %. Looks at other items share nothing, and get what the function spends, no more.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import NormalDist
+
+import numpy as np
 
 from schemas.gates import GatesSpec
 from schemas.verdicts import UsedBudget
@@ -83,7 +83,6 @@ def nested_level(increments: Sequence[float], sizes: Sequence[int]) -> float:
 
     Source: Armitage, McPherson and Rowe (1969), JRSS A 132:235-244; the sums over items are a random walk.
     """
-    import numpy as np
     from scipy.special import ndtr
 
     times = np.asarray(sizes, np.float64) / sizes[-1]

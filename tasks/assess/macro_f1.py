@@ -4,8 +4,6 @@ F1 is not a mean over items. Each item's value is F plus its influence on F, so 
 rare classes count more. Knows nothing of files.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

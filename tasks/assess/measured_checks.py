@@ -5,8 +5,6 @@ are kept outside the store, so that equal inputs give equal decisions. Knows not
 value that is missing or not a number is ERROR.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from schemas.canaries import ExposureSpec

@@ -14,8 +14,6 @@ This adds the keys of `QuestionMetric` to `evaluate.metrics`; gates may have rul
 metrics.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

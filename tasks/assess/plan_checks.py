@@ -1,11 +1,12 @@
 """Estimate what a run will call: calls, tokens and cost of a judge and an endpoint, and answers of the latency check.
 
-Counts characters of the held-out items and shows none. Called by `flows/views/plan_calls.py`.
+Counts characters of the held-out items and shows none. Called by `flows/views/outlook.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
+
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet
 from schemas.checks import LatencySpec
@@ -101,9 +102,6 @@ def _priced(calls: Calls, *, model: str, place: str, book: PriceBook) -> Calls:
 
 def _mean_chars(items: EvalSet, *, answers: int) -> float:
     """Mean characters of a question with this many answers as long as the reference."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     table = pq.read_table(items.root / "items.parquet", columns=["subject", "body", "answer"])
     n_rows: int = table.num_rows
     total = {name: int(pc.sum(pc.utf8_length(table[name])).as_py() or 0) for name in table.column_names}

@@ -3,10 +3,10 @@
 Knows nothing of scores or files. Called by `flows/views/power.py`, for `tunegate plan` and before a run trains.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from schemas.checks import ForgettingSpec
 from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
@@ -95,8 +95,6 @@ def plan_interim(gates: GatesSpec, *, n_items: int, batch_size: int) -> InterimP
 
     None without `gates.interim`, or without such a comparison; labels come too late for a look.
     """
-    import numpy as np
-
     rules = (rule for rule in gates.judged_rules if rule.metric != RIGHT)
     changes = [rule.change_threshold for rule in rules if rule.change_threshold is not None]
     spec, effect = gates.interim, gates.power.effect

@@ -3,10 +3,10 @@
 Knows nothing of rules or files. Used by `tasks/assess/judge.py` after a verdict, by `tasks/assess/plan_gate.py` before.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
+
+import numpy as np
 
 from tasks.assess.compare import z_value
 
@@ -136,8 +136,7 @@ def margin_items_needed(
 def smallest_margin(n_items: int, *, discordance: float, confidence: float = 0.95, power: float = 0.8) -> float | None:
     """Smallest margin that `n_items` show for an equal candidate."""
     return _smallest(
-        lambda margin: margin_items_needed(margin, discordance=discordance, confidence=confidence, power=power),
-        n_items,
+        lambda margin: margin_items_needed(margin, discordance=discordance, confidence=confidence, power=power), n_items
     )
 
 
@@ -153,7 +152,6 @@ def share_items_needed(
 
     Source: the binomial distribution, as in Clopper and Pearson (1934).
     """
-    import numpy as np
     from scipy.stats import binom
 
     if not 0 < limit < true <= 1:

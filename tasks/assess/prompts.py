@@ -3,13 +3,14 @@
 Knows nothing of tokenizers or models. Called by `flows/assess.py` for each arm; `tasks/model/generate.py` answers.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, PromptSet, Splits
 from schemas.errors import ConfigError, DataError
@@ -57,9 +58,6 @@ def build_prompts(
         ConfigError: TG0160, few_shot, retrieval or `label` without splits, or no examples.
         DataError: TG0221, train has too few tickets that can be examples.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").sort_by("item_id").to_pylist()
     if arm == "tuned":
         spec = prompt
@@ -91,13 +89,8 @@ def build_prompts(
             BLOCK_BREAK.join([*_opening(arm, spec, row), *before, _question_text(spec, row, apart=shown)])
             for row, before in zip(rows, blocks, strict=True)
         ]
-    table = pa.table(
-        {
-            "item_id": pa.array([row["item_id"] for row in rows], pa.string()),
-            name: pa.array(texts, pa.string()),
-            "answer": pa.array(answers, pa.string()),
-        }
-    )
+    columns = {"item_id": [row["item_id"] for row in rows], name: texts, "answer": answers}
+    table = pa.table({column: pa.array(values, pa.string()) for column, values in columns.items()})
     pq.write_table(table, out / "prompts.parquet", compression="zstd")
     return PromptSet(root=out, arm=arm, format=format, n_items=len(rows))
 
@@ -111,8 +104,6 @@ def _baseline_prompt(arm: str, prompt: PromptSpec, baseline_system: str) -> Prom
 
 def _labels(column: str, splits: Splits | None) -> list[str]:
     """The column's values in train, in alphabetical order."""
-    import pyarrow.parquet as pq
-
     if splits is None:
         raise ConfigError("the labels of train need the splits", code="TG0160")
     values = pq.read_table(splits.train, columns=[column])[column].unique().drop_null()
@@ -140,13 +131,7 @@ def _insert_shots(messages: list[Message], shots: list[Message]) -> list[Message
 
 
 def _examples(
-    arm: str,
-    splits: Splits,
-    prompt: PromptSpec,
-    n_examples: int,
-    *,
-    seed: int,
-    items: Sequence[dict[str, Any]],
+    arm: str, splits: Splits, prompt: PromptSpec, n_examples: int, *, seed: int, items: Sequence[dict[str, Any]]
 ) -> list[list[dict[str, Any]]]:
     """The examples of each item, in their order in the prompt."""
     if arm == "few_shot":
@@ -181,8 +166,6 @@ def _choose_examples(
 
 def _candidates(splits: Splits, *, seed: int, batch: int) -> Iterator[dict[str, Any]]:
     """Train rows in the order of preference: the first of each category by hash, then the second of each, ..."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(splits.train, columns=["ticket_id", "category"])
     ranked = sorted(
         zip(table.column("ticket_id").to_pylist(), table.column("category").to_pylist(), strict=True),

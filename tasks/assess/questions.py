@@ -54,12 +54,12 @@ class Assessment:
     verdict: Verdict = "ERROR"
     """If there is no judgement."""
     reason: str = ""
-    """If there is no judgement, or if there are too few items to be met (`short`)."""
+    """If there is no judgement, or why it cannot be met (`short`)."""
     higher_is_better: bool = True
     short: bool = False
-    """There are too few items, so the rule cannot be met."""
+    """It cannot be met: there are too few items, or the margin tolerates whatever is answered."""
     missing: int = 0
-    """Items that are missing if it is `short`."""
+    """Items that are missing if there are too few."""
     decides: bool = True
     part: Part = "primary"
     unlabelled: bool = False
@@ -262,7 +262,11 @@ class _Assessor:
             replaced=reference.replaced,
         )
         min_gain = 0.0 if margin is None else change.least_gain
-        return self._judged(rule, text, reference, margin, kind=kind, min_items=min_items, min_gain=min_gain)
+        found = self._judged(rule, text, reference, margin, kind=kind, min_items=min_items, min_gain=min_gain)
+        reason = None
+        if change.mode == "no_worse" and found.judgement is not None:
+            reason = _tolerates_all(found.judgement, self._arms.candidate.traits(rule.metric), change.margin)
+        return found if reason is None else replace(found, short=True, reason=reason)
 
     def _anchor(self, rule: GateRule, *, min_items: int | None = None) -> Iterator[Assessment]:
         change, anchor = rule.change_threshold, self._gates.anchor
@@ -411,6 +415,21 @@ class _Assessor:
                 clustered=self._gates.cluster_by is not None,
             ),
         )  # fmt: skip
+
+
+def _tolerates_all(judgement: Judgement, traits: MetricTraits, margin: float) -> str | None:
+    """Why a tolerated loss compares nothing: both models are so close to the worst mean that it would be met, too."""
+    lowest, highest = traits.limits
+    worst = lowest if traits.higher_is_better else highest
+    if worst is None or judgement.reference is None:
+        return None
+    if max(abs(judgement.candidate - worst), abs(judgement.reference - worst)) > margin:
+        return None
+    return (
+        f"{traits.name} is {judgement.candidate:.3f} against {judgement.reference:.3f}: with a tolerated loss of "
+        f"{margin:g} even a mean of {worst:g} would pass, so this compares nothing; use a metric on which models do "
+        "better."
+    )
 
 
 def _improves_on_baselines(rule: GateRule) -> bool:

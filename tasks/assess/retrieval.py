@@ -4,11 +4,12 @@ TF-IDF and cosine similarity by scikit-learn, learnt only from train. Knows noth
 `tasks/assess/prompts.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
 
 from schemas.artifacts import Splits
 from schemas.errors import DataError
@@ -45,15 +46,13 @@ def nearest_examples(
     Raises:
         DataError: TG0221, too few tickets are suitable, or train has no words.
     """
-    import pyarrow.parquet as pq
-
     known = {str(row["item_id"]) for row in items}
     questions = {question(dict(row)) for row in items}
     candidates: dict[str, _Candidate] = {}
     for batch in pq.ParquetFile(splits.train).iter_batches(BATCH_ROWS):
         for row in batch.to_pylist():
             if row["ticket_id"] not in known and answered(row) and (words := question(row)) not in questions:
-                candidates[row["ticket_id"]] = _Candidate(row["ticket_id"], words, _text(row))
+                candidates[row["ticket_id"]] = _Candidate(row["ticket_id"], words, question_text(row))
     pool = [candidates[ticket_id] for ticket_id in sorted(candidates)]
     n_questions = len({candidate.question for candidate in pool})
     if n_questions < n_examples:
@@ -63,7 +62,7 @@ def nearest_examples(
             where=str(splits.train),
             hint="lower evaluate.few_shot_examples, or remove retrieval from evaluate.arms",
         )
-    nearest = _nearest(pool, [_text(row) for row in items], n_examples)
+    nearest = _nearest(pool, [question_text(row) for row in items], n_examples)
     wanted = sorted({ticket_id for ids in nearest for ticket_id in ids})
     rows = pq.read_table(splits.train, filters=[("ticket_id", "in", wanted)]).to_pylist()
     by_id: dict[str, dict[str, Any]] = {row["ticket_id"]: row for row in rows}
@@ -73,20 +72,29 @@ def nearest_examples(
     }
 
 
-def _text(row: Mapping[str, Any]) -> str:
+def question_text(row: Mapping[str, Any]) -> str:
+    """Subject and body."""
     return f"{row['subject'] or ''}\n{row['body'] or ''}"
 
 
-def _nearest(pool: Sequence[_Candidate], texts: Sequence[str], n_examples: int) -> list[list[str]]:
-    """Ticket ids per text, the most similar first."""
-    import numpy as np
+def fit_words(texts: Sequence[str]) -> tuple[Any, Any]:
+    """A TF-IDF vectorizer of words and word pairs with logarithmic counts, and the texts as its vectors.
+
+    Raises:
+        DataError: TG0221, the texts have no words.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, max_features=100_000)
     try:
-        train = vectorizer.fit_transform([candidate.text for candidate in pool])
+        return vectorizer, vectorizer.fit_transform(texts)
     except ValueError:
         raise DataError("subject and body of train have no words to learn from", code="TG0221") from None
+
+
+def _nearest(pool: Sequence[_Candidate], texts: Sequence[str], n_examples: int) -> list[list[str]]:
+    """Ticket ids per text, the most similar first."""
+    vectorizer, train = fit_words([candidate.text for candidate in pool])
     found: list[list[str]] = []
     for start in range(0, len(texts), BLOCK_ITEMS):
         block = vectorizer.transform(texts[start : start + BLOCK_ITEMS])

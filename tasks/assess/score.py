@@ -4,12 +4,13 @@ Knows nothing of models, other arms or verdicts. Called by `flows/assess.py` for
 compares the arms.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 import tasks.assess.metrics  # noqa: F401  registers the kinds of metrics
 from schemas.artifacts import EvalSet, ModelArm, Predictions, Scores
@@ -21,18 +22,15 @@ from tasks.assess.metric import Answers, Score, kind_of
 from tasks.assess.style import HouseStyle
 from tasks.step import as_step
 
+SCORES = pa.schema([("item_id", pa.string()), ("metric", pa.string()), ("value", pa.float64())])
+SLICES = pa.schema([("item_id", pa.string()), ("slice", pa.string())])
 NO_VALUE = "(none)"
 """Slice value of items whose column is null."""
 
 
 @as_step("scores", libraries=("pyarrow", "sacrebleu"))
 def score_answers(
-    out: Path,
-    *,
-    items: EvalSet,
-    predictions: Predictions,
-    evaluate: EvaluateSpec,
-    arm: ModelArm | Arm,
+    out: Path, *, items: EvalSet, predictions: Predictions, evaluate: EvaluateSpec, arm: ModelArm | Arm
 ) -> Scores:
     """Write `scores.parquet` and `slices.parquet`; return the means over all items but those of `gates.slices.top_up`.
 
@@ -51,8 +49,6 @@ def score_answers(
 
     Source: Popović (2015), "chrF: character n-gram F-score for automatic MT evaluation"; sacrebleu's defaults.
     """
-    import pyarrow.parquet as pq
-
     rows: list[dict[str, Any]] = pq.read_table(items.root / "items.parquet").to_pylist()
     answers: list[dict[str, Any]] = pq.read_table(predictions.root / "predictions.parquet").to_pylist()
     answered = {row["item_id"] for row in answers}
@@ -94,31 +90,13 @@ def write_scores(
     Args:
         extra: Ids of items that are not counted in the means.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    values = [(item_id, name, item[name]) for item_id, item in scored for name in metrics]
-    table = pa.table(
-        {
-            "item_id": pa.array([item_id for item_id, _, _ in values], pa.string()),
-            "metric": pa.array([name for _, name, _ in values], pa.string()),
-            "value": pa.array([value for _, _, value in values], pa.float64()),
-        }
-    )
-    pq.write_table(table, out / "scores.parquet", compression="zstd")
-    memberships = pa.table(
-        {
-            "item_id": pa.array([item_id for item_id, _ in slices], pa.string()),
-            "slice": pa.array([name for _, name in slices], pa.string()),
-        }
-    )
-    pq.write_table(memberships, out / "slices.parquet", compression="zstd")
+    values = [{"item_id": item_id, "metric": name, "value": item[name]} for item_id, item in scored for name in metrics]
+    pq.write_table(pa.Table.from_pylist(values, SCORES), out / "scores.parquet", compression="zstd")
+    members = [{"item_id": item_id, "slice": name} for item_id, name in slices]
+    pq.write_table(pa.Table.from_pylist(members, SLICES), out / "slices.parquet", compression="zstd")
     means = {name: _mean([item[name] for item_id, item in scored if item_id not in extra]) for name in metrics}
     return Scores(
-        root=out,
-        arm=arm,
-        n_items=len(scored),
-        means={name: mean for name, mean in means.items() if mean is not None},
+        root=out, arm=arm, n_items=len(scored), means={name: mean for name, mean in means.items() if mean is not None}
     )
 
 

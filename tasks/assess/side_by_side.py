@@ -3,11 +3,12 @@
 Knows nothing of ledgers or configurations. Called by `flows/views/compare.py`. The intervals are the gate's.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.errors import GateError
@@ -15,9 +16,6 @@ from schemas.metrics import MetricTraits
 from tasks.assess.clusters import Clusters
 from tasks.assess.evidence import ArmScores, line_up
 from tasks.assess.judge import ChangeTest, Judgement, judge_change
-
-if TYPE_CHECKING:
-    from tasks.assess.compare import Floats
 
 OUTCOMES = {"PROMOTE": "better", "BLOCK": "worse", "HOLD": "not shown"}
 PARTS = ("train", "validation", "test")
@@ -95,9 +93,7 @@ def _judge_items(
     clusters: Clusters | None = None,
 ) -> Judgement:
 
-    def numbers(values: Mapping[str, float]) -> Floats:
-        import numpy as np
-
+    def numbers(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.array([values[item] for item in items], np.float64)
 
     belongs = None if clusters is None else clusters.of(items)
@@ -140,8 +136,6 @@ def compare_splits(first: Splits, second: Splits) -> tuple[tuple[Overlap, ...], 
 
 
 def _ids(splits: Splits) -> dict[str, set[str]]:
-    import pyarrow.parquet as pq
-
     places = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
         part: set(pq.read_table(path, columns=["ticket_id"])["ticket_id"].to_pylist()) for part, path in places.items()

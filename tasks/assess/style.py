@@ -1,15 +1,14 @@
-"""Check an answer against the declared rules of the house style: text in, numbers out.
-
-Knows nothing of files or models. Used by `tasks/assess/score.py` for each answer.
-"""
-
-from __future__ import annotations
+"""Check an answer against the declared rules of the house style, and how many train replies have the declared form."""
 
 import re
 from collections.abc import Callable, Sequence
 
-from schemas.evaluation import StyleRule
-from tasks.assess.fields import MAX_SCORED_CHARS
+import pyarrow.parquet as pq
+
+from schemas.artifacts import Splits
+from schemas.evaluation import EvaluateSpec, StyleRule
+from tasks.assess.fields import MAX_SCORED_CHARS, FieldPattern
+from tasks.assess.items import reference_answer
 
 # Sentence ends: . ! ?, those of Arabic, Urdu and Hindi, or an ellipsis, closing quotes and brackets, then a space or
 # the end ("3.5" does not end one); full-width marks end one without a space; an empty line ends one unless a comma
@@ -67,3 +66,23 @@ class HouseStyle:
             for rule, pattern in self._rules
         }
         return {"style": float(all(passed.values())), **passed}
+
+
+def form_shares(splits: Splits, evaluate: EvaluateSpec, *, answer: str) -> dict[str, float]:
+    """Shares of the train replies: `format`, with the pattern of `evaluate.fields` exactly once; `style`, that follow
+    every rule of the house style. What is not declared is left out.
+
+    Args:
+        answer: Template of the reply, `train.prompt.answer`.
+    """
+    pattern = FieldPattern(evaluate.fields) if evaluate.fields else None
+    style = HouseStyle(evaluate.style) if evaluate.style else None
+    n, in_form, in_style = 0, 0.0, 0.0
+    for batch in pq.ParquetFile(splits.train).iter_batches(batch_size=1024):
+        for row in batch.to_pylist():
+            text = reference_answer(answer, row)
+            n += 1
+            in_form += pattern.score(text, row)["format"] if pattern else 0.0
+            in_style += style.score(text)["style"] if style else 0.0
+    found = {"format": in_form / n if n and pattern else None, "style": in_style / n if n and style else None}
+    return {name: share for name, share in found.items() if share is not None}

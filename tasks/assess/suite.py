@@ -4,8 +4,6 @@ The suites are data (`tasks/assess/suites/`); a pattern checks each answer. Know
 `flows/gate_checks.py` write the prompts and score the answers; `tasks/assess/forgetting.py` judges.
 """
 
-from __future__ import annotations
-
 import heapq
 import re
 from importlib.resources import files
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import ModelArm, Predictions, PromptSet, Scores
 from schemas.checks import SuiteName
@@ -35,9 +35,6 @@ def build_suite(out: Path, *, suite: SuiteName, max_items: int | None, seed: int
     Args:
         max_items: Maximum number of items, chosen by hash of their ids; None takes all.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     items = read_suite(suite)
     chosen = heapq.nsmallest(max_items or len(items), items, key=lambda item: hash_rank(item["item_id"], seed=seed))
     rows = sorted(chosen, key=lambda item: item["item_id"])
@@ -69,9 +66,6 @@ def score_suite(out: Path, *, suite: PromptSet, predictions: Predictions, arm: M
     Raises:
         GateError: TG0603, answers and items do not have the same ids, once each.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     items: list[dict[str, Any]] = pq.read_table(suite.root / "items.parquet").to_pylist()
     given = pq.read_table(predictions.root / "predictions.parquet", columns=["item_id", "text"]).to_pylist()
     answers = {row["item_id"]: row["text"] for row in given}

@@ -4,12 +4,14 @@ Regular expressions, JSON Schema, BLEU, ROUGE, and what an answer must not conta
 invented web addresses. Knows nothing of files or models.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+
+import orjson
+from pydantic import TypeAdapter
+from ruamel.yaml import YAML
 
 from schemas.curation_steps import RedactionType
 from schemas.metrics import (
@@ -30,9 +32,6 @@ _MARKERS = Path(__file__).with_name("template_markers.yaml")
 
 @cache
 def _markers() -> re.Pattern[str]:
-    from pydantic import TypeAdapter
-    from ruamel.yaml import YAML
-
     patterns = TypeAdapter(dict[str, re.Pattern[str]]).validate_python(YAML(typ="safe", pure=True).load(_MARKERS))
     return re.compile("|".join(pattern.pattern for pattern in patterns.values()))
 
@@ -54,7 +53,6 @@ def regex(spec: RegexMetric) -> Score:
 
 @metric(JsonSchemaMetric, libraries=("jsonschema", "orjson"))
 def json_schema(spec: JsonSchemaMetric) -> Score:
-    import orjson
     from jsonschema import Draft202012Validator
     from referencing import Registry
 

@@ -3,14 +3,14 @@
 Knows nothing of models. Called by `flows/selection.py` once per training; `tasks/assess/choose.py` takes the best.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import DatasetRef, Scores, TrainedRef
 from schemas.choice import Setting, TargetSpec
@@ -50,9 +50,6 @@ def weigh_training(
     Raises:
         GateError: TG0603, an earlier rung answered different items.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pq.read_table(scores.root / "scores.parquet", filters=[("metric", "=", traits.name)]).sort_by("item_id")
     values = dict(zip(table["item_id"].to_pylist(), table["value"].to_pylist(), strict=True))
     kept = {"item_id": pa.array(list(values), pa.string()), "value": pa.array(list(values.values()), pa.float64())}
@@ -69,10 +66,7 @@ def weigh_training(
             row |= {"gain": gain.estimate, "gain_lower": gain.lower, "gain_upper": gain.upper}
         if not met:
             row["advice"] = advise(
-                climbed=bool(earlier),
-                gain=gain,
-                train_loss=trained.train_loss,
-                validation_loss=trained.validation_loss,
+                climbed=bool(earlier), gain=gain, train_loss=trained.train_loss, validation_loss=trained.validation_loss
             )
     figures = _figures(trained, dataset)
     return TrialRef(root=out, row=TrialRow(name=name, number=number, changes=dict(changes), **figures, **row))
@@ -80,8 +74,6 @@ def weigh_training(
 
 def item_values(trial: TrialRef) -> dict[str, float]:
     """Item id -> value of the metric."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(trial.root / "values.parquet")
     return dict(zip(table["item_id"].to_pylist(), table["value"].to_pylist(), strict=True))
 
@@ -111,9 +103,6 @@ def write_trials(
     Args:
         costs: Name -> seconds of its training and answers, and their price; None writes no such columns.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     fields = [pa.field("told" if name == "summary" else name, _type(name)) for name in TrialRow.model_fields]
     records = [
         {
@@ -131,8 +120,6 @@ def write_trials(
 
 
 def _type(name: str) -> object:
-    import pyarrow as pa
-
     if name in _INTEGERS:
         return pa.int64()
     if name in _NUMBERS:

@@ -4,11 +4,12 @@ The curves only show progress: the validation loss ends a training, and the test
 nothing of models. A step of `flows/finetune.py`.
 """
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions, Splits, TrainedRef, ValidationCurves
 from schemas.errors import TrainingError
@@ -37,9 +38,6 @@ def score_validation(
     Raises:
         TrainingError: TG0407, an answer has no validation ticket.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     answers = pq.read_table(trained.root / ANSWERS)
     by_step: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -63,9 +61,6 @@ def score_validation(
 
 
 def _items(splits: Splits, ids: list[str], answer: str, folder: Path) -> EvalSet:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     table = pq.read_table(splits.validation, filters=[("ticket_id", "in", ids)]).sort_by("ticket_id")
     if table.num_rows != len(ids):
         raise TrainingError(
@@ -81,8 +76,6 @@ def _items(splits: Splits, ids: list[str], answer: str, folder: Path) -> EvalSet
 
 
 def _means(items: EvalSet, answers: Any, evaluate: EvaluateSpec, folder: Path) -> dict[str, float]:
-    import pyarrow.parquet as pq
-
     answered, scored = folder / "answers", folder / "scores"
     answered.mkdir(parents=True)
     scored.mkdir()

@@ -11,6 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from schemas.metrics import MetricTraits
 from tasks.assess import contract
 from tasks.assess.compare import (
@@ -23,9 +26,6 @@ from tasks.assess.compare import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from tasks.assess.compare import Floats
 
     Clusters = NDArray[np.int64] | None
@@ -137,8 +137,6 @@ def _tickets_per_customer(clusters: NDArray[np.int64]) -> float:
 
     Source: Kish (1965), Survey Sampling, section 8.2, with intraclass correlation 1 and unequal sizes.
     """
-    import numpy as np
-
     sizes = np.bincount(clusters).astype(np.float64)
     return float((sizes**2).sum() / sizes.sum())
 
@@ -153,29 +151,21 @@ def _estimate(values: Floats, clusters: Clusters) -> MeanEstimate | None:
 
 def _nothing(values: Floats) -> Evidence:
     """Evidence that decides nothing."""
-    import numpy as np
-
     outcome = contract.Outcome(np.asarray(False), np.asarray(1.0))
     return Evidence(outcome, Bounds(float(values.mean()), -math.inf, math.inf), 0.0)
 
 
 def _evidence(estimate: MeanEstimate, bounds: Bounds, met: bool, limit: float, n_items: int) -> Evidence:
-    import numpy as np
-
     outcome = contract.Outcome(np.asarray(met), np.asarray(estimate.p_below(limit)))
     return Evidence(outcome, bounds, estimate.error * n_items**0.5)
 
 
 def _cautious(exact: Evidence | None, drawn: Evidence) -> Evidence:
     """The wider of two intervals: the exact one accounts for few differing items, the bootstrap for few customers."""
-    import numpy as np
-
     if exact is None:
         return drawn
     bounds = Bounds(
-        exact.bounds.estimate,
-        min(exact.bounds.lower, drawn.bounds.lower),
-        max(exact.bounds.upper, drawn.bounds.upper),
+        exact.bounds.estimate, min(exact.bounds.lower, drawn.bounds.lower), max(exact.bounds.upper, drawn.bounds.upper)
     )
     p_harm = np.maximum(exact.outcome.p_harm, drawn.outcome.p_harm)
     return Evidence(contract.Outcome(exact.outcome.met & drawn.outcome.met, p_harm), bounds, max(exact.sd, drawn.sd))
@@ -189,8 +179,6 @@ def settled(outcome: contract.Outcome, alpha: float) -> tuple[bool, bool]:
 
 def shortage_of(values: Floats, traits: MetricTraits, clusters: Clusters) -> str | None:
     """Why a mean cannot be bounded, or None."""
-    import numpy as np
-
     n, name = len(values), traits.name
     if clusters is not None and (n_clusters := _count(clusters)) < MIN_CLUSTERS:
         return f"the items come from {n_clusters} customers or groups, and bounding {name} needs {MIN_CLUSTERS}"

@@ -4,12 +4,13 @@ The only module here that returns ticket text: for a person to read, never for a
 `flows/views/run_reader.py`.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions, Scores
 from schemas.errors import GateError
@@ -129,9 +130,6 @@ def _rows(path: Path, item_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def _read(path: Path, filters: Any) -> list[dict[str, Any]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         rows: list[dict[str, Any]] = pq.read_table(path, filters=filters).to_pylist()
     except (OSError, pa.ArrowException) as error:

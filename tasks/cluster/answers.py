@@ -4,8 +4,6 @@ If an actor is lost, another answers its batch, with the same result: batches ar
 `flows/workspace/ray_cluster.py`, called by tasks/model/generate.py.
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace

@@ -7,8 +7,6 @@ Our errors travel from a worker to the driver as plain fields (`Failed`) and are
 keyword-only arguments does not survive pickling, and the text of any other may quote a ticket.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import os

@@ -43,11 +43,6 @@ def folder_of(key: str) -> str:
     return f"trainings/{key}"
 
 
-def own_value(_: str, value: Callable[[], str]) -> str:
-    """This process's value: there are no others."""
-    return value()
-
-
 class Notes:
     """Small named JSON texts in one folder of the shared storage, which say which folders belong together.
 
@@ -116,7 +111,7 @@ class Depot:
     Args:
         shared: The storage.
         key: The job's key (`tasks.train.job.TrainJob.key`); it never finds anything of another key.
-        from_leader: Gives all processes of a training what the first one has found.
+        from_leader: Gives all processes of a training what the first one has found; the default is for one process.
         on_saved: Called with the step of each complete checkpoint.
         warn: Called for each checkpoint that is skipped, with the reason.
     """
@@ -126,7 +121,7 @@ class Depot:
         shared: Shared,
         key: str,
         *,
-        from_leader: FromLeader = own_value,
+        from_leader: FromLeader = lambda _, value: value(),
         on_saved: Callable[[int], None] = lambda _: None,
         warn: Callable[[str], None] = log.warning,
     ) -> None:
@@ -227,11 +222,10 @@ class NodeFolder:
 
     Args:
         key: The training's key.
-        trainings: Parent of the trainings' folders on this node.
     """
 
-    def __init__(self, key: str, *, trainings: Path | None = None) -> None:
-        self._trainings = trainings or node_cache() / "trainings"
+    def __init__(self, key: str) -> None:
+        self._trainings = node_cache() / "trainings"
         self.root = self._trainings / key[:16]
 
     def __enter__(self) -> NodeFolder:

@@ -5,8 +5,6 @@ by value inspects each node, so a node without our packages can answer too. A wo
 and a card if there are any. Called before any work is sent out, and by `tunegate ops doctor`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,12 +107,10 @@ def _self_contained_probe() -> Any:
             read = bytes(files.cat_file(f"{base}/{probe}")).decode(errors="replace")
         except Exception as error:  # reported, not raised: each file system has its own errors
             read = f"{type(error).__name__}"
-        return {
-            "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-            "libraries": {name: version(name) for name in libraries},
-            "source": {package: source(package) for package in ("tasks", "schemas")},
-            "probe": read,
-        }
+        versions = {"Python": f"{sys.version_info[0]}.{sys.version_info[1]}"}
+        versions |= {name: version(name) for name in libraries}
+        versions |= {f"source of {package}/": source(package) for package in ("tasks", "schemas")}
+        return {"versions": versions, "probe": read}
 
     return describe
 
@@ -122,18 +118,11 @@ def _self_contained_probe() -> Any:
 def _fault(
     name: str, found: dict[str, Any], wanted: dict[str, Any], content: str, place: Place
 ) -> TunegateError | None:
+    there = found["versions"]
     differences = [
-        *([f"Python {found['python']}, here {wanted['python']}"] if found["python"] != wanted["python"] else []),
-        *(
-            f"{library} {found['libraries'][library]}, here {version}"
-            for library, version in wanted["libraries"].items()
-            if found["libraries"][library] != version
-        ),
-        *(
-            f"source of {package}/ {found['source'][package]}, here {digest}"
-            for package, digest in wanted["source"].items()
-            if found["source"][package] != digest
-        ),
+        f"{name} {there[name]}, here {version}"
+        for name, version in wanted["versions"].items()
+        if there[name] != version
     ]
     if differences:
         return ConfigError(

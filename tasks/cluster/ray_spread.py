@@ -6,8 +6,6 @@ Parts travel through Ray's object store, in memory, and above a limit in files o
 the session; no ticket text is put on the shared storage.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

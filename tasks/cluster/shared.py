@@ -7,8 +7,6 @@ downloaded to a folder of the caller's, and removed from the storage when the wo
 It knows nothing of ray. Called by `tasks/cluster/`.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets
@@ -58,9 +56,9 @@ class Shared:
         """
         entries = _entries(path)
         address = sha256_json(entries)
+        if self.has(address):
+            return address
         with self.translate_errors():
-            if self.files.exists(f"{self.base}/{address}/{LISTED}"):
-                return address
             for name in entries:
                 self._put_file(path / name if path.is_dir() else path, f"{address}/{name}")
             self._put_bytes(orjson.dumps(entries, option=orjson.OPT_SORT_KEYS), f"{address}/{LISTED}")
@@ -123,7 +121,9 @@ class Shared:
         with self.translate_errors():
             self._put_bytes(content.encode(), name)
         try:
-            if self.read_probe(name) != content:
+            with self.translate_errors():
+                found = bytes(self.files.cat_file(f"{self.base}/{name}"))
+            if found != content.encode():
                 raise StorageError(
                     "a file differs after it was written", code="TG0568", where=self.url, hint="check the storage"
                 )
@@ -132,36 +132,29 @@ class Shared:
             with self.translate_errors():
                 self.files.rm_file(f"{self.base}/{name}")
 
-    def read_probe(self, name: str) -> str:
-        """The content of a probe.
-
-        Raises:
-            StorageError: TG0568, it cannot be read.
-        """
-        with self.translate_errors():
-            return bytes(self.files.cat_file(f"{self.base}/{name}")).decode(errors="replace")
-
     def _put_file(self, path: Path, name: str) -> None:
         if not self._is_local():
             self.files.put_file(str(path), f"{self.base}/{name}")
             return
-        target = Path(self.base) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        shutil.copyfile(path, aside)
-        aside.replace(target)
+        with self._replaced(name) as aside:
+            shutil.copyfile(path, aside)
 
     def _put_bytes(self, content: bytes, name: str) -> None:
         if not self._is_local():
             self.files.pipe_file(f"{self.base}/{name}", content)
             return
-        target = Path(self.base) / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-        with aside.open("wb") as stream:
+        with self._replaced(name) as aside, aside.open("wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
+
+    @contextmanager
+    def _replaced(self, name: str) -> Iterator[Path]:
+        """A path to write to, which is renamed to the file at the end of the block."""
+        target = Path(self.base) / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+        yield aside
         aside.replace(target)
 
     def _is_local(self) -> bool:

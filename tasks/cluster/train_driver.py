@@ -6,8 +6,6 @@ its workers. The workers run tasks/cluster/train_part.py. Checkpoints outlive bo
 newest complete one. The module imports no ray: `flows/workspace/ray_cluster.py` creates `TrainingOnRay`.
 """
 
-from __future__ import annotations
-
 import os
 import queue
 import secrets

@@ -5,8 +5,6 @@ training. Workers and driver communicate through a mailbox, an actor on the driv
 figures and errors go to the driver, a request to stop goes to the workers. Started by tasks/cluster/train_driver.py.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 import threading
@@ -73,6 +71,7 @@ def train_part(config: dict[str, Any]) -> int:
     Raises:
         TunegateError: after it was posted to the mailbox; the driver then ends the training.
     """
+    import ray
     from ray import train
 
     from tasks.train.distributed import value_of_leader
@@ -108,7 +107,7 @@ def train_part(config: dict[str, Any]) -> int:
         if known is None:
             box.post.remote({"event": "crash", "rank": context.get_world_rank(), "trace": traceback.format_exc()})
             raise
-        _post_failure(box, known)
+        ray.get(box.fail.remote(pack_error(known)))
         raise
     if code == 0:
         _report(train, address, leads=leads)
@@ -170,12 +169,6 @@ def _stop_requested(box: Any) -> Callable[[], bool]:
 
     threading.Thread(target=poll, daemon=True, name="stop-requested").start()
     return requested.is_set
-
-
-def _post_failure(box: Any, error: TunegateError) -> None:
-    import ray
-
-    ray.get(box.fail.remote(pack_error(error)))
 
 
 def _report(train: Any, address: str | None, *, leads: bool) -> None:

@@ -1,7 +1,7 @@
 """Read help articles and cut them into passages: Markdown by markdown-it, HTML by lxml, JSON Lines with either.
 
 An article is cut at its headings; a part that is longer than a passage is cut between paragraphs, then between
-sentences. It knows nothing of tickets and of searching. Called by `tasks/corpus/build.py`.
+sentences. It knows nothing of tickets. Called by `tasks/corpus/build.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import orjson
 from schemas.corpus import ENDINGS, CorpusSpec
 from schemas.errors import DataError
 from schemas.source import FilesSource
-from tasks.corpus.words import words_of
+from tasks.corpus.search import words_of
 from tasks.sources.files import find_files
 from tasks.sources.formats import SourceFile
 

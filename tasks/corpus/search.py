@@ -9,12 +9,14 @@ Cormack, Clarke and Buettcher, Reciprocal Rank Fusion (SIGIR 2009), for two rank
 
 from __future__ import annotations
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from schemas.artifacts import CorpusRef, EvalSet
 from schemas.corpus import SearchSpec
-from tasks.corpus.words import words_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -113,3 +115,31 @@ def _best(scores: Any, n_best: int, *, above: float) -> list[int]:
         chosen = np.flatnonzero((scores >= least) & (scores > above))
     order = np.argsort(-scores[chosen], kind="stable")
     return [int(chosen[place]) for place in order[:n_best]]
+
+
+def passage_names(corpus: CorpusRef) -> dict[str, tuple[str, str]]:
+    """Passage id -> source and heading."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(corpus.root / PASSAGES, columns=["passage_id", "source", "heading"]).to_pylist()
+    return {row["passage_id"]: (row["source"], row["heading"]) for row in rows}
+
+
+def count_citations(items: EvalSet) -> tuple[list[tuple[str, int]], int]:
+    """Passage ids with the number of items that show them, the most cited first; and how many items show none."""
+    import pyarrow.parquet as pq
+
+    cited = pq.read_table(items.root / "items.parquet", columns=["cited"]).column("cited").to_pylist()
+    counts = Counter(name for names in cited for name in names)
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])), sum(not names for names in cited)
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words in lower case; a character of a script without spaces is a word.
+
+    >>> words_of("Where is Order #7?")
+    ['where', 'is', 'order', '7']
+    """
+    from tasks.curate.similarity.containment import words_in
+
+    return words_in(unicodedata.normalize("NFKC", text).lower())

@@ -1,6 +1,6 @@
 """Limit the tickets per customer, day or other key, so that no single voice outweighs the rest.
 
-It knows nothing of texts. Called by `flows/curate.py`; heavy imports are inside the function.
+It knows nothing of texts.
 """
 
 from __future__ import annotations

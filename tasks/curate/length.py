@@ -1,6 +1,6 @@
 """Drop tickets whose body or reply is shorter or longer than the bounds.
 
-It knows nothing of what the texts mean. Called by `flows/curate.py`; heavy imports are inside the function.
+It knows nothing of what the texts mean.
 """
 
 from __future__ import annotations

@@ -1,21 +1,25 @@
 """Publish what curation did as one database and Parquet files: every row read, where it went, and why.
 
-For people: no step reads it. `tasks/curate/ask.py` and any DuckDB client query it; `warehouse_tables.py` declares its
-tables.
+For people: no step reads it. `warehouse_query.py` and any DuckDB client query it; `warehouse_tables.py` declares its
+tables. `write_history` adds runs and earlier states, which it reads from the folders of snapshots, so nothing is lost
+if the database is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from schemas.artifacts import CheckResults, Splits, TicketTable, WarehouseRef
+from schemas.data_checks import CheckResult
 from schemas.tables import REMOVED_COLUMNS
 from tasks.curate.warehouse_tables import TABLES, add_keys, create_tables
 from tasks.files import sha256_json
 from tasks.step import as_step
-from tasks.warehouse import connect, quote_text
+from tasks.warehouse import connect, quote_identifier, quote_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -28,6 +32,8 @@ PARQUET = ("duplicates", "funnel", "removed", "splits")
 
 _WRITTEN_BY_STEPS = ("conflicts", "label_suspects", "semantic_pairs", "triggers", "redactions")
 """Tables that steps write next to their tickets, if they are configured to."""
+SNAPSHOT = "snapshot.json"
+"""In each folder of a snapshot: `snapshot_id`, `made_at`, and since this table exists `run_id` and `config_digest`."""
 
 
 @as_step("warehouse", libraries=("duckdb", "pyarrow"))
@@ -77,7 +83,7 @@ def publish_warehouse(
             path = folder / f"{name}.parquet"
             if path.is_file():
                 connection.execute(f"INSERT INTO {name} BY NAME SELECT * FROM read_parquet(?)", [str(path.resolve())])
-        _insert_checks(connection, checks)
+        _insert(connection, "checks", (each.model_dump() for each in (checks.results if checks else ())))
         for name in PARQUET:
             connection.execute(f"COPY (SELECT * FROM {name}) TO {quote_text(str(out / f'{name}.parquet'))}")
         add_keys(connection)
@@ -129,16 +135,6 @@ def _insert_removed(connection: duckdb.DuckDBPyConnection, steps: Sequence[Curat
         )
 
 
-def _insert_checks(connection: duckdb.DuckDBPyConnection, checks: CheckResults | None) -> None:
-    names = [column.name for column in TABLES["checks"].columns]
-    for result in checks.results if checks is not None else ():
-        row = result.model_dump()
-        connection.execute(
-            f"INSERT INTO checks ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",
-            [row[name] for name in names],
-        )
-
-
 def _insert_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
     """Fill `duplicates` with the rows merged for their similarity and the tickets kept in their place."""
     connection.execute(
@@ -151,3 +147,46 @@ def _insert_duplicates(connection: duckdb.DuckDBPyConnection) -> None:
         "SELECT ticket_id, source, source_line FROM removed WHERE outcome = 'dropped') "
         "ON ticket_id = kept_id GROUP BY kept_id, cluster_id ORDER BY ALL"
     )
+
+
+def write_history(
+    database: Path, *, snapshots: Path, runs: Iterable[Mapping[str, Any]], checks: Sequence[CheckResult]
+) -> None:
+    """Fill `runs`, `snapshots` and `snapshot_funnel`, and replace the results of checks.
+
+    Args:
+        database: A copy of the warehouse that no other process has open.
+        snapshots: Folder with a folder per snapshot.
+        runs: Rows of `runs`.
+        checks: Results as they are now.
+    """
+    folders = sorted(path.parent for path in snapshots.glob(f"*/{SNAPSHOT}") if not path.parent.name.startswith("."))
+    folders = [folder for folder in folders if (folder / "funnel.parquet").is_file()]
+    with connect(database, readable=(snapshots,), threads=1) as connection:
+        _insert(connection, "runs", runs)
+        connection.execute("DELETE FROM checks")
+        _insert(connection, "checks", (each.model_dump() for each in checks))
+        for folder in folders:
+            facts = orjson.loads((folder / SNAPSHOT).read_bytes())
+            # The folder's name, since forgetting a customer may have renamed it.
+            facts = {**facts, "snapshot_id": folder.name, "funnel": str((folder / "funnel.parquet").resolve())}
+            connection.execute(
+                "INSERT INTO snapshot_funnel SELECT $snapshot_id, position, step, n_in, n_out, n_quarantined, "
+                "n_dropped, n_merged FROM read_parquet($funnel)",
+                {"snapshot_id": facts["snapshot_id"], "funnel": facts["funnel"]},
+            )
+            connection.execute(
+                "INSERT INTO snapshots SELECT $snapshot_id, $made_at::TIMESTAMPTZ::TIMESTAMP, $run_id, $config_digest, "
+                "arg_min(n_in, position), arg_max(n_out, position) FROM snapshot_funnel "
+                "WHERE snapshot_id = $snapshot_id",
+                {name: facts.get(name) for name in ("snapshot_id", "made_at", "run_id", "config_digest")},
+            )
+        connection.execute("CHECKPOINT")
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+    columns = TABLES[table].columns
+    names = ", ".join(quote_identifier(column.name) for column in columns)
+    values = ", ".join("?::TIMESTAMPTZ::TIMESTAMP" if column.sql_type == "TIMESTAMP" else "?" for column in columns)
+    for row in rows:
+        connection.execute(f"INSERT INTO {table} ({names}) VALUES ({values})", [row[column.name] for column in columns])

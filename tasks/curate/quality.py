@@ -1,11 +1,12 @@
 """Score body and reply by counts, and drop tickets above the thresholds.
 
-`tasks/curate/similarity/kernels/scan.py` counts (compiled), `tasks/curate/scores/stub_replies.py` recognises stub
-replies. Called by `flows/curate.py`; heavy imports are inside functions.
+`tasks/curate/similarity/kernels/scan.py` counts (compiled), over the classes of characters in
+`quality_characters.py`.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from schemas.curation_steps import QualityStep
 from schemas.errors import DataError
 from schemas.tables import SCORES_OF
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
-from tasks.curate.scores.stub_replies import MAX_WORDS, is_stub
 from tasks.curate.step import curation_step
 from tasks.row_fault import CODE
 from tasks.step import as_step
@@ -28,6 +28,27 @@ if TYPE_CHECKING:
     from tasks.curate.drop import Judged, Rule
 
 _BATCH_ROWS = 16_384
+MAX_WORDS = 8
+"""Longer replies are never stubs."""
+_NOTES = """
+    closed | closing | close | ticket closed | closing( this)?( ticket| case| issue)? | case closed | auto ?closed
+    | done | fixed | resolved | solved | completed | handled | answered | noted | ack | acknowledged
+    | wont ?fix | won t fix | not reproducible | cannot reproduce | invalid | spam | test | testing | tbd | todo
+    | duplicate | dup | dupe | merged
+    | (closed |closing )?(as |this is )?(a )?(duplicate|dup|dupe)( ticket| issue)?( of)? REF
+    | (see|merged (with|into)|moved to|same as|as per) REF
+    | (please )?(see|as) (above|below|previous|prior|earlier)( reply| answer| comment| mail| email| ticket| message)?
+    | (please )?see (my|our|the) (previous|last|earlier|other)( reply| answer| comment| mail| email| message)?
+    | (please )?see (attached|attachment|notes?|internal notes?|comments?)
+    | no (reply|answer|response|comment|action)( needed| required| necessary)? | n ?a | none | null | nil | empty
+    | ok | okay | thanks | thank you | thx | thank you for (your )?(mail|email|message|contacting us) | hi | hello
+    | erledigt | geschlossen | gelöst | doppelt | duplikat | siehe oben
+    | fermé | résolu | doublon | voir ci dessus | cerrado | resuelto | duplicado | ver arriba
+    | fechado | resolvido | veja acima | chiuso | risolto | vedi sopra | gesloten | opgelost | zie boven
+"""
+_REFERENCE = r"(ticket |case |issue |order |no |number )*(\w{1,6} )?\w*\d\w*( \w*\d\w*)*"
+_STUB = re.compile(" ".join(_NOTES.split()).replace(" | ", "|").replace("REF", _REFERENCE))
+_BETWEEN = re.compile(r"[\W_]+")
 
 
 @curation_step(QualityStep)
@@ -50,7 +71,7 @@ def score_quality(
     - `repetition`: share of the body's words in a run of three words that occurs earlier in it. `reply_overlap`:
       share of the reply's words in a run of three words of the body.
     - `template_leftovers`: `{{name}}`, `{name}`, `%NAME%`, `<<name>>`, `[NAME]` in body and reply.
-    - `reply_is_stub`: the reply is missing or answers nothing (`tasks/curate/scores/stub_replies.py`).
+    - `reply_is_stub`: the reply is missing or answers nothing (`is_stub`).
     - `perplexity` from `perplexities`; null without it, and null exceeds no threshold.
 
     Codes: `repetition`, `caps`, `urls`, `symbols`, `template_leftovers`, `reply_overlap`, `stub_reply`, `perplexity`.
@@ -116,7 +137,7 @@ def _counts(table: pa.Table) -> dict[str, NDArray[np.int64]]:
     """Count in one pass over all texts, in independent ranges of rows on threads."""
     import numpy as np
 
-    from tasks.curate.scores.characters import character_tables
+    from tasks.curate.quality_characters import character_tables
     from tasks.curate.similarity.kernels.scan import COUNTS, scan_tickets, table_size
     from tasks.threads import in_slices
 
@@ -214,3 +235,13 @@ def _rules(step: QualityStep, scores: Mapping[str, pa.Array]) -> dict[str, Rule]
         else:
             rules[code] = Rule(pc.greater(scores[column], limit), f"{column} is ", scores[column], f", above {limit}")
     return rules
+
+
+def is_stub(reply: str) -> bool:
+    """Return whether a reply has no word, or is only such a note.
+
+    >>> [is_stub(text) for text in ("Closed.", "Duplicate of #4711", "See above!", "...", "Closed your account today.")]
+    [True, True, True, True, False]
+    """
+    words = _BETWEEN.sub(" ", reply.casefold()).strip()
+    return not words or _STUB.fullmatch(words) is not None

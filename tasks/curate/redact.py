@@ -82,8 +82,7 @@ def redact_tickets(
 
 
 def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | None) -> TicketTable:
-    from tasks.curate.redaction.batches import NameSample, Redactions
-    from tasks.curate.redaction.labels import redact_labels
+    from tasks.curate.redaction.batches import NameSample, Redactions, redact_labels
     from tasks.curate.redaction.pseudonyms import load_pseudonyms
     from tasks.curate.rows import write_removed
 

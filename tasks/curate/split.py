@@ -2,12 +2,13 @@
 
 Only ids, times, the seed and the previous split decide, never a text, reply or label: two pipelines whose tickets
 differ only there have the same held-out rows. Duplicates must have been removed (`tasks/curate/dedup.py`). The
-decisions are made in `tasks/curate/splits/placing.py`. Called by `flows/curate.py`.
+decisions are made in `tasks/curate/split_placing.py`. Called by `flows/curate.py`.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,14 +17,12 @@ from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
 from schemas.errors import DataError
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
-from tasks.curate.splits.assignments import Assignments, read_previous, write_assignments
 from tasks.step import as_step
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.curate.splits.owners import Flags, Ints
-    from tasks.curate.splits.placing import Known, Placement
+    from tasks.curate.split_placing import Flags, Ints, Known, Placement
 
 WHERE = "split"
 PARTS = ("train", "validation", "test")
@@ -98,9 +97,8 @@ def split_tickets(
 
 def _split_tickets(tickets: TicketTable, split: SplitSpec, out: Path, previous: Splits | None) -> Splits:
     from tasks.curate.rows import read_columns
-    from tasks.curate.splits.owners import owners_of
-    from tasks.curate.splits.placing import place_tickets
-    from tasks.curate.splits.strata import write_strata
+    from tasks.curate.split_placing import owners_of, place_tickets
+    from tasks.curate.split_strata import write_strata
 
     table = read_columns(tickets.tickets, (*_PLACE, "created_at", *split.group_by))
     owners, created = owners_of(table, split.group_by), _times(table["created_at"])
@@ -138,7 +136,7 @@ def _times(column: pa.ChunkedArray) -> Ints:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.splits.placing import NEVER
+    from tasks.curate.split_placing import NEVER
 
     times: Ints = pc.fill_null(column.cast(pa.int64()), NEVER).to_numpy().astype(np.int64)
     return times
@@ -149,7 +147,7 @@ def _known_places(table: pa.Table, before: Assignments | None, previous: Splits 
     import numpy as np
     import pyarrow.compute as pc
 
-    from tasks.curate.splits.placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
+    from tasks.curate.split_placing import FREE, NEVER, PLACES, TEST, Known, nothing_known
 
     if before is None or previous is None:
         return nothing_known(table.num_rows)
@@ -183,7 +181,7 @@ def _array(values: Ints | Flags) -> pa.Array:
 def _count(place: Ints) -> dict[str, int]:
     import numpy as np
 
-    from tasks.curate.splits.placing import PLACES
+    from tasks.curate.split_placing import PLACES
 
     return dict(zip(PLACES, np.bincount(place, minlength=len(PLACES)).tolist(), strict=True))
 
@@ -210,7 +208,7 @@ def _warn_of_test_share(placed: Placement, created: Ints, known: Known, split: S
     """Warn when windows have added up, and propose the age at which the older ones would be given back to train."""
     import numpy as np
 
-    from tasks.curate.splits.placing import EARLY, NEVER, TEST
+    from tasks.curate.split_placing import EARLY, NEVER, TEST
 
     is_test = placed.place == TEST
     n_rows, n_test = int(np.count_nonzero(placed.place < EARLY)), int(np.count_nonzero(is_test))
@@ -257,7 +255,7 @@ def _write_removed(table: pa.Table, placed: Placement, out: Path) -> int:
     import pyarrow.compute as pc
 
     from tasks.curate.rows import write_removed
-    from tasks.curate.splits.placing import EARLY, PLACES
+    from tasks.curate.split_placing import EARLY, PLACES
 
     gone = placed.place >= EARLY
     codes = _strings(PLACES).take(_array(placed.place[gone]))
@@ -272,7 +270,7 @@ def _write_assignments(table: pa.Table, groups: pa.Array, placed: Placement, out
     import numpy as np
     import pyarrow as pa
 
-    from tasks.curate.splits.placing import EARLY, NEVER
+    from tasks.curate.split_placing import EARLY, NEVER
 
     assignments = {
         "ticket_id": table["ticket_id"],
@@ -282,3 +280,30 @@ def _write_assignments(table: pa.Table, groups: pa.Array, placed: Placement, out
         "retired": _array(placed.retired),
     }
     write_assignments(pa.table(assignments), out)
+
+
+@dataclass(frozen=True)
+class Assignments:
+    """One row per ticket that was split, ordered by ticket_id."""
+
+    table: pa.Table
+    """Columns of `schemas.tables.ASSIGNMENTS`."""
+
+
+def read_previous(previous: Splits | None, split: SplitSpec, *, by_time: bool) -> Assignments | None:
+    """Return what the last split decided, or None for another kind of split: seed, columns or `by_time` differ."""
+    from tasks.curate.rows import read_rows
+
+    if previous is None or not split.stable or not previous.assignments.exists():
+        return None
+    if previous.seed != split.seed or previous.group_by != split.group_by or (previous.cut is not None) != by_time:
+        return None
+    return Assignments(read_rows(previous.assignments))
+
+
+def write_assignments(table: pa.Table, out: Path) -> None:
+    """Write `out/assignments.parquet`, ordered by ticket_id."""
+    from schemas.tables import ASSIGNMENTS
+    from tasks.curate.rows import write_rows
+
+    write_rows(table.sort_by("ticket_id"), ASSIGNMENTS, out / "assignments.parquet")

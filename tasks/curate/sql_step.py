@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import TicketTable
 from schemas.curation_steps import SqlStep
 from schemas.errors import ConfigError
-from schemas.regular_file import open_regular
 from schemas.tables import TICKETS
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.sql.select_sql import advise_on_select, check_select, read_text
 from tasks.curate.step import curation_step
-from tasks.files import inside
 from tasks.step import as_step
 
 if TYPE_CHECKING:
@@ -66,7 +65,6 @@ def _select_tickets(tickets: TicketTable, step: SqlStep, select: str, out: Path)
     import duckdb
 
     from tasks.curate.drop import write_step
-    from tasks.curate.sql.select_sql import check_select
     from tasks.warehouse import connect, in_bounds, quote_identifier, quote_text
 
     where = f"curate.sql.{step.name}: {step.file}"
@@ -126,33 +124,12 @@ def _check_ids(connection: duckdb.DuckDBPyConnection, where: str) -> None:
 
 
 def _read_select(step: SqlStep, root: Path) -> str:
-    """Return the text of the step's file.
-
-    Raises:
-        ConfigError: TG0110, it cannot be read or is not UTF-8.
-        SecurityError: TG0818, it is outside the folder.
-    """
-    path = inside(step.file, root, where=f"curate.sql.{step.name}")
-    try:
-        with open_regular(path) as stream:
-            return stream.read().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigError(
-            f"the SQL of step {step.name!r} cannot be read: {reason}",
-            code="TG0110",
-            where=str(path),
-            hint="`file` is relative to pipelines.yaml",
-        ) from None
+    return read_text(step.file, root, where=f"curate.sql.{step.name}")
 
 
 def _check_sql(step: SqlStep, root: Path, where: str) -> None:
-    from tasks.curate.sql.select_sql import check_select
-
     check_select(_read_select(step, root), where=f"{where}.sql.{step.name}: {step.file}")
 
 
 def _advise_on_sql(step: SqlStep, root: Path) -> list[str]:
-    from tasks.curate.sql.select_sql import advise_on_select
-
     return advise_on_select(_read_select(step, root))

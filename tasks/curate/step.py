@@ -10,7 +10,8 @@
 
 The settings are keys of `curate.steps` from then on; their attributes say where the step may come in the order. The
 function writes what it keeps and what it removed, with a reason for each row (`tasks/curate/drop.py`); funnel, card and
-quarantine show what it wrote. Knows none of the steps: `steps.py` lists them.
+quarantine show what it wrote. Heavy imports are inside functions, since a plan imports every step. It knows none of the
+steps: `steps.py` lists them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Find planted triggers: a phrase of many recent tickets of few customers, rare elsewhere, and always one answer.
 
 Counted, not guessed: every number of a verdict is in `triggers.parquet`. Which runs of words count is defined in
-`tasks/curate/similarity/words.py`. Called by `flows/curate.py`, before dedup, which would leave one ticket of a burst;
-heavy imports are inside functions.
+`tasks/curate/similarity/words.py`. It runs before dedup, which would leave one ticket of a burst.
 """
 
 from __future__ import annotations

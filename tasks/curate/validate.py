@@ -1,12 +1,20 @@
-"""Keep valid tickets, one row per ticket_id, and list all other rows with the reason."""
+"""Keep valid tickets, one row per ticket_id, and list all other rows with the reason.
+
+Texts are first brought into one form: composed Unicode, `\\n` for line breaks, and no control characters, which are
+invisible and break other tools (NUL ends strings in C). Letters, emoji, joiners and direction marks stay.
+"""
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
@@ -24,6 +32,17 @@ _TEXTS = tuple(column.name for column in TICKETS if column.sql_type == "VARCHAR"
 Row = dict[str, Any]
 Fault = tuple[str, str, str]
 """Code, column, reason."""
+PERHAPS_UNCLEAN = (
+    r"[\x00-\x08\x0b-\x1f\x7f]|"
+    r"[^\x00-\x{2ff}\x{400}-\x{482}\x{48a}-\x{52f}\x{5d0}-\x{5ea}\x{620}-\x{64a}\x{200b}-\x{2027}\x{2030}-\x{205e}"
+    r"\x{20a0}-\x{20c0}\x{3001}-\x{3029}\x{3041}-\x{3096}\x{30a1}-\x{30fa}\x{4e00}-\x{9fff}\x{ac00}-\x{d7a3}\x{fe0f}"
+    r"\x{ff01}-\x{ff60}\x{1f300}-\x{1faff}]"
+)
+"""RE2 pattern of every text that `clean_text` may change: controls, and letters that may not be composed yet."""
+PERHAPS_UNCLEAN_MESSAGES = rf"\\[bfru]|{PERHAPS_UNCLEAN}"
+"""The same for `clean_messages`, where control characters are escaped."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_BREAK = re.compile(r"\r\n?")
 
 
 @as_step("validate", libraries=("duckdb", "pyarrow", "pandera"))
@@ -157,8 +176,6 @@ def _clean(column: pa.Array, *, messages: bool) -> tuple[pa.Array, int]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from tasks.curate.clean_text import PERHAPS_UNCLEAN, PERHAPS_UNCLEAN_MESSAGES, clean_messages, clean_text
-
     picked = pc.match_substring_regex(column, PERHAPS_UNCLEAN_MESSAGES if messages else PERHAPS_UNCLEAN)
     picked = pc.fill_null(picked, False)
     before = column.filter(picked).to_pylist()
@@ -177,7 +194,6 @@ def _faults(chunk: pa.Table, table: TableSpec) -> dict[int, Fault]:
     import pyarrow.compute as pc
 
     from schemas.ticket_model import ticket_model
-    from tasks.curate.clean_text import longest_message
 
     found: dict[int, tuple[str, str]] = {}
     frame = chunk.to_pandas(types_mapper=pd.ArrowDtype)
@@ -249,3 +265,31 @@ def _check_limits(tickets: TicketTable, removed: list[Row], n_left: int, table: 
             where=str(tickets.removed),
             hint="see the first of these rows in the source",
         )
+
+
+def clean_text(text: str) -> str:
+    r"""NFC, `\n` for every line break, and no control characters but tab and line feed.
+
+    >>> clean_text("Cafe\u0301\r\nopen\x00")
+    'Café\nopen'
+    """
+    if "\r" in text:
+        text = _BREAK.sub("\n", text)
+    if not text.isprintable():
+        text = _CONTROL.sub("", text)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def clean_messages(messages: str) -> str:
+    """The same inside each content of the `messages` column's JSON.
+
+    >>> clean_messages('[{"role":"user","content":"a\\\\u0000b"}]')
+    '[{"role":"user","content":"ab"}]'
+    """
+    turns = [{**turn, "content": clean_text(turn["content"])} for turn in orjson.loads(messages)]
+    return orjson.dumps(turns).decode()
+
+
+def longest_message(messages: str) -> int:
+    """Characters of the longest content in the `messages` column's JSON."""
+    return max(len(turn["content"]) for turn in orjson.loads(messages))

@@ -67,7 +67,7 @@ class Engine:
         import torch
 
         from tasks.model.adapter import load_trained
-        from tasks.model.decoding.open_decoder import open_decoder
+        from tasks.model.decoding.fused_decoder import open_decoder
 
         loaded = load_trained(model, trained, dtype=decoding.dtype, threads=decoding.threads)
         # no_grad, not inference_mode: regrouping assigns to the modules' weights.

@@ -1,23 +1,25 @@
 """The base model: fetched once, checked, stored as a Hugging Face directory in float32, and loaded strictly.
 
-It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py, `check_same_tokenizer`
-of flows/selection.py; tasks/model and tasks/train use `load_base` and `load_tokenizer`, `tunegate ops doctor` uses
-`torch_facts`.
+`config.json` is checked for plausible shapes (transformers accepts any number in it and could work for hours) and for
+code of its own. It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py,
+`check_same_tokenizer` of flows/selection.py.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
 from schemas.artifacts import Artifact, ModelRef
 from schemas.chat_template import ChatTemplate
 from schemas.errors import ConfigError, StorageError
+from schemas.regular_file import open_regular
 from schemas.training import QuantizationSpec
 from tasks.files import sha256_file, sha256_json
 from tasks.model.chat_base import ROWS, add_chat_template, grow_embeddings
@@ -29,7 +31,6 @@ from tasks.model.model_cache import (
     link_files,
     usable_files,
 )
-from tasks.model.model_config import read_config
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
 from tasks.step import as_step
 
@@ -42,6 +43,20 @@ KEPT_KERNELS = 128
 every batch has a new number of tokens: a training grew by 33 MB per step. Compiling one again takes 1 ms."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 TOKENIZER = "tokenizer.json"
+MAX_BYTES = 10_000_000
+MAX_VALUES: Mapping[str, int] = {
+    "num_hidden_layers": 1_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "head_dim": 100_000,
+    "vocab_size": 10_000_000,
+    "max_position_embeddings": 1_000_000_000,
+}
+"""About ten times the values of the largest models."""
+ATTENTION = ("eager", "sdpa")
+"""Other names can refer to code that transformers would download from the hub and run."""
 
 
 @as_step("base_model", libraries=("safetensors", "tokenizers", "transformers"), context=("root", "cache"))
@@ -318,3 +333,47 @@ def torch_facts() -> TorchFacts:
         bfloat16=resolve_dtype("auto") is torch.bfloat16,
         devices=tuple(devices or ["no CUDA device; runs on the CPU"]),
     )
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The fields of the file.
+
+    Raises:
+        ConfigError: TG0171, it cannot be read, is not a JSON object, or a shape is not plausible; TG0173, it names its
+            own attention code.
+    """
+    where = str(path)
+    try:
+        with open_regular(path) as stream:
+            config = orjson.loads(stream.read(MAX_BYTES))
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not JSON"
+        raise ConfigError(f"config.json cannot be read: {why}", code="TG0171", where=where) from None
+    if not isinstance(config, dict):
+        raise ConfigError("config.json is not a JSON object", code="TG0171", where=where)
+    for name, value in _fields(config):
+        most = MAX_VALUES.get(name)
+        if most is not None and value is not None and not (type(value) is int and 0 < value <= most):
+            raise ConfigError(
+                f"config.json: {name} is {str(value)[:40]}; allowed is a number from 1 to {most:,}",
+                code="TG0171",
+                where=where,
+                hint="use the model's own config.json",
+            )
+        if name.endswith("attn_implementation") and value is not None and value not in ATTENTION:
+            raise ConfigError(
+                f"config.json: {name} is {str(value)[:80]!r}; allowed is {' or '.join(ATTENTION)}",
+                code="TG0173",
+                where=where,
+                hint=f"remove {name} from config.json: a model's own code is never run",
+            )
+    return config
+
+
+def _fields(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values, including those of nested configurations."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _fields(value)
+        else:
+            yield name, value

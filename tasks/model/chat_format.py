@@ -1,7 +1,7 @@
 """Turn tickets into training examples: token ids and the mask of tokens that carry loss, within the length limit.
 
 It knows nothing of optimisers and batches. `encode_examples` is a step of flows/finetune.py; tasks/model/chat_codec.py
-converts text to ids, so that training and serving agree.
+converts text to ids, so that training and serving agree. `show_examples` decodes examples for people.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -290,3 +291,41 @@ def _summary(codec: ChatCodec, train: _Split, validation: _Split, lengths: Seque
         "n_train_read": train.n_read,
         "length_histogram": {str(start): bars[start] for start in sorted(bars)},
     }
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive tokens that all carry loss, or all do not."""
+
+    text: str
+    """As the tokenizer writes them, including control tokens."""
+    n_tokens: int
+    carries_loss: bool
+
+
+@dataclass(frozen=True)
+class DecodedExample:
+    """One training example."""
+
+    ticket_id: str
+    input_ids: tuple[int, ...]
+    loss_mask: tuple[int, ...]
+    runs: tuple[Run, ...]
+
+
+def show_examples(*, dataset: DatasetRef, model: ModelRef, n_examples: int) -> list[DecodedExample]:
+    """The first training examples in the order of ticket_id, decoded by the model's own tokenizer."""
+    from datasets import load_from_disk
+
+    tokenizer = load_tokenizer(model)
+    train = load_from_disk(str(dataset.root / "train"))
+    shown = []
+    for row in train.select(range(min(n_examples, len(train)))):
+        ids, mask = row["input_ids"], row["loss_mask"]
+        runs = []
+        for carries_loss, group in groupby(zip(ids, mask, strict=True), key=lambda pair: bool(pair[1])):
+            part = [token for token, _ in group]
+            text = tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            runs.append(Run(str(text), len(part), carries_loss))
+        shown.append(DecodedExample(row["ticket_id"], tuple(ids), tuple(mask), tuple(runs)))
+    return shown

@@ -201,8 +201,8 @@ def answer_in_groups(
 ) -> Generator[list[Answer], None, None]:
     """Yield all answers so far, each time that one more group of items is answered. Closing it ends running batches.
 
-    Groups are the first items by the hash of their ids, then the next (`tasks.draw.group_ends`). They are the same for
-    whoever looks at some of them and for whoever looks at none, so that the answers are the same to the last bit.
+    Groups are the first items by the hash of their ids, then the next (`tasks.draw.group_ends`). They do not
+    depend on how many of them a caller looks at, so that the answers are the same to the last bit.
 
     Args:
         in_order: Answer one group after another. Else the longest prompts come first, so that a lack of memory shows in

@@ -19,7 +19,7 @@ from tasks.model.answer_engine import stop_ids, translate_memory_errors
 from tasks.model.base_model import load_base, resolve_dtype
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder, Ids
-from tasks.model.decoding.open_decoder import open_decoder
+from tasks.model.decoding.fused_decoder import open_decoder
 
 if TYPE_CHECKING:
     from torch import nn

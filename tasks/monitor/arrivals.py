@@ -4,15 +4,17 @@ Counted after redaction and deduplication, so ten copies of one question are not
 `flows/schedule/ticks.py`. It decides nothing (see `conditions.py`).
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from schemas.artifacts import Splits, WarehouseRef
 from schemas.ticks import Arrivals
 from tasks.monitor.drift import Window
+from tasks.warehouse import select_from_files
 
 _PARTS = ("train", "validation", "test")
 _CONTENT = ("product", "channel", "subject", "body", "reply", "category", "priority", "reference", "messages")
@@ -22,9 +24,6 @@ _WINDOW = ("subject", "body", "category", "priority")
 
 def newest_time(splits: Splits) -> str:
     """The latest time in the tickets, UTC, ISO 8601; empty when no ticket has a time."""
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     newest: list[datetime] = []
     for part in _PARTS:
         table = pq.read_table(_path(splits, part), columns=["created_at", "updated_at"])
@@ -66,8 +65,6 @@ def windows(*, now: Splits, then: Splits, warehouse: WarehouseRef, size: int) ->
 
 
 def _query(now: Splits, then: Splits, warehouse: WarehouseRef, select: str) -> list[dict[str, Any]]:
-    from tasks.warehouse import select_from_files
-
     tables = {
         f"{when}_{part}": _path(splits, part) for when, splits in (("now", now), ("old", then)) for part in _PARTS
     }

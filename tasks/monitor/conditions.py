@@ -4,8 +4,6 @@ It reads neither files nor a clock: the current time is an argument. Called by `
 reason that applies is reported; drift only lowers the required number of tickets and the time between runs.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any

@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from schemas.schedule import DriftSpec
 from schemas.ticks import Shift
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Counts = NDArray[np.float64]
-
+Counts = NDArray[np.float64]
 Kind = Literal["routing", "length", "vocabulary"]
 N_WORDS = 300
 """Number of words to compare: those in the most tickets of both windows together."""
@@ -82,8 +80,6 @@ def _lengths(current: Sequence[str], reference: Sequence[str]) -> tuple[float, f
 
 def _mix(current: Sequence[str], reference: Sequence[str]) -> Counts:
     """Ticket x label matrix, 1 where the ticket has the label."""
-    import numpy as np
-
     labels = [*current, *reference]
     _, places = np.unique(labels, return_inverse=True)
     return np.eye(int(places.max()) + 1)[places]
@@ -91,7 +87,6 @@ def _mix(current: Sequence[str], reference: Sequence[str]) -> Counts:
 
 def _words(texts: Sequence[str]) -> Counts:
     """Ticket x word matrix, 1 where the ticket uses the word."""
-    import numpy as np
     from sklearn.feature_extraction.text import CountVectorizer
 
     try:
@@ -107,8 +102,6 @@ def _permuted(table: Counts, n_current: int, spec: DriftSpec) -> tuple[float, fl
     p = (1 + permutations at least as far) / (1 + permutations).
     Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
     """
-    import numpy as np
-
     n_permutations = 10 * math.ceil(3 / spec.significance)
     rng = np.random.default_rng(spec.seed)
     chosen = np.zeros((n_permutations + 1, table.shape[0]))
@@ -122,7 +115,6 @@ def _permuted(table: Counts, n_current: int, spec: DriftSpec) -> tuple[float, fl
 
 
 def _jensen_shannon(current: Counts, reference: Counts) -> Counts:
-    import numpy as np
     from scipy.spatial.distance import jensenshannon
 
     n_current, n_reference = current.sum(axis=1), reference.sum(axis=1)

@@ -24,6 +24,7 @@ from tasks.curate.redact import redact_row
 from tasks.files import sha256_json
 from tasks.privacy.hashes import Forgotten
 from tasks.row_fault import is_row_fault, row_fault
+from tasks.warehouse import connect
 
 if TYPE_CHECKING:
     from tasks.warehouse import Connection
@@ -97,8 +98,6 @@ def ingest_feedback(
         ConfigError: TG0164, there are lines but none can be used.
         LockedError: TG0520, another process has the database open for longer.
     """
-    from tasks.warehouse import connect
-
     rows: list[tuple[str, FeedbackLine]] = []
     refused: list[tuple[int, str, str]] = []
     n_lines = 0
@@ -179,8 +178,6 @@ def latest_decisions(database: Path, *, upto: int) -> dict[str, tuple[str, str |
 
 
 def _select(database: Path, sql: str, values: list[Any] | None = None) -> list[tuple[Any, ...]]:
-    from tasks.warehouse import connect
-
     if not database.exists() or not database.stat().st_size:
         return []
     with connect(database, read_only=True, threads=1, wait_s=READ_WAIT_S) as db:

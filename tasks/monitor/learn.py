@@ -4,13 +4,14 @@ Runs after redaction, so that texts and ids match the feedback, which was redact
 `flows/context/feedback.py`.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
+
+import pyarrow as pa
 
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.feedback import FeedbackSpec
 from tasks.curate.row_faults import FaultLimit, keep_sound_rows
+from tasks.curate.rows import read_rows, write_removed, write_tickets
 from tasks.monitor.feedback import latest_decisions
 from tasks.step import as_step
 
@@ -19,13 +20,7 @@ OWN_ANSWER = "own_answer"
 
 @as_step("feedback", libraries=("duckdb", "pyarrow"), context=("database",))
 def learn_from_feedback(
-    out: Path,
-    *,
-    tickets: TicketTable,
-    spec: FeedbackSpec,
-    upto: int,
-    database: Path,
-    limit: FaultLimit | None = None,
+    out: Path, *, tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, limit: FaultLimit | None = None
 ) -> TicketTable:
     """Insert the edited replies. Notes: `edited` counts them, `own_answers` the accepted suggestions.
 
@@ -42,10 +37,6 @@ def learn_from_feedback(
 
 
 def _learn(tickets: TicketTable, spec: FeedbackSpec, upto: int, database: Path, out: Path) -> TicketTable:
-    import pyarrow as pa
-
-    from tasks.curate.rows import read_rows, write_removed, write_tickets
-
     table = read_rows(tickets.tickets)
     decisions = latest_decisions(database, upto=upto)
     ids, replies = table.column("ticket_id").to_pylist(), table.column("reply").to_pylist()

@@ -6,8 +6,6 @@ split is rewritten without forgotten customers, so all other held-out tickets st
 aside and the old one is not touched. It knows nothing of the ledger and of the store.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from bisect import bisect_left
@@ -15,13 +13,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts
 from tasks.privacy.hashes import Forgotten, KeyedHash, any_of, short
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet",
     "raw_tickets.parquet")  # fmt: skip
@@ -70,9 +69,6 @@ def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | Non
 
 def index_customers(counts: Mapping[str, Iterable[tuple[str, int]]], hashes: KeyedHash, out: Path) -> None:
     """Write an index file of (customer, number of rows) per part."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     tables = []
     for part, rows in counts.items():
         listed = list(rows)
@@ -102,8 +98,6 @@ def look_up(index: Path, owners: Sequence[str]) -> list[Held]:
 
 def _rows_of(file: Path, wanted: list[int]) -> Iterator[dict[str, Any]]:
     """The rows of these owners; since the file is ordered by owner, only row groups that may match are read."""
-    import pyarrow.parquet as pq
-
     with pq.ParquetFile(file) as table:
         for group in range(table.num_row_groups):
             bounds = table.metadata.row_group(group).column(0).statistics
@@ -117,10 +111,6 @@ def _rows_of(file: Path, wanted: list[int]) -> Iterator[dict[str, Any]]:
 
 def places_of(tickets: Path, forgotten: Forgotten) -> list[Mapping[str, object]]:
     """ticket_id, source and source_line of the rows of these customers, in order."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     found = []
     with pq.ParquetFile(tickets) as file:
         for group in range(file.num_row_groups):
@@ -135,16 +125,10 @@ def places_of(tickets: Path, forgotten: Forgotten) -> list[Mapping[str, object]]
 
 
 def _schema() -> pa.Schema:
-    import pyarrow as pa
-
     return pa.schema([("owner", pa.int64()), ("part", pa.string()), ("n_rows", pa.int64())])
 
 
 def _customers(folder: Path, part: str, splits: Path | None) -> pa.ChunkedArray | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
     if part != EXAMPLES:
         path = folder / part
         return pq.read_table(path, columns=["customer_id"]).column(0) if _has_customers(path) else None
@@ -157,8 +141,6 @@ def _customers(folder: Path, part: str, splits: Path | None) -> pa.ChunkedArray 
 
 
 def _has_customers(path: Path) -> bool:
-    import pyarrow.parquet as pq
-
     return "customer_id" in pq.read_schema(path).names
 
 
@@ -167,8 +149,6 @@ def _example_files(folder: Path) -> list[Path]:
 
 
 def _ticket_ids(file: Path) -> Iterator[pa.Array]:
-    import pyarrow as pa
-
     with pa.memory_map(str(file)) as stream:
         for batch in pa.ipc.open_stream(stream):
             if "ticket_id" in batch.schema.names:
@@ -185,8 +165,6 @@ def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, An
 
     Another customer's row that was removed in favour of a forgotten ticket stays, but no longer names that ticket.
     """
-    import pyarrow.parquet as pq
-
     from tasks.curate.rows import write_removed, write_tickets
 
     tables = {part: pq.read_table(folder / f"{part}.parquet") for part in PARTS}
@@ -217,9 +195,6 @@ def rewrite_split(folder: Path, out: Path, forgotten: Forgotten) -> dict[str, An
 
 def gone_tickets(tables: Iterable[pa.Table], forgotten: Forgotten) -> pa.Array:
     """Ids of forgotten customers' tickets, found by customer id or ticket id."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     ids: list[str] = []
     for table in tables:
         if "customer_id" in table.column_names:
@@ -231,16 +206,12 @@ def gone_tickets(tables: Iterable[pa.Table], forgotten: Forgotten) -> pa.Array:
 
 def has_answers(folder: Path) -> bool:
     """Whether the training has kept its answers to validation tickets."""
-    import pyarrow.parquet as pq
-
     file = folder / ANSWERS
     return file.is_file() and pq.read_metadata(file).num_rows > 0
 
 
 def empty_answers(folder: Path, out: Path) -> None:
     """Copy the training to `out` without those answers; the weights are the same bytes."""
-    import pyarrow.parquet as pq
-
     for path in sorted(folder.rglob("*")):
         target = out / path.relative_to(folder)
         if path.is_dir():
@@ -252,8 +223,6 @@ def empty_answers(folder: Path, out: Path) -> None:
 
 
 def _without(table: pa.Table, gone: pa.Array, forgotten: Forgotten) -> pa.Table:
-    import pyarrow.compute as pc
-
     leaves = pc.is_in(table.column("ticket_id"), value_set=gone, skip_nulls=True)
     if "customer_id" in table.column_names:
         leaves = pc.or_(leaves, forgotten.mask("customer", table.column("customer_id")))
@@ -261,9 +230,6 @@ def _without(table: pa.Table, gone: pa.Array, forgotten: Forgotten) -> pa.Table:
 
 
 def _clear_pointers(removed: pa.Table, gone: pa.Array) -> pa.Table:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     points = pc.or_(
         pc.is_in(removed.column("kept_id"), value_set=gone, skip_nulls=True),
         pc.is_in(removed.column("cluster_id"), value_set=gone, skip_nulls=True),
@@ -277,11 +243,7 @@ def _clear_pointers(removed: pa.Table, gone: pa.Array) -> pa.Table:
 
 
 def _rewrite_assignments(folder: Path, out: Path, gone: pa.Array, forgotten: Forgotten) -> None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    from tasks.curate.splits.assignments import write_assignments
+    from tasks.curate.split import write_assignments
 
     table = pq.read_table(folder / "assignments.parquet")
     groups = pc.unique(table.column("group")).to_pylist()

@@ -3,8 +3,6 @@
 Neither the request's nor the answer's text is ever logged. Called by `tasks/release/endpoint.py`.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time

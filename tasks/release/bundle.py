@@ -4,8 +4,6 @@ The base model itself is not copied, but pinned by the sha256 of its files. Call
 of MLflow and of champions.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -7,8 +7,6 @@ transformers' own server: docs/decisions/0024-our-own-endpoint.md. Called by `tu
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """
 
-from __future__ import annotations
-
 import hmac
 import logging
 import threading
@@ -68,9 +66,6 @@ class Access:
     """Allowed host names; otherwise a web page could reach the endpoint under its own name."""
 
 
-LOCAL = Access()
-
-
 @dataclass(frozen=True)
 class Tenant:
     """Whom a token lets in, and what to."""
@@ -85,46 +80,22 @@ class Tenant:
 
 
 def build_endpoint(
-    models: LiveModels,
-    *,
-    limits: Limits,
-    redact: Redact,
-    access: Access = LOCAL,
-    extra_metrics: Callable[[], bytes] | None = None,
-    take_feedback: TakeFeedback | None = None,
+    tenants: Sequence[Tenant], *, limits: Limits, access: Access, extra_metrics: Callable[[], bytes] | None = None
 ) -> Starlette:
-    """Build the application for one pipeline.
+    """Build the application. A tenant's token reaches its models, redaction and feedback, and sees no other name.
+
+    A single tenant's token also reaches `/metrics`. With several tenants, these are about all of them, so they need the
+    token of `access`, which reaches no model; without one they are refused.
 
     Args:
-        models: The models to serve.
-        limits: Limits on requests.
-        redact: Applied to messages before the model reads them, as to the tickets it was trained on.
-        access: Required token and allowed host names.
+        tenants: Each let in by a token of its own; a single one may have none.
         extra_metrics: More metrics for `/metrics`, in the same format.
-        take_feedback: Stores lines of feedback and returns what became of them; None omits the route.
-    """
-    tenant = Tenant(models, redact, access.token, take_feedback)
-    routes, metrics = _Routes((tenant,), limits), EndpointMetrics(extra_metrics)
-    return _application(routes, metrics.route(routes.admit), metrics, access)
-
-
-def build_shared_endpoint(
-    tenants: Sequence[Tenant],
-    *,
-    limits: Limits,
-    access: Access,
-    extra_metrics: Callable[[], bytes] | None = None,
-) -> Starlette:
-    """Build the application for several tenants, each let in by a token of its own.
-
-    A token reaches its tenant's models, redaction and feedback, and sees no other name. `/metrics` is about all of
-    them, so it needs the token of `access`, which reaches no model; without one it is refused.
 
     Raises:
-        ValueError: a tenant has no token, or two have the same.
+        ValueError: one of several tenants has no token, or two have the same.
     """
     tokens = [tenant.token for tenant in tenants] + ([access.token] if access.token else [])
-    if None in tokens or len(set(tokens)) < len(tokens):
+    if len(tenants) > 1 and (None in tokens or len(set(tokens)) < len(tokens)):
         raise ValueError("every tenant needs a token of its own")
     routes, metrics = _Routes(tuple(tenants), limits), EndpointMetrics(extra_metrics)
 
@@ -132,17 +103,13 @@ def build_shared_endpoint(
         if access.token is None or not _has_token(request, access.token):
             raise Refused(401, "metrics need the operator's token", code="invalid_api_key")
 
-    return _application(routes, metrics.route(admit_operator), metrics, access)
-
-
-def _application(routes: _Routes, metrics_route: Route, metrics: EndpointMetrics, access: Access) -> Starlette:
-    takes = any(tenant.take_feedback is not None for tenant in routes.tenants)
+    takes = any(tenant.take_feedback is not None for tenant in tenants)
     feedback = [Route("/v1/feedback", routes.feedback, methods=["POST"])] if takes else []
     return Starlette(
         routes=[
             *feedback,
             Route("/health", routes.health),
-            metrics_route,
+            metrics.route(routes.admit if len(tenants) == 1 else admit_operator),
             Route("/v1/models", routes.list_models),
             Route("/v1/models/{name}", routes.show_model),
             Route("/v1/chat/completions", routes.chat, methods=["POST"]),

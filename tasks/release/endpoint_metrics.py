@@ -4,8 +4,6 @@ It sees paths, statuses and times, never a body. The caller can add metrics of t
 `tasks/release/endpoint.py`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

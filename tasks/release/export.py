@@ -5,8 +5,6 @@ has the sha256 of every file and, as `export`, its origin and whether it was eve
 Called by `flows/cli/exporting.py`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence

@@ -9,8 +9,6 @@ The function fills an empty folder and returns its measurements, which are added
 folder and moves it into place. `export_formats.py` lists the formats.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

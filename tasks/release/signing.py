@@ -5,8 +5,6 @@ A manifest proves that files are intact, a signature also who made them. The sig
 knows nothing of candidates. Called by `flows/cli/exporting.py` and `flows/cli/model.py`.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 from importlib.util import find_spec

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pyarrow.parquet as pq
 
 from schemas.errors import ServiceError, TunegateError
 from schemas.release import RunRecord
@@ -203,8 +204,6 @@ def end_runs(client: MlflowClient, statuses: Mapping[str, str], *, experiment: s
 
 def _fill_curves(client: MlflowClient, mlflow_run: str, curves: Path, uri: str) -> None:
     """Log the points that were not sent live."""
-    import pyarrow.parquet as pq
-
     rows = pq.read_table(curves).to_pylist()
     names = sorted({*CURVES, *(name for name in (rows[0] if rows else ()) if name.startswith("validation_"))})
     sent = {(name, point.step) for name in names for point in client.get_metric_history(mlflow_run, name)}
@@ -297,8 +296,6 @@ def _without_login(text: str) -> str:
 
 def log_trials(client: MlflowClient, mlflow_run: str, table: Path) -> None:
     """Create missing child runs and end them; existing ones stay unchanged."""
-    import pyarrow.parquet as pq
-
     experiment = client.get_run(mlflow_run).info.experiment_id
     rows = [row for row in pq.read_table(table).to_pylist() if row["state"] != "not_started"]
     for row in rows:

@@ -5,8 +5,6 @@ fetched so far. A line is written once its copy is in place, so a round that is 
 file. It knows nothing of the network. Called by `remote_files.py`, `remote_fetch.py` and `flows/privacy/`.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ state, and its log has whole transactions and perhaps the beginning of one, whic
 tables. Called by `duckdb_file.py`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -4,12 +4,12 @@ While another program has the file open for writing, a copy of it is read (`data
 tickets.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from schemas.errors import ConfigError, DataError, SecurityError
 from schemas.source import DuckDBSource
@@ -26,9 +26,6 @@ from tasks.sources.readers.headers import check_header, did_you_mean, listing
 from tasks.sources.readers.read_arrow import arrow_batches
 from tasks.sources.readers.records import BATCH_ROWS, Batch
 from tasks.warehouse import connect, in_bounds, quote_identifier
-
-if TYPE_CHECKING:
-    import duckdb
 
 LAKE = "ducklake_snapshot"
 """A table that every catalog of a DuckLake has."""
@@ -103,8 +100,6 @@ def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
         LockedError: TG0520, another process holds the file for writing.
         StorageError: TG0519, the file is missing or not a DuckDB file.
     """
-    import duckdb
-
     with connect(database, read_only=True, threads=1) as connection:
         query = f"SELECT * FROM {_table(connection, source.table)}" if source.table else _query(connection, source)
         try:
@@ -144,8 +139,6 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
 
 
 def _query(connection: duckdb.DuckDBPyConnection, source: DuckDBSource) -> str:
-    import duckdb
-
     try:
         statements = connection.extract_statements(source.query or "")
     except duckdb.Error as error:

@@ -3,8 +3,6 @@
 It knows nothing of rows (`readers/` does).
 """
 
-from __future__ import annotations
-
 import errno
 import glob
 import os

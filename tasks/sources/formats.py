@@ -3,23 +3,19 @@
 It knows nothing of paths in pipelines.yaml. Called by the kinds of source that have files, and by `tunegate init`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from schemas.errors import ConfigError
 from schemas.file_reading import CsvSpec, FileReading
 from tasks.files import sha256_file, sha256_json
 from tasks.sources.kind import Part
+from tasks.sources.readers.records import Batch
 from tasks.sources.readers.streams import COMPRESSED
 from tasks.sources.readers.values import ValueForms
-
-if TYPE_CHECKING:
-    from tasks.sources.readers.records import Batch
 
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
 DeclaredFormat = Literal["auto", "csv", "jsonl", "parquet"]

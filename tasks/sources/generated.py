@@ -1,7 +1,5 @@
 """`source.kind: generated`: the seeded, fictional help desk of `helpdesk/`, read as any export is."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from schemas.file_reading import FileReading

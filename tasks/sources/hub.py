@@ -3,8 +3,6 @@
 It knows nothing of tickets. Nothing is downloaded unless the source allows it.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

@@ -3,23 +3,19 @@
 It knows no kind. Each kind's file has a subclass of `SourceKind` and an instance of it, `KIND`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
 
 from schemas.columns import Shape, TicketColumn
 from schemas.errors import ConfigError
 from schemas.file_reading import Source
 from schemas.source import SOURCES
+from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
-
-if TYPE_CHECKING:
-    from tasks.privacy.hashes import Forgotten
-    from tasks.sources.readers.records import Batch
+from tasks.sources.readers.records import Batch
 
 S = TypeVar("S", bound=Source)
 

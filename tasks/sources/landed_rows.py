@@ -5,8 +5,6 @@ read from them.
 Used by `zendesk.py` and `postgres.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial

@@ -3,8 +3,6 @@
 It opens no connection. Called by `tasks/sources/postgres.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import ConfigError, SecurityError

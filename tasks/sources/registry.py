@@ -1,9 +1,8 @@
-"""The kinds of source, and which one a source is: nothing else here or in `flows` depends on the kind.
+"""The kinds of source, and what is done with a source of any kind: nothing else here or in `flows` depends on the kind.
 
-A kind's file is imported when the first source of its kind is used, so its optional package is not needed before.
+A kind's file is imported when the first source of its kind is used, so its optional package is not needed before. Only
+`ingest_source` opens a connection; sources that are read in place need nothing of it.
 """
-
-from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 from schemas.file_reading import Source
 from schemas.source import SOURCES
 from tasks.files import sha256_json
-from tasks.sources.kind import Place, SourceKind
+from tasks.privacy.hashes import Forgotten
+from tasks.progress import Progress, silent
+from tasks.sources.kind import Ingested, Ingestion, Place, SourceKind
 
 _MODULES = {
     "files": "tasks.sources.files",
@@ -76,6 +77,51 @@ def _kind(module: str) -> SourceKind[Any]:
     if not isinstance(kind, SourceKind):
         raise TypeError(f"{module}.KIND is not a SourceKind (tasks/sources/kind.py)")
     return kind
+
+
+def ingest_source(
+    source: Source, *, root: Path, landed: Path, forgotten: Forgotten | None = None, progress: Progress = silent
+) -> Ingested | None:
+    """Bring the folder of the source below `landed` up to date; None if the source is read in place.
+
+    After a kill the next call resumes after the last committed page.
+
+    Args:
+        forgotten: Customers whose rows are skipped before anything is written.
+
+    Raises:
+        ConfigError: an extra is not installed, a variable is not set, or the settings do not fit the source.
+        DataError: TG0203, TG0209 and TG0270.
+        LockedError: TG0520, another process ingests it.
+        SecurityError: TG0829.
+        ServiceError: TG0707 to TG0709 and TG0714.
+    """
+    folder = place_of(source, root=root, landed=landed).folder
+    if folder is None:
+        return None
+    return kind_of(source).ingest(source, Ingestion(root, folder, forgotten, progress))
+
+
+def check_source(source: Source) -> None:
+    """Raise errors of a source that can be detected without opening a connection.
+
+    Raises:
+        ConfigError: TG0112, its extra is not installed; TG0106, a variable is not set; TG0103, it holds no address of a
+            database; TG0130, the profile has no keys; TG0125, its query does not parse.
+        SecurityError: TG0811, its query is not a single SELECT.
+    """
+    kind_of(source).check(source)
+
+
+def ingested(source: Source, *, landed: Path) -> Ingested | None:
+    """What was ingested last; None if nothing was, or if the source is read in place. Opens no connection."""
+    folder = source_folder(source, landed)
+    return None if folder is None else kind_of(source).ingested(source, folder)
+
+
+def source_folder(source: Source, landed: Path) -> Path | None:
+    """The folder of this source below `landed`; None if it is read in place."""
+    return place_of(source, root=Path(), landed=landed).folder
 
 
 # Kinds without a section in `schemas/source.py` define it in their own file.

@@ -16,7 +16,10 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal
+from typing import BinaryIO, Literal
+
+import httpx
+from httpx import Response
 
 from schemas.errors import DataError
 from schemas.remote_source import S3, RemoteFilesSource, in_pattern, is_pattern
@@ -38,9 +41,6 @@ from tasks.sources.copies import (
 )
 from tasks.sources.s3 import Listed, Storage, described
 from tasks.sources.web import PassingError, StoppedError, Web, unusable
-
-if TYPE_CHECKING:
-    from httpx import Response
 
 _MEGABYTE = 1 << 20
 _PACKED = {"gzip": ".gz", "x-gzip": ".gz", "zstd": ".zst"}
@@ -322,8 +322,6 @@ class _Download:
         return _PACKED[named]
 
     def _write(self, response: Response) -> None:
-        import httpx
-
         length = response.headers.get("content-length", "")
         if not length.isdigit() and "chunked" not in response.headers.get("transfer-encoding", "").lower():
             raise unusable(self._url, "a response without a length, which could be incomplete in silence")

@@ -3,8 +3,6 @@
 `remote_fetch.py` makes the copies; `copies.py` stores them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path

@@ -5,27 +5,23 @@ the customer is stored with the rows (a mark in the file, `reading.json`): remov
 Called by `landed_rows.py` and by `flows/privacy/`.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from schemas.errors import TunegateError
 from schemas.file_reading import FileReading
 from tasks.files import sha256_file
+from tasks.privacy.hashes import Forgotten
 from tasks.sources.copies import FILES, READING
 from tasks.sources.landing import Landing, Row, open_landing, read_landing, rewrite_if_replaced
 from tasks.sources.readers.paths import MISSING, parse_path, walk
 from tasks.sources.readers.records import Batch
 from tasks.sources.readers.values import to_text
 from tasks.sources.zendesk_conversation import AGENTS
-
-if TYPE_CHECKING:
-    from tasks.privacy.hashes import Forgotten
 
 MARK = "whose"  # in the files of existing homes
 UNREAD = "\0unread"

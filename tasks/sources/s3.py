@@ -8,8 +8,6 @@ Source: Amazon S3 API Reference, ListObjectsV2, GetObject and "Authenticating Re
 settings".
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import os
@@ -20,18 +18,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote_plus, urlencode, urlsplit
 from xml.etree import ElementTree
+
+import httpx
+from httpx import Response
 
 from schemas.errors import ConfigError, DataError
 from schemas.remote_source import S3, RemoteFilesSource, in_pattern
 from schemas.secret import secret_value
 from schemas.secrets import know_secret
 from tasks.sources.web import PassingError, Web, unusable
-
-if TYPE_CHECKING:
-    from httpx import Response
 
 MAX_PAGE_BYTES = 1 << 24
 """Limit for one page of a listing; 1,000 keys of 1,024 characters, encoded and with tags, are less than half."""
@@ -119,8 +116,6 @@ class Storage:
             query["continuation-token"] = token
 
     def _page(self, bucket: str, query: dict[str, str], where: str) -> ElementTree.Element:
-        import httpx
-
         url, headers = self.request(bucket, "", _encoded(query))
         body = bytearray()
         with self._web.get(url, headers, follow=False) as response:

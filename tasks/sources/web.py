@@ -4,8 +4,6 @@ Certificates are verified (`SSL_CERT_FILE` adds your own authority). It knows no
 by `remote_fetch.py` and `s3.py`. Why no library's client: docs/decisions/0047-which-connectors-we-own.md.
 """
 
-from __future__ import annotations
-
 import ipaddress
 import socket
 import ssl
@@ -14,14 +12,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import urljoin, urlsplit
+
+import httpx
+from httpx import Response
 
 from schemas.errors import SecurityError, ServiceError
 from schemas.remote_source import LOOPBACK
-
-if TYPE_CHECKING:
-    from httpx import Response
 
 T = TypeVar("T")
 
@@ -62,8 +60,6 @@ class Web:
     """
 
     def __init__(self, *, sleep: Callable[[float], object] | None = None) -> None:
-        import httpx
-
         direct = {f"all://{'[::1]' if host == '::1' else host}": None for host in LOOPBACK}  # even if a proxy is set
         self._client = httpx.Client(timeout=TIMEOUT_S, mounts=direct, headers={"Accept-Encoding": "identity"})
         self._stopped = threading.Event()
@@ -99,8 +95,6 @@ class Web:
             SecurityError: TG0829, a redirect is not allowed.
             ServiceError: TG0707, the login is refused; TG0714, another redirect, or an untrusted certificate.
         """
-        import httpx
-
         at, sent = url, dict(headers)
         for _ in range(MAX_REDIRECTS + 1):
             try:

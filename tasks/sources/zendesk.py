@@ -6,8 +6,6 @@ text. It knows nothing of HTTP (`zendesk_api.py`), nor of which comment is the q
 (`zendesk_conversation.py`).
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing

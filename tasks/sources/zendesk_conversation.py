@@ -5,8 +5,6 @@ selects which). If either is a tombstone, the whole ticket is left out: any othe
 It knows nothing of files. Called by `zendesk.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

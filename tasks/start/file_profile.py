@@ -21,8 +21,7 @@ from zlib import crc32
 from schemas.errors import ConfigError, DataError
 from schemas.file_reading import CsvSpec
 from schemas.source import FilesSource
-from tasks.curate.redaction.ids import is_personal_id
-from tasks.curate.redaction.personal import find_personal
+from tasks.curate.redaction.personal import find_personal, is_personal_id
 from tasks.sources.files import find_files
 from tasks.sources.formats import file_format, reader_of
 from tasks.sources.readers.paths import MISSING, parse_path, walk

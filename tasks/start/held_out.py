@@ -16,8 +16,7 @@ import pyarrow.compute as pc
 
 from schemas.curation import SplitSpec
 from schemas.source import FilesSource
-from tasks.curate.splits.owners import owners_of
-from tasks.curate.splits.placing import NEVER, TEST, TRAIN, nothing_known, place_tickets
+from tasks.curate.split_placing import NEVER, TEST, TRAIN, nothing_known, owners_of, place_tickets
 from tasks.sources.formats import SourceFile, file_parts
 from tasks.sources.readers.columns import TicketMaker
 

@@ -21,10 +21,9 @@ from schemas.curation_card import ReplyVariety
 from schemas.curation_steps import PATTERN_TYPES, DedupStep
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
-from tasks.curate.redaction.ids import ID_COLUMNS, is_personal_id
-from tasks.curate.redaction.personal import find_personal
+from tasks.curate.quality import is_stub
+from tasks.curate.redaction.personal import ID_COLUMNS, find_personal, is_personal_id
 from tasks.curate.rows import ticket_table
-from tasks.curate.scores.stub_replies import is_stub
 from tasks.curate.validate import invalid_rows
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.records import Record, in_batches

@@ -22,8 +22,8 @@ from tasks.model.base_model import resolve_dtype
 from tasks.train.batches import Batch, Examples, step_batches, steps_per_epoch
 from tasks.train.checkpoint import State
 from tasks.train.distributed import ALONE, Group
+from tasks.train.loop import Checkpoints, Hooks, Loop, TrainData
 from tasks.train.optimizer import learning_rate_at, make_optimizer
-from tasks.train.setup import Checkpoints, Hooks, Loop, TrainData
 from tasks.train.validation import Validator
 
 

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.model.decoding.decoder import language_model
-from tasks.train.batches import Batch
+from tasks.train.batches import Batch, backward_through, ends_of, has_steady_positions, shared_prefix
 from tasks.train.fast.decoder import FastDecoder, is_fast
-from tasks.train.prefix import backward_through, ends_of, has_steady_positions, shared_prefix
 
 
 class PlainModel:

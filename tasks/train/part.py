@@ -53,7 +53,7 @@ def run_rank(job: TrainJob, *, stop: Callable[[], bool], log: ProgressLog, depot
     from tasks.train.answers import Answerer, collect_answers
     from tasks.train.distributed import join
     from tasks.train.engine import mean_last_tenth, train
-    from tasks.train.setup import Checkpoints, Hooks, TrainData
+    from tasks.train.loop import Checkpoints, Hooks, TrainData
     from tasks.train.trunk import open_trunk
 
     group = join(job.spec)

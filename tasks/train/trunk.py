@@ -23,10 +23,9 @@ from torch import Tensor, nn
 from schemas.errors import ConfigError, StorageError, TrainingError
 from tasks.failpoint import reach
 from tasks.files import seal, sha256_json, verify, write_json
-from tasks.train.batches import Batch, Examples, LayerOutput, steps_per_epoch
+from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
-from tasks.train.prefix import shared_prefix
 
 SPLITS = ("train", "validation")
 FILL = 16

@@ -21,7 +21,7 @@ from tasks.train.batches import Examples
 from tasks.train.distributed import ALONE, Group
 from tasks.train.early_stopping import Best, BestWeights, update_best
 from tasks.train.forward import Losses
-from tasks.train.setup import Hooks, Loop
+from tasks.train.loop import Hooks, Loop
 
 
 class Validator:

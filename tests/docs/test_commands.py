@@ -23,7 +23,7 @@ from schemas.artifacts import ModelRef
 from schemas.source import GeneratedSource
 from tasks.sources.helpdesk import generate_tickets
 from tests.support.documentation import COMMANDS, Block, blocks
-from tests.support.workplace import AS_GOOD
+from tests.support.workplace import ANSWERED, AS_GOOD
 
 if TYPE_CHECKING:
     from tests.support.workplace import Workplace
@@ -53,7 +53,13 @@ ENDS_WITH = {
 }
 SMALL = {
     "train": {"max_length": 512, "max_examples": 32, "overflow": "truncate_left", "max_steps": 6, "threads": 1},
-    "evaluate": {"max_items": 12, "max_new_tokens": 4, "arms": ["zero_shot", "majority", "tfidf"], "threads": 1},
+    "evaluate": {
+        "max_items": 12,
+        "max_new_tokens": 4,
+        "arms": ["zero_shot", "majority", "tfidf"],
+        "metrics": [ANSWERED],
+        "threads": 1,
+    },
     "gates": AS_GOOD,
 }
 """Makes the quickstart's pipeline run in seconds and its first candidate a champion."""

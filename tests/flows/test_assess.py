@@ -12,6 +12,7 @@ from flows.context.graph_context import GraphContext
 from flows.context.registry_state import registry_state_of
 from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef
+from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tests.support.place import Place
 from tests.support.specs import pipeline_spec
@@ -22,6 +23,8 @@ from tests.support.specs import pipeline_spec
     [
         ({}, [], {"zero_shot"}, set()),  # only for as long as nothing else is there to compare with
         ({}, ["few_shot"], {"few_shot"}, {"few_shot"}),
+        ({}, ["majority"], {"zero_shot"}, set()),
+        ({"rules": [{"metric": "exact", "change_threshold": {}}]}, [], {"zero_shot"}, set()),
         ({"compare": {"off": "a pilot"}}, [], set(), set()),
         ({"if_missing": "error"}, [], set(), set()),
     ],
@@ -44,6 +47,45 @@ def test_without_a_champion_and_without_an_arm_the_base_model_is_the_baseline(
     assert prompting() == before
     place.promote(1, after=None)
     assert prompting() == after
+
+
+def test_champion_and_candidate_answer_as_long_as_they_serve(
+    place: Place, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    """A lower limit cuts the answers that the candidate will give, and not those that the champion gives now."""
+    place.promote(1, after=None)  # with max_new_tokens 4
+    spec = pipeline_spec(
+        train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"},
+        evaluate={"arms": ["zero_shot"], "max_new_tokens": 2},
+    )  # fmt: skip
+    context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
+    nodes = build(spec, context).graph.nodes
+    longest = {arm: nodes[f"answers · {arm}"].params["decoding"].max_new_tokens for arm in ("champion", "tuned")}
+    assert longest == {"champion": 4, "tuned": 2}
+
+
+@pytest.mark.parametrize(("metric", "checked"), [("finished", True), ("exact", False)])
+def test_losses_are_compared_only_if_both_models_read_the_same_tokens(
+    metric: str, checked: bool, place: Place, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    """A tokenizer that cuts text into more tokens has a lower loss per token, whatever the answers."""
+    place.promote(1, after=None)
+    (place.home / "tokenizer.json").write_text("{}")  # of the champion's base, which is the home folder here
+    spec = pipeline_spec(
+        train={"base_model": f"file:{tiny_model.root}"}, register={"name": "replies"}, evaluate={"arms": []},
+        gates={"rules": [{"metric": metric, "value_threshold": 0.5}]},  # of `finished` alone the loss is compared
+    )  # fmt: skip
+    context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
+    graph = build(spec, context).graph
+    assert ("tokenizer · champion" in graph.nodes) == checked
+    if checked:
+        node = graph.nodes["tokenizer · champion"]
+        assert node.stage == "finetune", "before anything is trained"
+        [condition] = node.scope.unless
+        assert condition.why(tiny_model, tiny_model) == "the base model is the same"
+        assert condition.why(tiny_model, node.arguments["first"]) is None
+        with pytest.raises(ConfigError, match="their losses per token cannot be compared"):
+            node.function(model=tiny_model, first=node.arguments["first"], out=tmp_path)
 
 
 def test_a_candidate_that_may_stop_answers_after_the_arms_that_it_is_compared_with(

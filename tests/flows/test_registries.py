@@ -164,7 +164,7 @@ def declare(workplace: Workplace, change: Callable[[dict[str, Any]], None] = lam
     def edit(document: dict[str, Any]) -> None:
         pipeline = document["pipelines"]["small"]
         pipeline["curate"]["steps"].insert(1, {"uses": "mentions", "word": "refund"})
-        pipeline["evaluate"]["metrics"] = [{"uses": "short", "longest": 300}]
+        pipeline["evaluate"]["metrics"].append({"uses": "short", "longest": 300})
         pipeline["gates"]["rules"].append({"metric": "short", "value_threshold": 0.0})
         pipeline["gates"]["longest_answer"] = {"characters": 5_000}
         change(pipeline)
@@ -207,7 +207,7 @@ def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
 def test_a_wrong_key_of_each_kind_is_reported_with_its_place_and_what_is_allowed(added: Workplace) -> None:
     def spoil(pipeline: dict[str, Any]) -> None:
         pipeline["curate"]["steps"][1] = {"uses": "mentions", "wrod": "refund"}
-        pipeline["evaluate"]["metrics"] = [{"uses": "short", "longset": 300}, {"uses": "shrt"}]
+        pipeline["evaluate"]["metrics"][1:] = [{"uses": "short", "longset": 300}, {"uses": "shrt"}]
         pipeline["gates"]["longest_answer"] = {"characters": 0}
 
     declare(added, spoil)
@@ -217,9 +217,9 @@ def test_a_wrong_key_of_each_kind_is_reported_with_its_place_and_what_is_allowed
         "did you mean `word`?",
         "missing key `pipelines.small.curate.steps[1].word`",
         "The word, in lower case.",
-        "unknown key `pipelines.small.evaluate.metrics[0].longset`",
+        "unknown key `pipelines.small.evaluate.metrics[1].longset`",
         "did you mean `longest`?",
-        "`pipelines.small.evaluate.metrics[1].uses` should be one of",
+        "`pipelines.small.evaluate.metrics[2].uses` should be one of",
         "did you mean `short`?",
         "`pipelines.small.gates.longest_answer.characters` should be greater than or equal to 1, got 0",
         "--> pipelines.yaml:",

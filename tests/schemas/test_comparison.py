@@ -48,6 +48,10 @@ OWN = [{"uses": "sql", "name": "tone", "select": "SELECT 1", "continuous": True}
         ),
         ([against_champion("exact", "no_worse", 0.99), against_champion("chrf", "refresh", 0.05)], {}, None),
         ([against_champion("tone", "improve")], {"metrics": OWN}, None),
+        # Nobody knows whether 0.05 is much for `tone`: its values may all be below.
+        ([against_champion("tone", "no_worse", 0.05)], {"metrics": OWN}, "bleu"),
+        ([against_champion("tone", "refresh", 0.05)], {"metrics": OWN}, "bleu"),
+        ([against_champion("heldout_loss", "refresh", 0.05)], {}, None),
     ],
 )
 def test_the_first_declared_metric_of_quality_is_compared(
@@ -85,6 +89,13 @@ def test_the_comparison_can_be_chosen_or_turned_off_with_a_reason() -> None:
 def test_a_comparison_is_not_turned_off_by_accident(compare: Any, message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         build([limit("exact")], compare)
+
+
+def test_a_comparison_that_is_off_without_a_reason_hides_no_other_fault() -> None:
+    with pytest.raises(ValidationError) as caught:
+        pipeline_spec(gates={"compare": "off", "confidence": 2, "rules": [{"metric": "exact"}]})
+    found = {error["loc"][:2] for error in caught.value.errors()}
+    assert found == {("gates", "compare"), ("gates", "confidence"), ("gates", "rules")}
 
 
 def test_form_may_be_compared_next_to_quality() -> None:

@@ -38,7 +38,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import PromptSpec
 from tasks.curate.redaction.pseudonyms import Pseudonyms
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
-from tasks.curate.splits.assignments import write_assignments
+from tasks.curate.split import write_assignments
 from tasks.files import sha256_json
 from tasks.monitor.feedback import FeedbackRules, ingest_feedback
 

@@ -68,7 +68,7 @@ def _main() -> None:
     from schemas.remote_source import ZendeskSource
     from schemas.source import SourceSpec
     from tasks.failpoint import VARIABLE
-    from tasks.sources.ingest import ingest_source
+    from tasks.sources.registry import ingest_source
 
     os.environ.update(api.QUIET)
     for name in ("duckdb", "httpx", "psycopg2", "pyarrow"):

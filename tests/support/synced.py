@@ -10,8 +10,7 @@ from schemas.artifacts import TicketTable
 from schemas.source import SourceSpec
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources.ingest import ingest_source, source_folder
-from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.registry import fingerprint_source, ingest_source, place_of, source_folder
 
 
 def sync(spec: SourceSpec, folder: Path) -> TicketTable:

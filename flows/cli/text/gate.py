@@ -1,7 +1,5 @@
 """A verdict for people: its findings, the measurements next to it, and the worst items."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from rich.markup import escape

@@ -3,8 +3,6 @@
 Knows nothing of arms: the answers are shuffled before. Keys come from the terminal one by one, or as lines of a pipe.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 import sys

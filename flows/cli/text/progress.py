@@ -1,7 +1,5 @@
 """Steps on stderr while a command makes them."""
 
-from __future__ import annotations
-
 import time
 
 from flows.cli.output import talk

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep, ValueCounts
+from schemas.curation_card import QUANTILES, CardNumbers, Distribution, Drift, FunnelStep
 from schemas.label_balance import LabelBalance
 from tasks.curate.cards.card_drift import MAJOR, MODERATE
 from tasks.curate.cards.card_marks import (
@@ -26,7 +26,7 @@ from tasks.curate.cards.card_marks import (
     trimmed,
 )
 
-_OUTCOMES = (("out", "kept"), ("merged", "merged"), ("dropped", "dropped"), ("quarantined", "quarantined"))
+_REMOVED = ("merged", "dropped", "quarantined")
 _PARTS = ("train", "validation", "test")
 _COLUMNS = ("category", "priority", "language", "product", "channel")
 _LEAST_SHARE = {"language": 0.01}
@@ -71,18 +71,16 @@ def _tiles(numbers: CardNumbers) -> str:
 
 
 def _funnel(numbers: CardNumbers) -> str:
-    rows = []
-    kinds = [
-        kind for kind in ("merged", "dropped", "quarantined") if any(_taken(step, kind) for step in numbers.funnel)
-    ]
+    kinds = [kind for kind in _REMOVED if any(_taken(step, kind) for step in numbers.funnel)]
+    rows: list[list[object]] = []
     for step in numbers.funnel:
         taken = {kind: _taken(step, kind) for kind in kinds}
         bars = [Bar("out", step.rows.n_out, "kept"), *(Bar(kind, n, kind) for kind, n in taken.items())]
-        texts = [number(step.rows.n_in), *(number(n) if n else "" for n in taken.values()), number(step.rows.n_out)]
-        rows.append([cell(step.step), stacked(bars, numbers.n_read), *(cell(text, "n") for text in texts)])
+        counts = (step.rows.n_in, *(n or cell("", "n") for n in taken.values()), step.rows.n_out)
+        rows.append([step.step, stacked(bars, numbers.n_read), *counts])
     head = ("step", "drawn", "in", *kinds, "out")
-    outcomes = [outcome for outcome in _OUTCOMES if outcome[1] in ("kept", *kinds)]
-    return panel("What each step did to the rows", legend(outcomes) + table(head, rows), wide=True)
+    outcomes = legend([("out", "kept"), *((kind, kind) for kind in kinds)])
+    return panel("What each step did to the rows", outcomes + table(head, rows), wide=True)
 
 
 def _taken(step: FunnelStep, kind: str) -> int:
@@ -94,14 +92,8 @@ def _reasons(numbers: CardNumbers) -> str:
         return ""
     most = max(reason.n for reason in numbers.reasons)
     rows = [
-        [
-            cell(reason.step),
-            cell(reason.code),
-            cell(reason.outcome),
-            stacked([Bar(reason.outcome, reason.n, reason.outcome)], most),
-            cell(number(reason.n), "n"),
-        ]
-        for reason in numbers.reasons
+        [each.step, each.code, each.outcome, stacked([Bar(each.outcome, each.n, each.outcome)], most), each.n]
+        for each in numbers.reasons
     ]
     return panel("Why rows were removed", table(("step", "code", "outcome", "drawn", "rows"), rows), wide=True)
 
@@ -153,14 +145,15 @@ def _balance(name: str, distribution: Distribution) -> str:
     listed = [(cell(trimmed(counts.value)), counts) for counts in distribution.values]
     listed += [(cell("other values", "dim"), distribution.other)] if distribution.other.n else []
     listed += [(cell("no value", "dim"), distribution.missing)] if distribution.missing.n else []
-    longest = max((_share(counts, part, totals) for _, counts in listed for part in totals), default=0.0) or 1.0
-    rows = []
+    shares = [getattr(counts, part) / total for _, counts in listed for part, total in totals.items()]
+    longest = max(shares, default=0.0) or 1.0
+    rows: list[list[object]] = []
     for label, counts in listed:
-        row = [label]
+        row: list[object] = [label]
         for part, total in totals.items():
             n = getattr(counts, part)
             row += [stacked([Bar(part, n, part)], longest * total), cell(percent(n, total), "n")]
-        rows.append([*row, cell(number(counts.n), "n")])
+        rows.append([*row, counts.n])
     head = (name, *(title for part in totals for title in (part, "share")), "tickets")
     return panel(f"Balance of {name}", table(head, rows), wide=True)
 
@@ -171,11 +164,9 @@ def _encoded(balance: LabelBalance | None) -> str:
         return ""
     rows = [
         [
-            cell(trimmed(name)),
-            *(cell(number(n), "n") for n in (counts.train, counts.used)),
+            *(trimmed(name), counts.train, counts.used),
             stacked([Bar("train", counts.used, "encoded")], max(1, balance.n_used)),
-            cell(percent(counts.used, balance.n_used), "n"),
-            *(cell(number(n), "n") for n in (counts.validation, counts.test)),
+            *(cell(percent(counts.used, balance.n_used), "n"), counts.validation, counts.test),
         ]
         for name, counts in balance.rows
     ]
@@ -186,10 +177,6 @@ def _encoded(balance: LabelBalance | None) -> str:
     return panel("What training takes", note + table(head, rows), wide=True)
 
 
-def _share(counts: ValueCounts, part: str, totals: dict[str, int]) -> float:
-    return float(getattr(counts, part) / totals[part])
-
-
 def _duplicates(numbers: CardNumbers) -> str:
     found = numbers.duplicates
     if not found.n_clusters:
@@ -197,7 +184,7 @@ def _duplicates(numbers: CardNumbers) -> str:
     note = f"<p>{number(found.n_merged)} tickets of {number(found.n_clusters)} clusters were merged into kept ones.</p>"
     sizes = columns([(size, [Bar("merged", n, "clusters")]) for size, n in found.sizes.items()])
     rows = [
-        [cell(trimmed(cluster.cluster_id), "id"), cell(number(cluster.size), "n"), cell(trimmed(cluster.kept_id), "id")]
+        [cell(trimmed(cluster.cluster_id), "id"), cluster.size, cell(trimmed(cluster.kept_id), "id")]
         for cluster in found.largest
     ]
     largest = table(("largest clusters", "tickets", "kept ticket"), rows)
@@ -219,10 +206,7 @@ def _personal_data(numbers: CardNumbers) -> str:
     if found is None:
         return ""
     most = max([1, *found.n_values.values()])
-    rows = [
-        [cell(kind.replace("_", " ")), stacked([Bar("out", n, kind)], most), cell(number(n), "n")]
-        for kind, n in found.n_values.items()
-    ]
+    rows = [[kind.replace("_", " "), stacked([Bar("out", n, kind)], most), n] for kind, n in found.n_values.items()]
     names = "many names inside sentences" if "name" in found.n_values else "people's names"
     summary = (
         f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders. Not covered: {names}, values "
@@ -235,9 +219,8 @@ def _personal_data(numbers: CardNumbers) -> str:
 def _personal_ids(numbers: CardNumbers) -> str:
     if not numbers.personal_ids:
         return ""
-    rows = [[cell(name), cell(number(n), "n")] for name, n in numbers.personal_ids.items()]
     note = "<p>These ids are e-mail addresses or the like; `redact.pseudonymise` replaces them.</p>"
-    return panel("Personal ids", note + table(("column", "tickets"), rows))
+    return panel("Personal ids", note + table(("column", "tickets"), tuple(numbers.personal_ids.items())))
 
 
 def _scores(numbers: CardNumbers) -> str:
@@ -245,8 +228,7 @@ def _scores(numbers: CardNumbers) -> str:
         return ""
     head = ("score", "tickets", *("least" if at == 0 else "most" if at == 1 else f"{at:.0%}" for at in QUANTILES))
     rows = [
-        [cell(score.column), cell(number(score.n), "n"), *(cell(f"{value:.4g}", "n") for value in score.quantiles)]
-        for score in numbers.scores
+        [score.column, score.n, *(cell(f"{value:.4g}", "n") for value in score.quantiles)] for score in numbers.scores
     ]
     return panel("Scores: quantiles over the tickets", table(head, rows), wide=True)
 
@@ -257,12 +239,9 @@ def _checks(numbers: CardNumbers) -> str:
     kinds = {"passed": "out", "failed": "quarantined", "error": "quarantined", "timed": "none"}
     rows = [
         [
-            cell(check.name),
-            cell(check.checked_table),
-            cell(check.severity),
+            *(check.name, check.checked_table, check.severity),
             stacked([Bar(kinds[check.status], 1, check.status)], 1),
-            cell(check.status),
-            cell(check.message),
+            *(check.status, check.message),
         ]
         for check in numbers.checks
     ]
@@ -277,11 +256,11 @@ def _drift(drift: Drift | None) -> str:
     kinds = {"stable": "out", "moderate": "dropped", "major": "quarantined"}
     rows = [
         [
-            cell(shift.column.replace("_", " ")),
+            shift.column.replace("_", " "),
             stacked([Bar(kinds.get(shift.verdict, "none"), shift.index, shift.verdict)], most),
             cell(f"{shift.index:.3f}", "n"),
             cell(f"{shift.chance:.3f}", "n"),
-            cell(shift.verdict),
+            shift.verdict,
         ]
         for shift in drift.shifts
     ]
@@ -292,8 +271,5 @@ def _drift(drift: Drift | None) -> str:
         f"<p>{'; '.join(facts)}. Population stability index: below {MODERATE} stable, from {MAJOR} on major "
         "(Siddiqi 2006). By chance: its mean for this number of tickets without any change.</p>"
     )
-    return panel(
-        "Compared with the last card",
-        note + table(("column", "drawn", "index", "by chance", "verdict"), rows),
-        wide=True,
-    )
+    head = ("column", "drawn", "index", "by chance", "verdict")
+    return panel("Compared with the last card", note + table(head, rows), wide=True)

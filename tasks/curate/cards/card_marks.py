@@ -19,6 +19,10 @@ _MAX_LABELS = 12
 STYLE = Path(__file__).with_name("card.css").read_text(encoding="utf-8")
 
 
+class Html(str):
+    """A table cell that needs no escaping."""
+
+
 class Bar(NamedTuple):
     """A segment of a bar: the name of its colour in the style, its length and its title."""
 
@@ -69,27 +73,31 @@ def panel(title: str, body: str, *, wide: bool = False) -> str:
     return f'<div class="{kind}" tabindex="0" role="region" aria-label="{name}"><h3>{escape(title)}</h3>{body}</div>'
 
 
-def cell(text: str, kind: str = "") -> str:
+def cell(value: object, kind: str = "") -> Html:
     """Return a table cell with escaped text; `bdi` isolates right-to-left text from the text around it."""
-    return f'<td class="{kind}"><bdi>{escape(text)}</bdi></td>' if kind else f"<td><bdi>{escape(text)}</bdi></td>"
+    if isinstance(value, int):
+        value, kind = number(value), "n"
+    start = f'<td class="{kind}">' if kind else "<td>"
+    return Html(f"{start}<bdi>{escape(str(value))}</bdi></td>")
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of HTML cells under escaped column names, which are aligned like their numbers."""
+def table(head: Sequence[str], values: Sequence[Sequence[object]]) -> str:
+    """Return a table of values and cells under column names, which are aligned like their numbers; all is escaped."""
+    rows = [[each if isinstance(each, Html) else cell(each) for each in row] for row in values]
     kinds = [' class="n"' if rows and cell.startswith('<td class="n"') else "" for cell in (rows[0] if rows else head)]
     names = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(head, kinds, strict=True))
     body = "\n".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     return f"<table><thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody></table>"
 
 
-def stacked(bars: Sequence[Bar], total: float) -> str:
+def stacked(bars: Sequence[Bar], total: float) -> Html:
     """Return a table cell with a horizontal bar; `total` is its full width."""
     pieces = "".join(
         f'<i style="width:{100 * bar.n / total:.3f}%;background:var(--{bar.kind})" title="{escape(_title(bar))}"></i>'
         for bar in bars
         if bar.n
     )
-    return f'<td class="track"><div class="bars">{pieces}</div></td>'
+    return Html(f'<td class="track"><div class="bars">{pieces}</div></td>')
 
 
 def legend(kinds: Sequence[tuple[str, str]]) -> str:

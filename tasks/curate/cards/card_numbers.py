@@ -31,7 +31,7 @@ from schemas.curation_card import (
 from schemas.curation_steps import RedactStep
 from schemas.tables import SCORE_COLUMNS
 from tasks.curate.redact import redact_row
-from tasks.curate.redaction.ids import ID_COLUMNS, PERSONAL_ID, is_personal_id
+from tasks.curate.redaction.personal import ID_COLUMNS, PERSONAL_ID, is_personal_id
 
 if TYPE_CHECKING:
     import duckdb
@@ -54,7 +54,7 @@ _PER_PART = ", ".join(f"count(*) FILTER (part = '{part}')::BIGINT" for part in P
 
 
 def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | None) -> CardNumbers:
-    """Everything a card tells.
+    """Count everything that a card shows.
 
     Args:
         steps: Name and result of each step, the split and decontamination included.

@@ -2,7 +2,12 @@
 
 Finding and applying are separate, so that a worker can find what another process applies: with a `Spread`, ranges of
 rows go to workers, which return the changes. `NameSample` measures on a seeded sample how many tickets still contain a
-name after redaction. It imports pyarrow, so `tasks/curate/redact.py` imports it inside functions.
+name after redaction.
+
+Labels such as `category` repeat, so each different one is searched once, with the gate and the rules of the texts. A
+`reference` is replaced only if it is an e-mail address or the like: the answer must repeat an order number.
+
+It imports pyarrow, so `tasks/curate/redact.py` imports it inside functions.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from numpy.typing import NDArray
 
 from schemas.curation_steps import NamesSpec, RedactStep
 from tasks.curate.redaction.gates import bits_of, ticket_bits
+from tasks.curate.redaction.personal import LABEL_COLUMNS, PERSONAL_ID, is_personal_id
 from tasks.curate.redaction.ticket import TEXT_COLUMNS, TicketRedactor, texts_of
 from tasks.curate.row_groups import GROUP_ROWS, cut, packed, row_ranges, unpacked
 from tasks.curate.rows import count_rows, read_batches
@@ -40,6 +46,8 @@ Changes = dict[str, tuple[list[int], list[str | None]]]
 of value that was replaced in it, and type and number as text (`email 2`), which workers return like texts."""
 Found = tuple[dict[str, tuple[list[int], pa.Buffer]], Counter[str]]
 """Text column -> changed rows and their new texts; and the notes."""
+FEW_VALUES = 200
+"""Up to so many values the gate costs more than it saves: RE2 compiles its patterns in ten milliseconds."""
 
 
 def find_changes(batch: pa.Table, bits: NDArray[np.int32], redactor: TicketRedactor, counts: Counter[str]) -> Changes:
@@ -215,3 +223,46 @@ def _column(found: pa.Buffer) -> pa.Array:
     """The texts in one array: those of a part are below its limit of 2 GiB."""
     column = unpacked(found).column("texts")
     return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def redact_labels(batches: Iterable[pa.Table], step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
+    """Yield the batches with labels and references redacted; count the values replaced as `labels_redacted`."""
+    redactor = TicketRedactor(step)
+    known, redacted = pa.array([], pa.string()), pa.array([], pa.string())
+    for batch in batches:
+        for name in (*LABEL_COLUMNS, "reference"):
+            column = batch.column(name).combine_chunks()
+            values = _personal_references(column) if name == "reference" else pc.unique(column).drop_null()
+            new = values.filter(pc.invert(pc.is_in(values, known)))
+            if len(new):
+                known = pa.concat_arrays([known, new])
+                redacted = pa.concat_arrays([redacted, _redacted(new, step, redactor)])
+            batch = _replaced(batch, name, values, known, redacted, counts)
+        yield batch
+
+
+def _personal_references(column: pa.Array) -> pa.Array:
+    values = pc.unique(column.filter(pc.fill_null(pc.match_substring_regex(column, PERSONAL_ID), False)))
+    return pa.array([value for value in values.to_pylist() if is_personal_id(value)], pa.string())
+
+
+def _redacted(values: pa.Array, step: RedactStep, redactor: TicketRedactor) -> pa.Array:
+    """Return the values with what is personal in them replaced."""
+    if len(values) <= FEW_VALUES:
+        return pa.array([redactor.redact({"body": value})[0]["body"] for value in values.to_pylist()], pa.string())
+    return redact_strings(values, step)[0]
+
+
+def _replaced(
+    batch: pa.Table, name: str, values: pa.Array, known: pa.Array, redacted: pa.Array, counts: Counter[str]
+) -> pa.Table:
+    places = pc.index_in(values, known)
+    new = redacted.take(places)
+    personal = values.filter(pc.not_equal(values, new))
+    if not len(personal):
+        return batch
+    column = batch.column(name).combine_chunks()
+    hit = pc.is_in(column, personal)
+    counts["labels_redacted"] += pc.sum(hit).as_py()
+    replacements = redacted.take(pc.index_in(column.filter(hit), known))
+    return with_column(batch, name, pc.replace_with_mask(column, hit, replacements))

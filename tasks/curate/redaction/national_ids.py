@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Literal, NamedTuple, Protocol, cast
 
-from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
-from tasks.curate.redaction.numbers import said_after, said_before
+from tasks.curate.redaction.numbers import NUMBER_WORDS, Said, said_after, said_before
 
 
 class _Kind(NamedTuple):

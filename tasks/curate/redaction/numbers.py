@@ -1,8 +1,8 @@
 """Decide what a number is: a payment card, an IBAN, a phone number, or one of the user's own order numbers.
 
 By form and checksum, by the numbering plans, and by words such as "call", "order" or "SSN", of which the nearest one
-before the number counts. Order numbers are found by the user's patterns, with RE2 as in DuckDB: linear time, the same
-meaning everywhere.
+before the number counts (`number_words.yaml`). Order numbers are found by the user's patterns, with RE2 as in DuckDB:
+linear time, the same meaning everywhere.
 
 python-stdnum, phonenumbers and pyarrow are imported at the first candidate that needs them.
 """
@@ -12,10 +12,38 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from schemas.errors import ConfigError
-from tasks.curate.redaction.number_words import NUMBER_WORDS, Said
+from schemas.spec import Spec
 from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
+from tasks.curate.redaction.words import read_words
+
+Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
+Words = Annotated[str, Field(pattern=r"^[^\W\d_]+( [^\W\d_]+)?(, [^\W\d_]+( [^\W\d_]+)?)*$")]
+"""Cues of one or two words, separated by commas."""
+Reading = Annotated[str, Field(pattern=r"^[a-z]{2}_?\.[a-z]+ [a-z]+( alone)?$")]
+"""Module of python-stdnum, the cue, and `alone` if the form is enough evidence without a cue."""
+
+
+class NumberWords(Spec):
+    """The file; its comments describe each section."""
+
+    says: dict[Said, Words]
+    links: Words
+    number: Words
+    card: Words
+    shapes: dict[Annotated[str, Field(pattern=r"^[9 .+-]+$")], tuple[Reading, ...]]
+
+    def cues(self) -> dict[str, Said]:
+        """Map each cue to what it says."""
+        return {cue: said for said, cues in self.says.items() for cue in cues.split(", ")}
+
+
+NUMBER_WORDS = read_words("number_words", NumberWords)
+
 
 _LONGEST_CUE = 32
 """Characters of a word of another script, or of several that touch, as cue letters of `scripts.py`."""

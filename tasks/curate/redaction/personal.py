@@ -2,7 +2,8 @@
 
 A card must pass Luhn, an IBAN its country's length and mod 97, an IP address must parse, a number is a phone only by
 its form or next to a word that says so. What one finder takes is hidden from the next. Dates, UUIDs, order numbers and
-placeholders are left alone. `name_rules.py` and `names.py` find names.
+placeholders are left alone. Ids that are personal data themselves, such as an e-mail address in `customer_id`, are only
+recognised; `pseudonyms.py` replaces them. `name_rules.py` and `names.py` find names.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple, get_args
 
 from schemas.curation_steps import RedactionType
@@ -30,18 +31,7 @@ from tasks.curate.redaction.numbers import (
 from tasks.curate.redaction.scripts import as_read, is_read_otherwise
 from tasks.curate.redaction.separators import View, on_one_line, shown
 
-
-class Found(NamedTuple):
-    """One value: characters [start, end) of the text, its type, and the form in which equal values are equal."""
-
-    start: int
-    end: int
-    type: RedactionType
-    key: str
-
-
 Spans = Iterator[tuple[int, int, str]]
-
 # Time is linear in the length of the text: a pattern starts once per run of characters (look-behinds) and does not
 # backtrack (possessive quantifiers). If a pattern begins with a set of characters, and the look-behind follows it,
 # Python skips all other characters several times faster.
@@ -101,6 +91,31 @@ _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,16}_[0-9]{1,6}\]")
 _SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
 _DIGIT = re.compile(r"[0-9]")
 _LINE_BREAK = re.compile(r"[\t\r\n]")
+_LONG_NUMBERS = frozenset({"national_id", "card", "phone"})
+_OVER_LINES = _LONG_NUMBERS | {"iban"}
+_ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))
+ID_COLUMNS = ("ticket_id", "customer_id", "thread_id")
+LABEL_COLUMNS = ("product", "channel", "category", "priority")
+_TYPES: tuple[RedactionType, ...] = ("email", "iban", "card", "phone")
+# A number without separators is an id, although one in ten passes a card's checksum. For RE2 and for Python.
+PERSONAL_ID = (
+    "[@＠]"
+    r"|^\s*[A-Za-z]{2}[0-9]{2}[ -]?[A-Za-z0-9]{4}[A-Za-z0-9 -]{7,}$"
+    r"|^\s*[0-9]{4}([ .-])?[0-9]{4}[ .-][0-9]{4}[ .-][0-9]{1,7}\s*$"
+    r"|^\s*[0-9]{4}[ .-][0-9]{6}[ .-][0-9]{5}\s*$"
+    r"|^\s*(?:\+|00)[0-9][0-9 ()./-]{6,}$"
+)
+"""What an id must match to be personal; most ids do not, so `is_personal_id` need not see them."""
+_PERSONAL_ID = re.compile(PERSONAL_ID)
+
+
+class Found(NamedTuple):
+    """One value: characters [start, end) of the text, its type, and the form in which equal values are equal."""
+
+    start: int
+    end: int
+    type: RedactionType
+    key: str
 
 
 def find_personal(
@@ -325,6 +340,13 @@ _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("mac", _mac_addresses),
     ("address", find_addresses),
 )
-_LONG_NUMBERS = frozenset({"national_id", "card", "phone"})
-_OVER_LINES = _LONG_NUMBERS | {"iban"}
-_ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))
+
+
+@lru_cache(maxsize=4096)
+def is_personal_id(value: str) -> bool:
+    """Return whether an id is an e-mail address, an IBAN, a card number or an international phone number.
+
+    >>> [is_personal_id(value) for value in ("ann@example.org", "C-1042", "4158732700", "+1 415-873-2700")]
+    [True, False, False, True]
+    """
+    return _PERSONAL_ID.search(value) is not None and bool(find_personal(value, _TYPES))

@@ -90,23 +90,23 @@ def _called(tree: Any) -> Iterator[str]:
             waiting += node
 
 
-def closest_function(name: str, allowed: Collection[str]) -> str | None:
-    """The allowed function with the most similar name."""
+def closest_function(name: str, allowed: Collection[str], *, otherwise: str) -> str:
+    """A hint at the allowed function with the most similar name, or `otherwise` where none is similar."""
     close = difflib.get_close_matches(name, allowed, n=1)
-    return close[0] if close else None
+    return f"did you mean {close[0]}()?" if close else otherwise
 
 
-def null_comparisons(tree: exp.Expr) -> list[str]:
-    """Comparisons with NULL by `=`, `!=` or `<>`, as they are written: each is NULL for every row.
+def advise_on_nulls(tree: exp.Expr) -> list[str]:
+    """A sentence for each comparison with NULL by `=`, `!=` or `<>`, which is NULL for every row.
 
     >>> import sqlglot
-    >>> null_comparisons(sqlglot.parse_one("category != null and reply is not null", read="duckdb"))
-    ['category <> NULL']
+    >>> advise_on_nulls(sqlglot.parse_one("category != null and reply is not null", read="duckdb"))
+    ['`category <> NULL` is never true; write `is null` or `is not null`']
     """
     from sqlglot import exp
 
     return [
-        node.sql(dialect="duckdb")
+        f"`{node.sql(dialect='duckdb')}` is never true; write `is null` or `is not null`"
         for node in tree.find_all(exp.EQ, exp.NEQ)
         if isinstance(node.left, exp.Null) or isinstance(node.right, exp.Null)
     ]

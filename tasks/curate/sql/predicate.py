@@ -1,7 +1,7 @@
 """Check a rule's SQL: one boolean expression over the ticket columns, and nothing else.
 
 The text that runs is generated from the checked syntax tree, never taken from the file. Called by
-`tasks/curate/rules.py` and `tasks/curate/ask.py`; runs nothing on tickets.
+`tasks/curate/rules.py` and `tasks/curate/warehouse_query.py`; runs nothing on tickets.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKET_COLUMNS, TICKETS
 from tasks.curate.sql.functions import (
     ROW_FUNCTIONS,
+    advise_on_nulls,
     closest_function,
-    null_comparisons,
     refused_by_duckdb,
     refused_call,
 )
@@ -54,9 +54,7 @@ def check_predicate(sql: str, *, where: str | None = None) -> str:
 
 def advise_on_predicate(sql: str) -> list[str]:
     """What a valid rule probably does not mean, one sentence each."""
-    return [
-        f"`{found}` is never true; write `is null` or `is not null`" for found in null_comparisons(_parse(sql, None))
-    ]
+    return advise_on_nulls(_parse(sql, None))
 
 
 def _parse(sql: str, where: str | None) -> exp.Expression:
@@ -107,8 +105,7 @@ def _check_node(node: exp.Expr, where: str | None) -> None:
 
 
 def _refused_function(name: str, where: str | None) -> SecurityError:
-    close = closest_function(name, ROW_FUNCTIONS)
-    hint = f"did you mean {close}()?" if close else "a rule may call deterministic functions of one row"
+    hint = closest_function(name, ROW_FUNCTIONS, otherwise="a rule may call deterministic functions of one row")
     return SecurityError(f"a rule may not call {name}()", code="TG0811", where=where, hint=hint)
 
 

@@ -7,17 +7,20 @@ allowed, so everything else is refused. Called by `tasks/curate/sql_step.py`; ru
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, SecurityError
+from schemas.regular_file import open_regular
 from schemas.tables import TICKETS, Column
 from tasks.curate.sql.functions import (
     ALL_FUNCTIONS,
+    advise_on_nulls,
     closest_function,
-    null_comparisons,
     refused_by_duckdb,
     refused_call,
 )
+from tasks.files import inside
 from tasks.warehouse import connect, quote_identifier
 
 if TYPE_CHECKING:
@@ -70,11 +73,30 @@ def check_select(sql: str, *, where: str | None = None, relations: Relations | N
     return checked
 
 
+def read_text(file: str, root: Path, *, where: str, n_bytes: int = -1) -> str:
+    """Return the text of a file that pipelines.yaml names, or its first bytes.
+
+    Raises:
+        ConfigError: TG0110, it cannot be read or is not UTF-8.
+        SecurityError: TG0818, it is outside the folder of pipelines.yaml.
+    """
+    path = inside(file, root, where=where)
+    try:
+        with open_regular(path) as stream:
+            return stream.read(n_bytes).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigError(
+            f"the file of {where} cannot be read: {reason}",
+            code="TG0110",
+            where=str(path),
+            hint="`file` is relative to pipelines.yaml",
+        ) from None
+
+
 def advise_on_select(sql: str) -> list[str]:
     """What a valid SELECT probably does not mean, one sentence each."""
-    return [
-        f"`{found}` is never true; write `is null` or `is not null`" for found in null_comparisons(_parse(sql, None))
-    ]
+    return advise_on_nulls(_parse(sql, None))
 
 
 def _parse(sql: str, where: str | None) -> exp.Expression:
@@ -142,9 +164,8 @@ def _check_table(node: exp.Table, known: set[str], where: str | None) -> None:
 
 
 def _refused_function(name: str, where: str | None) -> SecurityError:
-    close = closest_function(name, ALL_FUNCTIONS)
-    hint = f"did you mean {close}()?" if close else "a step may call deterministic functions, aggregates and windows"
-    return _refused(f"{name}()", where, hint)
+    otherwise = "a step may call deterministic functions, aggregates and windows"
+    return _refused(f"{name}()", where, closest_function(name, ALL_FUNCTIONS, otherwise=otherwise))
 
 
 def _refused(what: str, where: str | None, hint: str | None = None) -> SecurityError:

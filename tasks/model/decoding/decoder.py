@@ -1,6 +1,6 @@
-"""What generation asks of a model: read prompts once, then give losses of answers and next tokens.
+"""What generation needs from a model: read prompts once, then give losses of answers and next tokens.
 
-It knows nothing of tokenizers and files, and of no decoder: `open_decoder.py` opens the one that fits a model.
+It knows nothing of tokenizers and files, and of no decoder: `fused_decoder.py` opens the one that fits a model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Reading(Protocol):
         """Read one more token (rows,) per row."""
 
     def keep(self, rows: Sequence[int]) -> list[int]:
-        """Forget all other rows. Returns the order in which the kept rows now stand, as indices into the old rows."""
+        """Forget all other rows. Returns the new order of the kept rows, as indices into the old rows."""
 
 
 class Decoder(Protocol):

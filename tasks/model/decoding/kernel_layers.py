@@ -1,29 +1,136 @@
 """New columns of a batch through all layers on a CPU, in bfloat16: products by torch, all between them by kernels.
 
-A layer of a few rows is some forty small operations, each dearer to start, to share out over threads and to wait for
-than to do. Here they are four kernels and four products. Measured: docs/decisions/0041. It knows nothing of prompts.
-Called by tasks/model/decoding/kernel_reading.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
+A layer of a few rows is some forty small operations: starting each, sharing it out over threads and waiting for it
+costs more than computing it. Here they are four kernels and four products, with room for their results made once for
+all layers. Measured: docs/decisions/0041. It knows nothing of prompts. Called by
+tasks/model/decoding/fused_decoder.py; tasks/model/decoding/fused_layer.py computes the same by torch alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.model.decoding.fused_layer import FusedLayer
-from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, slices
-from tasks.model.decoding.kernel_states import KernelNorm, States
-from tasks.model.decoding.kernels import attend_columns
+from tasks.model.decoding.fused_layer import FusedLayer, Norm
+from tasks.model.decoding.kernels import add_and_norm_rows, attend_columns, gate_rows, largest_of_rows, norm_rows
+from tasks.threads import n_threads
 
+Flat = NDArray[Any]
+"""A tensor's memory as kernels take it."""
+
+_FEW = 256
+"""Fewer rows than this for each thread are not worth waking it."""
 BLOCK = 16
 """Columns of a cache are a multiple of this, also what the kernel's loops go by."""
 _FEW_ROWS = 4
 """Attention of fewer rows than this for each thread is not worth waking it."""
+
+
+def flat(tensor: Tensor, dtype: torch.dtype = torch.bfloat16) -> Flat:
+    """The memory of a contiguous tensor of this type, which it keeps alive; bfloat16 numbers as their bits.
+
+    Raises:
+        ValueError: it is of another type, or its numbers do not lie one after another.
+    """
+    if tensor.dtype != dtype or not tensor.is_contiguous():
+        raise ValueError(
+            f"a kernel reads contiguous tensors of {dtype}, not {tensor.dtype} with steps {tensor.stride()}"
+        )
+    memory: Flat = (tensor.view(torch.uint16) if dtype == torch.bfloat16 else tensor).numpy()
+    return memory
+
+
+def slices(n_rows: int, few: int = _FEW) -> list[tuple[int, int]]:
+    """Rows from and to, one part for each of torch's threads where each then has `few` rows."""
+    n_parts = max(1, min(torch.get_num_threads(), n_rows // few))
+    return list(pairwise(n_rows * number // n_parts for number in range(n_parts + 1)))
+
+
+def in_parts(work: Callable[[int, int, int], object], parts: list[tuple[int, int]]) -> None:
+    """Call `work(number, low, high)` for each part, the first on this thread; kernels run without Python's lock."""
+    waiting = [_threads().submit(work, number, *parts[number]) for number in range(1, len(parts))]
+    work(0, *parts[0])
+    for each in waiting:
+        each.result()
+
+
+def largest_places(x: Tensor) -> Tensor:
+    """Where each row of x (rows, n) is largest, the first of equal ones: (rows,)."""
+    out = torch.empty(len(x), dtype=torch.int64)
+    arguments = flat(x), flat(out, torch.int64)
+    in_parts(lambda _, low, high: largest_of_rows(*arguments, low, high), slices(len(x)))
+    return out
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Started as they are needed."""
+    return ThreadPoolExecutor(n_threads(), thread_name_prefix="kernel")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # a child has none of its parent's threads
+
+
+class KernelNorm:
+    """A norm as kernels take it."""
+
+    def __init__(self, norm: Norm) -> None:
+        # Detached, this keeps the numbers alive even if the parameter is given others.
+        self.weight: Flat = flat(norm.weight.detach())
+        self.epsilon = norm.epsilon
+
+
+class States:
+    """States and their room; what a method returns holds until the next call of the same one.
+
+    Args:
+        hidden: (rows, columns, d), contiguous; changed in place.
+        n_gated: Numbers of a state within the feed-forward part.
+    """
+
+    def __init__(self, hidden: Tensor, n_gated: int) -> None:
+        self.hidden = hidden
+        self._normed, self._gated = torch.empty_like(hidden), hidden.new_empty(*hidden.shape[:-1], n_gated)
+        self._flat_hidden, self._flat_normed, self._flat_gated = map(_by_row, (hidden, self._normed, self._gated))
+        self._parts = slices(hidden.shape[:-1].numel())
+
+    def normed(self, norm: KernelNorm) -> Tensor:
+        """The norm of the states."""
+        arguments = self._flat_hidden, norm.weight, norm.epsilon, self._flat_normed
+        in_parts(lambda _, low, high: norm_rows(*arguments, low, high), self._parts)
+        return self._normed
+
+    def added_and_normed(self, more: Tensor, norm: KernelNorm) -> Tensor:
+        """Add `more` to the states; the norm of the sum."""
+        arguments = self._flat_hidden, _by_row(more), norm.weight, norm.epsilon, self._flat_normed
+        in_parts(lambda _, low, high: add_and_norm_rows(*arguments, low, high), self._parts)
+        return self._normed
+
+    def gated(self, gate_up: Tensor) -> Tensor:
+        """silu(gate) * up of (rows, columns, 2 n_gated), gate first.
+
+        Raises:
+            ValueError: `gate_up` is of another width, which the kernel would not see.
+        """
+        if gate_up.shape[-1] != 2 * self._gated.shape[-1]:
+            raise ValueError(f"gates of {gate_up.shape[-1]} numbers where 2 * {self._gated.shape[-1]} are expected")
+        arguments = _by_row(gate_up), self._flat_gated
+        in_parts(lambda _, low, high: gate_rows(*arguments, low, high), self._parts)
+        return self._gated
+
+
+def _by_row(x: Tensor) -> Flat:
+    return flat(x.view(-1, x.shape[-1]))
 
 
 def kernels_know(layers: Sequence[FusedLayer], dtype: torch.dtype, device: torch.device) -> bool:

@@ -3,8 +3,6 @@
 It knows nothing of runs. Called by `tasks/release/reports/page.py`. Colours are names in the page's style.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from html import escape

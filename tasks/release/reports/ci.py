@@ -3,8 +3,6 @@
 Neither contains ticket text. Called by `flows/views/report.py`.
 """
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET  # only for writing, never for parsing
 from collections.abc import Iterator
 

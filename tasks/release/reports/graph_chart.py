@@ -6,8 +6,6 @@ Within a column, a line to the next step below is straight. Other lines run in l
 from one step to many, on its right from many to one. Lines to later columns are curves drawn under the boxes.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from html import escape

@@ -4,8 +4,6 @@ Jinja2 escapes every text, charts escape theirs. It computes only positions of m
 differs from the wanted one. Called by `flows/views/report.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from difflib import SequenceMatcher

@@ -3,23 +3,25 @@
 Called by `flows/views/report.py`.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.artifacts import DatasetRef
 from schemas.report import Curve
 
 N_BINS = 16
+PERCENTILE = 90
 TRAINING = ("loss", "learning_rate", "grad_norm")
 
 
 def read_curves(path: Path) -> tuple[Curve, ...]:
     """The series of a `curves.parquet`: those of training, and `validation_*` if measured."""
-    import pyarrow.parquet as pq
-
     table = pq.read_table(path)
     steps = table.column("step").to_pylist()
     found = []
@@ -33,14 +35,12 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
         ]
         if pairs:
             xs, ys = zip(*pairs, strict=True)
-            found.append(Curve(name=name, steps=xs, values=ys, is_validation=name.startswith("validation_")))
+            found.append(Curve(name=name, steps=xs, values=ys))
     return tuple(found)
 
 
 def token_lengths(folder: Path) -> tuple[tuple[str, int], ...]:
     """Number of examples by range of tokens, in an encoded split (a folder of Arrow files)."""
-    import pyarrow.compute as pc
-
     lengths: list[int] = []
     for batch in _batches(folder):
         lengths += pc.list_value_length(batch.column("input_ids")).to_pylist()
@@ -71,10 +71,28 @@ def reply_tokens(folder: Path) -> list[int]:
     return found
 
 
+def cut_replies(dataset: DatasetRef, *, max_new_tokens: int) -> str | None:
+    """A warning if the limit is under the 90th percentile of the encoded replies; None if it is not.
+
+    Args:
+        dataset: The encoded examples.
+        max_new_tokens: Longest answer, in tokens.
+    """
+    lengths = sorted(reply_tokens(dataset.root / "train"))
+    if not lengths:
+        return None
+    usual = lengths[min(len(lengths) - 1, PERCENTILE * len(lengths) // 100)]
+    if usual <= max_new_tokens:
+        return None
+    share = sum(length > max_new_tokens for length in lengths) / len(lengths)
+    return (
+        f"evaluate.max_new_tokens {max_new_tokens} cuts {share:.0%} of the replies: their 90th percentile is {usual} "
+        "tokens, and an answer of this length is never finished"
+    )
+
+
 def _batches(folder: Path) -> Iterator[Any]:
     """The record batches of a folder of Arrow files."""
-    import pyarrow as pa
-
     for path in sorted(folder.glob("*.arrow")):
         with pa.memory_map(str(path)) as source:
             yield from pa.ipc.open_stream(source)

@@ -3,16 +3,12 @@
 Called by `tasks/release/reports/page.py`.
 """
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tasks.visible import visible
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 HERE = Path(__file__).parent
 
@@ -20,8 +16,6 @@ HERE = Path(__file__).parent
 @cache
 def environment() -> Environment:
     """The environment with this folder's templates."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     made = Environment(
         loader=FileSystemLoader(HERE),
         autoescape=True,

@@ -25,8 +25,6 @@ About 17 % of the tickets hold fake personal data for redaction, in the body or 
 Called by `tasks/curate/extract.py`, which reads the lines as it reads any export.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict
 

@@ -3,8 +3,6 @@
 Every name is made up. It knows nothing of sentences. Used by the other modules of the help desk.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -115,9 +113,7 @@ def facts_of(product: Product, now: datetime, dice: Dice) -> dict[str, str]:
 
 WEEKDAY_WEIGHTS = (1.3, 1.15, 1.05, 1.0, 0.95, 0.45, 0.35)
 """Monday to Sunday."""
-HOUR_WEIGHTS = dict(
-    enumerate((1, 1, 1, 1, 1, 2, 4, 8, 14, 16, 15, 13, 11, 12, 13, 12, 11, 10, 10, 9, 7, 5, 3, 2)),
-)
+HOUR_WEIGHTS = dict(enumerate((1, 1, 1, 1, 1, 2, 4, 8, 14, 16, 15, 13, 11, 12, 13, 12, 11, 10, 10, 9, 7, 5, 3, 2)))
 GROWTH_PER_WEEK = 0.05
 """Growth per week as a fraction of the tickets of the first week (0-1)."""
 

@@ -4,8 +4,6 @@ A fault of the labels changes the labels alone; texts, writers and times stay th
 `tickets.py` and by the package's `generate_tickets`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping
@@ -74,25 +72,17 @@ def break_row(row: dict[str, object], way: str, *, earlier_id: str) -> bytes:
         way: One of `WAYS`.
         earlier_id: Id of an earlier ticket, which `conflicting_id` reuses.
     """
-    changes: dict[str, object] = {}
-    match way:
-        case "missing_body":
-            changes = {"body": None}
-        case "missing_customer":
-            changes = {"customer_id": ""}
-        case "conflicting_id":
-            changes = {"ticket_id": earlier_id}
-        case "unknown_category":
-            changes = {"category": "misc"}
-        case "unknown_priority":
-            changes = {"priority": "p1"}
-        case "wrong_type":
-            changes = {"body": {"text": row["body"], "html": None}}
-        case "impossible_date":
-            changes = {"created_at": "2026-02-30T25:61:00Z"}
-        case "too_long":
-            changes = {"body": f"{row['body']}\n" + "-----\n" * 900}
-    line = dump_row(row | changes)
+    changes: dict[str, dict[str, object]] = {
+        "missing_body": {"body": None},
+        "missing_customer": {"customer_id": ""},
+        "conflicting_id": {"ticket_id": earlier_id},
+        "unknown_category": {"category": "misc"},
+        "unknown_priority": {"priority": "p1"},
+        "wrong_type": {"body": {"text": row["body"], "html": None}},
+        "impossible_date": {"created_at": "2026-02-30T25:61:00Z"},
+        "too_long": {"body": f"{row['body']}\n" + "-----\n" * 900},
+    }
+    line = dump_row(row | changes.get(way, {}))
     match way:
         case "invalid_json":
             return line.replace(b'"channel":', b"channel:", 1)

@@ -3,8 +3,6 @@
 The order of every list counts: earlier phrases are drawn more often, and another order gives other tickets.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 

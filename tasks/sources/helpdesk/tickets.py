@@ -4,8 +4,6 @@ Each has a reply in the house style: acknowledge the feeling, name one next step
 knows nothing of JSON. Called by the package's `generate_tickets`.
 """
 
-from __future__ import annotations
-
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -27,14 +25,7 @@ from tasks.sources.helpdesk.company import (
 from tasks.sources.helpdesk.defects import edit_slightly, label_ticket
 from tasks.sources.helpdesk.grammar import Dice, speak
 from tasks.sources.helpdesk.phrases import PHRASES
-from tasks.sources.helpdesk.writer import (
-    Concern,
-    Inquiry,
-    draw_concern,
-    with_topic,
-    write_ticket,
-    write_two_topics,
-)
+from tasks.sources.helpdesk.writer import Concern, Inquiry, draw_concern, with_topic, write_ticket, write_two_topics
 
 Kind = Literal[
     "clean", "exact_copy", "near_copy", "follow_up", "borrowed",

@@ -4,8 +4,6 @@ About one text in seven holds fake personal data. It knows nothing of replies, t
 `tickets.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """JSON's words for kinds of values, for messages."""
 
-from __future__ import annotations
-
 from decimal import Decimal
 
 

@@ -3,8 +3,6 @@
 It knows nothing of values. Called by `tasks/sources/readers/columns.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import get_args
 

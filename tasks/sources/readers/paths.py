@@ -3,8 +3,6 @@
 It knows nothing of tickets or files. Called by `tasks/sources/readers/columns.py` and the batches of rows.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

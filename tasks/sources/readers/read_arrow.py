@@ -3,21 +3,18 @@
 It knows nothing of tickets. Called by the kinds of source whose rows come as Arrow tables.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from schemas.errors import DataError
 from tasks.row_fault import find_faulty
 from tasks.sources.readers.headers import check_header
 from tasks.sources.readers.records import BATCH_ROWS, Batch, Fault, Record
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
 
 NOT_UTF8 = Fault("TG0241", "A text of the row is not UTF-8.")
 
@@ -37,9 +34,6 @@ def parquet_batches(path: Path) -> Iterator[pa.RecordBatch]:
     Raises:
         DataError: as `read_parquet`.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         # Without this a changed byte inside a text is read in silence.
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -60,9 +54,6 @@ def arrow_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[Batch]:
     Raises:
         pyarrow.ArrowInvalid: Offsets inside the batch point outside it.
     """
-    import numpy as np
-    import pyarrow as pa
-
     from tasks.sources.readers.rows_read import ArrowRows
 
     number = 1
@@ -85,9 +76,6 @@ def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np
     Raises:
         pyarrow.ArrowInvalid: `error`, if more is wrong with the batch than its texts.
     """
-    import numpy as np
-    import pyarrow as pa
-
     schema = batch.schema
     as_bytes = pa.schema([field.with_type(_as_bytes(field.type)) for field in schema])
     try:
@@ -106,8 +94,6 @@ def _readable(batch: pa.RecordBatch, error: pa.ArrowInvalid) -> tuple[NDArray[np
 
 def _as_bytes(type_: pa.DataType) -> pa.DataType:
     """The type with bytes instead of text, at any depth of lists and structs."""
-    import pyarrow as pa
-
     if pa.types.is_string(type_):
         return pa.binary()
     if pa.types.is_large_string(type_):
@@ -121,8 +107,6 @@ def _as_bytes(type_: pa.DataType) -> pa.DataType:
 
 def _plain_times(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Cast times to UTC microseconds: Python has no nanoseconds, and other zones need a zone database."""
-    import pyarrow as pa
-
     columns = []
     for column in batch.columns:
         if pa.types.is_timestamp(column.type):

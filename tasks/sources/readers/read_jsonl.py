@@ -3,8 +3,6 @@
 It knows nothing of tickets. Called by `tasks/sources/formats.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 

@@ -5,8 +5,6 @@ text, no key was dropped. Only the others are parsed a second time, by the parse
 every pair. It knows nothing of tickets. Called by `read_jsonl.py`.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ has passes for a row. Ids, times and the like have a form (`T-104`, `2026-06-01 
 knows nothing of tickets. Called by `read_csv.py`.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence

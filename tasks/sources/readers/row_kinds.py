@@ -4,8 +4,6 @@ It knows nothing of files. Called by `layouts.py`, for what the names of a row s
 values say.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 
 from tasks.sources.readers.records import Fault

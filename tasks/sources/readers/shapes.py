@@ -3,8 +3,6 @@
 It knows nothing of files. Called by `tasks/sources/readers/columns.py`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, MutableMapping
 from typing import Literal
 

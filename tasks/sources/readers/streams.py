@@ -3,8 +3,6 @@
 It knows nothing of the content of lines. Called by the readers.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import zlib

@@ -4,8 +4,6 @@ Chat templates accept what is refused here (two customer turns in a row, a null 
 into plausible training text. It knows nothing of tokens or files. Called by `tasks/sources/readers/shapes.py`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import orjson

@@ -4,8 +4,6 @@ For each value the result is that of `values.py`, only faster. It knows nothing 
 `tasks/sources/readers/columns.py`.
 """
 
-from __future__ import annotations
-
 import pyarrow as pa
 import pyarrow.compute as pc
 

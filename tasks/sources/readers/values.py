@@ -3,8 +3,6 @@
 It knows nothing of rows or files. Called by `tasks/sources/readers/typed.py`, which does the same for whole columns.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import dataclass

@@ -16,8 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional
 
-from tasks.train.batches import Batch
-from tasks.train.prefix import ends_of
+from tasks.train.batches import Batch, ends_of
 
 LIKE = 0.5
 """An example joins a block if it has at least this share of the tokens of the block's longest: in attention, gaps cost

@@ -17,10 +17,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from tasks.model.decoding.decoder import has_plain_layers, language_model
-from tasks.train.batches import Batch
+from tasks.train.batches import Batch, backward_through, has_steady_positions, shared_prefix
 from tasks.train.fast.attention import Heads, Packing, pack, pack_prefix, packed_attention
 from tasks.train.fast.kernels import adapted_linear, frozen_linear, gated_unit, rms_norm, token_losses
-from tasks.train.prefix import backward_through, has_steady_positions, shared_prefix
 
 FAST_TYPES = ("llama", "mistral", "qwen2")
 """`model_type`s whose decoder layer is exactly what `Layer` computes."""

@@ -59,6 +59,17 @@ def test_a_plan_gives_a_reason_for_each_step_that_would_run_again(workplace: Wor
     assert "new tickets; params.source.seed: 3 -> 4" in text
 
 
+def test_a_plan_refuses_an_anchor_that_does_not_exist_even_before_the_first_run(empty_workplace: Workplace) -> None:
+    def pin(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["gates"]["anchor"] = {"version": "7"}
+
+    empty_workplace.declare(pin)
+    for command in ("plan", "graph"):
+        done = empty_workplace.run(command, "small")
+        assert done.returncode == 2
+        assert "gates.anchor.version is 7, and small has no such candidate; candidates: none" in done.stderr
+
+
 def test_a_plan_before_curation_knows_rows_tokens_and_minutes(empty_workplace: Workplace) -> None:
     plan = empty_workplace.json("plan", "small")
     assert plan["source_rows"] > 240

@@ -59,7 +59,7 @@ def test_an_unreachable_mlflow_is_noted_and_synced_later(workplace: Workplace) -
     assert aliases(workplace.home) == {"champion": 1}
     with closing(sqlite3.connect(workplace.home / "mlflow" / "mlflow.db")) as db:
         tags, params = (dict(db.execute(f"SELECT key, value FROM {table}")) for table in ("tags", "params"))
-    assert tags["mlflow.note.content"].startswith("**PROMOTE**\n\nchampion: none\n\nexact 0.000")
+    assert tags["mlflow.note.content"].startswith("**PROMOTE**\n\nchampion: none\n\nanswered 1.000")
     assert (tags["tunegate.verdict"], tags["tunegate.champion"]) == ("PROMOTE", "none")
     assert len([name for name in tags if name.startswith("tunegate.")]) < 10
     assert params["train.max_steps"] == "6"

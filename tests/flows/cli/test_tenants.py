@@ -18,7 +18,7 @@ from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.secrets import masked
 from tasks.files import seal
-from tasks.release.endpoint import Access, Limits, build_endpoint, build_shared_endpoint
+from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels
 from tests.support.candidates import Candidates
 from tests.support.workplace import small_document
@@ -49,7 +49,7 @@ class Tenants:
         tenants = make_tenants([registry.get(name) for name in NAMES], TOKENS, load_settings(self.config))
         self.memory = tenants[0].models._memory
         access = Access(OPERATOR, ("testserver",))
-        served = build_shared_endpoint(
+        served = build_endpoint(
             tenants, limits=Limits(max_tokens=64), access=access, extra_metrics=lambda: b"tunegate_x 1\n"
         )
         return TestClient(served)
@@ -108,7 +108,7 @@ def test_without_a_tenants_token_nothing_is_reached(tenants: Tenants) -> None:
 
 def test_a_single_pipeline_is_served_as_before(tenants: Tenants) -> None:
     models = LiveModels(lambda: offers(tenants.of["shop"].ledger, "shop", candidates=False))
-    access = Access(OPERATOR, ("testserver",))
+    access = Access(hosts=("testserver",))
     taken: list[bytes] = []
 
     def take(lines: list[bytes]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_a_single_pipeline_is_served_as_before(tenants: Tenants) -> None:
 
     client = TestClient(
         build_endpoint(
-            models, limits=Limits(max_tokens=64), redact=lambda turns: turns, access=access, take_feedback=take
+            [Tenant(models, lambda turns: turns, OPERATOR, take)], limits=Limits(max_tokens=64), access=access
         )
     )
     names = ["champion", "version-1"]

@@ -116,6 +116,25 @@ def test_nothing_is_said_about_what_depends_on_a_wrong_value(tmp_path: Path) -> 
     assert not any("exactt" in message for message in messages)  # it may be the name of the wrong metric
 
 
+def test_a_prompt_that_shows_the_answer_is_refused_or_named(tmp_path: Path) -> None:
+    """Every candidate would get it right, and no ticket that arrives has it."""
+
+    def said(prompt: str, evaluate: str = "") -> str:
+        text = re.sub(r"    curate: .*\n", f"    evaluate: {{{evaluate}}}\n", PIPELINE)
+        text = text.replace('"file:models/x"', f'"file:models/x", prompt: {prompt}')
+        (tmp_path / "pipelines.yaml").write_text(text)
+        return run_here(("validate",), cwd=tmp_path, environ=os.environ).stderr
+
+    copied = said('{system: "Say {reply}", user: "{body} {reply}"}')
+    for key in ("system", "user"):
+        assert f"`pipelines.replies.train.prompt.{key}`: the prompt shows `{{reply}}`" in copied
+    assert "warning" not in copied
+    assert said('{user: "{reply}", answer: "{category}"}') == ""  # what a reply is about may be learned from it
+    warning = "warning train.prompt shows {category}, a part of the answer"
+    assert warning in said('{user: "{body} {category}", answer: "{category}"}')
+    assert warning in said('{user: "{body} {category}"}', 'fields: "(?P<category>[a-z]+)"')
+
+
 def test_warnings_are_shown_next_to_errors(tmp_path: Path) -> None:
     warning = "gates.rules[1] (exact at least 1.5) cannot be met: exact is between 0 and 1 (replies)"
     limits = "{metric: exact, value_threshold: 0.5}, {metric: exact, value_threshold: 1.5}"

@@ -15,7 +15,7 @@ from flows.cli.weekly import plan, validate
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError
 from schemas.load import load_file
-from tasks.sources.ingest import ingest_source
+from tasks.sources.registry import ingest_source
 from tests.support.file_server import KEY_ID, SECRET, file_server
 from tests.support.iceberg_table import NAME, Lake
 from tests.support.workplace import Workplace, small_document

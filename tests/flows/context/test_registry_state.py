@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.context.registry_state import RegistryState, registry_state_of
+from flows.context.registry_state import RegistryState, describe_champion, registry_state_of
 from flows.graph.store import Obtained
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunVerdict
@@ -159,6 +159,18 @@ def test_the_anchor_is_the_first_champion_or_the_pinned_version(tmp_path: Path) 
     assert registry_state_of(spec(anchor=None), ledger).anchor is None
     improve = {"metric": "exact", "change_threshold": {"mode": "improve"}}
     assert registry_state_of(spec(rules=[improve]), ledger).anchor is None
+
+
+def test_a_champion_that_learned_other_answers_is_named(tmp_path: Path) -> None:
+    """It loses every comparison, so that a candidate worse than the base model would replace it."""
+    ledger = Ledger(tmp_path)
+    other = pipeline_spec(register={"name": "replies"}, train={"base_model": "m", "prompt": {"answer": "{body}"}})
+    assert describe_champion(other, registry_state_of(other, ledger)) is None
+    promote(ledger, 1, None)
+    assert describe_champion(spec(), registry_state_of(spec(), ledger)) is None
+    warning = describe_champion(other, registry_state_of(other, ledger))
+    assert warning is not None
+    assert "champion version 1 learned to answer '{reply}', and answers are compared with '{body}' now" in warning
 
 
 def test_an_unknown_pinned_version_is_refused_before_anything_runs(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ from flows.privacy.forget import forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import PostgresSource, ZendeskSource
 from tasks.curate.extract import extract_tickets
-from tasks.sources.ingest import source_folder
 from tasks.sources.landing import FILE, Row, open_landing
-from tasks.sources.registry import fingerprint_source, kind_of, place_of
+from tasks.sources.registry import fingerprint_source, kind_of, place_of, source_folder
 from tasks.sources.row_owner import RowOwner, landed_customers, note_owner
 from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces

@@ -16,8 +16,7 @@ from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
 from flows.privacy.keys import load_forgotten
 from schemas.remote_source import RemoteFilesSource
 from tasks.curate.extract import extract_tickets
-from tasks.sources.ingest import ingest_source
-from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.registry import fingerprint_source, ingest_source, place_of
 from tests.support.file_server import FileServer, file_server
 from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from rich.console import Console
 
-from flows.run.console import print_decision
-from schemas.artifacts import GateDecision
+from flows.graph.graph import Graph
+from flows.run import console
+from flows.run.console import Screen, print_decision
+from schemas.artifacts import Artifact, GateDecision
 from schemas.verdicts import Finding
+from tasks.step import as_step
+
+
+@as_step("work")
+def work(out: Path) -> Artifact:
+    """A step that is never run."""
+    return Artifact(root=out)
 
 
 def finding(rule: str, **fields: Any) -> Finding:
@@ -36,4 +47,22 @@ def test_each_reason_is_printed_once_with_the_rules_that_it_is_for() -> None:
     assert reasons == [
         f"  HOLD    exact improves on few_shot; format at least 0.9: {reason}",
         "  note    no slice is worse: too small.",
+    ]
+
+
+def test_speed_and_time_left_count_from_the_first_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step waits for a minute of preparation, and a resumed training starts at its checkpoint."""
+    graph = Graph()
+    graph.named("train").add(work)
+    train = graph.nodes["train"]
+    clock = iter((0.0, 60.0, 80.0))
+    monkeypatch.setattr(console, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    text = io.StringIO()
+    screen = Screen(Console(file=text, width=200))
+    screen.started(train)
+    screen.progressed(train, 40, 100, "steps", {})
+    screen.progressed(train, 60, 100, "steps", {})
+    assert text.getvalue().splitlines() == [
+        "  train                40/100 steps",
+        "  train                60/100 steps  1.0 steps/s  ETA 40 s",
     ]

@@ -21,8 +21,8 @@ from schemas.errors import DataError
 from schemas.pipeline import PipelineSpec
 from tasks.assess import items
 from tasks.curate import leaks
-from tasks.curate.ask import quarantine_of
 from tasks.curate.redaction import ticket
+from tasks.curate.warehouse_query import quarantine_of
 from tasks.sources.registry import fingerprint_source
 from tests.support.plant import raise_on
 from tests.support.specs import pipeline_spec

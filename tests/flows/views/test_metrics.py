@@ -13,8 +13,8 @@ from flows.champion.mlflow_sync import synchronise
 from flows.cli.ops import metrics
 from flows.ledger.rows import RunVerdict
 from flows.views.metrics import exposition
-from tasks.curate.ask import funnel_of
-from tasks.release.endpoint import Access, Limits, build_endpoint
+from tasks.curate.warehouse_query import funnel_of
+from tasks.release.endpoint import Access, Limits, Tenant, build_endpoint
 from tasks.release.live import LiveModels
 from tests.support.place import Place
 from tests.support.workplace import Workplace
@@ -85,7 +85,7 @@ def test_rows_by_fate_are_those_of_the_funnel_and_hold_no_text(
 
 def test_the_endpoint_counts_requests_by_route_and_asks_for_its_token() -> None:
     app = build_endpoint(
-        LiveModels(dict), limits=Limits(max_tokens=4), redact=lambda turns: turns, access=Access("t" * 16),
+        [Tenant(LiveModels(dict), lambda turns: turns, "t" * 16)], limits=Limits(max_tokens=4), access=Access(),
         extra_metrics=lambda: b"# TYPE other gauge\nother 3\n",
     )  # fmt: skip
     with TestClient(app, base_url="http://localhost") as client:

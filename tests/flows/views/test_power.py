@@ -68,7 +68,7 @@ def test_strict_power_stops_a_run_before_it_trains_and_plan_says_why(empty_workp
     assert plan.returncode == 2
     assert "too few held-out items" in plan.stderr
     gate, compared = workplace.json("plan", "small")["gates"]
-    assert compared["rule"].startswith("heldout_loss is better than champion")
+    assert compared["rule"].startswith("answered is better than champion")
     assert compared["rule"].endswith("(gates.compare)")
     assert gate["underpowered"] is True
     assert gate["at_hand"] == 12

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli.examination import examine
 from flows.cli.weekly import plan
 from flows.run.open_run import open_run
 from flows.views import doctor as health
-from flows.views.doctor import Patient
+from flows.views.doctor import Patient, examine
 from flows.workspace.ray_cluster import check_cluster, place_of
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, ServiceError, StorageError

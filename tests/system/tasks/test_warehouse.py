@@ -42,6 +42,7 @@ def test_a_signal_ends_endless_sql(number: signal.Signals, code: int) -> None:
 import signal, sys
 from tasks.warehouse import connect, in_bounds
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 endless = "with recursive r as (select 1 as i union all select i + 1 from r) select count(*) from r"
 with connect() as connection:
     print("asking", flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli.text.costs import payback_sentences, print_costs
+from flows.cli.text.study import payback_sentences, print_costs
 from flows.views.advice import Evidence, conclude
 from schemas.costs import CardLine, CostReport, QueryLine
 from schemas.errors import GateError

@@ -108,6 +108,26 @@ def test_no_worse_is_met_by_an_equal_candidate_and_violated_beyond_its_margin(
     assert judge({"rules": [NO_WORSE]}, candidate, None, reference).verdict == verdict
 
 
+@pytest.mark.parametrize(
+    ("metric", "worst"), [("exact", [0.0] * 400), ("exact", [1.0] + [0.0] * 399), ("chrf", [0.0] * 400)]
+)
+def test_no_worse_than_a_model_that_fails_on_nearly_every_item_is_no_comparison(
+    metric: str, worst: list[float], judge: Judge
+) -> None:
+    rule = {"metric": metric, "change_threshold": {"mode": "no_worse", "margin": 0.05}}
+    champion = {metric: [0.0] * 390 + [1.0] * 10}
+    for reference in ({metric: worst}, champion):
+        for decision in (judge({"rules": [rule]}, {metric: worst}, reference), judge(
+            {"rules": [rule]}, {metric: worst}, None, reference
+        )):  # fmt: skip
+            assert decision.verdict != "PROMOTE"
+            assert "even a mean of 0 would pass, so this compares nothing" in decision.reason
+    # What is clearly better is met, and so is an equal one where a larger loss would have shown.
+    right, wrong, some = [1.0] * 400, [0.0] * 400, [1.0] * 50 + [0.0] * 350
+    for candidate, reference in ((right, wrong), (some, some)):
+        assert judge({"rules": [NO_WORSE]}, {"exact": candidate}, {"exact": reference}).verdict == "PROMOTE"
+
+
 @pytest.mark.parametrize("loose", [
     {"metric": "heldout_loss", "change_threshold": {"mode": "no_worse", "margin": 100}},
     {"metric": "finished", "change_threshold": {"mode": "no_worse", "margin": 0.05}},

@@ -166,6 +166,25 @@ def test_a_ticket_of_which_no_prompt_can_be_made_is_quarantined_and_the_next_tak
     assert expected.n_quarantined == 0
 
 
+def test_tickets_with_the_same_prompt_are_one_item(
+    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+) -> None:
+    """Each model answers them alike, so that 400 copies of 20 questions prove what 20 questions prove."""
+    copies = [{**row, "ticket_id": f"{row['ticket_id']}-{copy}"} for row in _tickets(20) for copy in range(20)]
+    fewer, more = new_folder(), new_folder()
+    chosen = [
+        select_items(
+            splits=make_splits(test=copies), max_items=n_items, seed=1, answer="{reply}", out=out,
+            prompts=(PromptSpec(user="{body}"),),
+        )
+        for n_items, out in ((8, fewer), (400, more))
+    ]  # fmt: skip
+    assert [(each.n_items, each.n_available) for each in chosen] == [(8, 400), (20, 400)]
+    assert chosen[1].n_repeated == 380
+    assert {name.partition("-")[0] for name in _chosen(more)} == {row["ticket_id"] for row in _tickets(20)}
+    assert set(_chosen(fewer)) < set(_chosen(more)), "the first by hash stay"
+
+
 def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_every_item_ends_the_run(
     make_splits: Callable[..., Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,29 @@ def test_few_items_many_looks_and_what_is_left_out_are_named() -> None:
     assert "cannot be met at 99.9507 % confidence with 10 items" in warnings([], 10, min_items=1, **spent)[0]
 
 
+@pytest.mark.parametrize(
+    ("gates", "warning"),
+    [
+        ({"confidence": 0.6}, "gates.confidence is 0.6: up to 40 % of the candidates at a limit are promoted"),
+        ({"contamination": None}, "gates.contamination is null: a model that has learned the held-out answers looks"),
+    ],
+)
+def test_a_gate_that_lets_a_worse_model_pass_is_named(gates: dict[str, Any], warning: str) -> None:
+    [found] = warnings([], **gates)
+    assert warning in found
+
+
+def test_a_comparison_that_a_worse_model_passes_within_its_margin_is_named() -> None:
+    def found(*rules: dict[str, Any]) -> list[str]:
+        spec = pipeline_spec(gates={"rules": rules})
+        return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
+
+    no_worse = {"metric": "exact", "change_threshold": {"mode": "no_worse", "margin": 0.05}}
+    [warning] = found(no_worse)
+    assert "by mode no_worse alone, which also promotes a model that is shown to be worse" in warning
+    assert found(no_worse, CHAMPION) == []
+
+
 def test_a_comparison_that_is_off_is_named() -> None:
     gates = {"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}}
     spec = pipeline_spec(gates=gates)

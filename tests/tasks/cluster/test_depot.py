@@ -94,18 +94,21 @@ def test_files_of_an_interrupted_training_are_found_by_its_mark(tmp_path: Path, 
     clear_marked(tmp_path / "home" / "scratch")
 
 
-def test_a_nodes_folder_is_removed_by_its_last_worker_and_leftovers_of_a_killed_one_by_the_next(tmp_path: Path) -> None:
+def test_a_nodes_folder_is_removed_by_its_last_worker_and_leftovers_of_a_killed_one_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNEGATE_CACHE", str(tmp_path))
     made: list[Path] = []
 
     def make(place: Path) -> None:
         place.mkdir()
         made.append(place)
 
-    killed = tmp_path / ("f" * 16)
-    killed.mkdir()
-    with NodeFolder("a" * 64, trainings=tmp_path) as first:
+    killed = tmp_path / "shared" / "trainings" / ("f" * 16)
+    killed.mkdir(parents=True)
+    with NodeFolder("a" * 64) as first:
         assert not killed.exists()
-        with NodeFolder("a" * 64, trainings=tmp_path) as second:
+        with NodeFolder("a" * 64) as second:
             assert first.once("dataset", make) == second.once("dataset", make)
         assert first.root.exists(), "one worker is still running"
     assert len(made) == 1

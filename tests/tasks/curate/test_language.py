@@ -9,7 +9,7 @@ import pytest
 
 from schemas.curation_steps import LanguageStep
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, drop_by_language
-from tasks.curate.scores.language_model import load_language_model
+from tasks.curate.language_model import load_language_model
 
 TEXTS = {
     "en": "Hello, my parcel has not arrived yet and I would like to know where it is.",

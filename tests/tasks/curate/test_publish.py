@@ -15,7 +15,9 @@ from schemas.curation_steps import RedactStep
 from schemas.data_checks import CheckResult
 from schemas.errors import ConfigError, SecurityError
 from schemas.tables import TICKETS
-from tasks.curate.ask import (
+from tasks.curate.publish import PARQUET, publish_warehouse, write_history
+from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.curate.warehouse_query import (
     MAX_TEXT,
     funnel_of,
     lineage_of,
@@ -25,9 +27,6 @@ from tasks.curate.ask import (
     sample_rows,
     select_rows,
 )
-from tasks.curate.history import write_history
-from tasks.curate.publish import PARQUET, publish_warehouse
-from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.curate.warehouse_tables import TABLES, VIEWS
 from tasks.privacy.databases import forget_raw, has_raw_texts
 from tasks.warehouse import connect

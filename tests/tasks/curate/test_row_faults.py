@@ -129,7 +129,7 @@ STEPS: dict[str, Fault] = {
         lambda tickets, out, _: validate_tickets(
             tickets=tickets, table=TableSpec(fail_above=0.5, warn_above=0.5), out=out
         ),
-        "tasks.curate.clean_text",
+        "tasks.curate.validate",
         "clean_text",
     ),
     "redact": Fault(
@@ -205,7 +205,7 @@ STEPS: dict[str, Fault] = {
         lambda tickets, out, _: split_tickets(
             tickets=tickets, split=SplitSpec(by_time=False, test_fraction=0.3), out=out
         ),
-        "tasks.curate.splits.owners",
+        "tasks.curate.split_placing",
         "owners_of",
     ),
 }

@@ -16,9 +16,9 @@ from schemas.artifacts import RowCounts, TicketTable
 from schemas.curation import TableSpec
 from schemas.errors import DataError
 from tasks.curate import row_groups, rows, spill, validate
-from tasks.curate.clean_text import clean_text
 from tasks.curate.one_per_id import keep_one_per_id
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
+from tasks.curate.validate import clean_text
 
 Row = dict[str, Any]
 Conflict = Literal["newest", "quarantine"]

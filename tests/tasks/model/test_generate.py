@@ -24,9 +24,8 @@ from tasks.model.answer_engine import CancelledError, Engine, greedy
 from tasks.model.base_model import load_base, load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.decoding.decoder import Decoder
-from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable
-from tasks.model.decoding.fused_weights import JoinedLinear, packs
-from tasks.model.decoding.open_decoder import open_decoder
+from tasks.model.decoding.fused_decoder import FusedDecoder, is_fusable, open_decoder
+from tasks.model.decoding.fused_layer import JoinedLinear, packs
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.model.generate import AnswerJob, each_batch, generate_answers, shared_prefix
 from tasks.prompts import dump_messages
@@ -248,7 +247,7 @@ def test_answers_are_the_same_without_packing(
             return greedy(decoder.read([[1, 40, 41], [1, 50]], room=20), 2, 20, frozenset())
 
     packed = replies()
-    monkeypatch.setattr("tasks.model.decoding.fused_weights.packs", lambda _: False)
+    monkeypatch.setattr("tasks.model.decoding.fused_layer.packs", lambda _: False)
     assert replies() == packed
     monkeypatch.undo()
     model, ids = load_base(tiny_model, dtype=dtype), torch.tensor([[1, 40, 41]])

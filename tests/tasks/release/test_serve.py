@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.artifacts import BundleRef, GateDecision, ModelRef, PromptSet, Scores, TrainedRef
-from schemas.errors import ConfigError, DataError, SecurityError, StorageError
+from schemas.errors import DataError, SecurityError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import AdapterSpec, Format, Method, PromptSpec, TrainSpec
 from tasks.files import seal
-from tasks.model.tunegate_loader import Answers
+from tasks.model.tunegate_loader import BASE_VARIABLE, Answers
 from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
-from tasks.release.serve import BASE_VARIABLE, ServedModel, load_bundle
+from tasks.release.serve import ServedModel, load_bundle
 
 if TYPE_CHECKING:
     pass
@@ -279,20 +279,3 @@ def test_a_file_name_that_points_outside_the_folder_is_refused(copied: Path, tin
     seal(copied)
     with pytest.raises(SecurityError, match="TG0821"):
         load_bundle(copied, base=tiny_model.root)
-
-
-def test_the_base_model_is_found_by_its_variable_or_at_its_path_in_training(
-    bundle: BundleRef, copied: Path, tiny_model: ModelRef, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = load_bundle(bundle.root, base=tiny_model.root).answer(QUESTIONS)
-    monkeypatch.delenv(BASE_VARIABLE, raising=False)
-    with pytest.raises(ConfigError, match="TUNEGATE_BASE_MODEL"):
-        load_bundle(bundle.root, cache=tmp_path / "cache")
-    monkeypatch.setenv(BASE_VARIABLE, str(tiny_model.root))
-    assert load_bundle(bundle.root).answer(QUESTIONS) == expected
-    monkeypatch.delenv(BASE_VARIABLE)
-    serving = json.loads((copied / "serving.json").read_text())
-    serving["base"]["uri"] = f"file:{tiny_model.root}"
-    (copied / "serving.json").write_text(json.dumps(serving))
-    seal(copied)
-    assert load_bundle(copied, cache=tmp_path / "cache").answer(QUESTIONS) == expected

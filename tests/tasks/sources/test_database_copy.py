@@ -9,7 +9,7 @@ import pytest
 
 from schemas.errors import DataError, StorageError
 from schemas.source import DuckDBSource
-from tasks.sources.ingest import ingest_source
+from tasks.sources.registry import ingest_source
 from tests.support.synced import folder_of, sync, tickets
 
 SOURCE = DuckDBSource(kind="duckdb", database="desk.duckdb", table="tickets")

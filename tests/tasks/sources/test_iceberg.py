@@ -21,10 +21,9 @@ from tasks.curate.rows import read_rows
 from tasks.sources import iceberg as reader
 from tasks.sources import kind
 from tasks.sources.duckdb_file import read_duckdb
-from tasks.sources.iceberg_deletes import Deletes
-from tasks.sources.ingest import check_source, ingest_source, ingested
+from tasks.sources.iceberg import Deletes
 from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import check_source, fingerprint_source, ingest_source, ingested
 from tests.support.iceberg_table import NAME, Lake
 
 _numbers = itertools.count()

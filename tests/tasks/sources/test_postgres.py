@@ -8,7 +8,7 @@ import pytest
 
 from schemas.errors import ConfigError
 from schemas.remote_source import PostgresSource
-from tasks.sources.ingest import check_source
+from tasks.sources.registry import check_source
 
 pytestmark = pytest.mark.server
 

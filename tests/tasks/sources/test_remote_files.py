@@ -17,7 +17,7 @@ from schemas.errors import DataError, LockedError, SecurityError, ServiceError
 from schemas.remote_source import RemoteFilesSource
 from tasks.sources import web
 from tasks.sources.copies import FILES, SNAPSHOT, locked, read_snapshot
-from tasks.sources.ingest import ingest_source, ingested
+from tasks.sources.registry import ingest_source, ingested
 from tasks.sources.s3 import Credentials, signed_headers
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import DELAY_S

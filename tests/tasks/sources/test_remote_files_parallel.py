@@ -16,7 +16,7 @@ from schemas.remote_source import RemoteFilesSource
 from schemas.secrets import masked
 from tasks.sources import web
 from tasks.sources.copies import FETCHED, read_snapshot
-from tasks.sources.ingest import check_source, ingest_source, ingested
+from tasks.sources.registry import check_source, ingest_source, ingested
 from tasks.sources.remote_fetch import Room
 from tasks.sources.s3 import CREDENTIALS_FILE, profile_keys
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server

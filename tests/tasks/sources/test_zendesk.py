@@ -13,9 +13,8 @@ from schemas.errors import ConfigError, DataError, ServiceError
 from schemas.remote_source import ZendeskSource
 from tasks.curate.rows import read_rows
 from tasks.sources import zendesk, zendesk_api
-from tasks.sources.ingest import ingest_source
 from tasks.sources.landing import FILE
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import fingerprint_source, ingest_source
 from tests.support.ingest_process import DELAY_S
 from tests.support.synced import extract, folder_of, removed, sync, tickets
 from tests.support.zendesk_desk import AGENT, TOKEN, ZendeskDesk, zendesk_desk

@@ -17,8 +17,8 @@ from tasks.train.batches import Examples, epoch_batches, step_batches
 from tasks.train.engine import Outcome, count_steps, train
 from tasks.train.forward import losses_of
 from tasks.train.job import ProgressLog
+from tasks.train.loop import Checkpoints, Hooks, TrainData
 from tasks.train.optimizer import learning_rate_at, make_optimizer
-from tasks.train.setup import Checkpoints, Hooks, TrainData
 from tasks.train.validation import validation_loss
 from tests.support.trained import shake
 

@@ -14,8 +14,7 @@ from schemas.errors import ConfigError
 from schemas.training import AdapterSpec, QuantizationSpec, TrainSpec
 from tasks.model.adapter import load_trained, open_for_training, trainable_tensors
 from tasks.model.decoding.decoder import has_plain_layers
-from tasks.model.decoding.fused_decoder import FusedDecoder
-from tasks.model.decoding.open_decoder import open_decoder
+from tasks.model.decoding.fused_decoder import FusedDecoder, open_decoder
 from tasks.model.decoding.plain_decoder import PlainDecoder
 from tasks.train.batches import Examples
 from tasks.train.fast.decoder import FastDecoder

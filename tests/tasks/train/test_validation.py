@@ -19,7 +19,7 @@ from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
 from tasks.train.job import CHECKPOINTS, PROGRESS, ProgressLog
-from tasks.train.setup import Checkpoints, Hooks, TrainData
+from tasks.train.loop import Checkpoints, Hooks, TrainData
 
 MakeSpec = Callable[..., TrainSpec]
 Weights = Mapping[str, torch.Tensor]

@@ -5,11 +5,11 @@ questions were left out if the small embedded base model is almost never right, 
 base happens to get right would favour it over every other model.
 """
 
-from __future__ import annotations
-
+import itertools
+import operator
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import orjson
@@ -21,13 +21,7 @@ from tasks.files import write_atomic
 
 Item = tuple[str, str, str]
 """Question, reference answer, pattern of a right answer (ignoring case)."""
-FAMILIES = {
-    "facts": ("body", "capital", "common", "continent", "country", "language", "opposite"),
-    "arithmetic": ("add", "after", "double", "subtract"),
-    "instruction": ("choose", "finish", "repeat", "say", "yes_no"),
-    "format": ("brackets", "json", "list", "past", "plural", "quotes"),
-}
-"""Skill -> its families of questions."""
+Family = Callable[[random.Random], Iterable[Item]]
 
 
 class Things(Spec):
@@ -66,20 +60,12 @@ def make_items(seed: int = 20260601) -> list[dict[str, str]]:
     """Every item: item_id (`facts-capital-03`), kind, question, answer, pattern; ordered by id."""
     items = []
     for kind, families in FAMILIES.items():
-        for family in families:
-            chance = random.Random(f"{seed}:{family}")  # noqa: S311
-            made = list(globals()[f"_{family}"](chance))
+        for family, make in families.items():
+            made = make(random.Random(f"{seed}:{family}"))  # noqa: S311
             for number, (question, answer, pattern) in enumerate(made):
                 re.compile(pattern)
-                items.append(
-                    {
-                        "item_id": f"{kind}-{family}-{number:02}",
-                        "kind": kind,
-                        "question": question,
-                        "answer": answer,
-                        "pattern": pattern,
-                    }
-                )
+                named = {"item_id": f"{kind}-{family}-{number:02}", "kind": kind}
+                items.append(named | {"question": question, "answer": answer, "pattern": pattern})
     return sorted(items, key=lambda item: item["item_id"])
 
 
@@ -97,122 +83,97 @@ def _number(value: int) -> str:
     return rf"(?<![\d.]){value}(?![\d]|\.\d)"
 
 
-def _capital(_chance: random.Random) -> Iterator[Item]:
-    for country, city in TABLES.capitals.items():
-        yield f"What is the capital of {country}?", city, _word(city)
+def _asked(question: str, pairs: Mapping[str, str], pattern: Callable[[str], str] = _word) -> Family:
+    """The question about each key, answered by its value."""
+    return lambda _chance: ((question.format(key), value, pattern(value)) for key, value in pairs.items())
 
 
-def _opposite(_chance: random.Random) -> Iterator[Item]:
-    for word, other in TABLES.opposites.items():
-        yield f'What is the opposite of "{word}"? Answer with one word.', other, _word(other)
+def _same(words: Iterable[str]) -> Pairs:
+    return {word: word for word in words}
 
 
-def _continent(_chance: random.Random) -> Iterator[Item]:
-    for country, continent in TABLES.continents.items():
-        yield f"On which continent is {country}?", continent, _word(continent)
+def _summed(question: str, numbers: Iterable[tuple[int, int]], n: int, result: Callable[[int, int], int]) -> Family:
+    """The question about `n` of these pairs of numbers."""
+    pairs = list(numbers)
+
+    def make(chance: random.Random) -> Iterable[Item]:
+        for pair in chance.sample(pairs, n):
+            yield question.format(*pair), str(result(*pair)), _number(result(*pair))
+
+    return make
 
 
-def _country(_chance: random.Random) -> Iterator[Item]:
-    for country, city in list(TABLES.capitals.items())[:24]:
-        yield f"In which country is the city of {city}?", country, _word(country.removeprefix("the "))
-
-
-def _language(_chance: random.Random) -> Iterator[Item]:
-    for country, language in TABLES.languages.items():
-        yield f"Which language do people speak in {country}?", language, _word(language)
-
-
-def _body(_chance: random.Random) -> Iterator[Item]:
-    for act, part in TABLES.senses.items():
-        yield f"Which part of the body do we use to {act}?", part, rf"\b{part}"
-
-
-def _common(_chance: random.Random) -> Iterator[Item]:
+def _common(_chance: random.Random) -> Iterable[Item]:
     for question, answer in TABLES.common.items():
         yield f"{question}?", re.sub(r"\(\?:[^)]*\)\??|\\b", "", answer).split("|")[0], rf"\b(?:{answer})"
 
 
-def _add(chance: random.Random) -> Iterator[Item]:
-    pairs = [(a, b) for a in range(1, 10) for b in range(1, 10)]
-    for a, b in chance.sample(pairs, 30):
-        yield f"What is {a} + {b}?", str(a + b), _number(a + b)
-
-
-def _subtract(chance: random.Random) -> Iterator[Item]:
-    pairs = [(a, b) for a in range(2, 13) for b in range(1, a)]
-    for a, b in chance.sample(pairs, 25):
-        yield f"What is {a} - {b}?", str(a - b), _number(a - b)
-
-
-def _after(chance: random.Random) -> Iterator[Item]:
-    for number in chance.sample(range(1, 60), 25):
-        yield f"Which number comes right after {number}?", str(number + 1), _number(number + 1)
-
-
-def _double(chance: random.Random) -> Iterator[Item]:
-    for number in chance.sample(range(1, 21), 15):
-        yield f"What is {number} times 2?", str(2 * number), _number(2 * number)
-
-
-def _repeat(_chance: random.Random) -> Iterator[Item]:
-    for word in TABLES.words[:40]:
-        yield f'Repeat this word exactly: "{word}"', word, _word(word)
-
-
-def _choose(chance: random.Random) -> Iterator[Item]:
+def _choose(chance: random.Random) -> Iterable[Item]:
     for each in TABLES.kinds:
         for name in each.things:
             first, second = chance.sample([each.kind, each.other], 2)
             yield f"Is a {name} {first} or {second}? Answer with one word.", each.kind, _word(each.kind.split()[-1])
 
 
-def _say(_chance: random.Random) -> Iterator[Item]:
-    for sentence in TABLES.sentences:
-        yield f"Repeat this sentence: {sentence}", sentence, _word(sentence.rstrip("."))
-
-
-def _yes_no(_chance: random.Random) -> Iterator[Item]:
-    for statement, answer in TABLES.yes_no.items():
-        yield f"{statement}? Answer yes or no.", answer, rf"^\W*{answer}\b"
-
-
-def _finish(_chance: random.Random) -> Iterator[Item]:
-    for start, end in TABLES.sayings.items():
-        yield f'Finish the saying: "{start} ..."', end, _word(end)
-
-
-def _brackets(_chance: random.Random) -> Iterator[Item]:
-    for word in TABLES.words[82:]:
-        yield f"Write the word {word} in square brackets, like this: [{word}]", f"[{word}]", rf"\[\s*{word}\s*\]"
-
-
-def _json(chance: random.Random) -> Iterator[Item]:
+def _json(chance: random.Random) -> Iterable[Item]:
     for word in TABLES.words[20:45]:
         number = chance.randint(1, 99)
         wanted = f'{{"{word}": {number}}}'
         yield f"Repeat this JSON and nothing else: {wanted}", wanted, rf'\{{\s*"{word}"\s*:\s*"?{number}\b'
 
 
-def _list(chance: random.Random) -> Iterator[Item]:
+def _list(chance: random.Random) -> Iterable[Item]:
     for _ in range(25):
         three = chance.sample(TABLES.words, 3)
         listed = ", ".join(three)
         yield f"Repeat this list: {listed}", listed, r"\W+(?:\d\W+|and\s+)?".join(three)
 
 
-def _quotes(_chance: random.Random) -> Iterator[Item]:
-    for word in TABLES.words[:25]:
-        yield f"Write the word {word} in quotation marks.", f'"{word}"', rf'["“]{word}["”.,]'
-
-
-def _past(_chance: random.Random) -> Iterator[Item]:
-    for now, past in TABLES.pasts.items():
-        yield f'What is the past tense of the verb "{now}"?', past, rf"\b(?:{past})\b"
-
-
-def _plural(_chance: random.Random) -> Iterator[Item]:
-    for one, many in TABLES.plurals.items():
-        yield f'What is the plural of "{one}"?', many, _word(many)
+FAMILIES: dict[str, dict[str, Family]] = {
+    "facts": {
+        "body": _asked("Which part of the body do we use to {}?", TABLES.senses, lambda part: rf"\b{part}"),
+        "capital": _asked("What is the capital of {}?", TABLES.capitals),
+        "common": _common,
+        "continent": _asked("On which continent is {}?", TABLES.continents),
+        "country": _asked(
+            "In which country is the city of {}?",
+            {city: country for country, city in list(TABLES.capitals.items())[:24]},
+            lambda country: _word(country.removeprefix("the ")),
+        ),
+        "language": _asked("Which language do people speak in {}?", TABLES.languages),
+        "opposite": _asked('What is the opposite of "{}"? Answer with one word.', TABLES.opposites),
+    },
+    "arithmetic": {
+        "add": _summed("What is {} + {}?", itertools.product(range(1, 10), range(1, 10)), 30, operator.add),
+        "after": _summed("Which number comes right after {}?", ((n, 1) for n in range(1, 60)), 25, operator.add),
+        "double": _summed("What is {} times 2?", ((n, 2) for n in range(1, 21)), 15, operator.mul),
+        "subtract": _summed("What is {} - {}?", ((a, b) for a in range(2, 13) for b in range(1, a)), 25, operator.sub),
+    },
+    "instruction": {
+        "choose": _choose,
+        "finish": _asked('Finish the saying: "{} ..."', TABLES.sayings),
+        "repeat": _asked('Repeat this word exactly: "{}"', _same(TABLES.words[:40])),
+        "say": _asked("Repeat this sentence: {}", _same(TABLES.sentences), lambda said: _word(said.rstrip("."))),
+        "yes_no": _asked("{}? Answer yes or no.", TABLES.yes_no, lambda answer: rf"^\W*{answer}\b"),
+    },
+    "format": {
+        "brackets": _asked(
+            "Write the word {0} in square brackets, like this: [{0}]",
+            {word: f"[{word}]" for word in TABLES.words[82:]},
+            lambda wanted: rf"\[\s*{wanted[1:-1]}\s*\]",
+        ),
+        "json": _json,
+        "list": _list,
+        "past": _asked('What is the past tense of the verb "{}"?', TABLES.pasts, lambda past: rf"\b(?:{past})\b"),
+        "plural": _asked('What is the plural of "{}"?', TABLES.plurals),
+        "quotes": _asked(
+            "Write the word {} in quotation marks.",
+            {word: f'"{word}"' for word in TABLES.words[:25]},
+            lambda wanted: rf'["“]{wanted[1:-1]}["”.,]',
+        ),
+    },
+}
+"""Skill -> its families of questions."""
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import numpy as np
 from tasks.kernels import kernel, part
 
 N_LISTED = 0x20000
-"""Code points with an entry in the tables of `tasks/curate/scores/characters.py`."""
+"""Code points with an entry in the tables of `tasks/curate/quality_characters.py`."""
 HAN_END = 0x40000
 """From `N_LISTED` up to here are Han ideographs alone."""
 TAGS, TAGS_END = 0xE0000, 0xE1000

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from flows.deployments import deployments
-from flows.views.exposure import reachable_from_elsewhere
+from flows.views.doctor import reachable_from_elsewhere
 from flows.workspace.disk import private_folder
 from flows.workspace.servers import (
     Server,

@@ -10,14 +10,13 @@ from typing import Any
 
 import pytest
 
-from flows.cli.examination import examine
 from flows.context.graph_context import GraphContext
 from flows.curate import curate
 from flows.graph.execute import Outcome, Run, drive, run_plainly
 from flows.graph.graph import Graph, Node
 from flows.graph.store import Store
 from flows.views import doctor as health
-from flows.views.doctor import Patient
+from flows.views.doctor import Patient, examine
 from flows.workspace.ray_cluster import check_cluster, place_of
 from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact

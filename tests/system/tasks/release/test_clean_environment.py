@@ -17,10 +17,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from schemas.artifacts import BundleRef, ModelRef
+from tasks.model.tunegate_loader import BASE_VARIABLE
 from tasks.release.export_adapter import write_peft
 from tasks.release.export_format import Exported
 from tasks.release.register import NewVersion, Owner, register_version
-from tasks.release.serve import BASE_VARIABLE, load_bundle, read_serving
+from tasks.release.serve import load_bundle, read_serving
 from tasks.release.tracking import begin_run
 from tests.support.project import PROJECT
 from tests.tasks.release.test_serve import QUESTIONS, make_bundle_of

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from schemas.artifacts import BundleRef, ModelRef
+from tasks.model.tunegate_loader import BASE_VARIABLE
 from tasks.release.register import NewVersion, Owner, move_alias, register_version
-from tasks.release.serve import BASE_VARIABLE, load_bundle
+from tasks.release.serve import load_bundle
 from tasks.release.tracking import begin_run, complete_run
 from tests.support.project import PROJECT
 from tests.tasks.release.test_serve import DECODING, MARKER, PROMPT, QUESTIONS, TICKETS, make_bundle_of

@@ -12,8 +12,7 @@ import pytest
 
 from schemas.errors import DataError
 from tasks.sources.database_copy import copy_of, log_of
-from tasks.sources.ingest import ingest_source, source_folder
-from tasks.sources.registry import fingerprint_source
+from tasks.sources.registry import fingerprint_source, ingest_source, source_folder
 from tests.tasks.sources.test_database_copy import SOURCE, database, read
 
 WRITER = """

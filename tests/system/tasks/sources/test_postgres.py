@@ -16,9 +16,8 @@ from schemas.errors import ConfigError, DataError, SecurityError, ServiceError
 from schemas.remote_source import PostgresSource
 from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
-from tasks.sources.ingest import check_source, ingest_source, source_folder
 from tasks.sources.landing import FILE
-from tasks.sources.registry import fingerprint_source, place_of
+from tasks.sources.registry import check_source, fingerprint_source, ingest_source, place_of, source_folder
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.postgres import Postgres
 from tests.tasks.sources.test_postgres import VARIABLE, source

@@ -15,7 +15,7 @@ import pytest
 
 from schemas.errors import ServiceError
 from tasks.sources.copies import FETCHED, FILES
-from tasks.sources.ingest import ingested
+from tasks.sources.registry import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import Ingests, ingests
 from tests.support.synced import extract, sync, tickets
@@ -66,7 +66,7 @@ def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
     spec = source(storage, parallel=1)
     code = (
         "import sys; from pathlib import Path; from schemas.remote_source import RemoteFilesSource as Source\n"
-        "from tasks.sources.ingest import ingest_source\n"
+        "from tasks.sources.registry import ingest_source\n"
         "ingest_source(Source.model_validate_json(sys.argv[1]), root=Path(), landed=Path(sys.argv[2]))\n"
     )
     child = subprocess.Popen(

@@ -81,7 +81,7 @@ def test_dlt_writes_no_file_starts_no_thread_and_sends_no_telemetry(
         "def connect(self, address): reached.add(address[0]); return real(self, address)\n"
         "socket.socket.connect = connect\n"
         "from pydantic import TypeAdapter; from schemas.source import SourceSpec\n"
-        "from tasks.sources.ingest import ingest_source\n"
+        "from tasks.sources.registry import ingest_source\n"
         "ingest_source(TypeAdapter(SourceSpec).validate_json(sys.argv[1]), root=Path('.'), landed=Path('landed'))\n"
         "print(sorted(reached), [each.name for each in threading.enumerate()], 'dlt.pipeline.trace' in sys.modules)"
     )

@@ -24,7 +24,7 @@ from schemas.curation_steps import (
     RuleStep,
 )
 from tasks import threads, warehouse
-from tasks.curate import leaks, quality
+from tasks.curate import language_model, leaks, quality
 from tasks.curate.cap import cap_rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.dedup import drop_duplicates
@@ -35,7 +35,6 @@ from tasks.curate.quality import score_quality
 from tasks.curate.redact import redact_tickets
 from tasks.curate.rows import ticket_table
 from tasks.curate.rules import apply_rules
-from tasks.curate.scores import language_model
 from tasks.curate.similarity import join, shingles
 from tasks.curate.split import split_tickets
 from tasks.curate.validate import validate_tickets

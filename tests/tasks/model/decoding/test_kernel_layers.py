@@ -13,13 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.model.decoding.fused_decoder import FusedDecoder
-from tasks.model.decoding.fused_weights import Norm
-from tasks.model.decoding.kernel_calls import Flat, flat, in_parts, largest_places, slices
-from tasks.model.decoding.kernel_reading import KernelReading
-from tasks.model.decoding.kernel_states import KernelNorm, States
+from tasks.model.decoding.fused_decoder import FusedDecoder, KernelReading, TorchReading
+from tasks.model.decoding.fused_layer import Norm
+from tasks.model.decoding.kernel_layers import Flat, KernelNorm, States, flat, in_parts, largest_places, slices
 from tasks.model.decoding.kernels import attend_columns
-from tasks.model.decoding.torch_reading import TorchReading
 from tests.support.trained import shake
 
 HALF_STEP = 2**-8
@@ -214,7 +211,7 @@ def test_kernels_are_as_close_to_float32_as_torch(
         by_kernels = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
         assert isinstance(by_kernels.read([[1, 5, 6]], room=1), KernelReading)
         got, losses = logits_and_losses(by_kernels)
-        monkeypatch.setattr("tasks.model.decoding.fused_model.kernels_know", lambda *_: False)
+        monkeypatch.setattr("tasks.model.decoding.fused_reading.kernels_know", lambda *_: False)
         by_torch = FusedDecoder(model_of(n_heads, n_kv, d=d), prefix)
         assert isinstance(by_torch.read([[1, 5, 6]], room=1), TorchReading)
         rounded, rounded_losses = logits_and_losses(by_torch)

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from flows.views.reply_lengths import cut_replies
 from schemas.artifacts import DatasetRef
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from schemas.label_balance import LabelBalance, LabelCounts
@@ -22,7 +21,7 @@ from tasks.release.reports import charts
 from tasks.release.reports.ci import write_junit, write_markdown
 from tasks.release.reports.graph_chart import draw_graph
 from tasks.release.reports.page import MAX_WORDS, draw_page, marked
-from tasks.release.reports.read import read_curves, reply_tokens, token_lengths
+from tasks.release.reports.read import cut_replies, read_curves, reply_tokens, token_lengths
 
 COSTS = compute_costs(
     read_prices(),
@@ -61,7 +60,7 @@ def report(**change: object) -> RunReport:
         training={"method": "lora"},
         curves=(
             Curve(name="loss", steps=(1, 2, 3), values=(3.0, 2.0, 1.5)),
-            Curve(name="validation_loss", steps=(3,), values=(1.7,), is_validation=True),
+            Curve(name="validation_loss", steps=(3,), values=(1.7,)),
         ),
         token_lengths=(("0-9", 3), ("10-19", 5)), choice=({"training": "rung_small", "state": HOSTILE},),
         worst=(example,), changes=(Change(what="train.seed", champion="1", candidate=HOSTILE),),

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 
 from schemas.errors import DataError
 from schemas.source import FilesSource
-from tasks.curate.clean_text import PERHAPS_UNCLEAN, PERHAPS_UNCLEAN_MESSAGES, clean_messages, clean_text
 from tasks.curate.gather import Gathered
+from tasks.curate.validate import PERHAPS_UNCLEAN, PERHAPS_UNCLEAN_MESSAGES, clean_messages, clean_text
 from tasks.sources.readers import streams
 from tasks.sources.readers.columns import TicketMaker
 from tasks.sources.readers.paths import MISSING, parse_path, walk

@@ -1,1 +1,0 @@
-"""Label errors: tickets whose label contradicts equal questions, or is unlikely given all other tickets."""
