@@ -116,7 +116,7 @@ def profile_file(path: Path) -> Profile:
     """Read the file: count all rows and sample some.
 
     Raises:
-        ConfigError: TG0130, its suffix names no format, or it holds another trainer's settings.
+        ConfigError: TG0130, its suffix names no format, it holds another trainer's settings, or it is a folder or glob.
         DataError: TG0201 to TG0204, the file is missing, damaged or has no usable header; TG0221, it has no rows.
     """
     if path.suffix.lower() in (".yaml", ".yml"):
@@ -126,6 +126,13 @@ def profile_file(path: Path) -> Profile:
             where=str(path),
             hint="give the file of tickets that it names (axolotl: `datasets`, LLaMA-Factory: dataset_info.json): "
             "tunegate init --from DATA.jsonl",
+        )
+    if path.is_dir() or (glob.has_magic(str(path)) and not path.exists()):
+        raise ConfigError(
+            f"{str(path)!r} is not one file",
+            code="TG0130",
+            where=str(path),
+            hint="start from one of the files, if they are alike; then `paths` in pipelines.yaml takes a glob of all",
         )
     source = FilesSource(kind="files", paths=(glob.escape(str(path.absolute())),))
     (file,) = find_files(source, root=path.absolute().parent)

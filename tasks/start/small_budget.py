@@ -20,6 +20,9 @@ MAX_LENGTH = 512
 TOP_LAYERS = 6
 """Layers that learn. Those below are computed once for all epochs."""
 EPOCHS = 2
+BATCH_SIZE = 4
+"""Examples of a step. Half of the proposal's makes twice the steps of the same tokens: with 38 examples the validation
+loss was 1.19 after 20 steps instead of 2.17 after 10, in the same time."""
 VALIDATE_EVERY = 1_000
 """Steps; more than a try has, so that the validation tickets are read once, at the end."""
 MAX_ITEMS = 40
@@ -56,6 +59,7 @@ def small_budget(proposal: Proposal) -> SmallBudget:
             f"train.max_examples={n_examples}",
             f"train.max_length={min(sizes.max_length, MAX_LENGTH)}",
             f"train.epochs={EPOCHS}",
+            f"train.batch_size={BATCH_SIZE}",
             f"train.validate_every={VALIDATE_EVERY}",
             f"train.adapter.top_layers={TOP_LAYERS}",
             f"evaluate.max_items={n_items}",

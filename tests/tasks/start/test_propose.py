@@ -948,3 +948,11 @@ def test_a_row_of_data_in_the_place_of_the_header_is_recognised(tmp_path: Path) 
     with pytest.raises(ConfigError, match="the first row does not look like a header") as caught:
         proposed(tmp_path / "t.csv")
     assert "parcel" not in f"{caught.value} {caught.value.hint}"
+
+
+@pytest.mark.parametrize("name", ["", "*.csv"])
+def test_several_files_are_refused_with_the_way_to_read_them_all(name: str, write_csv: WriteCsv) -> None:
+    folder = write_csv(map(ticket, range(9))).parent
+    with pytest.raises(ConfigError, match=r"TG0130.*is not one file") as caught:
+        proposed(folder / name)
+    assert "`paths` in pipelines.yaml takes a glob" in str(caught.value.hint)
