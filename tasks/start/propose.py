@@ -264,7 +264,7 @@ def propose_pipeline(
             profile,
             f"{n_tickets} usable tickets are too few; at least {MIN_TICKETS} are needed",
             hint=_why_unusable(profile, roles, tickets)
-            or "a usable ticket has a text, an answer (or a label) and no duplicate; provide more of them",
+            or "a usable ticket has a text, an answer (or a label), and no near duplicate; provide more of them",
         )
     is_placed = not columns.keys().isdisjoint(PLACING)  # else a split depends on the number of tickets alone
     placing = read_placing(whole, source, needed=needed) if is_placed else None

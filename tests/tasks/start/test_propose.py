@@ -328,8 +328,10 @@ def test_replies_that_the_proposed_steps_drop_do_not_count_as_tickets(write_csv:
 
 
 def test_copies_do_not_count_as_tickets(write_csv: WriteCsv) -> None:
-    rows = [{**ticket(number), "Message": ticket(number % 100)["Message"]} for number in range(400)]
+    rows = [{**ticket(n), **{name: ticket(n % 100)[name] for name in ("Title", "Message")}} for n in range(400)]
     assert proposed(write_csv(rows)).sizes.n_tickets == 100
+    near = [{**row, "Title": f"K{n}", "Message": f"{row['Message']} {row['Message']}"} for n, row in enumerate(rows)]
+    assert proposed(write_csv(near)).sizes.n_tickets == 100
 
 
 def test_faulty_rows_are_listed_by_code_and_no_limit_is_raised(write_csv: WriteCsv, tmp_path: Path) -> None:
