@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pytest
 from ruamel.yaml import YAML
 
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
-
+from tests.support.workplace import Workplace
 
 Tickets = list[dict[str, Any]]
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.load import load_file
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def test_an_unknown_run_is_refused(workplace: Workplace) -> None:

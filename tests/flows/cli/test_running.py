@@ -8,16 +8,14 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from flows.views.report import report_folder
 from tasks.files import seal
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 NOWHERE = "http://127.0.0.1:9"
 """A port without a listener."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def test_estimate_works_for_a_known_base_without_a_pipelines_file(bare_workplace: Workplace) -> None:

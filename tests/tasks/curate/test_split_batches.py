@@ -15,10 +15,10 @@ import pytest
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import DecontaminateSpec, SplitSpec
 from schemas.errors import DataError
-from tasks.curate import row_groups, rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.rows import read_rows, removed_table, ticket_table, write_removed, write_tickets
 from tasks.curate.split import PARTS, split_tickets
+from tests.tasks.curate.test_validate_batches import in_groups
 
 Row = dict[str, Any]
 REASONS = {
@@ -48,12 +48,6 @@ def some_tickets(n_tickets: int) -> list[Row]:
         }
         for number in range(n_tickets)
     ]
-
-
-def in_groups(patched: pytest.MonkeyPatch, n_rows: int) -> None:
-    """Cut tables that are written, and those handed over, into batches of so many rows."""
-    for module in (row_groups, rows):
-        patched.setattr(module, "GROUP_ROWS", n_rows)
 
 
 def stage(folder: Path, table: pa.Table, *, is_read_next: bool) -> TicketTable:

@@ -19,13 +19,7 @@ from safetensors.numpy import load_file, save_file
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
 from tasks.model import model_cache
-from tasks.model.base_model import (
-    fetch_base_model,
-    fingerprint_base_model,
-    load_base,
-    load_tokenizer,
-    resolve_dtype,
-)
+from tasks.model.base_model import fetch_base_model, fingerprint_base_model, load_base, load_tokenizer, resolve_dtype
 from tasks.model.model_uri import FileUri, HubUri, PypiUri, parse_model_uri
 
 SHA = "ab" * 32

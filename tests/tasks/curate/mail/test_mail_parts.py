@@ -199,9 +199,7 @@ FRAGMENTS = st.sampled_from(
     ]
 )  # fmt: skip
 TEXTS = st.one_of(
-    st.none(),
-    st.text(max_size=60),
-    st.lists(FRAGMENTS | st.text(max_size=12), max_size=9).map("\n".join),
+    st.none(), st.text(max_size=60), st.lists(FRAGMENTS | st.text(max_size=12), max_size=9).map("\n".join)
 )
 
 
