@@ -44,12 +44,6 @@ def test_an_unknown_pipeline_gets_a_suggestion(tmp_path: Path, command: str) -> 
     assert "did you mean `replies`" in done.stderr
 
 
-def test_a_missing_file_is_a_configuration_error(tmp_path: Path) -> None:
-    done = tunegate("validate", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "pipelines.yaml" in done.stderr
-
-
 def test_a_usage_error_exits_with_code_2(tmp_path: Path) -> None:
     assert tunegate("run", cwd=tmp_path).returncode == 2
     assert tunegate("no-such-command", cwd=tmp_path).returncode == 2

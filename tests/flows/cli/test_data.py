@@ -149,10 +149,6 @@ def test_keep_raw_days_needs_redaction(workplace: Workplace) -> None:
     assert "`keep_raw_days` needs a step `redact`" in done.stderr
 
 
-def test_the_funnel_of_a_pipeline_without_a_run_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0159]" in refusal("data", "funnel", "replies")
-
-
 def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(empty_workplace: Workplace) -> None:
     checks = [
         {"uses": "nulls", "column": "category", "table": "curated"},

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.support.workplace import Workplace
 
 
@@ -27,13 +25,6 @@ def test_estimate_reads_the_shapes_of_a_pipelines_own_base(empty_workplace: Work
     # The fixture made MLflow's store, the command its temporary folder.
     assert sorted(path.name for path in empty_workplace.home.iterdir()) == ["mlflow", "tmp"]
     assert list((empty_workplace.home / "tmp").iterdir()) == []
-
-
-@pytest.mark.parametrize("arguments", [(), ("small", "--base", "llama-2-7b")])
-def test_estimate_needs_either_a_pipeline_or_a_base(workplace: Workplace, arguments: tuple[str, ...]) -> None:
-    done = workplace.run("study", "estimate", *arguments)
-    assert done.returncode == 2
-    assert "TG0139" in done.stderr
 
 
 def test_preview_shows_which_tokens_carry_loss_and_trains_nothing(workplace: Workplace) -> None:
