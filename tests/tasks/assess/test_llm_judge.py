@@ -180,9 +180,7 @@ def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Gate:
     return run
 
 
-def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothing(
-    gate: Gate,
-) -> None:
+def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothing(gate: Gate) -> None:
     assert gate().verdict == "PROMOTE"
     assert gate(won=0.0, lost=0.0).verdict == "PROMOTE"  # never liked less
     worse = gate(won=2.0, lost=40.0)
