@@ -131,6 +131,7 @@ def test_prefect_retries_a_killed_training_to_the_same_bytes(
     resumed = adapter(empty_workplace)
 
     (empty_workplace.home / "store" / "train").rename(tmp_path / "train-before")
+    del empty_workplace.environ["FRESH_WORKER"]
     again = empty_workplace.run("run", "small", "--until", "finetune", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert again.returncode == 0, again.stderr
     assert adapter(empty_workplace) == resumed
