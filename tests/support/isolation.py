@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -41,9 +40,6 @@ def isolated(*, may_leave_threads: bool = False) -> Iterator[None]:
         secrets._known.clear()
         secrets._known.update(known)
         secrets._pattern = pattern
-        if (cache := sys.modules.get("tasks.curate.table_cache")) is not None:
-            # It adds up the sizes of all its tables at each write: after a thousand tests, most of a step's time.
-            cache._tables.clear()
         logging.setLogRecordFactory(records)
         signal.signal(signal.SIGTERM, sigterm)
         changed = {name for name, _ in _environ().items() ^ environ.items()}
