@@ -5,26 +5,32 @@ It holds tables of this process up to a limit; everything else is read from disk
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pyarrow as pa
 
 CACHED_BYTES = 1 << 28
 """Maximum bytes of all cached tables."""
+CACHED_TABLES = 64
+"""Maximum number of tables, more than one run writes: what nothing reads would make each write slower."""
 _tables: dict[tuple[int, ...], pa.Table] = {}  # file -> table, oldest first
+_lock = threading.Lock()  # branches of a graph write side by side
 
 
 def cache_table(table: pa.Table, path: Path) -> None:
     """Cache the table for the first reader of the file; remove the oldest ones beyond the limit."""
-    _tables[_identity(path)] = table
-    n_bytes = sum(held.nbytes for held in _tables.values())
-    while n_bytes > CACHED_BYTES:
-        n_bytes -= _tables.pop(next(iter(_tables))).nbytes
+    with _lock:
+        _tables[_identity(path)] = table
+        n_bytes = sum(held.nbytes for held in _tables.values())
+        while n_bytes > CACHED_BYTES or len(_tables) > CACHED_TABLES:
+            n_bytes -= _tables.pop(next(iter(_tables))).nbytes
 
 
 def take_cached(path: Path) -> pa.Table | None:
     """Return the table written to this file, and remove it from the cache."""
-    return _tables.pop(_identity(path), None)
+    with _lock:
+        return _tables.pop(_identity(path), None)
 
 
 def peek_cached(path: Path) -> pa.Table | None:

@@ -162,13 +162,6 @@ def test_exact_copies_repeat_every_byte_and_disguised_ones_every_word(tickets: l
     assert all(kinds.values())
 
 
-def test_texts_are_as_long_as_real_tickets(tickets: list[Ticket]) -> None:
-    lengths = [len(ticket.text.split()) for ticket in tickets]
-    assert 90 < np.mean(lengths) < 110
-    assert min(lengths) > 20
-    assert max(lengths) < 200
-
-
 def test_the_flood_is_one_auto_reply_with_a_changed_id_and_word() -> None:
     tickets = write_tickets(Size("wave", 60, n_flood=30))
     flood = [ticket for ticket in tickets if ticket.kind == "flood"]

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import pytest
@@ -23,12 +23,7 @@ from schemas.artifacts import ModelRef
 from schemas.source import GeneratedSource
 from tasks.sources.helpdesk import generate_tickets
 from tests.support.documentation import COMMANDS, Block, blocks
-from tests.support.workplace import ANSWERED, AS_GOOD
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
-
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+from tests.support.workplace import ANSWERED, AS_GOOD, Workplace
 
 GROUPS = ("data", "model", "study", "ops")
 """Groups of commands; `tunegate gate` counts as one command here."""

@@ -12,7 +12,7 @@ import pytest
 
 from schemas.artifacts import RowCounts, TicketTable
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
-from tests.support.documentation import blocks
+from tests.support.documentation import examples_of_contributing
 
 
 @pytest.fixture
@@ -24,12 +24,10 @@ def examples(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.syspath_prepend(tmp_path)
     found = {}
-    for block in blocks(project):
-        if block.page == "CONTRIBUTING.md" and block.language == "python":
-            path = block.text.splitlines()[0].removeprefix("# ")
-            name = f"contributing_{Path(path).stem}"
-            (tmp_path / f"{name}.py").write_text(block.text, encoding="utf-8")
-            found[path] = importlib.import_module(name)
+    for path, text in examples_of_contributing(project).items():
+        name = f"contributing_{Path(path).stem}"
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        found[path] = importlib.import_module(name)
     yield found
     remove_step("mentions")
     remove_metric("short")

@@ -16,7 +16,11 @@ from tests.support.workplace import Workplace, environment, finish, give_mlflow,
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef) -> Path:
     """A folder in which the small pipelines have run to their verdicts; only to copy from."""
-    return made_once(tmp_path_factory, "finished", lambda folder: finish(folder, tiny_model.root))
+
+    def make(folder: Path) -> None:
+        finish(Workplace(folder, environment(tiny_model.root, folder / "cache")))
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import pytest
 
 from tests.support.workplace import Workplace
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 
 def test_a_base_is_tuned_answers_and_is_exported(empty_workplace: Workplace, tiny_base: Path) -> None:
     from transformers import AutoTokenizer

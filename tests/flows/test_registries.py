@@ -21,71 +21,17 @@ from tasks.assess.check import remove_check
 from tasks.assess.metric import remove_metric
 from tasks.curate.step import remove_step
 from tasks.release.export_format import remove_format
+from tests.support.documentation import examples_of_contributing
 from tests.support.project import PROJECT
 from tests.support.workplace import Workplace
 
-STEP = """
-from pathlib import Path
-from typing import Literal
-
-from pydantic import Field
-
-from schemas.artifacts import TicketTable
-from schemas.curation_steps import CurationStepSpec
-from tasks.curate.step import curation_step
-from tasks.step import as_step
-
-
-class MentionStep(CurationStepSpec):
-    \"\"\"Tickets whose body has a word are dropped.\"\"\"
-
-    uses: Literal["mentions"]
+IN_ITS_PLACE = """\
     once = True
     before_dedup = "a duplicate without the word would be kept in place of one with it"
-    word: str = Field(min_length=2)
+    word: str
     \"\"\"The word, in lower case.\"\"\"
-
-
-@curation_step(MentionStep)
-@as_step("mentions", libraries=("pyarrow",))
-def drop_mentions(out: Path, *, tickets: TicketTable, step: MentionStep) -> TicketTable:
-    import pyarrow.compute as pc
-
-    from tasks.curate.drop import Judged, Rule, drop_rows, first_rule
-    from tasks.curate.rows import read_batches
-
-    def judge(batch):
-        batch = batch.combine_chunks()
-        has_word = pc.match_substring(batch["body"], step.word, ignore_case=True).combine_chunks()
-        return Judged(batch, *first_rule({"mentions": Rule(has_word, f"the body has {step.word!r}")}, batch.num_rows))
-
-    return drop_rows(map(judge, read_batches(tickets.tickets)), out=out, notes={}, possible=("mentions",))
 """
-
-METRIC = """
-from typing import Literal
-
-from pydantic import Field
-
-from schemas.metrics import MetricSpec, MetricTraits
-from tasks.assess.metric import Score, metric
-
-
-class ShortMetric(MetricSpec):
-    \"\"\"1 where the answer has at most so many characters.\"\"\"
-
-    uses: Literal["short"]
-    longest: int = Field(default=400, ge=1)
-    \"\"\"Characters.\"\"\"
-
-    def traits(self) -> MetricTraits:
-        return MetricTraits(name="short")
-
-
-@metric(ShortMetric)
-def short(spec: ShortMetric) -> Score:
-    return lambda text, item: float(len(text) <= spec.longest)
-"""
+"""Fields of the step: the example's own, described, and its place among the steps."""
 
 CHECK = """
 from pathlib import Path
@@ -125,28 +71,21 @@ def measure(out: Path, *, predictions: Predictions) -> CheckEvidence:
     return CheckEvidence(root=out, check="longest_answer", n_items=len(texts), values=values)
 """
 
-EXPORT = """
-from pathlib import Path
-
-from tasks.release.export_format import Exported, export_format
-
-
-@export_format("card", reads_base=False)
-def write_card(source: Exported, out: Path) -> dict[str, float]:
-    (out / "CARD.md").write_text(f"version {source.version}, by {source.trained.method}", encoding="utf-8")
-    return {"n_steps": float(source.trained.n_steps)}
-"""
-
-FILES = {"mention_step": STEP, "short_metric": METRIC, "longest_check": CHECK, "card_format": EXPORT}
-
 
 @pytest.fixture
 def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workplace]:
-    """A workplace with the four new kinds loaded in this process."""
+    """A workplace with the four new kinds loaded in this process: the examples of CONTRIBUTING.md, and a check."""
     folder = workplace.folder / "mine"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    for name, text in FILES.items():
+    examples = examples_of_contributing(PROJECT)
+    step = examples["tasks/curate/mentions.py"]
+    assert "    word: str\n" in step
+    files = {
+        "mentions_step": step.replace("    word: str\n", IN_ITS_PLACE), "longest_check": CHECK,
+        "short_metric": examples["tasks/assess/short.py"], "card_format": examples["tasks/release/export_card.py"],
+    }  # fmt: skip
+    for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
         importlib.import_module(name)
     yield workplace
@@ -154,7 +93,7 @@ def added(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wor
     remove_metric("short")
     remove_check("longest_answer")
     remove_format("card")
-    for name in FILES:
+    for name in files:
         del sys.modules[name]
 
 
@@ -193,7 +132,7 @@ def test_each_new_kind_works_in_a_real_run(added: Workplace) -> None:
 
     exported = added.json("export", "small@champion", "--format", "card", "--out", "card")
     assert set(exported["files"]) == {"CARD.md"}
-    assert (added.folder / "card" / "CARD.md").read_text() == "version 1, by lora"
+    assert (added.folder / "card" / "CARD.md").read_text() == "version 1, trained by lora\n"
     assert exported["checked"]["n_steps"] == 6
 
     # Only the judge reads the limit, so the answers are not measured again.
@@ -245,17 +184,17 @@ def test_an_unknown_format_is_refused_with_the_known_ones(added: Workplace) -> N
 
 def test_the_json_schema_has_the_new_keys_and_drops_removed_ones(added: Workplace) -> None:
     definitions = editor_schema()["$defs"]
-    assert definitions["MentionStep"]["properties"]["word"]["description"] == "The word, in lower case."
+    assert definitions["MentionsStep"]["properties"]["word"]["description"] == "The word, in lower case."
     assert "longest_answer" in definitions["GatesSpec"]["properties"]
     remove_step("mentions")
-    assert "MentionStep" not in editor_schema()["$defs"]
-    importlib.reload(sys.modules["mention_step"])
-    assert "MentionStep" in editor_schema()["$defs"]
+    assert "MentionsStep" not in editor_schema()["$defs"]
+    importlib.reload(sys.modules["mentions_step"])
+    assert "MentionsStep" in editor_schema()["$defs"]
 
 
 def test_two_kinds_with_the_same_name_are_refused(added: Workplace) -> None:
     with pytest.raises(ValueError, match="two kinds have `uses: mentions`"):
-        importlib.reload(sys.modules["mention_step"])
+        importlib.reload(sys.modules["mentions_step"])
 
 
 REGISTRIES = (

@@ -13,8 +13,6 @@ from flows.ledger.opened import open_ledger
 from schemas.artifacts import DatasetRef, Splits
 from tests.support.workplace import Workplace
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 FIRST_STEPS = 6
 """`train.max_steps` of the first training."""
 

@@ -78,12 +78,7 @@ def test_a_right_order_loads(load: Load, steps: tuple[str, ...]) -> None:
         (("redact", "redact"), "`redact` is listed twice", 8, "keep one of them"),
         (("language", "language"), "`language` is listed twice", 8, "keep one of them"),
         (("rule", "rule"), "two steps are named 'has_reply'", 8, "keep one of them"),
-        (
-            ("sql", "{uses: rule, name: latest, keep: 'true'}"),
-            "two steps are named 'latest'",
-            8,
-            "keep one of them",
-        ),
+        (("sql", "{uses: rule, name: latest, keep: 'true'}"), "two steps are named 'latest'", 8, "keep one of them"),
         (
             ("scored",),
             "rule 'calm' uses `caps_share`, which the step `quality` fills",
@@ -150,10 +145,7 @@ def test_a_fault_of_an_inherited_order_is_reported_once(load: Load) -> None:
 @pytest.mark.parametrize(
     ("step", "message"),
     [
-        (
-            "{uses: language, keep: [en, EN]}",
-            "unknown language 'EN'; write ISO 639-1 codes such as en",
-        ),
+        ("{uses: language, keep: [en, EN]}", "unknown language 'EN'; write ISO 639-1 codes such as en"),
         ("{uses: length, min_body: 10, max_body: 5}", "min_body is above max_body"),
         ("{uses: quality, max_perplexity: 50}", "max_perplexity needs `perplexity: true`"),
     ],

@@ -11,6 +11,7 @@ from schemas.diagnostics import ConfigErrors
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 
+Load = Callable[..., PipelineSpec]
 TEXT = """\
 version: 1
 pipelines:
@@ -24,7 +25,7 @@ pipelines:
 
 
 @pytest.fixture
-def load(tmp_path: Path) -> Callable[..., PipelineSpec]:
+def load(tmp_path: Path) -> Load:
     path = tmp_path / "pipelines.yaml"
     path.write_text(TEXT)
 
@@ -34,7 +35,7 @@ def load(tmp_path: Path) -> Callable[..., PipelineSpec]:
     return loaded
 
 
-def test_settings_replace_those_of_one_pipeline(load: Callable[..., PipelineSpec]) -> None:
+def test_settings_replace_those_of_one_pipeline(load: Load) -> None:
     spec = load("train.max_examples=200", "train.adapter.top_layers=3", "evaluate.arms=[few_shot]", "train.epochs=2")
     train = spec.train
     assert (train.max_examples, train.adapter.rank, train.adapter.top_layers, train.epochs) == (200, 4, 3, 2)
@@ -56,9 +57,7 @@ def test_settings_replace_those_of_one_pipeline(load: Callable[..., PipelineSpec
         ("train.adapter={top_layers: 1, layers: [0]}", "both choose layers", 34),
     ],
 )
-def test_a_fault_is_shown_in_the_setting(
-    load: Callable[..., PipelineSpec], setting: str, message: str, column: int
-) -> None:
+def test_a_fault_is_shown_in_the_setting(load: Load, setting: str, message: str, column: int) -> None:
     with pytest.raises(ConfigErrors) as caught:
         load(setting)
     (fault,) = caught.value.diagnostics
@@ -66,7 +65,7 @@ def test_a_fault_is_shown_in_the_setting(
     assert (fault.where, fault.text) == (f"--set:1:{column}", f"--set {setting}")
 
 
-def test_a_fault_of_the_file_keeps_its_place(load: Callable[..., PipelineSpec], tmp_path: Path) -> None:
+def test_a_fault_of_the_file_keeps_its_place(load: Load, tmp_path: Path) -> None:
     path = tmp_path / "pipelines.yaml"
     path.write_text(TEXT.replace("rank: 4", "rank: no"))
     with pytest.raises(ConfigErrors) as caught:

@@ -167,8 +167,7 @@ def test_files_and_lines_beyond_the_caps_are_refused(explain: Explain) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "place"),
-    [(b"version: 1\nname: \xff\n", "2:7"), ("a: 1".encode("utf-16"), "1:1"), (b"a: \xc3", "1:4")],
+    ("data", "place"), [(b"version: 1\nname: \xff\n", "2:7"), ("a: 1".encode("utf-16"), "1:1"), (b"a: \xc3", "1:4")]
 )
 def test_bytes_that_are_not_utf_8_are_pointed_at(explain: Explain, data: bytes, place: str) -> None:
     rendered = explain(data)

@@ -64,6 +64,12 @@ def blocks(project: Path) -> list[Block]:
     return [block for path in pages(project) for block in _blocks_of(path, project)]
 
 
+def examples_of_contributing(project: Path) -> dict[str, str]:
+    """The modules of CONTRIBUTING.md: the path in their first line -> the text."""
+    texts = [block.text for block in blocks(project) if block.page == "CONTRIBUTING.md" and block.language == "python"]
+    return {text.splitlines()[0].removeprefix("# "): text for text in texts}
+
+
 def pages(project: Path) -> list[Path]:
     """Pages for users and contributors; decisions are history and may name removed things."""
     others = (project / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))

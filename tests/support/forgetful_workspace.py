@@ -41,6 +41,7 @@ from tasks.curate.rows import ticket_table, write_removed, write_tickets
 from tasks.curate.split import write_assignments
 from tasks.files import sha256_json
 from tasks.monitor.feedback import FeedbackRules, ingest_feedback
+from tests.support.refs import trained_ref
 
 KEY = "a key for pseudonyms of tests"
 CUSTOMER, OTHER = "ann@vq.example", "bob@vq.example"
@@ -187,10 +188,7 @@ def _trained(name: str, out: Path) -> TrainedRef:
     item, text = ("t-1", "grey") if name == "three" else (TICKET, TEXT)
     answers = pa.table({"step": [1], "item_id": [item], "text": [text]})
     pq.write_table(answers, out / "validation_answers.parquet")
-    return TrainedRef(
-        root=out, method="lora", format="instruction", base_digest="base", n_trainable=1, n_steps=1, n_tokens=1,
-        train_loss=0.5,
-    )  # fmt: skip
+    return trained_ref(out)
 
 
 def _record(workspace: Workspace, number: int, name: str) -> None:

@@ -49,12 +49,7 @@ def split(
 
 @as_step("write", context=("ran",))
 def write(
-    out: Path,
-    *,
-    text: str,
-    ran: list[str],
-    x: Artifact | None = None,
-    several: tuple[Artifact, ...] = (),
+    out: Path, *, text: str, ran: list[str], x: Artifact | None = None, several: tuple[Artifact, ...] = ()
 ) -> Artifact:
     """Write the text and the contents of the inputs; skip inputs that were left out."""
     ran.append(text)

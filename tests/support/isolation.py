@@ -1,4 +1,4 @@
-"""Isolates tests from each other within a process: threads, environment, folder, umask, log records."""
+"""Isolates tests from each other within a process: threads, environment, folder, umask, log records, cached tables."""
 
 from __future__ import annotations
 

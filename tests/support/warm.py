@@ -50,13 +50,15 @@ class Warm:
                 raise RuntimeError("the warm process did not come up")
             time.sleep(0.05)
 
-    def start(self, arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str]) -> WarmProcess:
-        """Start `tunegate ARGUMENTS` without waiting for it; no standard input."""
+    def start(
+        self, arguments: Sequence[str], *, cwd: Path, environ: Mapping[str, str], program: str = "flows.cli"
+    ) -> WarmProcess:
+        """Start `tunegate ARGUMENTS`, or another module's `main`, without waiting for it; no standard input."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.connect(self._address)
         out, out_end = os.pipe()
         error, error_end = os.pipe()
-        request = {"arguments": list(arguments), "cwd": str(cwd), "environ": dict(environ)}
+        request = {"arguments": list(arguments), "cwd": str(cwd), "environ": dict(environ), "program": program}
         socket.send_fds(connection, [b"!"], [out_end, error_end])
         connection.sendall(json.dumps(request).encode() + b"\n")
         os.close(out_end)
@@ -209,13 +211,10 @@ def _become(request: dict[str, Any], ends: Sequence[int]) -> None:
         sys.argv = ["tunegate", *request["arguments"]]
         from prefect.context import refresh_global_settings_context
 
-        from flows.cli import main
-
         refresh_global_settings_context()  # read the new environment
         if FRESH_WORKER not in os.environ:
             _fork_the_training()
-        main()
-        code = 0
+        code = importlib.import_module(request["program"]).main() or 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:

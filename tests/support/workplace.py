@@ -99,9 +99,9 @@ def environment(model: Path, cache: Path) -> dict[str, str]:
     return {**inherited, "TINY_MODEL": str(model), "TUNEGATE_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
 
 
-def finish(folder: Path, model: Path) -> None:
-    """Run both pipelines of the small document to their verdicts."""
-    workplace = Workplace(folder, {**environment(model, folder / "cache"), "PREFECT_API_URL": NOWHERE})
+def finish(workplace: Workplace) -> None:
+    """Run both pipelines of the small document to their verdicts, without Prefect."""
+    workplace.environ["PREFECT_API_URL"] = NOWHERE
     workplace.declare()
     assert workplace.run("run", "small").returncode == 0
     assert workplace.run("run", "strict").returncode == 5

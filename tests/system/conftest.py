@@ -6,18 +6,24 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.workspace.servers import ensure_prefect, stop_all
 from schemas.artifacts import ModelRef
-from tests.flows.conftest import finished
+from tests.support.browser import open_browser
 from tests.support.place import empty_store, place, run_context
 from tests.support.postgres import Postgres, running_postgres
 from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT
+from tests.support.shared import made_once
 from tests.support.warm import FRESH_WORKER, Warm
-from tests.support.workplace import ForkedWorkplace, environment, give_mlflow, give_results
+from tests.support.workplace import ForkedWorkplace, environment, finish, give_mlflow, give_results
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+    from prefect.client.orchestration import SyncPrefectClient
 
 # Ray reads them once per process, so all clusters of the tests have the same token.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
@@ -87,6 +93,22 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
     stop_all(home)
 
 
+@pytest.fixture
+def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
+    """An operator's client of the tests' Prefect server, in this process."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import temporary_settings
+
+    with temporary_settings(prefect_server.settings()), get_client(sync_client=True) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
 @pytest.fixture(scope="session")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     """A process with the heavy libraries imported, from which all commands are forked."""
@@ -96,6 +118,16 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
     process = Warm(tmp_path_factory.mktemp("warm"), {**environ, "PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
     yield process
     process.stop()
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, tiny_model: ModelRef, warm: Warm) -> Path:
+    """A folder in which the small pipelines have run to their verdicts; only to copy from."""
+
+    def make(folder: Path) -> None:
+        finish(ForkedWorkplace(folder, environment(tiny_model.root, folder / "cache"), warm))
+
+    return made_once(tmp_path_factory, "finished", make)
 
 
 @pytest.fixture

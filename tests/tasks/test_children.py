@@ -76,10 +76,7 @@ def test_after_the_end_no_process_starts_until_it_is_reopened(tmp_path: Path, ch
 
 def test_a_process_ends_with_its_block_or_at_its_timeout(tmp_path: Path, children: Children) -> None:
     with (tmp_path / "log").open("wb") as log:
-        with (
-            pytest.raises(KeyError),
-            children.running(lambda: start_group(["sleep", "60"], output=log)) as child,
-        ):
+        with pytest.raises(KeyError), children.running(lambda: start_group(["sleep", "60"], output=log)) as child:
             raise KeyError
         assert child.process.returncode == -signal.SIGTERM
         with pytest.raises(subprocess.TimeoutExpired):

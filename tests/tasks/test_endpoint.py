@@ -59,9 +59,8 @@ def test_a_malformed_answer_is_an_error_that_quotes_neither_key_nor_text(
     answer: tuple[int, dict[str, str], bytes], desk: Desk
 ) -> None:
     desk.script.append(answer)
-    with pytest.raises(GateError) as raised:
+    with pytest.raises(GateError, match="TG0616") as raised:
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {"BIG_KEY": SECRET}).ask(MESSAGES, max_new_tokens=9)
-    assert raised.value.code == "TG0616"
     assert SECRET not in str(raised.value)
     assert "parcel" not in str(raised.value)
     assert len(desk.requests) == 1  # no redirect was followed
@@ -74,20 +73,17 @@ def test_a_transient_failure_is_retried_and_then_an_error(desk: Desk) -> None:
     assert patient.ask(MESSAGES, max_new_tokens=9).text.startswith("re:")
     assert waited == [1.0, 4.0]
     desk.script = [(500, {}, b"boom Where is my parcel?")] * 4
-    with pytest.raises(GateError) as raised:
+    with pytest.raises(GateError, match="TG0616") as raised:
         patient.ask(MESSAGES, max_new_tokens=9)
-    assert raised.value.code == "TG0616"
     assert "parcel" not in str(raised.value)
     unreachable = Endpoint(EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m"), {}, sleep=waited.append)
-    with pytest.raises(GateError) as raised:
+    with pytest.raises(GateError, match="TG0616"):
         unreachable.ask(MESSAGES, max_new_tokens=1)
-    assert raised.value.code == "TG0616"
 
 
 def test_a_missing_key_is_named(desk: Desk) -> None:
-    with pytest.raises(GateError, match="BIG_KEY") as raised:
+    with pytest.raises(GateError, match=r"TG0616.*BIG_KEY"):
         Endpoint(spec(desk, api_key_env="BIG_KEY"), {})
-    assert raised.value.code == "TG0616"
 
 
 @pytest.mark.parametrize(
@@ -110,9 +106,8 @@ def test_a_local_name_that_resolves_elsewhere_is_refused_before_anything_is_sent
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(client.socket, "getaddrinfo", lambda *_a, **_n: [(2, 1, 6, "", ("192.0.2.1", 80))])
-    with pytest.raises(GateError) as raised:
+    with pytest.raises(GateError, match="TG0616"):
         Endpoint(EndpointSpec(base_url="http://localhost:8000/v1", model="m"), {})
-    assert raised.value.code == "TG0616"
 
 
 def test_the_arm_repeats_no_request_that_was_answered_before_an_interruption(desk: Desk, tmp_path: Path) -> None:

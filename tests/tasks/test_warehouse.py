@@ -79,12 +79,6 @@ def test_a_zero_byte_file_counts_as_absent(tmp_path: Path) -> None:
     assert sorted(item.name for item in tmp_path.iterdir()) == ["w.duckdb"]
 
 
-def test_files_are_written_in_the_storage_format_of_duckdb_1_5(tmp_path: Path) -> None:
-    create_database(tmp_path / "w.duckdb")
-    # Bytes 12 to 20 of a DuckDB file are its format; 1.5 reads formats up to 68.
-    assert 64 <= int.from_bytes((tmp_path / "w.duckdb").read_bytes()[12:20], "little") <= 68
-
-
 def test_a_read_only_connection_refuses_writes(tmp_path: Path) -> None:
     create_database(tmp_path / "w.duckdb")
     with connect(tmp_path / "w.duckdb", read_only=True) as connection, pytest.raises(duckdb.Error):
@@ -113,12 +107,6 @@ def test_a_quoted_identifier_is_only_a_name() -> None:
     with connect() as connection:
         connection.execute(f"create table t as select 1 as {quote_identifier(name)}")
         assert connection.sql(f"select {quote_identifier(name)} from t").fetchall() == [(1,)]
-
-
-def test_a_database_is_locked_while_a_writer_has_it(tmp_path: Path) -> None:
-    path = tmp_path / "desk.duckdb"
-    with duckdb.connect(str(path)), pytest.raises(LockedError, match="TG0520"), connect(path, read_only=True):
-        pass
 
 
 def test_thirty_threads_read_one_file_at_once(tmp_path: Path) -> None:

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 
     from tests.support.place import Place
 
-pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
-    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
-)
-
 NOWHERE = "http://127.0.0.1:9"
 
 

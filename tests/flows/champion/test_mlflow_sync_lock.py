@@ -6,16 +6,13 @@ import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.champion import mlflow_sync as project
 from flows.ledger.sqlite import LedgerFile
 from flows.workspace.lock import hold
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
+from tests.support.place import Place
 
 
 def test_a_second_process_that_updates_mlflow_times_out(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,17 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.commands import run_here
+from tests.support.specs import SMALL_FILE
 
-PIPELINE = """\
-version: 1
-pipelines:
-  replies:
-    source: {kind: generated}
-    curate: {steps: [{uses: sql, name: own, file: absent.sql}]}
-    train: {base_model: "file:models/x"}
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: replies}
-"""
+PIPELINE = SMALL_FILE.replace(
+    "    train:", "    curate: {steps: [{uses: sql, name: own, file: absent.sql}]}\n    train:"
+)
 
 
 @pytest.fixture

@@ -11,11 +11,6 @@ import pytest
 from tests.support.place import Place
 
 
-def test_a_name_without_a_champion_is_refused(refusal: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "ticket").write_text("")
-    assert "error[TG0159]" in refusal("predict", "replies", "--file", "ticket")
-
-
 def test_an_empty_ticket_is_refused(refusal: Callable[..., str], place: Place, tmp_path: Path) -> None:
     place.promote(1, after=None)
     (tmp_path / "ticket").write_text(" \n")

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pytest
 from ruamel.yaml import YAML
 
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
-
+from tests.support.workplace import Workplace
 
 Tickets = list[dict[str, Any]]
 
@@ -149,10 +147,6 @@ def test_keep_raw_days_needs_redaction(workplace: Workplace) -> None:
     done = workplace.run("validate")
     assert done.returncode == 2
     assert "`keep_raw_days` needs a step `redact`" in done.stderr
-
-
-def test_the_funnel_of_a_pipeline_without_a_run_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0159]" in refusal("data", "funnel", "replies")
 
 
 def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(empty_workplace: Workplace) -> None:

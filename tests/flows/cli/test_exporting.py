@@ -17,8 +17,6 @@ from tasks.files import MANIFEST, seal, sha256_file, verify
 from tests.support.candidates import TICKETS, Candidates
 from tests.support.workplace import small_document
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 Export = Callable[..., dict[str, Any]]
 
 
@@ -180,7 +178,7 @@ def test_ollama_gets_checked_weights_and_a_modelfile(export: Export) -> None:
 def test_gguf_is_refused_with_the_converter_to_use(candidates: Candidates, tmp_path: Path) -> None:
     out = tmp_path / "out"
     for options in ([], ["--gguf-type", "q8_0"]):
-        with pytest.raises(ConfigError, match="not written here any more") as caught:
+        with pytest.raises(ConfigError, match=r"TG0100.*not written here any more") as caught:
             app(
                 [
                     "model",
@@ -196,7 +194,6 @@ def test_gguf_is_refused_with_the_converter_to_use(candidates: Candidates, tmp_p
                 ],
                 standalone_mode=False,
             )
-        assert caught.value.code == "TG0100"
         assert "convert_hf_to_gguf.py DIR --outfile model.gguf" in str(caught.value.hint)
     assert not out.exists()
 
@@ -228,9 +225,8 @@ def test_openai_files_contain_the_training_set_and_are_read_back(export: Export,
 
 def test_texts_that_were_never_redacted_are_not_exported(candidates: Candidates, tmp_path: Path) -> None:
     candidates.add(9, "HOLD", spec={"curate": {"steps": []}})
-    with pytest.raises(ConfigError, match="never redacted") as caught:
+    with pytest.raises(ConfigError, match=r"TG0185.*never redacted"):
         _export(candidates, "run-9", tmp_path / "out", "openai-jsonl")
-    assert caught.value.code == "TG0185"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -255,9 +251,8 @@ def test_unknown_versions_and_runs_without_a_verdict_are_refused(
             )
             if verdict is not None:
                 candidates.ledger.finish_run(f"run-{number}", status="DONE", verdict=verdict, exit_code=0)  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=rf"TG0159.*{message}"):
         _export(candidates, name, tmp_path / "out")
-    assert caught.value.code == "TG0159"
     assert not (tmp_path / "out").exists()
 
 
@@ -272,18 +267,16 @@ def test_a_damaged_candidate_is_refused_and_leaves_no_folder(
     assert champion is not None
     weights = champion.bundle.root / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(StorageError, match="file changed") as caught:
+    with pytest.raises(StorageError, match=r"TG0510.*file changed"):
         _export(own, "small@champion", tmp_path / "out")
-    assert caught.value.code == "TG0510"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home"]
 
 
 def test_an_existing_folder_is_never_overwritten(candidates: Candidates, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").write_text("x")
-    with pytest.raises(ConfigError, match="is not empty") as caught:
+    with pytest.raises(ConfigError, match=r"TG0189.*is not empty"):
         _export(candidates, "small@champion", tmp_path / "out")
-    assert caught.value.code == "TG0189"
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
 
 

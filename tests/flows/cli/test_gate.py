@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import html
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workplace: Workplace) -> None:

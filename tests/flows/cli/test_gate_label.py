@@ -8,18 +8,15 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
+import pytest
 
 from flows.ledger.opened import open_ledger
 from flows.workspace.settings import load_settings
 from tasks.draw import item_hash
-
-if TYPE_CHECKING:
-    import pytest
-
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def labels_are_declared(document: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import duckdb
 import pytest
@@ -14,9 +14,7 @@ import pytest
 from flows.cli.ops import migrate
 from schemas.errors import StorageError
 from tasks.warehouse_versions import OURS, storage_version
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
+from tests.support.place import Place
 
 
 @pytest.fixture

@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
 from schemas.load import load_file
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
-
-
-def test_an_unknown_run_is_refused(workplace: Workplace) -> None:
-    done = workplace.run("study", "reproduce", "2026")
-    assert done.returncode == 2
-    assert "TG0151" in done.stderr
 
 
 def test_a_run_without_a_complete_step_cannot_be_reproduced(

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from flows.views.report import report_folder
 from tasks.files import seal
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 NOWHERE = "http://127.0.0.1:9"
 """A port without a listener."""
@@ -171,10 +168,6 @@ def test_a_damaged_champion_is_found_and_not_served(workplace: Workplace) -> Non
     assert [each["state"] for each in result["findings"] if "not what the ledger recorded" in each["message"]] == [
         "bad"
     ]
-
-
-def test_an_unknown_stage_is_refused(refusal: Callable[..., str]) -> None:
-    assert "error[TG0103]" in refusal("run", "replies", "--until", "finetuning")
 
 
 def test_a_run_as_of_a_day_judges_the_tickets_of_then_and_changes_nothing(workplace: Workplace) -> None:

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-import pytest
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def test_estimate_works_for_a_known_base_without_a_pipelines_file(bare_workplace: Workplace) -> None:
@@ -30,13 +25,6 @@ def test_estimate_reads_the_shapes_of_a_pipelines_own_base(empty_workplace: Work
     # The fixture made MLflow's store, the command its temporary folder.
     assert sorted(path.name for path in empty_workplace.home.iterdir()) == ["mlflow", "tmp"]
     assert list((empty_workplace.home / "tmp").iterdir()) == []
-
-
-@pytest.mark.parametrize("arguments", [(), ("small", "--base", "llama-2-7b")])
-def test_estimate_needs_either_a_pipeline_or_a_base(workplace: Workplace, arguments: tuple[str, ...]) -> None:
-    done = workplace.run("study", "estimate", *arguments)
-    assert done.returncode == 2
-    assert "TG0139" in done.stderr
 
 
 def test_preview_shows_which_tokens_carry_loss_and_trains_nothing(workplace: Workplace) -> None:

@@ -23,8 +23,6 @@ from tasks.release.live import LiveModels
 from tests.support.candidates import Candidates
 from tests.support.workplace import small_document
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 NAMES = ("shop", "bank")
 TOKENS = {name: f"{name}-token-0123456789" for name in NAMES}
 OPERATOR = "operator-token-0123456789"

@@ -5,18 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.flows.cli.conftest import PIPELINE
 from tests.support.commands import run_here
-
-
-def test_a_missing_sql_file_is_named(refusal: Callable[..., str]) -> None:
-    assert "error[TG0110]" in refusal("validate")
-
 
 HEADER = "ticket_id,body,reply\n"
 ROW = "{},Where is parcel {}?,On its way.\n"

@@ -7,15 +7,13 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from flows.cli.weekly import graph
 from flows.run.planned_run import plan_pipeline
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:

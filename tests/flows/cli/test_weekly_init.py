@@ -7,16 +7,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from schemas.source import GeneratedSource
 from tasks.sources.helpdesk import generate_tickets
 from tests.support.commands import run_here
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 HEADER = {
     "ticket_id": "Case Number", "customer_id": "Requester", "created_at": "Opened", "subject": "Title",

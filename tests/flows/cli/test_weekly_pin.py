@@ -4,55 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import huggingface_hub.constants
 import pytest
 
 from tests.support.commands import run_here
+from tests.support.desk_server import send, serving
+from tests.support.specs import SMALL_FILE
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FILE = """\
-version: 1
-pipelines:
-  replies:
-    source: {kind: generated}
-    train: {base_model: "hf://org/name@main"}   # mine
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: replies}
-"""
+FILE = SMALL_FILE.replace('"file:models/x"}', '"hf://org/name@main"}   # mine')
 
 
-class _Hub(BaseHTTPRequestHandler):
-    """Knows one model and one dataset at `main`."""
-
-    def do_GET(self) -> None:
-        kind, _, rest = self.path.removeprefix("/api/").partition("/")
-        known = rest.partition("?")[0] == "org/name/revision/main" and kind in ("models", "datasets")
-        body = json.dumps({"id": "org/name", "_id": "1", "sha": COMMIT} if known else {"error": "no"}).encode()
-        self.send_response(200 if known else 404)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+def answer_as_hub(handler: BaseHTTPRequestHandler) -> None:
+    """Know one model and one dataset at `main`."""
+    kind, _, rest = handler.path.removeprefix("/api/").partition("/")
+    known = rest.partition("?")[0] == "org/name/revision/main" and kind in ("models", "datasets")
+    send(handler, 200 if known else 404, {"id": "org/name", "_id": "1", "sha": COMMIT} if known else {"error": "no"})
 
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     """The environment of a command that reaches the hub."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Hub)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield {**os.environ, "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "NO_PROXY": "127.0.0.1"}
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(answer_as_hub) as url:
+        yield {**os.environ, "HF_ENDPOINT": url, "NO_PROXY": "127.0.0.1"}
 
 
 def test_a_branch_is_pinned_to_its_commit_in_the_file(hub: dict[str, str], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tasks.progress import Progress
 from tasks.step import BY_RUNNER, as_step
 from tests.support.graph_steps import Notes, copy, results, text_of, write
 
+Do = Callable[[], object]
 WAIT_S = 30.0
 """Longest wait of a test, in seconds; normally there is none."""
 
@@ -48,7 +49,7 @@ def nothing() -> None:
     """Do nothing."""
 
 
-def _timed(out: Path, name: str, clock: Clock, do: Callable[[], object]) -> Artifact:
+def _timed(out: Path, name: str, clock: Clock, do: Do) -> Artifact:
     clock.began[name] = time.monotonic()
     do()
     (out / "text").write_text(name)
@@ -57,16 +58,12 @@ def _timed(out: Path, name: str, clock: Clock, do: Callable[[], object]) -> Arti
 
 
 @as_step("light", context=("clock", "do"))
-def light(
-    out: Path, *, name: str, clock: Clock, do: Callable[[], object] = nothing, inputs: tuple[Artifact, ...] = ()
-) -> Artifact:
+def light(out: Path, *, name: str, clock: Clock, do: Do = nothing, inputs: tuple[Artifact, ...] = ()) -> Artifact:
     return _timed(out, name, clock, do)
 
 
 @as_step("heavy", context=("clock", "do"), heavy=True)
-def heavy(
-    out: Path, *, name: str, clock: Clock, do: Callable[[], object] = nothing, inputs: tuple[Artifact, ...] = ()
-) -> Artifact:
+def heavy(out: Path, *, name: str, clock: Clock, do: Do = nothing, inputs: tuple[Artifact, ...] = ()) -> Artifact:
     return _timed(out, name, clock, do)
 
 
@@ -154,9 +151,7 @@ def test_a_machine_has_room_for_one_heavy_step_and_a_light_one():
 
 
 @as_step("big", context=("clock", "do"), memory_gb=3.0)
-def big(
-    out: Path, *, name: str, clock: Clock, do: Callable[[], object] = nothing, inputs: tuple[Artifact, ...] = ()
-) -> Artifact:
+def big(out: Path, *, name: str, clock: Clock, do: Do = nothing, inputs: tuple[Artifact, ...] = ()) -> Artifact:
     return _timed(out, name, clock, do)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,21 +9,13 @@ from types import ModuleType
 import pytest
 
 from flows.ledger.ledger import Ledger
-from tests.support.project import PROJECT
-
-PROGRAM = PROJECT / "tests" / "support" / "engine_process.py"
+from tests.support import engine_process
 
 
 @pytest.fixture(scope="session")
 def kit() -> ModuleType:
-    """`engine_process.py` as a module."""
-    spec = importlib.util.spec_from_file_location("engine_process", PROGRAM)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["engine_process"] = module
-    spec.loader.exec_module(module)
-    return module
+    """The programs that other processes run."""
+    return engine_process
 
 
 @pytest.fixture

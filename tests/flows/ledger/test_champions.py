@@ -178,10 +178,7 @@ def tamper(ledger, *statements):
         ("event 2 (promote v2", ["UPDATE champion_events SET bundle_digest = 'another' WHERE seq = 2"]),
         ("event 2 is missing, event 3 follows", ["DELETE FROM champion_events WHERE seq = 2"]),
         ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3"]),
-        (
-            "last event of replies",
-            ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"],
-        ),
+        ("last event of replies", ["DELETE FROM champion_events WHERE seq = 3", "UPDATE champions SET version = '2'"]),
         (
             "event 2 is missing, event 3 follows",
             ["UPDATE champion_events SET seq = 13 WHERE seq = 3", "UPDATE champion_events SET seq = 3 WHERE seq = 2"],

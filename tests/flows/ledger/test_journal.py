@@ -9,31 +9,16 @@ import pytest
 
 from flows.ledger.journal import check_books
 from flows.ledger.postgres import LedgerPostgres, _Postgres
-from flows.ledger.rows import RunVerdict
-from flows.ledger.runs import Seen
 from flows.ledger.tables import BOOKS
 from schemas.errors import StorageError
 from schemas.forget import Holding, LearnedVersion, Tombstone
-from schemas.ticks import Decision
+from tests.support.filled_ledger import fill
 
 
 @pytest.fixture
 def full(ledger, kit):
     """A ledger with a row in every table."""
-    for number in (1, 2):
-        run_id = f"run-{number}"
-        ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
-        ledger.record_failure(run_id, "train", ValueError())
-        decision = Decision(run=True, code="first", reason="r")
-        ledger.record_tick(run_id, pipeline="small", cause="person", scheduled_for="", decision=decision)
-        version = ledger.record_candidate(
-            kit.candidate_ref(ledger.root, number), verdict="PROMOTE", reason="better", evidence={"gates": "g"}
-        )
-        champion = ledger.champion("replies")
-        ledger.promote(
-            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
-        )
-        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
+    fill(ledger, kit, (1, 2), evidence={"gates": "g"})
     ledger.record_held_out("digest", ["t1", "t2"])
     ledger.note_rewrite("extract", "key", "old", "new")
     at = "2026-06-01T00:00:00+00:00"

@@ -12,12 +12,10 @@ from flows.ledger.history import FIRST_HASH
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest, upgrade_file
 from flows.ledger.postgres import LedgerPostgres
-from flows.ledger.rows import RunVerdict
-from flows.ledger.runs import Seen
 from flows.ledger.tables import VERSION
 from schemas.errors import GateError, StorageError
-from schemas.ticks import Decision
 from tasks.files import sha256_json
+from tests.support.filled_ledger import fill
 
 INTEGRITY = (sqlite3.IntegrityError, psycopg2.IntegrityError)
 OLD_EVENTS = """
@@ -43,23 +41,6 @@ CREATE TRIGGER champion_events_remain BEFORE TRUNCATE ON champion_events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
 """
 """The triggers that protected events in a Postgres ledger of version 2."""
-
-
-def fill(ledger, kit, numbers):
-    """Add runs, steps, ticks, marks, candidates and a champion."""
-    for number in numbers:
-        run_id = f"run-{number}"
-        ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
-        ledger.record_failure(run_id, "train", ValueError())
-        decision = Decision(run=True, code="first", reason="r")
-        ledger.record_tick(run_id, pipeline="small", cause="person", scheduled_for="", decision=decision)
-        ref = kit.candidate_ref(ledger.root, number)
-        version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")
-        champion = ledger.champion("replies")
-        ledger.promote(
-            "replies", expected=champion and champion.version, version=version, verdict=RunVerdict(run_id, "better")
-        )
-        ledger.finish_run(run_id, status="DONE", verdict="PROMOTE", exit_code=0, seen=Seen("s", "", number))
 
 
 NEW_TABLES = ("identity", "rewrites", "held_out", "verdicts", "acceptances", "journal", "touched")

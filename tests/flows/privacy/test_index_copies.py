@@ -17,11 +17,10 @@ from flows.privacy.keys import load_forgotten
 from schemas.remote_source import RemoteFilesSource
 from tasks.curate.extract import extract_tickets
 from tasks.sources.registry import fingerprint_source, ingest_source, place_of
+from tests.flows.privacy.test_forget_landed import WORDS, traces_left
 from tests.support.file_server import FileServer, file_server
 from tests.support.forgetful_workspace import Workspace
 from tests.support.traces import traces
-
-WORDS = ("4711", "amber ibis")
 
 
 def lines(*rows: tuple[str, str]) -> str:
@@ -68,10 +67,6 @@ def run(workspace: Workspace, source: RemoteFilesSource, out: Path) -> tuple[int
         )  # fmt: skip
     assert fingerprint_source(source, root=out, landed=landed) == fingerprint, "a plan still knows the fingerprint"
     return table.rows.n_out, table.rows.n_dropped
-
-
-def traces_left(workspace: Workspace) -> list[str]:
-    return traces(workspace.settings.home / "ingest", WORDS)
 
 
 def copies(workspace: Workspace) -> int:

@@ -19,8 +19,6 @@ from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.step import as_step
 from tests.support.processes import wait_for
 
-pytestmark = pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning")
-
 
 @as_step("work")
 def work(out: Path) -> Artifact:

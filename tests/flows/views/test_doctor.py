@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
@@ -21,19 +18,11 @@ from flows.views import doctor as health
 from flows.views.doctor import CHECKS, Check, Finding, Patient, examine
 from flows.workspace.lock import pipeline_lock
 from flows.workspace.settings import Settings
+from tests.support.desk_server import send, serving
+from tests.support.place import Place
+from tests.support.specs import SMALL_FILE
 
-if TYPE_CHECKING:
-    from tests.support.place import Place
-
-FINE = """\
-version: 1
-pipelines:
-  small:
-    source: {kind: generated}
-    train: {base_model: "file:models/x"}
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: small}
-"""
+FINE = SMALL_FILE.replace("replies", "small")
 
 
 @pytest.fixture
@@ -147,31 +136,9 @@ def test_pending_mlflow_changes_and_a_changed_champion_are_found(place: Place) -
     assert (found.state, "TG0510" in found.message) == ("bad", True)
 
 
-@contextmanager
-def server(code: int) -> Iterator[str]:
-    """A server on loopback that answers every request with this status."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(code)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_arguments: object) -> None: ...
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as listener:
-        thread = threading.Thread(target=listener.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{listener.server_address[1]}"
-        finally:
-            listener.shutdown()
-            thread.join()
-
-
 @pytest.mark.parametrize(("code", "expected"), [(200, "ok"), (401, "bad"), (500, "bad")])
 def test_the_health_of_servers_is_checked(patient: Patient, code: int, expected: str) -> None:
-    with server(code) as url:
+    with serving(lambda handler: send(handler, code, {})) as url:
         with_servers = replace(
             patient, settings=replace(patient.settings, prefect_api_url=f"{url}/api", mlflow_tracking_uri=url)
         )

@@ -27,7 +27,8 @@ def campaign(project: Path, **environ: str) -> tuple[dict[str, int], str]:
 @pytest.mark.parametrize(
     "only",
     [
-        "kill",  # the others, such as a full disk or a server that is down, have tests of their own
+        # The others, such as a full disk, a server that is down or a killed training, have tests of their own.
+        "kill at",
         pytest.param("", marks=pytest.mark.campaign),
     ],
 )

@@ -8,24 +8,12 @@ the warm process, all other commands run in this one; `make campaign` runs every
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.ledger.ledger import Ledger
-from tests.docs.test_commands import (
-    SMALL,
-    Page,
-    commands_of,
-    exported_tickets,
-    failed_commands,
-    folder,
-)
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
-
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
+from tests.docs.test_commands import SMALL, Page, commands_of, exported_tickets, failed_commands, folder
+from tests.support.workplace import ForkedWorkplace
 
 
 @pytest.mark.server

@@ -18,7 +18,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -26,14 +26,12 @@ from ruamel.yaml import YAML
 from schemas.artifacts import ModelRef
 from tests.support.candidates import Candidates
 from tests.support.documentation import Block, blocks
+from tests.support.postgres import Postgres
+from tests.support.prefect_server import PrefectServer
 from tests.support.project import PROJECT
 from tests.support.ray_cluster import two_nodes
+from tests.support.workplace import ForkedWorkplace
 from tests.system.flows.cli.test_weekly_init import write_export
-
-if TYPE_CHECKING:
-    from tests.support.postgres import Postgres
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
 
 ONLY_LOOKED_UP = {
     "test": "takes minutes, and every change runs it",

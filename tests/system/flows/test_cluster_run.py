@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.ray_cluster import two_nodes
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 
 @pytest.mark.campaign

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,20 +15,9 @@ from schemas.load import load_file
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-    from tests.support.prefect_server import PrefectServer
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    """A client of the tests' server in this process."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import temporary_settings
-
-    with temporary_settings(prefect_server.settings()), get_client(sync_client=True) as made:
-        yield made
 
 
 def test_deploying_again_changes_nothing_and_deploying_a_change_updates_it(

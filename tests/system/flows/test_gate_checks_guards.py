@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 
@@ -62,17 +61,17 @@ def test_a_third_champion_is_compared_with_the_first_and_every_verdict_on_its_it
     assert steps_of(again["run_id"])["gate"]["state"] == "reused"  # a repeated look counts once
 
 
-def test_small_slices_are_topped_up_for_their_guard_alone(empty_workplace: ForkedWorkplace) -> None:
+def test_small_slices_are_topped_up_for_their_guard_alone(workplace: ForkedWorkplace) -> None:
     def guarded(seed: int) -> Any:
         def change(document: dict[str, Any]) -> None:
             document["pipelines"]["small"]["train"]["seed"] = seed
             document["pipelines"]["small"]["gates"]["slices"] = {"by": ["product"], "metric": "format", "top_up": 4}
 
-        empty_workplace.declare(change)
-        return empty_workplace.json("run", "small")
+        workplace.declare(change)
+        return workplace.json("run", "small")
 
-    guarded(1)
-    explained = empty_workplace.json("gate", "explain", guarded(2)["run_id"])
+    guarded(0)  # the store has the trainings of both seeds
+    explained = workplace.json("gate", "explain", guarded(1)["run_id"])
     of_slices = [finding["n_items"] for finding in explained["findings"] if finding["slice"]]
     (of_all,) = {
         finding["n_items"]

@@ -58,16 +58,7 @@ def test_real_tickets_reach_a_verdict(
     assert done.returncode == {"PROMOTE": 0, "HOLD": 8, "BLOCK": 5}[outcome["verdict"]]
     assert (outcome["champion"] == outcome["version"]) == (outcome["verdict"] == "PROMOTE")
 
-    show = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "show",
-        outcome["run_id"],
-        "--config",
-        str(PIPELINES),
-        "--json",
-    ]
+    show = [sys.executable, "-m", "flows.cli", "show", outcome["run_id"], "--config", str(PIPELINES), "--json"]
     report = json.loads(subprocess.run(show, env=environ, capture_output=True, text=True, check=True).stdout)
     rows = {step["step"]: step for step in report["steps"]}
     assert rows["extract"]["n_in"] == n_rows  # every row of the file was read

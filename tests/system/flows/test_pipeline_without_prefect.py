@@ -10,13 +10,11 @@ import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.prefect_server import PrefectServer
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 

@@ -6,16 +6,14 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import ModelRef
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 
@@ -156,8 +154,6 @@ def test_a_killed_sweep_resumes_its_trial_and_ends_with_the_bytes_of_an_uninterr
 
 
 def test_without_validation_tickets_nothing_is_trained(empty_workplace: ForkedWorkplace) -> None:
-    empty_workplace = empty_workplace
-
     def sweep(document: dict[str, Any]) -> None:
         document["pipelines"]["small"]["split"]["validation_fraction"] = 0
         document["pipelines"]["small"]["train"]["sweep"] = {"kind": "grid", "over": {"seed": [1, 2]}}

@@ -13,6 +13,7 @@ from schemas.artifacts import EvalSet, Splits
 from schemas.errors import DataError
 from tasks.assess.baselines import score_classifier
 
+MakeSplits = Callable[..., Splits]
 WORDS = {"billing": "invoice charged twice refund money", "delivery": "parcel late courier tracking address"}
 
 
@@ -32,7 +33,7 @@ def items(make_items: Callable[..., EvalSet]) -> EvalSet:
 
 
 def test_majority_is_right_as_often_as_the_commonest_class_occurs(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+    items: EvalSet, make_splits: MakeSplits, tmp_path: Path
 ) -> None:
     splits = make_splits(train=_tickets(60, prefix="t"))
     scores = score_classifier(items=items, splits=splits, arm="majority", field="category", seed=0, out=tmp_path)
@@ -40,7 +41,7 @@ def test_majority_is_right_as_often_as_the_commonest_class_occurs(
     assert scores.means == {"field_category": pytest.approx(20 / 30)}
 
 
-def test_words_tell_the_categories_apart(items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+def test_words_tell_the_categories_apart(items: EvalSet, make_splits: MakeSplits, tmp_path: Path) -> None:
     splits = make_splits(train=_tickets(60, prefix="t"))
     scores = score_classifier(items=items, splits=splits, arm="tfidf", field="category", seed=0, out=tmp_path)
     assert scores.means == {"field_category": 1.0}
@@ -48,7 +49,7 @@ def test_words_tell_the_categories_apart(items: EvalSet, make_splits: Callable[.
 
 @pytest.mark.parametrize("arm", ["majority", "tfidf"])
 def test_the_same_train_rows_give_the_same_bytes(
-    arm: Any, items: EvalSet, make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+    arm: Any, items: EvalSet, make_splits: MakeSplits, new_folder: Callable[[], Path]
 ) -> None:
     folders = [new_folder(), new_folder()]
     for out in folders:
@@ -59,17 +60,13 @@ def test_the_same_train_rows_give_the_same_bytes(
     assert pq.read_table(folders[0] / "slices.parquet").num_rows == 0
 
 
-def test_one_class_in_train_is_said_of_every_item(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_one_class_in_train_is_said_of_every_item(items: EvalSet, make_splits: MakeSplits, tmp_path: Path) -> None:
     splits = make_splits(train=[{"ticket_id": "t", "body": "parcel", "category": "delivery"}])
     scores = score_classifier(items=items, splits=splits, arm="tfidf", field="category", seed=0, out=tmp_path)
     assert scores.means == {"field_category": pytest.approx(10 / 30)}
 
 
-def test_a_tie_of_the_majority_goes_to_the_alphabet(
-    items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_a_tie_of_the_majority_goes_to_the_alphabet(items: EvalSet, make_splits: MakeSplits, tmp_path: Path) -> None:
     train = [{"ticket_id": str(i), "body": "b", "category": c} for i, c in enumerate(("delivery", "billing"))]
     splits = make_splits(train=train)
     scores = score_classifier(items=items, splits=splits, arm="majority", field="category", seed=0, out=tmp_path)
@@ -77,7 +74,7 @@ def test_a_tie_of_the_majority_goes_to_the_alphabet(
 
 
 def test_an_item_without_the_field_is_never_right(
-    make_items: Callable[..., EvalSet], make_splits: Callable[..., Splits], tmp_path: Path
+    make_items: Callable[..., EvalSet], make_splits: MakeSplits, tmp_path: Path
 ) -> None:
     items = make_items([{"ticket_id": "i", "body": "parcel", "answer": ""}])
     splits = make_splits(train=[{"ticket_id": "t", "body": "b", "category": "None"}])
@@ -93,7 +90,7 @@ def test_an_item_without_the_field_is_never_right(
     ],
 )
 def test_train_without_labels_or_words_is_a_data_error(
-    train: list[dict[str, Any]], message: str, items: EvalSet, make_splits: Callable[..., Splits], tmp_path: Path
+    train: list[dict[str, Any]], message: str, items: EvalSet, make_splits: MakeSplits, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=message):
         score_classifier(

@@ -17,6 +17,8 @@ from tasks.assess.baselines import score_classifier
 from tasks.assess.items import select_items
 from tasks.assess.prompts import build_prompts
 
+NewFolder = Callable[[], Path]
+
 
 @pytest.fixture(scope="module")
 def bitext(shared_data: Path, make_splits: Callable[..., Splits]) -> Splits:
@@ -37,9 +39,7 @@ def bitext(shared_data: Path, make_splits: Callable[..., Splits]) -> Splits:
     return make_splits(train=[row for row in rows if row["body"].casefold() not in asked], test=test)
 
 
-def test_a_classifier_routes_real_requests_far_better_than_the_majority(
-    bitext: Splits, new_folder: Callable[[], Path]
-) -> None:
+def test_a_classifier_routes_real_requests_far_better_than_the_majority(bitext: Splits, new_folder: NewFolder) -> None:
     items = select_items(splits=bitext, max_items=400, seed=0, answer="{reply}", out=new_folder())
     means = {}
     for arm in ("majority", "tfidf"):
@@ -56,9 +56,7 @@ def test_a_classifier_routes_real_requests_far_better_than_the_majority(
     assert means["tfidf"] > 0.9
 
 
-def test_few_shot_examples_of_real_requests_cover_categories_and_no_item(
-    bitext: Splits, new_folder: Callable[[], Path]
-) -> None:
+def test_few_shot_examples_of_real_requests_cover_categories_and_no_item(bitext: Splits, new_folder: NewFolder) -> None:
     items = select_items(splits=bitext, max_items=200, seed=0, answer="{reply}", out=new_folder())
     out = new_folder()
     build_prompts(

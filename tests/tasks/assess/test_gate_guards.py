@@ -20,6 +20,9 @@ from tasks.assess.contract import BLOCK, PROMOTE, change_outcome, guard_outcome,
 from tasks.assess.gate import GateContext, decide
 from tasks.assess.items import EXTRA
 
+MakeItems = Callable[..., EvalSet]
+
+
 RULES_ONLY: dict[str, Any] = {"contamination": None, "round_trip": None}
 
 MakeScores = Callable[..., Scores]
@@ -236,7 +239,7 @@ def test_a_slice_of_two_percent_that_is_ruined_is_found_with_topped_up_items() -
 
 
 def test_the_rules_do_not_count_the_items_that_were_added_for_slices(
-    make_scores: MakeScores, make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+    make_scores: MakeScores, make_items: MakeItems, new_folder: Callable[[], Path]
 ) -> None:
     candidate, champion, slices = sliced({"Desk": (60, 5, 400), "Lamp": (0, 30, 100)})
     items = make_items([{"ticket_id": f"i{number:06d}", "answer": ""} for number in range(500)])
@@ -314,9 +317,7 @@ def test_a_hard_limit_blocks_whatever_chance_may_explain_and_never_promotes(judg
 # --- clusters -------------------------------------------------------------------------------------------------------
 
 
-def test_tickets_of_few_customers_prove_less_than_as_many_tickets_of_many(
-    judge: Judge, make_items: Callable[..., EvalSet]
-) -> None:
+def test_tickets_of_few_customers_prove_less_than_as_many_tickets_of_many(judge: Judge, make_items: MakeItems) -> None:
     candidate, champion = flips(60, 30, 600)
     customers = [f"c{number // 15}" for number in range(600)]  # the gains are all of four customers
     items = make_items(
@@ -328,7 +329,7 @@ def test_tickets_of_few_customers_prove_less_than_as_many_tickets_of_many(
     assert decision.verdict == "HOLD"
 
 
-def test_customers_that_are_missing_or_too_few_never_promote(judge: Judge, make_items: Callable[..., EvalSet]) -> None:
+def test_customers_that_are_missing_or_too_few_never_promote(judge: Judge, make_items: MakeItems) -> None:
     candidate, champion = flips(60, 3, 600)
     rows = [{"ticket_id": f"i{number:06d}", "answer": ""} for number in range(600)]
     assert judge([IMPROVE], candidate, champion, cluster_by="customer_id").verdict == "ERROR"
@@ -363,9 +364,7 @@ def test_bounds_over_customers_pass_a_candidate_at_the_limit_as_seldom_as_declar
     assert over_customers / 400 <= 0.085  # nominal 5 %, three standard errors of 400
 
 
-def test_a_collapse_blocks_however_often_the_error_probability_is_split(
-    judge: Judge, make_items: Callable[..., EvalSet]
-) -> None:
+def test_a_collapse_blocks_however_often_the_error_probability_is_split(judge: Judge, make_items: MakeItems) -> None:
     generator = np.random.default_rng(0)
     ruined, right = (generator.random(400) < 0.03).astype(float), (generator.random(400) < 0.89).astype(float)
     rows = [{"ticket_id": f"i{number:06d}", "answer": "", "customer_id": f"c{number % 100}"} for number in range(400)]
@@ -379,7 +378,7 @@ def test_a_collapse_blocks_however_often_the_error_probability_is_split(
     assert decision.use.confidence > 0.9999
 
 
-def test_flips_of_a_handful_of_customers_count_as_that_many(judge: Judge, make_items: Callable[..., EvalSet]) -> None:
+def test_flips_of_a_handful_of_customers_count_as_that_many(judge: Judge, make_items: MakeItems) -> None:
     candidate, champion = flips(40, 0, 800)
     rows = [{"ticket_id": f"i{number:06d}", "answer": "", "customer_id": f"c{number // 20}"} for number in range(800)]
     decision = judge([IMPROVE], candidate, champion, items=make_items(rows), cluster_by="customer_id")

@@ -23,6 +23,9 @@ from tasks.curate.rows import read_rows
 from tasks.draw import hash_rank, item_hash
 from tests.support.plant import raise_on
 
+NewFolder = Callable[[], Path]
+MakeSplits = Callable[..., Splits]
+
 
 def _tickets(n: int, *, first: int = 0) -> list[dict[str, str]]:
     return [{"ticket_id": f"t{i:04d}", "body": f"Question {i}", "reply": f" Answer {i} "} for i in range(first, n)]
@@ -33,9 +36,7 @@ def _chosen(folder: Path) -> list[str]:
     return ids
 
 
-def test_items_carry_the_ticket_its_id_and_the_rendered_answer(
-    make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_items_carry_the_ticket_its_id_and_the_rendered_answer(make_splits: MakeSplits, tmp_path: Path) -> None:
     chosen = select_items(splits=make_splits(test=_tickets(5)), max_items=9, seed=1, answer="> {reply}", out=tmp_path)
     assert (chosen.n_items, chosen.n_available) == (5, 5)
     table = pq.read_table(tmp_path / "items.parquet")
@@ -45,7 +46,7 @@ def test_items_carry_the_ticket_its_id_and_the_rendered_answer(
 
 
 def test_a_ticket_with_its_own_conversation_brings_its_last_turn_as_answer(
-    make_splits: Callable[..., Splits], tmp_path: Path
+    make_splits: MakeSplits, tmp_path: Path
 ) -> None:
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     rows = [{"ticket_id": "a", "messages": orjson.dumps(turns).decode()}]
@@ -53,9 +54,7 @@ def test_a_ticket_with_its_own_conversation_brings_its_last_turn_as_answer(
     assert pq.read_table(tmp_path / "items.parquet").column("answer").to_pylist() == ["Hello"]
 
 
-def test_the_choice_depends_on_the_seed_and_on_nothing_else(
-    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
-) -> None:
+def test_the_choice_depends_on_the_seed_and_on_nothing_else(make_splits: MakeSplits, new_folder: NewFolder) -> None:
     rows = _tickets(100)
     first, again, other = new_folder(), new_folder(), new_folder()
     select_items(splits=make_splits(test=rows), max_items=20, seed=1, answer="{reply}", out=first)
@@ -66,7 +65,7 @@ def test_the_choice_depends_on_the_seed_and_on_nothing_else(
 
 
 def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
-    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+    make_splits: MakeSplits, new_folder: NewFolder
 ) -> None:
     splits, first, fresh, few = make_splits(test=_tickets(12)), new_folder(), new_folder(), new_folder()
     select_items(splits=splits, max_items=8, seed=1, answer="{reply}", out=first)
@@ -80,9 +79,7 @@ def test_items_that_people_saw_are_taken_only_when_there_are_no_others(
     assert len(set(_chosen(few)) & set(shown)) == 1
 
 
-def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(
-    make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(make_splits: MakeSplits, tmp_path: Path) -> None:
     """Written the later the smaller the number; the last five at one time, and five without any."""
     rows: list[dict[str, object]] = [
         {**row, "created_at": datetime(2026, 6, 1 + max(0, 24 - place))} for place, row in enumerate(_tickets(30))
@@ -100,9 +97,7 @@ def test_the_newest_are_chosen_where_the_gate_asks_about_the_present(
     assert _chosen(tmp_path) == [f"t{i:04d}" for i in range(30)]
 
 
-def test_without_times_each_label_has_its_share_of_the_items(
-    make_splits: Callable[..., Splits], tmp_path: Path
-) -> None:
+def test_without_times_each_label_has_its_share_of_the_items(make_splits: MakeSplits, tmp_path: Path) -> None:
     labels = ["a"] * 60 + ["b"] * 30 + ["c"] * 10
     rows = [{**row, "category": label} for row, label in zip(_tickets(100), labels, strict=True)]
     choices: tuple[Literal["hash", "newest"], ...] = ("hash", "newest")
@@ -122,7 +117,7 @@ def test_without_times_each_label_has_its_share_of_the_items(
 
 
 def test_new_tickets_only_displace_items_and_never_reshuffle_them(
-    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+    make_splits: MakeSplits, new_folder: NewFolder
 ) -> None:
     before, after = new_folder(), new_folder()
     select_items(splits=make_splits(test=_tickets(100)), max_items=40, seed=1, answer="{reply}", out=before)
@@ -139,7 +134,7 @@ MALFORMED = {"messages": orjson.dumps(TURNS).decode()}
 
 @pytest.mark.parametrize("choose", ["hash", "newest"])
 def test_a_ticket_of_which_no_prompt_can_be_made_is_quarantined_and_the_next_takes_its_place(
-    make_splits: Callable[..., Splits], new_folder: Callable[[], Path], choose: Any
+    make_splits: MakeSplits, new_folder: NewFolder, choose: Any
 ) -> None:
     """Whoever may write tickets must neither end the run nor take an item's place."""
     rows = _tickets(30)
@@ -186,7 +181,7 @@ def test_tickets_with_the_same_prompt_are_one_item(
 
 
 def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_every_item_ends_the_run(
-    make_splits: Callable[..., Splits], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make_splits: MakeSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = {"t0001"}
     raise_on(monkeypatch, items, "render_text", lambda given: given[1]["ticket_id"] in bad)
@@ -201,7 +196,7 @@ def test_an_unexpected_exception_on_one_item_is_named_by_its_type_and_one_on_eve
 
 
 def test_small_slices_are_topped_up_with_marked_items_and_the_planned_ones_stay(
-    make_splits: Callable[..., Splits], new_folder: Callable[[], Path]
+    make_splits: MakeSplits, new_folder: NewFolder
 ) -> None:
     rows = [
         {**row, "product": "Lamp" if number % 20 == 0 else "Desk", "channel": "mail"}
@@ -226,11 +221,11 @@ def test_small_slices_are_topped_up_with_marked_items_and_the_planned_ones_stay(
     assert every.n_items == 200
 
 
-def test_an_empty_test_split_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+def test_an_empty_test_split_is_a_data_error(make_splits: MakeSplits, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"TG0221.*test split is empty"):
         select_items(splits=make_splits(), max_items=5, seed=0, answer="{reply}", out=tmp_path)
 
 
-def test_a_repeated_ticket_id_is_a_data_error(make_splits: Callable[..., Splits], tmp_path: Path) -> None:
+def test_a_repeated_ticket_id_is_a_data_error(make_splits: MakeSplits, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"TG0231.*twice"):
         select_items(splits=make_splits(test=_tickets(2) * 2), max_items=5, seed=0, answer="{reply}", out=tmp_path)

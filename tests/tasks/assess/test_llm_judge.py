@@ -29,6 +29,7 @@ from tasks.assess.llm_judge import (
 )
 from tests.support.openai_desk import Desk
 
+Gate = Callable[..., GateDecision]
 NewFolder = Callable[[], Path]
 LOCAL = EndpointSpec(base_url="http://127.0.0.1:9/v1", model="m")
 
@@ -154,7 +155,7 @@ def test_the_lower_bound_of_kappa_seldom_takes_a_poor_judge_for_a_good_one() -> 
 
 
 @pytest.fixture
-def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable[..., GateDecision]:
+def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Gate:
     def run(*, n: int = 100, file: str | None = "labels.jsonl", evidence: bool = True, **values: Any) -> GateDecision:
         given = {
             "won": 10.0,
@@ -179,9 +180,7 @@ def gate(make_scores: Callable[..., Scores], new_folder: NewFolder) -> Callable[
     return run
 
 
-def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothing(
-    gate: Callable[..., GateDecision],
-) -> None:
+def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothing(gate: Gate) -> None:
     assert gate().verdict == "PROMOTE"
     assert gate(won=0.0, lost=0.0).verdict == "PROMOTE"  # never liked less
     worse = gate(won=2.0, lost=40.0)
@@ -199,9 +198,7 @@ def test_a_calibrated_judge_blocks_what_it_surely_likes_less_and_promotes_nothin
         ({"kappa_lower": float("nan")}, "kappa"),
     ],
 )
-def test_a_judge_that_does_not_agree_with_people_only_reports(
-    change: dict[str, Any], told: str, gate: Callable[..., GateDecision]
-) -> None:
+def test_a_judge_that_does_not_agree_with_people_only_reports(change: dict[str, Any], told: str, gate: Gate) -> None:
     decision = gate(won=0.0, lost=90.0, **change)
     finding = decision.findings[-1]
     assert (decision.verdict, finding.decides) == ("PROMOTE", False)
@@ -209,15 +206,15 @@ def test_a_judge_that_does_not_agree_with_people_only_reports(
 
 
 @pytest.mark.parametrize("change", [{"won": None}, {"lost": float("nan")}, {"unreadable": 50.0}, {"n": 0}])
-def test_choices_that_cannot_be_counted_are_an_error(change: dict[str, Any], gate: Callable[..., GateDecision]) -> None:
+def test_choices_that_cannot_be_counted_are_an_error(change: dict[str, Any], gate: Gate) -> None:
     assert gate(**change).verdict == "ERROR"
 
 
-def test_a_judge_with_nothing_to_compare_is_met(gate: Callable[..., GateDecision]) -> None:
+def test_a_judge_with_nothing_to_compare_is_met(gate: Gate) -> None:
     decision = gate(n=0, won=0.0, lost=0.0, tied=0.0, identical=100.0)
     assert decision.verdict == "PROMOTE"
     assert decision.findings[-1].reason == "all 100 pairs of answers are identical: nothing was compared."
 
 
-def test_a_judge_that_was_declared_and_not_asked_is_an_error(gate: Callable[..., GateDecision]) -> None:
+def test_a_judge_that_was_declared_and_not_asked_is_an_error(gate: Gate) -> None:
     assert gate(evidence=False).verdict == "ERROR"

@@ -76,10 +76,7 @@ def test_the_tuned_arm_asks_as_training_did(build: Build) -> None:
     made = build("tuned", baseline_system="Other.")
     assert (made.arm, made.format, made.n_items) == ("tuned", "instruction", 2)
     assert [(row["item_id"], row["answer"]) for row in _rows(made)] == [("i1", "Sorry."), ("i2", "Soon.")]
-    assert _messages(made)[0] == [
-        {"role": "system", "content": "House."},
-        {"role": "user", "content": "Bill: Why?"},
-    ]
+    assert _messages(made)[0] == [{"role": "system", "content": "House."}, {"role": "user", "content": "Bill: Why?"}]
 
 
 @pytest.mark.parametrize(("baseline_system", "told"), [("Be fair.", "Be fair."), ("", "House.")])

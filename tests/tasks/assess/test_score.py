@@ -192,10 +192,7 @@ def test_slices_name_column_and_value_and_the_missing_value(answered: Any, tmp_p
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, None])
 def test_a_loss_that_is_no_number_stays_none_and_takes_the_mean_with_it(
-    loss: float | None,
-    make_items: Callable[..., EvalSet],
-    make_predictions: Callable[..., Predictions],
-    tmp_path: Path,
+    loss: float | None, make_items: Callable[..., EvalSet], make_predictions: Callable[..., Predictions], tmp_path: Path
 ) -> None:
     items = make_items([{"ticket_id": "a", "answer": "x"}, {"ticket_id": "b", "answer": "x"}])
     predictions = make_predictions(

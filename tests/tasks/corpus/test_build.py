@@ -18,12 +18,13 @@ from tasks.corpus.articles import article_files, html_sections, markdown_section
 from tasks.corpus.build import cite_for_tickets, fingerprint_corpus, read_corpus
 from tasks.corpus.search import PassageIndex
 
+NewFolder = Callable[[], Path]
 QUESTION = "my blue garden lamp flickers twice whenever the neighbour opens his heavy wooden gate"
 TICKETS = pa.schema([(name, pa.string()) for name in ("ticket_id", "subject", "body")])
 
 
 @pytest.fixture
-def splits(new_folder: Callable[[], Path]) -> Splits:
+def splits(new_folder: NewFolder) -> Splits:
     root = new_folder()
     bodies = {"train": "the parcel is late", "validation": "nothing here fits", "test": QUESTION}
     for part, body in bodies.items():
@@ -48,7 +49,7 @@ def write(root: Path, **files: str) -> None:
 
 @pytest.mark.parametrize("embeddings", [False, True])
 def test_passages_are_redacted_decontaminated_and_found(
-    splits: Splits, tmp_path: Path, new_folder: Callable[[], Path], embeddings: bool
+    splits: Splits, tmp_path: Path, new_folder: NewFolder, embeddings: bool
 ) -> None:
     write(
         tmp_path,
@@ -68,7 +69,7 @@ def test_passages_are_redacted_decontaminated_and_found(
         assert pq.read_table(cited.validation).to_pylist()[0]["cited"] == []  # it shares no word
 
 
-def test_equal_articles_give_equal_bytes(splits: Splits, tmp_path: Path, new_folder: Callable[[], Path]) -> None:
+def test_equal_articles_give_equal_bytes(splits: Splits, tmp_path: Path, new_folder: NewFolder) -> None:
     write(tmp_path, a="# One\n\nfirst text\n\n## Two\n\nsecond text", b="third text, zebra apple")
     one, two = (build(splits, tmp_path, new_folder()) for _ in range(2))
     names = sorted(path.name for path in one.root.iterdir())
@@ -85,9 +86,7 @@ def test_every_word_of_an_article_is_in_one_passage_in_order(tmp_path: Path) -> 
     assert max(len(passage.text.split()) for passage in passages) <= 22
 
 
-def test_of_equally_good_passages_the_first_is_found(
-    splits: Splits, tmp_path: Path, new_folder: Callable[[], Path]
-) -> None:
+def test_of_equally_good_passages_the_first_is_found(splits: Splits, tmp_path: Path, new_folder: NewFolder) -> None:
     write(tmp_path, **{f"n{number:02d}": "the same late parcel" for number in range(30)})
     corpus = build(splits, tmp_path, new_folder())
     index = PassageIndex(corpus.root, corpus.search)
@@ -117,7 +116,7 @@ def test_code_and_menus_do_not_make_headings() -> None:
     ],
 )
 def test_what_cannot_be_read_says_where(
-    splits: Splits, tmp_path: Path, new_folder: Callable[[], Path], name: str, content: bytes, code: str, message: str
+    splits: Splits, tmp_path: Path, new_folder: NewFolder, name: str, content: bytes, code: str, message: str
 ) -> None:
     (tmp_path / "help").mkdir()
     (tmp_path / "help" / name).write_bytes(content)
@@ -126,9 +125,7 @@ def test_what_cannot_be_read_says_where(
     assert caught.value.code == code
 
 
-def test_articles_that_change_during_a_run_are_refused(
-    splits: Splits, tmp_path: Path, new_folder: Callable[[], Path]
-) -> None:
+def test_articles_that_change_during_a_run_are_refused(splits: Splits, tmp_path: Path, new_folder: NewFolder) -> None:
     write(tmp_path, a="some text")
     spec = CorpusSpec(paths=("help/*.md",))
     known = fingerprint_corpus(spec, tmp_path)

@@ -23,13 +23,15 @@ from tasks.curate.cards.card_drift import shift_of, stability_index
 from tasks.curate.cards.card_marks import Bar, stacked, trimmed
 from tasks.curate.rows import ticket_table, write_removed, write_tickets
 
+MakeSplits = Callable[..., Splits]
+MakeStage = Callable[..., TicketTable]
 Row = Mapping[str, object]
 NewFolder = Callable[[], Path]
 SECRET = "xylophone quartz zebra"
 
 
 @pytest.fixture
-def make_stage(new_folder: NewFolder) -> Callable[..., TicketTable]:
+def make_stage(new_folder: NewFolder) -> MakeStage:
     def make(n_in: int, removed: Iterable[Row] = (), notes: dict[str, int] | None = None) -> TicketTable:
         out = new_folder()
         listed = [{"reason": "because", **row} for row in removed]
@@ -41,9 +43,7 @@ def make_stage(new_folder: NewFolder) -> Callable[..., TicketTable]:
 
 
 @pytest.fixture
-def make_card(
-    new_folder: NewFolder, make_stage: Callable[..., TicketTable], make_splits: Callable[..., Splits]
-) -> Callable[..., CurationCard]:
+def make_card(new_folder: NewFolder, make_stage: MakeStage, make_splits: MakeSplits) -> Callable[..., CurationCard]:
     """A card over stages given as removed rows, a split that drops nothing, and the rows of the three parts."""
 
     def make(
@@ -424,7 +424,7 @@ def test_a_card_of_nothing_but_ids_is_drawn(make_card: Callable[..., CurationCar
 
 
 def test_rows_that_were_lost_between_two_steps_are_an_error(
-    make_stage: Callable[..., TicketTable], make_splits: Callable[..., Splits], new_folder: NewFolder
+    make_stage: MakeStage, make_splits: MakeSplits, new_folder: NewFolder
 ) -> None:
     split = make_splits(train=[row("a")], test=[row("z")])
 
@@ -470,9 +470,7 @@ def test_shown_values_are_short_and_visible() -> None:
     assert trimmed("a\tb\u200b") == "a\ufffdb\ufffd"
 
 
-def test_two_hundred_thousand_tickets_are_counted_in_seconds(
-    make_stage: Callable[..., TicketTable], new_folder: NewFolder
-) -> None:
+def test_two_hundred_thousand_tickets_are_counted_in_seconds(make_stage: MakeStage, new_folder: NewFolder) -> None:
     import time
 
     import pyarrow as pa

@@ -150,7 +150,7 @@ def test_a_shared_owner_that_the_split_does_not_keep_apart_is_counted(
     assert result.rows.n_dropped == 0
 
 
-@pytest.mark.parametrize("n_rows", [1, 2, leaks.BATCH_ROWS])
+@pytest.mark.parametrize("n_rows", [1, leaks.BATCH_ROWS])
 def test_a_leak_that_is_left_is_an_error(n_rows: int, make_splits: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leaks, "BATCH_ROWS", n_rows)
     edited = text(1).split()

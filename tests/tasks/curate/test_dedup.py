@@ -159,12 +159,7 @@ def test_punctuation_case_and_the_split_into_subject_and_body_make_no_difference
     assert {name: row["kept_id"] for name, row in removed.items()} == {"2": "1", "3": "1"}
     assert removed["2"]["code"] == "exact_duplicate"
     assert (removed["2"]["outcome"], removed["2"]["score"], removed["2"]["cluster_id"]) == ("merged", 1.0, "1")
-    assert result.notes == {
-        "clusters": 1,
-        "exact_duplicates": 2,
-        "near_duplicates": 0,
-        "empty_questions": 0,
-    }
+    assert result.notes == {"clusters": 1, "exact_duplicates": 2, "near_duplicates": 0, "empty_questions": 0}
 
 
 def test_replies_are_never_compared(make_tickets: Any, new_folder: Any) -> None:

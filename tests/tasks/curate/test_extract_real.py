@@ -22,8 +22,6 @@ from tasks.sources.registry import fingerprint_source
 from tests.support.synced import extract as extract_source
 from tests.tasks.curate.test_extract import removed, tickets
 
-Rows = list[dict[str, Any]]
-
 
 def extract(out: Path, root: Path, *paths: str, **options: Any) -> TicketTable:
     return extract_source(FilesSource(kind="files", paths=paths, **options), root, out=out)

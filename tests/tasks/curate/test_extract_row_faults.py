@@ -34,10 +34,7 @@ def write(folder: Path, form: str, *, messages: bool = False) -> FilesSource:
         some = [
             {
                 "ticket_id": row["ticket_id"],
-                "messages": [
-                    {"role": "user", "content": row["body"]},
-                    {"role": "assistant", "content": row["reply"]},
-                ],
+                "messages": [{"role": "user", "content": row["body"]}, {"role": "assistant", "content": row["reply"]}],
             }
             for row in some
         ]
@@ -68,13 +65,7 @@ def write(folder: Path, form: str, *, messages: bool = False) -> FilesSource:
     ],
 )
 def test_a_row_on_which_reading_raises_is_quarantined_with_its_place(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    form: str,
-    messages: bool,
-    module: Any,
-    function: str,
-    line: int,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str, messages: bool, module: Any, function: str, line: int
 ) -> None:
     folder = tmp_path / "data"
     source = write(folder, form, messages=messages)

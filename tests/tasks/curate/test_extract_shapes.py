@@ -20,6 +20,7 @@ from schemas.source import DuckDBSource, FilesSource
 from tasks.curate.rows import read_rows
 from tasks.curate.validate import validate_tickets
 from tests.support.synced import extract as extract_source
+from tests.tasks.curate.test_extract import removed
 
 Rows = list[dict[str, Any]]
 Extract = Callable[..., TicketTable]
@@ -38,11 +39,6 @@ def extract(tmp_path: Path, new_folder: Callable[[], Path]) -> Extract:
 def tickets(table: TicketTable) -> Rows:
     rows: Rows = read_rows(table.tickets).to_pylist()
     return sorted(rows, key=lambda row: row["source_line"])
-
-
-def removed(table: TicketTable) -> Rows:
-    rows: Rows = read_rows(table.removed).to_pylist()
-    return rows
 
 
 def jsonl(path: Path, *rows: object) -> None:
@@ -121,11 +117,7 @@ def test_paths_reach_into_structs_of_parquet_and_duckdb(tmp_path: Path, extract:
     database = DuckDBSource.model_validate(
         {"kind": "duckdb", "database": "w.duckdb", "table": "tickets", "columns": columns}
     )
-    results = [
-        extract("t.jsonl", columns=columns),
-        extract("t.parquet", columns=columns),
-        extract(source=database),
-    ]
+    results = [extract("t.jsonl", columns=columns), extract("t.parquet", columns=columns), extract(source=database)]
     wanted = [("1", "7", "a", "y"), ("2", None, "b", None)]
     for result in results:
         names = ("ticket_id", "customer_id", "body", "reply")
@@ -221,10 +213,6 @@ def test_ratings_of_csv_and_parquet_are_numbers(tmp_path: Path, extract: Extract
 
 
 # Training files of others
-
-
-def turns(*pairs: tuple[str, str]) -> Rows:
-    return [{"role": role, "content": content} for role, content in pairs]
 
 
 def test_files_for_openai_fine_tuning_are_read_by_their_rules(tmp_path: Path, extract: Extract) -> None:

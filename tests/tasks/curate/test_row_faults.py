@@ -171,9 +171,7 @@ STEPS: dict[str, Fault] = {
         reason="curate.sql.own: own.sql: the SELECT fails on a row: ConversionException",
     ),
     "python": Fault(
-        _python,
-        code="TG0259",
-        reason="curate.python.own: clean:keep: the function raised KeyError at clean.py:4",
+        _python, code="TG0259", reason="curate.python.own: clean:keep: the function raised KeyError at clean.py:4"
     ),
     "cap": Fault(
         lambda tickets, out, _: cap_rows(

@@ -144,6 +144,15 @@ def test_no_more_is_held_than_allowed_and_nothing_that_was_sorted(
     assert read_rows(tmp_path / "tickets.parquet").num_rows == 20
 
 
+def test_no_more_tables_are_held_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker runs for months: tables that nothing reads must not add up."""
+    monkeypatch.setattr(table_cache, "CACHED_TABLES", 2)
+    for name in ("a.parquet", "b.parquet", "c.parquet"):
+        write_tickets(ticket_table(tickets(1)), tmp_path, name=name)
+    held = [peek_cached(tmp_path / name) is not None for name in ("a.parquet", "b.parquet", "c.parquet")]
+    assert held == [False, True, True]
+
+
 def in_order(n: int) -> list[dict[str, object]]:
     return sorted(tickets(n), key=lambda row: (str(row["ticket_id"]), row["source_line"]))
 

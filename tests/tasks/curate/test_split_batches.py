@@ -15,10 +15,10 @@ import pytest
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import DecontaminateSpec, SplitSpec
 from schemas.errors import DataError
-from tasks.curate import row_groups, rows
 from tasks.curate.decontaminate import decontaminate
 from tasks.curate.rows import read_rows, removed_table, ticket_table, write_removed, write_tickets
 from tasks.curate.split import PARTS, split_tickets
+from tests.tasks.curate.test_validate_batches import in_groups
 
 Row = dict[str, Any]
 REASONS = {
@@ -48,12 +48,6 @@ def some_tickets(n_tickets: int) -> list[Row]:
         }
         for number in range(n_tickets)
     ]
-
-
-def in_groups(patched: pytest.MonkeyPatch, n_rows: int) -> None:
-    """Cut tables that are written, and those handed over, into batches of so many rows."""
-    for module in (row_groups, rows):
-        patched.setattr(module, "GROUP_ROWS", n_rows)
 
 
 def stage(folder: Path, table: pa.Table, *, is_read_next: bool) -> TicketTable:
@@ -92,7 +86,7 @@ def test_the_parts_have_the_bytes_of_the_filtered_table(
     n_rows: int, options: Row, is_read_next: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_groups(monkeypatch, n_rows)
-    table = ticket_table(some_tickets(150))
+    table = ticket_table(some_tickets(80))
     tickets = stage(tmp_path / "dedup", table, is_read_next=is_read_next)
     out = tmp_path / "split"
     out.mkdir()
@@ -105,7 +99,7 @@ def files_of(splits: Splits, names: Sequence[str]) -> dict[str, bytes]:
 
 
 def test_the_size_of_batches_changes_no_byte(tmp_path: Path) -> None:
-    table = ticket_table(some_tickets(300))
+    table = ticket_table(some_tickets(80))
     results = []
     for n_rows in SIZES:
         root = tmp_path / str(n_rows)
@@ -123,7 +117,7 @@ def test_decontamination_writes_the_bytes_of_the_filtered_part(
     n_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_groups(monkeypatch, n_rows)
-    tickets = stage(tmp_path / "dedup", ticket_table(some_tickets(300)), is_read_next=False)
+    tickets = stage(tmp_path / "dedup", ticket_table(some_tickets(150)), is_read_next=False)
     for name in ("split", "clean", "plain"):
         (tmp_path / name).mkdir()
     split = split_tickets(tickets=tickets, split=SplitSpec(), out=tmp_path / "split")
@@ -131,7 +125,7 @@ def test_decontamination_writes_the_bytes_of_the_filtered_part(
     clean = decontaminate(splits=split, spec=DecontaminateSpec(), out=tmp_path / "clean")
     removed = read_rows(clean.removed)
     assert {"leak_exact"} == set(removed["code"].to_pylist())
-    assert len(removed) > 10
+    assert len(removed) > 5
     for part, table in parts.items():
         stays = pc.invert(pc.is_in(table["ticket_id"], value_set=removed["ticket_id"].combine_chunks()))
         write_tickets(table.filter(stays), tmp_path / "plain", name=f"{part}.parquet")

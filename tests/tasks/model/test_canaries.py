@@ -27,6 +27,7 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.model.exposure import exposure, measure_exposure
 from tests.support.trained import save
 
+Measure = Callable[..., CheckEvidence]
 TWO = PlantedSpec(n=2, repeats=3)
 
 
@@ -53,7 +54,7 @@ def test_planted_examples_carry_loss_only_on_the_secret(form: Any, tiny_model: M
 
 
 @pytest.fixture(scope="module")
-def measure(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., CheckEvidence]:
+def measure(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Measure:
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
     root = tmp_path_factory.mktemp("trained")
     trained = save(open_for_training(tiny_model, spec), spec, tiny_model, root)
@@ -69,7 +70,7 @@ def measure(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> C
     return run
 
 
-def test_a_model_that_never_saw_the_secrets_ranks_them_by_chance(measure: Callable[..., CheckEvidence]) -> None:
+def test_a_model_that_never_saw_the_secrets_ranks_them_by_chance(measure: Measure) -> None:
     evidence = measure()
     assert (evidence.check, evidence.n_items) == ("canaries", 4)
     mean, control = evidence.values["mean"], evidence.values["control_mean"]
@@ -80,9 +81,7 @@ def test_a_model_that_never_saw_the_secrets_ranks_them_by_chance(measure: Callab
     assert measure(batch_size=7).values == evidence.values
 
 
-def test_a_likelihood_that_is_not_finite_is_an_error(
-    measure: Callable[..., CheckEvidence], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_likelihood_that_is_not_finite_is_an_error(measure: Measure, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring.math, "isfinite", lambda _value: False)
     assert measure().values["mean"] is None
 

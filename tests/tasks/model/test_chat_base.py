@@ -25,8 +25,6 @@ from tasks.release.serve import load_bundle
 from tasks.train.fast.decoder import is_fast
 from tests.support.trained import save_perturbed
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
-
 TALK = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Where is my parcel? <|im_end|><end_of_turn>"},

@@ -48,11 +48,7 @@ def splits(folder: Path, train: list[dict[str, Any]], validation: list[dict[str,
     write_removed([], folder)
     n = len(train) + len(validation or [])
     return Splits(
-        root=folder,
-        rows=RowCounts(n_in=n, n_out=n),
-        n_train=len(train),
-        n_validation=len(validation or []),
-        n_test=0,
+        root=folder, rows=RowCounts(n_in=n, n_out=n), n_train=len(train), n_validation=len(validation or []), n_test=0
     )
 
 

@@ -273,7 +273,6 @@ def test_rows_that_stop_do_not_affect_the_others(tiny_model: ModelRef) -> None:
         assert row == full[: first + 1]
 
 
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
 @pytest.mark.parametrize(
     "adapter",
     [

@@ -78,8 +78,7 @@ def test_converting_twice_gives_equal_bytes(tmp_path: Path, gguf_kit: SimpleName
 
 
 @pytest.mark.parametrize(
-    ("options", "code"),
-    [({"architecture": "gemma2"}, "TG0310"), ({"pre": "llama-bpe"}, "TG0310")],
+    ("options", "code"), [({"architecture": "gemma2"}, "TG0310"), ({"pre": "llama-bpe"}, "TG0310")]
 )
 def test_a_model_of_an_unsupported_architecture_is_refused(
     tmp_path: Path, options: dict[str, str], code: str, gguf_kit: SimpleNamespace

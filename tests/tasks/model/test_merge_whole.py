@@ -18,8 +18,6 @@ from tasks.model.chat_codec import ChatCodec
 from tasks.model.merge import write_merged
 from tests.support.trained import save_perturbed
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 TALK = [{"role": "user", "content": "Where is my parcel NB-10234?\n\n1000 thanks \U0001f642"}]
 
 

@@ -134,10 +134,7 @@ def test_a_body_on_which_the_model_fails_is_quarantined(
     expected = {row["ticket_id"]: row for row in pq.read_table(sound.root / "perplexities.parquet").to_pylist()}
     assert all(row["perplexity"] == expected[row["ticket_id"]]["perplexity"] for row in rows if not row["fault"])
     scored = score_quality(
-        tickets=table,
-        step=QualityStep(uses="quality", perplexity=True),
-        perplexities=found,
-        out=tmp_path / "scored",
+        tickets=table, step=QualityStep(uses="quality", perplexity=True), perplexities=found, out=tmp_path / "scored"
     )
     (removed,) = read_rows(scored.removed).to_pylist()
     assert (removed["ticket_id"], removed["outcome"]) == ("b", "quarantined")

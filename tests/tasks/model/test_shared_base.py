@@ -18,8 +18,6 @@ from tasks.model.decoding.fused_decoder import FusedDecoder
 from tasks.model.shared_base import SharedBases
 from tests.support.trained import save_perturbed
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-
 DECODING = DecodingSpec(max_new_tokens=10, batch_size=1, threads=1, dtype="float32")
 
 

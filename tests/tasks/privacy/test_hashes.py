@@ -10,10 +10,8 @@ import pytest
 
 from schemas.source import FilesSource
 from tasks.curate import gather
-from tasks.curate.extract import extract_tickets
 from tasks.privacy.hashes import Forgotten, KeyedHash
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 HASHES = KeyedHash(b"a key of sixteen")
 GONE = Forgotten(HASHES, owners=[HASHES.of("customer", "ann"), HASHES.of("customer", "77")])
@@ -34,15 +32,7 @@ def test_rows_of_forgotten_customers_are_dropped_before_anything_is_written(
     ]  # fmt: skip
     (tmp_path / "tickets.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
     source = FilesSource(kind="files", paths=("tickets.jsonl",))
-    out = tmp_path / "out"
-    out.mkdir()
-    table = extract_tickets(
-        source=source,
-        fingerprint=fingerprint_source(source, root=tmp_path),
-        place=Place(tmp_path),
-        out=out,
-        forgotten=GONE,
-    )
+    table = extract(source, tmp_path, forgotten=GONE)
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined, table.rows.n_dropped) == (6, 2, 1, 3)
     assert pq.read_table(table.tickets).column("ticket_id").to_pylist() == ["t2", "t5"]
     removed = pq.read_table(table.removed).to_pylist()
@@ -56,6 +46,5 @@ def test_rows_of_forgotten_customers_are_dropped_before_anything_is_written(
 def test_a_source_without_forgotten_customers_is_read_unchanged(tmp_path: Path) -> None:
     (tmp_path / "tickets.jsonl").write_text('{"ticket_id": "t1", "body": "a", "reply": "b"}\n')
     source = FilesSource(kind="files", paths=("tickets.jsonl",))
-    fingerprint = fingerprint_source(source, root=tmp_path)
-    table = extract_tickets(source=source, fingerprint=fingerprint, place=Place(tmp_path), out=tmp_path, forgotten=GONE)
+    table = extract(source, tmp_path, forgotten=GONE)
     assert (table.rows.n_out, table.rows.n_dropped) == (1, 0)

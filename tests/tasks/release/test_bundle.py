@@ -13,6 +13,7 @@ from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
 from tasks.files import seal, sha256_file
 from tasks.release.bundle import bundle_candidate, check_evaluated
+from tests.support.refs import trained_ref
 
 
 def test_a_bundle_contains_the_weights_their_prompt_and_the_decision(tiny_model: ModelRef, tmp_path: Path) -> None:
@@ -54,10 +55,7 @@ def test_files_that_were_not_evaluated_are_not_registered(tmp_path: Path) -> Non
     for root in roots:
         root.mkdir()
         (root / "adapter_model.safetensors").write_text(root.name)
-    trained = TrainedRef(
-        root=roots[0], digest=seal(roots[0]), method="lora", format="instruction", base_digest="b", n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = trained_ref(roots[0], digest=seal(roots[0]))
     with pytest.raises(StorageError, match="TG0549"):
         check_evaluated(BundleRef(root=roots[1], digest=seal(roots[1]), n_bytes=1), trained)
 

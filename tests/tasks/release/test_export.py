@@ -80,9 +80,8 @@ def test_a_training_set_whose_tickets_were_removed_is_refused(
     dataset = _encode(splits, tiny_model, tmp_path / "dataset")
     (splits.root / "train.parquet").write_bytes((splits.root / "test.parquet").read_bytes())
     (tmp_path / "out").mkdir()
-    with pytest.raises(StorageError, match="training used ticket T-1") as caught:
+    with pytest.raises(StorageError, match=r"TG0510.*training used ticket T-1"):
         write_openai_files(dataset, splits, PROMPT, tmp_path / "out")
-    assert caught.value.code == "TG0510"
 
 
 def test_a_conversation_that_openai_would_refuse_is_refused(
@@ -159,6 +158,5 @@ def test_adapters_that_vllm_would_serve_differently_are_refused(
     tmp_path: Path, method: str, settings: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    with pytest.raises(ConfigError, match=message) as caught:
+    with pytest.raises(ConfigError, match=rf"TG0185.*{message}"):
         check_servable(_serving(method), tmp_path)
-    assert caught.value.code == "TG0185"

@@ -47,6 +47,5 @@ def test_a_template_that_does_more_than_turns_is_refused_for_ollama(tiny_model: 
     tokenizer.chat_template = str(tokenizer.chat_template).replace(
         "message['content']", "(message['content'] if loop.last or loop.first else '...')"
     )
-    with pytest.raises(ConfigError, match="not a plain sequence of turns") as caught:
+    with pytest.raises(ConfigError, match=r"TG0185.*not a plain sequence of turns"):
         read_turn_texts(ChatCodec.of(tokenizer, "instruction"))
-    assert caught.value.code == "TG0185"

@@ -7,22 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from schemas.artifacts import BundleRef, ModelRef, TrainedRef
+from schemas.artifacts import BundleRef, ModelRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
 from schemas.training import PromptSpec
 from tasks.files import seal, write_json
 from tasks.release.live import LiveModels, Offer
+from tests.support.refs import trained_ref
 
 
 @pytest.mark.parametrize("changed", ["bundle", "model"])
 def test_a_changed_candidate_is_not_served(tiny_model: ModelRef, tmp_path: Path, changed: str) -> None:
     base = tiny_model.model_copy(update={"root": Path(shutil.copytree(tiny_model.root, tmp_path / "base"))})
-    trained = TrainedRef(
-        root=Path(), digest="t", method="lora", format="instruction", base_digest=base.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = trained_ref(Path(), digest="t", base_digest=base.digest)
     serving = ServingSpec(
         name="replies", trained=trained, prompt=PromptSpec(), base=base, base_files={},
         decoding=DecodingSpec(max_new_tokens=4, batch_size=1, threads=1, dtype="float32"),

@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, PromptSet, Scores, TrainedRef
+from schemas.artifacts import BundleRef, GateDecision, ModelRef, PromptSet, Scores
 from schemas.errors import DataError, SecurityError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
@@ -20,9 +20,7 @@ from tasks.model.tunegate_loader import BASE_VARIABLE, Answers
 from tasks.prompts import dump_messages, messages_for, render_text
 from tasks.release.bundle import bundle_candidate
 from tasks.release.serve import ServedModel, load_bundle
-
-if TYPE_CHECKING:
-    pass
+from tests.support.trained import save_perturbed
 
 MARKER = "zyxmarker"
 PROMPT = PromptSpec(system="Answer briefly.", user="Subject: {subject}\n\n{body}", answer="{reply}")
@@ -43,9 +41,6 @@ QUESTIONS = [{"subject": row["subject"], "body": row["body"]} for row in TICKETS
 @pytest.fixture(scope="session")
 def make_bundle_of(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., BundleRef]:
     """Train (that is, perturb) a tiny model by a method and bundle it; made once per method and format."""
-    import torch
-
-    from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
 
     made: dict[tuple[Method, Format], BundleRef] = {}
 
@@ -58,19 +53,8 @@ def make_bundle_of(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactor
         spec = TrainSpec(
             base_model=tiny_model.uri, method=method, learning_rate=1e-4, dtype="float32", adapter=AdapterSpec(rank=4)
         )
-        model = open_for_training(tiny_model, spec)
-        generator = torch.Generator().manual_seed(7)
-        with torch.no_grad():
-            for tensor in trainable_tensors(model).values():
-                tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.05)
-        save_trained(model, spec, base=tiny_model, out=root / "trained")
-        (root / "trained" / "training.json").write_text(
-            json.dumps({"quantization": spec.quantization.model_dump(mode="json")})
-        )
-        trained = TrainedRef(
-            root=root / "trained", digest=seal(root / "trained"), method=method, format=form,
-            base_digest=tiny_model.digest, n_trainable=1, n_steps=1, n_tokens=1, train_loss=1.0,
-        )  # fmt: skip
+        trained = save_perturbed(tiny_model, spec, root / "trained")
+        trained = trained.model_copy(update={"format": form, "digest": seal(trained.root)})
         (root / "decision" / "decision.md").write_text("# PROMOTE\n")
         decision = GateDecision(
             root=root / "decision", verdict="PROMOTE", reason="better", findings=(), n_items=3, champion_version=None

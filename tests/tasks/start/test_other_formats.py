@@ -29,14 +29,15 @@ def workbook() -> bytes:
         ("book.xlsx", workbook(), "an Excel workbook", "save the sheet with the tickets as CSV"),
         ("book.csv", workbook(), "an Excel workbook", "save the sheet with the tickets as CSV"),
         ("t.sqlite", b"SQLite format 3\0" + bytes(84), "a SQLite database", "sqlite3 -header -csv t.sqlite"),
-        ("t.csv", gzip.compress(ROWS.encode()), "compressed with gzip", "mv t.csv t.csv.gz"),
+        ("t.csv", gzip.compress(ROWS.encode(), mtime=0), "compressed with gzip", "mv t.csv t.csv.gz"),
         ("t.jsonl", b"%PDF-1.7 ", "a PDF", "as CSV or JSON Lines"),
         ("t 1.csv", ROWS.encode("utf-16"), "UTF-16", "iconv -f UTF-16 -t UTF-8 't 1.csv' > 'utf8-t 1.csv'"),
         ("t.csv", ROWS.encode("utf-32"), "UTF-32", "iconv -f UTF-32 -t UTF-8 t.csv > utf8-t.csv"),
         ("in.mbox", b"From a@example.org\n", "mail", "convert it to CSV or JSON Lines"),
         ("t.txt", ROWS.encode(), "no suffix that is read", "rename it to end in .csv, .tsv, .jsonl, .json or .parquet"),
-        ("t.txt.gz", gzip.compress(ROWS.encode()), "no suffix that is read", "then .gz or .zst"),
+        ("t.txt.gz", gzip.compress(ROWS.encode(), mtime=0), "no suffix that is read", "then .gz or .zst"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_file_of_another_kind_is_named_with_what_to_do(
     name: str, data: bytes, what: str, hint: str, tmp_path: Path

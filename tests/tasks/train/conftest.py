@@ -39,11 +39,7 @@ def write_dataset(
 
     rng = random.Random(seed)
     features = Features(
-        {
-            "ticket_id": Value("string"),
-            "input_ids": Sequence(Value("int32")),
-            "loss_mask": Sequence(Value("int8")),
-        }
+        {"ticket_id": Value("string"), "input_ids": Sequence(Value("int32")), "loss_mask": Sequence(Value("int8"))}
     )
     counts = {}
     for split, n_examples in (("train", n_train), ("validation", n_validation)):

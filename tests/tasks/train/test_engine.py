@@ -47,10 +47,7 @@ def test_accumulated_batches_train_like_one_large_batch(
     settings = {"max_steps": 1, "warmup_ratio": 0.0, "max_grad_norm": 1e9}
     one, _ = _train(dataset, tiny_model, make_spec(batch_size=24, **settings), tmp_path / "one")
     two, _ = _train(
-        dataset,
-        tiny_model,
-        make_spec(batch_size=4, gradient_accumulation_steps=6, **settings),
-        tmp_path / "two",
+        dataset, tiny_model, make_spec(batch_size=4, gradient_accumulation_steps=6, **settings), tmp_path / "two"
     )
     # Adam's first step is nearly the gradient's sign, so rounding alone changes tiny gradients.
     differing = sum(int((~torch.isclose(one[name], two[name], atol=1e-4)).sum()) for name in one)

@@ -22,8 +22,6 @@ from tasks.train.forward import losses_of, plain_losses
 from tasks.train.optimizer import learning_rate_at, make_optimizer
 from tests.support.trained import perturb, save
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
-
 MakeSpec = Callable[..., TrainSpec]
 
 IDS = torch.arange(3, 23)[None]

@@ -96,11 +96,7 @@ def test_only_a_death_by_a_foreign_signal_is_retried(
 
 
 def test_out_of_memory_leads_to_one_attempt_with_half_the_batch_and_then_an_error(
-    tmp_path: Path,
-    dataset: DatasetRef,
-    tiny_model: ModelRef,
-    make_spec: MakeSpec,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = {"dataset": dataset, "model": tiny_model, "spec": make_spec(batch_size=6, gradient_accumulation_steps=2)}
     checkpoint = tmp_path / "scratch" / CHECKPOINTS / "step-00000003"

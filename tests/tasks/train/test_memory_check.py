@@ -10,15 +10,7 @@ import pytest
 
 from schemas.errors import TrainingError
 from schemas.training import TrainSpec
-from tasks.train.memory import (
-    GIB,
-    Workload,
-    check_memory,
-    forecast,
-    free_bytes,
-    free_card_bytes,
-    predict_parts,
-)
+from tasks.train.memory import GIB, Workload, check_memory, forecast, free_bytes, free_card_bytes, predict_parts
 from tasks.train.model_shapes import known_dims
 
 SMALL = Workload(known_dims("smollm2-135m"), stored=538_000_000, max_tokens=512)

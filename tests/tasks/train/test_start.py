@@ -20,8 +20,6 @@ from tasks.train.launch import check_start
 from tasks.train.part import run_rank
 from tests.support.trained import save_perturbed
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated")  # read by PEFT 0.21
-
 MakeSpec = Callable[..., TrainSpec]
 
 

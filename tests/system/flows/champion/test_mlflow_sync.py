@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,15 +19,7 @@ from flows.ledger.rows import RunVerdict
 from flows.workspace.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
-from tests.support.place import alias_version
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
-
-pytestmark = pytest.mark.filterwarnings(  # mlflow's own warnings on first import
-    "ignore:The ..noload.. loader strategy:DeprecationWarning", "ignore:.*Any type hint is inferred:UserWarning"
-)
-
+from tests.support.place import Place, alias_version
 
 KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
 MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}

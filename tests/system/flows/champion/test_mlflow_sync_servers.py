@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -26,17 +26,10 @@ from flows.workspace.servers import MLFLOW_ENVIRONMENT, free_port
 from schemas.errors import ServiceError
 from tasks.files import verify
 from tasks.release.tracking import open_client
-from tests.support.place import alias_version
+from tests.support.place import Place, alias_version
+from tests.support.postgres import Postgres
 
-if TYPE_CHECKING:
-    from tests.support.place import Place
-    from tests.support.postgres import Postgres
-
-pytestmark = [
-    pytest.mark.server,
-    pytest.mark.filterwarnings("ignore:The ..noload.. loader strategy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*Any type hint is inferred:UserWarning"),
-]
+pytestmark = pytest.mark.server
 STARTS_WITHIN_S = 240
 
 

@@ -25,12 +25,6 @@ def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.Completed
     )  # fmt: skip
 
 
-def test_a_new_process_prints_the_help(tmp_path: Path) -> None:
-    done = tunegate("--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert "Champions: decide, roll back" in done.stdout
-
-
 def test_an_invalid_file_exits_with_code_2_and_shows_the_place(tmp_path: Path) -> None:
     (tmp_path / "pipelines.yaml").write_text(BROKEN)
     done = tunegate("validate", cwd=tmp_path)

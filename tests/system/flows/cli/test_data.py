@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
 from tests.flows.cli.test_data import from_file, week, write_tickets
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 

@@ -32,10 +32,7 @@ from tests.support.candidates import Candidates
 from tests.support.warm import Warm, WarmProcess
 from tests.support.workplace import small_document
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
-    pytest.mark.xdist_group("endpoint"),  # most share one endpoint
-]
+pytestmark = pytest.mark.xdist_group("endpoint")  # most share one endpoint
 
 MARKER = "zyxmarker"
 MESSAGES = [{"role": "user", "content": f"Late: my parcel {MARKER} has not arrived. Write to ann@example.org"}]
@@ -244,9 +241,8 @@ def test_outside_loopback_a_token_is_required_and_checked(
 ) -> None:
     arguments = ["model", "endpoint", "small", "--host", "0.0.0.0", "-c", str(endpoint.candidates.config)]  # noqa: S104
     monkeypatch.delenv(TOKEN, raising=False)
-    with pytest.raises(ConfigError, match="can be reached from other machines") as caught:
+    with pytest.raises(ConfigError, match=r"TG0193.*can be reached from other machines"):
         app(arguments, standalone_mode=False)
-    assert caught.value.code == "TG0193"
     monkeypatch.setenv(TOKEN, "short")
     with pytest.raises(ConfigError, match="has 5 characters"):
         app(arguments, standalone_mode=False)
@@ -344,9 +340,8 @@ def test_a_version_is_loaded_once_evicted_for_others_and_refused_when_damaged(
     weights = tmp_path / ".tunegate" / "store" / "bundle"
     for path in weights.rglob("adapter_model.safetensors"):
         path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(StorageError, match="TG0510"):
         live.find("champion")
-    assert caught.value.code == "TG0510"
     assert live.find("nobody") is None
 
 
@@ -354,11 +349,10 @@ def test_a_taken_port_and_a_missing_champion_are_reported(
     endpoint: Endpoint, tmp_path: Path, tiny_model: ModelRef
 ) -> None:
     port = endpoint.url.rpartition(":")[2].partition("/")[0]
-    with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1 port {port}") as caught:
+    with pytest.raises(ConfigError, match=rf"TG0193.*cannot listen on 127.0.0.1 port {port}"):
         app(
             ["model", "endpoint", "small", "--port", port, "-c", str(endpoint.candidates.config)], standalone_mode=False
         )
-    assert caught.value.code == "TG0193"
     candidates = declare(tmp_path, tiny_model)
     with pytest.raises(ConfigError, match=r"TG0159.*no champion yet"):
         app(["model", "endpoint", "small", "-c", str(candidates.config)], standalone_mode=False)
@@ -441,6 +435,5 @@ def test_the_token_is_shown_only_at_the_first_start_and_stays_the_same(
 def test_without_a_token_it_listens_only_on_loopback(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["model", "endpoint", "small", "--no-token", "--host", "0.0.0.0", "-c", str(endpoint.candidates.config)]  # noqa: S104
     monkeypatch.setenv(TOKEN, "0123456789abcdef")
-    with pytest.raises(ConfigError, match="nothing would be asked of who calls") as caught:
+    with pytest.raises(ConfigError, match=r"TG0193.*nothing would be asked of who calls"):
         app(arguments, standalone_mode=False)
-    assert caught.value.code == "TG0193"

@@ -7,15 +7,13 @@ import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from flows.ledger.ledger import Ledger
 from tests.support.traces import traces
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 CUSTOMER = "cust-Vq7731"
 TEXT = "violet quokka"

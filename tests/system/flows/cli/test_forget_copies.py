@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.support.file_server import file_server
 from tests.support.traces import traces
+from tests.support.workplace import ForkedWorkplace
 from tests.system.flows.cli.test_forget import CUSTOMER, N_TICKETS, TEXT, tickets, traces_left
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
 
 
 @pytest.mark.server

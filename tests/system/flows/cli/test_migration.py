@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from flows.ledger.ledger import Ledger
 from schemas.errors import StorageError
 from tests.flows.cli.test_migration import home, migrated
-
-if TYPE_CHECKING:
-    from tests.support.place import Place
-    from tests.support.postgres import Postgres
+from tests.support.place import Place
+from tests.support.postgres import Postgres
 
 
 def test_the_ledger_moves_into_postgres_and_back_into_a_folder(

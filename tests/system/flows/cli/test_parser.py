@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.specs import SMALL_FILE
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-9]|4[0-9]|9[0-9]|10[0-7])[0-9;]*m")
 
 
@@ -53,15 +55,7 @@ def on_a_terminal(*arguments: str, cwd: Path, **environ: str) -> str:
     return seen.decode(errors="replace")
 
 
-WARNED = """\
-version: 1
-pipelines:
-  replies:
-    source: {kind: generated}
-    train: {base_model: "file:x", learning_rate: 2e-3}
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: replies}
-"""
+WARNED = SMALL_FILE.replace('x"}', 'x", learning_rate: 2e-3}')
 
 
 def test_help_and_warnings_honour_no_color(tmp_path: Path) -> None:

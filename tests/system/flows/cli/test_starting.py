@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 from flows.views.report import report_folder
 from schemas.load import load_file
 from tests.support.ticket_file import write_tickets
-
-if TYPE_CHECKING:
-    from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace
 
 
 def tiny(workplace: Workplace) -> list[str]:

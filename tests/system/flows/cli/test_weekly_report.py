@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from schemas.artifacts import ModelRef
-from tests.support.browser import NARROW, WIDE, check_page, open_browser, watched
+from tests.support.browser import NARROW, WIDE, check_page, watched
 from tests.support.candidates import Candidates
 from tests.support.commands import NOWHERE
 from tests.support.workplace import Workplace, environment
@@ -17,16 +16,7 @@ from tests.support.workplace import Workplace, environment
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
-]
-
-
-@pytest.fixture
-def browser() -> Iterator[Browser]:
-    with open_browser() as browser:
-        yield browser
+pytestmark = pytest.mark.browser
 
 
 def test_reports_of_a_curation_and_of_a_verdict_are_readable_at_every_width(

@@ -6,16 +6,14 @@ import os
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from tasks.files import sha256_file
+from tests.support.prefect_server import PrefectServer
 from tests.support.processes import processes_of, wait_for
-
-if TYPE_CHECKING:
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 
@@ -133,6 +131,7 @@ def test_prefect_retries_a_killed_training_to_the_same_bytes(
     resumed = adapter(empty_workplace)
 
     (empty_workplace.home / "store" / "train").rename(tmp_path / "train-before")
+    del empty_workplace.environ["FRESH_WORKER"]
     again = empty_workplace.run("run", "small", "--until", "finetune", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert again.returncode == 0, again.stderr
     assert adapter(empty_workplace) == resumed
@@ -161,19 +160,6 @@ def test_cancelling_a_run_ends_its_training_with_a_checkpoint(
     resumed = empty_workplace.run("run", "small", "--until", "finetune")
     assert resumed.returncode == 0, resumed.stderr
     assert steps_trained(empty_workplace) == 0  # the scratch folder is removed with the result
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_training_with_a_checkpoint(empty_workplace: ForkedWorkplace, number: signal.Signals) -> None:
-    empty_workplace.declare(long_training)
-    run = empty_workplace.start("run", "small")
-    wait_for(lambda: steps_trained(empty_workplace) >= 3)
-    run.send_signal(number)
-    run.communicate(timeout=120)
-    assert run.returncode in (130, 143)
-    assert checkpoints(empty_workplace)
-    (row,) = empty_workplace.json("runs")["runs"]
-    assert row["status"] == "INTERRUPTED"
 
 
 def kill_the_training(workplace: ForkedWorkplace) -> None:

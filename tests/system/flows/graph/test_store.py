@@ -31,12 +31,7 @@ def test_a_process_killed_anywhere_leaves_a_complete_result_or_none_and_a_rerun_
     assert again.reused == (place in ("store.renamed", "store.committed"))
     assert [path.name for path in (home / "store" / "table").iterdir()] == [again.key]
     assert list((home / "scratch" / "table").iterdir()) == []
-    assert {path.name for path in again.result.root.iterdir()} == {
-        "MANIFEST.json",
-        "artifact.json",
-        "parts",
-        "two.txt",
-    }
+    assert {path.name for path in again.result.root.iterdir()} == {"MANIFEST.json", "artifact.json", "parts", "two.txt"}
 
 
 @pytest.mark.parametrize("place", STORE_PLACES)

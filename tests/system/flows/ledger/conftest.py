@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from flows.ledger.ledger import Ledger
-from tests.flows.ledger.conftest import PROGRAM, in_file, kit, tree
+from tests.flows.ledger.conftest import in_file, kit, tree
 from tests.support.postgres import Postgres
 from tests.support.project import PROJECT
+from tests.support.warm import Warm, WarmProcess
 
-RUN = "import sys, engine_process; sys.exit(engine_process.main())"
-"""Imports `engine_process` as a module, so that its keys equal the tests' keys."""
+PROGRAM = "tests.support.engine_process"
+RUN = f"import sys, {PROGRAM} as program; sys.exit(program.main())"
+"""Imports the program as a module, so that its keys equal the tests' keys."""
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., "subprocess.Popen[str] | WarmProcess"]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -31,30 +33,35 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
 
 
 @pytest.fixture
-def start() -> Iterator[Start]:
-    """Start `engine_process.py` with these arguments, on the host `at` if given; kill what still runs at the end."""
-    running: list[subprocess.Popen[str]] = []
+def start(request: pytest.FixtureRequest) -> Iterator[Start]:
+    """Start `engine_process.py` with these arguments, as a fork or on the host `at`; kill what still runs at the end.
+
+    It is a new interpreter on a host, whose tests write to its standard input, and where the environment concerns that.
+    """
+    running: list[subprocess.Popen[str] | WarmProcess] = []
 
     def start(
         *arguments: object, failpoint: str = "", at: tuple[str, ...] = (), **environ: str
-    ) -> subprocess.Popen[str]:
+    ) -> subprocess.Popen[str] | WarmProcess:
         if isinstance(arguments[0], Ledger):  # the same ledger, in another process
             environ["TUNEGATE_LEDGER_URL"] = getattr(arguments[0].kept, "url", "")
             arguments = (arguments[0].root, *arguments[1:])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": f"{PROJECT}:{PROGRAM.parent}",
-            "TUNEGATE_FAILPOINT": failpoint,
-            **environ,
-        }
-        process = subprocess.Popen(
-            [*at, sys.executable, "-c", RUN, *map(str, arguments)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-        )  # fmt: skip
-        running.append(process)
-        return process
+        environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TUNEGATE_FAILPOINT": failpoint, **environ}
+        words = [*map(str, arguments)]
+        if at or "PYTHONHASHSEED" in environ:
+            running.append(
+                subprocess.Popen(
+                    [*at, sys.executable, "-c", RUN, *words],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+                )
+            )  # fmt: skip
+        else:
+            warm: Warm = request.getfixturevalue("warm")
+            running.append(warm.start(words, cwd=PROJECT, environ=environment, program=PROGRAM))
+        return running[-1]
 
     yield start
     for process in running:
         process.kill()
-        process.communicate()
+        if process.stdout is not None and not process.stdout.closed:
+            process.communicate()

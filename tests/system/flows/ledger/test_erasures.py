@@ -8,13 +8,8 @@ import pytest
 
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest
-from schemas.forget import Holding, LearnedVersion, Tombstone
-
-HELD = Holding(kind="result", place="store/extract/k1", digest="d1", n_rows=3, fate="removed")
-
-
-def tombstone(at: str, *tickets: str) -> Tombstone:
-    return Tombstone(id="one", key_id="k", owners=("o",), tickets=tickets, reason="r", actor="a", at=at)
+from schemas.forget import LearnedVersion
+from tests.flows.ledger.test_erasures import HELD, tombstone
 
 
 def test_tombstones_move_to_postgres_with_the_ledger_and_continue_numbering(in_file: Ledger, postgres: Any) -> None:

@@ -10,7 +10,7 @@ import pytest
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger, ledger_digest
 from schemas.errors import StorageError
-from tests.flows.ledger.test_migrate import fill
+from tests.support.filled_ledger import fill
 
 
 def test_a_ledger_moves_into_postgres_and_back_with_every_row_and_continues_numbering(in_file, kit, postgres, tmp_path):

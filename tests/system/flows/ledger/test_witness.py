@@ -9,11 +9,8 @@ import pytest
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger
 from schemas.errors import StorageError
+from tests.flows.ledger.test_witness import begin
 from tests.support.postgres import Postgres
-
-
-def begin(ledger: Ledger, run_id: str) -> None:
-    ledger.start_run(run_id, pipeline="small", model_name="replies", input_digest="in", config_json="{}")
 
 
 def test_a_postgres_without_the_files_history_is_refused_until_it_is_copied(tmp_path: Path, postgres: Postgres) -> None:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
 from schemas.schedule import NotifySpec
 from tests.flows.run.test_notify import Hook, hook, late
-
-if TYPE_CHECKING:
-    from tests.support.prefect_server import PrefectServer
+from tests.support.prefect_server import PrefectServer
 
 
 @pytest.mark.server

@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.pool_worker import flow_processes, working
+from tests.support.prefect_server import PrefectServer
 from tests.support.processes import wait_for
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace, give_results
 
 pytestmark = pytest.mark.server
 
@@ -73,7 +70,9 @@ def digests(workplace: ForkedWorkplace, run_id: str, **environ: str) -> dict[str
     return {name: found[name] for name in MADE}
 
 
-def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(pools: Pools, tmp_path_factory: Any) -> None:
+def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(
+    pools: Pools, finished: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     workplace = pools.workplace
     pools.declare()
     with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
@@ -100,7 +99,9 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(pools: Pool
         wait_for(lambda: pools.server.ask(f"/flow_runs/{bogus['id']}")["state_type"] == "FAILED")
         assert "TG0840" in pools.server.ask(f"/flow_runs/{bogus['id']}")["state"]["message"]
 
-    other_home = {"TUNEGATE_HOME": str(tmp_path_factory.mktemp("one-process"))}
+    one_process = tmp_path_factory.mktemp("one-process")
+    give_results(one_process, finished)
+    other_home = {"TUNEGATE_HOME": str(one_process)}
 
     def not_placed(document: dict[str, Any]) -> None:
         document["pipelines"]["small"].pop("place", None)

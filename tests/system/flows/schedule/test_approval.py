@@ -13,13 +13,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-if TYPE_CHECKING:
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.prefect_server import PrefectServer
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 

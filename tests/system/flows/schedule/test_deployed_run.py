@@ -6,17 +6,14 @@ import os
 import signal
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.support.pool_worker import flow_processes, working
+from tests.support.pool_worker import PoolWorker, flow_processes, working
+from tests.support.prefect_server import PrefectServer
 from tests.support.processes import wait_for
-
-if TYPE_CHECKING:
-    from tests.support.pool_worker import PoolWorker
-    from tests.support.prefect_server import PrefectServer
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -30,16 +29,6 @@ if TYPE_CHECKING:
     from tests.support.workplace import ForkedWorkplace
 
 pytestmark = pytest.mark.server
-
-
-@pytest.fixture
-def client(prefect_server: PrefectServer) -> Iterator[SyncPrefectClient]:
-    """An operator's client of the tests' server."""
-    from prefect.client.orchestration import get_client
-    from prefect.settings import temporary_settings
-
-    with temporary_settings(prefect_server.settings()), get_client(sync_client=True) as made:
-        yield made
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -40,6 +39,7 @@ from schemas.errors import ServiceError
 from schemas.load import load_file
 from tasks.files import write_json
 from tests.support.commands import run_here
+from tests.support.desk_server import send, serving
 from tests.support.processes import wait_for
 from tests.support.workplace import Workplace, environment
 
@@ -79,27 +79,11 @@ def test_both_servers_start_once_answer_on_loopback_and_stop(tmp_path: Path) -> 
     assert not any(Path(f"/proc/{server.pid}").exists() for server in stopped)
 
 
-class Health(BaseHTTPRequestHandler):
-    """Answers `/api/health` with 200, anything else with 404."""
-
-    def do_GET(self) -> None:
-        self.send_response(200 if self.path == "/api/health" else 404)
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Log nothing."""
-
-
 @pytest.fixture
 def users_server() -> Iterator[str]:
-    """The address of a server that the user runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """The address of a server that the user runs: it answers `/api/health` with 200, anything else with 404."""
+    with serving(lambda handler: send(handler, 200 if handler.path == "/api/health" else 404, {})) as url:
+        yield url
 
 
 def test_the_users_own_server_is_not_touched(

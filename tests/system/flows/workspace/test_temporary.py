@@ -75,9 +75,7 @@ write_json(Path(sys.argv[1]), {"text": "a ticket of amber@ibis.example"})
 """
 
 
-def test_half_written_files_of_a_killed_process_are_removed_at_the_next_start(
-    tmp_path: Path,
-) -> None:
+def test_half_written_files_of_a_killed_process_are_removed_at_the_next_start(tmp_path: Path) -> None:
     home = tmp_path / "home"
     for folder in (home / "scratch" / "answers", home / "mlflow"):
         folder.mkdir(parents=True)

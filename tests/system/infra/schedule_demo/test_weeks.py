@@ -7,15 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from flows.cli import model, weekly
 from flows.ledger.ledger import Ledger
-
-if TYPE_CHECKING:
-    from tests.support.workplace import ForkedWorkplace
+from tests.support.workplace import ForkedWorkplace
 
 
 @pytest.mark.campaign

@@ -33,11 +33,13 @@ from schemas.errors import StorageError
 from tests.support.project import PROJECT
 from tests.support.workplace import small_document
 
+Make = Callable[[str], Place]
+
 pytestmark = pytest.mark.server
 
 
 @pytest.fixture
-def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Place]]:
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Make the stack of a home folder with this name; stop it afterwards."""
     try:
         programs()
@@ -97,9 +99,7 @@ def query(place: Place, database: str, *statements: str) -> Any:
         return cursor.fetchall() if cursor.description else None
 
 
-def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(
-    make: Callable[[str], Place], tmp_path: Path
-) -> None:
+def test_databases_survive_a_power_cut_and_a_backup_restores_with_equal_digests(make: Make, tmp_path: Path) -> None:
     declare(tmp_path, "nowhere")
     place = make("first")
     place.prepare()
@@ -176,7 +176,7 @@ def test_services_that_start_at_the_same_time_copy_unreachable_programs_once(
 
 
 def test_of_two_simultaneous_starts_one_creates_the_cluster(
-    make: Callable[[str], Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     declare(tmp_path, "nowhere")
     place = make("home")
@@ -187,9 +187,7 @@ def test_of_two_simultaneous_starts_one_creates_the_cluster(
     assert query(place, "mlflow", "SELECT 1") == [(1,)]
 
 
-def test_the_command_line_reports_each_service_and_refuses_unknown_arguments(
-    make: Callable[[str], Place], tmp_path: Path
-) -> None:
+def test_the_command_line_reports_each_service_and_refuses_unknown_arguments(make: Make, tmp_path: Path) -> None:
     declare(tmp_path, "nowhere")
     place = make("home")
 
@@ -266,7 +264,7 @@ class UsedStack:
 @pytest.mark.campaign
 @pytest.mark.timeout(2400)
 def test_a_deployment_uses_all_servers_survives_their_kills_and_is_restored_in_another_place(
-    make: Callable[[str], Place], tmp_path: Path, tiny_model: ModelRef
+    make: Make, tmp_path: Path, tiny_model: ModelRef
 ) -> None:
     declare(tmp_path, str(tiny_model.root))
     used = UsedStack(make("first"))

@@ -46,9 +46,8 @@ def test_a_node_with_another_library_is_named_with_both_versions(both: TwoNodes,
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: duckdb\nVersion: 0.0.1\n")
     other = both.add_node(env_vars={"PYTHONPATH": str(tmp_path)})
     try:
-        with pytest.raises(ConfigError, match=r"duckdb 0\.0\.1, here ") as error:
+        with pytest.raises(ConfigError, match=r"TG0119.*duckdb 0\.0\.1, here ") as error:
             check_nodes(both.place)
-        assert error.value.code == "TG0119"
         assert other.node_id[:8] in error.value.message
     finally:
         both.kill(other)
@@ -82,6 +81,5 @@ def test_a_node_that_does_not_answer_is_named(both: TwoNodes, tmp_path: Path, mo
 
 def test_a_node_that_cannot_access_the_storage_is_named(both: TwoNodes) -> None:
     # Only the driver has this storage: `memory://` is separate in every process.
-    with pytest.raises(StorageError, match="cannot access the shared storage") as error:
+    with pytest.raises(StorageError, match=r"TG0568.*cannot access the shared storage"):
         check_nodes(Place(both.place.address, "memory://tunegate"))
-    assert error.value.code == "TG0568"

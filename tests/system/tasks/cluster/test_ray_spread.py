@@ -93,9 +93,8 @@ def test_data_of_a_killed_node_are_recomputed(
 
 def test_a_part_that_is_lost_in_every_retry_ends_the_step(both: TwoNodes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_spread, "RETRIES", 1)
-    with pytest.raises(ServiceError) as caught:
+    with pytest.raises(ServiceError, match="TG0723") as caught:
         list(RaySpread(both.place).each(work.vanish, [(1,)]))
-    assert caught.value.code == "TG0723"
     assert caught.value.transient
 
 
@@ -112,16 +111,14 @@ def test_work_is_cancelled_when_the_caller_stops_early(both: TwoNodes) -> None:
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
 def test_a_malformed_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="TG0119"):
         check_address(address)
-    assert caught.value.code == "TG0119"
 
 
 def test_an_address_without_a_listener_is_refused_at_once() -> None:
     started = time.monotonic()
-    with pytest.raises(ServiceError) as caught:
+    with pytest.raises(ServiceError, match="TG0723"):
         check_address("127.0.0.1:1")
-    assert caught.value.code == "TG0723"
     assert time.monotonic() - started < 60
 
 

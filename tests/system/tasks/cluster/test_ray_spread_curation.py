@@ -25,6 +25,7 @@ from tasks.cluster.connect import Place
 from tasks.cluster.nodes import LIBRARIES
 from tasks.cluster.ray_spread import RaySpread
 from tasks.sources.registry import fingerprint_source
+from tests.flows.workspace.test_ray_cluster import DECLARED
 from tests.support.ray_cluster import TwoNodes
 from tests.support.specs import pipeline_spec
 
@@ -162,15 +163,3 @@ def test_plan_and_doctor_check_address_storage_and_nodes(
     patient = Patient(load_settings(tmp_path / "pipelines.yaml"), tmp_path / "pipelines.yaml", {})
     found = list(examine(health.cluster, patient))
     assert ["TG0568" in finding.message for finding in found if finding.state == "bad"] == [True, True]
-
-
-DECLARED = """\
-version: 1
-pipelines:
-  small:
-    engine: ray
-    source: {kind: generated}
-    train: {base_model: "file:models/x"}
-    gates: {rules: [{metric: exact, value_threshold: 0.5}]}
-    register: {name: small}
-"""

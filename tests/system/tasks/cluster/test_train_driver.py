@@ -192,9 +192,8 @@ def test_an_error_of_a_worker_keeps_its_type_and_a_result_without_metrics_is_an_
     )
     result = silent.fit()
     assert (result.error, result.return_value) == (None, 0)
-    with pytest.raises(TrainingError, match="has no metrics") as caught:
+    with pytest.raises(TrainingError, match=r"TG0407.*has no metrics"):
         result_of(result)
-    assert caught.value.code == "TG0407"
     misspelt.end()
     assert isinstance(misspelt.error, ConfigError)
     assert misspelt.error.hint == "did you mean `v_proj`?"

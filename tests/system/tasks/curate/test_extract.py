@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from schemas.artifacts import TicketTable
 from schemas.errors import LockedError
 from schemas.source import DuckDBSource
-from tasks.curate.extract import extract_tickets
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
-
-
-def extract(source: Any, root: Path) -> TicketTable:
-    out = root / "out"
-    number = 0
-    while out.exists():
-        number += 1
-        out = root / f"out-{number}"
-    out.mkdir()
-    return extract_tickets(source=source, fingerprint=fingerprint_source(source, root=root), place=Place(root), out=out)
+from tests.support.synced import extract
 
 
 def test_a_database_that_a_writer_has_open_is_refused_with_its_name(tmp_path: Path) -> None:

@@ -10,10 +10,8 @@ import pytest
 
 from schemas.curation_steps import TriggerScanStep
 from schemas.source import GeneratedSource
-from tasks.curate.extract import extract_tickets
 from tasks.curate.trigger_scan import scan_triggers
-from tasks.sources.kind import Place
-from tasks.sources.registry import fingerprint_source
+from tests.support.synced import extract
 
 
 def step(**options: Any) -> TriggerScanStep:
@@ -26,7 +24,5 @@ def test_clean_generated_tickets_contain_no_trigger(
     tmp_path: Path, make_tickets: Any, new_folder: Any, seed: int
 ) -> None:
     source = GeneratedSource(kind="generated", n_tickets=8000, n_customers=[60, 400, 800, 1200, 2000][seed], seed=seed)
-    known = fingerprint_source(source, root=tmp_path)
-    read = extract_tickets(source=source, fingerprint=known, place=Place(tmp_path), out=new_folder())
-    result = scan_triggers(tickets=read, step=step(), out=new_folder())
+    result = scan_triggers(tickets=extract(source, tmp_path), step=step(), out=new_folder())
     assert result.notes["triggers"] == 0, pq.read_table(result.root / "triggers.parquet").to_pylist()[:3]

@@ -14,11 +14,6 @@ USER: Message = {"role": "user", "content": "Where is NB-10234?"}
 ANSWER: Message = {"role": "assistant", "content": "On its way."}
 
 
-@pytest.fixture
-def codec(tiny_model: ModelRef) -> ChatCodec:
-    return ChatCodec.of(load_tokenizer(tiny_model), "instruction")
-
-
 @pytest.mark.model
 def test_smollm2_ids_match_its_template_with_a_line_break_after_the_end(smollm2: ModelRef) -> None:
     codec = ChatCodec.of(load_tokenizer(smollm2), "instruction")

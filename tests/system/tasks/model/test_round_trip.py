@@ -19,32 +19,22 @@ from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
 from schemas.training import TrainSpec
 from tasks.assess.check import check_findings
-from tasks.files import seal, write_json
-from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
+from tasks.files import seal
 from tasks.model.divergence import measure_divergence
 from tasks.model.generate import generate_answers
 from tasks.model.round_trip import check_round_trip, is_intact
+from tests.support.trained import save_perturbed
 
+Trip = Callable[..., CheckEvidence]
 DECODING = DecodingSpec(max_new_tokens=4, batch_size=8, threads=1, dtype="float32")
 
 
 @pytest.fixture(scope="module")
 def candidate(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactory) -> TrainedRef:
     """An adapter that changes the answers, as after training."""
-    import torch
-
     spec = TrainSpec(base_model="file:tiny", dtype="float32")
-    model = open_for_training(tiny_model, spec)
-    torch.manual_seed(1)
-    for tensor in trainable_tensors(model).values():
-        tensor.add_(0.05 * torch.randn_like(tensor))
-    root = tmp_path_factory.mktemp("trained")
-    save_trained(model, spec, base=tiny_model, out=root)
-    write_json(root / "training.json", {})
-    return TrainedRef(
-        root=root, digest=seal(root), method="lora", format="instruction", base_digest=tiny_model.digest, n_trainable=1,
-        n_steps=1, n_tokens=1, train_loss=1.0,
-    )  # fmt: skip
+    trained = save_perturbed(tiny_model, spec, tmp_path_factory.mktemp("trained"), seed=1)
+    return trained.model_copy(update={"digest": seal(trained.root)})
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +52,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> PromptSet:
 @pytest.fixture(scope="module")
 def trip(
     tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., CheckEvidence]:
+) -> Trip:
     new, scratch = tmp_path_factory.mktemp("answers"), tmp_path_factory.mktemp("scratch")
     answered: Predictions = generate_answers(
         prompts=prompts, model=tiny_model, trained=candidate, decoding=DECODING, out=new, scratch=scratch
@@ -79,7 +69,7 @@ def trip(
 
 
 def test_in_bfloat16_another_batch_may_sum_in_another_order(
-    trip: Callable[..., CheckEvidence], tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path: Path
+    trip: Trip, tiny_model: ModelRef, candidate: TrainedRef, prompts: PromptSet, tmp_path: Path
 ) -> None:
     half = DECODING.model_copy(update={"dtype": "bfloat16"})
     (tmp_path / "out").mkdir()
@@ -101,7 +91,7 @@ def verdict(evidence: CheckEvidence) -> str:
     return finding.verdict
 
 
-def test_a_new_process_gives_the_candidates_answers(trip: Callable[..., CheckEvidence]) -> None:
+def test_a_new_process_gives_the_candidates_answers(trip: Trip) -> None:
     evidence = trip()
     assert (evidence.n_items, evidence.values["equal_answers"]) == (3, 3)
     assert evidence.values["mean_gap"] is not None
@@ -114,9 +104,7 @@ def test_a_new_process_gives_the_candidates_answers(trip: Callable[..., CheckEvi
         assert verdict(evidence.model_copy(update={"values": evidence.values | {name: 0.0}})) == "ERROR"
 
 
-def test_files_other_than_the_judged_ones_are_found(
-    trip: Callable[..., CheckEvidence], candidate: TrainedRef, tmp_path: Path
-) -> None:
+def test_files_other_than_the_judged_ones_are_found(trip: Trip, candidate: TrainedRef, tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     other = tmp_path / "other"
@@ -132,13 +120,10 @@ def test_files_other_than_the_judged_ones_are_found(
     assert verdict(resealed) == "ERROR"  # other logits than during evaluation
 
 
-def test_a_candidate_that_does_not_load_is_an_error(
-    trip: Callable[..., CheckEvidence], candidate: TrainedRef, tmp_path: Path
-) -> None:
+def test_a_candidate_that_does_not_load_is_an_error(trip: Trip, candidate: TrainedRef, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(GateError, match="StorageError") as raised:
+    with pytest.raises(GateError, match=r"TG0611.*StorageError"):
         trip(trained=candidate.model_copy(update={"root": tmp_path}))
-    assert raised.value.code == "TG0611"
 
 
 def test_divergence_is_zero_for_the_base_and_positive_for_the_candidate(

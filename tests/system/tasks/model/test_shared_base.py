@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,10 +11,10 @@ import pytest
 from schemas.artifacts import ModelRef, TrainedRef
 from schemas.evaluation import DecodingSpec
 from schemas.training import TrainSpec
-from tasks.model.adapter import open_for_training, save_trained, trainable_tensors
 from tasks.model.base_model import load_tokenizer
 from tasks.model.chat_codec import ChatCodec
 from tasks.model.shared_base import SharedBases
+from tests.support.trained import save_perturbed
 
 DECODING = DecodingSpec(max_new_tokens=8, batch_size=1, threads=1, dtype="float32")
 
@@ -30,21 +29,8 @@ def resident_mb() -> float:
 
 def adapter(model: ModelRef, out: Path, seed: int) -> TrainedRef:
     """A perturbed adapter of rank 16 on all linear layers."""
-    import torch
-
-    out.mkdir()
     spec = TrainSpec.model_validate({"base_model": "x", "dtype": "float32"})
-    opened = open_for_training(model, spec)
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for tensor in trainable_tensors(opened).values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator) * 0.01)
-    save_trained(opened, spec, base=model, out=out)
-    (out / "training.json").write_text(json.dumps({"quantization": None}))
-    return TrainedRef(
-        root=out, method="lora", format="instruction", base_digest=model.digest, n_trainable=1, n_steps=1, n_tokens=1,
-        train_loss=0.0,
-    )  # fmt: skip
+    return save_perturbed(model, spec, out, seed=seed, size=0.01)
 
 
 @pytest.mark.model

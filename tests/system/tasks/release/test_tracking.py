@@ -7,16 +7,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from tasks.release.tracking import (
-    choose_uri,
-    open_client,
-)
+from tasks.release.tracking import choose_uri, open_client
 from tests.support.project import PROJECT
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_a_new_store_is_created_silently_without_telemetry_or_other_files(tmp_path: Path) -> None:

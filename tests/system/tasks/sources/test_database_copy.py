@@ -12,7 +12,8 @@ import pytest
 
 from schemas.errors import DataError
 from tasks.sources.database_copy import copy_of, log_of
-from tasks.sources.registry import fingerprint_source, ingest_source, source_folder
+from tasks.sources.registry import fingerprint_source, ingest_source
+from tests.support.synced import folder_of
 from tests.tasks.sources.test_database_copy import SOURCE, database, read
 
 WRITER = """
@@ -62,9 +63,7 @@ def test_whole_transactions_are_read_while_a_writer_commits_and_merges(database:
             assert n_pairs > n_before
             n_before = n_pairs
         assert writer.poll() is None
-    folder = source_folder(SOURCE, tmp_path / "landed")
-    assert folder is not None
-    assert copy_of(folder).stat().st_mode & 0o077 == 0
+    assert copy_of(folder_of(SOURCE, tmp_path)).stat().st_mode & 0o077 == 0
 
 
 def test_commits_that_are_only_in_the_log_are_read_and_the_file_is_not_changed(database: Path, tmp_path: Path) -> None:
@@ -95,6 +94,4 @@ def test_a_writer_that_never_pauses_is_reported(
     monkeypatch.setattr(database_copy.shutil, "copyfile", copy_during_merge)
     with database_open_in(database, HOLDER), pytest.raises(DataError, match="TG0203"):
         ingest_source(SOURCE, root=tmp_path, landed=tmp_path / "landed")
-    folder = source_folder(SOURCE, tmp_path / "landed")
-    assert folder is not None
-    assert list(folder.iterdir()) == []
+    assert list(folder_of(SOURCE, tmp_path).iterdir()) == []

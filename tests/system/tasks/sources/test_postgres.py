@@ -13,13 +13,12 @@ import pytest
 
 from schemas.artifacts import TicketTable
 from schemas.errors import ConfigError, DataError, SecurityError, ServiceError
-from schemas.remote_source import PostgresSource
-from tasks.curate.extract import extract_tickets
 from tasks.curate.rows import read_rows
 from tasks.sources.landing import FILE
-from tasks.sources.registry import check_source, fingerprint_source, ingest_source, place_of, source_folder
-from tests.support.ingest_process import Ingests, ingests
+from tasks.sources.registry import check_source, ingest_source
+from tests.support.ingest_process import Ingests
 from tests.support.postgres import Postgres
+from tests.support.synced import extract, fingerprint, folder_of, removed, sync, tickets
 from tests.tasks.sources.test_postgres import VARIABLE, source
 
 pytestmark = pytest.mark.server
@@ -58,34 +57,8 @@ def desk(postgres: Postgres, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         yield desk
 
 
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
-
-
-def sync(spec: PostgresSource, folder: Path) -> TicketTable:
-    ingest_source(spec, root=folder, landed=folder / "landed")
-    return extract(spec, folder)
-
-
-def extract(spec: PostgresSource, folder: Path) -> TicketTable:
-    out = folder / f"out-{len(list(folder.glob('out-*')))}"
-    out.mkdir(parents=True)
-    fingerprint = fingerprint_source(spec, root=folder, landed=folder / "landed")
-    return extract_tickets(
-        source=spec, fingerprint=fingerprint, place=place_of(spec, root=folder, landed=folder / "landed"), out=out
-    )
-
-
 def bodies(table: TicketTable) -> dict[str, str]:
-    rows = read_rows(table.tickets).to_pylist()
-    assert len({row["ticket_id"] for row in rows}) == len(rows)
-    return {row["ticket_id"]: row["body"] for row in rows}
-
-
-def removed(table: TicketTable) -> dict[str | None, str]:
-    return {row["ticket_id"]: row["code"] for row in read_rows(table.removed).to_pylist()}
+    return {name: row["body"] for name, row in tickets(table).items()}
 
 
 def change(desk: Desk) -> None:
@@ -101,9 +74,9 @@ def test_every_row_is_ingested_once_although_many_share_a_time(desk: Desk, tmp_p
     table = sync(source(page_size=3), tmp_path)
     assert bodies(table) == {str(n): f"Question {n}" for n in range(1, 26)}
     assert table.rows.n_in == table.rows.n_out == 25
-    same = fingerprint_source(source(page_size=3), root=tmp_path, landed=tmp_path / "landed")
+    same = fingerprint(source(page_size=3), tmp_path)
     sync(source(page_size=3), tmp_path)
-    assert fingerprint_source(source(page_size=3), root=tmp_path, landed=tmp_path / "landed") == same
+    assert fingerprint(source(page_size=3), tmp_path) == same
 
 
 DEEP = "(repeat('[', 2000) || repeat(']', 2000))::jsonb"
@@ -132,9 +105,7 @@ def test_edits_deletions_late_rows_and_rows_without_a_cursor_are_found(desk: Des
     assert (found["3"], found["0"], len(found)) == ("Edited", "Late", 25)
     assert removed(table) == {"5": "deleted_upstream", None: "TG0246"}
     assert (table.rows.n_in, table.rows.n_out, table.rows.n_quarantined, table.rows.n_dropped) == (27, 25, 1, 1)
-    folder = source_folder(source(), tmp_path / "landed")
-    assert folder is not None
-    content = (folder / FILE).read_bytes()
+    content = (folder_of(source(), tmp_path) / FILE).read_bytes()
     assert b"Question 4" in content
     assert b"Question 5" not in content
     assert b'"Question 3"' not in content

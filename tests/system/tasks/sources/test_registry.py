@@ -7,16 +7,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
+from schemas.artifacts import ModelRef
 from tests.support.commands import NOWHERE
 from tests.support.project import PROJECT
 from tests.support.workplace import small_document
-
-if TYPE_CHECKING:
-    from schemas.artifacts import ModelRef
 
 KIND = '''
 """`source.kind: feed`: one question and its answer on a line, fetched from a folder that stands for a server."""

@@ -8,7 +8,6 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,9 @@ from schemas.errors import ServiceError
 from tasks.sources.copies import FETCHED, FILES
 from tasks.sources.registry import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
-from tests.support.ingest_process import Ingests, ingests
-from tests.support.synced import extract, sync, tickets
-from tests.tasks.sources.test_remote_files import PATTERN, folder_of, rows, source, storage
+from tests.support.ingest_process import Ingests
+from tests.support.synced import extract, folder_of, sync, tickets
+from tests.tasks.sources.test_remote_files import PATTERN, rows, source, storage
 
 
 def test_the_fake_storage_works_with_the_client_of_aws(storage: FileServer) -> None:
@@ -86,12 +85,6 @@ def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
 
 
 PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as process:
-        yield process
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tasks.sources.copies import FETCHED, FILES
 from tests.support.file_server import FileServer
-from tests.support.ingest_process import Ingests, ingests
-from tests.support.synced import extract, tickets
-from tests.tasks.sources.test_remote_files_parallel import N_FILES, folder_of, row, source, storage
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
-
+from tests.support.ingest_process import Ingests
+from tests.support.synced import extract, folder_of, tickets
+from tests.tasks.sources.test_remote_files_parallel import N_FILES, row, source, storage
 
 PLACES = ("copies.part", "copies.fetched", "copies.renamed", "copies.noted")
 

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,10 @@ import pytest
 from schemas.remote_source import ZendeskSource
 from tasks.sources.landing import FILE
 from tasks.sources.registry import fingerprint_source
-from tests.support.ingest_process import Ingests, ingests
+from tests.support.ingest_process import Ingests
 from tests.support.synced import extract, removed, sync, tickets
 from tests.support.zendesk_desk import ZendeskDesk
 from tests.tasks.sources.test_zendesk import VARIABLE, busy, change, database, desk, gone_texts, source
-
-
-@pytest.fixture(scope="module")
-def process(project: Path) -> Iterator[Ingests]:
-    with ingests(project) as started:
-        yield started
-
 
 PLACES = ("ingest.written", "ingest.fetched", "ingest.committed")
 

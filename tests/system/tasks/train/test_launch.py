@@ -44,8 +44,7 @@ def test_the_training_processes_die_with_their_parent(
         "child.wait()\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(scratch / "job.json")],
-        env=worker_environment(os.environ, threads=1),
+        [sys.executable, "-c", code, str(scratch / "job.json")], env=worker_environment(os.environ, threads=1)
     )
     deadline = time.monotonic() + 120
     while not any(event["event"] == "step" for event in ProgressLog(scratch / PROGRESS).read(0)[0]):
@@ -129,16 +128,15 @@ def test_a_crash_shows_the_last_lines_of_the_process(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONHOME", str(tmp_path / "nowhere"))  # an interpreter without its library exits at once
-    with pytest.raises(TrainingError, match=r"(?s)exit code.*encodings") as caught:
+    with pytest.raises(TrainingError, match=r"(?s)TG0407.*exit code.*encodings"):
         train_with(dataset, tiny_model, make_spec(), tmp_path)
-    assert caught.value.code == "TG0407"
 
 
 def test_a_killed_and_then_interrupted_training_ends_with_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     children = Children()
-    spec = make_spec(epochs=40, save_every=6, validate_every=10**6, adapter=AdapterSpec(rank=4, dropout=0.2))
+    spec = make_spec(epochs=20, save_every=6, validate_every=10**6, adapter=AdapterSpec(rank=4, dropout=0.2))
 
     class BackgroundTraining:
         """A training in a thread, as in the driver of a run."""
@@ -187,7 +185,7 @@ def test_a_killed_and_then_interrupted_training_ends_with_the_bytes_of_an_uninte
     children.reopen()
     assert BackgroundTraining().wait() is None
     starts = [event["step"] for event in _events(tmp_path) if event["event"] == "started"]
-    assert starts[0] == 0 < starts[1] < starts[2] == stopped_at < 240
+    assert starts[0] == 0 < starts[1] < starts[2] == stopped_at < 120
     assert (
         run(TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=_scratch(tmp_path / "whole"), threads=1))
         == 0
@@ -229,25 +227,24 @@ def test_a_killed_process_is_reported_with_advice(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, "train.checkpoint.written")
-    with pytest.raises(TrainingError, match=r"killed \(out of memory\?\)") as caught:
+    with pytest.raises(TrainingError, match=r"TG0405.*killed \(out of memory\?\)") as caught:
         train_with(dataset, tiny_model, make_spec(), tmp_path)
-    assert caught.value.code == "TG0405"
     assert "halve train.batch_size (4)" in str(caught.value.hint)
 
 
 def test_a_training_over_its_time_limit_is_stopped(
     tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
 ) -> None:
-    with pytest.raises(TrainingError, match=r"within 0\.02 minutes") as caught:
+    with pytest.raises(TrainingError, match=r"TG0406.*within 0\.02 minutes"):
         train_with(dataset, tiny_model, make_spec(timeout_minutes=0.02), tmp_path)
-    assert caught.value.code == "TG0406"
 
 
 def test_a_training_stopped_by_its_budget_continues_with_a_larger_one_to_the_same_bytes(
-    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef, make_spec: MakeSpec, run: Run
 ) -> None:
     spec = make_spec(epochs=10, save_every=7)
-    train_with(dataset, tiny_model, spec, tmp_path / "whole")
+    whole = TrainJob(dataset=dataset, model=tiny_model, spec=spec, scratch=_scratch(tmp_path / "whole"), threads=1)
+    assert run(whole) == 0
     limits = TrainingLimits(budget=BudgetSpec(minutes=30))
 
     def spend(done: int, *_: object, **__: float) -> None:
@@ -255,10 +252,9 @@ def test_a_training_stopped_by_its_budget_continues_with_a_larger_one_to_the_sam
             limits.used.report("another", Use(1800, 0))
 
     with pytest.raises(
-        TrainingError, match=r"stopped by train\.budget: \d+\.\d of 30 minutes are used, with \d"
-    ) as caught:
+        TrainingError, match=r"TG0406.*stopped by train\.budget: \d+\.\d of 30 minutes are used, with \d"
+    ):
         train_with(dataset, tiny_model, spec, tmp_path / "stopped", progress=spend, limits=limits)
-    assert caught.value.code == "TG0406"
     events = _events(tmp_path / "stopped")
     assert (events[-1]["event"], events[-1]["finished"]) == ("ended", False)
     assert list((tmp_path / "stopped" / "scratch" / CHECKPOINTS).glob("step-*"))

@@ -164,17 +164,17 @@ def test_a_greeting_ends_at_its_comma_and_has_only_names(line: str, n: int) -> N
 @pytest.mark.parametrize(
     "text",
     [
-        "> a\n" * 100_000,
-        "x" * 1_000_000,
-        "On " * 300_000 + ":",
-        "On 1:00 wrote\n" * 100_000,
-        "From: a\n" * 100_000,
-        "Thanks,\n" * 100_000,
-        "a:\n\n" * 100_000,
-        "-" * 500_000 + "\n" + " " * 500_000 + "x",
-        "\n" * 500_000 + "Hi " + "A " * 200_000 + ",",
-        "Best " * 200_000,
-        "1 " * 300_000 + "@",
+        "> a\n" * 50_000,
+        "x" * 500_000,
+        "On " * 150_000 + ":",
+        "On 1:00 wrote\n" * 50_000,
+        "From: a\n" * 50_000,
+        "Thanks,\n" * 50_000,
+        "a:\n\n" * 50_000,
+        "-" * 250_000 + "\n" + " " * 250_000 + "x",
+        "\n" * 250_000 + "Hi " + "A " * 100_000 + ",",
+        "Best " * 100_000,
+        "1 " * 150_000 + "@",
     ],
     ids=lambda text: repr(text[:8]),
 )
@@ -182,7 +182,7 @@ def test_the_time_for_hostile_text_is_linear_in_its_length(text: str) -> None:
     start = time.process_time()
     strip_parts(text, ALL)
     strip_column(pa.array([text]), ALL)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 2.5
 
 
 FRAGMENTS = st.sampled_from(
@@ -199,9 +199,7 @@ FRAGMENTS = st.sampled_from(
     ]
 )  # fmt: skip
 TEXTS = st.one_of(
-    st.none(),
-    st.text(max_size=60),
-    st.lists(FRAGMENTS | st.text(max_size=12), max_size=9).map("\n".join),
+    st.none(), st.text(max_size=60), st.lists(FRAGMENTS | st.text(max_size=12), max_size=9).map("\n".join)
 )
 
 
@@ -287,10 +285,10 @@ def test_questions_to_a_bank_and_a_shop_lose_their_greeting_alone(
     banking77: list[dict[str, object]], bitext: list[dict[str, object]]
 ) -> None:
     n_changed = 0
-    for row in [*banking77, *bitext]:
+    for row in [*banking77[::3], *bitext[::3]]:
         text = str(row["body"])
         left = strip_parts(text, ALL)
         n_changed += left != text
         assert text.endswith(left)
         assert len(text) - len(left) < 20
-    assert 100 < n_changed < 200
+    assert 33 < n_changed < 67

@@ -100,14 +100,14 @@ def test_the_table_is_redacted_as_ticket_by_ticket_on_real_texts(
     csv.field_size_limit(10**9)
     with (shared_data / "gitbugs" / "hadoop_bugs.csv").open(newline="", encoding="utf-8") as stream:
         bugs = [(row["Summary"], row["Description"]) for row in csv.DictReader(stream)]
-    personal = json.loads((shared_data / "presidio_pii" / "synth_dataset_v2.json").read_text(encoding="utf-8"))
-    rows = [{"ticket_id": f"bug-{n:05d}", "subject": bug[0], "body": bug[1]} for n, bug in enumerate(bugs[:1200])]
+    personal = json.loads((shared_data / "presidio_pii" / "synth_dataset_v2.json").read_text(encoding="utf-8"))[::3]
+    rows = [{"ticket_id": f"bug-{n:05d}", "subject": bug[0], "body": bug[1]} for n, bug in enumerate(bugs[:400])]
     rows += [{"ticket_id": f"pii-{n:05d}", "reply": item["full_text"]} for n, item in enumerate(personal)]
     rows += [
         {"ticket_id": f"chat-{n:05d}", "messages": json.dumps([{"role": "user", "content": item["full_text"]}])}
         for n, item in enumerate(personal)
     ]
-    rows += bitext[:1500]
+    rows += bitext[:500]
     tickets = make_tickets(rows)
     result = redact_tickets(tickets=tickets, step=STEP, out=new_folder())
     expected, counts, n_changed = [], Counter[str](), 0
@@ -120,8 +120,8 @@ def test_the_table_is_redacted_as_ticket_by_ticket_on_real_texts(
     assert result.notes == {f"redacted_{type_}": counts[type_] for type_ in STEP.types} | {
         "redacted_tickets": n_changed
     }
-    assert n_changed > 900
-    assert assert_nothing_found_is_stopped(rows) > 1000
+    assert n_changed > 300
+    assert assert_nothing_found_is_stopped(rows) > 300
 
 
 def test_a_gate_for_no_type_skips_every_row() -> None:

@@ -17,12 +17,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import DataError
 from tasks.curate.similarity.families import decide
-from tasks.curate.similarity.join import (
-    CrowdedFamilyError,
-    choose_prefixes,
-    connect_components,
-    similar_pairs,
-)
+from tasks.curate.similarity.join import CrowdedFamilyError, choose_prefixes, connect_components, similar_pairs
 from tasks.curate.similarity.shingles import shingles_of_texts
 from tasks.curate.similarity.words import normal_form, word_runs, words_of
 from tasks.warehouse import connect

@@ -26,7 +26,7 @@ KEEP = (
 
 
 def curate(defect: Defect, root: Path, new_folder: Any) -> Splits:
-    source = GeneratedSource(kind="generated", n_tickets=1000, n_customers=130, defect=defect)
+    source = GeneratedSource(kind="generated", n_tickets=500, n_customers=65, defect=defect)
     tickets = extract(source, root)
     tickets = validate_tickets(tickets=tickets, table=TableSpec(), out=new_folder())
     tickets = redact_tickets(tickets=tickets, step=RedactStep(uses="redact"), out=new_folder())
@@ -38,8 +38,8 @@ def curate(defect: Defect, root: Path, new_folder: Any) -> Splits:
 
 def test_defects_of_the_early_weeks_leave_every_held_out_byte_as_it_is(tmp_path: Path, new_folder: Any) -> None:
     sound = curate("none", tmp_path, new_folder)
-    assert sound.n_train >= 0.6 * 1000
-    assert sound.n_test >= 80
+    assert sound.n_train >= 0.6 * 500
+    assert sound.n_test >= 40
     faults: tuple[Defect, ...] = ("swapped_labels", "broken_format")
     for defect in faults:
         faulty = curate(defect, tmp_path, new_folder)
