@@ -21,8 +21,8 @@ TOP_LAYERS = 6
 """Layers that learn. Those below are computed once for all epochs."""
 EPOCHS = 2
 BATCH_SIZE = 4
-"""Examples of a step. Half of the proposal's makes twice the steps of the same tokens: with 38 examples the validation
-loss was 1.19 after 20 steps instead of 2.17 after 10, in the same time."""
+"""Examples of a step. Half of the proposal's makes twice the steps of the same tokens: with 38 examples 0.86 of the
+answers had their form after 20 steps, and none after 10, in the same time."""
 VALIDATE_EVERY = 1_000
 """Steps; more than a try has, so that the validation tickets are read once, at the end."""
 MAX_ITEMS = 40
