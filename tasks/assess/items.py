@@ -51,7 +51,7 @@ def select_items(
     A hash of seed and ticket id decides, so that added or removed tickets do not change the choice among the others.
     If no row has a time, the hash decides within each label of `stratify`, and each label has its share of the items. A
     row whose prompt or reference answer cannot be made is quarantined in `removed.parquet` and replaced by the next;
-    without such a row the file is not written. A row whose prompts are those of an item before it is passed over.
+    without such a row the file is not written. A row with the prompts of an earlier item is passed over.
 
     Args:
         max_items: Maximum number of items.

@@ -240,7 +240,7 @@ def find_label_errors(probabilities: Probabilities, labels: Labels) -> NDArray[n
     A row counts as a confident member of the likeliest class whose threshold its probability reaches; the threshold of
     a class is the mean probability of the class over the rows labelled with it, so a classifier that is unsure of a
     class does not fill or empty it. The rows that are confident members of another class than their label estimate the
-    number of errors. So many rows are returned: those whose own label is least likely compared with the likeliest one.
+    number of errors. That many rows are returned: those whose own label is least likely next to the likeliest one.
 
     cleanlab's default ranks by the difference of the two probabilities, per pair of classes. On banking77 with 3 %
     flipped labels, the list that has 80 % of the flips has precision .54 by the difference and .94 by the ratio.
@@ -276,7 +276,7 @@ def _count_errors(probabilities: Probabilities, labels: Labels) -> int:
 
 
 def _confident_joint(probabilities: Probabilities, labels: Labels, thresholds: Any) -> NDArray[np.int64]:
-    """Rows by given label and by the class whose confident member they are; (classes, classes)."""
+    """Rows by given label and by the class that they are confident members of; (classes, classes)."""
     n_classes = probabilities.shape[1]
     reached = np.where(probabilities >= thresholds - 1e-6, probabilities, -1.0)
     confident = reached.argmax(axis=1)
