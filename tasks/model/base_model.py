@@ -2,7 +2,7 @@
 
 `config.json` is checked for plausible shapes (transformers accepts any number in it and could work for hours) and for
 code of its own. It knows nothing of adapters and prompts. `fetch_base_model` is a step of flows/model_steps.py,
-`check_same_tokenizer` of flows/selection.py.
+`check_same_tokenizer` of flows/selection.py and flows/finetune.py.
 """
 
 from __future__ import annotations
