@@ -128,8 +128,8 @@ def blind_metrics(metrics: Iterable[MetricSpec]) -> Iterator[str]:
         with suppress(TunegateError):  # it reads a column of the answers, or `sql_faults` has the reason
             _check_columns(bind_select(without_answers, each.select, where=f"metric {each.name}"), each)
             yield (
-                f"evaluate.metrics.{each.name} reads nothing of the answers, so that every model gets the same values: a "
-                "rule on it compares nothing"
+                f"evaluate.metrics.{each.name} reads nothing of the answers, so that every model gets the same values: "
+                "a rule on it compares nothing"
             )
 
 
