@@ -24,7 +24,7 @@ from schemas.source import SourceSpec
 from schemas.template import template_columns
 from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
-from tasks.assess.user_metrics import blind_metrics, sql_faults
+from tasks.assess.user_metrics import sql_faults
 from tasks.corpus.build import corpus_faults
 from tasks.curate.data_checks import check_faults
 from tasks.curate.extract import extract_tickets
@@ -86,8 +86,6 @@ def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list
         advice += declaration_advice(spec.curate.steps, root=root)
     if spec.train is not None and spec.evaluate is not None:
         advice += prompt_advice(spec.train, spec.evaluate)
-    if spec.evaluate is not None:
-        advice += blind_metrics(spec.evaluate.metrics)
     if spec.gates is not None and spec.evaluate is not None:
         advice += gate_warnings(
             with_comparison(spec.gates, spec.evaluate),

@@ -9,7 +9,6 @@ import hashlib
 import inspect
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import suppress
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -115,22 +114,6 @@ def sql_faults(metrics: Iterable[MetricSpec], *, where: str) -> Iterator[Tunegat
         except TunegateError as error:
             error.where = place
             yield error
-
-
-def blind_metrics(metrics: Iterable[MetricSpec]) -> Iterator[str]:
-    """Warn of each SELECT that reads nothing of the answers: all models get the same values by it."""
-    from tasks.warehouse import bind_select
-
-    without_answers = {**TABLES, "predictions": {"item_id": TABLES["predictions"]["item_id"]}}
-    for each in metrics:
-        if not isinstance(each, SqlMetric):
-            continue
-        with suppress(TunegateError):  # it reads a column of the answers, or `sql_faults` has the reason
-            _check_columns(bind_select(without_answers, each.select, where=f"metric {each.name}"), each)
-            yield (
-                f"evaluate.metrics.{each.name} reads nothing of the answers, so that every model gets the same values: "
-                "a rule on it compares nothing"
-            )
 
 
 def _check_columns(columns: Collection[str], metric: SqlMetric) -> None:
