@@ -26,6 +26,7 @@ from schemas.artifacts import (
     Splits,
     TrainedRef,
 )
+from schemas.comparison import declared_comparison
 from schemas.endpoint import EndpointSpec
 from schemas.evaluation import Arm, DecodingSpec, EvaluateSpec
 from schemas.evidence import CheckEvidence
@@ -325,6 +326,7 @@ def gate_context(spec: PipelineSpec, state: RegistryState) -> GateContext:
         champion_version=state.champion.version if state.champion else None,
         anchor_version=anchor.version if anchor else None,
         traits=tuple(traits for traits in spec.evaluate.traits() if traits.name in judged),
+        declared_comparison=declared_comparison(spec.judged_gates, spec.evaluate),
     )
 
 

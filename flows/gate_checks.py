@@ -1,6 +1,7 @@
 """Add the steps that measure the gate's checks. Called by `flows/assess.py`, before the gate.
 
-A check is one step whose parameters are filled by name; only `forgetting` needs several steps.
+A check is one step whose parameters are filled by name; only `forgetting` needs several steps. The check
+of the comparison's metric is not declared: it is added where a metric of the user's own makes the comparison.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import tasks.assess.checks  # noqa: F401  registers them
 from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps
+from flows.model_steps import Arms, ModelSteps, metric_code, metric_libraries
 from schemas.artifacts import EvalSet, Scores, Splits
 from schemas.checks import ForgettingSpec
+from schemas.comparison import declared_comparison
+from schemas.evaluation import EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.pipeline import PipelineSpec
@@ -26,6 +29,7 @@ from tasks.assess.check import declared_checks
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
 from tasks.assess.llm_judge import judge_answers, labels_digest
+from tasks.assess.metric_check import METRIC_CHECK, check_metrics
 from tasks.assess.suite import build_suite, score_suite
 from tasks.model.canaries import planted_ids
 from tasks.model.divergence import measure_divergence
@@ -78,6 +82,8 @@ class CheckAdder:
                 self._measure(name, measure, declared)
         if gates.forgetting is not None:
             self._forgetting(gates.forgetting)
+        if compared := declared_comparison(self.spec.judged_gates, self.spec.evaluate):
+            self._metrics(compared)
         for check in declared_checks(gates):
             if check.measure is not None:
                 self._measure(check.name, check.measure, check.declared(gates))
@@ -121,6 +127,14 @@ class CheckAdder:
             "candidate": answers["tuned"],
             "reference": None if before is None else answers[before],
         }
+
+    def _metrics(self, compared: tuple[str, ...]) -> None:
+        """Let the metrics of the comparison score answers of known worth."""
+        evaluate = self.spec.evaluate
+        metrics = tuple(metric for metric in evaluate.metrics if metric.traits().name in compared)
+        checked = EvaluateSpec(fields=evaluate.fields, metrics=metrics)
+        named = self.graph.named(METRIC_CHECK, reads=metric_code(checked), libraries=metric_libraries(checked))
+        self.found.evidence[METRIC_CHECK] = named.add(check_metrics, items=self.items, evaluate=checked)
 
     def _forgetting(self, declared: ForgettingSpec) -> None:
         """Let base and candidate answer the suite. Answers are keyed like all others, so a base answers it once."""

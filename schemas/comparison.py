@@ -36,6 +36,17 @@ def compares_quality(rule: GateRule, traits: MetricTraits) -> bool:
     return change.mode == "improve" or (change.margin <= MAX_MARGIN and _has_scale(traits))
 
 
+def declared_comparison(gates: GatesSpec, evaluate: EvaluateSpec) -> tuple[str, ...]:
+    """Return the metrics of `evaluate.metrics` that alone compare with the champion; none if a built-in one does too.
+
+    Args:
+        gates: As judged, with the comparison that is added.
+    """
+    known = traits_by_name(evaluate.traits())
+    compared = [rule.metric for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, known))]
+    return tuple(dict.fromkeys(compared)) if set(compared) <= set(evaluate.declared_names()) else ()
+
+
 def quality_metric(gates: GatesSpec, evaluate: EvaluateSpec) -> str:
     """Return the first metric of the rules, else of `evaluate.metrics`, that measures quality; else the held-out loss.
 

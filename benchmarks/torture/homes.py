@@ -57,6 +57,14 @@ def _write(folder: Path, rows: list[dict[str, Any]], pipeline: Document) -> None
     (folder / "pipelines.yaml").write_text(json.dumps(document, indent=1), encoding="utf-8")  # JSON is YAML
 
 
+ANSWERED = """
+SELECT p.item_id, (p.text <> '' AND NOT EXISTS (
+  FROM items AS other WHERE other.answer = p.text AND other.answer <> mine.answer
+))::INT AS value FROM predictions AS p JOIN items AS mine USING (item_id)
+"""
+"""0 for no answer or that of another ticket: a small model is never right, and 0 against 0 compares nothing."""
+
+
 def _pipeline(base_model: str, *, max_length: int) -> Document:
     return {
         "source": {"kind": "files", "paths": ["tickets.jsonl"]},
@@ -70,8 +78,7 @@ def _pipeline(base_model: str, *, max_length: int) -> Document:
         },
         "evaluate": {
             "max_items": 12, "max_new_tokens": 2, "arms": ["zero_shot"], "threads": 1,
-            # Each answer counts as much as any other: those of a small model are never right, which compares nothing.
-            "metrics": [{"uses": "sql", "name": "answered", "select": "SELECT item_id, 1 AS value FROM predictions"}],
+            "metrics": [{"uses": "sql", "name": "answered", "select": ANSWERED}],
         },
         "gates": {
             "confidence": 0.6, "min_items": 5, "round_trip": None, "anchor": None,  # 12 items show no more

@@ -36,6 +36,9 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   the rule is not met. A comparison that has fewer is violated if an exact sign test shows that the candidate is worse
   on most of them.
 
+A metric of the user's own that alone compares with the champion must tell right answers from wrong ones, else HOLD
+(`tasks/assess/metric_check.py`).
+
 `gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
 `schemas.verdicts.PARTS`.
 
@@ -68,6 +71,7 @@ from tasks.assess.interim import HARM_AT_STOP, stops
 from tasks.assess.items import extra_items
 from tasks.assess.judge import NO_PLAN, SIGN_TEST, ChangeTest, Judgement, judge_change
 from tasks.assess.looks import last_levels, levels_of
+from tasks.assess.metric_check import metric_findings
 from tasks.assess.power import smallest_difference, smallest_gain
 from tasks.assess.questions import Assessment, assess_rules, look_at_rules
 from tasks.step import as_step
@@ -91,6 +95,8 @@ class GateContext(Spec):
     """Of metrics that are not built in."""
     used_budget: UsedBudget = UsedBudget()
     """The part of the budgets that earlier verdicts used."""
+    declared_comparison: tuple[str, ...] = ()
+    """Declared metrics that alone compare with the champion; `tasks/assess/metric_check.py` has checked them."""
     live: LiveQuality | None = None
     """What agents did with suggestions; None if `feedback` is not declared."""
 
@@ -155,6 +161,7 @@ def decide(
         *check_findings(checks, gates),
         *([divergence_finding(checks, gates.forgetting)] if gates.forgetting else []),
         *findings_of(assessed, alpha=levels.harm, planned=gates.power),
+        *metric_findings(checks, gates, metrics=context.declared_comparison, known=traits_by_name(context.traits)),
         *live_findings(context.live),
         *use_findings(use, n_items=n_items),
         *stop_findings(looked, gates),

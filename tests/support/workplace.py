@@ -88,9 +88,13 @@ AS_GOOD: dict[str, Any] = {
 ANSWERED: dict[str, Any] = {
     "uses": "sql",
     "name": "answered",
-    "select": "SELECT item_id, 1 AS value FROM predictions",
+    "select": (
+        "SELECT p.item_id, (p.text <> '' AND NOT EXISTS (FROM items AS other WHERE other.answer = p.text AND "
+        "other.answer <> mine.answer))::INT AS value FROM predictions AS p JOIN items AS mine USING (item_id)"
+    ),
 }
-"""The metric of `AS_GOOD`, 1 for every answer: those of a tiny random model are never right, which compares nothing."""
+"""The metric of `AS_GOOD`, 0 for no answer or that of another ticket. It is 1 for the answers of a tiny random model,
+which are never right: two models that are always wrong compare nothing."""
 
 
 def environment(model: Path, cache: Path) -> dict[str, str]:

@@ -1,0 +1,141 @@
+"""A metric that scores wrong answers as well as right ones promotes nothing by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.artifacts import EvalSet, GateDecision, Scores
+from schemas.comparison import declared_comparison
+from schemas.evidence import CheckEvidence
+from tasks.assess.gate import GateContext, decide
+from tasks.assess.metric_check import check_metrics
+from tests.support.specs import pipeline_spec
+
+N = 120
+EQUAL = "SELECT p.item_id, (p.text = i.answer)::INT AS value FROM predictions p JOIN items i USING (item_id)"
+Spec = Callable[..., Any]
+
+
+def gated(select: str, *, mode: str = "no_worse", higher: bool = True, **gates: Any) -> Any:
+    """A pipeline whose only comparison is by this metric."""
+    change = {"mode": mode} if mode == "improve" else {"mode": mode, "margin": 0.05}
+    own = {"uses": "sql", "name": "own", "select": select, "higher_is_better": higher}
+    return pipeline_spec(
+        evaluate={"metrics": [own]},
+        gates={
+            "contamination": None, "round_trip": None, "anchor": None, "min_items": 1,
+            "rules": [{"metric": "own", "change_threshold": change}], **gates,
+        },
+    )  # fmt: skip
+
+
+@pytest.fixture
+def items(make_items: Callable[..., EvalSet]) -> EvalSet:
+    return make_items([{"ticket_id": f"i{n:06d}", "answer": f"queue {n % 7}"} for n in range(N)])
+
+
+@pytest.fixture
+def check(items: EvalSet, new_folder: Callable[[], Path]) -> Callable[[Any], CheckEvidence]:
+    return lambda spec: check_metrics(out=new_folder(), items=items, evaluate=spec.evaluate)
+
+
+@pytest.fixture
+def judge(
+    check: Callable[[Any], CheckEvidence], make_scores: Callable[..., Scores], new_folder: Callable[[], Path]
+) -> Callable[..., GateDecision]:
+    def run(spec: Any, candidate: list[float], champion: list[float], *, checked: bool = True) -> GateDecision:
+        def scores(arm: str, values: list[float]) -> Scores:
+            return make_scores(arm, {"own": values, "chrf": [value / 2 for value in values]})
+
+        gates = spec.judged_gates
+        return decide(
+            candidate=scores("tuned", candidate),
+            champion=scores("champion", champion),
+            baselines=(),
+            gates=gates,
+            checks=(check(spec),) if checked else (),
+            context=GateContext(
+                champion_version="3",
+                traits=spec.evaluate.traits(),
+                declared_comparison=declared_comparison(gates, spec.evaluate),
+            ),
+            out=new_folder(),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("select", "means"),
+    [
+        ("SELECT item_id, 1 AS value FROM predictions", (1, 1, 1)),
+        ("SELECT item_id, (text <> '')::INT AS value FROM predictions", (1, 1, 0)),
+        ("SELECT item_id, (text LIKE 'queue _')::INT AS value FROM predictions", (1, 1, 0)),
+        ("SELECT item_id, (n_new_tokens < 50)::INT AS value FROM predictions", (1, 1, 1)),
+        ("SELECT item_id, (loss < 2)::INT AS value FROM predictions", (0, 0, 0)),
+        # An empty answer names no wrong queue.
+        (EQUAL.replace("p.text = i.answer", "p.text = '' OR p.text = i.answer"), (1, 0, 1)),
+    ],
+)
+def test_a_metric_that_wrong_answers_meet_as_well_is_held(
+    select: str, means: tuple[int, ...], judge: Callable[..., GateDecision], check: Callable[[Any], CheckEvidence]
+) -> None:
+    spec = gated(select)
+    values = check(spec).values
+    assert tuple(values[f"own_{name}"] for name in ("reference", "swapped", "empty")) == means
+    decision = judge(spec, [1.0] * N, [1.0] * N)
+    assert decision.verdict == "HOLD"
+    assert "own is" in decision.reason
+    assert "compare by a metric that tells them apart" in decision.reason
+    better = judge(gated(select, mode="improve"), [1.0] * N, [0.0] * N)
+    assert better.verdict == "HOLD", "more of what is no answer is no better"
+
+
+def test_a_metric_that_favours_the_right_answers_makes_the_comparison(judge: Callable[..., GateDecision]) -> None:
+    decision = judge(gated(EQUAL), [1.0] * N, [1.0] * N)
+    assert decision.verdict == "PROMOTE"
+    assert decision.findings[-1].reason == (
+        "own is 1.000 for the reference answers, 0.000 for those of other items and 0.000 for empty ones."
+    )
+    wrong = judge(gated(EQUAL.replace("=", "<>", 1), higher=False), [0.0] * N, [0.0] * N)
+    assert wrong.verdict == "PROMOTE", "lower is better"
+    upside_down = judge(gated(EQUAL.replace("=", "<>", 1)), [1.0] * N, [1.0] * N)
+    assert upside_down.verdict == "HOLD"
+
+
+def test_what_is_told_must_be_more_than_the_rule_tolerates(judge: Callable[..., GateDecision]) -> None:
+    one_in_120 = EQUAL.replace("p.text = i.answer", "i.item_id > 'i000000' OR p.text = i.answer")
+    assert judge(gated(one_in_120), [1.0] * N, [1.0] * N).verdict == "HOLD"
+    assert judge(gated(one_in_120, mode="improve"), [1.0] * N, [0.0] * N).verdict == "PROMOTE"
+
+
+def test_without_the_evidence_there_is_no_verdict(judge: Callable[..., GateDecision]) -> None:
+    assert judge(gated(EQUAL), [1.0] * N, [1.0] * N, checked=False).verdict == "ERROR"
+
+
+def test_a_metric_that_fails_on_an_empty_answer_is_held(judge: Callable[..., GateDecision]) -> None:
+    fails = EQUAL.replace("(p.text = i.answer)", "(CASE p.text WHEN '' THEN error('x') ELSE p.text = i.answer END)")
+    decision = judge(gated(fails), [1.0] * N, [1.0] * N)
+    assert decision.verdict == "HOLD"
+    assert "own has no value for reference answers, swapped or empty ones" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("gates", "checked"),
+    [
+        ({}, ("own",)),
+        ({"compare": {"metric": "chrf"}}, ()),
+        ({"rules": [{"metric": "own", "value_threshold": 0.5}]}, ("own",)),
+        ({"rules": [{"metric": "exact", "change_threshold": {"mode": "improve"}}]}, ()),
+        ({"rules": [{"metric": "own", "value_threshold": 0.5}], "compare": {"off": "a pilot"}}, ()),
+    ],
+)
+def test_only_a_metric_of_the_users_that_alone_compares_is_checked(
+    gates: Mapping[str, Any], checked: tuple[str, ...]
+) -> None:
+    spec = gated(EQUAL, **gates)
+    assert declared_comparison(spec.judged_gates, spec.evaluate) == checked
