@@ -74,9 +74,11 @@ def metric_findings(
         yield finding("check", RULE, "ERROR", nothing, reason=reason)
         return
     rules = [rule for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, known))]
-    told = [_told(rule, found[0], traits_of(rule.metric, known)) for rule in rules if rule.metric in metrics]
-    met = any(favours for favours, _ in told)
-    reasons = "; ".join(dict.fromkeys(reason for favours, reason in told if favours or not met))
+    judged = [
+        _favours_reference(rule, found[0], traits_of(rule.metric, known)) for rule in rules if rule.metric in metrics
+    ]
+    met = any(favours for favours, _ in judged)
+    reasons = "; ".join(dict.fromkeys(reason for favours, reason in judged if favours or not met))
     if not met:
         reasons += (
             ". Whatever is answered would pass; compare by a metric that tells them apart, such as gates.compare: "
@@ -89,7 +91,7 @@ def metric_findings(
     )  # fmt: skip
 
 
-def _told(rule: GateRule, evidence: CheckEvidence, traits: MetricTraits) -> tuple[bool, str]:
+def _favours_reference(rule: GateRule, evidence: CheckEvidence, traits: MetricTraits) -> tuple[bool, str]:
     """Return whether the rule's metric favours the reference answers by more than the rule tolerates, and its means."""
     change, sign = rule.change_threshold, 1.0 if traits.higher_is_better else -1.0
     tolerated = 0.0 if change is None or change.mode == "improve" else change.margin

@@ -107,7 +107,7 @@ def test_a_metric_that_favours_the_right_answers_makes_the_comparison(judge: Cal
     assert upside_down.verdict == "HOLD"
 
 
-def test_what_is_told_must_be_more_than_the_rule_tolerates(judge: Callable[..., GateDecision]) -> None:
+def test_the_difference_must_be_more_than_the_rule_tolerates(judge: Callable[..., GateDecision]) -> None:
     one_in_120 = EQUAL.replace("p.text = i.answer", "i.item_id > 'i000000' OR p.text = i.answer")
     assert judge(gated(one_in_120), [1.0] * N, [1.0] * N).verdict == "HOLD"
     assert judge(gated(one_in_120, mode="improve"), [1.0] * N, [0.0] * N).verdict == "PROMOTE"
