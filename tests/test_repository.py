@@ -1,7 +1,5 @@
 """The repository follows its own rules: lock file, names, settings, threat model."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import tomllib

@@ -1,7 +1,5 @@
 """The deduplication benchmark: accuracy checked by hand, its contestants, and a corpus with the claimed properties."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import sys

@@ -1,7 +1,5 @@
 """The gate's benchmark, in seconds: its bars, and the same verdicts as the real gate."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

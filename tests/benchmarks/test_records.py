@@ -1,7 +1,5 @@
 """A result page is stale when the code that it measures does something else, and only then."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The rate at which a neutral candidate may be promoted."""
 
-from __future__ import annotations
-
 from benchmarks.regressions import expected_rate
 
 

@@ -1,7 +1,5 @@
 """Tickets and arithmetic of the scale benchmark."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Estimates for sizes that cannot be run: the simulated shuffle counts correctly, the arithmetic is right."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The tickets of the curation benchmark: repeatable, readable for the language step, with work for each step."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

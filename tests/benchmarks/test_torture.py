@@ -1,7 +1,5 @@
 """The fault campaign covers every failpoint and counts what a try lost."""
 
-from __future__ import annotations
-
 from benchmarks.torture.__main__ import FAULTS
 from benchmarks.torture.kills import ELSEWHERE, REACHED
 from benchmarks.torture.trial import Tried, as_table, totals

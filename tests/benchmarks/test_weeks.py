@@ -1,7 +1,5 @@
 """The simulated weeks: the same tickets for every policy, and none that is answered before it was trained on."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ Fills in RUN, PIPELINE and NAME. Each command must exit with 0, except those lis
 the warm process, all other commands run in this one; `make campaign` runs everything.
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The examples of CONTRIBUTING.md: each imports as written and does what its text says."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from collections.abc import Iterator

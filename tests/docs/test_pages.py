@@ -1,7 +1,5 @@
 """Blocks of the pages: the parser accepts every command, the loader every YAML block."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """README, docs and other pages: short lines, working links, a README on one screen."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

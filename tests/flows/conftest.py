@@ -1,7 +1,5 @@
 """Fixtures of tests/flows: a home folder with candidates, and workplaces whose commands run in this process."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

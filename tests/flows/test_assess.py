@@ -1,7 +1,5 @@
 """Which arms answer for the comparison that every gate makes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

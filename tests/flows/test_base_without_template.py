@@ -1,7 +1,5 @@
 """A base model without a chat template becomes a chat model: trained, judged, promoted, answering and exported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

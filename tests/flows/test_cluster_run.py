@@ -1,7 +1,5 @@
 """`engine: ray` in a pipeline: which steps run on the cluster, and a whole run there with the same results."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A pipeline with help articles: what a run prompts with, reports and packs is what the served model finds."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Metrics of validation answers are a separate step, and `validate` shows advice."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Which errors end a run: ours do, Prefect's only end the use of Prefect."""
 
-from __future__ import annotations
-
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client

@@ -1,7 +1,5 @@
 """`train.start: champion`, week by week: from the base first, then from the champion with what is new to it."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

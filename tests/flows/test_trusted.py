@@ -1,7 +1,5 @@
 """Exchanged files, a loosened gate and a lost ledger do not go unnoticed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

@@ -1,7 +1,5 @@
 """How long to fuzz a target: the same few examples in `make test`, new ones for minutes in `make fuzz`."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Untrusted files: pipelines.yaml, GGUF weights, manifests, addresses of models."""
 
-from __future__ import annotations
-
 import struct
 import tempfile
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Any bytes under any suffix give rows and faults that add up, or an error with a code and no ticket text."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import tempfile

@@ -1,7 +1,5 @@
 """SQL of pipelines.yaml: accepted SQL reads only `tickets`, whatever it looks like."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

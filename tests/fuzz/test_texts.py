@@ -1,7 +1,5 @@
 """Texts that people write: conversations, requests, feedback, personal data, secrets."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

@@ -1,7 +1,5 @@
 """Image, compose file and dashboard agree with the stack and the program."""
 
-from __future__ import annotations
-
 import configparser
 import json
 import re

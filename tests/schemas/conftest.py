@@ -1,7 +1,5 @@
 """Loading a configuration from text, under the name that error messages show."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 

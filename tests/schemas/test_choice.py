@@ -1,7 +1,5 @@
 """Ladders and sweeps as they are declared: every fault at its place, with what was probably meant."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

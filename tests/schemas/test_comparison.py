@@ -1,7 +1,5 @@
 """A gate without a comparison with the champion gets one, unless it says why not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

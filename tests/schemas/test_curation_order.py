@@ -1,7 +1,5 @@
 """A wrong order of `curate.steps` is reported at its line, with the step to move."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

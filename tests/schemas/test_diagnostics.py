@@ -1,7 +1,5 @@
 """Faults on the page: carets stand under what is wrong, whatever the line looks like."""
 
-from __future__ import annotations
-
 import pytest
 
 from schemas.diagnostics import ConfigErrors, Diagnostic, Source, Span

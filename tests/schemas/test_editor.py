@@ -1,7 +1,5 @@
 """The JSON Schema for editors fits the file as it is written."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jsonschema

@@ -1,7 +1,5 @@
 """`${env:NAME}`: values from the environment, which no message repeats."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

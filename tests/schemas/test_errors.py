@@ -1,7 +1,5 @@
 """Each error code has one kind and one exit code, as the documentation says."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections import defaultdict

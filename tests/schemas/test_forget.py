@@ -1,7 +1,5 @@
 """What earlier versions printed of a customer's data stays readable."""
 
-from __future__ import annotations
-
 from schemas.forget import Holding
 
 

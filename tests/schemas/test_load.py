@@ -1,7 +1,5 @@
 """pipelines.yaml as a whole: what is shipped loads, and each kind of fault is told at its place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Inheritance: defaults < parent < own, maps deep, lists whole, null deletes, another kind replaces."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Settings that are valid alone but do not fit together."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A file is opened at once or not at all."""
 
-from __future__ import annotations
-
 import os
 import socket
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Secrets of the environment: known by name or form, and gone from every text that is shown or kept."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

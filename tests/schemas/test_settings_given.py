@@ -1,7 +1,5 @@
 """`--set PATH=VALUE`: settings for one run, parsed and checked like those of the file, each fault at its place."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Sources behind a connection as they are declared: credentials are references; the documentation's examples load."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

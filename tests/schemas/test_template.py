@@ -1,7 +1,5 @@
 """Prompt templates: one grammar, plain ticket columns only."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

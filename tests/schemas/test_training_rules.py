@@ -1,7 +1,5 @@
 """Settings of `train` that contradict each other, and those that are only worth a word."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

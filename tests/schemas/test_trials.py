@@ -1,7 +1,5 @@
 """Choices of earlier versions stay readable."""
 
-from __future__ import annotations
-
 from schemas.trials import TrialRow
 
 

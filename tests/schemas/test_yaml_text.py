@@ -1,7 +1,5 @@
 """YAML 1.2, strictly and within caps: no text costs more than a moment or raises anything but ConfigErrors."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Callable
 from pathlib import Path

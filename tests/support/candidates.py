@@ -4,8 +4,6 @@ The program's own code makes store, ledger, bundles and prompts; only the weight
 the verdicts are fixed.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Work that tests send to workers: module-level functions, like those of steps."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

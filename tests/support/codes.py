@@ -1,7 +1,5 @@
 """The error code that a call fails with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Restores what a command changes in its process (environment, folder, umask, sign
 forks this process. An unreachable Prefect server is given up at once, not after five seconds.
 """
 
-from __future__ import annotations
-
 import io
 import logging
 import os

@@ -1,7 +1,5 @@
 """HTTP server of a fake help desk on loopback, with faulty answers on request."""
 
-from __future__ import annotations
-
 import json
 import socket
 import ssl

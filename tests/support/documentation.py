@@ -7,8 +7,6 @@ provides them; or `no-run="reason"`: its commands are parsed and never run. YAML
 pipeline that extends `support-replies`.
 """
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

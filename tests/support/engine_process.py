@@ -3,8 +3,6 @@
 `main` reads HOME COMMAND ARGUMENTS from the command line and prints one JSON object.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

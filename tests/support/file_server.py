@@ -4,8 +4,6 @@ It checks signatures with its own implementation of the specification, not the p
 is tested against it too.
 """
 
-from __future__ import annotations
-
 import hashlib
 import hmac
 import re

@@ -1,7 +1,5 @@
 """A ledger with the rows that runs leave."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from types import ModuleType
 

@@ -3,8 +3,6 @@
 The program's own code makes store, ledger, keys and tables; the trainings are files of three bytes.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import dataclass

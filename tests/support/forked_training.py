@@ -1,7 +1,5 @@
 """Runs the training processes of tasks/train/place.py as forks of one that has torch loaded, to save imports."""
 
-from __future__ import annotations
-
 import multiprocessing
 
 from tasks.failpoint import VARIABLE

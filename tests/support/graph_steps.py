@@ -1,7 +1,5 @@
 """Small steps for tests of graphs. Each records its call in `ran`, which is not part of a key."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

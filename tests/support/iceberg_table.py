@@ -4,8 +4,6 @@ pyiceberg cannot write such deletes, so their files, manifests and metadata are 
 DuckDB extension of another version reads them the same way.
 """
 
-from __future__ import annotations
-
 import json
 import sqlite3
 import struct

@@ -4,8 +4,6 @@ A job is a line of JSON on stdin: source, root, landed, failpoint (empty: none),
 the fork's exit status.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

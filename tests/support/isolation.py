@@ -1,7 +1,5 @@
 """Isolates tests from each other within a process: threads, environment, folder, umask, log records, cached tables."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

@@ -4,8 +4,6 @@ The switch has its own namespace too, so the machine's network stays untouched. 
 needs root and `ip`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

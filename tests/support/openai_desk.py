@@ -1,7 +1,5 @@
 """A fake OpenAI-compatible server that records requests and returns scripted answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -3,8 +3,6 @@
 Arrays are read-only, like those in Ray's object store, so work that writes into its inputs fails here too.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Replaces a function by one that raises for some arguments."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any

@@ -1,7 +1,5 @@
 """A Prefect work pool's worker as users start it, with its own home folder."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """A private, temporary Postgres for tests; uses no service of the machine."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

@@ -4,8 +4,6 @@
 Each input line requests a new, empty database; the reply is its address as other hosts see it.
 """
 
-from __future__ import annotations
-
 import sys
 
 from tests.support.postgres import running_postgres

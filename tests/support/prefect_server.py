@@ -1,7 +1,5 @@
 """The tests' Prefect server: its API and login."""
 
-from __future__ import annotations
-
 import json
 import time
 import urllib.error

@@ -1,7 +1,5 @@
 """Finds running processes and waits for conditions, for tests that kill some."""
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -3,8 +3,6 @@
 The token comes from `tests/conftest.py`.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

@@ -1,7 +1,5 @@
 """References to results that no step made."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

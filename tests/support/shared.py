@@ -1,7 +1,5 @@
 """Things that all pytest-xdist workers share, made once."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Pipelines as `pipelines.yaml` declares them, without a file."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from schemas.pipeline import PipelineSpec

@@ -1,7 +1,5 @@
 """A source as a run reads it: ingested and extracted."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A file of tickets as somebody may export it."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Searches every file below a folder for texts, also in Parquet, Arrow and DuckDB files and in token ids."""
 
-from __future__ import annotations
-
 import gzip
 import json
 from collections.abc import Iterator

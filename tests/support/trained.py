@@ -1,7 +1,5 @@
 """Trained models without a training: what may train is changed at random, and saved as a training saves it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import TypeVar

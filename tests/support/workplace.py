@@ -4,8 +4,6 @@ Commands run in this process, without Prefect (`Workplace`), or as forks of a wa
 (`ForkedWorkplace`). The fixture decides whether the store already holds the results of a finished run.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The files of flows/ hide no importable package."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fixtures that all of tests/tasks share."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Processes of a step end with their run, whichever thread waits for them."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import threading

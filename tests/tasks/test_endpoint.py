@@ -1,7 +1,5 @@
 """An OpenAI-compatible endpoint, with a fake server: what is sent, what is refused, what is never sent."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

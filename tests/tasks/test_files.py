@@ -1,7 +1,5 @@
 """Files of a configuration stay in its folder; a folder can be listed while others change it."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Kernels are compiled once and cached in a writable folder; without one, they still run."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Limits on foreign code: it is stopped when it uses the processor too long, but not when it waits."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

@@ -1,7 +1,5 @@
 """Templates, messages and conversations."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import orjson

@@ -1,7 +1,5 @@
 """Slices cover all of the work, whatever the number of threads."""
 
-from __future__ import annotations
-
 from tasks.threads import in_slices, n_threads
 
 

@@ -1,7 +1,5 @@
 """The DuckDB connection and how it is locked down."""
 
-from __future__ import annotations
-
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor

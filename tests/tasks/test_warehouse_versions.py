@@ -1,7 +1,5 @@
 """DuckDB files of other storage versions: refused, or rewritten."""
 
-from __future__ import annotations
-
 import re
 import struct
 from pathlib import Path

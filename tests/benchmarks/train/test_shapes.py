@@ -1,7 +1,5 @@
 """The benchmark on known shapes trains a model of that configuration and counts operations and time correctly."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Two processes that update MLflow: one waits and reports a timeout. And a lock that the disk refuses."""
 
-from __future__ import annotations
-
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

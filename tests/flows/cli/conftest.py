@@ -1,7 +1,5 @@
 """A folder with a pipeline and nothing else, and commands that fail in it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`tunegate predict`: what it checks before a model answers."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command line: exit codes, JSON, and actionable errors."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`tunegate explain` reads the documentation of the error codes, which has one row per code."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

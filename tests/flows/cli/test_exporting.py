@@ -1,7 +1,5 @@
 """`tunegate model export`: a tiny model's candidate in every format, by the real command."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

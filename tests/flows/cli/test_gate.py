@@ -1,7 +1,5 @@
 """`tunegate gate explain`: the verdict's reasons, with ticket text only on stdout."""
 
-from __future__ import annotations
-
 import html
 
 from tests.support.workplace import Workplace

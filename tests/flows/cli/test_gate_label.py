@@ -1,7 +1,5 @@
 """`tunegate gate label`: people label the answers that differ, and the verdict follows."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

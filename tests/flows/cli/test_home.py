@@ -1,7 +1,5 @@
 """A broken state folder: every command reports it, none as an internal error."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The socket of `tunegate model endpoint`: invalid ports, and connections that cannot be accepted."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 

@@ -1,7 +1,5 @@
 """`tunegate ops migrate`: updates files of other versions after a backup, and moves the ledger."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from contextlib import closing

@@ -1,7 +1,5 @@
 """What commands print: no control sequence in a ticket or file reaches the terminal."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,7 +1,5 @@
 """Every command follows the same rules: `--json`, help with an example that parses, options with one meaning."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """`tunegate plan` shows what a run needs from its machine, and why a step would run again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Commands that cannot do what they are called for end with the code of the reason."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

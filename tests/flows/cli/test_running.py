@@ -1,7 +1,5 @@
 """`tunegate run` from tickets to a verdict: every part is real, the model is tiny."""
 
-from __future__ import annotations
-
 import json
 import sqlite3
 from contextlib import closing

@@ -1,7 +1,5 @@
 """`tunegate study estimate` and `tunegate data preview`, by the real command."""
 
-from __future__ import annotations
-
 from tests.support.workplace import Workplace
 
 

@@ -1,7 +1,5 @@
 """Several pipelines on one base: one process, one base in memory, and each token reaches its own adapter only."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What `tunegate data forget` prints about a customer's data."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.cli.text.data import print_holdings

@@ -1,7 +1,5 @@
 """`tunegate validate`: files that a pipeline names must exist."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """`tunegate graph`: the graph of a planned and of a recorded run, without side effects."""
 
-from __future__ import annotations
-
 import json
 import stat
 import subprocess

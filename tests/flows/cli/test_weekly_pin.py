@@ -1,7 +1,5 @@
 """`tunegate pin` looks the commit of a branch up, and is the only command that does."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What a graph depends on besides its declaration, of today and of a past day."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

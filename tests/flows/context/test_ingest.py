@@ -1,7 +1,5 @@
 """Remote sources, by the real commands: rows deleted upstream are removed, and findings are reported."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The labels of each rater on disk: whatever a killed session leaves, what was chosen counts."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

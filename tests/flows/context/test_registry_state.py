@@ -1,7 +1,5 @@
 """What the gate reads from the ledger: the anchor, and how much evidence earlier verdicts have used."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What the gate reads from feedback: which version's suggestions, in which state; and where feedback enters a run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """How long a graph takes: sequentially, in parallel, and on the critical path."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.graph.budget import Times, times

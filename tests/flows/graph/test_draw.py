@@ -1,7 +1,5 @@
 """The picture of a graph: the state of each node, and the graph's edges in picture, text and Mermaid."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

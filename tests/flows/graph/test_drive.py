@@ -1,7 +1,5 @@
 """When nodes may start: parents, resources, the graph's order; and how a run ends early."""
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

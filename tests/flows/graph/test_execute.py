@@ -1,7 +1,5 @@
 """The outcome of each node of a run: left out, reused, made, tolerated, failed, retried."""
 
-from __future__ import annotations
-
 import socket
 from pathlib import Path
 

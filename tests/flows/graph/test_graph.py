@@ -1,7 +1,5 @@
 """Declaring a graph: it calls nothing, makes edges, and finds mistakes before anything runs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

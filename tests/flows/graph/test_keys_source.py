@@ -1,7 +1,5 @@
 """Code digests: what counts as a change of a step's code."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.graph.keys import code_digests, module_digests

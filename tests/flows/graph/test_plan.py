@@ -1,7 +1,5 @@
 """The plan shows what the run will do and why, and writes nothing."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import sys

@@ -1,7 +1,5 @@
 """The store: complete results or none, one maker per key, damaged results found and set aside."""
 
-from __future__ import annotations
-
 import logging
 import shutil
 import stat

@@ -1,7 +1,5 @@
 """Faults that the campaign (`make torture`) found, one test for each."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

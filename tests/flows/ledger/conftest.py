@@ -1,7 +1,5 @@
 """An empty ledger, and steps shared with the processes of tests/system/flows/ledger."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType

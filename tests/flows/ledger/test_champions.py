@@ -1,7 +1,5 @@
 """The champion: one transaction moves it, one of many processes wins, and its history reveals tampering."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from contextlib import closing

@@ -1,7 +1,5 @@
 """Writes to the ledger by other programs are found, in every column of every table."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing, contextmanager
 

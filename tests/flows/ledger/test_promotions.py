@@ -1,7 +1,5 @@
 """Decisions of a person about champions: one transaction each, recorded."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest

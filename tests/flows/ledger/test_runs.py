@@ -1,7 +1,5 @@
 """The record of runs: it is read back as written, by any process, in order."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 

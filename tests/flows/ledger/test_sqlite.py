@@ -1,7 +1,5 @@
 """The ledger in a file: private and durable; a file that is not a ledger and a full disk are reported."""
 
-from __future__ import annotations
-
 import sqlite3
 
 import pytest

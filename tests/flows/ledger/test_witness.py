@@ -1,7 +1,5 @@
 """A ledger that is not the one seen here before is refused, whatever it contains."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from contextlib import closing

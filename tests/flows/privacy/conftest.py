@@ -1,7 +1,5 @@
 """A home folder with the data of two customers, as runs leave it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

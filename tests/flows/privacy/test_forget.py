@@ -1,7 +1,5 @@
 """What is found of a customer, what happens to it, and that copies and new data do not bring it back."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

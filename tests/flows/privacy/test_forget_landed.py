@@ -1,7 +1,5 @@
 """An ingested source loses a forgotten customer's rows and bytes, and ingests no later ones."""
 
-from __future__ import annotations
-
 import json
 from functools import partial
 from pathlib import Path

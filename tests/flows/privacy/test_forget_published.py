@@ -1,7 +1,5 @@
 """The published warehouse loses a forgotten customer's rows and bytes; a snapshot with such rows is removed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

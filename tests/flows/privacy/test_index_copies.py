@@ -1,7 +1,5 @@
 """Copies of remote files lose forgotten customers although the remote file still contains them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run prints about its verdict."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from types import SimpleNamespace

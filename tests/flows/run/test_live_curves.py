@@ -1,7 +1,5 @@
 """Training metrics reach MLflow during training, from another thread; a failure there only adds a note."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Notifications to a real server on loopback that accepts, refuses, redirects or hangs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field

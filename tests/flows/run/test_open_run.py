@@ -1,7 +1,5 @@
 """What the ledger records about each node of a run, and what listeners are notified of."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is handed over to a worker and taken back, and what both sides refuse; tests/system covers the Prefect part."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """`schema.fail_above` applies to all steps together, and faulty rows in one step do not affect later steps."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Late or overlapping ticks are skipped as declared; `tests/system/infra/schedule_demo` covers ticks that run."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """A champion that learned from a forgotten customer is retrained once, at the next tick."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any

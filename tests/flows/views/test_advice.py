@@ -1,7 +1,5 @@
 """The rules of `tunegate study advise`: what each says of its evidence, and which conclusion follows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

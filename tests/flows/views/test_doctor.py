@@ -1,7 +1,5 @@
 """`tunegate ops doctor`: each check finds its planted fault and suggests a fix."""
 
-from __future__ import annotations
-
 import os
 import sqlite3
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """`tunegate ops doctor` says who else may reach servers and state."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack

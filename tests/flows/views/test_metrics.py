@@ -1,7 +1,5 @@
 """Metrics: what the ledger knows, in a form that Prometheus' own parser reads."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 

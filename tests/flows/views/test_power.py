@@ -1,7 +1,5 @@
 """An underpowered gate causes a warning before training, or is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

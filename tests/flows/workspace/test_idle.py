@@ -1,7 +1,5 @@
 """A server that ends once nobody has used it for a while, and not before."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`engine: ray` without what it needs is reported before anything runs."""
 
-from __future__ import annotations
-
 import importlib.util
 import socket
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Settings: defaults next to pipelines.yaml, overridden by the environment, without touching the disk."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from flows.workspace.settings import load_settings

@@ -1,7 +1,5 @@
 """Temporary files of a process and its children: below the home, removed with the process."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

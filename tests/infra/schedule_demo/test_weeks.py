@@ -1,7 +1,5 @@
 """The weeks of `make demo-schedule`, and their chart in the docs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from infra.schedule_demo.chart import COLUMNS, chart, record

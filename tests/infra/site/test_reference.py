@@ -1,7 +1,5 @@
 """The reference page of all keys of pipelines.yaml."""
 
-from __future__ import annotations
-
 import re
 
 from infra.site.reference import reference_page

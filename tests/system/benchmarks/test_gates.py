@@ -1,7 +1,5 @@
 """The gate's benchmark, in seconds: its bars, and the same verdicts as the real gate."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The measured cost of a process is its real cost, workers included."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

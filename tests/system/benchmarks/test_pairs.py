@@ -1,7 +1,5 @@
 """The pairs of consecutive weeks: their benchmark in the toy world, as a process."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

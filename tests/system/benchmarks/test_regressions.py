@@ -4,8 +4,6 @@ All scenes share one champion. Every step runs as usual, except that training is
 torch loaded, instead of a new process.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

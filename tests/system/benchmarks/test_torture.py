@@ -1,7 +1,5 @@
 """The smallest fault campaign: nothing lost, nothing wrong, nothing stuck."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ A block names its scene (`bash scene="endpoint"`), and a real shell runs its tex
 `tests/docs/test_pages.py` checks that every scene exists and that every other block is run or gives a reason.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

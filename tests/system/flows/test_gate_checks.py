@@ -1,7 +1,5 @@
 """The gate's checks by the real command; tests/system/benchmarks/test_regressions.py covers other planted faults."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The gate's guards in real runs: the anchor as an arm, the count of verdicts, retrieval prompts, declared metrics."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

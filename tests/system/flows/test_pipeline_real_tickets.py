@@ -1,7 +1,5 @@
 """Real public tickets and the real SmolLM2, from the file to a verdict."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

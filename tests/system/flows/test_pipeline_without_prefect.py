@@ -1,7 +1,5 @@
 """A Prefect server that is down, at the start or in the middle, stops no run."""
 
-from __future__ import annotations
-
 import json
 import math
 import socket

@@ -1,7 +1,5 @@
 """`method: ladder` and `train.sweep` from tickets to a verdict: selected on validation, judged on test."""
 
-from __future__ import annotations
-
 import shutil
 import sqlite3
 from contextlib import closing

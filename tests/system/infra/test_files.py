@@ -1,7 +1,5 @@
 """The image's lock without CUDA, and the make targets that check packages."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

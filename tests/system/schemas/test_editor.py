@@ -1,7 +1,5 @@
 """The JSON Schema for editors matches the shipped file."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

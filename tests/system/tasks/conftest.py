@@ -1,5 +1,3 @@
 """Fixtures shared with tests/tasks."""
 
-from __future__ import annotations
-
 from tests.tasks.conftest import desk, new_folder

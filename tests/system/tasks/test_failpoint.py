@@ -1,7 +1,5 @@
 """Failpoints kill at the named place, and a misspelt name is not mistaken for a survived kill."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

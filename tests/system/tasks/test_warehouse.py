@@ -1,7 +1,5 @@
 """The DuckDB connection and how it is locked down."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Small tables of the right form for the tests of tasks/assess."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

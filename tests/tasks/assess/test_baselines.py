@@ -1,7 +1,5 @@
 """The classifier arms on the routing field."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The assess stage on real customer questions: items, few-shot prompts and the classifier arms."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

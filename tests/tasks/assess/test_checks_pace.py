@@ -1,7 +1,5 @@
 """Latency and cost at the gate: a limit decides by rounds, a CPU only reports, and nothing unmeasured passes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

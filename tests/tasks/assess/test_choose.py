@@ -1,7 +1,5 @@
 """Which training is chosen: targets, ties, NaN, missing ones, and when curation is more promising."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

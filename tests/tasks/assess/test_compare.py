@@ -1,7 +1,5 @@
 """Bounds against brute force, exact enumeration and published figures."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from itertools import pairwise

@@ -1,7 +1,5 @@
 """The gate's own look for held-out items in what was trained on: every way to leak, and that nothing unsound passes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The deciding core: what is met, what is harm, and Holm's procedure over all tests of a gate."""
 
-from __future__ import annotations
-
 import itertools
 import math
 

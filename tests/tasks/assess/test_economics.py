@@ -1,7 +1,5 @@
 """The economics, held to figures that were computed by hand; the price book; no figure without a measurement."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

@@ -1,7 +1,5 @@
 """Codes of the gate: what cannot be compared is refused; the verdict is ERROR, whose reason says the same."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

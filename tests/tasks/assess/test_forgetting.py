@@ -1,7 +1,5 @@
 """The suite of general questions, its scores, and the question whether the candidate has forgotten."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable

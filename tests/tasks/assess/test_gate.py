@@ -1,7 +1,5 @@
 """The gate: verdicts, their order, their reasons, and that nothing unsound ever promotes."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Every candidate is compared with the champion, or before the first one with a baseline; or it is UNCOMPARED."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What stands beside the rules of a gate: the anchor, the slices, the customers, the looks, and Holm's family."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Looks that can only stop: nothing is promoted that would not be anyway, and what a stop costs and saves, exactly."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

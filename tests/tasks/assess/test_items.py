@@ -1,7 +1,5 @@
 """The held-out items: chosen by hash, the same ones every time, or the newest."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Labels made elsewhere: what spreadsheets, Label Studio and Argilla write is read back."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Labels only where answers differ: the same verdicts, whatever equal answers are worth."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

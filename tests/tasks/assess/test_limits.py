@@ -1,7 +1,5 @@
 """Rules that cannot decide are named before anything is trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

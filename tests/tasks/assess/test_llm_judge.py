@@ -1,7 +1,5 @@
 """A language model as judge: places are exchanged, people come first, and it may block but never promote by itself."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Looks at a candidate together keep the declared error, and cost few items more than a single one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

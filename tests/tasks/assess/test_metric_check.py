@@ -1,7 +1,5 @@
 """A metric that scores wrong answers as well as right ones promotes nothing by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a plan says of calls that cost: twice a pair, labels counted, a price only where one is known."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

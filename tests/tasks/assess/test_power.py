@@ -1,7 +1,5 @@
 """Items that a gate needs: the formulae against simulated gates and published figures."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

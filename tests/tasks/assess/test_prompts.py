@@ -1,7 +1,5 @@
 """Each arm asks the same items in its own words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Prompts with the nearest train tickets as examples."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers become numbers: fields, form, style, overlap."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

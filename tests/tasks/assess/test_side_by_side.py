@@ -1,7 +1,5 @@
 """Two runs on common items, and the table of an ablation: paired bounds, and what cannot be said."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from pathlib import Path

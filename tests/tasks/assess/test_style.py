@@ -1,7 +1,5 @@
 """Shares of train replies in the declared form."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pyarrow as pa

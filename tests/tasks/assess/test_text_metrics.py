@@ -1,7 +1,5 @@
 """The metrics of `evaluate.metrics`: what each counts, and that a user's own can reach and reveal nothing."""
 
-from __future__ import annotations
-
 import math
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Answers given during training become curves, scored by the code that scores the test items."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The items on which a candidate did worst, side by side with the reference."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """Checkpoints on shared storage: complete or absent, only the last ones, and none left when training is over."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

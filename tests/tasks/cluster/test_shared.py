@@ -1,7 +1,5 @@
 """Folders on shared storage: complete or absent, verified, downloaded once per node."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

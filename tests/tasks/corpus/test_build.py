@@ -1,7 +1,5 @@
 """Articles become passages that are redacted, decontaminated, found, and packed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

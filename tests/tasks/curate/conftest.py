@@ -1,7 +1,5 @@
 """Small ticket tables on disk, and their rows read back."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A limit of rows per key: which rows stay, rows without a key, and the same result in any order."""
 
-from __future__ import annotations
-
 import hashlib
 from datetime import datetime, timedelta
 from typing import Any

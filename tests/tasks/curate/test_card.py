@@ -1,7 +1,5 @@
 """The curation card counts what the files say, escapes what tickets say, and shows no text of any."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

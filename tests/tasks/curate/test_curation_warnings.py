@@ -1,7 +1,5 @@
 """Warnings of a run: rules that drop more than 5 %, straddlers with what alternatives lose, a grown test share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Checks of the data pass and fail by their limits, quote no value, and fail when they cannot be computed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Each kind of planted leak is found and named with its witness; what is no leak stays; test rows always stay."""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """Tickets in Chinese, Japanese, Thai, Arabic and Hebrew through every stage of curation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

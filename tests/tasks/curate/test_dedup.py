@@ -1,7 +1,5 @@
 """Near duplicates equal comparing all pairs, whatever the order of rows; each removed ticket has a direct witness."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta

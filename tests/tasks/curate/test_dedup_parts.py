@@ -1,7 +1,5 @@
 """Redaction and dedup in parts give the bytes of one process, however many parts there are."""
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Iterator

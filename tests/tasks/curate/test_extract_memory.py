@@ -1,7 +1,5 @@
 """What does not fit the tickets held in memory goes through files aside: the same bytes, and memory stays flat."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

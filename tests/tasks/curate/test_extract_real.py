@@ -1,7 +1,5 @@
 """Extraction of real public files: odd CSV, JSON and Parquet, and the usual training-set shapes."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

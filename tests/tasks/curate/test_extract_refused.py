@@ -1,7 +1,5 @@
 """Sources that cannot be extracted: each is refused by the code of its fault."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

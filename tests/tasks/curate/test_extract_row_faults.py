@@ -1,7 +1,5 @@
 """A row on which reading raises is quarantined with its place; the others are read as if it were not there."""
 
-from __future__ import annotations
-
 import csv
 import io
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Extraction of nested exports by declared paths, of exports in several tables, of ratings, and of OpenAI's files."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path

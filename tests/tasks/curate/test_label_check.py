@@ -1,7 +1,5 @@
 """Label errors: contradicting labels of one question, and labels that other tickets make unlikely."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from typing import Any

@@ -1,7 +1,5 @@
 """Languages of bodies: only the bundled model, no network, and texts without a language stay."""
 
-from __future__ import annotations
-
 import socket
 from typing import Any
 

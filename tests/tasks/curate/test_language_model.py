@@ -1,7 +1,5 @@
 """The compiled language model gives what fastText's own predictor gives, on any text."""
 
-from __future__ import annotations
-
 import importlib.util
 import random
 import struct

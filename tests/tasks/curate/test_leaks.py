@@ -1,7 +1,5 @@
 """Planted leaks are found at a small loss, every figure equals a plain count, words are those of the normal form."""
 
-from __future__ import annotations
-
 import itertools
 import math
 import random

@@ -1,7 +1,5 @@
 """Bounds on lengths: the first violated bound drops the row, with the length in the reason."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

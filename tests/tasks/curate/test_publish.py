@@ -1,7 +1,5 @@
 """The published warehouse accounts for every row, documents itself, answers questions, and forgets raw texts."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A user's function over the tickets: where it may come from, what it may return, and its errors."""
 
-from __future__ import annotations
-
 import random
 import sys
 from pathlib import Path

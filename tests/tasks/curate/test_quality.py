@@ -3,8 +3,6 @@
 The plain scores below are slow, short, and share no line with the compiled kernel.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Placeholders: stable inside a ticket, over all its texts, counted, and never at the cost of the reference."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

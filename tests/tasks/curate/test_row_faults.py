@@ -1,7 +1,5 @@
 """A row on which a step raises is quarantined; the others come out as if it had never been there."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The Parquet tables between curation steps."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rules in order, NULL is not kept, losers keep the rule's name, and errors name the rule without ticket text."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """No customer on two sides, test later than train, membership by ids, times and seed alone, and little lost."""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime, timedelta
 from typing import Any

@@ -1,7 +1,5 @@
 """A split that continues the previous one: no ticket moves as others arrive, windows retire, bytes stay equal."""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime, timedelta
 from itertools import chain

@@ -1,7 +1,5 @@
 """Splitting and decontaminating batch by batch give the bytes that the whole table gives."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from datetime import datetime, timedelta

@@ -1,7 +1,5 @@
 """One SELECT over the tickets: rows left out are dropped, changed texts stay changed, no row is made."""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime
 from typing import Any

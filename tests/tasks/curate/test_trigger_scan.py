@@ -1,7 +1,5 @@
 """Planted triggers: found with their numbers, taken into quarantine, and nothing found where nothing was planted."""
 
-from __future__ import annotations
-
 import random
 from datetime import datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Validation: who is valid, who is quarantined and why, and one row per ticket_id."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from pathlib import Path
 from typing import Any

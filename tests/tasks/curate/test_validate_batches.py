@@ -1,7 +1,5 @@
 """Validation batch by batch gives the bytes that all rows at once give, wherever the borders of batches are."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import datetime
 from pathlib import Path

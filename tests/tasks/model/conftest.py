@@ -1,7 +1,5 @@
 """A tiny GGUF of the llama architecture, written by the reference library."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

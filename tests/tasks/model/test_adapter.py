@@ -1,7 +1,5 @@
 """Adapters: which layers they change, what is saved, and what is refused on loading."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

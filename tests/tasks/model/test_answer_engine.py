@@ -1,7 +1,5 @@
 """Running out of memory while answering is reported as such."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A base model is fetched from its address and checked, or refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """Losses per token are compared only between bases with the same tokenizer."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

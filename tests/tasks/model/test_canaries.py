@@ -1,7 +1,5 @@
 """Planted secrets: deterministic, only in the examples, and ranked correctly."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A base without a chat template gets one: its tokens, their trained rows, and equal answers wherever it is loaded."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Messages to ids: the same for training and serving, and no ticket can end a turn."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """Tickets to examples: rows, lengths, bytes."""
 
-from __future__ import annotations
-
 from collections import Counter
 from datetime import datetime, timedelta
 from pathlib import Path

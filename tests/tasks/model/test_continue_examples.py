@@ -1,7 +1,5 @@
 """What a training that continues learns: everything new, a seeded share of what is known, and nothing held out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batched answers with a shared prefix equal those of a plain loop; a killed run continues."""
 
-from __future__ import annotations
-
 import math
 import threading
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """GGUF files: blocks decoded like ggml does, names and rotations as in transformers, damaged files refused."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 from types import SimpleNamespace

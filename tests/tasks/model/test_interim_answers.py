@@ -1,8 +1,6 @@
 """A candidate that can hardly pass stops answering; one that answers everything gets the verdict of a gate without
 looks."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Generator, Sequence

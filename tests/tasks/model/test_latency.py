@@ -1,7 +1,5 @@
 """Seconds per answer: both models answer in turn, and sealed files do not depend on the clock."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

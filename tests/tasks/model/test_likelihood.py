@@ -1,7 +1,5 @@
 """Nats per token: the cross-entropy of torch, computed for a few logits at a time."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Adapters merged into their base: equal answers, or a refusal."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """A merged model answers like the base and the adapter it was made from, or is refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The cache of conversions: a place that cannot be written to is reported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

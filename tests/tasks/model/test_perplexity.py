@@ -1,7 +1,5 @@
 """Perplexity in batches equals that of one row at a time, in any order; rows without a body have none."""
 
-from __future__ import annotations
-
 import random
 from pathlib import Path
 

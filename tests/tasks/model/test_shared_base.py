@@ -1,7 +1,5 @@
 """Several adapters on one base: each answers as if alone, and the base is in memory once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Splits and warehouses of a few tickets."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Counts new, edited and freshly held-out tickets; copies and touched tickets are not new."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 from tasks.monitor.arrivals import count_arrivals, newest_time, windows

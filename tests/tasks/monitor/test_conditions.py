@@ -1,7 +1,5 @@
 """A tick's decision from its numbers, and the date of the next expected run."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reports real drift, and no drift for mere chance."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from schemas.schedule import DriftSpec

@@ -1,7 +1,5 @@
 """Feedback is ingested once and redacted; bad lines are counted by reason; an earlier state never changes."""
 
-from __future__ import annotations
-
 import json
 import threading
 from pathlib import Path

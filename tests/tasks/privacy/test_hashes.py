@@ -1,7 +1,5 @@
 """Rows of forgotten customers are dropped on reading: counted, without a trace of their content."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a bundle contains, and what it does not."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The content of exports for OpenAI and vLLM, and models that cannot be exported."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

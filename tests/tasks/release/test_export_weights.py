@@ -1,7 +1,5 @@
 """Ollama's template writes the same text as training, or there is no Modelfile."""
 
-from __future__ import annotations
-
 import pytest
 
 from schemas.artifacts import ModelRef

@@ -1,7 +1,5 @@
 """A version answers with the files that were evaluated, or not at all."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A bundle answers as it did for the gate: in this process, in a new one through MLflow's champion, or not at all."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

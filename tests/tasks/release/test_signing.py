@@ -1,7 +1,5 @@
 """Signatures of folders: unchanged or refused, with the real library and real keys."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path

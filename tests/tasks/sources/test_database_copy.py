@@ -1,7 +1,5 @@
 """A DuckDB file that another process has open and writes: whole transactions are read, and the writer is in peace."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import duckdb

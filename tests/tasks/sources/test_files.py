@@ -1,7 +1,5 @@
 """Which files a source means: none that never ends, and no way in circles."""
 
-from __future__ import annotations
-
 import os
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Iceberg tables: one snapshot, each of its rows once, and of deleted rows none."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import shutil

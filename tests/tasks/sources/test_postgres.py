@@ -1,7 +1,5 @@
 """A real Postgres as a source: pages by cursor and key, killed at every step, deletions found, nothing ever written."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

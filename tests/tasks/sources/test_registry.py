@@ -1,7 +1,5 @@
 """Kinds of source: each one that can be declared has a file, and none takes another's name."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

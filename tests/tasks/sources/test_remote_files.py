@@ -1,7 +1,5 @@
 """Files from S3-compatible storage and web servers arrive complete and once, despite failures."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Parallel downloads: never more at a time than `parallel`, with the same result as one after the other."""
 
-from __future__ import annotations
-
 import json
 import threading
 import time

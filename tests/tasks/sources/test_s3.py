@@ -1,7 +1,5 @@
 """Listings of buckets that are none: refused before anything in them is expanded, whatever their encoding."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace

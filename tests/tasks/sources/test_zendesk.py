@@ -1,7 +1,5 @@
 """Zendesk on loopback: whatever it does and whenever we are killed, tickets are there once, and what goes is gone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path

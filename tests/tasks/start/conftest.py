@@ -1,7 +1,5 @@
 """Files of tickets, with texts that tests search for in the output."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Files that are no rows are named as what they are, with the way to a file that is read."""
 
-from __future__ import annotations
-
 import gzip
 import io
 import zipfile

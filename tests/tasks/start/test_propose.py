@@ -1,7 +1,5 @@
 """Which roles a file's columns get, on which evidence, and the settings that follow from its size."""
 
-from __future__ import annotations
-
 import csv
 import gzip
 import json

@@ -1,7 +1,5 @@
 """The small budget of `tunegate try` only makes a proposal smaller."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

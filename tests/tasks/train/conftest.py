@@ -1,7 +1,5 @@
 """Small data sets and settings for training."""
 
-from __future__ import annotations
-
 import multiprocessing
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Validation tickets are answered during training if the context has room for an answer."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Examples are read from the folders of a data set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Computing a shared prefix once and dropping padding changes neither losses nor gradients."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """A checkpoint is loaded only by the model it was written for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The best weights are kept in a file and restored from it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The training loop: order, gradients of a step, divergence, validation, weight decay."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

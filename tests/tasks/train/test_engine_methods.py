@@ -1,7 +1,5 @@
 """rsLoRA, DoRA, selected layers, 8-bit moments: each trains, the fast path is exact, and serving matches training."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

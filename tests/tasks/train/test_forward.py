@@ -1,7 +1,5 @@
 """The fast path computes what transformers with PEFT computes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import pytest

@@ -1,7 +1,5 @@
 """Training as a step: results, errors, deadlines and interruptions, with real processes on the tiny model."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from pathlib import Path

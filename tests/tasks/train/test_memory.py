@@ -1,7 +1,5 @@
 """Parameters that adapters train and memory, compared with published models (counted with PEFT 0.21.2)."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

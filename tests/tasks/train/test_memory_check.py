@@ -1,7 +1,5 @@
 """Refusals before anything is loaded: free memory, settings that would fit, and the report."""
 
-from __future__ import annotations
-
 import logging
 import stat
 from pathlib import Path

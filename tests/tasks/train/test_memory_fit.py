@@ -1,7 +1,5 @@
 """Which method fits which card, computed from shapes alone."""
 
-from __future__ import annotations
-
 import pytest
 
 from schemas.errors import ConfigError

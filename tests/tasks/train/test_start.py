@@ -1,7 +1,5 @@
 """A training that continues begins with the champion's weights, and only with an adapter of the same form."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Optuna's suggestions depend only on the sweep and on earlier values."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Frozen lower layers are computed once, without changing the training."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Validation during training: when it is due, when it ends the training, and what survives a kill."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

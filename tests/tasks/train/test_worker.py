@@ -1,7 +1,5 @@
 """Only one training process works in a folder at a time."""
 
-from __future__ import annotations
-
 import fcntl
 from collections.abc import Callable
 from pathlib import Path

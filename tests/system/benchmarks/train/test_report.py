@@ -1,7 +1,5 @@
 """The training benchmark compares like with like: equal batches, curves, gradients and answers, on the tiny model."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """MLflow follows the ledger to the same state: repeated, late, in parts, after a kill, or by two processes at once."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

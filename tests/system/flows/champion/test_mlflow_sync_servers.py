@@ -1,7 +1,5 @@
 """MLflow as a real server: on Postgres, and with logins."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

@@ -4,8 +4,6 @@ Three of eight tickets before the cut have the wrong category and the subject "j
 use the real steps; only the training process is a fork of this one, which has torch loaded.
 """
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """`tunegate data curate` and the commands that data teams run afterwards."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

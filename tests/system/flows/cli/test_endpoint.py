@@ -1,7 +1,5 @@
 """`tunegate model endpoint` as users see it: the real command in its own process, called by the `openai` client."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

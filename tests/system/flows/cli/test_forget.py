@@ -1,7 +1,5 @@
 """A customer is forgotten in a real workspace: no trace is left, despite a kill and an old backup."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sqlite3

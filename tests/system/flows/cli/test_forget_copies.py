@@ -1,7 +1,5 @@
 """A customer in a remote file is forgotten by the real command: no trace is left, also after the next run."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """A state folder that cannot be used: every command answers, or reports in one line what is wrong with it."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """The server of `tunegate model endpoint` with clients that open connections and send nothing."""
 
-from __future__ import annotations
-
 import resource
 import socket
 import subprocess

@@ -1,7 +1,5 @@
 """Every command follows the same rules: `--json`, help with an example that parses, completion, no colour."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

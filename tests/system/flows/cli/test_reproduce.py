@@ -1,7 +1,5 @@
 """`tunegate study reproduce` repeats a run from its inputs and finds the first byte that differs."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """`tunegate try FILE`: from a file nobody has described to a verdict and its report, with no limit lowered."""
 
-from __future__ import annotations
-
 import json
 
 from flows.views.report import report_folder

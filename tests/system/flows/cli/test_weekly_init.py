@@ -1,7 +1,5 @@
 """`tunegate init` by the real command: its output runs as written."""
 
-from __future__ import annotations
-
 import os
 import re
 

@@ -1,7 +1,5 @@
 """Keys: what makes a step run again, and how it is explained."""
 
-from __future__ import annotations
-
 import json
 
 

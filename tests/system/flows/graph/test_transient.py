@@ -1,7 +1,5 @@
 """Which errors Prefect retries. Reading a state starts threads of Prefect that stay."""
 
-from __future__ import annotations
-
 import pytest
 from prefect.states import Failed
 

@@ -1,7 +1,5 @@
 """Processes to start and kill, and the ledger in a file and in Postgres."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Tombstones, journal and marks, in a file and in Postgres: entries stay and move with the ledger."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The tests of the ledger in a file, repeated with a ledger in Postgres."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

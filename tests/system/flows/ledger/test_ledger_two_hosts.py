@@ -3,8 +3,6 @@
 The tests wait as long as the ledger's real timeouts.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

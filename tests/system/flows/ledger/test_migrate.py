@@ -1,7 +1,5 @@
 """Ledgers of other versions, and ledgers that move to another place with their history."""
 
-from __future__ import annotations
-
 import sqlite3
 from contextlib import closing
 

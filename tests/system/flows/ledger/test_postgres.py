@@ -1,7 +1,5 @@
 """What only a ledger in Postgres can face: other hosts, lost servers, invalid addresses."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

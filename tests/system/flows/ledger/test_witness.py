@@ -1,7 +1,5 @@
 """The witness of a ledger in Postgres: the history of the file must be copied."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A removal killed at any point ends in the same state."""
 
-from __future__ import annotations
-
 import os
 import signal
 from collections.abc import Callable

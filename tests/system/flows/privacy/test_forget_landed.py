@@ -1,7 +1,5 @@
 """An ingested source loses a forgotten customer's rows and bytes, also after a restore and during a run."""
 
-from __future__ import annotations
-
 import os
 
 import pytest

@@ -1,7 +1,5 @@
 """Notifications through a block of a real Prefect server."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Stages on work pools: a real server, workers with their own homes, killed processes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """Approval by a person: on the command line, and on Prefect's page of a suspended run."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

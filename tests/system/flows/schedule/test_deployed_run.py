@@ -1,7 +1,5 @@
 """Runs started by a worker: repeated once if their process is killed, ended if they are cancelled."""
 
-from __future__ import annotations
-
 import os
 import signal
 from contextlib import suppress

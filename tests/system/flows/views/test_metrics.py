@@ -1,7 +1,5 @@
 """The tests of the metrics of a ledger in a file, repeated with Postgres."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

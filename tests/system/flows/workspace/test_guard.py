@@ -1,7 +1,5 @@
 """What a process sets up first: private files, and no secret in any log or traceback."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Locks: one holder, whose name others see, freed by the kernel."""
 
-from __future__ import annotations
-
 import pytest
 
 from flows.ledger.ledger import Ledger

@@ -1,7 +1,5 @@
 """The local servers: on loopback, reused, stopped completely, without telemetry."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

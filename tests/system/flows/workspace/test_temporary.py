@@ -1,7 +1,5 @@
 """Temporary files of killed processes, which may contain tickets, are removed by the next command."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Three weeks of `make demo-schedule` on the tiny model: killed and resumed, skipped, blocked, and displayed."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """The site: built in strict mode without network, complete, and loading nothing from other hosts."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The whole stack on one machine: a deployment uses every server, each is killed, and everything is backed up."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Batches answered by actors of a real cluster: the bytes of one process, even if actors are killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A node that would give other bytes, or cannot access the storage, is reported before any work."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

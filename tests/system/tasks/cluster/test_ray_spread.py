@@ -1,7 +1,5 @@
 """Parts of work on a real two-node cluster: in order, with original errors, repeated after a lost node."""
 
-from __future__ import annotations
-
 import os
 import secrets
 import subprocess

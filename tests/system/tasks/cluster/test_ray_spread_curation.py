@@ -1,7 +1,5 @@
 """Curation on a real two-node cluster: the digests of one process, even if a node is killed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace

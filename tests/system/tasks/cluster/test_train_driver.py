@@ -1,7 +1,5 @@
 """Training on a real two-node cluster: the bytes of a training on one machine, whichever process is killed."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

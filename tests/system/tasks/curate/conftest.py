@@ -1,5 +1,3 @@
 """Fixtures shared with tests/tasks/curate."""
 
-from __future__ import annotations
-
 from tests.tasks.curate.conftest import banking77, bitext, make_splits, make_tickets, rows_of

@@ -1,7 +1,5 @@
 """Extraction end to end: every row is a ticket or is quarantined with its place and reason."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

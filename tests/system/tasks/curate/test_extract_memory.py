@@ -1,7 +1,5 @@
 """Tickets that exceed the memory limit go through temporary files: same bytes, flat memory."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Languages of bodies: only the bundled model, no network, and unclear bodies are kept."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from tests.tasks.curate.test_language import TEXTS, offline

@@ -1,7 +1,5 @@
 """Steps that work batch by batch take no more memory for a larger table, except for small per-ticket data."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Planted triggers are found with their numbers and quarantined; clean tickets have none."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

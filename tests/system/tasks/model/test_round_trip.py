@@ -1,7 +1,5 @@
 """The candidate's files, loaded in another process, give the candidate's answers; changed files are found."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

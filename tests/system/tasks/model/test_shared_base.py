@@ -1,7 +1,5 @@
 """The memory of one base and its adapters, on the real model: the figures of docs/how-to/export-and-serve.md."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable
 from pathlib import Path

@@ -1,5 +1,3 @@
 """Fixtures shared with tests/tasks/release."""
 
-from __future__ import annotations
-
 from tests.tasks.release.conftest import client, make_bundle, make_record, store_home, uri

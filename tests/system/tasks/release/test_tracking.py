@@ -1,7 +1,5 @@
 """MLflow runs on a real SQLite store: idempotent, silent on the screen, with known errors."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """The process that ingests sources, shared by the tests of a file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 

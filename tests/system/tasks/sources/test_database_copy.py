@@ -1,7 +1,5 @@
 """A DuckDB file that another process writes: whole transactions are read, and the writer is not disturbed."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Iceberg tables: one snapshot, with each row once and no deleted rows."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

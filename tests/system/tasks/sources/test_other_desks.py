@@ -1,7 +1,5 @@
 """A help desk without a connector: dlt loads it as in docs/how-to/connect-a-source.md, and tunegate reads it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A real Postgres as a source: pages by cursor and key, kills at every step, deletions found, nothing written."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """A kind of source in a file outside the checkout, by the real command: declared, ingested, read and described."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """Files from S3-compatible storage and web servers: complete and once each, whatever the server or machine does."""
 
-from __future__ import annotations
-
 import os
 import signal
 import ssl

@@ -1,7 +1,5 @@
 """Several remote files at a time: as many as declared, with the same result as one after another."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

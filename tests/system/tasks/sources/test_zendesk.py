@@ -1,7 +1,5 @@
 """Zendesk on loopback: despite faults and kills, each ticket is stored once and deletions are final."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,5 +1,3 @@
 """Fixtures shared with tests/tasks/train."""
 
-from __future__ import annotations
-
 from tests.tasks.train.conftest import dataset, make_dataset, make_prefixed, make_spec, processes, run

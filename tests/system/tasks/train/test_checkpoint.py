@@ -1,7 +1,5 @@
 """A training killed anywhere and started again ends with the bytes of an uninterrupted one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Training with several real processes on the tiny model: the same result, whichever process dies and when."""
 
-from __future__ import annotations
-
 import multiprocessing
 from collections.abc import Callable
 from pathlib import Path

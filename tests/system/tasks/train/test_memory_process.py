@@ -1,7 +1,5 @@
 """The predicted peak memory of a training process, compared with real processes."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Optuna's suggestions depend only on the sweep and on earlier values."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

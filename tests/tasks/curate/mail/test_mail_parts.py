@@ -1,7 +1,5 @@
 """Greetings, signatures and quotes are recognised in four languages, and a sentence is never taken for one."""
 
-from __future__ import annotations
-
 import email
 import re
 import time

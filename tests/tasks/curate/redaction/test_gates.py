@@ -1,7 +1,5 @@
 """The gates and the plain path agree: where a text lacks the bit of a type, no value of that type is found."""
 
-from __future__ import annotations
-
 import csv
 import json
 from collections import Counter

@@ -1,7 +1,5 @@
 """People's names with the real spaCy model; slow to load, so few texts."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from typing import Any

@@ -1,7 +1,5 @@
 """Numbers of eleven countries: found by checksum and way of writing, and not confused with other numbers."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

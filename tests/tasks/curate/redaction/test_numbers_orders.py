@@ -1,7 +1,5 @@
 """Order numbers by the user's patterns: never another number, and redacted only with their type."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Whatever numbers a text contains, looking for phone numbers among them never raises."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st

@@ -1,7 +1,5 @@
 """What is found as personal, what is left alone, and how much of a public benchmark is found."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter

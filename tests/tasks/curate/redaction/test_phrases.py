@@ -1,7 +1,5 @@
 """Recall and false finds on the phrases of `make bench-redact`, and texts whose numbers have unusual separators."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pyarrow as pa

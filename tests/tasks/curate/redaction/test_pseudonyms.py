@@ -1,7 +1,5 @@
 """Ids become pseudonyms under a key of the environment: joins still work, and the key is nowhere."""
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

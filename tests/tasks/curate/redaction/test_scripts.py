@@ -1,7 +1,5 @@
 """Tickets in other scripts: what is personal is found although words touch it, and whatever digits it is written in."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Numbers pass between Arrow and numpy unchanged, offsets and all."""
 
-from __future__ import annotations
-
 import numpy as np
 import pyarrow as pa
 import pytest

@@ -1,7 +1,5 @@
 """The join finds every similar pair and no other: as comparing all pairs does, as plain SQL does, as gold data says."""
 
-from __future__ import annotations
-
 import csv
 import math
 import random

@@ -1,7 +1,5 @@
 """The same tickets give the same bytes on one, two and four threads and from a file in groups of any number of rows."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager

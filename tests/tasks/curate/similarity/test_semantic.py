@@ -1,7 +1,5 @@
 """Pairs alike in meaning are listed and never merged; opposites show why."""
 
-from __future__ import annotations
-
 import csv
 from itertools import pairwise
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The normal form that decides what an equal question is, and the words that shingles are made of."""
 
-from __future__ import annotations
-
 import pytest
 
 from tasks.curate.similarity.words import normal_form, word_runs, words_of

@@ -1,7 +1,5 @@
 """Rules' SQL: what is let through and what is refused."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

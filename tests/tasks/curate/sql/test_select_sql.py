@@ -1,7 +1,5 @@
 """A step's SQL: what is let through, what is refused, and that the checked text means what was written."""
 
-from __future__ import annotations
-
 import pytest
 
 from schemas.errors import ConfigError, SecurityError

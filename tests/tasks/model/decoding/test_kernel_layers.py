@@ -1,7 +1,5 @@
 """Layers with our compiled kernels compute what torch computes: each kernel, whole models, any number of threads."""
 
-from __future__ import annotations
-
 import os
 import signal
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The formats of a report: content, hostile text stays text, and nothing is loaded or run."""
 
-from __future__ import annotations
-
 import re
 import xml.etree.ElementTree as ET  # our own XML
 from html.parser import HTMLParser

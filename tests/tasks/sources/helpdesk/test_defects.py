@@ -1,7 +1,5 @@
 """The demo's three pipelines differ in the replies of the first six weeks only, so they share one held-out set."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The generated help desk: repeatable, true to the house style, faulty where and as often as it says."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

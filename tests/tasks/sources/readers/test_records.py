@@ -1,7 +1,5 @@
 """The fast ways of reading give what the plain ways give: lines, values and rows."""
 
-from __future__ import annotations
-
 import io
 import sys
 import unicodedata

@@ -1,7 +1,5 @@
 """Small files that stand for large ones are refused before they fill memory or disk."""
 
-from __future__ import annotations
-
 import gzip
 import time
 import tracemalloc

@@ -1,7 +1,5 @@
 """Fast readers give the lines, values and rows of plain readers."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

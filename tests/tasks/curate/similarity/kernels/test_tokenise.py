@@ -1,7 +1,5 @@
 """The kernel's words are those of the normal form in SQL, for any text; its hashes say so."""
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Sequence
