@@ -51,7 +51,8 @@ def read_csv(path: Path, form: CsvSpec = USUAL) -> Iterator[Record]:
     Quoted fields may hold line breaks. Reading continues after a row whose quoting is broken, so that one stray quote
     cannot swallow the rest of the file. Rows below it are quarantined until one certainly begins a row: lines of a text
     that has lost its quote can pass for rows. `.tsv` files are separated by tabs; there a quote inside a field is text.
-    A first line such as `sep=;`, which Excel reads, is no row.
+    A first line such as `sep=;`, which Excel reads, is no row. Neither is the header of two or more columns
+    where it is repeated, as between files that were joined.
 
     Raises:
         DataError: TG0202, UTF-16, UTF-32 or damaged compression; TG0204, no usable header.
@@ -70,9 +71,11 @@ def read_csv(path: Path, form: CsvSpec = USUAL) -> Iterator[Record]:
         if above.text.strip().lower().strip('"') == f"sep={separator}":
             above = next(rows, above)
         header = _header(above, form.encoding, separator, f"{path}:{above.line}")
+        names = [above.content] if len(header) > 1 else []
         learnt = _learn(_Lines(iter([first]), form.encoding), header, above.line, separator)
         learnt = replace(learnt, encoding=form.encoding)
-        yield from _Trust(learnt, source).records(_typed(row, header, learnt) for row in rows)
+        below = (_typed(row, header, learnt) for row in rows if row.content not in names)
+        yield from _Trust(learnt, source).records(below)
 
 
 def _learn(lines: _Lines, header: list[str], header_line: int, separator: str) -> RowForm:

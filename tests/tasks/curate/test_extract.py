@@ -89,6 +89,20 @@ def test_byte_order_mark_crlf_and_blank_lines_change_nothing(tmp_path: Path) -> 
     assert plain.rows == dressed.rows
 
 
+def test_the_header_between_joined_files_is_no_row(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('subject,body\na,x\nsubject,body\nb,"y\nz"\n"subject",body\nsubject,other\n')
+    table = extract(files("t.csv"), tmp_path)
+    assert (table.rows.n_in, table.rows.n_out) == (3, 3)
+    assert [(row["subject"], row["body"]) for row in tickets(table)] == [
+        ("a", "x"),
+        ("b", "y\nz"),
+        ("subject", "other"),
+    ]
+    assert [row["source_line"] for row in tickets(table)] == [2, 4, 7]
+    (tmp_path / "one.csv").write_text("body\nx\nbody\n")
+    assert [row["body"] for row in tickets(extract(files("one.csv"), tmp_path))] == ["x", "body"]
+
+
 def test_a_line_over_the_limit_is_quarantined_and_the_next_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
