@@ -69,6 +69,18 @@ def test_require_mlflow_exits_with_code_7_without_mlflow(workplace: Workplace) -
     assert workplace.json("model", "champion", "small")["champion"]["version"] == "1"
 
 
+def test_a_metric_that_is_always_1_promotes_nothing(workplace: Workplace) -> None:
+    def change(document: dict[str, Any]) -> None:
+        document["pipelines"]["small"]["evaluate"]["metrics"][0]["select"] = "SELECT item_id, 1 AS value FROM items"
+
+    workplace.declare(change)
+    done = workplace.run("run", "small")
+    assert done.returncode == 8
+    said = " ".join(done.stderr.split())
+    assert "answered is 1.000 for the reference answers, 1.000 for those of other items and 1.000 for empty ones" in said
+    assert workplace.json("runs")["runs"][0]["verdict"] == "HOLD"
+
+
 def test_bad_data_exits_with_code_3_and_the_quarantine_error(workplace: Workplace) -> None:
     workplace.declare(lambda document: document["pipelines"]["small"]["schema"].update(fail_above=0.0))
     done = workplace.run("run", "small")
