@@ -310,7 +310,7 @@ def _tick_of(tick: Cause | None) -> Tick | None:
 
 def _run(opened: OpenRun, request: Request) -> Outcome:
     context, tick, until = opened.context, request.tick, request.until
-    # A look at the past decides anew, from stored results: what held then is not what holds now.
+    # A look at the past decides again, from stored results: what held then is not what holds now.
     again = request.again or context.as_of is not None
     last = None if again or until != "release" else _last_valid_run(context)
     if last is not None:

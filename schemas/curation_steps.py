@@ -105,7 +105,7 @@ class RedactStep(CurationStepSpec):
     pseudonymise: tuple[Literal["ticket_id", "customer_id", "thread_id"], ...] = ()
     """Columns replaced by a keyed pseudonym (HMAC-SHA256), equal for equal values, so that joins still work."""
     key_env: str = Field(default="TUNEGATE_PSEUDONYM_KEY", pattern=r"^[A-Z_][A-Z0-9_]*$")
-    """Environment variable with the key of the pseudonyms; the key itself never stands in a file."""
+    """Environment variable with the key of the pseudonyms; the key itself is never in a file."""
 
     @model_validator(mode="after")
     def _types_are_backed(self) -> Self:

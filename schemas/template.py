@@ -49,9 +49,9 @@ def template_columns(text: str, *, also: tuple[str, ...] = ()) -> tuple[str, ...
 
 
 def text_around(template: str) -> tuple[str, str, str]:
-    """Split a template into what stands before the ticket's columns, the part from the first to the last, and the rest.
+    """Split a template into what is before the ticket's columns, the part from the first to the last, and the rest.
 
-    Only that part is a caller's own text; `{passages}` stands before or after it.
+    Only that part is a caller's own text; `{passages}` comes before or after it.
 
     Raises:
         ValueError: `{passages}` is between ticket columns; or as `template_columns`.
