@@ -13,7 +13,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.cli.output import note, out, print_json, print_rows, write
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SecurityError
 
@@ -293,8 +293,6 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     """
     from tempfile import TemporaryDirectory
 
-    from rich.markup import escape
-
     from flows.context.published import published_database
     from flows.views.failed_curation import failed_curation
     from schemas.load import load_file
@@ -304,11 +302,7 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
         failed = failed_curation(settings, pipeline, Path(folder))
         if failed is not None:
-            talk().print(
-                f"[yellow]note[/yellow] run {failed.run_id} failed in {escape(failed.step)}; "
-                "this is what its curation left",
-                soft_wrap=True,
-            )
+            note(f"run {failed.run_id} failed in {failed.step}; this is what its curation left")
         yield (failed.database if failed else published_database(settings.home, pipeline)), failed
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from flows.cli.answering import no_champion
 from flows.cli.listening import listen, run_server
-from flows.cli.output import print_json, talk
+from flows.cli.output import print_json, talk, warn
 from flows.context.feedback import take_in
 from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
@@ -294,4 +294,4 @@ def _announce(url: str, names: list[str], token: Token, *, as_json: bool) -> Non
         return
     talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
     if token.value is None:
-        talk().print("warning it answers whoever calls from this machine", markup=False)
+        warn("it answers whoever calls from this machine")

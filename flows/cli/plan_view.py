@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from flows.cli.output import out, print_rows, talk
+from flows.cli.output import note, out, print_rows, warn
 from flows.cli.validation import advice_on, missing_columns, read_source
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_champion, describe_start
@@ -279,10 +277,9 @@ def print_plan(view: PlanView) -> None:
     Raises:
         GateError: as `flows.views.power.refuse_weak_gate`, after everything is printed but the warnings.
     """
-    if view.source is not None:
-        talk().print(f"[yellow]note[/yellow] {escape(view.source)}")
-    if view.start is not None:
-        talk().print(f"[yellow]note[/yellow] {escape(view.start)}")
+    for remark in (view.source, view.start):
+        if remark is not None:
+            note(remark)
     print_rows(view.rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in view.figures.items():
@@ -302,7 +299,7 @@ def print_plan(view: PlanView) -> None:
     weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
     for warning in (weak, memory, *view.advice):
         if warning is not None:
-            talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
+            warn(warning)
 
 
 def _resources(view: PlanView) -> str:
