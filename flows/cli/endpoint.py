@@ -199,13 +199,7 @@ def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_to
 
 
 def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
-    """What may be asked for this moment: aliases first, then every version that ever was champion, the newest first.
-
-    Args:
-        ledger: The truth about both.
-        name: Registered model.
-        candidates: Versions that were never promoted, too.
-    """
+    """The versions that requests can use now, by alias and by number; with `candidates` also those never promoted."""
     entered = entries_of(ledger.history(name), name)
     known = {
         row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)
@@ -218,7 +212,7 @@ def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
 
 
 def redact_turns(spec: PipelineSpec) -> Callable[[list[Message]], list[Message]]:
-    """What the pipeline's `redact` steps make of a conversation, as of the tickets that were learned from."""
+    """Redact a conversation by the pipeline's `redact` steps, as the tickets that the model learned from were."""
     steps = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
 
     def redact(turns: list[Message]) -> list[Message]:

@@ -42,7 +42,7 @@ class PlanView:
         champion: Version of today's champion.
         rows: One for each step: id, state, seconds, result, why.
         figures: Rows, tokens, minutes and GiB by name; null if nothing says them.
-        source: A remark on a source that a plan does not ask; null for the others.
+        source: A remark on a source that a plan does not contact; null for the others.
         places: Stage -> where it runs.
     """
 
@@ -160,9 +160,9 @@ def _limits(found: PlannedRun) -> Iterator[str]:
 
 
 def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
-    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
+    """The forecast that the (first) training makes before it loads anything; None without its base model.
 
-    On a cluster each node asks for itself.
+    On a cluster each node makes its own.
     """
     if spec.engine == "ray":
         return None

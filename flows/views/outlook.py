@@ -121,7 +121,7 @@ def pace_of(
     store: Store,
     root: Path,
 ) -> Pace | None:
-    """Estimate the seconds of these nodes; None if the sizes are not known, or nothing tells how fast this machine is.
+    """Estimate the seconds of these nodes; None if the sizes or this machine's speed are not known.
 
     Args:
         nodes: Those that will run, without those that only grow others.

@@ -65,7 +65,7 @@ def parse(pattern: str) -> tuple[Choice | str, ...]:
     """The pattern as text and choices, in order.
 
     Raises:
-        ValueError: brackets do not match, or `|` stands outside of them.
+        ValueError: brackets do not match, or `|` is outside of them.
     """
     open_branches: list[list[list[Choice | str]]] = [[[]]]
     for piece in re.split(r"([\[\]|])", pattern):

@@ -54,7 +54,7 @@ class Product(Spec):
     prices: tuple[int, ...]
     """Euros, rising."""
     needed: Texts
-    """For delivery and technical: what stands still without it."""
+    """For delivery and technical: what does not work without it."""
 
 
 class Phrases(Spec):
