@@ -41,7 +41,7 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     if code:
         return code
     database = published_database(load_settings(config).home, pipeline)
-    rows, card = funnel_of(database), _card(database)
+    rows, card = funnel_of(database), database.with_name("card.html")
     if as_json:
         print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows})
         return 0
@@ -64,16 +64,8 @@ def funnel(
         rows = funnel_of(database)
         codes = reasons_of(database) if reasons else []
     if as_json:
-        card = {"card": None if failed else str(_card(database))}
-        print_json(
-            {
-                "pipeline": pipeline,
-                "funnel": rows,
-                **card,
-                **_failure(failed),
-                **({"reasons": codes} if reasons else {}),
-            }
-        )
+        shown = {"pipeline": pipeline, "funnel": rows, "card": None if failed else str(database.with_name("card.html"))}
+        print_json({**shown, **_failure(failed), **({"reasons": codes} if reasons else {})})
         return 0
     print_rows(rows, FUNNEL_COLUMNS)
     if reasons:
@@ -277,11 +269,6 @@ def dictionary(
     else:
         out().print(str(to), markup=False, soft_wrap=True)
     return 0
-
-
-def _card(database: Path) -> Path:
-    """The curation card next to it."""
-    return database.with_name("card.html")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from schemas.remote_source import LOOPBACK
 from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
@@ -38,7 +39,6 @@ from tasks.release.live import LiveModels, Memory, Offer, base_of
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
 MIN_TOKEN_CHARS = 16
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)

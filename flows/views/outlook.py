@@ -6,6 +6,7 @@ starts nothing and contacts no service.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,7 +129,9 @@ def pace_of(
         model: The base model, if it is there.
         root: Folder of pipelines.yaml.
     """
-    dims = _dims(spec.train.first(), root)
+    dims: ModelDims | None = None
+    with suppress(ConfigError):
+        dims = dims_of(spec.train.first(), root)
     heavy = {node.folder for node in nodes} & {"train", "answers"}
     if size is None or (heavy and dims is None):
         return None
@@ -226,13 +229,6 @@ def _trained(step: StepRow, store: Store, train: TrainSpec, dims: ModelDims) -> 
     return training_work(
         once, round(found.n_tokens / past.epochs), n_parameters=dims.n_parameters, n_layers=dims.layers
     )
-
-
-def _dims(train: TrainSpec, root: Path) -> ModelDims | None:
-    try:
-        return dims_of(train, root)
-    except ConfigError:
-        return None
 
 
 def _origin(probed: Sequence[str], heavy: set[str]) -> str:
