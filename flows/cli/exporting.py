@@ -126,7 +126,7 @@ def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> E
     )
 
 
-def warn_of_standing(origin: ExportOrigin) -> None:
+def warn_if_unpromoted(origin: ExportOrigin) -> None:
     """A line on stderr about a version that the gate did not let in."""
     name = f"{origin.name} v{origin.version}"
     if not origin.promoted:

@@ -211,11 +211,11 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import export_model, print_export, warn_of_standing
+    from flows.cli.exporting import export_model, print_export, warn_if_unpromoted
 
     done, signature = export_model(tuple(runs), _form or form, to, config=config, stored=stored, sign=sign)
     for origin in done.origins:
-        warn_of_standing(origin)
+        warn_if_unpromoted(origin)
     if as_json:
         signed = {} if signature is None else {"signature": str(signature)}
         folder = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files)}

@@ -122,7 +122,10 @@ class Landing:
         """
         import pyarrow as pa
 
-        newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
+        newest = {
+            (row.stream, row.key): row
+            for row in sorted(rows, key=lambda row: (len(row.version or ""), row.version or ""))
+        }
         if self._skips is not None:
             gone = [place for place, row in newest.items() if self._skips(row)]
             self.drop(gone)
@@ -247,7 +250,3 @@ def rewrite_if_replaced(folder: Path) -> bool:
     rewritten.replace(path)
     sync_directory(folder)
     return True
-
-
-def _order(version: str | None) -> tuple[int, str]:
-    return (len(version or ""), version or "")

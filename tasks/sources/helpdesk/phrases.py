@@ -97,8 +97,4 @@ class Phrases(Spec):
     untriaged_replies: Texts
 
 
-def _read() -> Phrases:
-    return Phrases.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("phrases.yaml")))
-
-
-PHRASES: Final = _read()
+PHRASES: Final = Phrases.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("phrases.yaml")))
