@@ -1,4 +1,4 @@
-"""The base of every `source` section, and how files of tickets are read. Part of `source` (`schemas/source.py`)."""
+"""The base of every `source` section, and how rows and files are read. Part of `source` (`schemas/source.py`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,18 @@ class Source(Spec):
     """A section `source`: each kind has one, with a literal `kind`."""
 
 
+class RowReading(Source):
+    """How rows become tickets."""
+
+    shape: Shape = "auto"
+    """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
+    columns: dict[TicketColumn, str] = Field(default={})
+    """Ticket column -> column of the source, or a path into nested rows (`requester.id`, `comments[-1].body`). Other
+    columns are read by their own name."""
+    extra_columns: Literal["ignore", "error"] = "ignore"
+    """What to do with columns that are neither ticket columns nor mapped; they are always counted."""
+
+
 Encoding = Literal["utf-8", "windows-1252", "latin-1", "iso-8859-15", "iso-8859-2", "windows-1250"]
 
 
@@ -29,23 +41,16 @@ class CsvSpec(Spec):
     """Between whole numbers and decimals of `rating`; with `,` a dot groups thousands."""
 
 
-class FileReading(Source):
+class FileReading(RowReading):
     """Settings of both local and remote files."""
 
     format: Literal["auto", "csv", "jsonl", "parquet"] = "auto"
     """`auto` uses the file's suffix, never its content."""
-    shape: Shape = "auto"
-    """`auto` detects messages, Alpaca, ShareGPT and prompt-completion rows by their keys; a mix is refused."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Canonical column -> column of the file, or a path into nested rows (`requester.id`, `comments[-1].body`). Other
-    columns are read by their own name."""
     csv: CsvSpec = CsvSpec()
     """Delimiter, encoding and decimals of CSV files."""
     time_format: str | None = None
     """Format of `created_at` and `updated_at` as Python's strptime has it, e.g. `%d.%m.%Y %H:%M`; ISO 8601 and numbers
     are read with and without it. Times without a zone are UTC."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither canonical nor mapped; they are always counted."""
 
     @field_validator("time_format")
     @classmethod

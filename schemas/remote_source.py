@@ -14,8 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
-from schemas.columns import Shape, TicketColumn
-from schemas.file_reading import FileReading, Source
+from schemas.columns import TicketColumn
+from schemas.file_reading import FileReading, RowReading, Source
 from schemas.secret import Secret
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -97,7 +97,7 @@ class ZendeskSource(Source):
         return int(datetime.fromisoformat(self.start).replace(tzinfo=UTC).timestamp())
 
 
-class PostgresSource(Source):
+class PostgresSource(RowReading):
     """A table, or one SELECT, of a Postgres database, read-only and incrementally by a cursor column; the extra
     `postgres`."""
 
@@ -121,12 +121,6 @@ class PostgresSource(Source):
     deletions: Literal["compare", "ignore"] = "compare"
     """`compare` reads all keys after each sync: missing rows become `deleted_upstream`, and rows that the cursor
     missed are fetched."""
-    shape: Shape = "auto"
-    """As for `kind: files`."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the table or query, or a path into it, as for `kind: files`."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither ticket columns nor mapped."""
 
     @model_validator(mode="after")
     def _one_of(self) -> PostgresSource:

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.columns import Shape, TicketColumn
-from schemas.file_reading import FileReading, Source
+from schemas.file_reading import FileReading, RowReading, Source
 from schemas.kinds import Kinds
 from schemas.remote_source import PostgresSource, RemoteFilesSource, ZendeskSource, is_a_day
 
@@ -20,7 +19,7 @@ class FilesSource(FileReading):
     """Paths or globs, relative to pipelines.yaml."""
 
 
-class DuckDBSource(Source):
+class DuckDBSource(RowReading):
     """A table, or one SELECT, in a DuckDB file of yours; opened read-only, or copied while others write it."""
 
     kind: Literal["duckdb"]
@@ -30,12 +29,6 @@ class DuckDBSource(Source):
     """Name of a table or view; exactly one of `table` and `query`."""
     query: str | None = None
     """One SELECT statement; exactly one of `table` and `query`."""
-    shape: Shape = "auto"
-    """As of `kind: files`."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the table or query, or a path into it, as of `kind: files`."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither ticket columns nor mapped."""
 
     @field_validator("database")
     @classmethod
@@ -54,7 +47,7 @@ class DuckDBSource(Source):
         return self
 
 
-class IcebergSource(Source):
+class IcebergSource(RowReading):
     """One snapshot of an Iceberg table with local files; deleted rows are never read. Needs the extra `iceberg`."""
 
     kind: Literal["iceberg"]
@@ -67,12 +60,6 @@ class IcebergSource(Source):
     """`namespace.table` in the catalog."""
     snapshot_id: int | None = Field(default=None, ge=0)
     """The snapshot to read; null reads the table's current one."""
-    shape: Shape = "auto"
-    """As for `kind: files`."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the table, or a path into it, as for `kind: files`."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither ticket columns nor mapped."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> IcebergSource:
@@ -83,7 +70,7 @@ class IcebergSource(Source):
         return self
 
 
-class HuggingFaceSource(Source):
+class HuggingFaceSource(RowReading):
     """A dataset of the Hugging Face hub, or a local directory in its form."""
 
     kind: Literal["hf"]
@@ -95,12 +82,6 @@ class HuggingFaceSource(Source):
     """Split of the dataset."""
     allow_download: bool = False
     """Nothing is fetched from the network unless this is true."""
-    shape: Shape = "auto"
-    """As of `kind: files`."""
-    columns: dict[TicketColumn, str] = Field(default={})
-    """Ticket column -> column of the dataset, or a path into it, as of `kind: files`."""
-    extra_columns: Literal["ignore", "error"] = "ignore"
-    """What to do with columns that are neither ticket columns nor mapped."""
 
 
 class GeneratedSource(Source):

@@ -144,10 +144,6 @@ def _report_unexpected(error: BaseException, arguments: list[str]) -> int:
     return code
 
 
-def _debug(_value: bool) -> None:
-    """`--debug` is read by `main`; declaring it here lets the parser accept and explain it."""
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
@@ -158,7 +154,8 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def common(
-    debug: Annotated[bool, typer.Option("--debug", callback=_debug, help="Tracebacks for errors.")] = False,
+    # `main` reads it: it is declared here for the parser to accept and explain it.
+    debug: Annotated[bool, typer.Option("--debug", help="Tracebacks for errors.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,

@@ -24,12 +24,7 @@ def group(summary: str, **settings: Any) -> typer.Typer:
 
 
 def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
-    """Make a function a command of `app`: its name is the command's, its docstring the help.
-
-    Args:
-        app: The group.
-        example: A line that a person may type, shown under the help.
-    """
+    """Make a function a command of `app`: its name is the command's, its docstring the help, the example below it."""
 
     def register(function: F) -> F:
         reads_config = "config" in inspect.signature(function).parameters

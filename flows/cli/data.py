@@ -13,7 +13,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.cli.output import note, out, print_json, print_rows, write
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SecurityError
 
@@ -41,7 +41,7 @@ def curate(pipeline: Pipeline, config: Config = CONFIG, wait: Wait = 0.0, as_jso
     if code:
         return code
     database = published_database(load_settings(config).home, pipeline)
-    rows, card = funnel_of(database), _card(database)
+    rows, card = funnel_of(database), database.with_name("card.html")
     if as_json:
         print_json({"pipeline": pipeline, "warehouse": str(database), "card": str(card), "funnel": rows})
         return 0
@@ -64,16 +64,8 @@ def funnel(
         rows = funnel_of(database)
         codes = reasons_of(database) if reasons else []
     if as_json:
-        card = {"card": None if failed else str(_card(database))}
-        print_json(
-            {
-                "pipeline": pipeline,
-                "funnel": rows,
-                **card,
-                **_failure(failed),
-                **({"reasons": codes} if reasons else {}),
-            }
-        )
+        shown = {"pipeline": pipeline, "funnel": rows, "card": None if failed else str(database.with_name("card.html"))}
+        print_json({**shown, **_failure(failed), **({"reasons": codes} if reasons else {})})
         return 0
     print_rows(rows, FUNNEL_COLUMNS)
     if reasons:
@@ -279,11 +271,6 @@ def dictionary(
     return 0
 
 
-def _card(database: Path) -> Path:
-    """The curation card next to it."""
-    return database.with_name("card.html")
-
-
 @contextmanager
 def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuration | None]]:
     """The database of the last curation: what it left, if it failed, else the published one.
@@ -292,8 +279,6 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
         ConfigError: TG0104, no such pipeline; TG0159, it has not been curated yet.
     """
     from tempfile import TemporaryDirectory
-
-    from rich.markup import escape
 
     from flows.context.published import published_database
     from flows.views.failed_curation import failed_curation
@@ -304,11 +289,7 @@ def _curation(pipeline: str, config: Path) -> Iterator[tuple[Path, FailedCuratio
     with TemporaryDirectory(prefix="tunegate-failed-") as folder:
         failed = failed_curation(settings, pipeline, Path(folder))
         if failed is not None:
-            talk().print(
-                f"[yellow]note[/yellow] run {failed.run_id} failed in {escape(failed.step)}; "
-                "this is what its curation left",
-                soft_wrap=True,
-            )
+            note(f"run {failed.run_id} failed in {failed.step}; this is what its curation left")
         yield (failed.database if failed else published_database(settings.home, pipeline)), failed
 
 

@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 
 from flows.cli.answering import no_champion
 from flows.cli.listening import listen, run_server
-from flows.cli.output import print_json, talk
+from flows.cli.output import print_json, talk, warn
 from flows.context.feedback import take_in
 from flows.ledger.history import entries_of
 from flows.ledger.ledger import Ledger
@@ -29,6 +29,7 @@ from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
+from schemas.remote_source import LOOPBACK
 from schemas.secrets import know_secret
 from tasks.curate.redact import redact_row
 from tasks.prompts import Message, dump_messages
@@ -38,7 +39,6 @@ from tasks.release.live import LiveModels, Memory, Offer, base_of
 
 TOKEN = "TUNEGATE_ENDPOINT_TOKEN"  # noqa: S105  # the variable's name
 MIN_TOKEN_CHARS = 16
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True)
@@ -199,13 +199,7 @@ def tenant_tokens(pipelines: Sequence[str], environ: Mapping[str, str], *, no_to
 
 
 def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
-    """What may be asked for this moment: aliases first, then every version that ever was champion, the newest first.
-
-    Args:
-        ledger: The truth about both.
-        name: Registered model.
-        candidates: Versions that were never promoted, too.
-    """
+    """The versions that requests can use now, by alias and by number; with `candidates` also those never promoted."""
     entered = entries_of(ledger.history(name), name)
     known = {
         row.ref.version: Offer(row.ref.version, row.verdict, row.ref.model, row.ref.bundle)
@@ -218,7 +212,7 @@ def offers(ledger: Ledger, name: str, *, candidates: bool) -> dict[str, Offer]:
 
 
 def redact_turns(spec: PipelineSpec) -> Callable[[list[Message]], list[Message]]:
-    """What the pipeline's `redact` steps make of a conversation, as of the tickets that were learned from."""
+    """Redact a conversation by the pipeline's `redact` steps, as the tickets that the model learned from were."""
     steps = [step for step in spec.curate.steps if isinstance(step, RedactStep)]
 
     def redact(turns: list[Message]) -> list[Message]:
@@ -294,4 +288,4 @@ def _announce(url: str, names: list[str], token: Token, *, as_json: bool) -> Non
         return
     talk().print(f"{url}   models: {', '.join(names)}   (Ctrl-C ends it)", markup=False)
     if token.value is None:
-        talk().print("warning it answers whoever calls from this machine", markup=False)
+        warn("it answers whoever calls from this machine")

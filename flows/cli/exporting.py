@@ -32,9 +32,7 @@ def export_model(
 
     Args:
         what: A run, or a version of a pipeline; several only for vLLM, of one base.
-        form: Name of the format.
         stored: Type of the weights of `merged` and `ollama`.
-        sign: Private key to sign with.
 
     Raises:
         ConfigError: TG0139, several candidates for another program than vLLM; TG0100, GGUF files are written by
@@ -128,7 +126,7 @@ def _origin(named: ResolvedCandidate, form: ExportFormat, source: Exported) -> E
     )
 
 
-def warn_of_standing(origin: ExportOrigin) -> None:
+def warn_if_unpromoted(origin: ExportOrigin) -> None:
     """A line on stderr about a version that the gate did not let in."""
     name = f"{origin.name} v{origin.version}"
     if not origin.promoted:

@@ -15,7 +15,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
-from flows.cli.output import note, print_json, talk
+from flows.cli.output import note, print_json
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, TunegateError
 
@@ -33,8 +33,6 @@ def explain(
 
     Each rule with its interval, items won and lost, and the worst items side by side.
     """
-    from rich.markup import escape
-
     from flows.cli.text.gate import print_decision
     from flows.context.timings import read_timings
     from flows.views.run_reader import Recorded, shown_finding
@@ -71,7 +69,7 @@ def explain(
     else:
         print_decision(row.run_id, decision, figures, worst, finding)
     if missing:
-        talk().print(f"[yellow]note[/yellow] the items are not shown: {escape(missing)}")
+        note(f"the items are not shown: {missing}")
     return 0
 
 

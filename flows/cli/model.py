@@ -8,7 +8,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
-from flows.cli.output import out, print_json, print_rows, talk, warn
+from flows.cli.output import note, out, print_json, print_rows, warn
 from flows.workspace.settings import load_settings
 from schemas.errors import GateError
 
@@ -211,11 +211,11 @@ def export(
 
     The export is complete and compared with what the gate judged.
     """
-    from flows.cli.exporting import export_model, print_export, warn_of_standing
+    from flows.cli.exporting import export_model, print_export, warn_if_unpromoted
 
     done, signature = export_model(tuple(runs), _form or form, to, config=config, stored=stored, sign=sign)
     for origin in done.origins:
-        warn_of_standing(origin)
+        warn_if_unpromoted(origin)
     if as_json:
         signed = {} if signature is None else {"signature": str(signature)}
         folder = {"folder": str(done.root), "sha256": done.digest, "files": dict(done.files)}
@@ -256,7 +256,7 @@ def verify(
         out().print(f"signed by the holder of {key}", markup=False)
     else:
         unchecked = (signature or signature_of(folder)).is_file()
-        talk().print(f"note {'its signature was not checked: give --key' if unchecked else 'it is not signed'}")
+        note("its signature was not checked: give --key" if unchecked else "it is not signed")
     return 0
 
 
@@ -318,5 +318,5 @@ def feedback(
     shown = [{**row, **{column: f"{row[column]:.3f}" for column in ("rate", "lower", "upper")}} for row in rows]
     print_rows(shown, ("version", "n", "n_accepted", "rate", "lower", "upper"))
     if spec.feedback is None:
-        talk().print(f"note {pipeline} declares no `feedback`: it is kept, and no run uses it", markup=False)
+        note(f"{pipeline} declares no `feedback`: it is kept, and no run uses it")
     return 0

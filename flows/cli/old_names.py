@@ -10,7 +10,7 @@ _MOVED = {
     "ops": ("up", "down", "serve", "tick", "deploy", "doctor", "reconcile", "migrate", "metrics", "schema"),
 }
 GROUP_OF = {name: group for group, names in _MOVED.items() for name in names}
-"""Command that stood at the top level in the version before -> its group."""
+"""Command that was at the top level in the previous version -> its group."""
 
 REMOVED_COMMANDS: dict[str, str] = {
     "sbom": "`tunegate data lineage MODEL/VERSION` says what a model was made from; `make sbom` lists a release's "

@@ -190,10 +190,9 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
     if as_json:
         print_json({"fit": fit, "findings": [asdict(finding) for finding in findings]})
     else:
-        marks = {"ok": "ok  ", "warn": "warn", "bad": "bad "}
         for each in findings:
             fix = f"   -> {each.fix}" if each.fix else ""
-            out().print(f"{marks[each.state]} {each.what:<14} {each.message}{fix}", markup=False, soft_wrap=True)
+            out().print(f"{each.state:<4} {each.what:<14} {each.message}{fix}", markup=False, soft_wrap=True)
     return 0 if fit else 1
 
 

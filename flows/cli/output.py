@@ -65,9 +65,15 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
 
 def warn(message: str) -> None:
     """One warning on stderr, on one line."""
-    talk().print(f"warning {message}", markup=False, soft_wrap=True)
+    _print_remark("warning", message)
 
 
 def note(message: str) -> None:
     """One remark on stderr, on one line."""
-    talk().print(f"note {message}", markup=False, soft_wrap=True)
+    _print_remark("note", message)
+
+
+def _print_remark(kind: str, message: str) -> None:
+    from rich.text import Text
+
+    talk().print(Text.assemble((kind, "yellow"), f" {message}"), soft_wrap=True)

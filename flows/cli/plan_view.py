@@ -7,9 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.markup import escape
-
-from flows.cli.output import out, print_rows, talk
+from flows.cli.output import note, out, print_rows, warn
 from flows.cli.validation import advice_on, missing_columns, read_source
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_champion, describe_start
@@ -44,7 +42,7 @@ class PlanView:
         champion: Version of today's champion.
         rows: One for each step: id, state, seconds, result, why.
         figures: Rows, tokens, minutes and GiB by name; null if nothing says them.
-        source: A remark on a source that a plan does not ask; null for the others.
+        source: A remark on a source that a plan does not contact; null for the others.
         places: Stage -> where it runs.
     """
 
@@ -162,9 +160,9 @@ def _limits(found: PlannedRun) -> Iterator[str]:
 
 
 def _memory(spec: PipelineSpec, run: Run, tuned: Tuned) -> Forecast | None:
-    """As the (first) training itself asks before it loads anything; None before its base model is there, or unknown.
+    """The forecast that the (first) training makes before it loads anything; None without its base model.
 
-    On a cluster each node asks for itself.
+    On a cluster each node makes its own.
     """
     if spec.engine == "ray":
         return None
@@ -279,10 +277,9 @@ def print_plan(view: PlanView) -> None:
     Raises:
         GateError: as `flows.views.power.refuse_weak_gate`, after everything is printed but the warnings.
     """
-    if view.source is not None:
-        talk().print(f"[yellow]note[/yellow] {escape(view.source)}")
-    if view.start is not None:
-        talk().print(f"[yellow]note[/yellow] {escape(view.start)}")
+    for remark in (view.source, view.start):
+        if remark is not None:
+            note(remark)
     print_rows(view.rows, ("step", "state", "seconds", "result", "why"))
     out().print()
     for name, value in view.figures.items():
@@ -302,7 +299,7 @@ def print_plan(view: PlanView) -> None:
     weak, memory = refuse_weak_gate(view.spec, tuple(view.power)), _memory_warning(view.spec, view.memory)
     for warning in (weak, memory, *view.advice):
         if warning is not None:
-            talk().print(f"[yellow]warning[/yellow] {escape(warning)}")
+            warn(warning)
 
 
 def _resources(view: PlanView) -> str:

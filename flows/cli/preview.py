@@ -64,7 +64,7 @@ def _print(shown: DecodedExample) -> None:
 
 
 def _styled(run: Run) -> tuple[str, str]:
-    """Where there is no colour, what carries loss stands between marks."""
+    """Text with loss in colour, or between marks without colours."""
     plain = not out().is_terminal
     text = f"⟦{run.text}⟧" if plain and run.carries_loss else run.text
     return text, "bold green" if run.carries_loss else "dim"

@@ -81,8 +81,8 @@ def run_pipeline(request: RunRequest) -> int:
 
     Raises:
         ConfigError: TG0103, no such stage, or no such day; TG0139, another ledger is accepted without a reason.
-        StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or one where a new one was asked
-            for.
+        StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or there is one and a new one was
+            requested.
     """
     config = request.config
     if request.until not in STAGES:

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.markup import escape
-
-from flows.cli.output import note, out, talk
+from flows.cli.output import note, out, talk, warn
 from flows.cli.running import RunRequest, run_pipeline
 from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactStep
@@ -126,18 +124,15 @@ def print_proposal(proposal: Proposal, config: Path, *, next_steps: bool = True)
     if sizes.gate_works:
         out().print(f"  gate         {proposal.metric}: {sizes.summary}", markup=False)
     else:
-        talk().print(f"[yellow]warning[/yellow] {escape(sizes.summary)}", soft_wrap=True)
+        warn(sizes.summary)
     for warning in proposal.warnings:
-        talk().print(f"[yellow]warning[/yellow] {escape(warning)}", soft_wrap=True)
+        warn(warning)
     if proposal.undated:
-        warning = f"{proposal.undated} of the rows have no time, and a split by time drops them"
-        talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        warn(f"{proposal.undated} of the rows have no time, and a split by time drops them")
     if proposal.stops:
         reasons = (*proposal.tickets.reasons, proposal.profile.why_unreadable)
-        why = escape(reasons[0].rstrip("."))
         over = f"over the limit of {100 * proposal.table.fail_above:g} %"
-        warning = f"{proposal.faulty_percent} of the rows are faulty, {over}, so a run stops: {why}"
-        talk().print(f"[yellow]warning[/yellow] {warning}", soft_wrap=True)
+        warn(f"{proposal.faulty_percent} of the rows are faulty, {over}, so a run stops: {reasons[0].rstrip('.')}")
     if next_steps:
         then = f"tunegate validate, then tunegate data curate {proposal.name}"
         if proposal.needs_key:

@@ -229,12 +229,7 @@ def ablate(
 
 
 @command(app, example="tunegate study compare 20261126-074621 20261125-050000")
-def compare(
-    first: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Run id, or the start of one.", show_default=False)],
-    config: Config = CONFIG,
-    as_json: Json = False,
-) -> int:
+def compare(first: RunArgument, second: RunArgument, config: Config = CONFIG, as_json: Json = False) -> int:
     """Compare two runs: settings, data, scores, cost, digests.
 
     Scores are compared on the items that both answered, with intervals. Equal settings and digests are counted, not

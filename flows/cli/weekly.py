@@ -12,7 +12,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, AsOf, Config, Given, Items, Json, Pipeline, RunArgument, Wait, complete_pipeline
-from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.cli.output import note, out, print_json, print_rows, talk, warn, write
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
@@ -112,8 +112,6 @@ def validate(
     every source is read as a run reads it (a remote one as it was ingested last): missing files, columns that are not
     there, columns that a prompt needs and no ticket has.
     """
-    from rich.markup import escape
-
     from flows.cli.validation import DataFindings, Declared, address_fault, advice_by_pipeline, check_data, faults_of
     from schemas.load import ConfigErrors, load_file
 
@@ -127,10 +125,10 @@ def validate(
     root, names = config.absolute().parent, sorted(declared)
     found = check_data(declared, load_settings(config), root=root) if data else DataFindings([], {}, [])
     for name in found.unread:
-        talk().print(f"[yellow]note[/yellow] the source of {name} is not read: nothing has been ingested yet")
+        note(f"the source of {name} is not read: nothing has been ingested yet")
     advice = advice_by_pipeline(declared, root=root)
     for sentence, where in advice.items():
-        talk().print(f"[yellow]warning[/yellow] {escape(sentence)} ({', '.join(where)})", soft_wrap=True)
+        warn(f"{sentence} ({', '.join(where)})")
     faults = [*wrong, *faults_of(declared, root=root), *found.faults]
     if faults:
         raise faults[0] if len(faults) == 1 else SeveralErrors(faults)

@@ -3,7 +3,7 @@
 `tunegate data lineage` prints it.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,9 @@ def find_lineage(what: str, loaded: PipelineFile, settings: Settings, *, pipelin
     specs = [loaded.get(name) for name in names]
     row = find_version(open_ledger(settings), what)
     model = None if row is None else model_lineage(settings, row)
-    databases = dict(_databases(settings, names, asked_for=pipeline is not None))
+    databases = {name: warehouse_folder(settings.home, name) / "warehouse.duckdb" for name in names}
+    if pipeline is None:
+        databases = {name: file for name, file in databases.items() if file.is_file()}
     tickets = {name: found for name, file in databases.items() if (found := lineage_of(file, what)) is not None}
     customer = None if model or tickets else _customer(settings, specs, databases, what)
     if not model and not tickets and not customer:
@@ -82,7 +84,10 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
     warehouse = recorded.result("warehouse", WarehouseRef)
     clean = recorded.result("decontaminate", Splits)
     trained = next((node for node in graph.nodes if node.key == ref.trained.root.name and node.step == "train"), None)
-    source = _source(graph, trained, "n_supervised")
+    inputs = [] if trained is None else [
+        node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])
+    ]  # fmt: skip
+    source = next((node for node in inputs if "n_supervised" in graph.reference(node)), None)
     dataset = None if source is None else recorded.store.whole(source.step, source.key, DatasetRef)
     champion = ledger.champion(ref.name)
     return {
@@ -106,36 +111,20 @@ def model_lineage(settings: Settings, row: CandidateRow) -> dict[str, Any]:
             "method": ref.trained.method, "format": ref.trained.format, "steps": ref.trained.n_steps,
             "digest": ref.trained.digest,
         },
-        "goes_on_from": _parents(graph, trained, ledger),
+        "goes_on_from": _parents(graph, inputs, ledger),
         "bundle": ref.bundle.digest,
         "marked": [mark.summary for mark in ledger.marked(ref.name, ref.version)],
     }  # fmt: skip
 
 
-def _parents(graph: Graph, trained: Node | None, ledger: Ledger) -> list[str]:
-    """Return the trainings whose weights it started from, as versions if they are registered."""
-    if trained is None:
-        return []
+def _parents(graph: Graph, inputs: list[Node], ledger: Ledger) -> list[str]:
+    """Return the trainings among the inputs of a training, as versions if they are registered."""
     versions = {
         row.ref.trained.root.name: f"{row.ref.name} v{row.ref.version}"
         for name in ledger.model_names()
         for row in ledger.candidates(name)
     }
-    sources = [node for digest in sorted(trained.inputs) for node in graph.by_digest.get(digest, [])]
-    return [versions.get(node.key, node.place) for node in sources if "n_trainable" in graph.reference(node)]
-
-
-def _source(graph: Graph, trained: Node | None, field: str) -> Node | None:
-    inputs = sorted(trained.inputs) if trained is not None else []
-    sources = (node for digest in inputs for node in graph.by_digest.get(digest, []))
-    return next((node for node in sources if field in graph.reference(node)), None)
-
-
-def _databases(settings: Settings, names: list[str], *, asked_for: bool) -> Iterator[tuple[str, Path]]:
-    for name in names:
-        database = warehouse_folder(settings.home, name) / "warehouse.duckdb"
-        if database.is_file() or asked_for:
-            yield name, database
+    return [versions.get(node.key, node.place) for node in inputs if "n_trainable" in graph.reference(node)]
 
 
 def _customer(

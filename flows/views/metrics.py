@@ -54,9 +54,9 @@ def _report_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
         held.labels(pipeline).set(ledger.holder_of(pipeline) is not None)
         last = next((row for row in ledger.runs(pipeline=pipeline) if row.ended_at and row.status != "SKIPPED"), None)
         if last is not None and last.ended_at:
-            took.labels(pipeline).set(_seconds(last.started_at, last.ended_at))
+            took.labels(pipeline).set(_seconds(last.started_at, datetime.fromisoformat(last.ended_at)))
     for pipeline, at in ledger.last_verdicts().items():
-        since.labels(pipeline).set(_age(at))
+        since.labels(pipeline).set(_seconds(at, present()))
     return pipelines
 
 
@@ -70,7 +70,7 @@ def _report_champions(ledger: Ledger, gauge: Gauge) -> None:
     age = gauge("champion_age_seconds", "Since the champion became champion, seconds", "name")
     for champion in ledger.champions():
         version.labels(champion.name).set(int(champion.version))
-        age.labels(champion.name).set(_age(champion.promoted_at))
+        age.labels(champion.name).set(_seconds(champion.promoted_at, present()))
     waiting = gauge("approvals_waiting", "Candidates that wait for approval", "name")
     for name in ledger.names():
         waiting.labels(name).set(len(ledger.waiting(name)))
@@ -103,9 +103,5 @@ def _report_rows(settings: Settings, gauge: Gauge, pipelines: Iterable[str]) -> 
                 rows.labels(pipeline, step["step"], fate).set(step[column])
 
 
-def _age(at: str) -> float:
-    return max(0.0, (present() - datetime.fromisoformat(at)).total_seconds())
-
-
-def _seconds(started_at: str, ended_at: str) -> float:
-    return max(0.0, (datetime.fromisoformat(ended_at) - datetime.fromisoformat(started_at)).total_seconds())
+def _seconds(since: str, until: datetime) -> float:
+    return max(0.0, (until - datetime.fromisoformat(since)).total_seconds())

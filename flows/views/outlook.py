@@ -6,6 +6,7 @@ starts nothing and contacts no service.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,14 +122,16 @@ def pace_of(
     store: Store,
     root: Path,
 ) -> Pace | None:
-    """Estimate the seconds of these nodes; None if the sizes are not known, or nothing tells how fast this machine is.
+    """Estimate the seconds of these nodes; None if the sizes or this machine's speed are not known.
 
     Args:
         nodes: Those that will run, without those that only grow others.
         model: The base model, if it is there.
         root: Folder of pipelines.yaml.
     """
-    dims = _dims(spec.train.first(), root)
+    dims: ModelDims | None = None
+    with suppress(ConfigError):
+        dims = dims_of(spec.train.first(), root)
     heavy = {node.folder for node in nodes} & {"train", "answers"}
     if size is None or (heavy and dims is None):
         return None
@@ -226,13 +229,6 @@ def _trained(step: StepRow, store: Store, train: TrainSpec, dims: ModelDims) -> 
     return training_work(
         once, round(found.n_tokens / past.epochs), n_parameters=dims.n_parameters, n_layers=dims.layers
     )
-
-
-def _dims(train: TrainSpec, root: Path) -> ModelDims | None:
-    try:
-        return dims_of(train, root)
-    except ConfigError:
-        return None
 
 
 def _origin(probed: Sequence[str], heavy: set[str]) -> str:

@@ -36,7 +36,7 @@ TEMPLATE = "chat_template.jinja"
 
 @export_format("peft")
 def write_peft(source: Exported, out: Path) -> dict[str, float]:
-    """Copy the bundle, and name its base so that PEFT finds it: on the hub by its commit, else in `base/` beside it.
+    """Copy the bundle, and name its base so that PEFT finds it: on the hub by its commit, else in `base/` next to it.
 
     PEFT looks for a relative path in the current folder, so that of `base/` is absolute: where the export is written.
     Its files are hard links where the file system has them.
@@ -174,10 +174,8 @@ def launch_script(
     """A shell script to run in the exported folder, with the base model's folder in BASE.
 
     Args:
-        serving: How the model answered for the gate.
         modules: Names in requests (aliases and versions), each with the folder of its adapter.
         max_rank: From `check_servable`.
-        has_template: Whether the folder has training's chat template.
         tokenizer: Folder of an adapter with a tokenizer, whose control tokens may differ from the base's; else None.
     """
     base = shlex.quote(serving.base.uri.split("#")[0])

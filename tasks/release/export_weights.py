@@ -57,10 +57,6 @@ def write_ollama(source: Exported, out: Path) -> dict[str, float]:
 def modelfile(serving: ServingSpec, codec: ChatCodec) -> str:
     """The Modelfile's text.
 
-    Args:
-        serving: How the model answered for the gate.
-        codec: For the model's tokenizer and the training's format.
-
     Raises:
         ConfigError: TG0185, the template cannot be translated to Ollama's language.
     """

@@ -99,8 +99,7 @@ class LiveModel:
 
         Args:
             prompt: Token ids.
-            max_new_tokens: Maximum number of new tokens.
-            stop: Texts before which the answer ends.
+                stop: Texts before which the answer ends.
 
         Raises:
             TrainingError: out of memory.

@@ -51,17 +51,17 @@ def write_openai_files(dataset: DatasetRef, splits: Splits, prompt: PromptSpec, 
     encoding = orjson.loads((dataset.root / "encoding.json").read_bytes())
     counts = {}
     for split in SPLITS:
-        tickets = _tickets(splits.root / f"{split}.parquet")
-        talks = [
+        tickets = {row["ticket_id"]: row for row in pq.read_table(splits.root / f"{split}.parquet").to_pylist()}
+        conversations = [
             _conversation(_ticket(tickets, name, split), prompt, form=encoding["format"], loss_on=encoding["loss_on"])
             for name in encoded_ids(dataset.root / split)
         ]
-        if not talks:
+        if not conversations:
             continue
         path = out / f"{split}.jsonl"
-        path.write_bytes(b"".join(orjson.dumps({"messages": talk}) + b"\n" for talk in talks))
-        _read_back(path, talks)
-        counts[split] = len(talks)
+        path.write_bytes(b"".join(orjson.dumps({"messages": conversation}) + b"\n" for conversation in conversations))
+        _read_back(path, conversations)
+        counts[split] = len(conversations)
     return counts
 
 
@@ -75,29 +75,25 @@ def _conversation(
     turns = conversation_for(prompt, row)
     supervised = set(supervised_turns(turns, loss_on))
     answers = [place for place, turn in enumerate(turns) if turn["role"] == "assistant"]
-    talk: list[dict[str, object]] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
+    conversation: list[dict[str, object]] = [{"role": turn["role"], "content": turn["content"]} for turn in turns]
     if supervised != set(answers):
         for place in answers:
-            talk[place]["weight"] = int(place in supervised)
-    return talk
+            conversation[place]["weight"] = int(place in supervised)
+    return conversation
 
 
-def _read_back(path: Path, talks: list[list[dict[str, object]]]) -> None:
+def _read_back(path: Path, conversations: list[list[dict[str, object]]]) -> None:
     with path.open("rb") as lines:
-        for number, (line, talk) in enumerate(zip(lines, talks, strict=True), start=1):
+        for number, (line, conversation) in enumerate(zip(lines, conversations, strict=True), start=1):
             row = orjson.loads(line)
             read = read_turns(row["messages"])
             found = None if isinstance(read, Fault) else [(turn.role, turn.content, turn.weight) for turn in read]
-            wanted = [(turn["role"], turn["content"], turn.get("weight")) for turn in talk]
+            wanted = [(turn["role"], turn["content"], turn.get("weight")) for turn in conversation]
             if detect_shape(row) != "messages" or found != wanted:
                 why = f": {read.code}" if isinstance(read, Fault) else ""
                 raise StorageError(
                     f"the conversation reads back differently{why}", code="TG0547", where=f"{path.name}:{number}"
                 )
-
-
-def _tickets(path: Path) -> dict[str, dict[str, Any]]:
-    return {row["ticket_id"]: row for row in pq.read_table(path).to_pylist()}
 
 
 def _ticket(tickets: Mapping[str, dict[str, Any]], name: str, split: str) -> dict[str, Any]:

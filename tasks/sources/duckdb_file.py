@@ -90,9 +90,6 @@ def _declared(source: DuckDBSource, root: Path) -> Path:
 def read_duckdb(source: DuckDBSource, database: Path) -> Iterator[Batch]:
     """Every row of the table or SELECT, numbered from 1 in the order DuckDB gives them with one thread.
 
-    Args:
-        database: The file, or a copy of it.
-
     Raises:
         ConfigError: TG0130, no such table; TG0125, the query does not parse.
         DataError: TG0209, the query fails; TG0202, the file is damaged; TG0204, a column occurs twice.

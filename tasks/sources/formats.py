@@ -20,7 +20,6 @@ from tasks.sources.readers.values import ValueForms
 FileFormat = Literal["csv", "jsonl", "json", "parquet"]
 DeclaredFormat = Literal["auto", "csv", "jsonl", "parquet"]
 
-USUAL_CSV = CsvSpec()
 _SUFFIXES: dict[str, FileFormat] = {
     ".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json",
     ".parquet": "parquet", ".pq": "parquet",
@@ -109,7 +108,7 @@ def forms_of(source: object) -> ValueForms:
     return ValueForms(source.time_format, source.csv.decimal)
 
 
-def reader_of(form: FileFormat, csv: CsvSpec = USUAL_CSV) -> Callable[[Path], Iterator[Batch]]:
+def reader_of(form: FileFormat, csv: CsvSpec) -> Callable[[Path], Iterator[Batch]]:
     """The function that reads files of this format in batches; `tunegate init` uses it as well."""
     from tasks.sources.readers.read_arrow import read_parquet
     from tasks.sources.readers.read_csv import read_csv

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from schemas.file_reading import FileReading
+from schemas.file_reading import RowReading
 from schemas.source import GeneratedSource
 from tasks.files import sha256_json
-from tasks.sources.kind import Part, Place, RowReading, SourceKind
+from tasks.sources.kind import Part, Place, SourceKind
 
 
 class Generated(SourceKind[GeneratedSource]):
@@ -30,7 +30,7 @@ class Generated(SourceKind[GeneratedSource]):
 
     def row_reading(self, source: GeneratedSource) -> RowReading:
         """The defaults: its columns have the canonical names."""
-        return FileReading()
+        return RowReading()
 
 
 KIND = Generated()

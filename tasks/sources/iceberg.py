@@ -284,11 +284,7 @@ def _elsewhere(location: str) -> SecurityError:
 
 
 class Deletes:
-    """The deletes of one snapshot; each file is read once.
-
-    Args:
-        files: Opens the table's files.
-    """
+    """The deletes of one snapshot; each file is read once."""
 
     def __init__(self, files: FileIO) -> None:
         self._files = files

@@ -7,28 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, cast
 
-from schemas.columns import Shape, TicketColumn
 from schemas.errors import ConfigError
-from schemas.file_reading import Source
+from schemas.file_reading import RowReading, Source
 from schemas.source import SOURCES
 from tasks.privacy.hashes import Forgotten
 from tasks.progress import Progress, silent
 from tasks.sources.readers.records import Batch
 
 S = TypeVar("S", bound=Source)
-
-
-class RowReading(Protocol):
-    """Settings for turning rows into tickets; most specs have them, with the defaults of `FileReading`."""
-
-    @property
-    def shape(self) -> Shape: ...
-    @property
-    def columns(self) -> dict[TicketColumn, str]: ...
-    @property
-    def extra_columns(self) -> Literal["ignore", "error"]: ...
 
 
 @dataclass(frozen=True)

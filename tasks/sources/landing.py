@@ -30,6 +30,11 @@ TABLES = {
     "marks": "name VARCHAR, value VARCHAR",
 }
 _AT_A_TIME = 4096
+_NOT_OLDER = (
+    "(length(coalesce(a.version, '')), coalesce(a.version, '')) >= "
+    "(length(coalesce(r.version, '')), coalesce(r.version, ''))"
+)
+"""The arrived row `a` and the stored row `r`."""
 _COLUMNS = ("stream", "key", "parent", "status", "version", "fetched", "state", "content")
 
 
@@ -117,7 +122,10 @@ class Landing:
         """
         import pyarrow as pa
 
-        newest = {(row.stream, row.key): row for row in sorted(rows, key=lambda row: _order(row.version))}
+        newest = {
+            (row.stream, row.key): row
+            for row in sorted(rows, key=lambda row: (len(row.version or ""), row.version or ""))
+        }
         if self._skips is not None:
             gone = [place for place, row in newest.items() if self._skips(row)]
             self.drop(gone)
@@ -132,7 +140,7 @@ class Landing:
             "CREATE OR REPLACE TEMP TABLE changed AS SELECT a.*, "
             "r.content IS NOT NULL AND r.content IS DISTINCT FROM a.content AS loses_text "
             f"FROM arrived a LEFT JOIN rows r ON {same} "
-            f"WHERE r.key IS NULL OR ({_not_older('a', 'r')} AND ({differs} OR r.version IS DISTINCT FROM a.version))"
+            f"WHERE r.key IS NULL OR ({_NOT_OLDER} AND ({differs} OR r.version IS DISTINCT FROM a.version))"
         )
         self._connection.execute(f"DELETE FROM rows r USING changed a WHERE {same}")
         self._connection.execute(f"INSERT INTO rows SELECT {', '.join(_COLUMNS)} FROM changed")
@@ -242,14 +250,3 @@ def rewrite_if_replaced(folder: Path) -> bool:
     rewritten.replace(path)
     sync_directory(folder)
     return True
-
-
-def _order(version: str | None) -> tuple[int, str]:
-    return (len(version or ""), version or "")
-
-
-def _not_older(one: str, other: str) -> str:
-    return (
-        f"(length(coalesce({one}.version, '')), coalesce({one}.version, '')) >= "
-        f"(length(coalesce({other}.version, '')), coalesce({other}.version, ''))"
-    )

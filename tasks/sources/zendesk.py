@@ -15,11 +15,11 @@ from urllib.parse import urlsplit
 import orjson
 
 from schemas.errors import ServiceError
-from schemas.file_reading import FileReading
+from schemas.file_reading import RowReading
 from schemas.remote_source import ZendeskSource
 from tasks.failpoint import reach
 from tasks.progress import Progress
-from tasks.sources.kind import RowReading, need_package
+from tasks.sources.kind import need_package
 from tasks.sources.landed_rows import DELETED, LandedRows, faulty_records
 from tasks.sources.landing import FAULTY, Landing, Row, reason_of
 from tasks.sources.readers.records import BATCH_ROWS, Fault, Record, fault_of
@@ -58,7 +58,7 @@ class Zendesk(LandedRows[ZendeskSource]):
 
     def row_reading(self, source: ZendeskSource) -> RowReading:
         """Rows are tickets, made by `zendesk_conversation.py`."""
-        return FileReading(shape="ticket", columns=source.columns)
+        return RowReading(shape="ticket", columns=source.columns)
 
     def identity(self, source: ZendeskSource) -> Mapping[str, Any]:
         """The account, and the first day of the tickets to fetch."""

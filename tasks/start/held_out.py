@@ -40,11 +40,6 @@ class Parts:
 def read_placing(path: Path, source: FilesSource, *, needed: Sequence[str]) -> pa.Table:
     """What a split knows of the file's tickets that have a value in each of these columns.
 
-    Args:
-        path: The file.
-        source: How a run would read it.
-        needed: Ticket columns.
-
     Raises:
         DataError: as a run would.
     """
@@ -65,12 +60,7 @@ def read_placing(path: Path, source: FilesSource, *, needed: Sequence[str]) -> p
 
 
 def estimate_parts(tickets: pa.Table, split: SplitSpec) -> Parts:
-    """Place the tickets, at least one, as the first split would.
-
-    Args:
-        tickets: As of `read_placing`.
-        split: As proposed.
-    """
+    """Place the tickets of `read_placing`, at least one, as the first split would."""
     ids = pa.array(map(str, range(tickets.num_rows)), pa.string())
     times = tickets["created_at"]
     place = place_tickets(

@@ -437,7 +437,6 @@ def choose_sizes(
     not enough, the smallest loss that the items can show is found in steps of 0.01.
 
     Args:
-        n_tickets: Usable tickets.
         continuous: The metric can have any value per item, not just 0 or 1.
         example_chars: 95th percentile of the examples' lengths, characters.
         reply_chars: 95th percentile of the replies' lengths, characters.

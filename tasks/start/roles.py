@@ -103,7 +103,6 @@ def assign_roles(profile: Profile, named: Mapping[TicketColumn, str] | None = No
     """Propose a ticket column for each suitable column of the file.
 
     Args:
-        profile: Of the file.
         named: Ticket column -> column or path that the user names. With a body or reply each row is a ticket.
 
     Raises:
@@ -148,7 +147,6 @@ def text_columns(profile: Profile, *, below: str | None = None) -> list[ColumnFa
     """Columns and paths with a text of its own in most rows, the longest first: what a body or reply may be.
 
     Args:
-        profile: Of the file.
         below: Only this column, or paths into it.
     """
     found = []

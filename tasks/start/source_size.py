@@ -6,6 +6,7 @@ Counts alone, never a text. For `tunegate plan`; `tasks/start/tickets.py` does t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 from schemas.artifacts import TicketTable
 from schemas.template import template_columns
@@ -49,11 +50,7 @@ def measure_source(tickets: TicketTable, prompt: PromptSpec) -> SourceSize:
     own = pc.is_valid(table["messages"]) if "messages" in table.column_names else pa.scalar(False)
     usable = own
     if all(name in table.column_names for name in ("body", *learned)):
-        has = [pc.is_valid(table[name]) for name in ("body", *learned)]
-        whole = has[0]
-        for each in has[1:]:
-            whole = pc.and_(whole, each)
-        usable = pc.or_(whole, own)
+        usable = pc.or_(reduce(pc.and_, (pc.is_valid(table[name]) for name in ("body", *learned))), own)
     if isinstance(usable, pa.Scalar):
         return SourceSize(n_rows, 0, 0.0, 0.0)
     found = table.filter(usable)

@@ -97,7 +97,6 @@ def read_tickets(
 
     Args:
         profile: Of a file with at least one readable row.
-        source: How a run would read the file.
         learns: Ticket columns that are learned.
         needed: Ticket columns that a usable ticket needs.
         table: What a valid ticket is.

@@ -21,8 +21,6 @@ def print_decision(
     """Everything that is known of the verdict.
 
     Args:
-        run_id: Of the run.
-        decision: The verdict and its findings.
         figures: Seconds and dollars that were measured, by name.
         worst: Items of the finding's metric, the worst first.
         finding: The one whose items are shown; null where there is none.

@@ -5,6 +5,7 @@ Neither contains ticket text. Called by `flows/views/report.py`.
 
 import xml.etree.ElementTree as ET  # only for writing, never for parsing
 from collections.abc import Iterator
+from html import escape
 
 from schemas.report import RunReport
 from tasks.release.reports.rendering import figure, signed
@@ -68,8 +69,7 @@ def _cell(text: str) -> str:
     >>> _cell("a|b\\n<c>")
     'a\\\\|b &lt;c&gt;'
     """
-    shown = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return " ".join(shown.replace("|", "\\|").split())
+    return " ".join(escape(visible(text), quote=False).replace("|", "\\|").split())
 
 
 def write_junit(report: RunReport) -> bytes:

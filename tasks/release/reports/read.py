@@ -75,7 +75,6 @@ def cut_replies(dataset: DatasetRef, *, max_new_tokens: int) -> str | None:
     """A warning if the limit is under the 90th percentile of the encoded replies; None if it is not.
 
     Args:
-        dataset: The encoded examples.
         max_new_tokens: Longest answer, in tokens.
     """
     lengths = sorted(reply_tokens(dataset.root / "train"))

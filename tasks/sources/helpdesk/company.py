@@ -14,7 +14,6 @@ from tasks.sources.helpdesk.phrases import PHRASES, Product
 CATEGORIES: Final = (
     "billing", "delivery", "returns", "account", "technical", "product-info", "cancellation", "feedback",
 )  # fmt: skip
-PRIORITIES: Final = ("low", "normal", "high")
 CHANNELS: Final[Mapping[str, float]] = {"mail": 0.5, "web": 0.25, "chat": 0.18, "phone": 0.07}
 REFERENCE: Final = "\x01"
 """Marks the end of a product's name in a text, where the order reference may be added."""

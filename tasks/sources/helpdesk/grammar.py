@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TypeVar
 
@@ -51,13 +52,11 @@ class Dice:
         return option
 
 
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A bracket of a pattern: exactly one of its branches is spoken."""
 
-    __slots__ = ("branches",)
-
-    def __init__(self, branches: tuple[tuple[Choice | str, ...], ...]) -> None:
-        self.branches = branches
+    branches: tuple[tuple[Choice | str, ...], ...]
 
 
 @cache
@@ -65,7 +64,7 @@ def parse(pattern: str) -> tuple[Choice | str, ...]:
     """The pattern as text and choices, in order.
 
     Raises:
-        ValueError: brackets do not match, or `|` stands outside of them.
+        ValueError: brackets do not match, or `|` is outside of them.
     """
     open_branches: list[list[list[Choice | str]]] = [[[]]]
     for piece in re.split(r"([\[\]|])", pattern):

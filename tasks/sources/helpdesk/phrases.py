@@ -54,7 +54,7 @@ class Product(Spec):
     prices: tuple[int, ...]
     """Euros, rising."""
     needed: Texts
-    """For delivery and technical: what stands still without it."""
+    """For delivery and technical: what does not work without it."""
 
 
 class Phrases(Spec):
@@ -97,8 +97,4 @@ class Phrases(Spec):
     untriaged_replies: Texts
 
 
-def _read() -> Phrases:
-    return Phrases.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("phrases.yaml")))
-
-
-PHRASES: Final = _read()
+PHRASES: Final = Phrases.model_validate(YAML(typ="safe", pure=True).load(Path(__file__).with_name("phrases.yaml")))

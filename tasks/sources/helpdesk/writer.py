@@ -127,7 +127,7 @@ def write_ticket(concern: Concern, dice: Dice, *, past: str = "") -> tuple[str, 
 
 def with_topic(concern: Concern, dice: Dice) -> Concern:
     """The concern as the open topic of a ticket with two, such as `the return of the lamp`."""
-    tone: Tone = "polite" if concern.tone == "happy" else concern.tone  # nobody is happy about what is still open
+    tone: Tone = "polite" if concern.tone == "happy" else concern.tone  # no one is happy about an open topic
     topic = f"{dice.pick(PHRASES.topics[concern.category])} the {concern.product.noun}"
     return replace(concern, tone=tone, topic=topic)
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from schemas.errors import DataError
+from schemas.file_reading import RowReading
 from tasks.row_fault import find_faulty, is_row_fault, row_fault
 from tasks.sources.formats import forms_of
-from tasks.sources.kind import RowReading
 from tasks.sources.readers.headers import did_you_mean, is_plain, listing, shown
 from tasks.sources.readers.layouts import CANONICAL, Mapping, Reading
 from tasks.sources.readers.paths import MISSING

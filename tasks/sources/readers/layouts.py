@@ -8,7 +8,7 @@ from typing import get_args
 
 from schemas.columns import TicketColumn
 from schemas.errors import ConfigError
-from tasks.sources.kind import RowReading
+from schemas.file_reading import RowReading
 from tasks.sources.readers.paths import Path, parse_path
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.row_kinds import VALUE_KEYS, fault_of_names

@@ -257,7 +257,7 @@ class _Lines:
         self._texts = []
 
     def text(self) -> str:
-        """The current row as it stands in the file."""
+        """The current row as it is in the file."""
         return self._texts[0] if len(self._texts) == 1 else "".join(self._texts)
 
     def place(self) -> tuple[int, int]:

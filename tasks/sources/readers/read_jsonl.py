@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 
 from schemas.errors import SecurityError
-from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import MAX_ROW_BYTES, Batch, Fault, Record, fault_of
 from tasks.sources.readers.repeated_keys import repeated_key, without_repeated_keys
 from tasks.sources.readers.rows_read import DictRows
 from tasks.sources.readers.streams import Block, Line, open_binary, read_blocks, read_lines
+from tasks.sources.readers.values import kind_of
 
 _BLANK = b" \t\r\n"
 MAX_BLANK_LINES = 100_000

@@ -48,7 +48,7 @@ class RowForm:
         """True for a row whose fields all have the form of their columns.
 
         Args:
-            text: The row as it stands in the file.
+            text: The row as it is in the file.
         """
         if self.is_quoted and not _begins_quoted(text):
             return False
@@ -68,7 +68,7 @@ def learn_form(rows: Iterable[tuple[str, Sequence[str]]], *, separator: str) -> 
     """The form of rows that are known to be whole, or nearly all of them.
 
     Args:
-        rows: Each as it stands in the file, and its fields.
+        rows: Each as it is in the file, and its fields.
 
     >>> form = learn_form([(f"T-{n},Hello {n}", [f"T-{n}", "x" * n]) for n in range(5)], separator=",")
     >>> form.begins_row("T-77,and then"), form.begins_row("Then, it broke")

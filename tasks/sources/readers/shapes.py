@@ -8,10 +8,10 @@ from typing import Literal
 
 import orjson
 
-from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.row_kinds import fault_of_values
 from tasks.sources.readers.turns import Turn, read_turns, to_json
+from tasks.sources.readers.values import kind_of
 
 RowShape = Literal["ticket", "messages", "alpaca", "sharegpt", "prompt_completion"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import orjson
 
-from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
 from tasks.sources.readers.row_kinds import is_call
+from tasks.sources.readers.values import kind_of
 
 ROLES = {
     "system": "system", "developer": "system",

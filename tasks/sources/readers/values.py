@@ -11,7 +11,6 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Literal
 
-from tasks.sources.readers.json_kinds import kind_of
 from tasks.sources.readers.records import Fault
 
 
@@ -67,6 +66,29 @@ _DECIMAL_COMMA = re.compile(r"[+-]?(\d{1,3}(\.\d{3})+|\d+)(,\d+)?", re.ASCII)
 _ZONE_WITH_SPACE = re.compile(r" (?=[+-]\d{2}:?\d{2}$)")
 # An epoch in seconds stays below 1e11 until the year 5138; one in milliseconds is above from 1973 on.
 _MILLISECONDS_FROM, _MICROSECONDS_FROM = 1e11, 1e14
+
+
+def kind_of(value: object) -> str:
+    """JSON's word for the kind of a value.
+
+    >>> kind_of(True), kind_of([]), kind_of(None)
+    ('boolean', 'list', 'null')
+    """
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "boolean"
+        case int() | float() | Decimal():
+            return "number"
+        case str():
+            return "text"
+        case list():
+            return "list"
+        case dict():
+            return "object"
+        case _:
+            return type(value).__name__
 
 
 def to_text(column: str, value: object) -> str | Fault | None:

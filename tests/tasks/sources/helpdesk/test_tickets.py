@@ -19,7 +19,7 @@ from tasks.assess.style import HouseStyle
 from tasks.curate.redaction.personal import find_personal
 from tasks.sources import helpdesk
 from tasks.sources.helpdesk import generate_tickets
-from tasks.sources.helpdesk.company import CATEGORIES, PRIORITIES, PRODUCTS, reference_of
+from tasks.sources.helpdesk.company import CATEGORIES, PRODUCTS, reference_of
 from tasks.sources.helpdesk.defects import SWAPPED, WAYS, similarity
 from tasks.sources.helpdesk.grammar import Dice, parse, speak
 from tasks.sources.helpdesk.phrases import PHRASES
@@ -30,6 +30,7 @@ COLUMNS = [
     "ticket_id", "customer_id", "thread_id", "created_at", "updated_at", "product", "channel",
     "subject", "body", "reply", "category", "priority", "reference",
 ]  # fmt: skip
+PRIORITIES = ("low", "normal", "high")
 Defect = Literal["none", "swapped_labels", "broken_format"]
 
 
