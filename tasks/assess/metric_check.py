@@ -43,8 +43,8 @@ SETS = {"reference": "the reference answers", **WRONG}
 def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> CheckEvidence:
     """Write `evidence.json`: the mean of each declared metric over each set of answers; null where it has none.
 
-    `<metric>_<set>_below` and `_above` count the items on which a wrong answer's value is below or above that of the
-    reference answer. Items that only the slices count are left out.
+    `<metric>_<set>_p` is the p-value of the sign test: that of "wrong answers are better as often as they are worse".
+    Items that only the slices count are left out.
 
     Args:
         evaluate: The metrics to check, and what they need.
@@ -58,15 +58,15 @@ def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> Check
     for metric in evaluate.metrics:  # each alone: one that fails says nothing of the others
         name, alone = metric.traits().name, evaluate.model_copy(update={"metrics": (metric,)})
         scored = {each: _scored(answers, items, alone, name) for each, answers in given.items()}
-        right = scored["reference"]
-        for each, wrong in scored.items():
-            found = [wrong.get(item, math.nan) for item in planned]
-            mean = math.fsum(found) / len(found)
+        sign = 1.0 if metric.traits().higher_is_better else -1.0
+        for each, found in scored.items():
+            mean = math.fsum(found.get(item, math.nan) for item in planned) / len(planned)
             values[f"{name}_{each}"] = mean if math.isfinite(mean) else None
-            if each in WRONG:
-                pairs = [(wrong.get(item, math.nan), right.get(item, math.nan)) for item in planned]
-                values[f"{name}_{each}_below"] = float(sum(one < other for one, other in pairs))
-                values[f"{name}_{each}_above"] = float(sum(one > other for one, other in pairs))
+        for each in WRONG:
+            gains = [
+                sign * (scored[each].get(item, math.nan) - scored["reference"].get(item, math.nan)) for item in planned
+            ]
+            values[f"{name}_{each}_p"] = float(sign_p(sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)))
     write_json(out / "evidence.json", values)
     return CheckEvidence(root=out, check=METRIC_CHECK, n_items=len(planned), values=values)
 
@@ -134,8 +134,8 @@ def _favours_reference(
         if least > 0:
             reason += f", and a loss of {tolerated:g} is tolerated: a margin under {least:.3f} would do"
         return False, reason
-    counts = [[measured(evidence, f"{name}_{each}_{side}") or 0.0 for side in ("above", "below")] for each in WRONG]
-    if max(float(sign_p(*(pair if sign > 0 else pair[::-1]))) for pair in counts) > alpha:
+    p_values = [measured(evidence, f"{name}_{each}_p") for each in WRONG]
+    if not all(p is not None and p <= alpha for p in p_values):
         return False, f"{reason}, which may be chance"
     return True, reason
 
