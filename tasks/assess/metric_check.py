@@ -39,7 +39,7 @@ WRONG = {"swapped": "those of other items", "empty": "empty ones"}
 SETS = {"reference": "the reference answers", **WRONG}
 
 
-@as_step(METRIC_CHECK, libraries=("pyarrow", "sacrebleu"))
+@as_step(METRIC_CHECK, libraries=("pyarrow", "sacrebleu", "scipy"))
 def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> CheckEvidence:
     """Write `evidence.json`: the mean of each declared metric over each set of answers; null where it has none.
 
