@@ -96,6 +96,24 @@ def test_a_comparison_that_a_worse_model_passes_within_its_margin_is_named() -> 
     assert found(no_worse, CHAMPION) == []
 
 
+@pytest.mark.parametrize(
+    ("anchor", "place"), [(None, "gates.anchor is null"), ({"margin": 0.5}, "gates.anchor.margin is 0.5")]
+)
+def test_a_champion_that_may_drift_is_named(anchor: dict[str, float] | None, place: str) -> None:
+    def found(mode: str, margin: float, anchor: Any) -> list[str]:
+        change = {"mode": mode} | ({"margin": margin} if margin else {})
+        rules = [{"metric": "exact", "change_threshold": change}]
+        spec = pipeline_spec(gates={"rules": rules, "anchor": anchor})
+        return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
+
+    drifts = f"{place}: each champion may lose a margin against the one before, and their sum is a worse model"
+    assert found("refresh", 0.05, anchor) == [drifts]
+    assert drifts in found("no_worse", 0.05, anchor)
+    assert drifts in found("refresh", 0.5, anchor), "gates.compare adds one that may drift as well"
+    assert found("improve", 0, anchor) == [], "each champion is shown to be better"
+    assert found("refresh", 0.05, {"margin": 0.05}) == []
+
+
 def test_a_comparison_that_is_off_is_named() -> None:
     gates = {"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}}
     spec = pipeline_spec(gates=gates)
