@@ -124,7 +124,7 @@ def _favours_reference(
     tolerated = 0.0 if change is None or change.mode == "improve" else change.margin
     means = {each: measured(evidence, f"{name}_{each}") for each in SETS}
     if missing := [SETS[each] for each, mean in means.items() if mean is None]:
-        return False, f"{name} has no value for {' and '.join(missing)}: its code fails, or returns no number"
+        return False, f"{name} has no value for {' and '.join(missing)}: its code must return a number for any answer"
     right, *wrong = (mean or 0.0 for mean in means.values())
     least = min(sign * (right - mean) for mean in wrong)
     reason = f"{name} is {right:.3f} for the reference answers, " + " and ".join(
@@ -132,7 +132,7 @@ def _favours_reference(
     )
     if least <= tolerated:
         if least > 0:
-            reason += f", and a loss of {tolerated:g} is tolerated: a margin under {least:.3f} would do"
+            reason += f", and a loss of {tolerated:g} is tolerated: a margin under {least:.3g} would do"
         return False, reason
     p_values = [measured(evidence, f"{name}_{each}_p") for each in WRONG]
     if not all(p is not None and p <= alpha for p in p_values):

@@ -115,7 +115,7 @@ def test_the_difference_must_be_more_than_the_rule_tolerates(judge: Callable[...
     five_of_120 = EQUAL.replace("p.text = i.answer", "i.item_id > 'i000004' OR p.text = i.answer")
     held = judge(gated(five_of_120), [1.0] * N, [1.0] * N)
     assert held.verdict == "HOLD"
-    assert "and a loss of 0.05 is tolerated: a margin under 0.042 would do. Wrong answers may pass" in held.reason
+    assert "and a loss of 0.05 is tolerated: a margin under 0.0417 would do. Wrong answers may pass" in held.reason
     assert judge(gated(five_of_120, mode="improve"), [1.0] * N, [0.0] * N).verdict == "PROMOTE"
 
 
@@ -162,7 +162,7 @@ def test_a_metric_that_fails_on_an_empty_answer_is_held(judge: Callable[..., Gat
     fails = EQUAL.replace("(p.text = i.answer)", "(CASE p.text WHEN '' THEN error('x') ELSE p.text = i.answer END)")
     decision = judge(gated(fails), [1.0] * N, [1.0] * N)
     assert decision.verdict == "HOLD"
-    assert "own has no value for empty ones: its code fails, or returns no number. Wrong answers" in decision.reason
+    assert "own has no value for empty ones: its code must return a number for any answer. Wrong" in decision.reason
 
 
 def test_a_metric_that_fails_hides_no_other(check: Callable[[Any], CheckEvidence]) -> None:
