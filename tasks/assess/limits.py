@@ -42,7 +42,13 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
         yield f"gates.confidence is {gates.confidence:g}: up to {share} of the candidates at a limit are promoted"
     if gates.contamination is None:
         yield "gates.contamination is null: a model that has learned the held-out answers looks better than it is"
-    changes = [rule.change_threshold for rule in comparison_rules(gates, traits) if rule.change_threshold]
+    compared = comparison_rules(gates, traits)
+    changes = [rule.change_threshold for rule in compared if rule.change_threshold]
+    if compared and all(rule.metric == "heldout_loss" for rule in compared):
+        yield (
+            "gates.compare: heldout_loss alone compares with the champion; it is that of the reference answers, and "
+            "judges none that a model writes, as `metric: chrf` does"
+        )
     if changes and all(change.mode == "no_worse" for change in changes):
         yield (
             "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown "

@@ -96,6 +96,19 @@ def test_a_comparison_that_a_worse_model_passes_within_its_margin_is_named() -> 
     assert found(no_worse, CHAMPION) == []
 
 
+def test_a_comparison_that_judges_no_written_answer_is_named() -> None:
+    def found(*rules: dict[str, Any], **gates: Any) -> list[str]:
+        spec = pipeline_spec(gates={"rules": rules, **gates})
+        return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
+
+    by_loss = "gates.compare: heldout_loss alone compares with the champion; it is that of the reference answers"
+    finished, loss = {"metric": "finished", "value_threshold": 0.9}, {"metric": "heldout_loss", "change_threshold": {}}
+    for rules in ([finished], [loss], [finished, loss]):
+        [warning] = found(*rules)
+        assert warning.startswith(by_loss)
+    assert found(loss, compare={"metric": "chrf"}) == found(loss, CHAMPION) == []
+
+
 @pytest.mark.parametrize(
     ("anchor", "place"), [(None, "gates.anchor is null"), ({"margin": 0.5}, "gates.anchor.margin is 0.5")]
 )
