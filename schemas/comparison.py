@@ -5,6 +5,8 @@ Used by `PipelineSpec.judged_gates`; `schemas/gates.py` has the rule, `tasks/ass
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from schemas.evaluation import EvaluateSpec
 from schemas.gates import MAX_MARGIN, GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_by_name, traits_of
@@ -36,14 +38,28 @@ def compares_quality(rule: GateRule, traits: MetricTraits) -> bool:
     return change.mode == "improve" or (change.margin <= MAX_MARGIN and _has_scale(traits))
 
 
+def comparison_rules(gates: GatesSpec, known: Mapping[str, MetricTraits]) -> tuple[GateRule, ...]:
+    """Return the rules that compare quality with the champion, and that of `compare`, whatever its metric's range.
+
+    Args:
+        gates: As judged, with the comparison that is added.
+        known: Metric -> traits.
+    """
+    return tuple(
+        rule
+        for rule in gates.judged_rules
+        for traits in (traits_of(rule.metric, known),)
+        if compares_quality(rule, traits) or (traits.quality and rule == gates.added_rule)
+    )
+
+
 def declared_comparison(gates: GatesSpec, evaluate: EvaluateSpec) -> tuple[str, ...]:
     """Return the metrics of `evaluate.metrics` that alone compare with the champion; none if a built-in one does too.
 
     Args:
         gates: As judged, with the comparison that is added.
     """
-    known = traits_by_name(evaluate.traits())
-    compared = [rule.metric for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, known))]
+    compared = [rule.metric for rule in comparison_rules(gates, traits_by_name(evaluate.traits()))]
     return tuple(dict.fromkeys(compared)) if set(compared) <= set(evaluate.declared_names()) else ()
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 
-from schemas.comparison import compares_quality
-from schemas.gates import LEAST_ITEMS, GateRule, GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.comparison import comparison_rules
+from schemas.gates import LEAST_ITEMS, MAX_MARGIN, GateRule, GatesSpec
+from schemas.metrics import MetricTraits
 from tasks.assess.contract import change_outcome, share_outcome, sign_p
 from tasks.assess.decision import describe_rule
 from tasks.assess.looks import last_levels
@@ -42,13 +42,22 @@ def _about_the_gate(gates: GatesSpec, traits: Mapping[str, MetricTraits], n_item
         yield f"gates.confidence is {gates.confidence:g}: up to {share} of the candidates at a limit are promoted"
     if gates.contamination is None:
         yield "gates.contamination is null: a model that has learned the held-out answers looks better than it is"
-    compared = [rule for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, traits))]
+    compared = comparison_rules(gates, traits)
     changes = [rule.change_threshold for rule in compared if rule.change_threshold]
+    if compared and all(rule.metric == "heldout_loss" for rule in compared):
+        yield (
+            "gates.compare: heldout_loss alone compares with the champion; it is that of the reference answers, and "
+            "judges none that a model writes, as `metric: chrf` does"
+        )
     if changes and all(change.mode == "no_worse" for change in changes):
         yield (
             "gates.rules compare with the champion by mode no_worse alone, which also promotes a model that is shown "
             "to be worse, within its margin; mode refresh needs a gain"
         )
+    tolerated = math.inf if gates.anchor is None else gates.anchor.margin or 0.0
+    if changes and tolerated > MAX_MARGIN and all(change.mode != "improve" for change in changes):
+        place = "gates.anchor is null" if gates.anchor is None else f"gates.anchor.margin is {tolerated:g}"
+        yield f"{place}: each champion may lose a margin against the one before, and their sum is a worse model"
     if gates.min_items > n_items:
         yield f"gates.min_items is {gates.min_items}, and there are at most {n_items} items: no rule can be met"
 

@@ -20,6 +20,9 @@ import numpy as np
 from schemas.gates import GatesSpec
 from schemas.verdicts import UsedBudget
 
+LEAST_LEVEL = 1e-12
+"""Least error probability of a look. The first of 20 by O'Brien and Fleming would have 1e-17: its confidence is 1 in
+floating point, which has no bound."""
 _GRID = 801
 """Points of a numerical integral; twice as many change no level by 1e-5."""
 
@@ -47,7 +50,8 @@ def levels_of(gates: GatesSpec, used: UsedBudget, *, n_items: int) -> Levels:
     sizes = (*used.nested, n_items)
     nested = len(sizes) == number and all(a < b for a, b in pairwise(sizes))
     met = nested_level(increments, sizes) if nested and number > 1 else increments[-1]
-    return Levels(met=max(met, increments[-1]), harm=increments[-1])
+    harm = max(increments[-1], LEAST_LEVEL)
+    return Levels(met=max(met, harm), harm=harm)
 
 
 def last_levels(gates: GatesSpec) -> Levels:

@@ -2,7 +2,7 @@
 
 A metric that is 1 for whatever is answered finds no candidate worse. So the metric also scores answers that no model
 gave: the reference answers, those of other items, and empty ones. It must favour the first by more than the loss that
-its rule tolerates. `flows/gate_checks.py` adds the step, `tasks/assess/gate.py` the finding.
+its rule tolerates, and not by chance. `flows/gate_checks.py` adds the step, `tasks/assess/gate.py` the finding.
 
 Source: ICH E10 (2000), Choice of Control Group in Clinical Trials, section 1.5: a comparison that shows two treatments
 to be alike needs assay sensitivity, the ability to tell an effective from an ineffective one.
@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions
-from schemas.comparison import compares_quality
+from schemas.comparison import comparison_rules
 from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.evidence import CheckEvidence
@@ -26,31 +26,49 @@ from schemas.gates import GateRule, GatesSpec
 from schemas.metrics import MetricTraits, traits_of
 from schemas.verdicts import Finding
 from tasks.assess.check import Measurement, finding, measured
+from tasks.assess.contract import sign_p
+from tasks.assess.items import extra_items
 from tasks.assess.score import score_answers
+from tasks.assess.weigh import MIN_CONTINUOUS_ITEMS
 from tasks.files import write_json
 from tasks.step import as_step
 
 METRIC_CHECK = "metric_check"
 RULE = "the metric of the comparison tells right answers from wrong ones"
-SETS = ("reference", "swapped", "empty")
+WRONG = {"swapped": "those of other items", "empty": "empty ones"}
+SETS = {"reference": "the reference answers", **WRONG}
 
 
-@as_step(METRIC_CHECK, libraries=("pyarrow", "sacrebleu"))
+@as_step(METRIC_CHECK, libraries=("pyarrow", "sacrebleu", "scipy"))
 def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> CheckEvidence:
     """Write `evidence.json`: the mean of each declared metric over each set of answers; null where it has none.
+
+    `<metric>_<set>_p` is the p-value of the sign test: that of "wrong answers are better as often as they are worse".
+    Items that only the slices count are left out.
 
     Args:
         evaluate: The metrics to check, and what they need.
     """
     table = pq.read_table(items.root / "items.parquet", columns=["item_id", "answer"]).to_pydict()
     reference = dict(zip(map(str, table["item_id"]), map(str, table["answer"]), strict=True))
-    given = {"reference": reference, "swapped": _swapped(reference), "empty": dict.fromkeys(reference, "")}
+    extra = extra_items(items)
+    planned = {item: answer for item, answer in reference.items() if item not in extra}
+    given = {"reference": reference, "swapped": reference | _swapped(planned), "empty": dict.fromkeys(reference, "")}
     values: dict[str, float | None] = {}
-    for name in SETS:
-        means = _means(given[name], items, evaluate)
-        values |= {f"{metric}_{name}": means.get(metric) for metric in evaluate.declared_names()}
+    for metric in evaluate.metrics:  # each alone: one that fails says nothing of the others
+        name, alone = metric.traits().name, evaluate.model_copy(update={"metrics": (metric,)})
+        scored = {each: _scored(answers, items, alone, name) for each, answers in given.items()}
+        sign = 1.0 if metric.traits().higher_is_better else -1.0
+        for each, found in scored.items():
+            mean = math.fsum(found.get(item, math.nan) for item in planned) / len(planned)
+            values[f"{name}_{each}"] = mean if math.isfinite(mean) else None
+        for each in WRONG:
+            gains = [
+                sign * (scored[each].get(item, math.nan) - scored["reference"].get(item, math.nan)) for item in planned
+            ]
+            values[f"{name}_{each}_p"] = float(sign_p(sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)))
     write_json(out / "evidence.json", values)
-    return CheckEvidence(root=out, check=METRIC_CHECK, n_items=items.n_items, values=values)
+    return CheckEvidence(root=out, check=METRIC_CHECK, n_items=len(planned), values=values)
 
 
 def metric_findings(
@@ -73,47 +91,68 @@ def metric_findings(
         reason = f"the gate got {len(found)} results of the check instead of one; run again."
         yield finding("check", RULE, "ERROR", nothing, reason=reason)
         return
-    rules = [rule for rule in gates.judged_rules if compares_quality(rule, traits_of(rule.metric, known))]
+    n_items = found[0].n_items
     judged = [
-        _favours_reference(rule, found[0], traits_of(rule.metric, known)) for rule in rules if rule.metric in metrics
+        _favours_reference(rule, found[0], traits_of(rule.metric, known), alpha=1 - gates.confidence)
+        for rule in comparison_rules(gates, known)
+        if rule.metric in metrics
     ]
     met = any(favours for favours, _ in judged)
     reasons = "; ".join(dict.fromkeys(reason for favours, reason in judged if favours or not met))
     if not met:
+        other = "chrf" if n_items >= MIN_CONTINUOUS_ITEMS else "exact"
         reasons += (
-            ". Whatever is answered would pass; compare by a metric that tells them apart, such as gates.compare: "
-            "{metric: chrf}"
+            f". Wrong answers may pass; compare by a metric that tells them apart, such as gates.compare: "
+            f"{{metric: {other}}}"
         )
-    n_items = found[0].n_items
     yield finding(
         "check", RULE, "PROMOTE" if met else "HOLD", Measurement(None, n_items=n_items, method="comparison"),
         reason=f"{reasons}.",
     )  # fmt: skip
 
 
-def _favours_reference(rule: GateRule, evidence: CheckEvidence, traits: MetricTraits) -> tuple[bool, str]:
-    """Return whether the rule's metric favours the reference answers by more than the rule tolerates, and its means."""
-    change, sign = rule.change_threshold, 1.0 if traits.higher_is_better else -1.0
+def _favours_reference(
+    rule: GateRule, evidence: CheckEvidence, traits: MetricTraits, *, alpha: float
+) -> tuple[bool, str]:
+    """Return whether the rule's metric favours the reference answers by more than the rule tolerates, and why.
+
+    Args:
+        alpha: Error probability of the sign test: a metric that has nothing to do with the answers favours them, too,
+            on some items.
+    """
+    change, name, sign = rule.change_threshold, traits.name, 1.0 if traits.higher_is_better else -1.0
     tolerated = 0.0 if change is None or change.mode == "improve" else change.margin
-    reference, swapped, empty = (measured(evidence, f"{traits.name}_{name}") for name in SETS)
-    if reference is None or swapped is None or empty is None:
-        return False, f"{traits.name} has no value for reference answers, swapped or empty ones"
-    means = (
-        f"{traits.name} is {reference:.3f} for the reference answers, {swapped:.3f} for those of other items and "
-        f"{empty:.3f} for empty ones"
+    means = {each: measured(evidence, f"{name}_{each}") for each in SETS}
+    if missing := [SETS[each] for each, mean in means.items() if mean is None]:
+        return False, f"{name} has no value for {' and '.join(missing)}: its code must return a number for any answer"
+    right, *wrong = (mean or 0.0 for mean in means.values())
+    least = min(sign * (right - mean) for mean in wrong)
+    reason = f"{name} is {right:.3f} for the reference answers, " + " and ".join(
+        f"{mean:.3f} for {shown}" for mean, shown in zip(wrong, WRONG.values(), strict=True)
     )
-    return min(sign * (reference - swapped), sign * (reference - empty)) > tolerated, means
+    if least <= tolerated:
+        if least > 0:
+            reason += f", and a loss of {tolerated:g} is tolerated: a margin under {least:.3g} would do"
+        return False, reason
+    p_values = [measured(evidence, f"{name}_{each}_p") for each in WRONG]
+    if not all(p is not None and p <= alpha for p in p_values):
+        return False, f"{reason}, which may be chance"
+    return True, reason
 
 
 def _swapped(reference: Mapping[str, str]) -> dict[str, str]:
-    """Give every item the answer of another one: a different answer, unless most items have the same."""
+    """Give every item the answer of another one: a different answer, unless most items have the same.
+
+    Neighbours in the order of the texts are alike, such as answers that begin with the same label, so each item gets
+    the answer half of the order away.
+    """
     order = sorted(reference, key=lambda item: (reference[item], item))
-    step = max(Counter(reference.values()).values(), default=0)
+    step = max((len(order) // 2, *Counter(reference.values()).values()))
     return {item: reference[order[(place + step) % len(order)]] for place, item in enumerate(order)}
 
 
-def _means(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec) -> Mapping[str, float]:
-    """Mean of each metric that has one; none if a metric's code fails on these answers."""
+def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, metric: str) -> Mapping[str, float]:
+    """Item -> value of the metric; empty if its code fails on these answers."""
     rows = [
         {"item_id": item, "text": text, "n_new_tokens": len(text.split()), "finished": True, "loss": math.nan}
         for item, text in sorted(answers.items())
@@ -125,7 +164,8 @@ def _means(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec) -
         pq.write_table(pa.Table.from_pylist(rows), given / "predictions.parquet")
         predictions = Predictions(root=given, n_items=len(rows), n_new_tokens=0)
         try:
-            scores = score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
+            score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
         except ConfigError:
             return {}
-        return scores.means
+        wanted = pq.read_table(scored / "scores.parquet", filters=[("metric", "=", metric)]).to_pydict()
+    return dict(zip(wanted["item_id"], wanted["value"], strict=True))

@@ -96,6 +96,37 @@ def test_a_comparison_that_a_worse_model_passes_within_its_margin_is_named() -> 
     assert found(no_worse, CHAMPION) == []
 
 
+def test_a_comparison_that_judges_no_written_answer_is_named() -> None:
+    def found(*rules: dict[str, Any], **gates: Any) -> list[str]:
+        spec = pipeline_spec(gates={"rules": rules, **gates})
+        return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
+
+    by_loss = "gates.compare: heldout_loss alone compares with the champion; it is that of the reference answers"
+    finished, loss = {"metric": "finished", "value_threshold": 0.9}, {"metric": "heldout_loss", "change_threshold": {}}
+    for rules in ([finished], [loss], [finished, loss]):
+        [warning] = found(*rules)
+        assert warning.startswith(by_loss)
+    assert found(loss, compare={"metric": "chrf"}) == found(loss, CHAMPION) == []
+
+
+@pytest.mark.parametrize(
+    ("anchor", "place"), [(None, "gates.anchor is null"), ({"margin": 0.5}, "gates.anchor.margin is 0.5")]
+)
+def test_a_champion_that_may_drift_is_named(anchor: dict[str, float] | None, place: str) -> None:
+    def found(mode: str, margin: float, anchor: Any) -> list[str]:
+        change = {"mode": mode} | ({"margin": margin} if margin else {})
+        rules = [{"metric": "exact", "change_threshold": change}]
+        spec = pipeline_spec(gates={"rules": rules, "anchor": anchor})
+        return gate_warnings(spec.judged_gates, traits=traits_by_name(spec.evaluate.traits()), n_items=400)
+
+    drifts = f"{place}: each champion may lose a margin against the one before, and their sum is a worse model"
+    assert found("refresh", 0.05, anchor) == [drifts]
+    assert drifts in found("no_worse", 0.05, anchor)
+    assert drifts in found("refresh", 0.5, anchor), "gates.compare adds one that may drift as well"
+    assert found("improve", 0, anchor) == [], "each champion is shown to be better"
+    assert found("refresh", 0.05, {"margin": 0.05}) == []
+
+
 def test_a_comparison_that_is_off_is_named() -> None:
     gates = {"rules": [{**CHAMPION, "change_threshold": {"against": "best_baseline"}}], "compare": {"off": "a pilot"}}
     spec = pipeline_spec(gates=gates)

@@ -57,3 +57,11 @@ def test_looks_whose_sets_do_not_grow_spend_their_part_and_no_more() -> None:
     assert levels_of(gates, UsedBudget(looks=9, nested=(1,) * 9), n_items=600) == apart
     once = GatesSpec(rules=(RULE,))
     assert levels_of(once, UsedBudget(), n_items=0) == Levels(pytest.approx(0.05), pytest.approx(0.05))
+
+
+def test_the_first_of_many_looks_can_be_judged() -> None:
+    gates = GatesSpec(rules=(RULE,), confidence=0.99, looks=LooksSpec(max=20))
+    for looks in range(3):  # by the function alone, less than the difference of 1 and the next number
+        level = levels_of(gates, UsedBudget(looks=looks, nested=(400, 500)[:looks]), n_items=600)
+        assert change_outcome(400, 0, 400, margin=0.0, alpha=level.met).met
+        assert not change_outcome(30, 0, 400, margin=0.0, alpha=level.met).met

@@ -1,9 +1,11 @@
 """A metric that scores wrong answers as well as right ones promotes nothing by itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
@@ -18,12 +20,16 @@ EQUAL = "SELECT p.item_id, (p.text = i.answer)::INT AS value FROM predictions p 
 Spec = Callable[..., Any]
 
 
-def gated(select: str, *, mode: str = "no_worse", higher: bool = True, **gates: Any) -> Any:
-    """A pipeline whose only comparison is by this metric."""
+def gated(select: str, *, mode: str = "no_worse", higher: bool = True, also: Sequence[Any] = (), **gates: Any) -> Any:
+    """A pipeline whose only comparison is by this metric.
+
+    Args:
+        also: Other metrics.
+    """
     change = {"mode": mode} if mode == "improve" else {"mode": mode, "margin": 0.05}
     own = {"uses": "sql", "name": "own", "select": select, "higher_is_better": higher}
     return pipeline_spec(
-        evaluate={"metrics": [own]},
+        evaluate={"metrics": [*also, own]},
         gates={
             "contamination": None, "round_trip": None, "anchor": None, "min_items": 1,
             "rules": [{"metric": "own", "change_threshold": change}], **gates,
@@ -106,9 +112,46 @@ def test_a_metric_that_favours_the_right_answers_makes_the_comparison(judge: Cal
 
 
 def test_the_difference_must_be_more_than_the_rule_tolerates(judge: Callable[..., GateDecision]) -> None:
-    one_in_120 = EQUAL.replace("p.text = i.answer", "i.item_id > 'i000000' OR p.text = i.answer")
-    assert judge(gated(one_in_120), [1.0] * N, [1.0] * N).verdict == "HOLD"
-    assert judge(gated(one_in_120, mode="improve"), [1.0] * N, [0.0] * N).verdict == "PROMOTE"
+    five_of_120 = EQUAL.replace("p.text = i.answer", "i.item_id > 'i000004' OR p.text = i.answer")
+    held = judge(gated(five_of_120), [1.0] * N, [1.0] * N)
+    assert held.verdict == "HOLD"
+    assert "and a loss of 0.05 is tolerated: a margin under 0.0417 would do. Wrong answers may pass" in held.reason
+    assert judge(gated(five_of_120, mode="improve"), [1.0] * N, [0.0] * N).verdict == "PROMOTE"
+
+
+def test_a_metric_that_has_nothing_to_do_with_the_answers_favours_the_right_ones_by_chance_only(
+    judge: Callable[..., GateDecision],
+) -> None:
+    for salt in range(4):
+        drawn = f"SELECT item_id, (md5(item_id || text || '{salt}') < '8')::INT AS value FROM predictions"
+        lost = judge(gated(drawn, mode="improve"), [1.0] * N, [0.0] * N)
+        assert lost.verdict == "HOLD", salt
+    assert "which may be chance" in lost.reason
+
+
+@pytest.mark.parametrize("answer", ["[{label}] {number} of the days", '{{"label": "{label}", "days": {number}}}'])
+def test_answers_of_other_items_differ_in_more_than_their_last_words(
+    answer: str, make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+) -> None:
+    labels = ["billing", "delivery", "returns"]
+    rows = [{"category": labels[n % 3], "answer": answer.format(label=labels[n % 3], number=n)} for n in range(N)]
+    items = make_items([{"ticket_id": f"i{n:06d}", **row} for n, row in enumerate(rows)])
+    label = EQUAL.replace("p.text = i.answer", "contains(p.text, i.category)")
+    values = check_metrics(out=new_folder(), items=items, evaluate=gated(label).evaluate).values
+    assert (values["own_reference"], values["own_swapped"]) == (1, 0)
+
+
+def test_items_that_only_the_slices_count_give_no_metric_a_lead(
+    make_items: Callable[..., EvalSet], new_folder: Callable[[], Path]
+) -> None:
+    items = make_items([{"ticket_id": f"i{n:06d}", "answer": "x" * (n + 1)} for n in range(N)])
+    table = pq.read_table(items.root / "items.parquet")
+    extra = pa.array([n % 4 == 0 for n in range(N)])
+    pq.write_table(table.append_column("only_for_slices", extra), items.root / "items.parquet")
+    length = gated("SELECT item_id, (length(text) > 30)::INT AS value FROM predictions", mode="improve")
+    evidence = check_metrics(out=new_folder(), items=items, evaluate=length.evaluate)
+    assert evidence.n_items == 90
+    assert evidence.values["own_swapped"] == evidence.values["own_reference"]
 
 
 def test_without_the_evidence_there_is_no_verdict(judge: Callable[..., GateDecision]) -> None:
@@ -119,7 +162,13 @@ def test_a_metric_that_fails_on_an_empty_answer_is_held(judge: Callable[..., Gat
     fails = EQUAL.replace("(p.text = i.answer)", "(CASE p.text WHEN '' THEN error('x') ELSE p.text = i.answer END)")
     decision = judge(gated(fails), [1.0] * N, [1.0] * N)
     assert decision.verdict == "HOLD"
-    assert "own has no value for reference answers, swapped or empty ones" in decision.reason
+    assert "own has no value for empty ones: its code must return a number for any answer. Wrong" in decision.reason
+
+
+def test_a_metric_that_fails_hides_no_other(check: Callable[[Any], CheckEvidence]) -> None:
+    fails = {"uses": "sql", "name": "fails", "select": "SELECT item_id, error('x') AS value FROM predictions"}
+    values = check(gated(EQUAL, also=[fails])).values
+    assert (values["fails_reference"], values["own_reference"]) == (None, 1)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +176,11 @@ def test_a_metric_that_fails_on_an_empty_answer_is_held(judge: Callable[..., Gat
     [
         ({}, ("own",)),
         ({"compare": {"metric": "chrf"}}, ()),
+        ({"compare": {"metric": "wide"}}, ("own", "wide")),
+        # The range of a metric that `compare` names need not be known.
+        ({"rules": [{"metric": "own", "value_threshold": 0.5}], "compare": {"metric": "wide"}}, ("wide",)),
+        # A rule compares, so `compare` may name a metric of form: it makes no comparison.
+        ({"compare": {"metric": "finished"}}, ("own",)),
         ({"rules": [{"metric": "own", "value_threshold": 0.5}]}, ("own",)),
         ({"rules": [{"metric": "exact", "change_threshold": {"mode": "improve"}}]}, ()),
         ({"rules": [{"metric": "own", "value_threshold": 0.5}], "compare": {"off": "a pilot"}}, ()),
@@ -135,5 +189,6 @@ def test_a_metric_that_fails_on_an_empty_answer_is_held(judge: Callable[..., Gat
 def test_only_a_metric_of_the_users_that_alone_compares_is_checked(
     gates: Mapping[str, Any], checked: tuple[str, ...]
 ) -> None:
-    spec = gated(EQUAL, **gates)
+    wide = {"uses": "sql", "name": "wide", "continuous": True, "select": EQUAL}
+    spec = gated(EQUAL, also=[wide], **gates)
     assert declared_comparison(spec.judged_gates, spec.evaluate) == checked
