@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 
 from schemas.artifacts import EvalSet, Predictions
 from schemas.comparison import comparison_rules
-from schemas.errors import ConfigError
 from schemas.evaluation import EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
@@ -165,7 +164,7 @@ def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, 
         predictions = Predictions(root=given, n_items=len(rows), n_new_tokens=0)
         try:
             score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
-        except ConfigError:
+        except Exception:  # whatever a metric's code raises: it has no value
             return {}
         wanted = pq.read_table(scored / "scores.parquet", filters=[("metric", "=", metric)]).to_pydict()
     return dict(zip(wanted["item_id"], wanted["value"], strict=True))

@@ -77,7 +77,9 @@ def test_a_metric_that_is_always_1_promotes_nothing(workplace: Workplace) -> Non
     done = workplace.run("run", "small")
     assert done.returncode == 8
     said = " ".join(done.stderr.split())
-    assert "answered is 1.000 for the reference answers, 1.000 for those of other items and 1.000 for empty ones" in said
+    assert (
+        "answered is 1.000 for the reference answers, 1.000 for those of other items and 1.000 for empty ones" in said
+    )
     assert workplace.json("runs")["runs"][0]["verdict"] == "HOLD"
 
 
