@@ -38,7 +38,10 @@ ELSEWHERE = {
 }
 """Places that the campaign does not reach, with the reason."""
 REACHED = tuple(place for place in PLACES if place not in ELSEWHERE)
-_STAGE = {"ledger.tick": "curate", "snapshot": "curate", "train": "finetune", "ledger": "release", "mlflow": "release"}
+_STAGE = {
+    "ledger.tick": "curate", "snapshot": "curate", "train": "finetune", "answers": "assess", "ledger": "release",
+    "mlflow": "release",
+}  # fmt: skip
 _OFTEN = {"train.checkpoint.written": 4, "train.checkpoint.renamed": 4}
 """How often its stage reaches a place, if more than once."""
 

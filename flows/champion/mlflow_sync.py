@@ -101,7 +101,7 @@ def _send_pending(ledger: Ledger, settings: Settings, check_lock: Check) -> tupl
             if uri in silent:
                 continue
             _send(projection, record, ledger, settings, uri)
-            reach("mlflow.told")
+            reach("mlflow.synced")
             ledger.mark_projected(projection.id)
             n_synced += 1
             reached.add((uri, record.experiment))

@@ -75,9 +75,13 @@ class LedgerFile:
     def connect(self) -> sqlite3.Connection:
         """Open a connection that commits each statement outside an explicit transaction."""
         db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA foreign_keys = ON")
+        try:
+            db.row_factory = sqlite3.Row
+            db.execute("PRAGMA synchronous = FULL")
+            db.execute("PRAGMA foreign_keys = ON")
+        except BaseException:  # the file may be damaged
+            db.close()
+            raise
         return db
 
     def version(self, db: sqlite3.Connection) -> int:

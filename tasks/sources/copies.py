@@ -126,7 +126,7 @@ def copy_name(url: str, sha256: str, *, packed: str = "") -> str:
 def finish_round(folder: Path, snapshot: Snapshot) -> None:
     """Record that the round is complete, then remove files that are not part of it."""
     write_json(folder / SNAPSHOT, asdict(snapshot))
-    reach("copies.told")
+    reach("copies.recorded")
     (folder / FETCHED).unlink(missing_ok=True)
     names = {copy.name for copy in snapshot.copies}
     for path in (folder / FILES).iterdir():

@@ -19,8 +19,8 @@ from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
 from tests.support.place import Place, alias_version
 
-KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.told:2"]
-MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.told:2"}
+KILLED = [*(name for name in PLACES if name.startswith(("ledger.promote", "mlflow."))), "mlflow.synced:2"]
+MOVED = {"mlflow.champion", "mlflow.challenger", "mlflow.synced:2"}
 """Places at which MLflow's champion has already moved. The first change is the candidate, the second the champion."""
 HALF = "half a file"
 """An extra place: MLflow has copied half of the bundle's only file."""

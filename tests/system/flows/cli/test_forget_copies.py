@@ -33,7 +33,7 @@ def test_no_trace_is_left_although_the_bucket_still_has_the_customer(empty_workp
         assert traces_left(empty_workplace) == []
         assert [len(remote.gets(f"/desk/{name}.jsonl")) for name in "abc"] == [1, 2, 2]
 
-        killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="copies.told")
+        killed = empty_workplace.run("data", "curate", "small", TUNEGATE_FAILPOINT="copies.recorded")
         assert killed.returncode == -9
         assert traces(empty_workplace.home / "ingest", (CUSTOMER, TEXT))
         assert empty_workplace.run("data", "forget", "--again").returncode == 0

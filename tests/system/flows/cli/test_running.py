@@ -162,7 +162,7 @@ def test_a_run_killed_between_steps_or_at_its_promotion_is_completed_by_the_next
 def test_a_run_that_ended_after_its_promotion_is_not_judged_again(
     workplace: ForkedWorkplace, status: RunStatus
 ) -> None:
-    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="mlflow.told")
+    killed = workplace.run("run", "small", TUNEGATE_FAILPOINT="mlflow.synced")
     assert killed.returncode == -signal.SIGKILL
     ledger = Ledger(workplace.home)
     first = ledger.runs()[0].run_id

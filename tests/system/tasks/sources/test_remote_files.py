@@ -112,7 +112,7 @@ def test_after_a_kill_with_a_new_snapshot_the_next_round_removes_old_copies(
     assert process.ingest(spec, tmp_path)
     storage.put("/desk/exports/0.jsonl", rows(0, 1, text="changed"))
     del storage.files["/desk/exports/4.jsonl"]
-    assert not process.ingest(spec, tmp_path, "copies.told")
+    assert not process.ingest(spec, tmp_path, "copies.recorded")
     assert len(list((folder_of(spec, tmp_path) / FILES).iterdir())) == 6
     found = tickets(extract(spec, tmp_path))
     assert (sorted(found), found["t0"]["body"]) == ([f"t{n}" for n in range(8)], "changed 0")
