@@ -27,7 +27,7 @@ from flows.ledger.opened import open_ledger
 from flows.privacy.keys import load_hashes
 from flows.workspace.disk import private_folder
 from flows.workspace.settings import Settings
-from schemas.errors import LockedError
+from schemas.errors import LockedError, StorageError
 from schemas.forget import Holding
 from tasks.files import MANIFEST, sha256_json, sync_directory
 from tasks.privacy.hashes import Forgotten, KeyedHash
@@ -147,16 +147,20 @@ class Indexed:
 def index_new_results(settings: Settings) -> None:
     """Update the index; entries that it has already cost almost nothing."""
     graph = Graph(settings.home, open_ledger(settings))
-    update_index(settings, graph, load_hashes(settings), skip_locked=True)
+    update_index(settings, graph, load_hashes(settings), skip_locked=True, skip_damaged=True)
 
 
-def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_locked: bool = False) -> Path:
+def update_index(
+    settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_locked: bool = False, skip_damaged: bool = False
+) -> Path:
     """Index what is new, drop what is gone, and return the index's folder.
 
     Args:
         skip_locked: Leave out a source that another pipeline is ingesting at this moment: its run checks it itself.
+        skip_damaged: Leave out results that cannot be read: a run that needs them makes them again.
 
     Raises:
+        StorageError: TG0510, a result cannot be read.
         LockedError: TG0520, another process has a database open.
     """
     base = settings.home / "index"
@@ -165,7 +169,7 @@ def update_index(settings: Settings, graph: Graph, hashes: KeyedHash, *, skip_lo
         if other != root:
             shutil.rmtree(other, ignore_errors=True)  # of another key: its hashes are useless here
     files = {file.relative_to(root).as_posix() for file in root.glob("*/*.parquet")}
-    wanted = _index_store(graph, root, files, hashes) | _index_published(
+    wanted = _index_store(graph, root, files, hashes, skip_damaged=skip_damaged) | _index_published(
         settings.home, root, files, hashes, skip_locked=skip_locked
     )
     for name in files - wanted:
@@ -179,7 +183,7 @@ def snapshot_key(pipeline: str, snapshot: str) -> str:
     return f"{pipeline}--{snapshot}"
 
 
-def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash) -> set[str]:
+def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash, *, skip_damaged: bool) -> set[str]:
     wanted: set[str] = set()
     for node in graph.present:
         stem = f"{node.step}/{node.key}.{node.digest[:16]}"
@@ -193,7 +197,12 @@ def _index_store(graph: Graph, root: Path, files: set[str], hashes: KeyedHash) -
             continue
         name = f"{stem}{LEARNED}" if EXAMPLES in parts else f"{stem}.parquet"
         private_folder((root / name).parent)
-        index_rows(folder, hashes, root / name, splits=_splits_of(node, graph))
+        try:
+            index_rows(folder, hashes, root / name, splits=_splits_of(node, graph))
+        except StorageError:
+            if not skip_damaged:
+                raise
+            continue
         wanted.add(name)
     return wanted
 

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.artifacts import RowCounts
+from schemas.errors import StorageError
 from tasks.privacy.hashes import Forgotten, KeyedHash, any_of, short
 
 TABLES = ("tickets.parquet", "train.parquet", "validation.parquet", "test.parquet", "items.parquet",
@@ -57,10 +58,23 @@ def index_rows(folder: Path, hashes: KeyedHash, out: Path, *, splits: Path | Non
 
     Args:
         splits: The tickets that the encoded examples were made from: examples have ticket ids only.
+
+    Raises:
+        StorageError: TG0510, a table cannot be read, so that its customers are not known.
     """
     counts: dict[str, list[tuple[str, int]]] = {}
     for part in parts_of(folder):
-        customers = _customers(folder, part, splits)
+        try:
+            customers = _customers(folder, part, splits)
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk
+            raise StorageError(
+                f"the stored result {folder.parent.name}/{folder.name} cannot be read: {part}",
+                code="TG0510",
+                where=str(folder),
+                hint="remove the folder: the next run that needs it makes it again",
+            ) from None
         if customers is not None:
             counted = customers.drop_null().value_counts()
             counts[part] = list(zip(*(counted.field(name).to_pylist() for name in ("values", "counts")), strict=True))

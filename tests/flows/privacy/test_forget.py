@@ -12,6 +12,7 @@ from flows.context.feedback import feedback_database
 from flows.graph.store import Store
 from flows.ledger.rows import RunVerdict
 from flows.privacy.forget import apply_tombstones, forget, plan_forgetting
+from flows.privacy.index import index_new_results
 from flows.privacy.keys import KEY_FILE, TOMBSTONES, VARIABLE, load_forgotten, load_hashes
 from flows.workspace.lock import pipeline_lock
 from schemas.artifacts import Splits, TrainedRef
@@ -19,7 +20,7 @@ from schemas.errors import LockedError, SecurityError, StorageError
 from schemas.forget import Certificate
 from tasks.cluster.depot import mark
 from tasks.cluster.shared import Shared
-from tasks.files import verify
+from tasks.files import seal, verify
 from tasks.monitor.feedback import FeedbackRules, feedback_state, ingest_feedback, latest_decisions
 from tests.support.forgetful_workspace import CUSTOMER, OTHER, TEXT, WORDS, Workspace, pseudonym
 from tests.support.traces import traces
@@ -136,6 +137,18 @@ def test_a_removal_that_leaves_rows_is_an_error(workspace: Workspace, monkeypatc
         forget_customer(workspace)
     assert "store/" in error.value.message
     assert workspace.ledger.tombstones(), "the tombstone keeps them out anyway"
+
+
+def test_a_result_that_cannot_be_read_stops_a_removal_and_no_run(workspace: Workspace) -> None:
+    [tickets] = (workspace.settings.home / "store").glob("extract/*/tickets.parquet")
+    tickets.chmod(0o600)
+    tickets.write_bytes(tickets.read_bytes()[:-12])
+    tickets.parent.chmod(0o700)
+    seal(tickets.parent)  # intact by its manifest
+    index_new_results(workspace.settings)
+    with pytest.raises(StorageError, match=r"TG0510.*extract/\w+ cannot be read: tickets.parquet") as error:
+        forget_customer(workspace)
+    assert error.value.hint == "remove the folder: the next run that needs it makes it again"
 
 
 def test_an_ambiguous_request_is_refused(
