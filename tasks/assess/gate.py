@@ -36,8 +36,8 @@ Rules, for a metric where higher is better (else mirrored; differences are alway
   the rule is not met. A comparison that has fewer is violated if an exact sign test shows that the candidate is worse
   on most of them.
 
-A metric of the user's own that alone compares with the champion must tell right answers from wrong ones, else HOLD
-(`tasks/assess/metric_check.py`).
+A metric of the user's own that alone compares with the champion must distinguish right answers from wrong ones, else
+HOLD (`tasks/assess/metric_check.py`).
 
 `gates` may also declare checks (`tasks/assess/checks.py`), each measured by its own step. Findings are in the order of
 `schemas.verdicts.PARTS`.

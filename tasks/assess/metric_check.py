@@ -1,6 +1,6 @@
-"""Check that a declared metric which alone compares with the champion tells right answers from wrong ones.
+"""Check that a declared metric which alone compares with the champion distinguishes right answers from wrong ones.
 
-A metric that is 1 for whatever is answered finds no candidate worse. So the metric also scores answers that no model
+A metric that is always 1 finds no candidate worse. So the metric also scores answers that no model
 gave: the reference answers, those of other items, and empty ones. It must favour the first by more than the loss that
 its rule tolerates, and not by chance. `flows/gate_checks.py` adds the step, `tasks/assess/gate.py` the finding.
 
@@ -33,7 +33,7 @@ from tasks.files import write_json
 from tasks.step import as_step
 
 METRIC_CHECK = "metric_check"
-RULE = "the metric of the comparison tells right answers from wrong ones"
+RULE = "the metric of the comparison distinguishes right answers from wrong ones"
 WRONG = {"swapped": "those of other items", "empty": "empty ones"}
 SETS = {"reference": "the reference answers", **WRONG}
 
@@ -101,7 +101,7 @@ def metric_findings(
     if not met:
         other = "chrf" if n_items >= MIN_CONTINUOUS_ITEMS else "exact"
         reasons += (
-            f". Wrong answers may pass; compare by a metric that tells them apart, such as gates.compare: "
+            f". Wrong answers may pass; compare by a metric that distinguishes them, such as gates.compare: "
             f"{{metric: {other}}}"
         )
     yield finding(
@@ -164,6 +164,8 @@ def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, 
         predictions = Predictions(root=given, n_items=len(rows), n_new_tokens=0)
         try:
             score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
+        except (OSError, MemoryError):
+            raise  # of the machine, such as a full disk: that says nothing about the metric
         except Exception:  # whatever a metric's code raises: it has no value
             return {}
         wanted = pq.read_table(scored / "scores.parquet", filters=[("metric", "=", metric)]).to_pydict()

@@ -1,5 +1,6 @@
 """A metric that scores wrong answers as well as right ones promotes nothing by itself."""
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,6 @@ from tests.support.specs import pipeline_spec
 
 N = 120
 EQUAL = "SELECT p.item_id, (p.text = i.answer)::INT AS value FROM predictions p JOIN items i USING (item_id)"
-Spec = Callable[..., Any]
 
 
 def gated(select: str, *, mode: str = "no_worse", higher: bool = True, also: Sequence[Any] = (), **gates: Any) -> Any:
@@ -94,7 +94,7 @@ def test_a_metric_that_wrong_answers_meet_as_well_is_held(
     decision = judge(spec, [1.0] * N, [1.0] * N)
     assert decision.verdict == "HOLD"
     assert "own is" in decision.reason
-    assert "compare by a metric that tells them apart" in decision.reason
+    assert "compare by a metric that distinguishes them" in decision.reason
     better = judge(gated(select, mode="improve"), [1.0] * N, [0.0] * N)
     assert better.verdict == "HOLD", "more of what is no answer is no better"
 
@@ -192,3 +192,14 @@ def test_only_a_metric_of_the_users_that_alone_compares_is_checked(
     wide = {"uses": "sql", "name": "wide", "continuous": True, "select": EQUAL}
     spec = gated(EQUAL, also=[wide], **gates)
     assert declared_comparison(spec.judged_gates, spec.evaluate) == checked
+
+
+def test_a_full_disk_is_no_fault_of_the_metric(
+    check: Callable[[Any], CheckEvidence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+    monkeypatch.setattr("tasks.assess.metric_check.score_answers", full)
+    with pytest.raises(OSError, match="no space left"):
+        check(gated(EQUAL))
