@@ -1,4 +1,4 @@
-"""Create Prefect deployments for `schedule`, `triggers` and `place`, with the limits and the automation they need.
+"""Create Prefect deployments for `schedule`, `triggers` and `place`, with the automations they need.
 
 Everything has a fixed name, so that deploying again updates only what has changed. `flows/schedule/ticks.py` decides
 what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and `serve` once Prefect's settings are set.
@@ -6,15 +6,16 @@ what a tick does: Prefect only starts it. Imported by `tunegate ops deploy` and 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags
-from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy, StateType
+from prefect.client.schemas.objects import StateType
 from prefect.deployments.runner import RunnerDeployment
 from prefect.events.actions import ChangeFlowRunState, RunDeployment
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
@@ -25,21 +26,21 @@ from prefect.schedules import Cron
 from prefect.types.entrypoint import EntrypointType
 
 from flows.build import STAGES
+from flows.graph.prefect_runner import SILENT
 from flows.pipeline import FLOW, STAGE_FLOWS, run_pipeline
-from flows.schedule.automatic import automatic_pipelines, placed_stages
-from flows.schedule.deployed_run import limit_name
+from flows.schedule.automatic import TAG, automatic_pipelines, placed_stages
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from schemas.errors import ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 from schemas.secrets import masked
+from schemas.verdicts import Verdict
 
-TAG = "tunegate"
-"""On every deployment created here."""
 REPEAT = "tunegate: repeat a crashed run"
 ZOMBIES = "tunegate: runs without a sign of life"
 SILENCE_S = 150
 """A run that is silent for this long has crashed: five heartbeats (PREFECT_FLOWS_HEARTBEAT_FREQUENCY)."""
-_ENDS = ("Completed", "Failed", "Cancelled", "Crashed")
+_ENDS = ("Completed", "Failed", "Cancelled", "Crashed", *get_args(Verdict), "SKIP")
 _WAITS = ("Suspended", "Paused", "Resuming", "AwaitingRetry", "Cancelling")
 """States in which a run is silent but not dead; without them a run that waits for approval would count as crashed."""
 
@@ -81,9 +82,8 @@ def stage_deployments(loaded: PipelineFile, config: Path) -> list[tuple[RunnerDe
 
 def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
     """Make a Prefect deployment for each pipeline with a schedule or triggers; register nothing."""
-    # A run finds the flow by its module: `serve` need not be started in the program's folder. Ticks of a pipeline run
-    # one after the other (ENQUEUE), whatever `overlap` says: a tick that Prefect cancelled would be in no ledger, and
-    # the slot of a killed run would swallow the next tick. Whether to skip is the tick's own decision.
+    # A run finds the flow by its module: `serve` need not be started in the program's folder. There is no limit of runs
+    # side by side: the ledger refuses a second run of a pipeline, and a tick decides itself whether it waits or skips.
     found = []
     for name, spec in automatic_pipelines(loaded).items():
         schedule = spec.schedule
@@ -93,7 +93,6 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
             parameters={"pipeline": name, "config": str(config.resolve()), "tick": "schedule"},
             description=masked(spec.description),
             tags=[TAG],
-            concurrency_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE),
             triggers=[_trigger(spec, place) for place in range(len(spec.triggers))],
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
@@ -101,12 +100,9 @@ def deployments(loaded: PipelineFile, config: Path) -> list[RunnerDeployment]:
     return found
 
 
-def prepare(loaded: PipelineFile) -> None:
-    """Create the limits that runs need, and the automations that find dead runs and repeat crashed ones. Idempotent."""
+def prepare() -> None:
+    """Create the automations that find dead runs and repeat crashed ones. Idempotent."""
     with get_client(sync_client=True) as client:
-        schedules = (spec.schedule for spec in loaded.pipelines.values() if spec.schedule is not None)
-        for resource in sorted({schedule.resource for schedule in schedules if schedule.resource}):
-            client.upsert_global_concurrency_limit_by_name(limit_name(resource), limit=1)
         _put_automation(client, _zombies())
         _put_automation(client, _repeat_crashed())
 
@@ -122,14 +118,14 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
         ServiceError: TG0701, there is no such work pool.
     """
     made = deployments(loaded, config)
-    prepare(loaded)
+    prepare()
     done = []
     with get_client(sync_client=True) as client:
         if pool is not None:
             _need_pool(client, pool)
         for each in made:
             spec = loaded.get(each.name)
-            each_id = cast("UUID", each.apply(work_pool_name=pool))
+            each_id = _apply(client, each, pool)
             if spec.schedule is None:
                 _drop_schedules(client, each_id)
             events = tuple(trigger.event for trigger in spec.triggers)
@@ -140,13 +136,27 @@ def register(loaded: PipelineFile, config: Path, *, pool: str | None) -> tuple[l
             _need_pool(client, stage_pool)
         kept = {UUID(each.deployment_id) for each in done}
         for deployment, stage_pool in stages:
-            stage_id = cast("UUID", deployment.apply(work_pool_name=stage_pool))
+            stage_id = _apply(client, deployment, stage_pool)
             kept.add(stage_id)
             done.append(
                 Deployed(deployment.name, str(stage_id), "", (), stage=deployment.flow_name or "", pool=stage_pool)
             )
         removed = _drop_others(client, config, kept)
     return done, removed
+
+
+def _apply(client: SyncPrefectClient, deployment: RunnerDeployment, pool: str | None) -> UUID:
+    variables: dict[str, Any] = {}
+    with suppress(ObjectNotFound):  # what a person has set stays: Prefect deletes a limit that is not said again
+        kept = client.read_deployment_by_name(f"{deployment.flow_name}/{deployment.name}")
+        limit = kept.global_concurrency_limit
+        deployment.concurrency_limit = None if limit is None else limit.limit
+        deployment.concurrency_options = kept.concurrency_options
+        variables = kept.job_variables or {}
+    if pool is not None:  # a worker has the environment that it was started in: perhaps none of these
+        environment = {**variables.get("env", {}), **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
+        deployment.job_variables = {**variables, "env": environment}
+    return cast("UUID", deployment.apply(work_pool_name=pool))
 
 
 def _need_pool(client: SyncPrefectClient, pool: str) -> None:
@@ -180,7 +190,7 @@ def _zombies() -> AutomationCore:
         description="The ledger has the truth; this only corrects what Prefect's page shows.",
         tags=[TAG],
         trigger=EventTrigger(
-            after={beat},
+            after={beat, "prefect.flow-run.Running"},  # it may die before its first heartbeat
             expect={beat, *(f"prefect.flow-run.{state}" for state in (*_ENDS, *_WAITS))},
             match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
             match_related=ResourceSpecification(
@@ -191,7 +201,7 @@ def _zombies() -> AutomationCore:
             threshold=1,
             within=timedelta(seconds=SILENCE_S),
         ),
-        actions=[ChangeFlowRunState(state=StateType.CRASHED, message="no heartbeat; see `tunegate runs`")],
+        actions=[ChangeFlowRunState(state=StateType.CRASHED, message=SILENT)],
     )
 
 

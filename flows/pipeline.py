@@ -34,7 +34,7 @@ from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome as NodeOutcome
 from flows.graph.execute import RunEndedError, run_plainly
 from flows.graph.graph import Node
-from flows.graph.prefect_runner import Placed, cancellation, no_heartbeats, run_nodes, run_on_pool, run_stage
+from flows.graph.prefect_runner import Cancellation, Placed, cancellation, run_nodes, run_on_pool, run_stage
 from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
@@ -54,8 +54,15 @@ from flows.run.publish import publish_snapshot
 from flows.run.retention import forget_old_texts
 from flows.run.training_budget import hold_budget
 from flows.schedule.approval import resume_approval, suspend_if_waiting
-from flows.schedule.deployed_run import check_bound, crashed_parameters, hold_resource
+from flows.schedule.deployed_run import (
+    check_bound,
+    check_resource,
+    crashed_parameters,
+    ended_original,
+    hold_resource,
+)
 from flows.schedule.ticks import (
+    QUEUE_WAIT_S,
     Tick,
     decide_after_curation,
     record_decision,
@@ -72,7 +79,7 @@ from flows.workspace.guard import guard_process
 from flows.workspace.settings import Settings, load_settings
 from flows.workspace.temporary import temporary_files_below
 from schemas.artifacts import GateDecision
-from schemas.errors import ServiceError, TunegateError
+from schemas.errors import LockedError, ServiceError, TunegateError
 from schemas.load import load_file
 from schemas.pipeline import PipelineSpec
 from schemas.ticks import Cause, Decision
@@ -102,6 +109,8 @@ class Request:
     """Only tickets created by the end of this day, UTC; moves no alias."""
     given: tuple[str, ...] = ()
     """Settings of this run alone, to be recorded; the pipeline has them already."""
+    deployed: bool = False
+    """Whether a deployment started it, which then waits for `schedule.resource`."""
 
 
 def run_name(spec: PipelineSpec) -> str:
@@ -144,25 +153,45 @@ def run_pipeline(
     resumed = resume_approval(spec, settings)
     if resumed is not None:
         return _state(resumed)
-    if crashed is not None:
-        # The automation that starts a repeat gives it the deployment's parameters, not those of the crashed run.
-        given = crashed_parameters(crashed)
-        if given is None:
-            return Completed(name="SKIP", message=f"{crashed} is repeated by another run, or was a repeat itself")
-        again, until, tick = given.get("again", again), given.get("until", until), given.get("tick", tick)
-    request = Request(again, until, _tick_of(tick))
-    if request.tick is not None:
-        skipped = skip_without_lock(spec, settings, request.tick)
-        if skipped is not None:
-            return _state(skipped)
-    wait_s = 0.0 if request.tick is None else tick_wait_s(spec)
     try:
-        with open_run(spec, settings, root=path.resolve().parent, wait_s=wait_s) as opened:
-            outcome = _run_in_flow(opened, request)
-    except RunEndedError as ended:
-        return Cancelled(message=str(ended))
+        with cancellation() as cancel:
+            wait_s = 0.0
+            if crashed is not None:
+                # The automation gives a repeat the parameters of the deployment, not those of the crashed run.
+                given = crashed_parameters(crashed)
+                if given is None:
+                    return _repeated(f"{crashed} is repeated by another run, or was a repeat itself")
+                ended = ended_original(settings, crashed)
+                if ended is not None:
+                    return _repeated(f"run {ended.run_id} had not crashed: it ended as {ended.verdict or ended.status}")
+                again, until, tick = given.get("again", again), given.get("until", until), given.get("tick", tick)
+                wait_s = QUEUE_WAIT_S
+            request = Request(again, until, _tick_of(tick), wait_s=wait_s, deployed=bool(deployment.get_id()))
+            outcome = _run_in_turn(spec, settings, path.resolve().parent, request, cancel)
+    except RunEndedError as error:
+        return Cancelled(message=str(error))
     suspend_if_waiting(outcome, settings)
     return _state(outcome)
+
+
+def _run_in_turn(spec: PipelineSpec, settings: Settings, root: Path, request: Request, cancel: Cancellation) -> Outcome:
+    """Run the pipeline when no other run of it is in progress; a tick may skip instead."""
+    tick = request.tick
+    skipped = None if tick is None else skip_without_lock(spec, settings, tick)
+    if skipped is not None:
+        return skipped
+    if request.deployed:
+        check_resource(spec)
+    wait_s = request.wait_s if tick is None else max(request.wait_s, tick_wait_s(spec))
+    try:
+        with open_run(spec, settings, root=root, wait_s=wait_s) as opened:
+            return _run_in_flow(opened, request, cancel)
+    except LockedError as error:
+        # Another run may have started meanwhile.
+        skipped = skip_without_lock(spec, settings, tick) if tick is not None and error.code == "TG0520" else None
+        if skipped is None:
+            raise
+        return skipped
 
 
 def run_here(
@@ -209,7 +238,8 @@ def _run_as_flow(opened: OpenRun, request: Request) -> Outcome | None:
 
     def body(pipeline: str, until: str) -> State[Any]:  # noqa: ARG001 - shown in Prefect
         try:
-            return _state(_run_in_flow(opened, request))
+            with cancellation() as cancel:
+                return _state(_run_in_flow(opened, request, cancel))
         except RunEndedError as ended:
             failures.append(ended)
             return Cancelled(message=str(ended))
@@ -254,7 +284,7 @@ class RunLog(Listener):
         self._log.info("stage %s", stage)
 
 
-def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
+def _run_in_flow(opened: OpenRun, request: Request, cancel: Cancellation) -> Outcome:
     """Run the stages as sub-flows; once Prefect fails, without it.
 
     Raises:
@@ -264,15 +294,15 @@ def _run_in_flow(opened: OpenRun, request: Request) -> Outcome:
     context.ledger.name_run(context.run_id, prefect_run_id=str(flow_run.get_id() or "") or None)
     log = RunLog(get_run_logger())
     context.listeners.members.append(log)
-    with cancellation(opened.run.cancel), no_heartbeats():
-        try:
-            context.outcome = _run(opened, request)
-        except Exception as error:
-            if not context.in_prefect or not is_of_prefect(error):
-                raise
-            context.listeners.members.remove(log)
-            _leave_prefect(context)
-            context.outcome = context.outcome or _run(opened, request)
+    cancel.run = opened.run
+    try:
+        context.outcome = _run(opened, request)
+    except Exception as error:
+        if not context.in_prefect or not is_of_prefect(error):
+            raise
+        context.listeners.members.remove(log)
+        _leave_prefect(context)
+        context.outcome = context.outcome or _run(opened, request)
     return context.outcome
 
 
@@ -292,6 +322,11 @@ def is_of_prefect(error: Exception) -> bool:
     packages = [module.partition(".")[0] for module in modules]  # the caller first
     ours = max((place for place, package in enumerate(packages) if package in OUR_PACKAGES), default=-1)
     return "prefect" in packages[ours + 1 :]
+
+
+def _repeated(reason: str) -> State[Any]:
+    """Make the final state of a flow run that finds nothing to repeat."""
+    return Completed(name="SKIP", message=reason)
 
 
 def _state(outcome: Outcome) -> State[Outcome]:
@@ -338,7 +373,7 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     warn_of_weak_gate(context, opened.run.find(opened.pipeline.curated.clean))
     if until != "curate":
         hold_budget(opened)
-    with hold_resource(context.spec, deployed=context.in_prefect and deployment.get_id() is not None):
+    with hold_resource(opened, deployed=request.deployed):
         for stage in STAGES[1 : STAGES.index(until) + 1]:
             _run_stage(opened, stage, ends)
     if until != "release":
@@ -449,7 +484,8 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
         with named_disk_errors(settings.home), temporary_files_below(settings.home, make=True):
             root = path.resolve().parent
             run = open_placed(spec, settings, root=root, run_id=run_id, stage=stage, handover=handover)
-            with cancellation(run.cancel):
+            with cancellation() as cancel:
+                cancel.run = run
                 state = run_nodes(run, stage, origin=lambda _key: "", only=runs_on_worker)
             if state.is_completed():
                 give_back(run, stage, run_id, handover)

@@ -34,8 +34,11 @@ class ScheduleSpec(Spec):
     """After an outage, run the latest missed tick, none of them, or all in order."""
     late_minutes: int = Field(default=60, ge=1)
     """With `catch_up: none`: a tick that is later than this counts as missed."""
-    resource: str | None = Field(default=None, pattern=r"^[a-z][a-z0-9-]{0,62}$")
-    """Name of a shared resource, such as a card: pipelines with the same one train one after another; null for none."""
+    resource: str | None = Field(default=None, pattern=r"^([a-z][a-z0-9-]{0,62}|/\S{1,200})$")
+    """A shared resource, such as a card: scheduled runs with the same one train one after another; null for none.
+
+    A name counts among the runs of one ledger, the absolute path of a lock file among all runs that name it.
+    """
 
     @field_validator("cron")
     @classmethod
@@ -62,6 +65,17 @@ class ScheduleSpec(Spec):
         if self.catch_up == "all" and self.overlap == "skip":
             raise ValueError("`catch_up: all` needs `overlap: queue`: missed ticks come at once, and would be dropped")
         return self
+
+
+def schedule_advice(schedule: ScheduleSpec) -> list[str]:
+    """Return what a ledger that is a file of one home folder cannot do for this schedule, one sentence each."""
+    resource = schedule.resource
+    if resource is None or resource.startswith("/"):
+        return []
+    return [
+        f"`schedule.resource: {resource}` excludes only runs of this home folder's ledger; if other projects use it as "
+        f"well, name one lock file for all, such as /var/lock/{resource}.lock"
+    ]
 
 
 class TriggerSpec(Spec):

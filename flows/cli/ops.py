@@ -96,7 +96,7 @@ def serve(config: Config = CONFIG, as_json: Json = False) -> int:
 
     from flows.deployments import deployments, prepare
 
-    prepare(loaded)
+    prepare()
     if as_json:
         print_json({"serving": served})
         sys.stdout.flush()  # whoever reads it waits for this line
@@ -182,10 +182,11 @@ def doctor(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Also whether the champion's files are whole. Exit code 1 when a finding is bad.
     """
+    from flows.schedule.slots import slots
     from flows.views.doctor import CHECKS, Patient, examine
 
     patient = Patient(load_settings(config), config, os.environ)
-    findings = [finding for check in CHECKS for finding in examine(check, patient)]
+    findings = [finding for check in (*CHECKS, slots) for finding in examine(check, patient)]
     fit = all(finding.state != "bad" for finding in findings)
     if as_json:
         print_json({"fit": fit, "findings": [asdict(finding) for finding in findings]})

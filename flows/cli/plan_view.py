@@ -118,7 +118,10 @@ def view_plan(pipeline: str, config: Path, *, as_of: str | None = None, given: t
         resources=found.run.budget,
         advice=[
             *advice_on(
-                spec, root=root, n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test)
+                spec,
+                settings,
+                root=root,
+                n_items=None if splits is None else min(spec.evaluate.max_items, splits.n_test),
             ),
             *missing,
             *filter(None, [describe_champion(spec, found.registry_state)]),

@@ -20,6 +20,7 @@ from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
+from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
 from schemas.template import template_columns
 from schemas.training_advice import prompt_advice, training_advice
@@ -74,7 +75,7 @@ def _faults_of(spec: Declared, root: Path) -> Iterator[TunegateError]:
         yield from sql_faults(spec.evaluate.metrics, where=f"{spec.name}.evaluate")
 
 
-def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list[str]:
+def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | None = None) -> list[str]:
     """Return what is allowed but worth a second look, one sentence each.
 
     Args:
@@ -92,14 +93,16 @@ def advice_on(spec: Declared, *, root: Path, n_items: int | None = None) -> list
             traits=traits_by_name(spec.evaluate.traits()),
             n_items=spec.evaluate.max_items if n_items is None else n_items,
         )
+    if settings.ledger_url is None and isinstance(spec, PipelineSpec) and spec.schedule is not None:
+        advice += schedule_advice(spec.schedule)
     return advice
 
 
-def advice_by_pipeline(pipelines: Mapping[str, Declared], *, root: Path) -> dict[str, list[str]]:
+def advice_by_pipeline(pipelines: Mapping[str, Declared], settings: Settings, *, root: Path) -> dict[str, list[str]]:
     """Return each piece of advice once, with the pipelines that it is for."""
     found: dict[str, list[str]] = {}
     for name, spec in sorted(pipelines.items()):
-        for sentence in advice_on(spec, root=root):
+        for sentence in advice_on(spec, settings, root=root):
             found.setdefault(sentence, []).append(name)
     return found
 

@@ -123,10 +123,11 @@ def validate(
         wrong = [errors]
         declared.update({**errors.valid, **errors.readable})
     root, names = config.absolute().parent, sorted(declared)
-    found = check_data(declared, load_settings(config), root=root) if data else DataFindings([], {}, [])
+    settings = load_settings(config)
+    found = check_data(declared, settings, root=root) if data else DataFindings([], {}, [])
     for name in found.unread:
         note(f"the source of {name} is not read: nothing has been ingested yet")
-    advice = advice_by_pipeline(declared, root=root)
+    advice = advice_by_pipeline(declared, settings, root=root)
     for sentence, where in advice.items():
         warn(f"{sentence} ({', '.join(where)})")
     faults = [*wrong, *faults_of(declared, root=root), *found.faults]

@@ -52,6 +52,10 @@ class RunEndedError(Exception):
     """The run was cancelled while the node ran."""
 
 
+class CancelSignal(BaseException):
+    """Raised in the main thread when the run is cancelled while no node runs: it waits, or reads its source."""
+
+
 class Observer:
     """Is notified of a run's nodes. Called by one thread at a time; methods must be quick and must not raise."""
 

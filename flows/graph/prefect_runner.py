@@ -6,13 +6,15 @@ Prefect shows, retries and cancels. Only the store decides what is reused: Prefe
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 from uuid import UUID
 
 from prefect import Flow, Task
@@ -23,15 +25,22 @@ from prefect.client.schemas.objects import RunType, State, StateDetails
 from prefect.exceptions import ObjectNotFound
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
-from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-from prefect.states import Cancelled, Cancelling, Completed, Pending
+from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
 from prefect.tasks import exponential_backoff
 
-from flows.graph.execute import FIRST_DELAY_S, RETRIES, Outcome, Run, RunEndedError, drive, make_safely
+from flows.graph.execute import FIRST_DELAY_S, RETRIES, CancelSignal, Outcome, Run, RunEndedError, drive, make_safely
 from flows.graph.graph import Node
 from schemas.errors import ServiceError, TunegateError
 
 POLL_S = 2.0
+SILENT = "no heartbeat; see `tunegate runs`"
+"""Message of the state Crashed that the automation for lost runs sets (`flows/deployments.py`)."""
+HEAD_START_S = 6.0
+"""A worker that sees its flow run cancelled has ended it by then."""
+ALIVE_S = 30.0
+"""A flow run that counts as crashed by mistake has said so by then, on a busy machine too."""
+LATELY_S = 600.0
+"""One that counts as crashed for longer is dead."""
 RESTART_S = 120.0
 """A server that restarts, or is busy, answers by then."""
 SETTLE_S = 0.4
@@ -126,6 +135,11 @@ class Placed:
     """Digest of the work: a run joins the flow run of a dead run that does the same."""
     wait_for_worker_s: float
 
+    @property
+    def tag(self) -> str:
+        """Of all flow runs that do this work."""
+        return f"work:{self.work[:32]}"
+
 
 def run_on_pool(run: Run, placed: Placed, parents: list[State[Any]]) -> tuple[State[Any], dict[str, Any]]:
     """Run the stage on a worker of the pool, as a flow run with edges from the stages that it depends on.
@@ -154,23 +168,38 @@ def _run_and_retry(
 ) -> tuple[State[Any], dict[str, Any]]:
     attempt = 0
     while True:
-        child = _join_or_create(client, placed, parents, attempt)
+        child = None if attempt else find_same_work(client, placed, run.cancelled)
+        child = child or _create(client, placed, parents, attempt)
         try:
-            state = _await(client, child, placed, run)
+            state = _final_state(client, child, placed, run)
         except BaseException:  # Ctrl-C and SIGTERM as well: nothing else would stop it
             with suppress(Exception):
-                client.set_flow_run_state(child, Cancelling(message="the run that started it was ended"))
+                # By force: it may count as crashed, and say in a moment that it still runs.
+                client.set_flow_run_state(child, Cancelling(message="the run that started it was ended"), force=True)
             raise
         attempt += 1
         if not state.is_crashed() or attempt > RETRIES:
             return state, client.read_flow_run(child).parameters
 
 
-def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:
-    tag = f"work:{placed.work[:32]}"
-    alive = {"tags": {"all_": [tag]}, "state": {"type": {"any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}
-    for child in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(alive)):
-        return child.id  # of a dead run; two of them would write to one checkpoint
+def find_same_work(client: SyncPrefectClient, placed: Placed, left: threading.Event) -> UUID | None:
+    """Return the flow run of a dead run that does this work: two of them would write to one checkpoint.
+
+    Args:
+        left: Ends the wait for one that counts as crashed and may say that it still runs.
+    """
+    states = ["SCHEDULED", "PENDING", "RUNNING", "CRASHED"]
+    alike = FlowRunFilter.model_validate({"tags": {"all_": [placed.tag]}, "state": {"type": {"any_": states}}})
+    for child in client.read_flow_runs(flow_run_filter=alike):
+        state = child.state or Pending()
+        if is_silent(state) and datetime.now(UTC) - state.timestamp < timedelta(seconds=LATELY_S):
+            state = settled_state(client, child.id, left)
+        if not state.is_final():
+            return child.id
+    return None
+
+
+def _create(client: SyncPrefectClient, placed: Placed, parents: list[State[Any]], attempt: int) -> UUID:
     try:
         deployment = client.read_deployment_by_name(placed.deployment)
     except ObjectNotFound:
@@ -191,7 +220,7 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
         deployment.id,
         name=placed.stage,
         parameters=placed.parameters,
-        tags=[tag],
+        tags=[placed.tag],
         parent_task_run_id=tracking.id,
         idempotency_key=str(tracking.id),
     ).id
@@ -199,7 +228,7 @@ def _join_or_create(client: SyncPrefectClient, placed: Placed, parents: list[Sta
 
 def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> State[Any]:
     deadline = time.monotonic() + placed.wait_for_worker_s
-    while not (state := _state_of(client, child)).is_final():
+    while not (state := state_of(client, child)).is_final():
         if run.cancelled.wait(POLL_S):
             raise RunEndedError("the run was cancelled")
         waits = state.is_scheduled() or state.is_pending()
@@ -212,7 +241,31 @@ def _await(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> 
     return state
 
 
-def _state_of(client: SyncPrefectClient, child: UUID) -> State[Any]:
+def _final_state(client: SyncPrefectClient, child: UUID, placed: Placed, run: Run) -> State[Any]:
+    """Return the state in which the flow run ends, after it has corrected one that was set by mistake."""
+    while True:
+        _await(client, child, placed, run)
+        state = settled_state(client, child, run.cancelled)
+        if run.cancelled.is_set():
+            raise RunEndedError("the run was cancelled")
+        if state.is_final():
+            return state
+
+
+def settled_state(client: SyncPrefectClient, flow_run_id: UUID, left: threading.Event) -> State[Any]:
+    """Return the flow run's state; one without heartbeats has `ALIVE_S` to say that it still runs.
+
+    Args:
+        left: Ends the wait.
+    """
+    deadline = time.monotonic() + ALIVE_S
+    while is_silent(state := state_of(client, flow_run_id)) and time.monotonic() < deadline:
+        if left.wait(POLL_S):
+            break
+    return state
+
+
+def state_of(client: SyncPrefectClient, child: UUID) -> State[Any]:
     """Return the flow run's state; retry for two minutes if the server restarts or is busy."""
     deadline = time.monotonic() + RESTART_S
     while True:
@@ -272,38 +325,78 @@ def tally(run: Run, stage: str) -> str:
     return f"{len(ends) - n_reused - n_skipped} made, {n_reused} reused, {n_skipped} skipped"
 
 
-@contextmanager
-def no_heartbeats() -> Iterator[None]:
-    """Start no heartbeats in the sub-flows of the block; the calling flow keeps its own."""
-    # Stopping the heartbeat thread takes a second in each sub-flow, and building the settings 0.15 s of CPU.
-    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
-        yield
+class Cancellation:
+    """Ends the flow run's work once the flow run is being cancelled, whoever started it."""
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        """The run to end, which saves what it has; None while there is none to end."""
+
+    def cancel(self) -> None:
+        """End the run, or interrupt the main thread, which waits for something or reads the source."""
+        if self.run is not None:
+            self.run.cancel()
+        elif signal.getsignal(signal.SIGUSR1) is _interrupt:
+            signal.pthread_kill(cast("int", threading.main_thread().ident), signal.SIGUSR1)
+
+
+def _interrupt(_number: int, _frame: Any) -> None:
+    raise CancelSignal
 
 
 @contextmanager
-def cancellation(on_cancel: Callable[[], None]) -> Iterator[None]:
-    """Call `on_cancel` once when the calling flow run, or one of its sub-flows, is being cancelled."""
-    # A worker sends SIGTERM to the flow run that it started. For runs from the command line and for sub-flows, Prefect
-    # only writes the state Cancelling, and we have to read it.
+def cancellation() -> Iterator[Cancellation]:
+    """Watch the state of the calling flow run while the block runs.
+
+    Raises:
+        RunEndedError: it was cancelled while there was no run to end.
+    """
     watched = flow_run.get_id()
-    if not watched or watched == os.environ.get("PREFECT__FLOW_RUN_ID"):
-        yield
+    found = Cancellation()
+    if not watched:
+        yield found
         return
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGUSR1, _interrupt) if in_main_thread else None
     left = threading.Event()
-
-    def watch() -> None:
-        with suppress(Exception), get_client(sync_client=True) as client:
-            while not left.wait(POLL_S):
-                with suppress(Exception):  # a server that does not answer must not stop the run
-                    state = client.read_flow_run(UUID(watched)).state
-                    if state is not None and state.is_cancelling():
-                        on_cancel()
-                        return
-
-    thread = threading.Thread(target=watch, name="cancellation", daemon=True)
+    thread = threading.Thread(target=_watch, args=(UUID(watched), found, left), name="cancellation", daemon=True)
     thread.start()
     try:
-        yield
+        yield found
+    except CancelSignal:
+        raise RunEndedError("the run was cancelled; the next run continues from here") from None
     finally:
+        if in_main_thread:
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # the block is over: nothing is left to interrupt
         left.set()
-        thread.join(timeout=POLL_S)
+        thread.join(timeout=ALIVE_S)  # it may be saying that the run is alive, which must not follow the run's end
+        if in_main_thread:
+            signal.signal(signal.SIGUSR1, before)
+
+
+def _watch(flow_run_id: UUID, found: Cancellation, left: threading.Event) -> None:
+    """Cancel the work once the flow run is cancelled; correct its state, and its stages', if they count as crashed."""
+    # Prefect only writes the state Cancelling. A worker that sees it sends SIGTERM to the run that it started, and it
+    # is given the time to; but one that died, or that lost its server for a while, no longer looks.
+    patience = HEAD_START_S if str(flow_run_id) == os.environ.get("PREFECT__FLOW_RUN_ID") else 0.0
+    silent = {
+        "parent_flow_run_id": {"any_": [flow_run_id]},
+        "deployment_id": {"is_null_": True},
+    }  # those of workers: not
+    stages = FlowRunFilter.model_validate({**silent, "state": {"type": {"any_": ["CRASHED"]}}})
+    with suppress(Exception), get_client(sync_client=True) as client:
+        while not left.wait(POLL_S):
+            with suppress(Exception):  # a server that does not answer must not stop the run
+                own = client.read_flow_run(flow_run_id)
+                if own.state is not None and own.state.is_cancelling():
+                    if not left.wait(patience):
+                        found.cancel()
+                    return
+                for each in (own, *client.read_flow_runs(flow_run_filter=stages)):
+                    if each.state is not None and is_silent(each.state) and not left.is_set():
+                        client.set_flow_run_state(each.id, Running(message="still running"), force=True)
+
+
+def is_silent(state: State[Any]) -> bool:
+    """Return whether the flow run counts as crashed because no heartbeat arrived; its process may be alive."""
+    return state.is_crashed() and state.message == SILENT

@@ -15,7 +15,7 @@ from flows.ledger.postgres import LedgerPostgres
 from flows.ledger.sqlite import LedgerFile
 from flows.ledger.witness import NEW_LEDGER_HINT, Seen, Witness
 from flows.workspace.disk import private_folder
-from flows.workspace.lock import GRACE_S, Holder, hold, is_locked, pipeline_lock, refusal
+from flows.workspace.lock import GRACE_S, Holder, hold, is_locked, lock_file, pipeline_lock, refusal
 from schemas.errors import ServiceError, StorageError
 
 MLFLOW_LOCK = "mlflow.teller"
@@ -128,6 +128,25 @@ class LedgerBase:
             if not holds():
                 raise refusal(name, self.holder_of(name) or _holder("unknown"))
             with pipeline_lock(self.root, name, wait_s=wait_s, run_id=run_id):
+                yield
+
+    @contextmanager
+    def resource_lock(self, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:
+        """Hold a resource that pipelines share while the block runs, until its holder ends or dies.
+
+        Args:
+            name: A name, held against all runs of this ledger; or the absolute path of a lock file, held against all
+                runs that name it.
+
+        Raises:
+            ConfigError: TG0110, the lock file cannot be used.
+            LockedError: TG0520, another run holds it for longer than `wait_s` seconds.
+        """
+        if name.startswith("/"):
+            with lock_file(Path(name), wait_s=wait_s, run_id=run_id):
+                yield
+        else:
+            with self.pipeline_lock(f"resource.{name}", wait_s=wait_s, run_id=run_id):  # no pipeline's name has a dot
                 yield
 
     def holder_of(self, name: str) -> Holder | None:

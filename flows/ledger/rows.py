@@ -15,6 +15,8 @@ AS_OF = '{"as_of":"'
 """Start of the recorded configuration of a run with a day."""
 OF_RUN = ("as_of", "set")
 """Keys of a recorded configuration that no pipeline has."""
+CANCELLED = "cancelled"
+"""Reason of a run that somebody cancelled in Prefect."""
 Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
 """promote: by the gate; force: by a person against the gate; approve: by the gate and a person; rollback: by a person;
 wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""

@@ -18,12 +18,12 @@ from flows.context.registry_state import describe_champion, describe_start, reco
 from flows.context.run_context import RunContext, new_run_id
 from flows.context.run_picture import keep_picture, picture_now
 from flows.context.timings import TimingsObserver
-from flows.graph.execute import Outcome, Run, RunEndedError
+from flows.graph.execute import CancelSignal, Outcome, Run, RunEndedError
 from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import config_of_run
+from flows.ledger.rows import CANCELLED, config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
@@ -187,8 +187,8 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         reason = f"{error.code}: {error.message}"
         ledger.finish_run(run_id, status="FAILED", reason=reason, exit_code=error.exit_code)
         raise
-    except RunEndedError:  # cancelled in Prefect
-        ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
+    except (RunEndedError, CancelSignal):  # cancelled in Prefect
+        ledger.finish_run(run_id, status="INTERRUPTED", reason=CANCELLED, exit_code=143)
         raise
     except Exception as error:  # its text may contain ticket text
         ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)

@@ -14,6 +14,9 @@ from schemas.errors import ConfigError, ServiceError
 from schemas.load import PipelineFile
 from schemas.pipeline import PipelineSpec
 
+TAG = "tunegate"
+"""On every deployment that tunegate creates."""
+
 
 def placed_stages(loaded: PipelineFile) -> Iterator[tuple[str, str, str]]:
     """Yield (pipeline, stage, pool) of every placed stage."""

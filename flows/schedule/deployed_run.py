@@ -1,26 +1,34 @@
-"""Checks of a deployed flow run before it works: is this its own pipeline, and is its resource free?
+"""Checks of a deployed flow run before it works: its own pipeline, a crashed run that it repeats, a free resource.
 
-Called by `flows/pipeline.py`; `flows/deployments.py` creates the deployments and limits.
+Called by `flows/pipeline.py`; `flows/deployments.py` creates the deployments.
 """
 
+import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from threading import Event
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterDeploymentId, FlowRunFilterExpectedStartTime
+from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
-from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
 from prefect.runtime import deployment, flow_run
 
-from schemas.errors import SecurityError, ServiceError
+from flows.graph.execute import RunEndedError
+from flows.graph.prefect_runner import POLL_S, settled_state
+from flows.run.open_run import OpenRun
+from flows.workspace.lock import open_lock_file
+from schemas.errors import LockedError, SecurityError
 from schemas.pipeline import PipelineSpec
 
-LEASE_S = 60.0
+RESOURCE = "prefect.flow-run."
+"""Start of a flow run's id in Prefect's events."""
 
 
 def check_bound(pipeline: str, config: str) -> None:
@@ -62,7 +70,7 @@ def crashed_parameters(crashed: str) -> dict[str, Any] | None:
     soon = datetime.now(UTC) + timedelta(minutes=1)  # the ticks to come are flow runs too
     with get_client(sync_client=True) as client:
         try:
-            original = client.read_flow_run(UUID(crashed.removeprefix("prefect.flow-run.")))
+            original = client.read_flow_run(UUID(crashed.removeprefix(RESOURCE)))
         except (ObjectNotFound, ValueError):
             return None
         recent = client.read_flow_runs(
@@ -78,33 +86,56 @@ def crashed_parameters(crashed: str) -> dict[str, Any] | None:
     return dict(original.parameters) if repeats and min(repeats)[1] == own_id else None
 
 
-def limit_name(resource: str) -> str:
-    """Return the name of a resource's limit in Prefect."""
-    return f"tunegate-{resource}"
+def ended_original(crashed: str) -> State[Any] | None:
+    """Wait while the crashed flow run still runs; return its state then, None if it has to be repeated.
+
+    A machine or server under load misses heartbeats, so that a healthy run counts as crashed until it says otherwise.
+
+    Args:
+        crashed: As in `crashed_parameters`.
+    """
+    flow_run_id, never = UUID(crashed.removeprefix(RESOURCE)), Event()
+    with get_client(sync_client=True) as client:
+        while not ((state := settled_state(client, flow_run_id, never)).is_final() or state.is_paused()):
+            time.sleep(POLL_S)
+    return None if state.is_crashed() else state
+
+
+def check_resource(spec: PipelineSpec) -> None:
+    """Refuse a lock file that cannot be opened here, before the run curates.
+
+    Raises:
+        ConfigError: TG0110, as `open_lock_file`.
+    """
+    resource = spec.schedule.resource if spec.schedule is not None else None
+    if resource is None or not resource.startswith("/"):
+        return
+    os.close(open_lock_file(Path(resource)))
 
 
 @contextmanager
-def hold_resource(spec: PipelineSpec, *, deployed: bool) -> Iterator[None]:
-    """Hold the pipeline's resource while the block runs; a run from the command line does not wait for it.
+def hold_resource(opened: OpenRun, *, deployed: bool) -> Iterator[None]:
+    """Hold the pipeline's `schedule.resource` while the block runs; a run from the command line does not wait for it.
 
     Raises:
-        ServiceError: TG0701, the limit does not exist: without it no run would wait.
+        RunEndedError: the run was cancelled while it waited.
     """
-    resource = spec.schedule.resource if spec.schedule is not None else None
+    context = opened.context
+    resource = context.spec.schedule.resource if context.spec.schedule is not None else None
     if resource is None or not deployed:
         yield
         return
-    slot = concurrency(
-        limit_name(resource), occupy=1, strict=True, lease_duration=LEASE_S, raise_on_lease_renewal_failure=False
-    )
-    try:
-        slot.__enter__()
-    except ConcurrencySlotAcquisitionError:
-        raise ServiceError(
-            f"the limit {limit_name(resource)} is not on the Prefect server", code="TG0701",
-            where=f"{spec.name}.schedule.resource", hint="`tunegate ops deploy` creates it",
-        ) from None  # fmt: skip
-    try:
+    with ExitStack() as stack:
+        is_noted = False
+        while True:
+            try:
+                lock = context.ledger.resource_lock(resource, wait_s=POLL_S, run_id=context.run_id)
+                stack.enter_context(lock)
+                break
+            except LockedError as error:
+                if opened.run.cancelled.is_set():
+                    raise RunEndedError("the run was cancelled while it waited for its resource") from None
+                if not is_noted:
+                    context.listeners.noted(f"waits for schedule.resource: {error.message}")
+                    is_noted = True
         yield
-    finally:
-        slot.__exit__(None, None, None)

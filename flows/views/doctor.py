@@ -1,10 +1,10 @@
 """The checks of `tunegate ops doctor`, one small function each.
 
 In this order: the machine (Python, packages, torch and its devices, disk, clock), the state folder (locks, ledger,
-warehouses, MLflow's store, the champions' files), the servers, and who else can reach both. Nothing is repaired, but
-runs whose process is gone are marked, as by `tunegate runs`; nothing is started. Only health requests are sent, and one
+warehouses, MLflow's store, the champions' files), the servers, and who else can reach both. Nothing is started or
+repaired, but runs whose process is gone are marked, as by `tunegate runs`. Only health requests are sent, and one
 request without credentials, which shows whether a server answers anyone: Prefect and MLflow ask for a login only if
-configured to.
+configured to. `flows/schedule/slots.py` adds a check of the limits that people set in Prefect.
 """
 
 import os
@@ -161,7 +161,7 @@ def clock(_patient: Patient) -> Iterator[Finding]:
 
 
 def locks(patient: Patient) -> Iterator[Finding]:
-    """Show who holds a pipeline; a lock ends with its process, so there are no stale ones to remove."""
+    """Show who holds a pipeline or a resource; a lock ends with its process, so there are no stale ones to remove."""
     held = 0
     for path in sorted((patient.settings.home / "locks").glob("*.lock")):
         holder = is_locked(patient.settings.home, path.stem)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.workspace.disk import private_folder
-from schemas.errors import LockedError, SecurityError
+from schemas.errors import ConfigError, LockedError, SecurityError
 
 POLL_S = 0.05
 GRACE_S = 0.3
@@ -55,7 +56,51 @@ def pipeline_lock(root: Path, name: str, *, wait_s: float, run_id: str) -> Itera
     """
     path = _lock_path(root, name)
     private_folder(path.parent)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    with _locked(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), path, name, wait_s=wait_s, run_id=run_id):
+        yield
+
+
+@contextmanager
+def lock_file(path: Path, *, wait_s: float, run_id: str) -> Iterator[None]:
+    """Hold a lock file that a setting names while the block runs.
+
+    Raises:
+        ConfigError: TG0110, as `open_lock_file`.
+        LockedError: another run holds it for longer than `wait_s` seconds.
+    """
+    with _locked(open_lock_file(path), path, str(path), wait_s=wait_s, run_id=run_id):
+        yield
+
+
+def open_lock_file(path: Path) -> int:
+    """Open a lock file that a setting names, or create it; returns its descriptor.
+
+    Raises:
+        ConfigError: TG0110, it cannot be opened, or is something else than a lock file: its content would be lost.
+    """
+    try:
+        # Where a folder is world-writable and sticky, the kernel refuses O_CREAT for a file of another user.
+        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags) if path.exists() else os.open(path, flags | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise _no_lock_file(path, error.strerror or type(error).__name__) from None
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or (status.st_size and _read_holder(path) == UNKNOWN_HOLDER):
+        os.close(descriptor)
+        raise _no_lock_file(path, "it is something else")
+    return descriptor
+
+
+def _no_lock_file(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be used as a lock file: {why}", code="TG0110", where="schedule.resource",
+        hint="name a new file in a folder that this user can write, or an empty file that all its users can write",
+    )  # fmt: skip
+
+
+@contextmanager
+def _locked(descriptor: int, path: Path, name: str, *, wait_s: float, run_id: str) -> Iterator[None]:
+    """Hold the open file while the block runs; it names this process, run and time, and stays."""
     try:
         if not _acquire(descriptor, wait_s=max(wait_s, GRACE_S)):
             raise refusal(name, _read_holder(path))
@@ -161,7 +206,7 @@ def _read_holder(path: Path) -> Holder:
 def refusal(name: str, holder: Holder) -> LockedError:
     """Make the error for a pipeline that someone else holds."""
     return LockedError(
-        f"{name} is running: pid {holder.pid} on {holder.host} since {holder.since}, run {holder.run}",
+        f"{name} is held by run {holder.run}: pid {holder.pid} on {holder.host} since {holder.since}",
         code="TG0520",
         where=name,
         hint="wait for it with `--wait 600` (seconds), or see `tunegate status`",

@@ -51,6 +51,9 @@ PREFECT_ENVIRONMENT: Mapping[str, str] = {
     "PREFECT_SERVER_UI_API_URL": "/api",  # relative, so that it works on any port and behind any proxy
     "PREFECT_RESULTS_DEFAULT_SERIALIZER": "json",  # never pickle
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
+    # In memory, Prefect's default, a restarted server forgets who holds a slot: the slot stays taken, and at the next
+    # renewal Prefect kills the run that holds it.
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
 }
 MLFLOW_ENVIRONMENT: Mapping[str, str] = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -13,13 +13,21 @@ from tests.support.project import PROJECT
 
 
 class PoolWorker:
-    """The worker's process; its children are in its process group."""
+    """The worker's process; its children are in its process group.
 
-    def __init__(self, pool: str, folder: Path, environ: Mapping[str, str]) -> None:
+    Args:
+        bare: Start it with the server's address and login alone, as a user who follows the docs.
+    """
+
+    def __init__(self, pool: str, folder: Path, environ: Mapping[str, str], *, bare: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.log = folder / "worker.log"
         command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--type", "process"]
-        environ = {**os.environ, **environ, "PYTHONPATH": str(PROJECT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+        if bare:
+            reached = {name: environ[name] for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING")}
+            environ = {"HOME": str(folder), "PATH": os.environ["PATH"], **reached}
+        else:
+            environ = {**os.environ, **environ, "PYTHONPATH": str(PROJECT), "PREFECT_WORKER_QUERY_SECONDS": "1"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd=folder, env=environ, stdout=log, stderr=log, start_new_session=True
@@ -37,9 +45,9 @@ class PoolWorker:
 
 
 @contextmanager
-def working(pool: str, folder: Path, environ: Mapping[str, str]) -> Iterator[PoolWorker]:
+def working(pool: str, folder: Path, environ: Mapping[str, str], *, bare: bool = False) -> Iterator[PoolWorker]:
     """Run a worker for the duration of the block."""
-    worker = PoolWorker(pool, folder, environ)
+    worker = PoolWorker(pool, folder, environ, bare=bare)
     try:
         yield worker
     finally:

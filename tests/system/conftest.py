@@ -31,13 +31,13 @@ os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 LONG = (
+    "flows/schedule/test_deployed_run.py",
     "tasks/cluster",
     "benchmarks/test_torture.py",
     "flows/test_pipeline_real_tickets.py",
     "flows/run/test_placement.py",
     "flows/schedule/test_approval.py",
     "infra/schedule_demo/test_weeks.py",
-    "flows/schedule/test_deployed_run.py",
     "benchmarks/test_regressions.py",
     "flows/test_pipeline_without_prefect.py",
     "tasks/train",

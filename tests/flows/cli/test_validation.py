@@ -127,6 +127,24 @@ def test_a_prompt_that_shows_the_answer_is_refused_or_named(tmp_path: Path) -> N
     assert warning in said('{user: "{body} {category}"}', 'fields: "(?P<category>[a-z]+)"')
 
 
+def test_a_resource_by_name_is_warned_of_where_each_project_has_its_own_ledger(tmp_path: Path) -> None:
+    text = re.sub(r"    curate: .*\n", "", PIPELINE)
+
+    def said(resource: str, **environ: str) -> str:
+        schedule = f'{{cron: "@daily", resource: {resource}}}'
+        (tmp_path / "pipelines.yaml").write_text(f"{text}    schedule: {schedule}\n")
+        done = run_here(("validate",), cwd=tmp_path, environ={**os.environ, **environ})
+        return " ".join(done.stderr.split())
+
+    warning = "warning `schedule.resource: gpu` excludes only runs of this home folder's ledger"
+    assert warning in said("gpu")
+    assert "/var/lock/gpu.lock" in said("gpu")
+    assert "warning" not in said("/var/lock/gpu.lock")
+    assert "warning" not in said("gpu", TUNEGATE_LEDGER_URL="postgresql://nobody@127.0.0.1:9/ledger")
+    assert "schedule.resource" in said("../gpu.lock")
+    assert "error" in said("../gpu.lock")
+
+
 def test_warnings_are_shown_next_to_errors(tmp_path: Path) -> None:
     warning = "gates.rules[1] (exact at least 1.5) cannot be met: exact is between 0 and 1 (replies)"
     limits = "{metric: exact, value_threshold: 0.5}, {metric: exact, value_threshold: 1.5}"

@@ -94,7 +94,7 @@ def test_the_doctor_looks_at_every_server_that_runs_are_told_to(
     monkeypatch.setenv("TUNEGATE_HOME", str(tmp_path))
     monkeypatch.setenv("PREFECT_API_URL", start("0.0.0.0", status=200, kind="prefect"))  # noqa: S104
     monkeypatch.setenv("MLFLOW_TRACKING_URI", start("0.0.0.0", status=200))  # noqa: S104
-    assert doctor(config=project / "pipelines.yaml", as_json=True) == 0
+    assert doctor(config=project / "pipelines.yaml", as_json=True) == 1  # what answers is no Prefect server
     found = json.loads(capsys.readouterr().out)["findings"]
     warned = {
         finding["what"] for finding in found if finding["state"] == "warn" and "answers anyone" in finding["message"]

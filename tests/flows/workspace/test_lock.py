@@ -3,11 +3,14 @@
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
+import orjson
 import pytest
 
-from flows.workspace.lock import hold, is_locked, pipeline_lock
-from schemas.errors import SecurityError
+from flows.ledger.ledger import Ledger
+from flows.workspace.lock import Holder, hold, is_locked, lock_file, pipeline_lock
+from schemas.errors import ConfigError, LockedError, SecurityError
 
 
 @contextmanager
@@ -98,3 +101,37 @@ def test_trying_a_held_lock_without_waiting_fails(tmp_path):
     with hold(tmp_path / "x.lock") as first, hold(tmp_path / "x.lock", wait_s=0) as second:
         assert first
         assert not second
+
+
+def test_a_resource_is_held_against_runs_of_the_ledger_and_a_lock_file_against_those_of_others(tmp_path):
+    one, other, file = Ledger(tmp_path / "one"), Ledger(tmp_path / "other"), str(tmp_path / "gpu.lock")
+    with one.resource_lock("gpu", wait_s=0, run_id="1"), one.resource_lock(file, wait_s=0, run_id="1"):
+        assert one.holder_of("resource.gpu").run == "1"
+        with pytest.raises(LockedError, match=r"TG0520.*run 1"), one.resource_lock("gpu", wait_s=0, run_id="2"):
+            pass
+        with other.resource_lock("gpu", wait_s=0, run_id="3"), one.resource_lock("tpu", wait_s=0, run_id="2"):
+            pass
+        with pytest.raises(LockedError, match=r"TG0520.*run 1"), other.resource_lock(file, wait_s=0, run_id="3"):
+            pass
+    with other.resource_lock(file, wait_s=0, run_id="3"), one.resource_lock("gpu", wait_s=0, run_id="2"):
+        pass
+
+
+def test_a_file_with_other_content_is_not_taken_for_a_lock_file(tmp_path):
+    notes, link = tmp_path / "notes.csv", tmp_path / "link.lock"
+    notes.write_text("ticket_id,body")
+    link.symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "folder").mkdir()
+    for path in (notes, link, tmp_path / "folder", tmp_path / "absent" / "gpu.lock", Path("/dev/null")):
+        with pytest.raises(ConfigError, match="TG0110"), lock_file(path, wait_s=0, run_id="1"):
+            pass
+    assert notes.read_text() == "ticket_id,body"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_lock_file_that_a_killed_run_has_left_is_taken_again(tmp_path):
+    path = tmp_path / "gpu.lock"
+    path.write_bytes(orjson.dumps(Holder(pid=1, since="2026-06-01T00:00:00+00:00", host="one", run="1").model_dump()))
+    with lock_file(path, wait_s=0, run_id="2"):
+        assert Holder.model_validate_json(path.read_bytes()).run == "2"
+    assert path.read_bytes() == b""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from flows import deployments as deploy
-from flows.schedule import deployed_run
+from flows.schedule.deployed_run import check_resource
+from flows.workspace.servers import MLFLOW_ENVIRONMENT, PREFECT_ENVIRONMENT
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import load_file
+from tests.support.specs import pipeline_spec
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -44,11 +48,10 @@ def test_deploying_again_changes_nothing_and_deploying_a_change_updates_it(
     [schedule] = kept.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 5 * * 1", "Europe/Berlin")
     assert kept.parameters == {"pipeline": names[0], "config": str(config), "tick": "schedule"}
-    assert kept.concurrency_options is not None
-    assert kept.concurrency_options.collision_strategy == "ENQUEUE"
-    assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name(names[0])).limit == 1
+    assert kept.global_concurrency_limit is None
     [zombies] = client.read_automations_by_name(deploy.ZOMBIES)
-    assert {"prefect.flow-run.Suspended", "prefect.flow-run.Paused"} <= zombies.trigger.expect
+    quiet = ("Suspended", "Paused", "Completed", "PROMOTE", "HOLD", "BLOCK", "ERROR", "UNCOMPARED", "SKIP")
+    assert {f"prefect.flow-run.{state}" for state in quiet} <= zombies.trigger.expect
     assert client.read_deployment(first[1].deployment_id).schedules == []
 
     second, _ = deploy.register(load_file(config), config, pool=None)
@@ -84,23 +87,86 @@ def test_a_work_pool_takes_the_deployments_and_a_missing_one_is_named(
     [made], _ = deploy.register(load_file(config), config, pool=f"pool-{name}")
     kept = client.read_deployment(made.deployment_id)
     assert (kept.work_pool_name, kept.entrypoint) == (f"pool-{name}", "flows.pipeline.run_pipeline")
+    assert kept.job_variables["env"] == {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}  # a worker may have none of it
+
+    from prefect.client.schemas.actions import DeploymentUpdate
+
+    by_a_person = {"working_dir": "/srv", "env": {"REGION": "eu"}}
+    client.update_deployment(made.deployment_id, DeploymentUpdate(job_variables=by_a_person))
+    deploy.register(load_file(config), config, pool=f"pool-{name}")
+    variables = client.read_deployment(made.deployment_id).job_variables
+    assert variables["working_dir"] == "/srv"
+    assert variables["env"] == {"REGION": "eu", **PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT}
 
 
-def test_queued_ticks_without_a_concurrency_limit_are_refused(
+def test_a_slot_that_no_run_holds_is_named_and_freed_by_the_doctor(
     empty_workplace: ForkedWorkplace, client: SyncPrefectClient
 ) -> None:
+    from prefect.client.schemas.actions import DeploymentUpdate, GlobalConcurrencyLimitUpdate
+    from prefect.states import Running
+
+    name = empty_workplace.folder.name.lower().replace("_", "-")[:60]
+
     def change(document: dict[str, Any]) -> None:
-        document["pipelines"]["small"]["schedule"] = {"cron": "0 5 * * 1", "resource": "nowhere"}
+        document["pipelines"][name] = {"extends": "small", "schedule": {"cron": "0 5 * * 1"}}
 
     empty_workplace.declare(change)
-    spec = load_file(empty_workplace.folder / "pipelines.yaml").get("small")
-    with pytest.raises(ServiceError, match="TG0701"), deployed_run.hold_resource(spec, deployed=True):
+    config = empty_workplace.folder / "pipelines.yaml"
+    [made], _ = deploy.register(load_file(config), config, pool=None)
+    client.update_deployment(made.deployment_id, DeploymentUpdate(concurrency_limit=2))
+    held = client.create_flow_run_from_deployment(made.deployment_id)
+    client.set_flow_run_state(held.id, Running(), force=True)
+    limit = f"deployment:{made.deployment_id}"
+    client.update_global_concurrency_limit(limit, GlobalConcurrencyLimitUpdate(active_slots=2))
+
+    slots = [each for each in empty_workplace.json("ops", "doctor")["findings"] if each["what"] == "slot"]
+    assert [each["message"] for each in slots] == [f"freed 1 of deployment {name}'s limit that no run held"]
+    assert client.read_global_concurrency_limit_by_name(limit).active_slots == 1
+    assert not [each for each in empty_workplace.json("ops", "doctor")["findings"] if each["what"] == "slot"]
+
+    deploy.register(load_file(config), config, pool=None)
+    kept = client.read_deployment(made.deployment_id).global_concurrency_limit
+    assert kept is not None
+    assert (kept.limit, kept.active_slots) == (2, 1)  # a person has set it
+
+    client.update_global_concurrency_limit(limit, GlobalConcurrencyLimitUpdate(name="shared", active_slots=2))
+    assert not [each for each in empty_workplace.json("ops", "doctor")["findings"] if each["what"] == "slot"]
+
+
+def test_the_work_of_a_flow_run_that_counts_as_crashed_by_mistake_is_not_begun_twice(
+    client: SyncPrefectClient,
+) -> None:
+    from prefect import flow
+    from prefect.states import Crashed, Running
+
+    from flows.graph.prefect_runner import SILENT, Placed, find_same_work
+
+    @flow
+    def stage() -> None:
         pass
-    client.upsert_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere"), limit=1)
-    with deployed_run.hold_resource(spec, deployed=True):
-        assert client.read_global_concurrency_limit_by_name(deployed_run.limit_name("nowhere")).active_slots == 1
-    with deployed_run.hold_resource(spec, deployed=False):
-        pass
+
+    never = threading.Event()
+    placed = Placed("finetune", "gpus", "finetune/replies", {}, f"{uuid4().hex}{uuid4().hex}", 60.0)
+    assert find_same_work(client, placed, never) is None
+    silent = client.create_flow_run(stage, tags=[placed.tag], state=Running())
+    assert find_same_work(client, placed, never) == silent.id
+    client.set_flow_run_state(silent.id, Crashed(message=SILENT), force=True)
+    correct = threading.Timer(4.0, lambda: client.set_flow_run_state(silent.id, Running(), force=True))
+    correct.start()
+    assert find_same_work(client, placed, never) == silent.id
+    correct.join()
+    client.set_flow_run_state(silent.id, Crashed(message="its worker died"), force=True)
+    assert find_same_work(client, placed, never) is None
+
+
+def test_a_lock_file_that_cannot_be_opened_is_refused_before_the_run_works(tmp_path: Path) -> None:
+    spec = pipeline_spec(schedule={"cron": "@daily", "resource": f"{tmp_path}/none/gpu.lock"})
+    with pytest.raises(ConfigError, match="TG0110") as refused:
+        check_resource(spec)
+    assert refused.value.where == "schedule.resource"
+    (tmp_path / "none").mkdir()
+    check_resource(spec)
+    check_resource(pipeline_spec(schedule={"cron": "@daily", "resource": "gpu"}))
 
 
 def test_a_file_without_schedules_is_refused(empty_workplace: ForkedWorkplace) -> None:

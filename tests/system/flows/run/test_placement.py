@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows.graph.prefect_runner import SILENT
 from tests.support.pool_worker import flow_processes, working
 from tests.support.prefect_server import PrefectServer
 from tests.support.processes import wait_for
@@ -171,6 +172,22 @@ def test_the_next_run_joins_the_flow_run_of_a_dead_one(pools: Pools) -> None:
         assert done.returncode == 0, done.stderr
         assert len(pools.flow_runs("finetune")) == 1
         assert json.loads(done.stdout)["verdict"] == "PROMOTE"
+
+
+def test_a_training_that_counts_as_crashed_by_mistake_is_waited_for(pools: Pools) -> None:
+    workplace = pools.workplace
+    pools.declare(max_steps=60, epochs=30)
+    with pools.worker(pools.cpu, "one"), pools.worker(pools.gpu, "two"):
+        run = workplace.start("run", "small", "--json")
+        wait_for(lambda: bool(checkpoints(workplace.home)) or run.poll() is not None)
+        (flow,) = pools.flow_runs("finetune")
+        body = {"state": {"type": "CRASHED", "message": SILENT}, "force": True}
+        pools.server.ask(f"/flow_runs/{flow['id']}/set_state", body)
+        out, error = run.communicate(timeout=900)
+    assert run.returncode == 0, error
+    assert json.loads(out)["verdict"] == "PROMOTE"
+    (flow,) = pools.flow_runs("finetune")
+    assert flow["state_type"] == "COMPLETED"
 
 
 def test_a_pool_without_a_worker_ends_the_run_with_a_hint(pools: Pools) -> None:

@@ -15,7 +15,7 @@ def test_a_second_run_is_refused_with_the_holder_of_the_pipeline(start, tmp_path
     holder = start(tmp_path, "hold", "support", 60)
     wait_until_held(holder)
     with (
-        pytest.raises(LockedError, match=rf"TG0520.*pid {holder.pid} .*since 20.*run run-{holder.pid}") as caught,
+        pytest.raises(LockedError, match=rf"TG0520.*run run-{holder.pid}: pid {holder.pid} .*since 20") as caught,
         pipeline_lock(tmp_path, "support", wait_s=0, run_id="second"),
     ):
         pass
