@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sys
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,35 @@ import pytest
 from flows.ledger.opened import open_ledger
 from flows.workspace.settings import load_settings
 from tasks.draw import item_hash
+from tasks.model.answer_engine import Answer
+from tasks.model.generate import AnswerJob, Batch, InThisProcess
 from tests.support.workplace import Workplace
+
+N_DIFFERING = 6
+
+
+@pytest.fixture(autouse=True)
+def fixed_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Base and trained model answer differently on `N_DIFFERING` items: a toy's own answers depend on the processor."""
+    seen: dict[str, int] = {}
+
+    def answers(
+        _self: object, job: AnswerJob, batches: Sequence[Batch]
+    ) -> Generator[tuple[int, list[Answer]], None, None]:
+        for start, items in batches:
+            places = {item.item_id: seen.setdefault(item.item_id, len(seen)) for item in items}
+            words = {
+                item: "base" if place < N_DIFFERING and job.trained is None else "same"
+                for item, place in places.items()
+            }
+            yield start, [Answer(item, f"Hello from {word}", 4, True, 2.0) for item, word in words.items()]
+
+    monkeypatch.setattr(InThisProcess, "answers", answers)
 
 
 def labels_are_declared(document: dict[str, Any]) -> None:
     small = document["pipelines"]["small"]
-    small["evaluate"] |= {"labels": "differing"}
+    small["evaluate"] |= {"labels": "differing", "max_new_tokens": 5}  # the answers in the store are the toy's own
     small["gates"] |= {"rules": [{"metric": "right", "change_threshold": {"mode": "no_worse", "margin": 0.05}}]}
 
 
@@ -38,14 +62,14 @@ def test_differing_answers_are_labelled_in_the_terminal_and_in_a_spreadsheet_and
     assert first["verdict"] == "HOLD"
     assert "no label on which the raters agree; `tunegate gate label RUN`" in first["reason"]
     needed = workplace.json("gate", "label", run_id)
-    assert 1 < needed["n_needed"] == needed["n_differing"] < needed["n_items"] == 12
+    assert (needed["n_needed"], needed["n_differing"], needed["n_items"]) == (N_DIFFERING, N_DIFFERING, 12)
 
     def label(keys: str, rater: str) -> Any:
         monkeypatch.setattr(sys, "stdin", io.StringIO(keys))
         return workplace.run("gate", "label", run_id, "--rater", rater)
 
     done = label("both\nneither\nundo\nwhat\nskip\nquit\n", "ada")
-    assert "1 of 5 " in done.stdout
+    assert f"1 of {N_DIFFERING} " in done.stdout
     assert "'what' is no choice" in done.stdout
     assert done.stderr.strip().startswith(f"note 1 of {needed['n_needed']} labels made")
     assert "Hello" not in done.stderr  # ticket text goes to stdout alone
