@@ -6,7 +6,6 @@ Postgres refuses to run as root: then the user `nobody` runs it. Used by the res
 
 import os
 import shutil
-import signal
 import subprocess
 import tempfile
 import time
@@ -101,14 +100,6 @@ class Cluster:
                 command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, cwd=self.folder,
                 start_new_session=True, **self._as,
             )  # fmt: skip
-
-    def stop(self, process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT closes its connections, SIGKILL kills it and its children."""
-        if number == signal.SIGKILL:
-            os.killpg(process.pid, number)
-        else:
-            process.send_signal(number)
-        process.wait(60)
 
     def answers(self) -> bool:
         """Return whether it accepts connections."""

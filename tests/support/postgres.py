@@ -1,5 +1,6 @@
 """A private, temporary Postgres for tests; uses no service of the machine."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 
 from flows.workspace.servers import free_port
 from infra.stack.postgres import QUICK, Cluster, PostgresError, programs
+from tests.support.processes import is_running, processes_of, wait_for
 
 _numbers = count(1)
 
@@ -53,11 +55,26 @@ class Postgres:
     def start(self) -> None:
         self._server = self._cluster.start(self._cluster.folder / "log")
 
-    def stop(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Stop it: SIGINT closes its connections, SIGKILL is like a power cut."""
+    def stop(self) -> None:
+        """Stop it; this closes its connections."""
         if self._server is not None:
-            self._cluster.stop(self._server, number)
+            self._server.send_signal(signal.SIGINT)
+            self._server.wait(60)
         self._server = None
+
+    def kill(self) -> None:
+        """Kill all of its processes, like a power cut.
+
+        Each backend is a session of its own: it outlives a killed postmaster, and may still commit.
+        """
+        assert self._server is not None
+        self._server.send_signal(signal.SIGSTOP)  # from now on it starts none
+        processes = processes_of("", root=self._server.pid)
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
+        self._server.wait(60)
+        self._server = None
+        wait_for(lambda: not any(map(is_running, processes)))
 
 
 @contextmanager

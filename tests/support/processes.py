@@ -14,8 +14,12 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def processes_of(words: str) -> list[int]:
-    """Descendants of this process whose command line has these words; other tests have clusters too."""
+def processes_of(words: str, *, root: int | None = None) -> list[int]:
+    """`root`, by default this process, and its descendants, if their command line has these words.
+
+    Other tests have clusters too.
+    """
+    root = root or os.getpid()
     parents: dict[int, int] = {}
     lines: dict[int, str] = {}
     for place in Path("/proc").iterdir():
@@ -28,7 +32,7 @@ def processes_of(words: str) -> list[int]:
             continue
 
     def is_below(number: int) -> bool:
-        return number == os.getpid() or (number in parents and is_below(parents[number]))
+        return number == root or (number in parents and is_below(parents[number]))
 
     return [number for number, line in lines.items() if words in line and is_below(number)]
 

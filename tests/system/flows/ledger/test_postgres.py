@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import threading
 import time
 from contextlib import closing
@@ -15,6 +14,7 @@ from flows.ledger.rows import RunVerdict
 from flows.ledger.sqlite import BUSY_TIMEOUT_S
 from schemas.errors import ConfigError, LockedError, ServiceError
 from tests.support.postgres import running_postgres
+from tests.support.processes import wait_for
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def begin(ledger, run_id):
 
 def wait_until_free(ledger, pipeline):
     """Wait until the server ends the session, which releases the lock."""
-    deadline = time.monotonic() + 60
-    while ledger.holder_of(pipeline) is not None and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_for(lambda: ledger.holder_of(pipeline) is None)
 
 
 def test_one_host_reads_what_the_other_writes(hosts, kit):
@@ -126,6 +124,7 @@ def test_others_wait_for_a_frozen_writer_and_are_then_refused(hosts, monkeypatch
 
 
 def test_a_killed_and_restarted_database_has_what_was_committed(tmp_path, kit, monkeypatch):
+    monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 300.0)  # as long as a busy machine needs
     with running_postgres() as server:
         ledger = Ledger(tmp_path, server.url)
         ledger.record_candidate(kit.candidate_ref(tmp_path, 1), verdict="PROMOTE", reason="better")
@@ -133,7 +132,7 @@ def test_a_killed_and_restarted_database_has_what_was_committed(tmp_path, kit, m
         def write_during_kill():
             with ledger.write() as db:
                 db.execute("UPDATE candidates SET reason = 'half'")
-                server.stop(signal.SIGKILL)
+                server.kill()
                 db.execute("UPDATE candidates SET reason = 'whole'")
 
         with pytest.raises(ServiceError, match="TG0709") as caught:
@@ -152,15 +151,16 @@ def test_a_killed_and_restarted_database_has_what_was_committed(tmp_path, kit, m
         assert caught.value.where == f"postgresql://127.0.0.1:{server.port}/postgres"
 
 
-def test_addresses_are_checked_and_their_password_is_never_shown(tmp_path, postgres):
+def test_addresses_are_checked_and_their_password_is_never_shown(tmp_path, postgres, monkeypatch):
     for url in ("mysql://x/y", "ledger.sqlite", "http://127.0.0.1/"):
         with pytest.raises(ConfigError, match="TG0103"):
             Ledger(tmp_path, url)
     nowhere = postgres.url_of("nowhere").replace("tunegate@", "tunegate:geheim@")
+    monkeypatch.setattr("flows.ledger.postgres.RESTART_S", 600.0)
     started = time.monotonic()
     with pytest.raises(ServiceError, match="TG0709") as caught:
         Ledger(tmp_path, nowhere).runs()
-    assert time.monotonic() - started < 12  # a refusal is not retried
+    assert time.monotonic() - started < 300  # a refusal is not retried
     assert "nowhere" in caught.value.message
     assert "geheim" not in json.dumps(caught.value.to_json())
     assert without_password("postgres://ada:geheim@db/x") == "postgresql://db/x"
