@@ -111,7 +111,6 @@ def _as_another(task: dict[str, Any]) -> dict[str, Any]:
         pytest.skip("only root can become another user of this machine")
     done = subprocess.run(
         [sys.executable, "-c", _AS_ANOTHER, json.dumps(task)], cwd="/", capture_output=True, text=True, check=False,
-        timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     reply: dict[str, Any] = json.loads(done.stdout)

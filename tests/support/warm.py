@@ -44,7 +44,7 @@ class Warm:
         self._server = subprocess.Popen(
             [sys.executable, str(Path(__file__)), self._address], env=dict(environ), stdin=subprocess.DEVNULL
         )
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + 900
         while not Path(self._address).exists():
             if self._server.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError("the warm process did not come up")
@@ -69,7 +69,7 @@ class Warm:
     def stop(self) -> None:
         """Stop the process; tests stop forks that still run."""
         self._server.terminate()
-        self._server.wait(10)
+        self._server.wait(60)
 
 
 class WarmProcess:

@@ -195,9 +195,9 @@ def test_scene_schedule(shell: Shell) -> None:
     assert "PROMOTE" in shell.run(tick)  # no verdict yet, so all tickets are new
     assert "mine" in shell.run(tick)  # now nothing is new
     process = shell.start(serve)
-    time.sleep(20)
-    assert process.poll() is None
-    assert "mine" in shell.interrupt(process)
+    assert process.stdout is not None
+    assert any("mine" in line for line in process.stdout)  # the end of the process ends the lines
+    shell.interrupt(process)
 
 
 def test_scene_forget(used: Shell) -> None:
@@ -349,7 +349,7 @@ def _as_scheduled(document: dict[str, Any]) -> None:
     document["pipelines"]["support-replies"]["schedule"] = {"cron": "0 5 1 1 *"}
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit_s: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str] | None = None, limit_s: float = 900) -> None:
     """Wait until the condition holds; the process must not exit before."""
     end = time.monotonic() + limit_s
     while time.monotonic() < end:

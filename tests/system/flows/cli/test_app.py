@@ -19,7 +19,7 @@ def tunegate(*arguments: str, cwd: Path, **environ: str) -> subprocess.Completed
     """Run the command as a user would, in its own process."""
     return subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments],
-        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ}, timeout=120,
+        cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **environ},
     )  # fmt: skip
 
 
@@ -63,6 +63,6 @@ def test_a_command_prints_the_same_in_its_own_process_as_in_that_of_the_tests(
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", *arguments, "--json"],
         cwd=finished_run.folder, capture_output=True, text=True, check=False,
-        env={**finished_run.environ, "PYTHONPATH": str(PROJECT)}, timeout=300,
+        env={**finished_run.environ, "PYTHONPATH": str(PROJECT)},
     )  # fmt: skip
     assert (done.returncode, json.loads(done.stdout)) == (here.returncode, json.loads(here.stdout)), done.stderr

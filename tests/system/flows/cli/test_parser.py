@@ -38,7 +38,7 @@ def on_a_terminal(*arguments: str, cwd: Path, **environ: str) -> str:
     environment = {**shown, "TERM": "xterm", **environ}
     process = subprocess.Popen(command, cwd=cwd, env=environment, stdin=end, stdout=end, stderr=end)
     os.close(end)
-    seen, deadline = b"", time.monotonic() + 60
+    seen, deadline = b"", time.monotonic() + 600
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 1)[0]:
             try:
@@ -48,7 +48,7 @@ def on_a_terminal(*arguments: str, cwd: Path, **environ: str) -> str:
             if not part:
                 break
             seen += part
-    process.wait(30)
+    process.wait()
     os.close(terminal)
     return seen.decode(errors="replace")
 

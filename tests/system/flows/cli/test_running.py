@@ -181,7 +181,7 @@ def test_the_second_of_two_runs_is_refused_with_the_holder_of_the_pipeline(empty
     assert second.returncode == 6, second.stderr
     assert f"pid {first.pid}" in second.stderr
     assert "--wait" in second.stderr
-    out, stderr = first.communicate(timeout=200)
+    out, stderr = first.communicate()
     assert json.loads(out)["verdict"] == "PROMOTE", stderr
 
 
@@ -194,7 +194,7 @@ def test_an_interrupted_run_keeps_a_checkpoint_leaves_no_process_and_is_recorded
     run = workplace.start("run", "small")
     wait_for(lambda: steps_trained(workplace) >= 3)
     run.send_signal(number)
-    run.communicate(timeout=240)
+    run.communicate()
     assert run.returncode == code
     assert checkpoints(workplace)
     assert workplace.json("runs")["runs"][0]["status"] == "INTERRUPTED"

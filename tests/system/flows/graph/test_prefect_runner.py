@@ -35,7 +35,7 @@ class FlowRun:
 
     def nodes(self) -> dict[str, dict[str, Any]]:
         """Node id -> node. Task states arrive as events, shortly after the run has ended."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 600
         while True:
             found = dict(self.server.ask(f"/flow_runs/{self.run['id']}/graph-v2")["nodes"])
             if all(node["state_type"] == "COMPLETED" for node in found.values()) or time.monotonic() > deadline:
@@ -123,7 +123,7 @@ def test_prefect_retries_a_killed_training_to_the_same_bytes(
     empty_workplace.environ["FRESH_WORKER"] = "1"
     run = empty_workplace.start("run", "small", "--until", "finetune", "--json")
     kill_the_training(empty_workplace)
-    out, error = run.communicate(timeout=1200)
+    out, error = run.communicate()
     assert run.returncode == 0, (out, error)
     task = FlowRun.newest(prefect_server, "small ").stage("finetune").tasks()["train"]
     assert task["run_count"] == 2
@@ -147,12 +147,12 @@ def test_cancelling_a_run_ends_its_training_with_a_checkpoint(
     shown = FlowRun.newest(prefect_server, "small ")
     body = {"state": {"type": "CANCELLING"}}
     assert prefect_server.ask(f"/flow_runs/{shown.run['id']}/set_state", body)["status"] == "ACCEPT"
-    _, error = run.communicate(timeout=120)
+    _, error = run.communicate()
     assert run.returncode == 143, error
     assert "CANCELLED" in error
     trained = steps_trained(empty_workplace)
     assert 3 <= trained < 60
-    wait_for(lambda: FlowRun.newest(prefect_server, "small ").state["type"] == "CANCELLED", seconds=60)
+    wait_for(lambda: FlowRun.newest(prefect_server, "small ").state["type"] == "CANCELLED")
     (row,) = empty_workplace.json("runs")["runs"]
     assert (row["status"], row["exit_code"], row["reason"]) == ("INTERRUPTED", 143, "cancelled")
     assert checkpoints(empty_workplace)

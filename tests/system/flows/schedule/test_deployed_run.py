@@ -16,7 +16,7 @@ import pytest
 from flows import deployments
 from flows.graph.prefect_runner import SILENT
 from flows.ledger.ledger import Ledger
-from flows.workspace.lock import file_lock
+from flows.workspace.lock import lock_file
 from flows.workspace.servers import Server, answers, ensure_prefect, stop_all
 from tests.support.pool_worker import PoolWorker, flow_processes, working
 from tests.support.prefect_server import PrefectServer
@@ -75,6 +75,10 @@ class Deployment:
         """Name of a sub-flow -> type of its state."""
         found = self.ask("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
         return {each["name"]: each["state_type"] for each in found}
+
+    def stage_id(self, run: str, stage: str) -> str:
+        wanted = {"parent_flow_run_id": {"any_": [run]}, "name": {"any_": [stage]}}
+        return str(self.ask("/flow_runs/filter", {"flow_runs": wanted})[0]["id"])
 
     def end_of(self, run: str) -> tuple[str, str]:
         wait_for(lambda: self.state(run)[0] in ENDS)
@@ -137,7 +141,7 @@ def test_a_worker_with_a_bare_environment_ends_a_long_run_and_a_killed_one_is_cl
     lock = empty_workplace.folder / "gpu.lock"
     deployed = Deployment(empty_workplace, prefect_server, resource=str(lock))
     with deployed.worker(bare=True) as worker:
-        with file_lock(lock, "gpu", wait_s=0, run_id="another"):
+        with lock_file(lock, wait_s=0, run_id="another"):
             run = deployed.start()
             wait_for(lambda: deployed.stages_of(run).get("curate") == "COMPLETED")
             time.sleep(busy_s)  # it waits for its resource
@@ -161,7 +165,9 @@ def test_a_run_that_counts_as_crashed_by_mistake_says_that_it_is_alive_and_its_r
     with deployed.worker() as worker:
         run = deployed.start(until="finetune")
         wait_for(lambda: bool(deployed.checkpoints()))
-        deployed.set_state(run, {"type": "CRASHED", "message": SILENT}, force=True)
+        for alarmed in (run, deployed.stage_id(run, "finetune")):
+            deployed.set_state(alarmed, {"type": "CRASHED", "message": SILENT}, force=True)
+        wait_for(lambda: deployed.stages_of(run)["finetune"] == "RUNNING")
         repeat = deployed.start(crashed=f"prefect.flow-run.{run}")  # as the automation does
         assert deployed.end_of(repeat) == ("COMPLETED", "SKIP"), worker.log.read_text()
         message = deployed.ask(f"/flow_runs/{repeat}")["state"]["message"]
@@ -268,8 +274,8 @@ def test_cancelling_a_run_of_a_worker_ends_its_training_with_a_checkpoint(deploy
         wait_for(lambda: bool(deployed.checkpoints()))
         deployed.cancel(run)
         assert deployed.end_of(run)[0] == "CANCELLED"
-        wait_for(lambda: not flow_processes(run), seconds=60)
-        wait_for(lambda: not trainings_below(deployed.workplace.folder), seconds=60)
+        wait_for(lambda: not flow_processes(run))
+        wait_for(lambda: not trainings_below(deployed.workplace.folder))
         assert deployed.checkpoints()
         assert not deployed.repeats_of(run)
         (row,) = deployed.workplace.json("runs")["runs"]

@@ -155,14 +155,14 @@ def test_down_leaves_the_users_server_and_down_all_stops_it(tmp_path: Path) -> N
         return run_here(["ops", "down", *options], cwd=tmp_path, environ=environ).stdout
 
     with (folder / "server.log").open("w") as log:  # any process does for being stopped
-        process = subprocess.Popen(["sleep", "60"], stderr=log, start_new_session=True)
+        process = subprocess.Popen(["sleep", "600"], stderr=log, start_new_session=True)
     server = Server("prefect", "http://127.0.0.1:9", process.pid, start_time(process.pid), str(folder / "server.log"))
     write_json(folder / "server.json", asdict(server))
     try:
         assert "left running: your Prefect server http://127.0.0.1:9" in down()
         assert process.poll() is None
         assert down("--all") == "stopped: prefect\n"
-        assert process.wait(5) == -signal.SIGTERM
+        assert process.wait(60) == -signal.SIGTERM
     finally:
         process.kill()
         process.wait()

@@ -21,7 +21,7 @@ def site(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--quiet", "-f", "infra/site/mkdocs.yml", "-d", str(out)],
-        cwd=project, capture_output=True, text=True, check=False, timeout=500,
+        cwd=project, capture_output=True, text=True, check=False,
         env={**os.environ, **nowhere, "PYTHONPATH": str(project), "NO_MKDOCS_2_WARNING": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

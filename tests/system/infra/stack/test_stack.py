@@ -224,7 +224,7 @@ class UsedStack:
     def run(self, *command: str) -> str:
         done = subprocess.run(
             [sys.executable, "-m", *command], cwd=self.place.config.parent, env=self.place.process(),
-            capture_output=True, text=True, check=False, timeout=580,
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout

@@ -100,11 +100,11 @@ def test_work_is_cancelled_when_the_caller_stops_early(both: TwoNodes) -> None:
     spread = RaySpread(both.place)
     spread.get_ready()
     started = time.monotonic()
-    results = spread.each(work.slow_square, [(n, 120.0 if n else 0.0) for n in range(4)])
+    results = spread.each(work.slow_square, [(n, 600.0 if n else 0.0) for n in range(4)])
     assert next(results) == 0
     results.close()
     assert list(spread.each(work.square, [(7,)])) == [49]
-    assert time.monotonic() - started < 100
+    assert time.monotonic() - started < 500
 
 
 @pytest.mark.parametrize("address", ["ray://10.0.0.5:10001", "10.0.0.5", "head:port"])
@@ -136,9 +136,7 @@ def test_a_driver_without_the_token_is_refused(both: TwoNodes) -> None:
         f"connect(Place({both.place.address!r}, 'memory://x'))\n"
     )
     environment = {**os.environ, "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_NUM_REDIS_GET_RETRIES": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "TG0723" in done.stderr
     assert "Unauthenticated" in done.stderr

@@ -19,7 +19,7 @@ from tasks.files import MANIFEST
 from tasks.train.job import FINAL, PROGRESS, ProgressLog, TrainJob
 from tasks.train.launch import THIS_MACHINE, train_model
 from tests.support.forked_training import server_with_torch, train_forked
-from tests.support.processes import processes_of
+from tests.support.processes import processes_of, wait_for
 from tests.support.ray_cluster import TwoNodes
 from tests.tasks.train.conftest import write_dataset
 
@@ -163,10 +163,7 @@ def test_a_training_whose_driver_was_killed_resumes_from_the_storage(
     training.end()
     assert isinstance(training.error, TrainingError)
     assert training.error.code == "TG0405"
-    deadline = time.monotonic() + 60
-    while processes_of(WORKER):
-        assert time.monotonic() < deadline, "workers end with their driver"
-        time.sleep(0.1)
+    wait_for(lambda: not processes_of(WORKER))  # workers end with their driver
     # As on another machine, without the files of the run's folder.
     again = Training(tmp_path / "again", both, dataset, tiny_model, **settings)
     assert again.manifest() == wanted

@@ -20,6 +20,6 @@ def test_reading_a_table_uses_no_network(lake: Lake, project: Path) -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", code, source(lake).model_dump_json()], capture_output=True, text=True, check=False,
-        cwd=project, timeout=120,
+        cwd=project,
     )  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "3\n"), done.stderr

@@ -5,7 +5,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from tasks.sources.copies import FETCHED, FILES
 from tasks.sources.registry import ingested
 from tests.support.file_server import KEY_ID, SECRET, FileServer, file_server
 from tests.support.ingest_process import Ingests
+from tests.support.processes import wait_for
 from tests.support.synced import extract, folder_of, sync, tickets
 from tests.tasks.sources.test_remote_files import PATTERN, rows, source, storage
 
@@ -30,7 +30,7 @@ def test_the_fake_storage_works_with_the_client_of_aws(storage: FileServer) -> N
     )
     done = subprocess.run(
         [sys.executable, "-c", code, storage.url.removeprefix("http://"), KEY_ID, SECRET],
-        check=True, capture_output=True, text=True, timeout=120,
+        check=True, capture_output=True, text=True,
         env={**os.environ, "AWS_EC2_METADATA_DISABLED": "true"},
     )  # fmt: skip
     assert done.stdout.splitlines() == [f"desk/exports/{number}.jsonl 2" for number in range(5)]
@@ -70,11 +70,9 @@ def test_after_a_kill_in_the_middle_of_a_body_the_half_is_not_used(
         [sys.executable, "-c", code, spec.model_dump_json(), str(tmp_path / "landed")],
         env={**os.environ, "PYTHONPATH": str(project)},
     )
-    until = time.monotonic() + 60
-    while not storage.gets("/desk/exports/3.jsonl") and time.monotonic() < until:
-        time.sleep(0.02)
+    wait_for(lambda: storage.gets("/desk/exports/3.jsonl"))
     child.send_signal(signal.SIGKILL)
-    child.wait(30)
+    child.wait()
     assert [path.name for path in folder_of(spec, tmp_path).glob("part-*")] == [f"part-{child.pid}-3.tmp"]
     storage.forever.clear()
     assert sorted(tickets(sync(spec, tmp_path))) == [f"t{n}" for n in range(10)]

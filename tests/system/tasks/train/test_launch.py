@@ -44,7 +44,7 @@ def test_the_training_processes_die_with_their_parent(
     parent = subprocess.Popen(
         [sys.executable, "-c", code, str(scratch / "job.json")], env=worker_environment(os.environ, threads=1)
     )
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not any(event["event"] == "step" for event in ProgressLog(scratch / PROGRESS).read(0)[0]):
         assert time.monotonic() < deadline
         time.sleep(0.1)
@@ -172,7 +172,7 @@ def test_a_killed_and_then_interrupted_training_ends_with_the_bytes_of_an_uninte
     started = time.monotonic()
     children.end()
     error = second.wait()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert isinstance(error, TrainingError)
     assert (error.code, error.transient) == ("TG0408", False)
     assert "a checkpoint is saved" in error.message
