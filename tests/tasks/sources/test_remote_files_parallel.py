@@ -56,7 +56,7 @@ class Crowd:
             self.now += 1
             self.most = max(self.most, self.now)
         try:
-            self._met.wait(20)
+            self._met.wait(120)
         finally:
             with self._lock:
                 self.now -= 1
