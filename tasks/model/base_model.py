@@ -43,6 +43,8 @@ KEPT_KERNELS = 128
 every batch has a new number of tokens: a training grew by 33 MB per step. Compiling one again takes 1 ms."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 TOKENIZER = "tokenizer.json"
+AUTO_DTYPE = "TUNEGATE_AUTO_DTYPE"
+"""Makes `dtype: auto` the same on workers with different processors."""
 MAX_BYTES = 10_000_000
 MAX_VALUES: Mapping[str, int] = {
     "num_hidden_layers": 1_000,
@@ -114,22 +116,49 @@ def fingerprint_base_model(uri: str, *, root: Path) -> str:
 
 
 def resolve_dtype(name: Literal["auto", "float32", "bfloat16"]) -> torch.dtype:
-    """The torch dtype of a setting. `auto` is bfloat16 if the hardware multiplies it, else float32.
+    """The torch dtype of a setting. `auto` is `TUNEGATE_AUTO_DTYPE`, or bfloat16 if the hardware multiplies it.
 
     Emulated bfloat16 would be slower than float32 and less exact.
+
+    Raises:
+        ConfigError: TG0103, `TUNEGATE_AUTO_DTYPE` is neither float32 nor bfloat16.
     """
     import torch
 
-    if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
-    if torch.cuda.is_available():
+    if name == "auto" and not forced_dtype() and torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    return torch.bfloat16 if multiplies_bfloat16() else torch.float32
+    return torch.bfloat16 if name == "bfloat16" or (name == "auto" and auto_is_bfloat16()) else torch.float32
 
 
-def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products; does not need torch."""
+def auto_is_bfloat16() -> bool:
+    """Whether `dtype: auto` is bfloat16 on this CPU; does not need torch.
+
+    Raises:
+        ConfigError: as `resolve_dtype`.
+    """
+    if forced := forced_dtype():
+        return forced == "bfloat16"
+    # Limited to these, torch still prepares bfloat16 attention for the processor's AVX-512, and fails.
+    if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):
+        return False
     return bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
+
+
+def forced_dtype() -> str | None:
+    """`TUNEGATE_AUTO_DTYPE`, or None.
+
+    Raises:
+        ConfigError: as `resolve_dtype`.
+    """
+    wanted = os.environ.get(AUTO_DTYPE) or None
+    if wanted and wanted not in ("float32", "bfloat16"):
+        raise ConfigError(
+            f"{AUTO_DTYPE} should be float32 or bfloat16, got {wanted[:40]!r}",
+            code="TG0103",
+            where=AUTO_DTYPE,
+            hint="unset it to use bfloat16 where the hardware multiplies it",
+        )
+    return wanted
 
 
 def resolve_device() -> torch.device:

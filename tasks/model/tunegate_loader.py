@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 BASE_VARIABLE = "TUNEGATE_BASE_MODEL"
+DTYPE_VARIABLE = "TUNEGATE_AUTO_DTYPE"
 BASE_KEY = "base_model"
 MARKERS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<<SYS>>", "<</SYS>>")
 RARE = "\U00013000"
@@ -283,10 +284,16 @@ def _four_bits(folder: Path, dtype: Any) -> dict[str, Any]:
 def _dtype(name: str) -> Any:
     import torch
 
+    if name == "auto":
+        name = os.environ.get(DTYPE_VARIABLE) or name
+        if name not in ("auto", "float32", "bfloat16"):
+            raise ValueError(f"{DTYPE_VARIABLE} should be float32 or bfloat16, got {name[:40]!r}")
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
+    if os.environ.get("ATEN_CPU_CAPABILITY") in ("default", "avx2"):  # torch's attention in bfloat16 fails then
+        return torch.float32
     try:
         flags = set(Path("/proc/cpuinfo").read_text().split())
     except OSError:

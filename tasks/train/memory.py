@@ -28,7 +28,7 @@ from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, TrainingError
 from schemas.names import closest
 from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
-from tasks.model.base_model import multiplies_bfloat16
+from tasks.model.base_model import auto_is_bfloat16
 from tasks.train.model_shapes import ModelDims
 
 _BLOCK, _SECOND_BLOCK = 64, 256
@@ -408,7 +408,7 @@ def check_memory(work: Workload | None, spec: TrainSpec, *, here: int | None = N
 def predict_parts(work: Workload, spec: TrainSpec, *, device: Literal["cpu", "cuda"]) -> dict[str, int]:
     """Bytes of one process by term, with `total`."""
     if device == "cpu":
-        number = 2 if spec.dtype == "bfloat16" or (spec.dtype == "auto" and multiplies_bfloat16()) else 4
+        number = 2 if spec.dtype == "bfloat16" or (spec.dtype == "auto" and auto_is_bfloat16()) else 4
         return predict_process(
             work.dims,
             spec,

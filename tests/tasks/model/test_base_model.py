@@ -16,8 +16,16 @@ from safetensors.numpy import load_file, save_file
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, ServiceError, StorageError, TunegateError
-from tasks.model import model_cache
-from tasks.model.base_model import fetch_base_model, fingerprint_base_model, load_base, load_tokenizer, resolve_dtype
+from tasks.model import model_cache, tunegate_loader
+from tasks.model.base_model import (
+    auto_is_bfloat16,
+    fetch_base_model,
+    fingerprint_base_model,
+    load_base,
+    load_tokenizer,
+    resolve_dtype,
+    torch_facts,
+)
 from tasks.model.model_uri import FileUri, HubUri, PypiUri, parse_model_uri
 
 SHA = "ab" * 32
@@ -230,11 +238,27 @@ def test_dtypes_are_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_dtype("float32") == torch.float32
     assert resolve_dtype("bfloat16") == torch.bfloat16
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("TUNEGATE_AUTO_DTYPE", "ATEN_CPU_CAPABILITY"):
+        monkeypatch.delenv(name, raising=False)
     for flag, wanted in (("avx2", torch.float32), ("avx512_bf16", torch.bfloat16), ("amx_bf16", torch.bfloat16)):
         cpuinfo = f"processor\t: 0\nflags\t\t: fpu {flag} sse\n"
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_text", lambda _path, text=cpuinfo: text)
-            assert resolve_dtype("auto") == wanted
+            assert resolve_dtype("auto") == tunegate_loader._dtype("auto") == wanted
+            patch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+            assert resolve_dtype("auto") == tunegate_loader._dtype("auto") == torch.float32
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_the_environment_makes_auto_the_same_on_every_processor(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("TUNEGATE_AUTO_DTYPE", name)
+    wanted = getattr(torch, name)
+    assert resolve_dtype("auto") == tunegate_loader._dtype("auto") == wanted
+    assert auto_is_bfloat16() == torch_facts().bfloat16 == (name == "bfloat16")
+    assert (resolve_dtype("float32"), resolve_dtype("bfloat16")) == (torch.float32, torch.bfloat16)
+    monkeypatch.setenv("TUNEGATE_AUTO_DTYPE", "float16")
+    with pytest.raises(ConfigError, match="float32 or bfloat16, got 'float16'"):
+        resolve_dtype("auto")
 
 
 # --- wheels
