@@ -13,9 +13,9 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
-from flows.cli.output import note, out, print_json, print_rows, write
+from flows.cli.output import note, out, print_json, print_rows, write, write_file
 from flows.workspace.settings import load_settings
-from schemas.errors import ConfigError, SecurityError
+from schemas.errors import SecurityError
 
 if TYPE_CHECKING:
     from flows.views.failed_curation import FailedCuration
@@ -255,13 +255,10 @@ def dictionary(
     With type, key, meaning and PII class; for dbt also with the tests that the keys imply.
     """
     from tasks.curate.warehouse_tables import write_dbt_sources, write_markdown
-    from tasks.files import write_atomic
 
     text = write_dbt_sources() if dbt else write_markdown()
     if to is not None:
-        if to.exists() and not force:
-            raise ConfigError(f"{to} exists", code="TG0189", where=str(to), hint="--force replaces it")
-        write_atomic(to, text.encode())
+        write_file(to, text.encode(), replace=force)
     if as_json:
         print_json({"file": None if to is None else str(to), "text": text})
     elif to is None:

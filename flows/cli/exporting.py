@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from flows.cli.output import note, out, print_rows, warn
+from flows.cli.output import make_folder_for, note, out, print_rows, warn
 from flows.cli.text.progress import report_step
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
@@ -73,6 +73,7 @@ def export_model(
     store = open_store(settings)
     sources = [replace(_source(named, ledger, store, stored), report=report_step) for named in found]
     origins = [_origin(named, chosen, source) for named, source in zip(found, sources, strict=True)]
+    make_folder_for(to)
     with named_disk_errors(to.absolute().parent):
         if len(sources) > 1:
             done = export_together(sources, origins, out=to)

@@ -6,13 +6,16 @@ the escape that begins a command to it, is shown as a mark, in JSON as an escape
 
 from __future__ import annotations
 
+import errno
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import orjson
 
+from schemas.errors import ConfigError, StorageError
 from tasks.visible import visible
 
 if TYPE_CHECKING:
@@ -40,6 +43,48 @@ def to_json(value: Any, *, option: int = 0) -> str:
 def write(text: str, stream: TextIO) -> None:
     """Write text as it is, neither wrapped nor coloured, but nothing that a terminal would obey."""
     stream.write(visible(text))
+
+
+def write_file(path: Path, data: bytes, *, replace: bool) -> None:
+    """Write a file that an option names, completely or not at all; folders above it are made.
+
+    Raises:
+        ConfigError: TG0189, it is there already and `replace` is false.
+        StorageError: TG0501, the disk is full; TG0554, it cannot be written for another reason, which is named.
+    """
+    from tasks.files import write_atomic
+
+    if path.exists() and not replace:
+        raise ConfigError(f"{path} is there already", code="TG0189", where=str(path), hint="--force replaces it")
+    make_folder_for(path)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        write_atomic(path, data)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def make_folder_for(path: Path) -> None:
+    """Make the folders above a file or folder that an option names.
+
+    Raises:
+        StorageError: as `write_file`.
+    """
+    folder = path.absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> StorageError:
+    code = "TG0501" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "TG0554"
+    files = (each for each in path.absolute().parents if each.exists() and not each.is_dir())
+    why = next((f"{each} is not a folder" for each in files), error.strerror)
+    return StorageError(
+        f"{path} cannot be written: {why}", code=code, where=str(path), hint="name another place, which may be written"
+    )
 
 
 def out() -> Console:

@@ -7,13 +7,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from flows.cli.output import note, out, talk, warn
+from flows.cli.output import note, out, talk, warn, write_file
 from flows.cli.running import RunRequest, run_pipeline
 from schemas.columns import TicketColumn
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
-from tasks.files import write_atomic
 from tasks.start.pipeline_yaml import write_pipeline
 from tasks.start.propose import Proposal, propose_pipeline
 from tasks.start.small_budget import small_budget
@@ -52,8 +51,7 @@ def write_proposal(
         if target.read_bytes() == text.encode():
             return proposal
         raise _is_there(config, "--config OTHER.yaml writes elsewhere; `tunegate run NAME` runs what it declares")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(target, text.encode())
+    write_file(target, text.encode(), replace=True)
     return proposal
 
 

@@ -12,7 +12,7 @@ import typer
 
 from flows.cli.command import command, group
 from flows.cli.options import CONFIG, AsOf, Config, Given, Items, Json, Pipeline, RunArgument, Wait, complete_pipeline
-from flows.cli.output import note, out, print_json, print_rows, talk, warn, write
+from flows.cli.output import note, out, print_json, print_rows, talk, warn, write, write_file
 from flows.workspace.settings import load_settings
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
@@ -181,13 +181,12 @@ def pin_in_file(config: Path, repo: str, commit: str) -> int:
     """
     from schemas.diagnostics import read_source
     from schemas.yaml_text import MAX_BYTES, MAX_LINE
-    from tasks.files import write_atomic
 
     text: str = read_source(config, max_bytes=MAX_BYTES, max_line=MAX_LINE).text
     address, pinned = rf"hf://{re.escape(repo)}(?![\w./-])(?:@[\w./-]+)?", f"hf://{repo}@{commit}"
     n_changed: int = sum(each != pinned for each in re.findall(address, text))
     if n_changed:
-        write_atomic(config.absolute(), re.sub(address, pinned, text).encode())
+        write_file(config, re.sub(address, pinned, text).encode(), replace=True)
     return n_changed
 
 
@@ -390,7 +389,6 @@ def report(
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
     from flows.ledger.opened import open_ledger
     from flows.views.report import gather, report_folder, write_report
-    from tasks.files import write_atomic
 
     settings = load_settings(config)
     if (run_id is None) == (last is None):
@@ -409,7 +407,7 @@ def report(
     found, card = gather(settings, run_id, n_items=items)
     page = write_report(found, card, report_folder(settings.home, found.run_id))["report.html"]
     if to is not None:
-        write_atomic(to, page.read_bytes())
+        write_file(to, page.read_bytes(), replace=True)
         page = to
     if as_json:
         print_json(found.model_dump(mode="json"))

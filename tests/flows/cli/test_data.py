@@ -230,9 +230,10 @@ def test_a_curation_that_fails_shows_why_and_what_it_left(
 def test_the_dictionary_names_every_table_for_people_and_for_dbt(empty_workplace: Workplace) -> None:
     page = empty_workplace.run("data", "dictionary").stdout
     assert "| `body` | VARCHAR | yes | personal | The customer's text |" in page
-    assert empty_workplace.run("data", "dictionary", "--dbt", "--out", "sources.yml").returncode == 0
-    assert empty_workplace.run("data", "dictionary", "--out", "sources.yml").returncode == 2
-    (source,) = YAML(typ="safe").load(empty_workplace.folder / "sources.yml")["sources"]
+    assert empty_workplace.run("data", "dictionary", "--dbt", "--out", "models/sources.yml").returncode == 0
+    again = empty_workplace.run("data", "dictionary", "--out", "models/sources.yml")
+    assert (again.returncode, "TG0189" in again.stderr) == (2, True)
+    (source,) = YAML(typ="safe").load(empty_workplace.folder / "models" / "sources.yml")["sources"]
     tables = {table["name"]: {column["name"]: column for column in table["columns"]} for table in source["tables"]}
     assert tables["curated"]["ticket_id"]["data_tests"] == ["not_null", "unique"]
     assert {"relationships": {"to": "source('tunegate', 'curated')", "field": "ticket_id"}} in (

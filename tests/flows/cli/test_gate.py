@@ -40,10 +40,11 @@ def test_a_verdict_is_explained_down_to_the_items_with_text_only_on_stdout(workp
     for name in ("report.html", "report-without-text.html", "report.md", "junit.xml"):
         assert question not in (reports / name).read_text()  # held-out texts only when somebody asks for them
     page = (reports / "report.html").read_bytes()
-    done = workplace.run("report", "--last", "strict", "--out", "mine.html")
-    assert done.returncode == 0, done.stderr
+    for _ in ("into a new folder", "again"):
+        done = workplace.run("report", "--last", "strict", "--out", "pages/mine.html")
+        assert done.returncode == 0, done.stderr
     assert "BLOCK" in done.stdout
-    assert (workplace.folder / "mine.html").read_bytes() == (reports / "report.html").read_bytes() == page
+    assert (workplace.folder / "pages" / "mine.html").read_bytes() == (reports / "report.html").read_bytes() == page
     result = workplace.json("report", run_id[:12])
     assert (result["verdict"], result["worst"], result["version"]) == ("BLOCK", [], "1")
     shown = workplace.run("report", run_id[:12], "--items", "5", "--out", "shown.html")

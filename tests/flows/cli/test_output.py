@@ -3,10 +3,13 @@
 import io
 import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from flows.cli.output import out, print_json, print_rows, talk, write
+from flows.cli.output import make_folder_for, out, print_json, print_rows, talk, write, write_file
+from schemas.errors import ConfigError, StorageError
 
 TITLE, CLIPBOARD, CLEAR, C1 = "\x1b]0;owned\x07", "\x1b]52;c;ZXZpbA==\x07", "\x1b[2J", "\x9b31m"
 HOSTILE = f"Wo ist mein Paket? {TITLE}{CLIPBOARD}{CLEAR}{C1}\u202egnp.exe"
@@ -53,3 +56,32 @@ def test_ordinary_text_is_printed_unchanged(capsys: pytest.CaptureFixture[str]) 
     stream = io.StringIO()
     write(text, stream)
     assert stream.getvalue() == text
+
+
+def test_a_file_is_written_below_new_folders_and_replaced_only_if_that_is_wanted(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "deep" / "page.html"
+    write_file(path, b"one", replace=False)
+    with pytest.raises(ConfigError, match=r"TG0189.*is there already"):
+        write_file(path, b"two", replace=False)
+    assert path.read_bytes() == b"one"
+    write_file(path, b"two", replace=True)
+    assert [each.name for each in path.parent.iterdir()] == ["page.html"]
+    assert path.read_bytes() == b"two"
+
+
+@pytest.mark.parametrize("write_it", [lambda path: write_file(path, b"x", replace=True), make_folder_for])
+def test_a_place_that_cannot_be_written_is_named_with_the_reason(
+    tmp_path: Path, write_it: Callable[[Path], None]
+) -> None:
+    (tmp_path / "tickets.csv").write_text("")
+    for place in ("tickets.csv/page.html", "tickets.csv/deep/page.html"):
+        with pytest.raises(StorageError, match=r"TG0554.*page\.html cannot be written: .*tickets\.csv is not a folder"):
+            write_it(tmp_path / place)
+    with pytest.raises(StorageError, match=r"TG0554.*cannot be written: "):
+        write_it(Path("/proc/none/page.html"))  # root may not make it either
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"TG0554.*cannot be written: it is a folder"):
+        write_file(tmp_path, b"x", replace=True)
+    assert list(tmp_path.parent.glob(".*.tmp")) == []
