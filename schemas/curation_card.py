@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from schemas.artifacts import RowCounts
+from schemas.counted import counted
 from schemas.data_checks import CheckResult
 from schemas.label_balance import LabelBalance
 from schemas.spec import Frozen
@@ -99,7 +100,7 @@ class ReplyVariety(Frozen):
         """Says that replies are texts from a list; None if they are not."""
         if self.n < MANY_REPLIES or self.n_distinct > self.n * FEW_DISTINCT:
             return None
-        what = "1 different reply" if self.n_distinct == 1 else f"{self.n_distinct:,} different replies"
+        what = counted(self.n_distinct, "different reply", "different replies")
         return (
             f"{what} to {self.n:,} tickets: the replies are texts from a list, so a model learns to choose one and a "
             "classifier may do as well"

@@ -5,6 +5,7 @@ It names no value that redaction would touch (`tasks/curate/cards/label_balance.
 
 from typing import Literal
 
+from schemas.counted import counted
 from schemas.spec import Frozen
 
 FEW = 5
@@ -58,7 +59,8 @@ class LabelBalance(Frozen):
         """What was chosen, and what that leaves out."""
         n_left = self.n_train - self.n_used
         if not n_left:
-            return f"All {self.n_train:,} train tickets are encoded."
+            start = "All " if self.n_train > 1 else ""
+            return f"{start}{counted(self.n_train, 'train ticket is', 'train tickets are')} encoded."
         start = f"{self.n_used:,} of {self.n_train:,} train tickets are encoded"
         if self.chosen == "newest":
             return f"{start}: the newest, from {str(self.oldest)[:10]} on. {n_left:,} are left out, most of them older."
@@ -75,15 +77,14 @@ class LabelBalance(Frozen):
     def _rare(self) -> str:
         if not self.n_rare:
             return ""
-        what = "1 label has" if self.n_rare == 1 else f"{self.n_rare:,} labels have"
+        what = counted(self.n_rare, "label has", "labels have")
         return f"{what} fewer than {FEW} encoded tickets, too few to learn from ({self.column})"
 
     def _unseen(self) -> str:
         if not self.n_unseen_labels:
             return ""
         named = ", ".join(self.unseen) + (" and others" if self.n_unseen_labels > len(self.unseen) else "")
-        what = "1 label" if self.n_unseen_labels == 1 else f"{self.n_unseen_labels:,} labels"
-        whose = "1 ticket" if self.n_unseen_tickets == 1 else f"{self.n_unseen_tickets:,} tickets"
+        what, whose = counted(self.n_unseen_labels, "label"), counted(self.n_unseen_tickets, "ticket")
         return (
             f"{what} of {whose} in validation and test: none is in what is encoded for training "
             f"({self.column}: {named.removeprefix(' and ')})"

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from pydantic import Field
 
+from schemas.counted import counted
 from schemas.spec import Frozen
 
 Verdict = Literal["PROMOTE", "UNCOMPARED", "HOLD", "BLOCK", "ERROR"]
@@ -71,9 +72,9 @@ class EvidenceUse(Frozen):
         >>> EvidenceUse(look=1, looks_max=2, verdict=4, budget=20, confidence=0.95).sentence()[:52]
         'these items have judged 4 candidates of at most 20; '
         """
-        judged = f"{self.verdict} candidate{'s' if self.verdict != 1 else ''}"
+        judged = counted(self.verdict, "candidate")
         budget = "" if self.budget is None else f" of at most {self.budget}"
-        looks = f"{self.look} look{'s' if self.look != 1 else ''} (set{'s' if self.look != 1 else ''} of items)"
+        looks = counted(self.look, "look (set of items)", "looks (sets of items)")
         seen = f"; people had seen {self.n_seen} of these items before" if self.n_seen else ""
         return (
             f"these items have judged {judged}{budget}; this candidate has had {looks} of at most {self.looks_max}; "
@@ -113,7 +114,7 @@ class InterimUse(Frozen):
         >>> InterimUse(n_items=96, n_planned=400, looks=(look,)).sentence()
         'stopped after 96 of 400 planned items, 304 are left unanswered; chance to pass so far 4 % (1 look)'
         """
-        looks = f"{len(self.looks)} look{'' if len(self.looks) == 1 else 's'}"
+        looks = counted(len(self.looks), "look")
         if not self.stopped:
             return f"all {self.n_planned:,} planned items are answered ({looks})"
         left, chance = self.n_planned - self.n_items, self.looks[-1].chance

@@ -15,6 +15,7 @@ from flows.views.selection_report import choice_files
 from flows.workspace.disk import private_folder
 from schemas.artifacts import DatasetRef, EvalSet, GateDecision, Scores, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import candidates
+from schemas.counted import counted
 from schemas.evidence import CheckEvidence
 from schemas.release import DatasetRecord, RunRecord
 from schemas.schedule import OPERATIONS
@@ -109,10 +110,11 @@ def score_of(decision: GateDecision) -> str:
     if found is None or found.candidate is None:
         return ""
     bounds = "" if found.lower is None or found.upper is None else f"{found.lower:+.3f} .. {found.upper:+.3f}"
+    n_items = counted(found.n_items, "item")
     if found.reference is None:  # an absolute limit: the bounds are those of the value
-        return f"{found.metric} {found.candidate:.3f}{f' ({bounds})' if bounds else ''} on {found.n_items} items"
+        return f"{found.metric} {found.candidate:.3f}{f' ({bounds})' if bounds else ''} on {n_items}"
     change = "" if found.difference is None else f": difference {found.difference:+.3f}{f' ({bounds})' * bool(bounds)}"
-    return f"{found.metric} {found.candidate:.3f}, reference {found.reference:.3f}{change} on {found.n_items} items"
+    return f"{found.metric} {found.candidate:.3f}, reference {found.reference:.3f}{change} on {n_items}"
 
 
 def _digests(run: RunContext) -> dict[str, str]:

@@ -15,6 +15,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Json, Limit, Pipeline, Reason, Wait, complete_pipeline, login
 from flows.cli.output import note, out, print_json, print_rows, write, write_file
 from flows.workspace.settings import load_settings
+from schemas.counted import counted
 from schemas.errors import SecurityError
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def sample(
             if value is not None:
                 out().print(f"{name:<18} {value}", markup=False, soft_wrap=True)
         out().print()
-    out().print(f"{len(rows)} rows", markup=False)
+    out().print(counted(len(rows), "row"), markup=False)
     return 0
 
 

@@ -20,6 +20,7 @@ from flows.ledger.ticks import Mark, TickRow
 from flows.views.champion_files import missing_files
 from flows.workspace.servers import client_environment, running
 from flows.workspace.settings import Settings, load_settings
+from schemas.counted import counted
 from schemas.errors import TunegateError
 from schemas.load import load_file
 from tasks.files import verify
@@ -146,7 +147,7 @@ def print_history(found: History, *, verify_only: bool) -> None:
         _print_events(found)
     if found.missing:
         warn(f"the champion's files are not there: {found.missing}")
-    out().print(f"{found.n_events} events, each with its hash; the last is {found.head}")
+    out().print(f"{counted(found.n_events, 'event')}, each with its hash; the last is {found.head}")
 
 
 def _print_events(found: History) -> None:
@@ -199,5 +200,7 @@ def tick_lines(row: TickRow | None, mark: Mark | None) -> list[str]:
             for shift in row.decision.shifts
         ]
     if mark is not None:
-        lines.append(f"snapshot {mark.snapshot_id}: {mark.n_tickets} tickets up to {mark.watermark or 'no time'}")
+        lines.append(
+            f"snapshot {mark.snapshot_id}: {counted(mark.n_tickets, 'ticket')} up to {mark.watermark or 'no time'}"
+        )
     return lines

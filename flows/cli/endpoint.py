@@ -25,6 +25,7 @@ from flows.views.metrics import exposition
 from flows.views.resolve_candidate import VERIFIED, aliases_of
 from flows.workspace.disk import keep_private, private_folder
 from flows.workspace.settings import Settings, load_settings
+from schemas.counted import counted
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError
 from schemas.load import load_file
@@ -274,7 +275,7 @@ def _announce_shared(url: str, names: Mapping[str, list[str]], *, as_json: bool)
         print_json({"url": url, "models": list(names), "tenants": tenants, "token_file": None})
         sys.stdout.flush()  # whoever reads it waits for this line
         return
-    talk().print(f"{url}   one base model for {len(names)} pipelines   (Ctrl-C ends it)", markup=False)
+    talk().print(f"{url}   one base model for {counted(len(names), 'pipeline')}   (Ctrl-C ends it)", markup=False)
     for name, each in names.items():
         talk().print(f"  {name}: {', '.join(each)}   (token: {tenant_variable(name)})", markup=False)
 

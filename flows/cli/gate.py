@@ -17,6 +17,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Items, Json, Metric, RunArgument, login
 from flows.cli.output import note, print_json
 from flows.workspace.settings import load_settings
+from schemas.counted import counted
 from schemas.errors import ConfigError, TunegateError
 
 if TYPE_CHECKING:
@@ -153,5 +154,7 @@ def _write_labels(labelling: Labelling, form: Literal["csv", "jsonl"], rater: st
     file = private_folder(report_folder(recorded.settings.home, recorded.row.run_id)) / f"labels.{form}"
     write_private(file, write_sheets(sheets, form))
     out().print(str(file), markup=False, soft_wrap=True)
-    note(f"{len(sheets)} items; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`")
+    note(
+        f"{counted(len(sheets), 'item')}; fill in `right`, then `tunegate gate label {recorded.row.run_id} --read FILE`"
+    )
     return 0

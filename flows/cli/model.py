@@ -10,6 +10,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipelines, Reason, RunArgument, login
 from flows.cli.output import note, out, print_json, print_rows, warn
 from flows.workspace.settings import load_settings
+from schemas.counted import counted
 from schemas.errors import GateError
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
@@ -312,7 +313,9 @@ def feedback(
         )
         return 0
     if taken is not None:
-        out().print(f"{taken.n_lines} lines: {taken.n_new} new, {taken.n_known} known, {len(taken.refused)} refused")
+        out().print(
+            f"{counted(taken.n_lines, 'line')}: {taken.n_new} new, {taken.n_known} known, {len(taken.refused)} refused"
+        )
         for number, why in taken.refused[:SHOWN_REFUSALS]:
             warn(f"line {number} refused: {why}")
     shown = [{**row, **{column: f"{row[column]:.3f}" for column in ("rate", "lower", "upper")}} for row in rows]

@@ -12,6 +12,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, Config, Json, Pipeline
 from flows.cli.output import out, print_json, print_rows, talk, warn
 from flows.workspace.settings import load_settings
+from schemas.counted import counted
 
 app = group("Servers, scheduled runs, health and maintenance.")
 
@@ -142,7 +143,7 @@ def deploy(
 ) -> int:
     """Bring Prefect's deployments in line with pipelines.yaml.
 
-    Limits and automations, too; what is not declared any more is removed. May be repeated.
+    Automations, too; what is not declared any more is removed. May be repeated.
     """
     from flows.schedule.automatic import automatic_pipelines
     from flows.workspace.prefect_login import login_file
@@ -215,7 +216,7 @@ def reconcile(config: Config = CONFIG, as_json: Json = False) -> int:
     if as_json:
         print_json({"synced": done.n_synced, "repaired": list(done.repaired)})
         return 0
-    out().print(f"MLflow is up to date ({done.n_synced} changes synchronised)")
+    out().print(f"MLflow is up to date ({counted(done.n_synced, 'change')} synchronised)")
     for alias in done.repaired:
         warn(f"{alias} was wrong in MLflow: it was moved without the ledger")
     return 0

@@ -19,6 +19,7 @@ from flows.run.quarantine_guard import guarded_run
 from flows.workspace.clock import present
 from flows.workspace.settings import load_settings
 from schemas.artifacts import DatasetRef, ModelRef
+from schemas.counted import counted
 from schemas.load import load_file
 from tasks.model.chat_format import DecodedExample, Run
 
@@ -49,7 +50,7 @@ def print_examples(shown: Sequence[DecodedExample], dataset: DatasetRef) -> None
     for each in shown:
         _print(each)
     out().print(
-        f"{len(shown)} of {dataset.n_train:,} train examples, {dataset.n_tokens:,} tokens, "
+        f"{len(shown)} of {counted(dataset.n_train, 'train example')}, {dataset.n_tokens:,} tokens, "
         f"{dataset.n_supervised:,} with loss",
         markup=False,
     )

@@ -14,6 +14,7 @@ from flows.cli.command import command, group
 from flows.cli.options import CONFIG, AsOf, Config, Given, Items, Json, Pipeline, RunArgument, Wait, complete_pipeline
 from flows.cli.output import note, out, print_json, print_rows, talk, warn, write, write_file
 from flows.workspace.settings import load_settings
+from schemas.counted import counted
 from schemas.errors import ConfigError, SeveralErrors, TunegateError
 
 if TYPE_CHECKING:
@@ -137,11 +138,14 @@ def validate(
         rows = {"data": {name: counts.model_dump() for name, counts in found.rows.items()}} if data else {}
         print_json({"file": str(config), "pipelines": names, "warnings": list(advice), **rows})
     else:
-        are = "1 pipeline is" if len(names) == 1 else f"{len(names)} pipelines are"
+        are = counted(len(names), "pipeline is", "pipelines are")
         out().print(f"{config}: {are} valid: {', '.join(names)}")
         for name, counts in found.rows.items():
             removed = f"{counts.n_quarantined:,} quarantined, {counts.n_dropped:,} dropped"
-            out().print(f"{name}: {counts.n_in:,} rows read, {counts.n_out:,} tickets, {removed}", markup=False)
+            out().print(
+                f"{name}: {counted(counts.n_in, 'row')} read, {counted(counts.n_out, 'ticket')}, {removed}",
+                markup=False,
+            )
     return 0
 
 
@@ -169,7 +173,7 @@ def pin(
         return 0
     out().print(f"path: {repo}\nrevision: {commit}" if dataset else f"base_model: hf://{repo}@{commit}", markup=False)
     if write_it and not dataset:
-        talk().print(f"{n_replaced} addresses replaced in {config}", markup=False)
+        talk().print(f"{counted(n_replaced, 'address', 'addresses')} replaced in {config}", markup=False)
     return 0
 
 
@@ -283,7 +287,7 @@ def status(config: Config = CONFIG, as_json: Json = False) -> int:
     ]  # fmt: skip
     lines += [("server", f"{server['kind']} {server['url']}") for server in servers]
     if pending:
-        lines.append(("MLflow", f"sync pending: {pending} changes; `tunegate ops reconcile`"))
+        lines.append(("MLflow", f"sync pending: {counted(pending, 'change')}; `tunegate ops reconcile`"))
     lines += [(name, "none") for name in ("running", "champion", "server") if name not in dict(lines)]
     for name, text in lines:
         out().print(f"{name:<10} {text}", markup=False)
@@ -475,7 +479,7 @@ def graph(
     else:
         write(as_text(picture, width=out().width) + "\n", sys.stdout)
         counts = ", ".join(f"{n} {state}" for state, n in picture.counts().items())
-        talk().print(f"{len(picture.nodes)} nodes: {counts}", markup=False)
+        talk().print(f"{counted(len(picture.nodes), 'node')}: {counts}", markup=False)
     return 0
 
 

@@ -14,6 +14,7 @@ from flows.ledger.base import LedgerBase
 from flows.ledger.champions import project
 from flows.ledger.database import Database
 from flows.workspace.clock import now
+from schemas.counted import counted
 from schemas.forget import Holding, LearnedVersion, Tombstone
 
 _LINE = "tombstone, began, event, kind, place, fate, digest, n_rows, at"
@@ -33,7 +34,7 @@ class MarkedVersion:
     @property
     def summary(self) -> str:
         """The mark in one sentence, without the customer."""
-        rows = f"{self.n_rows} examples" if self.n_rows else "examples"
+        rows = counted(self.n_rows, "example") if self.n_rows else "examples"
         return f"v{self.version} learned {self.how} from {rows} of a customer who was forgotten at {self.at}"
 
 

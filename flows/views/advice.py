@@ -19,6 +19,7 @@ from flows.views.run_reader import Recorded, spec_of
 from flows.workspace.settings import Settings
 from schemas.artifacts import EvalSet, ModelRef, Scores, Splits, TrainedRef
 from schemas.costs import CardLine, CostReport, QueryLine
+from schemas.counted import counted
 from schemas.curation_card import LabelConflicts
 from schemas.errors import ConfigError, TunegateError
 from schemas.metrics import MetricTraits
@@ -275,8 +276,8 @@ def _cost(known: Evidence) -> RuleAnswer | None:
         return RuleAnswer("missing", f"{evidence}; {_break_even(card, cheap)}", "--queries N, the queries of a month")
     evidence += f", {cheap.usd_per_month:,.2f} a month at {known.queries:,.0f} queries"
     own = cheapest_own(report.queries) if rented == report.machine else None
-    if own is not None and own.usd_per_month is not None:
-        cards = "1 card" if own.n_cards == 1 else f"{own.n_cards:,} cards"
+    if own is not None and own.n_cards is not None and own.usd_per_month is not None:
+        cards = counted(own.n_cards, "card")
         evidence += f"; {own.what} needs {cards}, idle {own.idle_share or 0:.1%}: {own.usd_per_month:,.2f} a month"
         says = "own model" if own.usd_per_month < cheap.usd_per_month else "API"
         return RuleAnswer(says, f"{evidence}, {own.usd_at_volume or 0:.6f} a query")

@@ -32,6 +32,7 @@ from flows.workspace.lock import is_locked
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.servers import answer_code, running, users_homes
 from flows.workspace.settings import Settings
+from schemas.counted import counted
 from schemas.endpoint import is_loopback
 from schemas.errors import ConfigError, LockedError, StorageError, TunegateError
 from schemas.load import load_file
@@ -98,7 +99,7 @@ def bare_url(url: str) -> str:
 def python(_patient: Patient) -> Iterator[Finding]:
     """Check its version, and count the cores."""
     fit = (3, 11) <= sys.version_info[:2] <= (3, 14)
-    message = f"{sys.version.split()[0]}, {os.cpu_count()} cores"
+    message = f"{sys.version.split()[0]}, {counted(os.cpu_count() or 1, 'core')}"
     yield _rated("python", fit, message, "use Python 3.11 to 3.14", otherwise="bad")
 
 
@@ -129,7 +130,7 @@ def torch(_patient: Patient) -> Iterator[Finding]:
     n_cores = os.cpu_count() or 1
     precision = f"`dtype: auto` is {'bfloat16' if facts.bfloat16 else 'float32'}"
     fix = f"set OMP_NUM_THREADS to at most {n_cores}"
-    yield _rated("arithmetic", facts.n_threads <= n_cores, f"{facts.n_threads} threads, {precision}", fix)
+    yield _rated("arithmetic", facts.n_threads <= n_cores, f"{counted(facts.n_threads, 'thread')}, {precision}", fix)
     for device in facts.devices:
         yield Finding("device", "ok", device)
 
@@ -181,7 +182,9 @@ def ledger(patient: Patient) -> Iterator[Finding]:
         yield Finding("ledger", "ok", "no run yet")
         return
     events = kept.history()
-    yield Finding("ledger", "ok", f"{len(events)} moves of a champion, history intact, every row as it was written")
+    yield Finding(
+        "ledger", "ok", f"{counted(len(events), 'move')} of a champion, history intact, every row as it was written"
+    )
 
 
 def interrupted(patient: Patient) -> Iterator[Finding]:
@@ -195,7 +198,7 @@ def pending_sync(patient: Patient) -> Iterator[Finding]:
     if not open_ledger(patient.settings).exists():
         return
     n_pending = len(open_ledger(patient.settings).pending_projections())
-    state = f"{n_pending} changes are pending" if n_pending else "is up to date"
+    state = f"{counted(n_pending, 'change is', 'changes are')} pending" if n_pending else "is up to date"
     yield _rated("sync", not n_pending, f"MLflow: {state}", "tunegate ops reconcile")
 
 

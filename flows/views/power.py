@@ -9,6 +9,7 @@ from flows.context.run_context import RunContext
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import GateDecision, Splits
+from schemas.counted import counted
 from schemas.errors import ConfigError
 from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
@@ -59,8 +60,9 @@ def refuse_weak_gate(spec: PipelineSpec, rows: Sequence[RulePower]) -> str | Non
         return None
     first = weak[0]
     needed = "more than can be computed" if first.needed is None else f"{first.needed:,}"
+    have = "has" if len(weak) == 1 else "have"
     message = (
-        f"{len(weak)} of {len(rows)} rules have too few held-out items to be met with a chance of "
+        f"{len(weak)} of {counted(len(rows), 'rule')} {have} too few held-out items to be met with a chance of "
         f"{100 * spec.gates.power.power:g} % (power); {first.rule}: {first.at_hand:,} are available and {needed} are "
         f"needed to find {first.what}"
     )

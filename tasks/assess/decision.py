@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from schemas.artifacts import GateDecision, Scores
+from schemas.counted import counted
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
@@ -71,27 +72,28 @@ def summarise(
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
-    unjudged = (
-        f" {small} {'slice that lost is' if small == 1 else 'slices that lost are'} too small to be judged."
-        if small
-        else ""
-    )
+    unjudged = f" {counted(small, 'slice that lost is', 'slices that lost are')} too small to be judged." * bool(small)
     n_checks = sum(finding.is_check for finding in deciding)
     if verdict == "PROMOTE":
-        checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
-        return f"All {len(deciding) - n_checks} rules{checks} are met.{unjudged}"
+        return f"{_met(len(deciding) - n_checks, n_checks)}.{unjudged}"
     # Where a run stopped, that is the reason: the others judge only a part of the items.
     first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
-        checks = f" and {n_checks} {'check' if n_checks == 1 else 'checks'}" if n_checks else ""
-        return f"All {len(deciding) - n_checks - 1} rules{checks} are met, and {first.reason}{unjudged}"
-    what = "rules and checks" if n_checks else "rules"
+        return f"{_met(len(deciding) - n_checks - 1, n_checks)}, and {first.reason}{unjudged}"
+    all_of_them = counted(len(deciding), "check", "rules and checks") if n_checks else counted(len(deciding), "rule")
     looks = ""
     if verdict == "HOLD" and not any(finding.part == "use" for finding in decisive):
         first = max(decisive, key=lambda finding: finding.more_items or 0)  # the first, if none says a number
         looks = _looks_left(use) if first.more_items else ""
     last = f"{looks}{unjudged}" + (f" {remark}" if remark else "")
-    return f"{len(decisive)} of {len(deciding)} {what} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
+    return f"{len(decisive)} of {all_of_them} {_OUTCOMES[verdict]}; {first.rule}: {first.reason}{last}"
+
+
+def _met(n_rules: int, n_checks: int) -> str:
+    """`All 7 rules and 2 checks are met`, `1 rule is met`."""
+    checks = f" and {counted(n_checks, 'check')}" if n_checks else ""
+    are = "is" if n_rules + n_checks == 1 else "are"
+    return f"{'All ' * (n_rules > 1)}{counted(n_rules, 'rule')}{checks} {are} met"
 
 
 def _looks_left(use: EvidenceUse | None) -> str:
@@ -101,7 +103,7 @@ def _looks_left(use: EvidenceUse | None) -> str:
     left = use.looks_max - use.look
     if left <= 0:
         return " No look at this candidate is left (gates.looks.max): more items can only judge another."
-    return f" {left} {'look' if left == 1 else 'looks'} at this candidate {'is' if left == 1 else 'are'} left."
+    return f" {counted(left, 'look at this candidate is', 'looks at this candidate are')} left."
 
 
 def remark_on_length(scores: Scores, verdict: Verdict) -> str:

@@ -9,6 +9,7 @@ from flows.ledger.opened import open_ledger
 from flows.privacy.forget import CERTIFICATES, certificate_text
 from flows.views.lineage import Found
 from flows.workspace.settings import Settings
+from schemas.counted import counted
 from schemas.forget import Certificate, Holdings
 from schemas.pipeline import PipelineSpec
 from tasks.curate.warehouse_query import Lineage
@@ -27,10 +28,8 @@ def print_holdings(held: Holdings) -> None:
     if held.versions:
         out().print("\nlearned by:")
         print_rows([each.model_dump() for each in held.versions], VERSION_COLUMNS)
-    n_places = len(held.to_do)
-    out().print(
-        f"\n{held.n_tickets:,} tickets; {n_places:,} places to clear; `--apply --reason TEXT` does it", markup=False
-    )
+    tickets, places = counted(held.n_tickets, "ticket"), counted(len(held.to_do), "place")
+    out().print(f"\n{tickets}; {places} to clear; `--apply --reason TEXT` does it", markup=False)
 
 
 def print_done(
@@ -97,14 +96,15 @@ def _customer_lines(customer: Mapping[str, Any]) -> Iterator[str]:
     for name, fates in customer["pipelines"].items():
         counts = Counter(fate["split"] or f"{fate['outcome']} by {fate['step']}" for fate in fates)
         summary = ", ".join(f"{n:,} {where}" for where, n in sorted(counts.items()))
-        yield f"{name}  {len(fates):,} tickets: {summary}"
+        yield f"{name}  {counted(len(fates), 'ticket')}: {summary}"
         for fate in fates[:SHOWN_TICKETS]:
             where = f"in {fate['split']}" if fate["split"] else f"{fate['outcome']} by {fate['step']} as {fate['code']}"
             yield f"  {fate['ticket_id']} from {fate['source']}:{fate['source_line']}, {where}"
         if len(fates) > SHOWN_TICKETS:
             yield f"  and {len(fates) - SHOWN_TICKETS:,} more"
     for version in customer["learned_by"]:
-        yield f"{version['name']} v{version['version']} learned {version['how']} from {version['n_rows']:,} examples"
+        n_rows = counted(version["n_rows"], "example")
+        yield f"{version['name']} v{version['version']} learned {version['how']} from {n_rows}"
     if not customer["learned_by"]:
         yield "no registered model learned from them"
 

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from flows.cli.output import out
 from schemas.artifacts import GateDecision
+from schemas.counted import counted
 from schemas.verdicts import Finding
 from tasks.assess.worst import WorstItem
 
@@ -50,7 +51,7 @@ def _print_findings(run_id: str, decision: GateDecision) -> None:
         p_harm = "" if finding.p_harm is None else f"; p-value of no harm {finding.p_harm:.2g}"
         console.print(f"\n{verdict:<8} {finding.rule}", markup=False)
         console.print(
-            f"         metric {finding.metric}{where}; {finding.n_items} items; {bounds} ({finding.method})"
+            f"         metric {finding.metric}{where}; {counted(finding.n_items, 'item')}; {bounds} ({finding.method})"
             f"{limit}{flips}{p_harm}",
             markup=False,
         )
