@@ -156,16 +156,6 @@ class CheckResults(Artifact):
     n_rows: dict[str, int]
     """Table -> rows, which the next run's volume is compared with."""
 
-    @property
-    def n_failed(self) -> int:
-        """Checks with severity `fail` that did not pass."""
-        return sum(each.severity == "fail" and not each.passed for each in self.results)
-
-    @property
-    def n_warned(self) -> int:
-        """Checks with severity `warn` that did not pass."""
-        return sum(each.severity == "warn" and not each.passed for each in self.results)
-
 
 class CurationCard(Artifact):
     """`card.json` (`schemas.curation_card.CardNumbers`) and `card.html`, a fragment for the report: the numbers of

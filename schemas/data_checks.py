@@ -4,10 +4,13 @@ Each check is a sentence about one table: it passes or fails, and a check that c
 `tasks/curate/data_checks.py` computes them; `schemas/checks.py` has the checks of the gate.
 """
 
-from typing import Annotated, Literal, Self
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
+from schemas.counted import counted
 from schemas.kinds import Kinds
 from schemas.names import closest
 from schemas.spec import Fault, Frozen, Spec
@@ -189,6 +192,10 @@ def repeated_checks(checks: tuple[DataCheckSpec, ...]) -> list[Fault]:
     ]
 
 
+CheckOutcome = Literal["failed", "warned", "passed", "to be judged by the clock"]
+"""What a run says of a check, in the order in which it says it."""
+
+
 class CheckResult(Frozen):
     """What came of one check."""
 
@@ -213,5 +220,18 @@ class CheckResult(Frozen):
     """Of a freshness check: its limit."""
 
     @property
-    def passed(self) -> bool:
-        return self.status in ("passed", "timed")
+    def outcome(self) -> CheckOutcome:
+        """In words: a check with severity `warn` that did not pass has warned."""
+        if self.status == "timed":
+            return "to be judged by the clock"
+        if self.status == "passed":
+            return "passed"
+        return "failed" if self.severity == "fail" else "warned"
+
+
+def count_checks(results: Sequence[CheckResult]) -> str:
+    """How many checks failed, warned and passed: `4 of 7 checks failed, 2 passed, 1 to be judged by the clock`."""
+    found = Counter(each.outcome for each in results)
+    counts = [(found[outcome], outcome) for outcome in get_args(CheckOutcome) if found[outcome]]
+    first = [f"{n} of {counted(len(results), 'check')} {outcome}" for n, outcome in counts[:1]]
+    return ", ".join([*first, *(f"{n} {outcome}" for n, outcome in counts[1:])]) or "no checks"

@@ -37,6 +37,8 @@ from schemas.artifacts import (
     ValidationCurves,
     WarehouseRef,
 )
+from schemas.counted import counted
+from schemas.data_checks import count_checks
 from schemas.evidence import CheckEvidence
 from schemas.trials import ChoiceRef, TrialRef
 from schemas.verdicts import Finding
@@ -160,37 +162,37 @@ def describe(artifact: Artifact) -> str:
             faulty = f", {artifact.rows.n_quarantined:,} quarantined" if artifact.rows.n_quarantined else ""
             return f"{sizes}  ({artifact.rows.n_dropped:,} dropped{faulty})"
         case WarehouseRef():
-            return f"{artifact.n_tickets:,} tickets, the fate of every row in warehouse.duckdb"
+            return f"{counted(artifact.n_tickets, 'ticket')}, the fate of every row in warehouse.duckdb"
         case CurationCard():
-            shifted = f", {artifact.n_shifted} columns have shifted a lot since the last" if artifact.n_shifted else ""
+            columns = counted(artifact.n_shifted, "column has", "columns have")
+            shifted = f", {columns} shifted a lot since the last" if artifact.n_shifted else ""
             n_kept = artifact.n_train + artifact.n_validation + artifact.n_test
-            return f"{artifact.n_read:,} rows read, {n_kept:,} kept{shifted}"
+            return f"{counted(artifact.n_read, 'row')} read, {n_kept:,} kept{shifted}"
         case CheckResults():
-            n_passed = sum(each.passed for each in artifact.results)
-            warned = f", {artifact.n_warned} warnings" if artifact.n_warned else ""
-            failed = f", {artifact.n_failed} failed" if artifact.n_failed else ""
-            return f"{n_passed} of {len(artifact.results)} checks passed{warned}{failed}"
+            return count_checks(artifact.results)
         case ModelRef():
             return f"{artifact.n_parameters:,} parameters"
         case DatasetRef():
-            return f"{artifact.n_train:,} examples, {artifact.n_tokens:,} tokens, {artifact.n_supervised:,} with loss"
+            n_train, n_tokens = counted(artifact.n_train, "example"), counted(artifact.n_tokens, "token")
+            return f"{n_train}, {n_tokens}, {artifact.n_supervised:,} with loss"
         case TrainedRef():
             validation = "" if artifact.validation_loss is None else f", validation {artifact.validation_loss:.3f}"
             return (
-                f"{artifact.method}: {artifact.n_trainable:,} trainable, {artifact.n_steps} steps, "
+                f"{artifact.method}: {artifact.n_trainable:,} trainable, {counted(artifact.n_steps, 'step')}, "
                 f"loss {artifact.train_loss:.3f}{validation}"
             )
         case ValidationCurves():
             last = "".join(f"  {name} {value:.3f}" for name, value in artifact.last.items())
-            return f"{artifact.n_items:,} validation tickets answered {artifact.n_validations} times, last{last}"
+            answered = f"answered {counted(artifact.n_validations, 'time')}"
+            return f"{counted(artifact.n_items, 'validation ticket')} {answered}, last{last}"
         case EvalSet():
             faulty = f", {artifact.n_quarantined:,} quarantined" if artifact.n_quarantined else ""
             repeated = f", {artifact.n_repeated:,} with the prompt of another" if artifact.n_repeated else ""
-            return f"{artifact.n_items:,} held-out items of {artifact.n_available:,}{faulty}{repeated}"
+            return f"{counted(artifact.n_items, 'held-out item')} of {artifact.n_available:,}{faulty}{repeated}"
         case PromptSet():
-            return f"{artifact.n_items:,} prompts"
+            return counted(artifact.n_items, "prompt")
         case Predictions():
-            return f"{artifact.n_items:,} answers, {artifact.n_new_tokens:,} tokens"
+            return f"{counted(artifact.n_items, 'answer')}, {counted(artifact.n_new_tokens, 'token')}"
         case InterimAnswers():
             return artifact.use.sentence()
         case Scores():

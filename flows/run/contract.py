@@ -10,7 +10,7 @@ from flows.context.as_of import end_of
 from flows.context.run_context import RunContext
 from flows.workspace.clock import present
 from schemas.artifacts import CheckResults
-from schemas.data_checks import CheckResult
+from schemas.data_checks import CheckResult, count_checks
 from schemas.errors import DataError
 from tasks.curate.data_checks import judge_now
 
@@ -35,14 +35,13 @@ def judge_checks(
         note: Gets a sentence for each check with severity `warn` that did not pass.
     """
     judged = [judge_now(each, now) for each in results.results]
-    open_ones = [each for each in judged if not each.passed]
-    for each in open_ones:
-        if each.severity == "warn":
+    for each in judged:
+        if each.outcome == "warned":
             note(f"check {_sentence(each)}")
-    failed = [each for each in open_ones if each.severity == "fail"]
+    failed = [each for each in judged if each.outcome not in ("passed", "warned")]
     if failed:
         raise DataError(
-            f"{len(failed)} of {len(judged)} checks failed: {'; '.join(map(_sentence, failed))}",
+            f"{count_checks(judged)}: {'; '.join(map(_sentence, failed))}",
             code="TG0222",
             where=f"{pipeline}.checks",
             hint=f'tunegate data quarantine {pipeline} --sql "SELECT * FROM checks"',

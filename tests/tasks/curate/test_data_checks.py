@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from schemas.artifacts import CheckResults
-from schemas.data_checks import CheckResult, DataCheck, DataCheckSpec
+from schemas.data_checks import CheckResult, DataCheck, DataCheckSpec, count_checks
 from schemas.errors import ConfigError, SecurityError
 from tasks.curate.data_checks import check_faults, check_tickets, digests_of, judge_now, texts_of
 
@@ -90,7 +90,7 @@ def test_a_check_passes_and_fails_by_its_limit(
     assert (first.status, second.status) == ("passed", "failed"), (first, second)
     assert message in second.message
     assert SECRET not in (results.root / "checks.json").read_text()
-    assert (results.n_failed, results.n_warned) == (0, 1)
+    assert count_checks(results.results) == "1 of 2 checks warned, 1 passed"
 
 
 @pytest.mark.usefixtures("files")
@@ -106,7 +106,7 @@ def test_a_check_passes_and_fails_by_its_limit(
 )
 def test_a_check_that_cannot_be_computed_fails(check: Check, settings: dict[str, Any]) -> None:
     (result,) = check(spec(**settings)).results
-    assert (result.status, result.passed) == ("error", False)
+    assert (result.status, result.outcome) == ("error", "failed")
     assert result.message.startswith("cannot be computed: ")
     assert SECRET not in result.message
 
@@ -119,7 +119,7 @@ def test_shares_of_an_empty_table_cannot_be_computed(check: Check) -> None:
 def test_volume_is_compared_with_the_last_complete_run(check: Check) -> None:
     limits = spec(uses="volume", max_drop=0.2, max_rise=0.5)
     before = check(limits)
-    assert before.results[0].passed  # nothing to compare with
+    assert before.results[0].outcome == "passed"  # nothing to compare with
     assert check(limits, previous=before).results[0].message == "8 rows, +0.0% since the last complete run"
     (fewer,) = check(limits, rows=ROWS[:6], previous=before).results
     assert (fewer.status, fewer.message) == (
@@ -136,6 +136,10 @@ def test_freshness_is_judged_by_the_clock_of_each_run(check: Check) -> None:
     assert (fresh.status, fresh.observed) == ("passed", 24.0)
     stale = judge_now(result, datetime(2026, 6, 2, 8, tzinfo=UTC))
     assert (stale.status, stale.message) == ("failed", "the newest ticket is 25.0 hours old; at most 24 are allowed")
+    others = check(spec(uses="volume", min_rows=9), spec(uses="nulls", column="body", max_share=1)).results
+    limits = "1 of 3 checks failed, 1 passed, 1 to be judged by the clock"
+    assert count_checks((result, *others)) == limits  # before a run has judged it, it has neither passed nor failed
+    assert count_checks((stale, *others)) == "2 of 3 checks failed, 1 passed"
     assert judge_now(CheckResult(**{**result.model_dump(), "newest": None}), datetime.now(UTC)).status == "timed"
 
 
