@@ -82,8 +82,8 @@ class Promotions(Champions):
 
         Raises:
             ConfigError: TG0139, no reason was given.
-            GateError: TG0620 the champion is no longer the expected one, TG0621 there is no such candidate, or its
-                verdict is not the one that is accepted.
+            GateError: TG0620 the champion is no longer the expected one, TG0621 there is no such candidate, its verdict
+                is not the one that is accepted, or it is champion already by another decision than this one.
             StorageError: TG0580, the history was altered.
         """
         require("reason", reason, "a forced promotion", name)
@@ -93,7 +93,9 @@ class Promotions(Champions):
             champion = champion_version(db, name)
             here = last_move(events, name)
             if here is not None and champion == version:
-                return here
+                if (here.action, here.actor, here.reason) == ("force", actor, reason):
+                    return here  # the same decision once more, as after a kill
+                raise _champion_already(here)
             if champion != expected:
                 raise moved(name, expected, champion)
             candidate = self._row(db, name, version) if version.isdecimal() else None
@@ -244,6 +246,16 @@ def _unfit(name: str, version: str, candidate: CandidateRow | None) -> GateError
         code="TG0621",
         where=name,
         hint="`tunegate model history PIPELINE` lists the candidates",
+    )
+
+
+def _champion_already(event: EventRow) -> GateError:
+    return GateError(
+        f"v{event.to_version} of {event.name} is champion already, since {event.at} ({event.action} by {event.actor}); "
+        "nothing was changed",
+        code="TG0621",
+        where=event.name,
+        hint="`tunegate model history PIPELINE` shows every decision about it",
     )
 
 

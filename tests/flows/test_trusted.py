@@ -131,6 +131,9 @@ def test_a_candidate_that_is_not_compared_becomes_champion_only_when_a_person_ac
 
 def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) -> None:
     blocked(workplace)
+    accept = ("model", "promote", "small", "1", "--accept-uncompared", "--reason", "r")
+    refused = workplace.run(*accept)
+    assert (refused.returncode, "has verdict BLOCK, not UNCOMPARED" in refused.stderr) == (9, True)
     again = workplace.json("run", "small")
     assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "BLOCK", 5)
     assert workplace.run("run", "small").returncode == 5
@@ -138,6 +141,9 @@ def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) ->
     workplace.declare()
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     assert workplace.run("run", "small").returncode == 0
+    refused = workplace.run(*accept)
+    assert (refused.returncode, "v1 of small is champion already" in refused.stderr) == (9, True)
+    assert len(workplace.json("model", "history", "small")["events"]) == 1
 
 
 def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:

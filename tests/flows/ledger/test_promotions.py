@@ -117,7 +117,11 @@ def test_a_forced_promotion_skips_the_gate_and_is_recorded(ledger, record, submi
     event = ledger.force("replies", expected="1", version="2", reason="the held-out set is wrong", actor="ada")
     assert (event.action, event.actor, event.verdict) == ("force", "ada", "BLOCK")
     assert ledger.champion("replies").version == "2"
-    assert ledger.force("replies", expected="1", version="2", reason="again", actor="bob") == event
+    repeated = ledger.force("replies", expected="1", version="2", reason="the held-out set is wrong", actor="ada")
+    assert repeated == event
+    for uncompared in (False, True):
+        with pytest.raises(GateError, match=r"TG0621.*v2 of replies is champion already.*force by ada.*nothing was"):
+            ledger.force("replies", expected="2", version="2", reason="r", actor="bob", uncompared=uncompared)
     record(3, "HOLD")
     with pytest.raises(GateError, match=r"TG0620.*from v1 to v2"):
         ledger.force("replies", expected="1", version="3", reason="r", actor="bob")
