@@ -6,6 +6,7 @@ ERROR, 10 UNCOMPARED, 130 and 143 interrupted.
 """
 
 import os
+import shlex
 import signal
 import sys
 from types import FrameType
@@ -20,7 +21,7 @@ import flows.cli.model as model
 import flows.cli.ops as ops
 import flows.cli.study as study
 import flows.cli.weekly as weekly
-from flows.cli.command import group
+from flows.cli.command import Interrupted, group
 from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
 from flows.cli.old_names import GROUP_OF, refuse_removed
 from flows.cli.output import to_json, write
@@ -85,9 +86,8 @@ def main(arguments: list[str] | None = None) -> None:
         code = stop.exit_code
     except typer.Abort:
         code = ABORTED
-    except KeyboardInterrupt:
-        write("interrupted\n", sys.stderr)
-        code = ABORTED
+    except (Interrupted, KeyboardInterrupt) as stop:
+        code = _report_interrupt(stop, arguments)
     except TunegateError as error:
         code = _report(error, arguments)
     except SystemExit as stop:
@@ -111,6 +111,17 @@ def _completes(arguments: list[str]) -> bool:
 
 def _terminate(_number: int, _frame: FrameType | None) -> None:
     sys.exit(TERMINATED)
+
+
+def _report_interrupt(stop: BaseException, arguments: list[str]) -> int:
+    """One line after Ctrl-C: what was interrupted, and the command that continues or repeats it."""
+    command = shlex.join(["tunegate", *arguments])
+    if stop.args:
+        text = f"{stop}: finished steps and checkpoints are kept; `{command}` continues from there"
+    else:
+        text = f"`{command}` did not finish; run it again"
+    write(f"interrupted: {text}\n", sys.stderr)
+    return ABORTED
 
 
 def _report(error: TunegateError, arguments: list[str]) -> int:

@@ -15,6 +15,13 @@ from flows.workspace.settings import load_settings
 F = TypeVar("F", bound=Callable[..., int])
 
 
+class Interrupted(Exception):  # noqa: N818  # not an error
+    """A person pressed Ctrl-C in a command; Typer would end on KeyboardInterrupt without a word.
+
+    Its argument is the run that was interrupted, if there is one.
+    """
+
+
 def group(summary: str, **settings: Any) -> typer.Typer:
     """An application without commands yet.
 
@@ -31,10 +38,13 @@ def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
 
         @functools.wraps(function)
         def run_command(**arguments: Any) -> int:
-            if not reads_config:
-                return function(**arguments)
-            with _workspace(arguments.get("config", CONFIG)):
-                return function(**arguments)
+            try:
+                if not reads_config:
+                    return function(**arguments)
+                with _workspace(arguments.get("config", CONFIG)):
+                    return function(**arguments)
+            except KeyboardInterrupt as stop:
+                raise Interrupted(*stop.args) from stop
 
         app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=f"Example: {example}")(run_command)
         return cast("F", run_command)

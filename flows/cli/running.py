@@ -80,6 +80,7 @@ def run_pipeline(request: RunRequest) -> int:
     """Run the pipeline and return the exit code of its verdict.
 
     Raises:
+        KeyboardInterrupt: a person interrupted it; names the run if it had begun.
         ConfigError: TG0103, no such stage, or no such day; TG0139, another ledger is accepted without a reason.
         StorageError: TG0580 the ledger was altered, TG0581 there is none to accept, or there is one and a new one was
             requested.
@@ -110,6 +111,12 @@ def run_pipeline(request: RunRequest) -> int:
     notes = Notes(screen)
     logging.getLogger("tunegate").addHandler(notes)
     console.print(f"[bold]{request.pipeline}[/bold]")
+    begun_runs: list[str] = []
+
+    def listeners(context: RunContext) -> tuple[Screen, LiveCurves]:
+        begun_runs.append(context.run_id)
+        return screen, LiveCurves(context)
+
     if request.given:
         screen.noted(f"settings of this run alone: {', '.join(request.given)}")
     try:
@@ -125,12 +132,16 @@ def run_pipeline(request: RunRequest) -> int:
                 as_of=as_of,
                 given=request.given,
             ),
-            listeners=lambda context: (screen, LiveCurves(context)),
+            listeners=listeners,
             connect=lambda context: _connect(context, screen, request),
         )
     except DataError as error:
         if error.code in TOO_MANY_OR_FEW:
             _print_faults(settings, request.pipeline)
+        raise
+    except KeyboardInterrupt:
+        if begun_runs:
+            raise KeyboardInterrupt(f"run {begun_runs[0]} of {request.pipeline}") from None  # `main` says so
         raise
     except RunEndedError as ended:
         console.print(f"[bold]CANCELLED[/bold] {ended}", highlight=False)

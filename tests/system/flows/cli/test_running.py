@@ -194,10 +194,14 @@ def test_an_interrupted_run_keeps_a_checkpoint_leaves_no_process_and_is_recorded
     run = workplace.start("run", "small")
     wait_for(lambda: steps_trained(workplace) >= 3)
     run.send_signal(number)
-    run.communicate()
+    _, error = run.communicate()
     assert run.returncode == code
     assert checkpoints(workplace)
-    assert workplace.json("runs")["runs"][0]["status"] == "INTERRUPTED"
+    row = workplace.json("runs")["runs"][0]
+    assert row["status"] == "INTERRUPTED"
+    kept = "finished steps and checkpoints are kept; `tunegate run small` continues from there"
+    said = [line for line in error.splitlines() if line.startswith("interrupted: ")]
+    assert said == ([f"interrupted: run {row['run_id']} of small: {kept}"] if number == signal.SIGINT else [])
     scratch = str(workplace.home / "scratch")
     left = subprocess.run(["pgrep", "-f", scratch], capture_output=True, text=True, check=False).stdout
     assert left == ""
