@@ -238,7 +238,8 @@ class PipelineCheck:
             known = re.findall(r"'([^']*)'", str(context.get("expected", "")))
             # The meaning of the key helps more than its pattern.
             meaning = place.meaning if kind == "string_pattern_mismatch" else ""
-            hint = _near(entry, known) or _hint(entry, kind) or meaning or None
+            form = _as_mapping(entry, str(path[-1]), str(context.get("class_name", ""))) if path else None
+            hint = form or _near(entry, known) or _hint(entry, kind) or meaning or None
             self._add("TG0103", f"`{label}` should {expected}, got {_got(entry)}", _place(entry), hint)
 
     def _contradiction(self, path: tuple[Key, ...], entry: Entry, error: Exception) -> None:
@@ -404,6 +405,21 @@ def _hint(entry: Entry, kind: str) -> str | None:
         return "the value of the variable is not shown: it may be a secret"
     is_word = entry.value is not None and not isinstance(entry.value, dict | list)
     return "quote it" if kind == "string_type" and is_word else None
+
+
+def _as_mapping(entry: Entry, key: str, section: str) -> str | None:
+    """The form of a section of which only one value was given, `names: rules`; None for anything else."""
+    if isinstance(entry.value, dict | list) or entry.value is None:
+        return None
+    models = list(Spec.__subclasses__())
+    for model in models:
+        models += model.__subclasses__()  # the list grows while it is read
+    fields = next((model.model_fields for model in models if model.__name__ == section), {})
+    names = {info.alias or name: info for name, info in fields.items()}
+    meant = next((name for name, info in names.items() if entry.value in get_args(info.annotation)), None)
+    if meant is not None:
+        return f"write `{key}: {{{meant}: {entry.value}}}`"
+    return f"write `{key}: {{KEY: VALUE}}` with these keys: {', '.join(names)}" if names else None
 
 
 def _spans(entry: Entry) -> set[Span]:

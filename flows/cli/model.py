@@ -11,7 +11,7 @@ from flows.cli.options import CONFIG, By, Config, Expect, Json, Pipeline, Pipeli
 from flows.cli.output import note, out, print_json, print_rows, warn
 from flows.workspace.settings import load_settings
 from schemas.counted import counted
-from schemas.errors import GateError
+from schemas.errors import ConfigError, GateError, StorageError
 
 CHAMPION_COLUMNS = ("at", "action", "from_version", "to_version", "verdict", "actor", "reason")
 SHOWN_REFUSALS = 5
@@ -240,7 +240,16 @@ def verify(
     from tasks.files import MANIFEST, verify
     from tasks.release.signing import check_signature, signature_of
 
-    digest = verify(folder)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is {'a file' if folder.exists() else 'not there'}; the folder of an export is needed",
+            code="TG0110", where=str(folder), hint="`tunegate model export PIPELINE@champion --out FOLDER` writes one",
+        )  # fmt: skip
+    try:
+        digest = verify(folder)
+    except StorageError as error:
+        error.hint = "`tunegate model export PIPELINE@champion --out OTHER` writes another; do not use this one"
+        raise
     if key is not None:
         check_signature(folder, key=key, signature=signature)
     manifest = orjson.loads((folder / MANIFEST).read_bytes())

@@ -7,13 +7,14 @@ runs or folders. Called by `flows/cli/data.py` and by the report.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StorageError
 from schemas.report import RemovedExample
 from tasks.curate.redact import redact_row
 from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
@@ -113,7 +114,7 @@ def select_rows(database: Path, sql: str, *, limit: int) -> list[Row]:
     """
     import duckdb
 
-    with connect(database, read_only=True, memory_limit=_MEMORY) as connection:
+    with _opened(database, memory_limit=_MEMORY) as connection:
         try:
             statements = connection.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
@@ -192,7 +193,7 @@ def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows
         f"SELECT * FROM {quote_identifier(table)} WHERE ({keep}) "
         f"ORDER BY sha256(concat_ws(chr(0), '{int(seed)}', source, source_line)) LIMIT {int(n_rows)}"
     )
-    with connect(database, read_only=True, memory_limit=_MEMORY) as connection:
+    with _opened(database, memory_limit=_MEMORY) as connection:
         rows = _in_bounds(connection, lambda: connection.sql(sql), where="--where")
     return rows if table == "raw_tickets" else [_masked(row) for row in rows]
 
@@ -214,7 +215,7 @@ def lineage_of(database: Path, ticket_id: str) -> Lineage | None:
     named = " OR ".join(
         ["ticket_id = $id", *(f"(source, source_line) IN ({places.format(name)})" for name in ("curated", "removed"))]
     )
-    with connect(database, read_only=True) as connection:
+    with _opened(database) as connection:
 
         def query(sql: str, **values: object) -> tuple[Row, ...]:
             return tuple(connection.sql(sql, params=values).to_arrow_table().to_pylist())
@@ -252,6 +253,22 @@ def _in_bounds(
 
 
 def _rows(database: Path, sql: str, **values: object) -> list[Row]:
-    with connect(database, read_only=True) as connection:
+    with _opened(database) as connection:
         rows: list[Row] = connection.sql(sql, params=values).to_arrow_table().to_pylist()
     return rows
+
+
+@contextmanager
+def _opened(database: Path, *, memory_limit: str | None = None) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The warehouse, for reading.
+
+    Raises:
+        StorageError: TG0519, it is no DuckDB file of a version that is read.
+    """
+    try:
+        with connect(database, read_only=True, memory_limit=memory_limit) as connection:
+            yield connection
+    except StorageError as error:
+        if error.code == "TG0519":
+            error.hint = error.hint or "`tunegate data curate PIPELINE` writes it again"
+        raise

@@ -59,6 +59,9 @@ def is_held(database: Path) -> bool:
             return False
     except LockedError:
         return True
+    except StorageError as error:
+        error.hint = error.hint or "`kind: duckdb` reads DuckDB files alone; `kind: files` CSV, JSON lines and Parquet"
+        raise
 
 
 def copy_database(database: Path, folder: Path) -> Path:

@@ -150,6 +150,18 @@ FAULTS = {
         "`pipelines.demo.train.adapter.target_modules[1]` should be text, got 5",
         "quote it",
     ),
+    "one value for a section": (
+        GOOD.replace("    train:", "    curate: {steps: [{uses: redact, types: [name], names: rules}]}\n    train:"),
+        "TG0103", 5, 59, "rules",
+        "`pipelines.demo.curate.steps[0].names` should be a mapping of keys to values, got 'rules'",
+        "write `names: {mode: rules}`",
+    ),
+    "one value that is none of the section's": (
+        GOOD.replace("base_model: file:///models/tiny", "base_model: m\n      budget: 8"),
+        "TG0103", 7, 15, "8",
+        "`pipelines.demo.train.budget` should be a mapping of keys to values, got 8",
+        "write `budget: {KEY: VALUE}` with these keys: minutes, usd, gpu_hours, machine",
+    ),
     "not a number": (
         GOOD.replace("0.5", ".nan"),
         "TG0103", 9, 44, ".nan",
