@@ -110,7 +110,12 @@ def _closest(earlier: Sequence[KeyParts], parts: KeyParts, unknown: frozenset[st
     """
     if not earlier:
         return ("never ran",)
-    reasons = min((why_changed(old, parts, unknown=unknown) for old in earlier), key=len)
+    # Another function has other parameters, code and libraries, of which none has changed.
+    name = parts.function.rpartition(".")[2]
+    alike = [old for old in earlier if old.function.rpartition(".")[2] == name]
+    if not alike:
+        return (f"made by {name} instead of {earlier[0].function.rpartition('.')[2]}",)
+    reasons = min((why_changed(old, parts, unknown=unknown) for old in alike), key=len)
     if reasons or unknown:
         return reasons
     return ("its result was removed, or its last run was interrupted",)

@@ -38,6 +38,7 @@ CAUSES = {
     "params.": "parameter",
     CODE: "code",
     "function ": "code",
+    "made by ": "another step",
     "input ": "result of an earlier step",
     "known when ": "waits for an earlier step",
     "the stored result is damaged": "result is gone",

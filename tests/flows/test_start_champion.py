@@ -58,6 +58,8 @@ def test_the_second_week_learns_what_is_new_and_some_of_what_it_knows(empty_work
     assert workplace.run("run", "small", "--until", "curate").returncode == 0
     curated = _plan_with_a_budget(workplace)
     _declare(workplace)
+    why = {step["step"]: (step["why"], step["causes"]) for step in workplace.json("plan", "small")["steps"]}
+    assert why["encode"] == ("made by continue_examples instead of encode_examples", ["another step"])
     second = workplace.run("run", "small")
     assert second.returncode == 0, second.stderr
     assert "the training continues from champion version 1" in second.stdout + second.stderr

@@ -36,6 +36,13 @@ def other(out: Path, *, number: int, name: str, ran: list[str], x: Several = Non
     return mixed(out, number, {"x": x, "y": y})
 
 
+@as_step("mix", context=NOTES, libraries=("numpy",))
+def mix_otherwise(out: Path, *, factor: int, name: str, ran: list[str], x: Several = None) -> Artifact:
+    """Of the kind of `mix`, with parameters and libraries of its own."""
+    ran.append(name)
+    return mixed(out, factor, {"x": x})
+
+
 @as_step("split", context=NOTES, extends="previous")
 def split(
     out: Path, *, number: int, name: str, ran: list[str], x: Artifact, previous: Artifact | None = None

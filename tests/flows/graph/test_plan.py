@@ -16,7 +16,7 @@ from flows.graph.keys import installed
 from flows.graph.plan import plan
 from flows.graph.store import Store
 from schemas.artifacts import Artifact
-from tests.support.graph_steps import both, copy, mix, other, results, run_all, split, text_of, write
+from tests.support.graph_steps import both, copy, mix, mix_otherwise, other, results, run_all, split, text_of, write
 
 KINDS = {"mix": mix, "other": other}
 
@@ -118,6 +118,14 @@ def test_reasons_compare_with_the_closest_earlier_result(store):
     run_all(declare(("a", 0, {}), ("b", 20, {"x": "a"}), ("c", 30, {"x": ("a",)})), store)
     graph = declare(("a", 0, {}), ("b", 21, {"x": "a"}))
     assert reasons(graph, store)["b"] == ("params.number: 20 -> 21",)
+
+
+def test_a_step_that_another_function_makes_now_has_this_reason_alone(store):
+    run_all(declare(("a", 0, {}), ("b", 20, {"x": "a"})), store)
+    graph = Graph()
+    a = graph.named("a").add(mix, number=0, name="a", ran=[])
+    graph.named("b").add(mix_otherwise, factor=2, name="b", ran=[], x=a)
+    assert reasons(graph, store) == {"a": (), "b": ("made by mix_otherwise instead of mix",)}
 
 
 def test_a_changed_input_and_a_new_input_are_named(store):
