@@ -39,6 +39,7 @@ from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
 from flows.run.contract import hold_checks
+from flows.run.needed_columns import hold_columns
 from flows.run.open_run import OpenRun, open_run
 from flows.run.placement import (
     check_taken,
@@ -405,6 +406,7 @@ def _run_stage(opened: OpenRun, stage: str, ends: dict[str, State[Any]]) -> None
             index_new_results(settings)
             forget_old_texts(context)
             # After publishing, so that the tables show what failed.
+            hold_columns(opened)
             checks = opened.pipeline.curated.checks
             hold_checks(context, None if checks is None else run.result(checks))
         case "finetune":

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.output import note, out, print_rows, warn
-from flows.cli.validation import advice_on, missing_columns, read_source
+from flows.cli.validation import advice_on, missing_columns, read_source, time_advice
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_champion, describe_start
 from flows.finetune import Tuned
@@ -204,7 +204,10 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
         missing = (
             []
             if table is None or splits is not None
-            else [f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))]
+            else [
+                *time_advice(spec, table),
+                *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))),
+            ]
         )
         source = None if table is None else measure_source(table, prompt)
     return measure(source=source), missing

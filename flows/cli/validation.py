@@ -12,6 +12,7 @@ from typing import NamedTuple
 from flows.context.ingest import landed_folder, source_fault
 from flows.curation_steps import declaration_advice, declaration_faults
 from flows.privacy.keys import load_forgotten
+from flows.run.needed_columns import is_empty, needed_columns, no_ticket_has
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
 from schemas.candidates import base_models
@@ -22,11 +23,11 @@ from schemas.metrics import traits_by_name
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
-from schemas.template import template_columns
 from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
 from tasks.assess.user_metrics import sql_faults
 from tasks.corpus.build import corpus_faults
+from tasks.curate.curation_warnings import NO_TIMES
 from tasks.curate.data_checks import check_faults
 from tasks.curate.extract import extract_tickets
 from tasks.curate.row_faults import FaultLimit
@@ -116,11 +117,13 @@ class DataFindings(NamedTuple):
     """Pipeline -> rows of its source, if that can be read."""
     unread: list[str]
     """Pipelines whose remote source has not been ingested yet."""
+    advice: dict[str, list[str]]
+    """What is allowed but worth a second look -> the pipelines that it is for."""
 
 
 def check_data(pipelines: Mapping[str, Declared], settings: Settings, *, root: Path) -> DataFindings:
     """Read what the pipelines name, all of it, and collect every fault."""
-    found = DataFindings([], {}, [])
+    found = DataFindings([], {}, [], {})
     found.faults.extend(
         _each_once(
             (name, fault)
@@ -156,6 +159,8 @@ def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFi
             found.unread.append(spec.name)
             return
         found.rows[spec.name] = table.rows
+        for sentence in time_advice(spec, table):
+            found.advice.setdefault(sentence, []).append(spec.name)
         try:
             yield from missing_columns(spec, table, aside=Path(aside))
         except DataError as error:
@@ -185,14 +190,6 @@ def read_source(
     )  # fmt: skip
 
 
-def _empty_columns(tickets: Path) -> set[str]:
-    """Columns without a value in any ticket."""
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(tickets).read()  # `read_table` imports pandas
-    return {name for name in table.column_names if table.column(name).null_count == table.num_rows}
-
-
 def missing_columns(spec: Declared, table: TicketTable, *, aside: Path) -> list[TunegateError]:
     """Columns that the pipeline needs and that no ticket of its source has.
 
@@ -218,27 +215,13 @@ def _column_faults(spec: Declared, table: TicketTable) -> Iterator[TunegateError
     """None if a step may make the column."""
     if spec.curate is None or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return
-    empty = _empty_columns(table.tickets)
-    for column, needed_by in _needed_columns(spec).items():
-        if column in empty:
-            yield DataError(
-                f"no ticket of the source has `{column}`, which {needed_by} needs", code="TG0204",
-                where=f"{spec.name}.source", hint=f"source.columns: {{{column}: THEIR_NAME}}",
-            )  # fmt: skip
+    for column, needed_by in needed_columns(spec).items():
+        if is_empty(column, table.tickets):
+            yield no_ticket_has(column, needed_by, pipeline=spec.name)
 
 
-def _needed_columns(spec: Declared) -> dict[str, str]:
-    """Column -> the first key that needs it, of the sections that can be read."""
-    needed: dict[str, str] = dict.fromkeys(spec.table.required if spec.table is not None else (), "schema.required")
-    if spec.train is not None:
-        for key in ("system", "user", "answer"):
-            for column in template_columns(getattr(spec.train.prompt, key)):
-                needed.setdefault(column, f"train.prompt.{key}")
-    if spec.evaluate is None:
-        return needed
-    for column in spec.evaluate.slices:
-        needed.setdefault(column, "evaluate.slices")
-    routing = spec.evaluate.routing_field
-    if routing is not None and {"majority", "tfidf"} & set(spec.evaluate.arms):
-        needed.setdefault(routing, "evaluate.routing_field")
-    return needed
+def time_advice(spec: Declared, table: TicketTable) -> list[str]:
+    """Say that the split cannot be by time, if no ticket has one; empty if a step may make it."""
+    if not isinstance(spec, PipelineSpec) or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
+        return []
+    return [NO_TIMES] if spec.split.by_time and is_empty("created_at", table.tickets) else []

@@ -125,10 +125,10 @@ def validate(
         declared.update({**errors.valid, **errors.readable})
     root, names = config.absolute().parent, sorted(declared)
     settings = load_settings(config)
-    found = check_data(declared, settings, root=root) if data else DataFindings([], {}, [])
+    found = check_data(declared, settings, root=root) if data else DataFindings([], {}, [], {})
     for name in found.unread:
         note(f"the source of {name} is not read: nothing has been ingested yet")
-    advice = advice_by_pipeline(declared, settings, root=root)
+    advice = {**advice_by_pipeline(declared, settings, root=root), **found.advice}
     for sentence, where in advice.items():
         warn(f"{sentence} ({', '.join(where)})")
     faults = [*wrong, *faults_of(declared, root=root), *found.faults]

@@ -12,6 +12,10 @@ from schemas.curation import SplitSpec
 
 WARN_ABOVE = 0.05
 """Share of the rows a step reads, dropped by one rule, above which the run warns."""
+NO_TIMES = (
+    "no ticket has `created_at`: the split is by customer or thread alone, so what is held out is not newer than what "
+    "is trained on; map the column (source.columns: {created_at: THEIR_NAME}), or set split.by_time: false"
+)
 _STRADDLERS = ("straddles_cut_early", "straddles_cut_late")
 
 
@@ -45,6 +49,8 @@ def _heavy_rules(name: str, table: TicketTable, pipeline: str) -> Iterator[str]:
 def _split_warnings(split: Splits, spec: SplitSpec) -> Iterator[str]:
     early, late = (split.notes.get(f"dropped_{code}", 0) for code in _STRADDLERS)
     n_in = split.rows.n_in
+    if spec.by_time and split.cut is None:
+        yield NO_TIMES
     if early + late > WARN_ABOVE * n_in:
         warning = (
             f"split drops {_share(early + late, n_in)} of customers and threads on both sides of the cut: {early:,} "

@@ -192,6 +192,43 @@ def test_a_failed_check_ends_the_run_before_training_and_is_in_the_warehouse(emp
     assert (state["n_read"], state["read_change"]) == (240, None)
 
 
+def test_tickets_without_a_reply_are_refused_by_curation_as_by_validate(empty_workplace: Workplace) -> None:
+    empty_workplace.declare(from_file(steps=[{"uses": "redact"}]))
+    write_tickets(empty_workplace, [{**ticket, "reply": None} for ticket in week(1)])
+    for command in (("validate", "--data"), ("data", "curate", "small")):
+        done = empty_workplace.run(*command)
+        assert done.returncode == 3, command
+        assert "error[TG0204]: no ticket of the source has `reply`, which train.prompt.answer needs" in done.stderr
+        assert "source.columns: {reply: THEIR_NAME}" in done.stderr
+    assert empty_workplace.json("data", "funnel", "small")["funnel"]  # published, so that one can see why
+
+
+def test_tickets_without_times_are_warned_of_and_refused_after_a_split_by_time(empty_workplace: Workplace) -> None:
+    empty_workplace.declare(from_file(steps=[{"uses": "redact"}]))
+    undated = [{**ticket, "created_at": None} for ticket in week(1)]
+    write_tickets(empty_workplace, undated)
+    for command in (("validate", "--data"), ("plan", "small"), ("data", "curate", "small")):
+        done = empty_workplace.run(*command)
+        assert "no ticket has `created_at`: the split is by customer or thread alone" in done.stderr, command
+    assert done.returncode == 0
+    assert "which evaluate.slices needs" in done.stderr  # no ticket has a product: nothing ends for that
+    write_tickets(empty_workplace, week(1))
+    done = empty_workplace.run("data", "curate", "small")
+    assert (done.returncode, "created_at" in done.stderr) == (0, False)
+    write_tickets(empty_workplace, undated)
+    done = empty_workplace.run("data", "curate", "small")
+    assert done.returncode == 3
+    assert "error[TG0204]: no ticket has `created_at` any more, and the last split was by time" in done.stderr
+
+    def misspelt(document: dict[str, Any]) -> None:
+        from_file()(document)
+        document["pipelines"]["small"]["evalute"] = {}
+
+    empty_workplace.declare(misspelt)
+    done = empty_workplace.run("validate", "--data")  # reads what can be read of a pipeline with a fault
+    assert (done.returncode, "unknown key `pipelines.small.evalute`" in done.stderr) == (2, True), done.stderr
+
+
 MAIL = "ann.smith@example.org"
 
 

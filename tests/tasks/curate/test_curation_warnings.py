@@ -1,12 +1,13 @@
 """Warnings of a run: rules that drop more than 5 %, straddlers with what alternatives lose, a grown test share."""
 
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from schemas.artifacts import RowCounts, Splits, TicketTable
 from schemas.curation import SplitSpec
-from tasks.curate.curation_warnings import curation_warnings
+from tasks.curate.curation_warnings import NO_TIMES, curation_warnings
 
 
 def table(n_in: int, **notes: int) -> TicketTable:
@@ -18,8 +19,9 @@ def table(n_in: int, **notes: int) -> TicketTable:
 
 def split_of(n_in: int, **notes: int) -> Splits:
     return Splits(
-        root=Path("x"), rows=RowCounts(n_in=n_in, n_out=n_in), n_train=n_in, n_validation=0, n_test=0, notes=notes
-    )
+        root=Path("x"), rows=RowCounts(n_in=n_in, n_out=n_in), n_train=n_in, n_validation=0, n_test=0, notes=notes,
+        cut=datetime(2026, 6, 1),
+    )  # fmt: skip
 
 
 def warnings(*tables: tuple[str, TicketTable], split: Splits | None = None, **spec: object) -> list[str]:
@@ -54,6 +56,12 @@ def test_the_loss_of_straddlers_is_reported_with_that_of_the_other_settings(
     ]
     (continued,) = warnings(split=split_of(1000, new_tickets=9, **counts))
     assert "straddlers" not in continued
+
+
+def test_a_split_by_customer_alone_is_named_unless_it_is_declared() -> None:
+    split = split_of(100).model_copy(update={"cut": None})
+    assert warnings(split=split) == [NO_TIMES]
+    assert warnings(split=split, by_time=False) == []
 
 
 def test_a_grown_test_share_is_reported_with_a_value_for_retire_after_days() -> None:
