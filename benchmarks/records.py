@@ -3,7 +3,7 @@
 A page carries the fingerprint of the code that it measures, which `records.yaml` names. Comments, docstrings, imports
 and the place of a function or file do not count, so that rewording and moving make no page old. No git history is
 needed. MARK=1: write the line that says so at the top of old pages, and remove it from the others. Exit code 1 if a
-page has the line and is not old, or the reverse.
+page has the line and is not old, or the reverse, or if README.md cites an old page.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ruamel.yaml import YAML
 PROJECT = Path(__file__).resolve().parents[1]
 SUFFIXES = (".json", ".py", ".sql", ".yaml")
 MARK = "> **Stale**: code that this page measures has changed since; `make bench-records` says how to measure again."
+_CITED = re.compile(r"\bbenchmarks/results/([\w-]+)\.md")
 _LINE = re.compile(r"^- (processor|time|commit|code): (.+)$", re.MULTILINE)
 
 
@@ -172,14 +173,31 @@ def wrong_marks(project: Path = PROJECT) -> list[str]:
     return [name for name, each in declared(project).items() if each.page.exists() and each.is_stale != each.is_marked]
 
 
+def stale_citations(project: Path = PROJECT) -> list[str]:
+    """A line for each stale page that README.md cites: what it says is current."""
+    cited = dict.fromkeys(_CITED.findall((project / "README.md").read_text(encoding="utf-8")))
+    records = declared(project)
+    return [
+        f"README.md cites results/{name}.md, which is stale: measure again (RECORD=1 {records[name].command}), or take "
+        "the figures out"
+        for name in cited
+        if name in records and records[name].is_stale
+    ]
+
+
 def main() -> int:
-    """Print the age of each page; with MARK=1 correct the marks first. Returns 1 if a mark is wrong."""
+    """Print the age of each page; with MARK=1 correct the marks first.
+
+    Returns:
+        1 if a mark is wrong, or README.md cites a stale page.
+    """
     if os.environ.get("MARK"):
         for record in declared().values():
             if record.page.exists():
                 record.mark()
-    sys.stdout.write("\n".join(report()) + "\n")
-    return int(bool(wrong_marks()))
+    citations = stale_citations()
+    sys.stdout.write("\n".join([*report(), *citations]) + "\n")
+    return int(bool(wrong_marks() or citations))
 
 
 if __name__ == "__main__":

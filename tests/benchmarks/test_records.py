@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import records
-from benchmarks.records import MARK, declared, fingerprint, report, wrong_marks
+from benchmarks.records import MARK, declared, fingerprint, report, stale_citations, wrong_marks
 
 CODE = '"""Adds."""\n\nfrom a import b\n\n\ndef add(x: int) -> int:\n    """Add one."""\n    return x + 1  # one\n'
 TIMES = "\n\ndef times(x: int) -> int:\n    return 2 * x\n"
@@ -68,6 +68,19 @@ def test_a_change_makes_the_page_stale_until_it_is_undone_and_the_mark_follows(
     assert wrong_marks(checkout) == ["sum"]
     declared(checkout)["sum"].mark()
     assert page.read_text() == unmarked
+
+
+def test_the_readme_may_not_cite_a_page_that_has_become_stale(checkout: Path) -> None:
+    readme = checkout / "README.md"
+    readme.write_text("- 2 seconds ([sum](benchmarks/results/sum.md), [again](benchmarks/results/sum.md))\n")
+    assert stale_citations(checkout) == []
+    (checkout / "tasks/old/add.py").write_text(CODE)
+    declared(checkout)["sum"].mark()
+    assert wrong_marks(checkout) == []  # to mark it is not enough
+    [line] = stale_citations(checkout)
+    assert line.startswith("README.md cites results/sum.md, which is stale: measure again (RECORD=1 make bench-sum)")
+    readme.write_text("- 2 seconds\n")
+    assert stale_citations(checkout) == []
 
 
 def test_only_a_clone_with_history_counts_commits(checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
