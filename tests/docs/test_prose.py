@@ -33,6 +33,30 @@ def too_long(line: str) -> bool:
     return len(line) > LONGEST_LINE and " " in line.lstrip(" -*")
 
 
+def broken_tables(text: str) -> list[int]:
+    """Numbers of the lines at which a table breaks: no head, text above the head, or more or fewer cells.
+
+    A blank line in the middle of a table makes its rest plain text.
+    """
+    found, above, columns, in_fence = [], "", 0, False
+    lines = text.splitlines()
+    for number, line in enumerate(lines, 1):
+        in_fence ^= line.lstrip().startswith("```")
+        is_row = line.startswith("|") and not in_fence
+        if is_row and not above.startswith("|"):
+            columns = _cells(line)
+            is_head = number < len(lines) and re.fullmatch(r"\|(?: ?:?-+:? ?\|)+", lines[number]) is not None
+            found += [] if is_head and not above.strip() else [number]
+        elif is_row and _cells(line) != columns:
+            found.append(number)
+        above = line
+    return found
+
+
+def _cells(row: str) -> int:
+    return len(re.findall(r"(?<!\\)\|", row)) - 1
+
+
 def headings(text: str) -> set[str]:
     """The anchors of a page."""
     return {slugify(line.lstrip("# "), "-") for _, line in prose(text) if line.startswith("#")}
@@ -63,6 +87,30 @@ def test_a_line_without_a_space_to_break_it_at_is_not_too_long(line: str, *, exp
 
 def test_tables_and_code_are_not_prose() -> None:
     assert [number for number, _ in prose("text\n```bash\ncode\n```\n| a | table |\nmore")] == [1, 6]
+
+
+def test_every_table_is_whole(project: Path) -> None:
+    pages = [*texts(project), *sorted((project / "benchmarks" / "results").glob("*.md"))]
+    broken = {
+        str(path.relative_to(project)): numbers
+        for path in pages
+        if (numbers := broken_tables(path.read_text(encoding="utf-8")))
+    }
+    assert broken == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("text\n\n| a | b |\n|---|---:|\n| 1 | 2 |\n| x \\| y | z |\n", []),
+        ("| a | b |\n|---|---|\n| 1 | 2 |\n\n| 3 | 4 |\n", [5]),
+        ("| a | b |\n|---|---|\n| 1 |\n", [3]),
+        ("text\n| a |\n|---|\n", [2]),
+        ("```text\n| rows |\n```\n", []),
+    ],
+)
+def test_a_table_with_a_blank_line_or_a_missing_cell_is_found(text: str, numbers: list[int]) -> None:
+    assert broken_tables(text) == numbers
 
 
 def test_the_readme_has_at_most_700_words(project: Path) -> None:
