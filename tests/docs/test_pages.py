@@ -77,7 +77,7 @@ def test_every_command_of_a_page_is_accepted_by_its_program(project: Path) -> No
 def test_every_command_in_running_text_exists_with_its_options(project: Path) -> None:
     faults, n = [], 0
     for path in pages(project):
-        for command in inline_commands(path):
+        for _, command in inline_commands(path):
             words = shlex.split(command.replace("'", ""))
             n += 1
             if words[0] == "make":

@@ -74,9 +74,10 @@ def pages(project: Path) -> list[Path]:
     return [*others, *(path for path in sorted((project / "docs").rglob("*.md")) if path.parent.name != "decisions")]
 
 
-def inline_commands(path: Path) -> list[str]:
-    """Commands in the running text: `tunegate plan`."""
-    return _INLINE.findall(_FENCE.sub("", path.read_text(encoding="utf-8")))
+def inline_commands(path: Path) -> list[tuple[int, str]]:
+    """Line and text of each command in the running text and in tables: `tunegate plan`."""
+    text = _FENCE.sub(lambda block: "\n" * block.group().count("\n"), path.read_text(encoding="utf-8"))
+    return [(text.count("\n", 0, found.start()) + 1, " ".join(found[1].split())) for found in _INLINE.finditer(text)]
 
 
 def unknown(app: typer.Typer, words: list[str], *, complete: bool) -> str:
