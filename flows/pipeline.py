@@ -351,11 +351,13 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     last = None if again or until != "release" else _last_valid_run(context)
     if last is not None:
         hold_checks(context, opened.graph_context.previous_run.checks if context.spec.checks else None)
-        reason = f"nothing changed since run {last.run_id} ({last.verdict}): same tickets, configuration and code"
+        holds = _holds(context, last)
+        ended = last.verdict if holds == last.verdict else f"{last.verdict}, and a person made its candidate champion"
+        reason = f"nothing changed since run {last.run_id} ({ended}): same tickets, configuration and code"
         if _waiting(context, last):
             reason += f"; its candidate waits for approval: `tunegate model approve {last.run_id} --by NAME`"
         skip = Decision(run=False, code="unchanged", reason=reason)
-        return _skip(context, skip if tick is None else record_decision(context, tick, skip), _holds(context, last))
+        return _skip(context, skip if tick is None else record_decision(context, tick, skip), holds)
     early = None if tick is None else skip_before_curation(context, tick)
     if early is not None:
         return _skip(context, early)

@@ -15,7 +15,7 @@ from flows.workspace.disk import named_disk_errors
 from flows.workspace.settings import load_settings
 from schemas.artifacts import Artifact, DatasetRef, PromptSet, Splits
 from schemas.curation_steps import RedactStep
-from schemas.errors import ConfigError
+from schemas.errors import ConfigError, StorageError
 from schemas.export import ExportOrigin
 from schemas.load import load_file
 from tasks.release.export import Export, export_candidate, export_together
@@ -74,12 +74,18 @@ def export_model(
     sources = [replace(_source(named, ledger, store, stored), report=report_step) for named in found]
     origins = [_origin(named, chosen, source) for named, source in zip(found, sources, strict=True)]
     make_folder_for(to)
-    with named_disk_errors(to.absolute().parent):
-        if len(sources) > 1:
-            done = export_together(sources, origins, out=to)
-        else:
-            done = export_candidate(sources[0], origins[0], out=to)
-        signature = sign_folder(done.root, key=sign) if sign is not None else None
+    try:
+        with named_disk_errors(to.absolute().parent):
+            if len(sources) > 1:
+                done = export_together(sources, origins, out=to)
+            else:
+                done = export_candidate(sources[0], origins[0], out=to)
+            signature = sign_folder(done.root, key=sign) if sign is not None else None
+    except StorageError as error:
+        marks = [mark for each in found for mark in ledger.marked(each.row.ref.name, each.row.ref.version)]
+        if error.code == "TG0510" and marks:  # no run of this version makes them again
+            error.hint = f"{marks[-1].summary}; `tunegate run {spec.name}` trains a version without those tickets"
+        raise
     return done, signature
 
 

@@ -146,6 +146,17 @@ def test_a_run_that_repeats_a_verdict_has_its_exit_code(workplace: Workplace) ->
     assert len(workplace.json("model", "history", "small")["events"]) == 1
 
 
+def test_a_run_after_an_approval_says_that_the_candidate_is_champion(workplace: Workplace) -> None:
+    workplace.declare(lambda document: document["pipelines"]["small"]["register"].update(approval="required"))
+    waits = workplace.json("run", "small")
+    assert (waits["verdict"], waits["exit_code"]) == ("HOLD", 8)
+    assert "(HOLD): same tickets" in workplace.json("run", "small")["reason"]
+    assert workplace.run("model", "approve", waits["run_id"], "--by", "ada").returncode == 0
+    again = workplace.json("run", "small")
+    assert (again["verdict"], again["holds"], again["exit_code"]) == ("SKIP", "PROMOTE", 0)
+    assert "(HOLD, and a person made its candidate champion): same tickets" in again["reason"]
+
+
 def test_a_run_does_not_replace_a_lost_ledger(workplace: Workplace) -> None:
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"
     for file in workplace.home.glob("ledger.sqlite*"):

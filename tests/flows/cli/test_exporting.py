@@ -1,6 +1,7 @@
 """`tunegate model export`: a tiny model's candidate in every format, by the real command."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from flows.cli.app import app
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, SecurityError, StorageError
+from schemas.forget import LearnedVersion
 from tasks.files import MANIFEST, seal, sha256_file, verify
 from tests.support.candidates import TICKETS, Candidates
 from tests.support.workplace import small_document
@@ -219,6 +221,27 @@ def test_openai_files_contain_the_training_set_and_are_read_back(export: Export,
     ]
     assert done["export"]["checked"] == {"n_train": 3.0, "n_validation": 1.0}
     assert len(done["export"]["training_set_sha256"]) == 64
+
+
+def test_a_training_set_that_was_forgotten_is_named_as_such(
+    tmp_path: Path, candidates: Candidates, tiny_model: ModelRef
+) -> None:
+    own = Candidates(tmp_path / "home", tiny_model)
+    own.folder.mkdir()
+    own.config.write_bytes(candidates.config.read_bytes())
+    own.add(1)
+    for split in (own.ledger.root / "store" / "decontaminate").iterdir():
+        shutil.rmtree(split)
+    with pytest.raises(StorageError, match="TG0510") as lost:
+        _export(own, "small@champion", tmp_path / "out", "openai-jsonl")
+    assert "--again` recomputes the results" in (lost.value.hint or "")
+    mark = LearnedVersion(name="small", version="1", run_id="run-1", how="directly", n_rows=1)
+    own.ledger.mark_versions("1", [mark])
+    with pytest.raises(StorageError, match="TG0510") as forgotten:
+        _export(own, "small@champion", tmp_path / "out", "openai-jsonl")
+    hint = forgotten.value.hint or ""
+    assert hint.startswith("v1 learned directly from 1 example of a customer who was forgotten at ")
+    assert hint.endswith("; `tunegate run small` trains a version without those tickets")
 
 
 def test_texts_that_were_never_redacted_are_not_exported(candidates: Candidates, tmp_path: Path) -> None:
