@@ -74,7 +74,7 @@ def schedule_advice(schedule: ScheduleSpec) -> list[str]:
         return []
     return [
         f"`schedule.resource: {resource}` excludes only runs of this home folder's ledger; if other projects use it as "
-        f"well, name one lock file for all, such as /var/lock/{resource}.lock"
+        f"well, name one lock file for all, such as /srv/locks/{resource}.lock"
     ]
 
 
@@ -97,7 +97,8 @@ class DriftSpec(Spec):
     """
 
     min_new: int = Field(default=20, ge=1)
-    """Replaces `retrain.min_new`, without a cooldown, if the new tickets have drifted."""
+    """Replaces `retrain.min_new` if the new tickets have drifted, without a cooldown unless the last verdict was HOLD
+    or BLOCK."""
     window: int = Field(default=400, ge=20)
     """Number of the newest new tickets to compare with as many of the newest that the last verdict knew."""
     routing: float = Field(default=0.15, gt=0, le=1)
@@ -115,8 +116,9 @@ class DriftSpec(Spec):
 class RetrainSpec(Spec):
     """`retrain`: conditions for a tick to run; otherwise it is a SKIP with a reason. `tunegate run` ignores them.
 
-    New tickets are those of train, validation and test, after redaction and deduplication, that the last verdict did
-    not know, or knew with other words or labels.
+    New tickets are those of train, validation and test, after redaction and deduplication, that the last candidate
+    which met its rules did not know, or knew with other words or labels: a HOLD or BLOCK leaves them new. After one, a
+    quarter of `min_new` must also have changed since: tickets that are new, edited or gone.
     """
 
     min_new: int = Field(default=1, ge=0)

@@ -7,26 +7,28 @@ from schemas.spec import Frozen
 Cause = Literal["schedule", "event", "person"]
 """What caused the tick: the clock, an event, or `tunegate ops tick`."""
 Code = Literal[
-    "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "first", "enough",
+    "missed", "superseded", "overlap", "unchanged", "cooldown", "held_out", "fresh", "few", "tried", "first", "enough",
     "drift", "waited", "forgotten",
 ]  # fmt: skip
-"""`missed` to `few` are SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
+"""`missed` to `tried` are SKIP; `first`, `enough`, `drift` (fewer are enough), `waited` and `forgotten` (the champion
 learned from a customer who was forgotten since) are RUN."""
 
 
 class Arrivals(Frozen):
-    """Curated tickets, compared with those that the last verdict knew."""
+    """Curated tickets, compared with those that the last candidate which met its rules knew."""
 
     snapshot_id: str
     """The state of the tickets, as in `warehouse.duckdb`."""
     n_curated: int
     n_new: int
-    """Tickets that it did not know; a newer duplicate of a known one is not new."""
+    """Tickets that it did not know; a newer duplicate of a known one is not new. All, if there was none."""
     n_edited: int
     """Known tickets with other words or labels."""
     n_held_out: int
     n_fresh_held_out: int
-    """Held-out tickets that were not held out then."""
+    """Held-out tickets that were not held out at the last verdict."""
+    n_changed: int | None = None
+    """New, edited and gone tickets since the last verdict, if that was HOLD or BLOCK; else null."""
 
 
 class Shift(Frozen):

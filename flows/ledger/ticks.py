@@ -1,7 +1,8 @@
-"""The ledger's book of ticks: what each decided, by which numbers, and the mark that the last verdict left.
+"""The ledger's book of ticks: what each decided, by which numbers, and the marks that verdicts left.
 
-The mark (which tickets there were, up to which time) is set in the transaction that closes a run with a verdict, so
-that no ticket is missed or counted as new twice, wherever a run is killed. Its tables are added to a ledger without
+A mark (which tickets there were, up to which time) is set in the transaction that closes a run with a verdict, so
+that no ticket is missed or counted as new twice, wherever a run is killed. New tickets are counted from the last mark
+whose candidate met its rules: those of a HOLD or BLOCK stay new. Its tables are added to a ledger without
 raising its version: a program that does not know them ignores them.
 """
 
@@ -74,6 +75,21 @@ class Ticks(LedgerBase):
     def mark(self, pipeline: str) -> Mark | None:
         """Return what the last verdict was about; None before the first."""
         row = self._first("SELECT * FROM marks WHERE pipeline = ? ORDER BY seq DESC LIMIT 1", pipeline)
+        return _mark(row) if row else None
+
+    def used_mark(self, pipeline: str) -> Mark | None:
+        """Return what the last verdict was about whose candidate used its tickets; None before the first.
+
+        Such a candidate met its rules (PROMOTE, UNCOMPARED), or a person made it champion, or it waits for a person.
+        """
+        row = self._first(
+            "SELECT marks.* FROM marks JOIN runs ON runs.run_id = marks.run_id WHERE marks.pipeline = ?"
+            " AND (runs.verdict IN ('PROMOTE', 'UNCOMPARED')"
+            " OR (SELECT action FROM champion_events AS events WHERE events.run_id = marks.run_id"
+            " ORDER BY events.seq DESC LIMIT 1) IN ('promote', 'force', 'approve', 'wait'))"
+            " ORDER BY marks.seq DESC LIMIT 1",
+            pipeline,
+        )  # fmt: skip
         return _mark(row) if row else None
 
     def mark_of(self, run_id: str) -> Mark | None:

@@ -13,6 +13,7 @@ from flows.context.outcome import Outcome, outcome_of
 from flows.context.run_context import RunContext, new_run_id
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
+from flows.ledger.ticks import Mark
 from flows.run.open_run import OpenRun
 from flows.views.power import gate_power
 from flows.workspace.clock import present
@@ -82,27 +83,34 @@ def decide_after_curation(opened: OpenRun, tick: Tick) -> Decision:
     """Decide by the curated tickets of this run, and record the decision before acting on it."""
     run, curated = opened.context, opened.pipeline.curated
     spec, now, warehouse = run.spec, opened.run.result(curated.clean), opened.run.result(curated.warehouse)
-    mark = run.ledger.mark(spec.name)
-    # What is no longer in the store is not known: then every ticket is new.
-    key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
-    then = run.store.whole("decontaminate", key, Splits)
-    arrivals = count_arrivals(now=now, then=then, warehouse=warehouse)
+    last, used = run.ledger.mark(spec.name), run.ledger.used_mark(spec.name)
+    then = _splits_of(run, last)
+    known = None if used is None else _splits_of(run, used) or then
+    tried = last is not None and last != used
+    arrivals = count_arrivals(now=now, used=known, last=then, warehouse=warehouse, tried=tried)
     drift = spec.retrain.drift
     shifts = (
-        measure_drift(*windows(now=now, then=then, warehouse=warehouse, size=drift.window), drift)
-        if drift is not None and then is not None
+        measure_drift(*windows(now=now, then=known, warehouse=warehouse, size=drift.window), drift)
+        if drift is not None and known is not None
         else ()
     )
     situation = Situation(
         now=present(),
-        last=datetime.fromisoformat(mark.at) if mark else None,
+        last=datetime.fromisoformat(last.at) if last else None,
         arrivals=arrivals,
+        used=datetime.fromisoformat(used.at) if used and tried else None,
         shifts=shifts,
         n_held_out_needed=_held_out_needed(run, now),
         n_held_out_max=spec.evaluate.max_items,
         ordered=forced_retrain(run),
     )
     return record_decision(run, tick, decide(spec.retrain, situation))
+
+
+def _splits_of(run: RunContext, mark: Mark | None) -> Splits | None:
+    """Return the splits of the mark's run; None if they are no longer in the store."""
+    key = run.ledger.keys_of(mark.run_id).get("decontaminate") if mark else None
+    return run.store.whole("decontaminate", key, Splits)
 
 
 def forced_retrain(run: RunContext) -> str:

@@ -1,4 +1,4 @@
-"""What is new: today's curated tickets compared with those of the last verdict.
+"""What is new: today's curated tickets compared with those that a promoted candidate knew, and the last verdict.
 
 Counted after redaction and deduplication, so ten copies of one question are not ten new tickets. Called by
 `flows/schedule/ticks.py`. It decides nothing (see `conditions.py`).
@@ -32,26 +32,40 @@ def newest_time(splits: Splits) -> str:
     return max(newest).isoformat(timespec="seconds") if newest else ""
 
 
-def count_arrivals(*, now: Splits, then: Splits | None, warehouse: WarehouseRef) -> Arrivals:
+def count_arrivals(
+    *, now: Splits, used: Splits | None, last: Splits | None, warehouse: WarehouseRef, tried: bool = False
+) -> Arrivals:
     """Count the new, edited and newly held-out tickets.
 
     Args:
         now: Today's splits, after decontamination.
-        then: The splits of the last verdict; None when there was none, and everything is new.
+        used: The splits of the last candidate that met its rules; None if there was none, and everything is new.
+        last: The splits of the last verdict, perhaps the same; None if there was none, or they are gone.
         warehouse: Today's warehouse; it maps each kept ticket to its duplicates.
+        tried: The last verdict was HOLD or BLOCK.
     """
     n_curated = now.n_train + now.n_validation + now.n_test
-    row = {"n_new": n_curated, "n_edited": 0, "n_fresh": now.n_test}
-    if then is not None:
-        [row] = _query(
-            now, then, warehouse,
-            "SELECT count(*) FILTER (is_new) AS n_new, count(*) FILTER (is_edited) AS n_edited, "
-            "count(*) FILTER (part = 'test' AND was IS DISTINCT FROM 'test') AS n_fresh FROM compared",
-        )  # fmt: skip
+    everything = {"n_new": n_curated, "n_edited": 0, "n_gone": 0, "n_fresh": now.n_test}
+    since_used = everything if used is None else _changes(now, used, warehouse)
+    since_last = everything if last is None else _changes(now, last, warehouse) if tried else since_used
+    n_changed = since_last["n_new"] + since_last["n_edited"] + since_last["n_gone"]
     return Arrivals(
-        snapshot_id=warehouse.snapshot_id, n_curated=n_curated, n_new=row["n_new"], n_edited=row["n_edited"],
-        n_held_out=now.n_test, n_fresh_held_out=row["n_fresh"],
+        snapshot_id=warehouse.snapshot_id, n_curated=n_curated, n_new=since_used["n_new"],
+        n_edited=since_used["n_edited"], n_held_out=now.n_test, n_fresh_held_out=since_last["n_fresh"],
+        n_changed=n_changed if tried else None,
     )  # fmt: skip
+
+
+def _changes(now: Splits, then: Splits, warehouse: WarehouseRef) -> dict[str, int]:
+    """Count what has changed between two splits. A ticket that was merged into another one is not gone."""
+    [row] = _query(
+        now, then, warehouse,
+        "SELECT count(*) FILTER (is_new) AS n_new, count(*) FILTER (is_edited) AS n_edited, "
+        "count(*) FILTER (part = 'test' AND was IS DISTINCT FROM 'test') AS n_fresh, "
+        "(SELECT count(*) FROM known WHERE NOT EXISTS (FROM today WHERE today.ticket_id = known.ticket_id) "
+        "AND NOT EXISTS (FROM duplicates WHERE duplicates.ticket_id = known.ticket_id)) AS n_gone FROM compared",
+    )  # fmt: skip
+    return row
 
 
 def windows(*, now: Splits, then: Splits, warehouse: WarehouseRef, size: int) -> tuple[Window, Window]:

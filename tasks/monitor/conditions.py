@@ -2,14 +2,23 @@
 
 It reads neither files nor a clock: the current time is an argument. Called by `flows/schedule/ticks.py`. The first
 reason that applies is reported; drift only lowers the required number of tickets and the time between runs.
+
+A HOLD or BLOCK uses no ticket: what was new before it is new after it, so that a bad week does not cost the next one.
+Then `min_new` alone would start a training at every tick with one more ticket. Hence something must also have changed
+since that verdict: a quarter of `min_new`, where tickets that are gone (a bad file was left out) count as well.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from schemas.counted import counted
 from schemas.schedule import RetrainSpec
 from schemas.ticks import Arrivals, Code, Decision, Shift
+
+RETRY = 0.25
+"""Share of `min_new` that must have changed since a HOLD or BLOCK before the next training."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +29,8 @@ class Situation:
     last: datetime | None
     """Time of the last verdict; None when there was none."""
     arrivals: Arrivals
+    used: datetime | None = None
+    """Time of the verdict since which tickets are new; None if it is the last one, or there was none."""
     shifts: tuple[Shift, ...] = ()
     n_held_out_needed: int | None = None
     """Required held-out items; None for no requirement."""
@@ -56,21 +67,30 @@ def decide(spec: RetrainSpec, here: Situation) -> Decision:
         return skip(*short)
     if here.last is None:
         if found.n_curated < needed:
-            return skip("few", f"{found.n_curated} tickets, {needed} are needed for a first run", None)
+            return skip("few", f"{found.n_curated} tickets, {_are(needed)} needed for a first run", None)
         return run("first", f"no verdict yet; {found.n_curated} tickets")
     cool = cooldown_end(spec, here.last)
+    tried = found.n_changed is not None
     cooling = spec.cooldown_days > 0 and here.now < cool
-    if cooling and not drifted:
+    if cooling and (tried or not drifted):  # drift ends a cooldown once
         return skip("cooldown", f"cooldown until {_text(cool)} after the last verdict", cool)
-    arrived = f"{found.n_new} new and {found.n_edited} edited tickets since the last verdict"
+    since = "that no promoted candidate knew" if tried else "since the last verdict"
+    arrived = f"{found.n_new} new and {found.n_edited} edited tickets {since}"
+    waited = spec.max_wait_days is not None and here.now - here.last >= timedelta(days=spec.max_wait_days)
+    n_retry = 1 if waited else max(1, math.ceil(RETRY * spec.min_new))
+    if found.n_changed is not None and n_arrived >= needed and found.n_changed < n_retry:
+        changed = f"{_are(found.n_changed)} new, edited or gone since the last verdict"
+        expected = _expected(spec, here, n_since=found.n_changed, n_missing=n_retry - found.n_changed, since=here.last)
+        return skip("tried", f"{arrived}; {changed}, {_are(n_retry)} needed", expected)
     if n_arrived >= needed and n_arrived:
         if (drifted and n_arrived < spec.min_new) or here.now < cool:
             return run("drift", f"{arrived}, and they have drifted: {_kinds(drifted)}")
-        return run("enough", f"{arrived}, {needed} are enough")
-    waited = spec.max_wait_days is not None and here.now - here.last >= timedelta(days=spec.max_wait_days)
-    if waited and n_arrived:
+        return run("enough", f"{arrived}, {_are(needed)} enough")
+    if waited and n_arrived and found.n_changed != 0:
         return run("waited", f"{arrived}, and the last verdict is more than {spec.max_wait_days:g} days old")
-    return skip("few", f"{arrived}, {max(1, needed)} are needed", _expected(spec, here, n_arrived, needed))
+    n_missing = max(1, needed) - n_arrived
+    expected = _expected(spec, here, n_since=n_arrived, n_missing=n_missing, since=here.used or here.last)
+    return skip("few", f"{arrived}, {_are(max(1, needed))} needed", expected)
 
 
 def before_curation(spec: RetrainSpec, *, now: datetime, last: datetime | None) -> Decision | None:
@@ -94,33 +114,37 @@ def _too_few_held_out(spec: RetrainSpec, here: Situation) -> tuple[Code, str, da
     if needed is not None and not available >= needed:
         planned = " by the gate's plan" if spec.min_held_out == "planned" else ""
         if here.n_held_out_max is not None and needed > here.n_held_out_max:
-            reason = f"{needed} held-out items are needed{planned}, and evaluate.max_items is {here.n_held_out_max}"
-            return "held_out", reason, None
-        reason = f"{available} held-out items, and {needed} are needed{planned}"
-        return "held_out", reason, _when(here, fresh, needed - available)
+            items = counted(needed, "held-out item is", "held-out items are")
+            return "held_out", f"{items} needed{planned}, and evaluate.max_items is {here.n_held_out_max}", None
+        reason = f"{counted(available, 'held-out item')}, and {_are(needed)} needed{planned}"
+        return "held_out", reason, _when(here.now, fresh, needed - available, since=here.last)
     if here.last is not None and fresh < spec.min_fresh_held_out:
         missing = spec.min_fresh_held_out - fresh
-        reason = f"{fresh} held-out items that no verdict has seen, {spec.min_fresh_held_out} are needed"
-        return "fresh", reason, _when(here, fresh, missing)
+        reason = f"{counted(fresh, 'held-out item')} that no verdict has seen, {_are(spec.min_fresh_held_out)} needed"
+        return "fresh", reason, _when(here.now, fresh, missing, since=here.last)
     return None
 
 
-def _expected(spec: RetrainSpec, here: Situation, n_arrived: int, needed: int) -> datetime | None:
-    found = _when(here, n_arrived, max(1, needed) - n_arrived)
-    if spec.max_wait_days is None or here.last is None or not n_arrived:
+def _expected(spec: RetrainSpec, here: Situation, *, n_since: int, n_missing: int, since: datetime) -> datetime | None:
+    found = _when(here.now, n_since, n_missing, since=since)
+    if spec.max_wait_days is None or here.last is None or not n_since:
         return found
     latest = here.last + timedelta(days=spec.max_wait_days)
     return latest if found is None else min(found, latest)
 
 
-def _when(here: Situation, n_arrived: int, n_missing: int) -> datetime | None:
-    """When the missing ones will be there if they keep arriving as they did since the last verdict."""
-    if here.last is None or n_arrived <= 0 or here.now <= here.last:
+def _when(now: datetime, n_since: int, n_missing: int, *, since: datetime | None) -> datetime | None:
+    """When the missing ones will be there if they keep arriving as they did since then."""
+    if since is None or n_since <= 0 or now <= since:
         return None
     try:
-        return here.now + (here.now - here.last) / n_arrived * n_missing
+        return now + (now - since) / n_since * n_missing
     except OverflowError:
         return None
+
+
+def _are(n: int) -> str:
+    return counted(n, "is", "are")
 
 
 def _kinds(shifts: list[Shift]) -> str:

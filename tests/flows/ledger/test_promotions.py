@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from flows.ledger.rows import RunVerdict
+from flows.ledger.runs import Seen
 from flows.workspace import clock
 from schemas.errors import ConfigError, GateError
 
@@ -171,3 +172,33 @@ def test_only_a_person_brings_back_a_version_that_was_rolled_back(ledger, submit
     assert "rolled back (customers complain)" in waiting.reason
     assert ledger.approve("run-later", actor="ada").to_version == "2"
     assert ledger.previous("replies") == "1"
+
+
+def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_accepted(ledger, record, submit):
+    def close(number, verdict):
+        run_id = f"run-{number}"
+        ledger.start_run(run_id, pipeline="demo", model_name="replies", input_digest="d", config_json="{}")
+        ledger.finish_run(run_id, status="DONE", verdict=verdict, exit_code=0, seen=Seen(f"s{number}", "", number))
+
+    def used():
+        found = ledger.used_mark("demo")
+        return None if found is None else found.run_id
+
+    close(1, "HOLD")
+    assert used() is None
+    close(2, "PROMOTE")
+    close(3, "BLOCK")
+    close(4, "ERROR")
+    assert (used(), ledger.mark("demo").run_id) == ("run-2", "run-4")
+    close(5, "UNCOMPARED")
+    assert used() == "run-5"
+    submit(6, None, approval=True)
+    close(6, "HOLD")  # earned PROMOTE, and waits
+    assert used() == "run-6"
+    ledger.reject("run-6", actor="ada")
+    assert used() == "run-5"
+    version = record(7, "HOLD")
+    close(7, "HOLD")
+    ledger.force("replies", expected=None, version=version, reason="urgent", actor="ada")
+    assert used() == "run-7"
+    assert ledger.used_mark("another") is None

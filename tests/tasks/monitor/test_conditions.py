@@ -5,7 +5,7 @@ from typing import Any
 
 from schemas.schedule import DriftSpec, RetrainSpec
 from schemas.ticks import Arrivals, Decision, Shift
-from tasks.monitor.conditions import Situation, before_curation, decide
+from tasks.monitor.conditions import RETRY, Situation, before_curation, decide
 
 NOW = datetime(2026, 7, 13, 5, tzinfo=UTC)
 WEEK = timedelta(days=7)
@@ -13,9 +13,10 @@ DRIFTED = Shift(kind="routing", distance=0.4, limit=0.15, p_chance=0.001, drifte
 
 
 def decided(spec: RetrainSpec, *, n_new: int = 0, n_edited: int = 0, last: datetime | None = NOW - WEEK,
-            n_held_out: int = 100, n_fresh: int = 20, **more: Any) -> Decision:  # fmt: skip
+            n_held_out: int = 100, n_fresh: int = 20, n_changed: int | None = None,
+            **more: Any) -> Decision:  # fmt: skip
     arrivals = Arrivals(snapshot_id="s", n_curated=500, n_new=n_new, n_edited=n_edited, n_held_out=n_held_out,
-                        n_fresh_held_out=n_fresh)  # fmt: skip
+                        n_fresh_held_out=n_fresh, n_changed=n_changed)  # fmt: skip
     return decide(spec, Situation(now=NOW, last=last, arrivals=arrivals, **more))
 
 
@@ -79,3 +80,67 @@ def test_after_a_long_wait_a_run_starts_with_few_tickets() -> None:
 
 def test_a_clock_set_back_gives_no_expected_date() -> None:
     assert decided(RetrainSpec(min_new=100), n_new=5, last=NOW + WEEK).expected is None
+
+
+def test_after_a_hold_its_tickets_are_still_new_and_a_quarter_of_the_minimum_must_have_changed() -> None:
+    """The week of the review: 786 good tickets wait, 14 come, and the file of the 800 bad ones is gone."""
+    spec = RetrainSpec(min_new=200)
+    left_out = decided(spec, n_new=800, n_changed=814)
+    assert (left_out.run, left_out.code) == (True, "enough")
+    assert left_out.reason == "800 new and 0 edited tickets that no promoted candidate knew, 200 are enough"
+    assert decided(spec, n_new=1650, n_changed=50).run is True  # a good week, while the bad file stays
+    few = decided(spec, n_new=1614, n_changed=14)
+    assert (few.run, few.code) == (False, "tried")
+    assert "14 are new, edited or gone since the last verdict, 50 are needed" in few.reason
+    assert few.expected == "2026-07-31T05:00:00+00:00"  # 14 a week, 36 missing
+    assert decided(spec, n_new=800, n_changed=0).code == "tried"  # other settings, the same tickets
+    assert decided(spec, n_new=199, n_changed=199).code == "few"
+    assert decided(RetrainSpec(), n_new=1, n_changed=1).run is True  # the default: any new ticket
+    assert decided(RetrainSpec(min_new=200, max_wait_days=7), n_new=800, n_changed=1).run is True
+    assert decided(RetrainSpec(min_new=200, max_wait_days=7), n_new=20, n_changed=0).run is False
+    assert decided(RetrainSpec(min_new=200, cooldown_days=8), n_new=800, n_changed=814).code == "cooldown"
+
+
+def test_drift_does_not_lower_what_must_have_changed_since_a_hold() -> None:
+    spec = RetrainSpec(min_new=200, drift=DriftSpec(min_new=20))
+    for shifts in ((), (DRIFTED,)):
+        few = decided(spec, n_new=300, n_changed=5, shifts=shifts)
+        assert (few.run, few.code) == (False, "tried")
+        assert "50 are needed" in few.reason
+    assert decided(spec, n_new=100, n_changed=50, shifts=(DRIFTED,)).code == "drift"
+
+
+def test_one_ticket_is_and_more_are() -> None:
+    assert decided(RetrainSpec(), n_new=3).reason.endswith(", 1 is enough")
+    assert decided(RetrainSpec()).reason.endswith(", 1 is needed")
+    again = decided(RetrainSpec(min_new=4), n_new=5, n_changed=0)
+    assert again.reason.endswith("0 are new, edited or gone since the last verdict, 1 is needed")
+    assert "1 is new, edited" in decided(RetrainSpec(min_new=8), n_new=9, n_changed=1).reason
+    short = decided(RetrainSpec(min_held_out=2), n_held_out=1, n_held_out_needed=2)
+    assert short.reason == "1 held-out item, and 2 are needed"
+    unused = decided(RetrainSpec(min_fresh_held_out=1), n_fresh=0)
+    assert unused.reason == "0 held-out items that no verdict has seen, 1 is needed"
+
+
+def test_drift_ends_a_cooldown_once() -> None:
+    spec = RetrainSpec(min_new=100, cooldown_days=10, drift=DriftSpec(min_new=20))
+    assert decided(spec, n_new=30, shifts=(DRIFTED,)).code == "drift"
+    assert decided(spec, n_new=60, n_changed=30, shifts=(DRIFTED,)).code == "cooldown"
+
+
+def test_hourly_ticks_after_a_hold_do_not_train_each_hour() -> None:
+    """Two tickets an hour for two weeks, and no candidate is ever good enough."""
+    spec, n_known, n_tickets, runs = RetrainSpec(min_new=48), 0, 0, []
+    last: datetime | None = NOW
+    for hour in range(1, 14 * 24 + 1):
+        n_tickets += 2
+        now = NOW + timedelta(hours=hour)
+        tried = bool(runs)
+        arrivals = Arrivals(snapshot_id="s", n_curated=n_tickets, n_new=n_tickets, n_edited=0, n_held_out=50,
+                            n_fresh_held_out=5, n_changed=n_tickets - n_known if tried else None)  # fmt: skip
+        if decide(spec, Situation(now=now, last=last, arrivals=arrivals, used=NOW if tried else None)).run:
+            runs.append(hour)
+            n_known, last = n_tickets, now
+    assert runs[:4] == [24, 30, 36, 42]  # 48 tickets, then a quarter of them each
+    assert len(runs) == 1 + (14 * 24 - 24) // 6
+    assert RETRY == 0.25
