@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from schemas.corpus import SearchSpec
 from schemas.data_checks import CheckResult
+from schemas.diagnosis import Diagnosis, LabelGroup, LabelShift
 from schemas.evaluation import Arm
 from schemas.spec import Frozen
 from schemas.training import Format, Method, PromptSpec
@@ -291,6 +292,25 @@ class Scores(Artifact):
     means: dict[str, float]
 
 
+class LabelSources(Artifact):
+    """Whose labels disagree. `label_suspects.parquet`: ticket_id, source, source_line, week, split, value, confidence,
+    suggested, suggested_confidence; the least likely label first, without ticket text."""
+
+    field: str
+    """The column of labels that was checked."""
+    n_checked: int
+    """Tickets whose label could be checked."""
+    n_suspects: int
+    groups: tuple[LabelGroup, ...]
+    """Files and weeks, those that are named first."""
+    shifts: tuple[LabelShift, ...]
+    """Of the label columns, if the tickets that the champion's verdict knew are known."""
+
+    @property
+    def suspects(self) -> Path:
+        return self.root / "label_suspects.parquet"
+
+
 class GateDecision(Artifact):
     """`decision.json` holds the same. PROMOTE only if every finding that decides is PROMOTE."""
 
@@ -309,6 +329,8 @@ class GateDecision(Artifact):
     """What explains the verdict and is in no rule, such as replies that are cut; `reason` ends with it."""
     interim: InterimUse | None = None
     """How many of the planned items were answered; null without `gates.interim`."""
+    diagnosis: Diagnosis | None = None
+    """The champion's earlier scores and the labels of files and weeks; null without a champion."""
 
     def evidence_used(self) -> str:
         """How often items and candidate have been judged, and how many items were answered; empty if unknown."""

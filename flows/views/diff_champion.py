@@ -26,8 +26,11 @@ def changes_since(recorded: Recorded, decision: GateDecision | None) -> tuple[Ch
     before = recorded.ledger.run(candidate.ref.run_id)
     steps_before = recorded.ledger.steps(before.run_id)
     ours, theirs = settings_of(recorded.row), settings_of(before)
+    # Some steps need a champion: their code is in no first run, and has not changed since.
+    made, made_before = (_made_from(recorded.store, steps) for steps in (recorded.steps, steps_before))
+    ours |= {what: made[what] for what in made.keys() & made_before.keys()}
+    theirs |= {what: made_before[what] for what in made.keys() & made_before.keys()}
     for steps, facts in ((recorded.steps, ours), (steps_before, theirs)):
-        facts |= _made_from(recorded.store, steps)
         facts |= {f"digest of {step.step}": step.digest[:16] for step in steps if step.step in ("extract", "encode")}
     ours["code"], theirs["code"] = recorded.row.code[:16], before.code[:16]
     return tuple(

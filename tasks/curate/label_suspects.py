@@ -1,6 +1,7 @@
 """Find labels that a classifier which has not seen the ticket holds for unlikely, and list them.
 
-Confident learning decides which of them are errors. Called by `tasks/curate/label_check.py`, lazily.
+Confident learning decides which of them are errors. Called by `tasks/curate/label_check.py` and
+`tasks/monitor/label_sources.py`, lazily.
 Source: Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels", JAIR 2021; cleanlab
 is its implementation.
 """
@@ -28,6 +29,8 @@ MAX_LEARNED = 20_000
 """Tickets that the classifiers learn from. All tickets are judged."""
 MIN_OF_CLASS = 200
 """Tickets of each label that are among them, where there are as many."""
+NEWER_SHARE = 4
+"""Known tickets for each newer one that the classifiers learn from."""
 MAX_FEATURES = 50_000
 """Words and pairs of words that count: the commonest in the tickets learned from."""
 ALPHA, N_EPOCHS = 3e-5, 5
@@ -60,22 +63,81 @@ def find_suspects(tickets: Path, step: LabelCheckStep, out: Path) -> Findings:
     `label_suspects.parquet`: ticket_id, field, value, confidence (probability of this value), suggested (the likeliest
     value), suggested_confidence; the least likely value first.
     """
+    import pyarrow.parquet as pq
+
     from tasks.curate.rows import read_columns
 
     table = read_columns(tickets, ("ticket_id", step.field))
-    words, pairs = (_word_runs(tickets, n) for n in (1, 2))
-    classes = _classes_of(table[step.field], words.keys)
-    rows = np.flatnonzero(classes.labels >= 0)
-    labels = classes.labels[rows]
+    judged = judge_labels((tickets,), table[step.field])
+    listed = judged.listed(table.rename_columns(["ticket_id", "value"]))
+    field = pa.repeat(pa.scalar(step.field), listed.num_rows)
+    pq.write_table(listed.add_column(1, "field", field), out / "label_suspects.parquet", compression="zstd")
     suspects = np.zeros(table.num_rows, bool)
-    probabilities = np.zeros((0, len(classes.names)), np.float32)
-    if len(classes.names) > 1:
-        probabilities = _out_of_fold((words.take(rows), pairs.take(rows)), labels, classes.rank[rows])
-        suspects[rows] = find_label_errors(probabilities, labels)
-    listed = np.flatnonzero(suspects[rows])
-    _write_suspects(table.take(rows[listed]), probabilities[listed], classes, labels[listed], step=step, out=out)
-    notes = {"label_suspects": len(listed), "unchecked_labels": table.num_rows - len(rows)}
+    suspects[judged.rows] = judged.suspects
+    notes = {"label_suspects": listed.num_rows, "unchecked_labels": table.num_rows - len(judged.rows)}
     return Findings(_per_ticket(suspects, step), CODE, notes)
+
+
+@dataclass(frozen=True)
+class JudgedLabels:
+    """What a classifier of the other tickets says of each label that could be checked."""
+
+    names: tuple[str, ...]
+    """The labels, in the order of their numbers."""
+    rows: NDArray[np.int64]
+    """Places of the checked tickets."""
+    labels: Labels
+    """Of each of them, the number of its label."""
+    probabilities: Probabilities
+    """(rows, labels)"""
+    suspects: NDArray[np.bool_]
+    """Of each of them, whether its label is likely to be wrong."""
+
+    def listed(self, tickets: pa.Table) -> pa.Table:
+        """Return the rows of the suspects, the least likely label first, then by ticket_id.
+
+        Further columns: confidence (probability of the label), suggested (the likeliest label), suggested_confidence.
+        """
+        places = np.flatnonzero(self.suspects)
+        probabilities = self.probabilities[places]
+        likeliest = probabilities.argmax(axis=1) if len(places) else places
+        added = {
+            "confidence": _share(probabilities, self.labels[places]),
+            "suggested": pa.array(self.names, pa.string()).take(pa.array(likeliest)),
+            "suggested_confidence": _share(probabilities, likeliest),
+        }
+        table = tickets.take(self.rows[places])
+        for name, values in added.items():
+            table = table.append_column(name, pa.array(values))
+        return table.sort_by([("confidence", "ascending"), ("ticket_id", "ascending")])
+
+
+def _share(probabilities: Probabilities, classes: Labels) -> NDArray[np.float64]:
+    return probabilities[np.arange(len(classes)), classes].astype(np.float64).round(6)
+
+
+def judge_labels(
+    tickets: Sequence[Path], values: pa.ChunkedArray, *, newer: NDArray[np.bool_] | None = None
+) -> JudgedLabels:
+    """Judge each label by a classifier that has not seen its ticket.
+
+    Args:
+        tickets: Files of ticket tables, one after the other.
+        values: Label of each of their rows.
+        newer: Tickets whose labels are less certain than the others': the classifier learns from at most a quarter as
+            many of them, unless that leaves it fewer than two labels to learn.
+    """
+    words, pairs = (_word_runs(tickets, n) for n in (1, 2))
+    classes = _classes_of(values, words.keys)
+    rows = np.flatnonzero(classes.labels >= 0)
+    labels, rank = classes.labels[rows], classes.rank[rows]
+    probabilities = np.zeros((len(rows), len(classes.names)), np.float32)
+    suspects = np.zeros(len(rows), bool)
+    if len(classes.names) > 1:
+        learned = choose_learned(labels, rank, newer=None if newer is None else newer[rows])
+        probabilities = _out_of_fold((words.take(rows), pairs.take(rows)), labels, rank, learned)
+        suspects = find_label_errors(probabilities, labels)
+    return JudgedLabels(tuple(classes.names), rows, labels, probabilities, suspects)
 
 
 def _per_ticket(suspects: NDArray[np.bool_], step: LabelCheckStep) -> pa.Table:
@@ -92,7 +154,7 @@ def _per_ticket(suspects: NDArray[np.bool_], step: LabelCheckStep) -> pa.Table:
     )
 
 
-def _word_runs(tickets: Path, n_words: int) -> ShingleSets:
+def _word_runs(tickets: Sequence[Path], n_words: int) -> ShingleSets:
     """The distinct runs of `n_words` words in each question."""
 
     def text_of(batch: pa.RecordBatch) -> pa.Array:
@@ -102,11 +164,12 @@ def _word_runs(tickets: Path, n_words: int) -> ShingleSets:
     return shingle_sets(_batches(tickets), n_words=n_words, text_of=text_of)
 
 
-def _batches(tickets: Path) -> Iterator[pa.RecordBatch]:
+def _batches(tickets: Sequence[Path]) -> Iterator[pa.RecordBatch]:
     from tasks.curate.rows import read_batches
 
-    for group in read_batches(tickets, ("subject", "body")):
-        yield from group.to_batches(max_chunksize=BATCH_ROWS)
+    for path in tickets:
+        for group in read_batches(path, ("subject", "body")):
+            yield from group.to_batches(max_chunksize=BATCH_ROWS)
 
 
 def _classes_of(values: pa.ChunkedArray, keys: Any) -> _Classes:
@@ -129,13 +192,37 @@ def _classes_of(values: pa.ChunkedArray, keys: Any) -> _Classes:
     return _Classes(names.take(pa.array(kept)).to_pylist(), new_number[labels], rank)
 
 
-def _choose_learned(labels: Labels, rank: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows to learn from: of each class the questions of lowest rank, in proportion but for small classes."""
-    counts = np.bincount(labels)
-    quota = np.maximum(np.ceil(counts * min(1.0, MAX_LEARNED / len(labels))), np.minimum(counts, MIN_OF_CLASS))
-    order = np.lexsort((rank, labels))
-    place = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
-    return np.sort(order[place < quota[labels[order]]])
+def choose_learned(
+    labels: Labels, rank: NDArray[np.int64], *, newer: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Return the rows to learn from: of each class the questions of lowest rank, in proportion but for small classes.
+
+    Args:
+        labels: (rows,) class of each row.
+        rank: (rows,) number of its question in the class.
+        newer: Of these at most a quarter as many as of the others, in proportion, whatever their labels. They count as
+            the others where that leaves some fold fewer than two classes to learn.
+    """
+    if newer is None:
+        counts, place = np.bincount(labels), _place_in_class(labels, rank)
+        quota = np.ceil(counts * min(1.0, MAX_LEARNED / max(1, len(labels))))
+        return np.flatnonzero(place < np.maximum(quota, np.minimum(counts, MIN_OF_CLASS))[labels])
+    old, new = np.flatnonzero(~newer), np.flatnonzero(newer)
+    known = old[choose_learned(labels[old], rank[old])]
+    # Each class gets its share of the limit, rounded to the nearest (the method of Webster), and never more in all.
+    part = (_place_in_class(labels[new], rank[new]) + 0.5) / np.bincount(labels[new])[labels[new]]
+    some = new[np.lexsort((labels[new], part))[: len(known) // NEWER_SHARE]]
+    chosen = np.sort(np.concatenate([known, some]))
+    in_folds = np.unique(labels[chosen] * N_FOLDS + rank[chosen] % N_FOLDS) // N_FOLDS
+    return chosen if (np.bincount(in_folds) > 1).sum() > 1 else choose_learned(labels, rank)
+
+
+def _place_in_class(labels: Labels, rank: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the rows of each class in the order of their ranks, from 0."""
+    order, counts = np.lexsort((rank, labels)), np.bincount(labels)
+    place = np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) - (np.cumsum(counts) - counts)[labels[order]]
+    return place
 
 
 @dataclass(frozen=True)
@@ -181,11 +268,13 @@ def _hashes(sets: ShingleSets) -> Any:
     return sets.hashes[np.arange(n_hashes) + np.repeat(sets.starts - (ends - sets.sizes), sets.sizes)]
 
 
-def _out_of_fold(sets: Sequence[ShingleSets], labels: Labels, rank: NDArray[np.int64]) -> Probabilities:
+def _out_of_fold(
+    sets: Sequence[ShingleSets], labels: Labels, rank: NDArray[np.int64], learned: NDArray[np.int64]
+) -> Probabilities:
     """Return the probabilities of all classes for each text, by a classifier that has not learned from its fold."""
     from sklearn.linear_model import SGDClassifier
 
-    learned, folds = _choose_learned(labels, rank), rank % N_FOLDS
+    folds = rank % N_FOLDS
     some = [each.take(learned) for each in sets]
     vocabulary = _learn_vocabulary(some)
     features = vocabulary.features(some)
@@ -194,7 +283,7 @@ def _out_of_fold(sets: Sequence[ShingleSets], labels: Labels, rank: NDArray[np.i
         others = folds[learned] != fold
         model = SGDClassifier(loss="log_loss", alpha=ALPHA, max_iter=N_EPOCHS, tol=None, random_state=0)
         models.append(model.fit(features[others], labels[learned][others]))
-    probabilities = np.empty((len(labels), int(labels.max()) + 1), np.float32)
+    probabilities = np.zeros((len(labels), int(labels.max()) + 1), np.float32)
     # In batches: the features of all texts would take several times the memory of their hashes.
     for start in range(0, len(labels), BATCH_ROWS):
         texts = np.arange(start, min(start + BATCH_ROWS, len(labels)))
@@ -202,36 +291,9 @@ def _out_of_fold(sets: Sequence[ShingleSets], labels: Labels, rank: NDArray[np.i
         for fold, model in enumerate(models):
             mine = folds[texts] == fold
             if mine.any():
-                probabilities[texts[mine]] = model.predict_proba(features[mine])
+                # A label of few newer tickets may be in none of the other folds.
+                probabilities[np.ix_(texts[mine], model.classes_)] = model.predict_proba(features[mine])
     return probabilities
-
-
-def _write_suspects(
-    tickets: pa.Table,
-    probabilities: Probabilities,
-    classes: _Classes,
-    labels: Labels,
-    *,
-    step: LabelCheckStep,
-    out: Path,
-) -> None:
-    import pyarrow.parquet as pq
-
-    everyone = np.arange(len(labels))
-    likeliest = probabilities.argmax(axis=1) if len(labels) else labels
-    names = pa.array(classes.names, pa.string())
-    table = pa.table(
-        {
-            "ticket_id": tickets["ticket_id"],
-            "field": pa.repeat(pa.scalar(step.field), len(labels)),
-            "value": tickets[step.field],
-            "confidence": probabilities[everyone, labels].astype(np.float64).round(6),
-            "suggested": names.take(pa.array(likeliest)),
-            "suggested_confidence": probabilities[everyone, likeliest].astype(np.float64).round(6),
-        }
-    )
-    order = [("confidence", "ascending"), ("ticket_id", "ascending")]
-    pq.write_table(table.sort_by(order), out / "label_suspects.parquet", compression="zstd")
 
 
 def find_label_errors(probabilities: Probabilities, labels: Labels) -> NDArray[np.bool_]:

@@ -4,11 +4,16 @@ import hashlib
 import random
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from schemas.curation_steps import LabelCheckStep
 from tasks.curate.label_check import check_labels
+from tasks.curate.label_suspects import N_FOLDS, choose_learned
 
 LATE = "My parcel has not arrived and the tracking page shows nothing since Monday"
 ROWS = [
@@ -199,6 +204,33 @@ def test_a_copy_of_a_ticket_does_not_confirm_its_label(make_tickets: Any, new_fo
     assert found == {row["ticket_id"] for row in wrong}
     assert result.notes == {"label_suspects": 5, "unchecked_labels": 2}
     assert result.rows.n_dropped == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.integers(N_FOLDS, 12), min_size=2, max_size=77), st.integers(0, 400), st.integers(0, 2**32 - 1))
+def test_of_newer_tickets_at_most_a_quarter_as_many_are_learned_as_of_the_others(
+    sizes: list[int], n_newer: int, seed: int
+) -> None:
+    known = np.repeat(np.arange(len(sizes)), sizes)
+    labels = np.concatenate([known, np.random.default_rng(seed).integers(len(sizes), size=n_newer)])
+    newer = np.arange(len(labels)) >= len(known)
+    learned = choose_learned(labels, ranks_of(labels), newer=newer)
+    assert newer[learned].sum() == min(n_newer, len(known) // 4)
+    assert (~newer[learned]).sum() == len(known)
+
+
+def test_newer_tickets_are_learned_in_proportion_to_their_labels_unless_there_is_one_label_to_learn() -> None:
+    labels = np.repeat([0, 1, 0, 1, 2], [120, 120, 200, 100, 100])
+    newer = np.arange(len(labels)) >= 240
+    learned = choose_learned(labels, ranks_of(labels), newer=newer)
+    assert np.bincount(labels[learned][newer[learned]]).tolist() == [30, 15, 15]
+    few = np.repeat([0, 1], 3)
+    for n_known in (0, 3):
+        assert len(choose_learned(few, ranks_of(few), newer=np.arange(6) >= n_known)) == 6
+
+
+def ranks_of(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array([(labels[:place] == label).sum() for place, label in enumerate(labels)], np.int64)
 
 
 @pytest.mark.parametrize("rows", [[], [{"ticket_id": "a", "body": None, "category": "x"}], ROWS])

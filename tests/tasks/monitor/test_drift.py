@@ -1,10 +1,14 @@
 """Reports real drift, and no drift for mere chance."""
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import jensenshannon
 
 from schemas.schedule import DriftSpec
 from schemas.ticks import Shift
-from tasks.monitor.drift import Window, measure_drift
+from tasks.monitor.drift import Window, measure_drift, mix_distance
 
 WORDS = tuple(f"word{number}" for number in range(60))
 LABELS = ("billing | low", "returns | high", "delivery | normal")
@@ -46,3 +50,21 @@ def test_tickets_without_words_or_labels_are_compared_too() -> None:
     empty = Window.of([{"category": None, "priority": None, "subject": None, "body": ""}] * 30)
     assert not any(drifted(empty, empty).values())
     assert drifted(window(1), empty)["routing"] is True
+
+
+@settings(max_examples=25, deadline=None)
+@given(*[st.lists(st.sampled_from("abcd"), min_size=20, max_size=60)] * 2, st.integers(0, 3))
+def test_the_mix_of_labels_has_the_p_value_of_permuted_tickets(
+    current: list[str], reference: list[str], seed: int
+) -> None:
+    spec = DriftSpec(seed=seed)
+    distance, p_chance = mix_distance(current, reference, spec)
+    together, rng = np.array([*current, *reference]), np.random.default_rng(seed)
+    orders = [np.arange(len(together)), *(rng.permutation(len(together)) for _ in range(3000))]
+    counts = np.array([[(together[order[: len(current)]] == each).sum() for each in "abcd"] for order in orders])
+    rest = np.array([(together == each).sum() for each in "abcd"]) - counts
+    distances = np.nan_to_num(jensenshannon(counts, rest, axis=1, base=2))
+    assert distance == pytest.approx(distances[0], abs=1e-9)
+    # Both are drawn 3,000 times: five standard deviations of their difference.
+    expected = (1 + (distances[1:] >= distances[0] - 1e-9).sum()) / 3001
+    assert p_chance == pytest.approx(expected, abs=5 * (2 * max(expected * (1 - expected), 1e-3) / 3000) ** 0.5)
