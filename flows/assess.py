@@ -18,6 +18,7 @@ from schemas.artifacts import (
     EvalSet,
     GateDecision,
     InterimAnswers,
+    LabelSources,
     ModelArm,
     ModelRef,
     Predictions,
@@ -36,6 +37,7 @@ from schemas.pipeline import PipelineSpec
 from schemas.training import Format, PromptSpec
 from schemas.verdicts import SeenItems
 from tasks.assess.baselines import score_classifier
+from tasks.assess.diagnosis import PastFacts
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
@@ -45,6 +47,7 @@ from tasks.assess.prompts import build_prompts
 from tasks.corpus.build import cite_as_served
 from tasks.model.generate import AnsweredBefore, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
+from tasks.monitor.label_sources import compare_label_sources
 from tasks.prompts import insert_labels
 
 PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
@@ -108,8 +111,19 @@ def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: S
             checks=tuple(checks.evidence.values()),
             suite=checks.suite,
             interim=seen,
+            labels=_label_sources(graph, spec, splits, registry_state),
         )
     return Assessed(items, arms, checks, decision)
+
+
+def _label_sources(
+    graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState
+) -> LabelSources | None:
+    """Add the check of labels by file and week, once there is a champion to tell a bad week from a bad candidate."""
+    if registry_state.champion is None:
+        return None
+    field = spec.evaluate.routing_field or "category"
+    return graph.add(compare_label_sources, splits=splits, known=registry_state.past.splits, field=field)
 
 
 def _prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
@@ -358,8 +372,10 @@ def add_gate(
     checks: tuple[CheckEvidence, ...],
     suite: tuple[Scores, ...],
     interim: InterimAnswers | None,
+    labels: LabelSources | None,
 ) -> GateDecision:
     """Add the gate, once items and candidate are known: earlier verdicts on them cost evidence."""
+    past = registry_state.past.before(graph.read(items).digest, graph.read(trained).digest).verdicts
     live = None
     if registry_state.live is not None:
         live = registry_state.live_for(
@@ -381,7 +397,13 @@ def add_gate(
             update={
                 "used_budget": registry_state.used_budget(graph.read(items), graph.read(trained)),
                 "live": live,
+                "past": PastFacts(
+                    has_own=any(each.is_own for each in past if each.scores is not None),
+                    n_gone=sum(each.scores is None for each in past),
+                ),
             }
         ),
         interim=interim,
+        labels=labels,
+        past=tuple(each.scores for each in past if each.scores is not None),
     )

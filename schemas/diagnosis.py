@@ -34,12 +34,12 @@ class LabelGroup(Frozen):
 
         >>> LabelGroup(kind="file", name="week47.csv", n_checked=800, n_suspects=412, share_elsewhere=0.04,
         ...            p_chance=0.0, disagrees=True).sentence()
-        'the labels of week47.csv disagree with the others (412 of 800 are suspect, 52 %; elsewhere 4 %)'
+        'the labels of week47.csv disagree with the others (412 of 800 are suspect: 52 %, elsewhere 4 %)'
         """
         which = self.name if self.kind == "file" else f"week {self.name}"
         return (
-            f"the labels of {which} disagree with the others ({self.n_suspects:,} of {self.n_checked:,} are suspect, "
-            f"{self.share:.0%}; elsewhere {self.share_elsewhere:.0%})".replace("%", " %")
+            f"the labels of {which} disagree with the others ({self.n_suspects:,} of {self.n_checked:,} are suspect: "
+            f"{100 * self.share:.0f} %, elsewhere {100 * self.share_elsewhere:.0f} %)"
         )
 
 

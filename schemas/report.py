@@ -5,6 +5,7 @@ JUnit file. Only `worst` and `removed` have ticket text, which is redacted.
 """
 
 from schemas.costs import CostReport
+from schemas.diagnosis import Diagnosis
 from schemas.graph_picture import GraphPicture
 from schemas.label_balance import LabelBalance
 from schemas.spec import Frozen
@@ -213,6 +214,8 @@ class RunReport(Frozen):
     """Null without `evaluate.corpus`."""
     labels: LabelFacts | None = None
     """Null if no labels are declared."""
+    diagnosis: Diagnosis | None = None
+    """The champion's earlier scores, and the labels of files and weeks; null without a champion."""
     worst: tuple[Example, ...]
     changes: tuple[Change, ...]
     """Differences from the champion's run; empty without a champion."""

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 FUNNEL_COLUMNS = ("step", "n_in", "n_out", "n_quarantined", "n_dropped", "n_merged")
 REASON_COLUMNS = ("step", "outcome", "code", "n_rows", "example")
+SUSPECT_COLUMNS = (
+    "ticket_id", "source", "source_line", "week", "split", "value", "confidence", "suggested", "suggested_confidence",
+)  # fmt: skip
+GROUP_COLUMNS = ("kind", "name", "n_checked", "n_suspects", "share", "share_elsewhere", "p_chance", "disagrees")
 QUARANTINE_COLUMNS = ("step", "code", "source", "source_line", "byte_offset", "field", "reason", "ticket_id")
 
 app = group("Curate tickets, look at them, trace and forget them.")
@@ -99,6 +103,49 @@ def quarantine(
         out().print("no row")
     else:
         print_rows(rows, QUARANTINE_COLUMNS if sql is None else None)
+    return 0
+
+
+@command(app, example="tunegate data suspects support-replies --source exports/week47.csv")
+def suspects(
+    pipeline: Pipeline,
+    source: Annotated[
+        str | None, typer.Option(help="Only of this file, as in the column source.", show_default=False)
+    ] = None,
+    week: Annotated[str | None, typer.Option(help="Only of this ISO week, 2026-W47.", show_default=False)] = None,
+    limit: Limit = 50,
+    config: Config = CONFIG,
+    as_json: Json = False,
+) -> int:
+    """List labels that others make unlikely, by file and week.
+
+    As checked by the last run with a champion. Also the step that leaves out each file or week whose labels disagree
+    with the others. No ticket text.
+    """
+    from flows.views.label_suspects import find_suspects
+    from schemas.load import load_file
+
+    load_file(config).get(pipeline)
+    found = find_suspects(load_settings(config), pipeline, source=source, week=week, limit=limit)
+    groups = [{**group.model_dump(), "share": round(group.share, 6)} for group in found.checked.groups]
+    ways = list(found.ways_out())
+    if as_json:
+        print_json(
+            {
+                "pipeline": pipeline, "run": found.run_id, "field": found.checked.field,
+                "n_checked": found.checked.n_checked, "n_suspects": found.checked.n_suspects, "groups": groups,
+                "n_rows": found.n_rows, "rows": found.rows, "leave_out": ways,
+            }
+        )  # fmt: skip
+        return 0
+    print_rows(groups, GROUP_COLUMNS)
+    out().print()
+    print_rows(found.rows, SUSPECT_COLUMNS)
+    out().print(f"\n{len(found.rows)} of {found.n_rows:,} suspect tickets, run {found.run_id}", markup=False)
+    if ways:
+        out().print("\ncurate.steps without them:", markup=False)
+    for way in ways:
+        out().print(f"  {way}", markup=False, soft_wrap=True)
     return 0
 
 

@@ -344,6 +344,7 @@ def show(run_id: RunArgument, config: Config = CONFIG, as_json: Json = False) ->
                 "set": list(row.given),
                 "steps": [asdict(step) for step in steps],
                 "findings": [] if decision is None else [finding.model_dump() for finding in decision.findings],
+                "diagnosis": decision and decision.diagnosis and decision.diagnosis.model_dump(),
                 "choice": None if chosen is None else choice_json(*chosen),
                 **memory,
                 "tick": tick and tick_json(tick),

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pyarrow.parquet as pq
 
+from flows.context.champion_past import NO_PAST, ChampionPast, past_of
 from flows.context.feedback import feedback_database, state_of
 from flows.graph.store import Store
 from flows.ledger.champions import candidate_key
@@ -57,6 +58,8 @@ class RegistryState:
     """Of the feedback in `live`; with new feedback a verdict is no longer final."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Key of a candidate -> its version; set only with `live`."""
+    past: ChampionPast = NO_PAST
+    """The champion's earlier verdicts, and the tickets of its own."""
 
     def used_budget(self, items: Artifact, candidate: Artifact) -> UsedBudget:
         """Return what earlier verdicts cost this one."""
@@ -110,6 +113,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
     registry_state = RegistryState(
         champion=champion, anchor=anchor, start=starting_point(spec, ledger, champion),
         judged=ledger.judged_candidates(before=before), held_out=ledger.held_out_items,
+        past=past_of(champion, ledger, Store(ledger.root, recorded=ledger.digests_of), before=before),
     )  # fmt: skip
     if spec.feedback is None:
         return registry_state

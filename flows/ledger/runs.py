@@ -214,6 +214,18 @@ class Runs(LedgerBase):
         query = "SELECT * FROM runs WHERE ? IS NULL OR pipeline = ? ORDER BY seq DESC LIMIT ?"
         return tuple(RunRow(**row) for row in self._rows(query, pipeline, pipeline, limit))
 
+    def runs_with_step(self, step: str, *, pipeline: str | None = None, model: str | None = None) -> tuple[RunRow, ...]:
+        """Return all runs that have a result of the step, newest first.
+
+        Args:
+            model: Name of the registered model.
+        """
+        query = (
+            "SELECT runs.* FROM runs JOIN steps ON steps.run_id = runs.run_id AND steps.step = ? AND steps.key <> ''"
+            " WHERE (? IS NULL OR pipeline = ?) AND (? IS NULL OR model_name = ?) ORDER BY seq DESC"
+        )
+        return tuple(RunRow(**row) for row in self._rows(query, step, pipeline, pipeline, model, model))
+
     def run(self, prefix: str) -> RunRow:
         """Return the run whose id is, or begins with, these characters.
 

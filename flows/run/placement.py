@@ -15,6 +15,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.build import STAGES, build, code_of
+from flows.context.champion_past import ChampionPast
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
@@ -78,6 +79,8 @@ class Handover(BaseModel):
     anchor: dict[str, Any] | None
     learned: dict[str, Any] | None = None
     """The examples of the champion that the training continues from."""
+    known: dict[str, Any] | None = None
+    """The tickets of the champion's verdict."""
     feedback_rows: int | None
     feedback_digest: str
     as_of: str | None = None
@@ -156,7 +159,8 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         champion=_portable(registry_state.champion, root),
         anchor=_portable(registry_state.anchor, root),
-        learned=None if registry_state.start is None else _portable_examples(registry_state.start.learned, root),
+        learned=None if registry_state.start is None else _portable_result(registry_state.start.learned, root),
+        known=None if registry_state.past.splits is None else _portable_result(registry_state.past.splits, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.as_of,
@@ -391,16 +395,21 @@ def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
     return plain
 
 
-def _portable_examples(learned: DatasetRef, root: Path) -> dict[str, Any]:
-    return {**learned.model_dump(mode="json"), "root": learned.root.relative_to(root).as_posix()}
+def _portable_result(found: DatasetRef | Splits, root: Path) -> dict[str, Any]:
+    return {**found.model_dump(mode="json"), "root": found.root.relative_to(root).as_posix()}
 
 
 def _registry_state(given: Handover, root: Path) -> RegistryState:
-    champion, start = _arrived(given.champion, root), None
+    champion, start, known = _arrived(given.champion, root), None, None
     if champion is not None and given.learned is not None:
         learned = {**given.learned, "root": str(root / given.learned["root"])}
         start = StartingPoint(champion, DatasetRef.model_validate(learned))
-    return RegistryState(champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen)
+    if given.known is not None:
+        known = Splits.model_validate({**given.known, "root": str(root / given.known["root"])})
+    return RegistryState(
+        champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen,
+        past=ChampionPast(splits=known),
+    )  # fmt: skip
 
 
 def _arrived(plain: Mapping[str, Any] | None, root: Path) -> ChampionRef | None:

@@ -124,6 +124,7 @@ def gather(
         choice=tuple(choice_row(trial, chosen[1]) for trial in chosen[0].rows) if chosen else (),
         corpus=_corpus_facts(corpus, items),
         labels=_if_readable(lambda: labelling_of(recorded).facts()),
+        diagnosis=decision.diagnosis if decision else None,
         worst=_worst(recorded, decision, n_items, corpus),
         changes=changes_since(recorded, decision),
         starts=compare_starts(recorded),

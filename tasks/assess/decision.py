@@ -8,6 +8,7 @@ from pathlib import Path
 
 from schemas.artifacts import GateDecision, Scores
 from schemas.counted import counted
+from schemas.diagnosis import Diagnosis
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
@@ -62,13 +63,30 @@ def describe_guard(metric: str, where: str, against: str) -> str:
 
 
 def summarise(
-    findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None = None, *, remark: str = ""
+    findings: Sequence[Finding],
+    verdict: Verdict,
+    use: EvidenceUse | None = None,
+    *,
+    remark: str = "",
+    diagnosis: Diagnosis | None = None,
 ) -> str:
     """Say how many rules led to the verdict, and why the first of them did; of HOLD, that which needs most items.
 
     Args:
         remark: Comes last.
+        diagnosis: What it finds in data and labels comes first, and last where the rules are met: more items like
+            those that are wrong decide nothing.
     """
+    text = _of_rules(findings, verdict, use, remark=remark)
+    causes = "; ".join(diagnosis.causes()) if diagnosis is not None else ""
+    if diagnosis is None or not causes:
+        return text
+    remedy = f": {diagnosis.remedy()}" if diagnosis.remedy() else ""
+    summary = f"{causes[0].upper()}{causes[1:]}{remedy}."
+    return f"{text} {summary}" if verdict in ("PROMOTE", "UNCOMPARED") else f"{summary} {text}"
+
+
+def _of_rules(findings: Sequence[Finding], verdict: Verdict, use: EvidenceUse | None, *, remark: str) -> str:
     deciding = [finding for finding in findings if finding.decides]
     decisive = [finding for finding in deciding if finding.verdict == verdict]
     small = sum(finding.part == "slices" and not finding.decides for finding in findings)
@@ -79,6 +97,8 @@ def summarise(
     # Where a run stopped, that is the reason: the others judge only a part of the items.
     first = next((finding for finding in decisive if finding.metric == STOPPED), decisive[0])
     if verdict == "UNCOMPARED":
+        if len(deciding) == 1:
+            return f"{first.reason[0].upper()}{first.reason[1:]}{unjudged}"
         return f"{_met(len(deciding) - n_checks - 1, n_checks)}, and {first.reason}{unjudged}"
     all_of_them = counted(len(deciding), "check", "rules and checks") if n_checks else counted(len(deciding), "rule")
     looks = ""
@@ -91,9 +111,9 @@ def summarise(
 
 def _met(n_rules: int, n_checks: int) -> str:
     """`All 7 rules and 2 checks are met`, `1 rule is met`."""
-    checks = f" and {counted(n_checks, 'check')}" if n_checks else ""
+    parts = [counted(n, one) for n, one in ((n_rules, "rule"), (n_checks, "check")) if n]
     are = "is" if n_rules + n_checks == 1 else "are"
-    return f"{'All ' * (n_rules > 1)}{counted(n_rules, 'rule')}{checks} {are} met"
+    return f"{'All ' * ((n_rules or n_checks) > 1)}{' and '.join(parts)} {are} met"
 
 
 def _looks_left(use: EvidenceUse | None) -> str:
@@ -152,7 +172,28 @@ def _markdown(decision: GateDecision) -> str:
             finding.reason,
         ]
         lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+    if decision.diagnosis is not None:
+        lines += describe_past(decision.diagnosis)
     return "\n".join(lines) + "\n"
+
+
+def describe_past(diagnosis: Diagnosis) -> list[str]:
+    """Return the champion's earlier scores and what the labels say, as lines of Markdown."""
+    lines: list[str] = []
+    if diagnosis.past:
+        lines += [
+            "",
+            f"| champion's {diagnosis.metric} at | items | then | common items | then | now | fresh items | now |",
+            "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        ]
+    for when, each in diagnosis.dated():
+        cells = [
+            when, str(each.n_items), _number(each.score), str(each.n_common), _number(each.common_then),
+            _number(each.common_now), str(each.n_fresh), _number(each.fresh),
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    sentences = [*diagnosis.causes(), *diagnosis.notes()]
+    return [*lines, "", *(f"- {_cell(each)}" for each in sentences)] if sentences else lines
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:

@@ -54,7 +54,7 @@ from typing import get_args
 import numpy as np
 
 import tasks.assess.checks  # noqa: F401  registers them
-from schemas.artifacts import EvalSet, GateDecision, InterimAnswers, Scores
+from schemas.artifacts import EvalSet, GateDecision, InterimAnswers, LabelSources, Scores
 from schemas.evidence import CheckEvidence
 from schemas.feedback import Acceptance, LiveQuality
 from schemas.gates import GatesSpec, PowerSpec
@@ -65,6 +65,7 @@ from schemas.verdicts import PARTS, EvidenceUse, Finding, InterimLook, InterimUs
 from tasks.assess.check import check_findings
 from tasks.assess.contract import BLOCK, HOLD, PROMOTE, settle, testable
 from tasks.assess.decision import STOPPED, remark_on_length, summarise, write_decision
+from tasks.assess.diagnosis import PastFacts, diagnose
 from tasks.assess.evidence import Arms, ArmScores
 from tasks.assess.forgetting import assess_forgetting, divergence_finding
 from tasks.assess.interim import HARM_AT_STOP, stops
@@ -99,6 +100,7 @@ class GateContext(Spec):
     """Declared metrics that alone compare with the champion; `tasks/assess/metric_check.py` has checked them."""
     live: LiveQuality | None = None
     """What agents did with suggestions; None if `feedback` is not declared."""
+    past: PastFacts = PastFacts()
 
 
 NO_CONTEXT = GateContext()
@@ -118,6 +120,8 @@ def decide(
     suite: tuple[Scores, ...] = (),
     context: GateContext = NO_CONTEXT,
     interim: InterimAnswers | None = None,
+    labels: LabelSources | None = None,
+    past: tuple[Scores, ...] = (),
 ) -> GateDecision:
     """Judge every rule and write `decision.json` and `decision.md`; bad scores are findings, not exceptions.
 
@@ -131,6 +135,8 @@ def decide(
         checks: What the declared checks measured; a missing one is ERROR.
         suite: Scores of the candidate and its base on the suite of `gates.forgetting`.
         interim: What the looks of `gates.interim` saw; None if it is not declared.
+        labels: Files and weeks by how many of their labels are suspect; None without a champion.
+        past: The champion's scores at earlier verdicts, its own first.
     """
     looked = None if interim is None else interim.use
     stopped = looked is not None and looked.stopped
@@ -170,10 +176,14 @@ def decide(
     findings = tuple(sorted(unordered, key=lambda finding: PARTS.index(finding.part)))
     verdict = worst(finding.verdict for finding in findings if finding.decides)
     remark = remark_on_length(candidate, verdict)
+    diagnosis = None
+    if champion is not None:
+        now, *then = (ArmScores(scores, traits_by_name(context.traits)) for scores in (champion, *past))
+        diagnosis = diagnose(now, then, labels, gates, facts=context.past, without=extra)
     decision = GateDecision(
         root=out,
         verdict=verdict,
-        reason=summarise(findings, verdict, use, remark=remark),
+        reason=summarise(findings, verdict, use, remark=remark, diagnosis=diagnosis),
         findings=findings,
         n_items=n_items,
         champion_version=context.champion_version,
@@ -182,6 +192,7 @@ def decide(
         use=use,
         remark=remark,
         interim=looked,
+        diagnosis=diagnosis,
     )
     write_decision(decision, out=out)
     return decision

@@ -45,6 +45,20 @@ def _lines(report: RunReport) -> Iterator[str]:
     if unmet:
         yield ""
         yield from (f"- **{each.verdict}** {_cell(each.rule)}: {_cell(each.reason)}" for each in unmet)
+    if report.diagnosis and report.diagnosis.past:
+        yield ""
+        metric = _cell(report.diagnosis.metric)
+        yield f"| champion's {metric} at | items | then | common items | then | now | fresh items | now |"
+        yield "|---|--:|--:|--:|--:|--:|--:|--:|"
+        for when, past in report.diagnosis.dated():
+            yield (
+                f"| {when} | {past.n_items} | {figure(past.score)} | {past.n_common} | {figure(past.common_then)} | "
+                f"{figure(past.common_now)} | {past.n_fresh} | {figure(past.fresh)} |"
+            )
+    sentences = (*report.diagnosis.causes(), *report.diagnosis.notes()) if report.diagnosis else ()
+    if sentences:
+        yield ""
+        yield from (f"- {_cell(each)}" for each in sentences)
     if report.starts:
         yield ""
         yield "| start | version | examples | steps | tokens | seconds | general answers right |"

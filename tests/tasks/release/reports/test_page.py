@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.artifacts import DatasetRef
+from schemas.diagnosis import Diagnosis, LabelGroup, LabelShift, PastScore
 from schemas.graph_picture import GraphPicture, PictureNode, PictureState
 from schemas.label_balance import LabelBalance, LabelCounts
 from schemas.report import ArmLine, Change, Curve, Example, RemovedExample, RunReport, StepLine
@@ -27,6 +28,29 @@ COSTS = compute_costs(
     machine="l4",
 )
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(1)>\"'|`\u202etxt.exe"
+
+
+DIAGNOSIS = Diagnosis(
+    metric="exact",
+    past=(
+        PastScore(
+            is_own=True, n_items=96, score=0.929, n_common=60, common_then=0.93, common_now=0.931, n_fresh=36,
+            fresh=0.529,
+        ),
+    ),
+    n_past_gone=2, falls=True, field="category",
+    groups=(
+        LabelGroup(
+            kind="file", name=HOSTILE, n_checked=800, n_suspects=412, share_elsewhere=0.04, p_chance=0.0, disagrees=True
+        ),
+    ),
+    shifts=(
+        LabelShift(
+            field="category", n_known=600, n_new=800, distance=0.3, p_chance=0.0, drifted=True, label=HOSTILE,
+            share_known=0.1, share_new=0.5,
+        ),
+    ),
+)  # fmt: skip
 
 
 def finding(verdict: str, *, decides: bool = True, part: str = "primary", rule: str = "exact at least 0.5") -> Finding:
@@ -56,6 +80,7 @@ def report(**change: object) -> RunReport:
             ),
         ),
         training={"method": "lora"},
+        diagnosis=DIAGNOSIS,
         curves=(
             Curve(name="loss", steps=(1, 2, 3), values=(3.0, 2.0, 1.5)),
             Curve(name="validation_loss", steps=(3,), values=(1.7,)),
@@ -257,7 +282,7 @@ def test_junit_counts_failures() -> None:
 def test_a_comment_keeps_its_table_and_escapes_html() -> None:
     text = write_markdown(report())
     rows = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(rows) == 2 + 3
+    assert len(rows) == (2 + 3) + (2 + 1)  # findings, and the champion at its own verdict
     assert {line.replace("\\|", "").count("|") for line in rows} == {9}
     assert "<script" not in text
     assert "close my order" not in text  # a comment has no ticket text
@@ -296,3 +321,14 @@ def test_curves_and_lengths_are_read_from_the_files(tmp_path: Path) -> None:
     assert sum(n for _, n in lengths) == 3
     assert (lengths[0], lengths[-1][1]) == (("0-12", 2), 1)
     assert token_lengths(tmp_path / "none") == ()
+
+
+def test_the_champion_at_earlier_verdicts_and_disagreeing_labels_are_tables_and_sentences() -> None:
+    comment = write_markdown(report())
+    assert "| its own verdict | 96 | 0.929 | 60 | 0.930 | 0.931 | 36 | 0.529 |" in comment
+    assert "- the champion itself falls to 0.529 on the 36 items that are new since its own verdict" in comment
+    page = draw_page(report(), card="")
+    assert "<h2>Champion and labels</h2>" in page
+    assert "scores at 2 earlier verdicts are no longer in the store" in page
+    assert "<td>disagree</td>" in page
+    assert "<h2>Champion and labels</h2>" not in draw_page(report(diagnosis=None), card="")
