@@ -40,7 +40,7 @@ def candidates(train: TrainSection) -> tuple[Candidate, ...]:
 def base_models(train: TrainSection) -> dict[tuple[str, bool], str]:
     """(Address, whether it may be downloaded) of every base model -> its step; the first is train's own."""
     found = {(train.base_model, train.allow_download): "base_model"}
-    for each in _known_changes(train):
+    for each in changes_of(train):
         found.setdefault(base_of(train, each), f"base_model_{len(found) + 1}")
     return found
 
@@ -54,11 +54,11 @@ def base_of(train: TrainSection, changes: Changes) -> tuple[str, bool]:
 def tokens_vary(train: TrainSection) -> bool:
     """Return whether any training changes a setting that the token ids depend on."""
     settings = {*EncodeSpec.model_fields, "base_model", "allow_download"}
-    return any(path.partition(".")[0] in settings for each in _known_changes(train) for path in each)
+    return any(path.partition(".")[0] in settings for each in changes_of(train) for path in each)
 
 
-def _known_changes(train: TrainSection) -> list[Changes]:
-    """All possible changes; of a sweep by Optuna, one path and value at a time."""
+def changes_of(train: TrainSection) -> list[Changes]:
+    """Return all possible changes; of a sweep by Optuna one path and value at a time, of a single training none."""
     choice = train.choice
     if isinstance(choice, OptunaSweep):
         return [

@@ -65,14 +65,10 @@ class Endpoint:
         self._spec = spec
         self._headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if spec.api_key_env is not None:
-            key = environ.get(spec.api_key_env, "")
-            if not key:
-                raise GateError(
-                    f"the variable {spec.api_key_env} is not set", code="TG0616", where="evaluate.endpoint.api_key_env"
-                )
-            self._headers["Authorization"] = f"Bearer {key}"
+            check_key(spec, environ)
+            self._headers["Authorization"] = f"Bearer {environ[spec.api_key_env]}"
         if spec.privacy == "local":
-            _check_local(spec.base_url)
+            check_local(spec.base_url)
         proxies = urllib.request.ProxyHandler({} if spec.privacy == "local" else None)
         self._opener = urllib.request.build_opener(proxies, _NoRedirect())
 
@@ -139,8 +135,25 @@ class Endpoint:
         return GateError(f"the endpoint gives no answer ({failure})", code="TG0616", where=self._spec.base_url)
 
 
-def _check_local(base_url: str) -> None:
-    """Check that the name resolves only to addresses of this machine."""
+def check_key(spec: EndpointSpec, environ: Mapping[str, str], *, where: str = "evaluate.endpoint") -> None:
+    """Check that the variable with the endpoint's key is set, if it needs one.
+
+    Raises:
+        GateError: TG0616, it is not.
+    """
+    name = spec.api_key_env
+    if name is not None and not environ.get(name):
+        raise GateError(
+            f"the variable {name} is not set", code="TG0616", where=f"{where}.api_key_env", hint=f"export {name}=..."
+        )
+
+
+def check_local(base_url: str) -> None:
+    """Check that the name resolves only to addresses of this machine.
+
+    Raises:
+        GateError: TG0616, it does not.
+    """
     parts = urlsplit(base_url)
     try:
         found = socket.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)

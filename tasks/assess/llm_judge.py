@@ -163,9 +163,21 @@ def _by_chance(pairs: Sequence[tuple[str, str]]) -> float:
 
 
 def labels_digest(spec: JudgeSpec, *, root: Path) -> str:
-    """sha256 of the labels; empty without labels, or if the file is missing (the step reports that)."""
+    """sha256 of the labels; empty without labels, or if the file is missing (`check_labels` reports that)."""
     path = None if spec.labels is None else inside(spec.labels, root, where=LABELS)
     return "" if path is None or not path.is_file() else sha256_file(path)
+
+
+def check_labels(spec: JudgeSpec, *, root: Path) -> None:
+    """Read the labels, if any are declared, and forget them.
+
+    Raises:
+        GateError: TG0616, as `read_labels`.
+        SecurityError: TG0818, the file is outside the folder of pipelines.yaml.
+    """
+    if spec.labels is not None:
+        for _ in read_labels(inside(spec.labels, root, where=LABELS)):
+            pass
 
 
 def read_labels(path: Path) -> Iterator[dict[str, str]]:

@@ -116,6 +116,17 @@ def sql_faults(metrics: Iterable[MetricSpec], *, where: str) -> Iterator[Tunegat
             yield error
 
 
+def entry_point_faults(metrics: Iterable[MetricSpec], *, where: str) -> Iterator[TunegateError]:
+    """Yield which metrics' entry points are not installed or cannot be loaded."""
+    for each in metrics:
+        if isinstance(each, EntryPointMetric):
+            try:
+                entry_point_digest(each.name)
+            except TunegateError as error:
+                error.where = f"{where}, metric {each.name}"
+                yield error
+
+
 def _check_columns(columns: Collection[str], metric: SqlMetric) -> None:
     if set(columns) != {"item_id", "value"}:
         message = f"metric {metric.name} returns columns {', '.join(columns)}; item_id and value are needed"

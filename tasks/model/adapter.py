@@ -10,7 +10,7 @@ import difflib
 import logging
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -60,14 +60,24 @@ def open_for_training(model: ModelRef, spec: TrainSpec) -> nn.Module:
         return whole.requires_grad_(True).train()
     base = _open_base(model, dtype, spec.four_bits())
     rows = trained_ids(model.root)
-    if rows and spec.sharding == "full":
+    if spec.sharding == "full":
+        check_whole_rows(len(rows))
+    return attach_adapter(base, spec.adapter, seed=spec.seed, rows=rows).train()
+
+
+def check_whole_rows(n_rows: int) -> None:
+    """Check that a sharded training trains no rows of the embeddings.
+
+    Raises:
+        ConfigError: TG0111, it does.
+    """
+    if n_rows:
         raise ConfigError(
-            f"sharding full cannot train the embeddings of the chat template's {len(rows)} tokens",
+            f"sharding full cannot train the embeddings of the chat template's {n_rows} tokens",
             code="TG0111",
             where="train.sharding",
             hint="use sharding: none, or a chat template whose tokens the base model has",
         )
-    return attach_adapter(base, spec.adapter, seed=spec.seed, rows=rows).train()
 
 
 def continue_from(model: nn.Module, start: TrainedRef) -> None:
@@ -363,9 +373,19 @@ def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[st
 
     head = base.get_output_embeddings()
     found = {name for name, module in base.named_modules() if isinstance(module, nn.Linear) and module is not head}
-    short = sorted({name.rpartition(".")[2] for name in found})
     if wanted == "all-linear":
-        return short
+        return sorted({name.rpartition(".")[2] for name in found})
+    check_targets(found, wanted)
+    return sorted(set(wanted))
+
+
+def check_targets(found: Collection[str], wanted: Sequence[str]) -> None:
+    """Check that linear layers of these full names include all that are wanted.
+
+    Raises:
+        ConfigError: TG0181.
+    """
+    short = sorted({name.rpartition(".")[2] for name in found})
     for name in wanted:
         if not any(full == name or full.endswith(f".{name}") for full in found):
             close = difflib.get_close_matches(name, short, n=1)
@@ -375,21 +395,31 @@ def target_names(base: PreTrainedModel, wanted: Literal["all-linear"] | tuple[st
                 where="train.adapter.target_modules",
                 hint=f"did you mean {close[0]!r}?" if close else "use all-linear",
             )
-    return sorted(set(wanted))
 
 
 def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | None:
     """The transformer layers to adapt, from 0; None for all.
 
     Raises:
-        ConfigError: TG0181, the model has fewer layers than `top_layers`, or no layer of a given number.
+        ConfigError: TG0181, as `layers_within`.
     """
     n_layers = int(base.config.num_hidden_layers)
+    chosen = layers_within(adapter, n_layers)
+    return None if len(chosen) == n_layers else chosen
+
+
+def layers_within(adapter: AdapterSpec, n_layers: int) -> list[int]:
+    """The numbers of the adapted layers in a model with `n_layers`.
+
+    Raises:
+        ConfigError: TG0181, the model has fewer layers than `top_layers`, or no layer of a given number.
+    """
     if adapter.top_layers is not None and adapter.top_layers > n_layers:
         raise ConfigError(
             f"top_layers is {adapter.top_layers}, the model has {n_layers} layers",
             code="TG0181",
             where="train.adapter.top_layers",
+            hint=f"set top_layers to at most {n_layers}; null adapts all",
         )
     chosen = list(adapter.layers_of(n_layers))
     beyond = [number for number in chosen if number >= n_layers]
@@ -400,4 +430,4 @@ def layer_numbers(base: PreTrainedModel, adapter: AdapterSpec) -> list[int] | No
             where="train.adapter.layers",
             hint="layers are counted from 0; top_layers counts from the end",
         )
-    return None if len(chosen) == n_layers else chosen
+    return chosen

@@ -84,7 +84,7 @@ def fetch_base_model(
     """
     source = parse_model_uri(uri)
     if isinstance(source, FileUri):
-        place = _local(source, root)
+        place = local_place(source, root)
         if place.suffix == ".gguf":
             link_files(cached_conversion(place, cache), out)
         else:
@@ -110,7 +110,7 @@ def fingerprint_base_model(uri: str, *, root: Path) -> str:
     source = parse_model_uri(uri)
     if not isinstance(source, FileUri):
         return sha256_json(uri)
-    place = _local(source, root)
+    place = local_place(source, root)
     files = [place] if place.is_file() else usable_files(place)
     return sha256_json({path.name: sha256_file(path) for path in files})
 
@@ -252,18 +252,35 @@ def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, 
 
 def _refuse_quantized(model: ModelRef) -> None:
     """Refuse a quantised base: transformers would keep its quantisation and ignore the requested one."""
-    found = orjson.loads((model.root / "config.json").read_bytes()).get("quantization_config")
+    check_not_quantized(orjson.loads((model.root / "config.json").read_bytes()), model.root / "config.json")
+
+
+def check_not_quantized(config: Mapping[str, Any], where: Path) -> None:
+    """Check that a base to be loaded in 4 bits has its weights in full precision.
+
+    Args:
+        where: The config.json.
+
+    Raises:
+        ConfigError: TG0111, it is quantised.
+    """
+    found = config.get("quantization_config")
     if found:
         raise ConfigError(
             f"the base is already quantised ({found.get('quant_method', 'unknown method')}), so it cannot be loaded in "
             "4 bits for method qlora",
             code="TG0111",
-            where=str(model.root / "config.json"),
+            where=str(where),
             hint="use the base model's full-precision files",
         )
 
 
-def _local(source: FileUri, root: Path) -> Path:
+def local_place(source: FileUri, root: Path) -> Path:
+    """The folder or file of an address.
+
+    Raises:
+        ConfigError: TG0171, there is none.
+    """
     place = (root / source.path).expanduser()
     if not place.is_dir() and not place.is_file():
         what = f"{place} is neither a folder nor a file" if place.exists() else f"{place} does not exist"
@@ -275,10 +292,7 @@ def _local(source: FileUri, root: Path) -> Path:
 
 def _describe(out: Path, uri: str) -> ModelRef:
     config = read_config(out / "config.json")
-    try:
-        vocab_size, context = config["vocab_size"], config["max_position_embeddings"]
-    except KeyError as error:
-        raise ConfigError(f"config.json lacks {error}", code="TG0171", where=str(out / "config.json")) from None
+    vocab_size, context = sizes_in(config, out / "config.json")
     return ModelRef(
         root=out,
         uri=uri,
@@ -286,6 +300,23 @@ def _describe(out: Path, uri: str) -> ModelRef:
         vocab_size=vocab_size,
         context_length=context,
     )
+
+
+def sizes_in(config: Mapping[str, Any], where: Path) -> tuple[int, int]:
+    """Return rows of the embeddings, and the context's tokens.
+
+    Args:
+        where: The config.json.
+
+    Raises:
+        ConfigError: TG0171, it lacks one.
+    """
+    try:
+        return config["vocab_size"], config["max_position_embeddings"]
+    except KeyError as error:
+        raise ConfigError(
+            f"config.json lacks {error}", code="TG0171", where=str(where), hint="use the model's own config.json"
+        ) from None
 
 
 def _n_parameters(folder: Path, *, tied: bool) -> int:
@@ -324,14 +355,19 @@ def check_same_tokenizer(out: Path, *, model: ModelRef, first: ModelRef) -> Arti
     """
     digests = [_tokenizer_digest(each.root / TOKENIZER) for each in (first, model)]
     if digests[0] is None or digests[0] != digests[1]:
-        raise ConfigError(
-            f"{model.uri.split('#')[0]} tokenizes text differently from {first.uri.split('#')[0]}: "
-            "their losses per token cannot be compared",
-            code="TG0160",
-            where="train",
-            hint="compare them by a metric of the answers: exact, chrf or a field",
-        )
+        raise different_tokenizers_error(model.uri, first.uri)
     return Artifact(root=out)
+
+
+def different_tokenizers_error(uri: str, first: str) -> ConfigError:
+    """What is wrong with comparing the losses of two base models."""
+    return ConfigError(
+        f"{uri.split('#')[0]} tokenizes text differently from {first.split('#')[0]}: "
+        "their losses per token cannot be compared",
+        code="TG0160",
+        where="train",
+        hint="compare them by a metric of the answers: exact, chrf or a field",
+    )
 
 
 def _tokenizer_digest(path: Path) -> str | None:

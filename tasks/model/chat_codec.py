@@ -217,13 +217,18 @@ def _with_fixed_day(template: str) -> str:
 def _template(tokenizer: PreTrainedTokenizerBase) -> str:
     template = tokenizer.chat_template
     if not isinstance(template, str) or not template:
-        raise ConfigError(
-            "the base model has no chat template",
-            code="TG0173",
-            where="base_model",
-            hint="set `prompt.chat_template` (e.g. chatml), use an instruction-tuned base, or `format: completion`",
-        )
+        raise no_template_error()
     return template
+
+
+def no_template_error() -> ConfigError:
+    """What is wrong with a base model that cannot write conversations."""
+    return ConfigError(
+        "the base model has no chat template",
+        code="TG0173",
+        where="base_model",
+        hint="set `prompt.chat_template` (e.g. chatml), use an instruction-tuned base, or `format: completion`",
+    )
 
 
 def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:

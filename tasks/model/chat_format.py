@@ -65,12 +65,7 @@ def encode_examples(
     """
     from tasks.curate.rows import write_removed
 
-    if encoding.max_length > model.context_length:
-        raise ConfigError(
-            f"max_length {encoding.max_length} exceeds the model's context of {model.context_length} tokens",
-            code="TG0111",
-            where="train.max_length",
-        )
+    check_max_length(encoding.max_length, model.context_length)
     codec = ChatCodec.of(load_tokenizer(model), encoding.format, encoding.loss_on)
     train = _encode_split(splits.train, codec, encoding, limit=encoding.max_examples, progress=progress)
     if encoding.canaries is not None:
@@ -101,6 +96,21 @@ def encode_examples(
         n_dropped=len(train.removed) + len(validation.removed),
         max_tokens=max(lengths),
     )
+
+
+def check_max_length(max_length: int, context_length: int) -> None:
+    """Check that the longest example fits the model's context; both in tokens.
+
+    Raises:
+        ConfigError: TG0111, it does not.
+    """
+    if max_length > context_length:
+        raise ConfigError(
+            f"max_length {max_length} exceeds the model's context of {context_length} tokens",
+            code="TG0111",
+            where="train.max_length",
+            hint=f"set train.max_length to at most {context_length}",
+        )
 
 
 def _plant(spec: PlantedSpec, train: _Split, codec: ChatCodec, *, max_length: int) -> None:

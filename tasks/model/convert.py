@@ -50,13 +50,7 @@ def convert_gguf(path: Path, out: Path) -> None:
 
     with GgufFile(path) as file:
         metadata = file.metadata
-        if metadata.get("general.architecture") != "llama":
-            raise DataError(
-                f"architecture {metadata.get('general.architecture')!r} is not convertible from GGUF, only 'llama' is",
-                code="TG0310",
-                where=str(path),
-                hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
-            )
+        _check_architecture(metadata, path)
         try:
             roles = write_tokenizer(metadata, out)
             tied = "output.weight" not in file.tensors
@@ -75,6 +69,32 @@ def convert_gguf(path: Path, out: Path) -> None:
             "license": metadata.get("general.license"),
         },
     )
+
+
+def read_gguf_config(path: Path) -> tuple[dict[str, object], bool]:
+    """The config.json that `convert_gguf` would write, and whether the file has a chat template; reads no tensor.
+
+    Raises:
+        DataError: TG0310, as `convert_gguf`.
+    """
+    with GgufFile(path) as file:
+        metadata = file.metadata
+        _check_architecture(metadata, path)
+        try:
+            config = _config(metadata, {}, tied="output.weight" not in file.tensors)
+        except KeyError as error:
+            raise DataError(f"the GGUF lacks {error}", code="TG0310", where=str(path)) from None
+        return config, bool(metadata.get("tokenizer.chat_template"))
+
+
+def _check_architecture(metadata: Mapping[str, Any], path: Path) -> None:
+    if metadata.get("general.architecture") != "llama":
+        raise DataError(
+            f"architecture {metadata.get('general.architecture')!r} is not convertible from GGUF, only 'llama' is",
+            code="TG0310",
+            where=str(path),
+            hint="use the Hugging Face directory of this model (`file:` or `hf://`)",
+        )
 
 
 def _rename(name: str, weights: Floats, metadata: Mapping[str, Any]) -> tuple[str, Floats]:

@@ -211,7 +211,7 @@ def answer_in_groups(
     prompts, model, decoding, trained = task.prompts, task.model, task.decoding, task.trained
     codec = ChatCodec.of(load_tokenizer(model), prompts.format)
     items = read_items(prompts, codec)
-    _check_room(items, decoding.max_new_tokens, model.context_length)
+    check_room(items, decoding.max_new_tokens, model.context_length)
     prefix = shared_prefix([item.prompt for item in items])
     common = sha256_json([model.digest, trained.digest if trained else None, decoding.model_dump(), prefix])
     ends = group_ends(len(items), batch_size=decoding.batch_size)
@@ -293,7 +293,12 @@ def read_items(prompts: PromptSet, codec: ChatCodec) -> list[Item]:
     ]
 
 
-def _check_room(items: Sequence[Item], max_new_tokens: int, context_length: int) -> None:
+def check_room(items: Sequence[Item], max_new_tokens: int, context_length: int) -> None:
+    """Check that every prompt leaves room for the longest answer, and for its reference answer; all in tokens.
+
+    Raises:
+        DataError: TG0309, one does not.
+    """
     for item in items:
         needed = len(item.prompt) + max(max_new_tokens, len(item.reference))
         if needed > context_length:

@@ -29,6 +29,7 @@ MODEL_FILES = (
     "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja", "origin.json", "LICENSE*",
 )  # fmt: skip
 """The files of a Hugging Face directory that we use. No pickles, no code."""
+_WHAT_FITS = "name the folder with config.json, tokenizer.json and *.safetensors (`save_pretrained`), or a .gguf file"
 _INSTALL_TIMEOUT_S = 1800
 _MAX_RATIO = 20
 _FREE_BYTES = 1 << 27
@@ -78,16 +79,31 @@ def cached_snapshot(source: HubUri, cache: Path, *, allow_download: bool) -> Pat
 
     def make(folder: Path) -> None:
         if not allow_download:
-            raise ConfigError(
-                f"{source.repo} is not in the cache and downloads are not allowed",
-                code="TG0171",
-                where="train.allow_download",
-                hint="set `allow_download: true` once, or use a `file:` directory",
-            )
+            raise not_cached_error(source)
         download_snapshot(source, folder)
         usable_files(folder)
 
-    return _complete(cache / "models" / f"hf-{source.repo.replace('/', '--')}-{source.revision}", make)
+    return _complete(_snapshot_place(source, cache), make)
+
+
+def find_cached(source: HubUri | PypiUri, cache: Path) -> Path | None:
+    """The folder of a model that needs no download, unverified; None if it does."""
+    place = _snapshot_place(source, cache) if isinstance(source, HubUri) else _conversion_place(cache, source.sha256)
+    return place if place.is_dir() else None
+
+
+def not_cached_error(source: HubUri) -> ConfigError:
+    """What is wrong with a model that must not be downloaded."""
+    return ConfigError(
+        f"{source.repo} is not in the cache and downloads are not allowed",
+        code="TG0171",
+        where="train.allow_download",
+        hint="set `allow_download: true` once, or use a `file:` directory",
+    )
+
+
+def _snapshot_place(source: HubUri, cache: Path) -> Path:
+    return cache / "models" / f"hf-{source.repo.replace('/', '--')}-{source.revision}"
 
 
 def usable_files(folder: Path) -> list[Path]:
@@ -100,7 +116,9 @@ def usable_files(folder: Path) -> list[Path]:
     files = sorted({path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()})
     names = {path.name for path in files}
     if "config.json" not in names:
-        raise ConfigError("no config.json: not a Hugging Face model directory", code="TG0171", where=str(folder))
+        raise ConfigError(
+            "no config.json: not a Hugging Face model directory", code="TG0171", where=str(folder), hint=_WHAT_FITS
+        )
     if not any(name.endswith(".safetensors") for name in names):
         pickles = sorted(path.name for path in folder.iterdir() if path.suffix in _PICKLES)
         if pickles:
@@ -110,7 +128,7 @@ def usable_files(folder: Path) -> list[Path]:
                 where=str(folder),
                 hint="save them as safetensors with `save_pretrained` of a current transformers",
             )
-        raise ConfigError("no *.safetensors weights", code="TG0171", where=str(folder))
+        raise ConfigError("no *.safetensors weights", code="TG0171", where=str(folder), hint=_WHAT_FITS)
     return files
 
 

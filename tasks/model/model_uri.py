@@ -76,6 +76,15 @@ def parse_model_uri(uri: str) -> FileUri | HubUri | PypiUri:
     raise _invalid(uri, "file:DIR, hf://org/name@COMMIT or pypi://dist@version/member.gguf#sha256=HEX")
 
 
+def is_address(uri: str) -> bool:
+    """Return whether `parse_model_uri` accepts it."""
+    try:
+        parse_model_uri(uri)
+    except (ConfigError, SecurityError):
+        return False
+    return True
+
+
 def _pypi(uri: str) -> PypiUri:
     found = _PYPI.fullmatch(uri)
     form = "pypi://dist@version/member.gguf#sha256=<64 hex digits>[&wheel-sha256=<64 hex digits>]"

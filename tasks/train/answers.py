@@ -48,7 +48,7 @@ class Answerer:
         codec = ChatCodec.of(load_tokenizer(base), spec.format)
         self._engine = Engine(PlainDecoder(model), codec, stop_ids(codec, model), spec.validation_max_new_tokens)
         room = base.context_length - spec.validation_max_new_tokens
-        self._items = _choose(validation, spec.validation_items, longest=room)
+        self._items = choose_items(validation, spec.validation_items, longest=room)
         self._batch_size = spec.batch_size
         self._folder = folder
 
@@ -85,8 +85,12 @@ def _file(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.json"
 
 
-def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
-    """The tickets with the smallest hashes, longest prompts first; skips those without room for an answer."""
+def choose_items(validation: Path, n_items: int, *, longest: int) -> list[Item]:
+    """The tickets with the smallest hashes, longest prompts first; skips those without room for an answer.
+
+    Raises:
+        TrainingError: TG0411, none has room.
+    """
     from datasets import load_from_disk
 
     items = [item for row in load_from_disk(str(validation)) if len((item := _item(row)).prompt) <= longest]
@@ -99,6 +103,16 @@ def _choose(validation: Path, n_items: int, *, longest: int) -> list[Item]:
         )
     chosen = heapq.nsmallest(n_items, items, key=lambda item: hashlib.sha256(item.item_id.encode()).digest())
     return sorted(chosen, key=lambda item: (-len(item.prompt), item.item_id))
+
+
+def no_validation_error() -> TrainingError:
+    """What is wrong with a training that needs validation examples and has none."""
+    return TrainingError(
+        "early stopping and answers in training need validation examples, and there are none",
+        code="TG0411",
+        where="train.early_stopping, train.validation_items",
+        hint="raise split.validation_fraction, or leave them out",
+    )
 
 
 def _item(row: dict[str, Any]) -> Item:

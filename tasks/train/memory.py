@@ -31,6 +31,8 @@ from schemas.training import AdapterSpec, Method, QuantizationSpec, TrainSpec
 from tasks.model.base_model import auto_is_bfloat16
 from tasks.train.model_shapes import ModelDims
 
+PAGED = "paged_adamw_8bit"
+"""The optimiser that needs CUDA."""
 _BLOCK, _SECOND_BLOCK = 64, 256
 """Weights per scale of NF4, and scales per second-level scale. Source: Dettmers et al., QLoRA (2023), section 3."""
 _FLOAT32, _FLOAT16 = 4, 2
@@ -441,6 +443,21 @@ def required_bytes(
 def detect_device() -> Literal["cpu", "cuda"]:
     """The device that a training on this machine uses, as far as can be detected without torch."""
     return "cpu" if free_card_bytes() is None else "cuda"
+
+
+def check_device(train: TrainSpec, device: str) -> None:
+    """Check that the optimiser works on this kind of device, `cuda` or `cpu`.
+
+    Raises:
+        ConfigError: TG0111, it does not.
+    """
+    if train.optimizer == PAGED and device != "cuda":
+        raise ConfigError(
+            f"paged_adamw_8bit pages between CUDA and the CPU, but training runs on {device}",
+            code="TG0111",
+            where="train.optimizer",
+            hint="use adamw_8bit, which has kernels for the CPU too",
+        )
 
 
 def free_bytes(root: Path = Path("/")) -> int:

@@ -20,6 +20,8 @@ from ruamel.yaml import YAML
 from schemas.errors import ConfigError
 from schemas.names import closest
 
+FAST_TYPES = ("llama", "mistral", "qwen2")
+"""`model_type`s that tasks/train/fast computes exactly."""
 _GEMMA = ("gemma3", "gemma3_text")
 _KNOWN = Path(__file__).with_name("known_models.yaml")
 _SUFFIX = re.compile(r"-(hf|instruct|chat|it|pt|base|reasoning|thinking|v0\.[12]|\d{4})$")
@@ -139,6 +141,21 @@ class ModelDims:
     def n_parameters(self) -> int:
         """All weights; a tied head counts once."""
         return self.n_linear + self.n_other
+
+
+def check_fast(model_type: str, *, fast: bool) -> None:
+    """Check that the output of frozen layers can be cached.
+
+    Raises:
+        ConfigError: TG0111, it cannot.
+    """
+    if not fast:
+        raise ConfigError(
+            f"the fast path does not support this model ({model_type}) here, and a cached trunk needs the fast path",
+            code="TG0111",
+            where="train.cache_trunk",
+            hint="use cache_trunk: auto, which trains without the cache when it is not supported",
+        )
 
 
 def known_models() -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError
 from schemas.training import TrainSpec
+from tasks.train.memory import check_device
 
 _CONSTANT = ("qmap1", "qmap2")
 """Code books of 8-bit moments: the same for every weight, and created again by the optimiser."""
@@ -42,13 +42,7 @@ def make_optimizer(model: nn.Module, spec: TrainSpec) -> torch.optim.Optimizer:
 
     if spec.optimizer == "adamw_8bit":
         return cast(torch.optim.Optimizer, AdamW8bit(groups, **rates))
-    if trainable[0].device.type != "cuda":
-        raise ConfigError(
-            f"paged_adamw_8bit pages between CUDA and the CPU, but training runs on {trainable[0].device.type}",
-            code="TG0111",
-            where="train.optimizer",
-            hint="use adamw_8bit, which has kernels for the CPU too",
-        )
+    check_device(spec, trainable[0].device.type)
     return cast(torch.optim.Optimizer, PagedAdamW8bit(groups, **rates))
 
 

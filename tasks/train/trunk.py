@@ -20,12 +20,13 @@ import orjson
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import ConfigError, StorageError, TrainingError
+from schemas.errors import StorageError, TrainingError
 from tasks.failpoint import reach
 from tasks.files import seal, sha256_json, verify, write_json
 from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
+from tasks.train.model_shapes import check_fast
 
 SPLITS = ("train", "validation")
 FILL = 16
@@ -114,13 +115,7 @@ def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
         return 0
     if not is_fast(model):
         if spec.cache_trunk == "on":
-            raise ConfigError(
-                f"the fast path does not support this model ({model.config.model_type}) here, and a cached trunk "  # type: ignore[union-attr]
-                "needs the fast path",
-                code="TG0111",
-                where="train.cache_trunk",
-                hint="use cache_trunk: auto, which trains without the cache when it is not supported",
-            )
+            check_fast(model.config.model_type, fast=False)  # type: ignore[union-attr, arg-type]
         return 0
     if spec.cache_trunk == "auto" and job.trunks is None:
         accumulation = spec.gradient_accumulation_steps

@@ -17,6 +17,7 @@ from torch import nn
 
 from schemas.errors import TrainingError
 from tasks.model.adapter import trainable_tensors
+from tasks.train.answers import no_validation_error
 from tasks.train.batches import Examples
 from tasks.train.distributed import ALONE, Group
 from tasks.train.early_stopping import Best, BestWeights, update_best
@@ -53,12 +54,7 @@ class Validator:
         spec = loop.spec
         self.examples = examples if examples is not None and len(examples) else None
         if spec.early_stopping is not None and self.examples is None:
-            raise TrainingError(
-                "early stopping needs validation examples, and there are none",
-                code="TG0411",
-                where="train.early_stopping",
-                hint="raise split.validation_fraction, or leave early_stopping out",
-            )
+            raise no_validation_error()
         self.best: Best | None = None
         self._model, self._losses, self._spec, self._group = loop.model, loop.losses, spec, loop.group
         self._weights = trainable_tensors(loop.model)

@@ -20,9 +20,7 @@ from tasks.model.decoding.decoder import has_plain_layers, language_model
 from tasks.train.batches import Batch, backward_through, has_steady_positions, shared_prefix
 from tasks.train.fast.attention import Heads, Packing, pack, pack_prefix, packed_attention
 from tasks.train.fast.kernels import adapted_linear, frozen_linear, gated_unit, rms_norm, token_losses
-
-FAST_TYPES = ("llama", "mistral", "qwen2")
-"""`model_type`s whose decoder layer is exactly what `Layer` computes."""
+from tasks.train.model_shapes import FAST_TYPES
 
 
 class Layer:

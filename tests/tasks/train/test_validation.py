@@ -13,6 +13,7 @@ from schemas.artifacts import DatasetRef, ModelRef
 from schemas.errors import TrainingError
 from schemas.training import EarlyStoppingSpec, TrainSpec
 from tasks.model.adapter import open_for_training, trainable_tensors
+from tasks.train.base_fit import check_validation
 from tasks.train.batches import epoch_batches
 from tasks.train.early_stopping import Best, update_best
 from tasks.train.engine import Outcome, train
@@ -145,3 +146,17 @@ def test_after_a_divergence_training_resumes_from_the_last_finite_checkpoint(
     assert all(bool(tensor.isfinite().all()) for tensor in load_file(kept / "weights.safetensors").values())
     again, _ = _train(dataset, tiny_model, spec, tmp_path / "broken")
     assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_training_without_room_for_its_validation_is_found_before_it_starts(
+    tmp_path: Path, dataset: DatasetRef, tiny_model: ModelRef
+) -> None:
+    def check(n_validation: int, *, max_new_tokens: int = 4) -> None:
+        given = dataset.model_copy(update={"n_validation": n_validation})
+        check_validation(tmp_path, dataset=given, model=tiny_model, validation_items=2, max_new_tokens=max_new_tokens)
+
+    check(dataset.n_validation)
+    with pytest.raises(TrainingError, match=r"TG0411.*there are none"):
+        check(0)
+    with pytest.raises(TrainingError, match=r"TG0411.*no validation ticket leaves room"):
+        check(dataset.n_validation, max_new_tokens=tiny_model.context_length - 1)

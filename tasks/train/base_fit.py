@@ -1,0 +1,234 @@
+"""Whether settings and prompts fit the base model, before anything is trained on it.
+
+`base_faults` reads the model's files but no weights, and needs no torch: `validate --data`, `plan` and each run call it
+before curation (`flows/run/faults.py`). The steps read prompts and examples as the model will: `flows/prepare.py` and
+`flows/finetune.py` put them in front of the training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from schemas.artifacts import Artifact, DatasetRef, ModelRef, PromptSet
+from schemas.chat_template import WHERE, ChatTemplate
+from schemas.errors import ConfigError, DataError, StorageError, TrainingError, TunegateError
+from schemas.training import TrainSpec
+from tasks.model.adapter import check_targets, check_whole_rows, layers_within
+from tasks.model.base_model import check_not_quantized, local_place, read_config, sizes_in
+from tasks.model.chat_codec import ChatCodec, no_template_error
+from tasks.model.chat_format import check_max_length
+from tasks.model.convert import read_gguf_config
+from tasks.model.generate import check_room, read_items
+from tasks.model.model_cache import find_cached, not_cached_error, usable_files
+from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
+from tasks.step import as_step
+from tasks.train.model_shapes import FAST_TYPES, check_fast
+
+TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+
+
+@dataclass(frozen=True)
+class FoundBase:
+    """What the files of a base model say without its weights."""
+
+    where: Path
+    """Its folder or GGUF file."""
+    config: Mapping[str, Any]
+    """Fields of config.json."""
+    matrices: frozenset[str]
+    """Names of its weights with two axes, without `.weight`; empty if they are not known."""
+    has_template: bool
+    """Whether it has a chat template of its own."""
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Its tokenizer.json; None for a GGUF that has not been converted, or if there is none."""
+        file = self.where / TOKENIZER
+        return file if file.is_file() else None
+
+    @property
+    def context_length(self) -> int:
+        """Tokens.
+
+        Raises:
+            ConfigError: TG0171, config.json lacks it.
+        """
+        return sizes_in(self.config, self.where / "config.json")[1]
+
+
+def find_base(uri: str, *, allow_download: bool, root: Path, cache: Path) -> FoundBase | None:
+    """Read the files of a base model; None if it has to be downloaded first. Contacts no service.
+
+    Args:
+        root: Base folder of relative `file:` paths.
+        cache: Downloads and conversions.
+
+    Raises:
+        ConfigError: TG0171, as `fetch_base_model`; TG0173, config.json names code of its own.
+        SecurityError: TG0822, the weights are pickles.
+        StorageError: TG0542, the weights are damaged.
+        DataError: TG0310, the GGUF cannot be converted.
+    """
+    source = parse_model_uri(uri)
+    if isinstance(source, FileUri):
+        place = local_place(source, root)
+        if place.is_file():
+            config, has_template = read_gguf_config(place)
+            return FoundBase(place, config, frozenset(), has_template)
+        usable_files(place)
+        return _read_folder(place)
+    found = find_cached(source, cache)
+    if found is None and isinstance(source, HubUri) and not allow_download:
+        raise not_cached_error(source)
+    return None if found is None else _read_folder(found)
+
+
+def _read_folder(folder: Path) -> FoundBase:
+    has_template = (folder / TEMPLATE).is_file()
+    if not has_template and (file := folder / TOKENIZER_CONFIG).is_file():
+        try:
+            has_template = bool(orjson.loads(file.read_bytes()).get("chat_template"))
+        except (ValueError, AttributeError):
+            raise StorageError("the file is not a JSON object", code="TG0542", where=str(file)) from None
+    return FoundBase(folder, read_config(folder / "config.json"), _matrices(folder), has_template)
+
+
+def _matrices(folder: Path) -> frozenset[str]:
+    """The names of two-dimensional weights, from the headers of the safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
+    found: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="numpy") as file:
+                found |= {name for name in file.keys() if len(file.get_slice(name).get_shape()) == 2}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise StorageError(f"damaged weights: {error}", code="TG0542", where=str(path)) from None
+    return frozenset(name.removesuffix(".weight") for name in found if name.endswith(".weight"))
+
+
+def base_faults(
+    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None
+) -> Iterator[TunegateError]:
+    """Yield what a training with these settings, or the answers of its model, would fail on whatever the tickets are.
+
+    Args:
+        max_new_tokens: Longest answer to a held-out item.
+        chat: The declared chat template.
+    """
+    for check in _checks(base, train, max_new_tokens=max_new_tokens, chat=chat):
+        try:
+            check()
+        except TunegateError as error:
+            yield error
+
+
+def _checks(
+    base: FoundBase, train: TrainSpec, *, max_new_tokens: int, chat: ChatTemplate | None
+) -> Iterator[Callable[[], object]]:
+    try:
+        context = base.context_length
+    except ConfigError:
+        yield lambda: base.context_length
+        return
+    yield lambda: check_max_length(train.max_length, context)
+    yield lambda: _check_answer(max_new_tokens, context, where="evaluate.max_new_tokens", code="TG0309")
+    if train.validation_items:
+        longest = train.validation_max_new_tokens
+        yield lambda: _check_answer(longest, context, where="train.validation_max_new_tokens", code="TG0411")
+    if train.format == "instruction" and not base.has_template and chat is None:
+        yield lambda: _raise(no_template_error())
+    if chat is not None:
+        yield lambda: _check_chat(base, train, chat)
+    if train.method != "full":
+        if (n_layers := base.config.get("num_hidden_layers")) is not None:
+            yield lambda: layers_within(train.adapter, n_layers)
+        wanted = train.adapter.target_modules
+        if wanted != "all-linear" and base.matrices:
+            yield lambda: check_targets(_linear(base.matrices), wanted)
+    if train.four_bits() is not None:
+        yield lambda: check_not_quantized(base.config, base.where / "config.json")
+    if train.cache_trunk == "on":
+        yield lambda: check_fast(str(base.config.get("model_type")), fast=base.config.get("model_type") in FAST_TYPES)
+
+
+def _raise(error: TunegateError) -> None:
+    raise error
+
+
+def _linear(matrices: Collection[str]) -> set[str]:
+    """Without embeddings and output head, which no adapter is put on."""
+    return {name for name in matrices if name.rpartition(".")[2] not in ("embed_tokens", "lm_head", "wte", "wpe")}
+
+
+def _check_answer(n_tokens: int, context: int, *, where: str, code: str) -> None:
+    if n_tokens >= context:
+        kind = DataError if code.startswith("TG03") else TrainingError
+        raise kind(
+            f"an answer of {n_tokens} tokens leaves no room for a prompt in the model's context of {context}",
+            code=code, where=where, hint=f"set {where} to less than {context}",
+        )  # fmt: skip
+
+
+def _check_chat(base: FoundBase, train: TrainSpec, chat: ChatTemplate) -> None:
+    """Check that the tokens of a declared template can be added and trained, of a base whose tokenizer is there."""
+    from tokenizers import Tokenizer
+
+    if base.where.is_file():
+        return
+    if base.tokenizer is None:
+        raise ConfigError("the base model has no tokenizer.json to add tokens to", code="TG0173", where=WHERE)
+    tokenizer = Tokenizer.from_file(str(base.tokenizer))
+    missing = [token for token in chat.tokens if tokenizer.token_to_id(token) is None]
+    if missing and base.matrices and not any(name.endswith("embed_tokens") for name in base.matrices):
+        raise ConfigError(
+            f"{len(missing)} tokens of the chat template are not in the tokenizer, and the weights have no embeddings "
+            "that could be extended", code="TG0173", where=WHERE,
+            hint="use a template whose tokens the tokenizer has",
+        )  # fmt: skip
+    if train.sharding == "full":
+        check_whole_rows(len({*missing, *chat.trained}))
+
+
+@as_step("fits", libraries=("transformers", "tokenizers", "pyarrow"))
+def check_prompts(out: Path, *, model: ModelRef, prompts: tuple[PromptSet, ...], max_new_tokens: int) -> Artifact:
+    """Check that every prompt and its answer fit the model's context; the result is empty.
+
+    Raises:
+        ConfigError: TG0173, the tokenizer cannot write conversations, or end them.
+        DataError: TG0308, there are no prompts; TG0309, one leaves no room for its answer.
+    """
+    from tasks.model.base_model import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    for each in prompts:
+        items = read_items(each, ChatCodec.of(tokenizer, each.format))
+        check_room(items, max_new_tokens, model.context_length)
+    return Artifact(root=out)
+
+
+@as_step("validation_fits", libraries=("datasets",))
+def check_validation(
+    out: Path, *, dataset: DatasetRef, model: ModelRef, validation_items: int, max_new_tokens: int
+) -> Artifact:
+    """Check that there are validation examples, and some that leave room for an answer; the result is empty.
+
+    Args:
+        validation_items: Tickets to answer at each validation; 0 if none is answered.
+        max_new_tokens: Longest of these answers.
+
+    Raises:
+        TrainingError: TG0411, there are none.
+    """
+    from tasks.train.answers import choose_items, no_validation_error
+
+    if not dataset.n_validation:
+        raise no_validation_error()
+    if validation_items:
+        choose_items(dataset.root / "validation", validation_items, longest=model.context_length - max_new_tokens)
+    return Artifact(root=out)
