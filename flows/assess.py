@@ -1,10 +1,12 @@
-"""Stage three: candidate, champion and baselines answer the same held-out items; the gate gives a verdict."""
+"""Stage three: candidate, champion and baselines answer the same held-out items; the gate gives a verdict.
+
+Items and prompts exist before the training (`flows/prepare.py`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from flows.context.graph_context import GraphContext
 from flows.context.registry_state import RegistryState
@@ -12,9 +14,9 @@ from flows.finetune import Tuned
 from flows.gate_checks import PROMPTING, CheckAdder, Checked
 from flows.graph.graph import Graph
 from flows.model_steps import Arms, ModelSteps, earlier_models, metric_code, metric_libraries
+from flows.prepare import PROMPTING_ARMS, Prepared, PromptingArm
 from flows.workspace.ray_cluster import answering_of
 from schemas.artifacts import (
-    ChampionRef,
     EvalSet,
     GateDecision,
     InterimAnswers,
@@ -34,25 +36,13 @@ from schemas.evidence import CheckEvidence
 from schemas.gates import GatesSpec
 from schemas.metrics import RIGHT
 from schemas.pipeline import PipelineSpec
-from schemas.training import Format, PromptSpec
-from schemas.verdicts import SeenItems
-from tasks.assess.baselines import score_classifier
 from tasks.assess.diagnosis import PastFacts
 from tasks.assess.endpoint_arm import answer_by_endpoint
 from tasks.assess.evidence import BASELINE_ARMS
 from tasks.assess.gate import GateContext, decide
-from tasks.assess.items import select_items
 from tasks.assess.labels import LABELLED, add_right, slices_count
-from tasks.assess.prompts import build_prompts
-from tasks.corpus.build import cite_as_served
 from tasks.model.generate import AnsweredBefore, generate_answers
 from tasks.model.interim_answers import answer_until_futile, take_answers
-from tasks.monitor.label_sources import compare_label_sources
-from tasks.prompts import insert_labels
-
-PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
-PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval", "rag")
-CLASSIFIER_ARMS: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf")
 
 
 @dataclass(frozen=True)
@@ -65,96 +55,49 @@ class Assessed:
     decision: GateDecision
 
 
-def assess(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, tuned: Tuned) -> Assessed:
+def assess(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, prepared: Prepared, tuned: Tuned
+) -> Assessed:
     """Add the stage. Answers are keyed by model, prompts and decoding: base and champion answer each set once."""
     registry_state = context.registry_state
     earlier = earlier_models(spec, registry_state)
     with graph.stage("assess"):
-        items = _items(graph, spec, splits, earlier, registry_state.seen)
-        arms = Arms()
-        adder = _ArmAdder(graph, spec, context, splits, items, arms)
-        for arm in _prompting_arms(spec, registry_state):
-            adder.prompting(arm, tuned.model)
+        items = prepared.items
+        arms = Arms(prompts=dict(prepared.prompts), scores=dict(prepared.classifiers))
+        adder = _ArmAdder(graph, spec, context, items, arms)
+        for arm in PROMPTING_ARMS:
+            if arm in prepared.prompts:
+                adder.answers(arm, tuned.model)
         if spec.evaluate.endpoint is not None:
             adder.endpoint(spec.evaluate.endpoint)
-        for name in CLASSIFIER_ARMS:
-            if name in spec.evaluate.arms and spec.evaluate.routing_field:
-                adder.classifier(name, spec.evaluate.routing_field)
         if spec.gates.interim is None:
-            adder.tuned("tuned", spec.train.prompt, spec.train.format, tuned.model, tuned.trained)
-        for earlier_arm, ref in earlier.items():
-            # It answers as it is served: with the prompt, format and longest answer that it was judged with.
-            shown = items
-            if ref.prompt.shows_passages:
-                shown = graph.named("passages", earlier_arm).add(cite_as_served, items=items, bundle=ref.bundle)
-            adder.tuned(
-                earlier_arm, ref.prompt, ref.trained.format, ref.model, ref.trained, items=shown,
-                max_new_tokens=ref.max_new_tokens,
-            )  # fmt: skip
+            adder.answers("tuned", tuned.model, tuned.trained)
+        for name, ref in earlier.items():
+            adder.answers(name, ref.model, ref.trained, max_new_tokens=ref.max_new_tokens)
         seen = None
         if spec.gates.interim is not None:  # after the arms that it is compared with, which all candidates share
             seen = adder.candidate(tuned)
         if spec.evaluate.labels is not None:
             adder.labelled(_labelled_arms(spec, arms))
-        checks = CheckAdder(graph, spec, context, splits, items, tuned, arms).add_all()
-        decision = graph.named("gate").grow(
-            add_gate,
-            spec=spec,
-            registry_state=registry_state,
-            items=items,
-            model=tuned.model,
-            trained=tuned.trained,
-            candidate=arms.scores["tuned"],
-            baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
-            champion=arms.scores.get("champion"),
-            anchor=arms.scores.get("anchor"),
-            checks=tuple(checks.evidence.values()),
-            suite=checks.suite,
-            interim=seen,
-            labels=_label_sources(graph, spec, splits, registry_state),
-        )
+        checks = CheckAdder(graph, spec, context, splits, prepared, tuned, arms).add_all()
+        with graph.staying():  # it reads the ledger
+            decision = graph.named("gate").grow(
+                add_gate,
+                spec=spec,
+                registry_state=registry_state,
+                items=items,
+                model=tuned.model,
+                trained=tuned.trained,
+                candidate=arms.scores["tuned"],
+                baselines=tuple(arms.scores[arm] for arm in BASELINE_ARMS if arm in arms.scores),
+                champion=arms.scores.get("champion"),
+                anchor=arms.scores.get("anchor"),
+                checks=tuple(checks.evidence.values()),
+                suite=checks.suite,
+                interim=seen,
+                labels=prepared.labels,
+            )
     return Assessed(items, arms, checks, decision)
-
-
-def _label_sources(
-    graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState
-) -> LabelSources | None:
-    """Add the check of labels by file and week, once there is a champion to tell a bad week from a bad candidate."""
-    if registry_state.champion is None:
-        return None
-    field = spec.evaluate.routing_field or "category"
-    return graph.add(compare_label_sources, splits=splits, known=registry_state.past.splits, field=field)
-
-
-def _prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
-    """Return the declared ones; without any, the one that takes the place of a champion in each comparison with it."""
-    declared = tuple(arm for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
-    gates = spec.gates
-    replaces = gates.compare.off is None and gates.if_missing == "baseline" and registry_state.champion is None
-    return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
-
-
-def _items(
-    graph: Graph, spec: PipelineSpec, splits: Splits, earlier: dict[ModelArm, ChampionRef], seen: SeenItems
-) -> EvalSet:
-    """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
-    evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
-    system = insert_labels(evaluate.baseline_system, ()) or prompt.system
-    baseline = prompt.model_copy(update={"system": system})
-    prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
-    return graph.add(
-        select_items,
-        splits=splits,
-        max_items=evaluate.max_items,
-        seed=evaluate.seed,
-        answer=prompt.answer,
-        choose=evaluate.choose,
-        stratify=evaluate.routing_field,
-        prompts=tuple(prompts),
-        seen=seen,
-        slices=() if guard is None else guard.by,
-        top_up=0 if guard is None else guard.top_up,
-    )
 
 
 def _labelled_arms(spec: PipelineSpec, arms: Arms) -> tuple[str, ...]:
@@ -174,66 +117,25 @@ class _ArmAdder:
     graph: Graph
     spec: PipelineSpec
     context: GraphContext
-    splits: Splits
     items: EvalSet
     arms: Arms
 
-    def prompting(self, arm: PromptingArm, model: ModelRef) -> None:
-        """Add the base model, with only the instruction or with examples."""
-        self.arms.prompts[arm] = self._baseline_prompts(arm, arm)
-        self._answer_and_score(arm, model, self.spec.evaluate.decoding())
-
-    def _baseline_prompts(self, name: str, arm: PromptingArm) -> PromptSet:
-        evaluate, train = self.spec.evaluate, self.spec.train
-        shows = arm in ("few_shot", "retrieval")
-        label = evaluate.routing_field if evaluate.lists_labels else None
-        libraries = ("scikit-learn", "numpy") if arm == "retrieval" else ()
-        return self.graph.named("prompts", name, libraries=libraries).add(
-            build_prompts,
-            items=self.items,
-            arm=arm,
-            prompt=train.prompt,
-            format=train.format,
-            baseline_system=evaluate.baseline_system,
-            splits=self.splits if shows or label else None,
-            n_examples=evaluate.few_shot_examples if shows else 0,
-            seed=evaluate.seed if arm == "few_shot" else 0,
-            label=label,
-        )
-
-    def tuned(
+    def answers(
         self,
-        arm: ModelArm,
-        prompt: PromptSpec,
-        form: Format,
+        arm: PromptingArm | ModelArm,
         model: ModelRef,
-        trained: TrainedRef,
+        trained: TrainedRef | None = None,
         *,
-        items: EvalSet | None = None,
         max_new_tokens: int | None = None,
     ) -> None:
-        """Add a trained model: the candidate, the champion or the anchor.
+        """Add the answers of a model and their scores: of the base model alone, the candidate, champion or anchor.
 
         Args:
-            items: The held-out items with the passages that it is served with; the candidate's if not given.
             max_new_tokens: Longest answer that it is served with; the candidate's if not given.
         """
-        self.arms.prompts[arm] = self._trained_prompts(arm, prompt, form, items)
         decoding = self.spec.evaluate.decoding()
         if max_new_tokens is not None:
             decoding = decoding.model_copy(update={"max_new_tokens": max_new_tokens})
-        self._answer_and_score(arm, model, decoding, trained)
-
-    def _trained_prompts(
-        self, arm: ModelArm, prompt: PromptSpec, form: Format, items: EvalSet | None = None
-    ) -> PromptSet:
-        return self.graph.named("prompts", arm).add(
-            build_prompts, items=items or self.items, arm="tuned", prompt=prompt, format=form
-        )
-
-    def _answer_and_score(
-        self, arm: PromptingArm | ModelArm, model: ModelRef, decoding: DecodingSpec, trained: TrainedRef | None = None
-    ) -> None:
         steps = ModelSteps(self.graph, self.context)
         self._score(arm, steps.answers(arm, self.arms.prompts[arm], model, decoding, trained=trained))
 
@@ -246,7 +148,7 @@ class _ArmAdder:
         """Add the candidate, which stops answering when it can hardly pass any more (`gates.interim`)."""
         spec, scores = self.spec, self.arms.scores
         decoding, evaluate = spec.evaluate.decoding(), _judged_evaluation(spec)
-        prompts = self.arms.prompts["tuned"] = self._trained_prompts("tuned", spec.train.prompt, spec.train.format)
+        prompts = self.arms.prompts["tuned"]
         seen = self.graph.named("interim", reads=metric_code(evaluate), libraries=metric_libraries(evaluate)).add(
             answer_until_futile,
             items=self.items,
@@ -290,23 +192,13 @@ class _ArmAdder:
 
     def endpoint(self, endpoint: EndpointSpec) -> None:
         """Add a remote model that answers zero_shot's prompts. The same address and model answer once."""
-        evaluate, prompts = self.spec.evaluate, self._baseline_prompts("endpoint", "zero_shot")
         answers = self.graph.named("answers", "endpoint").add(
-            answer_by_endpoint, prompts=prompts, endpoint=endpoint, max_new_tokens=evaluate.max_new_tokens
+            answer_by_endpoint,
+            prompts=self.arms.prompts["endpoint"],
+            endpoint=endpoint,
+            max_new_tokens=self.spec.evaluate.max_new_tokens,
         )
-        self.arms.prompts["endpoint"] = prompts
         self._score("endpoint", answers)
-
-    def classifier(self, arm: Literal["majority", "tfidf"], routing_field: str) -> None:
-        """Add a classifier that predicts the routing field."""
-        self.arms.scores[arm] = self.graph.named("scores", arm).add(
-            score_classifier,
-            items=self.items,
-            splits=self.splits,
-            arm=arm,
-            field=routing_field,
-            seed=self.spec.evaluate.seed,
-        )
 
 
 def add_answers(

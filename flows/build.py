@@ -12,6 +12,7 @@ from flows.finetune import Tuned, finetune
 from flows.graph.graph import Graph, Node
 from flows.graph.keys import code_digests, digest_of, installed
 from flows.ledger.ledger import Ledger
+from flows.prepare import prepare
 from flows.release import Released, release, release_as_of
 from schemas.pipeline import PipelineSpec
 from schemas.schedule import OPERATIONS
@@ -38,8 +39,9 @@ def build(spec: PipelineSpec, context: GraphContext) -> PipelineGraph:
     """
     graph = Graph()
     curated = curate(graph, spec, context)
-    tuned = finetune(graph, spec, context, splits=curated.shown, base_model=curated.base_model)
-    assessed = assess(graph, spec, context, splits=curated.shown, tuned=tuned)
+    prepared = prepare(graph, spec, context, splits=curated.shown)
+    tuned = finetune(graph, spec, context, splits=curated.shown, prepared=prepared, base_model=curated.base_model)
+    assessed = assess(graph, spec, context, splits=curated.shown, prepared=prepared, tuned=tuned)
     if context.as_of is None:
         released = release(graph, spec, curated=curated, tuned=tuned, assessed=assessed)
     else:

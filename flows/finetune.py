@@ -1,4 +1,7 @@
-"""Stage two: base model, token ids, training; for a ladder or a sweep also the choice of the training to judge."""
+"""Stage two: base model, token ids, training; for a ladder or a sweep also the choice of the training to judge.
+
+What its verdict needs and no training makes comes first (`flows/prepare.py`).
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,14 @@ from dataclasses import dataclass
 
 from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
-from flows.model_steps import ModelSteps, earlier_models, encoding_of, metric_code, metric_libraries
+from flows.model_steps import ModelSteps, encoding_of, metric_code, metric_libraries
+from flows.prepare import Prepared, same_tokenizers
 from flows.selection import select_training, winner_dataset, winner_model, winner_trained
 from schemas.artifacts import DatasetRef, ModelRef, Splits, TrainedRef, ValidationCurves
 from schemas.candidates import base_models
-from schemas.choice import LOSS
 from schemas.pipeline import PipelineSpec
 from schemas.trials import ChoiceRef
 from tasks.assess.validation import score_validation
-from tasks.model.base_model import check_same_tokenizer
 
 
 @dataclass(frozen=True)
@@ -35,32 +37,44 @@ class Tuned:
 
 
 def finetune(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, base_model: ModelRef | None = None
+    graph: Graph,
+    spec: PipelineSpec,
+    context: GraphContext,
+    *,
+    splits: Splits,
+    prepared: Prepared,
+    base_model: ModelRef | None = None,
 ) -> Tuned:
-    """Add the stage.
+    """Add the training, which begins once all that is prepared for its verdict is there.
 
     Args:
         splits: The curated splits.
+        prepared: What the base model and the trained one will be asked.
         base_model: If curation has added it already.
     """
     with graph.stage("finetune"):
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
-            _check_losses(graph, spec, context, model)
+            fits = prepared.fit(graph, spec, model)
+            same = same_tokenizers(graph, spec, context, model)
             start = context.registry_state.start
-            if start is None:
-                dataset = steps.examples(splits, model, encoding_of(spec, train))
-            else:
-                dataset = steps.new_examples(splits, model, train, start.learned)
-            trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)
+            with graph.after(*fits):
+                if start is None:
+                    dataset = steps.examples(splits, model, encoding_of(spec, train))
+                else:
+                    dataset = steps.new_examples(splits, model, train, start.learned)
+            with graph.after(*prepared.ends, *same):
+                trained = steps.training(dataset, model, train, start=start.champion.trained if start else None)
             return Tuned(model, dataset, trained, model, dataset, _curves(graph, spec, splits, trained))
-        selection, choice = select_training(graph, spec, context, splits=splits, base_model=base_model)
+        selection, choice = select_training(
+            graph, spec, context, splits=splits, prepared=prepared, base_model=base_model
+        )
         trained = graph.named("train").grow(winner_trained, selection=selection, choice=choice)
         first_model = model = next(iter(selection.models.values()))
         if len(base_models(spec.train)) > 1:
             model = graph.named("chosen_model").grow(winner_model, selection=selection, choice=choice)
-        _check_losses(graph, spec, context, model)
+            same_tokenizers(graph, spec, context, model)
         dataset = selection.dataset or graph.named("chosen_dataset").grow(
             winner_dataset, selection=selection, choice=choice
         )
@@ -75,19 +89,6 @@ def add_base_model(graph: Graph, spec: PipelineSpec, context: GraphContext) -> M
     return ModelSteps(graph, context).base_model(
         train.base_model, allow_download=train.allow_download, prompt=train.prompt
     )
-
-
-def _check_losses(graph: Graph, spec: PipelineSpec, context: GraphContext, model: ModelRef) -> None:
-    """Add the check that losses per token can be compared with those of the champion and the anchor."""
-    if LOSS not in spec.judged_gates.judged_metrics():
-        return
-    for arm, ref in earlier_models(spec, context.registry_state).items():
-        with graph.unless(_same_base, model, ref.model):
-            graph.named("tokenizer", arm).add(check_same_tokenizer, model=model, first=ref.model)
-
-
-def _same_base(model: ModelRef, earlier: ModelRef) -> str | None:
-    return "the base model is the same" if model.digest == earlier.digest else None
 
 
 def _curves(graph: Graph, spec: PipelineSpec, splits: Splits, trained: TrainedRef) -> ValidationCurves | None:

@@ -1,7 +1,7 @@
 """Add the steps that measure the gate's checks. Called by `flows/assess.py`, before the gate.
 
-A check is one step whose parameters are filled by name; only `forgetting` needs several steps. The check
-of the comparison's metric is not declared: it is added where a metric of the user's own makes the comparison.
+A check is one step whose parameters are filled by name; only `forgetting` needs several steps. `flows/prepare.py` adds
+the check of the comparison's metric, which is not declared.
 """
 
 from __future__ import annotations
@@ -16,11 +16,10 @@ import tasks.assess.checks  # noqa: F401  registers them
 from flows.context.graph_context import GraphContext
 from flows.finetune import Tuned
 from flows.graph.graph import Graph
-from flows.model_steps import Arms, ModelSteps, metric_code, metric_libraries
-from schemas.artifacts import EvalSet, Scores, Splits
+from flows.model_steps import Arms, ModelSteps
+from flows.prepare import Prepared
+from schemas.artifacts import Scores, Splits
 from schemas.checks import ForgettingSpec
-from schemas.comparison import declared_comparison
-from schemas.evaluation import EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.judge import JudgeSpec
 from schemas.pipeline import PipelineSpec
@@ -29,8 +28,8 @@ from tasks.assess.check import declared_checks
 from tasks.assess.contamination import check_contamination
 from tasks.assess.economics import find_gpu
 from tasks.assess.llm_judge import judge_answers, labels_digest
-from tasks.assess.metric_check import METRIC_CHECK, check_metrics
-from tasks.assess.suite import build_suite, score_suite
+from tasks.assess.metric_check import METRIC_CHECK
+from tasks.assess.suite import score_suite
 from tasks.model.canaries import planted_ids
 from tasks.model.divergence import measure_divergence
 from tasks.model.exposure import measure_exposure
@@ -70,7 +69,7 @@ class CheckAdder:
     spec: PipelineSpec
     context: GraphContext
     splits: Splits
-    items: EvalSet
+    prepared: Prepared
     tuned: Tuned
     arms: Arms
     found: Checked = field(default_factory=Checked)
@@ -82,8 +81,8 @@ class CheckAdder:
                 self._measure(name, measure, declared)
         if gates.forgetting is not None:
             self._forgetting(gates.forgetting)
-        if compared := declared_comparison(self.spec.judged_gates, self.spec.evaluate):
-            self._metrics(compared)
+        if self.prepared.metric_check is not None:
+            self.found.evidence[METRIC_CHECK] = self.prepared.metric_check
         for check in declared_checks(gates):
             if check.measure is not None:
                 self._measure(check.name, check.measure, check.declared(gates))
@@ -104,7 +103,7 @@ class CheckAdder:
         champion, cost = self.context.registry_state.champion, spec.gates.cost
         before = "champion" if champion is not None else next((arm for arm in PROMPTING if arm in answers), None)
         return {
-            "items": self.items,
+            "items": self.prepared.items,
             "splits": self.splits,
             "dataset": tuned.dataset,
             "model": tuned.model,
@@ -128,23 +127,11 @@ class CheckAdder:
             "reference": None if before is None else answers[before],
         }
 
-    def _metrics(self, compared: tuple[str, ...]) -> None:
-        """Let the metrics of the comparison score answers of known worth."""
-        evaluate = self.spec.evaluate
-        metrics = tuple(metric for metric in evaluate.metrics if metric.traits().name in compared)
-        checked = EvaluateSpec(fields=evaluate.fields, metrics=metrics)
-        named = self.graph.named(METRIC_CHECK, reads=metric_code(checked), libraries=metric_libraries(checked))
-        self.found.evidence[METRIC_CHECK] = named.add(check_metrics, items=self.items, evaluate=checked)
-
     def _forgetting(self, declared: ForgettingSpec) -> None:
         """Let base and candidate answer the suite. Answers are keyed like all others, so a base answers it once."""
-        suite = self.graph.add(
-            build_suite,
-            suite=declared.suite,
-            max_items=declared.max_items,
-            seed=declared.seed,
-            format=self.spec.train.format,
-        )
+        suite = self.prepared.suite
+        if suite is None:
+            raise TypeError("the suite is not prepared")
         update = {"max_new_tokens": declared.max_new_tokens}
         decoding = self.spec.evaluate.decoding().model_copy(update=update)
         steps, scores = ModelSteps(self.graph, self.context), dict[str, Scores]()

@@ -9,6 +9,7 @@ from flows.context.registry_state import RegistryState
 from flows.graph.graph import Graph
 from flows.workspace.ray_cluster import answering_of, training_place
 from schemas.artifacts import (
+    Artifact,
     ChampionRef,
     DatasetRef,
     EvalSet,
@@ -30,6 +31,7 @@ from tasks.model.base_model import fetch_base_model, fingerprint_base_model
 from tasks.model.chat_format import encode_examples
 from tasks.model.continue_examples import continue_examples
 from tasks.model.generate import generate_answers
+from tasks.train.base_fit import check_validation
 from tasks.train.launch import train_model
 
 
@@ -53,14 +55,15 @@ class ModelSteps:
         if prompt.chat_template is not None:
             chat = resolve_template(prompt.chat_template, prompt.added_tokens, root=self.context.root)
         reads = {"files": fingerprint_base_model(uri, root=self.context.root)}
-        return self.graph.named(name, reads=reads).add(
-            fetch_base_model,
-            uri=uri,
-            allow_download=allow_download,
-            root=self.context.root,
-            cache=self.context.cache,
-            chat=chat,
-        )
+        with self.graph.staying():
+            return self.graph.named(name, reads=reads).add(
+                fetch_base_model,
+                uri=uri,
+                allow_download=allow_download,
+                root=self.context.root,
+                cache=self.context.cache,
+                chat=chat,
+            )
 
     def examples(self, splits: Splits, model: ModelRef, encoding: EncodeSpec, *, label: str = "") -> DatasetRef:
         """Add the token ids of the train and validation splits."""
@@ -120,16 +123,30 @@ class ModelSteps:
         # Neither limit is part of the key: a stopped training continues when they are raised.
         limits = replace(self.context.limits, timeout_minutes=spec.timeout_minutes)
         default = TrainSpec.model_fields["timeout_minutes"].default
-        return self.graph.named("train", label, tolerates=tolerates).add(
-            train_model,
+        with self.graph.after(*self._validation(dataset, model, spec, label)):
+            return self.graph.named("train", label, tolerates=tolerates).add(
+                train_model,
+                dataset=dataset,
+                model=model,
+                spec=spec.model_copy(update={"timeout_minutes": default}),
+                limits=limits,
+                start=start,
+                trunks=self.context.trunks if shares_trunk else None,
+                place=training_place(self.context.place),
+            )
+
+    def _validation(self, dataset: DatasetRef, model: ModelRef, spec: TrainSpec, label: str) -> tuple[Artifact, ...]:
+        """Add the check that a training which needs validation examples has some."""
+        if spec.early_stopping is None and not spec.validation_items:
+            return ()
+        check = self.graph.named("validation_fits", label).add(
+            check_validation,
             dataset=dataset,
             model=model,
-            spec=spec.model_copy(update={"timeout_minutes": default}),
-            limits=limits,
-            start=start,
-            trunks=self.context.trunks if shares_trunk else None,
-            place=training_place(self.context.place),
+            validation_items=spec.validation_items,
+            max_new_tokens=spec.validation_max_new_tokens,
         )
+        return (check,)
 
 
 def earlier_models(spec: PipelineSpec, registry_state: RegistryState) -> dict[ModelArm, ChampionRef]:

@@ -39,6 +39,7 @@ from flows.ledger.rows import EventRow, RunRow
 from flows.privacy.index import index_new_results
 from flows.run.console import describe, gate_row
 from flows.run.contract import hold_checks
+from flows.run.faults import check_early
 from flows.run.needed_columns import hold_columns
 from flows.run.open_run import OpenRun, open_run
 from flows.run.placement import (
@@ -47,6 +48,7 @@ from flows.run.placement import (
     forget_handover,
     give_back,
     hand_over,
+    made_first,
     open_placed,
     runs_on_worker,
     take_back,
@@ -162,9 +164,9 @@ def run_pipeline(
                 given = crashed_parameters(crashed)
                 if given is None:
                     return _repeated(f"{crashed} is repeated by another run, or was a repeat itself")
-                ended = ended_original(settings, crashed)
+                ended = ended_original(crashed)
                 if ended is not None:
-                    return _repeated(f"run {ended.run_id} had not crashed: it ended as {ended.verdict or ended.status}")
+                    return _repeated(f"{crashed} had not crashed: it is {ended.name}")
                 again, until, tick = given.get("again", again), given.get("until", until), given.get("tick", tick)
                 wait_s = QUEUE_WAIT_S
             request = Request(again, until, _tick_of(tick), wait_s=wait_s, deployed=bool(deployment.get_id()))
@@ -361,6 +363,8 @@ def _run(opened: OpenRun, request: Request) -> Outcome:
     early = None if tick is None else skip_before_curation(context, tick)
     if early is not None:
         return _skip(context, early)
+    if until != "curate":
+        check_early(context.spec, context.settings, root=context.root)
 
     ends: dict[str, State[Any]] = {}
     _run_stage(opened, "curate", ends)
@@ -448,6 +452,10 @@ def _run_placed(opened: OpenRun, stage: str, pool: str, parents: list[State[Any]
     if stage == "curate" and opened.graph_context.forgotten is not None:
         # Forgotten customers are found by keyed hashes, and the key does not leave this machine.
         run_plainly(run, targets=(opened.pipeline.curated.tables[0][1],))
+    first = made_first(run.graph, stage)
+    here = run_nodes(run, stage, origin=context.ledger.made_by, only=lambda node: node.name in first)
+    if here.is_cancelled():
+        raise RunEndedError("the run was cancelled")
     given, digest = hand_over(opened, stage)
     context.listeners.noted(f"{stage} runs on pool {pool}")
     placed = Placed(
@@ -490,7 +498,7 @@ def _stage_flow(stage: str) -> Flow[Any, Any]:
             run = open_placed(spec, settings, root=root, run_id=run_id, stage=stage, handover=handover)
             with cancellation() as cancel:
                 cancel.run = run
-                state = run_nodes(run, stage, origin=lambda _key: "", only=runs_on_worker)
+                state = run_nodes(run, stage, origin=lambda _key: "", only=lambda node: runs_on_worker(run.graph, node))
             if state.is_completed():
                 give_back(run, stage, run_id, handover)
         return state

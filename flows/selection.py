@@ -12,12 +12,14 @@ from flows.context.graph_context import GraphContext
 from flows.graph.graph import Graph
 from flows.graph.keys import code_digests, digest_of
 from flows.model_steps import ModelSteps, encoding_of
-from schemas.artifacts import DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
+from flows.prepare import Prepared, same_tokenizers
+from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
 from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
 from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.metrics import MetricTraits
 from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
 from schemas.trials import ChoiceRef, TrialRef
 from tasks.assess.choose import choose_training
 from tasks.assess.items import select_validation_items
@@ -26,6 +28,8 @@ from tasks.assess.trial import weigh_training
 from tasks.model.base_model import check_same_tokenizer
 from tasks.train.sweep import suggest
 
+FIRST = "base_model"
+"""Step of the base model of `train` itself."""
 DIVERGED, NO_LIKELIHOOD = "TG0401", "TG0420"
 """Deterministic failures of a training: it drops out, the others continue."""
 
@@ -48,8 +52,11 @@ class Selection:
     spec: PipelineSpec
     context: GraphContext
     splits: Splits
+    prepared: Prepared
     items: EvalSet
     prompts: PromptSet
+    fits: dict[tuple[str, bool], tuple[Artifact, ...]] = field(default_factory=dict)
+    """Base model -> checks that its prompts fit."""
     models: dict[tuple[str, bool], ModelRef] = field(default_factory=dict)
     dataset: DatasetRef | None = None
     """The examples of all trainings, if no setting changes them."""
@@ -86,18 +93,35 @@ class Selection:
             self.models[key] = steps.base_model(
                 uri, allow_download=allow_download, prompt=self.spec.train.prompt, name=name
             )
+        if key not in self.fits:
+            names, model = base_models(self.spec.train), self.models[key]
+            label = "" if names[key] == FIRST else names[key]
+            # Of several base models the one that is chosen counts.
+            same = same_tokenizers(graph, self.spec, self.context, model) if len(names) == 1 else ()
+            self.fits[key] = (*self.prepared.fit(graph, self.spec, model, more=(self.prompts,), label=label), *same)
         return self.models[key]
+
+    def examples(self, graph: Graph, base: tuple[str, bool], train: TrainSpec, *, label: str = "") -> DatasetRef:
+        """Add the examples of one training, or of all."""
+        model = self.model(graph, base)
+        with graph.after(*self.fits[base]):
+            return ModelSteps(graph, self.context).examples(
+                self.splits, model, encoding_of(self.spec, train), label=label
+            )
 
     def add(self, graph: Graph, candidate: Candidate, changes: Changes) -> TrialRef:
         """Add the nodes of one training; return the handle of its score."""
         train, name, steps = self.spec.train, candidate.name, ModelSteps(graph, self.context)
         model = self.model(graph, base_of(train, changes))
         first = self.model(graph, base_of(train, candidates(train)[0].changes or {}))
+        same = []
         if isinstance(self.choice, LadderSpec) and self.traits.name == LOSS and model is not first:
-            graph.named("tokenizer", name).add(check_same_tokenizer, model=model, first=first)
+            with graph.staying():
+                same.append(graph.named("tokenizer", name).add(check_same_tokenizer, model=model, first=first))
         own = train.training(changes)
-        dataset = self.dataset or steps.examples(self.splits, model, encoding_of(self.spec, own), label=name)
-        trained = steps.training(dataset, model, own, label=name, shares_trunk=True, tolerates=(DIVERGED,))
+        dataset = self.dataset or self.examples(graph, base_of(train, changes), own, label=name)
+        with graph.after(*self.fits[base_of(train, changes)], *self.prepared.ends, *same):
+            trained = steps.training(dataset, model, own, label=name, shares_trunk=True, tolerates=(DIVERGED,))
         evaluate, decoding = _judged_by(self.spec.evaluate, self.traits.name)
         answers = steps.answers(name, self.prompts, model, decoding, trained=trained, tolerates=(NO_LIKELIHOOD,))
         scores = steps.scores(name, self.items, answers, evaluate, arm="tuned")
@@ -120,16 +144,22 @@ class Selection:
 
 
 def select_training(
-    graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits, base_model: ModelRef | None
+    graph: Graph,
+    spec: PipelineSpec,
+    context: GraphContext,
+    *,
+    splits: Splits,
+    prepared: Prepared,
+    base_model: ModelRef | None,
 ) -> tuple[Selection, ChoiceRef]:
     """Add all trainings and the choice between them."""
-    selection = _questions(graph, spec, context, splits)
+    with graph.staying():
+        selection = _questions(graph, spec, context, splits, prepared)
     train = spec.train
     if base_model is not None:
         selection.models[train.base_model, train.allow_download] = base_model
     if not tokens_vary(train):
-        model = selection.model(graph, (train.base_model, train.allow_download))
-        selection.dataset = ModelSteps(graph, context).examples(splits, model, encoding_of(spec, train.first()))
+        selection.dataset = selection.examples(graph, (train.base_model, train.allow_download), train.first())
     if isinstance(train.choice, OptunaSweep):
         for key in base_models(train):  # any trial may take any of them
             selection.model(graph, key)
@@ -148,7 +178,9 @@ def select_training(
     return selection, _choose(graph, selection, results)
 
 
-def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: Splits) -> Selection:
+def _questions(
+    graph: Graph, spec: PipelineSpec, context: GraphContext, splits: Splits, prepared: Prepared
+) -> Selection:
     """Add the validation items and their prompts, before anything is trained."""
     evaluate, train = spec.evaluate, spec.train
     if train.choice is None:
@@ -165,7 +197,7 @@ def _questions(graph: Graph, spec: PipelineSpec, context: GraphContext, splits: 
     prompts = graph.named("prompts", "validation").add(
         build_prompts, items=items, arm="tuned", prompt=train.prompt, format=train.format
     )
-    return Selection(spec, context, splits, items, prompts)
+    return Selection(spec, context, splits, prepared, items, prompts)
 
 
 def _next_trial(graph: Graph, *, selection: Selection, candidate: Candidate, earlier: tuple[TrialRef, ...]) -> TrialRef:

@@ -160,6 +160,11 @@ class Run:
             self.outcome(handle) is not None for handle in (*node.handles, *node.scope.handles)
         )
 
+    def knows_inputs(self, node: Node) -> bool:
+        """Return whether all inputs and conditions have ended, whatever else the node waits for."""
+        conditions = (handle for each in node.scope.unless for handle in handles_in(each.values))
+        return all(self.outcome(handle) is not None for handle in (*node.handles, *conditions))
+
     def before(self, node: Node) -> list[Any]:
         """Return the results that the node depends on, and all of earlier stages, in the order of the graph."""
         stages = self.graph.stages()

@@ -75,7 +75,9 @@ class Scope:
     stage: str = ""
     unless: tuple[Condition, ...] = ()
     after: tuple[Handle, ...] = ()
-    """Handles that the `grow` which added the nodes depended on."""
+    """What the nodes wait for besides their inputs: also what the `grow` which added them depended on."""
+    stays: bool = False
+    """Where the stage runs on a work pool, the nodes run on the machine of the run."""
 
     @property
     def handles(self) -> tuple[Handle, ...]:
@@ -247,6 +249,14 @@ class Graph:
             values: Handles, or results that exist already.
         """
         return self._within(unless=(*self.scope.unless, Condition(why, values)))
+
+    def after(self, *handles: Any) -> AbstractContextManager[None]:
+        """Start the nodes of the block only once these have ended, although they need no result of them."""
+        return self._within(after=(*self.scope.after, *(each for each in handles if isinstance(each, Handle))))
+
+    def staying(self) -> AbstractContextManager[None]:
+        """Keep the nodes of the block on the machine of the run where their stage runs on a work pool."""
+        return self._within(stays=True)
 
     def grow_now(self, node: Node) -> None:
         """Replace a growing node by the nodes that it adds, now that its inputs exist."""

@@ -57,7 +57,7 @@ def _planned(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     if reason:
         run.outcomes[node.name] = Outcome(skipped=reason)
         return PlannedNode(node, "left out", (reason,))
-    if not run.ready(node):
+    if not run.knows_inputs(node):
         return _planned_waiting(run, node, last)
     outcome = run.decide(node, deep=False)
     if outcome is None:
@@ -78,7 +78,8 @@ def _planned_run(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
 
 def _planned_waiting(run: Run, node: Node, last: Mapping[str, str]) -> PlannedNode:
     # Some inputs are unknown, but if no earlier result matches what is known, the node certainly runs.
-    deciding = [run.graph.name_of(handle) for handle in node.scope.handles if run.outcome(handle) is None]
+    conditions = (handle for each in node.scope.unless for handle in handles_in(each.values))
+    deciding = [run.graph.name_of(handle) for handle in conditions if run.outcome(handle) is None]
     missing = deciding or [parent.name for parent in run.graph.parents(node) if parent.name not in run.outcomes]
     waits = tuple(f"known when {name} has run" for name in dict.fromkeys(missing))
     if node.kind != "step" or deciding:

@@ -175,7 +175,8 @@ class Ablation:
         if gates.contamination is None:
             gates = gates.model_copy(update={"contamination": ContaminationSpec()})
         train = TrainSection.model_validate(first.model_dump())
-        self.spec = self.spec.model_copy(update={"train": train, "gates": gates})
+        evaluate = self.spec.evaluate.model_copy(update={"arms": ()})  # only trained models are compared
+        self.spec = self.spec.model_copy(update={"train": train, "gates": gates, "evaluate": evaluate})
 
     def run(self, arms: Sequence[Arm], metric: str) -> AblationTable:
         """Train and judge the curated arm, then each of the others.

@@ -209,7 +209,7 @@ def describe(artifact: Artifact) -> str:
             return artifact.winner
         case BundleRef():
             return f"{artifact.n_bytes / 1e6:.1f} MB"
-    return artifact.digest[:12]
+    return "passed" if type(artifact) is Artifact else artifact.digest[:12]
 
 
 def _values(evidence: CheckEvidence) -> str:

@@ -15,7 +15,6 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flows.build import STAGES, build, code_of
-from flows.context.champion_past import ChampionPast
 from flows.context.feedback import feedback_database
 from flows.context.graph_context import GraphContext, limits_of, trunks_of
 from flows.context.ingest import landed_folder
@@ -79,8 +78,6 @@ class Handover(BaseModel):
     anchor: dict[str, Any] | None
     learned: dict[str, Any] | None = None
     """The examples of the champion that the training continues from."""
-    known: dict[str, Any] | None = None
-    """The tickets of the champion's verdict."""
     feedback_rows: int | None
     feedback_digest: str
     as_of: str | None = None
@@ -101,9 +98,26 @@ class Results(BaseModel):
     made: dict[str, Ended]
 
 
-def runs_on_worker(node: Node) -> bool:
-    """Return whether a worker can run the node: it does not need the ledger."""
-    return node.kind == "step" or (node.kind == "grow" and node.name != "gate")
+def runs_on_worker(graph: Graph, node: Node) -> bool:
+    """Return whether a worker runs the node: it changes nothing, and need not stay with the run.
+
+    What both needs and serves a node of the worker cannot stay: the base model of a ladder's later rung, say.
+    """
+    if node.kind not in ("step", "grow"):
+        return False
+    if not node.scope.stays:
+        return True
+    others = {each for each in graph.of_stage(node.stage) if not each.scope.stays}
+    return bool(graph.ancestors(node) & others) and node in graph.ancestors(*others)
+
+
+def made_first(graph: Graph, stage: str) -> frozenset[str]:
+    """Return the nodes of a placed stage that stay with the run and need nothing that the worker makes, by name."""
+    nodes = graph.of_stage(stage)
+    workers = {node for node in nodes if runs_on_worker(graph, node)}
+    return frozenset(
+        node.name for node in nodes if node.scope.stays and node not in workers and not graph.ancestors(node) & workers
+    )
 
 
 def first_missing(opened: OpenRun, stage: str) -> str | None:
@@ -112,17 +126,20 @@ def first_missing(opened: OpenRun, stage: str) -> str | None:
     known = dict(run.outcomes)
     try:
         for node in run.nodes(stage):
-            if not runs_on_worker(node) or node.name in run.outcomes:
+            if node.kind == "act" or node.name in run.outcomes:
                 continue
-            if not run.ready(node):
+            if not runs_on_worker(run.graph, node) and (node.kind == "grow" or not run.knows_inputs(node)):
+                continue
+            if not run.knows_inputs(node):
                 return node.name
             if node.kind == "grow":
                 run.grow(node)
                 continue
             outcome = run.decide(node, deep=False)
-            if outcome is None:
+            if outcome is not None:
+                run.outcomes[node.name] = outcome
+            elif runs_on_worker(run.graph, node):
                 return node.name
-            run.outcomes[node.name] = outcome
     finally:
         run.outcomes.clear()
         run.outcomes.update(known)
@@ -159,8 +176,7 @@ def hand_over(opened: OpenRun, stage: str) -> tuple[Handover, str]:
         },
         champion=_portable(registry_state.champion, root),
         anchor=_portable(registry_state.anchor, root),
-        learned=None if registry_state.start is None else _portable_result(registry_state.start.learned, root),
-        known=None if registry_state.past.splits is None else _portable_result(registry_state.past.splits, root),
+        learned=None if registry_state.start is None else _portable_examples(registry_state.start.learned, root),
         feedback_rows=None if feedback is None else feedback.last,
         feedback_digest="" if feedback is None else feedback.digest,
         as_of=context.as_of,
@@ -369,11 +385,11 @@ def config_digest(spec: PipelineSpec) -> str:
 
 
 def _code(graph: Graph, stage: str) -> dict[str, str]:
-    return code_of(node for node in graph.of_stage(stage) if runs_on_worker(node))
+    return code_of(node for node in graph.of_stage(stage) if runs_on_worker(graph, node))
 
 
 def _libraries(graph: Graph, stage: str) -> dict[str, str]:
-    names = {name for node in graph.of_stage(stage) if runs_on_worker(node) for name in node.info.libraries}
+    names = {name for node in graph.of_stage(stage) if runs_on_worker(graph, node) for name in node.info.libraries}
     return {"python": f"{sys.version_info[0]}.{sys.version_info[1]}"} | {
         name: installed(name) for name in sorted(names)
     }
@@ -395,20 +411,17 @@ def _portable(ref: ChampionRef | None, root: Path) -> dict[str, Any] | None:
     return plain
 
 
-def _portable_result(found: DatasetRef | Splits, root: Path) -> dict[str, Any]:
-    return {**found.model_dump(mode="json"), "root": found.root.relative_to(root).as_posix()}
+def _portable_examples(learned: DatasetRef, root: Path) -> dict[str, Any]:
+    return {**learned.model_dump(mode="json"), "root": learned.root.relative_to(root).as_posix()}
 
 
 def _registry_state(given: Handover, root: Path) -> RegistryState:
-    champion, start, known = _arrived(given.champion, root), None, None
+    champion, start = _arrived(given.champion, root), None
     if champion is not None and given.learned is not None:
         learned = {**given.learned, "root": str(root / given.learned["root"])}
         start = StartingPoint(champion, DatasetRef.model_validate(learned))
-    if given.known is not None:
-        known = Splits.model_validate({**given.known, "root": str(root / given.known["root"])})
     return RegistryState(
         champion=champion, anchor=_arrived(given.anchor, root), start=start, seen=given.seen,
-        past=ChampionPast(splits=known),
     )  # fmt: skip
 
 

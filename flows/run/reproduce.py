@@ -28,9 +28,11 @@ from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact, CheckResults, CurationCard, Splits, TrainedRef, WarehouseRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
+from tasks.assess.items import select_items
 from tasks.files import MANIFEST
 
 STAGES = ("curate", "finetune")
+NOT_OF_TRAINING = "it is part of the verdict"
 A = TypeVar("A", bound=Artifact)
 
 
@@ -88,8 +90,12 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
         if node.kind == "grow":
             run.grow(node)
             continue
+        # Which items are judged depends on the registry of then; no training does.
+        reason = NOT_OF_TRAINING if node.function is select_items else run.why_left_out(node)
         if node.id not in rows:
-            run.outcomes[node.name] = Outcome(skipped="the run did not reach it")
+            reason = "the run did not reach it"
+        if reason:
+            run.outcomes[node.name] = Outcome(skipped=reason)
             continue
         n_steps += 1
         recorded = _recorded(node, rows[node.id], row.run_id, store, ledger)

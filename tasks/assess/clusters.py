@@ -6,14 +6,16 @@ Knows nothing of scores or verdicts. Used by `tasks/assess/questions.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.artifacts import EvalSet
+from schemas.artifacts import Artifact, EvalSet
 from schemas.errors import GateError
+from tasks.step import as_step
 
 
 class Clusters:
@@ -60,3 +62,14 @@ class Clusters:
             key = ("item", item) if value is None else ("value", value)
             found.append(numbers.setdefault(key, len(numbers)))
         return np.array(found, np.int64)
+
+
+@as_step("clusters", libraries=("pyarrow",))
+def check_clusters(out: Path, *, items: EvalSet, column: str) -> Artifact:
+    """Check that the held-out items have the column of `gates.cluster_by`; the result is empty.
+
+    Raises:
+        GateError: TG0606, no item has a value.
+    """
+    Clusters.read(items, column)
+    return Artifact(root=out)

@@ -2,7 +2,7 @@
 
 A metric that is always 1 finds no candidate worse. So the metric also scores answers that no model
 gave: the reference answers, those of other items, and empty ones. It must favour the first by more than the loss that
-its rule tolerates, and not by chance. `flows/gate_checks.py` adds the step, `tasks/assess/gate.py` the finding.
+its rule tolerates, and not by chance. `flows/prepare.py` adds the step, `tasks/assess/gate.py` the finding.
 
 Source: ICH E10 (2000), Choice of Control Group in Clinical Trials, section 1.5: a comparison that shows two treatments
 to be alike needs assay sensitivity, the ability to tell an effective from an ineffective one.
@@ -12,17 +12,18 @@ import math
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.artifacts import EvalSet, Predictions
+from schemas.artifacts import Artifact, EvalSet, Predictions
 from schemas.comparison import comparison_rules
 from schemas.evaluation import EvaluateSpec
 from schemas.evidence import CheckEvidence
 from schemas.gates import GateRule, GatesSpec
-from schemas.metrics import MetricTraits, traits_of
+from schemas.metrics import EntryPointMetric, MetricTraits, SqlMetric, traits_of
 from schemas.verdicts import Finding
 from tasks.assess.check import Measurement, finding, measured
 from tasks.assess.contract import sign_p
@@ -68,6 +69,25 @@ def check_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> Check
             values[f"{name}_{each}_p"] = float(sign_p(sum(gain > 0 for gain in gains), sum(gain < 0 for gain in gains)))
     write_json(out / "evidence.json", values)
     return CheckEvidence(root=out, check=METRIC_CHECK, n_items=len(planned), values=values)
+
+
+def own_metrics(evaluate: EvaluateSpec) -> EvaluateSpec | None:
+    """Return what the metrics in the user's own code need; None if none is declared."""
+    metrics = tuple(metric for metric in evaluate.metrics if isinstance(metric, SqlMetric | EntryPointMetric))
+    return EvaluateSpec(fields=evaluate.fields, metrics=metrics, slices=()) if metrics else None
+
+
+@as_step("metrics", libraries=("pyarrow", "sacrebleu"))
+def try_metrics(out: Path, *, items: EvalSet, evaluate: EvaluateSpec) -> Artifact:
+    """Score the reference answers, so that a metric whose code fails is found before a training; the result is empty.
+
+    Raises:
+        ConfigError: TG0199, as `score_answers`.
+    """
+    table = pq.read_table(items.root / "items.parquet", columns=["item_id", "answer"]).to_pydict()
+    with _given(dict(zip(map(str, table["item_id"]), map(str, table["answer"]), strict=True))) as predictions:
+        score_answers(predictions.root, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
+    return Artifact(root=out)
 
 
 def metric_findings(
@@ -150,18 +170,23 @@ def _swapped(reference: Mapping[str, str]) -> dict[str, str]:
     return {item: reference[order[(place + step) % len(order)]] for place, item in enumerate(order)}
 
 
-def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, metric: str) -> Mapping[str, float]:
-    """Item -> value of the metric; empty if its code fails on these answers."""
+@contextmanager
+def _given(answers: Mapping[str, str]) -> Iterator[Predictions]:
+    """Write given answers as a model's, into a folder that is removed."""
     rows = [
         {"item_id": item, "text": text, "n_new_tokens": len(text.split()), "finished": True, "loss": math.nan}
         for item, text in sorted(answers.items())
     ]
     with tempfile.TemporaryDirectory(prefix="tunegate-metric-check-") as scratch:
-        given, scored = Path(scratch, "answers"), Path(scratch, "scores")
-        given.mkdir()
+        pq.write_table(pa.Table.from_pylist(rows), Path(scratch, "predictions.parquet"))
+        yield Predictions(root=Path(scratch), n_items=len(rows), n_new_tokens=0)
+
+
+def _scored(answers: Mapping[str, str], items: EvalSet, evaluate: EvaluateSpec, metric: str) -> Mapping[str, float]:
+    """Item -> value of the metric; empty if its code fails on these answers."""
+    with _given(answers) as predictions:
+        scored = predictions.root / "scores"
         scored.mkdir()
-        pq.write_table(pa.Table.from_pylist(rows), given / "predictions.parquet")
-        predictions = Predictions(root=given, n_items=len(rows), n_new_tokens=0)
         try:
             score_answers(scored, items=items, predictions=predictions, evaluate=evaluate, arm="tuned")
         except (OSError, MemoryError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ KEPT_KERNELS = 128
 every batch has a new number of tokens: a training grew by 33 MB per step. Compiling one again takes 1 ms."""
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
 TOKENIZER = "tokenizer.json"
+_ONE_AT_A_TIME = threading.Lock()
 AUTO_DTYPE = "TUNEGATE_AUTO_DTYPE"
 """Makes `dtype: auto` the same on workers with different processors."""
 MAX_BYTES = 10_000_000
@@ -226,14 +228,16 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
     Raises:
         StorageError: its files are missing or damaged.
     """
-    from transformers import AutoTokenizer
+    # transformers loads its modules at their first use, and two threads that do so at once get an ImportError.
+    with _ONE_AT_A_TIME:
+        from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises bare Exception on damaged JSON
-        raise StorageError(
-            f"the tokenizer does not load: {type(error).__name__}", code="TG0542", where=str(model.root)
-        ) from error
+        try:
+            return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
+        except Exception as error:  # tokenizers raises bare Exception on damaged JSON
+            raise StorageError(
+                f"the tokenizer does not load: {type(error).__name__}", code="TG0542", where=str(model.root)
+            ) from error
 
 
 def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, object]:

@@ -2,8 +2,8 @@
 
 A wrong export has tickets like the others with other labels, so a classifier that learned from all tickets doubts many
 of its labels and few elsewhere (`tasks/curate/label_suspects.py`). The classifier learns from at most a quarter as
-many tickets that are new since the champion as from those that the champion's verdict knew: a large wrong file must not
-outvote what is known to be right. It knows nothing of verdicts. `flows/assess.py` adds it.
+many tickets that are new since the champion as from those that the champion's verdict knew: else a large wrong file
+would make the known labels the doubtful ones. It knows nothing of verdicts. `flows/prepare.py` adds it.
 """
 
 from __future__ import annotations
@@ -133,18 +133,17 @@ def _newer(table: pa.Table, known: Splits, field: str) -> NDArray[np.bool_] | No
 
 
 def _shift(name: str, values: pa.ChunkedArray, newer: NDArray[np.bool_], *, n_columns: int) -> LabelShift:
-    """Compare the mix of a column in the new tickets with that in the known ones."""
-    plain = np.array([str(value) for value in values.to_pylist()])
+    """Compare the mix of a column in the new tickets with that in the known ones; no label is one of the labels."""
+    plain = np.array(pc.fill_null(values.cast(pa.string()), "").to_pylist())
     labels, places = np.unique(plain, return_inverse=True)
-    new, old = (np.bincount(places[mask], minlength=len(labels)).astype(np.float64) for mask in (newer, ~newer))
     limit = DriftSpec()
-    distance, p_chance = mix_distance(new, old, limit)
-    shares = new / new.sum(), old / old.sum()
-    most = int(np.abs(shares[0] - shares[1]).argmax())
+    distance, p_chance = mix_distance(plain[newer].tolist(), plain[~newer].tolist(), limit)
+    new, known = (np.bincount(places[mask], minlength=len(labels)) / mask.sum() for mask in (newer, ~newer))
+    most = int(np.abs(new - known).argmax())
     return LabelShift(
-        field=name, n_known=int(old.sum()), n_new=int(new.sum()), distance=round(distance, 6),
+        field=name, n_known=int((~newer).sum()), n_new=int(newer.sum()), distance=round(distance, 6),
         p_chance=round(p_chance, 6),
         drifted=distance >= limit.routing and p_chance <= limit.significance / n_columns,
         label=str(labels[most]),
-        share_known=round(float(shares[1][most]), 6), share_new=round(float(shares[0][most]), 6),
+        share_known=round(float(known[most]), 6), share_new=round(float(new[most]), 6),
     )  # fmt: skip

@@ -12,6 +12,7 @@ from flows.graph.graph import Graph
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
+from tasks.train.launch import train_model
 from tests.support.place import Place
 from tests.support.specs import pipeline_spec
 
@@ -107,3 +108,48 @@ def test_a_candidate_that_may_stop_answers_after_the_arms_that_it_is_compared_wi
     assert "interim" not in plain.nodes
     for name in ("answers · champion", "answers · zero_shot"):  # shared with candidates that do not stop
         assert graph.nodes[name].params == plain.nodes[name].params
+
+
+SWEEP = {"kind": "grid", "over": {"seed": [1, 2]}, "metric": "heldout_loss"}
+LADDER = {
+    "target": {"metric": "heldout_loss", "value": 1.0},
+    "rungs": [{"name": "one", "set": {"method": "lora"}}, {"name": "two", "set": {"method": "full"}}],
+}
+
+
+@pytest.mark.parametrize(
+    "train", [{}, {"sweep": SWEEP}, {"method": "ladder", "ladder": LADDER}, {"early_stopping": {}}]
+)
+def test_every_training_waits_for_all_that_can_fail_without_it(
+    train: dict[str, Any], place: Place, tiny_model: ModelRef, tmp_path: Path
+) -> None:
+    place.promote(1, after=None)
+    spec = pipeline_spec(
+        train={"base_model": f"file:{tiny_model.root}", **train}, register={"name": "replies"},
+        split={"validation_fraction": 0.1},
+        evaluate={
+            "arms": ["zero_shot", "few_shot", "majority", "tfidf"],
+            "metrics": [{"uses": "sql", "name": "tone", "select": "SELECT item_id, 1 AS value FROM items"}],
+        },
+        gates={
+            "rules": [{"metric": "heldout_loss", "change_threshold": {}}], "cluster_by": "customer_id",
+            "forgetting": {},
+        },
+    )  # fmt: skip
+    context = GraphContext("f", root=tmp_path, cache=tmp_path, registry_state=registry_state_of(spec, place.ledger))
+    graph = build(spec, context).graph
+    checks = {
+        "items", "prompts · tuned", "prompts · zero_shot", "prompts · few_shot", "prompts · champion", "fits",
+        "fits · suite", "fits · champion", "clusters", "metrics", "scores · majority", "scores · tfidf", "base_model",
+        "tokenizer · champion",
+    }  # fmt: skip
+    if train.get("early_stopping") is not None:
+        checks.add("validation_fits")
+    trainings = [node for node in graph.nodes.values() if node.function is train_model]
+    assert len(trainings) == (2 if {"sweep", "ladder"} & train.keys() else 1)
+    for training in trainings:
+        above = {node.name for node in graph.ancestors(training)}
+        assert checks <= above, checks - above
+    answers = [node for node in graph.of_stage("assess") if node.folder == "answers"]
+    assert {node.name for node in answers} >= {"answers · tuned", "answers · zero_shot", "answers · champion"}
+    assert not {node.folder for node in graph.of_stage("assess")} & {"items", "prompts", "classifier", "suite"}

@@ -479,3 +479,23 @@ def test_acts_are_planned_for_every_run(store):
 
 def never(run: object, *, data: Artifact) -> None:
     raise AssertionError("a plan does nothing")
+
+
+def test_what_a_node_only_waits_for_changes_neither_its_key_nor_its_plan(store):
+    def graph(number):
+        ran = []
+        graph = Graph()
+        check = graph.named("check").add(other, number=number, name="check", ran=ran)
+        with graph.after(check):
+            graph.named("train").add(mix, number=0, name="train", ran=ran)
+        return graph, ran
+
+    first, ran = graph(0)
+    assert states(first, store) == {"check": "run", "train": "run"}
+    assert first.edges() == [("check", "train")]
+    run_all(first, store)
+    assert ran == ["check", "train"]
+    again, ran = graph(4)
+    assert states(again, store) == {"check": "run", "train": "reused"}
+    run_all(again, store)
+    assert ran == ["check"]

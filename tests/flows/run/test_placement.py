@@ -1,6 +1,7 @@
 """What is handed over to a worker and taken back, and what both sides refuse; tests/system covers the Prefect part."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,16 @@ import pytest
 
 from flows.graph.execute import Run, run_plainly
 from flows.run.open_run import OpenRun, open_run
-from flows.run.placement import check_taken, first_missing, give_back, hand_over, open_placed, runs_on_worker, take_back
+from flows.run.placement import (
+    check_taken,
+    first_missing,
+    give_back,
+    hand_over,
+    made_first,
+    open_placed,
+    runs_on_worker,
+    take_back,
+)
 from flows.workspace.settings import Settings, load_settings
 from schemas.errors import ConfigError, SecurityError, StorageError
 from schemas.load import load_file
@@ -63,7 +73,7 @@ def run_on_worker(opened: OpenRun, settings: Settings, stage: str) -> set[str]:
 
 
 def work(run: Run, stage: str) -> None:
-    run_plainly(run, stage=stage, only=runs_on_worker)
+    run_plainly(run, stage=stage, only=lambda node: runs_on_worker(run.graph, node))
 
 
 def test_a_worker_makes_a_stage_and_the_ledger_records_it_as_made(opened: OpenRun, worker: Settings) -> None:
@@ -88,9 +98,51 @@ def test_a_worker_reuses_what_was_made_here_first(opened: OpenRun, worker: Setti
     assert "dedup" in made
 
 
+def test_what_needs_no_training_is_made_here_before_a_worker_gets_the_stage(opened: OpenRun, worker: Settings) -> None:
+    run_plainly(opened.run, stage="curate")
+    first = made_first(opened.run.graph, "finetune")
+    assert {"items", "prompts · tuned", "scores · majority", "scores · tfidf", "base_model", "fits"} <= first
+    assert not {"encode", "train"} & first
+    assert first_missing(opened, "finetune") == "encode"  # of the others none needs a worker
+    run_plainly(opened.run, stage="finetune", only=lambda node: node.name in first)
+    run, _ = place(opened, worker, "finetune")
+    assert first == {node.name for node in run.graph.of_stage("finetune") if node.name in run.outcomes}
+    assert not first & {node.name for node in run.graph.of_stage("finetune") if runs_on_worker(run.graph, node)}
+
+
+def test_a_worker_gets_what_it_needs_of_a_later_rung_with_another_base_model(
+    empty_workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def climb(document: dict[str, Any]) -> None:
+        train = document["pipelines"]["small"]["train"]
+        other = shutil.copytree(train["base_model"].removeprefix("file:"), empty_workplace.folder / "other")
+        rungs = [
+            {"name": "first", "set": {"method": "lora"}},
+            {"name": "second", "set": {"method": "lora", "base_model": f"file:{other}"}},
+        ]
+        target = {"metric": "answered", "value": 0.5}
+        train |= {"method": "ladder", "ladder": {"target": target, "rungs": rungs}}
+
+    for name, value in empty_workplace.environ.items():
+        monkeypatch.setenv(name, value)
+    empty_workplace.declare(climb)
+    config = empty_workplace.folder / "pipelines.yaml"
+    with open_run(load_file(config).get("small"), load_settings(config), root=config.parent) as opened:
+        graph = opened.run.graph
+        first, nodes = made_first(graph, "finetune"), graph.of_stage("finetune")
+        workers = {node for node in nodes if runs_on_worker(graph, node)}
+        known = workers | {node for node in nodes if node.name in first}
+        assert "base_model_2" in {node.name for node in workers}
+        assert "base_model" in first
+        for node in workers:
+            assert graph.ancestors(node) & set(nodes) <= known, node.name
+
+
 def test_a_result_that_the_worker_did_not_make_is_an_error(opened: OpenRun, worker: Settings) -> None:
     run, digest = place(opened, worker, "curate")
-    run_plainly(run, stage="curate", only=lambda node: runs_on_worker(node) and node.name in ("extract", "validate"))
+    run_plainly(
+        run, stage="curate", only=lambda node: runs_on_worker(run.graph, node) and node.name in ("extract", "validate")
+    )
     give_back(run, "curate", opened.context.run_id, digest)
     with pytest.raises(StorageError, match=r"TG0549.*no result of redact"):
         take_back(opened, "curate", run_id=opened.context.run_id, handover=digest)

@@ -128,7 +128,7 @@ def test_an_item_without_a_prompt_in_one_arm_is_left_out_of_all_arms_and_counts_
         declared = spec(fail_above, baseline_system="Base.", arms=["zero_shot", "few_shot"])
         pipeline, run = opened(folder, declared)
         run_plainly(run, stage="curate")
-        run_plainly(run, stage="assess", targets=tuple(pipeline.assessed.arms.prompts.values()))
+        run_plainly(run, stage="finetune", targets=tuple(pipeline.assessed.arms.prompts.values()))
         return pipeline, run
 
     pipeline, run = prompted(fail_above=0.08)

@@ -11,9 +11,10 @@ import pytest
 
 from schemas.artifacts import EvalSet, GateDecision, Scores
 from schemas.comparison import declared_comparison
+from schemas.errors import ConfigError
 from schemas.evidence import CheckEvidence
 from tasks.assess.gate import GateContext, decide
-from tasks.assess.metric_check import check_metrics
+from tasks.assess.metric_check import check_metrics, own_metrics, try_metrics
 from tests.support.specs import pipeline_spec
 
 N = 120
@@ -203,3 +204,17 @@ def test_a_full_disk_is_no_fault_of_the_metric(
     monkeypatch.setattr("tasks.assess.metric_check.score_answers", full)
     with pytest.raises(OSError, match="no space left"):
         check(gated(EQUAL))
+
+
+def test_a_metric_that_raises_on_a_reference_answer_is_found_without_a_model(
+    items: EvalSet, new_folder: Callable[[], Path]
+) -> None:
+    def attempt(select: str) -> None:
+        own = own_metrics(gated(select).evaluate)
+        assert own is not None
+        try_metrics(new_folder(), items=items, evaluate=own)
+
+    attempt(EQUAL)
+    with pytest.raises(ConfigError, match="TG0199"):
+        attempt("SELECT item_id, answer::INT AS value FROM items")  # `queue 3` is no number
+    assert own_metrics(pipeline_spec().evaluate) is None

@@ -40,7 +40,8 @@ def test_a_first_run_promotes_a_twin_is_blocked_and_a_run_without_changes_is_ski
     assert aliases(empty_workplace.home) == {"champion": 1}
     rows = steps_of(empty_workplace, outcome["run_id"])
     assert {name for name, row in rows.items() if row["state"] == "done"} == {
-        "train", "answers_tuned", "scores_tuned", "gate", "bundle", "scores_champion",
+        "fits", "fits_champion", "label_sources", "train", "answers_tuned", "scores_tuned", "gate", "bundle",
+        "scores_champion",
     } - ({"scores_champion"} if rows["scores_champion"]["state"] == "reused" else set())  # fmt: skip
     assert rows["answers_champion"]["state"] == "reused"  # the candidate's answers from before its promotion
     assert rows["answers_zero_shot"]["state"] == "reused"
@@ -83,7 +84,7 @@ def test_a_run_until_a_stage_leaves_the_rest_to_the_next_run(empty_workplace: Fo
 def test_plan_shows_what_the_run_then_does(empty_workplace: ForkedWorkplace) -> None:
     shutil.rmtree(empty_workplace.home)
     before = {row["step"]: row["state"] for row in empty_workplace.json("plan", "small")["steps"]}
-    assert set(before.values()) <= {"run", "maybe"}
+    assert set(before.values()) <= {"run", "maybe", "left out"}
     assert not empty_workplace.home.exists()
     assert empty_workplace.json("run", "small")["verdict"] == "PROMOTE"
 

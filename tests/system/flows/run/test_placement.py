@@ -57,6 +57,14 @@ class Pools:
         found = self.server.ask("/flow_runs/filter", body)
         return [run for run in found if run["work_pool_name"] in (self.cpu, self.gpu)]
 
+    def tasks_here(self) -> dict[str, dict[str, Any]]:
+        """Name -> task of the newest run itself, which are not the workers'."""
+        body = {"sort": "START_TIME_DESC", "limit": 50, "flows": {"name": {"any_": ["tunegate"]}}}
+        found = self.server.ask("/flow_runs/filter", body)
+        run = next(each for each in found if str(self.workplace.folder) in each["tags"])
+        tasks = self.server.ask("/task_runs/filter", {"flow_runs": {"id": {"any_": [run["id"]]}}, "limit": 200})
+        return {task["name"]: task for task in tasks}
+
 
 @pytest.fixture
 def pools(empty_workplace: ForkedWorkplace, prefect_server: PrefectServer) -> Pools:
@@ -84,6 +92,10 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(
         assert (curate["work_pool_name"], finetune["work_pool_name"]) == (pools.cpu, pools.gpu)
         assert set(curate["parameters"]) == {"pipeline", "config", "run_id", "handover"}
         assert not (workplace.folder / "one" / "home" / "ledger.sqlite").exists()
+        prepared = pools.tasks_here()
+        for name in ("items", "prompts · tuned", "scores · tfidf", "base_model", "fits"):  # here, before the worker
+            assert prepared[name]["end_time"] <= finetune["start_time"], name
+        assert not {"encode", "train"} & prepared.keys()
 
         again = workplace.run("run", "small", "--again", "--json")  # everything is reused: no worker starts
         assert again.returncode == 0, again.stderr
@@ -109,6 +121,24 @@ def test_each_stage_runs_on_its_pool_with_the_results_of_one_process(
     alone = json.loads(workplace.run("run", "small", "--json", **other_home).stdout)
     placed = digests(workplace, outcome["run_id"])
     assert digests(workplace, alone["run_id"], **other_home) == placed
+
+
+def test_what_cannot_be_judged_needs_no_worker(pools: Pools) -> None:
+    """The pool of the training has none, and nothing waits for one."""
+
+    def spoil(document: dict[str, Any]) -> None:
+        small = document["pipelines"]["small"]
+        small["place"] = {"finetune": pools.gpu, "wait_for_worker": 5}
+        small["evaluate"] |= {"arms": ["few_shot", "majority"], "few_shot_examples": 32}
+
+    pools.workplace.declare(spoil)
+    deployed = pools.workplace.run("ops", "deploy")
+    assert deployed.returncode == 0, deployed.stderr
+    done = pools.workplace.run("run", "small")
+    assert done.returncode == 3, done.stderr
+    assert "error[TG0309]" in done.stderr
+    assert pools.flow_runs("finetune") == []
+    assert not (pools.workplace.home / "store" / "train").exists()
 
 
 @pytest.mark.campaign

@@ -1,0 +1,232 @@
+"""What needs no trained weights: held-out items, the prompts of every arm, classifiers, and whether all of it fits.
+
+Part of the stage `finetune`, in front of its training, so that a run that cannot be judged ends before it trains.
+Where that stage runs on a work pool, these nodes stay on the machine of the run. `flows/assess.py` adds the answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from flows.context.graph_context import GraphContext
+from flows.context.registry_state import RegistryState
+from flows.graph.graph import Graph
+from flows.model_steps import earlier_models, metric_code, metric_libraries
+from schemas.artifacts import (
+    Artifact,
+    ChampionRef,
+    EvalSet,
+    LabelSources,
+    ModelArm,
+    ModelRef,
+    PromptSet,
+    Scores,
+    Splits,
+)
+from schemas.choice import LOSS
+from schemas.evaluation import Arm
+from schemas.pipeline import PipelineSpec
+from schemas.training import Format, PromptSpec
+from tasks.assess.baselines import score_classifier
+from tasks.assess.clusters import check_clusters
+from tasks.assess.items import select_items
+from tasks.assess.metric_check import own_metrics, try_metrics
+from tasks.assess.prompts import build_prompts
+from tasks.assess.suite import build_suite
+from tasks.corpus.build import cite_as_served
+from tasks.model.base_model import check_same_tokenizer
+from tasks.monitor.label_sources import compare_label_sources
+from tasks.prompts import insert_labels
+from tasks.train.base_fit import check_prompts
+
+PromptingArm = Literal["zero_shot", "few_shot", "retrieval", "rag"]
+PROMPTING_ARMS: tuple[PromptingArm, ...] = ("zero_shot", "few_shot", "retrieval", "rag")
+CLASSIFIER_ARMS: tuple[Literal["majority", "tfidf"], ...] = ("majority", "tfidf")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The results; handles while they do not exist."""
+
+    items: EvalSet
+    prompts: Mapping[str, PromptSet]
+    """Arm -> what it will be asked."""
+    classifiers: Mapping[str, Scores]
+    suite: PromptSet | None
+    """General questions; only if `gates.forgetting` is declared."""
+    checks: tuple[Artifact, ...]
+    """Of what needs neither base model nor weights, and of earlier models."""
+    labels: LabelSources | None
+    """Labels by file and week; once there is a champion."""
+
+    @property
+    def ends(self) -> tuple[Artifact, ...]:
+        """What a training waits for."""
+        return (*self.classifiers.values(), *self.checks)
+
+    def fit(
+        self, graph: Graph, spec: PipelineSpec, model: ModelRef, *, more: tuple[PromptSet, ...] = (), label: str = ""
+    ) -> tuple[Artifact, ...]:
+        """Add the checks that a base model has room for its prompts and answers, with or without an adapter.
+
+        Args:
+            more: Prompts besides those of the held-out items, with the same longest answer.
+            label: Name of the model, of several.
+        """
+        of_base = (self.prompts[arm] for arm in ("tuned", *PROMPTING_ARMS) if arm in self.prompts)
+        prompts = (*of_base, *more)
+        with graph.staying():
+            longest, named = spec.evaluate.max_new_tokens, graph.named("fits", label)
+            checks = [named.add(check_prompts, model=model, prompts=prompts, max_new_tokens=longest)]
+            if self.suite is not None and spec.gates.forgetting is not None:
+                longest = spec.gates.forgetting.max_new_tokens
+                named = graph.named("fits", "suite", label)
+                checks.append(named.add(check_prompts, model=model, prompts=(self.suite,), max_new_tokens=longest))
+        return tuple(checks)
+
+
+def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: Splits) -> Prepared:
+    """Add the nodes. A training waits for all of them, and its examples for `Prepared.fit`."""
+    earlier = earlier_models(spec, context.registry_state)
+    with graph.stage("finetune"), graph.staying():
+        items = _items(graph, spec, splits, context.registry_state, earlier)
+        prompts: dict[str, PromptSet] = {}
+        prompts["tuned"] = _prompts(graph, "tuned", items, spec.train.prompt, spec.train.format)
+        for arm in prompting_arms(spec, context.registry_state):
+            prompts[arm] = _baseline_prompts(graph, spec, items, splits, name=arm, arm=arm)
+        if spec.evaluate.endpoint is not None:
+            prompts["endpoint"] = _baseline_prompts(graph, spec, items, splits, name="endpoint", arm="zero_shot")
+        checks: list[Artifact] = []
+        for name, ref in earlier.items():
+            prompts[name] = _earlier_prompts(graph, items, name, ref)
+            checks.append(
+                graph.named("fits", name).add(
+                    check_prompts, model=ref.model, prompts=(prompts[name],), max_new_tokens=ref.max_new_tokens
+                )
+            )
+        if spec.gates.cluster_by is not None:
+            checks.append(graph.named("clusters").add(check_clusters, items=items, column=spec.gates.cluster_by))
+        classifiers: dict[str, Scores] = {}
+        for classifier in CLASSIFIER_ARMS if spec.evaluate.routing_field else ():
+            if classifier in spec.evaluate.arms:
+                classifiers[classifier] = graph.named("scores", classifier).add(
+                    score_classifier,
+                    items=items,
+                    splits=splits,
+                    arm=classifier,
+                    field=spec.evaluate.routing_field or "",
+                    seed=spec.evaluate.seed,
+                )
+        if own := own_metrics(spec.evaluate):
+            named = graph.named("metrics", reads=metric_code(own), libraries=metric_libraries(own))
+            checks.append(named.add(try_metrics, items=items, evaluate=own))
+        labels = _label_sources(graph, spec, splits, context.registry_state)
+        return Prepared(items, prompts, classifiers, _suite(graph, spec), tuple(checks), labels)
+
+
+def prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
+    """Return the declared ones; without any, the one that takes the place of a champion in each comparison with it."""
+    declared = tuple(arm for arm in PROMPTING_ARMS if arm in spec.evaluate.arms)
+    gates = spec.gates
+    replaces = gates.compare.off is None and gates.if_missing == "baseline" and registry_state.champion is None
+    return declared or (("zero_shot",) if replaces and spec.evaluate.endpoint is None else ())
+
+
+def _items(
+    graph: Graph,
+    spec: PipelineSpec,
+    splits: Splits,
+    registry_state: RegistryState,
+    earlier: Mapping[ModelArm, ChampionRef],
+) -> EvalSet:
+    """Add the held-out items. An item without a prompt in some arm is left out of all arms."""
+    evaluate, prompt, guard = spec.evaluate, spec.train.prompt, spec.gates.slices
+    system = insert_labels(evaluate.baseline_system, ()) or prompt.system
+    baseline = prompt.model_copy(update={"system": system})
+    prompts = dict.fromkeys((prompt, baseline, *(ref.prompt for ref in earlier.values())))
+    return graph.add(
+        select_items,
+        splits=splits,
+        max_items=evaluate.max_items,
+        seed=evaluate.seed,
+        answer=prompt.answer,
+        choose=evaluate.choose,
+        stratify=evaluate.routing_field,
+        prompts=tuple(prompts),
+        seen=registry_state.seen,
+        slices=() if guard is None else guard.by,
+        top_up=0 if guard is None else guard.top_up,
+    )
+
+
+def _prompts(graph: Graph, arm: ModelArm, items: EvalSet, prompt: PromptSpec, form: Format) -> PromptSet:
+    return graph.named("prompts", arm).add(build_prompts, items=items, arm="tuned", prompt=prompt, format=form)
+
+
+def _earlier_prompts(graph: Graph, items: EvalSet, arm: ModelArm, ref: ChampionRef) -> PromptSet:
+    """Add those of the champion or the anchor, which answers as it is served: with its own prompt and format."""
+    if ref.prompt.shows_passages:
+        items = graph.named("passages", arm).add(cite_as_served, items=items, bundle=ref.bundle)
+    return _prompts(graph, arm, items, ref.prompt, ref.trained.format)
+
+
+def _baseline_prompts(
+    graph: Graph, spec: PipelineSpec, items: EvalSet, splits: Splits, *, name: Arm, arm: PromptingArm
+) -> PromptSet:
+    """Add those of the base model, with only the instruction or with examples."""
+    evaluate, train = spec.evaluate, spec.train
+    shows = arm in ("few_shot", "retrieval")
+    label = evaluate.routing_field if evaluate.lists_labels else None
+    libraries = ("scikit-learn", "numpy") if arm == "retrieval" else ()
+    return graph.named("prompts", name, libraries=libraries).add(
+        build_prompts,
+        items=items,
+        arm=arm,
+        prompt=train.prompt,
+        format=train.format,
+        baseline_system=evaluate.baseline_system,
+        splits=splits if shows or label else None,
+        n_examples=evaluate.few_shot_examples if shows else 0,
+        seed=evaluate.seed if arm == "few_shot" else 0,
+        label=label,
+    )
+
+
+def _suite(graph: Graph, spec: PipelineSpec) -> PromptSet | None:
+    declared = spec.gates.forgetting
+    if declared is None:
+        return None
+    return graph.add(
+        build_suite,
+        suite=declared.suite,
+        max_items=declared.max_items,
+        seed=declared.seed,
+        format=spec.train.format,
+    )
+
+
+def _label_sources(
+    graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState
+) -> LabelSources | None:
+    """Add the check of labels by file and week, once there is a champion to tell a bad week from a bad candidate."""
+    if registry_state.champion is None:
+        return None
+    field = spec.evaluate.routing_field or "category"
+    return graph.add(compare_label_sources, splits=splits, known=registry_state.past.splits, field=field)
+
+
+def same_tokenizers(graph: Graph, spec: PipelineSpec, context: GraphContext, model: ModelRef) -> tuple[Artifact, ...]:
+    """Add the check that losses per token can be compared with those of the champion and the anchor."""
+    if LOSS not in spec.judged_gates.judged_metrics():
+        return ()
+    checks = []
+    for arm, ref in earlier_models(spec, context.registry_state).items():
+        with graph.unless(_same_base, model, ref.model), graph.staying():
+            checks.append(graph.named("tokenizer", arm).add(check_same_tokenizer, model=model, first=ref.model))
+    return tuple(checks)
+
+
+def _same_base(model: ModelRef, earlier: ModelRef) -> str | None:
+    return "the base model is the same" if model.digest == earlier.digest else None
