@@ -56,7 +56,7 @@ def finetune(
         if spec.train.choice is None:
             steps, train = ModelSteps(graph, context), spec.train.training()
             model = base_model or add_base_model(graph, spec, context)
-            fits = prepared.fit(graph, spec, model)
+            fits = prepared.fit(graph, spec, model, trains=(train,))
             same = same_tokenizers(graph, spec, context, model)
             start = context.registry_state.start
             with graph.after(*fits):

@@ -26,13 +26,15 @@ from schemas.artifacts import (
     Splits,
 )
 from schemas.choice import LOSS
-from schemas.evaluation import Arm
+from schemas.comparison import declared_comparison
+from schemas.evaluation import Arm, EvaluateSpec
+from schemas.evidence import CheckEvidence
 from schemas.pipeline import PipelineSpec
-from schemas.training import Format, PromptSpec
+from schemas.training import Format, PromptSpec, TrainSpec
 from tasks.assess.baselines import score_classifier
 from tasks.assess.clusters import check_clusters
 from tasks.assess.items import select_items
-from tasks.assess.metric_check import own_metrics, try_metrics
+from tasks.assess.metric_check import METRIC_CHECK, check_metrics, own_metrics, try_metrics
 from tasks.assess.prompts import build_prompts
 from tasks.assess.suite import build_suite
 from tasks.corpus.build import cite_as_served
@@ -58,8 +60,10 @@ class Prepared:
     """General questions; only if `gates.forgetting` is declared."""
     checks: tuple[Artifact, ...]
     """Of what needs neither base model nor weights, and of earlier models."""
-    labels: LabelSources | None
-    """Labels by file and week; once there is a champion."""
+    metric_check: CheckEvidence | None
+    """Of the metrics of the user's own that alone make the comparison; None if there are none."""
+    labels: LabelSources
+    """Labels by file and week; left out until there is a champion."""
 
     @property
     def ends(self) -> tuple[Artifact, ...]:
@@ -67,11 +71,19 @@ class Prepared:
         return (*self.classifiers.values(), *self.checks)
 
     def fit(
-        self, graph: Graph, spec: PipelineSpec, model: ModelRef, *, more: tuple[PromptSet, ...] = (), label: str = ""
+        self,
+        graph: Graph,
+        spec: PipelineSpec,
+        model: ModelRef,
+        *,
+        trains: tuple[TrainSpec, ...],
+        more: tuple[PromptSet, ...] = (),
+        label: str = "",
     ) -> tuple[Artifact, ...]:
-        """Add the checks that a base model has room for its prompts and answers, with or without an adapter.
+        """Add the checks that a base model can be trained as declared, and has room for its prompts and answers.
 
         Args:
+            trains: The trainings on it.
             more: Prompts besides those of the held-out items, with the same longest answer.
             label: Name of the model, of several.
         """
@@ -79,7 +91,7 @@ class Prepared:
         prompts = (*of_base, *more)
         with graph.staying():
             longest, named = spec.evaluate.max_new_tokens, graph.named("fits", label)
-            checks = [named.add(check_prompts, model=model, prompts=prompts, max_new_tokens=longest)]
+            checks = [named.add(check_prompts, model=model, prompts=prompts, max_new_tokens=longest, trains=trains)]
             if self.suite is not None and spec.gates.forgetting is not None:
                 longest = spec.gates.forgetting.max_new_tokens
                 named = graph.named("fits", "suite", label)
@@ -122,8 +134,15 @@ def prepare(graph: Graph, spec: PipelineSpec, context: GraphContext, *, splits: 
         if own := own_metrics(spec.evaluate):
             named = graph.named("metrics", reads=metric_code(own), libraries=metric_libraries(own))
             checks.append(named.add(try_metrics, items=items, evaluate=own))
-        labels = _label_sources(graph, spec, splits, context.registry_state)
-        return Prepared(items, prompts, classifiers, _suite(graph, spec), tuple(checks), labels)
+        return Prepared(
+            items,
+            prompts,
+            classifiers,
+            _suite(graph, spec),
+            tuple(checks),
+            _metric_check(graph, spec, items),
+            _label_sources(graph, spec, splits, context.registry_state),
+        )
 
 
 def prompting_arms(spec: PipelineSpec, registry_state: RegistryState) -> tuple[PromptingArm, ...]:
@@ -207,14 +226,27 @@ def _suite(graph: Graph, spec: PipelineSpec) -> PromptSet | None:
     )
 
 
-def _label_sources(
-    graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState
-) -> LabelSources | None:
-    """Add the check of labels by file and week, once there is a champion to tell a bad week from a bad candidate."""
-    if registry_state.champion is None:
+def _metric_check(graph: Graph, spec: PipelineSpec, items: EvalSet) -> CheckEvidence | None:
+    """Let metrics of the user's own that make the comparison score answers of known worth."""
+    evaluate, compared = spec.evaluate, declared_comparison(spec.judged_gates, spec.evaluate)
+    if not compared:
         return None
-    field = spec.evaluate.routing_field or "category"
-    return graph.add(compare_label_sources, splits=splits, known=registry_state.past.splits, field=field)
+    metrics = tuple(metric for metric in evaluate.metrics if metric.traits().name in compared)
+    checked = EvaluateSpec(fields=evaluate.fields, metrics=metrics)
+    named = graph.named(METRIC_CHECK, reads=metric_code(checked), libraries=metric_libraries(checked))
+    return named.add(check_metrics, items=items, evaluate=checked)
+
+
+def _label_sources(graph: Graph, spec: PipelineSpec, splits: Splits, registry_state: RegistryState) -> LabelSources:
+    """Add the check of labels by file and week: a bad week is no bad candidate."""
+    # Part of each graph: its code must not make the first run after a promotion a new one.
+    with graph.unless(_without_champion, registry_state.champion):
+        field = spec.evaluate.routing_field or "category"
+        return graph.add(compare_label_sources, splits=splits, known=registry_state.past.splits, field=field)
+
+
+def _without_champion(champion: ChampionRef | None) -> str | None:
+    return "there is no champion yet" if champion is None else None
 
 
 def same_tokenizers(graph: Graph, spec: PipelineSpec, context: GraphContext, model: ModelRef) -> tuple[Artifact, ...]:

@@ -14,7 +14,7 @@ from flows.graph.keys import code_digests, digest_of
 from flows.model_steps import ModelSteps, encoding_of
 from flows.prepare import Prepared, same_tokenizers
 from schemas.artifacts import Artifact, DatasetRef, EvalSet, ModelRef, PromptSet, Splits, TrainedRef
-from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, tokens_vary
+from schemas.candidates import Candidate, Changes, base_models, base_of, candidates, changes_of, tokens_vary
 from schemas.choice import LOSS, GridSweep, LadderSpec, OptunaSweep, TargetSpec
 from schemas.evaluation import DecodingSpec, EvaluateSpec
 from schemas.metrics import MetricTraits
@@ -98,7 +98,10 @@ class Selection:
             label = "" if names[key] == FIRST else names[key]
             # Of several base models the one that is chosen counts.
             same = same_tokenizers(graph, self.spec, self.context, model) if len(names) == 1 else ()
-            self.fits[key] = (*self.prepared.fit(graph, self.spec, model, more=(self.prompts,), label=label), *same)
+            every = changes_of(self.spec.train) or [{}]
+            trains = tuple(self.spec.train.training(each) for each in every if base_of(self.spec.train, each) == key)
+            fits = self.prepared.fit(graph, self.spec, model, trains=trains, more=(self.prompts,), label=label)
+            self.fits[key] = (*fits, *same)
         return self.models[key]
 
     def examples(self, graph: Graph, base: tuple[str, bool], train: TrainSpec, *, label: str = "") -> DatasetRef:

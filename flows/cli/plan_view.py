@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cli.output import note, out, print_rows, warn
-from flows.cli.validation import advice_on, missing_columns, read_source, time_advice
+from flows.cli.validation import advice_on, missing_columns, prompt_findings, read_source, time_advice
 from flows.context.ingest import ingested_summary
 from flows.context.registry_state import describe_champion, describe_start
 from flows.finetune import Tuned
@@ -209,6 +209,11 @@ def _size(found: PlannedRun, root: Path, as_of: str | None) -> tuple[Size | None
                 *(f"{each.message}; {each.hint}" for each in missing_columns(spec, table, aside=Path(aside))),
             ]
         )
+        if table is not None and splits is None:
+            faults, advice = prompt_findings(spec, table, root=root, settings=found.settings)
+            if faults:
+                raise faults[0]
+            missing += advice
         source = None if table is None else measure_source(table, prompt)
     return measure(source=source), missing
 

@@ -6,17 +6,18 @@ folder that is removed; of a remote one, what was ingested last. Contacts no ser
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from flows.context.ingest import landed_folder, source_fault
-from flows.curation_steps import declaration_advice, declaration_faults
+from flows.curation_steps import declaration_advice
+from flows.prepare import PROMPTING_ARMS
 from flows.privacy.keys import load_forgotten
+from flows.run.faults import Declared, base_model_faults, declared_faults
 from flows.run.needed_columns import is_empty, needed_columns, no_ticket_has
 from flows.workspace.settings import Settings
 from schemas.artifacts import RowCounts, TicketTable
-from schemas.candidates import base_models
-from schemas.check import ReadableSections
 from schemas.comparison import with_comparison
 from schemas.errors import DataError, TunegateError
 from schemas.metrics import traits_by_name
@@ -25,19 +26,16 @@ from schemas.schedule import schedule_advice
 from schemas.source import SourceSpec
 from schemas.training_advice import prompt_advice, training_advice
 from tasks.assess.limits import gate_warnings
-from tasks.assess.user_metrics import sql_faults
-from tasks.corpus.build import corpus_faults
 from tasks.curate.curation_warnings import NO_TIMES
-from tasks.curate.data_checks import check_faults
 from tasks.curate.extract import extract_tickets
 from tasks.curate.row_faults import FaultLimit
 from tasks.curate.validate import validate_tickets
-from tasks.model.base_model import fingerprint_base_model
 from tasks.model.model_uri import parse_model_uri
 from tasks.sources.registry import fingerprint_source, ingest_source, ingested, kind_of, place_of
+from tasks.start.source_size import measure_source
+from tasks.train.base_fit import find_base
 
-Declared = PipelineSpec | ReadableSections
-"""A valid pipeline, or what can be read of another."""
+SHOWS_EXAMPLES = ("few_shot", "retrieval")
 MAKES_COLUMNS = ("sql", "python")
 """Steps that may fill a column which the source lacks."""
 
@@ -53,7 +51,7 @@ def address_fault(uri: str) -> TunegateError | None:
 
 def faults_of(pipelines: Mapping[str, Declared], *, root: Path) -> list[TunegateError]:
     """Every fault of the declarations, once."""
-    return _each_once((name, fault) for name, spec in pipelines.items() for fault in _faults_of(spec, root))
+    return _each_once((name, fault) for name, spec in pipelines.items() for fault in declared_faults(spec, root=root))
 
 
 def _each_once(found: Iterable[tuple[str, TunegateError]]) -> list[TunegateError]:
@@ -62,18 +60,6 @@ def _each_once(found: Iterable[tuple[str, TunegateError]]) -> list[TunegateError
     for name, fault in found:
         faults.setdefault(f"{fault.code} {fault.message} {(fault.where or '').removeprefix(name)}", fault)
     return list(faults.values())
-
-
-def _faults_of(spec: Declared, root: Path) -> Iterator[TunegateError]:
-    about_source = None if spec.source is None else source_fault(spec.source, pipeline=spec.name)
-    if about_source is not None:
-        yield about_source
-    if spec.curate is not None:
-        yield from declaration_faults(spec.curate.steps, pipeline=spec.name, root=root)
-    yield from check_faults(spec.checks or (), root)
-    if spec.evaluate is not None:
-        yield from corpus_faults(spec.evaluate.corpus, root)
-        yield from sql_faults(spec.evaluate.metrics, where=f"{spec.name}.evaluate")
 
 
 def advice_on(spec: Declared, settings: Settings, *, root: Path, n_items: int | None = None) -> list[str]:
@@ -108,6 +94,10 @@ def advice_by_pipeline(pipelines: Mapping[str, Declared], settings: Settings, *,
     return found
 
 
+SURELY = 2.0
+"""Prompts that need this many times the model's context are a fault: bytes say tokens to a factor of two."""
+
+
 class DataFindings(NamedTuple):
     """What is in the files of all pipelines."""
 
@@ -128,21 +118,13 @@ def check_data(pipelines: Mapping[str, Declared], settings: Settings, *, root: P
         _each_once(
             (name, fault)
             for name, spec in pipelines.items()
-            for fault in (*_model_faults(spec, root), *_source_faults(spec, root, settings, found))
+            for fault in (
+                *base_model_faults(spec, root=root, cache=settings.cache),
+                *_source_faults(spec, root, settings, found),
+            )
         )
     )
     return found
-
-
-def _model_faults(spec: Declared, root: Path) -> Iterator[TunegateError]:
-    for uri, _ in () if spec.train is None else base_models(spec.train):
-        if address_fault(uri) is not None:
-            continue  # the loader reports it
-        try:
-            fingerprint_base_model(uri, root=root)
-        except TunegateError as error:
-            error.where = error.where or f"{spec.name}.train.base_model"
-            yield error
 
 
 def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFindings) -> Iterator[TunegateError]:
@@ -163,8 +145,13 @@ def _source_faults(spec: Declared, root: Path, settings: Settings, found: DataFi
             found.advice.setdefault(sentence, []).append(spec.name)
         try:
             yield from missing_columns(spec, table, aside=Path(aside))
+            faults, advice = prompt_findings(spec, table, root=root, settings=settings)
         except DataError as error:
             yield error
+            return
+        yield from faults
+        for sentence in advice:
+            found.advice.setdefault(sentence, []).append(spec.name)
 
 
 def read_source(
@@ -225,3 +212,48 @@ def time_advice(spec: Declared, table: TicketTable) -> list[str]:
     if not isinstance(spec, PipelineSpec) or any(step.uses in MAKES_COLUMNS for step in spec.curate.steps):
         return []
     return [NO_TIMES] if spec.split.by_time and is_empty("created_at", table.tickets) else []
+
+
+def prompt_findings(
+    spec: Declared, table: TicketTable, *, root: Path, settings: Settings
+) -> tuple[list[TunegateError], list[str]]:
+    """Return which arms' prompts cannot be made of these tickets or do not fit the base model, and which hardly do.
+
+    An estimate by the bytes of a sample, before curation; a run counts tokens before it trains.
+    """
+    if spec.train is None or spec.evaluate is None or not spec.evaluate.arms:
+        return [], []
+    train, evaluate = spec.train.first(), spec.evaluate
+    size = measure_source(table, train.prompt)
+    shown = {arm: evaluate.few_shot_examples if arm in SHOWS_EXAMPLES else 0 for arm in evaluate.arms}
+    most = max(shown.values())
+    if most and size.n_usable <= most:
+        return [
+            DataError(
+                f"prompts with {most} examples need more than the {size.n_usable} usable tickets of the source",
+                code="TG0221", where=f"{spec.name}.evaluate.few_shot_examples",
+                hint="lower evaluate.few_shot_examples, or remove few_shot and retrieval from evaluate.arms",
+            )
+        ], []  # fmt: skip
+    context = 0
+    with suppress(TunegateError):  # `base_model_faults` yields it
+        base = find_base(train.base_model, allow_download=True, root=root, cache=settings.cache)
+        context = 0 if base is None else base.context_length
+    if not context:
+        return [], []
+    faults: list[TunegateError] = []
+    advice: list[str] = []
+    for arm, n_examples in shown.items():
+        if arm not in PROMPTING_ARMS:
+            continue
+        example = size.prompt_tokens + size.answer_tokens
+        needed = round(n_examples * example + size.prompt_tokens + evaluate.max_new_tokens)
+        if needed <= context:
+            continue
+        what = f"a prompt of {arm} and its answer need about {needed:,} tokens; the model's context has {context:,}"
+        hint = "lower evaluate.few_shot_examples" if n_examples else "lower evaluate.max_new_tokens"
+        if needed >= SURELY * context:
+            faults.append(DataError(what, code="TG0309", where=f"{spec.name}.evaluate", hint=hint))
+        else:
+            advice.append(f"{what}; a run with such a prompt ends with TG0309 before it trains: {hint}")
+    return faults, advice

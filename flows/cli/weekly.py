@@ -110,10 +110,11 @@ def validate(
     """Check pipelines.yaml: all errors at once, each with its place.
 
     The base models' addresses, the sources, the SQL and the functions that the file names are checked, too. With --data
-    every source is read as a run reads it (a remote one as it was ingested last): missing files, columns that are not
-    there, columns that a prompt needs and no ticket has.
+    the base models' files are compared with the settings, and every source is read as a run reads it (a remote one as
+    it was ingested last): missing files, columns that are not there, columns that a prompt needs and no ticket has.
     """
-    from flows.cli.validation import DataFindings, Declared, address_fault, advice_by_pipeline, check_data, faults_of
+    from flows.cli.validation import DataFindings, address_fault, advice_by_pipeline, check_data, faults_of
+    from flows.run.faults import Declared
     from schemas.load import ConfigErrors, load_file
 
     wrong: list[TunegateError] = []

@@ -28,6 +28,8 @@ def needed_columns(spec: PipelineSpec | ReadableSections) -> dict[str, str]:
         return needed
     for column in spec.evaluate.slices:
         needed.setdefault(column, "evaluate.slices")
+    if spec.gates is not None and spec.gates.cluster_by is not None:
+        needed.setdefault(spec.gates.cluster_by, "gates.cluster_by")
     routing = spec.evaluate.routing_field
     if routing is not None and {"majority", "tfidf"} & set(spec.evaluate.arms):
         needed.setdefault(routing, "evaluate.routing_field")

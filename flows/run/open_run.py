@@ -23,7 +23,7 @@ from flows.graph.graph import Node
 from flows.graph.keys import digest_of
 from flows.graph.store import Obtained
 from flows.ledger.opened import open_ledger, open_store
-from flows.ledger.rows import CANCELLED, config_of_run
+from flows.ledger.rows import config_of_run
 from flows.ledger.runs import Seen
 from flows.privacy.forget import apply_tombstones
 from flows.run.notify import notify_end
@@ -188,7 +188,7 @@ def _recorded(context: RunContext, opened: list[OpenRun]) -> Iterator[None]:
         ledger.finish_run(run_id, status="FAILED", reason=reason, exit_code=error.exit_code)
         raise
     except (RunEndedError, CancelSignal):  # cancelled in Prefect
-        ledger.finish_run(run_id, status="INTERRUPTED", reason=CANCELLED, exit_code=143)
+        ledger.finish_run(run_id, status="INTERRUPTED", reason="cancelled", exit_code=143)
         raise
     except Exception as error:  # its text may contain ticket text
         ledger.finish_run(run_id, status="FAILED", reason=type(error).__name__, exit_code=1)

@@ -17,6 +17,7 @@ from flows.graph.execute import Run
 from flows.graph.plan import PlannedNode, plan
 from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger, open_store
+from flows.run.faults import check_early
 from flows.workspace.ray_cluster import check_cluster
 from flows.workspace.settings import Settings, load_settings
 from schemas.load import load_file
@@ -85,6 +86,7 @@ def plan_pipeline(pipeline: str, config: Path, *, as_of: str | None = None, give
         if kind_of(spec.source).is_remote:
             check_ingested(spec.source, landed_folder(settings, spec.name), as_of)
     check_cluster(spec, settings)
+    check_early(spec, settings, root=config.resolve().parent)
     ledger, store = open_ledger(settings), open_store(settings)
     registry_state = registry_state_of(spec, ledger, before=before)
     previous_run = find_previous_run(ledger, store, spec.name, before=before)

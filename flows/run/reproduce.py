@@ -30,6 +30,7 @@ from schemas.errors import ConfigError
 from schemas.pipeline import PipelineSpec
 from tasks.assess.items import select_items
 from tasks.files import MANIFEST
+from tasks.train.base_fit import check_prompts
 
 STAGES = ("curate", "finetune")
 NOT_OF_TRAINING = "it is part of the verdict"
@@ -90,8 +91,9 @@ def reproduce_run(run_id: str, settings: Settings, *, root: Path, observer: Obse
         if node.kind == "grow":
             run.grow(node)
             continue
-        # Which items are judged depends on the registry of then; no training does.
-        reason = NOT_OF_TRAINING if node.function is select_items else run.why_left_out(node)
+        # Which items are judged depends on the registry of then, and their prompts with it; no training does.
+        of_verdict = node.function in (select_items, check_prompts)
+        reason = NOT_OF_TRAINING if of_verdict else run.why_left_out(node)
         if node.id not in rows:
             reason = "the run did not reach it"
         if reason:

@@ -196,15 +196,30 @@ def _check_chat(base: FoundBase, train: TrainSpec, chat: ChatTemplate) -> None:
 
 
 @as_step("fits", libraries=("transformers", "tokenizers", "pyarrow"))
-def check_prompts(out: Path, *, model: ModelRef, prompts: tuple[PromptSet, ...], max_new_tokens: int) -> Artifact:
+def check_prompts(
+    out: Path,
+    *,
+    model: ModelRef,
+    prompts: tuple[PromptSet, ...],
+    max_new_tokens: int,
+    trains: tuple[TrainSpec, ...] = (),
+) -> Artifact:
     """Check that every prompt and its answer fit the model's context; the result is empty.
 
+    Args:
+        trains: Trainings on this model. `plan` has checked them, unless the model had to be downloaded first.
+
     Raises:
+        TunegateError: one of `base_faults`.
         ConfigError: TG0173, the tokenizer cannot write conversations, or end them.
         DataError: TG0308, there are no prompts; TG0309, one leaves no room for its answer.
     """
     from tasks.model.base_model import load_tokenizer
 
+    for train in trains:
+        # A declared chat template is one of the model's files by now.
+        for fault in base_faults(_read_folder(model.root), train, max_new_tokens=max_new_tokens, chat=None):
+            raise fault
     tokenizer = load_tokenizer(model)
     for each in prompts:
         items = read_items(each, ChatCodec.of(tokenizer, each.format))

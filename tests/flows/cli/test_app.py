@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.artifacts import ModelRef
 from tests.support.commands import run_here
 from tests.support.specs import SMALL_FILE
 
@@ -137,10 +138,12 @@ def test_validate_reports_wrong_keys_addresses_metrics_and_sql_of_all_pipelines_
     assert "gate on unknown metric 'exct'" in words
 
 
-def test_validate_with_data_reads_the_files_and_columns_that_the_file_names(tmp_path: Path) -> None:
+def test_validate_with_data_reads_the_files_and_columns_that_the_file_names(
+    tmp_path: Path, tiny_model: ModelRef
+) -> None:
     def declare(source: str, base: str, more: str = "") -> None:
         text = FINE.replace("{kind: generated}", source).replace("file:models/x", base)
-        (tmp_path / "pipelines.yaml").write_text(text + more)
+        (tmp_path / "pipelines.yaml").write_text(text.replace("learning_rate", "max_length: 256, learning_rate") + more)
 
     declare("{kind: files, paths: [absent.csv]}", "file:models/none", "    evaluate: {slices: [product]}\n")
     assert tunegate("validate", cwd=tmp_path).returncode == 0  # files are not read
@@ -149,15 +152,15 @@ def test_validate_with_data_reads_the_files_and_columns_that_the_file_names(tmp_
     assert set(re.findall(r"^error\[(TG\d+)\]", done.stderr, re.MULTILINE)) == {"TG0171", "TG0201"}
 
     (tmp_path / "t.csv").write_text("ticket_id,body,reply\n1,The lamp is broken.,Sorry.\n2,Where is it?,\n")
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    base = f"file:{tiny_model.root}"
     more = "    evaluate: {slices: [product], arms: [zero_shot]}\n"
-    declare("{kind: files, paths: [t.csv]}", "file:m.gguf", more)
+    declare("{kind: files, paths: [t.csv]}", base, more)
     done = tunegate("validate", "--data", cwd=tmp_path)
     words = " ".join(done.stderr.split())
     assert "no ticket of the source has `product`, which evaluate.slices needs" in words
     assert "source.columns: {product: THEIR_NAME}" in words
     assert words.count("error[") == 1
-    declare("{kind: files, paths: [t.csv]}", "file:m.gguf", more.replace("product", ""))
+    declare("{kind: files, paths: [t.csv]}", base, more.replace("product", ""))
     done = tunegate("validate", "--data", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["data"]["replies"]["n_out"] == 2, done.stderr
     assert not (tmp_path / ".tunegate").exists()

@@ -264,6 +264,6 @@ def test_settings_of_one_run_are_recorded_with_it_and_leave_the_marks_of_the_pip
     assert steps_of(workplace, outcome["run_id"])["train"]["state"] == "reused"
     assert workplace.json("run", "small", "--set", "train.seed=1")["verdict"] == "SKIP"
     assert workplace.json("run", "small")["verdict"] == "PROMOTE"  # the file's own settings were not judged yet
-    assert workplace.json("plan", "small", "--set", "train.seed=2")["causes"]["parameter"] == ["train"]
+    assert workplace.json("plan", "small", "--set", "train.seed=2")["causes"]["parameter"] == ["fits", "train"]
     refused = workplace.run("run", "small", "--set", "gates.min_items=1")
     assert (refused.returncode, "--set:1:7" in refused.stderr) == (2, True)

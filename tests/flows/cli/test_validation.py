@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from schemas.artifacts import ModelRef
 from tests.flows.cli.conftest import PIPELINE
 from tests.support.commands import run_here
 
@@ -25,12 +26,13 @@ ROW = "{},Where is parcel {}?,On its way.\n"
     ids=["fields", "empty", "encoding", "json"],
 )
 def test_a_source_with_too_many_faulty_rows_is_refused_by_its_commonest_fault(
-    tmp_path: Path, name: str, content: str, reason: str
+    tmp_path: Path, tiny_model: ModelRef, name: str, content: str, reason: str
 ) -> None:
     (tmp_path / name).write_bytes(content.encode("latin-1"))
-    (tmp_path / "m.gguf").write_bytes(b"GGUF")
     source = f"{{kind: files, paths: [{name}]}}"
-    text = PIPELINE.replace("{kind: generated}", source).replace("file:models/x", "file:m.gguf")
+    text = PIPELINE.replace("{kind: generated}", source).replace(
+        '"file:models/x"', f'"file:{tiny_model.root}", max_length: 256'
+    )
     text = re.sub(r"    curate: .*\n", "    evaluate: {slices: [], arms: [zero_shot]}\n", text)
     (tmp_path / "pipelines.yaml").write_text(text)
     for command in (("validate", "--data"), ("plan", "replies")):
@@ -138,8 +140,8 @@ def test_a_resource_by_name_is_warned_of_where_each_project_has_its_own_ledger(t
 
     warning = "warning `schedule.resource: gpu` excludes only runs of this home folder's ledger"
     assert warning in said("gpu")
-    assert "/var/lock/gpu.lock" in said("gpu")
-    assert "warning" not in said("/var/lock/gpu.lock")
+    assert "/srv/locks/gpu.lock" in said("gpu")
+    assert "warning" not in said("/srv/locks/gpu.lock")
     assert "warning" not in said("gpu", TUNEGATE_LEDGER_URL="postgresql://nobody@127.0.0.1:9/ledger")
     assert "schedule.resource" in said("../gpu.lock")
     assert "error" in said("../gpu.lock")

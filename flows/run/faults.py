@@ -1,0 +1,183 @@
+"""What can be found wrong before a run curates: in the declaration, the files of base models, and on this machine.
+
+`validate` reports the first, with `--data` also the second; `plan` and each run refuse to begin with any of them.
+Reads no ticket and no weights, starts nothing and contacts no service. What needs the tickets is checked in front of
+the training (`flows/prepare.py`).
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from flows.context.graph_context import limits_of
+from flows.context.ingest import source_fault
+from flows.curation_steps import declaration_faults
+from flows.workspace.settings import Settings
+from schemas.candidates import Changes, base_models, base_of, changes_of
+from schemas.chat_template import ChatTemplate, resolve_template
+from schemas.check import ReadableSections
+from schemas.choice import LOSS, LadderSpec, TrainSection
+from schemas.errors import SeveralErrors, TunegateError
+from schemas.gates import GatesSpec
+from schemas.pipeline import PipelineSpec
+from schemas.training import TrainSpec
+from tasks.assess.economics import find_gpu
+from tasks.assess.llm_judge import check_labels
+from tasks.assess.user_metrics import entry_point_faults, sql_faults
+from tasks.corpus.build import corpus_faults
+from tasks.curate.data_checks import check_faults
+from tasks.endpoint import check_key, check_local
+from tasks.files import sha256_file
+from tasks.model.base_model import different_tokenizers_error
+from tasks.model.model_uri import is_address
+from tasks.train.base_fit import FoundBase, base_faults, find_base
+from tasks.train.memory import PAGED, check_device, detect_device
+
+Declared = PipelineSpec | ReadableSections
+"""A valid pipeline, or what can be read of another."""
+Base = tuple[str, bool]
+"""Address of a base model, and whether it may be downloaded."""
+
+
+def check_early(spec: PipelineSpec, settings: Settings, *, root: Path) -> None:
+    """Refuse a pipeline whose run could only fail later.
+
+    Args:
+        root: Folder of pipelines.yaml.
+
+    Raises:
+        TunegateError: it has a fault; all of them, if there are several.
+    """
+    faults = [
+        *declared_faults(spec, root=root), *base_model_faults(spec, root=root, cache=settings.cache),
+        *machine_faults(spec),
+    ]  # fmt: skip
+    if faults:
+        raise faults[0] if len(faults) == 1 else SeveralErrors(faults)
+
+
+def declared_faults(spec: Declared, *, root: Path) -> Iterator[TunegateError]:
+    """Yield what is wrong with the declaration and with the small files that it names."""
+    about_source = None if spec.source is None else source_fault(spec.source, pipeline=spec.name)
+    if about_source is not None:
+        yield about_source
+    if spec.curate is not None:
+        yield from declaration_faults(spec.curate.steps, pipeline=spec.name, root=root)
+    yield from check_faults(spec.checks or (), root)
+    if spec.train is not None:
+        train = spec.train
+        yield from _caught(spec.name, lambda: limits_of(train), lambda: _chat(train, root))
+    if spec.evaluate is not None:
+        where = f"{spec.name}.evaluate"
+        yield from corpus_faults(spec.evaluate.corpus, root)
+        yield from sql_faults(spec.evaluate.metrics, where=where)
+        yield from entry_point_faults(spec.evaluate.metrics, where=where)
+    if spec.gates is not None:
+        yield from _gate_faults(spec.name, spec.gates, root)
+
+
+def _gate_faults(name: str, gates: GatesSpec, root: Path) -> Iterator[TunegateError]:
+    cost, judge = gates.cost, gates.judge
+    if cost is not None:
+        yield from _caught(name, lambda: find_gpu(cost.machine))
+    if judge is not None:
+        yield from _caught(name, lambda: check_labels(judge, root=root))
+
+
+def base_model_faults(spec: Declared, *, root: Path, cache: Path) -> Iterator[TunegateError]:
+    """Yield what no training of the pipeline could do with its base models, of those that need no download.
+
+    Args:
+        cache: Downloads and conversions.
+    """
+    train = spec.train
+    if train is None:
+        return
+    found: dict[Base, FoundBase] = {}
+    for uri, allow_download in base_models(train):
+        if not is_address(uri):  # the loader reports it
+            continue
+        try:
+            base = find_base(uri, allow_download=allow_download, root=root, cache=cache)
+        except TunegateError as error:
+            error.where = error.where or f"{spec.name}.train.base_model"
+            yield error
+            continue
+        if base is not None:
+            found[uri, allow_download] = base
+    chat = None
+    with suppress(TunegateError):  # `declared_faults` yields it
+        chat = _chat(train, root)
+    seen: set[str] = set()
+    for changes in changes_of(train) or [{}]:
+        base, own = found.get(base_of(train, changes)), _training(train, changes)
+        if base is None or own is None:
+            continue
+        longest = 0 if spec.evaluate is None else spec.evaluate.max_new_tokens
+        for fault in base_faults(base, own, max_new_tokens=longest, chat=chat):
+            if fault.message not in seen:
+                seen.add(fault.message)
+                yield _placed(spec.name, fault)
+    yield from _ladder_faults(spec.name, train, found)
+
+
+def _ladder_faults(name: str, train: TrainSection, found: dict[Base, FoundBase]) -> Iterator[TunegateError]:
+    """Yield which base models of a ladder cannot be compared by their loss per token."""
+    if not isinstance(train.choice, LadderSpec) or train.choice.target.metric != LOSS or len(found) < 2:
+        return
+    digests = {key: None if each.tokenizer is None else sha256_file(each.tokenizer) for key, each in found.items()}
+    folders = [(key, digest) for key, digest in digests.items() if not found[key].where.is_file()]
+    for (uri, _), digest in folders[1:]:
+        if digest is None or digest != folders[0][1]:
+            yield _placed(name, different_tokenizers_error(uri, folders[0][0][0]))
+
+
+def machine_faults(spec: PipelineSpec) -> Iterator[TunegateError]:
+    """Yield what this machine lacks, of the stages that run on it."""
+    if spec.engine != "ray" and spec.place.pool_of("finetune") is None:
+        trainings = [spec.train.training(changes) for changes in changes_of(spec.train) or [{}]]
+        device = detect_device() if any(each.optimizer == PAGED for each in trainings) else ""
+        for train in {each.optimizer: each for each in trainings}.values() if device else ():
+            yield from _caught(spec.name, partial(check_device, train, device))
+    if spec.place.pool_of("assess") is None:
+        judge = spec.gates.judge
+        for where, endpoint in (
+            ("evaluate.endpoint", spec.evaluate.endpoint),
+            ("gates.judge.endpoint", None if judge is None else judge.endpoint),
+        ):
+            if endpoint is not None:
+                yield from _caught(spec.name, partial(check_key, endpoint, os.environ, where=where))
+                if endpoint.privacy == "local":
+                    yield from _caught(spec.name, partial(check_local, endpoint.base_url))
+
+
+def _chat(train: TrainSection, root: Path) -> ChatTemplate | None:
+    prompt = train.prompt
+    if prompt.chat_template is None:
+        return None
+    return resolve_template(prompt.chat_template, prompt.added_tokens, root=root)
+
+
+def _training(train: TrainSection, changes: Changes) -> TrainSpec | None:
+    with suppress(ValidationError):  # of a file with faults
+        return train.training(changes)
+    return None
+
+
+def _caught(name: str, *checks: Callable[[], object]) -> Iterator[TunegateError]:
+    for check in checks:
+        try:
+            check()
+        except TunegateError as error:
+            yield _placed(name, error)
+
+
+def _placed(name: str, error: TunegateError) -> TunegateError:
+    """Put the pipeline's name in front of a place that is a setting."""
+    if error.where and os.sep not in error.where:
+        error.where = f"{name}.{error.where}"
+    return error
