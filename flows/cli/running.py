@@ -226,4 +226,7 @@ def _print_faults(settings: Settings, pipeline: str) -> None:
             talk().print(f"    {where}  {form}", markup=False, soft_wrap=True, highlight=False)
         if fault["step"] == "extract" and not fault["rows"]:
             talk().print("    the reader refused these rows, and no text of them is kept", markup=False)
-    talk().print(f"look at them: tunegate data quarantine {pipeline}; also data funnel and sample", markup=False)
+    # Without a query, `data quarantine` lists faulty rows alone: not those that a rule or a step has dropped.
+    query = "" if all(fault["outcome"] == "quarantined" for fault in faults) else ' --sql "FROM removed"'
+    shown = f"look at them: tunegate data quarantine {pipeline}{query}; also data funnel and sample"
+    talk().print(shown, markup=False, soft_wrap=True)
