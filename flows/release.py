@@ -44,8 +44,6 @@ from tasks.release.bundle import bundle_candidate, check_evaluated
 class Released:
     """The stage's results; handles while it has not run."""
 
-    bundle: BundleRef | None
-    """None with `--as-of`."""
     outcome: Outcome
 
 
@@ -57,8 +55,6 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             bundle_candidate,
             trained=tuned.trained,
             model=tuned.model,
-            scores=arms.scores["tuned"],
-            decision=decision,
             name=spec.registry.name,
             prompt=spec.train.prompt,
             decoding=spec.evaluate.decoding(),
@@ -83,13 +79,13 @@ def release(graph: Graph, spec: PipelineSpec, *, curated: Curated, tuned: Tuned,
             event = graph.act(promote, version=version, decision=decision, bundle=bundle, trained=tuned.trained)
         outcome = graph.act(report, version=version, decision=decision, event=event)
         graph.act(register, outcome=outcome)
-    return Released(bundle, outcome)
+    return Released(outcome)
 
 
 def release_as_of(graph: Graph, *, assessed: Assessed) -> Released:
     """Add the stage of a run with `--as-of`: no candidate is bundled and recorded, so nothing can promote it."""
     with graph.stage("release"):
-        return Released(None, graph.act(report_as_of, decision=assessed.decision))
+        return Released(graph.act(report_as_of, decision=assessed.decision))
 
 
 def not_promoted(decision: GateDecision) -> str | None:

@@ -53,6 +53,8 @@ class RunRecord(Frozen):
     experiment: str = "tunegate"
     files: tuple[str, ...] = ()
     """Files to show with the run, relative to the home folder."""
+    verdict_files: tuple[str, ...] = ()
+    """Those of its verdict, shown with the run and added to the version that it judged."""
     curves: str = ""
     """curves.parquet of the training, relative to the home folder."""
     trials: str = ""

@@ -37,6 +37,7 @@ PLACES: dict[str, str] = {
     "ledger.promote.committed": "the move is committed, no one is notified",
     "mlflow.run": "MLflow has the complete run, not the version",
     "mlflow.artifacts": "MLflow has the bundle's files, not the version",
+    "mlflow.attached": "MLflow has the files of the verdict, its version does not have the tags",
     "mlflow.version": "MLflow has the version, the ledger does not know its number",
     "mlflow.previous": "MLflow's alias `previous` follows the ledger, `champion` does not yet",
     "mlflow.champion": "MLflow's aliases `previous` and `champion` follow the ledger, `challenger` does not yet",

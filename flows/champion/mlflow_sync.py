@@ -11,7 +11,9 @@ again if it has changed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -31,15 +33,15 @@ from schemas.secrets import unmasked
 from schemas.template import PASSAGES, template_columns
 from tasks.failpoint import reach
 from tasks.release.register import (
-    BUNDLE_TAG,
     EVENT_TAG,
+    PROMOTION_TAG,
     NewVersion,
     find_version,
     move_alias,
     register_version,
     tag_version,
 )
-from tasks.release.tracking import RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
+from tasks.release.tracking import RUN_TAG, RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -142,7 +144,7 @@ def _send(projection: Projection, record: RunRecord, ledger: Ledger, settings: S
         return
     row = ledger.candidate(name, projection.payload["version"])
     if row is not None:
-        _publish(open_client(uri), row, record, ledger, settings, uri)
+        _publish(open_client(uri), row, (record,), ledger, settings, uri)
 
 
 def _move_aliases(name: str, ledger: Ledger, settings: Settings, uri: str) -> list[str]:
@@ -198,7 +200,7 @@ def _follow(
     event = last_move(ledger.history(name), name)
     if number is not None and event is not None:
         # How it was promoted, and the hash of that event: a copy of the chain's end outside the ledger.
-        tags = {"tunegate.promotion": f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}
+        tags = {PROMOTION_TAG: f"{event.action} by {event.actor} at {event.at}", EVENT_TAG: event.hash}
         tag_version(client, name=name, mlflow_version=number, tags=tags, uri=uri)
     return moved, faults
 
@@ -210,30 +212,36 @@ def _number_of(
     row = ledger.candidate(name, version) if version is not None else None
     if row is None:
         return None
-    number = find_version(client, name=name, version=row.ref.version, owner=owner_of(ledger), uri=uri)
+    ref, owner = row.ref, owner_of(ledger)
+    number = find_version(client, name=name, version=ref.version, bundle=ref.bundle, owner=owner, uri=uri)
     if number is None:
-        record = _load_record(row.ref.run_id, ledger, settings)
-        number = _publish(client, row, record, ledger, settings, uri)
+        records = [_load_record(run_id, ledger, settings) for run_id in ledger.judging_runs(name, ref.version)]
+        number = _publish(client, row, records, ledger, settings, uri)
     return number
 
 
 def _publish(
-    client: MlflowClient, row: CandidateRow, record: RunRecord, ledger: Ledger, settings: Settings, uri: str
+    client: MlflowClient,
+    row: CandidateRow,
+    records: Sequence[RunRecord],
+    ledger: Ledger,
+    settings: Settings,
+    uri: str,
 ) -> str:
-    """Send the run that gave the verdict and its version; return MLflow's number of the version."""
-    home, name, version = settings.home, row.ref.name, row.ref.version
-    mlflow_run = begin_run(client, record, experiment=record.experiment, uri=uri)
-    files = [home / file for file in record.files if (home / file).is_file()]
-    curves = home / record.curves if record.curves and (home / record.curves).is_file() else None
-    trials = home / record.trials if record.trials and (home / record.trials).is_file() else None
-    complete_run(client, mlflow_run, record, files=RunFiles(files, curves, trials), uri=uri)
-    ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
-    reach("mlflow.run")
-    tags = {**record.tags, "tunegate.verdict": row.verdict, "tunegate.reason": row.reason[:REASON_CHARS],
-            BUNDLE_TAG: row.ref.bundle.digest, **ledger.mark_tags(name, version)}  # fmt: skip
+    """Send runs that judged the version, oldest first, then the version with their files; return MLflow's number.
+
+    Whichever runs are sent, and in whatever order, the version's tags are those of its newest verdict.
+    """
     ref = row.ref
+    name, version = ref.name, ref.version
+    sent = {record.run_id: _send_run(client, record, ledger, settings, uri) for record in records}
+    newest = _load_record(ledger.judging_runs(name, version)[-1], ledger, settings)
+    tags = {**newest.tags, RUN_TAG: newest.run_id, "tunegate.verdict": row.verdict,
+            "tunegate.reason": row.reason[:REASON_CHARS], **ledger.mark_tags(name, version)}  # fmt: skip
     new = NewVersion(
-        version, ref.bundle, mlflow_run, tags, description=record.description or f"**{row.verdict}**\n\n{row.reason}",
+        version, ref.bundle, sent[records[0].run_id], tags,
+        {record.run_id: _existing(settings.home, record.verdict_files) for record in records},
+        description=newest.description or f"**{row.verdict}**\n\n{row.reason}",
         columns=tuple(name for name in template_columns(ref.prompt.user) if name != PASSAGES),
         base=ref.model.root, method=ref.trained.method,
     )  # fmt: skip
@@ -241,6 +249,24 @@ def _publish(
     reach("mlflow.version")
     ledger.set_mlflow_version(name, version, number)
     return number
+
+
+def _send_run(client: MlflowClient, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> str:
+    """Send a run with its files; return MLflow's id of it."""
+    home, mlflow_run = settings.home, begin_run(client, record, experiment=record.experiment, uri=uri)
+    files = RunFiles(
+        _existing(home, (*record.verdict_files, *record.files)),
+        next(iter(_existing(home, (record.curves,))), None),
+        next(iter(_existing(home, (record.trials,))), None),
+    )
+    complete_run(client, mlflow_run, record, files=files, uri=uri)
+    ledger.name_run(record.run_id, mlflow_run_id=mlflow_run)
+    reach("mlflow.run")
+    return mlflow_run
+
+
+def _existing(home: Path, files: Sequence[str]) -> list[Path]:
+    return [home / file for file in files if (home / file).is_file()]
 
 
 def _run_of(projection: Projection, ledger: Ledger) -> str:

@@ -54,8 +54,8 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
     digests = private_folder(report_folder(home, run.run_id)) / "digests.json"
     write_json(digests, _digests(run))
     score = score_of(decision)
-    shown = (decision.root / "decision.json", decision.root / "decision.md", trained.root / "curves.parquet")
     page = page_without_text(home, run.run_id)  # written when the verdict is final, before MLflow is updated
+    judged = (decision.root / "decision.json", decision.root / "decision.md", page)
     weighed = choice_files(home, run.run_id, evidence.choice) if evidence.choice is not None else ()
     pace = evidence.latency
     return RunRecord(
@@ -85,9 +85,10 @@ def _record(run: RunContext, evidence: Evidence) -> RunRecord:
         ),
         files=tuple(
             path.relative_to(home).as_posix()
-            for path in (*shown, *weighed, digests, page)
-            if path == page or path.is_file()
+            for path in (trained.root / "curves.parquet", *weighed, digests)
+            if path.is_file()
         ),
+        verdict_files=tuple(path.relative_to(home).as_posix() for path in judged),
         curves=((evidence.curves or trained).root / "curves.parquet").relative_to(home).as_posix(),
         trials=weighed[0].relative_to(home).as_posix() if weighed else "",
     )

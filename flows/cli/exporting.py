@@ -105,6 +105,7 @@ def _source(named: ResolvedCandidate, ledger: Ledger, store: Store, stored: Stor
         splits=result("passages", "passages", Splits) or result("decontaminate", "decontaminate", Splits),
         aliases=tuple(alias for alias, version in aliases_of(ledger, ref.name).items() if version == ref.version),
         version=ref.version,
+        verdict=f"**{named.row.verdict}**. {named.row.reason}",
         stored=stored,
     )
 

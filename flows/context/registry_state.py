@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from flows.context.champion_past import NO_PAST, ChampionPast, past_of
 from flows.context.feedback import feedback_database, state_of
+from flows.graph.keys import digest_of
 from flows.graph.store import Store
-from flows.ledger.champions import candidate_key
 from flows.ledger.ledger import Ledger
 from schemas.artifacts import Artifact, ChampionRef, DatasetRef, EvalSet, Splits
 from schemas.errors import ConfigError, StorageError
@@ -57,7 +57,7 @@ class RegistryState:
     feedback_digest: str = ""
     """Of the feedback in `live`; with new feedback a verdict is no longer final."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """Key of a candidate -> its version; set only with `live`."""
+    """Digest of what a candidate answers with -> the newest such version; set only with `live`."""
     past: ChampionPast = NO_PAST
     """The champion's earlier verdicts, and the tickets of its own."""
 
@@ -89,7 +89,7 @@ class RegistryState:
         """Return what agents did with suggestions, once the candidate is known: it may have served before."""
         if self.live is None:
             raise TypeError("`feedback` is not declared")
-        version = self.versions.get(candidate_key(model, trained, prompt, max_new_tokens))
+        version = self.versions.get(_answering(model, trained, prompt, max_new_tokens))
         return self.live.model_copy(update={"candidate": version})
 
 
@@ -119,8 +119,14 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
         return registry_state
     rates = acceptance_of(feedback_database(ledger.root, name), spec.feedback, upto=state.last) if state else ()
     live = LiveQuality(spec=spec.feedback, versions=rates, champion=champion.version if champion else None)
-    versions = {row.key: row.ref.version for row in ledger.candidates(name)}
+    refs = [row.ref for row in reversed(ledger.candidates(name))]
+    versions = {_answering(ref.model, ref.trained, ref.prompt, ref.max_new_tokens): ref.version for ref in refs}
     return replace(registry_state, live=live, feedback_digest=state.digest if state else "", versions=versions)
+
+
+def _answering(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
+    # Before the gate there is no bundle yet, whose digest would be the key of the version.
+    return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 
 def _champion_before(ledger: Ledger, name: str, moment: str) -> ChampionRef | None:

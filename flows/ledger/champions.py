@@ -9,15 +9,13 @@ from typing import Any
 
 import orjson
 
-from flows.graph.keys import digest_of
 from flows.ledger.base import LedgerBase
 from flows.ledger.database import Database, Row
 from flows.ledger.history import checked_history, previous_of, waiting_in
 from flows.ledger.rows import MOVES, CandidateRow, EventRow, Projection
 from flows.workspace.clock import now
-from schemas.artifacts import Artifact, ChampionRef
+from schemas.artifacts import ChampionRef
 from schemas.errors import StorageError
-from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.failpoint import reach
 
@@ -34,9 +32,9 @@ class Champions(LedgerBase):
     ) -> str:
         """Record a candidate with its verdict and return its version, a number counted per name.
 
-        The same model with the same prompt is the same version, however often it is recorded; a later verdict replaces
-        an earlier one. A version that has ever been champion keeps its reference. `version` and `promoted_at` of the
-        argument are ignored.
+        The same served files, by the bundle's digest, are the same version, however often they are judged; a later
+        verdict replaces an earlier one, and MLflow gets both. A version that has ever been champion keeps its
+        reference. `version` and `promoted_at` of the argument are ignored.
 
         Args:
             evidence: Name -> digest of what the verdict is about: gates, held-out set, scores, answers, decision.
@@ -46,8 +44,7 @@ class Champions(LedgerBase):
             **(evidence or {}),
         }  # fmt: skip
         evidence_json = orjson.dumps(digests, option=orjson.OPT_SORT_KEYS).decode() if evidence else ""
-        key = candidate_key(candidate.model, candidate.trained, candidate.prompt, candidate.max_new_tokens)
-        name = candidate.name
+        key, name = candidate.bundle.digest, candidate.name
         with self.write() as db:
             row = db.execute("SELECT * FROM candidates WHERE name = ? AND key = ?", (name, key)).fetchone()
             if row is None:
@@ -64,8 +61,10 @@ class Champions(LedgerBase):
                     "UPDATE candidates SET verdict = ?, reason = ?, evidence = ? WHERE name = ? AND version = ?",
                     (verdict, reason, evidence_json, name, version),
                 )
-            recorded = "SELECT 1 FROM verdicts WHERE name = ? AND version = ? AND run_id = ?"
-            if db.execute(recorded, (name, version, candidate.run_id)).fetchone() is None:
+            # The same verdict on the same answers is no second one, however many runs repeat it.
+            before = None if row is None else (row["verdict"], row["reason"], row["evidence"])
+            is_new = before != (verdict, reason, evidence_json)
+            if is_new:
                 db.execute(
                     "INSERT INTO verdicts (name, version, run_id, verdict, trained, gates, at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -77,7 +76,7 @@ class Champions(LedgerBase):
                     "UPDATE candidates SET ref_json = ?, run_id = ? WHERE name = ? AND version = ?",
                     (self._to_json(candidate, version), candidate.run_id, name, version),
                 )
-            if row is None or (row["verdict"], row["reason"]) != (verdict, reason):
+            if is_new:
                 project(db, "candidate", {"name": name, "version": str(version), "run_id": candidate.run_id})
         reach("ledger.candidate")
         return str(version)
@@ -111,6 +110,12 @@ class Champions(LedgerBase):
         with self.read() as db:
             names = [row["name"] for row in db.execute("SELECT name FROM champions ORDER BY name").fetchall()]
             return tuple(self._champion(db, name) for name in names)
+
+    def judging_runs(self, name: str, version: str) -> tuple[str, ...]:
+        """Return the runs that gave the version a verdict, the newest last."""
+        query = "SELECT run_id FROM verdicts WHERE name = ? AND version = ? ORDER BY id DESC"
+        newest_first = dict.fromkeys(row["run_id"] for row in self._rows(query, name, int(version)))
+        return tuple(reversed(newest_first))
 
     def first_champion(self, name: str) -> str | None:
         """Return the version of the very first champion; None before the first promotion."""
@@ -209,11 +214,6 @@ class Champions(LedgerBase):
         for part in ("model", "trained", "bundle"):
             fields[part]["root"] = self.root / fields[part]["root"]
         return ChampionRef.model_validate({**fields, **changes})
-
-
-def candidate_key(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
-    """Return the digest of what a candidate answers with: equal keys are one version."""
-    return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 
 def blocked_before(db: Database, candidate: CandidateRow) -> str:

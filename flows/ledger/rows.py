@@ -15,8 +15,6 @@ AS_OF = '{"as_of":"'
 """Start of the recorded configuration of a run with a day."""
 OF_RUN = ("as_of", "set")
 """Keys of a recorded configuration that no pipeline has."""
-CANCELLED = "cancelled"
-"""Reason of a run that somebody cancelled in Prefect."""
 Action = Literal["promote", "force", "approve", "rollback", "wait", "reject"]
 """promote: by the gate; force: by a person against the gate; approve: by the gate and a person; rollback: by a person;
 wait: the gate said PROMOTE, a person has to approve; reject: the person did not."""
@@ -118,7 +116,7 @@ class CandidateRow:
     ref: ChampionRef
     """What it is and where; `promoted_at` is set only where it is returned as the champion."""
     key: str
-    """Digest of what it answers with: base model, weights, prompt. Equal keys are one version."""
+    """Digest of the files that serve: weights, prompt, decoding, base model. Equal keys are one version."""
     verdict: Verdict
     reason: str
     mlflow_version: str | None

@@ -1,7 +1,8 @@
-"""Bundle a candidate for serving: its weights, its prompt, its base model and a model card.
+"""Bundle a candidate for serving: its weights, its prompt, its decoding and its base model.
 
-The base model itself is not copied, but pinned by the sha256 of its files. Called by `flows/release.py`; knows nothing
-of MLflow and of champions.
+The bundle's digest is the identity of a registered version (`flows/ledger/champions.py`), so nothing of a verdict is in
+it: a candidate that is judged twice is one version. The base model itself is not copied, but pinned by the sha256 of
+its files. Called by `flows/release.py`; knows nothing of MLflow, of verdicts and of champions.
 """
 
 import shutil
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import orjson
 
-from schemas.artifacts import BundleRef, CorpusRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.artifacts import Artifact, BundleRef, CorpusRef, ModelRef, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
@@ -29,16 +30,12 @@ def bundle_candidate(
     *,
     trained: TrainedRef,
     model: ModelRef,
-    scores: Scores,
-    decision: GateDecision,
     name: str,
     prompt: PromptSpec,
     decoding: DecodingSpec,
     corpus: CorpusRef | None = None,
 ) -> BundleRef:
-    """Copy the candidate's files and add `serving.json`, `README.md`, `decision.json` and `decision.md`.
-
-    If its prompt shows passages, the index of the corpus is added too.
+    """Copy the candidate's files and add `serving.json`; if its prompt shows passages, the index of the corpus too.
 
     Raises:
         StorageError: the candidate has no weights.
@@ -65,10 +62,6 @@ def bundle_candidate(
         base_files={path.name: sha256_file(path) for path in _files(model.root) if path.name not in own},
     )
     write_json(out / "serving.json", serving.model_dump(mode="json"))
-    for file in ("decision.json", "decision.md"):
-        if (decision.root / file).is_file():
-            shutil.copyfile(decision.root / file, out / file)
-    (out / "README.md").write_text(_model_card(serving, trained, scores, decision), encoding="utf-8")
     return BundleRef(root=out, n_bytes=sum(path.stat().st_size for path in out.iterdir()))
 
 
@@ -79,13 +72,22 @@ def check_evaluated(bundle: BundleRef, trained: TrainedRef) -> None:
         StorageError: TG0549, a file of the candidate is missing from the bundle or differs there; TG0510, bundle or
             candidate do not match their own manifests.
     """
-    for artefact in (trained, bundle):
-        if verify(artefact.root) != artefact.digest:
-            raise _not_evaluated("the folder", artefact.root)
+    for artifact in (trained, bundle):
+        check_digest(artifact)
     evaluated, registered = _digests(trained.root), _digests(bundle.root)
     for name, digest in evaluated.items():
         if name not in NOT_SERVED and registered.get(name) != digest:
             raise _not_evaluated(name, bundle.root)
+
+
+def check_digest(artifact: Artifact) -> None:
+    """Read the folder and check that it has the artifact's digest.
+
+    Raises:
+        StorageError: TG0549, it is another whole folder; TG0510, it does not match its own manifest.
+    """
+    if verify(artifact.root) != artifact.digest:
+        raise _not_evaluated("the folder", artifact.root)
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -104,31 +106,3 @@ def _not_evaluated(what: str, where: Path) -> StorageError:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file())
-
-
-def _model_card(serving: ServingSpec, trained: TrainedRef, scores: Scores, decision: GateDecision) -> str:
-    head = [
-        "---",
-        f"base_model: {serving.base.uri.split('#')[0]}",
-        f"library_name: {'transformers' if trained.method == 'full' else 'peft'}",
-        "tags: [tunegate, customer-support]",
-        "---",
-        "",
-        f"# {serving.name}",
-        "",
-        f"Method {trained.method}, format {trained.format}: {trained.n_trainable:,} trained parameters, "
-        f"{trained.n_steps:,} steps, {trained.n_tokens:,} tokens.",
-        "",
-        f"Verdict of the gate: **{decision.verdict}** on {decision.n_items:,} held-out items. {decision.reason}",
-        "",
-        "| metric | mean on held-out items |",
-        "|---|---|",
-    ]
-    rows = [f"| {metric} | {value:.4f} |" for metric, value in sorted(scores.means.items())]
-    tail = [
-        "",
-        "Generate answers as `serving.json` says: with its prompt, greedily, with at most "
-        f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 listed there.",
-        "",
-    ]
-    return "\n".join([*head, *rows, *tail])

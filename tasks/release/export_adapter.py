@@ -31,6 +31,7 @@ BASE = "base"
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Allowed values of `--max-lora-rank`."""
 ADAPTER = "adapter"
+CARD = "README.md"
 TEMPLATE = "chat_template.jinja"
 
 
@@ -41,7 +42,7 @@ def write_peft(source: Exported, out: Path) -> dict[str, float]:
     PEFT looks for a relative path in the current folder, so that of `base/` is absolute: where the export is written.
     Its files are hard links where the file system has them.
     """
-    _copy_bundle(source.bundle.root, out)
+    _copy_bundle(source, out)
     if source.trained.method == "full":
         return {}
     uri = parse_model_uri(source.model.uri)
@@ -55,8 +56,8 @@ def write_peft(source: Exported, out: Path) -> dict[str, float]:
     config = json.loads((out / CONFIG).read_bytes())
     (out / CONFIG).unlink()
     write_json(out / CONFIG, config | place)
-    card = (out / "README.md").read_text(encoding="utf-8")
-    (out / "README.md").write_text(card + _how_to_load(place, own_tokenizer=(out / RECORD).is_file()), encoding="utf-8")
+    with (out / CARD).open("a", encoding="utf-8") as card:
+        card.write(_how_to_load(place, own_tokenizer=(out / RECORD).is_file()))
     return {}
 
 
@@ -128,7 +129,7 @@ def _write_server(modules: Sequence[Module], out: Path) -> None:
     template = training_template(load_tokenizer(modules[0].source.model)) if chats else None
     for module in modules:
         (out / module.folder).mkdir(parents=True)
-        _copy_bundle(module.source.bundle.root, out / module.folder)
+        _copy_bundle(module.source, out / module.folder)
     if template is not None:
         (out / TEMPLATE).write_text(template, encoding="utf-8")
     named = [(name, module.folder) for module in modules for name in module.names]
@@ -217,7 +218,32 @@ def _not_servable(why: str) -> ConfigError:
     )
 
 
-def _copy_bundle(bundle: Path, out: Path) -> None:
-    for path in sorted(bundle.iterdir()):
+def _copy_bundle(source: Exported, out: Path) -> None:
+    """Copy the registered files and add a model card, which is none of them: it has the verdict."""
+    for path in sorted(source.bundle.root.iterdir()):
         if path.is_file() and path.name not in STORE_FILES:
             shutil.copyfile(path, out / path.name)
+    (out / CARD).write_text(_model_card(source), encoding="utf-8")
+
+
+def _model_card(source: Exported) -> str:
+    serving = read_serving(source.bundle.root)
+    trained = serving.trained
+    lines = [
+        "---",
+        f"base_model: {serving.base.uri.split('#')[0]}",
+        f"library_name: {'transformers' if trained.method == 'full' else 'peft'}",
+        "tags: [tunegate, customer-support]",
+        "---",
+        "",
+        f"# {serving.name}",
+        "",
+        f"Method {trained.method}, format {trained.format}: {trained.n_trainable:,} trained parameters, "
+        f"{trained.n_steps:,} steps, {trained.n_tokens:,} tokens.",
+        "",
+        *([f"Verdict of the gate: {source.verdict}", ""] if source.verdict else []),
+        "Generate answers as `serving.json` says: with its prompt, greedily, with at most "
+        f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 listed there.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -37,6 +37,8 @@ class Exported:
     """Names by which it is currently served."""
     version: str = ""
     """Of the registered model."""
+    verdict: str = ""
+    """The gate's last verdict on it, with its reason."""
     stored: Stored = "bfloat16"
     """Type of whole weights."""
     target: Path | None = None

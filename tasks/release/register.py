@@ -1,5 +1,8 @@
 """MLflow's model registry: versions and aliases that follow the ledger.
 
+A version is what serves, by the digest of its bundle. Its verdicts are not part of it: the files of each are added to
+the run that the version comes from, as `verdicts/RUN_ID/`, and its tags are those of the newest.
+
 The adapter is stored in PEFT's format with a loader of one file (`tasks/model/tunegate_loader.py`), not with MLflow's
 own PEFT flavour, which writes broken base weights for a local base (docs/decisions/0006-mlflow-loader.md), and without
 a file of this application: it loads where tunegate is not installed. No pickle. Called by
@@ -9,8 +12,8 @@ a file of this application: it loads where tunegate is not installed. No pickle.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +21,7 @@ from typing import TYPE_CHECKING
 from schemas.artifacts import BundleRef
 from schemas.errors import StorageError
 from tasks.failpoint import reach
-from tasks.files import verify
+from tasks.release.bundle import check_digest
 from tasks.release.tracking import as_service_error
 
 if TYPE_CHECKING:
@@ -29,7 +32,13 @@ VERSION_TAG = "tunegate.version"
 OWNER_TAG = "tunegate.ledger"
 """Tag of a registered model and of each version: identity of the ledger that they follow."""
 EVENT_TAG = "tunegate.event"
+PROMOTION_TAG = "tunegate.promotion"
 BUNDLE_TAG = "tunegate.bundle"
+"""Digest of the files that serve."""
+OF_MOVES = (EVENT_TAG, PROMOTION_TAG)
+"""Tags that no verdict sets."""
+VERDICTS = "verdicts"
+"""Folder of the verdicts' files, in the artifacts of the run that a version comes from."""
 LOADER = Path(__file__).parents[1] / "model" / "tunegate_loader.py"
 SERVED_WITH = ("torch", "transformers", "tokenizers", "peft", "safetensors", "jinja2")
 """What the loader imports, or what that needs for a chat template."""
@@ -56,7 +65,11 @@ class NewVersion:
     version: str
     bundle: BundleRef
     mlflow_run: str
+    """Gets the files, if the version is new to MLflow."""
     tags: Mapping[str, str]
+    """Of its newest verdict."""
+    verdict_files: Mapping[str, Sequence[Path]] = field(default_factory=dict)
+    """Run -> existing files of its verdict on the version."""
     description: str = ""
     """Markdown; shown on the version's page."""
     columns: tuple[str, ...] = ("body",)
@@ -67,44 +80,61 @@ class NewVersion:
 
 
 def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner: Owner, uri: str) -> str:
-    """Create MLflow's version for the ledger's version, or find it and update its tags; returns its number.
+    """Create MLflow's version for the ledger's version, or find it; add the verdicts' files, then set the tags.
+
+    Repeating it changes nothing. Returns MLflow's number of the version.
 
     Raises:
-        StorageError: the bundle does not match its manifest; TG0581, the registered model follows another ledger, or
-            MLflow has other files under this version. Nothing is registered.
+        StorageError: TG0510 or TG0549, the bundle is damaged or another one; TG0581, the registered model follows
+            another ledger, or MLflow has other files under this version. Nothing is registered.
         ServiceError: MLflow does not answer.
     """
     bundle, version = new.bundle, new.version
-    wanted = {VERSION_TAG: version, OWNER_TAG: owner.ledger, **new.tags}
+    wanted = {**new.tags, VERSION_TAG: version, OWNER_TAG: owner.ledger, BUNDLE_TAG: bundle.digest}
     with as_service_error(uri):
         check_owner(client, name=name, owner=owner, uri=uri)
         found = _find(client, name, version, owner)
-        if found is not None:
-            if found.tags.get(BUNDLE_TAG, bundle.digest) != bundle.digest:
-                raise _foreign(name, f"version {found.version} holds other files than v{version} of this ledger")
-            for key, value in wanted.items():
-                if found.tags.get(key) != value:
-                    client.set_model_version_tag(name, found.version, key, value)
-            if new.description and found.description != new.description:
-                client.update_model_version(name, found.version, description=new.description)
-            return str(found.version)
-        verify(bundle.root)
-        if not client.search_registered_models(f"name = '{name}'", max_results=1):
-            client.create_registered_model(name)
-        client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
-        source = _log_model(client, new)
-        reach("mlflow.artifacts")
-        made = client.create_model_version(
-            name, source=source, run_id=new.mlflow_run, tags=wanted, description=new.description or None
-        )
-        return str(made.version)
+        if found is not None and found.tags.get(BUNDLE_TAG) != bundle.digest:
+            raise _foreign(name, f"version {found.version} holds other files than v{version} of this ledger")
+        if found is None:
+            check_digest(bundle)
+            if not client.search_registered_models(f"name = '{name}'", max_results=1):
+                client.create_registered_model(name)
+            client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
+            source = _log_model(client, new)
+            reach("mlflow.artifacts")
+        for run, files in new.verdict_files.items():
+            for file in files:
+                client.log_artifact(found.run_id if found else new.mlflow_run, str(file), f"{VERDICTS}/{run}")
+        reach("mlflow.attached")
+        if found is None:
+            found = client.create_model_version(
+                name, source=source, run_id=new.mlflow_run, tags=wanted, description=new.description or None
+            )
+        else:
+            _update(client, found, wanted, new.description)
+        return str(found.version)
 
 
-def find_version(client: MlflowClient, *, name: str, version: str, owner: Owner, uri: str) -> str | None:
-    """MLflow's number for the ledger's version; None when it is not registered there."""
+def _update(client: MlflowClient, found: ModelVersion, wanted: Mapping[str, str], description: str) -> None:
+    """Make the version's tags those that are wanted; tags of moves and of users stay."""
+    for key, value in wanted.items():
+        if found.tags.get(key) != value:
+            client.set_model_version_tag(found.name, found.version, key, value)
+    for key in found.tags:
+        if key.startswith("tunegate.") and key not in wanted and key not in OF_MOVES:
+            client.delete_model_version_tag(found.name, found.version, key)
+    if description and found.description != description:
+        client.update_model_version(found.name, found.version, description=description)
+
+
+def find_version(
+    client: MlflowClient, *, name: str, version: str, bundle: BundleRef, owner: Owner, uri: str
+) -> str | None:
+    """MLflow's number for the ledger's version; None when it is not registered there with these files."""
     with as_service_error(uri):
         found = _find(client, name, version, owner)
-        return str(found.version) if found is not None else None
+        return str(found.version) if found is not None and found.tags.get(BUNDLE_TAG) == bundle.digest else None
 
 
 def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> None:
@@ -158,7 +188,7 @@ def tag_version(client: MlflowClient, *, name: str, mlflow_version: str, tags: M
 
 
 def _find(client: MlflowClient, name: str, version: str, owner: Owner) -> ModelVersion | None:
-    """The version that this ledger has registered; one without an owner dates from before there were owners."""
+    """What this ledger has registered as the version; one without an owner dates from before there were owners."""
     found = client.search_model_versions(f"name = '{name}' and tags.`{VERSION_TAG}` = '{version}'")
     return next((each for each in found if each.tags.get(OWNER_TAG, owner.ledger) == owner.ledger), None)
 

@@ -25,7 +25,6 @@ from schemas.artifacts import (
     ModelRef,
     PromptSet,
     RowCounts,
-    Scores,
     Splits,
     TrainedRef,
 )  # fmt: skip
@@ -93,11 +92,10 @@ class Candidates:
         bundle = self._keep(
             "bundle", "bundle", run_id, BundleRef,
             lambda out: bundle_candidate(
-                trained=trained, model=base, scores=Scores(root=out, arm="tuned", n_items=3, means={"exact": 0.5}),
-                decision=decision, name=spec.registry.name, prompt=spec.train.prompt,
+                trained=trained, model=base, name=spec.registry.name, prompt=spec.train.prompt,
                 decoding=spec.evaluate.decoding(), out=out,
             ),
-            key=f"{verdict}{seed}{method}",
+            key=f"{seed}{method}",
         )  # fmt: skip
         version = ledger.record_candidate(
             ChampionRef(

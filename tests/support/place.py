@@ -21,7 +21,7 @@ from schemas.release import RunRecord
 from schemas.training import PromptSpec
 from schemas.verdicts import Verdict
 from tasks.files import seal, write_json
-from tasks.release.register import VERSION_TAG, read_aliases
+from tasks.release.register import VERDICTS, VERSION_TAG, read_aliases
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tests.support.refs import trained_ref
 from tests.support.shared import made_once
@@ -77,10 +77,14 @@ class Place:
         if not bundle.exists():
             bundle.mkdir(parents=True)
             (bundle / "serving.json").write_text(f"{number}\n")
+        decision = self.home / "reports" / run_id / "decision.md"
+        decision.parent.mkdir(parents=True, exist_ok=True)
+        decision.write_text(f"# {verdict}\n")
         record = RunRecord(
             run_id=run_id, pipeline="small", params={"train.seed": str(number)}, metrics={"exact": 0.5},
-            tags={"tunegate.verdict": verdict}, experiment=experiment,
+            tags={"tunegate.verdict": verdict, "tunegate.code": f"code of {run_id}"}, experiment=experiment,
             curves="store/train/gone/curves.parquet", files=("store/gone.md",),
+            verdict_files=(decision.relative_to(self.home).as_posix(),),
         )  # fmt: skip
         (self.home / "runs").mkdir(exist_ok=True)
         write_json(self.home / "runs" / f"{run_id}.json", record.model_dump(mode="json"))
@@ -94,10 +98,19 @@ class Place:
         )  # fmt: skip
         return self.ledger.record_candidate(candidate, verdict=verdict, reason=reason)
 
-    def promote(self, number: int, *, after: str | None, name: str = "replies", experiment: str = "tunegate") -> str:
+    def promote(
+        self,
+        number: int,
+        *,
+        after: str | None,
+        name: str = "replies",
+        run_id: str = "",
+        experiment: str = "tunegate",
+    ) -> str:
         """Record a candidate and promote it; return the version."""
-        version = self.record(number, "PROMOTE", name=name, experiment=experiment)
-        self.ledger.promote(name, expected=after, version=version, verdict=RunVerdict(f"run-{number}", "better"))
+        run_id = run_id or f"run-{number}"
+        version = self.record(number, "PROMOTE", name=name, run_id=run_id, experiment=experiment)
+        self.ledger.promote(name, expected=after, version=version, verdict=RunVerdict(run_id, "better"))
         return version
 
     def mlflow_state(self, name: str = "replies") -> dict[str, Any]:
@@ -106,13 +119,19 @@ class Place:
         found = self.client.get_experiment_by_name("tunegate")
         runs = self.client.search_runs([found.experiment_id]) if found else []
         return {
-            "versions": sorted((v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions),
+            "versions": sorted(
+                (v.tags[VERSION_TAG], v.tags["tunegate.verdict"]) for v in versions if VERSION_TAG in v.tags
+            ),
             **{
                 alias: alias_version(self.client, name=name, alias=alias, uri=self.uri)
                 for alias in ("previous", "champion", "challenger")
             },
             "runs": sorted((run.data.tags[RUN_TAG], run.info.status) for run in runs),
         }
+
+    def verdicts(self, name: str = "replies", *, alias: str = "champion") -> dict[str, str]:
+        """Run -> decision.md, of all verdicts on the version that the alias points to."""
+        return verdicts_of(self.client, name, alias)
 
     def forget(self) -> None:
         """Mark every change as not yet sent to MLflow."""
@@ -145,6 +164,13 @@ def run_context(tmp_path: Path) -> RunContext:
     ledger = open_ledger(settings)
     ledger.start_run("run-1", pipeline="demo", model_name="demo", input_digest="", config_json="{}")
     return RunContext(pipeline_spec(), settings, tmp_path, "run-1", open_store(settings), ledger, RegistryState())
+
+
+def verdicts_of(client: MlflowClient, name: str, alias: str = "champion") -> dict[str, str]:
+    """Run -> decision.md, of all verdicts on the version that the alias points to; read from MLflow's folder."""
+    run = client.get_run(str(client.get_model_version_by_alias(name, alias).run_id))
+    folder = Path(str(run.info.artifact_uri).removeprefix("file://")) / VERDICTS
+    return {each.parent.name: each.read_text() for each in sorted(folder.glob("*/decision.md"))}
 
 
 def alias_version(client: MlflowClient, *, name: str, alias: str, uri: str) -> str | None:

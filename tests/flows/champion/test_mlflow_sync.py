@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.champion.mlflow_sync import SyncResult, reconcile, synchronise
 from flows.ledger.rows import RunVerdict
 from schemas.errors import ConfigError, ServiceError, StorageError
 from schemas.release import RunRecord
+from schemas.verdicts import Verdict
 from tasks.release import register
-from tasks.release.tracking import begin_run, open_client
-from tests.support.place import alias_version
+from tasks.release.register import BUNDLE_TAG
+from tasks.release.tracking import RUN_TAG, begin_run, open_client
+from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,7 +82,55 @@ def test_a_later_verdict_updates_the_tags_and_adds_its_own_run(place: Place) -> 
     assert place.mlflow_state()["runs"] == [("run-1", "FINISHED"), ("run-later", "FINISHED")]
     [version] = place.client.search_model_versions("tags.`tunegate.verdict` = 'BLOCK'")
     assert version.tags["tunegate.reason"] == "worse"
+    assert (version.tags["tunegate.code"], version.tags[RUN_TAG]) == ("code of run-later", "run-later")
     assert place.client.search_model_versions("tags.`tunegate.verdict` = 'HOLD'") == []
+
+
+@pytest.mark.parametrize("first", ["HOLD", "BLOCK"])
+def test_a_held_version_that_a_second_verdict_promotes_becomes_champion_with_the_files_of_both(
+    place: Place, first: Verdict
+) -> None:
+    place.record(1, first)
+    assert synchronise(place.ledger, place.settings) is None
+    place.record(1, "PROMOTE", run_id="run-later", reason="better")
+    place.ledger.promote("replies", expected=None, version="1", verdict=RunVerdict("run-later", "better"))
+    for _ in range(2):
+        assert synchronise(place.ledger, place.settings) is None
+        assert place.mlflow_state()["versions"] == [("1", "PROMOTE")]
+        assert place.mlflow_state()["champion"] == "1"
+        assert place.verdicts() == {"run-1": f"# {first}\n", "run-later": "# PROMOTE\n"}
+        assert reconcile(place.ledger, place.settings) == SyncResult()
+        place.forget()
+
+
+def test_tags_are_those_of_the_newest_verdict_even_if_an_earlier_one_is_sent_last(place: Place) -> None:
+    place.record(1, "HOLD", reason="few items")
+    record = place.home / "runs" / "run-1.json"
+    kept = record.read_bytes()
+    with place.ledger.write() as db:
+        db.execute("UPDATE runs SET run_id = 'lost' WHERE run_id = 'run-1'")
+    record.unlink()
+    place.promote(1, after=None, run_id="run-later")
+    assert isinstance(synchronise(place.ledger, place.settings), ConfigError)
+    assert place.verdicts() == {"run-later": "# PROMOTE\n"}
+    with place.ledger.write() as db:
+        db.execute("UPDATE runs SET run_id = 'run-1' WHERE run_id = 'lost'")
+    record.write_bytes(kept)
+    assert reconcile(place.ledger, place.settings).late is None
+    assert place.verdicts() == {"run-1": "# HOLD\n", "run-later": "# PROMOTE\n"}
+    tags = place.client.get_model_version_by_alias("replies", "champion").tags
+    assert (tags["tunegate.verdict"], tags["tunegate.code"]) == ("PROMOTE", "code of run-later")
+
+
+def test_an_alias_is_not_moved_to_a_version_that_holds_other_files(place: Place) -> None:
+    place.record(1, "HOLD")
+    assert synchronise(place.ledger, place.settings) is None
+    place.client.set_model_version_tag("replies", "1", BUNDLE_TAG, "0" * 64)
+    place.promote(1, after=None, run_id="run-later")
+    result = reconcile(place.ledger, place.settings)
+    assert isinstance(result.late, StorageError)
+    assert result.late.code == "TG0581"
+    assert place.client.get_registered_model("replies").aliases == {}
 
 
 def test_aliases_follow_a_rollback_even_if_all_changes_are_sent_at_once(place: Place) -> None:
@@ -105,6 +155,18 @@ def test_a_new_mlflow_gets_the_champion_it_has_never_seen(place: Place, tmp_path
     place.ledger.rollback("replies", reason="customers complain")
     assert synchronise(place.ledger, replace(place.settings, mlflow_tracking_uri=another)) is None
     assert alias_version(open_client(another), name="replies", alias="champion", uri=another) == "1"
+
+
+def test_a_new_mlflow_gets_every_verdict_on_the_champion(place: Place, tmp_path: Path, empty_store: Path) -> None:
+    place.record(1, "HOLD")
+    place.promote(1, after=None, run_id="run-later")
+    assert synchronise(place.ledger, place.settings) is None
+    shutil.copy(empty_store, tmp_path / "another.db")
+    another = f"sqlite:///{tmp_path / 'another.db'}"
+    moved = replace(place.settings, mlflow_tracking_uri=another)
+    assert reconcile(place.ledger, moved).repaired == ("replies@champion",)
+    assert verdicts_of(open_client(another), "replies") == {"run-1": "# HOLD\n", "run-later": "# PROMOTE\n"}
+    assert reconcile(place.ledger, moved) == SyncResult()
 
 
 def test_the_challenger_is_the_version_that_waits_for_approval(place: Place) -> None:

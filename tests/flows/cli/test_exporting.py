@@ -79,7 +79,11 @@ def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
         assert sha256_file(path) == sha256_file(champion.model.root / path.name)
     registered = json.loads((champion.bundle.root / "adapter_config.json").read_text())
     assert settings == {name: value for name, value in registered.items() if name != "base_model_name_or_path"}
-    assert f'AutoTokenizer.from_pretrained("{base}")' in (done["out"] / "README.md").read_text().replace("'", '"')
+    card = (done["out"] / "README.md").read_text()
+    assert f'AutoTokenizer.from_pretrained("{base}")' in card.replace("'", '"')
+    assert f"base_model: {champion.model.uri.split('#')[0]}\nlibrary_name: peft\n" in card
+    assert "Verdict of the gate: **PROMOTE**. because" in card
+    assert not (champion.bundle.root / "README.md").exists()  # a verdict is not among the files that are registered
     exported = done["export"]
     assert (exported["version"], exported["standing"], exported["promoted"], exported["let_in_by"]) == (
         "2",

@@ -135,7 +135,7 @@ def promote(ledger: Ledger, number: int, expected: str | None) -> None:
         name="replies", version="", run_id=f"r{number}",
         model=ModelRef(root=root, digest="base", uri="m", n_parameters=1, vocab_size=1, context_length=1),
         trained=trained_ref(root, digest=f"t{number}"),
-        prompt=PromptSpec(), max_new_tokens=8, bundle=BundleRef(root=root, digest="b", n_bytes=1),
+        prompt=PromptSpec(), max_new_tokens=8, bundle=BundleRef(root=root, digest=f"b{number}", n_bytes=1),
         verdict_digest="v", promoted_at="",
     )  # fmt: skip
     version = ledger.record_candidate(ref, verdict="PROMOTE", reason="better")

@@ -50,6 +50,22 @@ def test_the_same_candidate_gets_the_same_version_and_is_sent_once(kit, ledger):
     assert len(ledger.pending_projections()) == 2
 
 
+def test_a_verdict_on_other_evidence_is_sent_and_a_repeated_one_is_not(kit, ledger):
+    def judge(run_id, gates, *, bundle="served"):
+        ref = kit.candidate_ref(ledger.root, 1)
+        ref = ref.model_copy(
+            update={"run_id": run_id, "bundle": ref.bundle.model_copy(update={"digest": bundle})},
+        )
+        return ledger.record_candidate(ref, verdict="HOLD", reason="few items", evidence={"gates": gates})
+
+    assert [judge("monday", "strict"), judge("monday again", "strict"), judge("tuesday", "loose")] == ["1", "1", "1"]
+    assert ledger.judging_runs("replies", "1") == ("monday", "tuesday")
+    assert [one.payload["run_id"] for one in ledger.pending_projections()] == ["monday", "tuesday"]
+    assert judge("monday", "strict") == "1"  # resumed after the other: the newest again
+    assert ledger.judging_runs("replies", "1") == ("tuesday", "monday")
+    assert judge("wednesday", "loose", bundle="the same weights, decoded otherwise") == "2"
+
+
 def test_versions_are_counted_per_name(kit, ledger):
     def record(number, name):
         ref = kit.candidate_ref(ledger.root, number, name=name)

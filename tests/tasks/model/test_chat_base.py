@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.artifacts import BundleRef, ModelRef, TrainedRef
 from schemas.chat_template import families, resolve_template
 from schemas.errors import ConfigError
 from schemas.evaluation import DecodingSpec
@@ -144,18 +144,13 @@ def test_a_bundle_serves_on_the_untouched_base(chat_model: ModelRef, tiny_base: 
     from tasks.model.answer_engine import Engine, Item
 
     trained = _trained(chat_model, tmp_path / "trained")
-    for name in ("bundle", "decision"):
-        (tmp_path / name).mkdir()
+    (tmp_path / "bundle").mkdir()
     prompt, decoding = (
         PromptSpec(chat_template="chatml"),
         DecodingSpec(max_new_tokens=8, batch_size=1, threads=1, dtype="float32"),
     )
-    decision = GateDecision(
-        root=tmp_path / "decision", verdict="PROMOTE", reason="because", findings=(), n_items=3, champion_version=None
-    )
-    scores = Scores(root=tmp_path, arm="tuned", n_items=3, means={"exact": 0.5})
     bundle: BundleRef = bundle_candidate(
-        trained=trained, model=chat_model, scores=scores, decision=decision, name="small", prompt=prompt,
+        trained=trained, model=chat_model, name="small", prompt=prompt,
         decoding=decoding, out=tmp_path / "bundle",
     )  # fmt: skip
     seal(bundle.root)

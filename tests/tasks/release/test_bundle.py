@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, Scores, TrainedRef
+from schemas.artifacts import BundleRef, ModelRef, TrainedRef
 from schemas.errors import StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.training import PromptSpec
@@ -14,11 +14,10 @@ from tasks.release.bundle import bundle_candidate, check_evaluated
 from tests.support.refs import trained_ref
 
 
-def test_a_bundle_contains_the_weights_their_prompt_and_the_decision(tiny_model: ModelRef, tmp_path: Path) -> None:
+def test_a_bundle_contains_the_weights_and_how_they_serve(tiny_model: ModelRef, tmp_path: Path) -> None:
     bundle = make(tiny_model, tmp_path, "adapter_model.safetensors", "adapter_config.json", "training.json")
     assert sorted(path.name for path in bundle.iterdir()) == [
-        "README.md", "adapter_config.json", "adapter_model.safetensors", "decision.json", "decision.md",
-        "serving.json", "training.json",
+        "adapter_config.json", "adapter_model.safetensors", "serving.json", "training.json",
     ]  # fmt: skip
     serving = json.loads((bundle / "serving.json").read_text())
     assert serving["prompt"]["user"] == "{body}"
@@ -28,10 +27,6 @@ def test_a_bundle_contains_the_weights_their_prompt_and_the_decision(tiny_model:
         path.name: sha256_file(path) for path in tiny_model.root.iterdir() if path.name != "MANIFEST.json"
     }
     assert {"model.safetensors", "tokenizer.json", "chat_template.jinja"} <= serving["base_files"].keys()
-    card = (bundle / "README.md").read_text()
-    assert "base_model: file:tiny_model\nlibrary_name: peft\n" in card
-    assert "**HOLD** on 7 held-out items. few items" in card
-    assert "| exact | 0.5000 |" in card
     assert not any(str(tmp_path).encode() in path.read_bytes() for path in bundle.iterdir())
 
 
@@ -60,22 +55,16 @@ def test_files_that_were_not_evaluated_are_not_registered(tmp_path: Path) -> Non
 
 def make(model: ModelRef, folder: Path, *files: str) -> Path:
     """Bundle a made-up candidate with these files and the usual others."""
-    for name in ("trained", "decision", "out"):
+    for name in ("trained", "out"):
         (folder / name).mkdir()
     for name in (*files, "curves.parquet", "artifact.json", "MANIFEST.json"):
         (folder / "trained" / name).write_text(f"{name}\n")
-    for name in ("decision.json", "decision.md"):
-        (folder / "decision" / name).write_text(f"{name}\n")
     bundle_candidate(
         trained=TrainedRef(
             root=folder / "trained", digest="t", method="lora", format="instruction", base_digest=model.digest,
             n_trainable=1234, n_steps=5, n_tokens=6, train_loss=0.5,
         ),
         model=model,
-        scores=Scores(root=folder, arm="tuned", n_items=7, means={"exact": 0.5}),
-        decision=GateDecision(
-            root=folder / "decision", verdict="HOLD", reason="few items", findings=(), n_items=7, champion_version=None
-        ),
         name="replies",
         prompt=PromptSpec(user="{body}"),
         decoding=DecodingSpec(max_new_tokens=9, batch_size=4, threads=None, dtype="auto"),

@@ -26,7 +26,7 @@ from tasks.release.register import (
     tag_version,
 )
 from tasks.release.tracking import begin_run, open_client
-from tests.support.place import alias_version
+from tests.support.place import alias_version, verdicts_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -38,14 +38,28 @@ OURS = Owner("ours", events=frozenset({"event-1"}))
 
 @pytest.fixture
 def register(client: MlflowClient, uri: str, make_record: Callable[..., RunRecord]) -> Register:
-    """Register a bundle as a version of a name, with a verdict."""
+    """Register a bundle as a version of a name, with a verdict of a run."""
 
     def register(
-        bundle: BundleRef, *, name: str, version: str, verdict: str = "HOLD", owner: Owner = OURS, **tags: str
+        bundle: BundleRef,
+        *,
+        name: str,
+        version: str,
+        verdict: str = "HOLD",
+        owner: Owner = OURS,
+        run_id: str = "",
+        **tags: str,
     ) -> str:
-        run = begin_run(client, make_record(f"{name}-{version}"), experiment="tunegate", uri=uri)
-        tags = {"tunegate.verdict": verdict, BUNDLE_TAG: bundle.digest, **tags}
-        return register_version(client, NewVersion(version, bundle, run, tags), name=name, owner=owner, uri=uri)
+        run_id = run_id or f"{name}-{version}"
+        run = begin_run(client, make_record(run_id), experiment="tunegate", uri=uri)
+        folder = bundle.root.with_name(f"decision-{run_id}")
+        folder.mkdir(exist_ok=True)
+        (folder / "decision.md").write_text(f"# {verdict}\n")
+        new = NewVersion(
+            version, bundle, run, {"tunegate.verdict": verdict, **tags},
+            verdict_files={run_id: (folder / "decision.md",)},
+        )  # fmt: skip
+        return register_version(client, new, name=name, owner=owner, uri=uri)
 
     return register
 
@@ -58,9 +72,28 @@ def test_registering_twice_makes_one_version_whose_tags_follow_the_verdict(
     assert register(bundle, name="twice", version="4", verdict="PROMOTE") == first == "1"
     [version] = client.search_model_versions("name = 'twice'")
     assert (version.tags["tunegate.verdict"], version.tags[VERSION_TAG]) == ("PROMOTE", "4")
-    assert find_version(client, name="twice", version="4", owner=OURS, uri=uri) == "1"
-    assert find_version(client, name="twice", version="1", owner=OURS, uri=uri) is None
-    assert find_version(client, name="nobody", version="1", owner=OURS, uri=uri) is None
+    assert find_version(client, name="twice", version="4", bundle=bundle, owner=OURS, uri=uri) == "1"
+    assert find_version(client, name="twice", version="1", bundle=bundle, owner=OURS, uri=uri) is None
+    assert find_version(client, name="nobody", version="1", bundle=bundle, owner=OURS, uri=uri) is None
+    other = make_bundle("other files")
+    assert find_version(client, name="twice", version="4", bundle=other, owner=OURS, uri=uri) is None
+
+
+def test_a_second_verdict_adds_its_files_and_leaves_no_tag_of_the_first(
+    client: MlflowClient, uri: str, register: Register, make_bundle: Make
+) -> None:
+    bundle = make_bundle("judged twice")
+    number = register(bundle, name="second", version="1", run_id="monday", **{"tunegate.score": "exact 0.5"})
+    client.set_model_version_tag("second", number, "team", "support")
+    tag_version(client, name="second", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
+    for _ in range(2):
+        assert register(bundle, name="second", version="1", verdict="PROMOTE", run_id="tuesday") == number
+        move_alias(client, name="second", alias="champion", mlflow_version=number, uri=uri)
+        assert verdicts_of(client, "second") == {"monday": "# HOLD\n", "tuesday": "# PROMOTE\n"}
+        assert client.get_model_version("second", number).tags == {
+            "tunegate.verdict": "PROMOTE", VERSION_TAG: "1", OWNER_TAG: "ours", BUNDLE_TAG: bundle.digest,
+            EVENT_TAG: "event-1", "team": "support",
+        }  # fmt: skip
 
 
 def test_a_registered_model_follows_one_ledger(
@@ -77,15 +110,27 @@ def test_a_registered_model_follows_one_ledger(
     taken = Owner("theirs", former=frozenset({"ours"}))
     assert register(bundle, name="owned", version="1", owner=taken) == "2"
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "theirs"
-    assert find_version(client, name="owned", version="1", owner=taken, uri=uri) == "2"
+    assert find_version(client, name="owned", version="1", bundle=bundle, owner=taken, uri=uri) == "2"
     with pytest.raises(StorageError, match="TG0581"):
         check_owner(client, name="owned", owner=OURS, uri=uri)
 
 
-def test_other_files_under_the_same_version_are_an_error(register: Register, make_bundle: Make) -> None:
-    register(make_bundle("first"), name="files", version="1")
+def test_other_files_under_a_version_are_an_error(client: MlflowClient, register: Register, make_bundle: Make) -> None:
+    register(make_bundle("first"), name="files", version="1", run_id="of a copy of the home folder")
+    second = make_bundle("second")
     with pytest.raises(StorageError, match=r"TG0581.*holds other files"):
-        register(make_bundle("second"), name="files", version="1")
+        register(second, name="files", version="1", run_id="ours")
+    assert len(client.search_model_versions("name = 'files'")) == 1
+
+
+def test_another_whole_folder_in_the_bundles_place_is_not_registered(
+    client: MlflowClient, register: Register, make_bundle: Make
+) -> None:
+    bundle, other = make_bundle("mine"), make_bundle("another")
+    swapped = bundle.model_copy(update={"root": other.root})
+    with pytest.raises(StorageError, match="TG0549"):
+        register(swapped, name="swapped", version="1")
+    assert client.search_registered_models("name = 'swapped'") == []
 
 
 def test_a_version_without_an_owner_is_taken_over(client: MlflowClient, register: Register, make_bundle: Make) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from schemas.artifacts import BundleRef, GateDecision, ModelRef, PromptSet, Scores
+from schemas.artifacts import BundleRef, ModelRef, PromptSet
 from schemas.errors import DataError, SecurityError, StorageError
 from schemas.evaluation import DecodingSpec
 from schemas.release import ServingSpec
@@ -46,20 +46,15 @@ def make_bundle_of(tiny_model: ModelRef, tmp_path_factory: pytest.TempPathFactor
         if (method, form) in made:
             return made[method, form]
         root = tmp_path_factory.mktemp(f"{method}-{form}")
-        for name in ("trained", "bundle", "decision"):
+        for name in ("trained", "bundle"):
             (root / name).mkdir()
         spec = TrainSpec(
             base_model=tiny_model.uri, method=method, learning_rate=1e-4, dtype="float32", adapter=AdapterSpec(rank=4)
         )
         trained = save_perturbed(tiny_model, spec, root / "trained")
         trained = trained.model_copy(update={"format": form, "digest": seal(trained.root)})
-        (root / "decision" / "decision.md").write_text("# PROMOTE\n")
-        decision = GateDecision(
-            root=root / "decision", verdict="PROMOTE", reason="better", findings=(), n_items=3, champion_version=None
-        )
-        scores = Scores(root=root, arm="tuned", n_items=3, means={"exact": 0.5})
         bundle = bundle_candidate(
-            trained=trained, model=tiny_model, scores=scores, decision=decision, name="served", prompt=PROMPT,
+            trained=trained, model=tiny_model, name="served", prompt=PROMPT,
             decoding=DECODING, out=root / "bundle",
         )  # fmt: skip
         made[method, form] = bundle.model_copy(update={"digest": seal(bundle.root)})
@@ -179,8 +174,8 @@ def test_the_loader_that_mlflow_packs_refuses_other_files(
     with pytest.raises(ValueError, match=r"not judged with: more\.txt"):
         Answers(copied, base=str(tiny_model.root))
     (copied / "more.txt").unlink()
-    (copied / "README.md").write_text("another")
-    with pytest.raises(ValueError, match=r"README\.md has sha256"):
+    (copied / "adapter_config.json").write_text("another")
+    with pytest.raises(ValueError, match=r"adapter_config\.json has sha256"):
         Answers(copied, base=str(tiny_model.root))
 
 
@@ -224,7 +219,7 @@ def test_extra_files_next_to_the_base_model_change_nothing(
     assert load_bundle(bundle.root, base=base).answer(QUESTIONS) == expected
 
 
-@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "serving.json", "README.md"])
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json", "serving.json"])
 def test_a_bundle_with_a_changed_missing_or_added_file_is_refused(
     copied: Path, tiny_model: ModelRef, name: str
 ) -> None:

@@ -93,9 +93,27 @@ def test_after_a_kill_during_registration_reconcile_reaches_the_same_state(place
             assert registered_files(left) == registered_files(whole), name
 
 
-def killed_at(names: Sequence[str], place: Place, project: Path) -> dict[str, Place]:
+def test_after_a_kill_between_a_second_verdicts_files_and_its_tags_a_rerun_reaches_the_same_state(
+    place: Place, project: Path
+) -> None:
+    names = ["mlflow.run", "mlflow.attached", "mlflow.version"]
+    for name, left in killed_at(names, place, project, held_before=True).items():
+        expected = ("2", "PROMOTE" if name == "mlflow.version" else "HOLD")
+        assert left.mlflow_state()["versions"] == [("1", "PROMOTE"), expected], name
+        for _ in range(2):
+            assert reconcile(left.ledger, left.settings).late is None
+            assert left.mlflow_state() == {
+                "versions": [("1", "PROMOTE"), ("2", "PROMOTE")], "previous": "1", "champion": "2", "challenger": None,
+                "runs": [("run-1", "FINISHED"), ("run-2", "FINISHED"), ("run-held", "FINISHED")],
+            }, name  # fmt: skip
+            assert left.verdicts() == {"run-2": "# PROMOTE\n", "run-held": "# HOLD\n"}, name
+
+
+def killed_at(names: Sequence[str], place: Place, project: Path, *, held_before: bool = False) -> dict[str, Place]:
     """Homes with champion version 1 in which the promotion of version 2 was killed at each place."""
     place.promote(1, after=None)
+    if held_before:
+        place.record(2, "HOLD", run_id="run-held")
     assert synchronise(place.ledger, place.settings) is None
     place.record(2, "PROMOTE")
     folder = place.home.with_name("killed")
@@ -151,5 +169,6 @@ def test_a_server_and_direct_access_to_the_same_files_can_alternate(
         version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}")
         assert shown == version == f"{number}\n".encode()
         for uri in (place.uri, server):
-            assert [entry.path for entry in open_client(uri).list_artifacts(str(run))] == ["model"]
+            listed = [entry.path for entry in open_client(uri).list_artifacts(str(run))]
+            assert listed == ["decision.md", "model", "verdicts"]
     assert capfd.readouterr() == ("", "")
