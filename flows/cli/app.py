@@ -21,7 +21,7 @@ import flows.cli.model as model
 import flows.cli.ops as ops
 import flows.cli.study as study
 import flows.cli.weekly as weekly
-from flows.cli.command import Interrupted, group
+from flows.cli.command import CtrlCError, group
 from flows.cli.exit_codes import ABORTED, BROKEN_PIPE, TERMINATED
 from flows.cli.old_names import GROUP_OF, refuse_removed
 from flows.cli.output import to_json, write
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = stop.exit_code
     except typer.Abort:
         code = ABORTED
-    except (Interrupted, KeyboardInterrupt) as stop:
+    except (CtrlCError, KeyboardInterrupt) as stop:
         code = _report_interrupt(stop, arguments)
     except TunegateError as error:
         code = _report(error, arguments)

@@ -15,7 +15,7 @@ from flows.workspace.settings import load_settings
 F = TypeVar("F", bound=Callable[..., int])
 
 
-class Interrupted(Exception):  # noqa: N818  # not an error
+class CtrlCError(Exception):
     """A person pressed Ctrl-C in a command; Typer would end on KeyboardInterrupt without a word.
 
     Its argument is the run that was interrupted, if there is one.
@@ -44,7 +44,7 @@ def command(app: typer.Typer, *, example: str) -> Callable[[F], F]:
                 with _workspace(arguments.get("config", CONFIG)):
                     return function(**arguments)
             except KeyboardInterrupt as stop:
-                raise Interrupted(*stop.args) from stop
+                raise CtrlCError(*stop.args) from stop
 
         app.command(function.__name__.rstrip("_").replace("_", "-"), epilog=f"Example: {example}")(run_command)
         return cast("F", run_command)

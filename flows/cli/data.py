@@ -119,8 +119,8 @@ def suspects(
 ) -> int:
     """List labels that others make unlikely, by file and week.
 
-    As checked by the last run with a champion. Also the step that leaves out each file or week whose labels disagree
-    with the others. No ticket text.
+    Shows what the last run with a champion found, without ticket text, and the step that leaves out a file or week
+    whose labels disagree with the others.
     """
     from flows.views.label_suspects import find_suspects
     from schemas.load import load_file

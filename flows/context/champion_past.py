@@ -1,18 +1,18 @@
 """What ledger and store still know of the champion's earlier verdicts: its scores, and the tickets of its own.
 
-The gate compares them with its scores now: a champion that falls on fresh items tells of tickets or labels that
-changed. Called by `flows/context/registry_state.py`.
+The gate compares them with its scores now: if the champion falls on fresh items, tickets or labels have changed. Called
+by `flows/context/registry_state.py`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from flows.graph.store import Store
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import RunRow
 from schemas.artifacts import ChampionRef, GateDecision, Scores, Splits
 
-RECENT_RUNS = 100
 NEWEST = 4
 """Verdicts that are shown besides the champion's own."""
 
@@ -60,18 +60,18 @@ def past_of(champion: ChampionRef | None, ledger: Ledger, store: Store, *, befor
     if champion is None:
         return NO_PAST
     own = ledger.keys_of(champion.run_id)
-    rows = [
+    rows = (
         row
-        for row in ledger.runs(limit=RECENT_RUNS)
-        if row.model_name == champion.name and row.verdict is not None and row.as_of is None
+        for row in ledger.runs_with_step("gate", model=champion.name)
+        if row.verdict is not None and row.as_of is None
         and row.run_id != champion.run_id and (before is None or (row.ended_at or "") < before)
-    ]  # fmt: skip
+    )  # fmt: skip
     first = tuple(_verdict(ledger, store, champion.run_id, arm="tuned", is_own=True))
-    later = list(_compared(champion, ledger, store, rows))[: 2 * NEWEST]
+    later = tuple(islice(_compared(champion, ledger, store, rows), 2 * NEWEST))
     return ChampionPast((*first, *reversed(later)), store.whole("decontaminate", own.get("decontaminate"), Splits))
 
 
-def _compared(champion: ChampionRef, ledger: Ledger, store: Store, rows: list[RunRow]) -> Iterator[PastVerdict]:
+def _compared(champion: ChampionRef, ledger: Ledger, store: Store, rows: Iterable[RunRow]) -> Iterator[PastVerdict]:
     """Yield the verdicts that compared with the champion, newest first."""
     for row in rows:
         decision = store.whole("gate", ledger.keys_of(row.run_id).get("gate"), GateDecision)

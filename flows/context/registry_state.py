@@ -125,7 +125,7 @@ def registry_state_of(spec: PipelineSpec, ledger: Ledger, *, before: str | None 
 
 
 def _answering(model: Artifact, trained: Artifact, prompt: PromptSpec, max_new_tokens: int) -> str:
-    # Before the gate there is no bundle yet, whose digest would be the key of the version.
+    # The gate asks before there is a bundle, whose digest is the version's key.
     return digest_of([model.digest, trained.digest, prompt, max_new_tokens])
 
 

@@ -27,7 +27,7 @@ from tasks.model.generate import check_room, read_items
 from tasks.model.model_cache import find_cached, not_cached_error, usable_files
 from tasks.model.model_uri import FileUri, HubUri, parse_model_uri
 from tasks.step import as_step
-from tasks.train.model_shapes import FAST_TYPES, check_fast
+from tasks.train.model_shapes import FAST_TYPES, not_fast_error
 
 TOKENIZER, TOKENIZER_CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
 
@@ -153,8 +153,8 @@ def _checks(
             yield lambda: check_targets(_linear(base.matrices), wanted)
     if train.four_bits() is not None:
         yield lambda: check_not_quantized(base.config, base.where / "config.json")
-    if train.cache_trunk == "on":
-        yield lambda: check_fast(str(base.config.get("model_type")), fast=base.config.get("model_type") in FAST_TYPES)
+    if train.cache_trunk == "on" and (model_type := base.config.get("model_type")) not in FAST_TYPES:
+        yield lambda: _raise(not_fast_error(model_type))
 
 
 def _raise(error: TunegateError) -> None:

@@ -143,19 +143,13 @@ class ModelDims:
         return self.n_linear + self.n_other
 
 
-def check_fast(model_type: str, *, fast: bool) -> None:
-    """Check that the output of frozen layers can be cached.
-
-    Raises:
-        ConfigError: TG0111, it cannot.
-    """
-    if not fast:
-        raise ConfigError(
-            f"the fast path does not support this model ({model_type}) here, and a cached trunk needs the fast path",
-            code="TG0111",
-            where="train.cache_trunk",
-            hint="use cache_trunk: auto, which trains without the cache when it is not supported",
-        )
+def not_fast_error(model_type: object) -> ConfigError:
+    """Make the error (TG0111) for a model whose frozen layers' output cannot be cached."""
+    return ConfigError(
+        f"the fast path does not support this model ({model_type}) here, and a cached trunk needs the fast path",
+        code="TG0111", where="train.cache_trunk",
+        hint="use cache_trunk: auto, which trains without the cache when it is not supported",
+    )  # fmt: skip
 
 
 def known_models() -> tuple[str, ...]:

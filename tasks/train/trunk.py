@@ -26,7 +26,7 @@ from tasks.files import seal, sha256_json, verify, write_json
 from tasks.train.batches import Batch, Examples, LayerOutput, shared_prefix, steps_per_epoch
 from tasks.train.fast.decoder import FastDecoder, is_fast
 from tasks.train.job import ProgressLog, TrainJob
-from tasks.train.model_shapes import check_fast
+from tasks.train.model_shapes import not_fast_error
 
 SPLITS = ("train", "validation")
 FILL = 16
@@ -115,7 +115,7 @@ def _wanted_layers(job: TrainJob, model: nn.Module) -> int:
         return 0
     if not is_fast(model):
         if spec.cache_trunk == "on":
-            check_fast(model.config.model_type, fast=False)  # type: ignore[union-attr, arg-type]
+            raise not_fast_error(model.config.model_type)  # type: ignore[union-attr]
         return 0
     if spec.cache_trunk == "auto" and job.trunks is None:
         accumulation = spec.gradient_accumulation_steps
