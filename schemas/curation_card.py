@@ -126,6 +126,34 @@ class PersonalData(Frozen):
     """Type -> values replaced."""
 
 
+class PersonalLabels(Frozen):
+    """Personal data in one column of labels, before and after redaction."""
+
+    column: str
+    n_replaced: int
+    """Tickets whose label redaction replaced, of all that it read."""
+    n_lost: int
+    """Different labels that became equal to another one."""
+    n_left: int
+    """Tickets of the splits whose label may be personal data: a bare number of 7 to 11 digits, what has the form of a
+    name and is on tickets of one customer alone, and, in a pipeline without redaction, what it would replace."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What was replaced, and what reports and MLflow will show; without a value."""
+        found = []
+        if self.n_replaced:
+            lost = f", and {counted(self.n_lost, 'value')} became equal to another" if self.n_lost else ""
+            tickets = counted(self.n_replaced, "ticket")
+            found.append(f"{self.column} of {tickets} was personal data and is now a placeholder{lost}")
+        if self.n_left:
+            found.append(
+                f"{self.column} of {counted(self.n_left, 'ticket')} may be personal data, which reports and MLflow "
+                "show: redact the tickets, map another column, or replace it in a `sql` step"
+            )
+        return tuple(found)
+
+
 class Shift(Frozen):
     """How much one column has changed since the last card."""
 
@@ -167,7 +195,9 @@ class CardNumbers(Frozen):
     duplicates: Duplicates
     personal_data: PersonalData | None
     personal_ids: dict[str, int] = Field(default={})
-    """Column -> tickets of the splits whose id is an e-mail address or the like."""
+    """Column -> tickets of the splits whose id is an e-mail address or the like; a name, too, if names are redacted."""
+    personal_labels: tuple[PersonalLabels, ...] = ()
+    """Columns of labels in which there is or was personal data."""
     scores: tuple[Score, ...]
     checks: tuple[CheckResult, ...] = ()
     """Results of the pipeline's `checks`."""

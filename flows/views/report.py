@@ -225,7 +225,7 @@ def _training(recorded: Recorded, dataset: DatasetRef | None) -> dict[str, str]:
 
 
 def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
-    """Say what no training can change: cut answers, and replies from a list."""
+    """Say what no training can change: cut answers, replies from a list, personal data in labels."""
     limit = int(orjson.loads(recorded.row.config_json)["evaluate"]["max_new_tokens"])
     scores = recorded.scores("tuned")
     finished = scores.means.get("finished") if scores is not None else None
@@ -236,6 +236,8 @@ def _notes(recorded: Recorded, dataset: DatasetRef | None) -> Iterator[str]:
     numbers = recorded.card_numbers()
     if numbers is not None and numbers.replies is not None and numbers.replies.warning:
         yield numbers.replies.warning
+    for labels in numbers.personal_labels if numbers is not None else ():
+        yield from labels.sentences
 
 
 def _encoded(recorded: Recorded, dataset: DatasetRef | None) -> LabelBalance | None:

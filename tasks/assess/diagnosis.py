@@ -19,6 +19,7 @@ from schemas.gates import GatesSpec
 from schemas.metrics import MetricTraits
 from schemas.spec import Spec
 from tasks.assess.evidence import ArmScores
+from tasks.curate.redact import masked_place, masked_value
 
 Values = Mapping[str, float]
 MIN_FRESH = 20
@@ -69,10 +70,13 @@ def diagnose(
         found.append(_past_score(then, now, is_own=facts.has_own and number == 0))
         if len(found) == 1:
             falls = _falls(then, now, champion.traits(metric))
+    # Verdicts leave this machine, while `tunegate data suspects` reads what `labels` has.
+    groups = [each.model_copy(update={"name": masked_place(each.name)}) for each in labels.groups] if labels else []
+    shifts = [each.model_copy(update={"label": masked_value(each.label)}) for each in labels.shifts] if labels else []
     return Diagnosis(
         metric=metric, past=tuple(found), n_past_gone=n_gone, falls=falls,
         field="" if labels is None else labels.field,
-        groups=() if labels is None else labels.groups, shifts=() if labels is None else labels.shifts,
+        groups=tuple(groups), shifts=tuple(shifts),
     )  # fmt: skip
 
 

@@ -84,6 +84,9 @@ def build_card(
             f"{n:,}",
             name,
         )
+    for labels in numbers.personal_labels:
+        for sentence in labels.sentences:
+            log.warning("%s", sentence)
     (out / "card.json").write_text(numbers.model_dump_json(indent=2) + "\n", encoding="utf-8")
     (out / "card.html").write_text(draw_card(numbers), encoding="utf-8")
     return CurationCard(

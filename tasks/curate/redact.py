@@ -2,14 +2,14 @@
 
 `[EMAIL_1]` in the reply is the `[EMAIL_1]` of the question, so a model can learn to repeat it. No map from placeholder
 to value is kept. Ids may become keyed pseudonyms. `tasks/curate/redaction/` decides what counts as personal. Other
-modules redact one ticket (`redact_row`) or a column (`redact_strings`).
+modules redact one ticket (`redact_row`), a column (`redact_strings`) or a label that is shown (`masked_value`).
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,9 +54,10 @@ def redact_tickets(
     Labels (`category` and the like) are redacted too. A value equal to the ticket's `reference` is kept, because the
     answer must repeat it, unless the reference is an e-mail address or the like. Numbering continues after placeholders
     that the text already has. One pass finds the texts that may hold anything; only those become Python objects.
-    Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows, `labels_redacted` the
-    values replaced in other columns (where there are any); `names_sampled` and `names_found_permille` say how many
-    tickets were sampled, and how many of 1,000 still contain a name.
+    Notes: `redacted_<type>` counts the values replaced in texts, `redacted_tickets` the rows; `labels_redacted` the
+    values replaced in other columns, `labels_redacted_<column>` those of one of them, and `labels_merged_<column>` how
+    many different labels became equal to another (where there are any); `names_sampled` and `names_found_permille` say
+    how many tickets were sampled, and how many of 1,000 still contain a name.
 
     Memory holds one row group and the sampled rows; all rows if `ticket_id` becomes a pseudonym, because they are then
     sorted by it.
@@ -100,8 +101,7 @@ def _redact(tickets: TicketTable, step: RedactStep, out: Path, spread: Spread | 
     write_removed([], out)
     _write_redactions(redactions, step, pseudonyms, out)
     notes = {name: counts[name] for name in (*(f"redacted_{type_}" for type_ in step.types), "redacted_tickets")}
-    if counts["labels_redacted"]:
-        notes["labels_redacted"] = counts["labels_redacted"]
+    notes |= {name: n for name, n in sorted(counts.items()) if name.startswith("labels_")}
     if sample is not None:
         notes |= sample.notes()
     if pseudonyms is not None:
@@ -117,6 +117,27 @@ def redact_row(row: Mapping[str, str | None], step: RedactStep) -> tuple[dict[st
     """
     redacted, placeholders = _redactor(step).redact(row)
     return redacted, placeholders.counts
+
+
+@lru_cache(maxsize=4096)
+def masked_value(value: str) -> str:
+    """The value of a column other than the texts as reports may show it: redacted with the default settings.
+
+    >>> masked_value("billing"), masked_value("ann@example.org")
+    ('billing', '[EMAIL_1]')
+    """
+    return str(redact_row({"body": value}, RedactStep(uses="redact"))[0]["body"])
+
+
+@lru_cache(maxsize=4096)
+def masked_place(source: str) -> str:
+    """The name of a file or table as reports may show it; addresses of the web and of machines stay.
+
+    >>> masked_place("weeks/week3.jsonl"), masked_place("https://files.example.org/ann@example.org.csv")
+    ('weeks/week3.jsonl', 'https://files.example.org/[EMAIL_1]')
+    """
+    step = RedactStep(uses="redact", types=("email", "phone", "card", "iban"))
+    return str(redact_row({"body": source}, step)[0]["body"])
 
 
 def redact_strings(texts: pa.Array, step: RedactStep) -> tuple[pa.Array, Counter[str]]:

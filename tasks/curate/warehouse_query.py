@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from schemas.curation_steps import RedactStep
 from schemas.errors import ConfigError, StorageError
 from schemas.report import RemovedExample
-from tasks.curate.redact import redact_row
+from tasks.curate.redact import masked_place, masked_value, redact_row
 from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, is_personal_id
 from tasks.curate.sql.predicate import check_predicate
 from tasks.curate.warehouse_tables import TABLES, VIEWS
@@ -90,8 +90,9 @@ def _example(row: Row, redactions: Iterable[RedactStep]) -> RemovedExample:
         texts, _ = redact_row(texts, redact)
     text = " / ".join(text for text in (texts["subject"], texts["body"]) if text)
     return RemovedExample(
-        **{name: row[name] for name in ("step", "outcome", "code", "reason")},
-        where=f"{row['source']}:{row['source_line']}" if row["source"] else "",
+        **{name: row[name] for name in ("step", "outcome", "code")},
+        reason=masked_place(row["reason"]),  # it may say where an equal row is
+        where=f"{masked_place(row['source'])}:{row['source_line']}" if row["source"] else "",
         text=text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}...",
     )
 
@@ -200,12 +201,11 @@ def sample_rows(database: Path, *, table: SampleTable, where: str | None, n_rows
 
 def _masked(row: Row) -> Row:
     """Mask what is no text of the ticket; its texts are shown as the pipeline has redacted them."""
-    redact = RedactStep(uses="redact")
     masked = dict(row)
     for name in (*ID_COLUMNS, *LABEL_COLUMNS, "reference"):
         value = row.get(name)
         if value and (name in LABEL_COLUMNS or is_personal_id(value)):
-            masked[name] = redact_row({"body": value}, redact)[0]["body"]
+            masked[name] = masked_value(value)
     return masked
 
 

@@ -49,6 +49,7 @@ def draw_card(numbers: CardNumbers) -> str:
         _duplicates(numbers),
         _personal_data(numbers),
         _personal_ids(numbers),
+        _personal_labels(numbers),
         _conflicts(numbers),
         _checks(numbers),
         _scores(numbers),
@@ -221,6 +222,17 @@ def _personal_ids(numbers: CardNumbers) -> str:
         return ""
     note = "<p>These ids are e-mail addresses or the like; `redact.pseudonymise` replaces them.</p>"
     return panel("Personal ids", note + table(("column", "tickets"), tuple(numbers.personal_ids.items())))
+
+
+def _personal_labels(numbers: CardNumbers) -> str:
+    rows = [(each.column, each.n_replaced, each.n_lost, each.n_left) for each in numbers.personal_labels]
+    if not rows:
+        return ""
+    note = (
+        "<p>Reports and MLflow show labels. What may be left: bare numbers of 7 to 11 digits, what looks like a name "
+        "and is on tickets of one customer alone, and, without redaction, what it would replace.</p>"
+    )
+    return panel("Personal data in labels", note + table(("column", "replaced", "labels lost", "may be left"), rows))
 
 
 def _scores(numbers: CardNumbers) -> str:

@@ -6,8 +6,8 @@ All that is counted is a whole number or a value of some ticket, so that threads
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import lru_cache
+import re
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from schemas.curation_card import (
     FunnelStep,
     LabelConflicts,
     PersonalData,
+    PersonalLabels,
     Reason,
     ReplyVariety,
     Score,
@@ -30,14 +31,13 @@ from schemas.curation_card import (
 )
 from schemas.curation_steps import RedactStep
 from schemas.tables import SCORE_COLUMNS
-from tasks.curate.redact import redact_row
-from tasks.curate.redaction.personal import ID_COLUMNS, PERSONAL_ID, is_personal_id
+from tasks.curate.redact import masked_value, redact_strings
+from tasks.curate.redaction.personal import ID_COLUMNS, LABEL_COLUMNS, PERSONAL_ID, is_personal_id
 
 if TYPE_CHECKING:
     import duckdb
 
 Step = tuple[str, TicketTable | Splits]
-_REDACT = RedactStep(uses="redact")
 PARTS = ("train", "validation", "test")
 CATEGORICAL = ("category", "priority", "product", "channel", "language")
 MAX_VALUES = 20
@@ -49,6 +49,9 @@ LENGTH_EDGES = (0, 25, 50, 100, 200, 400, 800, 1600, 3200, 6400, 12800)
 """Characters at which the bins of body and reply begin."""
 CLUSTER_EDGES = (2, 3, 4, 5, 6, 11, 21, 51, 101, 1001)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+_SOME_WORDS = r"^[^\d@\s]+ [^\d@]+$"
+_BARE_NUMBER = re.compile(r"[0-9](?:[ ()./-]{0,3}[0-9]){6,10}")
+"""As many digits as phone numbers have without a country code; most article numbers have more."""
 _SCORES = tuple(name for name in SCORE_COLUMNS if name not in ("language", "label_conflict"))
 _PER_PART = ", ".join(f"count(*) FILTER (part = '{part}')::BIGINT" for part in PARTS)
 
@@ -65,6 +68,7 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
 
     files = {"train": clean.train, "validation": clean.validation, "test": clean.test}
     readable = (*files.values(), *(step.removed for _, step in steps))
+    replaced = _personal_data(steps)
     with connect(readable=readable) as connection:
         _load(connection, steps, files={part: str(path.resolve()) for part, path in files.items()})
         distributions = {name: distribution(connection, name) for name in CATEGORICAL}
@@ -87,8 +91,9 @@ def count_all(*, steps: Sequence[Step], clean: Splits, reference: CardNumbers | 
             weeks=_weeks(connection),
             n_undated=n_undated,
             duplicates=_duplicates(connection),
-            personal_data=_personal_data(steps),
-            personal_ids=_personal_ids(connection, tuple(map(str, files.values()))),
+            personal_data=replaced,
+            personal_ids=_personal_ids(connection, tuple(map(str, files.values())), replaced),
+            personal_labels=tuple(_personal_labels(connection, steps, is_redacted=replaced is not None)),
             scores=_scores(connection),
             label_conflicts=_label_conflicts(connection),
             replies=_replies(connection, tuple(map(str, files.values()))),
@@ -132,14 +137,13 @@ def distribution(
     return Distribution(values=values, other=ValueCounts(value="", **other), missing=missing)
 
 
-@lru_cache(maxsize=4096)
 def is_personal(value: str) -> bool:
     """Return whether redaction would replace anything in the value.
 
     >>> is_personal("billing"), is_personal("ann@example.org")
     (False, True)
     """
-    return bool(redact_row({"body": value}, _REDACT)[1])
+    return masked_value(value) != value
 
 
 def _replies(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> ReplyVariety:
@@ -148,18 +152,60 @@ def _replies(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> Rep
     return ReplyVariety(n=n, n_distinct=n_distinct)
 
 
-def _personal_ids(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> dict[str, int]:
-    """Tickets per column with an id that is an e-mail address or the like."""
+def _personal_ids(
+    connection: duckdb.DuckDBPyConnection, files: Sequence[str], replaced: PersonalData | None
+) -> dict[str, int]:
+    """Tickets per column with an id that is an e-mail address or the like; with a name, too, if names are redacted."""
+    from tasks.curate.redaction.name_rules import may_be_name  # loading its words is slow
+
+    names = replaced is not None and "name" in replaced.n_values
     found: dict[str, int] = {}
     for name in ID_COLUMNS:
         rows = _rows(
             connection,
             f"SELECT {name}, count(*) FROM read_parquet($files) WHERE regexp_matches({name}, $pattern) GROUP BY {name}",
-            {"files": list(files), "pattern": PERSONAL_ID},
+            {"files": list(files), "pattern": f"{PERSONAL_ID}|{_SOME_WORDS}" if names else PERSONAL_ID},
         )
-        n = sum(n for value, n in rows if is_personal_id(value))
+        n = sum(n for value, n in rows if is_personal_id(value) or (names and may_be_name(value)))
         found |= {name: n} if n else {}
     return found
+
+
+def _personal_labels(
+    connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, is_redacted: bool
+) -> Iterator[PersonalLabels]:
+    """Yield the columns of labels in which redaction replaced something, or in which personal data may be left.
+
+    In a column no word says what a number or a name is. Products look like names, but a name of a customer is on the
+    tickets of that customer alone.
+    """
+    from tasks.curate.redaction.name_rules import may_be_name
+
+    for name in LABEL_COLUMNS:
+        n_replaced, n_lost = (
+            sum(step.notes.get(f"labels_{what}_{name}", 0) for _, step in steps) for what in ("redacted", "merged")
+        )
+        rows = _rows(
+            connection,
+            f"SELECT {name}, count(*), count(DISTINCT customer_id) + count(*) FILTER (customer_id IS NULL) FROM facts "
+            f"WHERE {name} IS NOT NULL GROUP BY {name}",
+        )
+        values = [value for value, _, _ in rows]
+        found = [False] * len(values) if is_redacted else _found_by_redaction(values)
+        n_left = sum(
+            n
+            for (value, n, n_customers), is_found in zip(rows, found, strict=True)
+            if is_found or _BARE_NUMBER.fullmatch(value.strip()) or (n_customers == 1 and may_be_name(value))
+        )
+        if n_replaced or n_left:
+            yield PersonalLabels(column=name, n_replaced=n_replaced, n_lost=n_lost, n_left=n_left)
+
+
+def _found_by_redaction(values: list[str]) -> list[bool]:
+    import pyarrow as pa
+
+    redacted, _ = redact_strings(pa.array(values, pa.string()), RedactStep(uses="redact"))
+    return [before != after for before, after in zip(values, redacted.to_pylist(), strict=True)]
 
 
 def _load(connection: duckdb.DuckDBPyConnection, steps: Sequence[Step], *, files: dict[str, str]) -> None:
@@ -240,7 +286,7 @@ def _duplicates(connection: duckdb.DuckDBPyConnection) -> Duplicates:
 
 
 def _shown_id(value: str) -> str:
-    return str(redact_row({"body": value}, _REDACT)[0]["body"]) if is_personal_id(value) else value
+    return masked_value(value) if is_personal_id(value) else value
 
 
 def _scores(connection: duckdb.DuckDBPyConnection) -> tuple[Score, ...]:

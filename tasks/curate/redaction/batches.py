@@ -4,8 +4,10 @@ Finding and applying are separate, so that a worker can find what another proces
 rows go to workers, which return the changes. `NameSample` measures on a seeded sample how many tickets still contain a
 name after redaction.
 
-Labels such as `category` repeat, so each different one is searched once, with the gate and the rules of the texts. A
-`reference` is replaced only if it is an e-mail address or the like: the answer must repeat an order number.
+Labels such as `category` repeat, so each different one is searched once, with the gate and the rules of the texts. Two
+that differ only by personal data become one: it is counted, since no number that depends on the other tickets could
+keep them apart from one run to the next. A `reference` is replaced only if it is an e-mail address or the like: the
+answer must repeat an order number.
 
 It imports pyarrow, so `tasks/curate/redact.py` imports it inside functions.
 """
@@ -226,19 +228,46 @@ def _column(found: pa.Buffer) -> pa.Array:
 
 
 def redact_labels(batches: Iterable[pa.Table], step: RedactStep, counts: Counter[str]) -> Iterator[pa.Table]:
-    """Yield the batches with labels and references redacted; count the values replaced as `labels_redacted`."""
+    """Yield the batches with labels and references redacted; count what was replaced, once all batches are read.
+
+    `labels_redacted` counts the values of all these columns, `labels_redacted_<column>` those of one of
+    `LABEL_COLUMNS`, and `labels_merged_<column>` how many different labels are lost because others became the same.
+    """
     redactor = TicketRedactor(step)
-    known, redacted = pa.array([], pa.string()), pa.array([], pa.string())
+    none = pa.array([], pa.string())
+    known, redacted = none, none
+    replaced, replacements = dict.fromkeys(LABEL_COLUMNS, none), dict.fromkeys(LABEL_COLUMNS, none)
     for batch in batches:
         for name in (*LABEL_COLUMNS, "reference"):
             column = batch.column(name).combine_chunks()
             values = _personal_references(column) if name == "reference" else pc.unique(column).drop_null()
-            new = values.filter(pc.invert(pc.is_in(values, known)))
+            new = _unknown(values, known)
             if len(new):
                 known = pa.concat_arrays([known, new])
                 redacted = pa.concat_arrays([redacted, _redacted(new, step, redactor)])
-            batch = _replaced(batch, name, values, known, redacted, counts)
+            becomes = redacted.take(pc.index_in(values, known))
+            differs = pc.not_equal(values, becomes)
+            values, becomes = values.filter(differs), becomes.filter(differs)
+            if not len(values):
+                continue
+            hit = pc.is_in(column, values)
+            n_rows = pc.sum(hit).as_py()
+            counts["labels_redacted"] += n_rows
+            if name in replaced:
+                counts[f"labels_redacted_{name}"] += n_rows
+                replaced[name] = pa.concat_arrays([replaced[name], _unknown(values, replaced[name])])
+                more = _unknown(pc.unique(becomes), replacements[name])
+                replacements[name] = pa.concat_arrays([replacements[name], more])
+            labels = becomes.take(pc.index_in(column.filter(hit), values))
+            batch = with_column(batch, name, pc.replace_with_mask(column, hit, labels))
         yield batch
+    for name, values in replaced.items():
+        if n_lost := len(values) - len(replacements[name]):
+            counts[f"labels_merged_{name}"] = n_lost
+
+
+def _unknown(values: pa.Array, known: pa.Array) -> pa.Array:
+    return values.filter(pc.invert(pc.is_in(values, known)))
 
 
 def _personal_references(column: pa.Array) -> pa.Array:
@@ -251,18 +280,3 @@ def _redacted(values: pa.Array, step: RedactStep, redactor: TicketRedactor) -> p
     if len(values) <= FEW_VALUES:
         return pa.array([redactor.redact({"body": value})[0]["body"] for value in values.to_pylist()], pa.string())
     return redact_strings(values, step)[0]
-
-
-def _replaced(
-    batch: pa.Table, name: str, values: pa.Array, known: pa.Array, redacted: pa.Array, counts: Counter[str]
-) -> pa.Table:
-    places = pc.index_in(values, known)
-    new = redacted.take(places)
-    personal = values.filter(pc.not_equal(values, new))
-    if not len(personal):
-        return batch
-    column = batch.column(name).combine_chunks()
-    hit = pc.is_in(column, personal)
-    counts["labels_redacted"] += pc.sum(hit).as_py()
-    replacements = redacted.take(pc.index_in(column.filter(hit), known))
-    return with_column(batch, name, pc.replace_with_mask(column, hit, replacements))

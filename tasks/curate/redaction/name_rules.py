@@ -55,6 +55,7 @@ _FINDERS = (
     ),
     re.compile(rf"(?m)^[ \t>]*(?i:(?:full[ ]|first[ ]|last[ ]|sur)?name|nom|nombre)[ ]?:[ ](?P<name>{_NAME})[ ]?$"),
 )
+_WHOLE_NAME = re.compile(_NAME)
 _LONGEST_INITIAL = 2
 _NO_NAMES = frozenset(re.findall(r"[\w'’.-]+", f"{_WORDS.no_names} {_WORDS.closings} {_WORDS.greetings}"))
 _BEFORE_NAMES = (_WORDS.greetings, _WORDS.closings, _WORDS.titles, _WORDS.introductions, _WORDS.presentations)
@@ -99,3 +100,13 @@ def find_names_by_rules(text: str) -> Iterator[tuple[int, int, str]]:
         if start >= place:
             place = end
             yield start, end, text[start:end].casefold()
+
+
+def may_be_name(text: str) -> bool:
+    """Return whether the text has the form of a full name; so have many products ("Aurora Lamp").
+
+    >>> [may_be_name(text) for text in ("Ann Lee", "J. van Dyk", "Billing", "card arrival", "Galaxy S23")]
+    [True, True, False, False, False]
+    """
+    words = text.split(" ")
+    return len(words) > 1 and _WHOLE_NAME.fullmatch(text) is not None and not any(map(_is_no_name, words))

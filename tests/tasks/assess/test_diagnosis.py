@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from schemas.artifacts import GateDecision, LabelSources, Scores
-from schemas.diagnosis import Diagnosis, LabelGroup
+from schemas.diagnosis import Diagnosis, LabelGroup, LabelShift
 from schemas.gates import GatesSpec
 from schemas.verdicts import Finding
 from tasks.assess.decision import summarise
@@ -111,6 +111,25 @@ def test_named_labels_come_before_how_many_items_would_decide(
     assert "- the labels of week47.csv disagree" in (named.root / "decision.md").read_text()
     calm = WRONG.model_copy(update={"disagrees": False})
     assert decided(now, labels=labels_of(tmp_path, calm)).reason == plain.reason
+
+
+def test_personal_data_in_the_names_of_files_and_labels_is_in_no_decision(
+    decided: Callable[..., GateDecision], tmp_path: Path
+) -> None:
+    person = "eve.miller@example.org"
+    file = WRONG.model_copy(update={"name": f"weeks/{person}.csv"})
+    address = WRONG.model_copy(update={"name": "s3://desk/2026/week48.csv"})
+    shift = LabelShift(
+        field="product", n_known=600, n_new=800, distance=0.3, p_chance=0.0, drifted=True, label=person,
+        share_known=0.1, share_new=0.5,
+    )  # fmt: skip
+    labels = labels_of(tmp_path, file, address).model_copy(update={"shifts": (shift,)})
+    decision = decided(answers(0.5, 200), labels=labels)
+    assert "The labels of weeks/[EMAIL_1] disagree with the others" in decision.reason
+    assert "the labels of s3://desk/2026/week48.csv disagree" in decision.reason
+    assert "product [EMAIL_1] has 50 % of the 800 new tickets" in (decision.root / "decision.md").read_text()
+    written = [path.read_text() for path in decision.root.iterdir()]
+    assert not any(person in text for text in (decision.model_dump_json(), *written))
 
 
 def test_where_the_rules_are_met_it_comes_last(

@@ -160,6 +160,55 @@ def test_no_value_that_redaction_would_replace_is_published(
     assert "customer_id is an e-mail address or the like in 3 tickets: add `pseudonymise" in caplog.text
 
 
+def test_labels_that_were_or_may_be_personal_data_are_counted_before_anything_is_published(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    def of_one(name: str, n: int, **columns: object) -> list[Row]:
+        return [row(f"{name}{n}", **({"customer_id": "c-one"} | columns)) for n in range(n)]
+
+    train = [
+        *of_one("a", 3, product="Priya Natarajan"),
+        *(row(f"b{n}", product="Aurora Lamp", category="4158732700") for n in range(4)),
+        *(row(f"c{n}", channel="ann.smith@example.org", priority="4006381333931") for n in range(2)),
+    ]
+    notes = {"labels_redacted": 5, "labels_redacted_category": 5, "labels_merged_category": 2}
+    redacted = {"redacted_tickets": 0, "redacted_email": 0}
+    test = [row("x", product="Galaxy S23", category="billing")]
+
+    def counts(**stages: Any) -> dict[str, tuple[int, int, int]]:
+        found = numbers_of(make_card(train=train, test=test, **stages)).personal_labels
+        return {each.column: (each.n_replaced, each.n_lost, each.n_left) for each in found}
+
+    assert counts(removed={"redact": []}, notes=redacted | notes) == {"product": (0, 0, 3), "category": (5, 2, 4)}
+    for message in (
+        "category of 5 tickets was personal data and is now a placeholder, and 2 values became equal to another",
+        "product of 3 tickets may be personal data, which reports and MLflow show",
+    ):
+        assert message in caplog.text
+    # Nothing was redacted: what redaction would have replaced counts, too.
+    assert counts() == {"product": (0, 0, 3), "category": (0, 0, 4), "channel": (0, 0, 2)}
+    page = (make_card(train=train, test=test).root / "card.html").read_text()
+    assert "Personal data in labels" in page
+    assert not [value for value in ("Priya", "ann.smith") if value in caplog.text]
+
+    plain = make_card(train=test, test=[row("y", product="Galaxy S23")], removed={"redact": []}, notes=redacted)
+    assert numbers_of(plain).personal_labels == ()
+    assert "Personal data in labels" not in (plain.root / "card.html").read_text()
+
+
+def test_ids_that_look_like_names_are_counted_where_names_are_redacted(
+    make_card: Callable[..., CurationCard], caplog: pytest.LogCaptureFixture
+) -> None:
+    train = [row("a", customer_id="Konrad Ziegler"), row("b", customer_id="Konrad Ziegler"), row("c")]
+    notes = {"redacted_tickets": 0, "redacted_name": 0}
+    card = make_card(train=train, test=[row("d")], removed={"redact": []}, notes=notes)
+    assert numbers_of(card).personal_ids == {"customer_id": 2}
+    assert "Konrad" not in caplog.text
+    notes = {"redacted_tickets": 0, "redacted_email": 0}
+    card = make_card(train=train, test=[row("d")], removed={"redact": []}, notes=notes)
+    assert numbers_of(card).personal_ids == {}
+
+
 def test_checks_of_the_data_are_shown(make_card: Callable[..., CurationCard], new_folder: NewFolder) -> None:
     result = CheckResult(
         name="few_nulls", uses="nulls", checked_table="curated", severity="warn", status="failed", observed=0.5,

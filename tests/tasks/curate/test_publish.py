@@ -341,14 +341,15 @@ def test_a_pseudonym_finds_the_row_of_its_ticket(tmp_path: Path, new_folder: Any
 
 def test_three_redacted_rows_of_each_code_are_examples(tmp_path: Path, new_folder: Any) -> None:
     stages, split, clean = stages_of(tmp_path)
+    of_ann = "exports/ann@example.org.jsonl"
     mail = "Order [ORDER_1] of ann@example.org, IBAN DE89 3704 0044 0532 0130 00. " + "More. " * 60
     rows = [
-        {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "subject": f"Parcel {i}", "body": mail}
+        {"ticket_id": f"t{i}", "source": of_ann, "source_line": i + 11, "subject": f"Parcel {i}", "body": mail}
         for i in range(9)
     ]
     removed = [
-        {"ticket_id": f"t{i}", "source": "a.jsonl", "source_line": i + 11, "outcome": "dropped", "code": "mine",
-         "reason": "A rule of ours."}
+        {"ticket_id": f"t{i}", "source": of_ann, "source_line": i + 11, "outcome": "dropped", "code": "mine",
+         "reason": f"Equal to the row at {of_ann}:4."}
         for i in range(3, 9)
     ]  # fmt: skip
     write_tickets(ticket_table(rows), stages[0].root)
@@ -363,6 +364,8 @@ def test_three_redacted_rows_of_each_code_are_examples(tmp_path: Path, new_folde
     ]  # fmt: skip
     assert (shown[0].where, shown[0].text) == ("a.jsonl:9", "")
     assert len({row.where for row in shown[1:4]}) == 3
+    assert all(row.where.startswith("exports/[EMAIL_1]:") for row in shown[1:4])
+    assert {row.reason for row in shown[1:4]} == {"Equal to the row at exports/[EMAIL_1]:4."}
     for row in shown[1:4]:
         assert row.text.startswith("Parcel ")
         assert " / Order [ORDER_1] of [EMAIL_1], IBAN [IBAN_1]. More." in row.text

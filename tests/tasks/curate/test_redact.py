@@ -99,6 +99,43 @@ def test_labels_and_references_are_redacted(
     assert result.notes.get("labels_redacted", 0) == (2 if value != redacted else 0)
 
 
+def test_replaced_labels_are_counted_for_each_column_and_so_are_labels_that_become_equal(
+    make_tickets: Any, new_folder: Any, rows_of: Any
+) -> None:
+    people = [f"{name}@example.org" for name in ("ann", "bob", "cid")]
+    tickets = make_tickets(
+        [
+            {"ticket_id": f"{n:02}", "category": people[n % 3], "product": f"case of {people[n % 2]}", "channel": "web"}
+            for n in range(12)
+        ]
+        + [{"ticket_id": "99", "category": "billing", "priority": "559-292-9000", "reference": people[0]}]
+    )
+    result = redact_tickets(tickets=tickets, step=REDACT, out=new_folder())
+    assert {name: n for name, n in result.notes.items() if name.startswith("labels_")} == {
+        "labels_redacted": 26, "labels_redacted_category": 12, "labels_redacted_product": 12,
+        "labels_redacted_priority": 1, "labels_merged_category": 2, "labels_merged_product": 1,
+    }  # fmt: skip
+    rows = rows_of(result.tickets).values()
+    assert {row["category"] for row in rows} == {"[EMAIL_1]", "billing"}
+    assert {row["product"] for row in rows} == {"case of [EMAIL_1]", None}
+
+
+def test_rows_and_columns_without_personal_data_keep_their_bytes(make_tickets: Any, new_folder: Any) -> None:
+    columns = {"category": "billing", "product": "Galaxy S23", "channel": "web", "priority": "high", "reference": "N-1"}
+    plain = [{"ticket_id": f"{n:03}", "customer_id": f"C{n}", "body": f"It is {n}.", **columns} for n in range(300)]
+    before = make_tickets(plain)
+    result = redact_tickets(tickets=before, step=REDACT, out=new_folder())
+    assert result.tickets.read_bytes() == before.tickets.read_bytes()
+    assert not any(name.startswith("labels_") for name in result.notes)
+
+    planted = [row | ({"product": "ann@example.org"} if n == 7 else {}) for n, row in enumerate(plain)]
+    changed = redact_tickets(tickets=make_tickets(planted), step=REDACT, out=new_folder())
+    found, wanted = pq.read_table(changed.tickets), pq.read_table(result.tickets)
+    assert found.drop_columns("product") == wanted.drop_columns("product")
+    assert [n for n, value in enumerate(found["product"].to_pylist()) if value != "Galaxy S23"] == [7]
+    assert changed.rows == result.rows
+
+
 def test_a_table_says_how_many_values_of_each_type_were_redacted_in_a_ticket(
     make_tickets: Any, new_folder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
