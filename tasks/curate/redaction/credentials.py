@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from tasks.curate.redaction.announced import WORDS
 from tasks.curate.redaction.scripts import PASSWORD
+from tasks.curate.redaction.words import any_of
 
 HIDDEN = "\ue000"
 """Replaces a character that another finder has taken: no pattern matches it."""
@@ -29,12 +30,15 @@ _KNOWN = re.compile(
     re.VERBOSE,
 )
 PASSWORDS = (
-    "password|passwd|passwort|kennwort|passphrase|pwd|pw|mot[ ]de[ ]passe|mdp|contraseña|contrasena"
-    "|(?:wi-?fi|wlan|wpa2?|network)[ ]key"
+    "password|passwd|passwort|kennwort|passphrase|pwd|pw|mot[ ]de[ ]passe|mdp|contraseña|contrasena|clave[ ]de[ ]acceso"
+    "|senha|palavra[ -]?passe|parola[ ]d['’]ordine|wachtwoord|ww|(?:wi-?fi|wlan|wpa2?|network)[ ]key"
 )
-"""For Python as for RE2, in any case."""
+IS = any_of(WORDS.verbs)
+THEN = "for|of|to|on|i|we|für|die|das|pour|que|qui|para|che|per|dat|antiga|actual|old|new"
+"""Words that may follow one for a password before "is": "the password I use is". All for Python as for RE2, in any
+case."""
 _WORDS = (
-    rf"{PASSWORDS}|passcode|pass(?=[\"']?\s*[:=])|clave(?=\s*[:=]|\ses\s)|token|secret"
+    rf"{PASSWORDS}|passcode|pass(?=[\"']?\s*[:=]|\sis\s)|clave(?=\s*[:=]|\ses\s)|token|secret"
     r"|(?:api|access|account|secret|private)[_ -]?key"
 )
 _VALUE = r"""(?:[^\s"',;<>\[\]{}&]|&(?!\w{1,40}=))"""  # & ends a value of a URL's query
@@ -42,13 +46,14 @@ _NAMED = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
         bearer\s+
       | {PASSWORD}+\s*(?P<other>:)?\s*
-      | (?:(?:{PASSWORDS})\s(?:for|of|to|on|für|pour|para)(?:\s[\w-]{{1,20}}){{1,3}}?(?=\s(?:is|ist|est|es)\s|:\s)
+      | (?:(?:{PASSWORDS})\s(?:{THEN})(?:\s[\w-]{{1,20}}){{0,3}}?(?=\s(?:{IS})\s|:\s)
           | (?:{_WORDS})["']?)
-        \s*(?P<sign>(?:(?:is|ist|lautet|est)\s*)?[:=]|(?:\b(?:is|ist|lautet|est|es|was|war)\b))(?P<gap>\s*)["']?
+        \s*(?P<sign>(?:(?:{IS})\s*)?[:=]|(?:\b(?:{IS})\b))(?P<gap>\s*)["']?
     )(?P<value>{_VALUE}{{4,}}+)"""
 )
 _BARE = re.compile(  # "user anna, password hunter2", "changed the password to hunter2"
-    rf"""(?ix)(?<![^\W_])(?:{PASSWORDS})(?:,?[ ]["'“„«]?|\s(?:from|to|auf|in)\s["'“„«]?)(?P<value>{_VALUE}{{5,}}+)"""
+    rf"""(?ix)(?<![^\W_])(?:{PASSWORDS})(?:,?[ ]["'“„«]?|[ ][-–—][ ]|\s(?:from|to|auf|in)\s["'“„«]?)
+    (?P<value>{_VALUE}{{5,}}+)"""
 )
 _PAIR = re.compile(
     rf"""(?ix)(?<![^\W_])(?:
@@ -64,18 +69,22 @@ _CODE = re.compile(
 )
 NAMES = (
     "bearer", "pass", "pwd", "pw", "token", "secret", "api", "access", "account", "private", "kennwort", "mot de",
-    "mdp", "contrase", "clave", "wifi", "wi-fi", "wlan", "wpa", "network",
+    "mdp", "contrase", "clave", "senha", "palavra", "parola", "wachtwoord", "ww", "wifi", "wi-fi", "wlan", "wpa",
+    "network",
 )  # fmt: skip
-BARE = ("pass", "pwd", "pw", "kennwort", "mot de", "mdp", "contrase", "wifi", "wi-fi", "wlan", "wpa", "network")
+BARE = ("pass", "pwd", "pw", "kennwort", "mot de", "mdp", "contrase", "clave", "senha", "palavra", "parola",
+        "wachtwoord", "ww", "wifi", "wi-fi", "wlan", "wpa", "network")  # fmt: skip
 PAIRS = ("credential", "zugangsdaten", "identifiants", "credenciales", "login data", "user", "authorization", "mysql")
 CODES = ("pin", "otp", "passcode", "cvv", "cvc")
 """Each match of `_NAMED`, `_BARE`, `_PAIR` or `_CODE` begins with one of these, in either case, but for the letter for
 passwords in other scripts."""
 _IN_URL = re.compile(r"""://[^\s/:@"'<>]{0,255}+:(?P<value>[^\s/@"'<>]{1,255}+)@""")
-_PASS = re.compile(r"(?i)pass|pwd?|kennwort|mdp|contrase|clave|mot de|(?:fi|wlan|wpa2?|work) key")
+_PASS = re.compile(
+    r"(?i)pass|pwd?|kennwort|mdp|contrase|clave|senha|parola|wachtw|ww|mot de|(?:fi|wlan|wpa2?|work) key"
+)
 _HAS_DIGIT_OR_SIGN = re.compile(r"[0-9!@#$%^*+=]")
 _TAKEN_OR_CODE = re.compile(rf"{HIDDEN}|^[A-Za-z.]*\([A-Za-z_.]*$")  # a call in source code
-_MORE_THAN_LETTERS = re.compile(r"[^A-Za-z'’.-]")
+_MORE_THAN_LETTERS = re.compile(r"[^\w'’.-]|[0-9_]")
 _DATE_OR_TIME = re.compile(r"[0-9]{1,4}([-/.:])[0-9]{1,2}\1[0-9]{1,4}$")
 _NO_PASSWORD = frozenset(WORDS.no_passwords.split(", "))
 

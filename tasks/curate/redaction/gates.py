@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from schemas.curation_steps import RedactionType, RedactStep
-from tasks.curate.redaction import addresses, announced, name_rules
-from tasks.curate.redaction.credentials import PASSWORDS
+from tasks.curate.redaction import addresses, announced, emails, name_rules
+from tasks.curate.redaction.credentials import IS, PASSWORDS, THEN
 from tasks.curate.redaction.numbers import IBAN_COUNTRIES, order_numbers
 from tasks.curate.redaction.scripts import OTHER_DIGIT, OTHER_GAP, PASSWORD_WORDS
 from tasks.curate.redaction.separators import ENTITY, INVISIBLE, UNUSUAL_SPACES, WIDEST_GAP
@@ -27,17 +27,17 @@ Patterns = Mapping[RedactionType, tuple[str, ...]]
 # \s, \w and \d cover Unicode in Python and only ASCII in RE2, so patterns here avoid them, or use \W where matching
 # more is harmless.
 _SPACE = r" \t\r\n\f\v"
-_IS_VALUE = rf"(?i:ist?|lautet|est?|wa[sr])\b[{_SPACE}]*[\"']?[A-Za-z’.-]*[^A-Za-z’.\-{_SPACE}\"',;<>\[\]{{}}]"
+_IS_VALUE = rf"(?i:{IS})[{_SPACE}]*[\"']?[A-Za-z’.-]*[^A-Za-z’.\-{_SPACE}\"',;<>\[\]{{}}]"
 """A value after "is" is a secret only if it has more than letters."""
 _WORDY: Patterns = {
-    "email": ("[@＠]", r"[(\[](?s:.?)(?i:at)(?s:.?)[)\]]"),
+    "email": emails.GATE,
     "url": ("://", r"(?i:www)\."),
     "secret": (
         "-----BEGIN ", "AKIA", "ASIA", "eyJ", "[spr]k[-_]", "whsec_", "gh[pousr]_", "github_pat_", "glpat-",
         "xox[a-z]-", "xapp-", "AIza", r"ya29\.", r"SG\.", "npm_", "hf_", "(?i:bearer)[^A-Za-z0-9]",
         f"(?i:{PASSWORDS}|passcode|pass|clave|token|secret|key)[^A-Za-z0-9]*"
-        f"(?:(?i:ist?|lautet|est)?[^A-Za-z0-9]*[:=]|[^A-Za-z0-9]{_IS_VALUE})",
-        f"(?i:{PASSWORDS})[^A-Za-z0-9](?i:for|of|to|on|für|pour|para)[^A-Za-z0-9]"
+        f"(?:(?i:{IS})?[^A-Za-z0-9]*[:=]|[^A-Za-z0-9]{_IS_VALUE})",
+        f"(?i:{PASSWORDS})[^A-Za-z0-9](?i:{THEN})[^A-Za-z0-9]"
         rf"(?:[A-Za-z0-9_\-{_SPACE}]|[^\x00-\x7f])*(?:{_IS_VALUE}|:)",
         # Any sign of a password that follows without ":".
         f"(?i:{PASSWORDS})[^A-Za-z0-9]{{1,3}}(?:(?i:from|to|auf|in)[^A-Za-z0-9]{{1,2}})?[^ ]*[0-9!@#$%^*+=]",
@@ -54,15 +54,15 @@ _NUMBERS: Patterns = {
     "ip": (r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]", "::[0-9A-Fa-f]", "[0-9A-Fa-f]::", "(?:[0-9A-Fa-f]{1,4}:){7}"),
     "national_id": (
         f"[0-9](?:[-.+{_GAP}[0-9]){{7}}", "[A-Za-z]{2} {0,3}(?:[0-9]{2} {0,3}){3}[A-Da-d]",
-        "[XYZxyz][ -]{0,3}[0-9]{7}",
+        "[XYZxyz][ -]{0,3}[0-9]{7}", "(?i:[LMNPRTVWXY][0-9CFGHJKLMNPRTVWXYZ]{8})",
         "[A-Za-z]{6}[0-9LMNP-Vlmnp-v]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{2}[A-Za-z][0-9LMNP-Vlmnp-v]{3}[A-Za-z]",
     ),
-    "card": (f"[0-9](?:[-.{_GAP}[0-9]){{11}}",),
+    "card": (f"[0-9](?:[-./_{_GAP}[0-9]){{11}}",),
     "phone": (f"[0-9](?:[-./(){_GAP}[0-9]){{6}}",),
     "mac": ("(?:[0-9A-Fa-f]{2}[:-]){3}", "(?:[0-9A-Fa-f]{4}[.]){2}[0-9A-Fa-f]{4}"),
 }  # fmt: skip
 _ANY_NUMBER = (
-    f"[0-9](?:[-.+/(){_GAP}[0-9]){{5}}", r"[0-9]\.[0-9]{1,3}\.[0-9]", "::", ":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]",
+    f"[0-9](?:[-.+/()_{_GAP}[0-9]){{5}}", r"[0-9]\.[0-9]{1,3}\.[0-9]", "::", ":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]",
     "-[0-9A-Fa-f]{2}-", r"\.[0-9A-Fa-f]{4}\.", "[A-Za-z][0-9][0-9A-Za-z]",
 )  # fmt: skip
 """One of these is in every text that passes a gate of `_NUMBERS`. Those begin with letters, and joined with others

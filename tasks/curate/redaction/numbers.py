@@ -21,7 +21,9 @@ from schemas.spec import Spec
 from tasks.curate.redaction.scripts import CARD, NATIONAL, PHONE, REFERENCE
 from tasks.curate.redaction.words import read_words
 
-Said = Literal["phone", "reference", "national", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"]
+Said = Literal[
+    "phone", "reference", "national", "id_card", "us", "gb", "de", "fr", "es", "it", "nl", "br", "in", "pl", "se"
+]  # fmt: skip
 Words = Annotated[str, Field(pattern=r"^[^\W\d_]+( [^\W\d_]+)?(, [^\W\d_]+( [^\W\d_]+)?)*$")]
 """Cues of one or two words, separated by commas."""
 Reading = Annotated[str, Field(pattern=r"^[a-z]{2}_?\.[a-z]+ [a-z]+( alone)?$")]
@@ -102,6 +104,8 @@ _CARD = re.compile(
     """
 )
 _SHORTEST_USUAL_CARD = 14
+_DOUBLED = str.maketrans("0123456789", "0246813579")
+"""Each digit -> the sum of the digits of its double."""
 _NO_CARDS = frozenset({"order", "orders", "tracking", "invoice", "parcel", "shipment", "serial", "imei", "ean", "isbn"})
 
 # Phone numbers.
@@ -110,7 +114,7 @@ _FORMS = re.compile(
     (?:1[ .-]?)?(?:\([2-9][0-9]{2}\)[ ]?|[2-9][0-9]{2}[ .-])[0-9]{3}[ .-][0-9]{4}    # North America
   | [0-9]{2}(?:([ .-])[0-9]{2})(?:\1[0-9]{2}){2,3}                                   # pairs: Denmark, France
   | [5-9][0-9]{2}[ ][0-9]{3}[ ](?!000)[0-9]{3}                                       # Spain, Poland
-  | 9[0-9][ ][0-9]{3}[ ][0-9]{2}[ ][0-9]{2} | [679][0-9]{2}(?:[ ][0-9]{2}){3}        # Spain
+  | 9[0-9][ ][0-9]{3}[ ][0-9]{2}[ ][0-9]{2} | [6-9][0-9]{2}(?:[ ][0-9]{2}){3}        # Spain
   | \([0-9]{1,5}\)[0-9 .\-/\u00a0]+                                                  # area code in brackets
     """,
     re.VERBOSE,
@@ -121,8 +125,10 @@ _IN_GROUPS = re.compile(r"[0-9]{2}[^0-9]+[0-9]{2}")
 _FOUR_NUMBERS = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}$")
 _DECIMALS = re.compile(r"[0-9]+\.[0-9]+(?:[ \u00a0]+[0-9]+\.[0-9]+)+$")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:([ .])[0-9]{3})(?:\1[0-9]{3})*")
-_MOST_GROUPS_BEFORE = 2
-_FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL = 7, 15, 11
+_SINGLE_DIGIT = re.compile(r"[0-9] [0-9](?: |$)")
+_PAIRS = re.compile(r"[1-9][0-9]?(?: [0-9]{1,2})*")
+_MOST_OTHERS, _MOST_OTHERS_OF_PAIRS = 12, 6
+_FEWEST_DIGITS, _MOST_DIGITS, _MOST_NATIONAL, _MOST_ANNOUNCED = 7, 15, 11, 12
 
 # Order numbers: marks around a match in the text, and a replacement for these marks in the text itself.
 _BEGIN, _END, _OTHER = "\ue001", "\ue002", "\ue003"
@@ -207,11 +213,7 @@ def passes_luhn(digits: str) -> bool:
     >>> passes_luhn("4111111111111111"), passes_luhn("4111111111111112")
     (True, False)
     """
-    total = 0
-    for place, digit in enumerate(reversed(digits)):
-        doubled = int(digit) * (2 if place % 2 else 1)
-        total += doubled - 9 if doubled > 9 else doubled
-    return total % 10 == 0
+    return (sum(map(int, digits[::-2])) + sum(map(int, digits[-2::-2].translate(_DOUBLED)))) % 10 == 0
 
 
 def card_digits(text: str, start: int, end: int) -> str:
@@ -257,37 +259,47 @@ def _is_iban(written: str) -> bool:
     return bool(iban.is_valid(written, check_country=False))
 
 
-def phone_start(text: str, start: int, end: int, *, region: str) -> int | None:
-    """Where the phone number inside the candidate [start, end) begins; None if it is not a phone number.
+def is_phone(text: str, start: int, end: int, *, region: str, n_others: int = 0) -> bool:
+    """Whether [start, end) is a phone number.
 
     A number is a phone by its form (+49 ..., 0044 ..., (905) 674-3793, 0151 ...), if written in groups or alone on its
     line and valid in `region`, or, with 7 to 12 digits, next to a word such as "call" or "mobile". Right after a word
     such as "order" it is not, unless it has + or a grouped area code.
+
+    Args:
+        text: The text.
+        start: First character, a digit, + or (.
+        end: After the last character, which may be an extension.
+        region: ISO country of numbers without a country code.
+        n_others: Numbers of two or more digits in the same row that are left out. With any, a phone number has no
+            single digits, and a word such as "call" is not enough for pairs; a row with many is a table.
     """
-    if text[start] == "+":
-        return start if _is_international(_without_extension(text[start:end])) else None
-    if _FOUR_NUMBERS.match(text[start:end]) or _DECIMALS.match(text[start:end]):
-        return None  # an address, a version or a load average
-    said = _said_of_phone(text, start, in_groups=_IN_GROUPS.search(text[start:end]) is not None)
+    number = text[start:end]
+    if n_others and number[0] != "+":
+        if n_others > _MOST_OTHERS or _SINGLE_DIGIT.search(number):
+            return False
+        if n_others > _MOST_OTHERS_OF_PAIRS and _PAIRS.fullmatch(number):
+            return False
+    if number[0] == "+":
+        return _is_international(_without_extension(number))
+    said = _said_of_phone(text, start, in_groups=_IN_GROUPS.search(number) is not None)
+    if (_FOUR_NUMBERS.match(number) and said != "phone") or _DECIMALS.match(number):
+        return False  # an address, a version or a load average
     if said is not None and said != "phone":
-        number = _without_extension(text[start:end])
+        number = _without_extension(number)
         is_dialled = number.startswith("00") or _n_digits(number) <= _MOST_NATIONAL
         in_groups = number.lstrip("(").startswith("0") and not number.isdigit()
-        return start if is_dialled and in_groups and _has_form(number) else None
+        return is_dialled and in_groups and _has_form(number)
     announced = said == "phone" or said_after(text, end) == "phone"
-    if announced and _FEWEST_DIGITS <= _n_digits(_without_extension(text[start:end])) <= 12:
-        return start
-    for _ in range(_MOST_GROUPS_BEFORE + 1):
-        number = text[start:end]
-        if is_phone_alone(number, region=region):
-            return start
-        # A leading group may be another number: "2 x 0151 2345678" or "in room 12 0151 2345678".
-        gap = re.match(r"[0-9]+[ \u00a0]", number)
-        if gap is None:
-            break
-        start += gap.end()
-    number = text[start:end]
-    return start if number.isdigit() and _is_valid(number, region) and _is_a_line(text, start, end) else None
+    if (
+        announced
+        and _FEWEST_DIGITS <= _n_digits(_without_extension(number)) <= _MOST_ANNOUNCED
+        and not (n_others and _PAIRS.fullmatch(number))
+    ):
+        return True
+    if is_phone_alone(number, region=region):
+        return True
+    return number.isdigit() and _is_valid(number, region) and _is_a_line(text, start, end)
 
 
 def _is_a_line(text: str, start: int, end: int) -> bool:

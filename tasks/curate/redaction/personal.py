@@ -12,19 +12,21 @@ import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import lru_cache, partial
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from schemas.curation_steps import RedactionType
 from tasks.curate.redaction.addresses import find_addresses
 from tasks.curate.redaction.announced import AnnouncedType, find_announced, kinds_announced
 from tasks.curate.redaction.credentials import HIDDEN, find_known_secrets, find_named_secrets
-from tasks.curate.redaction.national_ids import find_national_ids
+from tasks.curate.redaction.emails import find_emails
+from tasks.curate.redaction.national_ids import find_chinese_ids, find_lettered_ids, national_id
+from tasks.curate.redaction.number_rows import Found, Part, read_rows
 from tasks.curate.redaction.numbers import (
     OrderNumbers,
     card_digits,
     iban_end,
+    is_phone,
     is_phone_alone,
-    phone_start,
     said_before,
     words_before,
 )
@@ -36,12 +38,6 @@ Spans = Iterator[tuple[int, int, str]]
 # backtrack (possessive quantifiers). If a pattern begins with a set of characters, and the look-behind follows it,
 # Python skips all other characters several times faster.
 _URL = re.compile(r"""(?i)(?<![\w@.])(?:[a-z][a-z0-9+.-]{1,20}://|www\.)[^\s<>"]*[^\s<>".,;:!?'()\[\]{}*_]""")
-_AT = r"(?:[@＠]|\s?[(\[]\s?at\s?[)\]]\s?)"
-_DOT = r"(?:\.|\s?[(\[]\s?dot\s?[)\]]\s?)"
-_EMAIL = re.compile(
-    rf"(?i)(?<![\w.+%-])\w[\w.+%'-]{{0,255}}+{_AT}(?:[\w-]++{_DOT})+(?:[a-z]{{2,}}|xn--[\w-]+|[^\W\d_a-z]{{2,}})"
-)
-_SPELLED_AT = re.compile(r"(?i)[(\[]\s?at\s?[)\]]")
 _IBAN = re.compile(r"[A-Za-z](?<![^\W_][A-Za-z])[A-Za-z][0-9]{2}(?=[ -]?[A-Za-z0-9])")
 _IPV4 = re.compile(r"[0-9](?<![\w.][0-9])(?<![A-Za-z]-[0-9])[0-9]{0,2}(?:\.[0-9]{1,3}){3}(?!\w|\.\w|-[A-Za-z])")
 _IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
@@ -65,9 +61,9 @@ _ADDRESS = frozenset(
     )
 )
 _CARD = re.compile(
-    r"[0-9](?<![0-9A-Za-z][0-9])(?<![0-9][.,][0-9])"
-    r"(?:[0-9]{3}(?:([ .-])[0-9]{4}\1[0-9]{4}\1[0-9]{1,7}|[ .-][0-9]{6}[ .-][0-9]{4,5})|[0-9]{11,18})"
-    r"(?![0-9A-Za-z])"
+    r"[0-9](?<![0-9A-Za-z][0-9])(?<![0-9][.,][0-9])(?:[0-9]{11,18}"
+    r"|[0-9]{3}(?P<mark> ?[ ._/-] ?)(?:[0-9]{4}(?P=mark)[0-9]{4}(?P=mark)[0-9]{1,7}|[0-9]{6}[ ._/-]{1,3}[0-9]{4,5})"
+    r"|(?P<single>[ ._/-])[0-9](?:(?P=single)[0-9]){10,17})(?![0-9A-Za-z])"
 )
 _PHONE = re.compile(
     r"[+(0-9](?<![\w#+][+(0-9])(?<!\w-[+(0-9])(?<![0-9][.,:/][+(0-9])"
@@ -88,12 +84,13 @@ _HARMLESS = re.compile(
 )
 _UUID = re.compile(r"\b[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\b")
 _PLACEHOLDER = re.compile(r"\[[A-Z_]{2,16}_[0-9]{1,6}\]")
-_SEVEN_DIGITS = re.compile("[0-9](?:[ .+\\-/()\u00a0]{0,3}[0-9]){6}")
+_SEVEN_DIGITS = re.compile("[0-9](?:[ ._+\\-/()\u00a0]{0,3}[0-9]){6}")
 _DIGIT = re.compile(r"[0-9]")
 _LINE_BREAK = re.compile(r"[\t\r\n]")
 _LONG_NUMBERS = frozenset({"national_id", "card", "phone"})
 _OVER_LINES = _LONG_NUMBERS | {"iban"}
 _ANNOUNCED: set[AnnouncedType] = set(get_args(AnnouncedType))
+_WITHOUT_DIGITS: set[AnnouncedType] = {"username"}
 ID_COLUMNS = ("ticket_id", "customer_id", "thread_id")
 LABEL_COLUMNS = ("product", "channel", "category", "priority")
 _TYPES: tuple[RedactionType, ...] = ("email", "iban", "card", "phone")
@@ -107,15 +104,6 @@ PERSONAL_ID = (
 )
 """What an id must match to be personal; most ids do not, so `is_personal_id` need not see them."""
 _PERSONAL_ID = re.compile(PERSONAL_ID)
-
-
-class Found(NamedTuple):
-    """One value: characters [start, end) of the text, its type, and the form in which equal values are equal."""
-
-    start: int
-    end: int
-    type: RedactionType
-    key: str
 
 
 def find_personal(
@@ -164,17 +152,14 @@ def _find(text: str, types: Collection[RedactionType], region: str, orders: Orde
     for type_, finder in _NUMBERS:
         if type_ in types and (has_digit or type_ == "mac"):
             rest = _take(finder, type_, rest, found)
-    announced = _ANNOUNCED & set(types) if has_digit else set()
+    announced = (_ANNOUNCED if has_digit else _WITHOUT_DIGITS) & set(types)
     for kind in sorted(announced & kinds_announced(rest)) if announced else ():
         rest = _take(partial(find_announced, kind=kind), kind, rest, found)
     if "national_id" in types:
-        rest = _take(lambda hidden: find_national_ids(hidden, digits=has_long_number), "national_id", rest, found)
-    if has_long_number and ("card" in types or "phone" in types):
-        rest = _hide(rest, _harmless(rest))
-        if "card" in types:
-            rest = _take(_cards, "card", rest, found)
-        if "phone" in types:
-            rest = _take(lambda hidden: _phones(hidden, region), "phone", rest, found)
+        rest = _take(find_lettered_ids, "national_id", rest, found)
+        rest = _take(find_chinese_ids, "national_id", rest, found) if has_long_number else rest
+    if has_long_number and not _LONG_NUMBERS.isdisjoint(types):
+        found += _long_numbers(_hide(rest, _harmless(rest)), types, region)
     return sorted(found)
 
 
@@ -192,27 +177,20 @@ def _take_over_lines(rest: str, lines: View, types: Collection[RedactionType], r
     Columns of a table look the same, so a number needs a checksum or a word before it.
     """
     text = _hide(lines.text, _harmless(lines.text))
-    finders: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
-        ("iban", _ibans),
-        ("national_id", lambda hidden: find_national_ids(hidden, announced=True)),
-        ("card", _cards),
-        ("phone", lambda hidden: _announced_phones(hidden, region)),
-    )
-    for type_, finder in finders:
-        spans, originals = [], []
-        for start, end, key in finder(text) if type_ in types else ():
-            first, last = lines.original(start, end)
-            gap = _LINE_BREAK.search(rest, first, last)
-            if gap is None:
-                continue
-            # A phone number that ends before the break is found on its line; what follows is not a part of it.
-            if type_ == "phone" and is_phone_alone(rest[first : gap.start()].rstrip(), region=region):
-                continue
-            found.append(Found(first, last, type_, key))
-            spans.append((start, end))
-            originals.append((first, last))
-        text, rest = _hide(text, spans), _hide(rest, originals)
-    return rest
+    ibans = [Found(start, end, "iban", key) for start, end, key in _ibans(text)] if "iban" in types else []
+    text = _hide(text, (value[:2] for value in ibans))
+    originals = []
+    for start, end, type_, key in [*ibans, *_long_numbers(text, types, region, announced=True)]:
+        first, last = lines.original(start, end)
+        gap = _LINE_BREAK.search(rest, first, last)
+        if gap is None:
+            continue
+        # A phone number that ends before the break is found on its line; what follows is not a part of it.
+        if type_ == "phone" and is_phone_alone(rest[first : gap.start()].rstrip(), region=region):
+            continue
+        found.append(Found(first, last, type_, key))
+        originals.append((first, last))
+    return _hide(rest, sorted(originals))
 
 
 def _take(finder: Callable[[str], Spans], type_: RedactionType, rest: str, found: list[Found]) -> str:
@@ -252,12 +230,6 @@ def _harmless(text: str) -> Iterator[tuple[int, int]]:
 def _urls(text: str) -> Spans:
     for match in _URL.finditer(text):
         yield match.start(), match.end(), match[0]
-
-
-def _emails(text: str) -> Spans:
-    if "@" in text or "＠" in text or _SPELLED_AT.search(text):
-        for match in _EMAIL.finditer(text):
-            yield match.start(), match.end(), re.sub(r"\s", "", match[0]).casefold()
 
 
 def _ibans(text: str) -> Spans:
@@ -305,33 +277,47 @@ def _mac_addresses(text: str) -> Spans:
             yield match.start(), match.end(), re.sub("[:.-]", "", match[0]).lower()
 
 
-def _cards(text: str) -> Spans:
-    for match in _CARD.finditer(text):
-        digits = card_digits(text, match.start(), match.end())
-        if digits:
-            yield match.start(), match.end(), digits
+def _long_numbers(
+    text: str, types: Collection[RedactionType], region: str, *, announced: bool = False
+) -> Iterator[Found]:
+    """Ids, cards and phone numbers.
 
+    Args:
+        text: The text.
+        types: What to look for.
+        region: ISO country of phone numbers without a country code.
+        announced: Ids only with a word before or after them, phone numbers only with a country code, or in a form of
+            their own after a word such as "call".
+    """
 
-def _phones(text: str, region: str) -> Spans:
-    for match in _PHONE.finditer(text):
-        start = phone_start(text, match.start(), match.end(), region=region)
-        if start is not None:
-            yield start, match.end(), re.sub(r"[^0-9+]", "", text[start : match.end()])
-
-
-def _announced_phones(text: str, region: str) -> Spans:
-    """Phones that have a country code, or a form of their own after a word such as "call"."""
-    for start, end, key in _phones(text, region):
-        if key.startswith("+") or (
-            said_before(text, start) == "phone" and is_phone_alone(text[start:end], region=region)
+    def read(part: Part) -> Found | None:
+        start, end, limit, n_others = part
+        if "national_id" in types and (found := national_id(text, start, end, limit=limit, announced=announced)):
+            return Found(start, found[0], "national_id", found[1])
+        if "card" in types and (match := _CARD.match(text, start, limit)) is not None and match.end() == end:
+            digits = card_digits(text, start, end)
+            if digits:
+                return Found(start, end, "card", digits)
+        if "phone" not in types or (match := _PHONE.match(text, start, limit)) is None or match.end() < end:
+            return None
+        end = match.end()  # with an extension
+        if not is_phone(text, start, end, region=region, n_others=n_others):
+            return None
+        if (
+            announced
+            and text[start] != "+"
+            and not (said_before(text, start) == "phone" and is_phone_alone(text[start:end], region=region))
         ):
-            yield start, end, key
+            return None
+        return Found(start, end, "phone", re.sub(r"[^0-9+]", "", text[start:end]))
+
+    return read_rows(text, read)
 
 
 _WORDY: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (
     ("secret", find_known_secrets),
     ("url", _urls),
-    ("email", _emails),
+    ("email", find_emails),
     ("secret", find_named_secrets),
 )
 _NUMBERS: tuple[tuple[RedactionType, Callable[[str], Spans]], ...] = (

@@ -18,8 +18,9 @@ from schemas.curation_steps import NamesSpec, RedactionType, RedactStep
 from tasks.curate.redaction.gates import TEXTS
 from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.names import find_names, selects
+from tasks.curate.redaction.number_rows import Found
 from tasks.curate.redaction.numbers import order_numbers
-from tasks.curate.redaction.personal import Found, find_personal, is_personal_id
+from tasks.curate.redaction.personal import find_personal, is_personal_id
 
 PLACEHOLDER = re.compile(rf"\[({'|'.join(kind.upper() for kind in get_args(RedactionType))})_([0-9]{{1,6}})\]")
 TEXT_COLUMNS = ("subject", "body", "reply")

@@ -45,6 +45,11 @@ PIECES = [
     "password for my shop is ", "the pin", " was ", "Flat 3, ", "12 Rue", "12  Mill Lane", "LS1   4AP",
     "DATE   OF BIRTH ", "C01X0006H",
     "WLAN   KEY ", "geboren", "K-1234567", "12  34  56", "a1b2c3", "1a:2b", "-5e-", "2001:db8:1:2:3:4:5:6",
+    "dave dot lee at gmail dot com", " at ", " dot ", " chiocciola libero.it", " (punto) it", "user: ", "login is ann",
+    "@ann_lee", "on Instagram ", "sort code ", "12-34-56", "12345678", "senha é ", "wachtwoord ", "L01X00T471",
+    "Perso ", "Via Garibaldi 22, ",
+    "20121 Milano", "Kerkstraat 14a", "PLZ 10115", "4000_0566_5566_5556", "4 2 4 2 ", "NIF ",
+    "1.43.08.01.238.171.42", "1200 County Road 12", "cap 20121",
     "order ", "is ", "a", "é", "漢", "1", "12", ".", "-", ":", "/", "(", ")", "+",
 ]  # fmt: skip
 TEXT = st.lists(st.sampled_from(PIECES), max_size=12).map("".join)

@@ -4,11 +4,11 @@ import random
 
 import pytest
 
-from tasks.curate.redaction.national_ids import find_national_ids
+from tasks.curate.redaction.personal import find_personal
 
 
 def found_in(text: str) -> list[str]:
-    return [text[start:end] for start, end, _ in find_national_ids(text)]
+    return [text[found.start : found.end] for found in find_personal(text, ["national_id"])]
 
 
 @pytest.mark.parametrize(
@@ -101,5 +101,5 @@ def test_a_bare_run_of_digits_is_never_an_id_without_a_word_that_says_so() -> No
 
 
 def test_equal_numbers_have_one_form() -> None:
-    forms = {key for _, _, key in find_national_ids("SSN 460-89-9847, SSN 460899847, SSN 460 89 9847")}
-    assert forms == {"460899847"}
+    found = find_personal("SSN 460-89-9847, SSN 460899847, SSN 460 89 9847", ["national_id"])
+    assert {value.key for value in found} == {"460899847"}

@@ -232,6 +232,12 @@ def test_one_wrong_character_breaks_an_iban() -> None:
         "-",
         "[EMAIL_1]",
         "http://a:",
+        "1 ",
+        "12 34 ",
+        "a at b dot ",
+        "user: a ",
+        "12-34-56 ",
+        "Rua de ",
     ],
 )
 def test_hostile_repetition_costs_linear_time(piece: str) -> None:
