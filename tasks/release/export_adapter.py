@@ -245,5 +245,8 @@ def _model_card(source: Exported) -> str:
         "Generate answers as `serving.json` says: with its prompt, greedily, with at most "
         f"{serving.decoding.max_new_tokens} new tokens, on the base model whose files have the sha256 listed there.",
         "",
+        "Redaction by patterns leaves the names of people in the training texts: only `redact.names` replaces them, "
+        "and not all. The model may repeat what it learned from.",
+        "",
     ]
     return "\n".join(lines)

@@ -22,6 +22,7 @@ from schemas.curation_steps import PATTERN_TYPES, DedupStep
 from schemas.source import FilesSource
 from tasks.curate.language import MIN_LETTERS, READ_CHARACTERS, detect_languages
 from tasks.curate.quality import is_stub
+from tasks.curate.redaction.name_rules import find_names_by_rules
 from tasks.curate.redaction.personal import ID_COLUMNS, find_personal, is_personal_id
 from tasks.curate.rows import ticket_table
 from tasks.curate.validate import invalid_rows
@@ -39,6 +40,8 @@ _MIN_DETECTED = 20
 _OWN = 1 / 3
 """From this share of the replies on, an address or a link in them is the company's own; customers' do not recur."""
 _ADDRESSES = ("email", "phone", "url")
+_FEW_NAMES = 0.01
+"""Up to this share of the tickets with a name, rules may have mistaken something else for it."""
 _HTML = re.compile(
     r"(?i)<(?:p|br|div|span|table|a|ul|li|b|strong)\b[^<>]{0,200}>"
     r"|&(?:nbsp|amp|lt|gt|quot|apos|#\d{1,6}|#x[0-9a-f]{1,5});"
@@ -190,9 +193,16 @@ def _curation(
         note += "; CHECK: `keep` has what recurs in a third of the replies; the addresses of people are not for it"
     if personal_ids:
         note += f"; {', '.join(personal_ids)} are personal: set TUNEGATE_PSEUDONYM_KEY (`openssl rand -hex 32`)"
+    has_names = found.n_names > _FEW_NAMES * found.n_tickets
+    if has_names:
+        note += f"; CHECK: names of people in {found.n_names:,}, by greetings and signatures: `names` replaces those; "
+        note += "`mode: all` also reads the sentences (extra `names`)"
+    else:
+        note += "; names of people stay: only `names` replaces them, and no greeting or signature showed one"
     yield (
         {
             "uses": "redact",
+            **({"types": [*PATTERN_TYPES, "name"], "names": {"mode": "rules"}} if has_names else {}),
             **({"keep": found.own} if found.own else {}),
             **({"pseudonymise": personal_ids} if personal_ids else {}),
         },
@@ -256,27 +266,33 @@ class _Personal:
     """Type -> tickets with a value of it."""
     own: list[str]
     """Addresses, numbers and links that recur in the replies."""
+    n_names: int
+    """Tickets in which rules find the name of a person."""
 
 
 def _search(tickets: Sequence[Mapping[str, str]]) -> _Personal:
     """Search subjects, bodies and replies for personal data, of tickets all over the file."""
     kinds, in_replies = Counter[str](), Counter[tuple[str, str]]()
-    n_tickets = n_replies = n_characters = 0
+    n_tickets = n_replies = n_characters = n_names = 0
     for ticket in _spread(tickets):
         if n_characters > SEARCHED_CHARACTERS:
             break
         n_tickets += 1
         n_replies += bool(ticket["reply"])
         of_ticket: set[str] = set()
+        has_name = False
         for name in ("subject", "body", "reply", "messages"):
             text = ticket[name][:20_000]
             n_characters += len(text)
             values = {(each.type, each.key) for each in find_personal(text, PATTERN_TYPES)} if text else set()
             of_ticket |= {kind for kind, _ in values}
+            has_name = has_name or next(find_names_by_rules(text), None) is not None
             in_replies.update(value for value in values if name == "reply" and value[0] in _ADDRESSES)
         kinds.update(of_ticket)
+        n_names += has_name
     least = max(10, _OWN * n_replies)
-    return _Personal(n_tickets, kinds, sorted(key for (_, key), n in in_replies.items() if n >= least))
+    own = sorted(key for (_, key), n in in_replies.items() if n >= least)
+    return _Personal(n_tickets, kinds, own, n_names)
 
 
 def _spread(items: Sequence[T]) -> list[T]:

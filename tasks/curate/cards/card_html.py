@@ -208,11 +208,12 @@ def _personal_data(numbers: CardNumbers) -> str:
         return ""
     most = max([1, *found.n_values.values()])
     rows = [[kind.replace("_", " "), stacked([Bar("out", n, kind)], most), n] for kind, n in found.n_values.items()]
-    names = "many names inside sentences" if "name" in found.n_values else "people's names"
+    with_names = "name" in found.n_values
+    names = "many names inside sentences" if with_names else "people's names, which need <code>redact.names</code>"
     summary = (
-        f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders. Not covered: {names}, values "
-        "that neither their form nor a word before them reveals, postal addresses outside the United States, Great "
-        "Britain, Germany and France, attachments.</p>"
+        f"<p>In {number(found.n_tickets)} tickets values were replaced by placeholders. Not covered: {names}; values "
+        "that neither their form nor a word before them reveals; postal addresses of other countries than the United "
+        "States, Great Britain, Germany, France, Spain, Italy, Portugal, Brazil and the Netherlands; attachments.</p>"
     )
     return panel("Personal data replaced", summary + table(("type", "drawn", "values"), rows))
 

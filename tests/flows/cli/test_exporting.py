@@ -83,6 +83,7 @@ def test_peft_exports_the_registered_files_with_the_digests_of_their_inputs(
     assert f'AutoTokenizer.from_pretrained("{base}")' in card.replace("'", '"')
     assert f"base_model: {champion.model.uri.split('#')[0]}\nlibrary_name: peft\n" in card
     assert "Verdict of the gate: **PROMOTE**. because" in card
+    assert "names of people in the training texts: only `redact.names` replaces them" in card
     assert not (champion.bundle.root / "README.md").exists()  # a verdict is not among the files that are registered
     exported = done["export"]
     assert (exported["version"], exported["standing"], exported["promoted"], exported["let_in_by"]) == (

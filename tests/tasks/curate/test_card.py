@@ -278,6 +278,8 @@ def test_every_number_of_a_small_card_is_exact(make_card: Callable[..., Curation
     assert [(c.cluster_id, c.size, c.kept_id) for c in duplicates.largest] == [("a", 5, "b"), ("d", 2, "d")]
     assert found.personal_data is not None
     assert (found.personal_data.n_tickets, found.personal_data.n_values) == (3, {"email": 4, "phone": 0})
+    page = (card.root / "card.html").read_text(encoding="utf-8")
+    assert "Not covered: people's names, which need <code>redact.names</code>;" in page
     scores = {score.column: (score.n, score.quantiles) for score in found.scores}
     assert scores == {
         "repetition": (2, (0.25, 0.25, 0.25, 0.25, 0.5, 0.5, 0.5)),

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.columns import TicketColumn
-from schemas.curation_steps import LanguageStep, RedactStep
+from schemas.curation_steps import PATTERN_TYPES, LanguageStep, RedactStep
 from schemas.diagnostics import read_source
 from schemas.errors import ConfigError, DataError
 from schemas.load import PipelineFile, load_file
@@ -383,6 +383,35 @@ def test_languages_personal_data_and_the_companys_address_are_found_all_over_the
     ]
     text, file = loaded(proposed(write_csv(few)), tmp_path)
     assert "too few to leave any language out" in " ".join(text.replace("#", " ").split())
+
+
+def test_names_are_proposed_where_greetings_show_them_and_else_said_to_stay(
+    write_csv: WriteCsv, tmp_path: Path
+) -> None:
+    rows = [
+        {
+            "body": f"Where is parcel {n}? It is late.",
+            "reply": f"Parcel {n} left the depot this morning and arrives by noon.",
+            "label": ("delivery", "returns")[n % 2],
+        }
+        for n in range(200)
+    ]
+    text, file = loaded(proposed(write_csv(rows)), tmp_path)
+    redact = file.get("tickets").curate.steps[0]
+    assert isinstance(redact, RedactStep)
+    assert (redact.names, "name" in redact.types) == (None, False)
+    assert "names of people stay: only `names` replaces them" in " ".join(text.replace("#", " ").split())
+    signed = [
+        {**row, "body": f"{row['body']}\n\nKind regards\nAnn Lee" if n % 9 else row["body"]}
+        for n, row in enumerate(rows)
+    ]
+    text, file = loaded(proposed(write_csv(signed)), tmp_path)
+    redact = file.get("tickets").curate.steps[0]
+    assert isinstance(redact, RedactStep)
+    assert redact.names is not None
+    assert (redact.names.mode, redact.types) == ("rules", (*PATTERN_TYPES, "name"))
+    assert "CHECK: names of people in 177" in " ".join(text.replace("#", " ").split())
+    assert "Lee" not in text
 
 
 @pytest.mark.parametrize("reply", ["<p>We are sorry, case {}.</p>", "Sorry&nbsp;for {}", "It&#39;s {}", "{} &amp; co"])
