@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from flows.context.registry_address import registry_address
 from flows.context.registry_owner import owner_of
 from flows.graph.keys import digest_of
 from flows.ledger.database import Check
@@ -41,7 +42,7 @@ from tasks.release.register import (
     register_version,
     tag_version,
 )
-from tasks.release.tracking import RUN_TAG, RunFiles, begin_run, choose_uri, complete_run, end_runs, open_client
+from tasks.release.tracking import RUN_TAG, RunFiles, begin_run, complete_run, end_runs, open_client
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -99,7 +100,7 @@ def _send_pending(ledger: Ledger, settings: Settings, check_lock: Check) -> tupl
         try:
             check_lock()
             record = _load_record(_run_of(projection, ledger), ledger, settings)
-            uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+            uri = registry_address(record.tracking_uri, settings)
             if uri in silent:
                 continue
             _send(projection, record, ledger, settings, uri)
@@ -129,7 +130,7 @@ def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Sett
         try:
             check_lock()
             record = _load_record(run_id, ledger, settings)
-            uri = choose_uri(record.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+            uri = registry_address(record.tracking_uri, settings)
             if uri not in silent:
                 repaired += [f"{name}@{alias}" for alias in _move_aliases(name, ledger, settings, uri)]
         except TunegateError as error:

@@ -23,9 +23,10 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
 
     Prefect shows the runs of all your projects and ends after an hour without use. What runs already is left alone, as
     is an external Prefect (PREFECT_API_URL). The printed address of Prefect's pages logs a browser in; JSON, which
-    programs keep, has the plain one.
+    programs keep, has the plain one. MLflow's pages ask for a user and a password: the printed file has them.
     """
     from flows.workspace.disk import private_folder
+    from flows.workspace.login import login_file
     from flows.workspace.prefect_login import login_url
     from flows.workspace.servers import ensure_mlflow, ensure_users_prefect
 
@@ -37,8 +38,10 @@ def up(config: Config = CONFIG, as_json: Json = False) -> int:
         print_json({"servers": [asdict(server) for server in servers]})
         return 0
     for server in servers:
-        url = login_url(server.url, Path(server.log).parent) if server.kind == "prefect" else server.url
-        out().print(f"{server.kind:<8} {url}   log: {server.log}", markup=False, soft_wrap=True)
+        folder = Path(server.log).parent
+        where = login_url(server.url, folder) if server.kind == "prefect" else server.url
+        where += f"   user:password in {login_file(folder)}" if server.kind == "mlflow" else ""
+        out().print(f"{server.kind:<8} {where}   log: {server.log}", markup=False, soft_wrap=True)
     return 0
 
 
@@ -146,7 +149,7 @@ def deploy(
     Automations, too; what is not declared any more is removed. May be repeated.
     """
     from flows.schedule.automatic import automatic_pipelines
-    from flows.workspace.prefect_login import login_file
+    from flows.workspace.login import login_file
     from flows.workspace.servers import client_environment, ensure_prefect
     from schemas.load import load_file
 

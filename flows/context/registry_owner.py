@@ -7,12 +7,13 @@ from pathlib import Path
 
 import orjson
 
+from flows.context.registry_address import registry_address
 from flows.ledger.ledger import Ledger
 from flows.workspace.settings import Settings
 from schemas.errors import ServiceError
 from schemas.pipeline import PipelineSpec
 from tasks.release.register import Owner, check_owner
-from tasks.release.tracking import choose_uri, open_client
+from tasks.release.tracking import open_client
 
 
 def owner_of(ledger: Ledger) -> Owner:
@@ -27,7 +28,7 @@ def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> No
     Raises:
         StorageError: TG0581, it follows another ledger, or events that this one no longer has.
     """
-    uri = choose_uri(spec.registry.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+    uri = registry_address(spec.registry.tracking_uri, settings)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return
     try:

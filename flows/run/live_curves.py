@@ -9,13 +9,14 @@ import threading
 import time
 
 from flows.context.listener import Listener
+from flows.context.registry_address import registry_address
 from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
 from schemas.errors import ServiceError
 from schemas.release import RunRecord
 from schemas.secrets import masked
-from tasks.release.tracking import begin_run, choose_uri, log_points, open_client
+from tasks.release.tracking import begin_run, log_points, open_client
 
 FLUSH_S = 1.0
 JOIN_TIMEOUT_S = 15.0
@@ -54,7 +55,7 @@ class LiveCurves(Listener):
     def _send(self) -> None:
         run, settings = self._run, self._run.settings
         register = run.spec.registry
-        uri = choose_uri(register.tracking_uri, settings.mlflow_tracking_uri, home=settings.home)
+        uri = registry_address(register.tracking_uri, settings)
         try:
             client = open_client(uri)
             record = RunRecord(run_id=run.run_id, pipeline=run.spec.name, tags={"tunegate.pipeline": run.spec.name})

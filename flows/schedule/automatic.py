@@ -8,7 +8,7 @@ import urllib.parse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from flows.workspace.prefect_login import read_login
+from flows.workspace.login import read_login
 from flows.workspace.servers import answer_code, read_state
 from schemas.errors import ConfigError, ServiceError
 from schemas.load import PipelineFile

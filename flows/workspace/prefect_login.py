@@ -1,18 +1,15 @@
-"""The login of the private Prefect server: created at each start, kept in a file of this user, handed to clients.
+"""The page that logs a browser in to the local Prefect server (`flows/workspace/login.py` has the login).
 
-Without it any user of the machine and any web page could read runs, approve a suspended run and start flows.
 Prefect's pages ask for it in a form and keep it in the browser (`localStorage`, the key `prefect-password`); the page
 written here, which Prefect serves next to its own, puts it there from the part of the address after `#`. A browser
 sends that part to no server, so it appears in no log. Called by `flows/workspace/servers.py`.
 """
 
-import secrets
 from pathlib import Path
 
 from flows.workspace.disk import write_private
-from schemas.secrets import know_secret
+from flows.workspace.login import read_login
 
-USER = "tunegate"
 _PAGE = "login.html"
 _HTML = """<!doctype html>
 <html lang="en">
@@ -26,28 +23,6 @@ _HTML = """<!doctype html>
 </script>
 </html>
 """
-
-
-def login_file(folder: Path) -> Path:
-    """Return the file that holds the login of the server in this folder, as `user:password`."""
-    return folder / "login"
-
-
-def make_login(folder: Path) -> str:
-    """Create the login for a server that is about to start; it replaces the last one."""
-    login = f"{USER}:{secrets.token_urlsafe(32)}"
-    write_private(login_file(folder), login)
-    return login
-
-
-def read_login(folder: Path) -> str | None:
-    """Return the login of the server in this folder, and keep it out of logs; None when it has none."""
-    try:
-        login = login_file(folder).read_text()
-    except OSError:
-        return None
-    know_secret(login, shown="(login of the Prefect server)")
-    return login or None
 
 
 def pages_of(folder: Path) -> Path:

@@ -1,7 +1,7 @@
 """The local servers: Prefect for flows, one for all of a user's projects, and MLflow's UI over a project's store.
 
 They listen on loopback, send no telemetry, get none of the operator's secrets and are found again through a small state
-file next to their log. Prefect asks for a login (`flows/workspace/prefect_login.py`).
+file next to their log. Both ask for a login (`flows/workspace/login.py`).
 
 A run uses the user's Prefect server unless PREFECT_API_URL names another one or the project has its own. Deployments
 need a server of the project: they have the names of pipelines, which two projects may share. So `tunegate ops serve`
@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -33,7 +34,8 @@ from pathlib import Path
 from flows.workspace.disk import private_folder
 from flows.workspace.guard import PRIVATE_UMASK
 from flows.workspace.lock import hold
-from flows.workspace.prefect_login import make_login, pages_of, read_login, write_login_page
+from flows.workspace.login import make_login, read_login
+from flows.workspace.prefect_login import pages_of, write_login_page
 from flows.workspace.settings import Settings
 from flows.workspace.temporary import TMPDIR
 from schemas.endpoint import is_loopback
@@ -65,6 +67,9 @@ START_TIMEOUT_S = 180
 STOP_GRACE_S = 15
 YOURS_TIMEOUT_S = 5
 LOOPBACK = ("127.0.0.1", "localhost")
+MLFLOW_LOGINS = Path(__file__).parent / "mlflow_auth.ini"
+_PROTECTED = {"prefect": "/api/admin/version", "mlflow": "/api/2.0/mlflow/experiments/search?max_results=1"}
+"""A path that only a client with the login may read."""
 FIRST_OWN_PORT, LAST_OWN_PORT = 20_000, 32_768
 
 _children: list[subprocess.Popen[bytes]] = []
@@ -125,7 +130,7 @@ def ensure_prefect(
         }
         return command, environment
 
-    server = _ensure("prefect", folder, launch, health="/api/health", trusted=_has_our_login)
+    server = _ensure("prefect", folder, launch, health="/api/health")
     write_login_page(folder)
     return server
 
@@ -181,10 +186,31 @@ def ensure_mlflow(home: Path, *, environ: Mapping[str, str] = os.environ) -> Ser
             "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}",
             # Files, not `mlflow-artifacts:` addresses, which work only while this server runs.
             "--no-serve-artifacts", "--default-artifact-root", (folder / "artifacts").absolute().as_uri(),
+            "--app-name", "basic-auth", *mlflow_names(port),
         ]  # fmt: skip
-        return command, {**without_secrets(environ), **MLFLOW_ENVIRONMENT}
+        user, _, password = make_login(folder).partition(":")
+        (folder / "auth.db").unlink(missing_ok=True)  # MLflow keeps the first password that it is started with
+        environment = {
+            **without_secrets(environ),
+            **MLFLOW_ENVIRONMENT,
+            "MLFLOW_AUTH_CONFIG_PATH": str(MLFLOW_LOGINS),
+            "MLFLOW_AUTH_ADMIN_USERNAME": user,
+            "MLFLOW_AUTH_ADMIN_PASSWORD": password,
+            "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_urlsafe(32),
+            "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",  # whatever the operator's shell says
+            "MLFLOW_BASIC_AUTH_FAIL_CLOSED": "true",
+        }
+        return command, environment
 
     return _ensure("mlflow", folder, launch, health="/health")
+
+
+def mlflow_names(port: int) -> tuple[str, ...]:
+    """Return the options that make MLflow's server answer to its own name on loopback and to no other."""
+    # Its own default origins are every port of this machine: `tasks/release/mlflow_door.py` refuses those.
+    hosts = [f"{host}:{port}" for host in LOOPBACK]
+    origins = [f"http://{host}" for host in hosts]
+    return ("--allowed-hosts", ",".join(hosts), "--cors-allowed-origins", ",".join(origins))
 
 
 def running(*homes: Path) -> tuple[Server, ...]:
@@ -218,26 +244,23 @@ def client_environment(server: Server | None, *, environ: Mapping[str, str] = os
     return {**PREFECT_ENVIRONMENT, **MLFLOW_ENVIRONMENT, **quiet, **named, "NO_PROXY": direct, "no_proxy": direct}
 
 
-def _ensure(
-    kind: str, folder: Path, launch: Callable[[int], Launch], *, health: str,
-    trusted: Callable[[Server], bool] = lambda _server: True,
-) -> Server:  # fmt: skip
+def _ensure(kind: str, folder: Path, launch: Callable[[int], Launch], *, health: str) -> Server:
     """Return the server that runs already, if it answers and can be trusted; else start one."""
     with hold(folder / "starting.lock"):  # two runs that start together share one server
         alive = read_state(folder)
         if alive is not None:
-            if _wait_for(alive, health) and trusted(alive):
+            if _wait_for(alive, health) and _has_our_login(alive, folder):
                 return alive
             stop(alive)
         return _start(kind, folder, launch, health)
 
 
-def _has_our_login(server: Server) -> bool:
+def _has_our_login(server: Server, folder: Path) -> bool:
     """False for a server that answers anyone (a release without logins started it), or that has another login."""
-    login, version = read_login(Path(server.log).parent), f"{server.url}/api/admin/version"
-    if login is None or answer_code(version) == 200:
+    login, protected = read_login(folder), server.url + _PROTECTED[server.kind]
+    if login is None or answer_code(protected) == 200:
         return False
-    return answer_code(version, login=login) not in (401, 403)  # a busy one that answers late is not replaced
+    return answer_code(protected, login=login) not in (401, 403)  # a busy one that answers late is not replaced
 
 
 def _start(kind: str, folder: Path, launch: Callable[[int], Launch], health: str) -> Server:

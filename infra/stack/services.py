@@ -18,7 +18,7 @@ import httpx
 from flows.ledger.ledger import Ledger
 from flows.workspace.disk import private_folder, write_private
 from flows.workspace.lock import hold
-from flows.workspace.servers import Server, answers, read_state, start_time, stop
+from flows.workspace.servers import Server, answers, mlflow_names, read_state, start_time, stop
 from infra.stack.place import DATABASES, POOL, PORTS, Place
 from schemas.errors import ServiceError
 from schemas.load import load_file
@@ -71,7 +71,7 @@ def services(place: Place) -> tuple[Service, ...]:
     }
     serve = (
         *python, "mlflow", "server", *loopback, str(ports["mlflow"]), "--workers", "1", "--app-name", "basic-auth",
-        "--artifacts-destination", (place.folder / "mlflow" / "artifacts").as_uri(),
+        "--artifacts-destination", (place.folder / "mlflow" / "artifacts").as_uri(), *mlflow_names(ports["mlflow"]),
     )  # fmt: skip
     work = (*python, "prefect", "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL,
             "--with-healthcheck", "--install-policy", "never")  # fmt: skip

@@ -44,7 +44,12 @@ def test_every_published_server_has_a_login_that_its_clients_use(compose: dict[s
     )
     assert prefect["PREFECT_SERVER_API_AUTH_STRING"] == "tunegate:${PREFECT_PASSWORD}"
     assert worker["PREFECT_API_AUTH_STRING"].startswith("tunegate:${PREFECT_PASSWORD:?")
-    assert "--app-name=basic-auth" in compose["services"]["mlflow"]["entrypoint"]
+    started = compose["services"]["mlflow"]["entrypoint"]
+    assert "--app-name=basic-auth" in started
+    assert [each.partition("=")[0] for each in started if "allowed" in each] == [
+        "--allowed-hosts",
+        "--cors-allowed-origins",
+    ]
     assert mlflow["MLFLOW_AUTH_ADMIN_PASSWORD"] == "${MLFLOW_PASSWORD}"
     assert mlflow["MLFLOW_AUTH_ADMIN_USERNAME"] == worker["MLFLOW_TRACKING_USERNAME"]
     assert worker["MLFLOW_TRACKING_PASSWORD"].startswith("${MLFLOW_PASSWORD:?")

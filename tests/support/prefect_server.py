@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.workspace.prefect_login import read_login
+from flows.workspace.login import read_login
 from flows.workspace.servers import Server, client_environment
 
 

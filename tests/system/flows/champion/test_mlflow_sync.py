@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from flows.champion.mlflow_sync import reconcile, synchronise
+from flows.context.registry_address import registry_address
 from flows.ledger.rows import RunVerdict
+from flows.workspace.login import read_login
 from flows.workspace.servers import ensure_mlflow, stop_all
 from tasks.failpoint import PLACES
 from tasks.release.tracking import open_client
@@ -144,8 +147,9 @@ def server(place: Place) -> Iterator[str]:
     stop_all(place.home)
 
 
-def fetch(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as response:
+def fetch(url: str, login: str) -> bytes:
+    request = urllib.request.Request(url, headers={"Authorization": f"Basic {b64encode(login.encode()).decode()}"})
+    with urllib.request.urlopen(request, timeout=30) as response:
         return bytes(response.read())
 
 
@@ -153,22 +157,24 @@ def fetch(url: str) -> bytes:
 def test_a_server_and_direct_access_to_the_same_files_can_alternate(
     place: Place, server: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    served = replace(place.settings, mlflow_tracking_uri=server)
+    served, login = replace(place.settings, mlflow_tracking_uri=server), read_login(place.home / "mlflow")
+    assert login is not None
+    address = registry_address("", served)
     turns = [(place.settings, "tunegate"), (served, "tunegate"), (served, "second"), (place.settings, "second")]
     for number, (settings, experiment) in enumerate(turns, 1):
         place.promote(number, after=str(number - 1) if number > 1 else None, experiment=experiment)
         assert synchronise(place.ledger, settings) is None
     assert place.mlflow_state()["versions"] == [(str(number), "PROMOTE") for number in (1, 2, 3, 4)]
-    alias = alias_version(open_client(server), name="replies", alias="champion", uri=server)
+    alias = alias_version(open_client(address), name="replies", alias="champion", uri=server)
     assert place.mlflow_state()["champion"] == alias
     assert place.mlflow_state()["champion"] == "4"
     for number in (1, 2, 3, 4):  # as the UI reads files
         file = f"data/{number:064x}/serving.json"
         run = place.ledger.run(f"run-{number}").mlflow_run_id
-        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}")
-        version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}")
+        shown = fetch(f"{server}/get-artifact?path=model/{file}&run_uuid={run}", login)
+        version = fetch(f"{server}/model-versions/get-artifact?path={file}&name=replies&version={number}", login)
         assert shown == version == f"{number}\n".encode()
-        for uri in (place.uri, server):
+        for uri in (place.uri, address):
             listed = [entry.path for entry in open_client(uri).list_artifacts(str(run))]
             assert listed == ["decision.md", "model", "verdicts"]
     assert capfd.readouterr() == ("", "")

@@ -14,7 +14,8 @@ from uuid import UUID
 import pytest
 
 from flows import deployments as deploy
-from flows.workspace.prefect_login import login_file, login_url
+from flows.workspace.login import login_file
+from flows.workspace.prefect_login import login_url
 from flows.workspace.servers import client_environment, ensure_prefect, read_state, running, start_time, stop_all
 from schemas.load import load_file
 from tests.support.attackers import ask_as_another_user, foreign_page, may_read_as_another_user
@@ -124,7 +125,7 @@ def test_another_user_of_this_machine_cannot_read_start_or_answer_runs(
 def test_the_login_is_in_no_command_line_and_in_no_log(prefect_server: PrefectServer) -> None:
     password = prefect_server.login.partition(":")[2]
     assert len(password) > 40
-    shown = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["ps", "-ewwo", "args"], capture_output=True, text=True, check=True).stdout
     assert "prefect" in shown
     assert password not in shown
     assert password not in Path(prefect_server.server.log).read_text()

@@ -15,6 +15,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg2
 import pytest
 from ruamel.yaml import YAML
@@ -28,6 +29,7 @@ from infra.stack.postgres import Cluster, PostgresError, programs
 from infra.stack.services import StackError, alive, down, ledger_of, start_postgres, status, up
 from schemas.artifacts import ModelRef
 from schemas.errors import StorageError
+from tests.support.processes import wait_for
 from tests.support.project import PROJECT
 from tests.support.workplace import small_document
 
@@ -203,6 +205,34 @@ def test_the_command_line_reports_each_service_and_refuses_unknown_arguments(mak
     assert after.stdout.split() == ["postgres", "works", "prefect", "down", "mlflow", "down", "worker", "down"]
     assert "needs a folder" in stack("backup").stderr
     assert stack("run", "postgres").returncode == 2
+
+
+def test_mlflow_of_the_stack_refuses_pages_of_other_ports_and_artifact_roots_of_a_users_choice(
+    make: Make, tmp_path: Path
+) -> None:
+    declare(tmp_path, "nowhere")
+    place = make("first")
+    place.prepare()
+    start_postgres(place)
+    (mlflow,) = [service for service in services.services(place) if service.name == "mlflow"]
+    login = ("admin", place.secrets["MLFLOW_ADMIN_PASSWORD"])
+    search, create = (f"{place.mlflow_url}/api/2.0/mlflow/experiments/{name}" for name in ("search", "create"))
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(mlflow.command, stdout=log, stderr=log, env=dict(mlflow.environ), cwd=tmp_path)
+    try:
+        wait_for(lambda: mlflow.works() or process.poll() is not None)
+        with httpx.Client(timeout=60, trust_env=False) as client:
+            wanted = {"max_results": 10}
+            assert client.post(search, json=wanted).status_code == 401
+            assert client.post(search, json=wanted, auth=login).status_code == 200
+            for headers in ({"Origin": "http://localhost:8080"}, {"Host": "127.0.0.1:1"}):
+                assert client.post(search, json=wanted, auth=login, headers=headers).status_code == 403
+            body = {"name": "elsewhere", "artifact_location": tmp_path.as_uri()}
+            assert client.post(create, json=body, auth=login).status_code == 400
+            assert client.post(create, json={"name": "mine"}, auth=login).status_code == 200
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def _pid(place: Place, name: str) -> int:
