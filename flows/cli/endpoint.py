@@ -59,6 +59,7 @@ class EndpointRequest:
     Attributes:
         port: 0 takes any that is free.
         max_tokens: Most new tokens of one answer.
+        rate: Most requests of one token per second.
         candidates: Also versions that were never promoted.
         no_token: Answer any caller; on loopback only, and for a single pipeline.
     """
@@ -68,6 +69,7 @@ class EndpointRequest:
     host: str
     port: int
     max_tokens: int
+    rate: int
     candidates: bool = False
     no_token: bool = False
     as_json: bool = False
@@ -100,7 +102,7 @@ def run_endpoint(request: EndpointRequest) -> int:
         announce = partial(_announce, names=sorted(models.offers()), token=token, as_json=request.as_json)
     app = build_endpoint(
         tenants,
-        limits=Limits(max_tokens=request.max_tokens),
+        limits=Limits(max_tokens=request.max_tokens, max_per_s=request.rate),
         access=Access(operator, LOOPBACK_NAMES if request.host in LOOPBACK else ("*",)),
         extra_metrics=lambda: exposition(settings),
     )

@@ -278,6 +278,7 @@ def endpoint(
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8399,
     max_tokens: Annotated[int, typer.Option(min=1, help="Most new tokens of one answer.")] = 1024,
+    rate: Annotated[int, typer.Option(min=1, help="Most requests of one token per second.")] = 100,
     candidates: Annotated[bool, typer.Option("--candidates", help="Also versions never promoted.")] = False,
     no_token: Annotated[bool, typer.Option("--no-token", help="Answer any caller; on loopback only.")] = False,
     config: Config = CONFIG,
@@ -291,8 +292,8 @@ def endpoint(
     from flows.cli.endpoint import EndpointRequest, run_endpoint
 
     request = EndpointRequest(
-        tuple(pipelines), config, host=host, port=port, max_tokens=max_tokens, candidates=candidates, no_token=no_token,
-        as_json=as_json,
+        tuple(pipelines), config, host=host, port=port, max_tokens=max_tokens, rate=rate, candidates=candidates,
+        no_token=no_token, as_json=as_json,
     )  # fmt: skip
     return run_endpoint(request)
 

@@ -1,18 +1,23 @@
 """An OpenAI-compatible HTTP endpoint: models, chat, completions, streaming, and `/v1/feedback` on the answers.
 
 It serves the models of `tasks/release/live.py`. It refuses unsupported requests, and requests from web pages of other
-origins, with errors in OpenAI's format. No text of a request or an answer is ever logged or quoted in an error. Why not
-transformers' own server: docs/decisions/0024-our-own-endpoint.md. Called by `tunegate model endpoint`.
+origins, with errors in OpenAI's format. Each caller has a rate and a share of what is answered at once. No text of a
+request or an answer is ever logged or quoted in an error. Why not transformers' own server:
+docs/decisions/0024-our-own-endpoint.md. Called by `tunegate model endpoint`.
 
 Source: OpenAI's API reference; the chunks of a stream are server-sent events that end with `[DONE]`.
 """
 
+import asyncio
 import hmac
 import logging
-import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import math
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import orjson
 from pydantic import ValidationError
@@ -21,7 +26,7 @@ from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -32,6 +37,7 @@ from tasks.prompts import Message
 from tasks.release.answering import Answering, Form
 from tasks.release.endpoint_metrics import EndpointMetrics
 from tasks.release.live import LiveModel, LiveModels, Offer
+from tasks.release.rates import Rate
 from tasks.release.refusals import Refused, as_error, as_refused, malformed, refuse_foreign_page, refuse_other_types
 
 log = logging.getLogger("tunegate.endpoint")
@@ -54,6 +60,20 @@ class Limits:
     """Maximum size of a request's body."""
     max_parallel: int = 16
     """Maximum number of requests to answer at the same time."""
+    max_per_s: float = 100
+    """Maximum requests of one token per second, on average; two seconds' worth may come at once."""
+    max_unknown_per_s: float = 10
+    """The same for one remote address without a valid token."""
+    max_all_unknown_per_s: float = 100
+    """The same for all addresses together."""
+
+    def share(self, n_tenants: int) -> int:
+        """How many requests of one tenant are answered at the same time.
+
+        >>> [Limits(max_tokens=1).share(n) for n in (1, 2, 16)]
+        [16, 8, 2]
+        """
+        return min(self.max_parallel, max(2, self.max_parallel // n_tenants))
 
 
 @dataclass(frozen=True)
@@ -64,6 +84,16 @@ class Access:
     """The required `Authorization: Bearer` token; None requires none."""
     hosts: Sequence[str] = LOOPBACK
     """Allowed host names; otherwise a web page could reach the endpoint under its own name."""
+
+
+class Connection(Protocol):
+    """The connection of a request, which some servers add as `scope["state"]["connection"]`."""
+
+    ended: Refused | None
+    """Why the server closed it within the request; None where the client did."""
+
+    def belongs_to(self, owner: Hashable) -> None:
+        """Learn whose it is, so that one caller does not use up all connections."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +128,12 @@ def build_endpoint(
     if len(tenants) > 1 and (None in tokens or len(set(tokens)) < len(tokens)):
         raise ValueError("every tenant needs a token of its own")
     routes, metrics = _Routes(tuple(tenants), limits), EndpointMetrics(extra_metrics)
+    callers: dict[Hashable, str | None] = {tenant: tenant.token for tenant in tenants}
+    if access.token is not None:
+        callers[_OPERATOR] = access.token
 
     def admit_operator(request: Request) -> None:
-        if access.token is None or not _has_token(request, access.token):
+        if request.scope["state"]["caller"] is not _OPERATOR:
             raise Refused(401, "metrics need the operator's token", code="invalid_api_key")
 
     takes = any(tenant.take_feedback is not None for tenant in tenants)
@@ -117,11 +150,54 @@ def build_endpoint(
         ],
         middleware=[
             Middleware(metrics.around),
+            Middleware(_Callers, callers, limits),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(access.hosts)),
             Middleware(_SameOrigin),
         ],
-        exception_handlers={Refused: _refused, TunegateError: _refused, Exception: _refused},
-    )
+        exception_handlers={
+            Refused: _refused, TunegateError: _refused, ClientDisconnect: _gone, Exception: _refused
+        },
+    )  # fmt: skip
+
+
+_OPERATOR = "operator"
+
+
+class _Callers:
+    """Finds out whose a request is (`scope["state"]["caller"]`, None without a valid token), and limits its rate.
+
+    `/health` always answers.
+    """
+
+    def __init__(self, app: ASGIApp, callers: Mapping[Hashable, str | None], limits: Limits) -> None:
+        self._app, self._callers = app, callers
+        self._known, self._unknown = Rate(limits.max_per_s), Rate(limits.max_unknown_per_s)
+        self._all_unknown = Rate(limits.max_all_unknown_per_s)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] != "/health":
+            state = scope.setdefault("state", {})
+            caller = state["caller"] = self._find(Headers(scope=scope))
+            now, address = time.monotonic(), (scope.get("client") or ("unknown",))[0]
+            if caller is None:
+                wait_s = self._unknown.wait_s(address, now) or self._all_unknown.wait_s(None, now)
+            else:
+                wait_s = self._known.wait_s(caller, now)
+                if "connection" in state:
+                    state["connection"].belongs_to(caller)
+            if wait_s:
+                whose = "this address" if caller is None else "this token"
+                refused = Refused(
+                    429, f"too many requests from {whose}; try again in {wait_s:.1f} s", code="rate_limit_exceeded",
+                    retry_after_s=math.ceil(wait_s),
+                )  # fmt: skip
+                await _error(refused)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _find(self, headers: Headers) -> Hashable:
+        found = [each for each, token in self._callers.items() if token is None or _has_token(headers, token)]
+        return found[0] if found else None
 
 
 class _SameOrigin:
@@ -135,7 +211,7 @@ class _SameOrigin:
             try:
                 refuse_foreign_page(Headers(scope=scope))
             except Refused as refused:
-                await _json(as_error(refused), refused.status)(scope, receive, send)
+                await _error(refused)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -145,8 +221,8 @@ class _Routes:
 
     def __init__(self, tenants: tuple[Tenant, ...], limits: Limits) -> None:
         self.tenants, self.limits = tenants, limits
-        self.n_busy = 0
-        self._storing = threading.Lock()
+        self.busy: Counter[Tenant] = Counter()
+        self._storing = asyncio.Lock()
 
     async def health(self, _request: Request) -> Response:
         """Report that the endpoint is up; for a single tenant also which models it offers."""
@@ -204,12 +280,9 @@ class _Routes:
             raise Refused(404, "feedback is not taken for these models", code="not_found")
         lines = lines_of(await self._read_body(request))
 
-        def store() -> dict[str, Any]:
-            with self._storing:  # the database has one writer
-                return take(lines)
-
         try:
-            return _json(await run_in_threadpool(store))
+            async with self._storing:  # the database has one writer; those that wait hold no thread
+                return _json(await run_in_threadpool(take, lines))
         except LockedError as error:
             raise Refused(503, error.message, code=error.code, retry_after_s=RETRY_AFTER_S) from None
         except ConfigError as error:
@@ -217,10 +290,10 @@ class _Routes:
 
     def admit(self, request: Request) -> Tenant:
         """Return the tenant whose token the request has; refuse a request without one."""
-        found = [each for each in self.tenants if each.token is None or _has_token(request, each.token)]
-        if not found:
+        caller = request.scope["state"]["caller"]
+        if not isinstance(caller, Tenant):
             raise Refused(401, "the token is missing or wrong", code="invalid_api_key")
-        return found[0]
+        return caller
 
     def _unknown(self, offers: Mapping[str, Offer]) -> Refused:
         """Refuse a name; among several tenants whether or not another one has it."""
@@ -255,17 +328,28 @@ class _Routes:
     async def _answer(
         self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
     ) -> Response:
-        if self.n_busy >= self.limits.max_parallel:
-            raise Refused(503, "too many requests at once; try again", code="overloaded")
-        self.n_busy += 1
-        try:
+        if self.busy.total() >= self.limits.max_parallel:
+            raise Refused(503, "too many requests at once; try again", code="overloaded", retry_after_s=RETRY_AFTER_S)
+        if self.busy[tenant] >= self.limits.share(len(self.tenants)):
+            raise Refused(
+                429, "too many requests of this token at once; try again", code="too_many_requests",
+                retry_after_s=RETRY_AFTER_S,
+            )  # fmt: skip
+        with self._busy_for(tenant):
             answering = await run_in_threadpool(self._prepare, tenant, request, prompt_of, form)
             if request.stream:
                 unbuffered = {"X-Accel-Buffering": "no"}  # for a proxy such as nginx
-                return StreamingResponse(self._stream(answering), media_type="text/event-stream", headers=unbuffered)
+                events = self._stream(tenant, answering)
+                return StreamingResponse(events, media_type="text/event-stream", headers=unbuffered)
             return _json(await run_in_threadpool(answering.whole))
+
+    @contextmanager
+    def _busy_for(self, tenant: Tenant) -> Iterator[None]:
+        self.busy[tenant] += 1
+        try:
+            yield
         finally:
-            self.n_busy -= 1
+            self.busy[tenant] -= 1
 
     def _prepare(
         self, tenant: Tenant, request: CompletionRequest, prompt_of: Callable[[LiveModel], list[int]], form: Form
@@ -295,21 +379,19 @@ class _Routes:
             )
         return Answering(request, model, prompt, limit, form)
 
-    async def _stream(self, answering: Answering) -> AsyncIterator[bytes]:
-        self.n_busy += 1  # counted here, since a stream that is never read never starts
+    async def _stream(self, tenant: Tenant, answering: Answering) -> AsyncIterator[bytes]:
         try:
-            async for event in iterate_in_threadpool(answering.events()):
-                yield b"data: " + orjson.dumps(event) + b"\n\n"
+            with self._busy_for(tenant):  # counted here, since a stream that is never read never starts
+                async for event in iterate_in_threadpool(answering.events()):
+                    yield b"data: " + orjson.dumps(event) + b"\n\n"
         except Exception as error:  # the status is already sent, so the stream reports the error
             yield b"data: " + orjson.dumps(as_error(as_refused(error))) + b"\n\n"
             return
-        finally:
-            self.n_busy -= 1
         yield b"data: [DONE]\n\n"
 
 
-def _has_token(request: Request, token: str) -> bool:
-    given = request.headers.get("authorization", "").removeprefix("Bearer ")
+def _has_token(headers: Headers, token: str) -> bool:
+    given = headers.get("authorization", "").removeprefix("Bearer ")
     return hmac.compare_digest(given.encode(), token.encode())
 
 
@@ -335,6 +417,20 @@ async def _refused(_request: Request, error: Exception) -> Response:
     refused = as_refused(error)
     if refused.status >= 500:
         log.warning("%s %s", refused.code, refused.message)
+    return _error(refused)
+
+
+async def _gone(request: Request, _disconnect: Exception) -> Response:
+    """Log that no whole request came: one line. The response only counts in the metrics, since the client is gone."""
+    connection: Connection | None = request.scope["state"].get("connection")
+    ended = None if connection is None else connection.ended
+    refused = ended or Refused(499, "the client left before its request was complete", code="client_closed_request")
+    address = request.client.host if request.client else "unknown"
+    log.info("%s %s: %d %s", address, request.scope["path"], refused.status, refused.message)
+    return _error(refused)
+
+
+def _error(refused: Refused) -> Response:
     response = _json(as_error(refused), refused.status)
     if refused.retry_after_s is not None:
         response.headers["Retry-After"] = str(refused.retry_after_s)

@@ -53,6 +53,8 @@ def as_refused(error: Exception) -> Refused:
 def as_error(refused: Refused) -> dict[str, Any]:
     """The response's body."""
     kind = "invalid_request_error" if refused.status < 500 else "server_error"
+    if refused.status == 429:
+        kind = "rate_limit_error"
     error = {"message": refused.message, "type": kind, "param": refused.param, "code": refused.code}
     return {"error": error}
 
