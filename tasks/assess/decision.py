@@ -12,6 +12,7 @@ from schemas.diagnosis import Diagnosis
 from schemas.gates import GateRule
 from schemas.verdicts import EvidenceUse, Finding, Verdict
 from tasks.files import write_atomic, write_json
+from tasks.visible import literal
 
 CUT = 0.1
 """Share of cut replies from which on the reason names it."""
@@ -171,7 +172,7 @@ def _markdown(decision: GateDecision) -> str:
             finding.method,
             finding.reason,
         ]
-        lines.append("| " + " | ".join(_cell(cell) for cell in cells) + " |")
+        lines.append("| " + " | ".join(literal(cell) for cell in cells) + " |")
     if decision.diagnosis is not None:
         lines += describe_past(decision.diagnosis)
     return "\n".join(lines) + "\n"
@@ -193,7 +194,7 @@ def describe_past(diagnosis: Diagnosis) -> list[str]:
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
     sentences = [*diagnosis.causes(), *diagnosis.notes()]
-    return [*lines, "", *(f"- {_cell(each)}" for each in sentences)] if sentences else lines
+    return [*lines, "", *(f"- {literal(each)}" for each in sentences)] if sentences else lines
 
 
 def _number(value: float | None, *, signed: bool = False) -> str:
@@ -207,7 +208,3 @@ def _interval(finding: Finding) -> str:
         return "-"
     signed = finding.limit is None
     return f"{_number(finding.lower, signed=signed)} to {_number(finding.upper, signed=signed)}"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())

@@ -5,11 +5,10 @@ Neither contains ticket text. Called by `flows/views/report.py`.
 
 import xml.etree.ElementTree as ET  # only for writing, never for parsing
 from collections.abc import Iterator
-from html import escape
 
 from schemas.report import RunReport
 from tasks.release.reports.rendering import figure, signed
-from tasks.visible import visible
+from tasks.visible import literal, visible
 
 
 def write_markdown(report: RunReport, *, graph: str = "") -> str:
@@ -28,7 +27,7 @@ def write_markdown(report: RunReport, *, graph: str = "") -> str:
 def _lines(report: RunReport) -> Iterator[str]:
     yield f"## {report.verdict}: {report.pipeline}"
     yield ""
-    yield f"{report.sentence} {_cell(report.reason)}"
+    yield f"{report.sentence} {literal(report.reason)}"
     if report.findings:
         yield ""
         yield "| rule | reference | candidate | difference | bounds | limit | items | verdict |"
@@ -38,16 +37,16 @@ def _lines(report: RunReport) -> Iterator[str]:
         bounds = "" if each.lower is None else f"{signed(each.lower)} .. {signed(each.upper)}"
         verdict = each.verdict if each.decides else "not judged"
         yield (
-            f"| {_cell(name)} | {figure(each.reference)} | {figure(each.candidate)} | {signed(each.difference)} | "
+            f"| {literal(name)} | {figure(each.reference)} | {figure(each.candidate)} | {signed(each.difference)} | "
             f"{bounds} | {figure(each.limit)} | {each.n_items} | {verdict} |"
         )
     unmet = [each for each in report.findings if each.verdict != "PROMOTE" and each.decides]
     if unmet:
         yield ""
-        yield from (f"- **{each.verdict}** {_cell(each.rule)}: {_cell(each.reason)}" for each in unmet)
+        yield from (f"- **{each.verdict}** {literal(each.rule)}: {literal(each.reason)}" for each in unmet)
     if report.diagnosis and report.diagnosis.past:
         yield ""
-        metric = _cell(report.diagnosis.metric)
+        metric = literal(report.diagnosis.metric)
         yield f"| champion's {metric} at | items | then | common items | then | now | fresh items | now |"
         yield "|---|--:|--:|--:|--:|--:|--:|--:|"
         for when, past in report.diagnosis.dated():
@@ -58,7 +57,7 @@ def _lines(report: RunReport) -> Iterator[str]:
     sentences = (*report.diagnosis.causes(), *report.diagnosis.notes()) if report.diagnosis else ()
     if sentences:
         yield ""
-        yield from (f"- {_cell(each)}" for each in sentences)
+        yield from (f"- {literal(each)}" for each in sentences)
     if report.starts:
         yield ""
         yield "| start | version | examples | steps | tokens | seconds | general answers right |"
@@ -73,17 +72,9 @@ def _lines(report: RunReport) -> Iterator[str]:
     serves = f"version {report.champion} serves" if report.champion else "no version serves"
     faulty = f" ({report.n_items_quarantined} more quarantined)" if report.n_items_quarantined else ""
     if report.labels:
-        yield f"People: {_cell(report.labels.sentence)}."
+        yield f"People: {literal(report.labels.sentence)}."
         yield ""
     yield f"Run `{report.run_id}`, {report.n_items} held-out tickets{faulty}; {serves}. `{report.reproduce}`"
-
-
-def _cell(text: str) -> str:
-    """
-    >>> _cell("a|b\\n<c>")
-    'a\\\\|b &lt;c&gt;'
-    """
-    return " ".join(escape(visible(text), quote=False).replace("|", "\\|").split())
 
 
 def write_junit(report: RunReport) -> bytes:
