@@ -234,10 +234,20 @@ def load_tokenizer(model: ModelRef) -> PreTrainedTokenizerBase:
 
         try:
             return AutoTokenizer.from_pretrained(model.root, local_files_only=True, trust_remote_code=False)
-        except Exception as error:  # tokenizers raises bare Exception on damaged JSON
+        except BaseException as error:  # tokenizers raises bare Exception on damaged JSON
+            if not isinstance(error, Exception) and not is_panic(error):
+                raise
             raise StorageError(
                 f"the tokenizer does not load: {type(error).__name__}", code="TG0542", where=str(model.root)
             ) from error
+
+
+def is_panic(error: BaseException) -> bool:
+    """Whether a library in Rust gave up, as tokenizers does on an expression that never ends.
+
+    Its class is no `Exception` and cannot be imported.
+    """
+    return type(error).__name__ == "PanicException"
 
 
 def _four_bits(quantization: QuantizationSpec, dtype: torch.dtype) -> dict[str, object]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import ConfigError, DataError
 from schemas.training import Format, LossOn
-from tasks.limits import memory_limit, python_deadline
+from tasks.limits import memory_limit
+from tasks.model.base_model import is_panic
 from tasks.prompts import Message
 
 if TYPE_CHECKING:
@@ -23,9 +24,8 @@ _MARKERS = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "<<SYS>>
 """Control texts of templates that are not special tokens; neutralised if the template writes them."""
 _RARE = "\U00013000"
 """A hieroglyph, which a vocabulary without byte tokens does not have."""
-_TIMEOUT_S = 2.0
 _MEMORY = 1 << 29
-"""Bytes. With `_TIMEOUT_S` the limits for rendering the first conversation: a template may loop almost endlessly."""
+"""Bytes for rendering the first conversation, besides the limits of every rendering."""
 _FIXED_DAY = (
     "{%- macro strftime_now(form) -%}{{ form|replace('%d', '26')|replace('%b', 'Jul')|replace('%B', 'July')"
     "|replace('%m', '07')|replace('%Y', '2024')|replace('%H', '00')|replace('%M', '00')|replace('%S', '00') }}"
@@ -71,7 +71,7 @@ class ChatCodec:
         template = _template(tokenizer) if form == "instruction" else ""
         added = tokenizer.added_tokens_decoder
         special = {number for number, token in added.items() if token.special} | set(tokenizer.all_special_ids)
-        if tokenizer.unk_token_id in tokenizer.encode(_RARE, add_special_tokens=False):
+        if tokenizer.unk_token_id in _ids_of(tokenizer, _RARE, add_special_tokens=False):
             special -= {tokenizer.unk_token_id}  # here it stands for rare letters, not for control
         texts = {token.content for token in added.values() if token.special} | set(tokenizer.all_special_tokens)
         texts |= {marker for marker in _MARKERS if marker in template}
@@ -91,7 +91,7 @@ class ChatCodec:
             DataError: the template rejects the messages, or a control token survived in their text.
         """
         if isinstance(prompt, str):
-            ids = list(self.tokenizer.encode(self._plain(prompt)))
+            ids = _ids_of(self.tokenizer, self._plain(prompt))
             while ids and ids[-1] == self.tokenizer.eos_token_id:
                 ids.pop()
             if any(number in self.special_ids for number in ids[1:]):
@@ -170,7 +170,7 @@ class ChatCodec:
         return ids
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        return _ids_of(self.tokenizer, text, add_special_tokens=False)
 
     def _special(self, ids: list[int]) -> list[int]:
         return [number for number in ids if number in self.special_ids]
@@ -234,19 +234,44 @@ def no_template_error() -> ConfigError:
 def _filled(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Message], *, generation: bool) -> str:
     from jinja2 import TemplateError
 
+    from tasks.model.limited_template import TemplateTooCostly, render_limited
+
     template = _with_fixed_day(_template(tokenizer))
+    variables = {**tokenizer.special_tokens_map, "add_generation_prompt": generation}
     try:
-        text = tokenizer.apply_chat_template(
-            list(turns), chat_template=template, tokenize=False, add_generation_prompt=generation
-        )
-    except (TemplateError, TypeError, ValueError, IndexError, KeyError) as error:
+        return render_limited(template, turns, variables)
+    except TemplateTooCostly:
+        raise _costly_template_error() from None
+    except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, RecursionError) as error:
         raise DataError(
             f"the chat template rejects turns {', '.join(turn['role'] for turn in turns)}: {type(error).__name__}",
             code="TG0314",
             where="chat template",
             hint="some templates have no system turn: leave `system` empty",
         ) from None
-    return str(text)
+
+
+def _costly_template_error() -> ConfigError:
+    return ConfigError(
+        "the chat template takes seconds, or makes millions of characters, for one conversation",
+        code="TG0173",
+        where="base_model",
+        hint="do not use it: a normal chat template needs less than a hundredth of that",
+    )
+
+
+def _ids_of(tokenizer: PreTrainedTokenizerBase, text: str, **options: bool) -> list[int]:
+    try:
+        return list(tokenizer.encode(text, **options))
+    except BaseException as error:
+        if not is_panic(error):
+            raise
+        raise DataError(
+            "the tokenizer gives up on a text: an expression of its settings takes too many steps",
+            code="TG0314",
+            where="tokenizer.json",
+            hint="use another base model: this happens with no ordinary tokenizer",
+        ) from None
 
 
 def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
@@ -254,18 +279,12 @@ def _end_of_turn(tokenizer: PreTrainedTokenizerBase, special: set[int]) -> int:
     question = [{"role": "user", "content": "x"}]
     answered = [*question, {"role": "assistant", "content": "y"}]
     try:
-        with memory_limit(_MEMORY), python_deadline(_TIMEOUT_S):
+        with memory_limit(_MEMORY):
             before = _filled(tokenizer, question, generation=True) + "y"
             whole = _filled(tokenizer, answered, generation=False)
-    except (TimeoutError, MemoryError) as error:
-        what = f"{_TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else f"{_MEMORY >> 20} MiB of memory"
-        raise ConfigError(
-            f"the chat template needs more than {what} for two words",
-            code="TG0173",
-            where="base_model",
-            hint="do not use it: a normal chat template needs less than a hundredth of that",
-        ) from None
-    after = tokenizer.encode(whole[len(before) :], add_special_tokens=False)
+    except MemoryError:
+        raise _costly_template_error() from None
+    after = _ids_of(tokenizer, whole[len(before) :], add_special_tokens=False)
     if not whole.startswith(before) or not after or after[0] not in special:
         raise ConfigError(
             "the chat template does not end an assistant's turn with a special token, so a model cannot learn to stop",

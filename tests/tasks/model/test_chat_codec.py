@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 
 from schemas.artifacts import ModelRef
 from schemas.errors import ConfigError, DataError
@@ -186,14 +187,23 @@ def test_a_tokenizer_without_template_serves_completion_only(tiny_model: ModelRe
     ],
 )
 @pytest.mark.timeout(60)
-def test_an_endless_or_memory_filling_template_is_refused_at_once(
-    tiny_model: ModelRef, monkeypatch: pytest.MonkeyPatch, bomb: str
-) -> None:
-    monkeypatch.setattr("tasks.model.chat_codec._TIMEOUT_S", 0.2)
+def test_an_endless_or_memory_filling_template_is_refused_at_once(tiny_model: ModelRef, bomb: str) -> None:
     tokenizer = load_tokenizer(tiny_model)
     tokenizer.chat_template = bomb + TURNS
     with pytest.raises(ConfigError, match="TG0173"):
         ChatCodec.of(tokenizer, "instruction")
+
+
+def test_a_tokenizer_that_gives_up_on_a_text_is_a_named_error(tiny_model: ModelRef) -> None:
+    tokenizer = load_tokenizer(tiny_model)
+    never = pre_tokenizers.Split(Regex(r"(x+x+)+y"), "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence([never, pre_tokenizers.ByteLevel()])
+    codec = ChatCodec.of(tokenizer, "instruction")
+    assert codec.prompt_ids([USER])
+    with pytest.raises(DataError, match="TG0314"):
+        codec.prompt_ids([{"role": "user", "content": "x" * 60}])
+    with pytest.raises(DataError, match="TG0314"):
+        ChatCodec.of(tokenizer, "completion").prompt_ids("x" * 60)
 
 
 def test_a_template_that_refuses_a_role_is_reported_without_the_text(tiny_model: ModelRef) -> None:
