@@ -48,6 +48,11 @@ def check_predicate(sql: str, *, where: str | None = None) -> str:
         checked = tree.sql(dialect="duckdb", comments=False)
     except RecursionError:
         raise ConfigError("the rule is nested too deeply", code="TG0120", where=where) from None
+    except ValueError:  # of sqlglot: it reads more than it writes, such as the JSON path `$..*`
+        raise ConfigError(
+            "the rule holds what cannot be checked, such as a JSON path with `..`", code="TG0120", where=where,
+            hint="name the path to one value: `json_extract_string(body, '$.order.id')`",
+        ) from None  # fmt: skip
     _bind(checked, where)
     return checked
 

@@ -67,6 +67,11 @@ def check_select(sql: str, *, where: str | None = None, relations: Relations | N
         checked = tree.sql(dialect="duckdb", comments=False)
     except RecursionError:
         raise ConfigError("the SELECT is nested too deeply", code="TG0125", where=where) from None
+    except ValueError:  # of sqlglot: it reads more than it writes, such as the JSON path `$..*`
+        raise ConfigError(
+            "the SELECT holds what cannot be checked, such as a JSON path with `..`", code="TG0125", where=where,
+            hint="name the path to one value: `json_extract_string(body, '$.order.id')`",
+        ) from None  # fmt: skip
     found = _bind(checked, relations or _STEP, where)
     if relations is None:
         _check_columns(found, where)

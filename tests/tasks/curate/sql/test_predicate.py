@@ -87,6 +87,14 @@ def test_what_is_no_expression_is_a_configuration_error(sql: str) -> None:
         check_predicate(sql)
 
 
+@pytest.mark.parametrize("sql", ["json_extract(body, '$..*') is null", "body -> '$..*' is null"])
+def test_what_sqlglot_cannot_write_is_an_error_with_its_place(sql: str) -> None:
+    where = "pipelines.yaml: curate.filter.has_order"
+    with pytest.raises(ConfigError, match="TG0120") as caught:
+        check_predicate(sql, where=where)
+    assert caught.value.where == where
+
+
 def test_an_unknown_column_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match="unknown column replay") as caught:
         check_predicate("length(replay) > 3")

@@ -131,3 +131,9 @@ def test_columns_that_are_not_those_of_a_ticket_are_refused(sql: str, message: s
 def test_deep_nesting_is_an_error_and_no_crash() -> None:
     with pytest.raises((ConfigError, SecurityError)):
         check_select(f"select * from tickets where {'(' * 20_000}true{')' * 20_000}")
+
+
+def test_what_sqlglot_cannot_write_is_an_error_with_its_place() -> None:
+    with pytest.raises(ConfigError, match="TG0125") as caught:
+        check_select("select * from tickets where json_extract(body, '$..*') is null", where="steps.sql")
+    assert caught.value.where == "steps.sql"
