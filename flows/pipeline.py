@@ -31,8 +31,8 @@ from flows.context.graph_context import trunks_of
 from flows.context.listener import Listener
 from flows.context.outcome import Holds, Outcome, outcome_of
 from flows.context.run_context import RunContext
+from flows.graph.execute import TERMINATED, RunEndedError, run_plainly
 from flows.graph.execute import Outcome as NodeOutcome
-from flows.graph.execute import RunEndedError, run_plainly
 from flows.graph.graph import Node
 from flows.graph.prefect_runner import Cancellation, Placed, cancellation, run_nodes, run_on_pool, run_stage
 from flows.ledger.rows import EventRow, RunRow
@@ -92,8 +92,6 @@ from tasks.curate.curation_warnings import curation_warnings
 Stage = Literal["curate", "finetune", "assess", "release"]
 OUR_PACKAGES = ("flows", "tasks", "schemas")
 FLOW = "tunegate"
-TERMINATED = 143
-"""Exit code of a process ended by SIGTERM."""
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ One loop, `drive`, decides; its caller executes: `submit` starts a node on a pla
 Prefect task (`prefect_runner.py`). Results do not depend on what ran next to them, nor on the order in which nodes end.
 """
 
+import os
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ Future = Any
 RETRIES = 3
 FIRST_DELAY_S = 2.0
 POLL_S = 0.5
+END_WITHIN_S = 30.0
+"""Seconds that running steps have after Ctrl-C or SIGTERM; as long as Prefect's worker grants a run."""
+TERMINATED = 143
+"""Exit code of a process ended by SIGTERM."""
 
 
 @dataclass(frozen=True)
@@ -506,18 +511,41 @@ def run_plainly(
         TunegateError: a node failed.
         RunEndedError: the run was cancelled.
     """
+    futures: dict[str, Future] = {}
     with ThreadPoolExecutor(max_workers=64, thread_name_prefix="step") as pool:
 
         def submit(node: Node, outcome: Outcome | None) -> Future:
-            return pool.submit(lambda: outcome or make_with_retries(run, node))
+            futures[node.name] = pool.submit(lambda: outcome or make_with_retries(run, node))
+            return futures[node.name]
 
         try:
             drive(run, submit, stage=stage, targets=targets, only=only)
         except Exception:
             raise
-        except BaseException:  # Ctrl-C, SIGTERM: running nodes must end, since leaving the block waits for them
-            run.cancel()
+        except BaseException:  # Ctrl-C, SIGTERM: leaving the block waits for running nodes
+            end_running(run, futures)
             raise
+
+
+def end_running(run: Run, futures: Mapping[str, Future]) -> None:
+    """Cancel the run and wait for its running nodes, so that checkpoints are complete.
+
+    A thread cannot be ended from outside, and Python waits for all of them before it exits. So if one has not ended
+    after `END_WITHIN_S`, this process exits at once: results are complete or absent in the store, as after kill -9.
+    """
+    run.cancel()
+    running = set(futures)
+    for name, future in futures.items():
+        future.add_done_callback(lambda _, name=name: running.discard(name))
+    until = time.monotonic() + END_WITHIN_S
+    while running:
+        if time.monotonic() > until:
+            steps = ", ".join(sorted(running))
+            sys.stderr.write(f"stopped without waiting for {steps}, which did not end within {END_WITHIN_S:g} s\n")
+            sys.stderr.flush()
+            sys.stdout.flush()
+            os._exit(TERMINATED)
+        time.sleep(0.05)
 
 
 def make_with_retries(run: Run, node: Node, *, retries: int = RETRIES, delay_s: float = FIRST_DELAY_S) -> Outcome:

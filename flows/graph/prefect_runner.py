@@ -28,7 +28,17 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Cancelling, Completed, Pending, Running
 from prefect.tasks import exponential_backoff
 
-from flows.graph.execute import FIRST_DELAY_S, RETRIES, CancelSignal, Outcome, Run, RunEndedError, drive, make_safely
+from flows.graph.execute import (
+    FIRST_DELAY_S,
+    RETRIES,
+    CancelSignal,
+    Outcome,
+    Run,
+    RunEndedError,
+    drive,
+    end_running,
+    make_safely,
+)
 from flows.graph.graph import Node
 from schemas.errors import ServiceError, TunegateError
 
@@ -113,10 +123,7 @@ def run_nodes(
     except Exception:
         raise
     except BaseException:  # Ctrl-C, SIGTERM: wait for running nodes, so that checkpoints are complete
-        run.cancel()
-        for future in futures.values():
-            with suppress(Exception):
-                future.wait()
+        end_running(run, futures)
         raise
     return Completed(message=tally(run, stage))
 

@@ -34,6 +34,8 @@ class Files(SourceKind[FilesSource]):
 
 
 KIND = Files()
+MAX_RECURSIVE = 3
+"""Most `**` of a path: what is walked grows with the depth of the folders to this power."""
 
 
 def find_files(source: FilesSource, *, root: Path) -> tuple[SourceFile, ...]:
@@ -55,6 +57,11 @@ def _expand(pattern: str, root: Path) -> list[Path]:
     literal = root / Path(pattern).expanduser()
     if literal.is_file():
         return [literal]
+    if (n_recursive := literal.parts.count("**")) > MAX_RECURSIVE:
+        raise ConfigError(
+            f"the glob has `**` {n_recursive} times; allowed are {MAX_RECURSIVE}", code="TG0130", where=pattern[:200],
+            hint="`**` stands for any number of folders: `exports/**/*.jsonl`",
+        )  # fmt: skip
     if _is_loop(literal):
         raise ConfigError(f"{pattern!r} is or contains a link back to itself", code="TG0130", where=str(literal))
     if literal.exists():

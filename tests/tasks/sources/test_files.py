@@ -37,6 +37,18 @@ def test_links_to_folders_above_are_not_followed_by_two_stars(folder: Path) -> N
     assert time.process_time() - began < 5
 
 
+def test_a_glob_with_many_two_stars_is_refused_at_once(folder: Path) -> None:
+    deep = folder / "in"
+    for n in range(20):
+        deep = deep / f"d{n}"
+    deep.mkdir(parents=True)
+    began = time.process_time()
+    with pytest.raises(ConfigError, match=r"TG0130.*`\*\*` 40 times; allowed are 3"):
+        names("in/" + "**/" * 40 + "*.jsonl", folder)
+    assert names("**/**/in/**/*.jsonl", folder) == ["in/a.jsonl", "in/may/b.jsonl"]
+    assert time.process_time() - began < 5
+
+
 @pytest.mark.parametrize("pattern", ["loop", "loop/a.jsonl", "loop/*.jsonl", "in/self.jsonl"])
 def test_a_link_back_to_itself_is_named(folder: Path, pattern: str) -> None:
     with pytest.raises(ConfigError, match=r"TG0130.*link back to itself"):
