@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import logging
 import re
+import sys
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-# PEFT imports bitsandbytes, which logs each time that a hub kernel is missing; this project never downloads it.
+# PEFT imports bitsandbytes, which then runs a kernel from the hub on some processors, without a setting against it, and
+# logs each time that it is missing. An entry of None makes every `import kernels` fail.
+sys.modules["kernels"] = None  # type: ignore[assignment]
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 WEIGHTS = "adapter_model.safetensors"
