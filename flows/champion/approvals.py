@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flows.champion.mlflow_sync import synchronise
+from flows.champion.mlflow_sync import decide
 from flows.ledger.ledger import Ledger
 from flows.ledger.rows import EventRow
 from flows.workspace.settings import Settings
@@ -32,15 +32,18 @@ def answer(ledger: Ledger, settings: Settings, run_id: str, given: Answer) -> tu
 
     Raises:
         GateError: it does not wait, was decided otherwise, or its verdict is stale (TG0620, TG0621).
-        StorageError: TG0549, the files are not those that were evaluated.
+        StorageError: TG0549, the files are not those that were evaluated; TG0581, MLflow's model does not follow this
+            ledger.
     """
+    name = ledger.run(run_id).model_name
     if not given.approve:
-        event = ledger.reject(run_id, actor=given.by, reason=given.reason)
-        return event, synchronise(ledger, settings)
-    waiting = {(e.name, e.to_version) for e in ledger.history() if (e.action, e.run_id) == ("wait", run_id)}
-    for name, version in waiting:
-        row = ledger.candidate(name, version)
-        if row is not None:
-            check_evaluated(row.ref.bundle, row.ref.trained)
-    event = ledger.approve(run_id, actor=given.by, reason=given.reason, expected=given.expected)
-    return event, synchronise(ledger, settings)
+        return decide(ledger, settings, name, lambda: ledger.reject(run_id, actor=given.by, reason=given.reason))
+
+    def approve() -> EventRow:
+        for event in ledger.history(name):
+            row = ledger.candidate(name, event.to_version)
+            if row is not None and (event.action, event.run_id) == ("wait", run_id):
+                check_evaluated(row.ref.bundle, row.ref.trained)
+        return ledger.approve(run_id, actor=given.by, reason=given.reason, expected=given.expected)
+
+    return decide(ledger, settings, name, approve)

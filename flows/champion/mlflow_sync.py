@@ -3,6 +3,9 @@
 Every change is put into the ledger's outbox in the transaction that made it, sent from here, and may be sent twice. If
 MLflow is down, the run prints a note and keeps its verdict: `tunegate ops reconcile` catches up.
 
+Before anything is sent, every registered model that is concerned has to follow this ledger: a copy of the home folder
+that is out of date changes nothing at all in MLflow (TG0581).
+
 The aliases of a name are `champion`, `previous` (the target of a rollback) and `challenger` (the candidate that waits
 for a person's approval); the last two may be missing. MLflow moves an alias without comparing what it was, so a delayed
 process could restore an old champion: after moving aliases, each process reads the ledger once more and follows it
@@ -11,15 +14,16 @@ again if it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import ValidationError
 
 from flows.context.registry_address import registry_address
-from flows.context.registry_owner import owner_of
+from flows.context.registry_owner import check_model, owner_of
 from flows.graph.keys import digest_of
 from flows.ledger.database import Check
 from flows.ledger.history import last_move
@@ -37,6 +41,8 @@ from tasks.release.register import (
     EVENT_TAG,
     PROMOTION_TAG,
     NewVersion,
+    check_owner,
+    claim_model,
     find_version,
     move_alias,
     register_version,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
 LOCK_WAIT_S = 60.0
 REASON_CHARS = 4000
 RECENT_RUNS = 200
+Decided = TypeVar("Decided")
 
 
 @dataclass(frozen=True)
@@ -79,20 +86,79 @@ def synchronise(ledger: Ledger, settings: Settings) -> TunegateError | None:
 
 
 def reconcile(ledger: Ledger, settings: Settings) -> SyncResult:
-    """Send the changes in the outbox, then compare every alias with the ledger and correct those that someone moved."""
+    """Send the changes in the outbox, then compare every alias with the ledger and correct those that someone moved.
+
+    If a registered model follows another ledger, or a newer copy of this one (TG0581), nothing is sent.
+    """
     return _sync(ledger, settings, every_name=True) if ledger.pending_projections() or ledger.names() else SyncResult()
+
+
+def decide(
+    ledger: Ledger, settings: Settings, name: str, move: Callable[[], Decided]
+) -> tuple[Decided, TunegateError | None]:
+    """Carry out a person's decision in the ledger, then in MLflow; return it, and the error if MLflow has not got it.
+
+    Raises:
+        StorageError: TG0581, MLflow's model does not follow this ledger; nothing was decided.
+    """
+    run_id = _last_run(name, ledger)
+    if run_id is not None:
+        check_model(name, _load_record(run_id, ledger, settings).tracking_uri, settings, ledger)
+    decided = move()
+    return decided, synchronise(ledger, settings)
 
 
 def _sync(ledger: Ledger, settings: Settings, *, every_name: bool = False) -> SyncResult:
     with ledger.mlflow_lock(wait_s=LOCK_WAIT_S) as check_lock:
-        result, silent = _send_pending(ledger, settings, check_lock)
+        try:
+            late, silent = _own_models(ledger, settings, every_name=every_name)
+        except StorageError as error:
+            return SyncResult(late=error)
+        result = _send_pending(SyncResult(late=late), silent, ledger, settings, check_lock)
         return _repair(result, silent, ledger, settings, check_lock) if every_name else result
 
 
-def _send_pending(ledger: Ledger, settings: Settings, check_lock: Check) -> tuple[SyncResult, set[str]]:
-    """Send the outbox; also returns the addresses that did not answer."""
-    first: TunegateError | None = None
+def _own_models(ledger: Ledger, settings: Settings, *, every_name: bool) -> tuple[TunegateError | None, set[str]]:
+    """Check that every model to update follows this ledger; only then note in each the ledger's last entry.
+
+    Another host with this ledger may do the same at the same time: either entry is in it.
+
+    Returns the first error of an address that did not answer, and all such addresses.
+
+    Raises:
+        StorageError: TG0581, one of them follows another ledger, or a newer copy of this one.
+    """
+    owner, accepted, pending = owner_of(ledger), ledger.names_to_claim(), ledger.pending_projections()
+    runs = {(each.payload["name"], _run_of(each, ledger)) for each in pending}
+    if every_name:
+        runs |= {(name, run_id) for name in ledger.names() if (run_id := _last_run(name, ledger)) is not None}
+    models = set()
+    for name, run_id in runs:
+        with suppress(TunegateError):  # reported when it is sent
+            record = _load_record(run_id, ledger, settings)
+            models.add((registry_address(record.tracking_uri, settings), name))
+    late: TunegateError | None = None
     silent: set[str] = set()
+    for is_checked in (False, True):
+        for uri, name in sorted(models):
+            if uri in silent:
+                continue
+            try:
+                if is_checked:
+                    claim_model(open_client(uri), name=name, owner=owner, uri=uri)
+                else:
+                    check_owner(open_client(uri), name=name, owner=owner, uri=uri, accepted=name in accepted)
+            except ServiceError as error:
+                late = late or error
+                silent.add(uri)
+    return late, silent
+
+
+def _send_pending(
+    result: SyncResult, silent: set[str], ledger: Ledger, settings: Settings, check_lock: Check
+) -> SyncResult:
+    """Send the outbox; adds the addresses that do not answer to `silent`."""
+    first = result.late
     reached: set[tuple[str, str]] = set()
     n_synced = 0
     for projection in ledger.pending_projections():
@@ -118,18 +184,16 @@ def _send_pending(ledger: Ledger, settings: Settings, check_lock: Check) -> tupl
             end_runs(open_client(uri), _ended(ledger), experiment=experiment, uri=uri)
         except ServiceError as error:
             first = first or error
-    return SyncResult(n_synced, late=first), silent
+    return SyncResult(n_synced, late=first)
 
 
 def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Settings, check_lock: Check) -> SyncResult:
     repaired: list[str] = []
     late = result.late
     for name in ledger.names():
-        champion = ledger.champion(name)
-        run_id = champion.run_id if champion else ledger.history(name)[-1].run_id
         try:
             check_lock()
-            record = _load_record(run_id, ledger, settings)
+            record = _load_record(_last_run(name, ledger) or "", ledger, settings)
             uri = registry_address(record.tracking_uri, settings)
             if uri not in silent:
                 repaired += [f"{name}@{alias}" for alias in _move_aliases(name, ledger, settings, uri)]
@@ -140,6 +204,8 @@ def _repair(result: SyncResult, silent: set[str], ledger: Ledger, settings: Sett
 
 def _send(projection: Projection, record: RunRecord, ledger: Ledger, settings: Settings, uri: str) -> None:
     name = projection.payload["name"]
+    if projection.kind == "claim":  # already done, before anything was sent
+        return
     if projection.kind == "champion":
         _move_aliases(name, ledger, settings, uri)
         return
@@ -274,8 +340,15 @@ def _run_of(projection: Projection, ledger: Ledger) -> str:
     """Return the run to send: the one that gave the verdict, or the one that the champion comes from."""
     if projection.kind == "candidate":
         return str(projection.payload["run_id"])
-    champion = ledger.champion(projection.payload["name"])
-    return champion.run_id if champion is not None else str(projection.payload["run_id"])
+    return _last_run(projection.payload["name"], ledger) or str(projection.payload["run_id"])
+
+
+def _last_run(name: str, ledger: Ledger) -> str | None:
+    """Return the run that the champion comes from; without one, that of the newest candidate, if there is any."""
+    champion = ledger.champion(name)
+    if champion is not None:
+        return champion.run_id
+    return next((row.ref.run_id for row in ledger.candidates(name)), None)
 
 
 def _load_record(run_id: str, ledger: Ledger, settings: Settings) -> RunRecord:

@@ -58,7 +58,6 @@ def export_model(
         )  # fmt: skip
     settings = load_settings(config)
     ledger = open_ledger(settings)
-    ledger.check()
     found = [resolve_candidate(each, ledger, load_file(config)) for each in what]
     spec = spec_of(found[0].run)
     if chosen.holds_tickets and not any(isinstance(step, RedactStep) for step in spec.curate.steps):

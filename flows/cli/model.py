@@ -93,7 +93,7 @@ def promote(
     as_json: Json = False,
 ) -> int:
     """Make a candidate champion past the gate, on the record."""
-    from flows.champion.mlflow_sync import synchronise
+    from flows.champion.mlflow_sync import decide
     from flows.cli.decisions import registry_of, report_decision
     from tasks.release.bundle import check_evaluated
 
@@ -111,10 +111,12 @@ def promote(
     if row is not None:
         check_evaluated(row.ref.bundle, row.ref.trained)
     expected = expect or (current.version if current else None)
-    event = ledger.force(
-        name, expected=expected, version=version, reason=reason, actor=by or login(), uncompared=accept_uncompared
-    )
-    late = synchronise(ledger, settings)
+    event, late = decide(
+        ledger, settings, name,
+        lambda: ledger.force(
+            name, expected=expected, version=version, reason=reason, actor=by or login(), uncompared=accept_uncompared
+        ),
+    )  # fmt: skip
     verdict = f"; the gate had said {event.verdict}" if event.verdict not in ("", "PROMOTE") else ""
     sentence = f"champion of {name} is v{event.to_version}, {event.action} by {event.actor}{verdict}"
     return report_decision(event, sentence, late, as_json=as_json)
@@ -162,7 +164,7 @@ def rollback(
     as_json: Json = False,
 ) -> int:
     """Make an earlier champion champion again; a cooldown begins."""
-    from flows.champion.mlflow_sync import synchronise
+    from flows.champion.mlflow_sync import decide
     from flows.cli.decisions import check_bundle, registry_of, report_decision
     from flows.ledger.rows import MOVES
     from schemas.load import load_file
@@ -170,10 +172,14 @@ def rollback(
     settings, ledger, name = registry_of(pipeline, config)
     check_bundle(ledger, name, to)
     days = load_file(config).get(pipeline).registry.cooldown_days
-    back = ledger.rollback(name, reason=reason, to=to, actor=by or login(), cooldown_days=days, expected=expect)
+    back, late = decide(
+        ledger, settings, name,
+        lambda: ledger.rollback(
+            name, reason=reason, to=to, actor=by or login(), cooldown_days=days, expected=expect
+        ),
+    )  # fmt: skip
     event = next(event for event in reversed(ledger.history(name)) if event.action in MOVES)
     rest = f"; promotions need a person until {event.until}" if event.until else ""
-    late = synchronise(ledger, settings)
     return report_decision(event, f"champion of {name} is v{back.version} again{rest}", late, as_json=as_json)
 
 

@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
@@ -395,6 +396,7 @@ def report(
     """Write a run's report: a page, JSON, a comment and a JUnit file."""
     from flows.ledger.opened import open_ledger
     from flows.views.report import gather, report_folder, write_report
+    from flows.workspace.disk import is_read_only
 
     settings = load_settings(config)
     if (run_id is None) == (last is None):
@@ -411,10 +413,13 @@ def report(
             hint="`tunegate runs` lists all runs; give the id of one",
         )  # fmt: skip
     found, card = gather(settings, run_id, n_items=items)
-    page = write_report(found, card, report_folder(settings.home, found.run_id))["report.html"]
-    if to is not None:
-        write_file(to, page.read_bytes(), replace=True)
-        page = to
+    with TemporaryDirectory(prefix="tunegate-report-") as scratch:
+        page = report_folder(settings.home, found.run_id) / "report.html"
+        # In a home that can only be read the page stays as the run left it.
+        written = write_report(found, card, Path(scratch) if is_read_only(settings.home) else page.parent)
+        if to is not None:
+            write_file(to, written["report.html"].read_bytes(), replace=True)
+            page = to
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:

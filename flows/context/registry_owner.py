@@ -1,6 +1,7 @@
-"""MLflow as a witness: the tags of a registered model say which ledger it follows, and its last known event.
+"""MLflow as a witness: the tags of a registered model say which ledger it follows, and the last entry that it has seen.
 
-Checked before anything can be promoted: by a run whose ledger has no champion yet, and before each promotion.
+Checked before anything is sent (`flows/champion/mlflow_sync.py`, live curves), by a run whose ledger has no champion
+yet, and before each move of a champion.
 """
 
 from pathlib import Path
@@ -19,19 +20,26 @@ from tasks.release.tracking import open_client
 def owner_of(ledger: Ledger) -> Owner:
     """Return this ledger as the owner of a registered model."""
     former = {orjson.loads(row.former)["ledger"] for row in ledger.acceptances() if row.former}
-    return Owner(ledger.identity() or "", frozenset(former), frozenset(event.hash for event in ledger.history()))
+    return Owner(ledger.identity() or "", ledger.last_hash(), ledger.knows_hash, frozenset(former))
 
 
 def check_registry(spec: PipelineSpec, settings: Settings, ledger: Ledger) -> None:
     """Check that the pipeline's registered model follows this ledger. Skipped if MLflow does not answer.
 
     Raises:
-        StorageError: TG0581, it follows another ledger, or events that this one no longer has.
+        StorageError: TG0581, it follows another ledger, or an entry that this one does not have.
     """
-    uri = registry_address(spec.registry.tracking_uri, settings)
+    check_model(spec.registry.name, spec.registry.tracking_uri, settings, ledger)
+
+
+def check_model(name: str, tracking_uri: str, settings: Settings, ledger: Ledger) -> None:
+    """Do the same for a name, at the address that its pipeline declares; empty for that of the settings."""
+    uri = registry_address(tracking_uri, settings)
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
         return
     try:
-        check_owner(open_client(uri), name=spec.registry.name, owner=owner_of(ledger), uri=uri)
+        check_owner(
+            open_client(uri), name=name, owner=owner_of(ledger), uri=uri, accepted=name in ledger.names_to_claim()
+        )
     except ServiceError:
         return  # checked when it is updated later

@@ -1,11 +1,12 @@
 """Where the ledger is kept: a SQLite file in the home folder, or Postgres when several hosts share it.
 
-The books (`runs.py`, `ticks.py`, `champions.py`) extend this class and see one kind of database. A pipeline's lock is
-the machine's `flock`, and with Postgres a lock there as well: both end with the process that holds them.
+The books (`runs.py`, `ticks.py`, `champions.py`) extend this class and see one kind of database. They open it by `read`
+and `write`, which refuse a ledger that was altered, removed, exchanged or restored to an earlier state. A pipeline's
+lock is the machine's `flock`, and with Postgres a lock there as well: both end with the process that holds them.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +28,7 @@ STATE = ("store", "runs", "warehouse", "mlflow", "feedback")
 class LedgerBase:
     """`LedgerBase(home)` or `LedgerBase(home, "postgresql://...")`; creating the object touches nothing.
 
-    With the user's `state` folder each change is checked against the witness that is kept there, and noted in it.
+    With the user's `state` folder it is checked against the witness that is kept there, in which each change is noted.
     """
 
     def __init__(self, root: Path, url: str | None = None, *, state: Path | None = None) -> None:
@@ -36,14 +37,29 @@ class LedgerBase:
         self.kept: LedgerFile | LedgerPostgres = LedgerPostgres(url) if url else LedgerFile(self.path)
         self.witness = None if state is None else Witness(state, self.root)
         self._exists = False
+        self._checked = ""
+        """Mark of the state of which every row was checked, see `LedgerFile.mark`."""
 
     def exists(self) -> bool:
         """Return whether anything has been written. Creates nothing."""
         return self.kept.exists()
 
-    def read(self) -> AbstractContextManager[Database]:
-        """Open a connection for reading; the whole block sees one moment."""
-        return self.kept.read()
+    @property
+    def is_read_only(self) -> bool:
+        """Whether this user may not write to it: every method that does raises TG0554."""
+        return self.kept.is_read_only
+
+    @contextmanager
+    def read(self) -> Iterator[Database]:
+        """Open a connection for reading; the whole block sees one moment.
+
+        Raises:
+            StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here before.
+        """
+        seen = self._seen()  # first: another process may commit at any time, and then move the witness
+        with self.kept.read() as db:
+            self._check(db, seen)
+            yield db
 
     def _rows(self, sql: str, *values: object) -> list[Row]:
         with self.read() as db:
@@ -59,34 +75,56 @@ class LedgerBase:
         """Run the block in one transaction, all of it or nothing; writers take turns.
 
         Raises:
-            StorageError: TG0581, the ledger is not the one that was here before; TG0580, it was altered.
+            StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here before.
         """
-        if self.witness is None:
-            with self.kept.write() as db:
-                yield db
-            return
-        removed = self._refuse_absent(self.witness) or self.witness.unfinished()
+        removed = self._refuse_absent()
+        if removed is None and self.witness is not None:
+            removed = self.witness.unfinished()
         with self.kept.write() as db:
-            if removed is not None and identity(db) is None:
+            if self.witness is not None and removed is not None and identity(db) is None:
                 self.witness.start_over(db, removed)
             else:
-                self.witness.check(db)
+                self._check(db, self._seen())
             yield db
         self._exists = True
-        self.witness.move(self._last_line)
+        self._checked = self.kept.mark()
+        if self.witness is not None:
+            self.witness.move(self._last_line, mark=self._checked)
 
     def check(self) -> None:
-        """Check that every row is what was written, and that it is the ledger that was here before.
+        """Check every row, also if nothing has changed since the last time: a disk may have lost something.
 
         Raises:
-            StorageError: TG0580, a row is not; TG0581, it is another ledger.
+            StorageError: TG0580, the ledger was altered; TG0581, it is not the one that was here before.
         """
+        self._checked, seen = "", self._seen()
+        with self.kept.read() as db:
+            self._check(db, seen and seen.model_copy(update={"mark": ""}))
+
+    def _check(self, db: Database, seen: Seen | None) -> None:
+        """Check the open ledger: whether it is the one that was seen last, and every row.
+
+        A check of all rows takes 1 s per 80,000 rows, so it is left out for a state that was checked before: by this
+        object, or by the process that noted its mark in the witness.
+        """
+        mark = self.kept.mark(db)
+        if mark and mark == self._checked:
+            return
         if self.witness is not None:
-            self._refuse_absent(self.witness)
-        with self.read() as db:
+            if identity(db) is None and not self._exists and not self.exists():
+                self._refuse_absent()
+                return
+            self.witness.check(db, seen)
+        if not mark or seen is None or seen.mark != mark:
             check_books(db)
-            if self.witness is not None and self.exists():
-                self.witness.check(db)
+            if self.kept.mark(db) != mark:
+                return  # another process wrote meanwhile: this moment was checked, and has no mark
+            if self.witness is not None:
+                self.witness.note_mark(identity(db), mark)
+        self._checked = mark
+
+    def _seen(self) -> Seen | None:
+        return None if self.witness is None else self.witness.seen()
 
     def last_hash(self) -> str:
         """Return the hash of the journal's last line: it covers all rows before."""
@@ -97,16 +135,16 @@ class LedgerBase:
         """Return whether this is the hash of a line of the journal, or of its empty beginning."""
         return line == FIRST_HASH or self._first("SELECT 1 FROM journal WHERE hash = ?", line) is not None
 
-    def _refuse_absent(self, witness: Witness) -> Seen | None:
+    def _refuse_absent(self) -> Seen | None:
         """Refuse to create a ledger where there was one, unless the whole home folder was removed.
 
         Then what its witness saw last is returned, to be kept in the new ledger.
         """
-        if self._exists or self.exists():
+        if self.witness is None or self._exists or self.exists():
             return None
         if not any((self.root / name).exists() for name in STATE):
-            return witness.seen()
-        witness.refuse_absent(self.kept.place)
+            return self.witness.seen()
+        self.witness.refuse_absent(self.kept.place)
         if any((self.root / "store").glob("*/*")):
             raise StorageError(
                 "there are results and no ledger", code="TG0581", where=self.kept.place, hint=NEW_LEDGER_HINT
@@ -114,7 +152,7 @@ class LedgerBase:
         return None
 
     def _last_line(self) -> tuple[str | None, int, str]:
-        with self.read() as db:
+        with self.kept.read() as db:
             return (identity(db), *last_line(db))
 
     @contextmanager

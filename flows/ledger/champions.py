@@ -150,6 +150,10 @@ class Champions(LedgerBase):
         """Return every name that has a candidate."""
         return tuple(row["name"] for row in self._rows("SELECT DISTINCT name FROM candidates ORDER BY name"))
 
+    def names_to_claim(self) -> frozenset[str]:
+        """Return the names whose MLflow model does not follow this ledger yet, although a person accepted it."""
+        return frozenset(each.payload["name"] for each in self.pending_projections() if each.kind == "claim")
+
     def pending_projections(self) -> tuple[Projection, ...]:
         """Return the changes that MLflow does not have yet, oldest first."""
         rows = self._rows("SELECT id, kind, payload FROM projections WHERE done_at IS NULL ORDER BY id")

@@ -71,13 +71,21 @@ class NewEvent:
 
 
 def append_event(db: Database, events: Sequence[EventRow], candidate: CandidateRow, new: NewEvent) -> EventRow:
-    """Append an event about the candidate to the whole history `events`; a move points the champion at it."""
+    """Append an event about the candidate to the whole history `events`; a move points the champion at it.
+
+    An event that is dated before the one that it follows says so in its note.
+    """
+    at = now()
+    notes = [new.note] if new.note else []
+    if events and at < events[-1].at:
+        notes.append(f"dated before event {events[-1].seq} ({events[-1].at}), which it follows: the clock was set back")
     fields: dict[str, object] = {
         **vars(new),
+        "note": "; ".join(notes),
         "seq": len(events) + 1,
         "name": candidate.ref.name,
         "to_version": candidate.ref.version,
-        "at": now(),
+        "at": at,
         "prev_hash": events[-1].hash if events else FIRST_HASH,
         "verdict": candidate.verdict,
         "bundle_digest": candidate.ref.bundle.digest,

@@ -3,7 +3,7 @@
 Triggers of the database (see `sqlite.py` and `postgres.py`) note in `touched` which rows a transaction changes;
 `close_books` turns that into lines before the transaction commits. A row that another program changes, removes or
 inserts contradicts the journal. Whoever can write the file can also forge the whole journal: to notice that, its last
-hash is kept outside (`flows/ledger/witness.py`).
+hash is kept outside (`flows/ledger/witness.py`). `flows/ledger/base.py` checks both whenever the ledger is opened.
 """
 
 import secrets
@@ -70,14 +70,14 @@ def check_books(db: Database) -> None:
     for number, row in enumerate(db.execute("SELECT * FROM journal ORDER BY seq").fetchall(), start=1):
         line = dict(row)
         stored = line.pop("hash")
-        if line["seq"] != number or line["prev_hash"] != previous or stored != sha256_json(line):
+        if line["seq"] != number or line["prev_hash"] != previous or not _has_digest(line, stored):
             raise altered(f"line {number} of the journal was changed, removed or inserted")
         previous = stored
         last[line["book"], line["row_key"]] = line["row_digest"]
     for book, columns in BOOKS.items():
         for row in db.execute(f"SELECT * FROM {book}").fetchall():
             row_key = _canonical([row[column] for column in columns])
-            if last.pop((book, row_key), "") != sha256_json(dict(row)):
+            if not _has_digest(dict(row), last.pop((book, row_key), "")):
                 raise altered(f"{_describe(book, row_key)} is not what tunegate wrote")
     for (book, row_key), digest in last.items():
         if digest:
@@ -107,9 +107,20 @@ def altered(what: str) -> StorageError:
     )
 
 
+def _has_digest(row: dict[str, Any], digest: str) -> bool:
+    try:
+        return sha256_json(row) == digest
+    except TypeError:  # it has bytes, which tunegate never writes
+        return False
+
+
 def _canonical(key: Sequence[Any]) -> str:
     return orjson.dumps([str(part) for part in key]).decode()
 
 
 def _describe(book: str, row_key: str) -> str:
-    return f"row {', '.join(map(str, orjson.loads(row_key)))} of {book}"
+    try:
+        key = ", ".join(map(str, orjson.loads(row_key)))
+    except (TypeError, ValueError):  # another program wrote it
+        key = repr(row_key)
+    return f"row {key} of {book}"

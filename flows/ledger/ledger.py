@@ -9,8 +9,8 @@ a ledger that is not the one that was here before.
 from typing import Literal, NamedTuple
 
 from flows.ledger.base import LedgerBase
+from flows.ledger.champions import project
 from flows.ledger.erasures import Erasures
-from flows.ledger.history import whole_history
 from flows.ledger.journal import check_books, identity
 from flows.ledger.promotions import Approvals
 from flows.ledger.rows import AS_OF, AcceptanceRow
@@ -22,7 +22,7 @@ from schemas.errors import ConfigError, StorageError
 
 class Acceptances(LedgerBase):
     def accept(self, kind: Literal["new", "restored"], *, reason: str, actor: str) -> AcceptanceRow:
-        """Continue with a new ledger, or with the one that is here; from now on the witness expects this one.
+        """Continue with a new ledger, or with the one that is here; the witness and MLflow follow it from now on.
 
         Raises:
             ConfigError: TG0139, no reason was given.
@@ -31,7 +31,7 @@ class Acceptances(LedgerBase):
         """
         if not reason.strip():
             raise ConfigError("accepting a ledger needs a reason", code="TG0139", where="ledger", hint="--reason 'why'")
-        with self.read() as db:
+        with self.kept.read() as db:  # without the witness, which is overruled here
             check_books(db)
             exists = identity(db) is not None
         if (kind == "new") == exists:
@@ -41,11 +41,13 @@ class Acceptances(LedgerBase):
             )
         former = "" if self.witness is None else self.witness.last_seen_json()
         row = AcceptanceRow(kind, reason, actor, former, now())
-        with self.kept.write() as db:  # without the witness, which is overruled here
+        with self.kept.write() as db:
             db.execute(
                 "INSERT INTO acceptances (kind, reason, actor, former, at) VALUES (?, ?, ?, ?, ?)",
                 (row.kind, row.reason, row.actor, row.former, row.at),
             )
+            for each in db.execute("SELECT DISTINCT name FROM candidates ORDER BY name").fetchall():
+                project(db, "claim", {"name": each["name"], "run_id": ""})
         if self.witness is not None:
             self.witness.move(self._last_line, back=True)
         return row
@@ -79,15 +81,6 @@ class Tallies(LedgerBase):
             " GROUP BY pipeline, status, coalesce(verdict, '') ORDER BY pipeline, status, 3"
         )
         return tuple(RunTally(*row) for row in rows)
-
-    def is_whole(self) -> bool:
-        """Return whether every row is what was written and the chain of the champions' history is intact."""
-        with self.read() as db:
-            try:
-                whole_history(db)
-            except StorageError:
-                return False
-        return True
 
     def last_verdicts(self) -> dict[str, str]:
         """Pipeline -> when its newest run with a verdict other than ERROR ended; runs with `--as-of` do not count."""

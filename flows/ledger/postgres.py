@@ -37,6 +37,8 @@ for less than they wait (BUSY_TIMEOUT_S)."""
 HOLDER_SILENCE_S = 60
 """The same for the connection that holds a pipeline: a run of hours survives the restart of a switch."""
 POLL_S = 0.2
+MARK_S = 60.0
+"""For this long a process that has checked every row reads without checking them again."""
 WRITERS = "ledger"
 COUNTED = re.findall(r"CREATE TABLE (\w+) \(\s+(\w+) INTEGER PRIMARY KEY AUTOINCREMENT", TABLES)
 """Tables whose rows Postgres numbers, and the column of the number."""
@@ -146,6 +148,33 @@ class LedgerPostgres:
     def __init__(self, url: str) -> None:
         self.url = checked_url(url)
         self.place = without_password(url)
+        self._mark, self._marked_at = "", 0.0
+
+    @property
+    def is_read_only(self) -> bool:
+        """False: the server itself refuses what its user may not write."""
+        return False
+
+    def mark(self, db: Database | None = None) -> str:
+        """Return a text that changes with every write to a row, by whatever program; empty if there are no tables.
+
+        The server reads every row for it, so the text stays the same for MARK_S seconds, also after a write by this
+        process (without `db`).
+        """
+        if db is None:
+            return self._mark
+        if not isinstance(db, _Postgres):
+            return ""
+        now = time.monotonic()
+        if not self._mark or now - self._marked_at >= MARK_S:
+            # Each version of a row has its own transaction and place.
+            sums = (
+                f"SELECT {at}, count(*) AS n, sum(hashtextextended(concat(xmin, ctid), {at})) AS s FROM {name}"
+                for at, name in enumerate((*BOOKS, "journal", "touched"))
+            )
+            rows = db.execute(" UNION ALL ".join(sums)).fetchall()
+            self._mark, self._marked_at = " ".join(f"{n}:{s}" for _, n, s in sorted(map(tuple, rows))), now
+        return self._mark
 
     def exists(self) -> bool:
         """Return whether there are tables."""

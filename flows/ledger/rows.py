@@ -163,7 +163,8 @@ class EventRow:
     evidence: str = ""
     """JSON: digests of model, weights, bundle, gates, held-out set, scores, answers and decision."""
     note: str = ""
-    """Something a reader of the history should know: these weights were BLOCKed before under other gates."""
+    """Something a reader of the history should know: these weights were BLOCKed before under other gates, or the clock
+    was set back."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ class Projection:
     """A change that MLflow does not have yet. Sending it twice must be harmless."""
 
     id: int
-    kind: Literal["candidate", "champion"]
+    kind: Literal["candidate", "champion", "claim"]
     payload: Mapping[str, Any]
     """candidate: name, version, run_id. champion: name, version, previous, run_id; a later one may have overtaken it,
-    so set aliases by `champion(name)`."""
+    so set aliases by `champion(name)`. claim: name; MLflow's model follows this ledger from now on."""

@@ -289,7 +289,7 @@ class Runs(LedgerBase):
             holder = self.holder_of(row.pipeline)
             if holder is None or holder.run not in (row.run_id, "unknown"):
                 gone.append(row)
-        if not gone:
+        if not gone or self.is_read_only:
             return ()
         with self.write() as db:
             for row in gone:

@@ -1,24 +1,29 @@
 """The ledger as one SQLite file: its transactions, and its errors in plain words.
 
 WAL with synchronous=FULL: committed rows survive a power cut. Each call opens its own connection, so that any thread
-and any process may use it; writers take turns (BEGIN IMMEDIATE), a reader sees one moment. Readers create nothing. It
-does not know what the rows mean; `flows/ledger/base.py` chooses between it and Postgres.
+and any process may use it; writers take turns (BEGIN IMMEDIATE), a reader sees one moment. Readers create nothing, and
+need no permission to write in the folder. It does not know what the rows mean; `flows/ledger/base.py` chooses between
+it and Postgres.
 """
 
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 from flows.ledger.database import Database, Holds
-from flows.ledger.journal import close_books, open_books
+from flows.ledger.journal import altered, close_books, open_books
 from flows.ledger.tables import APPEND_ONLY, BOOKS, TABLES, VERSION
-from flows.workspace.disk import named_disk_errors, private_folder
+from flows.workspace.disk import is_read_only, named_disk_errors, private_folder
 from flows.workspace.lock import hold
 from schemas.errors import LockedError, StorageError
 
 BUSY_TIMEOUT_S = 30
+
+log = logging.getLogger("tunegate.ledger")
 
 
 class LedgerFile:
@@ -26,6 +31,12 @@ class LedgerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._wal = path.with_name(f"{path.name}-wal")
+
+    @property
+    def is_read_only(self) -> bool:
+        """Whether this user may not write in its folder."""
+        return is_read_only(self.path.parent)
 
     @property
     def place(self) -> str:
@@ -41,7 +52,7 @@ class LedgerFile:
         """Open the ledger as of this moment; an empty one in memory when there is none yet."""
         with self._named_errors(), named_disk_errors(self.path.parent):
             if self.path.exists():
-                with closing(self.connect()) as db:
+                with closing(self._connect_to_read()) as db:
                     if check_version(self.version(db), self.place):
                         db.execute("BEGIN")
                         yield db
@@ -69,12 +80,29 @@ class LedgerFile:
         """Return None, see `exclusive`: there are only the machine's locks."""
         return None
 
+    def mark(self, _db: Database | None = None) -> str:
+        """Return a text that changes with every write to the file, by whatever program; empty if there is no file.
+
+        A program cannot set the time of a file's last change. That time has the resolution of the kernel's clock tick
+        (4 to 10 ms): a foreign write of the same size within the tick of our own is seen only by a check of all rows.
+        """
+        seen = []
+        for path in (self.path, self._wal):
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            if status.st_size:  # a reader leaves an empty WAL while it is connected
+                seen.append(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}")
+        return " ".join(seen)
+
     def continue_numbering(self, db: Database) -> None:
         """Do nothing: SQLite itself numbers the next row after the highest."""
 
-    def connect(self) -> sqlite3.Connection:
+    def connect(self, *, mode: str = "mode=rw") -> sqlite3.Connection:
         """Open a connection that commits each statement outside an explicit transaction."""
-        db = sqlite3.connect(self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+        uri = f"{self.path.absolute().as_uri()}?{mode}"
+        db = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
         try:
             db.row_factory = sqlite3.Row
             db.execute("PRAGMA synchronous = FULL")
@@ -87,6 +115,22 @@ class LedgerFile:
     def version(self, db: sqlite3.Connection) -> int:
         """Return the version of the file's tables; 0 when it has none."""
         return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+    def _connect_to_read(self) -> sqlite3.Connection:
+        if not self.is_read_only:
+            return self.connect()
+        _note_read_only(self.path.parent)
+        # A reader of a WAL database creates two files next to it, unless they are there or SQLite is to expect no WAL.
+        if not self._wal.exists() or not self._wal.stat().st_size:
+            return self.connect(mode="immutable=1")
+        if not self.path.with_name(f"{self.path.name}-shm").exists():
+            raise StorageError(
+                "its newest entries are in ledger.sqlite-wal, which SQLite reads only where it may write",
+                code="TG0554",
+                where=self.place,
+                hint="copy the home folder to where you may write, and set TUNEGATE_HOME to the copy",
+            )
+        return self.connect(mode="mode=ro")
 
     def _create_once(self) -> None:
         if self.path.exists():
@@ -123,9 +167,13 @@ class LedgerFile:
         try:
             yield
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):
-                raise
-            raise busy(self.place) from error
+            if "locked" in str(error):
+                raise busy(self.place) from error
+            if "decode" in str(error):
+                raise altered("a text is not UTF-8") from None  # SQLite's message quotes it
+            if str(error).startswith("no such"):
+                raise altered(f"its tables are not those that tunegate made ({error})") from error
+            raise
         except sqlite3.DatabaseError as error:
             if "not a database" not in str(error) and "malformed" not in str(error):
                 raise
@@ -135,6 +183,12 @@ class LedgerFile:
                 where=self.place,
                 hint="restore it from a backup; the stored results are intact",
             ) from error
+
+
+@cache
+def _note_read_only(folder: Path) -> None:
+    """Write the note once per process: a command opens the ledger many times."""
+    log.warning("the ledger is opened for reading only: this user may not write in %s", folder)
 
 
 @contextmanager

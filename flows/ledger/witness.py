@@ -2,13 +2,15 @@
 
 A ledger that was removed, restored to an earlier state, exchanged or forged from its first line contradicts the
 witness, whatever it says itself. It is one small file per home folder in the user's state folder; MLflow's tags are
-another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it before each change and updates it after.
+another (`flows/context/registry_owner.py`). `flows/ledger/base.py` checks it whenever the ledger is opened, and updates
+it after each change.
 """
 
 import hashlib
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -45,6 +47,8 @@ class Seen(BaseModel):
     hash: str
     following: str = ""
     """Identity of the ledger that replaces it, until its first commit was seen."""
+    mark: str = ""
+    """Of the last state of which every row was checked, see `LedgerFile.mark`."""
 
 
 class Witness:
@@ -94,13 +98,12 @@ class Witness:
                 NEW_LEDGER_HINT,
             )
 
-    def check(self, db: Database) -> None:
-        """Compare the open ledger with what was seen last.
+    def check(self, db: Database, seen: Seen | None) -> None:
+        """Compare the open ledger with what was seen before it was opened.
 
         Raises:
             StorageError: TG0581, it is another ledger, an earlier state of the same, or was rewritten.
         """
-        seen = self.seen()
         if seen is None:
             return
         this = identity(db)
@@ -135,13 +138,14 @@ class Witness:
         )
         self._write(seen.model_copy(update={"following": this}))
 
-    def move(self, read: Callable[[], tuple[str | None, int, str]], *, back: bool = False) -> None:
+    def move(self, read: Callable[[], tuple[str | None, int, str]], *, mark: str = "", back: bool = False) -> None:
         """Record the ledger's last line; it moves back only when a person accepts that.
 
         A state folder that cannot be written only causes a warning: the ledger itself is intact.
 
         Args:
             read: Returns identity, number and hash of the last committed line.
+            mark: Of the state up to there, of which every row was checked.
         """
         try:
             with hold(private_folder(self.path.parent) / f"{self.path.stem}.lock"):
@@ -150,9 +154,19 @@ class Witness:
                 is_next = seen is not None and seen.following == this
                 if this is None or (seen is not None and not is_next and (seen.ledger != this or seen.seq >= seq)):
                     return
-                self._write(Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_))
+                self._write(Seen(home=str(self.home), ledger=this, seq=seq, hash=hash_, mark=mark))
         except OSError as error:
             log.warning("no witness of the ledger can be kept in %s (%s): set XDG_STATE_HOME", self.path.parent, error)
+
+    def note_mark(self, ledger: str | None, mark: str) -> None:
+        """Record that every row of this state was checked. Readers call it, so it makes no witness and never fails."""
+        with suppress(OSError, StorageError):
+            if not self.path.exists():
+                return
+            with hold(self.path.with_suffix(".lock")):
+                seen = self.seen()
+                if seen is not None and seen.ledger == ledger:
+                    self._write(seen.model_copy(update={"mark": mark}))
 
     def _write(self, seen: Seen) -> None:
         write_json(self.path, seen.model_dump())

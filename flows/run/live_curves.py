@@ -10,10 +10,11 @@ import time
 
 from flows.context.listener import Listener
 from flows.context.registry_address import registry_address
+from flows.context.registry_owner import check_registry
 from flows.context.run_context import RunContext
 from flows.graph.execute import Outcome
 from flows.graph.graph import Node
-from schemas.errors import ServiceError
+from schemas.errors import TunegateError
 from schemas.release import RunRecord
 from schemas.secrets import masked
 from tasks.release.tracking import begin_run, log_points, open_client
@@ -58,13 +59,14 @@ class LiveCurves(Listener):
         uri = registry_address(register.tracking_uri, settings)
         try:
             client = open_client(uri)
+            check_registry(run.spec, settings, run.ledger)
             record = RunRecord(run_id=run.run_id, pipeline=run.spec.name, tags={"tunegate.pipeline": run.spec.name})
             mlflow_run = begin_run(client, record, experiment=masked(register.experiment), uri=uri)
             while points := self._take():
                 log_points(client, mlflow_run, points, uri=uri)
         except Exception as error:  # whatever it is, training continues without curves
             self._dead = True
-            reason = error.message if isinstance(error, ServiceError) else type(error).__name__
+            reason = error.message if isinstance(error, TunegateError) else type(error).__name__
             run.listeners.noted(f"no live curves: {reason}")
 
     def _take(self) -> list[Point]:

@@ -182,6 +182,11 @@ def ledger(patient: Patient) -> Iterator[Finding]:
         yield Finding("ledger", "ok", "no run yet")
         return
     events = kept.history()
+    if events and events[-1].at > now():
+        yield Finding(
+            "clock", "warn", f"it is {now()}, and the last decision about a champion is dated {events[-1].at}",
+            "set the machine's clock: the next decision would be dated before its predecessor",
+        )  # fmt: skip
     yield Finding(
         "ledger", "ok", f"{counted(len(events), 'move')} of a champion, history intact, every row as it was written"
     )

@@ -13,32 +13,44 @@ from flows.ledger.ledger import Ledger
 from flows.ledger.opened import open_ledger
 from flows.workspace.clock import present
 from flows.workspace.settings import Settings
-from schemas.errors import TunegateError
+from schemas.errors import StorageError, TunegateError
 
 Gauge = Callable[..., Any]
+REFUSED = ("TG0580", "TG0581")
+"""Codes of the errors of a ledger that is not to be believed."""
 FATES = {"kept": "n_out", "quarantined": "n_quarantined", "dropped": "n_dropped", "merged": "n_merged"}
 
 
 def exposition(settings: Settings) -> bytes:
-    """Return all metrics in the text format 0.0.4.
+    """Return all metrics in the text format 0.0.4; of a ledger that is refused only `history_whole`, which is 0.
 
     Raises:
-        TunegateError: the ledger cannot be read; an altered history is a metric, not an error.
+        TunegateError: the ledger cannot be read.
     """
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client import Gauge as PrometheusGauge
 
-    registry = CollectorRegistry()
+    def report(ledger: Ledger | None) -> bytes:
+        registry = CollectorRegistry()
 
-    def gauge(name: str, description: str, *labels: str) -> Any:
-        return PrometheusGauge(f"tunegate_{name}", description, labels, registry=registry)
+        def gauge(name: str, description: str, *labels: str) -> Any:
+            return PrometheusGauge(f"tunegate_{name}", description, labels, registry=registry)
 
-    ledger = open_ledger(settings)
-    pipelines = _report_runs(ledger, gauge)
-    _report_champions(ledger, gauge)
-    _report_steps(ledger, gauge, pipelines)
-    _report_rows(settings, gauge, pipelines)
-    return bytes(generate_latest(registry))
+        whole = gauge("history_whole", "0 when the ledger was altered, or is not the one that was here before")
+        whole.set(ledger is not None)
+        if ledger is not None:
+            pipelines = _report_runs(ledger, gauge)
+            _report_champions(ledger, gauge)
+            _report_steps(ledger, gauge, pipelines)
+            _report_rows(settings, gauge, pipelines)
+        return bytes(generate_latest(registry))
+
+    try:
+        return report(open_ledger(settings))
+    except StorageError as error:
+        if error.code not in REFUSED:
+            raise
+        return report(None)
 
 
 def _report_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
@@ -61,11 +73,6 @@ def _report_runs(ledger: Ledger, gauge: Gauge) -> list[str]:
 
 
 def _report_champions(ledger: Ledger, gauge: Gauge) -> None:
-    whole = gauge("history_whole", "0 when the chain of the champions' history was altered")
-    is_whole = ledger.is_whole()
-    whole.set(is_whole)
-    if not is_whole:
-        return
     version = gauge("champion_version", "Version of the champion", "name")
     age = gauge("champion_age_seconds", "Since the champion became champion, seconds", "name")
     for champion in ledger.champions():

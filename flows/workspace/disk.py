@@ -42,6 +42,11 @@ def private_folder(folder: Path) -> Path:
     return folder
 
 
+def is_read_only(folder: Path) -> bool:
+    """Return whether this user may not write in the existing folder: a copy for an auditor, a read-only file system."""
+    return folder.is_dir() and not os.access(folder, os.W_OK)
+
+
 def write_private(path: Path, content: str | bytes) -> None:
     """Write a file that only this user can read, completely or not at all, whatever the umask."""
     _write_aside(path, content).replace(path)

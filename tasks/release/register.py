@@ -12,7 +12,7 @@ a file of this application: it loads where tunegate is not installed. No pickle.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 VERSION_TAG = "tunegate.version"
 OWNER_TAG = "tunegate.ledger"
 """Tag of a registered model and of each version: identity of the ledger that they follow."""
+ENTRY_TAG = "tunegate.entry"
+"""Tag of a registered model: hash of the last line of the ledger's journal when it was last updated. A copy of the
+ledger that was made before, or that was written to since, does not have this line."""
 EVENT_TAG = "tunegate.event"
 PROMOTION_TAG = "tunegate.promotion"
 BUNDLE_TAG = "tunegate.bundle"
@@ -52,10 +55,12 @@ class Owner:
 
     ledger: str
     """The ledger's identity."""
+    entry: str
+    """Hash of its journal's last line."""
+    knows: Callable[[str], bool]
+    """Is this the hash of a line of its journal?"""
     former: frozenset[str] = frozenset()
     """Ledgers that it was accepted as a replacement for."""
-    events: frozenset[str] = frozenset()
-    """Hashes of its events."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ def register_version(client: MlflowClient, new: NewVersion, *, name: str, owner:
             check_digest(bundle)
             if not client.search_registered_models(f"name = '{name}'", max_results=1):
                 client.create_registered_model(name)
-            client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
+            _claim(client, name, owner)
             source = _log_model(client, new)
             reach("mlflow.artifacts")
         for run, files in new.verdict_files.items():
@@ -137,24 +142,39 @@ def find_version(
         return str(found.version) if found is not None and found.tags.get(BUNDLE_TAG) == bundle.digest else None
 
 
-def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> None:
+def check_owner(client: MlflowClient, *, name: str, owner: Owner, uri: str, accepted: bool = False) -> None:
     """Check that the registered model follows this ledger and is not ahead of it; a new model is free for any ledger.
 
+    Args:
+        accepted: A person accepted this ledger as it is, also if it lacks the last entry that MLflow has.
+
     Raises:
-        StorageError: TG0581, it follows another ledger, or its champion comes from an event that this ledger lacks.
+        StorageError: TG0581, it follows another ledger, or an entry that this ledger does not have.
         ServiceError: MLflow does not answer.
     """
     with as_service_error(uri):
         for model in client.search_registered_models(f"name = '{name}'", max_results=1):
-            follows = model.tags.get(OWNER_TAG, owner.ledger)
+            follows, entry = model.tags.get(OWNER_TAG, owner.ledger), model.tags.get(ENTRY_TAG)
             if follows not in (owner.ledger, *owner.former):
                 raise _foreign(name, f"it follows ledger {follows}, and this is ledger {owner.ledger}")
-            number = model.aliases.get("champion")
-            if number is None or follows != owner.ledger:
-                continue
-            event = client.get_model_version(name, number).tags.get(EVENT_TAG)
-            if event is not None and event not in owner.events:
-                raise _foreign(name, f"its champion comes from an event ({event[:12]}) that this ledger does not have")
+            if follows == owner.ledger and not (entry is None or accepted or owner.knows(entry)):
+                raise _foreign(
+                    name,
+                    f"it was updated from a newer or another copy of this one, with an entry ({entry[:12]}) that is "
+                    "not here",
+                )
+
+
+def claim_model(client: MlflowClient, *, name: str, owner: Owner, uri: str) -> None:
+    """Make the registered model follow this ledger, as of its last entry; nothing if MLflow does not have it yet."""
+    with as_service_error(uri):
+        if client.search_registered_models(f"name = '{name}'", max_results=1):
+            _claim(client, name, owner)
+
+
+def _claim(client: MlflowClient, name: str, owner: Owner) -> None:
+    client.set_registered_model_tag(name, ENTRY_TAG, owner.entry)
+    client.set_registered_model_tag(name, OWNER_TAG, owner.ledger)
 
 
 def read_aliases(client: MlflowClient, *, name: str, uri: str) -> dict[str, str]:

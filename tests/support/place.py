@@ -51,7 +51,7 @@ class Place:
 
     @property
     def uri(self) -> str:
-        return choose_uri("", None, home=self.home)
+        return choose_uri("", self.settings.mlflow_tracking_uri, home=self.home)
 
     @property
     def client(self) -> MlflowClient:

@@ -202,3 +202,19 @@ def test_tickets_are_used_by_a_candidate_that_met_its_rules_or_that_a_person_acc
     ledger.force("replies", expected=None, version=version, reason="urgent", actor="ada")
     assert used() == "run-7"
     assert ledger.used_mark("another") is None
+
+
+def test_a_decision_that_is_dated_before_its_predecessor_says_so(ledger, submit, record, monkeypatch):
+    monkeypatch.setenv(clock.VARIABLE, "2026-06-08T05:00:00Z")
+    submit(1, None)
+    monkeypatch.setenv(clock.VARIABLE, "2020-01-01T00:00:00Z")
+    early = submit(2, "1")
+    assert (early.action, early.at) == ("promote", "2020-01-01T00:00:00+00:00")
+    assert early.note == "dated before event 1 (2026-06-08T05:00:00+00:00), which it follows: the clock was set back"
+    assert submit(3, "2").note == ""  # its predecessor is of the same day
+    monkeypatch.setenv(clock.VARIABLE, "2019-01-01T00:00:00Z")
+    ledger.rollback("replies", reason="r")
+    ledger.force("replies", expected="2", version=record(4, "BLOCK"), reason="r", actor="ada")
+    assert [event.note.partition(" (")[0] for event in ledger.history()] == [
+        "", "dated before event 1", "", "dated before event 3", ""
+    ]  # fmt: skip

@@ -9,10 +9,12 @@ import pytest
 
 from flows.graph.execute import Outcome
 from flows.graph.graph import Graph, Node
+from flows.ledger.opened import open_ledger
 from flows.run.live_curves import LiveCurves
 from flows.workspace.settings import Settings
 from schemas.artifacts import Artifact
 from schemas.pipeline import RegisterSpec
+from tasks.release.register import OWNER_TAG
 from tasks.release.tracking import RUN_TAG, choose_uri, open_client
 from tasks.step import as_step
 from tests.support.processes import wait_for
@@ -44,7 +46,8 @@ def run_of(home: Path, tracking_uri: str = "") -> Any:
     """The parts of a run that the listener reads."""
     spec = SimpleNamespace(name="small", registry=RegisterSpec(name="replies", tracking_uri=tracking_uri))
     settings = Settings(home=home, cache=home, prefect_api_url=None, mlflow_tracking_uri=None)
-    return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes())
+    ledger = open_ledger(settings)
+    return SimpleNamespace(spec=spec, settings=settings, run_id="run-live", listeners=Notes(), ledger=ledger)
 
 
 def finish(curves: LiveCurves, home: Path) -> None:
@@ -93,6 +96,18 @@ def test_an_unreachable_mlflow_adds_one_note(tmp_path: Path) -> None:
     assert time.monotonic() - start < 60
     assert len(context.listeners) == 1
     assert context.listeners[0].startswith("no live curves: MLflow failed")
+
+
+def test_nothing_is_sent_to_an_mlflow_that_follows_another_ledger(tmp_path: Path) -> None:
+    client = open_client(choose_uri("", None, home=tmp_path))
+    client.create_registered_model("replies", tags={OWNER_TAG: "theirs"})
+    context = run_of(tmp_path)
+    curves = LiveCurves(context)
+    curves.progressed(TRAIN, 1, 50, "steps", {"loss": 1.0})
+    wait_for(lambda: context.listeners)
+    finish(curves, tmp_path)
+    assert "no live curves: MLflow's registered model replies belongs to another ledger" in context.listeners[0]
+    assert client.get_experiment_by_name("tunegate") is None
 
 
 def test_a_reused_training_starts_nothing(tmp_path: Path) -> None:

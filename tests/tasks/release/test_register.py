@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from tasks.release.register import (
     NewVersion,
     Owner,
     check_owner,
+    claim_model,
     find_version,
     move_alias,
     register_version,
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 Make = Callable[[str], BundleRef]
 Register = Callable[..., str]
-OURS = Owner("ours", events=frozenset({"event-1"}))
+OURS = Owner("ours", "entry-2", frozenset({"entry-1", "entry-2"}).__contains__)
 
 
 @pytest.fixture
@@ -99,7 +101,7 @@ def test_a_second_verdict_adds_its_files_and_leaves_no_tag_of_the_first(
 def test_a_registered_model_follows_one_ledger(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
-    theirs = Owner("theirs")
+    theirs = Owner("theirs", "entry-9", OURS.knows)
     register(make_bundle("ours"), name="owned", version="1")
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "ours"
     bundle = make_bundle("theirs")
@@ -107,7 +109,7 @@ def test_a_registered_model_follows_one_ledger(
         register(bundle, name="owned", version="1", owner=theirs)
     assert len(client.search_model_versions("name = 'owned'")) == 1
     # A person accepted their ledger instead of ours, so it starts with its own versions.
-    taken = Owner("theirs", former=frozenset({"ours"}))
+    taken = replace(theirs, former=frozenset({"ours"}))
     assert register(bundle, name="owned", version="1", owner=taken) == "2"
     assert client.get_registered_model("owned").tags[OWNER_TAG] == "theirs"
     assert find_version(client, name="owned", version="1", bundle=bundle, owner=taken, uri=uri) == "2"
@@ -142,16 +144,19 @@ def test_a_version_without_an_owner_is_taken_over(client: MlflowClient, register
     assert client.get_model_version("old", number).tags[OWNER_TAG] == "ours"
 
 
-def test_a_champion_from_an_event_missing_in_the_ledger_is_refused(
+def test_a_copy_of_the_ledger_without_the_last_entry_that_mlflow_has_is_refused_unless_it_was_accepted(
     client: MlflowClient, uri: str, register: Register, make_bundle: Make
 ) -> None:
-    check_owner(client, name="events", owner=OURS, uri=uri)  # no owner yet
-    number = register(make_bundle("event"), name="events", version="1")
-    move_alias(client, name="events", alias="champion", mlflow_version=number, uri=uri)
-    tag_version(client, name="events", mlflow_version=number, tags={EVENT_TAG: "event-1"}, uri=uri)
-    check_owner(client, name="events", owner=OURS, uri=uri)
-    with pytest.raises(StorageError, match=r"TG0581.*does not have"):
-        check_owner(client, name="events", owner=Owner("ours"), uri=uri)  # restored to before that event
+    claim_model(client, name="entries", owner=OURS, uri=uri)
+    check_owner(client, name="entries", owner=OURS, uri=uri)  # no owner yet
+    register(make_bundle("entry"), name="entries", version="1")
+    check_owner(client, name="entries", owner=OURS, uri=uri)
+    restored = Owner("ours", "entry-1", frozenset({"entry-1"}).__contains__)
+    with pytest.raises(StorageError, match=r"TG0581.*\(entry-2\) that is not here"):
+        check_owner(client, name="entries", owner=restored, uri=uri)
+    check_owner(client, name="entries", owner=restored, uri=uri, accepted=True)
+    claim_model(client, name="entries", owner=restored, uri=uri)
+    check_owner(client, name="entries", owner=restored, uri=uri)
 
 
 def test_versions_are_found_by_verdict(client: MlflowClient, register: Register, make_bundle: Make) -> None:

@@ -1,9 +1,13 @@
 """The witness of a ledger in Postgres: the history of the file must be copied."""
 
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 
+from flows.ledger import base
+from flows.ledger.database import Database
 from flows.ledger.ledger import Ledger
 from flows.ledger.migrate import copy_ledger
 from schemas.errors import StorageError
@@ -44,3 +48,49 @@ def test_two_hosts_share_a_ledger_and_each_has_a_witness(tmp_path: Path, postgre
         begin(hosts[number % 2], str(number))
     for host in hosts:
         host.check()
+
+
+def test_a_bad_ledger_in_postgres_is_not_read(tmp_path: Path, postgres: Postgres) -> None:
+    home, state, url = tmp_path / "home", tmp_path / "state", postgres.fresh()
+    begin(Ledger(home, url, state=state), "a")
+    (home / "store").mkdir(parents=True)
+    for _ in range(2):
+        assert len(Ledger(home, url, state=state).runs()) == 1
+    for other in (postgres.fresh(), postgres.fresh()):  # empty, then with another history
+        with pytest.raises(StorageError, match="TG0581"):
+            Ledger(home, other, state=state).runs()
+        begin(Ledger(tmp_path / "other", other), "x")
+        with pytest.raises(StorageError, match="TG0581"):
+            Ledger(home, other, state=state).champions()
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("UPDATE tunegate.runs SET reason = 'x'")
+        cursor.execute("DELETE FROM tunegate.touched")
+        connection.commit()
+    for _ in range(2):
+        with pytest.raises(StorageError, match="TG0580"):
+            Ledger(home, url, state=state).champions()
+
+
+def test_rows_in_postgres_are_checked_again_only_after_a_write(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, state, url = tmp_path / "home", tmp_path / "state", postgres.fresh()
+    checks, check_books = list[int](), base.check_books
+
+    def counted(db: Database) -> None:
+        checks.append(1)
+        check_books(db)
+
+    monkeypatch.setattr(base, "check_books", counted)
+    begin(Ledger(home, url, state=state), "a")
+    checks.clear()
+    for n_checks in (1, 2):
+        for _ in range(3):
+            Ledger(home, url, state=state).runs()
+        assert len(checks) == n_checks
+        with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("INSERT INTO tunegate.touched VALUES ('runs', '[]')")
+            cursor.execute("DELETE FROM tunegate.touched")
+            cursor.execute("UPDATE tunegate.runs SET reason = reason")
+            cursor.execute("DELETE FROM tunegate.touched")
+            connection.commit()
